@@ -1,0 +1,189 @@
+/// The sale's books, judged. A pure function of what both databases, Redis and the buyers say.
+public struct Audit: Equatable, Sendable {
+    /// What was read.
+    public struct Input: Equatable, Sendable {
+        /// The product's row.
+        public var product: ProductRow
+        /// Sums over the ledger.
+        public var ledger: LedgerTotals
+        /// Orders by status.
+        public var orders: OrderTotals
+        /// Redis, nil if it does not answer.
+        public var redis: RedisStock?
+        /// Both databases compared order by order.
+        public var matching: OrderMatching
+        /// Orders that buyers saw *sold out*, refused for another reason, and given up.
+        public var soldOut: Int
+        /// Orders refused for another reason.
+        public var failed: Int
+        /// Orders given up.
+        public var errors: Int
+
+        /// All that the audit looks at.
+        public init(
+            product: ProductRow,
+            ledger: LedgerTotals,
+            orders: OrderTotals,
+            redis: RedisStock?,
+            matching: OrderMatching,
+            soldOut: Int = 0,
+            failed: Int = 0,
+            errors: Int = 0
+        ) {
+            self.product = product
+            self.ledger = ledger
+            self.orders = orders
+            self.redis = redis
+            self.matching = matching
+            self.soldOut = soldOut
+            self.failed = failed
+            self.errors = errors
+        }
+    }
+
+    /// Units at creation.
+    public let initial: Int64
+    /// Units of CONFIRMED orders, from the order database.
+    public let confirmed: Int64
+    /// Orders that buyers saw *sold out*.
+    public let soldOut: Int
+    /// Orders refused for another reason.
+    public let failed: Int
+    /// Orders whose buyer gave up.
+    public let errors: Int
+    /// Units sold beyond those there were.
+    public let oversold: Int64
+    /// Units by which stock and ledger disagree, either way.
+    public let leaked: Int64
+    /// Orders whose two sides disagree, and lost answers.
+    public let unmatched: Int
+    /// Of these, confirmed answers that the order database does not bear out.
+    public let lostAnswers: Int
+    /// PENDING orders and pending reservations in Redis.
+    public let pending: Int64
+    /// Redis less PostgreSQL, in units. Nil if Redis holds nothing to compare.
+    public let drift: Int64?
+    /// What is wrong, in words. Empty if the audit passes.
+    public let findings: [String]
+
+    /// Whether every promise was kept.
+    public var passes: Bool { findings.isEmpty }
+
+    /// Judges.
+    public init(_ input: Input) {
+        let product = input.product
+        let ledger = input.ledger
+        let available = product.initialStock + ledger.restocked
+        initial = product.initialStock
+        confirmed = input.orders.confirmedUnits
+        soldOut = input.soldOut
+        failed = input.failed
+        errors = input.errors
+        unmatched = input.matching.unmatched
+        lostAnswers = input.matching.lostAnswers
+        var findings: [String] = []
+
+        // Three witnesses of a unit sold twice: the ledger's sums, the orders, the stock itself.
+        let byLedger = ledger.sold - ledger.returned - available
+        let byOrders = input.orders.confirmedUnits - available
+        oversold = max(0, byLedger, byOrders, -product.stock)
+        if oversold > 0 {
+            findings.append(
+                "oversold: \(available) units were there; the ledger sold \(ledger.sold) and took back \(ledger.returned), "
+                    + "CONFIRMED orders hold \(input.orders.confirmedUnits), the stock is \(product.stock)"
+            )
+        }
+
+        let expected = available + ledger.returned - ledger.sold
+        leaked = abs(expected - product.stock)
+        if leaked > 0 {
+            findings.append(
+                "leaked: initial \(product.initialStock) + restocked \(ledger.restocked) + returned \(ledger.returned) - sold \(ledger.sold) "
+                    + "= \(expected), but the database's stock is \(product.stock)"
+            )
+        }
+
+        if unmatched > 0 {
+            findings.append("unmatched: \(unmatched) orders (\(lostAnswers) of them answers that are not in the order database)")
+            findings += input.matching.examples.map { "  \($0)" }
+            if unmatched > input.matching.examples.count { findings.append("  … \(unmatched - input.matching.examples.count) more") }
+        }
+
+        pending = input.orders.pending + (input.redis?.pending ?? 0)
+        if pending > 0 {
+            findings.append("pending: \(input.orders.pending) PENDING orders, \(input.redis?.pending ?? 0) pending reservations in Redis")
+        }
+
+        if let redis = input.redis {
+            drift = redis.counter.map { $0 - product.stock }
+            if let drift, drift != 0 {
+                findings.append("drift: Redis has \(redis.counter ?? 0) units, PostgreSQL \(product.stock)")
+            } else if drift == nil {
+                findings.append("drift: Redis holds no counter of this product")
+            }
+            if redis.fence != product.fence {
+                findings.append(
+                    "drift: Redis was installed under fence \(redis.fence.map(String.init) ?? "none"), PostgreSQL is at \(product.fence): a resync is missing"
+                )
+            }
+        } else {
+            drift = nil
+            findings.append("drift: Redis does not answer")
+        }
+        self.findings = findings
+    }
+
+    /// The closing line.
+    public var line: String {
+        "AUDIT \(passes ? "PASS" : "FAIL") initial=\(initial) confirmed=\(confirmed) oversold=\(oversold) leaked=\(leaked) "
+            + "unmatched=\(unmatched) pending=\(pending) drift=\(drift.map(String.init) ?? "unknown")"
+    }
+
+    /// Reads everything and judges it.
+    /// - Throws: what the source throws, and `PlanError` if there is no such product.
+    public static func run(_ source: some AuditSource, product: Int64, load: LoadFigures?) async throws -> Audit {
+        guard let row = try await source.product(product) else { throw PlanError("there is no product \(product) in the product database") }
+        let ledger = try await source.ledgerTotals(of: product)
+        let orders = try await source.orderTotals(of: product)
+        var matching = OrderMatching()
+        matching.add(decrementsWithoutOrder: ledger.decrementsWithoutOrder)
+        try await matching.compare(source, product: product, confirmedAnswers: load?.confirmedOrders ?? [])
+        return Audit(
+            Input(
+                product: row,
+                ledger: ledger,
+                orders: orders,
+                redis: await source.redisStock(of: product),
+                matching: matching,
+                soldOut: load?.soldOut ?? 0,
+                failed: load?.failed ?? Int(orders.failed),
+                errors: load?.errors ?? 0
+            )
+        )
+    }
+
+    /// Waits until nothing is under way any more: no PENDING order, no pending reservation, Redis under PostgreSQL's fence
+    /// with PostgreSQL's stock, twice in a row. Returns whether that came within `bound`. The audit follows either way.
+    public static func settle(
+        _ source: some AuditSource,
+        product: Int64,
+        bound: Duration,
+        interval: Duration = .milliseconds(300)
+    ) async throws -> Bool {
+        let deadline = ContinuousClock.now + bound
+        var quietLook: RedisStock?
+        repeat {
+            let orders = try await source.orderTotals(of: product)
+            let redis = await source.redisStock(of: product)
+            let row = try await source.product(product)
+            if orders.pending == 0, let redis, redis.pending == 0, let row, redis.fence == row.fence, redis.counter == row.stock {
+                if quietLook == redis { return true }
+                quietLook = redis
+            } else {
+                quietLook = nil
+            }
+            try await Task.sleep(for: interval)
+        } while ContinuousClock.now < deadline
+        return false
+    }
+}

@@ -1,0 +1,140 @@
+/// Compares both databases order by order.
+///
+/// Invariant: both sides come sorted by order id, so one walk over the two sees every order exactly once, with one page
+/// of each side in memory. It stops when both sides are empty; ids that do not ascend end it with an error, for then it would prove nothing.
+public struct OrderMatching: Equatable, Sendable {
+    /// Orders whose two sides do not fit.
+    public private(set) var unmatched = 0
+    /// Confirmed answers that buyers got and the order database does not bear out.
+    public private(set) var lostAnswers = 0
+    /// Up to ten findings in words.
+    public private(set) var examples: [String] = []
+
+    /// Findings that are spelled out.
+    public static let exampleLimit = 10
+
+    /// Nothing compared yet.
+    public init() {}
+
+    /// A side whose ids do not ascend.
+    public struct UnsortedPage: Error, CustomStringConvertible {
+        /// What was read.
+        public let description: String
+    }
+
+    /// Judges one order by what each side has of it.
+    public mutating func add(order: OrderRow?, ledger: LedgerRow?) {
+        let rows = (ledger?.decrements ?? 0) - (ledger?.increments ?? 0)
+        let units = (ledger?.decremented ?? 0) - (ledger?.incremented ?? 0)
+        let seen =
+            "\(ledger?.decrements ?? 0) decrements (\(ledger?.decremented ?? 0) units), "
+            + "\(ledger?.increments ?? 0) increments (\(ledger?.incremented ?? 0) units)"
+        guard let order else {
+            if rows != 0 || units != 0 { note("order \(ledger?.orderID ?? 0): \(seen) in the ledger, no such order") }
+            return
+        }
+        switch order.status {
+        case "CONFIRMED":
+            if rows != 1 || units != order.quantity {
+                note("order \(order.id): CONFIRMED for \(order.quantity) units, the ledger has \(seen)")
+            }
+        case "CANCELLED":
+            if rows != 0 || units != 0 || (ledger?.decrements ?? 0) == 0 {
+                note("order \(order.id): CANCELLED, the ledger has \(seen)")
+            }
+        case "PENDING":
+            // Its outcome is open. It is counted as pending, which fails the audit by itself.
+            break
+        default:
+            if rows != 0 || units != 0 { note("order \(order.id): \(order.status), the ledger has \(seen)") }
+        }
+    }
+
+    /// Counts ledger rows that belong to nobody.
+    public mutating func add(decrementsWithoutOrder count: Int64) {
+        guard count > 0 else { return }
+        unmatched += Int(count)
+        describe("\(count) decrements in the ledger name no order")
+    }
+
+    /// A buyer was told *confirmed*, and the order database does not say so.
+    public mutating func addLostAnswer(order id: Int64, because reason: String) {
+        lostAnswers += 1
+        unmatched += 1
+        describe("order \(id): the buyer was told CONFIRMED, \(reason)")
+    }
+
+    private mutating func note(_ finding: String) {
+        unmatched += 1
+        describe(finding)
+    }
+
+    private mutating func describe(_ finding: String) {
+        if examples.count < Self.exampleLimit { examples.append(finding) }
+    }
+
+    /// Walks over both sides.
+    /// - Parameters:
+    ///   - confirmedAnswers: ids that buyers were told are confirmed, in any order. Each must be a CONFIRMED order, and no id may have been given twice.
+    ///   - pageSize: rows in memory of each side.
+    public mutating func compare(_ source: some AuditSource, product: Int64, confirmedAnswers: [Int64], pageSize: Int = 25_000) async throws
+    {
+        var orders = Page<OrderRow>(id: \.id) { try await source.orders(of: product, after: $0, limit: pageSize) }
+        var ledger = Page<LedgerRow>(id: \.orderID) { try await source.ledger(of: product, after: $0, limit: pageSize) }
+        var answers = confirmedAnswers.sorted()[...]
+        var order = try await orders.next()
+        var row = try await ledger.next()
+        while order != nil || row != nil {
+            let id = min(order?.id ?? .max, row?.orderID ?? .max)
+            let thisOrder = order?.id == id ? order : nil
+            let thisRow = row?.orderID == id ? row : nil
+            add(order: thisOrder, ledger: thisRow)
+            checkAnswers(&answers, upTo: id, order: thisOrder)
+            if thisOrder != nil { order = try await orders.next() }
+            if thisRow != nil { row = try await ledger.next() }
+        }
+        checkAnswers(&answers, upTo: .max, order: nil)
+    }
+
+    private mutating func checkAnswers(_ answers: inout ArraySlice<Int64>, upTo id: Int64, order: OrderRow?) {
+        while let answer = answers.first, answer <= id {
+            answers.removeFirst()
+            if let order, order.id == answer {
+                // A buyer may have cancelled since: then the success was durable all the same.
+                if order.status != "CONFIRMED", order.status != "CANCELLED" {
+                    addLostAnswer(order: answer, because: "the order is \(order.status)")
+                }
+            } else {
+                addLostAnswer(order: answer, because: "there is no such order")
+            }
+            while answers.first == answer {
+                answers.removeFirst()
+                addLostAnswer(order: answer, because: "and so was another buyer, by the same id")
+            }
+        }
+    }
+
+    private struct Page<Row> {
+        let id: (Row) -> Int64
+        let read: (Int64) async throws -> [Row]
+        var rows: ArraySlice<Row> = []
+        var last = Int64.min
+        var isAtEnd = false
+
+        init(id: @escaping (Row) -> Int64, read: @escaping (Int64) async throws -> [Row]) {
+            self.id = id
+            self.read = read
+        }
+
+        mutating func next() async throws -> Row? {
+            if rows.isEmpty, !isAtEnd {
+                rows = try await read(last)[...]
+                isAtEnd = rows.isEmpty
+            }
+            guard let row = rows.popFirst() else { return nil }
+            guard id(row) > last else { throw UnsortedPage(description: "ids do not ascend: \(id(row)) after \(last)") }
+            last = id(row)
+            return row
+        }
+    }
+}

@@ -1,0 +1,108 @@
+import NIOCore
+import PostgresClient
+import RedisClient
+
+/// The audit's own connections: one to each database, one to Redis. Reads alone.
+public struct StoreReader: AuditSource {
+    private let products: PostgresConnection
+    private let orders: PostgresConnection
+    private let redis: RedisClient
+
+    /// - Parameters:
+    ///   - productDatabase: connection string of the product server's database.
+    ///   - orderDatabase: connection string of the order server's database.
+    ///   - redisURL: of the product server's Redis.
+    /// - Throws: `PlanError` that names the setting which cannot be read, never its content.
+    public init(productDatabase: String, orderDatabase: String, redisURL: String, eventLoopGroup: any EventLoopGroup) throws {
+        products = try Self.connection(productDatabase, setting: "PRODUCT_DATABASE_URL")
+        orders = try Self.connection(orderDatabase, setting: "ORDER_DATABASE_URL")
+        do {
+            var settings = try RedisSettings(url: redisURL)
+            // The harness shares the machine with what it loads: a busy moment is not Redis' death.
+            settings.commandTimeout = .milliseconds(500)
+            redis = RedisClient(settings: settings, eventLoopGroup: eventLoopGroup)
+        } catch {
+            throw PlanError("REDIS_URL: \(error)")
+        }
+    }
+
+    private static func connection(_ url: String, setting: String) throws -> PostgresConnection {
+        do {
+            var configuration = try PostgresConfiguration(url: url)
+            configuration.applicationName = "flash-sale"
+            // A page of a large ledger on a busy machine takes its time.
+            configuration.statementTimeout = .seconds(30)
+            configuration.callTimeout = .seconds(35)
+            return try PostgresConnection(configuration: configuration, name: "audit")
+        } catch {
+            throw PlanError("\(setting): \(error)")
+        }
+    }
+
+    /// Closes all connections.
+    public func close() async {
+        await products.close()
+        await orders.close()
+        await redis.close()
+    }
+
+    /// See `AuditSource`.
+    public func product(_ id: Int64) async throws -> ProductRow? {
+        try await products.query(AuditSQL.product, [.int(id)]).first.map {
+            ProductRow(stock: try $0.int(0), fence: try $0.int(1), initialStock: try $0.int(2))
+        }
+    }
+
+    /// See `AuditSource`.
+    public func ledgerTotals(of product: Int64) async throws -> LedgerTotals {
+        let row = try await products.query(AuditSQL.ledgerTotals, [.int(product)]).one()
+        return LedgerTotals(
+            sold: try row.int(0),
+            returned: try row.int(1),
+            restocked: try row.int(2),
+            decrementsWithoutOrder: try row.int(3)
+        )
+    }
+
+    /// See `AuditSource`.
+    public func orderTotals(of product: Int64) async throws -> OrderTotals {
+        let row = try await orders.query(AuditSQL.orderTotals, [.int(product)]).one()
+        return OrderTotals(
+            confirmedUnits: try row.int(0),
+            confirmed: try row.int(1),
+            pending: try row.int(2),
+            failed: try row.int(3),
+            cancelled: try row.int(4)
+        )
+    }
+
+    /// See `AuditSource`.
+    public func orders(of product: Int64, after: Int64, limit: Int) async throws -> [OrderRow] {
+        try await orders.query(AuditSQL.orderPage, [.int(product), .int(after), .int(Int64(limit))]).map {
+            OrderRow(id: try $0.int(0), status: try $0.text(1), quantity: try $0.int(2))
+        }
+    }
+
+    /// See `AuditSource`.
+    public func ledger(of product: Int64, after: Int64, limit: Int) async throws -> [LedgerRow] {
+        try await products.query(AuditSQL.ledgerPage, [.int(product), .int(after), .int(Int64(limit))]).map {
+            LedgerRow(
+                orderID: try $0.int(0),
+                decrements: try $0.int(1),
+                decremented: try $0.int(2),
+                increments: try $0.int(3),
+                incremented: try $0.int(4)
+            )
+        }
+    }
+
+    /// See `AuditSource`.
+    public func redisStock(of product: Int64) async -> RedisStock? {
+        let keys = AuditSQL.redisKeys(product)
+        guard let counter = try? await redis.send(.get(keys.stock)),
+            let fence = try? await redis.send(RedisCommand("HGET", .string(keys.meta), "fence")),
+            let pending = try? await redis.send(RedisCommand("HLEN", .string(keys.pending)))
+        else { return nil }
+        return RedisStock(counter: counter.int, fence: fence.int, pending: pending.int ?? 0)
+    }
+}

@@ -1,0 +1,58 @@
+/// What is sold, to whom, and what goes wrong meanwhile.
+public struct SaleSettings: Sendable {
+    /// Units put on sale.
+    public var units = 20_000
+    /// Orders to send at least. The sale goes on beyond them until every outage is over.
+    public var orders = 60_000
+    /// Closed or open loop.
+    public var arrivals = Arrivals.concurrency(128)
+    /// Units an order asks for.
+    public var quantity = 1
+    /// Buyers that orders are spread over.
+    public var buyers = 10_000
+    /// In the order in which they begin.
+    public var disruptions: [Disruption] = []
+    /// An existing product instead of a new one.
+    public var product: Int64?
+    /// For one attempt.
+    public var timeout = Duration.seconds(3)
+    /// Repeats after an unclear answer.
+    public var retries = 8
+    /// For everything to come to rest after the last order.
+    public var settle = Duration.seconds(60)
+    /// The longest a sale may take; then no more orders are sent.
+    public var limit = Duration.seconds(180)
+    /// Chooses arrivals, buyers and jitter.
+    public var seed: UInt64 = 1
+    /// Whether a closed loop ignores the budget of units.
+    public var isUnbudgeted = false
+    /// The gateway, such as `http://127.0.0.1:8000`.
+    public var gateway = "http://127.0.0.1:8000"
+    /// The product server's admin port.
+    public var productAdmin: String? = nil
+    /// Run between the sale and the audit, with `PRODUCT_ID` in its environment.
+    public var beforeAudit: String?
+
+    /// A sale of 20,000 units without outages.
+    public init() {}
+}
+
+/// Everything that came of a sale.
+public struct SaleResult: Sendable {
+    /// The hot product.
+    public var product: Int64
+    /// What the buyers saw.
+    public var load: LoadFigures
+    /// From the opening to the last order's end.
+    public var duration: Duration
+    /// What the breaker did.
+    public var transitions: [BreakerTransition]
+    /// The story in order.
+    public var story: [Story.Line]
+    /// Whether everything came to rest in time.
+    public var hasSettled: Bool
+    /// The judgement.
+    public var audit: Audit
+    /// The longest the sale might have taken was reached.
+    public var reachedLimit: Bool
+}

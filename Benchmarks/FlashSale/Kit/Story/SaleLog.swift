@@ -1,0 +1,69 @@
+import Foundation
+import Synchronization
+
+/// What the sale's tasks write together: the story, the breaker's history and whether Redis answers.
+final class SaleLog: Sendable {
+    private struct State {
+        var opened = Date.now
+        var openedAt = ContinuousClock.now
+        var story = Story()
+        var breaker = BreakerHistory()
+        var seen: String?
+        var redisIsAlive: Bool?
+        var recoveredAt: Duration?
+    }
+
+    private let state = Mutex(State())
+
+    /// Time since the sale opened.
+    var now: Duration { state.withLock { ContinuousClock.now - $0.openedAt } }
+    /// The breaker's state at the last look, nil if it could not be read.
+    var breakerState: String? { state.withLock { $0.seen } }
+    var redisIsAlive: Bool? { state.withLock { $0.redisIsAlive } }
+    var transitions: [BreakerTransition] { state.withLock { $0.breaker.transitions } }
+    var storyLines: [Story.Line] { state.withLock { $0.story.lines } }
+
+    func open() {
+        state.withLock {
+            $0.opened = .now
+            $0.openedAt = .now
+        }
+    }
+
+    func tell(_ text: String, at moment: Duration? = nil) {
+        state.withLock { $0.story.add(text, at: moment ?? ContinuousClock.now - $0.openedAt) }
+    }
+
+    func linesToTell(all: Bool) -> [Story.Line] {
+        state.withLock { all ? $0.story.tellAll() : $0.story.tell(upTo: ContinuousClock.now - $0.openedAt) }
+    }
+
+    func learn(_ events: [BreakerHistory.Event]) {
+        state.withLock { state in
+            let new = state.breaker.learn(events, opened: state.opened)
+            for notice in new.notices { state.story.add(notice.text, at: .seconds(notice.atSeconds)) }
+        }
+    }
+
+    func look(_ seen: String?) {
+        state.withLock { state in
+            state.seen = seen
+            guard let seen else { return }
+            let at = (ContinuousClock.now - state.openedAt).inSeconds
+            if let transition = state.breaker.look(seen, atSeconds: at) {
+                state.story.add(transition.sentence, at: .seconds(transition.atSeconds))
+            }
+        }
+    }
+
+    /// When the last outage was over, the breaker's way back included.
+    var recoveredAt: Duration? { state.withLock { $0.recoveredAt } }
+
+    func recovered() {
+        state.withLock { $0.recoveredAt = ContinuousClock.now - $0.openedAt }
+    }
+
+    func redis(isAlive: Bool) {
+        state.withLock { $0.redisIsAlive = isAlive }
+    }
+}

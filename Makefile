@@ -1,0 +1,57 @@
+# The commands of this project. `make` lists them.
+#
+# SWIFT_FLAGS  extra flags for every swift command, for example "-j 2"
+# ARGS         arguments for the harness (demo, sale) or for swift test (test)
+# INSTANCES    how many product and order servers (up)
+
+SHELL := /bin/bash
+SWIFT_FLAGS ?=
+ARGS ?=
+SWIFT_SOURCES := Sources Tests Benchmarks Package.swift
+export SWIFT_FLAGS
+
+.DEFAULT_GOAL := help
+.PHONY: help install build demo up down status sale test lint format bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+demo: ## sell out a hot product while Redis dies and comes back, then audit
+	@scripts/demo $(ARGS)
+
+up: ## build and start everything; Ctrl-C or make down stops it (INSTANCES=2: two of each server)
+	@scripts/up
+
+down: ## stop what make up started
+	@scripts/stack stop
+
+status: ## a table of the servers
+	@scripts/stack status
+
+sale: ## run the load-test harness against what is up (ARGS="--units 5000 …")
+	@scripts/sale $(ARGS)
+
+test: ## install, build and run all tests
+	@scripts/test $(ARGS)
+
+lint: ## check the format of the sources and, where shellcheck is there, the scripts
+	swift format lint --strict --parallel -r $(SWIFT_SOURCES)
+	@if command -v shellcheck >/dev/null; then cd scripts && shellcheck -x stack demo up sale test bench lib/*.sh ../.ci/run ../Tests/scripts/*.sh; \
+	else echo "shellcheck is not installed: the scripts are not checked"; fi
+
+format: ## format the sources
+	swift format --in-place --parallel -r $(SWIFT_SOURCES)
+
+bench: ## run the micro-benchmarks
+	@scripts/bench $(ARGS)
+
+build: install ## build everything (release)
+	swift build -c release $(SWIFT_FLAGS)
+
+install: ## check what the machine needs; installs it when run by root
+	@scripts/stack install
+
+clean: ## stop all stacks, remove them and what was built
+	@scripts/stack destroy
+	@STACK_DIR=$(CURDIR)/.stack-demo scripts/stack destroy
+	rm -rf .build .stack-demo.lock

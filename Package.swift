@@ -1,0 +1,170 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+/// Every target of the project: Swift 6 mode, warnings are errors.
+let strict: [SwiftSetting] = [
+    .swiftLanguageMode(.v6),
+    .treatAllWarnings(as: .error),
+    .enableUpcomingFeature("ExistentialAny"),
+]
+
+let package = Package(
+    name: "StockGate",
+    products: [
+        .library(name: "CircuitBreaker", targets: ["CircuitBreaker"]),
+        .library(name: "StockGate", targets: ["StockGate"]),
+        .executable(name: "product-server", targets: ["product-server"]),
+        .executable(name: "order-server", targets: ["order-server"]),
+        .executable(name: "flash-sale", targets: ["FlashSale"]),
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-nio.git", from: "2.101.0"),
+        .package(url: "https://github.com/apple/swift-log.git", from: "1.14.0"),
+        .package(url: "https://github.com/apple/swift-http-types.git", from: "1.8.0"),
+        .package(url: "https://github.com/apple/swift-collections.git", from: "1.6.0"),
+        .package(url: "https://github.com/apple/swift-argument-parser.git", from: "1.8.0"),
+        .package(url: "https://github.com/hummingbird-project/hummingbird.git", from: "2.28.0"),
+        .package(url: "https://github.com/swift-server/swift-service-lifecycle.git", from: "2.13.0"),
+        .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift.git", from: "0.2.0"),
+    ],
+    targets: [
+        // MARK: System libraries
+
+        .systemLibrary(name: "CHiredis", pkgConfig: "hiredis", providers: [.apt(["libhiredis-dev"])]),
+        .systemLibrary(name: "CLibPQ", pkgConfig: "libpq", providers: [.apt(["libpq-dev"])]),
+        .systemLibrary(name: "CRabbitMQ", pkgConfig: "librabbitmq", providers: [.apt(["librabbitmq-dev"])]),
+
+        // MARK: Libraries
+
+        .target(name: "CircuitBreaker", swiftSettings: strict),
+        .target(
+            name: "RedisClient",
+            dependencies: [
+                "CHiredis",
+                .product(name: "DequeModule", package: "swift-collections"),
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
+            ],
+            swiftSettings: strict
+        ),
+        .target(name: "PostgresClient", dependencies: ["CLibPQ"], swiftSettings: strict),
+        .target(
+            name: "StockGate",
+            dependencies: [
+                "CircuitBreaker", "RedisClient", "PostgresClient",
+                .product(name: "DequeModule", package: "swift-collections"),
+                .product(name: "NIOCore", package: "swift-nio"),
+            ],
+            resources: [.embedInCode("Gate/Scripts"), .embedInCode("Ledger/Migrations")],
+            swiftSettings: strict
+        ),
+        .target(
+            name: "ServerKit",
+            dependencies: [
+                "CircuitBreaker",
+                .product(name: "HTTPTypes", package: "swift-http-types"),
+                .product(name: "Hummingbird", package: "hummingbird"),
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+            ],
+            swiftSettings: strict
+        ),
+
+        // MARK: Servers
+
+        .target(
+            name: "ProductServer",
+            dependencies: ["StockGate", "ServerKit", "PostgresClient", "RedisClient", "CircuitBreaker"],
+            resources: [.embedInCode("HTTP/openapi.json"), .embedInCode("Catalog/Migrations")],
+            swiftSettings: strict
+        ),
+        .executableTarget(
+            name: "product-server",
+            dependencies: ["ProductServer"],
+            path: "Sources/ProductServerMain",
+            swiftSettings: strict
+        ),
+        .target(
+            name: "OrderServer",
+            dependencies: ["ServerKit", "PostgresClient", "CircuitBreaker"],
+            resources: [.embedInCode("HTTP/openapi.json"), .embedInCode("Store/Migrations")],
+            swiftSettings: strict
+        ),
+        .executableTarget(name: "order-server", dependencies: ["OrderServer"], path: "Sources/OrderServerMain", swiftSettings: strict),
+
+        // MARK: Load test and benchmarks
+
+        .target(
+            name: "FlashSaleKit",
+            dependencies: [
+                "PostgresClient", "RedisClient",
+                .product(name: "Histogram", package: "hdrhistogram-swift"),
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOHTTP1", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
+            ],
+            path: "Benchmarks/FlashSale/Kit",
+            swiftSettings: strict
+        ),
+        .executableTarget(
+            name: "FlashSale",
+            dependencies: [
+                "FlashSaleKit",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "NIOPosix", package: "swift-nio"),
+            ],
+            path: "Benchmarks/FlashSale/Main",
+            swiftSettings: strict
+        ),
+        .executableTarget(
+            name: "CircuitBreakerBenchmark",
+            dependencies: ["CircuitBreaker"],
+            path: "Benchmarks/CircuitBreakerBenchmark",
+            swiftSettings: strict
+        ),
+
+        // MARK: Tests
+
+        .target(
+            name: "StockGateTestSupport",
+            dependencies: ["StockGate", .product(name: "HeapModule", package: "swift-collections")],
+            swiftSettings: strict
+        ),
+        .testTarget(name: "CircuitBreakerTests", dependencies: ["CircuitBreaker"], swiftSettings: strict),
+        .testTarget(
+            name: "RedisClientTests",
+            dependencies: [
+                "RedisClient", "StockGateTestSupport",
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOEmbedded", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
+            ],
+            swiftSettings: strict
+        ),
+        .testTarget(name: "PostgresClientTests", dependencies: ["PostgresClient", "StockGateTestSupport"], swiftSettings: strict),
+        .testTarget(
+            name: "ServerKitTests",
+            dependencies: [
+                "ServerKit", "CircuitBreaker",
+                .product(name: "HummingbirdTesting", package: "hummingbird"),
+                .product(name: "NIOPosix", package: "swift-nio"),
+            ],
+            swiftSettings: strict
+        ),
+        .testTarget(
+            name: "FlashSaleTests",
+            dependencies: [
+                "FlashSaleKit", "PostgresClient", "StockGateTestSupport",
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOHTTP1", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
+            ],
+            swiftSettings: strict
+        ),
+        .testTarget(name: "StockGateTests", dependencies: ["StockGate", "StockGateTestSupport"], swiftSettings: strict),
+        .testTarget(name: "OrderServerTests", dependencies: ["OrderServer", "StockGateTestSupport"], swiftSettings: strict),
+        .testTarget(name: "ProductServerTests", dependencies: ["ProductServer", "StockGateTestSupport"], swiftSettings: strict),
+    ]
+)

@@ -1,0 +1,360 @@
+// The shell: one lock around the machine, held for a moment; what the machine wants done is done after letting go of it.
+//
+// Invariants
+// - Lock order: timer, machine, event hub. No lock is held while a reader is resumed, a gate or a health check is started, or a call is run.
+//   The clock is read outside the locks; the wall clock and a custom wait in open are called inside, and say so where they are given.
+// - The atomics repeat what the machine says, for rejections that need no lock. They may lag behind it by the moment of a change: a call turned
+//   away in that moment is one that came before the change.
+// Bounds: one timer task, one recovery gate, one health check, the event hub's rings.
+
+import Synchronization
+
+/// Keeps calls away from a callee that is in trouble, and finds out when it has recovered.
+///
+/// ```swift
+/// let breaker = CircuitBreaker(
+///     name: "stock",
+///     settings: try CircuitBreakerSettings { $0.slowCallDurationThreshold = .milliseconds(20) },
+///     recoveryGate: { try await resynchronise() }
+/// )
+///
+/// switch breaker.admit() {
+/// case .permitted(let permit):
+///     do {
+///         let answer = try await stock.reserve(1)
+///         breaker.record(.success, for: permit)
+///         return answer
+///     } catch {
+///         breaker.record(.failure("refused"), for: permit)
+///         return try await fallback()
+///     }
+/// case .rejected:
+///     return try await fallback()
+/// }
+/// ```
+///
+/// Record each permit's outcome once. A permit that is never recorded costs a probe of half-open until its lease ends.
+public final class CircuitBreaker: Sendable {
+    /// The breaker's name, as it stands in events and snapshots.
+    public let name: String
+    /// The settings it was made with.
+    public let settings: CircuitBreakerSettings
+
+    /// How a call may be answered without the lock.
+    private enum Shortcut {
+        static let none: UInt8 = 0
+        static let open: UInt8 = 1
+        static let forcedOpen: UInt8 = 2
+        static let recoveryGate: UInt8 = 3
+        static let disabled: UInt8 = 4
+    }
+
+    private struct Timer {
+        var task: Task<Void, Never>?
+        var wake = Int64.max
+        var number: UInt64 = 0
+        var isShutDown = false
+    }
+
+    private let clock: ClockSource
+    private let wallClock: @Sendable () -> Int64
+    private let hub: EventHub
+    private let shortcut = Atomic<UInt8>(Shortcut.none)
+    /// Until then a shortcut's rejection needs no look at the machine.
+    private let rejectsUntil = Atomic<Int64>(.min)
+    private let openUntil = Atomic<Int64>(.min)
+    /// Rejections by shortcut that the machine has not been told of.
+    private let unabsorbedRejections = Atomic<UInt64>(0)
+    private let machine: Guarded<CircuitBreakerMachine>
+    private let timer = Guarded(Timer())
+    /// Set once at the end of `init`, for they call back.
+    private let steps = Guarded<(recoveryGate: TimedStep?, healthCheck: TimedStep?)>((nil, nil))
+
+    /// Makes a breaker.
+    /// - Parameters:
+    ///   - name: how it is called in events and snapshots.
+    ///   - settings: how it behaves.
+    ///   - clock: where its time comes from. Nil takes the system's monotonic clock: the coarse one (see ``CoarseCircuitBreakerClock``) where its
+    ///     lag is at most a tenth of the slow-call threshold, the exact one otherwise.
+    ///   - wallClock: milliseconds since 1970, for the events. Called while a lock is held: it must be quick and must not call the breaker.
+    ///   - seed: the start of the random numbers that spread the wait in open; nil takes the system's.
+    ///   - startsBehindGate: begin in half-open with the recovery gate running, and close when it passes. Without a gate it begins closed.
+    ///   - recoveryGate: must return before half-open lets a probe through. Throwing, or taking longer than
+    ///     ``CircuitBreakerSettings/Values/recoveryGateTimeLimit``, goes back to open. It is cancelled when its result is no longer wanted, and
+    ///     never runs twice at a time.
+    ///   - healthCheck: true when the callee answers. Run while open and the wait is over, and as a probe where half-open has no traffic.
+    public init(
+        name: String,
+        settings: CircuitBreakerSettings = .default,
+        clock: (any CircuitBreakerClock)? = nil,
+        wallClock: @escaping @Sendable () -> Int64 = systemUnixMilliseconds,
+        seed: UInt64? = nil,
+        startsBehindGate: Bool = false,
+        recoveryGate: (@Sendable () async throws -> Void)? = nil,
+        healthCheck: (@Sendable () async -> Bool)? = nil
+    ) {
+        self.name = name
+        self.settings = settings
+        let clock = ClockSource(clock, slowCallDurationThreshold: settings.slowCallDurationThreshold)
+        self.clock = clock
+        self.wallClock = wallClock
+        hub = EventHub(name: name, ringCapacity: settings.eventRingCapacity)
+        machine = Guarded(
+            CircuitBreakerMachine(
+                policy: CircuitBreakerPolicy(settings, hasRecoveryGate: recoveryGate != nil, hasHealthCheck: healthCheck != nil),
+                startsBehindGate: startsBehindGate,
+                seed: seed ?? UInt64.random(in: .min ... .max),
+                at: clock.now()
+            )
+        )
+        let gateStep = recoveryGate.map { gate in
+            TimedStep(clock: clock, limit: settings.recoveryGateTimeLimit, operation: gate) { [weak self] run, end in
+                self?.recoveryGateEnded(run: run, end)
+            }
+        }
+        let checkStep = healthCheck.map { check in
+            TimedStep(clock: clock, limit: settings.healthCheckTimeLimit, operation: { if await !check() { throw Unhealthy() } }) {
+                [weak self] run, end in self?.healthCheckEnded(run: run, end)
+            }
+        }
+        steps.withLock { $0 = (gateStep, checkStep) }
+        if startsBehindGate, recoveryGate != nil { step { (_, _) in .startRecoveryGate(run: 1) } }
+    }
+
+    private struct Unhealthy: Error {}
+
+    deinit {
+        shutdown()
+    }
+
+    /// Stops what runs in the background (the recovery gate, the health check, the timer) and ends the event sequences. The state stays as it
+    /// is; calls are admitted and recorded as before, but a gate is no longer started. Can be called more than once.
+    public func shutdown() {
+        let task = timer.withLock { timer in
+            timer.isShutDown = true
+            defer { timer.task = nil }
+            return timer.task
+        }
+        task?.cancel()
+        let steps = steps.withLock { $0 }
+        steps.recoveryGate?.cancel(through: .max)
+        steps.healthCheck?.cancel(through: .max)
+        hub.finish()
+    }
+
+    // MARK: Calls
+
+    /// Asks whether a call may be made now.
+    ///
+    /// Costs a lock held for some nanoseconds while closed, and no lock at all while open, opened by hand, disabled, or behind the recovery gate.
+    /// Allocates nothing while closed.
+    public func admit() -> Admission { admit(atNanoseconds: clock.now()) }
+
+    /// Asks whether a call may be made at `instant`, for a caller that has read the breaker's clock already.
+    public func admit(at instant: CircuitBreakerInstant) -> Admission { admit(atNanoseconds: instant.nanoseconds) }
+
+    private func admit(atNanoseconds now: Int64) -> Admission {
+        let code = shortcut.load(ordering: .acquiring)
+        if code != Shortcut.none {
+            if code == Shortcut.disabled { return .permitted(.unrecorded(at: now)) }
+            if now < rejectsUntil.load(ordering: .relaxed) {
+                unabsorbedRejections.add(1, ordering: .relaxed)
+                switch code {
+                case Shortcut.open:
+                    let remaining = max(openUntil.load(ordering: .relaxed) &- now, 0)
+                    return .rejected(Rejection(state: .open, reason: .open, retryAfterNanoseconds: remaining))
+                case Shortcut.forcedOpen:
+                    return .rejected(Rejection(state: .forcedOpen, reason: .forcedOpen))
+                default:
+                    return .rejected(Rejection(state: .halfOpen, reason: .recoveryGate))
+                }
+            }
+        }
+        // Nil rather than empty: an empty array is a reference to count.
+        var deliveries: [EventHub.Delivery]?
+        var step: (Admission, CircuitBreakerMachine.Action) = (.permitted(.unrecorded(at: now)), .none)
+        machine.withLockSpinningFirst { machine in
+            step = machine.admit(at: now)
+            if case .none = step.1 { return }
+            deliveries = publish(&machine, at: now)
+        }
+        if let deliveries { perform(step.1, deliveries) }
+        return step.0
+    }
+
+    /// Says how a permitted call ended. Its duration is the time since it was admitted. Late and repeated results change nothing.
+    @discardableResult
+    public func record(_ outcome: CallOutcome, for permit: Permit) -> RecordResult {
+        if permit.generation == 0 { return .notRecorded }
+        return record(outcome, for: permit, at: CircuitBreakerInstant(nanoseconds: clock.now()))
+    }
+
+    /// Says how a permitted call ended at `instant`, for a caller that has read the breaker's clock already.
+    @discardableResult
+    public func record(_ outcome: CallOutcome, for permit: Permit, at instant: CircuitBreakerInstant) -> RecordResult {
+        let now = instant.nanoseconds
+        var deliveries: [EventHub.Delivery]?
+        var step: (RecordResult, CircuitBreakerMachine.Action) = (.late, .none)
+        machine.withLockSpinningFirst { machine in
+            step = machine.record(outcome, for: permit, at: now)
+            if case .none = step.1 { return }
+            deliveries = publish(&machine, at: now)
+        }
+        if let deliveries { perform(step.1, deliveries) }
+        return step.0
+    }
+
+    // MARK: By hand
+
+    /// Changes the state by hand.
+    /// - Parameters:
+    ///   - manual: what is asked for.
+    ///   - by: who asks, for the event. Cut at 200 bytes.
+    ///   - reason: why, for the event. Cut at 200 bytes.
+    /// - Returns: the state afterwards: ``CircuitBreakerState/halfOpen`` when closing goes through the recovery gate.
+    @discardableResult
+    public func transition(to manual: ManualTransition, by: String? = nil, reason: String? = nil) -> CircuitBreakerState {
+        step { machine, now in machine.transition(to: manual, by: by, reason: reason, at: now) }
+    }
+
+    // MARK: Looking
+
+    /// The present state. Looking at it changes nothing: an open breaker whose wait is over is open until the next call.
+    public var state: CircuitBreakerState { machine.withLock { $0.state } }
+
+    /// The breaker's clock: the present time.
+    public func now() -> CircuitBreakerInstant { CircuitBreakerInstant(nanoseconds: clock.now()) }
+
+    /// All figures, consistent with each other. Changes nothing.
+    public func snapshot() -> CircuitBreakerSnapshot {
+        let now = clock.now()
+        let unixMilliseconds = wallClock()
+        let events = hub.figures
+        let (machine, unabsorbed) = machine.withLock { ($0, unabsorbedRejections.load(ordering: .relaxed)) }
+        // A copy: counting what the machine has not been told of yet changes no event and no figure but the copy's.
+        var copy = machine
+        copy.absorbRejections(unabsorbed, at: now)
+        var snapshot = copy.snapshot(name: name, unixMilliseconds: unixMilliseconds, at: now)
+        snapshot.droppedEvents = events.dropped
+        snapshot.refusedSubscriptions = events.refused
+        return snapshot
+    }
+
+    /// The last events, oldest first: at most ``CircuitBreakerSettings/Values/eventRingCapacity`` about the breaker and as many about single calls.
+    public func recentEvents() -> [CircuitBreakerEvent] { hub.recent() }
+
+    /// The events from now on, with a buffer of 1,024 for this reader.
+    public var events: CircuitBreakerEvents { events(bufferCapacity: 1_024) }
+
+    /// The events from now on, with a buffer of this reader's own (1 to 100,000 events; other numbers are brought into that range). At most 256
+    /// readers are served at a time; a sequence beyond them ends at once and is counted in the snapshot.
+    public func events(bufferCapacity: Int) -> CircuitBreakerEvents {
+        CircuitBreakerEvents(hub.subscribe(capacity: min(max(bufferCapacity, 1), 100_000)))
+    }
+
+    // MARK: Between the machine and the world
+
+    @discardableResult
+    private func step(_ body: (inout CircuitBreakerMachine, Int64) -> CircuitBreakerMachine.Action) -> CircuitBreakerState {
+        let now = clock.now()
+        let (state, action, deliveries) = machine.withLock { machine in
+            machine.absorbRejections(unabsorbedRejections.exchange(0, ordering: .relaxed), at: now)
+            let action = body(&machine, now)
+            return (machine.state, action, publish(&machine, at: now))
+        }
+        perform(action, deliveries)
+        return state
+    }
+
+    /// Hands the machine's events on and repeats its state in the atomics. With the lock held.
+    private func publish(_ machine: inout CircuitBreakerMachine, at now: Int64) -> [EventHub.Delivery] {
+        machine.absorbRejections(unabsorbedRejections.exchange(0, ordering: .relaxed), at: now)
+        var deliveries: [EventHub.Delivery] = []
+        if !machine.pendingEvents.isEmpty {
+            let unixMilliseconds = wallClock()
+            machine.takePendingEvents { event in
+                deliveries += hub.append(event.kind, instant: event.instant, unixMilliseconds: unixMilliseconds)
+            }
+        }
+        switch machine.phase {
+        case .open(let open):
+            openUntil.store(open.until, ordering: .relaxed)
+            rejectsUntil.store(min(open.until, machine.nextRejectionEventAt), ordering: .relaxed)
+            shortcut.store(Shortcut.open, ordering: .releasing)
+        case .forcedOpen:
+            rejectsUntil.store(machine.nextRejectionEventAt, ordering: .relaxed)
+            shortcut.store(Shortcut.forcedOpen, ordering: .releasing)
+        case .gate:
+            rejectsUntil.store(machine.nextRejectionEventAt, ordering: .relaxed)
+            shortcut.store(Shortcut.recoveryGate, ordering: .releasing)
+        case .disabled:
+            shortcut.store(Shortcut.disabled, ordering: .releasing)
+        case .closed, .probing, .metricsOnly:
+            shortcut.store(Shortcut.none, ordering: .releasing)
+        }
+        return deliveries
+    }
+
+    /// Does what the machine wants done. Without a lock held.
+    private func perform(_ action: CircuitBreakerMachine.Action, _ deliveries: [EventHub.Delivery]) {
+        for (reader, event) in deliveries { reader.resume(returning: event) }
+        switch action {
+        case .none, .publish:
+            break
+        case .startRecoveryGate(let run):
+            steps.withLock { $0.recoveryGate }?.start(run: run)
+        case .cancelRecoveryGate(let run):
+            steps.withLock { $0.recoveryGate }?.cancel(through: run)
+        case .startHealthCheck(let run):
+            steps.withLock { $0.healthCheck }?.start(run: run)
+        }
+        setTimer()
+    }
+
+    private func recoveryGateEnded(run: UInt64, _ end: TimedStep.End) {
+        step { machine, now in
+            switch end {
+            case .succeeded: machine.recoveryGatePassed(run: run, at: now)
+            case .failed(let label): machine.recoveryGateFailed(run: run, failure: .failed(label: label), at: now)
+            case .timedOut: machine.recoveryGateFailed(run: run, failure: .timedOut, at: now)
+            }
+        }
+    }
+
+    private func healthCheckEnded(run: UInt64, _ end: TimedStep.End) {
+        let healthy = if case .succeeded = end { true } else { false }
+        step { machine, now in machine.healthCheckAnswered(run: run, healthy: healthy, at: now) }
+    }
+
+    /// Makes the timer wake when the machine wants it to. The machine is asked with the timer's lock held, so that of two threads the one that
+    /// comes last sets what is true last.
+    private func setTimer() {
+        let stale = timer.withLock { timer -> Task<Void, Never>? in
+            let wake = timer.isShutDown ? .max : machine.withLock { $0.nextWake } ?? .max
+            guard wake != timer.wake else { return nil }
+            let stale = timer.task
+            timer.wake = wake
+            timer.task = nil
+            timer.number += 1
+            guard wake != .max else { return stale }
+            let number = timer.number
+            timer.task = Task { [weak self, clock] in
+                do { try await clock.sleep(until: wake) } catch { return }
+                self?.timerFired(number)
+            }
+            return stale
+        }
+        stale?.cancel()
+    }
+
+    private func timerFired(_ number: UInt64) {
+        let isPresent = timer.withLock { timer in
+            guard timer.number == number else { return false }
+            timer.task = nil
+            timer.wake = .max
+            return true
+        }
+        guard isPresent else { return }
+        step { machine, now in machine.hitDeadline(at: now) }
+    }
+}

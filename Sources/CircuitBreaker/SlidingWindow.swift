@@ -1,0 +1,110 @@
+// Invariant: `figures` is the sum of what the ring holds, and 0 <= slowFailed <= min(failed, slow) <= max(failed, slow) <= calls.
+// Bounds: one byte a call (count-based) or 32 bytes a second (time-based), all of it taken when the window is made.
+// A record costs the same whatever the size; a time-based window that was idle clears at most its own number of buckets.
+
+/// How many calls ended, and how.
+struct Figures: Sendable, Hashable {
+    var calls = 0
+    var failed = 0
+    var slow = 0
+    var slowFailed = 0
+
+    @inline(__always)
+    mutating func add(failed isFailed: Bool, slow isSlow: Bool) {
+        calls &+= 1
+        failed &+= isFailed ? 1 : 0
+        slow &+= isSlow ? 1 : 0
+        slowFailed &+= isFailed && isSlow ? 1 : 0
+    }
+
+    mutating func subtract(_ other: Figures) {
+        calls -= other.calls
+        failed -= other.failed
+        slow -= other.slow
+        slowFailed -= other.slowFailed
+    }
+}
+
+/// The outcomes of the last calls, by number or by time.
+struct SlidingWindow: Sendable {
+    private static let bucketWidth: Int64 = 1_000_000_000
+
+    private(set) var figures = Figures()
+    /// Count-based: one byte a call, bit 0 failed, bit 1 slow. Empty when time-based.
+    private var outcomes: [UInt8]
+    /// Time-based: one bucket a second. Empty when count-based.
+    private var buckets: [Figures]
+    /// The slot written next (count-based) or the present bucket (time-based).
+    private var head = 0
+    /// When the present bucket ends; never, when count-based.
+    private var bucketEnd: Int64
+
+    init(_ window: CircuitBreakerSettings.Window, at now: Int64) {
+        switch window {
+        case .count(let size):
+            outcomes = [UInt8](repeating: 0, count: size)
+            buckets = []
+            bucketEnd = .max
+        case .time(let seconds):
+            outcomes = []
+            buckets = [Figures](repeating: Figures(), count: seconds)
+            bucketEnd = now.addingClamped(Self.bucketWidth)
+        }
+    }
+
+    /// Forgets all calls. Keeps its memory.
+    mutating func reset(at now: Int64) {
+        figures = Figures()
+        head = 0
+        if buckets.isEmpty { return }
+        for index in buckets.indices { buckets[index] = Figures() }
+        bucketEnd = now.addingClamped(Self.bucketWidth)
+    }
+
+    /// Lets go of the buckets that have left the window. Does nothing when count-based.
+    @inline(__always)
+    mutating func advance(to now: Int64) {
+        if now >= bucketEnd { turn(to: now) }
+    }
+
+    @inline(never)
+    private mutating func turn(to now: Int64) {
+        // A count-based window's end is never, which a clock at the end of time would reach.
+        if buckets.isEmpty { return }
+        let steps = (now - bucketEnd) / Self.bucketWidth + 1
+        for _ in 0..<min(steps, Int64(buckets.count)) {
+            head = head + 1 == buckets.count ? 0 : head + 1
+            figures.subtract(buckets[head])
+            buckets[head] = Figures()
+        }
+        bucketEnd = bucketEnd.addingClamped(steps * Self.bucketWidth)
+    }
+
+    @inline(__always)
+    mutating func record(failed: Bool, slow: Bool, at now: Int64) {
+        if outcomes.isEmpty {
+            advance(to: now)
+            buckets[head].add(failed: failed, slow: slow)
+        } else {
+            // While the ring is not full the byte that is written over counts nothing.
+            if figures.calls == outcomes.count {
+                let old = outcomes[head]
+                figures.calls &-= 1
+                figures.failed &-= Int(old & 1)
+                figures.slow &-= Int(old >> 1)
+                figures.slowFailed &-= old == 3 ? 1 : 0
+            }
+            outcomes[head] = (failed ? 1 : 0) | (slow ? 2 : 0)
+            head = head &+ 1 == outcomes.count ? 0 : head &+ 1
+        }
+        figures.add(failed: failed, slow: slow)
+    }
+
+    /// The figures as they are at `now`, without changing anything.
+    func figures(at now: Int64) -> Figures {
+        guard now >= bucketEnd else { return figures }
+        var copy = self
+        copy.advance(to: now)
+        return copy.figures
+    }
+}

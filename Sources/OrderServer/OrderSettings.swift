@@ -1,0 +1,171 @@
+import CircuitBreaker
+import PostgresClient
+import ServerKit
+
+/// The order server's settings.
+public struct OrderSettings: Sendable {
+    /// What both servers have.
+    public var server: ServerSettings
+    /// The order database.
+    public var postgres: PostgresConfiguration
+    /// The same, for the statements that are done in groups.
+    var groupPostgres: PostgresConfiguration
+    /// Connections for everything that is not done in groups; three more do that.
+    var poolConnections: Int
+    var maximumQueued: Int
+    var maximumBatch: Int
+    /// Public ports of the product servers.
+    var productServers: [HTTPEndpoint]
+    /// Admin ports of the product servers; empty to use the public ports one by one.
+    var internalServers: [HTTPEndpoint]
+    var token: String?
+    var maximumCalls: Int
+    var callTimeout: Duration
+    var retry: RetryPolicy
+    var flow: OrderFlow.Settings
+    var soldOutTime: Duration
+    var checksUnitPrice: Bool
+    var recovery: RecoveryService.Settings
+    var recoveryAge: Duration
+    var breaker: CircuitBreakerSettings
+
+    /// Reads them.
+    /// - Throws: ``SettingsError`` with every fault
+    public init(from reader: inout SettingsReader) throws {
+        self.server = ServerSettings(from: &reader, publicPort: ("ORDER_PORT", 8082), adminPort: ("ORDER_ADMIN_PORT", 9082))
+        let database = reader.url(
+            "ORDER_DATABASE_URL",
+            default: "postgresql://127.0.0.1:5432/orders",
+            schemes: ["postgresql", "postgres"],
+            "the order database"
+        )
+        self.poolConnections = reader.int(
+            "ORDER_DATABASE_CONNECTIONS",
+            default: 4,
+            in: 1...256,
+            "connections besides the three that write in groups"
+        )
+        self.maximumQueued = reader.int(
+            "ORDER_QUEUE",
+            default: 10_000,
+            in: 1...1_000_000,
+            "orders that may wait for one step; more are OVERLOADED"
+        )
+        self.maximumBatch = reader.int("ORDER_BATCH", default: 512, in: 1...8_192, "orders in one statement at most")
+        let productURLs = reader.urls(
+            "PRODUCT_SERVER_URL",
+            default: ["http://127.0.0.1:8081"],
+            schemes: ["http"],
+            "public ports of the product servers"
+        )
+        self.productServers = productURLs.compactMap(HTTPEndpoint.init)
+        if self.productServers.count != productURLs.count {
+            reader.refuse("PRODUCT_SERVER_URL must be http://host[:port][/path], several separated by commas")
+        }
+        let internalURLs = reader.optionalString(
+            "PRODUCT_INTERNAL_URL",
+            "admin ports of the product servers, separated by commas, for stock in batches; without it one request each to PRODUCT_SERVER_URL"
+        )
+        let internalTexts = (internalURLs ?? "").split(separator: ",").map { $0.filter { $0 != " " } }
+        self.internalServers = internalTexts.compactMap(HTTPEndpoint.init)
+        if self.internalServers.count != internalTexts.count {
+            reader.refuse("PRODUCT_INTERNAL_URL must be http://host[:port][/path], several separated by commas")
+        }
+        self.token = reader.secret("PRODUCT_SERVICE_TOKEN", "token of the product servers' admin port")
+        if let token, !token.utf8.allSatisfy({ (0x21...0x7E).contains($0) }) {
+            reader.refuse("PRODUCT_SERVICE_TOKEN must be of printable characters without spaces")
+        }
+        self.maximumCalls = reader.int("PRODUCT_CALLS", default: 2, in: 1...1_024, "batch calls to the product servers at the same time")
+        let second = Duration.seconds(1)
+        self.callTimeout = reader.duration(
+            "PRODUCT_TIMEOUT",
+            default: second * 2,
+            in: .milliseconds(1)...second * 60,
+            "how long one call may take"
+        )
+        self.retry = RetryPolicy()
+        self.retry.maximumAttempts = reader.int("PRODUCT_ATTEMPTS", default: 6, in: 1...100, "calls for one step of one order at most")
+        self.retry.initialBackoff = reader.duration(
+            "PRODUCT_BACKOFF",
+            default: .milliseconds(50),
+            in: .milliseconds(1)...second * 60,
+            "the first wait between calls at most; it doubles"
+        )
+        self.retry.maximumBackoff = reader.duration(
+            "PRODUCT_BACKOFF_MAX",
+            default: second,
+            in: .milliseconds(1)...second * 60,
+            "a wait between calls at most"
+        )
+        self.flow = OrderFlow.Settings()
+        self.flow.buyerDeadline = reader.duration(
+            "ORDER_DEADLINE",
+            default: second * 3,
+            in: .milliseconds(10)...second * 60,
+            "how long a buyer waits before 424"
+        )
+        self.flow.persistsRejected = reader.bool("PERSIST_REJECTED", default: false, "keep a FAILED order of every sold-out request")
+        self.soldOutTime = reader.duration(
+            "SOLD_OUT_MEMORY",
+            default: .milliseconds(20),
+            in: .zero...second,
+            "how long a sold-out answer is remembered, 0s for not at all"
+        )
+        self.checksUnitPrice = reader.bool("CHECK_UNIT_PRICE", default: false, "refuse a unitPrice that is not the product's price")
+        self.recovery = RecoveryService.Settings()
+        self.recovery.interval = reader.duration(
+            "RECOVERY_INTERVAL",
+            default: second,
+            in: .milliseconds(10)...second * 600,
+            "time between two rounds of recovery"
+        )
+        self.recovery.batch = reader.int("RECOVERY_BATCH", default: 256, in: 1...10_000, "orders that recovery settles at the same time")
+        self.recoveryAge = reader.duration(
+            "RECOVERY_AGE",
+            default: second * 10,
+            in: .milliseconds(100)...second * 3_600,
+            "age at which a PENDING order is settled by recovery"
+        )
+        if self.recoveryAge <= self.flow.buyerDeadline {
+            reader.refuse("RECOVERY_AGE must be longer than ORDER_DEADLINE")
+        }
+        self.recovery.lease = self.flow.recoveryDeadline + self.callTimeout * 2 + second * 5
+        let waitInOpen = reader.duration(
+            "PRODUCT_BREAKER_WAIT",
+            default: second,
+            in: .milliseconds(10)...second * 600,
+            "the first wait of the open breaker; it doubles up to 10 s"
+        )
+        do {
+            self.postgres = try PostgresConfiguration(url: database)
+            self.groupPostgres = try PostgresConfiguration(url: OrderSettings.indexOnly(database))
+        } catch {
+            reader.refuse("ORDER_DATABASE_URL cannot be read as the address of a PostgreSQL database")
+            self.postgres = try PostgresConfiguration(url: "postgresql://127.0.0.1/orders")
+            self.groupPostgres = self.postgres
+        }
+        self.postgres.applicationName = "stockgate-order"
+        self.groupPostgres.applicationName = "stockgate-order-groups"
+        let callTimeout = self.callTimeout
+        self.breaker = try CircuitBreakerSettings {
+            $0.window = .count(50)
+            $0.minimumNumberOfCalls = 10
+            $0.slowCallDurationThreshold = callTimeout
+            $0.permittedCallsInHalfOpen = 3
+            $0.permitLease = callTimeout * 2
+            $0.waitInOpen = .exponential(initial: waitInOpen, maximum: max(.seconds(10), waitInOpen))
+        }
+        try reader.finish()
+    }
+
+    /// The address with plans through indexes alone.
+    ///
+    /// A plan that was made while the table was empty reads all of it, and is kept while the table grows; that halved the orders a second until
+    /// the first ANALYZE. Every statement in groups looks rows up by a key.
+    private static func indexOnly(_ database: String) -> String {
+        // Options of the operator's own come first.
+        guard !database.contains("options=") else { return database }
+        let options = "options=-c%20enable_seqscan%3Doff%20-c%20enable_hashjoin%3Doff%20-c%20enable_mergejoin%3Doff"
+        return database + (database.contains("?") ? "&" : "?") + options
+    }
+}

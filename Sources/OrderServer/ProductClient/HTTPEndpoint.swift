@@ -1,0 +1,37 @@
+/// Where an HTTP server is, read from `http://host[:port][/path]`.
+struct HTTPEndpoint: Sendable, Equatable {
+    /// A name, or an address without brackets.
+    let host: String
+    let port: Int
+    /// What `Host` says.
+    let authority: String
+    /// In front of every request's path: empty, or beginning with a slash and not ending with one.
+    let path: String
+
+    /// Nil if the text is no such URL.
+    init?(_ url: String) {
+        guard url.hasPrefix("http://") else { return nil }
+        let rest = url.dropFirst(7)
+        let slash = rest.firstIndex(of: "/") ?? rest.endIndex
+        let authority = rest[..<slash]
+        var path = rest[slash...]
+        while path.hasSuffix("/") { path = path.dropLast() }
+        let host: Substring
+        let tail: Substring
+        if authority.hasPrefix("["), let close = authority.firstIndex(of: "]") {
+            host = authority[..<close].dropFirst()
+            tail = authority[close...].dropFirst()
+        } else {
+            host = authority.prefix { $0 != ":" }
+            tail = authority[host.endIndex...]
+        }
+        guard !host.isEmpty, !authority.contains("@"), url.utf8.allSatisfy({ (0x21...0x7E).contains($0) }) else { return nil }
+        guard tail.isEmpty || tail.hasPrefix(":"), let port = tail.isEmpty ? 80 : Int(tail.dropFirst()), (1...65535).contains(port) else {
+            return nil
+        }
+        self.host = String(host)
+        self.port = port
+        self.authority = String(authority)
+        self.path = String(path)
+    }
+}

@@ -1,0 +1,231 @@
+// Invariant: a connection carries one request at a time and is idle, busy or closed; every call ends exactly once, by its answer, its failure or its timeout.
+//
+// Bounds: as many connections as its callers have calls out (the caller's bound), idle ones included; an answer of at most 1 MiB; the timeout of each call,
+// connecting included. Nothing is repeated here: a call that was cut off may have taken effect.
+
+import NIOCore
+import NIOHTTP1
+import NIOPosix
+import Synchronization
+
+/// An answer of an HTTP server.
+struct HTTPAnswer: Sendable {
+    var status: Int
+    var headers: HTTPHeaders
+    var body: ByteBuffer
+
+    /// `Retry-After` in seconds; its other form, a date, is not read.
+    var retryAfter: Duration? {
+        guard let text = self.headers.first(name: "retry-after"), let seconds = Int64(text), (0...86_400).contains(seconds) else {
+            return nil
+        }
+        return .seconds(seconds)
+    }
+}
+
+/// Why there is no answer.
+enum HTTPCallFailure: Error, Equatable {
+    /// No connection: nothing was sent.
+    case cannotConnect
+    /// Sent, and no answer in time.
+    case timedOut
+    /// Sent, and the connection ended, or what came was no answer.
+    case connectionLost
+
+    /// A word to count by.
+    var cause: String {
+        switch self {
+        case .cannotConnect: "CANNOT_CONNECT"
+        case .timedOut: "TIMED_OUT"
+        case .connectionLost: "CONNECTION_LOST"
+        }
+    }
+}
+
+/// One HTTP/1.1 server, spoken to over connections that are kept.
+final class HTTPPeer: Sendable {
+    /// A request. The path is appended to the URL's own.
+    struct Request: Sendable {
+        var method: HTTPMethod
+        var path: String
+        var headers: HTTPHeaders = [:]
+        var body: ByteBuffer?
+    }
+
+    private struct State {
+        var idle: [any Channel] = []
+        var downUntil: NIODeadline?
+        var isClosed = false
+    }
+
+    private let endpoint: HTTPEndpoint
+    private let loop: any EventLoop
+    private let state = Mutex(State())
+
+    /// How long a server that refused a connection is passed over while there are others.
+    static let downTime: TimeAmount = .seconds(1)
+    static let maximumAnswerBytes = 1 << 20
+
+    init(_ endpoint: HTTPEndpoint, loop: any EventLoop) {
+        self.endpoint = endpoint
+        self.loop = loop
+    }
+
+    /// Whether a connection was refused just now.
+    var isDown: Bool { self.state.withLock { $0.downUntil.map { $0 > .now() } ?? false } }
+
+    /// Sends a request.
+    func call(_ request: Request, timeout: Duration) -> EventLoopFuture<HTTPAnswer> {
+        let promise = self.loop.makePromise(of: HTTPAnswer.self)
+        let deadline = NIODeadline.now() + TimeAmount(timeout)
+        if let channel = self.takeIdle() {
+            self.send(request, on: channel, deadline, promise)
+        } else {
+            self.connect(TimeAmount(timeout)).whenComplete { result in
+                switch result {
+                case .success(let channel):
+                    self.send(request, on: channel, deadline, promise)
+                case .failure:
+                    self.state.withLock { $0.downUntil = .now() + HTTPPeer.downTime }
+                    promise.fail(HTTPCallFailure.cannotConnect)
+                }
+            }
+        }
+        return promise.futureResult
+    }
+
+    /// Closes the idle connections; busy ones close when their call ends.
+    func close() {
+        let idle = self.state.withLock { state in
+            state.isClosed = true
+            defer { state.idle = [] }
+            return state.idle
+        }
+        for channel in idle { channel.close(promise: nil) }
+    }
+
+    private func takeIdle() -> (any Channel)? {
+        self.state.withLock { state in
+            // One that the other side has closed has been taken out already, or is about to be: it is passed over.
+            while let channel = state.idle.popLast() {
+                if channel.isActive { return channel }
+            }
+            return nil
+        }
+    }
+
+    private func giveBack(_ channel: any Channel) {
+        let isKept = self.state.withLock { state in
+            guard !state.isClosed, channel.isActive else { return false }
+            state.idle.append(channel)
+            return true
+        }
+        if !isKept { channel.close(promise: nil) }
+    }
+
+    private func forget(_ channel: any Channel) {
+        self.state.withLock { state in state.idle.removeAll { $0 === channel } }
+    }
+
+    private func connect(_ timeout: TimeAmount) -> EventLoopFuture<any Channel> {
+        ClientBootstrap(group: self.loop)
+            .connectTimeout(timeout)
+            .channelOption(.socketOption(.tcp_nodelay), value: 1)
+            .channelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture {
+                    try channel.pipeline.syncOperations.addHTTPClientHandlers()
+                    try channel.pipeline.syncOperations.addHandler(
+                        NIOHTTPClientResponseAggregator(maxContentLength: HTTPPeer.maximumAnswerBytes)
+                    )
+                    try channel.pipeline.syncOperations.addHandler(HTTPCallHandler())
+                }
+            }
+            .connect(host: self.endpoint.host, port: self.endpoint.port)
+            .map { channel in
+                channel.closeFuture.whenComplete { _ in self.forget(channel) }
+                return channel
+            }
+    }
+
+    private func send(
+        _ request: Request,
+        on channel: any Channel,
+        _ deadline: NIODeadline,
+        _ promise: EventLoopPromise<HTTPAnswer>
+    ) {
+        var head = HTTPRequestHead(
+            version: .http1_1,
+            method: request.method,
+            uri: self.endpoint.path + request.path,
+            headers: request.headers
+        )
+        head.headers.replaceOrAdd(name: "host", value: self.endpoint.authority)
+        if let body = request.body { head.headers.replaceOrAdd(name: "content-length", value: String(body.readableBytes)) }
+        let timer = self.loop.scheduleTask(deadline: deadline) {
+            promise.fail(HTTPCallFailure.timedOut)
+            channel.close(promise: nil)
+        }
+        let answered = self.loop.makePromise(of: HTTPAnswer.self)
+        answered.futureResult.whenComplete { result in
+            timer.cancel()
+            if case .success(let answer) = result, answer.isKeepAlive { self.giveBack(channel) } else { channel.close(promise: nil) }
+            // After a timeout the promise is complete already, and this changes nothing: NIO promises ignore all but the first.
+            promise.completeWith(result)
+        }
+        channel.writeAndFlush(HTTPCallHandler.Call(head: head, body: request.body, answer: answered)).whenFailure { _ in
+            answered.fail(HTTPCallFailure.connectionLost)
+        }
+    }
+}
+
+extension HTTPAnswer {
+    /// Whether the connection may carry another request.
+    fileprivate var isKeepAlive: Bool { !self.headers[canonicalForm: "connection"].contains { $0.lowercased() == "close" } }
+}
+
+/// Writes one request, and gives the answer that comes next to whoever asked.
+private final class HTTPCallHandler: ChannelDuplexHandler {
+    struct Call: Sendable {
+        var head: HTTPRequestHead
+        var body: ByteBuffer?
+        var answer: EventLoopPromise<HTTPAnswer>
+    }
+
+    typealias InboundIn = NIOHTTPClientResponseFull
+    typealias OutboundIn = Call
+    typealias OutboundOut = HTTPClientRequestPart
+
+    private var waiting: EventLoopPromise<HTTPAnswer>?
+
+    func write(context: ChannelHandlerContext, data: NIOAny, promise: EventLoopPromise<Void>?) {
+        let call = self.unwrapOutboundIn(data)
+        self.waiting = call.answer
+        context.write(self.wrapOutboundOut(.head(call.head)), promise: nil)
+        if let body = call.body { context.write(self.wrapOutboundOut(.body(.byteBuffer(body))), promise: nil) }
+        context.write(self.wrapOutboundOut(.end(nil)), promise: promise)
+    }
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        let answer = self.unwrapInboundIn(data)
+        guard let waiting else { return context.close(promise: nil) }
+        self.waiting = nil
+        waiting.succeed(
+            HTTPAnswer(status: Int(answer.head.status.code), headers: answer.head.headers, body: answer.body ?? ByteBuffer())
+        )
+    }
+
+    func channelInactive(context: ChannelHandlerContext) {
+        self.lose()
+        context.fireChannelInactive()
+    }
+
+    func errorCaught(context: ChannelHandlerContext, error: any Error) {
+        self.lose()
+        context.close(promise: nil)
+    }
+
+    private func lose() {
+        self.waiting?.fail(HTTPCallFailure.connectionLost)
+        self.waiting = nil
+    }
+}

@@ -1,0 +1,29 @@
+import NIOCore
+import Synchronization
+
+/// The instances of one server, asked in turn. An instance that refused a connection just now is passed over while there is another.
+final class HTTPPeers: Sendable {
+    private let peers: [HTTPPeer]
+    private let turn = Atomic<Int>(0)
+
+    /// At least one endpoint.
+    init(_ endpoints: [HTTPEndpoint], loop: any EventLoop) {
+        precondition(!endpoints.isEmpty, "a server without instances")
+        self.peers = endpoints.map { HTTPPeer($0, loop: loop) }
+    }
+
+    /// Whose turn it is.
+    func next() -> HTTPPeer {
+        let turn = self.turn.wrappingAdd(1, ordering: .relaxed).newValue
+        let first = Int(UInt(bitPattern: turn) % UInt(self.peers.count))
+        for offset in 0..<self.peers.count {
+            let peer = self.peers[(first + offset) % self.peers.count]
+            if !peer.isDown { return peer }
+        }
+        return self.peers[first]
+    }
+
+    func close() {
+        for peer in self.peers { peer.close() }
+    }
+}

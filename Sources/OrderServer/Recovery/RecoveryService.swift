@@ -1,0 +1,77 @@
+// Invariant: an order is on the list until it is settled; a claim only moves its time ahead, so that what dies with a process comes up again when the lease is over.
+//
+// Bounds: `batch` orders at a time; one round each `interval`, or at once while full batches come. Several instances share the list.
+// Stops: at shutdown, after the batch in hand.
+
+import Logging
+import PostgresClient
+import ServerKit
+import ServiceLifecycle
+
+/// Settles orders that nobody drives any more, at start and at intervals.
+struct RecoveryService: Service {
+    struct Settings: Sendable {
+        var interval: Duration = .seconds(1)
+        /// Orders settled at the same time.
+        var batch = 256
+        /// Must exceed the saga's deadline in recovery and a call's timeout.
+        var lease: Duration = .seconds(30)
+    }
+
+    let settings: Settings
+    let flow: OrderFlow
+    let store: OrderStore
+    let logger: Logger
+    private let tables = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingOldest(1))
+
+    init(settings: Settings, flow: OrderFlow, store: OrderStore, logger: Logger) {
+        self.settings = settings
+        self.flow = flow
+        self.store = store
+        self.logger = logger
+    }
+
+    /// The tables are there: recovery may begin.
+    func begin() { self.tables.continuation.yield() }
+
+    func run() async throws {
+        try? await cancelWhenGracefulShutdown {
+            for await _ in self.tables.stream { break }
+            // Ends by cancellation.
+            while !Task.isCancelled {
+                let isFull = await self.round()
+                if !isFull { try await Task.sleep(for: self.settings.interval) }
+            }
+        }
+    }
+
+    /// One round.
+    /// - Returns: whether there may be more at once
+    func round() async -> Bool {
+        do throws(PostgresError) {
+            let found = try await self.store.collect()
+            if found > 0 { self.logger.info("pending orders found", metadata: ["orders": "\(found)"]) }
+            let work = try await self.store.claim(limit: self.settings.batch, lease: self.settings.lease)
+            self.flow.figures.backlog.orders.store(try await self.store.backlog(), ordering: .relaxed)
+            guard !work.isEmpty else { return false }
+            let settled = await withTaskGroup(of: Bool.self) { group in
+                for one in work { group.addTask { await self.settle(one) } }
+                return await group.reduce(into: 0) { $0 += $1 ? 1 : 0 }
+            }
+            self.flow.figures.recovered.add(UInt64(settled))
+            self.logger.info("orders recovered", metadata: ["settled": "\(settled)", "claimed": "\(work.count)"])
+            return work.count == self.settings.batch && settled > 0
+        } catch {
+            if Task.isCancelled { return false }
+            self.logger.warning("recovery could not work", metadata: ["error": "\(error)"])
+            return false
+        }
+    }
+
+    private func settle(_ work: OrderStore.Work) async -> Bool {
+        if await self.flow.recover(work) { return true }
+        // Sooner than the lease says: one second more with each attempt, up to ten. Without PostgreSQL the lease it is.
+        try? await self.store.postpone(id: work.order.id, attempt: work.attempt, delay: .seconds(min(work.attempt, 10)))
+        return false
+    }
+}

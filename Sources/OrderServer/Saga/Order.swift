@@ -1,0 +1,60 @@
+import ServerKit
+
+/// Where an order is in its life: `PENDING -> CONFIRMED | FAILED`, `CONFIRMED -> CANCELLED`.
+enum OrderStatus: String, Sendable, CaseIterable {
+    /// Its saga runs, or waits for recovery.
+    case pending = "PENDING"
+    /// Its stock is taken.
+    case confirmed = "CONFIRMED"
+    /// It holds no stock; the reason is an error code.
+    case failed = "FAILED"
+    /// It was confirmed, and its stock was given back.
+    case cancelled = "CANCELLED"
+}
+
+/// An order as it is stored.
+struct Order: Sendable, Equatable {
+    var id: Int64
+    var productID: Int64
+    /// The code that the buyer named the product by, if it was one.
+    var productCode: String?
+    var buyerID: String?
+    /// Units.
+    var quantity: Int64
+    /// In the currency's smallest unit, if the buyer named one.
+    var unitPrice: Int64?
+    var status: OrderStatus
+    var failReason: String?
+    var idempotencyKey: String?
+    /// 1, and one more each time the order is run again.
+    var run: Int64
+    var cancelRequestedAt: Timestamp?
+    var cancelKey: String?
+    var createdAt: Timestamp
+    var updatedAt: Timestamp
+
+    /// `7`, or `7.2` for its second run.
+    private var keySuffix: String { self.run == 1 ? "\(self.id)" : "\(self.id).\(self.run)" }
+    /// The key of this run's decrement.
+    var decreaseKey: String { "DEC-" + self.keySuffix }
+    /// The key of this run's compensation.
+    var increaseKey: String { "INC-" + self.keySuffix }
+}
+
+/// An order before it has an id.
+struct OrderDraft: Sendable, Equatable {
+    var productID: Int64
+    var productCode: String?
+    var buyerID: String?
+    /// Units.
+    var quantity: Int64
+    /// In the currency's smallest unit.
+    var unitPrice: Int64?
+    var idempotencyKey: String?
+
+    /// Whether `order` is what this draft asked for. The code is another name of the product, and counts for nothing.
+    func isSame(as order: Order) -> Bool {
+        self.productID == order.productID && self.buyerID == order.buyerID && self.quantity == order.quantity
+            && self.unitPrice == order.unitPrice
+    }
+}

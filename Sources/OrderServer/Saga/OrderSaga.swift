@@ -1,0 +1,159 @@
+// Invariant: steps are done in order; when one is refused, those before it are compensated in reverse order, and only then has the saga failed.
+// What has no answer is asked again under the same key and is never given up for failed: the saga ends undecided, and recovery goes on with it.
+//
+// Bounds: `policy.maximumAttempts` calls of one step or compensation; no wait that would end after the deadline.
+// Stops: confirmed, failed, or undecided. Events that come after that change nothing.
+
+/// The saga of one order: an event in, an action out. It holds no clock and does no I/O.
+struct OrderSaga: Sendable, Equatable {
+    /// Where the saga is.
+    enum State: Sendable, Equatable {
+        // -> executing, compensating
+        case ready
+        // -> executing the next step, waiting, compensating, confirmed, failed, undecided
+        case executing(step: Int, attempt: Int64, failures: Int)
+        // -> executing
+        case waitingToExecute(step: Int, attempt: Int64, failures: Int)
+        // -> compensating the step before, waiting, failed, undecided
+        case compensating(step: Int, attempt: Int64, failures: Int, reason: String)
+        // -> compensating
+        case waitingToCompensate(step: Int, attempt: Int64, failures: Int, reason: String)
+        // Final.
+        case confirmed
+        // Final.
+        case failed(reason: String)
+        // Final here; recovery starts another saga.
+        case undecided
+    }
+
+    /// What happened.
+    enum Event: Sendable, Equatable {
+        /// The saga may begin.
+        case started
+        /// The call of a step or compensation ended.
+        case ended(StepOutcome)
+        /// The wait that was asked for is over.
+        case waited
+    }
+
+    /// What to do next.
+    enum Action: Sendable, Equatable {
+        /// Call the step.
+        case execute(step: Int, attempt: Int64)
+        /// Call the step's compensation.
+        case compensate(step: Int, attempt: Int64)
+        /// Come back after this time.
+        case wait(Duration)
+        /// Every step is done.
+        case confirm
+        /// Nothing is left in effect.
+        case fail(reason: String)
+        /// Leave it to recovery: an outcome is unknown.
+        case leave
+        /// The event belongs to nothing that is going on.
+        case ignore
+    }
+
+    /// Why the saga begins.
+    enum Purpose: Sendable, Equatable {
+        /// To do all steps.
+        case execute
+        /// To undo all steps, for this reason.
+        case undo(reason: String)
+    }
+
+    private(set) var state = State.ready
+    let steps: Int
+    let purpose: Purpose
+    /// The number of every first attempt: above 1 when an earlier saga of this run may have sent the same keys.
+    let firstAttempt: Int64
+    let policy: RetryPolicy
+
+    init(steps: Int, purpose: Purpose = .execute, firstAttempt: Int64 = 1, policy: RetryPolicy = RetryPolicy()) {
+        self.steps = steps
+        self.purpose = purpose
+        self.firstAttempt = firstAttempt
+        self.policy = policy
+    }
+
+    /// Takes an event.
+    /// - Parameters:
+    ///   - remaining: time until the deadline
+    ///   - random: 0 to 1, for the jitter of a wait
+    mutating func handle(_ event: Event, remaining: Duration, random: Double) -> Action {
+        switch (self.state, event) {
+        case (.ready, .started):
+            switch self.purpose {
+            case .execute: return self.execute(step: 0)
+            case .undo(let reason): return self.compensate(step: self.steps - 1, reason: reason)
+            }
+
+        case (.executing(let step, let attempt, let failures), .ended(let outcome)):
+            switch outcome {
+            case .done:
+                return self.execute(step: step + 1)
+            case .refused(let reason):
+                return self.compensate(step: step - 1, reason: reason)
+            case .noAnswer(_, let retryAfter):
+                guard let wait = self.wait(failures + 1, retryAfter, remaining, random) else { return self.leave() }
+                self.state = .waitingToExecute(step: step, attempt: attempt + 1, failures: failures + 1)
+                return .wait(wait)
+            }
+
+        case (.waitingToExecute(let step, let attempt, let failures), .waited):
+            self.state = .executing(step: step, attempt: attempt, failures: failures)
+            return .execute(step: step, attempt: attempt)
+
+        case (.compensating(let step, let attempt, let failures, let reason), .ended(let outcome)):
+            switch outcome {
+            case .done:
+                return self.compensate(step: step - 1, reason: reason)
+            case .refused:
+                // A compensation that is refused leaves something in effect; nothing but another try, or a person, can settle it.
+                return self.leave()
+            case .noAnswer(_, let retryAfter):
+                guard let wait = self.wait(failures + 1, retryAfter, remaining, random) else { return self.leave() }
+                self.state = .waitingToCompensate(step: step, attempt: attempt + 1, failures: failures + 1, reason: reason)
+                return .wait(wait)
+            }
+
+        case (.waitingToCompensate(let step, let attempt, let failures, let reason), .waited):
+            self.state = .compensating(step: step, attempt: attempt, failures: failures, reason: reason)
+            return .compensate(step: step, attempt: attempt)
+
+        case (.ready, _), (.executing, _), (.waitingToExecute, _), (.compensating, _), (.waitingToCompensate, _),
+            (.confirmed, _), (.failed, _), (.undecided, _):
+            return .ignore
+        }
+    }
+
+    private mutating func execute(step: Int) -> Action {
+        guard step < self.steps else {
+            self.state = .confirmed
+            return .confirm
+        }
+        self.state = .executing(step: step, attempt: self.firstAttempt, failures: 0)
+        return .execute(step: step, attempt: self.firstAttempt)
+    }
+
+    private mutating func compensate(step: Int, reason: String) -> Action {
+        guard step >= 0 else {
+            self.state = .failed(reason: reason)
+            return .fail(reason: reason)
+        }
+        self.state = .compensating(step: step, attempt: self.firstAttempt, failures: 0, reason: reason)
+        return .compensate(step: step, attempt: self.firstAttempt)
+    }
+
+    private mutating func leave() -> Action {
+        self.state = .undecided
+        return .leave
+    }
+
+    /// The wait before the next call, nil if there must be none.
+    private func wait(_ failures: Int, _ retryAfter: Duration?, _ remaining: Duration, _ random: Double) -> Duration? {
+        guard failures < self.policy.maximumAttempts else { return nil }
+        let wait = self.policy.backoff(failures: failures, retryAfter: retryAfter, random: random)
+        return wait < remaining ? wait : nil
+    }
+}

@@ -1,0 +1,42 @@
+import ServerKit
+
+/// How one call of a step, or of its compensation, ended.
+enum StepOutcome: Sendable, Equatable {
+    /// It took effect, now or at an earlier attempt.
+    case done
+    /// It did not take effect and never will under this key. The reason is an error code.
+    case refused(reason: String)
+    /// Nobody knows whether it took effect, or it could not be taken on now. The same key may be sent again, not before `retryAfter`.
+    case noAnswer(cause: String, retryAfter: Duration?)
+}
+
+/// One step of the saga with its compensation.
+///
+/// Both are idempotent under keys that the step makes from the order and its run: they may be sent any number of times, `attempt` counting from 1, and
+/// what was told to an attempt above 1 is final. A compensation of something that never took effect succeeds, and keeps it from taking effect later.
+struct SagaStep: Sendable {
+    /// Its name in the order's history, such as `STOCK`.
+    var name: String
+    /// Does it.
+    var execute: @Sendable (_ order: Order, _ attempt: Int64) async -> StepOutcome
+    /// Undoes it.
+    var compensate: @Sendable (_ order: Order, _ attempt: Int64) async -> StepOutcome
+}
+
+/// What a step came to, for the order's history.
+struct StepRecord: Sendable, Equatable {
+    /// What was asked of the step.
+    enum Action: String, Sendable {
+        case execute = "EXECUTE"
+        case compensate = "COMPENSATE"
+    }
+
+    var step: String
+    var run: Int64
+    var action: Action
+    /// `DONE`, the code of a refusal, or `NO_ANSWER`.
+    var outcome: String
+    /// The number of the last attempt.
+    var attempts: Int64
+    var at: Timestamp
+}

@@ -1,0 +1,110 @@
+// Invariant: every accepted item is completed exactly once, by the job that took it.
+//
+// Bounds: `maximumQueued` items wait, one more is refused; `maximumBatch` items go into one statement. One item alone goes at once: no timer
+// delays it. Each batch is sent at most `attempts` times, and again only in a form that may be repeated.
+
+import PostgresClient
+import Synchronization
+
+/// Gathers writes while one is at PostgreSQL and sends what has gathered in one statement, on a connection and thread of its own.
+final class GroupWriter<Item: Sendable>: Sendable {
+    private struct State {
+        var waiting: [Item] = []
+        var isDraining = false
+    }
+
+    private let state = Mutex(State())
+    private let worker: PostgresWorker
+    private let maximumQueued: Int
+    private let maximumBatch: Int
+    private let commit: @Sendable (PostgresSession, ArraySlice<Item>) -> Void
+
+    /// Makes a writer over its own thread; connects at the first batch.
+    /// - Parameter commit: writes a batch and completes each of its items
+    init(
+        configuration: PostgresConfiguration,
+        name: String,
+        maximumQueued: Int,
+        maximumBatch: Int,
+        commit: @escaping @Sendable (PostgresSession, ArraySlice<Item>) -> Void
+    ) throws(PostgresError) {
+        self.worker = try PostgresWorker(configuration: configuration, name: name, maximumQueued: 16)
+        self.maximumQueued = maximumQueued
+        self.maximumBatch = maximumBatch
+        self.commit = commit
+    }
+
+    /// Items that wait.
+    var queued: Int { self.state.withLock { $0.waiting.count } }
+
+    /// Adds an item; false if too many wait already or the writer was shut down.
+    func add(_ item: Item) -> Bool {
+        let (isAccepted, mustWake) = self.state.withLock { state -> (Bool, Bool) in
+            guard state.waiting.count < self.maximumQueued else { return (false, false) }
+            state.waiting.append(item)
+            defer { state.isDraining = true }
+            return (true, !state.isDraining)
+        }
+        guard mustWake else { return isAccepted }
+        do throws(PostgresError) {
+            try self.worker.submit { [self] session in self.drain(session) }
+        } catch {
+            // Shut down: whatever has gathered since has nobody to write it.
+            let abandoned = self.state.withLock { state in
+                defer {
+                    state.waiting = []
+                    state.isDraining = false
+                }
+                return state.waiting
+            }
+            self.abandon(abandoned[...])
+        }
+        return isAccepted
+    }
+
+    /// Lets what waits be written, then ends the thread.
+    func shutdown() async { await self.worker.shutdown() }
+
+    private func abandon(_ items: ArraySlice<Item>) {
+        guard !items.isEmpty else { return }
+        // A session that cannot connect: the batch is completed by the same code, with the failure that it gets.
+        guard let configuration = try? PostgresConfiguration(url: "postgresql://127.0.0.1:1/closed") else { return }
+        self.commit(PostgresSession(configuration: configuration), items)
+    }
+
+    private func drain(_ session: PostgresSession) {
+        // Ends when nothing waits; whoever adds the next item wakes it again.
+        while true {
+            let taken = self.state.withLock { state -> [Item] in
+                if state.waiting.isEmpty { state.isDraining = false }
+                defer { state.waiting.removeAll(keepingCapacity: false) }
+                return state.waiting
+            }
+            if taken.isEmpty { return }
+            var rest = taken[...]
+            while !rest.isEmpty {
+                self.commit(session, rest.prefix(self.maximumBatch))
+                rest = rest.dropFirst(self.maximumBatch)
+            }
+        }
+    }
+}
+
+extension PostgresSession {
+    /// Runs a statement that may be repeated, again while PostgreSQL is in passing trouble: at most 3 times within `bound`.
+    func repeatable(
+        _ sql: String,
+        _ parameters: [PostgresValue],
+        within bound: Duration = .seconds(2)
+    ) throws(PostgresError) -> PostgresResult {
+        let deadline = ContinuousClock.now + bound
+        for _ in 1..<3 {
+            do throws(PostgresError) {
+                return try self.query(sql, parameters)
+            } catch  where error.isTransient && ContinuousClock.now < deadline && error.code != .connectFailed {
+                continue
+            }
+        }
+        return try self.query(sql, parameters)
+    }
+}

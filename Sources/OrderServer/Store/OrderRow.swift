@@ -1,0 +1,55 @@
+import PostgresClient
+import ServerKit
+
+extension Order {
+    /// The columns that ``init(row:from:)`` reads, in order, of a table or alias `o`.
+    static let columns = """
+        o.id, o.product_id, o.product_code, o.buyer_id, o.quantity, o.unit_price, o.status, o.fail_reason, o.idempotency_key, o.run, \
+        o.cancel_requested_at, o.cancel_key, o.created_at, o.updated_at
+        """
+
+    /// Reads ``columns`` of a row, beginning at column `first`.
+    init(row: PostgresRow, from first: Int = 0) throws(PostgresError) {
+        let status = try row.text(first + 6)
+        guard let known = OrderStatus(rawValue: status) else {
+            throw PostgresError(code: .decoding, message: "\(status) is no status of an order")
+        }
+        self.init(
+            id: try row.int(first),
+            productID: try row.int(first + 1),
+            productCode: try row.optionalText(first + 2),
+            buyerID: try row.optionalText(first + 3),
+            quantity: try row.int(first + 4),
+            unitPrice: try row.optionalInt(first + 5),
+            status: known,
+            failReason: try row.optionalText(first + 7),
+            idempotencyKey: try row.optionalText(first + 8),
+            run: try row.int(first + 9),
+            cancelRequestedAt: try row.optionalTimestampMicros(first + 10).map(Timestamp.init(microsecondsSinceEpoch:)),
+            cancelKey: try row.optionalText(first + 11),
+            createdAt: Timestamp(microsecondsSinceEpoch: try row.timestampMicros(first + 12)),
+            updatedAt: Timestamp(microsecondsSinceEpoch: try row.timestampMicros(first + 13))
+        )
+    }
+}
+
+extension StepRecord {
+    /// The record as an element of the column `steps`, which is also its form in an answer.
+    func write(to json: inout JSONWriter) {
+        json.object { json in
+            json.member("step", self.step)
+            json.member("run", self.run)
+            json.member("action", self.action.rawValue)
+            json.member("outcome", self.outcome)
+            json.member("attempts", self.attempts)
+            json.member("at", self.at)
+        }
+    }
+
+    /// The records as they are appended to the column `steps`: objects with commas between them.
+    static func json(_ records: [StepRecord]) -> String {
+        var json = JSONWriter(capacity: 160)
+        for record in records { record.write(to: &json) }
+        return json.string
+    }
+}

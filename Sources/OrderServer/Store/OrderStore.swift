@@ -1,0 +1,220 @@
+import PostgresClient
+import ServerKit
+
+/// Orders in PostgreSQL: everything that is not done in groups.
+struct OrderStore: Sendable {
+    let pool: PostgresPool
+    /// How long work may be left alone before recovery takes it up.
+    let recoveryAge: Duration
+
+    /// The migrations of the order server's database.
+    static var migrations: [Migration] {
+        [Migration(version: 1, name: "orders", sql: String(decoding: PackageResources.V001_orders_sql, as: UTF8.self))]
+    }
+
+    // MARK: Reading
+
+    func order(id: Int64) async throws(PostgresError) -> Order? {
+        let rows = try await self.pool.query("select \(Order.columns) from orders o where o.id = $1", [.int(id)])
+        return try rows.first.map { (row) throws(PostgresError) in try Order(row: row) }
+    }
+
+    /// An order and its history, a JSON array.
+    func orderWithSteps(id: Int64) async throws(PostgresError) -> (order: Order, steps: String)? {
+        let rows = try await self.pool.query("select \(Order.columns), o.steps from orders o where o.id = $1", [.int(id)])
+        guard let row = rows.first else { return nil }
+        return (try Order(row: row), "[" + (try row.text(14)) + "]")
+    }
+
+    /// Orders, newest id first, and how many there are on all pages.
+    func orders(buyer: String?, status: OrderStatus?, paging: Paging) async throws(PostgresError) -> (orders: [Order], total: Int64) {
+        var conditions: [String] = []
+        var parameters: [PostgresValue] = []
+        // The conditions are built from these two texts alone; what callers give goes into parameters.
+        if let buyer {
+            parameters.append(.text(buyer))
+            conditions.append("o.buyer_id = $\(parameters.count)")
+        }
+        if let status {
+            parameters.append(.text(status.rawValue))
+            conditions.append("o.status = $\(parameters.count)")
+        }
+        let filter = conditions.isEmpty ? "" : " where " + conditions.joined(separator: " and ")
+        let total = try await self.pool.query("select count(*) from orders o" + filter, parameters).one().int(0)
+        guard paging.offset < total else { return ([], total) }
+        let rows = try await self.pool.query(
+            "select \(Order.columns) from orders o\(filter) order by o.id desc limit $\(parameters.count + 1) offset $\(parameters.count + 2)",
+            parameters + [.int(paging.size), .int(paging.offset)]
+        )
+        var orders: [Order] = []
+        for row in rows { orders.append(try Order(row: row)) }
+        return (orders, total)
+    }
+
+    // MARK: Cancelling and running again
+
+    /// Marks a CONFIRMED order as being cancelled, before its stock is given back, and leaves it to recovery should this process die.
+    /// - Returns: the order, nil if it is not CONFIRMED
+    func requestCancel(id: Int64, key: String?) async throws(PostgresError) -> Order? {
+        let rows = try await self.pool.query(
+            """
+            with o as (
+              update orders set cancel_requested_at = coalesce(cancel_requested_at, now()), cancel_key = coalesce(cancel_key, $2)
+              where id = $1 and status = 'CONFIRMED' returning *
+            ), work as (
+              insert into saga_work (order_id, due_at)
+              select id, now() + $3 * interval '1 microsecond' from o
+              on conflict (order_id) do update set due_at = greatest(saga_work.due_at, excluded.due_at), attempts = saga_work.attempts + 1
+            )
+            select \(Order.columns) from o
+            """,
+            [.int(id), .optionalText(key), .int(self.recoveryAge.microseconds)]
+        )
+        return try rows.first.map { (row) throws(PostgresError) in try Order(row: row) }
+    }
+
+    /// Takes the mark of a cancellation back: the product server has refused to take the stock.
+    func withdrawCancel(id: Int64) async throws(PostgresError) {
+        _ = try await self.pool.query(
+            """
+            with o as (update orders set cancel_requested_at = null, cancel_key = null where id = $1 and status = 'CONFIRMED')
+            delete from saga_work where order_id = $1
+            """,
+            [.int(id)]
+        )
+    }
+
+    /// Makes a FAILED order PENDING again, under its next run's keys.
+    /// - Returns: the order, nil if it is not FAILED or an earlier run is still being settled
+    func beginRetry(id: Int64) async throws(PostgresError) -> Order? {
+        let rows = try await self.pool.query(
+            """
+            with o as (
+              update orders set status = 'PENDING', run = run + 1, fail_reason = null, updated_at = now()
+              where id = $1 and status = 'FAILED' and not exists (select from saga_work w where w.order_id = $1) returning *
+            ), work as (
+              insert into saga_work (order_id, due_at)
+              select id, now() + $2 * interval '1 microsecond' from o
+              on conflict (order_id) do update set due_at = excluded.due_at, attempts = saga_work.attempts + 1
+            )
+            select \(Order.columns) from o
+            """,
+            [.int(id), .int(self.recoveryAge.microseconds)]
+        )
+        return try rows.first.map { (row) throws(PostgresError) in try Order(row: row) }
+    }
+
+    // MARK: Recovery
+
+    /// One order for recovery, and the number that its next attempt has.
+    struct Work: Sendable {
+        var order: Order
+        var attempt: Int64
+    }
+
+    /// Leaves an order to recovery, due after `delay`.
+    func leaveToRecovery(id: Int64, after delay: Duration) async throws(PostgresError) {
+        _ = try await self.pool.query(
+            """
+            insert into saga_work (order_id, due_at) values ($1, now() + $2 * interval '1 microsecond')
+            on conflict (order_id) do update set attempts = saga_work.attempts + 1
+            """,
+            [.int(id), .int(delay.microseconds)]
+        )
+    }
+
+    /// Puts every PENDING order older than the bound on recovery's list, each stretch of time once.
+    ///
+    /// The mark follows at least 6 seconds behind the clock: an insert takes its time when it begins and is bounded by `statement_timeout`, 4 seconds.
+    /// A server that finds the mark locked leaves the stretch to the one that holds it.
+    /// - Returns: orders found
+    func collect() async throws(PostgresError) -> Int {
+        let parameters: [PostgresValue] = [
+            .int(self.recoveryAge.microseconds), .int(max(self.recoveryAge, .seconds(6)).microseconds),
+        ]
+        do {
+            return try await self.pool.transaction(timeout: .seconds(65)) { transaction in
+                // The first stretch of all is as long as the table.
+                try transaction.execute(script: "set local statement_timeout = '60s'")
+                return Int(try transaction.query(OrderStore.collectSQL, parameters, timeout: .seconds(65)).one().int(0))
+            }
+        } catch let error as PostgresError {
+            throw error
+        } catch {
+            throw PostgresError(code: .misuse, message: "\(error)")
+        }
+    }
+
+    private static let collectSQL = """
+        with mark as (select collected_until from recovery_mark for update skip locked),
+        late as (
+          insert into saga_work (order_id, due_at)
+          select o.id, now() from orders o, mark
+          where o.created_at > mark.collected_until and o.created_at <= now() - $1 * interval '1 microsecond' and o.status = 'PENDING'
+          on conflict do nothing returning 1
+        ), moved as (
+          update recovery_mark r set collected_until = greatest(r.collected_until, now() - $2 * interval '1 microsecond') from mark
+        )
+        select count(*) from late
+        """
+
+    /// Takes at most `limit` due orders for `lease`; nobody else takes them before it is over.
+    func claim(limit: Int, lease: Duration) async throws(PostgresError) -> [Work] {
+        let rows = try await self.pool.query(
+            """
+            with due as (
+              select order_id from saga_work where due_at <= now() order by due_at limit $1 for update skip locked
+            ), claimed as (
+              update saga_work w set due_at = now() + $2 * interval '1 microsecond', attempts = w.attempts + 1
+              from due where w.order_id = due.order_id
+              returning w.order_id, w.attempts
+            )
+            select c.attempts, \(Order.columns) from claimed c join orders o on o.id = c.order_id
+            """,
+            [.int(Int64(limit)), .int(lease.microseconds)]
+        )
+        var work: [Work] = []
+        for row in rows { work.append(Work(order: try Order(row: row, from: 1), attempt: try row.int(0))) }
+        return work
+    }
+
+    /// Makes an order that could not be settled due again after `delay`, unless somebody has changed its entry since `attempt`.
+    func postpone(id: Int64, attempt: Int64, delay: Duration) async throws(PostgresError) {
+        _ = try await self.pool.query(
+            "update saga_work set due_at = now() + $3 * interval '1 microsecond' where order_id = $1 and attempts = $2",
+            [.int(id), .int(attempt), .int(delay.microseconds)]
+        )
+    }
+
+    /// Takes a settled order off the list; stays on it if somebody has put it there again since `attempt`.
+    func drop(id: Int64, attempt: Int64?) async throws(PostgresError) {
+        if let attempt {
+            _ = try await self.pool.query("delete from saga_work where order_id = $1 and attempts = $2", [.int(id), .int(attempt)])
+        } else {
+            _ = try await self.pool.query("delete from saga_work where order_id = $1", [.int(id)])
+        }
+    }
+
+    /// Orders on recovery's list.
+    func backlog() async throws(PostgresError) -> Int {
+        Int(try await self.pool.query("select count(*) from saga_work").one().int(0))
+    }
+
+    /// Whether PostgreSQL answers.
+    func isAnswering() async -> Bool {
+        do {
+            _ = try await self.pool.query("select 1", timeout: .seconds(1))
+            return true
+        } catch {
+            return false
+        }
+    }
+}
+
+extension Duration {
+    /// Whole microseconds.
+    var microseconds: Int64 {
+        let (seconds, attoseconds) = self.components
+        return seconds * 1_000_000 + attoseconds / 1_000_000_000_000
+    }
+}

@@ -1,0 +1,8 @@
+import OrderServer
+
+@main
+struct OrderServerMain {
+    static func main() async {
+        await OrderServer.main()
+    }
+}

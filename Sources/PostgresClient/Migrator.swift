@@ -1,0 +1,151 @@
+// Invariant: a migration is applied at most once and whole: its statements and its row in the table commit together, under one advisory lock
+// that all servers take. Versions are applied in ascending order.
+//
+// Bounds: `timeout` for each statement, waiting for the lock included.
+
+/// One step of a schema.
+public struct Migration: Sendable, Hashable {
+    /// Its place in the order, above 0.
+    public var version: Int
+    /// What it does, in a word or two.
+    public var name: String
+    /// Statements without transaction control.
+    public var sql: String
+
+    /// Makes a migration.
+    public init(version: Int, name: String, sql: String) {
+        self.version = version
+        self.name = name
+        self.sql = sql
+    }
+}
+
+/// Why migrations were not applied.
+public struct MigrationError: Error, Sendable, Hashable, CustomStringConvertible {
+    /// The kind of failure.
+    public enum Code: Sendable, Hashable {
+        /// An applied migration's text is not the one that was applied.
+        case changedChecksum
+        /// Two migrations have one version, or a version is below 1, or the table's name is not plain.
+        case invalid
+        /// A migration that is missing comes before one already applied.
+        case outOfOrder
+        /// PostgreSQL refused or was lost; see `cause`.
+        case failed
+    }
+
+    /// The kind of failure.
+    public var code: Code
+    /// The migration it is about, 0 if none.
+    public var version: Int
+    /// That migration's name.
+    public var name: String
+    /// What PostgreSQL said.
+    public var cause: PostgresError?
+
+    /// The failure in one line, with the migration's number and name.
+    public var description: String {
+        "migration \(version) (\(name)): \(code)" + (cause.map { ": \($0)" } ?? "")
+    }
+}
+
+/// Applies numbered migrations at a server's start. Several servers may do so at once.
+public struct Migrator: Sendable {
+    private let configuration: PostgresConfiguration
+    private let table: String
+
+    /// Prepares to migrate.
+    ///
+    /// - Parameters:
+    ///   - configuration: the server. Statement and lock bounds are replaced by `timeout`.
+    ///   - table: where applied versions are kept; parts of one database with numbers of their own have tables of their own.
+    ///   - timeout: the bound for each statement and for the wait for another server that is migrating.
+    public init(configuration: PostgresConfiguration, table: String = "schema_migrations", timeout: Duration = .seconds(120)) {
+        var configuration = configuration
+        configuration.statementTimeout = timeout
+        configuration.lockTimeout = timeout
+        configuration.callTimeout = timeout + .seconds(5)
+        configuration.idleInTransactionTimeout = timeout
+        self.configuration = configuration
+        self.table = table
+    }
+
+    /// Applies those of `migrations` that are not applied yet, each in a transaction of its own.
+    ///
+    /// Applied versions that are not among `migrations` are left alone: a newer server made them.
+    /// - Returns: the versions applied by this call, in order.
+    /// - Throws: ``MigrationError``. What was applied before the failing one stays.
+    public func apply(_ migrations: [Migration]) async throws -> [Int] {
+        let ordered = migrations.sorted { $0.version < $1.version }
+        for (index, migration) in ordered.enumerated()
+        where migration.version < 1 || (index > 0 && ordered[index - 1].version == migration.version) {
+            throw MigrationError(code: .invalid, version: migration.version, name: migration.name)
+        }
+        guard let first = table.utf8.first, first >= 97, first <= 122, table.utf8.count <= 63,
+            table.utf8.allSatisfy({ ($0 >= 97 && $0 <= 122) || ($0 >= 48 && $0 <= 57) || $0 == 95 })
+        else { throw MigrationError(code: .invalid, version: 0, name: table) }
+        let table = table
+        do {
+            let connection = try PostgresConnection(configuration: configuration, name: "migrator")
+            return try await connection.withSession { session in
+                defer { session.close() }  // which lets go of the lock
+                return try Self.apply(ordered, table, session)
+            }
+        } catch let error as PostgresError {
+            throw MigrationError(code: .failed, version: 0, name: table, cause: error)
+        }
+    }
+
+    private static func apply(_ migrations: [Migration], _ table: String, _ session: PostgresSession) throws -> [Int] {
+        _ = try session.query("SELECT pg_advisory_lock(hashtextextended($1, 0))", [.text("migrations of \(table)")])
+        try session.execute(
+            script: """
+                CREATE TABLE IF NOT EXISTS \(table) (
+                    version bigint PRIMARY KEY,
+                    name text NOT NULL,
+                    checksum text NOT NULL,
+                    applied_at timestamptz NOT NULL DEFAULT now()
+                )
+                """
+        )
+        var checksums: [String] = []
+        for row in try session.query(
+            "SELECT encode(sha256(convert_to(t.sql, 'UTF8')), 'hex') FROM unnest($1) WITH ORDINALITY AS t(sql, n) ORDER BY n",
+            [.texts(migrations.map(\.sql))]
+        ) {
+            checksums.append(try row.text(0))
+        }
+        var applied: [Int: String] = [:]
+        for row in try session.query("SELECT version, checksum FROM \(table)") {
+            applied[Int(try row.int(0))] = try row.text(1)
+        }
+        let newest = applied.keys.max() ?? 0
+        // All is looked at before anything is applied.
+        var missing: [(Migration, checksum: String)] = []
+        for (migration, checksum) in zip(migrations, checksums) {
+            if let known = applied[migration.version] {
+                guard known == checksum else {
+                    throw MigrationError(code: .changedChecksum, version: migration.version, name: migration.name)
+                }
+            } else if migration.version < newest {
+                throw MigrationError(code: .outOfOrder, version: migration.version, name: migration.name)
+            } else {
+                missing.append((migration, checksum))
+            }
+        }
+        for (migration, checksum) in missing {
+            do {
+                try session.transaction { transaction in
+                    try transaction.execute(script: migration.sql)
+                    _ = try transaction.query(
+                        "INSERT INTO \(table) (version, name, checksum) VALUES ($1, $2, $3)",
+                        [.int(Int64(migration.version)), .text(migration.name), .text(checksum)]
+                    )
+                }
+            } catch let error as PostgresError {
+                throw MigrationError(code: .failed, version: migration.version, name: migration.name, cause: error)
+            }
+        }
+        return missing.map { $0.0.version }
+    }
+}

@@ -1,0 +1,86 @@
+/// What went wrong at PostgreSQL, and whether the statement may have taken effect all the same.
+///
+/// The one question a caller must always ask is ``isOutcomeUnknown``: a statement that was sent and not answered may have been
+/// committed. It is settled by sending the same idempotent statement again, never by assuming that it failed.
+public struct PostgresError: Error, Sendable, Hashable {
+    /// The kind of failure.
+    public enum Code: Sendable, Hashable {
+        /// The connection string or a setting cannot be used.
+        case invalidConfiguration
+        /// No connection could be opened (refused, timed out, not authenticated, or waiting for the next attempt). Nothing was sent.
+        case connectFailed
+        /// The connection broke during a call. `outcomeUnknown` is false if the statement cannot have been committed.
+        case connectionLost(outcomeUnknown: Bool)
+        /// The client-side bound of a call passed; the connection was closed.
+        case timedOut(outcomeUnknown: Bool)
+        /// The server refused the statement; the connection lives on.
+        case server(sqlState: String)
+        /// A bounded queue or pool is full, or a place in it did not come free in time. Nothing was sent.
+        case poolExhausted
+        /// The pool, worker or connection was shut down. Nothing was sent.
+        case shutDown
+        /// The waiting task was cancelled. Nothing was sent.
+        case cancelled
+        /// A cell is not of the type that was asked for, or the result has a shape that cannot be read.
+        case decoding
+        /// The call breaks a rule of this library, for example a `COMMIT` inside a transaction's body.
+        case misuse
+    }
+
+    /// The kind of failure.
+    public var code: Code
+    /// The server's or the library's own words. Never holds the password.
+    public var message: String
+    /// The five-character SQLSTATE, if the server gave one.
+    public var sqlState: String?
+    /// The name of the violated constraint, if the server gave one.
+    public var constraint: String?
+    /// For `connectFailed` during back-off: how long until the next attempt to connect may be made.
+    public var retryAfter: Duration?
+
+    /// Makes an error.
+    public init(
+        code: Code,
+        message: String,
+        sqlState: String? = nil,
+        constraint: String? = nil,
+        retryAfter: Duration? = nil
+    ) {
+        self.code = code
+        self.message = message
+        self.sqlState = sqlState
+        self.constraint = constraint
+        self.retryAfter = retryAfter
+    }
+
+    /// The statement may have been committed although no answer came.
+    public var isOutcomeUnknown: Bool {
+        switch code {
+        case .connectionLost(let outcomeUnknown), .timedOut(let outcomeUnknown): outcomeUnknown
+        default: false
+        }
+    }
+
+    /// The same call may well succeed later: the trouble is the server's state, not the statement.
+    ///
+    /// Says nothing about whether repeating is safe, see ``isOutcomeUnknown``.
+    public var isTransient: Bool {
+        switch code {
+        case .connectFailed, .connectionLost, .timedOut, .poolExhausted: true
+        case .invalidConfiguration, .shutDown, .cancelled, .decoding, .misuse: false
+        case .server(let state):
+            // Classes 08 (connection), 40 (rollback: serialization, deadlock), 53 (resources), 57 (operator intervention,
+            // statement timeout), 58 (system), and lock_not_available. PostgreSQL documentation, appendix A.
+            state == "55P03" || ["08", "40", "53", "57", "58"].contains(state.prefix(2))
+        }
+    }
+}
+
+extension PostgresError: CustomStringConvertible {
+    /// The code, the message and the constraint in one line.
+    public var description: String {
+        var line = "PostgreSQL \(code): \(message)"
+        if let constraint { line += " [constraint \(constraint)]" }
+        return line
+    }
+}

@@ -1,0 +1,77 @@
+// Invariant: `listening` comes before the first notification of every connection, so a consumer that reads the state anew at each
+// `listening` misses nothing but what the bounded buffer dropped, which is counted.
+//
+// Bounds: `bufferSize` events wait for the consumer, the oldest goes first; waits between attempts to connect double up to `maximumBackoff`;
+// stopping takes at most one tick (200 ms), or `connectTimeout` while connecting.
+
+import CLibPQ
+import Synchronization
+
+/// Listens on channels with a connection and a thread of its own, connecting again whenever the connection is lost.
+public final class PostgresListener: Sendable {
+    /// What a consumer sees.
+    public enum Event: Sendable, Hashable {
+        /// The channels are listened to from now on. After the first time: notifications may have been missed before.
+        case listening
+        /// A `NOTIFY`.
+        case notification(channel: String, payload: String)
+    }
+
+    private let stopping = WakeSignal()
+    private let isStopped = Atomic(false)
+    private let droppedEvents = Atomic(0)
+
+    /// The events. One consumer; the listener stops when that one ends.
+    public let events: AsyncStream<Event>
+
+    /// Events dropped because the consumer was too slow.
+    public var dropped: Int { droppedEvents.load(ordering: .relaxed) }
+
+    /// Starts to listen.
+    public init(configuration: PostgresConfiguration, channels: [String], bufferSize: Int = 256) throws(PostgresError) {
+        let (events, continuation) = AsyncStream.makeStream(of: Event.self, bufferingPolicy: .bufferingNewest(max(1, bufferSize)))
+        self.events = events
+        // The stream ends with its consumer or with the listener's `stop`; either ends the thread.
+        continuation.onTermination = { [weak self] _ in self?.stop() }
+        try startThread(name: "pg-listener") { [self] in
+            listen(configuration, channels, continuation)
+            continuation.finish()
+        }
+    }
+
+    /// Stops listening and ends ``events``.
+    public func stop() {
+        isStopped.store(true, ordering: .releasing)
+        stopping.signal()
+    }
+
+    private func listen(_ configuration: PostgresConfiguration, _ channels: [String], _ out: AsyncStream<Event>.Continuation) {
+        let session = PostgresSession(configuration: configuration)
+        var backoff = configuration.minimumBackoff
+        while !isStopped.load(ordering: .acquiring) {
+            do throws(PostgresError) {
+                for channel in channels {
+                    try session.execute(
+                        script: "LISTEN \"\(channel.split(separator: "\"", omittingEmptySubsequences: false).joined(separator: "\"\""))\""
+                    )
+                }
+                backoff = configuration.minimumBackoff
+                emit(.listening, out)
+                while !isStopped.load(ordering: .acquiring) {
+                    try session.waitForNotifications(for: .milliseconds(200)) { channel, payload in
+                        emit(.notification(channel: channel, payload: payload), out)
+                    }
+                }
+            } catch {
+                session.close()
+                if stopping.wait(for: backoff) { break }
+                backoff = min(backoff * 2, configuration.maximumBackoff)
+            }
+        }
+        session.close()
+    }
+
+    private func emit(_ event: Event, _ out: AsyncStream<Event>.Continuation) {
+        if case .dropped = out.yield(event) { droppedEvents.add(1, ordering: .relaxed) }
+    }
+}

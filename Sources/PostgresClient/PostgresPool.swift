@@ -1,0 +1,183 @@
+// Invariant: every connection lent is given back exactly once; every waiting caller is resumed exactly once, by whoever takes its
+// continuation out of the table under the lock.
+//
+// Bounds: `maximumConnections` threads and connections; `maximumWaiting` callers wait, one more is refused at once; each waits at most `acquireTimeout`.
+
+import Synchronization
+
+/// A bounded number of connections, opened when they are first needed, for any number of callers.
+public final class PostgresPool: Sendable {
+    /// What a metric reads.
+    public struct Figures: Sendable, Hashable {
+        /// Connections made, idle and busy (a thread each; the server's side opens at its first call).
+        public var open: Int
+        /// Connections lent to a caller.
+        public var busy: Int
+        /// Callers that wait for one.
+        public var waiting: Int
+        /// Callers refused because too many waited, since the start.
+        public var rejected: Int
+        /// Callers whose wait took longer than the bound, since the start.
+        public var expired: Int
+    }
+
+    private typealias Outcome = Result<PostgresConnection, PostgresError>
+
+    private struct State {
+        var machine: PoolStateMachine<PostgresConnection>
+        var continuations: [UInt64: CheckedContinuation<Outcome, Never>] = [:]
+        var lastID: UInt64 = 0
+    }
+
+    private let state: Mutex<State>
+    private let configuration: PostgresConfiguration
+    private let acquireTimeout: Duration
+
+    /// Makes a pool; opens nothing yet.
+    ///
+    /// - Parameters:
+    ///   - maximumConnections: connections at most.
+    ///   - maximumWaiting: callers that may wait when all are busy; 0 refuses at once.
+    ///   - acquireTimeout: how long one may wait.
+    public init(
+        configuration: PostgresConfiguration,
+        maximumConnections: Int,
+        maximumWaiting: Int = 256,
+        acquireTimeout: Duration = .seconds(2)
+    ) {
+        self.configuration = configuration
+        self.acquireTimeout = acquireTimeout
+        state = Mutex(State(machine: PoolStateMachine(limit: maximumConnections, waitingLimit: maximumWaiting)))
+    }
+
+    /// The figures now.
+    public func figures() -> Figures {
+        state.withLock { state in
+            let machine = state.machine
+            return Figures(
+                open: machine.idle.count + machine.busy,
+                busy: machine.busy,
+                waiting: machine.waiting.count,
+                rejected: machine.rejected,
+                expired: machine.expired
+            )
+        }
+    }
+
+    /// Runs one statement on any connection.
+    ///
+    /// - Throws: also `poolExhausted`, `shutDown`, `cancelled` (while waiting for a connection).
+    public func query(
+        _ sql: String,
+        _ parameters: [PostgresValue] = [],
+        timeout: Duration? = nil
+    ) async throws(PostgresError) -> PostgresResult {
+        let connection = try await acquire()
+        defer { giveBack(connection) }
+        return try await connection.query(sql, parameters, timeout: timeout)
+    }
+
+    /// Runs a transaction on any connection, see ``PostgresSession/transaction(timeout:_:)``.
+    public func transaction<T: Sendable>(
+        timeout: Duration? = nil,
+        _ body: @Sendable (PostgresTransaction) throws -> T
+    ) async throws -> T {
+        let connection = try await acquire()
+        defer { giveBack(connection) }
+        return try await connection.transaction(timeout: timeout, body)
+    }
+
+    /// Lends a connection to `body`, which must not keep it.
+    public nonisolated(nonsending) func withConnection<T>(
+        _ body: nonisolated(nonsending) (PostgresConnection) async throws -> T
+    ) async throws -> T {
+        let connection = try await acquire()
+        defer { giveBack(connection) }
+        return try await body(connection)
+    }
+
+    /// Refuses all callers from now on, those that wait included, and closes the connections as they come back.
+    public func shutdown() async {
+        let (refused, idle) = state.withLock { state in
+            let (refuse, close) = state.machine.shutDown()
+            return (refuse.compactMap { state.continuations.removeValue(forKey: $0) }, close)
+        }
+        for continuation in refused {
+            continuation.resume(returning: .failure(PostgresError(code: .shutDown, message: "the pool was shut down")))
+        }
+        for connection in idle { await connection.close() }
+    }
+
+    // MARK: Lending
+
+    private func acquire() async throws(PostgresError) -> PostgresConnection {
+        let id = state.withLock { state in
+            state.lastID += 1
+            return state.lastID
+        }
+        let outcome: Outcome = await withTaskCancellationHandler {
+            await withCheckedContinuation { continuation in
+                begin(id, continuation)
+                // A cancellation that came before the caller was in the table found nobody to refuse.
+                if Task.isCancelled { refuse(id, .cancelled, "cancelled while waiting for a connection") }
+            }
+        } onCancel: {
+            refuse(id, .cancelled, "cancelled while waiting for a connection")
+        }
+        return try outcome.get()
+    }
+
+    private func begin(_ id: UInt64, _ continuation: CheckedContinuation<Outcome, Never>) {
+        let acquisition = state.withLock { state in
+            let acquisition = state.machine.acquire(id)
+            if case .wait = acquisition { state.continuations[id] = continuation }
+            return acquisition
+        }
+        switch acquisition {
+        case .use(let connection):
+            continuation.resume(returning: .success(connection))
+        case .open:
+            do throws(PostgresError) {
+                continuation.resume(returning: .success(try PostgresConnection(configuration: configuration)))
+            } catch {
+                state.withLock { $0.machine.openFailed() }
+                continuation.resume(returning: .failure(error))
+            }
+        case .wait:
+            // Bounded by `maximumWaiting`: at most so many timers of callers that wait, and of those served within the last
+            // `acquireTimeout`. It holds the pool only while it fires.
+            Task { [weak self, acquireTimeout] in
+                try? await Task.sleep(for: acquireTimeout)
+                self?.refuse(id, .poolExhausted, "no connection came free within \(acquireTimeout)")
+            }
+        case .rejectFull:
+            continuation.resume(
+                returning: .failure(PostgresError(code: .poolExhausted, message: "all connections are busy and too many wait"))
+            )
+        case .rejectShutDown:
+            continuation.resume(returning: .failure(PostgresError(code: .shutDown, message: "the pool was shut down")))
+        }
+    }
+
+    private func refuse(_ id: UInt64, _ code: PostgresError.Code, _ message: String) {
+        let continuation = state.withLock { state -> CheckedContinuation<Outcome, Never>? in
+            guard state.machine.leave(id, expired: code == .poolExhausted) else { return nil }
+            return state.continuations.removeValue(forKey: id)
+        }
+        continuation?.resume(returning: .failure(PostgresError(code: code, message: message)))
+    }
+
+    private func giveBack(_ connection: PostgresConnection) {
+        let (step, next) = state.withLock { state in
+            let step = state.machine.giveBack(connection)
+            guard case .handOver(_, let id) = step else { return (step, nil as CheckedContinuation<Outcome, Never>?) }
+            return (step, state.continuations.removeValue(forKey: id))
+        }
+        switch step {
+        case .handOver(let connection, _): next?.resume(returning: .success(connection))
+        case .kept: break
+        // Its last reference: the actor's end closes the connection and ends the thread.
+        case .close: break
+        }
+    }
+}

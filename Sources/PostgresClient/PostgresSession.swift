@@ -1,0 +1,462 @@
+// Invariant: between two calls either `link` is nil, or it is an open, non-blocking connection with no query in progress and, outside
+// `transaction`, no transaction open. A call that cannot restore this closes the connection.
+//
+// Bounds: every wait is a poll with the call's deadline; nothing is retried but a statement that the server refused to start because its
+// prepared form was outdated or a connection found dead before the statement was sent (once). When the deadline passes, the connection is
+// closed; the outcome is unknown if the statement was sent and would commit by itself.
+
+import CLibPQ
+import Glibc
+
+/// A synchronous connection to PostgreSQL. It belongs to one thread: it is not `Sendable`, and only that thread's jobs see it.
+///
+/// Opens at the first call and again at the next call after a loss. After two failed attempts in a row, calls fail at once with
+/// `connectFailed` and `retryAfter` until the next attempt is due.
+public final class PostgresSession {
+    let configuration: PostgresConfiguration
+    private var link: OpaquePointer?
+    private var statements: StatementCache
+    private var parameters = ParameterBuffer()
+    private var typeIDs: [UInt32] = []
+    private var transactions = 0
+    /// The open transaction's number, if one is open.
+    private(set) var openTransaction: Int?
+    private var insideTransaction: Bool { openTransaction != nil }
+    private var failedAttempts = 0
+    private var nextAttempt: ContinuousClock.Instant?
+
+    /// How often this session has opened a connection.
+    public private(set) var connectionsOpened = 0
+
+    /// Makes a session; nothing is opened yet.
+    public init(configuration: PostgresConfiguration) {
+        self.configuration = configuration
+        statements = StatementCache(capacity: configuration.preparedStatements)
+    }
+
+    deinit {
+        if let link { PQfinish(link) }
+    }
+
+    /// Whether a connection is open, as far as is known without asking the server.
+    public var isConnected: Bool { link.map { PQstatus($0) == CONNECTION_OK } ?? false }
+
+    /// Statements prepared on the open connection.
+    public var preparedStatementCount: Int { statements.count }
+
+    // MARK: Calls
+
+    /// Runs one statement and copies its rows out.
+    ///
+    /// - Parameter timeout: the client-side bound, the configuration's `callTimeout` if nil.
+    public func query(
+        _ sql: String,
+        _ parameters: [PostgresValue] = [],
+        timeout: Duration? = nil
+    ) throws(PostgresError) -> PostgresResult {
+        let result = try run(sql, parameters, timeout: timeout)
+        defer { PQclear(result) }
+        return PostgresResult(storage: ResultStorage(copying: result), rowsAffected: Self.rowsAffected(result))
+    }
+
+    /// Runs one statement and lends each row to `row` while it is still in libpq's memory: nothing is copied.
+    ///
+    /// Rows are lent only after the whole statement succeeded. An error thrown by `row` ends the walk; the statement has taken effect.
+    /// - Returns: rows affected or returned.
+    @discardableResult
+    public func query(
+        _ sql: String,
+        _ parameters: [PostgresValue],
+        timeout: Duration? = nil,
+        forEachRow row: (borrowing PostgresRowView) throws(PostgresError) -> Void
+    ) throws(PostgresError) -> Int {
+        let result = try run(sql, parameters, timeout: timeout)
+        defer { PQclear(result) }
+        typeIDs.removeAll(keepingCapacity: true)
+        for column in 0..<PQnfields(result) { typeIDs.append(PQftype(result, column)) }
+        // A copy of the reference, so that a call from inside the closure cannot change the memory under it.
+        let typeIDs = typeIDs
+        try typeIDs.withUnsafeBufferPointer { (typeIDs) throws(PostgresError) in
+            for index in 0..<PQntuples(result) {
+                try row(PostgresRowView(result: result, row: index, typeIDs: typeIDs))
+            }
+        }
+        return Self.rowsAffected(result)
+    }
+
+    /// Runs a script of several statements without parameters; outside a transaction the server makes it one.
+    public func execute(script: String, timeout: Duration? = nil) throws(PostgresError) {
+        let deadline = Deadline(after: timeout ?? configuration.callTimeout)
+        let link = try openLink(deadline)
+        PQclear(try exchange(link, deadline, commits: !insideTransaction) { PQsendQuery(link, script) })
+        try checkTransactionState()
+    }
+
+    /// Runs `body` between `BEGIN` and `COMMIT`; whatever it throws rolls back and is thrown on.
+    ///
+    /// A statement lost inside the body has a known outcome: nothing was committed. Only the `COMMIT` itself can be unknown.
+    public func transaction<T>(
+        timeout: Duration? = nil,
+        _ body: (PostgresTransaction) throws -> T
+    ) throws -> T {
+        guard !insideTransaction else { throw PostgresError(code: .misuse, message: "a transaction inside a transaction") }
+        let number = try begin(timeout)
+        defer { openTransaction = nil }
+        var isCommitting = false
+        do {
+            let value = try body(PostgresTransaction(session: self, number: number))
+            isCommitting = true
+            try commit(timeout)
+            return value
+        } catch {
+            if !isCommitting { rollBack(timeout) }
+            throw error
+        }
+    }
+
+    /// Opens the connection if it is not open, so that the first call need not.
+    public func connect() throws(PostgresError) {
+        _ = try openLink(Deadline(after: configuration.connectTimeout))
+    }
+
+    /// Hands over what came in on the channels listened to, waiting at most `bound` for something to come.
+    ///
+    /// - Throws: `connectionLost` if the connection is gone, and with it the listening.
+    func waitForNotifications(for bound: Duration, _ body: (_ channel: String, _ payload: String) -> Void) throws(PostgresError) {
+        guard let link else { throw PostgresError(code: .connectionLost(outcomeUnknown: false), message: "not connected") }
+        func deliver() {
+            while let notification = PQnotifies(link) {
+                body(String(cString: notification.pointee.relname), String(cString: notification.pointee.extra))
+                PQfreemem(notification)
+            }
+        }
+        deliver()
+        guard Deadline(after: bound).wait(for: PQsocket(link), reading: true, writing: false) != nil else { return }
+        let isAlive = PQconsumeInput(link) == 1 && PQstatus(link) == CONNECTION_OK
+        deliver()
+        if !isAlive { throw lost(false, Self.message(link)) }
+    }
+
+    /// Closes the connection; the next call opens another.
+    public func close() {
+        if let link { PQfinish(link) }
+        link = nil
+        statements.removeAll()
+    }
+
+    // MARK: Transactions
+
+    private func begin(_ timeout: Duration?) throws(PostgresError) -> Int {
+        let deadline = Deadline(after: timeout ?? configuration.callTimeout)
+        let link = try openLink(deadline)
+        PQclear(try exchange(link, deadline, commits: false) { PQsendQuery(link, "BEGIN") })
+        transactions += 1
+        openTransaction = transactions
+        return transactions
+    }
+
+    private func commit(_ timeout: Duration?) throws(PostgresError) {
+        guard let link, isConnected else {
+            close()
+            throw PostgresError(code: .connectionLost(outcomeUnknown: false), message: "the connection was lost inside the transaction")
+        }
+        let result = try exchange(link, Deadline(after: timeout ?? configuration.callTimeout), commits: true) {
+            PQsendQuery(link, "COMMIT")
+        }
+        defer { PQclear(result) }
+        // The server answers the COMMIT of a failed transaction with success and the tag ROLLBACK.
+        guard let tag = PQcmdStatus(result), String(cString: tag) == "COMMIT" else {
+            throw PostgresError(
+                code: .server(sqlState: "25P02"),
+                message: "rolled back: a statement of the transaction failed and its error was not thrown on",
+                sqlState: "25P02"
+            )
+        }
+    }
+
+    /// Best effort: a connection that cannot roll back is closed, which rolls back.
+    private func rollBack(_ timeout: Duration?) {
+        guard let link, isConnected else { return close() }
+        do {
+            PQclear(
+                try exchange(link, Deadline(after: timeout ?? configuration.callTimeout), commits: false) { PQsendQuery(link, "ROLLBACK") }
+            )
+        } catch {
+            close()
+        }
+    }
+
+    private func checkTransactionState() throws(PostgresError) {
+        guard let link else { return }
+        let state = PQtransactionStatus(link)
+        let isOpen = state == PQTRANS_INTRANS || state == PQTRANS_INERROR
+        guard isOpen != insideTransaction else { return }
+        close()
+        throw PostgresError(code: .misuse, message: "a statement opened or ended a transaction by itself; the connection was closed")
+    }
+
+    // MARK: One statement
+
+    private func run(_ sql: String, _ values: [PostgresValue], timeout: Duration?) throws(PostgresError) -> OpaquePointer {
+        let deadline = Deadline(after: timeout ?? configuration.callTimeout)
+        try parameters.encode(values)
+        let key = StatementCache.Key(sql: sql, typeIDs: parameters.typeIDs)
+        let result: OpaquePointer
+        do {
+            result = try runPrepared(key, deadline)
+        } catch {
+            // Refused or lost before the statement itself was sent, so once more is safe: a plan that a schema change outdated, a name that
+            // DISCARD or a proxy forgot, a connection that died while preparing. An open transaction is broken by it and is not saved.
+            let mayRepeat =
+                switch error.code {
+                case .server("26000"): true
+                case .server("0A000"): error.message.contains("cached plan")
+                case .connectionLost(outcomeUnknown: false): true
+                default: false
+                }
+            guard !insideTransaction, mayRepeat else { throw error }
+            close()
+            result = try runPrepared(key, deadline)
+        }
+        do {
+            try checkTransactionState()
+        } catch {
+            PQclear(result)
+            throw error
+        }
+        return result
+    }
+
+    private func runPrepared(_ key: StatementCache.Key, _ deadline: Deadline) throws(PostgresError) -> OpaquePointer {
+        let link = try openLink(deadline)
+        let name = try prepare(key, link, deadline)
+        return try exchange(link, deadline, commits: !insideTransaction) {
+            parameters.withArguments { count, values, lengths, formats in
+                PQsendQueryPrepared(link, name, count, values, lengths, formats, 1)
+            }
+        }
+    }
+
+    private func prepare(_ key: StatementCache.Key, _ link: OpaquePointer, _ deadline: Deadline) throws(PostgresError) -> String {
+        if let name = statements.name(for: key) { return name }
+        if let victim = statements.victim() {
+            PQclear(try exchange(link, deadline, commits: false) { PQsendQuery(link, "DEALLOCATE \(victim.name)") })
+            statements.remove(victim.key)
+        }
+        let name = statements.newName()
+        let result = try exchange(link, deadline, commits: false) {
+            key.typeIDs.withUnsafeBufferPointer { PQsendPrepare(link, name, key.sql, Int32($0.count), $0.baseAddress) }
+        }
+        PQclear(result)
+        statements.insert(key, name: name)
+        return name
+    }
+
+    private static func rowsAffected(_ result: OpaquePointer) -> Int {
+        guard let text = PQcmdTuples(result) else { return 0 }
+        return Int(String(cString: text)) ?? 0
+    }
+
+    // MARK: The wire
+
+    /// Sends, waits and collects. The result is the caller's to clear.
+    ///
+    /// - Parameter commits: whether what is sent takes effect by itself, so that a lost answer leaves the outcome unknown.
+    private func exchange(
+        _ link: OpaquePointer,
+        _ deadline: Deadline,
+        commits: Bool,
+        send: () -> Int32
+    ) throws(PostgresError) -> OpaquePointer {
+        guard send() == 1 else {
+            let message = Self.message(link)
+            // Refused by libpq itself (a parameter too large, say): nothing went out and the connection is sound. A broken connection
+            // may have taken a part.
+            if PQstatus(link) == CONNECTION_OK, PQtransactionStatus(link) != PQTRANS_ACTIVE {
+                throw PostgresError(code: .misuse, message: message)
+            }
+            throw lost(commits, message)
+        }
+        try flush(link, deadline, commits)
+        return try collect(link, deadline, commits)
+    }
+
+    private func flush(_ link: OpaquePointer, _ deadline: Deadline, _ commits: Bool) throws(PostgresError) {
+        while true {
+            switch PQflush(link) {
+            case 0: return
+            case 1:
+                guard let ready = deadline.wait(for: PQsocket(link), reading: true, writing: true) else { throw timedOut(commits) }
+                // The server may be blocked writing to us; it must be read before it reads on.
+                if ready.readable, PQconsumeInput(link) == 0 { throw lost(commits, Self.message(link)) }
+            default: throw lost(commits, Self.message(link))
+            }
+        }
+    }
+
+    private func collect(_ link: OpaquePointer, _ deadline: Deadline, _ commits: Bool) throws(PostgresError) -> OpaquePointer {
+        var good: OpaquePointer?
+        var failure: PostgresError?
+        // Bound: the deadline. Each round takes one result, the last one is followed by nil.
+        while true {
+            while PQisBusy(link) == 1 {
+                guard deadline.wait(for: PQsocket(link), reading: true, writing: false) != nil else {
+                    PQclear(good)
+                    throw timedOut(commits)
+                }
+                guard PQconsumeInput(link) == 1 else {
+                    PQclear(good)
+                    throw lost(commits, failure?.message ?? Self.message(link), failure?.sqlState)
+                }
+            }
+            guard let result = PQgetResult(link) else { break }
+            switch PQresultStatus(result) {
+            case PGRES_TUPLES_OK, PGRES_COMMAND_OK, PGRES_EMPTY_QUERY:
+                PQclear(good)
+                good = result
+            case PGRES_COPY_IN, PGRES_COPY_OUT, PGRES_COPY_BOTH:
+                PQclear(result)
+                PQclear(good)
+                close()
+                throw PostgresError(code: .misuse, message: "COPY is not supported; the connection was closed")
+            default:
+                if failure == nil { failure = Self.serverError(result) }
+                PQclear(result)
+            }
+        }
+        // A server that ends the connection while it answers (terminated by an administrator, say) leaves open what it had done.
+        if PQstatus(link) != CONNECTION_OK {
+            PQclear(good)
+            throw lost(commits, failure?.message ?? Self.message(link), failure?.sqlState)
+        }
+        if let failure {
+            PQclear(good)
+            throw failure
+        }
+        guard let good else { throw lost(commits, "the server gave no result") }
+        return good
+    }
+
+    private func lost(_ commits: Bool, _ message: String, _ sqlState: String? = nil) -> PostgresError {
+        close()
+        return PostgresError(code: .connectionLost(outcomeUnknown: commits), message: message, sqlState: sqlState)
+    }
+
+    private func timedOut(_ commits: Bool) -> PostgresError {
+        close()
+        return PostgresError(
+            code: .timedOut(outcomeUnknown: commits),
+            message: "no answer within the call's bound; the connection was closed"
+        )
+    }
+
+    private static func message(_ link: OpaquePointer) -> String {
+        let text = PQerrorMessage(link).map { String(cString: $0) } ?? ""
+        return text.split(separator: "\n").joined(separator: " ")
+    }
+
+    private static func serverError(_ result: OpaquePointer) -> PostgresError {
+        func field(_ code: Character) -> String? {
+            guard let ascii = code.asciiValue, let text = PQresultErrorField(result, Int32(ascii)) else { return nil }
+            return String(cString: text)
+        }
+        // Field letters: PostgreSQL documentation, "Error and Notice Message Fields".
+        let state = field("C")
+        let message = field("M") ?? PQresultErrorMessage(result).map { String(cString: $0) } ?? "unknown error"
+        return PostgresError(code: .server(sqlState: state ?? ""), message: message, sqlState: state, constraint: field("n"))
+    }
+
+    // MARK: Opening
+
+    /// The open connection; found dead while idle, it is replaced, for nothing has been sent on it.
+    private func openLink(_ deadline: Deadline) throws(PostgresError) -> OpaquePointer {
+        if let link {
+            if isSound(link) { return link }
+            let message = Self.message(link)
+            close()
+            if insideTransaction {
+                throw PostgresError(code: .connectionLost(outcomeUnknown: false), message: message)
+            }
+        } else if insideTransaction {
+            throw PostgresError(code: .connectionLost(outcomeUnknown: false), message: "the connection was lost earlier in the transaction")
+        }
+        if let nextAttempt {
+            let wait = nextAttempt - .now
+            if wait > .zero {
+                throw PostgresError(
+                    code: .connectFailed,
+                    message: "waiting for the next attempt to connect",
+                    retryAfter: wait
+                )
+            }
+        }
+        do {
+            let opened = try PostgresSession.open(configuration, deadline.orSooner(configuration.connectTimeout))
+            failedAttempts = 0
+            nextAttempt = nil
+            link = opened
+            connectionsOpened += 1
+            return opened
+        } catch {
+            failedAttempts = min(failedAttempts + 1, 32)
+            if failedAttempts >= 2 {
+                let doubled = configuration.minimumBackoff * (1 << min(failedAttempts - 2, 20))
+                // Up to a quarter off, so that many sessions do not knock together.
+                let wait = min(doubled, configuration.maximumBackoff) * Double.random(in: 0.75...1)
+                nextAttempt = .now + wait
+            }
+            throw error
+        }
+    }
+
+    /// Whether an idle connection still lives: an idle server says nothing, so anything readable is its farewell, a parameter's change or
+    /// a notice. Bound: 16 looks, which is more than a farewell takes.
+    private func isSound(_ link: OpaquePointer) -> Bool {
+        for _ in 0..<16 {
+            guard PQstatus(link) == CONNECTION_OK else { return false }
+            guard Deadline(after: .zero).wait(for: PQsocket(link), reading: true, writing: false) != nil else { return true }
+            guard PQconsumeInput(link) == 1 else { return false }
+            while let notification = PQnotifies(link) { PQfreemem(notification) }
+        }
+        return PQstatus(link) == CONNECTION_OK
+    }
+
+    /// Opens a connection within the deadline.
+    static func open(_ configuration: PostgresConfiguration, _ deadline: Deadline) throws(PostgresError) -> OpaquePointer {
+        let settings = configuration.connectionSettings
+        // libpq wants two arrays of C strings that end with null and copies them.
+        let keywords = settings.map { strdup($0.keyword) }
+        let values = settings.map { strdup($0.value) }
+        defer {
+            for text in keywords + values { free(text) }
+        }
+        let started = (keywords.map { UnsafePointer($0) } + [nil]).withUnsafeBufferPointer { keywords in
+            (values.map { UnsafePointer($0) } + [nil]).withUnsafeBufferPointer { values in
+                PQconnectStartParams(keywords.baseAddress, values.baseAddress, 0)
+            }
+        }
+        guard let link = started else { throw PostgresError(code: .connectFailed, message: "out of memory") }
+        // Notices would go to the process's standard error.
+        PQsetNoticeProcessor(link, { _, _ in }, nil)
+        var wanted = PGRES_POLLING_WRITING
+        while true {
+            if PQstatus(link) == CONNECTION_BAD || wanted == PGRES_POLLING_FAILED {
+                let message = message(link)
+                PQfinish(link)
+                throw PostgresError(code: .connectFailed, message: message)
+            }
+            if wanted == PGRES_POLLING_OK { break }
+            let isReading = wanted == PGRES_POLLING_READING
+            guard deadline.wait(for: PQsocket(link), reading: isReading, writing: !isReading) != nil else {
+                PQfinish(link)
+                throw PostgresError(code: .connectFailed, message: "no connection within the bound")
+            }
+            wanted = PQconnectPoll(link)
+        }
+        guard PQsetnonblocking(link, 1) == 0 else {
+            PQfinish(link)
+            throw PostgresError(code: .connectFailed, message: "the connection cannot be made non-blocking")
+        }
+        return link
+    }
+}

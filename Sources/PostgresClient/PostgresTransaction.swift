@@ -1,0 +1,57 @@
+/// An open transaction, lent to the body that ``PostgresSession/transaction(timeout:_:)`` runs; after the
+/// body's end it refuses every call with `misuse`.
+///
+/// Copyable, because the optimizer of Swift 6.3.1 crashes on a generic function that lends a noncopyable value to a closure.
+public struct PostgresTransaction {
+    let session: PostgresSession
+    /// Which of the session's transactions this is.
+    let number: Int
+
+    /// Runs one statement and copies its rows out. Neither `COMMIT` nor `ROLLBACK`: the body's end does that.
+    public func query(
+        _ sql: String,
+        _ parameters: [PostgresValue] = [],
+        timeout: Duration? = nil
+    ) throws(PostgresError) -> PostgresResult {
+        try check(sql)
+        return try session.query(sql, parameters, timeout: timeout)
+    }
+
+    /// Runs one statement and lends each row to `row`, see ``PostgresSession/query(_:_:timeout:forEachRow:)``.
+    @discardableResult
+    public func query(
+        _ sql: String,
+        _ parameters: [PostgresValue],
+        timeout: Duration? = nil,
+        forEachRow row: (borrowing PostgresRowView) throws(PostgresError) -> Void
+    ) throws(PostgresError) -> Int {
+        try check(sql)
+        return try session.query(sql, parameters, timeout: timeout, forEachRow: row)
+    }
+
+    /// Runs a script of several statements without parameters.
+    public func execute(script: String, timeout: Duration? = nil) throws(PostgresError) {
+        try checkIsOpen()
+        try session.execute(script: script, timeout: timeout)
+    }
+
+    /// A statement that ends the transaction would make "lost inside the body, so not committed" a lie; it is refused before it is sent.
+    private func check(_ sql: String) throws(PostgresError) {
+        try checkIsOpen()
+        let word = sql.utf8.drop { $0 <= 32 }.prefix { ($0 | 32) >= 97 && ($0 | 32) <= 122 }
+        guard word.count >= 3, word.count <= 8 else { return }
+        switch String(decoding: word.map { $0 | 32 }, as: UTF8.self) {
+        case "commit", "end", "abort", "prepare":
+            throw PostgresError(code: .misuse, message: "a transaction is ended by the end of its body")
+        case "rollback" where !sql.lowercased().contains(" to "):
+            throw PostgresError(code: .misuse, message: "a transaction is ended by the end of its body")
+        default: return
+        }
+    }
+
+    private func checkIsOpen() throws(PostgresError) {
+        guard session.openTransaction == number else {
+            throw PostgresError(code: .misuse, message: "the transaction has ended")
+        }
+    }
+}

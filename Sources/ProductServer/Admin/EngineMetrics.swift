@@ -1,0 +1,67 @@
+import ServerKit
+import StockGate
+import Synchronization
+
+extension MetricsRegistry {
+    /// The engine's figures under this project's names.
+    func register(_ engine: StockEngine) {
+        let counters = engine.counters
+        func counter(_ name: String, _ help: String, _ counter: EngineCounter) {
+            collector("stockgate_" + name, help: help, kind: .counter) { [.init(Double(counter.count))] }
+        }
+        counter("reserves_total", "Reserves sent to Redis.", counters.reserves)
+        counter("sold_out_from_memory_total", "Decreases rejected by this process' memory of sold out.", counters.soldOutFromMemory)
+        counter("sold_out_at_gate_total", "Decreases that Redis called sold out.", counters.soldOutAtGate)
+        counter("decreases_sold_total", "Decreases committed.", counters.sold)
+        counter("decreases_replayed_total", "Decreases that were duplicates of committed ones.", counters.replayed)
+        counter("decreases_refused_total", "Decreases that were refused.", counters.refused)
+        counter("decreases_direct_total", "Decreases that went to the ledger without a reservation.", counters.direct)
+        counter("decreases_overloaded_total", "Requests turned away because too much was in flight.", counters.overloaded)
+        counter("decreases_timed_out_total", "Requests not answered in time.", counters.timedOut)
+        counter("commits_unknown_total", "Commits whose outcome was unknown and that were sent again.", counters.unknownCommits)
+        counter("increases_total", "Increases that added units.", counters.increases)
+        counter("applies_total", "Stock changes told to Redis under another fence than their reservation's.", counters.applies)
+        counter("applies_lost_total", "Applies that failed or are unknown, each followed by a bump.", counters.lostApplies)
+        counter("untold_total", "Settles and releases that could not be sent.", counters.untold)
+        counter("resyncs_total", "Resyncs that installed or found a newer install.", counters.resyncs)
+        counter("resyncs_not_needed_total", "Resyncs that found nothing behind.", counters.resyncsNotNeeded)
+        counter("resyncs_failed_total", "Resyncs that failed.", counters.resyncsFailed)
+        counter("swept_total", "Products resynced for an overdue reservation.", counters.swept)
+        counter("audit_findings_total", "Differences between Redis and PostgreSQL found in two looks.", counters.auditFindings)
+        gauge("stockgate_in_flight", help: "Requests in flight.") { Double(counters.inFlight.load(ordering: .relaxed)) }
+        gauge("stockgate_gated_products", help: "Gated products that this server knows.") { Double(engine.gatedProductCount) }
+        lanes("waiting", .gauge, "Requests that wait for group commit.", engine) { Double($0.waiting) }
+        lanes("batches_total", .counter, "Statements of group commit.", engine) { Double($0.batches) }
+        lanes("members_total", .counter, "Requests in them.", engine) { Double($0.members) }
+        lanes("largest_batch", .gauge, "The largest statement.", engine) { Double($0.largestBatch) }
+        lanes("refused_total", .counter, "Requests refused because the lane was full.", engine) { Double($0.refused) }
+        lanes("rolled_back_total", .counter, "Statements rolled back.", engine) { Double($0.rolledBack) }
+        lanes("unknown_total", .counter, "Statements whose outcome is unknown.", engine) { Double($0.unknown) }
+        lanes("seconds_total", .counter, "Seconds spent in statements.", engine) { $0.seconds }
+        collector("stockgate_redis_connections_total", help: "Connections made to Redis.", kind: .counter) {
+            [.init(Double(engine.redis.figures.connects))]
+        }
+        collector("stockgate_redis_timeouts_total", help: "Redis commands that were not answered in time.", kind: .counter) {
+            [.init(Double(engine.redis.figures.timeouts))]
+        }
+        gauge("stockgate_redis_pending", help: "Redis commands without a reply yet.") { Double(engine.redis.figures.pending) }
+        gauge("stockgate_ledger_pool_busy", help: "Busy connections of the ledger's pool.") { Double(engine.ledger.pool.figures().busy) }
+        collector("stockgate_ledger_pool_rejected_total", help: "Calls that found the ledger's pool full.", kind: .counter) {
+            [.init(Double(engine.ledger.pool.figures().rejected))]
+        }
+    }
+
+    private func lanes(
+        _ name: String,
+        _ kind: Kind,
+        _ help: String,
+        _ engine: StockEngine,
+        _ read: @escaping @Sendable (LaneFigures) -> Double
+    ) {
+        collector("stockgate_lane_" + name, help: help, kind: kind) {
+            engine.ledger.decreaseFigures.enumerated().map { index, figures in
+                .init(labels: [("lane", "decrease-\(index)")], read(figures))
+            } + [.init(labels: [("lane", "increase")], read(engine.ledger.increaseFigures))]
+        }
+    }
+}

@@ -1,0 +1,81 @@
+import Hummingbird
+import Logging
+import ServerKit
+import StockGate
+
+/// What operators do to stock, and what they ask about it.
+struct StockAdminRoutes: Sendable {
+    let engine: StockEngine
+
+    func register(on router: ServerRouter) {
+        router.post("/admin/products/{id}/load-stock-redis") { _, context -> Response in
+            let id = try context.pathID(orThrow: .productNotFound)
+            guard let totals = try await engine.ledger.totals(of: ProductID(id)) else { throw APIError(.productNotFound) }
+            guard totals.isGated else { throw APIError(.invalidState, message: .notGated, details: ["stockStrategy": "DB_ONLY"]) }
+            // Two rounds: a newer install that came between says nothing of its stock, but the next one does.
+            for _ in 0..<2 {
+                if case .installed(let ledger) = await engine.resync(ProductID(id)) {
+                    engine.setGated(ProductID(id), true)
+                    context.logger.info("stock loaded into Redis", metadata: ["product": "\(id)", "fence": "\(ledger.fence)"])
+                    return .json { json in
+                        json.object { json in
+                            json.member("productId", id)
+                            json.member("stock", ledger.stock)
+                            json.member("fence", ledger.fence)
+                        }
+                    }
+                }
+            }
+            throw APIError(.unavailable, retryAfter: .seconds(1))
+        }
+        router.post("/admin/products/{id}/stock-adjustments") { request, context -> Response in
+            let id = try context.pathID(orThrow: .productNotFound)
+            let key = try request.requiredIdempotencyKey()
+            // DEC- and INC- keys belong to orders.
+            if key.hasPrefix("DEC-") || key.hasPrefix("INC-") { throw APIError.invalid(field: "Idempotency-Key") }
+            let body = try await request.jsonObject()
+            let maximum = Values.stockRange.upperBound
+            let quantity = try body.int("quantity", in: -maximum...maximum)
+            guard quantity != 0 else {
+                throw APIError.invalid(field: "quantity", .signedQuantity, JSONMember("maximum", .int(maximum)))
+            }
+            let reason = try body.optionalString("reason", length: Values.reasonLength)
+            let (outcome, remaining) = try await engine.adjust(ProductID(id), key: key, by: quantity, maximum: maximum)
+            switch outcome {
+            case .done, .duplicate:
+                context.logger.notice(
+                    "stock adjusted",
+                    metadata: [
+                        "product": "\(id)", "quantity": "\(quantity)", "key": "\(key)", "by": "\(context.actor ?? "")",
+                        "reason": "\(reason ?? "")", "replayed": "\(outcome == .duplicate)",
+                    ]
+                )
+                return StockResult(remaining: remaining, message: "OK", isReplayed: outcome == .duplicate).response()
+            case .belowZero: throw APIError(.insufficientStock, details: ["remainingStock": .int(remaining)])
+            case .aboveMaximum: throw APIError.invalid(field: "quantity", .stockRange)
+            case .keyReused: throw APIError(.keyReused)
+            case .productMissing: throw APIError(.productNotFound)
+            }
+        }
+        router.get("/admin/audit/products/{id}") { _, context -> Response in
+            let id = try context.pathID(orThrow: .productNotFound)
+            guard let (ledger, gate) = try await engine.audit(ProductID(id)) else { throw APIError(.productNotFound) }
+            let counter = gate?.counter
+            return .json { json in
+                json.object { json in
+                    json.member("initialStock", ledger.initialStock)
+                    json.member("restocked", ledger.restocked)
+                    json.member("sold", ledger.sold)
+                    json.member("returned", ledger.returned)
+                    json.member("databaseStock", ledger.stock)
+                    json.member("redisStock", counter)
+                    json.member("redisPending", gate.map { Int64($0.pending) })
+                    json.member("fence", ledger.fence)
+                    json.member("redisFence", gate?.fence)
+                    // What Redis promises beyond what there is; pending reservations hold what the ledger has not taken yet.
+                    json.member("drift", counter.map { $0 - ledger.stock })
+                }
+            }
+        }
+    }
+}

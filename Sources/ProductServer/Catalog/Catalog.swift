@@ -1,0 +1,63 @@
+import ServerKit
+import StockGate
+
+/// The catalogue's rules: what the engine must be told when a product changes.
+struct Catalog: Sendable {
+    let store: CatalogStore
+    let engine: StockEngine
+
+    func create(_ new: NewProduct) async throws -> Product {
+        // A made-up code can only be taken if somebody gave it by hand; a few more tries make one up at random.
+        for attempt in 0..<4 {
+            var new = new
+            let isMadeUp = new.code == nil
+            if isMadeUp, attempt > 0 { new.code = "PRODUCT-R" + String(UInt64.random(in: .min ... .max), radix: 36).uppercased() }
+            switch try await store.create(new) {
+            case .created(let product):
+                if product.stockStrategy == .redisFirst { await gate(product.id) }
+                return product
+            case .codeTaken where isMadeUp: continue
+            case .codeTaken: throw APIError.invalid(field: "code", .codeTaken)
+            }
+        }
+        throw APIError.invalid(field: "code", .codeTaken)
+    }
+
+    func find(_ which: IDOrCode) async throws -> Product {
+        guard let product = try await store.find(which) else { throw APIError(.productNotFound) }
+        return product
+    }
+
+    func change(_ id: Int64, _ change: ProductChange) async throws -> Product {
+        guard let (product, engineMustKnow) = try await store.change(id, change) else { throw APIError(.productNotFound) }
+        guard engineMustKnow else { return product }
+        if product.stockStrategy == .redisFirst {
+            await gate(id)
+        } else {
+            engine.setGated(ProductID(id), false)
+        }
+        return product
+    }
+
+    /// The ledger knows that the product is gated, or that it went on or off sale. Redis learns it before the answer, if it can be reached; if not, the
+    /// breaker's recovery gate installs it, and until then requests go direct.
+    private func gate(_ id: Int64) async {
+        if engine.breaker.state == .closed { _ = await engine.resync(ProductID(id)) }
+        engine.setGated(ProductID(id), true)
+    }
+}
+
+extension ErrorMessage {
+    static let codeTaken = ErrorMessage(en: "The code belongs to another product.", ko: "이미 사용 중인 상품 코드입니다.")
+    static let keyPrefix = ErrorMessage(en: "{field} must begin with {prefix}.", ko: "{field}은(는) {prefix}(으)로 시작해야 합니다.")
+    static let notGated = ErrorMessage(
+        en: "The product is not sold through Redis (stockStrategy).",
+        ko: "Redis로 판매되지 않는 상품입니다(stockStrategy)."
+    )
+    static let discontinued = ErrorMessage(en: "The product is discontinued.", ko: "판매가 종료된 상품입니다.")
+    static let signedQuantity = ErrorMessage(
+        en: "{field} must be a whole number other than 0, from -{maximum} to {maximum}.",
+        ko: "{field}은(는) 0이 아닌 -{maximum}~{maximum} 범위의 정수여야 합니다."
+    )
+    static let stockRange = ErrorMessage(en: "The stock would leave its range.", ko: "재고가 허용 범위를 벗어납니다.")
+}

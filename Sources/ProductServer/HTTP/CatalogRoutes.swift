@@ -1,0 +1,72 @@
+import Hummingbird
+import ServerKit
+
+/// The catalogue over HTTP.
+struct CatalogRoutes: Sendable {
+    let catalog: Catalog
+
+    func register(on router: ServerRouter) {
+        router.versioned(.post, "/products") { request, _ -> Response in
+            let body = try await request.jsonObject()
+            var code: String?
+            if let text = try body.text("code") { code = try Values.code(text) }
+            let new = NewProduct(
+                code: code,
+                name: try body.string("name", length: Values.nameLength),
+                price: try body.int("price", in: Values.priceRange),
+                stock: try body.int("stock", in: Values.stockRange),
+                stockStrategy: try body.optionalChoice("stockStrategy", Product.StockStrategy.self) ?? .dbOnly
+            )
+            return Self.answer(try await catalog.create(new))
+        }
+        router.versioned(.get, "/products") { request, _ -> Response in
+            let paging = try request.paging()
+            let (products, total) = try await catalog.store.list(
+                query: try request.query("query"),
+                status: try request.query("status", as: Product.Status.self),
+                paging: paging
+            )
+            return Response.page(products, paging, total: total) { $0.write(&$1) }
+        }
+        router.versioned(.get, "/products/{id}") { _, context -> Response in
+            Self.answer(try await catalog.find(try context.pathIDOrCode(orThrow: .productNotFound)))
+        }
+        router.versioned(.patch, "/products/{id}") { request, context -> Response in
+            let id = try context.pathID(orThrow: .productNotFound)
+            let body = try await request.jsonObject()
+            let change = ProductChange(
+                name: try body.optionalString("name", length: Values.nameLength),
+                price: try body.optionalInt("price", in: Values.priceRange),
+                status: try body.optionalChoice("status", Product.Status.self),
+                stockStrategy: try body.optionalChoice("stockStrategy", Product.StockStrategy.self)
+            )
+            if change.name == nil, change.price == nil, change.status == nil, change.stockStrategy == nil { throw APIError.nothingToChange }
+            return Self.answer(try await catalog.change(id, change))
+        }
+        router.versioned(.delete, "/products/{id}") { _, context -> Response in
+            let id = try context.pathID(orThrow: .productNotFound)
+            _ = try await catalog.change(id, ProductChange(status: .discontinued))
+            return Response(status: .noContent)
+        }
+    }
+
+    private static func answer(_ product: Product) -> Response {
+        .json { product.write(&$0) }
+    }
+}
+
+extension Response {
+    /// One page of a list, in the contract's shape.
+    static func page<Row>(_ rows: [Row], _ paging: Paging, total: Int64, _ write: (Row, inout JSONWriter) -> Void) -> Response {
+        .json { json in
+            json.object { json in
+                json.name("content")
+                json.array(rows) { json, row in write(row, &json) }
+                json.member("page", paging.page)
+                json.member("size", paging.size)
+                json.member("totalElements", total)
+                json.member("totalPages", paging.totalPages(totalElements: total))
+            }
+        }
+    }
+}

@@ -1,0 +1,90 @@
+// What the engine's answers are in HTTP: the one place of this server that maps them.
+
+import HTTPTypes
+import Hummingbird
+import ServerKit
+import StockGate
+
+extension APIError {
+    /// Why nothing was decided.
+    init(_ why: Unavailable) {
+        switch why {
+        case .overloaded: self.init(.overloaded, retryAfter: .seconds(1))
+        case .lockTimeout: self.init(.lockTimeout, retryAfter: .seconds(1))
+        case .noAnswer, .ledgerDown: self.init(.unavailable, retryAfter: .seconds(1))
+        }
+    }
+
+    /// The product is discontinued.
+    static var notOnSale: APIError {
+        APIError(.invalidState, message: .discontinued, details: ["status": "DISCONTINUED"])
+    }
+}
+
+/// What both stock changes answer with.
+struct StockResult: Sendable {
+    var remaining: Int64
+    var message: String
+    var isReplayed: Bool
+}
+
+extension DecreaseAnswer {
+    /// The result, or the error that says why there is none.
+    func result() throws(APIError) -> StockResult {
+        switch self {
+        case .sold(let remaining, let replayed): return StockResult(remaining: remaining, message: "OK", isReplayed: replayed)
+        case .insufficient(let remaining): throw APIError(.insufficientStock, details: ["remainingStock": .int(remaining)])
+        case .keyClosed: throw APIError(.keyClosed)
+        case .keyReused: throw APIError(.keyReused)
+        case .notOnSale: throw .notOnSale
+        case .productMissing: throw APIError(.productNotFound)
+        case .unavailable(let why): throw APIError(why)
+        }
+    }
+}
+
+extension IncreaseAnswer {
+    /// The result, or the error that says why there is none.
+    func result() throws(APIError) -> StockResult {
+        switch self {
+        case .added(_, let remaining, let replayed): return StockResult(remaining: remaining, message: "OK", isReplayed: replayed)
+        case .nothingToReturn(let remaining, let replayed):
+            return StockResult(remaining: remaining, message: "NOTHING_TO_RETURN", isReplayed: replayed)
+        case .keyReused: throw APIError(.keyReused)
+        case .productMissing: throw APIError(.productNotFound)
+        case .unavailable(let why): throw APIError(why)
+        }
+    }
+}
+
+extension StockResult {
+    /// 200 with the contract's shape; a replay says so.
+    func response() -> Response {
+        var headers = HTTPFields()
+        if isReplayed { headers[.idempotencyReplayed] = "true" }
+        return .json(headers: headers) { json in
+            json.object { json in
+                json.member("success", true)
+                json.member("remainingStock", remaining)
+                json.member("message", message)
+            }
+        }
+    }
+}
+
+extension Product {
+    /// The contract's shape.
+    func write(_ json: inout JSONWriter) {
+        json.object { json in
+            json.member("id", id)
+            json.member("code", code)
+            json.member("name", name)
+            json.member("price", price)
+            json.member("stock", stock)
+            json.member("status", status.rawValue)
+            json.member("stockStrategy", stockStrategy.rawValue)
+            json.member("createdAt", createdAt)
+            json.member("updatedAt", updatedAt)
+        }
+    }
+}

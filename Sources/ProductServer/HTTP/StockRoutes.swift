@@ -1,0 +1,100 @@
+import Hummingbird
+import ServerKit
+import StockGate
+
+/// Stock over HTTP: decrease and increase by order, and what the ledger says about a key.
+struct StockRoutes: Sendable {
+    let engine: StockEngine
+    let store: CatalogStore
+
+    func register(on router: ServerRouter) {
+        router.versioned(.patch, "/products/{id}/stock/decrease-by-order") { request, context -> Response in
+            try await decrease(request, context, key: try StockRequest.decreaseKey(try request.requiredIdempotencyKey()))
+        }
+        router.versioned(.patch, "/products/{id}/stock/increase-by-order") { request, context -> Response in
+            try await increase(request, context, key: try StockRequest.increaseKey(try request.requiredIdempotencyKey()))
+        }
+        router.versioned(.patch, "/products/{id}/stock") { request, context -> Response in
+            let key = try request.requiredIdempotencyKey()
+            return key.hasPrefix("INC-")
+                ? try await increase(request, context, key: try StockRequest.increaseKey(key))
+                : try await decrease(request, context, key: try StockRequest.decreaseKey(key))
+        }
+        router.versioned(.get, "/products/{id}/stock/requests/{key}") { _, context -> Response in
+            let id = try context.pathID(orThrow: .productNotFound)
+            let key = try context.pathText("key", length: 1...255, orThrow: .notFound)
+            guard let entry = try await engine.ledger.entry(forKey: key), entry.product.rawValue == id, entry.direction != .closed else {
+                throw APIError(.notFound)
+            }
+            return StockResult(remaining: entry.remaining, message: "OK", isReplayed: true).response()
+        }
+        router.versioned(.get, "/products/{id}/stock/ledger") { request, context -> Response in
+            let id = try context.pathID(orThrow: .productNotFound)
+            let paging = try request.paging()
+            guard let (rows, total) = try await store.ledger(id, paging: paging) else { throw APIError(.productNotFound) }
+            return Response.page(rows, paging, total: total) { row, json in
+                json.object { json in
+                    json.member("direction", row.direction)
+                    json.member("quantity", row.quantity)
+                    json.member("reason", row.reason)
+                    json.member("orderId", row.orderID)
+                    json.member("requestId", row.requestID)
+                    json.member("createdAt", row.createdAt)
+                }
+            }
+        }
+    }
+
+    private func decrease(_ request: Request, _ context: ServerRequestContext, key: String) async throws -> Response {
+        let id = try context.pathID(orThrow: .productNotFound)
+        let attempt = try request.idempotencyAttempt()
+        let body = try await request.jsonObject()
+        let decrease = DecreaseRequest(
+            product: ProductID(id),
+            key: key,
+            orderID: try body.int("orderId", in: Values.idRange),
+            quantity: try body.int("quantity", in: Values.quantityRange),
+            isRepeat: attempt > 1
+        )
+        _ = try body.optionalString("buyerId", length: Values.userIDLength)
+        let loop = context.channel.eventLoop
+        let answer = await withCheckedContinuation { continuation in
+            loop.execute { engine.decrease(decrease, on: loop) { continuation.resume(returning: $0) } }
+        }
+        return try answer.result().response()
+    }
+
+    private func increase(_ request: Request, _ context: ServerRequestContext, key: String) async throws -> Response {
+        let id = try context.pathID(orThrow: .productNotFound)
+        _ = try request.idempotencyAttempt()
+        let body = try await request.jsonObject()
+        let increase = IncreaseRequest(
+            product: ProductID(id),
+            key: key,
+            orderID: try body.int("orderId", in: Values.idRange),
+            quantity: try body.int("quantity", in: Values.quantityRange)
+        )
+        _ = try body.optionalString("reason", length: Values.reasonLength)
+        let loop = context.channel.eventLoop
+        let answer = await withCheckedContinuation { continuation in
+            loop.execute { engine.increase(increase, on: loop) { continuation.resume(returning: $0) } }
+        }
+        return try answer.result().response()
+    }
+}
+
+/// Rules of stock requests that every way in shares.
+enum StockRequest {
+    /// A decrease's key is `DEC-…`: its compensation is found under `INC-…`.
+    static func decreaseKey(_ key: String) throws(APIError) -> String { try check(key, prefix: "DEC-") }
+
+    /// An increase's key is `INC-…`, and belongs to the decrease under `DEC-…`.
+    static func increaseKey(_ key: String) throws(APIError) -> String { try check(key, prefix: "INC-") }
+
+    private static func check(_ key: String, prefix: String) throws(APIError) -> String {
+        guard key.hasPrefix(prefix), key.utf8.count > prefix.utf8.count else {
+            throw .invalid(field: "Idempotency-Key", .keyPrefix, JSONMember("prefix", .string(prefix)))
+        }
+        return key
+    }
+}

@@ -1,0 +1,122 @@
+import CircuitBreaker
+import PostgresClient
+import RedisClient
+import ServerKit
+import StockGate
+
+/// The product server's settings: plain values, and the one reader that knows their variables.
+public struct ProductSettings: Sendable {
+    /// What both servers have.
+    public var server: ServerSettings
+    /// What the engine is made of.
+    public var engine: EngineConfiguration
+
+    /// Reads the environment.
+    /// - Throws: `SettingsError` with every variable that cannot be read
+    public init(from reader: inout SettingsReader) throws {
+        server = ServerSettings(from: &reader, publicPort: ("PRODUCT_PORT", 8081), adminPort: ("PRODUCT_ADMIN_PORT", 9081))
+        let redisURL = reader.url(
+            "REDIS_URL",
+            default: "redis://127.0.0.1:6379",
+            schemes: ["redis", "unix"],
+            "the gate's Redis"
+        )
+        let databaseURL = reader.url(
+            "PRODUCT_DATABASE_URL",
+            default: "postgresql://127.0.0.1:5432/stockgate_product",
+            schemes: ["postgresql", "postgres"],
+            "the ledger's database"
+        )
+        let milliseconds = Duration.milliseconds(1)...Duration.seconds(60)
+        let gateTimeout = reader.duration("GATE_TIMEOUT", default: .milliseconds(50), in: milliseconds, "bound on a reserve in Redis")
+        let lockTimeout = reader.duration("LOCK_TIMEOUT", default: .seconds(2), in: milliseconds, "bound on waiting for a product's row")
+        let statementTimeout = reader.duration("STATEMENT_TIMEOUT", default: .seconds(4), in: milliseconds, "bound on a statement")
+        let answerWithin = reader.duration("ANSWER_WITHIN", default: .seconds(3), in: milliseconds, "bound on a decrease or increase")
+        let soldOutMemory = reader.duration(
+            "SOLD_OUT_MEMORY",
+            default: .milliseconds(20),
+            in: .zero...(.milliseconds(20)),
+            "how long this process remembers that a product is sold out"
+        )
+        let lanes = reader.int(
+            "LEDGER_LANES",
+            default: 1,
+            in: 1...16,
+            "connections for group commit of decreases; a product uses one of them"
+        )
+        let poolSize = reader.int("LEDGER_POOL", default: 6, in: 2...64, "connections for everything else")
+        let inFlight = reader.int("MAX_IN_FLIGHT", default: 20_000, in: 1...1_000_000, "stock requests in flight; the next is OVERLOADED")
+        let pendingBound = reader.duration(
+            "PENDING_BOUND",
+            default: .seconds(30),
+            in: .milliseconds(100)...(.seconds(3600)),
+            "a reservation pending for longer is swept"
+        )
+        let sweepInterval = reader.duration("SWEEP_INTERVAL", default: .seconds(5), in: milliseconds, "between two sweeps")
+        let auditInterval = reader.duration(
+            "AUDIT_INTERVAL",
+            default: .seconds(30),
+            in: .milliseconds(100)...(.seconds(3600)),
+            "between two audits of all gated products"
+        )
+        let gatedRefresh = reader.duration(
+            "GATED_REFRESH",
+            default: .seconds(5),
+            in: milliseconds,
+            "between two reads of which products are gated"
+        )
+        let markRetention = reader.duration(
+            "MARK_RETENTION",
+            default: .seconds(24 * 3600),
+            in: .seconds(1)...(.seconds(30 * 24 * 3600)),
+            "how long settled marks are kept in Redis"
+        )
+        let breakerWait = reader.duration(
+            "BREAKER_WAIT",
+            default: .seconds(5),
+            in: .milliseconds(50)...(.seconds(600)),
+            "how long redisStock stays open before its recovery gate"
+        )
+        let breakerCalls = reader.int("BREAKER_MINIMUM_CALLS", default: 20, in: 1...1_000, "calls before redisStock judges")
+        let breakerRate = reader.int("BREAKER_FAILURE_RATE", default: 50, in: 1...100, "percent of failures that opens redisStock")
+        let breakerProbes = reader.int("BREAKER_PROBES", default: 10, in: 1...1_000, "calls that redisStock lets through in half-open")
+        try reader.finish()
+
+        var postgres = try PostgresConfiguration(url: databaseURL)
+        postgres.applicationName = "product-server"
+        postgres.lockTimeout = lockTimeout
+        postgres.statementTimeout = statementTimeout
+        postgres.callTimeout = statementTimeout + .seconds(1)
+        var ledger = LedgerConfiguration(postgres: postgres)
+        ledger.lanes = lanes
+        ledger.poolSize = poolSize
+        ledger.laneCapacity = inFlight
+        var redis = try RedisSettings(url: redisURL)
+        redis.commandTimeout = gateTimeout
+        // A window of calls, not of time: in a sale a hundred calls are some 10 ms, so a Redis that is gone is found out before a second hundred of
+        // buyers has met it. With a window of seconds the successes before the fault outvote it for just as long. A false alarm costs little: the
+        // fallback serves at nearly the same speed, and the recovery gate makes Redis exact before it is used again.
+        let breaker = try CircuitBreakerSettings { values in
+            values.window = .count(100)
+            values.minimumNumberOfCalls = breakerCalls
+            values.failureRateThreshold = Double(breakerRate)
+            values.permittedCallsInHalfOpen = breakerProbes
+            values.waitInOpen = .constant(breakerWait)
+            // The sale needs its gate back whether or not a buyer happens to come by.
+            values.movesToHalfOpenByItself = true
+            values.recoveryGateTimeLimit = .seconds(10)
+            values.permitLease = .seconds(2)
+            values.maximumTimeInHalfOpen = .seconds(60)
+            values.eventRingCapacity = 500
+        }
+        engine = EngineConfiguration(ledger: ledger, redis: redis, breaker: breaker)
+        engine.answerWithin = answerWithin
+        engine.soldOutMemory = soldOutMemory
+        engine.maximumInFlight = inFlight
+        engine.pendingBound = pendingBound
+        engine.sweepInterval = sweepInterval
+        engine.auditInterval = auditInterval
+        engine.gatedRefresh = gatedRefresh
+        engine.markRetention = markRetention
+    }
+}

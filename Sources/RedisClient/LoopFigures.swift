@@ -1,0 +1,32 @@
+import Synchronization
+
+/// Counters of one event loop's connection: written on that loop alone, read from anywhere.
+final class LoopFigures: Sendable {
+    /// One number with a single writer, so a load and a store do instead of a locked addition.
+    struct Counter: ~Copyable, Sendable {
+        private let value = Atomic<Int>(0)
+
+        var current: Int { self.value.load(ordering: .relaxed) }
+
+        func increment() { self.add(1) }
+
+        func add(_ amount: Int) { self.value.store(self.value.load(ordering: .relaxed) &+ amount, ordering: .relaxed) }
+
+        func store(_ amount: Int) { self.value.store(amount, ordering: .relaxed) }
+    }
+
+    let connectAttempts = Counter()
+    let connects = Counter()
+    let disconnects = Counter()
+    let connectFailures = Counter()
+    let ready = Counter()
+    let pending = Counter()
+    let timeouts = Counter()
+    let lateReplies = Counter()
+    let silences = Counter()
+    let queueFull = Counter()
+    let protocolViolations = Counter()
+    let flushes = Counter()
+    let bytesSent = Counter()
+    let bytesReceived = Counter()
+}

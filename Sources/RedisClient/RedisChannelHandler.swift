@@ -1,0 +1,234 @@
+import NIOCore
+
+/// The shell around `ConnectionStateMachine`: owns hiredis' reader, the outgoing buffer and the one timer of a connection. Loop-bound.
+///
+/// Every callback into the caller runs after the machine has been left, so a completion may send, cancel or close.
+final class RedisChannelHandler: ChannelInboundHandler {
+    typealias InboundIn = ByteBuffer
+    typealias OutboundOut = ByteBuffer
+    typealias Completion = (Result<RedisValue, RedisError>) -> Void
+
+    let eventLoop: any EventLoop
+    private let figures: LoopFigures
+    private let maximumOutgoingBytes: Int
+    private let reader: ReplyReader?
+    private var machine: ConnectionStateMachine<Completion>
+    private var context: ChannelHandlerContext?
+    /// Commands of this loop turn, not yet handed to the socket.
+    private var outgoing = ByteBuffer()
+    private var timer: Scheduled<Void>?
+    /// The first reason that was given for closing.
+    private(set) var closeReason: RedisError?
+
+    init(eventLoop: any EventLoop, settings: RedisSettings, figures: LoopFigures) {
+        self.eventLoop = eventLoop
+        self.figures = figures
+        self.maximumOutgoingBytes = settings.maximumOutgoingBytes
+        self.machine = ConnectionStateMachine(
+            maximumPending: settings.maximumPendingCommands,
+            silenceLimit: TimeAmount(settings.silenceLimit)
+        )
+        self.reader = ReplyReader(maximumBytes: settings.maximumReplyBytes, maximumElements: settings.maximumArrayElements)
+    }
+
+    var pendingCount: Int { self.machine.pendingCount }
+    var isOpen: Bool { self.machine.isOpen }
+
+    /// The channel's connect promise succeeds before `channelActive` is fired, so whoever waited for it says so here.
+    func connected() { self.machine.connected() }
+
+    // MARK: Commands
+
+    /// - Returns: nil if it was refused; `completion` has been called then.
+    func send(
+        deadline: NIODeadline,
+        completion: @escaping Completion,
+        encode: (inout ByteBuffer) -> Void
+    ) -> RedisCommandID? {
+        let hasRoom = self.outgoing.readableBytes < self.maximumOutgoingBytes && (self.context?.channel.isWritable ?? true)
+        switch self.machine.enqueue(completion, deadline: deadline, now: self.eventLoop.now, hasRoom: hasRoom) {
+        case .accept(let id, let scheduleFlush, let arm):
+            encode(&self.outgoing)
+            if scheduleFlush { self.eventLoop.assumeIsolated().execute { self.flush() } }
+            if let arm { self.armTimer(arm) }
+            return id
+        case .reject(let completion, let error):
+            if error.code == .queueFull { self.figures.queueFull.increment() }
+            if case .timedOut = error.code { self.figures.timeouts.increment() }
+            completion(.failure(error))
+            return nil
+        }
+    }
+
+    func cancel(_ id: RedisCommandID) {
+        switch self.machine.cancel(id) {
+        case .complete(let completion, let sent, let close):
+            completion(.failure(RedisError(.cancelled(sent: sent))))
+            if close { self.closeChannel() }
+        case .tooLate: break
+        }
+    }
+
+    private func flush() {
+        guard self.machine.isOpen, let context = self.context, self.outgoing.readableBytes > 0 else { return }
+        self.machine.flushed()
+        self.figures.flushes.increment()
+        self.figures.bytesSent.add(self.outgoing.readableBytes)
+        self.figures.pending.store(self.machine.pendingCount)
+        context.writeAndFlush(self.wrapOutboundOut(self.outgoing), promise: nil)
+        // Reuses the storage if the socket took it all, else the channel keeps the old one.
+        self.outgoing.clear()
+    }
+
+    // MARK: Time
+
+    private func armTimer(_ time: NIODeadline) {
+        self.timer?.cancel()
+        self.timer = self.eventLoop.assumeIsolated().scheduleTask(deadline: time) { self.timerFired() }
+    }
+
+    private func timerFired() {
+        self.timer = nil
+        switch self.machine.hitDeadline(now: self.eventLoop.now) {
+        case .expire(let expired, let arm, let close):
+            if let arm { self.armTimer(arm) }
+            self.failTimedOut(expired)
+            if close { self.closeChannel() }
+        case .silent(let expired, let lost):
+            self.closeReason = self.closeReason ?? RedisError(.connectionLost(sent: true), detail: "silent with commands outstanding")
+            self.figures.silences.increment()
+            self.failTimedOut(expired)
+            self.failLost(lost, detail: "silent")
+            self.closeChannel()
+        case .ignore: break
+        }
+    }
+
+    private func failTimedOut(_ failed: ConnectionStateMachine<Completion>.Failed) {
+        self.figures.timeouts.add(failed.sent.count + failed.unsent.count)
+        for completion in failed.sent { completion(.failure(RedisError(.timedOut(sent: true)))) }
+        for completion in failed.unsent { completion(.failure(RedisError(.timedOut(sent: false)))) }
+    }
+
+    private func failLost(_ failed: ConnectionStateMachine<Completion>.Failed, detail: String?) {
+        for completion in failed.sent { completion(.failure(RedisError(.connectionLost(sent: true), detail: detail))) }
+        for completion in failed.unsent { completion(.failure(RedisError(.connectionLost(sent: false), detail: detail))) }
+    }
+
+    // MARK: Closing
+
+    /// No further commands; closes once nobody waits for a reply, at the latest after the silence limit.
+    func drain() {
+        switch self.machine.drain() {
+        case .close: self.closeChannel()
+        case .wait, .ignore: break
+        }
+    }
+
+    /// Closes now. What is pending fails with this reason's detail, as lost.
+    func close(_ reason: RedisError) {
+        self.closeReason = self.closeReason ?? reason
+        let failed = self.machine.close(reason)
+        self.closeChannel()
+        self.failLost(failed, detail: reason.detail)
+    }
+
+    private func closeChannel() {
+        self.timer?.cancel()
+        self.timer = nil
+        self.outgoing = ByteBuffer()
+        self.figures.pending.store(0)
+        self.context?.close(promise: nil)
+    }
+
+    // MARK: Channel
+
+    func handlerAdded(context: ChannelHandlerContext) {
+        self.context = context
+        if context.channel.isActive { self.machine.connected() }
+    }
+
+    func handlerRemoved(context: ChannelHandlerContext) {
+        self.close(RedisError(.connectionLost(sent: true), detail: "handler removed"))
+        self.context = nil
+    }
+
+    func channelActive(context: ChannelHandlerContext) {
+        self.machine.connected()
+        context.fireChannelActive()
+    }
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        let buffer = self.unwrapInboundIn(data)
+        self.figures.bytesReceived.add(buffer.readableBytes)
+        guard let reader = self.reader else {
+            return self.close(RedisError(.protocolViolation, detail: "no memory for the reply reader"))
+        }
+        self.machine.receivedBytes(now: self.eventLoop.now)
+        buffer.withUnsafeReadableBytes { bytes in
+            var offset = 0
+            while offset < bytes.count {
+                let end = min(offset + ReplyReader.pieceSize, bytes.count)
+                reader.feed(UnsafeRawBufferPointer(rebasing: bytes[offset..<end]))
+                offset = end
+                guard self.takeReplies(reader) else { return }
+            }
+        }
+    }
+
+    /// - Returns: false once the connection is closed.
+    private func takeReplies(_ reader: ReplyReader) -> Bool {
+        while true {
+            switch reader.next() {
+            case .needMore: return true
+            case .failed(let text):
+                self.figures.protocolViolations.increment()
+                self.failProtocol(text)
+                return false
+            case .reply(let value):
+                switch self.machine.receivedReply() {
+                case .complete(let completion, let close):
+                    if case .error(let error) = value {
+                        completion(.failure(RedisError(.server(error))))
+                    } else {
+                        completion(.success(value))
+                    }
+                    if close { self.closeChannel() }
+                case .drop: self.figures.lateReplies.increment()
+                case .unexpected:
+                    self.figures.protocolViolations.increment()
+                    if case .error(let error) = value {
+                        self.failProtocol("error reply without a command: \(error.kind)")
+                    } else {
+                        self.failProtocol("a reply without a command")
+                    }
+                    return false
+                case .ignore: return false
+                }
+            }
+        }
+    }
+
+    private func failProtocol(_ text: String) {
+        let error = RedisError(.protocolViolation, detail: text)
+        self.closeReason = self.closeReason ?? error
+        let failed = self.machine.close(error)
+        self.closeChannel()
+        for completion in failed.sent { completion(.failure(error)) }
+        for completion in failed.unsent { completion(.failure(RedisError(.connectionLost(sent: false), detail: text))) }
+    }
+
+    func channelReadComplete(context: ChannelHandlerContext) {
+        self.figures.pending.store(self.machine.pendingCount)
+        context.fireChannelReadComplete()
+    }
+
+    func channelInactive(context: ChannelHandlerContext) {
+        self.close(RedisError(.connectionLost(sent: true), detail: "closed by the peer"))
+        context.fireChannelInactive()
+    }
+
+    func errorCaught(context: ChannelHandlerContext, error: any Error) {
+        self.close(RedisError(.connectionLost(sent: true), detail: String(describing: error)))
+    }
+}

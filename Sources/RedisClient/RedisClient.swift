@@ -1,0 +1,177 @@
+public import NIOCore
+import NIOPosix
+
+/// Redis over one connection per event loop: connected when first asked for, and again, with bounded backoff, whenever it is lost.
+///
+/// The fast way is `connection(on:)` from code that runs on an event loop. `send` and `withConnection` serve tasks; they wait for a connection
+/// until their deadline. Nothing is ever retried. Close a client before its event loops are shut down.
+public final class RedisClient: Sendable {
+    /// Runs on each new connection, on its loop, after `AUTH` and `SELECT` and before it is handed out. What it returns becomes the connection's
+    /// `attachment`. If it fails, or takes longer than `RedisSettings.preparationTimeout`, the connection is closed and another attempt is made.
+    public typealias ConnectHook = @Sendable (RedisConnection) -> EventLoopFuture<any Sendable>
+    /// Runs on the loop of a connection that had been handed out and has ended, with the reason. Not for those that the client closed itself.
+    public typealias DisconnectHook = @Sendable (RedisConnection, RedisError) -> Void
+
+    /// Where to connect, and the bounds.
+    public let settings: RedisSettings
+    private let group: any EventLoopGroup
+    private let slots: [ObjectIdentifier: ConnectionSlot]
+
+    /// Connects nothing yet.
+    /// - Parameters:
+    ///   - settings: where to connect, and the bounds.
+    ///   - eventLoopGroup: each of its loops gets a connection once one is asked for on it.
+    ///   - onConnect: prepares a connection before it is handed out.
+    ///   - onDisconnect: is told when a connection that was handed out has ended.
+    public init(
+        settings: RedisSettings,
+        eventLoopGroup: any EventLoopGroup,
+        onConnect: ConnectHook? = nil,
+        onDisconnect: DisconnectHook? = nil
+    ) {
+        self.settings = settings
+        self.group = eventLoopGroup
+        var slots: [ObjectIdentifier: ConnectionSlot] = [:]
+        for eventLoop in eventLoopGroup.makeIterator() {
+            slots[ObjectIdentifier(eventLoop)] = ConnectionSlot(
+                eventLoop: eventLoop,
+                settings: settings,
+                onConnect: onConnect,
+                onDisconnect: onDisconnect
+            )
+        }
+        self.slots = slots
+    }
+
+    /// The ready connection of a loop, without waiting. Must be called on that loop.
+    /// - Returns: nil while there is none: the caller goes on without Redis, as after `notConnected`. The first call starts to connect;
+    ///   from then on the client connects again by itself. Also nil for a loop of another group and after `close`.
+    public func connection(on eventLoop: any EventLoop) -> RedisConnection? {
+        self.slots[ObjectIdentifier(eventLoop)]?.connection()
+    }
+
+    /// Starts to connect on every loop and waits until all are ready.
+    /// - Parameter timeout: how long to wait.
+    /// - Throws: `notConnected` if one is not ready in time, `closed`, or `queueFull` if too many wait.
+    public func waitUntilConnected(timeout: Duration) async throws(RedisError) {
+        let deadline = NIODeadline.now() + TimeAmount(timeout)
+        for slot in self.slots.values {
+            _ = try await Self.result(slot.eventLoop.flatSubmit { slot.whenReady(deadline: deadline) })
+        }
+    }
+
+    /// Sends a command from a task: on the connection of the loop it runs on, else of the next one. Waits for the connection, if there is none,
+    /// and for the reply until the deadline. A cancelled task stops waiting; Redis may run the command all the same.
+    /// - Parameters:
+    ///   - command: the command.
+    ///   - timeout: how long to wait; nil for the default timeout of the settings.
+    /// - Returns: the reply, never an error reply.
+    public func send(_ command: RedisCommand, timeout: Duration? = nil) async throws(RedisError) -> RedisValue {
+        let deadline = NIODeadline.now() + TimeAmount(timeout ?? self.settings.commandTimeout)
+        guard let slot = self.slot() else { throw RedisError(.notConnected, detail: "the group has no event loop") }
+        let call = AsyncCommand(slot: slot)
+        let result = await withTaskCancellationHandler {
+            await withCheckedContinuation { (continuation: CheckedContinuation<Result<RedisValue, RedisError>, Never>) in
+                slot.eventLoop.execute { call.start(command, deadline: deadline) { continuation.resume(returning: $0) } }
+            }
+        } onCancel: {
+            slot.eventLoop.execute { call.cancel() }
+        }
+        return try result.get()
+    }
+
+    /// Runs several commands on one connection, on its loop. Waits for the connection, if there is none, until the timeout.
+    /// - Parameters:
+    ///   - timeout: how long to wait for the connection; nil for the default command timeout of the settings.
+    ///   - body: runs on the connection's loop.
+    /// - Returns: what the body's future returns.
+    /// - Throws: `RedisError` if there is no connection, else what the body's future fails with.
+    public func withConnection<Value: Sendable>(
+        timeout: Duration? = nil,
+        _ body: @escaping @Sendable (RedisConnection) -> EventLoopFuture<Value>
+    ) async throws -> Value {
+        let deadline = NIODeadline.now() + TimeAmount(timeout ?? self.settings.commandTimeout)
+        guard let slot = self.slot() else { throw RedisError(.notConnected, detail: "the group has no event loop") }
+        return try await slot.eventLoop.flatSubmit { slot.whenReady(deadline: deadline).flatMap(body) }.get()
+    }
+
+    /// What the client has done so far.
+    public var figures: RedisFigures {
+        var sum = RedisFigures()
+        for slot in self.slots.values { sum.add(slot.figures) }
+        return sum
+    }
+
+    /// Takes no further commands, waits for the replies of those that are out (at most the silence limit), and closes all connections.
+    public func close() async {
+        let closing = self.slots.values.map { slot in slot.eventLoop.flatSubmit { slot.close() } }
+        for future in closing {
+            // Fails only if the loop was shut down first; nothing is open then either.
+            try? await future.get()
+        }
+    }
+
+    private func slot() -> ConnectionSlot? {
+        if let current = MultiThreadedEventLoopGroup.currentEventLoop, let slot = self.slots[ObjectIdentifier(current)] { return slot }
+        return self.slots[ObjectIdentifier(self.group.next())] ?? self.slots.values.first
+    }
+
+    private static func result<Value: Sendable>(_ future: EventLoopFuture<Value>) async throws(RedisError) -> Value {
+        do {
+            return try await future.get()
+        } catch let error as RedisError {
+            throw error
+        } catch {
+            // Only a loop that is shut down fails with another error.
+            throw RedisError(.closed, detail: String(describing: error))
+        }
+    }
+}
+
+/// One `send` of a task, so that it can be cancelled while it waits for a connection or a reply.
+// Sendable, although its state is not locked: all of it is used on the slot's event loop alone.
+private final class AsyncCommand: @unchecked Sendable {
+    private let slot: ConnectionSlot
+    private var completion: ((Result<RedisValue, RedisError>) -> Void)?
+    private var connection: RedisConnection?
+    private var id: RedisCommandID?
+    private var cancelled = false
+
+    init(slot: ConnectionSlot) {
+        self.slot = slot
+    }
+
+    func start(_ command: RedisCommand, deadline: NIODeadline, completion: @escaping (Result<RedisValue, RedisError>) -> Void) {
+        self.completion = completion
+        guard !self.cancelled else { return self.finish(.failure(RedisError(.cancelled(sent: false)))) }
+        if let connection = self.slot.connection() { return self.send(command, on: connection, deadline: deadline) }
+        self.slot.whenReady(deadline: deadline).whenComplete { result in
+            switch result {
+            case .success(let connection): self.send(command, on: connection, deadline: deadline)
+            case .failure(let error): self.finish(.failure(error as? RedisError ?? RedisError(.notConnected)))
+            }
+        }
+    }
+
+    func cancel() {
+        self.cancelled = true
+        if let connection = self.connection, let id = self.id {
+            connection.cancel(id)
+        } else {
+            self.finish(.failure(RedisError(.cancelled(sent: false))))
+        }
+    }
+
+    private func send(_ command: RedisCommand, on connection: RedisConnection, deadline: NIODeadline) {
+        guard self.completion != nil else { return }
+        self.connection = connection
+        self.id = connection.send(command, deadline: deadline) { self.finish($0) }
+    }
+
+    /// The first outcome counts; a reply may come after a cancellation.
+    private func finish(_ result: Result<RedisValue, RedisError>) {
+        let completion = self.completion
+        self.completion = nil
+        completion?(result)
+    }
+}

@@ -1,0 +1,135 @@
+public import NIOCore
+
+/// One connection to Redis, bound to one event loop. Everything but `eventLoop` must be used on that loop; anything else traps.
+///
+/// Commands that are sent in one turn of the loop leave together, in the order in which they were sent, in one write at the next tick.
+/// Replies come in the same order. No command is ever sent twice.
+///
+/// Deadlines: a command that was not answered by its deadline fails with `timedOut`, up to a millisecond late, and its reply is dropped when it comes.
+/// If nothing comes at all for `RedisSettings.silenceLimit` with commands outstanding, the connection closes; so blocking commands such as `BLPOP`
+/// and those that change what replies mean (`SUBSCRIBE`, `MONITOR`, `CLIENT REPLY`) must not be sent.
+public final class RedisConnection: @unchecked Sendable {
+    // Sendable, although its state is not locked: each member that touches state first checks that it runs on `eventLoop`, in release builds too.
+
+    /// The loop that all else must be used on.
+    public let eventLoop: any EventLoop
+    let channel: any Channel
+    private let handler: RedisChannelHandler
+    private let commandTimeout: TimeAmount
+    private var storedAttachment: (any Sendable)?
+
+    init(channel: any Channel, handler: RedisChannelHandler, settings: RedisSettings) {
+        self.eventLoop = handler.eventLoop
+        self.channel = channel
+        self.handler = handler
+        self.commandTimeout = TimeAmount(settings.commandTimeout)
+    }
+
+    /// What the client's `onConnect` hook returned for this connection; nil before that, and without a hook.
+    public internal(set) var attachment: (any Sendable)? {
+        get {
+            self.eventLoop.preconditionInEventLoop()
+            return self.storedAttachment
+        }
+        set {
+            self.eventLoop.preconditionInEventLoop()
+            self.storedAttachment = newValue
+        }
+    }
+
+    /// Whether commands may be sent. It may change with any call.
+    public var isOpen: Bool {
+        self.eventLoop.preconditionInEventLoop()
+        return self.handler.isOpen
+    }
+
+    /// Commands without a reply, those included that timed out or were cancelled.
+    public var pendingCount: Int {
+        self.eventLoop.preconditionInEventLoop()
+        return self.handler.pendingCount
+    }
+
+    /// The deadline of a command that is sent now with the default timeout of the settings.
+    public var defaultDeadline: NIODeadline { self.eventLoop.now + self.commandTimeout }
+
+    /// Sends a command at the next tick.
+    /// - Parameters:
+    ///   - command: the command.
+    ///   - deadline: when to give up waiting.
+    ///   - completion: called exactly once on the loop; before this returns if the command is refused. It may send, cancel and close.
+    /// - Returns: what names the command for `cancel`, or nil if it was refused.
+    @discardableResult
+    public func send(
+        _ command: RedisCommand,
+        deadline: NIODeadline,
+        completion: @escaping (Result<RedisValue, RedisError>) -> Void
+    ) -> RedisCommandID? {
+        self.eventLoop.preconditionInEventLoop()
+        return self.handler.send(deadline: deadline, completion: completion) { command.encode(into: &$0) }
+    }
+
+    /// Sends a command that is written straight into the outgoing buffer, for the hottest paths: nothing is made of it in between.
+    /// - Parameters:
+    ///   - argumentCount: how many arguments `write` writes, the name included; writing another number of them traps.
+    ///   - deadline: when to give up waiting.
+    ///   - completion: as in `send(_:deadline:completion:)`.
+    ///   - write: writes the name and the arguments; not called if the command is refused. It must not use this connection.
+    /// - Returns: what names the command for `cancel`, or nil if it was refused.
+    @discardableResult
+    public func send(
+        argumentCount: Int,
+        deadline: NIODeadline,
+        completion: @escaping (Result<RedisValue, RedisError>) -> Void,
+        write: (inout RedisCommandWriter) -> Void
+    ) -> RedisCommandID? {
+        self.eventLoop.preconditionInEventLoop()
+        return self.handler.send(deadline: deadline, completion: completion) { buffer in
+            RedisCommandWriter.withWriter(into: &buffer, argumentCount: argumentCount, write)
+        }
+    }
+
+    /// Sends a command at the next tick.
+    /// - Parameters:
+    ///   - command: the command.
+    ///   - deadline: when to give up waiting; nil for the default timeout of the settings.
+    /// - Returns: the reply; it fails with `RedisError` only.
+    public func send(_ command: RedisCommand, deadline: NIODeadline? = nil) -> EventLoopFuture<RedisValue> {
+        let promise = self.eventLoop.makePromise(of: RedisValue.self)
+        self.send(command, deadline: deadline ?? self.defaultDeadline) { result in
+            switch result {
+            case .success(let value): promise.succeed(value)
+            case .failure(let error): promise.fail(error)
+            }
+        }
+        return promise.futureResult
+    }
+
+    /// Stops waiting for a command: it fails with `cancelled`, and its reply is dropped when it comes. Redis may run it all the same.
+    /// Does nothing if it has been completed.
+    public func cancel(_ id: RedisCommandID) {
+        self.eventLoop.preconditionInEventLoop()
+        self.handler.cancel(id)
+    }
+
+    /// Closes at once. What is pending fails with `connectionLost`. A client connects again.
+    public func close() {
+        self.eventLoop.preconditionInEventLoop()
+        self.handler.close(RedisError(.closed, detail: "closed by its owner"))
+    }
+
+    /// Takes no further commands and closes once nobody waits for a reply.
+    func drain() {
+        self.eventLoop.preconditionInEventLoop()
+        self.handler.drain()
+    }
+
+    func close(_ reason: RedisError) {
+        self.eventLoop.preconditionInEventLoop()
+        self.handler.close(reason)
+    }
+
+    var closeReason: RedisError? {
+        self.eventLoop.preconditionInEventLoop()
+        return self.handler.closeReason
+    }
+}

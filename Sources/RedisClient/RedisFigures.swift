@@ -1,0 +1,51 @@
+/// What a client has done since it was made, summed over its event loops. Not one instant's picture: the loops go on while it is read.
+public struct RedisFigures: Sendable, Hashable {
+    /// Attempts to connect, successful or not.
+    public var connectAttempts = 0
+    /// Connections that became ready.
+    public var connects = 0
+    /// Ready connections that ended.
+    public var disconnects = 0
+    /// Attempts that ended before the connection was ready.
+    public var connectFailures = 0
+    /// Connections that are ready now.
+    public var ready = 0
+    /// Commands without a reply now, as of each loop's last read or write; those nobody waits for included.
+    public var pending = 0
+    /// Commands whose deadline passed.
+    public var timeouts = 0
+    /// Replies that came after their command was timed out or cancelled, and were dropped.
+    public var lateReplies = 0
+    /// Connections closed because nothing came for the silence limit with commands outstanding.
+    public var silences = 0
+    /// Commands refused because the queue was full.
+    public var queueFull = 0
+    /// Connections closed because of what the peer sent.
+    public var protocolViolations = 0
+    /// Writes to a socket; each carries the commands of one loop turn.
+    public var flushes = 0
+    /// Bytes handed to sockets.
+    public var bytesSent = 0
+    /// Bytes that came from sockets.
+    public var bytesReceived = 0
+
+    /// All zero.
+    public init() {}
+
+    mutating func add(_ loop: LoopFigures) {
+        self.connectAttempts += loop.connectAttempts.current
+        self.connects += loop.connects.current
+        self.disconnects += loop.disconnects.current
+        self.connectFailures += loop.connectFailures.current
+        self.ready += loop.ready.current
+        self.pending += loop.pending.current
+        self.timeouts += loop.timeouts.current
+        self.lateReplies += loop.lateReplies.current
+        self.silences += loop.silences.current
+        self.queueFull += loop.queueFull.current
+        self.protocolViolations += loop.protocolViolations.current
+        self.flushes += loop.flushes.current
+        self.bytesSent += loop.bytesSent.current
+        self.bytesReceived += loop.bytesReceived.current
+    }
+}

@@ -1,0 +1,97 @@
+extension RedisSettings {
+    /// Why a text is no address of a Redis server. It does not quote the text, which may hold a password.
+    public struct InvalidURL: Error, Sendable, Hashable, CustomStringConvertible {
+        /// What is wrong.
+        public let description: String
+    }
+
+    /// Reads `redis://[[user]:password@]host[:port][/database]` or `unix://[[user]:password@]/path[?db=database]`.
+    ///
+    /// User and password may be percent-encoded. An IPv6 address stands in brackets.
+    /// - Parameter url: the address.
+    /// - Throws: `InvalidURL`, also for `rediss://`, since this client has no TLS.
+    public init(url: String) throws(InvalidURL) {
+        guard let schemeEnd = url.firstRange(of: "://") else { throw InvalidURL(description: "no scheme: redis:// or unix://") }
+        let scheme = url[..<schemeEnd.lowerBound].lowercased()
+        var rest = url[schemeEnd.upperBound...]
+        var user: String?
+        var password: String?
+        // The password ends at the last @ before the path of a unix socket may contain one: the first slash ends the authority.
+        let authority = rest.prefix { $0 != "/" }
+        if let at = authority.lastIndex(of: "@") {
+            let credentials = authority[..<at]
+            rest = rest[rest.index(after: at)...]
+            let colon = credentials.firstIndex(of: ":")
+            guard let name = Self.percentDecoded(credentials[..<(colon ?? credentials.endIndex)]) else {
+                throw InvalidURL(description: "bad percent-encoding in the user")
+            }
+            user = name.isEmpty || name == "default" ? nil : name
+            if let colon {
+                guard let decoded = Self.percentDecoded(credentials[credentials.index(after: colon)...]) else {
+                    throw InvalidURL(description: "bad percent-encoding in the password")
+                }
+                password = decoded.isEmpty ? nil : decoded
+            }
+            guard user == nil || password != nil else { throw InvalidURL(description: "a user without a password") }
+        }
+        switch scheme {
+        case "redis":
+            let parts = rest.split(separator: "/", maxSplits: 1, omittingEmptySubsequences: false)
+            let (host, port) = try Self.hostAndPort(parts.first ?? "")
+            self.init(address: .tcp(host: host, port: port))
+            if parts.count == 2, !parts[1].isEmpty { self.database = try Self.databaseNumber(parts[1]) }
+        case "unix":
+            let parts = rest.split(separator: "?", maxSplits: 1, omittingEmptySubsequences: false)
+            guard let path = parts.first, path.hasPrefix("/") else { throw InvalidURL(description: "a unix socket needs an absolute path") }
+            self.init(address: .unix(path: String(path)))
+            if parts.count == 2 {
+                guard parts[1].hasPrefix("db=") else { throw InvalidURL(description: "the only option of a unix socket is db=") }
+                self.database = try Self.databaseNumber(parts[1].dropFirst(3))
+            }
+        case "rediss": throw InvalidURL(description: "TLS (rediss://) is not supported")
+        default: throw InvalidURL(description: "unknown scheme: redis:// or unix:// are known")
+        }
+        self.username = user
+        self.password = password
+    }
+
+    private static func hostAndPort(_ text: Substring) throws(InvalidURL) -> (String, Int) {
+        var host = text
+        var port: Substring?
+        if text.hasPrefix("[") {
+            guard let end = text.firstIndex(of: "]") else { throw InvalidURL(description: "no ] after the IPv6 address") }
+            host = text[text.index(after: text.startIndex)..<end]
+            let tail = text[text.index(after: end)...]
+            guard tail.isEmpty || tail.hasPrefix(":") else { throw InvalidURL(description: "only a port may follow ]") }
+            if !tail.isEmpty { port = tail.dropFirst() }
+        } else if let colon = text.lastIndex(of: ":") {
+            host = text[..<colon]
+            port = text[text.index(after: colon)...]
+        }
+        guard !host.isEmpty else { throw InvalidURL(description: "no host") }
+        guard let port else { return (String(host), 6379) }
+        guard let number = Int(port), (1...65535).contains(number) else { throw InvalidURL(description: "the port is not 1 to 65535") }
+        return (String(host), number)
+    }
+
+    private static func databaseNumber(_ text: Substring) throws(InvalidURL) -> Int {
+        guard let number = Int(text), number >= 0 else { throw InvalidURL(description: "the database is not a number from 0") }
+        return number
+    }
+
+    private static func percentDecoded(_ text: Substring) -> String? {
+        var bytes: [UInt8] = []
+        var rest = text.utf8[...]
+        while let byte = rest.popFirst() {
+            guard byte == UInt8(ascii: "%") else {
+                bytes.append(byte)
+                continue
+            }
+            guard let high = rest.popFirst(), let low = rest.popFirst(),
+                let value = UInt8(String(decoding: [high, low], as: UTF8.self), radix: 16)
+            else { return nil }
+            bytes.append(value)
+        }
+        return String(validating: bytes, as: UTF8.self)
+    }
+}

@@ -1,0 +1,179 @@
+import CHiredis
+
+/// hiredis' reader (`redisReader`): bytes in, whole replies out as Swift values.
+///
+/// Invariant: the C pointer never leaves this object and is freed in `deinit`. hiredis calls back into `ReplyBuilder`, which makes Swift values
+/// at once; no C reply ever exists, so none can leak, and nothing points into hiredis' buffer after a callback returned.
+/// Bounds: `maximumBytes` since the last whole reply; `maximumElements` in one array; seven levels of nesting (hiredis 0.14).
+/// Stop: any failure is permanent. The caller closes the connection; every later call returns the same failure.
+final class ReplyReader {
+    enum Result {
+        /// No whole reply yet: feed more bytes.
+        case needMore
+        case reply(RedisValue)
+        /// Permanent. The text is for a log.
+        case failed(String)
+    }
+
+    /// Fed in pieces of this size: hiredis moves the unread rest of its buffer each time it has consumed 1 kB.
+    static let pieceSize = 4096
+
+    private let reader: UnsafeMutablePointer<redisReader>
+    private let functions: UnsafeMutablePointer<redisReplyObjectFunctions>
+    private let builder: ReplyBuilder
+    private let maximumBytes: Int
+    /// Bytes fed since the last whole reply.
+    private var bytesSinceReply = 0
+    private var failure: String?
+
+    /// - Returns: nil if there is no memory for the reader.
+    init?(maximumBytes: Int, maximumElements: Int) {
+        let builder = ReplyBuilder(maximumElements: maximumElements)
+        let functions = UnsafeMutablePointer<redisReplyObjectFunctions>.allocate(capacity: 1)
+        functions.initialize(to: ReplyBuilder.functions)
+        guard let reader = redisReaderCreateWithFunctions(functions) else {
+            functions.deallocate()
+            return nil
+        }
+        // Unretained: the builder lives exactly as long as this object, and so as long as the reader.
+        reader.pointee.privdata = Unmanaged.passUnretained(builder).toOpaque()
+        self.reader = reader
+        self.functions = functions
+        self.builder = builder
+        self.maximumBytes = maximumBytes
+    }
+
+    deinit {
+        redisReaderFree(self.reader)
+        self.functions.deallocate()
+    }
+
+    /// Gives hiredis bytes, which it copies. Call `next()` until it needs more before feeding again.
+    func feed(_ bytes: UnsafeRawBufferPointer) {
+        guard self.failure == nil, bytes.count > 0 else { return }
+        self.bytesSinceReply += bytes.count
+        if redisReaderFeed(self.reader, bytes.assumingMemoryBound(to: CChar.self).baseAddress, bytes.count) != REDIS_OK {
+            self.failure = self.errorText()
+        }
+    }
+
+    func next() -> Result {
+        if let failure = self.failure { return .failed(failure) }
+        var reply: UnsafeMutableRawPointer?
+        guard redisReaderGetReply(self.reader, &reply) == REDIS_OK else {
+            let failure = self.builder.refusal ?? self.errorText()
+            self.failure = failure
+            return .failed(failure)
+        }
+        guard reply != nil, let value = self.builder.takeValue() else {
+            guard self.bytesSinceReply <= self.maximumBytes else {
+                let failure = "a reply exceeds \(self.maximumBytes) bytes"
+                self.failure = failure
+                return .failed(failure)
+            }
+            return .needMore
+        }
+        self.bytesSinceReply = self.reader.pointee.len - self.reader.pointee.pos
+        return .reply(value)
+    }
+
+    private func errorText() -> String {
+        withUnsafeBytes(of: &self.reader.pointee.errstr) { text in
+            String(decoding: text.prefix { $0 != 0 }, as: UTF8.self)
+        }
+    }
+}
+
+/// Builds Swift values from hiredis' callbacks, which come depth-first and in order, so a stack of unfinished arrays is enough.
+///
+/// What the callbacks return to hiredis is only a mark that is not null; null would tell it that memory ran out, which is how a too large array is refused.
+private final class ReplyBuilder {
+    struct UnfinishedArray {
+        var values: [RedisValue]
+        var missing: Int
+    }
+
+    let maximumElements: Int
+    private var unfinished: [UnfinishedArray] = []
+    private var value: RedisValue?
+    private(set) var refusal: String?
+
+    init(maximumElements: Int) {
+        self.maximumElements = maximumElements
+        self.unfinished.reserveCapacity(8)
+    }
+
+    func takeValue() -> RedisValue? {
+        defer { self.value = nil }
+        return self.value
+    }
+
+    func add(_ newValue: RedisValue) {
+        var newValue = newValue
+        // At most as many rounds as there are levels: an array that became whole is itself a value of the level above.
+        while !self.unfinished.isEmpty {
+            let top = self.unfinished.count - 1
+            self.unfinished[top].values.append(newValue)
+            self.unfinished[top].missing -= 1
+            guard self.unfinished[top].missing == 0 else { return }
+            newValue = .array(self.unfinished.removeLast().values)
+        }
+        self.value = newValue
+    }
+
+    /// - Returns: false if the array is larger than allowed.
+    func begin(elements: Int) -> Bool {
+        guard elements <= self.maximumElements else {
+            self.refusal = "an array of \(elements) elements exceeds \(self.maximumElements)"
+            return false
+        }
+        guard elements > 0 else {
+            self.add(.array([]))
+            return true
+        }
+        var values: [RedisValue] = []
+        // The peer's count is a claim until the elements arrive: little is reserved for it.
+        values.reserveCapacity(min(elements, 1024))
+        self.unfinished.append(UnfinishedArray(values: values, missing: elements))
+        return true
+    }
+
+    static func of(_ task: UnsafePointer<redisReadTask>?) -> ReplyBuilder? {
+        guard let opaque = task?.pointee.privdata else { return nil }
+        return Unmanaged<ReplyBuilder>.fromOpaque(opaque).takeUnretainedValue()
+    }
+
+    /// Not null and never dereferenced.
+    static var mark: UnsafeMutableRawPointer? { UnsafeMutableRawPointer(bitPattern: 1) }
+
+    static var functions: redisReplyObjectFunctions {
+        redisReplyObjectFunctions(
+            createString: { task, text, count in
+                guard let builder = ReplyBuilder.of(task), let type = task?.pointee.type else { return nil }
+                let bytes = UnsafeRawBufferPointer(start: text, count: count)
+                switch type {
+                case REDIS_REPLY_STATUS: builder.add(.simpleString(String(decoding: bytes, as: UTF8.self)))
+                case REDIS_REPLY_ERROR: builder.add(.error(RedisServerError(String(decoding: bytes, as: UTF8.self))))
+                default: builder.add(.bulkString(Array(bytes)))
+                }
+                return ReplyBuilder.mark
+            },
+            createArray: { task, count in
+                guard let builder = ReplyBuilder.of(task), builder.begin(elements: Int(count)) else { return nil }
+                return ReplyBuilder.mark
+            },
+            createInteger: { task, value in
+                guard let builder = ReplyBuilder.of(task) else { return nil }
+                builder.add(.integer(Int64(value)))
+                return ReplyBuilder.mark
+            },
+            createNil: { task in
+                guard let builder = ReplyBuilder.of(task) else { return nil }
+                builder.add(.null)
+                return ReplyBuilder.mark
+            },
+            // Only marks would be freed here. The values that a broken reply left behind go with the builder.
+            freeObject: { _ in }
+        )
+    }
+}

@@ -1,0 +1,248 @@
+import CircuitBreaker
+import HTTPTypes
+import Hummingbird
+import Logging
+import NIOCore
+import ServiceLifecycle
+import Synchronization
+
+/// The admin port's view of the breakers: states, changes by hand, events. The same under resilience4j's actuator paths.
+///
+/// Bounds: at most `maximumFollowers` event streams at a time, more get 503; each stream buffers 1,024 events for a slow
+/// reader and then drops the oldest, which the gap in `sequence` shows.
+public struct CircuitBreakerRoutes: Sendable {
+    /// Event streams at a time.
+    public static let maximumFollowers = 32
+
+    private static let followBuffer = 1024
+
+    private final class Followers: Sendable {
+        let count = Atomic<Int>(0)
+    }
+
+    private let registry: CircuitBreakerRegistry
+    private let heartbeat: Duration
+    private let followers = Followers()
+
+    /// Makes the routes.
+    /// - Parameter heartbeat: how often a silent stream sends a comment, by which a reader that has gone is noticed
+    public init(registry: CircuitBreakerRegistry, heartbeat: Duration = .seconds(15)) {
+        self.registry = registry
+        self.heartbeat = heartbeat
+    }
+
+    /// Adds, under `/admin` and `/actuator`, `GET …/circuitbreakers[/{name}]`, `POST …/circuitbreakers/{name}` and
+    /// `GET …/circuitbreakerevents[/{name}]`.
+    public func register(on router: some RouterMethods<ServerRequestContext>) {
+        for prefix in ["/admin", "/actuator"] {
+            router.get(RouterPath(prefix + "/circuitbreakers")) { _, _ in self.states(self.registry.breakers) }
+            router.get(RouterPath(prefix + "/circuitbreakers/{name}")) { _, context in self.states([try self.breaker(context)]) }
+            router.post(RouterPath(prefix + "/circuitbreakers/{name}")) { request, context in
+                try await self.change(try self.breaker(context), request, context)
+            }
+            router.get(RouterPath(prefix + "/circuitbreakerevents")) { request, _ in
+                try self.events(of: self.registry.breakers, request)
+            }
+            router.get(RouterPath(prefix + "/circuitbreakerevents/{name}")) { request, context in
+                try self.events(of: [try self.breaker(context)], request)
+            }
+        }
+    }
+
+    private func breaker(_ context: ServerRequestContext) throws(APIError) -> CircuitBreaker {
+        guard let name = context.parameters.get("name"), let breaker = self.registry[name] else { throw APIError(.notFound) }
+        return breaker
+    }
+
+    // MARK: States
+
+    private func states(_ breakers: [CircuitBreaker]) -> Response {
+        .json { json in
+            json.object { json in
+                json.object("circuitBreakers") { json in
+                    for breaker in breakers {
+                        json.name(breaker.name)
+                        json.value(breaker.snapshot())
+                    }
+                }
+            }
+        }
+    }
+
+    private func change(_ breaker: CircuitBreaker, _ request: Request, _ context: ServerRequestContext) async throws -> Response {
+        let body = try await request.jsonObject()
+        let update = try body.choice("updateState", ManualTransition.self)
+        let reason = try body.optionalString("reason", length: Values.reasonLength)
+        let before = breaker.state
+        let after = breaker.transition(to: update, by: context.actor, reason: reason)
+        context.logger.notice(
+            "circuit breaker changed by hand",
+            metadata: [
+                "breaker": "\(breaker.name)", "updateState": "\(update.rawValue)", "from": "\(before.rawValue)", "to": "\(after.rawValue)",
+                "by": "\(context.actor ?? "-")", "reason": "\(reason ?? "-")",
+            ]
+        )
+        let closing = (update == .close || update == .reset) && after == .halfOpen
+        return .json { json in
+            json.object { json in
+                json.member("circuitBreakerName", breaker.name)
+                json.member("currentState", after.rawValue)
+                json.member(
+                    "message",
+                    closing
+                        ? "\(breaker.name) closes when its recovery gate has passed" : "\(breaker.name) state has been changed successfully"
+                )
+            }
+        }
+    }
+
+    // MARK: Events
+
+    private func events(of breakers: [CircuitBreaker], _ request: Request) throws -> Response {
+        if try request.query("follow").map({ $0 == "true" || $0 == "1" }) ?? false { return try self.stream(of: breakers) }
+        return .json { json in
+            json.object { json in
+                json.array("circuitBreakerEvents", CircuitBreakerRoutes.recent(of: breakers)) { $0.value($1) }
+            }
+        }
+    }
+
+    /// Oldest first, over all of the breakers.
+    private static func recent(of breakers: [CircuitBreaker]) -> [CircuitBreakerEvent] {
+        // Equal times of one breaker stay in its own order: the sort is by time, then by sequence.
+        breakers.flatMap { $0.recentEvents() }.sorted { ($0.unixMilliseconds, $0.sequence) < ($1.unixMilliseconds, $1.sequence) }
+    }
+
+    private func stream(of breakers: [CircuitBreaker]) throws(APIError) -> Response {
+        guard self.followers.count.wrappingAdd(1, ordering: .relaxed).newValue <= CircuitBreakerRoutes.maximumFollowers else {
+            self.followers.count.wrappingSubtract(1, ordering: .relaxed)
+            throw APIError(.overloaded, retryAfter: .seconds(5))
+        }
+        // Counted down when the last one that holds it lets go: also if the body is never written.
+        let place = FollowerPlace { [followers] in followers.count.wrappingSubtract(1, ordering: .relaxed) }
+        let heartbeat = self.heartbeat
+        let body = ResponseBody { writer in
+            defer { withExtendedLifetime(place) {} }
+            let sequences = breakers.map { ($0.name, $0.events(bufferCapacity: CircuitBreakerRoutes.followBuffer)) }
+            // Those that happened between the subscription and this line come twice: the second time is left out.
+            let recent = CircuitBreakerRoutes.recent(of: breakers)
+            var last: [String: UInt64] = [:]
+            for event in recent {
+                last[event.breaker] = event.sequence
+                try await writer.write(CircuitBreakerRoutes.serverSentEvent(event))
+            }
+            let (events, continuation) = AsyncStream<CircuitBreakerEvent?>.makeStream(
+                bufferingPolicy: .bufferingNewest(CircuitBreakerRoutes.followBuffer)
+            )
+            let feed = Task {
+                // A stop of the server ends the streams, or it would wait for readers that never go.
+                await cancelWhenGracefulShutdown {
+                    await withTaskGroup(of: Void.self) { group in
+                        for (_, sequence) in sequences {
+                            group.addTask { for await event in sequence { continuation.yield(event) } }
+                        }
+                        group.addTask {
+                            while !Task.isCancelled {
+                                continuation.yield(nil)
+                                try? await Task.sleep(for: heartbeat)
+                            }
+                        }
+                    }
+                }
+                continuation.finish()
+            }
+            defer { feed.cancel() }
+            for await event in events {
+                guard let event else {
+                    try await writer.write(ByteBuffer(string: ":\n\n"))
+                    continue
+                }
+                if let known = last[event.breaker], event.sequence <= known { continue }
+                last[event.breaker] = event.sequence
+                try await writer.write(CircuitBreakerRoutes.serverSentEvent(event))
+            }
+            try await writer.finish(nil)
+        }
+        return Response(
+            status: .ok,
+            headers: [.contentType: "text/event-stream", .cacheControl: "no-store"],
+            body: body
+        )
+    }
+
+    private static func serverSentEvent(_ event: CircuitBreakerEvent) -> ByteBuffer {
+        var json = JSONWriter()
+        json.value(event)
+        return ByteBuffer(string: "id: \(event.breaker)-\(event.sequence)\nevent: \(event.kind.name)\ndata: \(json.string)\n\n")
+    }
+}
+
+/// Something to do once, when nobody holds this any more.
+private final class FollowerPlace: Sendable {
+    private let leave: @Sendable () -> Void
+
+    init(leave: @escaping @Sendable () -> Void) { self.leave = leave }
+
+    deinit { self.leave() }
+}
+
+extension JSONWriter {
+    /// A breaker as resilience4j's actuator shows it, with the end of its wait besides.
+    mutating func value(_ breaker: CircuitBreakerSnapshot) {
+        self.object { json in
+            json.member("state", breaker.state.rawValue)
+            json.member("failureRate", JSONWriter.percent(breaker.failureRate))
+            json.member("slowCallRate", JSONWriter.percent(breaker.slowCallRate))
+            json.member("failureRateThreshold", JSONWriter.percent(breaker.failureRateThreshold))
+            json.member("slowCallRateThreshold", JSONWriter.percent(breaker.slowCallRateThreshold))
+            json.member("bufferedCalls", breaker.bufferedCalls)
+            json.member("failedCalls", breaker.failedCalls)
+            json.member("slowCalls", breaker.slowCalls)
+            json.member("slowFailedCalls", breaker.slowFailedCalls)
+            json.member("notPermittedCalls", breaker.notPermittedCalls)
+            json.member("openUntil", breaker.openUntilUnixMilliseconds.map { Timestamp(microsecondsSinceEpoch: $0 * 1000) })
+        }
+    }
+
+    /// One decimal; `-1.0%` while there are fewer calls than the minimum, as resilience4j has it.
+    private static func percent(_ rate: Double?) -> String {
+        let tenths = Int(((rate ?? -1) * 10).rounded())
+        return "\(tenths < 0 ? "-" : "")\(abs(tenths) / 10).\(abs(tenths) % 10)%"
+    }
+
+    /// An event with the names of resilience4j's event endpoint, and behind them what it does not have.
+    mutating func value(_ event: CircuitBreakerEvent) {
+        var errorMessage: String?
+        var duration: Duration?
+        var stateTransition: String?
+        var reason: String?
+        var count: UInt64?
+        switch event.kind {
+        case .transition(let from, let to, let why):
+            stateTransition = "\(from.rawValue)_TO_\(to.rawValue)"
+            reason = why.description
+        case .error(let label, let took): (errorMessage, duration) = (label, took)
+        case .slowCall(let took, let failed): (duration, reason) = (took, failed ? "failed" : nil)
+        case .callsRejected(let rejected): count = rejected
+        case .recoveryGateStarted(let attempt): count = UInt64(clamping: attempt)
+        case .recoveryGatePassed(let took): duration = took
+        case .recoveryGateFailed(let label, let took): (errorMessage, duration) = (label, took)
+        case .healthCheck(let passed): reason = passed ? "passed" : "failed"
+        case .failureRateReached(let percent), .slowCallRateReached(let percent): reason = JSONWriter.percent(percent)
+        case .closeRequested(let by, let why), .reset(let by, let why):
+            reason = [by, why].compactMap { $0 }.joined(separator: ": ")
+        case .permitLeaseEnded, .rampEnded: break
+        }
+        self.object { json in
+            json.member("circuitBreakerName", event.breaker)
+            json.member("type", event.kind.name)
+            json.member("creationTime", Timestamp(microsecondsSinceEpoch: event.unixMilliseconds * 1000))
+            json.member("errorMessage", errorMessage)
+            json.member("durationInMs", duration.map { $0.components.seconds * 1000 + $0.components.attoseconds / 1_000_000_000_000_000 })
+            json.member("stateTransition", stateTransition)
+            json.member("reason", reason)
+            json.member("count", count)
+            json.member("sequence", event.sequence)
+        }
+    }
+}

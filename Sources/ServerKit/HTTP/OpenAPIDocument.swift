@@ -1,0 +1,48 @@
+import HTTPTypes
+import Hummingbird
+import NIOCore
+
+/// A server's OpenAPI 3.1 document: served at `/openapi.json`, and what the routes are compared to.
+public struct OpenAPIDocument: Sendable {
+    private let bytes: [UInt8]
+
+    /// Takes the document's bytes.
+    public init(_ bytes: [UInt8]) {
+        self.bytes = bytes
+    }
+
+    /// Adds `GET /openapi.json`.
+    public func register(on router: some RouterMethods<ServerRequestContext>) {
+        let body = ByteBuffer(bytes: self.bytes)
+        router.get("openapi.json") { _, _ in
+            Response(status: .ok, headers: [.contentType: "application/json"], body: .init(byteBuffer: body))
+        }
+    }
+
+    /// `GET /products/{id}` of every operation in the document, in order.
+    /// - Throws: ``JSONSyntaxError`` if the document is no JSON
+    public func operations() throws(JSONSyntaxError) -> [String] {
+        guard case .object(let paths)? = try JSONDocument(self.bytes).value["paths"] else { return [] }
+        let methods: Set<String> = ["get", "put", "post", "delete", "options", "head", "patch", "trace"]
+        var operations: [String] = []
+        for path in paths {
+            guard case .object(let members) = path.value else { continue }
+            for member in members where methods.contains(member.name) {
+                operations.append("\(member.name.uppercased()) \(path.name)")
+            }
+        }
+        return operations
+    }
+
+    /// The routes that the document does not have, as `GET /products/{id}`. The names of parameters count.
+    public func undocumentedRoutes(of routes: [ServerRoute]) throws(JSONSyntaxError) -> [String] {
+        let documented = Set(try self.operations())
+        return routes.map { "\($0.method.rawValue) \($0.path.description)" }.filter { !documented.contains($0) }
+    }
+
+    /// The document's operations that no route serves.
+    public func unservedOperations(of routes: [ServerRoute]) throws(JSONSyntaxError) -> [String] {
+        let served = Set(routes.map { "\($0.method.rawValue) \($0.path.description)" })
+        return try self.operations().filter { !served.contains($0) }
+    }
+}

@@ -1,0 +1,65 @@
+import Hummingbird
+import Logging
+import NIOCore
+
+/// What travels with a request through both servers: ids for the log, the peer, and who the admin is.
+public struct ServerRequestContext: RequestContext {
+    /// What Hummingbird keeps.
+    public var coreContext: CoreRequestContextStorage
+    /// The connection's channel.
+    public let channel: any Channel
+    /// The caller's `X-Request-Id`, or one made here. Is in every line of ``logger`` and in the answer.
+    public internal(set) var requestID: String
+    /// The caller's `traceparent` if it is well-formed; to be passed on to other servers as it is.
+    public internal(set) var traceparent: String?
+    /// The name of the token that the admin port was entered with; nil on the public port, `local` without a token.
+    public internal(set) var actor: String?
+
+    /// Made by Hummingbird for every request.
+    public init(source: Source) {
+        self.coreContext = .init(source: source)
+        self.channel = source.channel
+        self.requestID = ""
+        self.traceparent = nil
+        self.actor = nil
+    }
+}
+
+extension ServerRequestContext {
+    /// Takes over the request's ids. A `X-Request-Id` that is not 1 to 128 of `A-Z a-z 0-9 . _ : -` is replaced, not passed on.
+    mutating func identify(_ request: Request) {
+        if let given = request.headers[.requestID], ServerRequestContext.isRequestID(given) {
+            self.requestID = given
+            self.logger[metadataKey: "hb.request.id"] = .string(given)
+        } else {
+            // Not `id`: that one traps with a log handler that keeps no metadata.
+            self.requestID = self.logger[metadataKey: "hb.request.id"]?.description ?? RequestID().description
+        }
+        if let trace = request.headers[.traceparent], ServerRequestContext.isTraceparent(trace) {
+            self.traceparent = trace
+            self.logger[metadataKey: "traceparent"] = .string(trace)
+        }
+    }
+
+    static func isRequestID(_ text: String) -> Bool {
+        (1...128).contains(text.utf8.count)
+            && text.utf8.allSatisfy { byte in
+                switch byte {
+                case 0x30...0x39, 0x41...0x5A, 0x61...0x7A: true
+                default: byte == UInt8(ascii: ".") || byte == UInt8(ascii: "_") || byte == UInt8(ascii: ":") || byte == UInt8(ascii: "-")
+                }
+            }
+    }
+
+    /// W3C Trace Context, version 00: `00-` 32 hex digits `-` 16 hex digits `-` 2 hex digits, ids not all zero.
+    static func isTraceparent(_ text: String) -> Bool {
+        let parts = text.utf8.split(separator: UInt8(ascii: "-"), omittingEmptySubsequences: false)
+        guard parts.count == 4, parts[0].elementsEqual("00".utf8), parts[1].count == 32, parts[2].count == 16, parts[3].count == 2 else {
+            return false
+        }
+        let isLowerHex = parts.dropFirst().allSatisfy { part in
+            part.allSatisfy { (0x30...0x39).contains($0) || (0x61...0x66).contains($0) }
+        }
+        return isLowerHex && !parts[1].allSatisfy { $0 == 0x30 } && !parts[2].allSatisfy { $0 == 0x30 }
+    }
+}

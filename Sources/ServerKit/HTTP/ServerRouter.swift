@@ -1,0 +1,143 @@
+import HTTPTypes
+import Hummingbird
+
+/// Hummingbird's router with what every route of both servers has: request ids, figures, and errors in the one shape.
+///
+/// Routes are collected and handed to Hummingbird when the responder is built, because the middleware that stands first
+/// must know all of them: their templates are the metrics' labels, their methods the `Allow` of a 405. HEAD is answered
+/// wherever GET is.
+public final class ServerRouter: RouterMethods, HTTPResponderBuilder {
+    /// The context of every request.
+    public typealias Context = ServerRequestContext
+
+    private let metrics: HTTPMetrics
+    private var steps: [(Router<Context>) -> Void] = []
+    /// Every route in the order of its registration.
+    public private(set) var routes: [ServerRoute] = []
+
+    /// Makes a router whose requests are counted in `metrics`.
+    public init(metrics: HTTPMetrics) {
+        self.metrics = metrics
+    }
+
+    /// Adds a route.
+    @discardableResult
+    public func on<Responder: HTTPResponder>(_ path: RouterPath, method: HTTPRequest.Method, responder: Responder) -> Self
+    where Responder.Context == Context {
+        self.routes.append(ServerRoute(path: path, method: method))
+        self.steps.append { $0.on(path, method: method, responder: responder) }
+        return self
+    }
+
+    /// Adds a middleware, which works on the routes added behind it and on requests that no route takes.
+    @discardableResult
+    public func add(middleware: any MiddlewareProtocol<Request, Response, Context>) -> Self {
+        self.steps.append { $0.add(middleware: middleware) }
+        return self
+    }
+
+    /// Builds the responder.
+    public func buildResponder() -> RouterResponder<Context> {
+        let router = Router(context: Context.self, options: .autoGenerateHeadEndpoints)
+        let table = RouteTable(routes: self.routes, metrics: self.metrics)
+        router.add(middleware: RequestObservation(table: table))
+        router.add(middleware: ErrorShaping(table: table))
+        for step in self.steps { step(router) }
+        return router.buildResponder()
+    }
+}
+
+/// One route: what a request's path and method must look like.
+public struct ServerRoute: Sendable {
+    /// The template, such as `/products/{id}`.
+    public let path: RouterPath
+    /// The method.
+    public let method: HTTPRequest.Method
+}
+
+extension RouterMethods {
+    /// Calls `register` twice, for the routes as they are and under `/v1`.
+    public func versioned(_ register: (any RouterMethods<Context>) -> Void) {
+        register(self)
+        register(self.group("v1"))
+    }
+
+    /// Adds a route under its path and under `/v1` before it.
+    public func versioned(
+        _ method: HTTPRequest.Method,
+        _ path: String,
+        use handler: @Sendable @escaping (Request, Context) async throws -> some ResponseGenerator
+    ) {
+        self.on(RouterPath(path), method: method, use: handler)
+        self.on(RouterPath("/v1" + path), method: method, use: handler)
+    }
+}
+
+/// Every route, once all are known.
+final class RouteTable: Sendable {
+    struct Key: Hashable {
+        var template: String
+        var method: HTTPRequest.Method
+    }
+
+    private let routes: [ServerRoute]
+    private let figures: [Key: RouteFigures]
+    private let unmatched: RouteFigures
+
+    init(routes: [ServerRoute], metrics: HTTPMetrics) {
+        self.routes = routes
+        var figures: [Key: RouteFigures] = [:]
+        for route in routes {
+            figures[Key(template: route.path.description, method: route.method)] =
+                metrics.figures(route: route.path.description, method: route.method.rawValue)
+            if route.method == .get {
+                figures[Key(template: route.path.description, method: .head)] =
+                    metrics.figures(route: route.path.description, method: "HEAD")
+            }
+        }
+        self.figures = figures
+        // Whatever a caller makes up as a path or method counts here: labels come from the server's own routes alone.
+        self.unmatched = metrics.figures(route: "unmatched", method: "other")
+    }
+
+    func figures(template: String?, method: HTTPRequest.Method) -> RouteFigures {
+        guard let template else { return self.unmatched }
+        return self.figures[Key(template: template, method: method)] ?? self.unmatched
+    }
+
+    /// The methods of the template that the router would choose for a path; empty if no route has it.
+    func allowedMethods(path: String) -> [String] {
+        let components = path.split(separator: "/")
+        var best: (rank: [Int], methods: Set<String>)?
+        for route in self.routes {
+            guard let rank = RouteTable.rank(route.path, components) else { continue }
+            if let known = best {
+                if known.rank == rank {
+                    best?.methods.insert(route.method.rawValue)
+                    continue
+                }
+                guard known.rank.lexicographicallyPrecedes(rank) else { continue }
+            }
+            best = (rank, [route.method.rawValue])
+        }
+        guard var methods = best?.methods else { return [] }
+        if methods.contains("GET") { methods.insert("HEAD") }
+        return methods.sorted()
+    }
+
+    /// How specific each component of a matching template is: 2 for a text, 1 for anything with a parameter. Nil if it does not match.
+    private static func rank(_ template: RouterPath, _ path: [Substring]) -> [Int]? {
+        guard template.components.count == path.count else { return nil }
+        var rank: [Int] = []
+        for (element, component) in zip(template.components, path) {
+            if element == component {
+                rank.append(2)
+            } else if element ~= component {
+                rank.append(1)
+            } else {
+                return nil
+            }
+        }
+        return rank
+    }
+}

@@ -1,0 +1,56 @@
+import Hummingbird
+
+/// `/livez` and `/readyz`.
+public struct HealthRoutes: Sendable {
+    private let checks: [HealthCheck]
+
+    /// Makes the routes over these dependencies.
+    public init(checks: [HealthCheck]) {
+        self.checks = checks
+    }
+
+    /// Adds `GET /livez`, which asks nobody, and `GET /readyz`, which asks every dependency at once and answers 200 or 503.
+    ///
+    /// `/readyz?verbose` names each dependency with its state and detail.
+    public func register(on router: some RouterMethods<ServerRequestContext>) {
+        router.get("livez") { _, _ in Response.json { $0.object { $0.member("status", "UP") } } }
+        router.get("readyz") { request, _ in
+            let verbose =
+                request.uri.query.map { $0.split(separator: "&").contains { $0 == "verbose" || $0.hasPrefix("verbose=") } } ?? false
+            return try await self.readiness(verbose: verbose)
+        }
+    }
+
+    /// Every dependency's report, in the order given.
+    public func reports() async -> [(name: String, report: HealthReport)] {
+        await withTaskGroup(of: (Int, HealthReport).self) { group in
+            for (index, check) in self.checks.enumerated() { group.addTask { (index, await check.report()) } }
+            var reports = [HealthReport?](repeating: nil, count: self.checks.count)
+            for await (index, report) in group { reports[index] = report }
+            return zip(self.checks, reports).map { ($0.name, $1 ?? HealthReport(.down)) }
+        }
+    }
+
+    private func readiness(verbose: Bool) async throws -> Response {
+        let reports = await self.reports()
+        let dependencies = JSONValue.object(
+            reports.map { name, report in
+                JSONMember(name, ["state": .string(report.state.rawValue), "detail": report.detail])
+            }
+        )
+        guard reports.allSatisfy({ $0.report.state != .down }) else {
+            let down = JSONValue.array(reports.filter { $0.report.state == .down }.map { .string($0.name) })
+            throw APIError(
+                .unavailable,
+                message: .notReady,
+                details: verbose ? ["down": down, "dependencies": dependencies] : ["down": down]
+            )
+        }
+        return .json { json in
+            json.object { json in
+                json.member("status", "UP")
+                if verbose { json.member("dependencies", dependencies) }
+            }
+        }
+    }
+}

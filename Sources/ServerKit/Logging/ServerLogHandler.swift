@@ -1,0 +1,100 @@
+import Glibc
+import Logging
+
+/// How lines of the log look.
+public enum LogFormat: String, Sendable, CaseIterable {
+    /// For people: `2026-01-31T09:30:00.000000Z info product-server: message key=value`.
+    case text
+    /// For programs: one JSON object a line.
+    case json
+}
+
+/// Writes one line for each event to standard error, secrets masked, with one system call.
+public struct ServerLogHandler: LogHandler {
+    /// Added to every line.
+    public var metadata: Logger.Metadata = [:]
+    /// The least level that is written.
+    public var logLevel: Logger.Level
+    /// More metadata, of the task's context.
+    public var metadataProvider: Logger.MetadataProvider?
+    private let label: String
+    private let format: LogFormat
+    private let write: @Sendable ([UInt8]) -> Void
+
+    /// Makes a handler.
+    /// - Parameter write: takes whole lines; standard error unless told otherwise
+    public init(
+        label: String,
+        level: Logger.Level,
+        format: LogFormat,
+        write: @escaping @Sendable ([UInt8]) -> Void = ServerLogHandler.writeToStandardError
+    ) {
+        self.label = label
+        self.logLevel = level
+        self.format = format
+        self.write = write
+    }
+
+    /// Makes this handler the one of every logger. To be called once, at the start of `main`.
+    public static func bootstrap(level: Logger.Level, format: LogFormat) {
+        LoggingSystem.bootstrap { ServerLogHandler(label: $0, level: level, format: format) }
+    }
+
+    /// One write a line: lines below the pipe's atomic size do not mix. What cannot be written is dropped; a log must not stop the server.
+    public static func writeToStandardError(_ line: [UInt8]) {
+        _ = line.withUnsafeBytes { Glibc.write(STDERR_FILENO, $0.baseAddress, $0.count) }
+    }
+
+    /// A value that stays with the logger.
+    public subscript(metadataKey key: String) -> Logger.Metadata.Value? {
+        get { self.metadata[key] }
+        set { self.metadata[key] = newValue }
+    }
+
+    /// Writes an event.
+    public func log(event: LogEvent) {
+        var all = self.metadata
+        if let provided = self.metadataProvider?.get() { all.merge(provided) { $1 } }
+        if let own = event.metadata { all.merge(own) { $1 } }
+        let values = all.sorted { $0.key < $1.key }.map { key, value in
+            (
+                name: key == "hb.request.id" ? "requestId" : key,
+                value: Redaction.isSecret(name: key) ? Redaction.mask : Redaction.maskedURL("\(value)")
+            )
+        }
+        let message = Redaction.maskedURL("\(event.message)")
+        switch self.format {
+        case .json:
+            var json = JSONWriter()
+            json.object { json in
+                json.member("time", Timestamp.now)
+                json.member("level", event.level.rawValue)
+                json.member("logger", self.label)
+                json.member("message", message)
+                for (name, value) in values {
+                    json.name(name)
+                    json.value(value)
+                }
+            }
+            self.write(json.bytes + [0x0A])
+        case .text:
+            var line = "\(Timestamp.now) \(event.level.rawValue) \(self.label): \(ServerLogHandler.oneLine(message))"
+            for (name, value) in values { line += " \(name)=\(ServerLogHandler.oneLine(value))" }
+            self.write(Array((line + "\n").utf8))
+        }
+    }
+
+    /// A caller's text must not begin a line of its own in the log.
+    private static func oneLine(_ text: String) -> String {
+        guard text.utf8.contains(where: { $0 < 0x20 || $0 == 0x7F }) else { return text }
+        var result = ""
+        for scalar in text.unicodeScalars {
+            if scalar.value < 0x20 || scalar.value == 0x7F {
+                result += "\\u{\(String(scalar.value, radix: 16))}"
+            } else {
+                result.unicodeScalars.append(scalar)
+            }
+        }
+        return result
+    }
+}

@@ -1,0 +1,96 @@
+import Synchronization
+
+/// Requests counted by route template, method and status, and timed by route template and method.
+///
+/// The labels are the server's own routes and a fixed list of statuses, so a caller cannot make new ones.
+public final class HTTPMetrics: Sendable {
+    private let registry: MetricsRegistry
+    private let routes = Routes()
+    private let active = Active()
+
+    /// Every route's figures. An object of its own, which the registry may hold without holding this one, which holds the registry.
+    private final class Routes: Sendable {
+        let figures = Mutex<[RouteFigures]>([])
+    }
+
+    /// Requests that are being worked on, over all routes.
+    final class Active: Sendable {
+        let count = Atomic<Int>(0)
+    }
+
+    /// Makes the metrics and shows them in a registry.
+    public init(registry: MetricsRegistry) {
+        self.registry = registry
+        registry.collector("http_requests_total", help: "Requests answered, by route, method and status.", kind: .counter) { [routes] in
+            routes.figures.withLock { $0 }.flatMap(\.samples)
+        }
+        registry.gauge("http_requests_active", help: "Requests being worked on.") { [active] in
+            Double(active.count.load(ordering: .relaxed))
+        }
+    }
+
+    /// The figures of a route; the same ones for the same template and method. A handler in front of the router that answers
+    /// a route records in them too.
+    public func figures(route: String, method: String) -> RouteFigures {
+        self.routes.figures.withLock { routes in
+            if let known = routes.first(where: { $0.route == route && $0.method == method }) { return known }
+            let figures = RouteFigures(
+                route: route,
+                method: method,
+                durations: self.registry.histogram(
+                    "http_request_duration_seconds",
+                    help: "Time from a request's head to its answer, by route and method.",
+                    labels: [("route", route), ("method", method)]
+                ),
+                active: self.active
+            )
+            routes.append(figures)
+            return figures
+        }
+    }
+}
+
+/// The figures of one route and method. Recording takes no lock.
+public final class RouteFigures: Sendable {
+    /// The statuses that the servers answer with; anything else counts as `other`.
+    private static let statuses = [200, 201, 202, 204, 304, 400, 401, 403, 404, 405, 409, 413, 415, 422, 424, 500, 503]
+
+    /// The route's template.
+    public let route: String
+    /// The method.
+    public let method: String
+    private let durations: Histogram
+    private let active: HTTPMetrics.Active
+    private let counts: InlineArray<18, Atomic<UInt64>> = InlineArray { _ in Atomic<UInt64>(0) }
+
+    init(route: String, method: String, durations: Histogram, active: HTTPMetrics.Active) {
+        self.route = route
+        self.method = method
+        self.durations = durations
+        self.active = active
+    }
+
+    /// A request has begun.
+    public func started() {
+        self.active.count.wrappingAdd(1, ordering: .relaxed)
+    }
+
+    /// A request that ``started()`` was told of has been answered.
+    public func finished(status: Int, after duration: Duration) {
+        self.active.count.wrappingSubtract(1, ordering: .relaxed)
+        self.counts[RouteFigures.statuses.firstIndex(of: status) ?? RouteFigures.statuses.count].wrappingAdd(1, ordering: .relaxed)
+        self.durations.record(duration)
+    }
+
+    var samples: [MetricsRegistry.Sample] {
+        (0...RouteFigures.statuses.count).compactMap { index in
+            let count = self.counts[index].load(ordering: .relaxed)
+            guard count > 0 else { return nil }
+            let status = index < RouteFigures.statuses.count ? String(RouteFigures.statuses[index]) : "other"
+            return MetricsRegistry.Sample(
+                labels: [("route", self.route), ("method", self.method), ("status", status)],
+                Double(count)
+            )
+        }
+    }
+}

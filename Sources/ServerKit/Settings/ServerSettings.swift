@@ -1,0 +1,64 @@
+import Logging
+
+/// The settings that both servers have.
+public struct ServerSettings: Sendable, Equatable {
+    /// The address that both ports are bound to.
+    public var bindAddress: String
+    /// The public port; 0 takes a free one.
+    public var publicPort: Int
+    /// The admin port; 0 takes a free one.
+    public var adminPort: Int
+    /// Who may use the admin port.
+    public var adminTokens: AdminTokens
+    /// How long a stop may take, requests in progress included.
+    public var shutdownTimeout: Duration
+    /// Event loops; 0 takes one for each core.
+    public var eventLoops: Int
+    /// How long an idle connection is kept.
+    public var idleTimeout: Duration
+    /// Connections of the public port at most; more wait in the kernel.
+    public var maximumConnections: Int
+    /// The least level that is logged.
+    public var logLevel: Logger.Level
+    /// How lines of the log look.
+    public var logFormat: LogFormat
+    /// Whether breakers show resilience4j's metric names too.
+    public var showsResilience4jMetrics: Bool
+
+    /// Reads them.
+    /// - Parameters:
+    ///   - publicPort: the variable of the public port and its default
+    ///   - adminPort: the variable of the admin port and its default
+    public init(from reader: inout SettingsReader, publicPort: (name: String, port: Int), adminPort: (name: String, port: Int)) {
+        self.publicPort = reader.int(publicPort.name, default: publicPort.port, in: 0...65535, "public port, 0 for any free one")
+        self.adminPort = reader.int(adminPort.name, default: adminPort.port, in: 0...65535, "admin port, 0 for any free one")
+        self.bindAddress = reader.string("BIND_ADDRESS", default: "127.0.0.1", "address that both ports are bound to")
+        self.adminTokens = reader.adminTokens()
+        self.shutdownTimeout = reader.duration(
+            "SHUTDOWN_TIMEOUT",
+            default: .seconds(10),
+            in: .milliseconds(100)...(.seconds(600)),
+            "how long a stop may take, requests in progress included"
+        )
+        self.eventLoops = reader.int("EVENT_LOOPS", default: 0, in: 0...256, "event loops, 0 for one each core")
+        self.idleTimeout = reader.duration(
+            "IDLE_TIMEOUT",
+            default: .seconds(75),
+            in: .seconds(1)...(.seconds(3600)),
+            "how long an idle connection is kept"
+        )
+        self.maximumConnections = reader.int(
+            "MAX_CONNECTIONS",
+            default: 10_000,
+            in: 1...1_000_000,
+            "connections of the public port at most; more wait in the kernel"
+        )
+        self.logLevel = reader.choice("LOG_LEVEL", default: Logger.Level.info, "the least level that is logged")
+        self.logFormat = reader.choice("LOG_FORMAT", default: LogFormat.text, "how lines of the log look")
+        self.showsResilience4jMetrics = reader.bool(
+            "METRICS_RESILIENCE4J",
+            default: false,
+            "show the breakers' metrics under resilience4j's Micrometer names too"
+        )
+    }
+}

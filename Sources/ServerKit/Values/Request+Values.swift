@@ -1,0 +1,182 @@
+import HTTPTypes
+import Hummingbird
+
+extension HTTPField.Name {
+    /// `Idempotency-Key`
+    public static let idempotencyKey = HTTPField.Name.serverKit("Idempotency-Key")
+    /// `Idempotency-Attempt`
+    public static let idempotencyAttempt = HTTPField.Name.serverKit("Idempotency-Attempt")
+    /// `Idempotency-Replayed`
+    public static let idempotencyReplayed = HTTPField.Name.serverKit("Idempotency-Replayed")
+    /// `Prefer` (RFC 7240)
+    public static let prefer = HTTPField.Name.serverKit("Prefer")
+    /// `X-Request-Id`
+    public static let requestID = HTTPField.Name.serverKit("X-Request-Id")
+    /// `traceparent` (W3C Trace Context)
+    public static let traceparent = HTTPField.Name.serverKit("traceparent")
+
+    /// A name that is a token for sure, because it stands in the source text above.
+    private static func serverKit(_ name: String) -> HTTPField.Name {
+        guard let name = HTTPField.Name(name) else { preconditionFailure("\(name) is no field name") }
+        return name
+    }
+}
+
+extension Request {
+    /// The body as a JSON object.
+    ///
+    /// The `Content-Type` must be JSON if it is there; a body without one is taken as JSON. No more than
+    /// ``Values/maximumBodyBytes`` are read.
+    /// - Throws: `UNSUPPORTED_MEDIA_TYPE`, `PAYLOAD_TOO_LARGE`, `VALIDATION_ERROR`
+    public func jsonObject(upTo maximumBytes: Int = Values.maximumBodyBytes) async throws -> JSONObjectReader {
+        try JSONObjectReader(try await self.jsonBody(upTo: maximumBytes))
+    }
+
+    /// The bytes of a body that says it is JSON. See ``jsonObject(upTo:)``.
+    public func jsonBody(upTo maximumBytes: Int = Values.maximumBodyBytes) async throws -> [UInt8] {
+        if let length = self.headers[.contentLength].flatMap({ Int($0) }), length > maximumBytes {
+            throw APIError.payloadTooLarge(maximumBytes)
+        }
+        if let contentType = self.headers[.contentType], !isJSONMediaType(contentType) {
+            throw APIError(.unsupportedMediaType)
+        }
+        var bytes: [UInt8] = []
+        for try await part in self.body {
+            guard bytes.count + part.readableBytes <= maximumBytes else { throw APIError.payloadTooLarge(maximumBytes) }
+            bytes.append(contentsOf: part.readableBytesView)
+        }
+        return bytes
+    }
+
+    /// The `Idempotency-Key`.
+    /// - Throws: `VALIDATION_ERROR` if it is missing or malformed
+    public func requiredIdempotencyKey() throws(APIError) -> String {
+        guard let key = try self.idempotencyKey() else { throw .missing(field: "Idempotency-Key") }
+        return key
+    }
+
+    /// The `Idempotency-Key`, or nil if there is none.
+    /// - Throws: `VALIDATION_ERROR` if it is malformed
+    public func idempotencyKey() throws(APIError) -> String? {
+        guard let key = self.headers[.idempotencyKey] else { return nil }
+        return try Values.idempotencyKey(key)
+    }
+
+    /// The `Idempotency-Attempt`, 1 when missing.
+    public func idempotencyAttempt() throws(APIError) -> Int64 {
+        try Values.idempotencyAttempt(self.headers[.idempotencyAttempt])
+    }
+
+    /// Whether the client prefers a 202 (`Prefer: respond-async`, RFC 7240).
+    public var prefersAsync: Bool {
+        guard let prefer = self.headers[.prefer] else { return false }
+        return prefer.split(separator: ",").contains { entry in
+            entry.split(separator: ";").first?.trimmed.lowercased() == "respond-async"
+        }
+    }
+
+    /// The decoded value of a query parameter: empty if it is missing, nil if it is not UTF-8 in percent-encoding.
+    /// Of a parameter given twice the first counts. A form's space arrives as a plus.
+    private func queryText(_ name: String) -> String? {
+        guard let query = self.uri.query else { return "" }
+        for pair in query.split(separator: "&") {
+            let parts = pair.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
+            guard parts[0] == name else { continue }
+            guard parts.count == 2 else { return "" }
+            return percentDecoded(parts[1])
+        }
+        return ""
+    }
+
+    /// The value of a query parameter; nil if it is missing or empty.
+    /// - Throws: `VALIDATION_ERROR` if it is longer than `maximumLength` or holds a control character
+    public func query(_ name: String, maximumLength: Int = 200) throws(APIError) -> String? {
+        guard let value = self.queryText(name) else { throw .invalid(field: name) }
+        guard !value.isEmpty else { return nil }
+        return try Values.text(value, field: name, length: 1...maximumLength)
+    }
+
+    /// A query parameter that is one of an enumeration's raw values; nil if it is missing or empty.
+    public func query<Choice: RawRepresentable & CaseIterable>(_ name: String, as type: Choice.Type) throws(APIError) -> Choice?
+    where Choice.RawValue == String {
+        guard let text = try self.query(name) else { return nil }
+        guard let choice = Choice(rawValue: text) else { throw .notAChoice(field: name, type) }
+        return choice
+    }
+
+    /// A query parameter that is a whole number; nil if it is missing.
+    public func queryInt(_ name: String, in range: ClosedRange<Int64>) throws(APIError) -> Int64? {
+        guard let value = self.queryText(name) else { throw .invalid(field: name) }
+        return try Values.number(value.isEmpty ? nil : value, field: name, in: range)
+    }
+
+    /// `page` and `size`.
+    public func paging(defaultSize: Int64 = 20) throws(APIError) -> Paging {
+        Paging(
+            page: try self.queryInt("page", in: Values.pageRange) ?? 0,
+            size: try self.queryInt("size", in: Values.pageSizeRange) ?? defaultSize
+        )
+    }
+}
+
+extension RequestContext {
+    /// The id in the path; a path that has none is answered with `code`, a 404.
+    public func pathID(_ name: String = "id", orThrow code: APIErrorCode) throws(APIError) -> Int64 {
+        guard let text = self.parameters.get(name), let id = Values.id(text) else { throw APIError(code) }
+        return id
+    }
+
+    /// The id or code in the path; a path that has neither is answered with `code`, a 404.
+    public func pathIDOrCode(_ name: String = "id", orThrow code: APIErrorCode) throws(APIError) -> IDOrCode {
+        guard let text = self.parameters.get(name), let id = IDOrCode(text) else { throw APIError(code) }
+        return id
+    }
+
+    /// A text in the path, with 1 to so many characters and no control character; else `code`, a 404.
+    public func pathText(_ name: String, length: ClosedRange<Int>, orThrow code: APIErrorCode) throws(APIError) -> String {
+        guard let text = self.parameters.get(name) else { throw APIError(code) }
+        do {
+            return try Values.text(text, field: name, length: length)
+        } catch {
+            throw APIError(code)
+        }
+    }
+}
+
+extension APIError {
+    static func payloadTooLarge(_ maximumBytes: Int) -> APIError {
+        APIError(.payloadTooLarge, details: ["maximumBytes": .int(Int64(maximumBytes))])
+    }
+}
+
+/// `application/json` or `application/…+json`, in UTF-8 if it says a charset.
+public func isJSONMediaType(_ contentType: String) -> Bool {
+    // What nearly every client sends.
+    if contentType == "application/json" { return true }
+    let parts = contentType.split(separator: ";", omittingEmptySubsequences: false)
+    let type = (parts.first ?? "").trimmed.lowercased()
+    guard type == "application/json" || (type.hasPrefix("application/") && type.hasSuffix("+json")) else { return false }
+    for part in parts.dropFirst() {
+        let parameter = part.trimmed.lowercased()
+        if parameter.hasPrefix("charset="), parameter != "charset=utf-8", parameter != "charset=\"utf-8\"" { return false }
+    }
+    return true
+}
+
+/// Decodes `%XX` and `+`; nil if a `%` has no two hexadecimal digits or the result is not UTF-8.
+private func percentDecoded(_ text: Substring) -> String? {
+    var bytes: [UInt8] = []
+    var rest = text.utf8[...]
+    while let byte = rest.popFirst() {
+        switch byte {
+        case UInt8(ascii: "+"): bytes.append(UInt8(ascii: " "))
+        case UInt8(ascii: "%"):
+            guard let high = rest.popFirst().flatMap(JSONParser.nibble), let low = rest.popFirst().flatMap(JSONParser.nibble) else {
+                return nil
+            }
+            bytes.append(high << 4 | low)
+        default: bytes.append(byte)
+        }
+    }
+    return String(validating: bytes, as: UTF8.self)
+}

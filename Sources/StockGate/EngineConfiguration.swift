@@ -1,0 +1,66 @@
+import CircuitBreaker
+import PostgresClient
+import RedisClient
+
+/// Everything that can be set about the engine. The defaults suit a sale.
+public struct EngineConfiguration: Sendable {
+    /// The truth.
+    public var ledger: LedgerConfiguration
+    /// The gate. Its `commandTimeout` bounds a reserve (50 ms): a buyer waits for it.
+    public var redis: RedisSettings
+    /// The breaker `redisStock` around the gate.
+    public var breaker: CircuitBreakerSettings
+    /// Bounds Redis calls that no buyer waits for.
+    public var backgroundTimeout: Duration = .milliseconds(500)
+    /// For how long this process remembers *sold out*.
+    public var soldOutMemory: Duration = .milliseconds(20)
+    /// Requests in flight at most; the next is told *overloaded* at once.
+    public var maximumInFlight = 20_000
+    /// A request that is not decided by then is told *no answer*; it goes on in the background.
+    public var answerWithin: Duration = .seconds(3)
+    /// For how long a request waits for a resync of its product before it goes direct.
+    public var resyncWait: Duration = .milliseconds(500)
+    /// Between two resyncs of one product on this server.
+    public var resyncInterval: Duration = .milliseconds(50)
+    /// Products in one round of a resync at most.
+    public var resyncChunk = 256
+    /// A reservation pending for longer belongs to a process that died or hangs.
+    public var pendingBound: Duration = .seconds(30)
+    /// Between two sweeps.
+    public var sweepInterval: Duration = .seconds(5)
+    /// Between two audits of all gated products.
+    public var auditInterval: Duration = .seconds(30)
+    /// Between two reads of which products are gated, for changes made through other servers.
+    public var gatedRefresh: Duration = .seconds(5)
+    /// How long settled marks are kept.
+    public var markRetention: Duration = .seconds(24 * 3600)
+
+    /// Defaults around one database and one Redis.
+    public init(ledger: LedgerConfiguration, redis: RedisSettings, breaker: CircuitBreakerSettings) {
+        self.ledger = ledger
+        self.redis = redis
+        self.breaker = breaker
+    }
+}
+
+/// What happened in the engine that an operator may want to read.
+public enum EngineEvent: Sendable {
+    /// A connection to Redis was made; it holds this dataset.
+    case redisConnected(dataset: String)
+    /// A connection to Redis ended.
+    case redisDisconnected(why: String)
+    /// All gated products were resynced, behind the breaker's recovery gate.
+    case recovered(products: Int, took: Duration)
+    /// The breaker's recovery gate failed.
+    case recoveryFailed(why: String)
+    /// A product was resynced.
+    case resynced(ProductID, fence: Fence, stock: Int64)
+    /// A product could not be resynced.
+    case resyncFailed(ProductID)
+    /// Reservations of a product were pending for too long.
+    case swept(ProductID, overdue: Int64)
+    /// Two looks a second apart found Redis and PostgreSQL apart.
+    case auditFound(ProductID, stock: Int64, counter: Int64?, fence: Fence, redisFence: Fence)
+    /// Something in the background failed, and will be tried again.
+    case trouble(String)
+}

@@ -1,0 +1,55 @@
+import Synchronization
+
+/// A count that only grows; adding is one relaxed atomic.
+public final class EngineCounter: Sendable {
+    private let value = Atomic<UInt64>(0)
+
+    func add(_ count: UInt64) { value.wrappingAdd(count, ordering: .relaxed) }
+
+    /// The count now.
+    public var count: UInt64 { value.load(ordering: .relaxed) }
+}
+
+/// What the engine has done since it started.
+public final class EngineCounters: Sendable {
+    /// Reserves sent to Redis.
+    public let reserves = EngineCounter()
+    /// Decreases answered from the process' memory of *sold out*.
+    public let soldOutFromMemory = EngineCounter()
+    /// Decreases that Redis called sold out.
+    public let soldOutAtGate = EngineCounter()
+    /// Decreases committed.
+    public let sold = EngineCounter()
+    /// Decreases that were duplicates of committed ones.
+    public let replayed = EngineCounter()
+    /// Decreases that the ledger refused.
+    public let refused = EngineCounter()
+    /// Decreases that went without a reservation.
+    public let direct = EngineCounter()
+    /// Decreases turned away because too much was in flight.
+    public let overloaded = EngineCounter()
+    /// Decreases that were not answered in time.
+    public let timedOut = EngineCounter()
+    /// Commits whose outcome was unknown, and that were sent again.
+    public let unknownCommits = EngineCounter()
+    /// Increases that added units.
+    public let increases = EngineCounter()
+    /// Commits that met another fence than their reservation's.
+    public let applies = EngineCounter()
+    /// Applies that failed or are unknown.
+    public let lostApplies = EngineCounter()
+    /// Settles and releases that could not be sent.
+    public let untold = EngineCounter()
+    /// Resyncs that installed.
+    public let resyncs = EngineCounter()
+    /// Resyncs that found nothing behind.
+    public let resyncsNotNeeded = EngineCounter()
+    /// Resyncs that failed.
+    public let resyncsFailed = EngineCounter()
+    /// Resyncs asked for by the sweep.
+    public let swept = EngineCounter()
+    /// Differences that the audit found, in two looks.
+    public let auditFindings = EngineCounter()
+    /// Requests in flight.
+    public let inFlight = Atomic<Int>(0)
+}

@@ -1,0 +1,75 @@
+/// What Redis replied to a reserve. The codes are those of `Scripts/reserve.lua`.
+public enum ReserveReply: Hashable, Sendable {
+    /// Units were taken from the counter under `fence`, and are pending under `token`. `left`: the counter after it.
+    case reserved(fence: Fence, token: Token, left: Int64)
+    /// The key is pending already, with the quantity that was recorded then.
+    case joined(fence: Fence, token: Token, quantity: Quantity)
+    /// The counter is smaller than the quantity.
+    case soldOut(counter: Int64)
+    /// Nothing is installed, or it was installed into another dataset.
+    case notLoaded
+    /// Loaded, and there is no counter: the product is discontinued.
+    case notOnSale
+    /// The key has a settled mark.
+    case alreadyDone
+}
+
+/// What Redis replied to an apply. The codes are those of `Scripts/apply.lua`.
+public enum ApplyReply: Int64, Hashable, Sendable {
+    /// The delta is in the counter (or there is no counter, and none is needed).
+    case applied = 0
+    /// Redis is under an older fence: the delta is owed, and counted by the install that is to come.
+    case behind = 1
+    /// Redis is under a newer fence, whose install has counted it.
+    case passed = 2
+}
+
+/// What Redis replied to an install. The codes are those of `Scripts/install.lua`.
+public enum InstallReply: Int64, Hashable, Sendable {
+    /// Redis serves under this fence now.
+    case installed = 0
+    /// A newer fence is in, or this one.
+    case newer = 1
+    /// The dataset is not the one that was read before the bump: start over.
+    case datasetChanged = 2
+}
+
+/// What a look at one product's gate found.
+public struct GateView: Hashable, Sendable {
+    /// The dataset that Redis holds now: the connection's, and the product's marker.
+    public var dataset: String
+    /// The dataset that the product was installed into; nil if it never was.
+    public var stamp: String?
+    /// The fence that it was installed under; 0 if it never was.
+    public var fence: Fence
+    /// The counter; nil if the product is not loaded or not on sale.
+    public var counter: Int64?
+    /// Reservations that are neither settled nor released.
+    public var pending: Int
+
+    /// Creates a view.
+    public init(dataset: String, stamp: String?, fence: Fence, counter: Int64?, pending: Int) {
+        self.dataset = dataset
+        self.stamp = stamp
+        self.fence = fence
+        self.counter = counter
+        self.pending = pending
+    }
+
+    /// Whether a reserve would be served.
+    public var isLoaded: Bool { fence > 0 && stamp == dataset }
+}
+
+/// A reservation that Redis holds.
+public struct Held: Hashable, Sendable {
+    /// The fence that it was made under.
+    public var fence: Fence
+    /// Its token.
+    public var token: Token
+
+    /// Names a reservation.
+    public init(fence: Fence, token: Token) {
+        self.fence = fence
+        self.token = token
+    }
+}

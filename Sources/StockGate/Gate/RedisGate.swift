@@ -1,0 +1,393 @@
+// The gate in Redis, as one event loop sees it: reserves go out one by one, what follows a commit goes out in batches.
+//
+// Invariant: an apply is handed to a connection at most once. Settles and releases that cannot be sent are dropped: the sweep or the next
+//   resync finds their reservations.
+// Bounds: what waits here is bounded by the requests in flight; one script call carries at most `maximumTold` entries.
+
+import CircuitBreaker
+import NIOCore
+import RedisClient
+
+/// Why Redis gave no reply, and whether it may have run the script.
+struct GateFailure: Error, Sendable {
+    /// Whether the call may have run.
+    let sent: Bool
+    /// What the breaker and the log are told.
+    let label: String
+    /// Whether this is trouble with Redis itself, as against a call that this process gave up.
+    let isTrouble: Bool
+
+    init(_ error: RedisError) {
+        switch error.code {
+        case .server(let server):
+            // A script that was refused before it began has run nothing.
+            self.sent = !server.kind.isRefusedBeforeExecution
+            self.label = server.kind.rawValue
+            self.isTrouble = true
+        case .timedOut:
+            self.sent = error.isOutcomeUnknown
+            self.label = "timeout"
+            self.isTrouble = true
+        case .connectionLost, .notConnected, .protocolViolation:
+            self.sent = error.isOutcomeUnknown
+            self.label = String(describing: error.code)
+            self.isTrouble = true
+        default:
+            self.sent = error.isOutcomeUnknown
+            self.label = String(describing: error.code)
+            self.isTrouble = false
+        }
+    }
+
+    init(sent: Bool, label: String, isTrouble: Bool) {
+        self.sent = sent
+        self.label = label
+        self.isTrouble = isTrouble
+    }
+
+    static let notConnected = GateFailure(sent: false, label: "not connected", isTrouble: true)
+    /// The breaker keeps calls away from Redis.
+    static let kept = GateFailure(sent: false, label: "breaker open", isTrouble: false)
+}
+
+/// Times of the gate.
+struct GateTimes: Sendable {
+    /// For a reserve, which a buyer waits for.
+    var command: TimeAmount
+    /// For looks, installs, and what nobody waits for.
+    var background: TimeAmount
+    /// How long a settled mark is kept, milliseconds.
+    var markRetention: Int64
+}
+
+// @unchecked Sendable: every member is used on `eventLoop` alone; each entry point checks that.
+final class RedisGate: @unchecked Sendable {
+    typealias Answer<Value> = (Result<Value, GateFailure>) -> Void
+
+    /// Entries in one script call at most. Lua's `unpack` and one turn of Redis both want it small.
+    static let maximumTold = 400
+
+    let eventLoop: any EventLoop
+    private let client: RedisClient
+    private let breaker: CircuitBreaker
+    private let times: GateTimes
+    private let figures: EngineCounters
+
+    private struct Told {
+        var keys: GateKeys
+        var settles: [(held: Held, key: String)] = []
+        var releases: [(held: Held, key: String, abandoned: Bool)] = []
+        var applies: [(fence: Fence, delta: Int64, key: String, answer: Answer<ApplyReply>)] = []
+    }
+    private var told: [ProductID: Told] = [:]
+    private var isFlushScheduled = false
+
+    init(eventLoop: any EventLoop, client: RedisClient, breaker: CircuitBreaker, times: GateTimes, figures: EngineCounters) {
+        self.eventLoop = eventLoop
+        self.client = client
+        self.breaker = breaker
+        self.times = times
+        self.figures = figures
+    }
+
+    // MARK: Reserve
+
+    /// Takes units at the gate. The caller holds a permit of the breaker, and records the outcome.
+    func reserve(_ request: DecreaseRequest, _ keys: GateKeys, answer: @escaping Answer<ReserveReply>) {
+        eventLoop.preconditionInEventLoop()
+        guard let connection = client.connection(on: eventLoop), let info = connection.attachment as? GateConnectionInfo else {
+            return answer(.failure(.notConnected))
+        }
+        figures.reserves.add(1)
+        call(
+            connection,
+            info,
+            .reserve,
+            keys: [keys.stock, keys.meta, keys.pending, keys.marks, keys.marker],
+            argumentCount: 4,
+            timeout: times.command
+        ) { writer in
+            writer.write(request.key)
+            writer.write(request.quantity)
+            writer.write(info.dataset)
+            writer.write(WallClock.milliseconds())
+        } answer: { result in
+            answer(result.flatMap { Self.reserveReply($0) })
+        }
+    }
+
+    private static func reserveReply(_ value: RedisValue) -> Result<ReserveReply, GateFailure> {
+        guard let parts = value.array, let code = parts.first?.int else { return .failure(.unreadable) }
+        func part(_ index: Int) -> Int64? { index < parts.count ? parts[index].int : nil }
+        switch code {
+        case 0:
+            if let fence = part(1), let token = part(2), let left = part(3) {
+                return .success(.reserved(fence: fence, token: token, left: left))
+            }
+        case 1:
+            if let fence = part(1), let token = part(2), let quantity = part(3) {
+                return .success(.joined(fence: fence, token: token, quantity: quantity))
+            }
+        case 2: if let counter = part(1) { return .success(.soldOut(counter: counter)) }
+        case 3: return .success(.notLoaded)
+        case 4: return .success(.notOnSale)
+        case 5: return .success(.alreadyDone)
+        default: break
+        }
+        return .failure(.unreadable)
+    }
+
+    // MARK: Settle, release, apply
+
+    func settle(_ product: ProductID, _ keys: GateKeys, _ held: Held, key: String) {
+        tell(product, keys) { $0.settles.append((held, key)) }
+    }
+
+    func release(_ product: ProductID, _ keys: GateKeys, _ held: Held, key: String, abandoned: Bool) {
+        tell(product, keys) { $0.releases.append((held, key, abandoned)) }
+    }
+
+    /// - Parameter key: the decrement's key, which gets a mark; empty for an increase.
+    func apply(_ product: ProductID, _ keys: GateKeys, _ fence: Fence, delta: Int64, key: String, answer: @escaping Answer<ApplyReply>) {
+        tell(product, keys) { $0.applies.append((fence, delta, key, answer)) }
+    }
+
+    private func tell(_ product: ProductID, _ keys: GateKeys, _ change: (inout Told) -> Void) {
+        eventLoop.preconditionInEventLoop()
+        change(&told[product, default: Told(keys: keys)])
+        guard !isFlushScheduled else { return }
+        isFlushScheduled = true
+        // At the end of this turn: a batch of commits is answered in one turn, and leaves in one call.
+        eventLoop.execute { self.flush() }
+    }
+
+    private func flush() {
+        isFlushScheduled = false
+        let all = told
+        told.removeAll(keepingCapacity: true)
+        for (_, told) in all { send(told) }
+    }
+
+    /// Whether Redis may be told now. While the breaker is open nothing goes there: its recovery gate resyncs every product.
+    private var connectionForTelling: (RedisConnection, GateConnectionInfo)? {
+        switch breaker.state {
+        case .open, .forcedOpen: return nil
+        case .closed, .halfOpen, .disabled, .metricsOnly: break
+        }
+        guard let connection = client.connection(on: eventLoop), let info = connection.attachment as? GateConnectionInfo else { return nil }
+        return (connection, info)
+    }
+
+    private func send(_ told: Told) {
+        guard let (connection, info) = connectionForTelling else {
+            figures.untold.add(UInt64(told.settles.count + told.releases.count))
+            for apply in told.applies { apply.answer(.failure(.kept)) }
+            return
+        }
+        let keys = told.keys
+        for part in Chunks(told.settles, of: Self.maximumTold) {
+            call(
+                connection,
+                info,
+                .settle,
+                keys: [keys.meta, keys.pending, keys.marks],
+                argumentCount: 2 + 3 * part.count,
+                timeout: times.background
+            ) { writer in
+                writer.write(WallClock.milliseconds())
+                writer.write(self.times.markRetention)
+                for entry in part {
+                    writer.write(entry.held.fence)
+                    writer.write(entry.key)
+                    writer.write(entry.held.token)
+                }
+            } answer: {
+                self.note($0)
+            }
+        }
+        for part in Chunks(told.releases, of: Self.maximumTold) {
+            call(
+                connection,
+                info,
+                .release,
+                keys: [keys.stock, keys.meta, keys.pending],
+                argumentCount: 4 * part.count,
+                timeout: times.background
+            ) { writer in
+                for entry in part {
+                    writer.write(entry.held.fence)
+                    writer.write(entry.key)
+                    writer.write(entry.held.token)
+                    writer.write(entry.abandoned ? "A" as StaticString : "R")
+                }
+            } answer: {
+                self.note($0)
+            }
+        }
+        for part in Chunks(told.applies, of: Self.maximumTold) {
+            call(
+                connection,
+                info,
+                .apply,
+                keys: [keys.stock, keys.meta, keys.owed, keys.marks],
+                argumentCount: 1 + 3 * part.count,
+                timeout: times.background
+            ) { writer in
+                writer.write(WallClock.milliseconds())
+                for entry in part {
+                    writer.write(entry.fence)
+                    writer.write(entry.delta)
+                    writer.write(entry.key)
+                }
+            } answer: { result in
+                self.note(result)
+                let replies = (try? result.get())?.array ?? []
+                for (index, entry) in part.enumerated() {
+                    if index < replies.count, let reply = replies[index].int.flatMap(ApplyReply.init(rawValue:)) {
+                        entry.answer(.success(reply))
+                    } else if case .failure(let failure) = result {
+                        entry.answer(.failure(failure))
+                    } else {
+                        entry.answer(.failure(.unreadable))
+                    }
+                }
+            }
+        }
+    }
+
+    /// What nobody waits for tells the breaker only of trouble, and only while it is closed: in half-open the probes decide.
+    private func note(_ result: Result<RedisValue, GateFailure>) {
+        guard case .failure(let failure) = result, failure.isTrouble, breaker.state == .closed else { return }
+        guard case .permitted(let permit) = breaker.admit() else { return }
+        breaker.record(.failure(failure.label), for: permit)
+    }
+
+    // MARK: Look, install, sweep
+
+    /// - Parameter marker: what to name the dataset if the product has no marker; nil changes nothing.
+    func look(_ keys: GateKeys, marker: String?, answer: @escaping Answer<GateView>) {
+        background(.look, keys: [keys.stock, keys.meta, keys.pending, keys.marker], arguments: { _ in [.string(marker ?? "")] }) {
+            info,
+            value in
+            guard let parts = value.array, parts.count == 5, let marker = parts[0].string, let stamp = parts[1].string,
+                let fence = parts[2].int, let counter = parts[3].string, let pending = parts[4].int
+            else { return nil }
+            return GateView(
+                dataset: "\(info.dataset):\(marker)",
+                stamp: stamp.isEmpty ? nil : stamp,
+                fence: fence,
+                counter: Int64(counter),
+                pending: Int(pending)
+            )
+        } answer: {
+            answer($0)
+        }
+    }
+
+    func install(_ keys: GateKeys, dataset: String, _ ledger: Resync.LedgerState, answer: @escaping Answer<InstallReply>) {
+        background(
+            .install,
+            keys: [keys.stock, keys.meta, keys.pending, keys.owed, keys.marker],
+            arguments: { info in
+                [
+                    .integer(ledger.fence), .integer(ledger.stock), .integer(ledger.isOnSale ? 1 : 0), .string(dataset),
+                    .string(info.dataset),
+                ]
+            },
+            decode: { _, value in value.int.flatMap(InstallReply.init(rawValue:)) },
+            answer: answer
+        )
+    }
+
+    /// One bounded step of the sweep.
+    func overdue(_ keys: GateKeys, cursor: String, bound: TimeAmount, answer: @escaping Answer<(cursor: String, overdue: Int64)>) {
+        background(
+            .overdue,
+            keys: [keys.pending],
+            arguments: { _ in [.string(cursor), .integer(WallClock.milliseconds()), .integer(bound.nanoseconds / 1_000_000)] },
+            decode: { _, value in
+                guard let parts = value.array, parts.count == 2, let next = parts[0].string, let overdue = parts[1].int else { return nil }
+                return (next, overdue)
+            },
+            answer: answer
+        )
+    }
+
+    private func background<Value>(
+        _ script: GateScript,
+        keys: [String],
+        arguments: (GateConnectionInfo) -> [RedisArgument],
+        decode: @escaping (GateConnectionInfo, RedisValue) -> Value?,
+        answer: @escaping Answer<Value>
+    ) {
+        eventLoop.preconditionInEventLoop()
+        guard let connection = client.connection(on: eventLoop), let info = connection.attachment as? GateConnectionInfo else {
+            return answer(.failure(.notConnected))
+        }
+        let arguments = arguments(info)
+        call(connection, info, script, keys: keys, argumentCount: arguments.count, timeout: times.background) { writer in
+            for argument in arguments { writer.write(argument) }
+        } answer: { result in
+            answer(
+                result.flatMap { value in
+                    decode(info, value).map { .success($0) } ?? .failure(.unreadable)
+                }
+            )
+        }
+    }
+
+    // MARK: Calls
+
+    private func call(
+        _ connection: RedisConnection,
+        _ info: GateConnectionInfo,
+        _ script: GateScript,
+        keys: [String],
+        argumentCount: Int,
+        timeout: TimeAmount,
+        arguments: @escaping (inout RedisCommandWriter) -> Void,
+        answer: @escaping Answer<RedisValue>
+    ) {
+        func send(_ command: StaticString, _ body: String, _ completion: @escaping (Result<RedisValue, RedisError>) -> Void) {
+            _ = connection.send(argumentCount: 3 + keys.count + argumentCount, deadline: .now() + timeout, completion: completion) {
+                writer in
+                writer.write(command)
+                writer.write(body)
+                writer.write(Int64(keys.count))
+                for key in keys { writer.write(key) }
+                arguments(&writer)
+            }
+        }
+        send("EVALSHA", info.scripts[script.rawValue]) { result in
+            switch result {
+            case .success(let value): answer(.success(value))
+            case .failure(let error) where error.serverError?.kind == .noScript:
+                // Redis forgot the script (SCRIPT FLUSH) and so has not run it: the one case in which a call is sent again, with its source.
+                send("EVAL", script.source) { answer($0.mapError(GateFailure.init)) }
+            case .failure(let error): answer(.failure(GateFailure(error)))
+            }
+        }
+    }
+}
+
+extension GateFailure {
+    /// The reply makes no sense: whatever the script did, it may have done it.
+    static let unreadable = GateFailure(sent: true, label: "unreadable reply", isTrouble: true)
+}
+
+/// Consecutive parts of an array.
+struct Chunks<Element>: Sequence, IteratorProtocol {
+    private var rest: ArraySlice<Element>
+    private let size: Int
+
+    init(_ elements: [Element], of size: Int) {
+        self.rest = elements[...]
+        self.size = size
+    }
+
+    mutating func next() -> ArraySlice<Element>? {
+        guard !rest.isEmpty else { return nil }
+        defer { rest = rest.dropFirst(size) }
+        return rest.prefix(size)
+    }
+}

@@ -1,0 +1,27 @@
+-- apply: stock changes that were committed under a fence other than a reservation's. Never sent twice by its callers.
+--
+-- KEYS[1] stock    string, the counter
+-- KEYS[2] meta     hash: fence
+-- KEYS[3] owed     hash: fence -> sum of signed deltas
+-- KEYS[4] marks    sorted set
+-- ARGV[1] now, milliseconds
+-- ARGV[2…] triples of fence, signed delta, and the key of a decrement to mark ('' for an increase)
+--
+-- Replies a list, one number a triple: 0 applied, 1 behind (Redis is under an older fence: owed), 2 passed (a later install has counted it)
+local current = tonumber(redis.call('HGET', KEYS[2], 'fence') or 0)
+local counted = redis.call('EXISTS', KEYS[1]) == 1
+local replies = {}
+for i = 2, #ARGV, 3 do
+  local fence = tonumber(ARGV[i])
+  if ARGV[i + 2] ~= '' then redis.call('ZADD', KEYS[4], ARGV[1], ARGV[i + 2]) end
+  if fence == current then
+    if counted then redis.call('INCRBY', KEYS[1], ARGV[i + 1]) end
+    replies[#replies + 1] = 0
+  elseif fence > current then
+    redis.call('HINCRBY', KEYS[3], ARGV[i], ARGV[i + 1])
+    replies[#replies + 1] = 1
+  else
+    replies[#replies + 1] = 2
+  end
+end
+return replies

@@ -1,0 +1,12 @@
+-- overdue: one bounded step of the sweep. Is a reservation pending for longer than a bound?
+--
+-- KEYS[1] pending   ARGV[1] cursor, 0 to begin   ARGV[2] now, milliseconds   ARGV[3] the bound, milliseconds
+--
+-- Replies {next cursor as a string, number of overdue reservations seen in this step}
+local step = redis.call('HSCAN', KEYS[1], ARGV[1], 'COUNT', 200)
+local overdue = 0
+for i = 2, #step[2], 2 do
+  local time = string.match(step[2][i], '^%d+:%d+:(%d+)')
+  if ARGV[2] - time > tonumber(ARGV[3]) then overdue = overdue + 1 end
+end
+return {step[1], overdue}

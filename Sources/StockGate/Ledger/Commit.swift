@@ -1,0 +1,150 @@
+/// One decrement on its way into the ledger.
+public struct CommitRequest: Hashable, Sendable {
+    /// What the buyer asked for.
+    public var decrease: DecreaseRequest
+    /// The fence of the reservation that Redis made for it; 0 without one (the direct path).
+    public var fence: Fence
+    /// The reservation's token; 0 without one.
+    public var token: Token
+    /// Whether a reserve was sent: Redis may hold a reservation for this key.
+    public var reserveSent: Bool
+    /// A repeat, or a retry after an unknown commit: a *no* to it closes the key.
+    public var isFirm: Bool
+
+    /// Creates a commit. `fence` and `token` are both 0 or both not.
+    public init(decrease: DecreaseRequest, fence: Fence, token: Token, reserveSent: Bool, isFirm: Bool) {
+        self.decrease = decrease
+        self.fence = fence
+        self.token = token
+        self.reserveSent = reserveSent
+        self.isFirm = isFirm
+    }
+}
+
+/// What the ledger decided about one decrement. The raw values are those of `stock_commit` (`Ledger/Migrations`).
+public enum CommitOutcome: Int64, Hashable, Sendable, CaseIterable {
+    /// Decremented, with a ledger row.
+    case committed = 0
+    /// Already decremented, under this very reservation.
+    case duplicateMine = 1
+    /// Already decremented, under another reservation or none.
+    case duplicateOther = 2
+    /// Too little left. If the request was firm, the key is closed now.
+    case insufficient = 3
+    /// The key is closed: refused for ever.
+    case keyClosed = 4
+    /// The product is discontinued.
+    case notOnSale = 5
+    /// There is no such product.
+    case productMissing = 6
+    /// The key was used with another payload, under another reservation or none.
+    case keyReused = 7
+    /// The key was used with another payload, by a twin that joined this very reservation.
+    case keyReusedMine = 8
+}
+
+/// The ledger's reply to one decrement.
+public struct CommitReply: Hashable, Sendable {
+    /// What was decided.
+    public var outcome: CommitOutcome
+    /// The product's fence as it was locked, before the statement's own bump; 0 if there is no such product.
+    public var told: Fence
+    /// Whether the statement bumped this product's fence.
+    public var bumped: Bool
+    /// Stock after this decrement; for a duplicate, after the first one; else the stock that was not enough.
+    public var remaining: Int64
+    /// Whether the product is gated by Redis now, as of the lock.
+    public var isGated: Bool
+
+    /// Creates a reply.
+    public init(outcome: CommitOutcome, told: Fence, bumped: Bool, remaining: Int64, isGated: Bool) {
+        self.outcome = outcome
+        self.told = told
+        self.bumped = bumped
+        self.remaining = remaining
+        self.isGated = isGated
+    }
+}
+
+/// What the ledger decided about one increase. The raw values are those of `stock_increase`.
+public enum IncreaseOutcome: Int64, Hashable, Sendable, CaseIterable {
+    /// Units were given back.
+    case added = 0
+    /// Already in the ledger; nothing was added now.
+    case duplicate = 1
+    /// Its decrease never happened; the decrease's key is closed.
+    case nothingToReturn = 2
+    /// Already in the ledger as `nothingToReturn`.
+    case duplicateNothing = 3
+    /// The key, or the decrease's key, belongs to something else.
+    case keyReused = 4
+    /// There is no such product.
+    case productMissing = 5
+}
+
+/// The ledger's reply to one increase.
+public struct IncreaseReply: Hashable, Sendable {
+    /// What was decided.
+    public var outcome: IncreaseOutcome
+    /// The product's fence as it was locked.
+    public var told: Fence
+    /// Whether the statement bumped this product's fence.
+    public var bumped: Bool
+    /// Units given back, now or by the first call.
+    public var quantity: Quantity
+    /// Stock after the increase.
+    public var remaining: Int64
+    /// Whether the product is gated by Redis now, as of the lock.
+    public var isGated: Bool
+
+    /// Creates a reply.
+    public init(outcome: IncreaseOutcome, told: Fence, bumped: Bool, quantity: Quantity, remaining: Int64, isGated: Bool) {
+        self.outcome = outcome
+        self.told = told
+        self.bumped = bumped
+        self.quantity = quantity
+        self.remaining = remaining
+        self.isGated = isGated
+    }
+}
+
+/// How a commit ended that brought no decision.
+public enum CommitFailure: Error, Hashable, Sendable {
+    /// It was sent and not answered: it may have run, may still run, or never will.
+    case unknown
+    /// It is known not to have run, and why.
+    case notRun(Unavailable)
+}
+
+/// A row of the ledger as a lookup by key finds it.
+public struct LedgerEntry: Hashable, Sendable {
+    /// The product that the row belongs to.
+    public var product: ProductID
+    /// The order that it names.
+    public var orderID: Int64
+    /// Units.
+    public var quantity: Quantity
+    /// Stock after it.
+    public var remaining: Int64
+    /// `OUT`, `IN` or `CLOSED`.
+    public var direction: Direction
+
+    /// What a row did to the stock.
+    public enum Direction: String, Hashable, Sendable {
+        /// It took units.
+        case out = "OUT"
+        /// It gave units.
+        case `in` = "IN"
+        /// It took and gave nothing: the key is refused for ever.
+        case closed = "CLOSED"
+    }
+
+    /// Creates an entry.
+    public init(product: ProductID, orderID: Int64, quantity: Quantity, remaining: Int64, direction: Direction) {
+        self.product = product
+        self.orderID = orderID
+        self.quantity = quantity
+        self.remaining = remaining
+        self.direction = direction
+    }
+}

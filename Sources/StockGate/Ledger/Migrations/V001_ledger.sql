@@ -1,0 +1,307 @@
+-- The ledger: PostgreSQL is the truth about stock.
+
+create table product_stock (
+  product_id bigint primary key,
+  stock bigint not null check (stock >= 0),
+  initial_stock bigint not null check (initial_stock >= 0),
+  -- Only grows. Redis serves what was installed under one fence; whoever changes stock without telling Redis raises it.
+  fence bigint not null default 1,
+  is_on_sale boolean not null default true,
+  is_gated boolean not null default false
+) with (fillfactor = 25); -- a hot row is updated in place, hundreds of times a second: leave its page room (heap-only tuples)
+
+create index product_stock_gated on product_stock (product_id) where is_gated;
+
+create table stock_ledger (
+  id bigint generated always as identity,
+  product_id bigint not null, -- no foreign key: rows are written under the product's own row lock, and the check would lock it again for each
+  request_id text collate "C" not null,
+  direction text collate "C" not null check (direction in ('OUT', 'IN', 'CLOSED')),
+  quantity bigint not null check (quantity >= 0),
+  reason text collate "C" not null,
+  order_id bigint not null,
+  -- the reservation that Redis had made for a decrement; 0 without one
+  fence bigint not null,
+  token bigint not null,
+  -- stock after this row
+  remaining bigint not null,
+  created_at timestamptz not null default now(),
+  primary key (product_id, id),
+  constraint stock_ledger_request_id unique (request_id)
+) with (autovacuum_vacuum_insert_scale_factor = 0.5);
+
+-- One batch of decrements. Element i of every array is request i; no key twice in one call.
+--
+-- p_flags: 1 a reserve was sent, 2 firm (a repeat, or a retry after an unknown commit).
+-- Returns one row a request, in their order: outcome (CommitOutcome), the product's fence as it was locked, whether this statement
+-- bumped it, the stock after the (first) decrement, and whether the product is gated.
+--
+-- The rows are locked first, in id order, and the keys are looked up after that, by later statements: in READ COMMITTED each has a snapshot of
+-- its own, newer than the lock. A single WITH … FOR UPDATE takes its snapshot before it has the lock and loses units.
+create function stock_commit(
+  p_product bigint[], p_key text[], p_quantity bigint[], p_order bigint[], p_fence bigint[], p_token bigint[], p_flags bigint[]
+) returns table (outcome bigint, told bigint, bumped boolean, remaining bigint, gated boolean)
+language plpgsql as $$
+declare
+  n constant int := cardinality(p_key);
+  product record;
+  request record;
+  stock_left bigint;
+  bump boolean;
+  mine boolean;
+  result bigint;
+  seen int := 0;
+  -- by request
+  o_outcome bigint[] := array_fill(6::bigint, array[n]); -- product missing, until its row is met
+  o_told bigint[] := array_fill(0::bigint, array[n]);
+  o_bumped boolean[] := array_fill(false, array[n]);
+  o_remaining bigint[] := array_fill(0::bigint, array[n]);
+  o_gated boolean[] := array_fill(false, array[n]);
+  -- requests that get a ledger row, and which kind
+  written int[] := '{}';
+  indices int[];
+  inserted int;
+  i int;
+begin
+  perform 1 from product_stock s where s.product_id = any(p_product) order by s.product_id for update;
+
+  -- What nearly every batch of a sale is: one product, new keys, enough stock for all, reserved under the fence of now. Set-based, with the
+  -- same outcome as the loop below.
+  if p_product[1] = all(p_product) then
+    select s.* into product from product_stock s where s.product_id = p_product[1];
+    if found and product.is_on_sale and product.fence = all(p_fence)
+       and product.stock >= (select sum(q) from unnest(p_quantity) q)
+       and not exists (select from stock_ledger l where l.request_id = any(p_key)) then
+      insert into stock_ledger (product_id, request_id, direction, quantity, reason, order_id, fence, token, remaining)
+      select product.product_id, q.key, 'OUT', q.quantity, 'ORDER_DECREMENT', q.order_id, product.fence, q.token,
+        product.stock - sum(q.quantity) over (order by q.nth)
+      from unnest(p_key, p_quantity, p_order, p_token) with ordinality as q(key, quantity, order_id, token, nth)
+      on conflict (request_id) do nothing;
+      get diagnostics inserted = row_count;
+      if inserted <> n then raise exception 'a key of this batch is in use' using errcode = 'SG001'; end if;
+      update product_stock s set stock = product.stock - (select sum(q) from unnest(p_quantity) q) where s.product_id = product.product_id;
+      return query select 0::bigint, product.fence, false, (product.stock - sum(q.quantity) over (order by q.nth))::bigint, product.is_gated
+        from unnest(p_quantity) with ordinality as q(quantity, nth) order by q.nth;
+      return;
+    end if;
+  end if;
+
+  for product in select s.* from product_stock s where s.product_id = any(p_product) order by s.product_id loop
+    stock_left := product.stock;
+    bump := false;
+    indices := '{}';
+    for request in
+      select q.i, q.quantity, q.order_id, q.fence, q.token, q.flags,
+             l.direction as l_direction, l.product_id as l_product, l.quantity as l_quantity, l.order_id as l_order,
+             l.fence as l_fence, l.token as l_token, l.remaining as l_remaining
+      from unnest(p_product, p_key, p_quantity, p_order, p_fence, p_token, p_flags)
+           with ordinality as q(product_id, key, quantity, order_id, fence, token, flags, i)
+      left join stock_ledger l on l.request_id = q.key
+      where q.product_id = product.product_id
+      order by q.i
+    loop
+      i := request.i;
+      indices := indices || i;
+      o_remaining[i] := stock_left;
+      if request.l_direction is not null then
+        mine := request.fence > 0 and request.l_fence = request.fence and request.l_token = request.token and request.l_product = product.product_id;
+        if request.l_direction <> 'OUT' then
+          result := 4; -- closed
+        elsif request.l_product <> product.product_id or request.l_quantity <> request.quantity or request.l_order <> request.order_id then
+          result := case when mine then 8 else 7 end;
+        else
+          result := case when mine then 1 else 2 end;
+          o_remaining[i] := request.l_remaining;
+        end if;
+        -- A duplicate of this very reservation, met under another fence: whoever committed it may never have told Redis.
+        if mine and request.fence <> product.fence then bump := true; end if;
+      elsif not product.is_on_sale then
+        result := 5;
+        if request.flags & 2 <> 0 then written := written || i; end if; -- the product may be put on sale again; a final no stays one
+      elsif stock_left >= request.quantity then
+        result := 0;
+        stock_left := stock_left - request.quantity;
+        o_remaining[i] := stock_left;
+        written := written || i;
+        if request.fence = 0 then bump := true; end if;
+      else
+        result := 3;
+        -- Redis promised too much, and a twin may have joined.
+        if request.fence = product.fence then bump := true; end if;
+        if request.flags & 2 <> 0 then written := written || i; end if;
+      end if;
+      -- Without a reservation in hand, though one may be pending in Redis.
+      if request.fence = 0 and request.flags & 1 <> 0 then bump := true; end if;
+      o_outcome[i] := result;
+      o_told[i] := product.fence;
+      o_gated[i] := product.is_gated;
+    end loop;
+    if bump or stock_left <> product.stock then
+      update product_stock s set stock = stock_left, fence = s.fence + bump::int where s.product_id = product.product_id;
+    end if;
+    if bump then
+      foreach i in array indices loop o_bumped[i] := true; end loop;
+    end if;
+  end loop;
+
+  if cardinality(written) > 0 then
+    insert into stock_ledger (product_id, request_id, direction, quantity, reason, order_id, fence, token, remaining)
+    select p_product[w], p_key[w],
+           case o_outcome[w] when 0 then 'OUT' else 'CLOSED' end,
+           case o_outcome[w] when 0 then p_quantity[w] else 0 end,
+           case o_outcome[w] when 0 then 'ORDER_DECREMENT' else 'REFUSED' end,
+           p_order[w], p_fence[w], p_token[w], o_remaining[w]
+    from unnest(written) as w
+    on conflict (request_id) do nothing;
+    get diagnostics inserted = row_count;
+    -- A key twice in one call, or a row for another product that was committed since the lookup. Each member is tried alone then.
+    if inserted <> cardinality(written) then
+      raise exception 'a key of this batch is in use' using errcode = 'SG001';
+    end if;
+  end if;
+
+  return query select * from unnest(o_outcome, o_told, o_bumped, o_remaining, o_gated);
+end
+$$;
+
+-- One batch of increases. `INC-x` gives back the quantity of `DEC-x`, whatever quantity it names.
+--
+-- Returns one row a request: outcome (IncreaseOutcome), the fence as it was locked, whether this statement bumped it, units given back,
+-- stock after it, and whether the product is gated.
+create function stock_increase(p_product bigint[], p_key text[], p_decrease_key text[], p_order bigint[])
+returns table (outcome bigint, told bigint, bumped boolean, quantity bigint, remaining bigint, gated boolean)
+language plpgsql as $$
+declare
+  n constant int := cardinality(p_key);
+  product record;
+  request record;
+  stock_left bigint;
+  bump boolean;
+  i int;
+  indices int[];
+  inserted int;
+  expected int := 0;
+  o_outcome bigint[] := array_fill(5::bigint, array[n]);
+  o_told bigint[] := array_fill(0::bigint, array[n]);
+  o_bumped boolean[] := array_fill(false, array[n]);
+  o_quantity bigint[] := array_fill(0::bigint, array[n]);
+  o_remaining bigint[] := array_fill(0::bigint, array[n]);
+  o_gated boolean[] := array_fill(false, array[n]);
+  added int[] := '{}';
+  recorded int[] := '{}'; -- requests that get a row of their own
+  closing int[] := '{}';  -- requests whose decrease key gets a closing row
+begin
+  perform 1 from product_stock s where s.product_id = any(p_product) order by s.product_id for update;
+
+  for product in select s.* from product_stock s where s.product_id = any(p_product) order by s.product_id loop
+    stock_left := product.stock;
+    bump := false;
+    indices := '{}';
+    for request in
+      select q.i, q.order_id,
+             own.direction as own_direction, own.product_id as own_product, own.quantity as own_quantity, own.order_id as own_order,
+             own.remaining as own_remaining,
+             dec.direction as dec_direction, dec.product_id as dec_product, dec.quantity as dec_quantity
+      from unnest(p_product, p_key, p_decrease_key, p_order) with ordinality as q(product_id, key, decrease_key, order_id, i)
+      left join stock_ledger own on own.request_id = q.key
+      left join stock_ledger dec on dec.request_id = q.decrease_key
+      where q.product_id = product.product_id
+      order by q.i
+    loop
+      i := request.i;
+      indices := indices || i;
+      o_told[i] := product.fence;
+      o_gated[i] := product.is_gated;
+      o_remaining[i] := stock_left;
+      if request.own_direction is not null then
+        if request.own_product <> product.product_id or request.own_order <> request.order_id or request.own_direction = 'OUT' then
+          o_outcome[i] := 4;
+        else
+          o_outcome[i] := case request.own_direction when 'IN' then 1 else 3 end;
+          o_quantity[i] := request.own_quantity;
+          o_remaining[i] := request.own_remaining;
+          if request.own_direction = 'IN' then bump := true; end if; -- nobody may have applied it
+        end if;
+      elsif request.dec_direction = 'OUT' and request.dec_product <> product.product_id then
+        o_outcome[i] := 4;
+      elsif request.dec_direction = 'OUT' then
+        o_outcome[i] := 0;
+        o_quantity[i] := request.dec_quantity;
+        stock_left := stock_left + request.dec_quantity;
+        o_remaining[i] := stock_left;
+        recorded := recorded || i;
+        if not product.is_gated then bump := true; end if; -- Redis is not told
+      else
+        o_outcome[i] := 2;
+        recorded := recorded || i;
+        if request.dec_direction is null then closing := closing || i; end if;
+      end if;
+    end loop;
+    if bump or stock_left <> product.stock then
+      update product_stock s set stock = stock_left, fence = s.fence + bump::int where s.product_id = product.product_id;
+    end if;
+    if bump then
+      foreach i in array indices loop o_bumped[i] := true; end loop;
+    end if;
+  end loop;
+
+  if cardinality(recorded) > 0 then
+    insert into stock_ledger (product_id, request_id, direction, quantity, reason, order_id, fence, token, remaining)
+    select p_product[w], p_key[w], case o_outcome[w] when 0 then 'IN' else 'CLOSED' end, o_quantity[w],
+           case o_outcome[w] when 0 then 'ORDER_INCREMENT' else 'NOTHING_TO_RETURN' end, p_order[w], 0, 0, o_remaining[w]
+    from unnest(recorded) as w
+    union all
+    select p_product[w], p_decrease_key[w], 'CLOSED', 0, 'COMPENSATED', p_order[w], 0, 0, o_remaining[w]
+    from unnest(closing) as w
+    on conflict (request_id) do nothing;
+    get diagnostics inserted = row_count;
+    if inserted <> cardinality(recorded) + cardinality(closing) then
+      raise exception 'a key of this batch is in use' using errcode = 'SG001';
+    end if;
+  end if;
+
+  return query select * from unnest(o_outcome, o_told, o_bumped, o_quantity, o_remaining, o_gated);
+end
+$$;
+
+-- Raises the fences of these products. Returns each with stock and status as of this statement.
+create function stock_bump(p_product bigint[])
+returns table (product_id bigint, fence bigint, stock bigint, is_on_sale boolean)
+language plpgsql as $$
+begin
+  perform 1 from product_stock s where s.product_id = any(p_product) order by s.product_id for update;
+  return query
+    update product_stock s set fence = s.fence + 1 where s.product_id = any(p_product)
+    returning s.product_id, s.fence, s.stock, s.is_on_sale;
+end
+$$;
+
+-- A change by hand: a signed quantity. Redis is not told, so the statement bumps.
+-- Returns outcome (0 done, 1 duplicate, 2 below zero, 3 above the maximum, 4 key reused, 5 product missing), and the stock after it.
+create function stock_adjust(p_product bigint, p_key text, p_quantity bigint, p_maximum bigint, p_reason text)
+returns table (outcome bigint, remaining bigint, gated boolean)
+language plpgsql as $$
+declare
+  product record;
+  found_row record;
+begin
+  select s.* into product from product_stock s where s.product_id = p_product for update;
+  if not found then return query select 5::bigint, 0::bigint, false; return; end if;
+  select l.* into found_row from stock_ledger l where l.request_id = p_key;
+  if found then
+    if found_row.product_id = p_product and found_row.reason = p_reason
+       and found_row.quantity * (case found_row.direction when 'IN' then 1 else -1 end) = p_quantity then
+      return query select 1::bigint, found_row.remaining, product.is_gated;
+    else
+      return query select 4::bigint, product.stock, product.is_gated;
+    end if;
+    return;
+  end if;
+  if product.stock + p_quantity < 0 then return query select 2::bigint, product.stock, product.is_gated; return; end if;
+  if product.stock + p_quantity > p_maximum then return query select 3::bigint, product.stock, product.is_gated; return; end if;
+  insert into stock_ledger (product_id, request_id, direction, quantity, reason, order_id, fence, token, remaining)
+  values (p_product, p_key, case when p_quantity > 0 then 'IN' else 'OUT' end, abs(p_quantity), p_reason, 0, 0, 0, product.stock + p_quantity);
+  update product_stock s set stock = s.stock + p_quantity, fence = s.fence + 1 where s.product_id = p_product;
+  return query select 0::bigint, product.stock + p_quantity, product.is_gated;
+end
+$$;

@@ -1,0 +1,287 @@
+// The ledger's SQL, and nothing but: what each statement means stands in `Migrations/V001_ledger.sql`.
+
+import NIOCore
+import PostgresClient
+
+/// How the ledger is reached.
+public struct LedgerConfiguration: Sendable {
+    /// The database and its timeouts: `lockTimeout` and `statementTimeout` hold for every statement.
+    public var postgres: PostgresConfiguration
+    /// Connections for group commit. A product belongs to one lane: a hot row is faster over one connection than over two.
+    public var lanes = 1
+    /// Requests that wait in one lane at most; the next is told *overloaded*.
+    public var laneCapacity = 20_000
+    /// Requests in one statement at most.
+    public var maximumBatch = 512
+    /// Connections for everything else.
+    public var poolSize = 6
+
+    /// Defaults for one database.
+    public init(postgres: PostgresConfiguration) { self.postgres = postgres }
+}
+
+/// The ledger in PostgreSQL.
+public final class PostgresLedger: Sendable {
+    private let lanes: [LedgerLane<CommitRequest, CommitReply>]
+    private let increaseLane: LedgerLane<IncreaseRequest, IncreaseReply>
+    private let workers: [PostgresWorker]
+    /// For statements that are not batched.
+    public let pool: PostgresPool
+
+    /// Opens nothing yet: connections are made when they are needed.
+    public init(_ configuration: LedgerConfiguration) throws(PostgresError) {
+        var workers: [PostgresWorker] = []
+        var lanes: [LedgerLane<CommitRequest, CommitReply>] = []
+        for _ in 0..<max(1, configuration.lanes) {
+            let worker = try PostgresWorker(configuration: configuration.postgres)
+            workers.append(worker)
+            lanes.append(
+                LedgerLane(
+                    worker: worker,
+                    capacity: configuration.laneCapacity,
+                    maximumBatch: configuration.maximumBatch,
+                    key: { $0.decrease.key },
+                    send: Self.send
+                )
+            )
+        }
+        let worker = try PostgresWorker(configuration: configuration.postgres)
+        workers.append(worker)
+        self.increaseLane = LedgerLane(
+            worker: worker,
+            capacity: configuration.laneCapacity,
+            maximumBatch: configuration.maximumBatch,
+            key: { $0.key },
+            send: Self.send
+        )
+        self.workers = workers
+        self.lanes = lanes
+        self.pool = PostgresPool(configuration: configuration.postgres, maximumConnections: configuration.poolSize)
+    }
+
+    /// What the lanes of decrements have done.
+    public var decreaseFigures: [LaneFigures] { lanes.map(\.figures) }
+    /// What the lane of increases has done.
+    public var increaseFigures: LaneFigures { increaseLane.figures }
+
+    /// Answers what waits and closes every connection.
+    public func shutDown() async {
+        for lane in lanes { lane.shutDown() }
+        increaseLane.shutDown()
+        for worker in workers { await worker.shutdown() }
+        await pool.shutdown()
+    }
+
+    // MARK: Group commit
+
+    func commit(
+        _ request: CommitRequest,
+        on eventLoop: (any EventLoop)?,
+        isExempt: Bool,
+        answer: @escaping @Sendable (Result<CommitReply, CommitFailure>) -> Void
+    ) {
+        let lane = lanes[Int(UInt64(bitPattern: request.decrease.product.rawValue) % UInt64(lanes.count))]
+        lane.enqueue(.init(request: request, eventLoop: eventLoop, answer: answer), isExempt: isExempt)
+    }
+
+    func increase(
+        _ request: IncreaseRequest,
+        on eventLoop: (any EventLoop)?,
+        isExempt: Bool,
+        answer: @escaping @Sendable (Result<IncreaseReply, CommitFailure>) -> Void
+    ) {
+        increaseLane.enqueue(.init(request: request, eventLoop: eventLoop, answer: answer), isExempt: isExempt)
+    }
+
+    private static let commitStatement = "select outcome, told, bumped, remaining, gated from stock_commit($1, $2, $3, $4, $5, $6, $7)"
+
+    private static func send(_ session: PostgresSession, _ batch: [CommitRequest]) throws(PostgresError) -> [CommitReply] {
+        var replies: [CommitReply] = []
+        replies.reserveCapacity(batch.count)
+        let parameters: [PostgresValue] = [
+            .ints(batch.map(\.decrease.product.rawValue)),
+            .texts(batch.map(\.decrease.key)),
+            .ints(batch.map(\.decrease.quantity)),
+            .ints(batch.map(\.decrease.orderID)),
+            .ints(batch.map(\.fence)),
+            .ints(batch.map(\.token)),
+            .ints(batch.map { ($0.reserveSent ? 1 : 0) | ($0.isFirm ? 2 : 0) }),
+        ]
+        _ = try session.query(commitStatement, parameters) { row throws(PostgresError) in
+            guard let outcome = CommitOutcome(rawValue: try row.int(0)) else {
+                throw PostgresError(code: .decoding, message: "stock_commit replied an outcome that is not known")
+            }
+            replies.append(
+                CommitReply(
+                    outcome: outcome,
+                    told: try row.int(1),
+                    bumped: try row.bool(2),
+                    remaining: try row.int(3),
+                    isGated: try row.bool(4)
+                )
+            )
+        }
+        return replies
+    }
+
+    private static let increaseStatement =
+        "select outcome, told, bumped, quantity, remaining, gated from stock_increase($1, $2, $3, $4)"
+
+    private static func send(_ session: PostgresSession, _ batch: [IncreaseRequest]) throws(PostgresError) -> [IncreaseReply] {
+        var replies: [IncreaseReply] = []
+        let parameters: [PostgresValue] = [
+            .ints(batch.map(\.product.rawValue)), .texts(batch.map(\.key)), .texts(batch.map(\.decreaseKey)), .ints(batch.map(\.orderID)),
+        ]
+        _ = try session.query(increaseStatement, parameters) { row throws(PostgresError) in
+            guard let outcome = IncreaseOutcome(rawValue: try row.int(0)) else {
+                throw PostgresError(code: .decoding, message: "stock_increase replied an outcome that is not known")
+            }
+            replies.append(
+                IncreaseReply(
+                    outcome: outcome,
+                    told: try row.int(1),
+                    bumped: try row.bool(2),
+                    quantity: try row.int(3),
+                    remaining: try row.int(4),
+                    isGated: try row.bool(5)
+                )
+            )
+        }
+        return replies
+    }
+
+    // MARK: One by one
+
+    /// Raises the fences of these products. Those that do not exist are missing in the answer.
+    public func bump(_ products: [ProductID]) async throws(PostgresError) -> [ProductID: Resync.LedgerState] {
+        let rows = try await pool.query(
+            "select product_id, fence, stock, is_on_sale from stock_bump($1)",
+            [.ints(products.map(\.rawValue))]
+        )
+        var states: [ProductID: Resync.LedgerState] = [:]
+        for row in rows {
+            states[ProductID(try row.int(0))] = .init(fence: try row.int(1), stock: try row.int(2), isOnSale: try row.bool(3))
+        }
+        return states
+    }
+
+    /// The products' ledger states as they are, without raising anything. Those that do not exist are missing in the answer.
+    public func states(of products: [ProductID]) async throws(PostgresError) -> [ProductID: Resync.LedgerState] {
+        let rows = try await pool.query(
+            "select product_id, fence, stock, is_on_sale from product_stock where product_id = any($1)",
+            [.ints(products.map(\.rawValue))]
+        )
+        var states: [ProductID: Resync.LedgerState] = [:]
+        for row in rows {
+            states[ProductID(try row.int(0))] = .init(fence: try row.int(1), stock: try row.int(2), isOnSale: try row.bool(3))
+        }
+        return states
+    }
+
+    /// The ids of gated products, greater than `after`, at most `limit`, in order.
+    public func gatedProducts(after: Int64, limit: Int) async throws(PostgresError) -> [ProductID] {
+        let rows = try await pool.query(
+            "select product_id from product_stock where is_gated and product_id > $1 order by product_id limit $2",
+            [.int(after), .int(Int64(limit))]
+        )
+        var products: [ProductID] = []
+        for row in rows { products.append(ProductID(try row.int(0))) }
+        return products
+    }
+
+    /// The ledger's row for a key. Finding none proves nothing: a statement may still run.
+    public func entry(forKey key: String) async throws(PostgresError) -> LedgerEntry? {
+        let rows = try await pool.query(
+            "select product_id, order_id, quantity, remaining, direction from stock_ledger where request_id = $1",
+            [.text(key)]
+        )
+        guard let row = rows.first else { return nil }
+        guard let direction = LedgerEntry.Direction(rawValue: try row.text(4)) else {
+            throw PostgresError(code: .decoding, message: "a ledger row has a direction that is not known")
+        }
+        return LedgerEntry(
+            product: ProductID(try row.int(0)),
+            orderID: try row.int(1),
+            quantity: try row.int(2),
+            remaining: try row.int(3),
+            direction: direction
+        )
+    }
+
+    /// What became of a change by hand.
+    public enum AdjustOutcome: Int64, Sendable {
+        /// Done, durably.
+        case done = 0
+        /// Done before, under the same key.
+        case duplicate = 1
+        /// The stock would fall below zero: nothing changed.
+        case belowZero = 2
+        /// The stock would exceed its maximum: nothing changed.
+        case aboveMaximum = 3
+        /// The key belongs to something else.
+        case keyReused = 4
+        /// There is no such product.
+        case productMissing = 5
+    }
+
+    /// Changes the stock by a signed quantity; the statement bumps. The caller asks for a resync if the product is gated.
+    public func adjust(
+        _ product: ProductID,
+        key: String,
+        by quantity: Int64,
+        maximum: Int64
+    ) async throws(PostgresError) -> (outcome: AdjustOutcome, remaining: Int64, isGated: Bool) {
+        let row = try await pool.query(
+            "select outcome, remaining, gated from stock_adjust($1, $2, $3, $4, 'MANUAL')",
+            [.int(product.rawValue), .text(key), .int(quantity), .int(maximum)]
+        ).one()
+        guard let outcome = AdjustOutcome(rawValue: try row.int(0)) else {
+            throw PostgresError(code: .decoding, message: "stock_adjust replied an outcome that is not known")
+        }
+        return (outcome, try row.int(1), try row.bool(2))
+    }
+
+    /// The ledger's sums for one product; nil: no such product. One statement, so they belong together.
+    public func totals(of product: ProductID) async throws(PostgresError) -> LedgerTotals? {
+        let rows = try await pool.query(
+            """
+            select s.initial_stock, s.stock, s.fence, s.is_gated,
+              coalesce(sum(l.quantity) filter (where l.direction = 'IN' and l.reason <> 'ORDER_INCREMENT'), 0)::bigint
+                - coalesce(sum(l.quantity) filter (where l.direction = 'OUT' and l.reason <> 'ORDER_DECREMENT'), 0)::bigint,
+              coalesce(sum(l.quantity) filter (where l.direction = 'OUT' and l.reason = 'ORDER_DECREMENT'), 0)::bigint,
+              coalesce(sum(l.quantity) filter (where l.direction = 'IN' and l.reason = 'ORDER_INCREMENT'), 0)::bigint
+            from product_stock s left join stock_ledger l on l.product_id = s.product_id
+            where s.product_id = $1 group by s.product_id
+            """,
+            [.int(product.rawValue)]
+        )
+        guard let row = rows.first else { return nil }
+        return LedgerTotals(
+            initialStock: try row.int(0),
+            stock: try row.int(1),
+            fence: try row.int(2),
+            isGated: try row.bool(3),
+            restocked: try row.int(4),
+            sold: try row.int(5),
+            returned: try row.int(6)
+        )
+    }
+}
+
+/// The ledger's sums for one product: `initialStock + restocked + returned - sold = stock`, always.
+public struct LedgerTotals: Hashable, Sendable {
+    /// Units when the product was made.
+    public var initialStock: Int64
+    /// Units now.
+    public var stock: Int64
+    /// The fence now.
+    public var fence: Fence
+    /// Whether Redis gates the product.
+    public var isGated: Bool
+    /// Units added by hand, less those taken by hand.
+    public var restocked: Int64
+    /// Units decremented for orders.
+    public var sold: Int64
+    /// Units that came back from orders.
+    public var returned: Int64
+}

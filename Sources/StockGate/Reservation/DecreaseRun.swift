@@ -1,0 +1,182 @@
+// The thin shell around `Reservation`: carries out its actions and brings it the events.
+//
+// Bounds: one answer, at the latest after `answerWithin`; an unknown commit is sent again after a back-off that doubles up to a second, for as
+//   long as the process lives (what was let in counts as in flight until then).
+
+import CircuitBreaker
+import NIOCore
+import PostgresClient
+
+// @unchecked Sendable: every member is used on `gate.eventLoop` alone. What comes back from elsewhere comes back through that loop.
+final class DecreaseRun: @unchecked Sendable {
+    private let engine: StockEngine
+    private let gate: RedisGate
+    private let product: GatedProduct?
+    private var machine: Reservation
+    private var completion: ((DecreaseAnswer) -> Void)?
+    private var backoff: TimeAmount = .milliseconds(20)
+    private var wasUnknown = false
+    let deadline: NIODeadline
+
+    init(
+        engine: StockEngine,
+        gate: RedisGate,
+        product: GatedProduct?,
+        request: DecreaseRequest,
+        deadline: NIODeadline,
+        completion: @escaping (DecreaseAnswer) -> Void
+    ) {
+        self.engine = engine
+        self.gate = gate
+        self.product = product
+        self.machine = Reservation(request)
+        self.deadline = deadline
+        self.completion = completion
+    }
+
+    var isAnswered: Bool { completion == nil }
+
+    func begin() {
+        perform(machine.began(throughGate: product != nil))
+    }
+
+    /// The time is over; the request goes on without its caller.
+    func hitDeadline() {
+        guard completion != nil else { return }
+        engine.counters.timedOut.add(1)
+        reply(.unavailable(.noAnswer))
+    }
+
+    private func reply(_ answer: DecreaseAnswer) {
+        guard let completion else { return }
+        self.completion = nil
+        switch answer {
+        case .sold(_, let replayed): (replayed ? engine.counters.replayed : engine.counters.sold).add(1)
+        case .insufficient, .keyClosed, .keyReused, .notOnSale, .productMissing: engine.counters.refused.add(1)
+        case .unavailable: break
+        }
+        completion(answer)
+    }
+
+    private func perform(_ step: Reservation.Step) {
+        if let answer = step.answer { reply(answer) }
+        if step.asksForResync { engine.ask(machine.request.product, forced: false) }
+        let request = machine.request
+        switch step.action {
+        case .reserve: reserve()
+        case .awaitResync: awaitResync()
+        case .lookUp: lookUp()
+        case .commit(let commit): send(commit)
+        case .settle(let held): if let product { gate.settle(request.product, product.keys, held, key: request.key) }
+        case .release(let held):
+            if let product { gate.release(request.product, product.keys, held, key: request.key, abandoned: false) }
+        case .abandon(let held):
+            if let product { gate.release(request.product, product.keys, held, key: request.key, abandoned: true) }
+        case .apply(let fence, let delta):
+            guard let product else { break }
+            engine.counters.applies.add(1)
+            gate.apply(request.product, product.keys, fence, delta: delta, key: request.key) { result in
+                switch result {
+                case .success(let reply): self.perform(self.machine.applied(reply))
+                case .failure:
+                    self.engine.counters.lostApplies.add(1)
+                    self.perform(self.machine.applyFailed())
+                }
+            }
+        case .bump:
+            engine.bump(request.product) { self.gate.eventLoop.execute { self.perform(self.machine.bumped()) } }
+        case .finish: break
+        }
+        if machine.isFinished { engine.finished() }
+    }
+
+    private func reserve() {
+        guard let product else { return perform(machine.reserveFailed(sent: false)) }
+        guard case .permitted(let permit) = engine.breaker.admit() else { return perform(machine.reserveFailed(sent: false)) }
+        let generation = product.state.withLock { $0.soldOut.currentGeneration }
+        gate.reserve(machine.request, product.keys) { result in
+            switch result {
+            case .success(let reply):
+                self.engine.breaker.record(.success, for: permit)
+                if case .soldOut(let counter) = reply {
+                    self.engine.counters.soldOutAtGate.add(1)
+                    self.engine.remember(product, soldOutAt: counter, generation: generation)
+                }
+                self.perform(self.machine.reserveReplied(reply))
+            case .failure(let failure):
+                self.engine.breaker.record(failure.isTrouble ? .failure(failure.label) : .ignored, for: permit)
+                self.perform(self.machine.reserveFailed(sent: failure.sent))
+            }
+        }
+    }
+
+    private func awaitResync() {
+        guard let product else { return perform(machine.resyncEnded(loaded: false)) }
+        // Whichever comes first: the end of the resync or of the wait. Both come through this loop.
+        let wait = ResyncWait { loaded in self.perform(self.machine.resyncEnded(loaded: loaded)) }
+        let timer = gate.eventLoop.assumeIsolated().scheduleTask(in: engine.times.resyncWait) { wait.end(loaded: false) }
+        engine.awaitResync(of: product) { loaded in
+            self.gate.eventLoop.execute {
+                timer.cancel()
+                wait.end(loaded: loaded)
+            }
+        }
+    }
+
+    private func lookUp() {
+        Task {
+            let found: LedgerEntry??
+            do {
+                found = .some(try await engine.ledger.entry(forKey: machineKey))
+            } catch {
+                found = nil
+            }
+            gate.eventLoop.execute {
+                if let found { self.perform(self.machine.lookedUp(found)) } else { self.perform(self.machine.lookUpFailed()) }
+            }
+        }
+    }
+
+    /// Constant from the start, so it may be read anywhere.
+    private var machineKey: String { machine.request.key }
+
+    private func send(_ commit: CommitRequest) {
+        if commit.fence == 0 { engine.counters.direct.add(1) }
+        guard wasUnknown else { return transmit(commit, isExempt: false) }
+        engine.counters.unknownCommits.add(1)
+        gate.eventLoop.assumeIsolated().scheduleTask(in: backoff) { self.transmit(commit, isExempt: true) }
+        backoff = min(backoff * 2, .seconds(1))
+    }
+
+    private func transmit(_ commit: CommitRequest, isExempt: Bool) {
+        engine.ledger.commit(commit, on: gate.eventLoop, isExempt: isExempt) { result in
+            switch result {
+            case .success(let reply):
+                self.engine.learned(commit.decrease.product, isGated: reply.isGated, told: reply.told)
+                self.perform(self.machine.committed(reply))
+            case .failure(let failure):
+                if failure == .unknown { self.wasUnknown = true }
+                if self.engine.isShutDown, self.wasUnknown {
+                    // As if the process had died here: the reservation stays pending for another server's sweep.
+                    self.reply(.unavailable(.noAnswer))
+                    return self.engine.finished()
+                }
+                self.perform(self.machine.commitFailed(failure))
+            }
+        }
+    }
+}
+
+/// Ends once.
+// @unchecked Sendable: used on one event loop alone; both of its callers run there.
+private final class ResyncWait: @unchecked Sendable {
+    private var body: ((Bool) -> Void)?
+
+    init(_ body: @escaping (Bool) -> Void) { self.body = body }
+
+    func end(loaded: Bool) {
+        let body = self.body
+        self.body = nil
+        body?(loaded)
+    }
+}

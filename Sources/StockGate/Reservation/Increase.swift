@@ -1,0 +1,129 @@
+// One increase, from its request to its last message: commit, then apply; a duplicate bumps.
+//
+// Invariant: the caller is answered once, after the commit; what was added is told to Redis at most once.
+// Stop: `isFinished`.
+
+/// The state of one increase: a cancellation, a compensation, a return.
+public struct Increase: Hashable, Sendable {
+    /// What the shell has to do next.
+    public enum Action: Hashable, Sendable {
+        /// Send the increase to the ledger.
+        case commit
+        /// Tell Redis of units that were given back under this fence. Never sent twice.
+        case apply(Fence, delta: Int64)
+        /// Raise the product's fence.
+        case bump
+        /// Nothing more.
+        case finish
+    }
+
+    /// What happens next, and what the caller is told now.
+    public struct Step: Hashable, Sendable {
+        /// The one answer to the caller, if this is the moment.
+        public var answer: IncreaseAnswer?
+        /// What the shell has to do.
+        public var action: Action
+        /// Whether to ask for a resync of the product.
+        public var asksForResync: Bool
+
+        init(_ action: Action, answer: IncreaseAnswer? = nil, asks: Bool = false) {
+            self.action = action
+            self.answer = answer
+            self.asksForResync = asks
+        }
+    }
+
+    /// Where the increase is.
+    public enum State: Hashable, Sendable {
+        /// -> committing
+        case start
+        /// -> applying, finished
+        case committing(unknownBefore: Bool)
+        /// -> bumping, finished
+        case applying(Fence, delta: Int64)
+        /// -> finished
+        case bumping
+        /// The end.
+        case finished
+    }
+
+    /// What was asked for.
+    public let request: IncreaseRequest
+    /// Where it is.
+    public private(set) var state: State = .start
+    private let faults: Faults
+
+    /// An increase that has not begun.
+    public init(_ request: IncreaseRequest, faults: Faults = []) {
+        self.request = request
+        self.faults = faults
+    }
+
+    /// Whether nothing more will happen.
+    public var isFinished: Bool { state == .finished }
+
+    /// The increase begins.
+    public mutating func began() -> Step {
+        state = .committing(unknownBefore: false)
+        return Step(.commit)
+    }
+
+    /// The ledger decided.
+    public mutating func committed(_ reply: IncreaseReply) -> Step {
+        let asks = reply.bumped && !faults.has(.bumperSilent)
+        let answer = Self.answer(to: reply)
+        guard reply.outcome == .added, reply.isGated else {
+            state = .finished
+            return Step(.finish, answer: answer, asks: asks)
+        }
+        state = .applying(reply.told, delta: reply.quantity)
+        return Step(.apply(reply.told, delta: reply.quantity), answer: answer, asks: asks)
+    }
+
+    /// The commit brought no decision.
+    public mutating func commitFailed(_ failure: CommitFailure) -> Step {
+        guard case .committing(let unknownBefore) = state else { return Step(.finish) }
+        if case .notRun(let why) = failure, !unknownBefore {
+            state = .finished
+            return Step(.finish, answer: .unavailable(why))
+        }
+        // Found by the next sending as a duplicate, which bumps: nobody may have applied it.
+        state = .committing(unknownBefore: true)
+        return Step(.commit)
+    }
+
+    /// Redis replied to the apply.
+    public mutating func applied(_ reply: ApplyReply) -> Step {
+        state = .finished
+        return Step(.finish, asks: reply == .behind)
+    }
+
+    /// The apply failed, or its outcome is unknown: it is never sent again.
+    public mutating func applyFailed() -> Step {
+        guard case .applying(let fence, let delta) = state else { return Step(.finish) }
+        if faults.has(.lostApplyIgnored) {
+            state = .finished
+            return Step(.finish)
+        }
+        if faults.has(.applySentTwice) { return Step(.apply(fence, delta: delta)) }
+        state = .bumping
+        return Step(.bump)
+    }
+
+    /// The fence was raised.
+    public mutating func bumped() -> Step {
+        state = .finished
+        return Step(.finish, asks: !faults.has(.bumperSilent))
+    }
+
+    private static func answer(to reply: IncreaseReply) -> IncreaseAnswer {
+        switch reply.outcome {
+        case .added: .added(quantity: reply.quantity, remaining: reply.remaining, replayed: false)
+        case .duplicate: .added(quantity: reply.quantity, remaining: reply.remaining, replayed: true)
+        case .nothingToReturn: .nothingToReturn(remaining: reply.remaining, replayed: false)
+        case .duplicateNothing: .nothingToReturn(remaining: reply.remaining, replayed: true)
+        case .keyReused: .keyReused
+        case .productMissing: .productMissing
+        }
+    }
+}

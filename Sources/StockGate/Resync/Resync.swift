@@ -1,0 +1,155 @@
+// One resync of one product: read the dataset, bump, install. Nothing is locked across the three.
+//
+// Invariant: what is installed was read by the statement that raised the fence, and goes into the dataset that was read before it.
+// Bounds: starts over at most `Resync.maximumRounds` times when the dataset changes under it.
+// Stop: `isFinished`, with `outcome`.
+
+/// The state of one resync.
+public struct Resync: Hashable, Sendable {
+    /// What the shell has to do next.
+    public enum Action: Hashable, Sendable {
+        /// Look at the product's gate, making its marker if it has none.
+        case look
+        /// Read the product's fence in the ledger.
+        case readFence
+        /// Raise the fence, and return it with stock and status as of that statement.
+        case bump
+        /// Install into this dataset.
+        case install(dataset: String, LedgerState)
+        /// Nothing more.
+        case finish
+    }
+
+    /// What a bump returns: the ledger's state as of that statement.
+    public struct LedgerState: Hashable, Sendable {
+        /// The fence, raised.
+        public var fence: Fence
+        /// Units in stock.
+        public var stock: Int64
+        /// Whether the product is on sale.
+        public var isOnSale: Bool
+
+        /// Creates a state.
+        public init(fence: Fence, stock: Int64, isOnSale: Bool) {
+            self.fence = fence
+            self.stock = stock
+            self.isOnSale = isOnSale
+        }
+    }
+
+    /// Where the resync is.
+    public enum State: Hashable, Sendable {
+        /// -> looking
+        case start
+        /// -> comparing, bumping, finished
+        case looking
+        /// -> bumping, finished
+        case comparing(GateView)
+        /// -> installing, finished
+        case bumping(dataset: String)
+        /// -> looking, finished
+        case installing(LedgerState)
+        /// The end.
+        case finished(Outcome)
+    }
+
+    /// How a resync ended.
+    public enum Outcome: Hashable, Sendable {
+        /// Redis serves what was installed.
+        case installed(LedgerState)
+        /// A newer fence is in already.
+        case newer
+        /// Nothing was behind any more.
+        case notNeeded
+        /// The product is not in the ledger.
+        case productMissing
+        /// Redis or the ledger did not answer, or the dataset kept changing. Ask again.
+        case failed
+
+        /// Whether Redis serves this product exactly now. The breaker's gate asks this.
+        public var hasSucceeded: Bool {
+            switch self {
+            case .installed, .newer, .notNeeded, .productMissing: true
+            case .failed: false
+            }
+        }
+    }
+
+    /// How often a resync starts over when the dataset changes under it.
+    public static let maximumRounds = 4
+
+    /// Where it is.
+    public private(set) var state: State = .start
+    /// Whether to install even if the fences look equal: the breaker's gate, start-up, an operator.
+    public let isForced: Bool
+    private var rounds: UInt8 = 0
+    private let faults: Faults
+
+    /// A resync that has not begun.
+    public init(forced: Bool, faults: Faults = []) {
+        self.isForced = forced
+        self.faults = faults
+    }
+
+    /// Whether nothing more will happen.
+    public var isFinished: Bool { outcome != nil }
+
+    /// How it ended; nil before.
+    public var outcome: Outcome? {
+        if case .finished(let outcome) = state { outcome } else { nil }
+    }
+
+    /// The resync begins.
+    public mutating func began() -> Action {
+        state = .looking
+        rounds += 1
+        return .look
+    }
+
+    /// The gate was looked at. Redis is read before PostgreSQL: a fence in Redis is never ahead, so equal now means equal then.
+    public mutating func looked(_ view: GateView) -> Action {
+        if isForced || faults.has(.askAlways) || !view.isLoaded {
+            state = .bumping(dataset: view.dataset)
+            return .bump
+        }
+        state = .comparing(view)
+        return .readFence
+    }
+
+    /// The ledger's fence was read; nil: no such product.
+    public mutating func fenceRead(_ fence: Fence?) -> Action {
+        guard case .comparing(let view) = state else { return .finish }
+        guard let fence else { return finish(.productMissing) }
+        if fence == view.fence { return finish(.notNeeded) }
+        state = .bumping(dataset: view.dataset)
+        return .bump
+    }
+
+    /// The fence was raised; nil: no such product.
+    public mutating func bumped(_ ledger: LedgerState?) -> Action {
+        guard case .bumping(let dataset) = state else { return .finish }
+        guard let ledger else { return finish(.productMissing) }
+        state = .installing(ledger)
+        return .install(dataset: dataset, ledger)
+    }
+
+    /// Redis replied to the install.
+    public mutating func installReplied(_ reply: InstallReply) -> Action {
+        guard case .installing(let ledger) = state else { return .finish }
+        switch reply {
+        case .installed: return finish(.installed(ledger))
+        case .newer: return finish(.newer)
+        case .datasetChanged: return rounds < Self.maximumRounds ? began() : finish(.failed)
+        }
+    }
+
+    /// Redis or the ledger failed, or did not answer.
+    public mutating func stepFailed() -> Action {
+        finish(.failed)
+    }
+
+    private mutating func finish(_ outcome: Outcome) -> Action {
+        state = .finished(outcome)
+        return .finish
+    }
+}

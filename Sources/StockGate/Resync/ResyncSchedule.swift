@@ -1,0 +1,87 @@
+// When a product is resynced: one at a time, not more often than an interval, and no request is dropped.
+//
+// Bounds: one running and one remembered request a product; after failures in a row the interval doubles up to `maximumBackoff`. Stop: idle.
+
+/// The resyncs of one product on one server, as a value. Times are nanoseconds of any clock that only grows.
+public struct ResyncSchedule: Hashable, Sendable {
+    /// What the shell has to do.
+    public enum Action: Hashable, Sendable {
+        /// Run a resync now.
+        case run(forced: Bool)
+        /// Call `timerFired` at this time.
+        case wait(until: UInt64)
+        /// Nothing: a run that is under way, or waits, will serve this request.
+        case none
+    }
+
+    private enum State: Hashable, Sendable {
+        case idle
+        case waiting(forced: Bool)
+        case running
+        case runningAndAsked(forced: Bool)
+    }
+
+    private var state: State = .idle
+    private var earliest: UInt64 = 0
+    private var failuresInRow: UInt8 = 0
+    private let interval: UInt64
+
+    /// The longest pause after failures in a row, nanoseconds.
+    public static let maximumBackoff: UInt64 = 1_000_000_000
+
+    /// A product that nobody has asked a resync for. `interval`: nanoseconds between two beginnings.
+    public init(interval: UInt64) { self.interval = interval }
+
+    /// Whether a resync runs or waits.
+    public var isIdle: Bool { state == .idle }
+
+    /// Somebody asks. A request that comes while one runs is kept: what it saw may be newer than what the running one read.
+    public mutating func asked(forced: Bool, at now: UInt64) -> Action {
+        switch state {
+        case .idle:
+            if now >= earliest { return begin(forced: forced, at: now) }
+            state = .waiting(forced: forced)
+            return .wait(until: earliest)
+        case .waiting(let before):
+            state = .waiting(forced: before || forced)
+            return .none
+        case .running:
+            state = .runningAndAsked(forced: forced)
+            return .none
+        case .runningAndAsked(let before):
+            state = .runningAndAsked(forced: before || forced)
+            return .none
+        }
+    }
+
+    /// The time that was waited for has come.
+    public mutating func timerFired(at now: UInt64) -> Action {
+        guard case .waiting(let forced) = state else { return .none }
+        return now >= earliest ? begin(forced: forced, at: now) : .wait(until: earliest)
+    }
+
+    /// The running resync ended. A failed one is asked for again.
+    public mutating func ended(succeeded: Bool, at now: UInt64) -> Action {
+        if succeeded {
+            failuresInRow = 0
+        } else {
+            failuresInRow = min(failuresInRow + 1, 10)
+            earliest = max(earliest, now &+ min(interval << UInt64(failuresInRow), Self.maximumBackoff))
+        }
+        let wanted: Bool?
+        switch state {
+        case .running: wanted = succeeded ? nil : false
+        case .runningAndAsked(let forced): wanted = forced
+        case .idle, .waiting: return .none
+        }
+        state = .idle
+        guard let wanted else { return .none }
+        return asked(forced: wanted, at: now)
+    }
+
+    private mutating func begin(forced: Bool, at now: UInt64) -> Action {
+        state = .running
+        earliest = now &+ interval
+        return .run(forced: forced)
+    }
+}

@@ -1,0 +1,561 @@
+// The one public face of the engine: decrease, increase, adjust, resync, audit.
+//
+// Invariant: the five promises of the reservation protocol. What a request does stands in `Reservation/`, what a resync does in `Resync/`.
+// Bounds: `maximumInFlight` requests; per gated product one `GatedProduct`; one recovery, one sweep, one audit at a time.
+
+import CircuitBreaker
+import DequeModule
+import NIOCore
+import NIOPosix
+import PostgresClient
+import RedisClient
+import Synchronization
+
+/// The stock engine: a gate in Redis, a ledger in PostgreSQL, and a breaker between them.
+public final class StockEngine: Sendable {
+    /// How the engine is set.
+    public let configuration: EngineConfiguration
+    /// The breaker `redisStock` around every Redis call.
+    public let breaker: CircuitBreaker
+    /// The ledger.
+    public let ledger: PostgresLedger
+    /// The connections to Redis.
+    public let redis: RedisClient
+    /// What the engine has done.
+    public let counters = EngineCounters()
+
+    let times: EngineTimes
+    private let group: any EventLoopGroup
+    private let gates: [ObjectIdentifier: RedisGate]
+    private let deadlines: [ObjectIdentifier: DeadlineQueue]
+    private let products = Mutex<[ProductID: GatedProduct]>([:])
+    private let bumps = Mutex<[ProductID: [@Sendable () -> Void]]>([:])
+    private let stopping = Atomic<Bool>(false)
+    private let onEvent: @Sendable (EngineEvent) -> Void
+    private let resyncs: ResyncDriver
+    private let reference: EngineReference
+
+    /// Makes an engine; nothing is connected before `start`.
+    public init(
+        _ configuration: EngineConfiguration,
+        eventLoopGroup: any EventLoopGroup,
+        onEvent: @escaping @Sendable (EngineEvent) -> Void = { _ in }
+    ) throws(PostgresError) {
+        let self_ = EngineReference()
+        let times = EngineTimes(configuration)
+        let counters = self.counters
+        self.configuration = configuration
+        self.times = times
+        self.group = eventLoopGroup
+        self.onEvent = onEvent
+        self.ledger = try PostgresLedger(configuration.ledger)
+        let breaker = CircuitBreaker(
+            name: "redisStock",
+            settings: configuration.breaker,
+            startsBehindGate: true,
+            recoveryGate: { try await self_.whenStarted().recover() }
+        )
+        let redis = RedisClient(
+            settings: configuration.redis,
+            eventLoopGroup: eventLoopGroup,
+            onConnect: { connection in Self.learn(connection) { self_.engine?.connected($0) } },
+            onDisconnect: { _, error in onEvent(.redisDisconnected(why: String(describing: error))) }
+        )
+        var gates: [ObjectIdentifier: RedisGate] = [:]
+        var deadlines: [ObjectIdentifier: DeadlineQueue] = [:]
+        for loop in eventLoopGroup.makeIterator() {
+            gates[ObjectIdentifier(loop)] = RedisGate(
+                eventLoop: loop,
+                client: redis,
+                breaker: breaker,
+                times: times.gate,
+                figures: counters
+            )
+            deadlines[ObjectIdentifier(loop)] = DeadlineQueue(eventLoop: loop)
+        }
+        self.breaker = breaker
+        self.redis = redis
+        self.gates = gates
+        self.deadlines = deadlines
+        self.resyncs = ResyncDriver(ledger: ledger, gates: Array(gates.values), counters: counters, chunk: configuration.resyncChunk)
+        self.reference = self_
+        self_.engine = self
+    }
+
+    var isShutDown: Bool { stopping.load(ordering: .relaxed) }
+
+    // MARK: Life
+
+    /// Reads which products are gated and puts them behind the breaker's recovery gate. Returns when Redis serves them exactly, or when the breaker has
+    /// opened because it cannot be reached: then the fallback serves.
+    public func start() async throws(PostgresError) {
+        try await refreshGatedProducts(asking: false)
+        reference.open()
+        let deadline = ContinuousClock.now + configuration.breaker.recoveryGateTimeLimit + .seconds(1)
+        while breaker.snapshot().isRecoveryGateRunning, ContinuousClock.now < deadline {
+            try? await Task.sleep(for: .milliseconds(5))
+        }
+    }
+
+    /// What goes on in the background until the task is cancelled: the sweep, the audit, and the list of gated products.
+    public func run() async {
+        await withTaskGroup(of: Void.self) { group in
+            group.addTask { await self.every(self.configuration.sweepInterval) { await self.sweep() } }
+            group.addTask { await self.every(self.configuration.auditInterval) { await self.auditAll() } }
+            group.addTask {
+                await self.every(self.configuration.gatedRefresh) {
+                    do {
+                        try await self.refreshGatedProducts(asking: true)
+                    } catch {
+                        self.onEvent(.trouble("gated products not read: \(error)"))
+                    }
+                }
+            }
+            group.addTask { await self.resyncs.run() }
+        }
+    }
+
+    /// Ends everything. Requests that are still in flight are told *no answer*; their keys decide.
+    public func shutDown() async {
+        stopping.store(true, ordering: .relaxed)
+        breaker.shutdown()
+        await ledger.shutDown()
+        await redis.close()
+    }
+
+    private func every(_ interval: Duration, _ body: () async -> Void) async {
+        while !Task.isCancelled {
+            do {
+                try await Task.sleep(for: interval)
+            } catch {
+                return
+            }
+            await body()
+        }
+    }
+
+    // MARK: Requests
+
+    /// Decreases stock, on an event loop of the engine's group and without a task. `completion` is called once, on that loop.
+    public func decrease(_ request: DecreaseRequest, on eventLoop: any EventLoop, completion: @escaping (DecreaseAnswer) -> Void) {
+        eventLoop.preconditionInEventLoop()
+        guard let gate = gates[ObjectIdentifier(eventLoop)], let queue = deadlines[ObjectIdentifier(eventLoop)] else {
+            return completion(.unavailable(.overloaded))  // a loop of another group: never by this project's servers
+        }
+        let product = products.withLock { $0[request.product] }
+        if let product, !request.isRepeat, let counter = rejected(by: product, quantity: request.quantity) {
+            counters.soldOutFromMemory.add(1)
+            return completion(.insufficient(remaining: counter))
+        }
+        guard enter() else { return completion(.unavailable(.overloaded)) }
+        let run = DecreaseRun(
+            engine: self,
+            gate: gate,
+            product: product,
+            request: request,
+            deadline: .now() + times.answerWithin,
+            completion: completion
+        )
+        queue.append(run)
+        run.begin()
+    }
+
+    /// Decreases stock, from any task.
+    public func decrease(_ request: DecreaseRequest) async -> DecreaseAnswer {
+        let loop = group.next()
+        return await withCheckedContinuation { continuation in
+            loop.execute { self.decrease(request, on: loop) { continuation.resume(returning: $0) } }
+        }
+    }
+
+    /// Gives stock back, on an event loop of the engine's group. `completion` is called once, on that loop.
+    public func increase(_ request: IncreaseRequest, on eventLoop: any EventLoop, completion: @escaping (IncreaseAnswer) -> Void) {
+        eventLoop.preconditionInEventLoop()
+        guard let gate = gates[ObjectIdentifier(eventLoop)], enter() else { return completion(.unavailable(.overloaded)) }
+        IncreaseRun(engine: self, gate: gate, request: request, completion: completion).begin(answerWithin: times.answerWithin)
+    }
+
+    /// Gives stock back, from any task.
+    public func increase(_ request: IncreaseRequest) async -> IncreaseAnswer {
+        let loop = group.next()
+        return await withCheckedContinuation { continuation in
+            loop.execute { self.increase(request, on: loop) { continuation.resume(returning: $0) } }
+        }
+    }
+
+    /// Changes stock by hand, by a signed quantity.
+    public func adjust(
+        _ product: ProductID,
+        key: String,
+        by quantity: Int64,
+        maximum: Int64
+    ) async throws(PostgresError) -> (outcome: PostgresLedger.AdjustOutcome, remaining: Int64) {
+        let (outcome, remaining, isGated) = try await ledger.adjust(product, key: key, by: quantity, maximum: maximum)
+        // The statement bumped, also for a duplicate whose first sender may have died before it asked.
+        if isGated, outcome == .done || outcome == .duplicate {
+            forgetSoldOut(product)
+            ask(product, forced: outcome == .duplicate)
+        }
+        return (outcome, remaining)
+    }
+
+    private func enter() -> Bool {
+        let before = counters.inFlight.wrappingAdd(1, ordering: .relaxed).oldValue
+        if before < configuration.maximumInFlight, !isShutDown { return true }
+        counters.inFlight.wrappingSubtract(1, ordering: .relaxed)
+        counters.overloaded.add(1)
+        return false
+    }
+
+    func finished() {
+        counters.inFlight.wrappingSubtract(1, ordering: .relaxed)
+    }
+
+    // MARK: Sold out
+
+    private func rejected(by product: GatedProduct, quantity: Int64) -> Int64? {
+        product.state.withLock { $0.soldOut.rejects(quantity, at: NIODeadline.now().uptimeNanoseconds) }
+    }
+
+    func remember(_ product: GatedProduct, soldOutAt counter: Int64, generation: UInt64) {
+        let until = NIODeadline.now().uptimeNanoseconds + times.soldOutMemory
+        product.state.withLock { $0.soldOut.saw(counter: counter, generation: generation, until: until) }
+    }
+
+    func forgetSoldOut(_ id: ProductID) {
+        guard let product = products.withLock({ $0[id] }) else { return }
+        product.state.withLock { $0.soldOut.end() }
+    }
+
+    // MARK: Which products are gated
+
+    /// The number of gated products that this server knows.
+    public var gatedProductCount: Int { products.withLock { $0.count } }
+
+    /// A commit's reply says whether its product is gated: changes made through another server are learnt here first.
+    func learned(_ id: ProductID, isGated: Bool, told: Fence) {
+        guard told > 0 else { return }
+        let isKnown = products.withLock { $0[id] != nil }
+        if isGated == isKnown { return }
+        setGated(id, isGated)
+        if isGated { ask(id, forced: false) }
+    }
+
+    /// Takes note that a product is gated now, or is not. The ledger knows already, and its fence was raised with the change.
+    public func setGated(_ id: ProductID, _ isGated: Bool) {
+        products.withLock { products in
+            if isGated {
+                if products[id] == nil { products[id] = GatedProduct(id, resyncInterval: times.resyncInterval) }
+            } else {
+                products[id] = nil
+            }
+        }
+    }
+
+    private func refreshGatedProducts(asking: Bool) async throws(PostgresError) {
+        var gated: Set<ProductID> = []
+        var after: Int64 = 0
+        // Pages of 10,000 until one is not full: the number of products bounds it.
+        while true {
+            let page = try await ledger.gatedProducts(after: after, limit: 10_000)
+            gated.formUnion(page)
+            guard page.count == 10_000, let last = page.last else { break }
+            after = last.rawValue
+        }
+        let known = products.withLock { Set($0.keys) }
+        for id in known.subtracting(gated) { setGated(id, false) }
+        for id in gated.subtracting(known) {
+            setGated(id, true)
+            if asking { ask(id, forced: false) }
+        }
+    }
+
+    // MARK: Resync
+
+    /// Asks for a resync of a product; it comes soon, one at a time. While the breaker is open nothing comes: its recovery gate resyncs all.
+    public func ask(_ id: ProductID, forced: Bool) {
+        guard let product = products.withLock({ $0[id] }) else { return }
+        ask(product, forced: forced)
+    }
+
+    private var isRedisKept: Bool {
+        switch breaker.state {
+        case .open, .forcedOpen: true
+        case .closed, .halfOpen, .disabled, .metricsOnly: false
+        }
+    }
+
+    private func ask(_ product: GatedProduct, forced: Bool) {
+        if isRedisKept || isShutDown { return endWaits(for: product, loaded: false) }
+        let now = NIODeadline.now().uptimeNanoseconds
+        follow(product.state.withLock { $0.schedule.asked(forced: forced, at: now) }, product)
+    }
+
+    private func follow(_ action: ResyncSchedule.Action, _ product: GatedProduct) {
+        switch action {
+        case .none: break
+        case .wait(let until):
+            group.next().scheduleTask(deadline: .uptimeNanoseconds(until)) {
+                let now = NIODeadline.now().uptimeNanoseconds
+                self.follow(product.state.withLock { $0.schedule.timerFired(at: now) }, product)
+            }
+        case .run(let forced):
+            resyncs.enqueue(product, forced: forced) { outcome in
+                self.ended(outcome, product)
+            }
+        }
+    }
+
+    private func ended(_ outcome: Resync.Outcome, _ product: GatedProduct) {
+        switch outcome {
+        case .installed(let ledger): onEvent(.resynced(product.id, fence: ledger.fence, stock: ledger.stock))
+        case .failed: onEvent(.resyncFailed(product.id))
+        case .newer, .notNeeded, .productMissing: break
+        }
+        product.state.withLock { $0.soldOut.end() }
+        endWaits(for: product, loaded: outcome.hasSucceeded)
+        // A failure is tried again, unless the breaker's gate will do it anyway.
+        let succeeded = outcome.hasSucceeded || isRedisKept || isShutDown
+        let now = NIODeadline.now().uptimeNanoseconds
+        follow(product.state.withLock { $0.schedule.ended(succeeded: succeeded, at: now) }, product)
+    }
+
+    func awaitResync(of product: GatedProduct, _ waiter: @escaping @Sendable (Bool) -> Void) {
+        product.state.withLock { $0.waiters.append(waiter) }
+        ask(product, forced: false)
+    }
+
+    private func endWaits(for product: GatedProduct, loaded: Bool) {
+        let waiters = product.state.withLock { state in
+            let waiters = state.waiters
+            state.waiters = []
+            return waiters
+        }
+        for waiter in waiters { waiter(loaded) }
+    }
+
+    /// Resyncs one product now, for an operator. Works for gated products alone.
+    public func resync(_ id: ProductID) async -> Resync.Outcome {
+        let outcomes = await resyncs.resync([(id, true)])
+        forgetSoldOut(id)
+        return outcomes[id] ?? .failed
+    }
+
+    /// The breaker's recovery gate: every gated product, each installed or found newer.
+    private func recover() async throws {
+        let began = ContinuousClock.now
+        let all = products.withLock { Array($0.values) }
+        do {
+            try await redis.waitUntilConnected(timeout: configuration.backgroundTimeout)
+        } catch {
+            onEvent(.recoveryFailed(why: "Redis cannot be reached: \(error)"))
+            throw RecoveryFailed(why: "Redis cannot be reached")
+        }
+        for chunk in Chunks(all, of: configuration.resyncChunk) {
+            try Task.checkCancellation()
+            let outcomes = await resyncs.resync(chunk.map { ($0.id, true) })
+            for product in chunk {
+                product.state.withLock { $0.soldOut.end() }
+                if outcomes[product.id]?.hasSucceeded != true {
+                    onEvent(.recoveryFailed(why: "product \(product.id) could not be resynced"))
+                    throw RecoveryFailed(why: "product \(product.id) could not be resynced")
+                }
+            }
+        }
+        onEvent(.recovered(products: all.count, took: ContinuousClock.now - began))
+    }
+
+    /// Raises a product's fence after an apply was lost; many that are lost together share one statement. Tried until it succeeds or the engine ends.
+    func bump(_ id: ProductID, _ done: @escaping @Sendable () -> Void) {
+        let isFirst = bumps.withLock { bumps in
+            bumps[id, default: []].append(done)
+            return bumps[id]?.count == 1
+        }
+        guard isFirst else { return }
+        Task {
+            var pause = Duration.milliseconds(10)
+            while !isShutDown {
+                // Those that come while the statement runs wait for the next one: theirs must be a bump after their loss.
+                let waiting = bumps.withLock { $0[id] ?? [] }
+                do {
+                    _ = try await ledger.bump([id])
+                    let isDone = bumps.withLock { bumps in
+                        bumps[id]?.removeFirst(waiting.count)
+                        if bumps[id]?.isEmpty ?? true { bumps[id] = nil }
+                        return bumps[id] == nil
+                    }
+                    for done in waiting { done() }
+                    if isDone { return }
+                    pause = .milliseconds(10)
+                } catch {
+                    onEvent(.trouble("fence of product \(id) not raised: \(error)"))
+                    try? await Task.sleep(for: pause)
+                    pause = min(pause * 2, .seconds(1))
+                }
+            }
+        }
+    }
+
+    // MARK: Connections
+
+    /// What every connection learns when it is made.
+    private static func learn(
+        _ connection: RedisConnection,
+        _ connected: @escaping @Sendable (String) -> Void
+    ) -> EventLoopFuture<any Sendable> {
+        let deadline = NIODeadline.now() + .seconds(1)
+        let loads = GateScript.allCases.map { connection.send(.scriptLoad($0.source), deadline: deadline) }
+        let infos = [
+            connection.send(.info("server"), deadline: deadline), connection.send(.info("replication"), deadline: deadline),
+        ]
+        return EventLoopFuture.whenAllSucceed(loads + infos, on: connection.eventLoop).flatMapThrowing { replies -> any Sendable in
+            let scripts = replies.prefix(loads.count).map { $0.string ?? "" }
+            let info = replies.dropFirst(loads.count).map { $0.string ?? "" }.joined(separator: "\n")
+            let learnt = try GateConnectionInfo(scripts: scripts, info: info)
+            connected(learnt.dataset)
+            return learnt
+        }
+    }
+
+    /// Every new connection asks for a look at every gated product: what it finds may be another dataset.
+    private func connected(_ dataset: String) {
+        onEvent(.redisConnected(dataset: dataset))
+        let all = products.withLock { Array($0.values) }
+        for product in all { ask(product, forced: false) }
+    }
+
+    // MARK: Sweep and audit
+
+    private func sweep() async {
+        guard !isRedisKept else { return }
+        let all = products.withLock { Array($0.values) }
+        for chunk in Chunks(all, of: configuration.resyncChunk) {
+            for (product, overdue) in await resyncs.overdue(Array(chunk), bound: times.pendingBound) where overdue > 0 {
+                counters.swept.add(1)
+                onEvent(.swept(product.id, overdue: overdue))
+                ask(product, forced: true)
+            }
+        }
+    }
+
+    private func auditAll() async {
+        guard !isRedisKept else { return }
+        let all = products.withLock { Array($0.values) }
+        for chunk in Chunks(all, of: configuration.resyncChunk) {
+            var suspects: [GatedProduct] = []
+            for (product, suspicion) in await resyncs.quietLook(Array(chunk)) {
+                product.state.withLock { $0.suspicion = suspicion }
+                if suspicion != nil { suspects.append(product) }
+            }
+            guard !suspects.isEmpty else { continue }
+            try? await Task.sleep(for: .seconds(1))
+            for (product, suspicion) in await resyncs.quietLook(suspects) {
+                guard let suspicion, product.state.withLock({ $0.suspicion }) == suspicion else { continue }
+                counters.auditFindings.add(1)
+                onEvent(
+                    .auditFound(
+                        product.id,
+                        stock: suspicion.stock,
+                        counter: suspicion.counter,
+                        fence: suspicion.fence,
+                        redisFence: suspicion.redisFence
+                    )
+                )
+                ask(product, forced: true)
+            }
+        }
+    }
+
+    /// The ledger's sums and what Redis holds, for one product; nil: no such product. Redis that cannot be reached is nil within.
+    public func audit(_ id: ProductID) async throws(PostgresError) -> (ledger: LedgerTotals, gate: GateView?)? {
+        guard let totals = try await ledger.totals(of: id) else { return nil }
+        guard !isRedisKept else { return (totals, nil) }
+        return (totals, await resyncs.look(id))
+    }
+}
+
+struct RecoveryFailed: Error, CustomStringConvertible {
+    let why: String
+    var description: String { why }
+}
+
+/// The engine's durations, in the units of their users.
+struct EngineTimes: Sendable {
+    let gate: GateTimes
+    let answerWithin: TimeAmount
+    let resyncWait: TimeAmount
+    let pendingBound: TimeAmount
+    let soldOutMemory: UInt64
+    let resyncInterval: UInt64
+
+    init(_ configuration: EngineConfiguration) {
+        self.gate = GateTimes(
+            command: TimeAmount(configuration.redis.commandTimeout),
+            background: TimeAmount(configuration.backgroundTimeout),
+            markRetention: TimeAmount(configuration.markRetention).nanoseconds / 1_000_000
+        )
+        self.answerWithin = TimeAmount(configuration.answerWithin)
+        self.resyncWait = TimeAmount(configuration.resyncWait)
+        self.pendingBound = TimeAmount(configuration.pendingBound)
+        self.soldOutMemory = UInt64(max(0, TimeAmount(configuration.soldOutMemory).nanoseconds))
+        self.resyncInterval = UInt64(max(0, TimeAmount(configuration.resyncInterval).nanoseconds))
+    }
+}
+
+/// Lets closures that are made before the engine reach it.
+private final class EngineReference: Sendable {
+    private struct State: Sendable {
+        weak var engine: StockEngine?
+        var isStarted = false
+    }
+
+    private let state = Mutex(State())
+
+    var engine: StockEngine? {
+        get { state.withLock { $0.engine } }
+        set { state.withLock { $0.engine = newValue } }
+    }
+
+    func open() { state.withLock { $0.isStarted = true } }
+
+    /// The engine, once it knows which products are gated. The breaker's time limit on its recovery gate bounds the wait.
+    func whenStarted() async throws -> StockEngine {
+        while true {
+            let engine = state.withLock { $0.isStarted ? $0.engine : nil }
+            if let engine { return engine }
+            try await Task.sleep(for: .milliseconds(5))
+        }
+    }
+}
+
+/// The requests of one loop in the order of their deadlines, which is the order they came in: all have the same time.
+///
+/// One timer looks at the head every 20 ms while anything waits; a timer a request would cost more than the request.
+// @unchecked Sendable: used on `eventLoop` alone.
+private final class DeadlineQueue: @unchecked Sendable {
+    private let eventLoop: any EventLoop
+    private var runs: Deque<DecreaseRun> = []
+    private var isTicking = false
+
+    init(eventLoop: any EventLoop) { self.eventLoop = eventLoop }
+
+    func append(_ run: DecreaseRun) {
+        runs.append(run)
+        guard !isTicking else { return }
+        isTicking = true
+        schedule()
+    }
+
+    private func schedule() {
+        eventLoop.scheduleTask(in: .milliseconds(20)) { self.tick() }
+    }
+
+    private func tick() {
+        let now = NIODeadline.now()
+        while let first = runs.first, first.isAnswered || first.deadline <= now {
+            first.hitDeadline()
+            runs.removeFirst()
+        }
+        if runs.isEmpty { isTicking = false } else { schedule() }
+    }
+}

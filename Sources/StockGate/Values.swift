@@ -1,0 +1,112 @@
+/// A product's id: 1 to 2^63-1.
+public struct ProductID: Hashable, Sendable, Comparable, CustomStringConvertible {
+    /// The number itself.
+    public let rawValue: Int64
+
+    /// Wraps a number that the caller has checked to be 1 or more.
+    public init(_ rawValue: Int64) { self.rawValue = rawValue }
+
+    /// Orders by number.
+    public static func < (left: ProductID, right: ProductID) -> Bool { left.rawValue < right.rawValue }
+    /// The number in decimal.
+    public var description: String { String(rawValue) }
+}
+
+/// A product's fence: a number in PostgreSQL that only grows. Redis serves what was installed under one fence. 0 stands for *none*.
+public typealias Fence = Int64
+
+/// Tells one reservation of a key from another under the same fence. 0 stands for *none*.
+public typealias Token = Int64
+
+/// A number of units: 1 to 1,000,000,000 in a request.
+public typealias Quantity = Int64
+
+/// One decrease, as its caller sent it.
+public struct DecreaseRequest: Hashable, Sendable {
+    /// Whose stock.
+    public var product: ProductID
+    /// The idempotency key, at most 255 printable ASCII characters. Remembered as long as the ledger.
+    public var key: String
+    /// The order that the ledger row names; together with product and quantity the payload that a repeat must match.
+    public var orderID: Int64
+    /// Units, 1 to 1,000,000,000.
+    public var quantity: Quantity
+    /// Whether the caller says that this key was sent before (attempt 2 and later, or a redelivered message).
+    public var isRepeat: Bool
+
+    /// Creates a request from values that were validated where they came in.
+    public init(product: ProductID, key: String, orderID: Int64, quantity: Quantity, isRepeat: Bool) {
+        self.product = product
+        self.key = key
+        self.orderID = orderID
+        self.quantity = quantity
+        self.isRepeat = isRepeat
+    }
+}
+
+/// One increase: the compensation or return of the decrease `DEC-x` under the key `INC-x`.
+public struct IncreaseRequest: Hashable, Sendable {
+    /// Whose stock.
+    public var product: ProductID
+    /// The idempotency key, `INC-x`.
+    public var key: String
+    /// The order that the ledger row names.
+    public var orderID: Int64
+    /// Units as the caller says. The ledger gives back what the decrease took, whatever stands here.
+    public var quantity: Quantity
+
+    /// Creates a request from values that were validated where they came in.
+    public init(product: ProductID, key: String, orderID: Int64, quantity: Quantity) {
+        self.product = product
+        self.key = key
+        self.orderID = orderID
+        self.quantity = quantity
+    }
+
+    /// The key of the decrease that this increase belongs to: `DEC-x` for `INC-x`.
+    public var decreaseKey: String { "DEC-" + key.dropFirst(4) }
+}
+
+/// Why the engine could not decide a request. Nothing was decided: the caller sends the same key again.
+public enum Unavailable: Hashable, Sendable {
+    /// Too much waits already. Nothing was sent.
+    case overloaded
+    /// The product's row was locked for too long. The statement is known not to have run.
+    case lockTimeout
+    /// The ledger gave no answer within the request's time. It may still be decided.
+    case noAnswer
+    /// The ledger could not be reached, or refused. The statement is known not to have run.
+    case ledgerDown
+}
+
+/// What a decrease is told.
+public enum DecreaseAnswer: Hashable, Sendable {
+    /// The units are the buyer's, durably. `remaining` is the stock after them; `replayed`: this is the first result of an earlier call.
+    case sold(remaining: Int64, replayed: Bool)
+    /// Sold out, or fewer left than asked.
+    case insufficient(remaining: Int64)
+    /// The key was compensated, or finally refused: it can never be committed.
+    case keyClosed
+    /// The key belongs to another payload.
+    case keyReused
+    /// The product is discontinued.
+    case notOnSale
+    /// There is no such product.
+    case productMissing
+    /// Not decided.
+    case unavailable(Unavailable)
+}
+
+/// What an increase is told.
+public enum IncreaseAnswer: Hashable, Sendable {
+    /// `quantity` units were given back, durably. `remaining` is the stock after them.
+    case added(quantity: Quantity, remaining: Int64, replayed: Bool)
+    /// The decrease never happened: nothing was given back, and its key is closed.
+    case nothingToReturn(remaining: Int64, replayed: Bool)
+    /// The key belongs to another payload, or the decrease to another product.
+    case keyReused
+    /// There is no such product.
+    case productMissing
+    /// Not decided.
+    case unavailable(Unavailable)
+}

@@ -1,0 +1,71 @@
+import StockGate
+
+/// What an actor of a small world was told.
+enum Told: Hashable {
+    case nothing
+    /// Sold, or given back.
+    case yes
+    /// A *no* to a first attempt: a repeat may still get a *yes*.
+    case no
+    /// A *no* to a repeat, or after an unknown commit: final.
+    case finalNo
+    /// The key belongs to another payload.
+    case reused
+    /// Nothing was decided.
+    case unavailable
+}
+
+/// One actor of a small world: a machine of the project, and the action that it wants next.
+enum ExplorerActor: Hashable {
+    case buyer(Reservation, Reservation.Action?, Told, staleRows: [LedgerModel.Row]?)
+    case returning(Increase, Increase.Action?, Told)
+    case lookup(IncreaseRequest)
+    case resync(Resync, Resync.Action?)
+    /// Runs what others asked for; counts its bumps.
+    case healer(Resync?, Resync.Action?, bumps: Int)
+    case hand(Hand)
+    /// A change by hand that must ask for a resync yet.
+    case handAsks
+    case done(Told)
+    case dead
+
+    /// What a hand does to the ledger without Redis.
+    enum Hand: Hashable { case decrease, restock, delete, relist }
+
+    /// Whether it has nothing more to do by itself.
+    var isAtRest: Bool {
+        switch self {
+        case .done, .dead, .healer(nil, _, _): true
+        default: false
+        }
+    }
+
+    /// Whether it has begun, so that a death in the middle of it is a case of its own.
+    var hasBegun: Bool {
+        switch self {
+        case .buyer(_, nil, _, _), .returning(_, nil, _), .resync(_, nil), .lookup, .hand, .healer, .done, .dead: false
+        case .buyer, .returning, .resync, .handAsks: true
+        }
+    }
+
+    /// What an answer means to a caller.
+    static func told(_ answer: DecreaseAnswer, isFirm: Bool) -> Told {
+        switch answer {
+        case .sold: .yes
+        case .insufficient, .notOnSale, .productMissing: isFirm ? .finalNo : .no
+        case .keyClosed: .finalNo
+        case .keyReused: .reused
+        case .unavailable: .unavailable
+        }
+    }
+
+    static func told(_ answer: IncreaseAnswer) -> Told {
+        switch answer {
+        case .added: .yes
+        case .nothingToReturn: .finalNo
+        case .keyReused: .reused
+        case .productMissing: .no
+        case .unavailable: .unavailable
+        }
+    }
+}

@@ -1,0 +1,130 @@
+/// A small world for the explorer: one product, some actors who may pause between any two steps, and budgets of faults.
+///
+/// Actors are named like in the design's model:
+///
+///     a b      buyers of one unit; A B buyers of two. A repeated name is the same key sent twice at once
+///     a'       an attempt at key a that is known not to be the first
+///     a=2      key a with a quantity of two;  a@ key a for another order
+///     ?a       settles an order whose decrement is unknown: looks key a up
+///     -a       the compensation of key a; twice for a redelivery.  -a=2 names another quantity than was taken
+///     +        the return of a unit that was sold before
+///     resync   a resync at any moment: sweep, audit, start, half-open
+///     sweep    a resync as soon as a reservation is pending, and only then
+///     healer   runs the resyncs that others ask for, and only those
+///     db-only  a decrement by hand;  restock an increase by hand
+///     delete   the product is discontinued;  relist it is put on sale again
+public struct World: Hashable, Sendable, CustomStringConvertible {
+    /// Who is there.
+    public var actors: [String]
+    /// Units at the beginning.
+    public var stock: Int64
+    /// How often Redis is emptied (`FLUSHALL`: the server's identity stays).
+    public var flushes = 0
+    /// How often Redis restarts from a copy that was taken at any earlier moment.
+    public var copies = 0
+    /// How often a connection is lost during a commit whose statement is still alive.
+    public var zombies = 0
+    /// How often a process dies between two steps.
+    public var deaths = 0
+    /// How often a commit is known not to have run.
+    public var refusals = 0
+    /// How often a settle or a release is sent again after it ran.
+    public var resends = 0
+    /// The most resyncs that the healer may need.
+    public var resyncs = 99
+    /// Whether two requests may go in one statement.
+    public var batch = false
+    /// Nothing is lost, and no direct path.
+    public var calm = false
+
+    /// A world without faults.
+    public init(
+        _ actors: String,
+        _ stock: Int64,
+        flushes: Int = 0,
+        copies: Int = 0,
+        zombies: Int = 0,
+        deaths: Int = 0,
+        refusals: Int = 0,
+        resends: Int = 0,
+        resyncs: Int = 99,
+        batch: Bool = false,
+        calm: Bool = false
+    ) {
+        self.actors = actors.split(separator: " ").map(String.init)
+        self.stock = stock
+        self.flushes = flushes
+        self.copies = copies
+        self.zombies = zombies
+        self.deaths = deaths
+        self.refusals = refusals
+        self.resends = resends
+        self.resyncs = resyncs
+        self.batch = batch
+        self.calm = calm
+    }
+
+    /// The world in one line.
+    public var description: String {
+        var text = actors.joined(separator: " ") + " stock=\(stock)"
+        for (name, count) in [
+            ("flushes", flushes), ("copies", copies), ("zombies", zombies), ("deaths", deaths), ("refusals", refusals),
+            ("resends", resends),
+        ]
+        where count > 0 { text += " \(name)=\(count)" }
+        if resyncs < 99 { text += " resyncs=\(resyncs)" }
+        if batch { text += " batch" }
+        if calm { text += " calm" }
+        return text
+    }
+
+    /// The worlds of the design's model, its 41 quick ones.
+    public static let model: [World] = [
+        World("a b resync", 1), World("a a resync", 2), World("a b +", 1),
+        World("A b resync", 2), World("a B +", 1), World("a b resync resync", 1),
+        World("a a' resync", 1), World("a a' b", 1), World("a a' b", 1, deaths: 1), World("a a'", 1, flushes: 1, deaths: 1),
+        World("a a' resync", 1, zombies: 1), World("a + b", 1, zombies: 1), World("a resync", 1, zombies: 2, deaths: 1),
+        World("a + resync", 0, zombies: 1), World("+ resync", 1, copies: 1, zombies: 1),
+        World("a resync", 1, copies: 1), World("a a' resync", 2, copies: 1), World("a b", 1, copies: 1, deaths: 1),
+        World("a + resync", 1, flushes: 1), World("a resync resync", 1, flushes: 2),
+        World("a -a resync", 1), World("a -a -a", 1), World("a -a b", 1), World("a a' -a", 1),
+        World("a -a", 1, flushes: 1, zombies: 1), World("A -A b", 2),
+        World("a b resync", 1, batch: true), World("a a b", 2, batch: true), World("a a' resync", 1, batch: true),
+        World("a b healer", 1, resyncs: 2), World("a b + healer", 0), World("a b healer", 2, flushes: 1),
+        World("a db-only resync", 2), World("a delete resync", 1), World("a -a delete healer", 1),
+        World("a healer", 1, zombies: 1), World("a a' healer", 1, zombies: 1),
+        World("a ?a resync", 1, zombies: 1),
+        World("a a b + resync", 1, calm: true), World("a a' b + resync", 1, calm: true),
+        World("a b c d resync healer", 4, resyncs: 1, calm: true),
+    ]
+
+    /// The deep worlds of the design's model: millions of states.
+    public static let deep: [World] = [
+        World("a b + resync", 1, copies: 1), World("a a' + resync", 1, copies: 1),
+        World("a a' b resync", 1, zombies: 1, batch: true), World("a b c resync", 2, batch: true),
+        World("a b -a resync", 1, zombies: 1), World("a a' -a resync", 1, copies: 1),
+        World("a -a a' +", 1, zombies: 1), World("a a b + resync", 1),
+        World("a b delete + resync", 1), World("a b + healer", 1, flushes: 1),
+    ]
+
+    /// What the project's machines have and the design's model has not.
+    public static let own: [World] = [
+        // A commit that is known not to have run gives its reservation back, unless a twin joined it.
+        World("a a b", 1, refusals: 1), World("a a' resync", 1, refusals: 1), World("a a a", 2, refusals: 2),
+        World("a b healer", 1, refusals: 1), World("a a'", 1, zombies: 1, refusals: 1),
+        // A release or a settle whose answer was lost is sent again, perhaps after the key was reserved anew.
+        World("a a' resync", 1, refusals: 1, resends: 1), World("a a -a", 1, resends: 1), World("a a' b", 1, refusals: 1, resends: 1),
+        // *Already done* is a reply and a lookup: the ledger may move between the two, and Redis may remember what a copy did.
+        World("a a' a'", 1, deaths: 1), World("a a' -a", 1, copies: 1),
+        // A sweep takes a slow request for a dead one.
+        World("a b sweep", 1), World("a a' sweep", 1), World("a -a sweep", 1, deaths: 1), World("a a sweep", 1, refusals: 1),
+        // One key with two payloads.
+        World("a a=2 b", 2), World("a a=2 resync", 2), World("a a@ resync", 1), World("a a=2 -a", 2), World("A A=1 b", 2, deaths: 1),
+        World("A -A=1 b", 2),
+        // The product comes and goes, and units are added by hand.
+        World("a a' delete relist", 1), World("a' delete relist healer", 1), World("a b restock healer", 0),
+        World("a b restock resync", 1, batch: true), World("a db-only restock healer", 1),
+        // The healer with a dying buyer, and with a flush and a repeat.
+        World("a a' healer", 1, flushes: 1), World("a -a healer", 1, zombies: 1), World("a b resync healer", 1),
+    ]
+}

@@ -1,0 +1,251 @@
+import StockGate
+
+/// What Redis holds for one product, with the replies of the scripts in `StockGate/Gate/Scripts`. Contract tests hold the two together.
+///
+/// Faults of the store are switched on by `faults`; an empty set is the protocol.
+public struct GateModel: Hashable, Sendable {
+    /// A reservation that is neither settled nor released.
+    public struct Pending: Hashable, Sendable {
+        /// The key that holds it.
+        public var key: String
+        /// Its token.
+        public var token: Token
+        /// The units that the counter was lowered by.
+        public var quantity: Quantity
+        /// When it was made, milliseconds.
+        public var time: Int64
+        /// Whether a twin joined it.
+        public var isShared: Bool
+    }
+
+    /// A signed delta that waits for the install of its fence.
+    public struct Owed: Hashable, Sendable {
+        /// The fence that it was committed under.
+        public var fence: Fence
+        /// Units, signed.
+        public var delta: Int64
+    }
+
+    /// A key that is in the ledger.
+    public struct Mark: Hashable, Sendable {
+        /// The key.
+        public var key: String
+        /// When it was settled, milliseconds.
+        public var time: Int64
+    }
+
+    /// One member of a settle.
+    public struct SettleEntry: Hashable, Sendable {
+        /// The key to mark.
+        public var key: String
+        /// Its reservation.
+        public var held: Held
+
+        /// Names a reservation to settle.
+        public init(key: String, held: Held) {
+            self.key = key
+            self.held = held
+        }
+    }
+
+    /// One member of a release.
+    public struct ReleaseEntry: Hashable, Sendable {
+        /// The key.
+        public var key: String
+        /// Its reservation.
+        public var held: Held
+        /// Its commit did not run; a reservation that a twin joined stays.
+        public var isAbandoned: Bool
+
+        /// Names a reservation to release.
+        public init(key: String, held: Held, isAbandoned: Bool) {
+            self.key = key
+            self.held = held
+            self.isAbandoned = isAbandoned
+        }
+    }
+
+    /// One member of an apply.
+    public struct ApplyEntry: Hashable, Sendable {
+        /// The fence of the commit.
+        public var fence: Fence
+        /// Units, signed.
+        public var delta: Int64
+        /// The key of a decrement to mark; empty for an increase.
+        public var key: String
+
+        /// A change to tell Redis.
+        public init(fence: Fence, delta: Int64, key: String) {
+            self.fence = fence
+            self.delta = delta
+            self.key = key
+        }
+    }
+
+    /// Units to reserve; nil: not loaded, or not on sale.
+    public var counter: Int64?
+    /// The fence that was installed last; 0: none.
+    public var fence: Fence = 0
+    /// The dataset that it was installed into.
+    public var stamp: String?
+    /// The product's half of the dataset's name.
+    public var marker: String?
+    /// The last token.
+    public var sequence: Int64 = 0
+    /// Reservations, by key.
+    public var pending: [Pending] = []
+    /// Deltas for installs that are to come, by fence.
+    public var owed: [Owed] = []
+    /// Settled keys, by key.
+    public var marks: [Mark] = []
+
+    /// Nothing.
+    public init() {}
+
+    /// Whether a reserve that passes this dataset would be served.
+    public func isLoaded(dataset: String, faults: Faults = []) -> Bool {
+        guard fence > 0 else { return false }
+        if faults.has(.stampIgnored) { return true }
+        guard let marker else { return false }
+        return stamp == dataset + ":" + marker
+    }
+
+    // MARK: The scripts
+
+    /// `reserve.lua`. `dataset` is the connection's, without the marker.
+    public mutating func reserve(key: String, quantity: Quantity, dataset: String, now: Int64, faults: Faults = []) -> ReserveReply {
+        guard isLoaded(dataset: dataset, faults: faults) else { return .notLoaded }
+        if markIndex(key).isFound { return .alreadyDone }
+        let place = pendingIndex(key)
+        if place.isFound {
+            pending[place.index].isShared = true
+            if faults.has(.joinTakesAgain), let counter { self.counter = counter - quantity }
+            let held = pending[place.index]
+            return .joined(fence: fence, token: held.token, quantity: held.quantity)
+        }
+        guard let counter else { return .notOnSale }
+        guard counter >= quantity else { return .soldOut(counter: counter) }
+        self.counter = counter - quantity
+        sequence += 1
+        if faults.has(.settleBeforeCommit) {
+            mark(key, at: now)
+        } else {
+            pending.insert(Pending(key: key, token: sequence, quantity: quantity, time: now, isShared: false), at: place.index)
+        }
+        return .reserved(fence: fence, token: sequence, left: counter - quantity)
+    }
+
+    /// `settle.lua`. Returns the number of reservations forgotten.
+    public mutating func settle(_ entries: [SettleEntry], now: Int64, retention: Int64, faults: Faults = []) -> Int64 {
+        var forgotten: Int64 = 0
+        for entry in entries {
+            mark(entry.key, at: now)
+            let place = pendingIndex(entry.key)
+            guard place.isFound else { continue }
+            guard entry.held.fence == fence && pending[place.index].token == entry.held.token || faults.has(.settleWithoutToken) else {
+                continue
+            }
+            pending.remove(at: place.index)
+            forgotten += 1
+        }
+        prune(olderThan: now - retention, atMost: 2 + 3 * entries.count)
+        return forgotten
+    }
+
+    /// `release.lua`. Returns the number of reservations given back.
+    public mutating func release(_ entries: [ReleaseEntry], faults: Faults = []) -> Int64 {
+        var given: Int64 = 0
+        for entry in entries {
+            guard entry.held.fence == fence || faults.has(.releaseWithoutFence) else { continue }
+            let place = pendingIndex(entry.key)
+            guard place.isFound else { continue }
+            let held = pending[place.index]
+            guard held.token == entry.held.token || faults.has(.releaseWithoutToken) else { continue }
+            guard !entry.isAbandoned || !held.isShared else { continue }
+            pending.remove(at: place.index)
+            counter = (counter ?? 0) + held.quantity
+            given += 1
+        }
+        return given
+    }
+
+    /// `apply.lua`.
+    public mutating func apply(_ entries: [ApplyEntry], now: Int64, faults: Faults = []) -> [ApplyReply] {
+        let isCounted = counter != nil
+        return entries.map { entry in
+            if !entry.key.isEmpty { mark(entry.key, at: now) }
+            if entry.fence == fence || faults.has(.applyUnderAnyFence) {
+                if isCounted, let counter { self.counter = counter + entry.delta }
+                return .applied
+            }
+            guard entry.fence > fence else { return .passed }
+            let index = owed.firstIndex { $0.fence >= entry.fence } ?? owed.endIndex
+            if index < owed.endIndex, owed[index].fence == entry.fence {
+                owed[index].delta += entry.delta
+            } else {
+                owed.insert(Owed(fence: entry.fence, delta: entry.delta), at: index)
+            }
+            return .behind
+        }
+    }
+
+    /// `install.lua`. `read` is the dataset that was read before the bump, with its marker; `dataset` is the connection's now, without.
+    public mutating func install(_ ledger: Resync.LedgerState, read: String, dataset: String, faults: Faults = []) -> InstallReply {
+        var stamped = read
+        if faults.has(.datasetIgnored) {
+            let marker = self.marker ?? "?"
+            self.marker = marker
+            stamped = dataset + ":" + marker
+        } else {
+            guard let marker, read == dataset + ":" + marker else { return .datasetChanged }
+        }
+        if fence >= ledger.fence && !faults.has(.installOlder) { return .newer }
+        let delta = faults.has(.owedNotCounted) ? 0 : owed.first { $0.fence == ledger.fence }?.delta ?? 0
+        owed.removeAll { $0.fence <= ledger.fence || faults.has(.owedClearedWhole) }
+        counter = ledger.isOnSale || faults.has(.gateLeftOpen) ? ledger.stock + delta : nil
+        fence = ledger.fence
+        stamp = stamped
+        if !faults.has(.installKeepsPending) { pending = [] }
+        return .installed
+    }
+
+    /// `look.lua`. Sets the marker if there is none, unless `newMarker` is empty.
+    public mutating func look(newMarker: String, dataset: String) -> GateView {
+        if marker == nil, !newMarker.isEmpty { marker = newMarker }
+        return GateView(dataset: dataset + ":" + (marker ?? ""), stamp: stamp, fence: fence, counter: counter, pending: pending.count)
+    }
+
+    /// `overdue.lua`, all its steps. Returns the reservations that are pending for longer than the bound, milliseconds.
+    public func overdue(now: Int64, bound: Int64) -> [Pending] {
+        pending.filter { now - $0.time > bound }
+    }
+
+    // MARK: Sorted arrays
+
+    private func pendingIndex(_ key: String) -> (index: Int, isFound: Bool) {
+        let index = pending.firstIndex { $0.key >= key } ?? pending.endIndex
+        return (index, index < pending.endIndex && pending[index].key == key)
+    }
+
+    private func markIndex(_ key: String) -> (index: Int, isFound: Bool) {
+        var low = 0
+        var high = marks.count
+        while low < high {
+            let middle = (low + high) / 2
+            if marks[middle].key < key { low = middle + 1 } else { high = middle }
+        }
+        return (low, low < marks.count && marks[low].key == key)
+    }
+
+    private mutating func mark(_ key: String, at time: Int64) {
+        let place = markIndex(key)
+        if place.isFound { marks[place.index].time = time } else { marks.insert(Mark(key: key, time: time), at: place.index) }
+    }
+
+    private mutating func prune(olderThan bound: Int64, atMost limit: Int) {
+        let old = marks.filter { $0.time < bound }.sorted { ($0.time, $0.key) < ($1.time, $1.key) }.prefix(limit)
+        guard !old.isEmpty else { return }
+        let gone = Set(old.map(\.key))
+        marks.removeAll { gone.contains($0.key) }
+    }
+}

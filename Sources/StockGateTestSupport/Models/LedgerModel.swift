@@ -1,0 +1,348 @@
+import StockGate
+
+/// What PostgreSQL holds, with the replies of the functions in `StockGate/Ledger/Migrations`. Contract tests hold the two together.
+///
+/// Every method is one statement: it happens as a whole or, if it throws, not at all. Faults of the store are switched on by `faults`.
+public struct LedgerModel: Hashable, Sendable {
+    /// A row of `product_stock`.
+    public struct Product: Hashable, Sendable {
+        /// Its id.
+        public var id: ProductID
+        /// Units now.
+        public var stock: Int64
+        /// Units at the beginning.
+        public var initial: Int64
+        /// Its fence.
+        public var fence: Fence = 1
+        /// Not discontinued.
+        public var isOnSale = true
+        /// Redis stands before it.
+        public var isGated = true
+    }
+
+    /// A row of `stock_ledger`.
+    public struct Row: Hashable, Sendable {
+        /// The unique key.
+        public var key: String
+        /// The product.
+        public var product: ProductID
+        /// What it did.
+        public var direction: LedgerEntry.Direction
+        /// Units.
+        public var quantity: Quantity
+        /// The order.
+        public var orderID: Int64
+        /// The reservation's fence; 0 without one.
+        public var fence: Fence
+        /// The reservation's token; 0 without one.
+        public var token: Token
+        /// Stock after it.
+        public var remaining: Int64
+    }
+
+    /// The statement was rolled back, as with SQLSTATE SG001: a key twice in one batch, or written by somebody else since the lookup.
+    public struct KeyInUse: Error, Hashable, Sendable {}
+
+    /// How a change by hand ended. The raw values are those of `stock_adjust`.
+    public enum AdjustOutcome: Int64, Hashable, Sendable {
+        /// Done.
+        case done = 0
+        /// Done before.
+        case duplicate = 1
+        /// There are fewer units than it takes away.
+        case belowZero = 2
+        /// There would be more units than allowed.
+        case aboveMaximum = 3
+        /// The key belongs to another change.
+        case keyReused = 4
+        /// There is no such product.
+        case productMissing = 5
+    }
+
+    /// Products, by id.
+    public private(set) var products: [Product] = []
+    /// Ledger rows, by key.
+    public private(set) var rows: [Row] = []
+    /// False: rows forget the stock after them, so that states differ only in what the protocol depends on.
+    public var keepsRemaining = true
+
+    /// An empty ledger.
+    public init() {}
+
+    // MARK: Set-up and looks
+
+    /// Adds a product.
+    public mutating func add(_ product: ProductID, stock: Int64, isGated: Bool = true, isOnSale: Bool = true) {
+        products.append(Product(id: product, stock: stock, initial: stock, isOnSale: isOnSale, isGated: isGated))
+        products.sort { $0.id < $1.id }
+    }
+
+    /// The product's row.
+    public func product(_ id: ProductID) -> Product? { products.first { $0.id == id } }
+
+    /// The row of a key.
+    public func row(_ key: String) -> Row? { Self.row(key, in: rows) }
+
+    /// The lookup without a lock.
+    public func lookUp(_ key: String) -> LedgerEntry? {
+        row(key).map {
+            LedgerEntry(product: $0.product, orderID: $0.orderID, quantity: $0.quantity, remaining: $0.remaining, direction: $0.direction)
+        }
+    }
+
+    /// What promise this state breaks, if any: stock below zero, units lost or made, a compensated key with a net effect.
+    public func violation() -> String? {
+        for product in products where product.stock < 0 { return "stock of product \(product.id) is \(product.stock)" }
+        for product in products {
+            var expected = product.initial
+            for row in rows where row.product == product.id {
+                switch row.direction {
+                case .out: expected -= row.quantity
+                case .in: expected += row.quantity
+                case .closed: break
+                }
+            }
+            if expected != product.stock {
+                return "product \(product.id): units lost or made: stock \(product.stock), ledger says \(expected)"
+            }
+        }
+        for row in rows where row.key.hasPrefix("INC-") {
+            let decrease = self.row("DEC-" + row.key.dropFirst(4))
+            switch (row.direction, decrease?.direction) {
+            case (.in, .out):
+                if decrease?.quantity != row.quantity { return "\(row.key) gave back another quantity than was taken" }
+            case (.in, _): return "\(row.key) gave back what was never taken"
+            case (_, .out): return "decremented after its compensation: \(row.key)"
+            case (_, .closed): break
+            default: return "\(row.key): the decrease's key is not closed"
+            }
+        }
+        return nil
+    }
+
+    // MARK: The statements
+
+    /// `stock_commit`. `lookedUpIn`: rows as of an earlier moment, for the fault of looking before locking.
+    public mutating func commit(
+        _ batch: [CommitRequest],
+        lookedUpIn stale: [Row]? = nil,
+        faults: Faults = []
+    ) throws(KeyInUse) -> [CommitReply] {
+        let known = faults.has(.lookupBeforeLock) ? stale ?? rows : rows
+        var after = self
+        var replies = batch.map { _ in CommitReply(outcome: .productMissing, told: 0, bumped: false, remaining: 0, isGated: false) }
+        var written: [Row] = []
+        for place in after.products.indices {
+            let product = after.products[place]
+            var stockLeft = product.stock
+            var bump = false
+            var members: [Int] = []
+            for (index, request) in batch.enumerated() where request.decrease.product == product.id {
+                members.append(index)
+                let quantity = request.decrease.quantity
+                var remaining = stockLeft
+                let outcome: CommitOutcome
+                var closes = false
+                if let row = Self.row(request.decrease.key, in: known) {
+                    let isMine = request.fence > 0 && row.fence == request.fence && row.token == request.token && row.product == product.id
+                    if row.direction != .out {
+                        outcome = .keyClosed
+                    } else if row.product != product.id || row.quantity != quantity || row.orderID != request.decrease.orderID {
+                        outcome = isMine ? .keyReusedMine : .keyReused
+                    } else {
+                        outcome = isMine ? .duplicateMine : .duplicateOther
+                        remaining = row.remaining
+                    }
+                    if isMine && request.fence != product.fence && !faults.has(.duplicateBehindSilent) { bump = true }
+                } else if !product.isOnSale {
+                    outcome = .notOnSale
+                    closes = request.isFirm && !faults.has(.notOnSaleLeavesOpen)
+                } else if stockLeft >= quantity || faults.has(.stockUnchecked) {
+                    outcome = .committed
+                    stockLeft -= quantity
+                    remaining = stockLeft
+                    written.append(newRow(request, .out, remaining: remaining))
+                    if request.fence == 0 && !faults.has(.directSilent) { bump = true }
+                } else {
+                    outcome = .insufficient
+                    if request.fence == product.fence && !faults.has(.insufficientSilent) { bump = true }
+                    closes = request.isFirm && !faults.has(.firmNoLeavesOpen)
+                }
+                if closes { written.append(newRow(request, .closed, remaining: remaining)) }
+                if request.fence == 0 && request.reserveSent { bump = true }
+                replies[index] = CommitReply(
+                    outcome: outcome,
+                    told: product.fence,
+                    bumped: false,
+                    remaining: remaining,
+                    isGated: product.isGated
+                )
+            }
+            after.products[place].stock = stockLeft
+            if bump {
+                after.products[place].fence += 1
+                for index in members { replies[index].bumped = true }
+            }
+        }
+        for row in written where !after.insert(row) && !faults.has(.lookupBeforeLock) { throw KeyInUse() }
+        self = after
+        return replies
+    }
+
+    /// `stock_increase`.
+    public mutating func increase(_ batch: [IncreaseRequest], faults: Faults = []) throws(KeyInUse) -> [IncreaseReply] {
+        var after = self
+        var replies = batch.map { _ in
+            IncreaseReply(outcome: .productMissing, told: 0, bumped: false, quantity: 0, remaining: 0, isGated: false)
+        }
+        var written: [Row] = []
+        for place in after.products.indices {
+            let product = after.products[place]
+            var stockLeft = product.stock
+            var bump = false
+            var members: [Int] = []
+            for (index, request) in batch.enumerated() where request.product == product.id {
+                members.append(index)
+                var reply = IncreaseReply(
+                    outcome: .keyReused,
+                    told: product.fence,
+                    bumped: false,
+                    quantity: 0,
+                    remaining: stockLeft,
+                    isGated: product.isGated
+                )
+                let decrease = row(request.decreaseKey)
+                if let own = row(request.key), !(faults.has(.increaseNotIdempotent) && own.direction == .in) {
+                    if own.product == product.id && own.orderID == request.orderID && own.direction != .out {
+                        reply.outcome = own.direction == .in ? .duplicate : .duplicateNothing
+                        reply.quantity = own.quantity
+                        reply.remaining = own.remaining
+                        if own.direction == .in && !faults.has(.increaseDuplicateSilent) { bump = true }
+                    }
+                } else if let decrease, decrease.direction == .out, decrease.product != product.id {
+                    reply.outcome = .keyReused
+                } else if let decrease, decrease.direction == .out {
+                    reply.outcome = .added
+                    reply.quantity = faults.has(.increaseTrustsQuantity) ? request.quantity : decrease.quantity
+                    stockLeft += reply.quantity
+                    reply.remaining = stockLeft
+                    if !product.isGated && !faults.has(.untoldSilent) { bump = true }
+                    written.append(newRow(request, request.key, .in, reply))
+                } else {
+                    reply.outcome = .nothingToReturn
+                    written.append(newRow(request, request.key, .closed, reply))
+                    if decrease == nil && !faults.has(.compensationLeavesOpen) {
+                        written.append(newRow(request, request.decreaseKey, .closed, reply))
+                    }
+                }
+                replies[index] = reply
+            }
+            after.products[place].stock = stockLeft
+            if bump {
+                after.products[place].fence += 1
+                for index in members { replies[index].bumped = true }
+            }
+        }
+        for row in written where !after.insert(row) && !faults.has(.increaseNotIdempotent) { throw KeyInUse() }
+        self = after
+        return replies
+    }
+
+    /// `stock_bump`, one product.
+    public mutating func bump(_ id: ProductID) -> Resync.LedgerState? {
+        guard let place = products.firstIndex(where: { $0.id == id }) else { return nil }
+        products[place].fence += 1
+        return Resync.LedgerState(fence: products[place].fence, stock: products[place].stock, isOnSale: products[place].isOnSale)
+    }
+
+    /// `stock_adjust`, without the part of its reason. Quantity is signed.
+    public mutating func adjust(
+        _ id: ProductID,
+        key: String,
+        quantity: Int64,
+        maximum: Int64 = .max,
+        faults: Faults = []
+    ) -> (outcome: AdjustOutcome, remaining: Int64, isGated: Bool) {
+        guard let place = products.firstIndex(where: { $0.id == id }) else { return (.productMissing, 0, false) }
+        let product = products[place]
+        if let row = row(key) {
+            let signed = row.direction == .in ? row.quantity : -row.quantity
+            guard row.product == id, signed == quantity else { return (.keyReused, product.stock, product.isGated) }
+            return (.duplicate, row.remaining, product.isGated)
+        }
+        guard product.stock + quantity >= 0 else { return (.belowZero, product.stock, product.isGated) }
+        guard product.stock + quantity <= maximum else { return (.aboveMaximum, product.stock, product.isGated) }
+        products[place].stock += quantity
+        if !faults.has(.untoldSilent) { products[place].fence += 1 }
+        _ = insert(
+            Row(
+                key: key,
+                product: id,
+                direction: quantity > 0 ? .in : .out,
+                quantity: abs(quantity),
+                orderID: 0,
+                fence: 0,
+                token: 0,
+                remaining: keepsRemaining ? product.stock + quantity : 0
+            )
+        )
+        return (.done, product.stock + quantity, product.isGated)
+    }
+
+    /// Discontinues a product, or puts it on sale again. Redis is not told, so it bumps.
+    public mutating func setOnSale(_ id: ProductID, _ isOnSale: Bool) {
+        guard let place = products.firstIndex(where: { $0.id == id }) else { return }
+        products[place].isOnSale = isOnSale
+        products[place].fence += 1
+    }
+
+    // MARK: Rows
+
+    private func newRow(_ request: CommitRequest, _ direction: LedgerEntry.Direction, remaining: Int64) -> Row {
+        Row(
+            key: request.decrease.key,
+            product: request.decrease.product,
+            direction: direction,
+            quantity: direction == .out ? request.decrease.quantity : 0,
+            orderID: request.decrease.orderID,
+            fence: request.fence,
+            token: request.token,
+            remaining: keepsRemaining ? remaining : 0
+        )
+    }
+
+    private func newRow(_ request: IncreaseRequest, _ key: String, _ direction: LedgerEntry.Direction, _ reply: IncreaseReply) -> Row {
+        Row(
+            key: key,
+            product: request.product,
+            direction: direction,
+            quantity: direction == .in ? reply.quantity : 0,
+            orderID: request.orderID,
+            fence: 0,
+            token: 0,
+            remaining: keepsRemaining ? reply.remaining : 0
+        )
+    }
+
+    private mutating func insert(_ row: Row) -> Bool {
+        let index = Self.index(row.key, in: rows)
+        if index < rows.count, rows[index].key == row.key { return false }
+        rows.insert(row, at: index)
+        return true
+    }
+
+    private static func row(_ key: String, in rows: [Row]) -> Row? {
+        let index = index(key, in: rows)
+        return index < rows.count && rows[index].key == key ? rows[index] : nil
+    }
+
+    private static func index(_ key: String, in rows: [Row]) -> Int {
+        var low = 0
+        var high = rows.count
+        while low < high {
+            let middle = (low + high) / 2
+            if rows[middle].key < key { low = middle + 1 } else { high = middle }
+        }
+        return low
+    }
+}

@@ -1,0 +1,314 @@
+// Invariant: a server lives no longer than this process, however this ends. Each server has a keeper, a small shell in a session of its own that
+// reads from a socket pair; when this process's end closes (`stop`, `deinit`, exit, crash, SIGKILL) the keeper ends the server and removes its folder.
+//
+// Bounds: 30 s for a server to get ready or to end; five tries to find a free port.
+
+import Foundation
+import Synchronization
+
+/// A PostgreSQL server of this process's own: on loopback, on a free port, in a temporary folder.
+public final class PrivatePostgres: Sendable {
+    /// Why there is no server.
+    public struct Failure: Error, CustomStringConvertible {
+        /// What to do about it.
+        public var description: String
+    }
+
+    /// Where it listens, on 127.0.0.1.
+    public let port: Int
+    /// The address of the database `postgres` for the superuser `postgres`; no password is asked for.
+    public var url: String { "postgresql://postgres@127.0.0.1:\(port)/postgres" }
+    /// The server's log, for a failed test's message.
+    public var log: String { (try? String(contentsOf: folder.appending(path: "log"), encoding: .utf8)) ?? "" }
+
+    private let folder: URL
+    private let keeper: Keeper
+    private static let bound: TimeInterval = 30
+
+    /// Starts a server and waits until it takes connections.
+    ///
+    /// - Parameters:
+    ///   - fsync: false makes commits cheap and a crash of the machine unsafe. Killing the server is safe either way.
+    ///   - settings: more lines of its configuration, such as `max_connections = 20`.
+    public static func start(fsync: Bool = true, settings: [String] = []) throws -> PrivatePostgres {
+        let installation = try Installation.shared()
+        var lastFailure: any Error = Failure(description: "no free port")
+        for _ in 0..<5 {
+            do {
+                return try PrivatePostgres(installation, fsync: fsync, settings: settings)
+            } catch {
+                lastFailure = error
+            }
+        }
+        throw lastFailure
+    }
+
+    private init(_ installation: Installation, fsync: Bool, settings: [String]) throws {
+        port = try Self.freePort()
+        folder = try Installation.makeFolder()
+        keeper = try Keeper(folder: folder, command: installation.command("postgres", ["-D", folder.path + "/data"]))
+        try Installation.run(["/bin/cp", "-a", "--reflink=auto", installation.template.path + "/data", folder.path + "/data"])
+        let lines =
+            [
+                "listen_addresses = '127.0.0.1'", "port = \(port)", "unix_socket_directories = ''", "fsync = \(fsync ? "on" : "off")",
+                "shared_buffers = 64MB", "max_connections = 100", "logging_collector = off", "log_min_messages = warning",
+                "autovacuum_naptime = 10s", "max_wal_size = 1GB",
+            ] + settings
+        let file = try FileHandle(forWritingTo: folder.appending(path: "data/postgresql.auto.conf"))
+        try file.seekToEnd()
+        try file.write(contentsOf: Data((lines.joined(separator: "\n") + "\n").utf8))
+        try file.close()
+        try startServer()
+    }
+
+    /// Ends the server at once and removes its folder. Also done when the last reference goes.
+    public func stop() {
+        // A stopped process takes no signal but SIGKILL and SIGCONT.
+        resume()
+        keeper.end(within: Self.bound)
+    }
+
+    /// Kills the server and all its processes with SIGKILL and waits until they are gone; ``restart()`` brings it back on the same port and data.
+    public func kill() {
+        guard let server = serverID else { return }
+        let all = [server] + children(of: server)
+        for id in all { Glibc.kill(id, SIGKILL) }
+        Self.wait { all.allSatisfy { !Self.isAlive($0) } }
+    }
+
+    /// Stops all the server's processes where they are (SIGSTOP): connections stay open, nothing answers.
+    public func pause() {
+        guard let server = serverID else { return }
+        Glibc.kill(server, SIGSTOP)
+        for id in children(of: server) { Glibc.kill(id, SIGSTOP) }
+    }
+
+    /// Lets a paused server go on.
+    public func resume() {
+        guard let server = serverID else { return }
+        for id in children(of: server) { Glibc.kill(id, SIGCONT) }
+        Glibc.kill(server, SIGCONT)
+    }
+
+    /// Starts a killed server again (kills it first if it runs) and waits until it takes connections.
+    public func restart() throws {
+        kill()
+        try startServer()
+    }
+
+    // MARK: The server's processes
+
+    private func startServer() throws {
+        // The old file would look ready.
+        try? FileManager.default.removeItem(at: folder.appending(path: "data/postmaster.pid"))
+        try keeper.order("start")
+        // Line 8 of the file says "ready" when connections are taken (PostgreSQL `src/include/utils/pidfile.h`).
+        let isReady = Self.wait {
+            let lines = self.stateLines
+            return lines.count >= 8 && lines[7].hasPrefix("ready")
+        }
+        guard isReady else { throw Failure(description: "the private PostgreSQL did not get ready: \(log)") }
+    }
+
+    private var stateLines: [Substring] {
+        guard let text = try? String(contentsOf: folder.appending(path: "data/postmaster.pid"), encoding: .utf8) else { return [] }
+        return text.split(separator: "\n", omittingEmptySubsequences: false)
+    }
+
+    private var serverID: pid_t? { stateLines.first.flatMap { pid_t($0) }.flatMap { Self.isAlive($0) ? $0 : nil } }
+
+    private func children(of parent: pid_t) -> [pid_t] {
+        let entries = (try? FileManager.default.contentsOfDirectory(atPath: "/proc")) ?? []
+        return entries.compactMap { pid_t($0) }.filter { Self.processState($0)?.parent == parent }
+    }
+
+    private static func isAlive(_ id: pid_t) -> Bool { processState(id).map { $0.state != "Z" && $0.state != "X" } ?? false }
+
+    /// From `/proc/N/stat`: the state's letter and the parent follow the name, which is in parentheses.
+    private static func processState(_ id: pid_t) -> (state: Substring, parent: pid_t)? {
+        guard let text = try? String(contentsOfFile: "/proc/\(id)/stat", encoding: .utf8), let end = text.lastIndex(of: ")") else {
+            return nil
+        }
+        let fields = text[text.index(after: end)...].split(separator: " ")
+        guard fields.count >= 2, let parent = pid_t(fields[1]) else { return nil }
+        return (fields[0], parent)
+    }
+
+    @discardableResult
+    private static func wait(until condition: () -> Bool) -> Bool {
+        let end = Date().addingTimeInterval(bound)
+        while !condition() {
+            if Date() > end { return false }
+            usleep(2000)
+        }
+        return true
+    }
+
+    private static func freePort() throws -> Int {
+        let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+        guard descriptor >= 0 else { throw Failure(description: "no socket") }
+        defer { close(descriptor) }
+        var address = sockaddr_in()
+        address.sin_family = sa_family_t(AF_INET)
+        address.sin_addr.s_addr = UInt32(0x7F00_0001).bigEndian
+        var size = socklen_t(MemoryLayout<sockaddr_in>.size)
+        let bound = withUnsafeMutablePointer(to: &address) { pointer in
+            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                bind(descriptor, $0, size) == 0 && getsockname(descriptor, $0, &size) == 0
+            }
+        }
+        guard bound else { throw Failure(description: "no free port on loopback") }
+        return Int(UInt16(bigEndian: address.sin_port))
+    }
+
+    // MARK: The keeper
+
+    /// The shell that outlives this process by a moment, to clean up after it.
+    private final class Keeper: Sendable {
+        private let line: Mutex<FileHandle?>
+        private let folder: URL
+
+        /// - Parameter command: what `start` runs, its output going to `log` in the folder.
+        init(folder: URL, command: [String]) throws {
+            self.folder = folder
+            let script = """
+                trap '' INT TERM HUP
+                folder=$1; shift; server=
+                while read order; do
+                    if [ -n "$server" ]; then wait "$server"; fi
+                    "$@" >>"$folder/log" 2>&1 </dev/null &
+                    server=$!
+                done
+                if [ -n "$server" ]; then
+                    # Immediate shutdown; if that is not done in ten seconds, harder means.
+                    kill -CONT "$server" 2>/dev/null; kill -QUIT "$server" 2>/dev/null
+                    (sleep 10; kill -KILL "$server" 2>/dev/null) & clock=$!
+                    wait "$server"; kill -KILL "$clock" 2>/dev/null
+                fi
+                rm -rf "$folder"
+                """
+            // Closed on exec from its making on: a child that inherited our end would keep the server alive.
+            var ends: [Int32] = [-1, -1]
+            guard socketpair(AF_UNIX, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0, &ends) == 0 else {
+                throw Failure(description: "no socket pair")
+            }
+            let reading = FileHandle(fileDescriptor: ends[0], closeOnDealloc: true)
+            let writing = FileHandle(fileDescriptor: ends[1], closeOnDealloc: true)
+            let process = Process()
+            process.executableURL = URL(filePath: "/usr/bin/setsid")
+            process.arguments = ["--wait", "/bin/sh", "-c", script, "keeper", folder.path] + command
+            process.currentDirectoryURL = folder
+            process.standardInput = reading
+            process.standardOutput = FileHandle.nullDevice
+            process.standardError = FileHandle.nullDevice
+            // A thread of Swift's pool blocks all signals and a child inherits that: a shell that cannot get SIGCHLD waits for ever.
+            var none = sigset_t()
+            var before = sigset_t()
+            sigemptyset(&none)
+            pthread_sigmask(SIG_SETMASK, &none, &before)
+            defer { pthread_sigmask(SIG_SETMASK, &before, nil) }
+            try process.run()
+            try reading.close()
+            line = Mutex(writing)
+        }
+
+        deinit {
+            line.withLock { try? $0?.close() }
+        }
+
+        func order(_ word: String) throws {
+            try line.withLock { try $0?.write(contentsOf: Data((word + "\n").utf8)) }
+        }
+
+        /// Ends the server and waits until the folder is gone.
+        func end(within bound: TimeInterval) {
+            line.withLock { line in
+                try? line?.close()
+                line = nil
+            }
+            PrivatePostgres.wait { !FileManager.default.fileExists(atPath: self.folder.path) }
+        }
+    }
+
+    // MARK: The installation
+
+    /// The server's programs, and a data folder made once in this process that every server copies.
+    private struct Installation: Sendable {
+        let programs: String
+        let template: URL
+        private let keeper: Keeper
+
+        private static let made = Mutex<Installation?>(nil)
+
+        static func shared() throws -> Installation {
+            try made.withLock { made in
+                if let made { return made }
+                let installation = try Installation()
+                made = installation
+                return installation
+            }
+        }
+
+        private init() throws {
+            programs = try Self.findPrograms()
+            template = try Self.makeFolder()
+            // Removes the template when this process ends.
+            keeper = try Keeper(folder: template, command: ["/bin/true"])
+            try Self.run(
+                command(
+                    "initdb",
+                    [
+                        "-D", template.path + "/data", "-U", "postgres", "--auth=trust", "-E", "UTF8", "--locale=C", "--no-sync",
+                        "--no-instructions",
+                    ]
+                )
+            )
+        }
+
+        /// The program's command line, as the user `postgres` where we are root: the server refuses to run as root.
+        func command(_ program: String, _ arguments: [String]) -> [String] {
+            let asUser = geteuid() == 0 ? ["/usr/bin/setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] : []
+            return asUser + [programs + "/" + program] + arguments
+        }
+
+        static func makeFolder() throws -> URL {
+            let folder = FileManager.default.temporaryDirectory.appending(path: "private-postgres-\(UUID().uuidString)")
+            try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
+            if geteuid() == 0 {
+                guard let user = getpwnam("postgres"), chown(folder.path, user.pointee.pw_uid, user.pointee.pw_gid) == 0 else {
+                    throw Failure(description: "there is no user postgres; install the package postgresql")
+                }
+            }
+            return folder
+        }
+
+        /// `STOCKGATE_POSTGRES_BIN`, or the newest version where Debian's packages put them.
+        private static func findPrograms() throws -> String {
+            if let named = ProcessInfo.processInfo.environment["STOCKGATE_POSTGRES_BIN"] { return named }
+            let base = "/usr/lib/postgresql"
+            let versions = ((try? FileManager.default.contentsOfDirectory(atPath: base)) ?? []).compactMap { Int($0) }.sorted(by: >)
+            for version in versions where FileManager.default.isExecutableFile(atPath: "\(base)/\(version)/bin/initdb") {
+                return "\(base)/\(version)/bin"
+            }
+            throw Failure(
+                description: "PostgreSQL's server programs are missing: install the package postgresql, or set STOCKGATE_POSTGRES_BIN"
+            )
+        }
+
+        static func run(_ command: [String]) throws {
+            let process = Process()
+            let output = Pipe()
+            process.executableURL = URL(filePath: command[0])
+            process.arguments = Array(command.dropFirst())
+            process.currentDirectoryURL = FileManager.default.temporaryDirectory
+            process.standardInput = FileHandle.nullDevice
+            process.standardOutput = output
+            process.standardError = output
+            try process.run()
+            try output.fileHandleForWriting.close()
+            let text = String(decoding: try output.fileHandleForReading.readToEnd() ?? Data(), as: UTF8.self)
+            process.waitUntilExit()
+            guard process.terminationStatus == 0 else { throw Failure(description: "\(command[0]) failed: \(text)") }
+        }
+    }
+}

@@ -1,0 +1,319 @@
+import Foundation
+import Synchronization
+
+/// A Redis server of a test's own: on loopback, on a free port, in a temporary folder, without persistence unless asked for.
+///
+/// It cannot outlive the tests: the kernel kills it when the process that started it ends, however that ends, and `deinit` and exit stop it too.
+public final class PrivateRedis: Sendable {
+    /// Why a server did not start or did not do what it was asked to.
+    public struct Failure: Error, Sendable, CustomStringConvertible {
+        /// What went wrong and what helps.
+        public let description: String
+    }
+
+    /// The TCP port; it stays the same over restarts.
+    public let port: Int
+    /// The working folder: dump, log and Unix socket.
+    public let directory: URL
+    private let options: [String]
+    private let state: Mutex<State>
+
+    private struct State {
+        var process: Process?
+        var paused = false
+    }
+
+    /// `redis://127.0.0.1:port`
+    public var url: String { "redis://127.0.0.1:\(self.port)" }
+    /// The path of the server's Unix domain socket.
+    public var socketPath: String { self.directory.appendingPathComponent("redis.sock").path }
+    /// The path of the dump that `save` writes.
+    public var dumpPath: String { self.directory.appendingPathComponent("dump.rdb").path }
+    /// The process id, or nil while it is not running.
+    public var pid: Int32? { self.state.withLock { $0.process.map(\.processIdentifier) } }
+
+    private init(port: Int, directory: URL, options: [String]) {
+        self.port = port
+        self.directory = directory
+        self.options = options
+        self.state = Mutex(State())
+    }
+
+    deinit {
+        self.kill()
+        try? FileManager.default.removeItem(at: self.directory)
+    }
+
+    /// Starts a server and waits until it answers.
+    /// - Parameter options: further settings as on the command line, such as `["--maxmemory", "1mb"]`.
+    public static func start(options: [String] = []) throws -> PrivateRedis {
+        var last: any Error = Failure(description: "no free port")
+        // Somebody else may take the port between the look and the start: a few tries.
+        for _ in 0..<5 {
+            let directory = FileManager.default.temporaryDirectory.appendingPathComponent("redis-\(UUID().uuidString.prefix(8))")
+            try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true)
+            let server = PrivateRedis(port: try freeLoopbackPort(), directory: directory, options: options)
+            do {
+                try server.launch()
+                return server
+            } catch {
+                last = error
+            }
+        }
+        throw last
+    }
+
+    /// Stops it in an orderly way, without saving.
+    public func stop() {
+        // The signal alone may not reach it: a child inherits the signals that its starter has blocked.
+        self.resume()
+        _ = try? self.call(["SHUTDOWN", "NOSAVE"])
+        self.end(SIGTERM)
+    }
+
+    /// Kills it at once, as a crash would.
+    public func kill() {
+        self.end(SIGKILL)
+    }
+
+    /// Stops the process from running, as a long hiccup would; connections stay up.
+    public func pause() {
+        self.state.withLock { state in
+            guard let process = state.process else { return }
+            _ = Foundation.kill(process.processIdentifier, SIGSTOP)
+            state.paused = true
+        }
+    }
+
+    /// Lets a paused server go on.
+    public func resume() {
+        self.state.withLock { state in
+            guard let process = state.process else { return }
+            _ = Foundation.kill(process.processIdentifier, SIGCONT)
+            state.paused = false
+        }
+    }
+
+    /// Kills it if it runs and starts it again on the same port, with the dump that `save` wrote, if there is one.
+    /// - Parameter empty: whether to remove the dump first.
+    public func restart(empty: Bool = true) throws {
+        self.kill()
+        if empty { try? FileManager.default.removeItem(atPath: self.dumpPath) }
+        try self.launch()
+    }
+
+    /// Kills it if it runs and starts it again on the same port, with a copy of this dump.
+    public func restart(fromDump dump: String) throws {
+        self.kill()
+        let content = try Data(contentsOf: URL(fileURLWithPath: dump))
+        try content.write(to: URL(fileURLWithPath: self.dumpPath))
+        try self.launch()
+    }
+
+    /// Writes a dump of the data as it is now and returns the path of a copy of it, which later saves leave alone.
+    public func saveDumpCopy() throws -> String {
+        let reply = try self.call(["SAVE"])
+        guard reply.hasPrefix("+OK") else { throw Failure(description: "SAVE: \(reply)") }
+        let copy = self.directory.appendingPathComponent("dump-\(UUID().uuidString.prefix(8)).rdb")
+        try FileManager.default.copyItem(at: URL(fileURLWithPath: self.dumpPath), to: copy)
+        return copy.path
+    }
+
+    /// Sends one command over a connection of its own, blocking, and returns the raw reply (one read of at most 64 kB), within two seconds.
+    @discardableResult
+    public func call(_ arguments: [String]) throws -> String {
+        let socket = Foundation.socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+        guard socket >= 0 else { throw Failure(description: "socket: errno \(errno)") }
+        defer { Foundation.close(socket) }
+        var timeout = timeval(tv_sec: 2, tv_usec: 0)
+        setsockopt(socket, SOL_SOCKET, SO_RCVTIMEO, &timeout, socklen_t(MemoryLayout<timeval>.size))
+        var address = loopbackAddress(port: UInt16(self.port))
+        let connected = withUnsafePointer(to: &address) {
+            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                Foundation.connect(socket, $0, socklen_t(MemoryLayout<sockaddr_in>.size))
+            }
+        }
+        guard connected == 0 else { throw Failure(description: "connect: errno \(errno)") }
+        var request = "*\(arguments.count)\r\n"
+        for argument in arguments { request += "$\(argument.utf8.count)\r\n\(argument)\r\n" }
+        let bytes = Array(request.utf8)
+        guard Foundation.send(socket, bytes, bytes.count, Int32(MSG_NOSIGNAL)) == bytes.count else {
+            throw Failure(description: "send: errno \(errno)")
+        }
+        var reply = [UInt8](repeating: 0, count: 65536)
+        let count = Foundation.recv(socket, &reply, reply.count, 0)
+        guard count > 0 else { throw Failure(description: "no reply: errno \(errno)") }
+        return String(decoding: reply[..<count], as: UTF8.self)
+    }
+
+    // MARK: The process
+
+    private func launch() throws {
+        guard let server = executable("redis-server") else {
+            throw Failure(description: "redis-server is not installed: apt-get install redis-server")
+        }
+        guard let setpriv = executable("setpriv") else {
+            throw Failure(description: "setpriv is not installed: apt-get install util-linux")
+        }
+        try? FileManager.default.removeItem(atPath: self.socketPath)
+        let process = Process()
+        process.executableURL = setpriv
+        process.arguments =
+            [
+                "--pdeathsig", "KILL", server.path, "--port", "\(self.port)", "--bind", "127.0.0.1", "--unixsocket", self.socketPath,
+                "--dir", self.directory.path, "--save", "", "--appendonly", "no", "--daemonize", "no", "--loglevel", "warning",
+                "--logfile", self.directory.appendingPathComponent("redis.log").path,
+            ] + self.options
+        process.standardInput = FileHandle.nullDevice
+        process.standardOutput = FileHandle.nullDevice
+        process.standardError = FileHandle.nullDevice
+        try ProcessStarter.shared.start(process)
+        self.state.withLock {
+            $0.process = process
+            $0.paused = false
+        }
+        let deadline = Date().addingTimeInterval(10)
+        while Date() < deadline {
+            guard process.isRunning else {
+                self.end(SIGKILL)
+                throw Failure(description: "redis-server ended at once: \(self.logTail())")
+            }
+            if let reply = try? self.call(["PING"]), reply.hasPrefix("+PONG") || reply.hasPrefix("-NOAUTH"), self.answersItself(process) {
+                return
+            }
+            // Polls for a server's start, which has no other sign; bounded by the deadline above.
+            usleep(5000)
+        }
+        self.end(SIGKILL)
+        throw Failure(description: "redis-server did not answer within 10 s: \(self.logTail())")
+    }
+
+    /// Whether it is this server that answers, and not another one that took the port first.
+    private func answersItself(_ process: Process) -> Bool {
+        guard let info = try? self.call(["INFO", "server"]) else { return false }
+        return info.hasPrefix("-NOAUTH") || info.contains("process_id:\(process.processIdentifier)\r\n")
+    }
+
+    private func end(_ signal: Int32) {
+        guard
+            let process = self.state.withLock({ state -> Process? in
+                let process = state.process
+                state.process = nil
+                state.paused = false
+                return process
+            })
+        else { return }
+        ProcessStarter.shared.end(process, signal: signal)
+    }
+
+    private func logTail() -> String {
+        let log = (try? String(contentsOf: self.directory.appendingPathComponent("redis.log"), encoding: .utf8)) ?? ""
+        return String(log.suffix(500))
+    }
+}
+
+/// Starts processes from one thread that never ends, and kills those left over at exit.
+///
+/// The kernel sends the parent-death signal when the *thread* that started a child ends, not the process; threads of a pool come and go.
+private final class ProcessStarter: Sendable {
+    static let shared = ProcessStarter()
+
+    private struct Job: @unchecked Sendable {
+        // Handed to the starter's thread and back, never used by both at a time: the caller waits on `done`.
+        let process: Process
+        let done: DispatchSemaphore
+    }
+
+    private struct State: Sendable {
+        var jobs: [Job] = []
+        var failures: [ObjectIdentifier: String] = [:]
+        var running: Set<Int32> = []
+    }
+
+    private let state = Mutex(State())
+    private let wake = DispatchSemaphore(value: 0)
+
+    private init() {
+        let thread = Thread { ProcessStarter.shared.run() }
+        thread.name = "process-starter"
+        thread.start()
+        atexit { ProcessStarter.shared.killAll() }
+    }
+
+    func start(_ process: Process) throws {
+        let job = Job(process: process, done: DispatchSemaphore(value: 0))
+        self.state.withLock { $0.jobs.append(job) }
+        self.wake.signal()
+        job.done.wait()
+        if let failure = self.state.withLock({ $0.failures.removeValue(forKey: ObjectIdentifier(process)) }) {
+            throw PrivateRedis.Failure(description: failure)
+        }
+    }
+
+    func end(_ process: Process, signal: Int32) {
+        let pid = process.processIdentifier
+        if process.isRunning {
+            _ = kill(pid, signal)
+            // A paused process takes its signal only once it goes on.
+            _ = kill(pid, SIGCONT)
+            let deadline = Date().addingTimeInterval(3)
+            while process.isRunning {
+                if Date() > deadline { _ = kill(pid, SIGKILL) }
+                usleep(1000)
+            }
+        }
+        _ = self.state.withLock { $0.running.remove(pid) }
+    }
+
+    private func run() {
+        while true {
+            self.wake.wait()
+            guard let job = self.state.withLock({ $0.jobs.isEmpty ? nil : $0.jobs.removeFirst() }) else { continue }
+            do {
+                try job.process.run()
+                let pid = job.process.processIdentifier
+                _ = self.state.withLock { $0.running.insert(pid) }
+            } catch {
+                let text = String(describing: error)
+                self.state.withLock { $0.failures[ObjectIdentifier(job.process)] = text }
+            }
+            job.done.signal()
+        }
+    }
+
+    private func killAll() {
+        for pid in self.state.withLock({ $0.running }) { _ = kill(pid, SIGKILL) }
+    }
+}
+
+private func executable(_ name: String) -> URL? {
+    for folder in ["/usr/bin", "/usr/local/bin", "/bin", "/usr/sbin"] {
+        let path = "\(folder)/\(name)"
+        if FileManager.default.isExecutableFile(atPath: path) { return URL(fileURLWithPath: path) }
+    }
+    return nil
+}
+
+private func loopbackAddress(port: UInt16) -> sockaddr_in {
+    var address = sockaddr_in()
+    address.sin_family = sa_family_t(AF_INET)
+    address.sin_port = port.bigEndian
+    address.sin_addr = in_addr(s_addr: UInt32(0x7F00_0001).bigEndian)
+    return address
+}
+
+/// A TCP port of loopback that nobody listened on a moment ago.
+private func freeLoopbackPort() throws -> Int {
+    let socket = Foundation.socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+    guard socket >= 0 else { throw PrivateRedis.Failure(description: "socket: errno \(errno)") }
+    defer { Foundation.close(socket) }
+    var address = loopbackAddress(port: 0)
+    var length = socklen_t(MemoryLayout<sockaddr_in>.size)
+    let bound = withUnsafeMutablePointer(to: &address) {
+        $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+            Foundation.bind(socket, $0, length) == 0 && Foundation.getsockname(socket, $0, &length) == 0
+        }
+    }
+    guard bound else { throw PrivateRedis.Failure(description: "bind: errno \(errno)") }
+    return Int(UInt16(bigEndian: address.sin_port))
+}

@@ -1,0 +1,175 @@
+import StockGate
+
+/// Everything that a seed decides before a run begins: who is there, what they want, and which disasters strike when.
+///
+/// A shrunken plan is the same plan with some clients and disasters taken away.
+public struct SimulationPlan: Sendable {
+    /// Something that happens to a process, to Redis or to PostgreSQL. Times are microseconds of virtual time.
+    public enum Disaster: Sendable, Hashable {
+        /// A server process is killed and comes back.
+        case kill(server: Int, down: Int)
+        /// A server process stops, perhaps for longer than the sweep's bound, and goes on.
+        case pause(server: Int, length: Int)
+        /// Redis restarts empty.
+        case redisEmptied(down: Int)
+        /// Redis restarts from what it held this long ago.
+        case redisFromCopy(age: Int, down: Int)
+        /// A replica that lags takes over at once.
+        case redisFailover(lag: Int)
+        /// Redis is emptied by a command; the process and its connections stay.
+        case redisFlushed
+        /// Redis answers late, later than its callers wait.
+        case redisSlow(length: Int)
+        /// PostgreSQL restarts: what is not committed is gone, what is committed and not answered stays.
+        case ledgerRestarts(down: Int)
+        /// Commits lose their connections; their statements may live on.
+        case ledgerLossy(length: Int)
+        /// Messages are lost everywhere.
+        case networkLossy(length: Int)
+        /// Reservations' rows are locked for long.
+        case ledgerLocked(length: Int)
+    }
+
+    /// A disaster and its moment.
+    public struct Strike: Sendable, Hashable {
+        /// When, microseconds.
+        public var at: Int
+        /// What.
+        public var what: Disaster
+    }
+
+    /// What one client does with one order.
+    struct Order: Sendable {
+        var at: Int
+        var product: Int
+        var key: String
+        var orderID: Int64
+        var quantity: Quantity
+        /// Sent twice at once, each claiming to be the same attempt.
+        var isDuplicated: Bool
+        /// Compensated after it was sold.
+        var isCompensated: Bool
+        /// Compensated without waiting for an answer.
+        var isGivenUp: Bool
+        /// The quantity that the compensation names.
+        var namedQuantity: Quantity
+        /// Somebody sends the key with another payload at the same time.
+        var isStolen: Bool
+    }
+
+    /// What somebody does by hand.
+    struct HandWork: Sendable {
+        enum Kind: Sendable { case adjust(Int64), discontinue, relist }
+        var at: Int
+        var product: Int
+        var kind: Kind
+    }
+
+    /// When the disasters end and healing begins.
+    static let chaos = 12_000_000
+
+    /// The seed.
+    public let seed: UInt64
+    /// Faults in the protocol that are switched on.
+    public var faults: Faults
+    /// Server processes.
+    var servers: Int
+    /// Stock of each product.
+    var stocks: [Int64]
+    /// The clients' orders.
+    var clients: [[Order]]
+    /// Work by hand.
+    var hands: [HandWork]
+    /// The disasters.
+    public var strikes: [Strike]
+
+    /// Draws a plan.
+    public init(seed: UInt64, faults: Faults = []) {
+        var random = SplitMix64(seed: seed &* 0x2545_F491_4F6C_DD1D &+ 1)
+        self.seed = seed
+        self.faults = faults
+        servers = random.number(1...3)
+        stocks = (0..<random.number(1...2)).map { _ in Int64(random.number(1...12)) }
+        var orderID: Int64 = 0
+        // Some runs have everyone come at once, as when a sale opens; in others the orders are spread.
+        let window = random.happens(0.4) ? 1_500_000 : Self.chaos - 1_000_000
+        clients = []
+        for _ in 0..<random.number(2...10) {
+            var orders: [Order] = []
+            for _ in 0..<random.number(1...4) {
+                orderID += 1
+                let quantity = Int64(random.happens(0.8) ? 1 : random.number(2...4))
+                orders.append(
+                    Order(
+                        at: 500_000 + random.number(0...window),
+                        product: random.number(0...stocks.count - 1),
+                        key: "DEC-\(orderID)",
+                        orderID: orderID,
+                        quantity: quantity,
+                        isDuplicated: random.happens(0.2),
+                        isCompensated: random.happens(0.25),
+                        isGivenUp: random.happens(0.1),
+                        namedQuantity: random.happens(0.1) ? quantity + 1 : quantity,
+                        isStolen: random.happens(0.04)
+                    )
+                )
+            }
+            clients.append(orders.sorted { $0.at < $1.at })
+        }
+        hands = []
+        for _ in 0..<(random.happens(0.5) ? random.number(1...3) : 0) {
+            let at = 500_000 + random.number(0...Self.chaos - 1_000_000)
+            let product = random.number(0...stocks.count - 1)
+            switch random.number(0...5) {
+            case 0...1: hands.append(HandWork(at: at, product: product, kind: .adjust(Int64(random.number(1...3)))))
+            case 2...3: hands.append(HandWork(at: at, product: product, kind: .adjust(-Int64(random.number(1...2)))))
+            case 4: hands.append(HandWork(at: at, product: product, kind: .discontinue))
+            default:
+                hands.append(HandWork(at: at, product: product, kind: .discontinue))
+                hands.append(HandWork(at: at + random.number(1000...2_000_000), product: product, kind: .relist))
+            }
+        }
+        strikes = []
+        for _ in 0..<random.number(0...6) {
+            let at = 300_000 + random.number(0...(random.happens(0.5) ? window : Self.chaos - 1_000_000))
+            strikes.append(Strike(at: at, what: Self.disaster(&random, servers: servers)))
+        }
+        strikes.sort { $0.at < $1.at }
+    }
+
+    private static func disaster(_ random: inout SplitMix64, servers: Int) -> Disaster {
+        let server = random.number(0...servers - 1)
+        switch random.number(0...12) {
+        case 0, 1: return .kill(server: server, down: random.number(10_000...2_000_000))
+        case 2: return .pause(server: server, length: random.number(100_000...2_000_000))
+        case 3: return .pause(server: server, length: random.number(6_000_000...9_000_000))
+        case 4: return .redisEmptied(down: random.number(0...500_000))
+        case 5: return .redisFromCopy(age: random.number(100_000...3_000_000), down: random.number(0...500_000))
+        case 6: return .redisFailover(lag: random.number(50_000...400_000))
+        case 7: return .redisFlushed
+        case 8: return .redisSlow(length: random.number(300_000...2_000_000))
+        case 9: return .ledgerRestarts(down: random.number(0...500_000))
+        case 10: return .ledgerLossy(length: random.number(200_000...2_000_000))
+        case 11: return .networkLossy(length: random.number(200_000...2_000_000))
+        default: return .ledgerLocked(length: random.number(200_000...1_500_000))
+        }
+    }
+
+    /// The plan in lines.
+    public var lines: [String] {
+        var lines = ["\(servers) servers, stocks \(stocks)"]
+        for (index, orders) in clients.enumerated() {
+            for order in orders {
+                var line = "client \(index) at \(order.at): \(order.key) \(order.quantity) of product \(order.product + 1)"
+                if order.isDuplicated { line += ", sent twice" }
+                if order.isCompensated { line += ", compensated" }
+                if order.isGivenUp { line += ", given up" }
+                if order.isStolen { line += ", stolen" }
+                lines.append(line)
+            }
+        }
+        for work in hands { lines.append("by hand at \(work.at): product \(work.product + 1) \(work.kind)") }
+        for strike in strikes { lines.append("strike at \(strike.at): \(strike.what)") }
+        return lines
+    }
+}

@@ -1,0 +1,239 @@
+import CircuitBreaker
+import Synchronization
+import Testing
+
+@Suite struct CircuitBreakerTests {
+    let clock = ManualClock()
+
+    func make(
+        gate: TestGate? = nil,
+        startsBehindGate: Bool = false,
+        settings change: (inout CircuitBreakerSettings.Values) -> Void = { _ in },
+        healthCheck: (@Sendable () async -> Bool)? = nil
+    ) throws -> CircuitBreaker {
+        var recoveryGate: (@Sendable () async throws -> Void)?
+        if let gate { recoveryGate = { try await gate.pass() } }
+        return CircuitBreaker(
+            name: "stock",
+            settings: try makeSettings(change),
+            clock: clock,
+            wallClock: { [clock] in 1_000_000 + clock.now().nanoseconds / 1_000_000 },
+            seed: 1,
+            startsBehindGate: startsBehindGate,
+            recoveryGate: recoveryGate,
+            healthCheck: healthCheck
+        )
+    }
+
+    func open(_ breaker: CircuitBreaker) {
+        for _ in 0..<4 { if let permit = breaker.admit().permit { breaker.record(.failure("refused"), for: permit) } }
+        #expect(breaker.state == .open)
+    }
+
+    @Test func aWholeRoundThroughTheGate() async throws {
+        let gate = TestGate()
+        let breaker = try make(gate: gate)
+        open(breaker)
+        #expect(breaker.admit().rejection?.retryAfter == .seconds(5))
+        #expect(breaker.snapshot().openUntilUnixMilliseconds == 1_005_000)
+        clock.advance(by: .seconds(2))
+        #expect(breaker.admit().rejection?.retryAfter == .seconds(3))
+        #expect(breaker.snapshot().openUntilUnixMilliseconds == 1_005_000)
+        clock.advance(by: .seconds(3))
+        #expect(breaker.snapshot().state == .open, "looking changes nothing")
+        for _ in 0..<10 { #expect(breaker.admit().rejection?.reason == .recoveryGate) }
+        #expect(await eventually { gate.running == 1 })
+        gate.answer(true)
+        #expect(await eventually { !breaker.snapshot().isRecoveryGateRunning })
+        #expect(breaker.state == .halfOpen)
+        for _ in 0..<2 { breaker.record(.success, for: try #require(breaker.admit().permit)) }
+        #expect(breaker.state == .closed)
+        #expect(gate.starts == 1)
+        let names = breaker.recentEvents().filter { $0.kind.name != "ERROR" && $0.kind.name != "NOT_PERMITTED" }.map(\.kind.name)
+        #expect(names == ["STATE_TRANSITION", "STATE_TRANSITION", "RECOVERY_GATE_STARTED", "RECOVERY_GATE_PASSED", "STATE_TRANSITION"])
+        #expect(breaker.recentEvents().map(\.sequence) == Array(1...UInt64(breaker.recentEvents().count)))
+        #expect(breaker.recentEvents().last?.unixMilliseconds == 1_005_000)
+        // One at first in open and ten behind the gate, of which the first moved the breaker on, and one more.
+        #expect(breaker.snapshot().totals.notPermitted == 12)
+    }
+
+    @Test func aGateThatFailsGoesBackToOpen() async throws {
+        let gate = TestGate()
+        let breaker = try make(gate: gate)
+        open(breaker)
+        clock.advance(by: .seconds(5))
+        _ = breaker.admit()
+        #expect(await eventually { gate.running == 1 })
+        gate.answer(false)
+        #expect(await eventually { breaker.state == .open })
+        #expect(breaker.snapshot().attempt == 2)
+        #expect(
+            breaker.recentEvents().contains { if case .recoveryGateFailed(let label, _) = $0.kind { label == "Refused()" } else { false } }
+        )
+    }
+
+    @Test func aGateThatHangsTimesOutAndNeverRunsTwice() async throws {
+        let gate = TestGate()
+        let breaker = try make(gate: gate)
+        open(breaker)
+        for attempt in 2...4 {
+            clock.advance(by: .seconds(5))
+            _ = breaker.admit()
+            #expect(await eventually { gate.running == 1 && clock.sleeperCount > 0 })
+            clock.advance(by: .seconds(30))
+            #expect(await eventually { breaker.state == .open })
+            #expect(breaker.snapshot().attempt == attempt)
+        }
+        #expect(gate.starts == 1)
+        clock.advance(by: .seconds(5))
+        _ = breaker.admit()
+        // The first run returns at last; its result is nobody's, and the run that waited for it begins.
+        gate.answer(true)
+        #expect(await eventually { gate.starts == 2 })
+        #expect(breaker.snapshot().isRecoveryGateRunning)
+        gate.answer(true)
+        #expect(await eventually { !breaker.snapshot().isRecoveryGateRunning })
+        #expect(breaker.state == .halfOpen)
+        #expect(gate.mostRunning == 1)
+    }
+
+    @Test func closingByHandGoesThroughTheGate() async throws {
+        let gate = TestGate()
+        let breaker = try make(gate: gate)
+        breaker.transition(to: .forceOpen, by: "alice", reason: "maintenance")
+        #expect(breaker.admit().rejection?.reason == .forcedOpen)
+        #expect(breaker.transition(to: .close, by: "alice", reason: "done") == .halfOpen)
+        #expect(breaker.admit().rejection?.reason == .recoveryGate)
+        #expect(await eventually { gate.running == 1 })
+        gate.answer(true)
+        #expect(await eventually { breaker.state == .closed })
+        let reasons = breaker.recentEvents().compactMap { if case .transition(_, _, let reason) = $0.kind { reason } else { nil } }
+        #expect(
+            reasons == [
+                .manual(by: "alice", reason: "maintenance"), .manual(by: "alice", reason: "done"), .recoveryGatePassed,
+            ]
+        )
+    }
+
+    @Test func startsBehindItsGate() async throws {
+        let gate = TestGate()
+        let breaker = try make(gate: gate, startsBehindGate: true)
+        #expect(breaker.state == .halfOpen)
+        #expect(breaker.admit().rejection?.reason == .recoveryGate)
+        #expect(await eventually { gate.running == 1 })
+        gate.answer(true)
+        #expect(await eventually { breaker.state == .closed })
+        #expect(breaker.recentEvents().first?.kind == .transition(from: .closed, to: .halfOpen, reason: .startup))
+        #expect(try make(startsBehindGate: true).state == .closed, "without a gate there is nothing to start behind")
+    }
+
+    @Test func movesToHalfOpenWithoutTraffic() async throws {
+        let breaker = try make { $0.movesToHalfOpenByItself = true }
+        open(breaker)
+        #expect(await eventually { clock.sleeperCount == 1 })
+        clock.advance(by: .seconds(5))
+        #expect(await eventually { breaker.state == .halfOpen })
+    }
+
+    @Test func aHealthCheckRecoversWithoutTraffic() async throws {
+        let isHealthy = Atomic<Bool>(false)
+        let checks = Atomic<Int>(0)
+        let breaker = try make(
+            healthCheck: {
+                checks.add(1, ordering: .relaxed)
+                return isHealthy.load(ordering: .relaxed)
+            }
+        )
+        open(breaker)
+        #expect(await eventually { clock.sleeperCount == 1 })
+        clock.advance(by: .seconds(5))
+        #expect(await eventually { checks.load(ordering: .relaxed) == 1 && clock.sleeperCount == 1 })
+        #expect(breaker.state == .open)
+        isHealthy.store(true, ordering: .relaxed)
+        #expect(
+            await eventually {
+                clock.advance(by: .milliseconds(100))
+                return breaker.state == .closed
+            }
+        )
+        #expect(checks.load(ordering: .relaxed) == 4, "one that failed, one that moved it on, two probes of three")
+    }
+
+    @Test func aStuckProbeIsEndedByTheTimer() async throws {
+        let breaker = try make { $0.permittedCallsInHalfOpen = 1 }
+        open(breaker)
+        clock.advance(by: .seconds(5))
+        let stuck = try #require(breaker.admit().permit)
+        #expect(await eventually { clock.sleeperCount == 1 })
+        clock.advance(by: .seconds(2))
+        #expect(await eventually { breaker.state == .open })
+        #expect(breaker.record(.success, for: stuck) == .late)
+    }
+
+    @Test func theShortcutsAgreeWithTheMachine() throws {
+        let breaker = try make()
+        breaker.transition(to: .disable)
+        let permit = try #require(breaker.admit().permit)
+        #expect(breaker.record(.failure(), for: permit) == .notRecorded)
+        breaker.transition(to: .forceOpen)
+        for _ in 0..<10 { #expect(breaker.admit().rejection?.state == .forcedOpen) }
+        #expect(breaker.snapshot().notPermittedCalls == 10)
+        #expect(breaker.snapshot().totals.notPermitted == 10)
+        breaker.transition(to: .close)
+        #expect(breaker.snapshot().notPermittedCalls == 0)
+        #expect(breaker.snapshot().totals.notPermitted == 10)
+        let rejected = breaker.recentEvents().compactMap { if case .callsRejected(let count) = $0.kind { count } else { nil } }
+        #expect(rejected == [1])
+    }
+
+    @Test func runRecordsHowTheCallEnded() async throws {
+        struct Refused: Error {}
+        let breaker = try make()
+        #expect(try await breaker.run { 7 } == 7)
+        await #expect(throws: Refused.self) { try await breaker.run { throw Refused() } }
+        await #expect(throws: CancellationError.self) { try await breaker.run { throw CancellationError() } }
+        await #expect(throws: Refused.self) { try await breaker.run(classify: { _ in .ignored }) { throw Refused() } }
+        #expect(breaker.snapshot().bufferedCalls == 2)
+        #expect(breaker.snapshot().totals.excluded == 2)
+        #expect(breaker.recentEvents().contains { if case .error(let label, _) = $0.kind { label == "Refused" } else { false } })
+        breaker.transition(to: .forceOpen)
+        await #expect(throws: CircuitBreakerRejected.self) { try await breaker.run { 7 } }
+    }
+
+    @Test func aFloodOfErrorsDoesNotPushTransitionsOut() throws {
+        let breaker = try make { $0.eventRingCapacity = 5 }
+        breaker.transition(to: .metricsOnly)
+        for _ in 0..<100 { breaker.record(.failure("refused"), for: try #require(breaker.admit().permit)) }
+        let events = breaker.recentEvents()
+        #expect(events.count == 7, "five errors, the transition, the crossing")
+        #expect(events.first?.kind.name == "STATE_TRANSITION")
+        #expect(events.map(\.sequence) == events.map(\.sequence).sorted())
+    }
+
+    @Test func resetClearsTheFigures() throws {
+        let breaker = try make()
+        let old = try #require(breaker.admit().permit)
+        breaker.record(.failure(), for: try #require(breaker.admit().permit))
+        #expect(breaker.transition(to: .reset, by: "bob") == .closed)
+        #expect(breaker.snapshot().bufferedCalls == 0)
+        #expect(breaker.snapshot().totals.failed == 1)
+        #expect(breaker.record(.failure(), for: old) == .late)
+        #expect(breaker.recentEvents().last?.kind == .reset(by: "bob", reason: nil))
+    }
+
+    @Test func shutDownBreakersAreLetGo() async throws {
+        let gate = TestGate()
+        weak var weakBreaker: CircuitBreaker?
+        do {
+            let breaker = try make(gate: gate)
+            weakBreaker = breaker
+            open(breaker)
+            clock.advance(by: .seconds(5))
+            _ = breaker.admit()
+            #expect(await eventually { gate.running == 1 })
+        }
+        #expect(await eventually { weakBreaker == nil })
+        gate.answer(true)
+        #expect(await eventually { gate.running == 0 && clock.sleeperCount == 0 })
+    }
+}

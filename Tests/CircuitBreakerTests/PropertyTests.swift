@@ -1,0 +1,194 @@
+import Testing
+
+@testable import CircuitBreaker
+
+/// Random sequences of events. A failure prints its seed; `check(seed:)` with it runs the same sequence again.
+@Suite struct PropertyTests {
+    @Test(arguments: 0..<400)
+    func invariantsHold(seed: Int) throws { try check(seed: UInt64(seed)) }
+
+    func check(seed: UInt64) throws {
+        var random = SplitMix64(seed: seed)
+        let hasGate = Bool.random(using: &random)
+        let hasCheck = Bool.random(using: &random)
+        let permitted = Int.random(in: 1...6, using: &random)
+        let windowSize = Int.random(in: 1...20, using: &random)
+        let isTimed = Bool.random(using: &random)
+        let threshold = Double.random(in: 10...100, using: &random)
+        let hasRamp = Bool.random(using: &random)
+        let minimum = Int.random(in: 1...windowSize, using: &random)
+        var machine = try makeMachine(gate: hasGate, healthCheck: hasCheck, startsBehindGate: Bool.random(using: &random), seed: seed) {
+            $0.window = isTimed ? .time(seconds: windowSize) : .count(windowSize)
+            $0.minimumNumberOfCalls = minimum
+            $0.failureRateThreshold = threshold
+            $0.permittedCallsInHalfOpen = permitted
+            $0.maximumTimeInHalfOpen = .seconds(10)
+            $0.movesToHalfOpenByItself = true
+            $0.waitInOpen = .exponential(initial: .milliseconds(500), multiplier: 2, jitter: 0.5, maximum: .seconds(4))
+            if hasRamp { $0.ramp = .init(duration: .seconds(2), initialShare: 0.2) }
+        }
+        var twin = machine
+        var now: Int64 = 0
+        var permits: [Permit] = []
+        var records: UInt64 = 0
+        var rejected: UInt64 = 0
+        var last = CircuitBreakerState.closed
+        let context: @Sendable (Int) -> Comment = { "seed \(seed), step \($0)" }
+
+        for step in 0..<300 {
+            now += Int64.random(in: 0...400, using: &random) * millisecond
+            let before = machine
+            // What each event does to one machine it does to its twin: nothing but the arguments decides.
+            switch Int.random(in: 0..<20, using: &random) {
+            case 0..<8:
+                let (admission, action) = machine.admit(at: now)
+                let (other, otherAction) = twin.admit(at: now)
+                #expect(admission == other && action == otherAction, context(step))
+                if let permit = admission.permit {
+                    permits.append(permit)
+                    #expect(machine.phaseName != "gate" && machine.phaseName != "gateThenClosed", context(step))
+                    #expect(machine.state != .open && machine.state != .forcedOpen, context(step))
+                } else {
+                    rejected += 1
+                }
+            case 8..<16 where !permits.isEmpty:
+                let permit = permits.remove(at: Int.random(in: 0..<permits.count, using: &random))
+                let outcome: CallOutcome =
+                    switch Int.random(in: 0..<6, using: &random) {
+                    case 0, 1: .success
+                    case 2, 3: .failure("x")
+                    case 4: .ignored
+                    default: .cancelled
+                    }
+                let (result, action) = machine.record(outcome, for: permit, at: now)
+                let (other, otherAction) = twin.record(outcome, for: permit, at: now)
+                #expect(result == other && action == otherAction, context(step))
+                if result != .notRecorded { records += 1 }
+                if permit.generation != before.generation { #expect(result == .late || result == .notRecorded, context(step)) }
+                // Recorded a second time: in half-open it must not count.
+                if permit.isProbe {
+                    #expect(machine.record(.success, for: permit, at: now).0 == .late, context(step))
+                    _ = twin.record(.success, for: permit, at: now)
+                    records += 1
+                }
+            case 16:
+                let run = machine.generation - UInt64.random(in: 0...1, using: &random)
+                _ =
+                    Bool.random(using: &random)
+                    ? (machine.recoveryGatePassed(run: run, at: now), twin.recoveryGatePassed(run: run, at: now))
+                    : (
+                        machine.recoveryGateFailed(run: run, failure: .timedOut, at: now),
+                        twin.recoveryGateFailed(run: run, failure: .timedOut, at: now)
+                    )
+            case 17:
+                _ = (machine.hitDeadline(at: now), twin.hitDeadline(at: now))
+            case 18:
+                let healthy = Bool.random(using: &random)
+                let run = machine.generation
+                _ = (
+                    machine.healthCheckAnswered(run: run, healthy: healthy, at: now),
+                    twin.healthCheckAnswered(run: run, healthy: healthy, at: now)
+                )
+            default:
+                guard Int.random(in: 0..<6, using: &random) == 0 else { continue }
+                let manual = ManualTransition.allCases.randomElement(using: &random) ?? .close
+                _ = machine.transition(to: manual, by: "a", reason: nil, at: now)
+                _ = twin.transition(to: manual, by: "a", reason: nil, at: now)
+            }
+
+            let figures = machine.figures(at: now)
+            #expect(figures == machine.figures(at: now), "looking changes nothing; \(context(step))")
+            #expect(figures == twin.figures(at: now), context(step))
+            #expect(machine.generation >= before.generation, context(step))
+            if machine.phaseName == "probing" {
+                #expect(figures.probesInFlight + figures.bufferedCalls + figures.remainingProbes == permitted, context(step))
+                #expect(figures.remainingProbes >= 0 && figures.probesInFlight >= 0, context(step))
+            } else if machine.phaseName.hasPrefix("gate") {
+                #expect(figures.probesInFlight == 0 && figures.bufferedCalls == 0, context(step))
+            }
+            if !isTimed { #expect(figures.bufferedCalls <= max(windowSize, permitted), context(step)) }
+            #expect(figures.slowFailedCalls <= min(figures.slowCalls, figures.failedCalls), context(step))
+            #expect(max(figures.slowCalls, figures.failedCalls) <= figures.bufferedCalls, context(step))
+            #expect(figures.totals.notPermitted == rejected, "a rejected call is counted once; \(context(step))")
+            #expect(
+                figures.totals.succeeded + figures.totals.failed + figures.totals.excluded + figures.totals.lateResults
+                    >= records,
+                context(step)
+            )
+            if case .open(let open) = machine.phase { #expect(open.until - now <= 4 * second, context(step)) }
+            if machine.state == .closed, !isTimed, figures.bufferedCalls >= minimum {
+                #expect(
+                    percent(figures.failedCalls, of: figures.bufferedCalls) < threshold,
+                    "closed beyond its threshold; \(context(step))"
+                )
+            }
+            machine.takePendingEvents { event in
+                guard case .transition(let from, let to, let reason) = event.kind else { return }
+                #expect(from == last, "transitions are a chain; \(context(step))")
+                last = to
+                if case .failureRate(let percent) = reason { #expect(percent >= threshold, context(step)) }
+            }
+            twin.takePendingEvents { _ in }
+            #expect(last == machine.state, context(step))
+        }
+        // Every result is accounted for exactly once: ended leases are the only failures that nobody recorded, and a health check that serves as a
+        // probe is the only record the test did not make.
+        let totals = machine.totals
+        let accounted = totals.succeeded + totals.failed + totals.excluded + totals.lateResults - totals.endedLeases
+        #expect(hasCheck ? accounted >= records : accounted == records, "seed \(seed)")
+    }
+
+    /// The windows against lists that are counted anew each time.
+    @Test(arguments: 0..<100)
+    func windowsAgreeWithAList(seed: Int) {
+        var random = SplitMix64(seed: UInt64(seed))
+        let size = Int.random(in: 1...12, using: &random)
+        var byCount = SlidingWindow(.count(size), at: 0)
+        var byTime = SlidingWindow(.time(seconds: size), at: 0)
+        var calls: [(at: Int64, failed: Bool, slow: Bool)] = []
+        var now: Int64 = 0
+        func figures(_ calls: some Sequence<(at: Int64, failed: Bool, slow: Bool)>) -> Figures {
+            calls.reduce(into: Figures()) { $0.add(failed: $1.failed, slow: $1.slow) }
+        }
+        for _ in 0..<200 {
+            now +=
+                Int64.random(in: 0...10, using: &random) == 0
+                ? Int64(size) * second : Int64.random(in: 0...600, using: &random) * millisecond
+            let call = (at: now, failed: Bool.random(using: &random), slow: Bool.random(using: &random))
+            calls.append(call)
+            byCount.record(failed: call.failed, slow: call.slow, at: now)
+            byTime.record(failed: call.failed, slow: call.slow, at: now)
+            #expect(byCount.figures == figures(calls.suffix(size)), "seed \(seed)")
+            let first = now / second - Int64(size) + 1
+            #expect(byTime.figures(at: now) == figures(calls.filter { $0.at / second >= first }), "seed \(seed)")
+            let later = now + Int64.random(in: 0...3_000, using: &random) * millisecond
+            let firstLater = later / second - Int64(size) + 1
+            #expect(byTime.figures(at: later) == figures(calls.filter { $0.at / second >= firstLater }), "seed \(seed)")
+        }
+    }
+
+    /// Running calls against a list: never counted early, at most one bucket late.
+    @Test(arguments: 0..<100)
+    func runningCallsAgreeWithAList(seed: Int) {
+        var random = SplitMix64(seed: UInt64(seed))
+        let threshold = Int64.random(in: 1...300, using: &random) * millisecond
+        let lease = threshold * Int64.random(in: 2...50, using: &random)
+        var running = RunningCalls(isCounting: true, threshold: threshold, lease: lease)
+        var calls: [Int64] = []
+        var now = Int64.random(in: -1_000...1_000, using: &random) * millisecond
+        for _ in 0..<300 {
+            now += Int64.random(in: 0...(threshold / 2), using: &random)
+            _ = running.advance(to: now)
+            if Bool.random(using: &random) || calls.isEmpty {
+                running.add(startedAt: now)
+                calls.append(now)
+            } else if Bool.random(using: &random) {
+                running.remove(startedAt: calls.remove(at: Int.random(in: 0..<calls.count, using: &random)))
+            }
+            let ages = calls.map { now - $0 }
+            let most = ages.count { $0 > threshold && $0 < lease + lease / 8 + threshold / 8 }
+            let least = ages.count { $0 > threshold + threshold / 8 && $0 < lease }
+            #expect((least...most).contains(running.overdue), "seed \(seed): \(least)...\(most), not \(running.overdue)")
+        }
+    }
+}

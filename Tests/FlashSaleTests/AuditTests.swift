@@ -1,0 +1,225 @@
+import Testing
+
+@testable import FlashSaleKit
+
+/// Books in memory that a test breaks in one place.
+struct Books: AuditSource {
+    var row: ProductRow? = ProductRow(stock: 0, fence: 3, initialStock: 4)
+    var restocked: Int64 = 0
+    var decrementsWithoutOrder: Int64 = 0
+    var orderRows: [OrderRow] = (1...4).map { OrderRow(id: $0, status: "CONFIRMED", quantity: 1) }
+    var ledgerRows: [LedgerRow] = (1...4).map { LedgerRow(orderID: $0, decrements: 1, decremented: 1) }
+    var redis: RedisStock? = RedisStock(counter: 0, fence: 3, pending: 0)
+
+    func product(_ id: Int64) async throws -> ProductRow? { row }
+    func ledgerTotals(of product: Int64) async throws -> LedgerTotals {
+        LedgerTotals(
+            sold: ledgerRows.reduce(0) { $0 + $1.decremented },
+            returned: ledgerRows.reduce(0) { $0 + $1.incremented },
+            restocked: restocked,
+            decrementsWithoutOrder: decrementsWithoutOrder
+        )
+    }
+    func orderTotals(of product: Int64) async throws -> OrderTotals {
+        func count(_ status: String) -> Int64 { Int64(orderRows.count { $0.status == status }) }
+        return OrderTotals(
+            confirmedUnits: orderRows.reduce(0) { $0 + ($1.status == "CONFIRMED" ? $1.quantity : 0) },
+            confirmed: count("CONFIRMED"),
+            pending: count("PENDING"),
+            failed: count("FAILED"),
+            cancelled: count("CANCELLED")
+        )
+    }
+    func redisStock(of product: Int64) async -> RedisStock? { redis }
+    func orders(of product: Int64, after: Int64, limit: Int) async throws -> [OrderRow] {
+        Array(orderRows.filter { $0.id > after }.prefix(limit))
+    }
+    func ledger(of product: Int64, after: Int64, limit: Int) async throws -> [LedgerRow] {
+        Array(ledgerRows.filter { $0.orderID > after }.prefix(limit))
+    }
+}
+
+@Suite("The audit")
+struct AuditTests {
+    /// One break of the books, and the figures that must show it.
+    struct Break: Sendable, CustomTestStringConvertible {
+        var testDescription: String
+        var apply: @Sendable (inout Books) -> Void
+        var answers: [Int64] = []
+        var oversold: Int64 = 0
+        var leaked: Int64 = 0
+        var unmatched = 0
+        var lost = 0
+        var pending: Int64 = 0
+        var drift: Int64? = 0
+    }
+
+    private func judge(_ books: Books, answers: [Int64] = []) async throws -> Audit {
+        var load = LoadFigures()
+        load.confirmedOrders = answers
+        return try await Audit.run(books, product: 1, load: load)
+    }
+
+    @Test func soundBooksPass() async throws {
+        let audit = try await judge(Books(), answers: [4, 1, 3, 2])
+        #expect(audit.passes)
+        #expect(audit.line == "AUDIT PASS initial=4 confirmed=4 oversold=0 leaked=0 unmatched=0 pending=0 drift=0")
+    }
+
+    @Test func restocksReturnsRetriesAndFailuresAreSound() async throws {
+        var books = Books()
+        books.row = ProductRow(stock: 3, fence: 3, initialStock: 4)
+        books.restocked = 2
+        books.redis = RedisStock(counter: 3, fence: 3, pending: 0)
+        books.orderRows[0].status = "CANCELLED"
+        books.ledgerRows[0] = LedgerRow(orderID: 1, decrements: 1, decremented: 1, increments: 1, incremented: 1)
+        // Compensated, then run again under another key.
+        books.ledgerRows[1] = LedgerRow(orderID: 2, decrements: 2, decremented: 2, increments: 1, incremented: 1)
+        books.orderRows.append(OrderRow(id: 5, status: "FAILED", quantity: 9))
+        let audit = try await judge(books, answers: [1, 2, 3])
+        #expect(audit.passes, "\(audit.findings)")
+        #expect(audit.confirmed == 3)
+    }
+
+    static let breaks: [Break] = [
+        Break(testDescription: "a ledger row was deleted", apply: { $0.ledgerRows.remove(at: 1) }, leaked: 1, unmatched: 1),
+        Break(
+            testDescription: "a decrement was written twice",
+            apply: { $0.ledgerRows[0] = LedgerRow(orderID: 1, decrements: 2, decremented: 2) },
+            oversold: 1,
+            leaked: 1,
+            unmatched: 1
+        ),
+        Break(
+            testDescription: "a decrement has the wrong quantity",
+            apply: { $0.ledgerRows[2].decremented = 2 },
+            oversold: 1,
+            leaked: 1,
+            unmatched: 1
+        ),
+        Break(testDescription: "an order was deleted", apply: { $0.orderRows.remove(at: 3) }, unmatched: 1),
+        Break(testDescription: "an order failed without giving back", apply: { $0.orderRows[1].status = "FAILED" }, unmatched: 1),
+        Break(testDescription: "an order was cancelled without giving back", apply: { $0.orderRows[1].status = "CANCELLED" }, unmatched: 1),
+        Break(
+            testDescription: "an order was cancelled that never decremented",
+            apply: {
+                $0.orderRows.append(OrderRow(id: 9, status: "CANCELLED", quantity: 1))
+            },
+            unmatched: 1
+        ),
+        Break(
+            testDescription: "a unit was confirmed that nobody decremented",
+            apply: { $0.orderRows.append(OrderRow(id: 9, status: "CONFIRMED", quantity: 1)) },
+            oversold: 1,
+            unmatched: 1
+        ),
+        Break(
+            testDescription: "a unit was sold beyond the stock",
+            apply: {
+                $0.orderRows.append(OrderRow(id: 9, status: "CONFIRMED", quantity: 1))
+                $0.ledgerRows.append(LedgerRow(orderID: 9, decrements: 1, decremented: 1))
+                $0.row?.stock = -1
+                $0.redis?.counter = -1
+            },
+            oversold: 1
+        ),
+        Break(
+            testDescription: "a unit vanished",
+            apply: {
+                $0.row?.initialStock = 5
+            },
+            leaked: 1
+        ),
+        Break(
+            testDescription: "a unit came from nowhere",
+            apply: {
+                $0.row?.stock = 1
+                $0.redis?.counter = 1
+            },
+            leaked: 1
+        ),
+        Break(testDescription: "a decrement names no order", apply: { $0.decrementsWithoutOrder = 2 }, unmatched: 2),
+        Break(
+            testDescription: "an order is still PENDING",
+            apply: {
+                $0.orderRows.append(OrderRow(id: 9, status: "PENDING", quantity: 1))
+            },
+            pending: 1
+        ),
+        Break(testDescription: "a reservation is still pending", apply: { $0.redis?.pending = 3 }, pending: 3),
+        Break(testDescription: "Redis has units that are not there", apply: { $0.redis?.counter = 2 }, drift: 2),
+        Break(testDescription: "Redis lacks units", apply: { $0.redis?.counter = -1 }, drift: -1),
+        Break(testDescription: "Redis holds no counter", apply: { $0.redis?.counter = nil }, drift: nil),
+        Break(testDescription: "Redis is under an older fence", apply: { $0.redis?.fence = 2 }),
+        Break(testDescription: "Redis has no fence", apply: { $0.redis?.fence = nil }),
+        Break(testDescription: "Redis does not answer", apply: { $0.redis = nil }, drift: nil),
+        Break(testDescription: "a buyer's order is not there", apply: { _ in }, answers: [1, 77], unmatched: 1, lost: 1),
+        Break(testDescription: "a buyer's order before the first is not there", apply: { _ in }, answers: [0, 1], unmatched: 1, lost: 1),
+        Break(
+            testDescription: "a buyer's order failed",
+            apply: { $0.orderRows.append(OrderRow(id: 5, status: "FAILED", quantity: 1)) },
+            answers: [5],
+            unmatched: 1,
+            lost: 1
+        ),
+        Break(testDescription: "two buyers got the same order", apply: { _ in }, answers: [2, 2], unmatched: 1, lost: 1),
+    ]
+
+    @Test(arguments: breaks)
+    func everyBreakIsFound(_ broken: Break) async throws {
+        var books = Books()
+        broken.apply(&books)
+        let audit = try await judge(books, answers: broken.answers)
+        #expect(!audit.passes)
+        #expect(!audit.findings.isEmpty)
+        #expect(audit.line.hasPrefix("AUDIT FAIL "))
+        #expect(audit.oversold == broken.oversold)
+        #expect(audit.leaked == broken.leaked)
+        #expect(audit.unmatched == broken.unmatched)
+        #expect(audit.lostAnswers == broken.lost)
+        #expect(audit.pending == broken.pending)
+        #expect(audit.drift == broken.drift)
+    }
+
+    @Test func aMissingProductIsNoPass() async {
+        var books = Books()
+        books.row = nil
+        await #expect(throws: PlanError.self) { try await judge(books) }
+    }
+
+    @Test(arguments: [1, 2, 3, 7, 100])
+    func pagesOfAnySizeCompareTheSame(pageSize: Int) async throws {
+        var books = Books()
+        books.orderRows = stride(from: 1, through: 50, by: 1).map { OrderRow(id: Int64($0), status: "CONFIRMED", quantity: 1) }
+        books.ledgerRows = stride(from: 3, through: 52, by: 1).map { LedgerRow(orderID: Int64($0), decrements: 1, decremented: 1) }
+        var matching = OrderMatching()
+        try await matching.compare(books, product: 1, confirmedAnswers: Array(1...52), pageSize: pageSize)
+        // 1 and 2 lack a decrement, 51 and 52 lack an order, and the latter's buyers were told CONFIRMED.
+        #expect(matching.unmatched == 6)
+        #expect(matching.lostAnswers == 2)
+        #expect(matching.examples.count == 6)
+    }
+
+    @Test func examplesAreBoundedAndTheRestIsCounted() async throws {
+        var books = Books()
+        books.ledgerRows = []
+        books.orderRows = (1...30).map { OrderRow(id: $0, status: "CONFIRMED", quantity: 1) }
+        let audit = try await judge(books)
+        #expect(audit.unmatched == 30)
+        #expect(audit.findings.count { $0.hasPrefix("  order ") } == OrderMatching.exampleLimit)
+        #expect(audit.findings.contains("  … 20 more"))
+    }
+
+    @Test func unsortedRowsProveNothing() async {
+        var books = Books()
+        books.orderRows.swapAt(0, 1)
+        await #expect(throws: OrderMatching.UnsortedPage.self) { try await judge(books) }
+    }
+
+    @Test func settlingEndsWhenAllIsQuietAndIsBounded() async throws {
+        #expect(try await Audit.settle(Books(), product: 1, bound: .seconds(5), interval: .milliseconds(1)))
+        var busy = Books()
+        busy.redis?.pending = 1
+        #expect(try await Audit.settle(busy, product: 1, bound: .milliseconds(20), interval: .milliseconds(1)) == false)
+    }
+}

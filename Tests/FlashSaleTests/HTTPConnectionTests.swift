@@ -1,0 +1,158 @@
+import NIOCore
+import NIOHTTP1
+import NIOPosix
+import Testing
+
+@testable import FlashSaleKit
+
+@Suite("The HTTP connection", .timeLimit(.minutes(1)))
+struct HTTPConnectionTests {
+    private let group = MultiThreadedEventLoopGroup.singleton
+
+    /// What came of several requests, one after another, on one connection.
+    private struct Run: Sendable {
+        var results: [Result<HTTPAnswer, HTTPFailure>] = []
+        var connections = 0
+
+        var bodies: [String?] { results.map { (try? $0.get()).map { String(buffer: $0.body) } } }
+        var failures: [HTTPFailure?] {
+            results.map {
+                if case .failure(let failure) = $0 { failure } else { nil }
+            }
+        }
+    }
+
+    private func run(_ steps: [ScriptedServer.Step], requests: Int, timeout: TimeAmount = .seconds(10), bodyLimit: Int = 1024) async throws
+        -> Run
+    {
+        let server = try await ScriptedServer(steps, group: group)
+        let run = try await run(address: server.address, requests: requests, timeout: timeout, bodyLimit: bodyLimit)
+        await server.close()
+        return run
+    }
+
+    private func run(address: SocketAddress, requests: Int, timeout: TimeAmount, bodyLimit: Int) async throws -> Run {
+        let eventLoop = group.next()
+        let connection = try await eventLoop.submit {
+            NIOLoopBound(
+                HTTPConnection(eventLoop: eventLoop, address: address, timeout: timeout, bodyLimit: bodyLimit),
+                eventLoop: eventLoop
+            )
+        }.get()
+        var run = Run()
+        for _ in 0..<requests {
+            let promise = eventLoop.makePromise(of: Result<HTTPAnswer, HTTPFailure>.self)
+            eventLoop.execute {
+                let head = HTTPRequestHead(version: .http1_1, method: .GET, uri: "/", headers: ["Host": "test"])
+                connection.value.send(head, body: nil) { promise.succeed($0) }
+            }
+            run.results.append(try await promise.futureResult.get())
+        }
+        run.connections = try await eventLoop.submit {
+            defer { connection.value.close() }
+            return connection.value.connectionsMade
+        }.get()
+        return run
+    }
+
+    @Test func oneConnectionServesManyRequests() async throws {
+        let run = try await run(Array(repeating: .answer([ScriptedServer.ok]), count: 50), requests: 50)
+        #expect(run.bodies == Array(repeating: "ok", count: 50))
+        #expect(run.connections == 1)
+    }
+
+    @Test func anAnswerSplitAtEveryByteIsOneAnswer() async throws {
+        let pieces = ScriptedServer.ok.map(String.init)
+        let run = try await run([.answer(pieces), .answer(pieces)], requests: 2)
+        #expect(run.bodies == ["ok", "ok"])
+        #expect(run.connections == 1)
+    }
+
+    @Test func chunkedBodiesAndRetryAfterAreRead() async throws {
+        let text =
+            "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 2\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
+        let run = try await run([.answer([text])], requests: 1)
+        let answer = try #require(try? run.results[0].get())
+        #expect(answer.status == 503)
+        #expect(answer.retryAfter == .seconds(2))
+        #expect(String(buffer: answer.body) == "abcde")
+    }
+
+    @Test func aConnectionClosedInTheMiddleOfAnAnswerFailsAndTheNextIsNew() async throws {
+        let half = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf"
+        let run = try await run([.answerAndClose(half), .close, .answer([ScriptedServer.ok])], requests: 3)
+        #expect(run.failures[0] == .closed || run.failures[0] == .malformed(String(describing: HTTPParserError.invalidEOFState)))
+        #expect(run.failures[1] == .closed)
+        #expect(run.bodies[2] == "ok")
+        #expect(run.connections == 3)
+    }
+
+    @Test func connectionCloseIsHeeded() async throws {
+        let last = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"
+        let run = try await run([.answerAndClose(last), .answer([ScriptedServer.ok])], requests: 2)
+        #expect(run.bodies == ["ok", "ok"])
+        #expect(run.connections == 2)
+    }
+
+    @Test func silenceEndsAtTheDeadline() async throws {
+        let began = ContinuousClock.now
+        let run = try await run([.silence, .answer([ScriptedServer.ok])], requests: 2, timeout: .milliseconds(1000))
+        #expect(run.failures[0] == .timedOut)
+        #expect(run.bodies[1] == "ok")
+        #expect(ContinuousClock.now - began >= .milliseconds(1000))
+    }
+
+    @Test func aLateAnswerNeverMeetsTheNextRequest() async throws {
+        let wrong = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nwrong"
+        let run = try await run(
+            [.late(.milliseconds(1300), wrong), .late(.milliseconds(600), ScriptedServer.ok)],
+            requests: 2,
+            timeout: .seconds(1)
+        )
+        #expect(run.failures[0] == .timedOut)
+        #expect(run.bodies[1] == "ok")
+        #expect(run.connections == 2)
+    }
+
+    @Test func abodyBeyondTheLimitIsRefused() async throws {
+        let long = "HTTP/1.1 200 OK\r\nContent-Length: 2000\r\n\r\n" + String(repeating: "x", count: 2000)
+        let run = try await run([.answer([long]), .answer([ScriptedServer.ok])], requests: 2)
+        #expect(run.failures[0] == .tooLarge)
+        #expect(run.bodies[1] == "ok")
+    }
+
+    @Test func whatIsNoHTTPIsMalformed() async throws {
+        let run = try await run([.answer(["SSH-2.0-OpenSSH\r\n"])], requests: 1)
+        guard case .malformed = run.failures[0] else {
+            Issue.record("\(run.failures)")
+            return
+        }
+    }
+
+    @Test func nobodyThereIsSaid() async throws {
+        let server = try await ScriptedServer([], group: group)
+        await server.close()
+        let run = try await run(address: server.address, requests: 2, timeout: .seconds(2), bodyLimit: 10)
+        for failure in run.failures {
+            guard case .connect = failure else {
+                Issue.record("\(run.failures)")
+                return
+            }
+        }
+    }
+
+    @Test(arguments: ["http://127.0.0.1:8000", "http://127.0.0.1:8000/", "http://127.0.0.1:8000/base/"])
+    func endpoints(url: String) throws {
+        let endpoint = try HTTPEndpoint(url)
+        #expect(endpoint.authority == "127.0.0.1:8000")
+        #expect(endpoint.address.port == 8000)
+        #expect(endpoint.prefix == (url.hasSuffix("base/") ? "/base" : ""))
+    }
+
+    @Test(arguments: [
+        "", "127.0.0.1:80", "https://127.0.0.1", "http://", "http://:80", "http://127.0.0.1:99999", "http://127.0.0.1:x", "http://a:1:2",
+    ])
+    func noEndpoints(url: String) {
+        #expect(throws: PlanError.self) { try HTTPEndpoint(url) }
+    }
+}

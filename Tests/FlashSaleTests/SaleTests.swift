@@ -1,0 +1,314 @@
+import Foundation
+import NIOCore
+import NIOPosix
+import Synchronization
+import Testing
+
+@testable import FlashSaleKit
+
+@Suite("A sale", .timeLimit(.minutes(1)))
+struct SaleTests {
+    /// Everything printed.
+    private final class Output: Sendable {
+        private let text = Mutex("")
+        var lines: [String] { text.withLock { $0.split(separator: "\n").map(String.init) } }
+        func write(_ more: String) { text.withLock { $0 += more } }
+    }
+
+    private func settings(units: Int = 300, orders: Int = 1000, concurrency: Int = 16) -> SaleSettings {
+        var settings = SaleSettings()
+        settings.units = units
+        settings.orders = orders
+        settings.arrivals = .concurrency(concurrency)
+        settings.settle = .seconds(5)
+        settings.limit = .seconds(30)
+        return settings
+    }
+
+    private func hold(_ settings: SaleSettings, at shop: Shop, stack: StackScript? = nil, output: Output = Output()) async throws
+        -> SaleResult
+    {
+        var settings = settings
+        settings.gateway = try await shop.open()
+        settings.productAdmin = settings.gateway
+        let console = Console(isTerminal: false, isQuiet: false) { output.write($0) }
+        let sale = Sale(
+            settings: settings,
+            stack: stack,
+            source: shop,
+            console: console,
+            eventLoop: MultiThreadedEventLoopGroup.singleton.next()
+        )
+        do {
+            let result = try await sale.run()
+            await shop.close()
+            return result
+        } catch {
+            await shop.close()
+            throw error
+        }
+    }
+
+    @Test func sellsOutAndPasses() async throws {
+        let result = try await hold(settings(), at: Shop())
+        #expect(result.audit.passes, "\(result.audit.findings)")
+        #expect(result.audit.line == "AUDIT PASS initial=300 confirmed=300 oversold=0 leaked=0 unmatched=0 pending=0 drift=0")
+        #expect(result.load.confirmed == 300)
+        #expect(result.load.sent == 1000)
+        #expect(result.load.soldOut == 700)
+        #expect(result.load.errors == 0)
+        #expect(result.load.latencies.count == 1000)
+        #expect(result.story.map(\.text) == ["sale opens", "the last unit is sold", "sale closes"])
+    }
+
+    @Test func unclearAnswersAreAskedAgainUnderTheSameKey() async throws {
+        var faults = Shop.Faults()
+        faults.unclearEvery = 7
+        faults.silentEvery = 61
+        let shop = Shop(faults: faults)
+        var settings = settings()
+        settings.timeout = .milliseconds(150)
+        let result = try await hold(settings, at: shop)
+        #expect(result.audit.passes, "\(result.audit.findings)")
+        #expect(result.load.confirmed == 300)
+        #expect(result.load.orders == 1000)
+        #expect(result.load.retries >= 142)
+        #expect(result.load.retryCauses["UNAVAILABLE"] ?? 0 > 100)
+        #expect(result.load.retryCauses["TIMED_OUT"] ?? 0 > 5)
+        #expect(shop.malformed == 0, "every repeat says which attempt it is")
+    }
+
+    @Test func aForgottenOrderFailsTheAudit() async throws {
+        var faults = Shop.Faults()
+        faults.forgets = 17
+        let result = try await hold(settings(), at: Shop(faults: faults))
+        #expect(!result.audit.passes)
+        #expect(result.audit.lostAnswers == 1)
+        #expect(result.audit.findings.contains { $0.contains("order 17: the buyer was told CONFIRMED") })
+    }
+
+    @Test func buyersGiveUpAtTheBound() async throws {
+        var faults = Shop.Faults()
+        faults.refusesAll = true
+        var settings = settings(units: 10, orders: 20)
+        settings.retries = 1
+        let result = try await hold(settings, at: Shop(faults: faults))
+        #expect(result.load.errors == 20)
+        #expect(result.load.retries == 20)
+        #expect(result.load.failReasons == ["INTERNAL": 20])
+    }
+
+    @Test func anOpenLoopShedsAtItsBoundAndCountsFromTheIntendedMoment() async throws {
+        var faults = Shop.Faults()
+        faults.delay = .milliseconds(40)
+        var settings = settings(units: 100, orders: 150)
+        settings.arrivals = .rate(try ArrivalRate("2000/s"), inFlight: 8)
+        settings.seed = 42
+        let result = try await hold(settings, at: Shop(faults: faults))
+        #expect(result.audit.passes, "\(result.audit.findings)")
+        // 8 places of 40 ms carry 200 a second; the rest of 2,000 arrivals is turned away, and that is told.
+        #expect(result.load.shed > 500)
+        #expect(result.load.orders == 150)
+        #expect(result.load.latencies.milliseconds(at: 50) >= 39)
+        #expect(SaleReport(result).table.contains { $0.contains("shed") })
+    }
+
+    @Test func aSaleEndsAtItsLimit() async throws {
+        var faults = Shop.Faults()
+        faults.delay = .milliseconds(20)
+        var settings = settings(units: 100_000, orders: 1_000_000)
+        settings.limit = .milliseconds(400)
+        let result = try await hold(settings, at: Shop(faults: faults))
+        #expect(result.reachedLimit)
+        #expect(result.audit.passes, "\(result.audit.findings)")
+        #expect(result.load.orders < 1_000_000)
+    }
+
+    @Test func noGatewayIsSaid() async throws {
+        let shop = Shop()
+        var settings = settings()
+        settings.gateway = try await shop.open()
+        await shop.close()
+        let console = Console(isTerminal: false, isQuiet: true) { _ in }
+        let sale = Sale(
+            settings: settings,
+            stack: nil,
+            source: shop,
+            console: console,
+            eventLoop: MultiThreadedEventLoopGroup.singleton.next()
+        )
+        await #expect(throws: Sale.Failure.self) { try await sale.run() }
+    }
+
+    // MARK: Outages
+
+    /// A stack script that makes a file for a server that is down, and keeps a record of its calls.
+    private struct Stack {
+        let folder: URL
+        var down: String { folder.appendingPathComponent("down").path }
+        var calls: [String] {
+            ((try? String(contentsOf: folder.appendingPathComponent("calls"), encoding: .utf8)) ?? "").split(separator: "\n").map(
+                String.init
+            )
+        }
+        var script: StackScript { StackScript(path: folder.appendingPathComponent("stack").path) }
+
+        init(killing: String = "touch down") throws {
+            folder = FileManager.default.temporaryDirectory.appendingPathComponent("flash-sale-test-\(UUID().uuidString)")
+            try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+            let text = """
+                #!/bin/sh
+                cd '\(folder.path)'
+                echo "$@" >> calls
+                case $1 in
+                    status) echo "SERVER STATE PID"; echo "redis running 4711 6379 1m" ;;
+                    kill | pause) \(killing) ;;
+                    start | resume) rm -f down ;;
+                esac
+                """
+            let path = folder.appendingPathComponent("stack").path
+            try text.write(toFile: path, atomically: true, encoding: .utf8)
+            try FileManager.default.setAttributes([.posixPermissions: 0o755], ofItemAtPath: path)
+        }
+
+        func remove() {
+            try? FileManager.default.removeItem(at: folder)
+        }
+    }
+
+    @Test func anOutageIsTakenGivenBackAndTold() async throws {
+        let stack = try Stack()
+        defer { stack.remove() }
+        let shop = Shop(downFile: stack.down)
+        var settings = settings(units: 3000, orders: 4000, concurrency: 8)
+        settings.disruptions = [try Disruption(server: "redis", kind: .kill, span: "30%+500ms")]
+        let output = Output()
+        let result = try await hold(settings, at: shop, stack: stack.script, output: output)
+        #expect(result.audit.passes, "\(result.audit.findings)")
+        #expect(stack.calls == ["status redis", "kill redis", "start redis"])
+        #expect(shop.soldWhileDown > 0)
+        #expect(result.transitions.map(\.to) == ["OPEN", "HALF_OPEN", "CLOSED"])
+        // The story in its order, and printed in that order.
+        let expected = [
+            "sale opens", "redis (pid 4711) killed", "breaker CLOSED -> OPEN", "redis is back", "breaker OPEN -> HALF_OPEN",
+            "breaker HALF_OPEN -> CLOSED",
+            "the last unit is sold", "sale closes",
+        ]
+        #expect(result.story.count == expected.count, "\(result.story.map(\.text))")
+        for (line, beginning) in zip(result.story, expected) { #expect(line.text.hasPrefix(beginning), "\(line.text)") }
+        let printed = output.lines.filter { line in result.story.contains { $0.rendered == line } }
+        #expect(printed == result.story.map(\.rendered))
+        // Units were left when Redis was back: the last one went after that.
+        let closed = try #require(result.transitions.last)
+        #expect(try #require(result.load.lastConfirmedAt).inSeconds > closed.atSeconds)
+        let phases = result.load.phases
+        #expect(phases[SalePhase.before.rawValue].confirmed > 0)
+        #expect(phases[SalePhase.outage.rawValue].confirmed > 0)
+        #expect(phases[SalePhase.after.rawValue].confirmed > 0)
+        #expect(phases.reduce(0) { $0 + $1.orders } == result.load.sent)
+    }
+
+    @Test func aServerThatCannotBeTakenAwayEndsTheSale() async throws {
+        let stack = try Stack(killing: "echo 'no such server' && exit 1")
+        defer { stack.remove() }
+        var settings = settings(units: 100, orders: 1000)
+        settings.disruptions = [try Disruption(kill: "nonesuch@0s..1s")]
+        await #expect(throws: StackScript.Failure.self) { try await hold(settings, at: Shop(), stack: stack.script) }
+        #expect(stack.calls.last == "start nonesuch", "whatever was done is undone")
+    }
+
+    @Test func aCancelledSaleGivesBackWhatItTook() async throws {
+        let stack = try Stack()
+        defer { stack.remove() }
+        let shop = Shop(downFile: stack.down)
+        var settings = settings(units: 100_000, orders: 1_000_000)
+        settings.disruptions = [try Disruption(server: "redis", kind: .kill, span: "0s..25s")]
+        let held = settings
+        let task = Task { try await hold(held, at: shop, stack: stack.script) }
+        let deadline = ContinuousClock.now + .seconds(20)
+        while !FileManager.default.fileExists(atPath: stack.down), ContinuousClock.now < deadline {
+            try await Task.sleep(for: .milliseconds(5))
+        }
+        #expect(FileManager.default.fileExists(atPath: stack.down))
+        task.cancel()
+        await #expect(throws: (any Error).self) { try await task.value }
+        #expect(!FileManager.default.fileExists(atPath: stack.down))
+        #expect(stack.calls.last == "start redis")
+    }
+
+    @Test func aCommandRunsBetweenSaleAndAudit() async throws {
+        let stack = try Stack()
+        defer { stack.remove() }
+        var settings = settings(units: 10, orders: 20)
+        settings.beforeAudit = "echo product $PRODUCT_ID is done"
+        let output = Output()
+        _ = try await hold(settings, at: Shop(), output: output)
+        #expect(output.lines.contains("product 1 is done"))
+    }
+
+    // MARK: The report
+
+    @Test func theFileHasItsKeys() async throws {
+        let result = try await hold(settings(), at: Shop())
+        let object = try #require(try JSONSerialization.jsonObject(with: SaleReport(result).json()) as? [String: Any])
+        let keys = [
+            "initial", "confirmed", "soldOut", "failed", "errors", "oversold", "leaked", "unmatched", "pending", "drift", "throughput",
+        ]
+        for key in keys { #expect(object[key] is NSNumber, "\(key)") }
+        let latency = try #require(object["latencyMs"] as? [String: NSNumber])
+        #expect(Set(latency.keys) == ["p50", "p90", "p99", "p999", "max"])
+        #expect(object["breakerTransitions"] is [Any])
+        #expect(object["confirmed"] as? Int == 300)
+        #expect(object["soldOut"] as? Int == 700)
+    }
+
+    @Test func aMissingDriftIsNullNotAbsent() async throws {
+        var result = try await hold(settings(units: 10, orders: 20), at: Shop())
+        var books = Books()
+        books.redis = nil
+        result.audit = try await Audit.run(books, product: 1, load: nil)
+        let object = try #require(try JSONSerialization.jsonObject(with: SaleReport(result).json()) as? [String: Any])
+        #expect(object["drift"] is NSNull)
+        #expect(object["pass"] as? Bool == false)
+    }
+}
+
+@Suite("The stack script", .timeLimit(.minutes(1)))
+struct StackScriptTests {
+    @Test func settingsAreRead() {
+        let settings = StackScript.settings(in: "A=1\nexport B='two words'\n# C=3\n\nD=\"x=y\"\n  E=\nnonsense\n=5")
+        #expect(settings["A"] == "1")
+        #expect(settings["B"] == "two words")
+        #expect(settings["D"] == "x=y")
+        #expect(settings["E"] == "")
+        #expect(settings["nonsense"] == nil)
+    }
+
+    @Test func failureSaysWhatWasPrinted() async throws {
+        let failure = await #expect(throws: StackScript.Failure.self) {
+            try await StackScript.shell("echo the reason >&2; exit 3", environment: [:])
+        }
+        #expect(failure?.description.contains("(3): the reason") == true)
+        await #expect(throws: StackScript.Failure.self) { try await StackScript(path: "/nonexistent/stack").run(["env"]) }
+    }
+
+    @Test func aServerLeftRunningDoesNotHoldTheScript() async throws {
+        let began = ContinuousClock.now
+        let output = try await StackScript.shell("sleep 5 & echo started", environment: [:])
+        #expect(output == "started")
+        #expect(ContinuousClock.now - began < .seconds(4))
+    }
+
+    @Test func aScriptThatHangsIsKilled() async {
+        await #expect(throws: StackScript.Failure.self) {
+            try await StackScript.shell("exec sleep 50", environment: [:], bound: .milliseconds(100))
+        }
+    }
+
+    @Test func theServersProcessIsFoundInTheTable() {
+        let table = "SERVER STATE PID PORT UP\nredis        running      4711   6379  3s\npostgres     stopped         -      -  -\n"
+        #expect(Sale.pid(of: "redis", in: table) == 4711)
+        #expect(Sale.pid(of: "postgres", in: table) == nil)
+        #expect(Sale.pid(of: "gateway", in: table) == nil)
+    }
+}

@@ -1,0 +1,224 @@
+import Foundation
+import NIOCore
+import NIOHTTP1
+import NIOPosix
+import Synchronization
+
+@testable import FlashSaleKit
+
+/// A stand-in for both servers, the gateway, the databases and Redis: enough to hold a sale in memory.
+///
+/// It is *down* (Redis, that is) while a file exists that the stand-in for the stack script makes and removes; its breaker follows.
+final class Shop: Sendable, AuditSource {
+    /// What it does wrong.
+    struct Faults: Sendable {
+        /// Every n-th order's first answer is 503 although the order was confirmed.
+        var unclearEvery: Int?
+        /// Every n-th order's first answer never comes.
+        var silentEvery: Int?
+        /// The n-th order is confirmed to the buyer and forgotten.
+        var forgets: Int64?
+        /// Every order is refused.
+        var refusesAll = false
+        /// How long each answer takes.
+        var delay = TimeAmount.zero
+    }
+
+    private struct State {
+        var units: Int64 = 0
+        var stock: Int64 = 0
+        var orders: [(key: String, row: OrderRow)] = []
+        var byKey: [String: Int] = [:]
+        var attempts: [String: Int] = [:]
+        var soldOut: Set<String> = []
+        var isDown = false
+        var breaker = "CLOSED"
+        var backAt: ContinuousClock.Instant?
+        var events: [[String: String]] = []
+        var soldWhileDown = 0
+        var malformed = 0
+    }
+
+    private let state = Mutex(State())
+    private let faults: Faults
+    private let downFile: String
+    private let group: MultiThreadedEventLoopGroup
+    private let channel: Mutex<(any Channel)?> = Mutex(nil)
+
+    init(faults: Faults = Faults(), downFile: String = "/nonexistent") {
+        self.faults = faults
+        self.downFile = downFile
+        group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+    }
+
+    func open() async throws -> String {
+        let channel = try await ServerBootstrap(group: group)
+            .serverChannelOption(.backlog, value: 256)
+            .childChannelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture {
+                    try channel.pipeline.syncOperations.configureHTTPServerPipeline()
+                    try channel.pipeline.syncOperations.addHandler(ShopHandler(self))
+                }
+            }
+            .bind(host: "127.0.0.1", port: 0).get()
+        self.channel.withLock { $0 = channel }
+        return "http://127.0.0.1:\(channel.localAddress?.port ?? 0)"
+    }
+
+    func close() async {
+        let channel = self.channel.withLock { $0 }
+        try? await channel?.close().get()
+        try? await group.shutdownGracefully()
+    }
+
+    /// Orders confirmed while Redis was down.
+    var soldWhileDown: Int { state.withLock { $0.soldWhileDown } }
+    /// Requests without a key, and repeats whose attempt number is wrong.
+    var malformed: Int { state.withLock { $0.malformed } }
+
+    enum Reply {
+        case answer(HTTPResponseStatus, String, after: TimeAmount)
+        case silence
+    }
+
+    fileprivate func reply(to head: HTTPRequestHead, body: String) -> Reply {
+        state.withLock { state in
+            follow(&state)
+            switch (head.method, head.uri) {
+            case (.POST, "/product-service/products"):
+                let object = (try? JSONSerialization.jsonObject(with: Data(body.utf8))) as? [String: Any]
+                state.units = (object?["stock"] as? NSNumber)?.int64Value ?? 0
+                state.stock = state.units
+                return .answer(.ok, "{\"id\":1,\"stock\":\(state.units),\"stockStrategy\":\"REDIS_FIRST\"}", after: .zero)
+            case (.POST, "/order-service/orders"):
+                return order(head, &state)
+            case (.GET, "/admin/circuitbreakers"):
+                return .answer(.ok, "{\"circuitBreakers\":{\"redisStock\":{\"state\":\"\(state.breaker)\"}}}", after: .zero)
+            case (.GET, "/admin/circuitbreakerevents"):
+                let data = (try? JSONEncoder().encode(["circuitBreakerEvents": state.events])) ?? Data()
+                return .answer(.ok, String(decoding: data, as: UTF8.self), after: .zero)
+            default:
+                return .answer(.notFound, "{\"error\":\"NOT_FOUND\"}", after: .zero)
+            }
+        }
+    }
+
+    private func follow(_ state: inout State) {
+        func enter(_ breaker: String) {
+            let time = Date.now.formatted(Date.ISO8601FormatStyle(includingFractionalSeconds: true))
+            state.events.append(["type": "STATE_TRANSITION", "creationTime": time, "stateTransition": "\(state.breaker)_TO_\(breaker)"])
+            state.breaker = breaker
+        }
+        let isDown = FileManager.default.fileExists(atPath: downFile)
+        if isDown, !state.isDown { enter("OPEN") }
+        if !isDown, state.isDown { state.backAt = .now }
+        state.isDown = isDown
+        if let backAt = state.backAt, !isDown {
+            let since = ContinuousClock.now - backAt
+            if state.breaker == "OPEN", since > .milliseconds(100) { enter("HALF_OPEN") }
+            if state.breaker == "HALF_OPEN", since > .milliseconds(200) { enter("CLOSED") }
+        }
+    }
+
+    private func order(_ head: HTTPRequestHead, _ state: inout State) -> Reply {
+        guard let key = head.headers.first(name: "idempotency-key") else {
+            state.malformed += 1
+            return .answer(.badRequest, "{\"error\":\"VALIDATION_ERROR\"}", after: .zero)
+        }
+        let attempt = state.attempts[key, default: 0] + 1
+        state.attempts[key] = attempt
+        if (head.headers.first(name: "idempotency-attempt").flatMap { Int($0) } ?? 1) != attempt { state.malformed += 1 }
+        if faults.refusesAll { return .answer(.internalServerError, "{\"error\":\"INTERNAL\"}", after: .zero) }
+        if state.byKey[key] == nil, !state.soldOut.contains(key) {
+            if state.stock > 0 {
+                state.stock -= 1
+                let id = Int64(state.orders.count + 1)
+                state.byKey[key] = state.orders.count
+                state.orders.append((key, OrderRow(id: id, status: "CONFIRMED", quantity: 1)))
+                if state.isDown { state.soldWhileDown += 1 }
+            } else {
+                state.soldOut.insert(key)
+            }
+        }
+        let number = state.attempts.count
+        if attempt == 1, let every = faults.silentEvery, number.isMultiple(of: every) { return .silence }
+        if attempt == 1, let every = faults.unclearEvery, number.isMultiple(of: every) {
+            return .answer(.serviceUnavailable, "{\"error\":\"UNAVAILABLE\"}", after: faults.delay)
+        }
+        guard let index = state.byKey[key] else { return .answer(.badRequest, "{\"error\":\"INSUFFICIENT_STOCK\"}", after: faults.delay) }
+        return .answer(.ok, "{\"id\":\(state.orders[index].row.id),\"status\":\"CONFIRMED\",\"failReason\":null}", after: faults.delay)
+    }
+
+    // MARK: The books
+
+    private func rows(_ state: State) -> [OrderRow] {
+        state.orders.map(\.row).filter { $0.id != faults.forgets }
+    }
+
+    func product(_ id: Int64) async throws -> ProductRow? {
+        state.withLock { ProductRow(stock: $0.stock, fence: 1, initialStock: $0.units) }
+    }
+    func ledgerTotals(of product: Int64) async throws -> LedgerTotals {
+        state.withLock { LedgerTotals(sold: $0.units - $0.stock, returned: 0, restocked: 0) }
+    }
+    func orderTotals(of product: Int64) async throws -> OrderTotals {
+        state.withLock { OrderTotals(confirmedUnits: Int64(rows($0).count), confirmed: Int64(rows($0).count), pending: 0) }
+    }
+    func redisStock(of product: Int64) async -> RedisStock? {
+        state.withLock { state in
+            FileManager.default.fileExists(atPath: downFile) ? nil : RedisStock(counter: state.stock, fence: 1, pending: 0)
+        }
+    }
+    func orders(of product: Int64, after: Int64, limit: Int) async throws -> [OrderRow] {
+        state.withLock { Array(rows($0).filter { $0.id > after }.prefix(limit)) }
+    }
+    func ledger(of product: Int64, after: Int64, limit: Int) async throws -> [LedgerRow] {
+        state.withLock { state in
+            Array(
+                state.orders.map { LedgerRow(orderID: $0.row.id, decrements: 1, decremented: 1) }.filter { $0.orderID > after }.prefix(
+                    limit
+                )
+            )
+        }
+    }
+}
+
+private final class ShopHandler: ChannelInboundHandler {
+    typealias InboundIn = HTTPServerRequestPart
+    typealias OutboundOut = HTTPServerResponsePart
+
+    private let shop: Shop
+    private var head: HTTPRequestHead?
+    private var body = ByteBuffer()
+
+    init(_ shop: Shop) {
+        self.shop = shop
+    }
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        switch unwrapInboundIn(data) {
+        case .head(let head):
+            self.head = head
+            body.clear()
+        case .body(var bytes):
+            body.writeBuffer(&bytes)
+        case .end:
+            guard let head, case .answer(let status, let text, let delay) = shop.reply(to: head, body: String(buffer: body)) else { return }
+            guard delay > .zero else { return answer(context, status, text) }
+            let bound = NIOLoopBound((self, context), eventLoop: context.eventLoop)
+            context.eventLoop.scheduleTask(in: delay) { bound.value.0.answer(bound.value.1, status, text) }
+        }
+    }
+
+    private func answer(_ context: ChannelHandlerContext, _ status: HTTPResponseStatus, _ text: String) {
+        let bytes = ByteBuffer(string: text)
+        let headers = HTTPHeaders([("Content-Type", "application/json"), ("Content-Length", String(bytes.readableBytes))])
+        context.write(wrapOutboundOut(.head(HTTPResponseHead(version: .http1_1, status: status, headers: headers))), promise: nil)
+        context.write(wrapOutboundOut(.body(.byteBuffer(bytes))), promise: nil)
+        context.writeAndFlush(wrapOutboundOut(.end(nil)), promise: nil)
+    }
+
+    func errorCaught(context: ChannelHandlerContext, error: any Error) {
+        context.close(promise: nil)
+    }
+}

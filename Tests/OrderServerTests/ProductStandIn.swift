@@ -1,0 +1,189 @@
+import NIOCore
+import NIOHTTP1
+import NIOPosix
+import ServerKit
+import Synchronization
+
+/// A product server for tests: keys, stock and closed keys as the contract has them, and faults by script.
+final class ProductStandIn: Sendable {
+    /// What happens to a call, in the order given; calls beyond the script are served.
+    enum Fault: Sendable {
+        /// The connection ends before anything is done.
+        case dropBefore
+        /// It is done, and the connection ends before the answer.
+        case dropAfter
+        /// Nothing is done; this status and code for the whole call.
+        case status(Int, String)
+        /// Nothing is done and nothing is answered.
+        case hang
+        /// Nothing is done; every item is answered with this status and code.
+        case items(Int, String)
+    }
+
+    struct State {
+        var stock: [Int64: Int64] = [:]
+        /// Units taken by key; nil for a closed key.
+        var taken: [String: Int64?] = [:]
+        var givenBack: Set<String> = []
+        var faults: [Fault] = []
+        /// Items as they came: `OUT DEC-7 1`.
+        var seen: [String] = []
+        var calls = 0
+        var largestCall = 0
+    }
+
+    let state = Mutex(State())
+    private let channel: any Channel
+
+    private init(_ channel: any Channel) { self.channel = channel }
+
+    static func start(stock: [Int64: Int64]) async throws -> ProductStandIn {
+        let box = Box()
+        let channel = try await ServerBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+            .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
+            .childChannelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture {
+                    try channel.pipeline.syncOperations.configureHTTPServerPipeline()
+                    try channel.pipeline.syncOperations.addHandler(NIOHTTPServerRequestAggregator(maxContentLength: 1 << 20))
+                    try channel.pipeline.syncOperations.addHandler(Handler(box))
+                }
+            }
+            .bind(host: "127.0.0.1", port: 0).get()
+        let server = ProductStandIn(channel)
+        server.state.withLock { $0.stock = stock }
+        box.server.withLock { $0 = server }
+        return server
+    }
+
+    var url: String { "http://127.0.0.1:\(self.channel.localAddress?.port ?? 0)" }
+    var seen: [String] { self.state.withLock { $0.seen } }
+    func stock(_ product: Int64) -> Int64 { self.state.withLock { $0.stock[product] ?? -1 } }
+    func script(_ faults: Fault...) { self.state.withLock { $0.faults = faults } }
+    func stop() async { try? await self.channel.close() }
+
+    // MARK: Serving
+
+    final class Box: Sendable {
+        let server = Mutex<ProductStandIn?>(nil)
+    }
+
+    enum Reply {
+        case answer(Int, [UInt8])
+        case drop
+        case hang
+    }
+
+    private func reply(method: HTTPMethod, path: String, headers: HTTPHeaders, body: [UInt8]) -> Reply {
+        if method == .GET {
+            guard path == "/products/CATALOG-002" || path == "/products/1" else {
+                return .answer(404, ProductStandIn.error("PRODUCT_NOT_FOUND"))
+            }
+            return .answer(200, Array(#"{"id":1,"code":"CATALOG-002","price":900}"#.utf8))
+        }
+        return self.state.withLock { state in
+            state.calls += 1
+            let fault = state.faults.isEmpty ? nil : state.faults.removeFirst()
+            guard let object = try? JSONObjectReader(body) else { return .answer(400, ProductStandIn.error("VALIDATION_ERROR")) }
+            let isBatch = path == "/internal/stock/batch"
+            let items = isBatch ? (try? object.objects("items", count: 1...512)) ?? [] : [object]
+            state.largestCall = max(state.largestCall, items.count)
+            var answers: [(Int, String?, Int64)] = []
+            for item in items {
+                let isOut = isBatch ? (try? item.text("direction")) == "OUT" : path.hasSuffix("decrease-by-order")
+                let product =
+                    isBatch ? (try? item.int("productId", in: 1...Int64.max)) ?? 0 : Int64(path.split(separator: "/")[1]) ?? 0
+                let quantity = (try? item.int("quantity", in: 1...Int64.max)) ?? 0
+                let key = (isBatch ? (try? item.text("key")) : headers.first(name: "idempotency-key")) ?? ""
+                let attempt =
+                    isBatch ? (try? item.int("attempt", in: 1...99)) ?? 0 : Int64(headers.first(name: "idempotency-attempt") ?? "") ?? 0
+                state.seen.append("\(isOut ? "OUT" : "IN") \(key) \(attempt)")
+                switch fault {
+                case .dropBefore, .hang, .status: continue
+                case .items(let status, let code): answers.append((status, code, 0))
+                case .dropAfter, nil:
+                    answers.append(
+                        isOut
+                            ? ProductStandIn.decrease(&state, product, quantity, key, attempt)
+                            : ProductStandIn.increase(&state, product, key)
+                    )
+                }
+            }
+            switch fault {
+            case .dropBefore, .dropAfter: return .drop
+            case .hang: return .hang
+            case .status(let status, let code): return .answer(status, ProductStandIn.error(code))
+            case .items, nil: break
+            }
+            if !isBatch, let (status, code, remaining) = answers.first {
+                return .answer(
+                    status,
+                    code.map(ProductStandIn.error) ?? Array(#"{"success":true,"remainingStock":\#(remaining),"message":"OK"}"#.utf8)
+                )
+            }
+            var json = JSONWriter()
+            json.object { json in
+                json.array("items", answers) { json, answer in
+                    json.object { json in
+                        json.member("status", answer.0)
+                        if let code = answer.1 { json.member("error", code) } else { json.member("remainingStock", answer.2) }
+                    }
+                }
+            }
+            return .answer(200, json.bytes)
+        }
+    }
+
+    private static func decrease(_ state: inout State, _ product: Int64, _ quantity: Int64, _ key: String, _ attempt: Int64) -> (
+        Int, String?, Int64
+    ) {
+        if let known = state.taken[key] { return known == nil ? (409, "KEY_CLOSED", 0) : (200, nil, state.stock[product] ?? 0) }
+        guard let left = state.stock[product] else { return (404, "PRODUCT_NOT_FOUND", 0) }
+        guard left >= quantity else {
+            if attempt > 1 { state.taken[key] = .some(nil) }
+            return (400, "INSUFFICIENT_STOCK", 0)
+        }
+        state.stock[product] = left - quantity
+        state.taken[key] = quantity
+        return (200, nil, left - quantity)
+    }
+
+    private static func increase(_ state: inout State, _ product: Int64, _ key: String) -> (Int, String?, Int64) {
+        guard state.givenBack.insert(key).inserted else { return (200, nil, state.stock[product] ?? 0) }
+        let decreaseKey = "DEC" + key.dropFirst(3)
+        if let taken = state.taken[decreaseKey], let units = taken {
+            state.stock[product, default: 0] += units
+        } else {
+            state.taken[decreaseKey] = .some(nil)
+        }
+        return (200, nil, state.stock[product] ?? 0)
+    }
+
+    private static func error(_ code: String) -> [UInt8] { Array(#"{"error":"\#(code)","message":"","details":null}"#.utf8) }
+
+    private final class Handler: ChannelInboundHandler {
+        typealias InboundIn = NIOHTTPServerRequestFull
+        typealias OutboundOut = HTTPServerResponsePart
+        private let box: Box
+
+        init(_ box: Box) { self.box = box }
+
+        func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+            let request = self.unwrapInboundIn(data)
+            guard let server = self.box.server.withLock({ $0 }) else { return context.close(promise: nil) }
+            let body = request.body.map { Array($0.readableBytesView) } ?? []
+            switch server.reply(method: request.head.method, path: request.head.uri, headers: request.head.headers, body: body) {
+            case .drop: context.close(promise: nil)
+            case .hang: break
+            case .answer(let status, let bytes):
+                let head = HTTPResponseHead(
+                    version: .http1_1,
+                    status: .init(statusCode: status),
+                    headers: ["content-type": "application/json", "content-length": String(bytes.count)]
+                )
+                context.write(self.wrapOutboundOut(.head(head)), promise: nil)
+                context.write(self.wrapOutboundOut(.body(.byteBuffer(ByteBuffer(bytes: bytes)))), promise: nil)
+                context.writeAndFlush(self.wrapOutboundOut(.end(nil)), promise: nil)
+            }
+        }
+    }
+}

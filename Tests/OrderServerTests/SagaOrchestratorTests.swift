@@ -1,0 +1,221 @@
+import ServerKit
+import Synchronization
+import Testing
+
+@testable import OrderServer
+
+extension Order {
+    /// A PENDING order of 3 units.
+    static func example(id: Int64 = 7, run: Int64 = 1) -> Order {
+        Order(
+            id: id,
+            productID: 1,
+            quantity: 3,
+            status: .pending,
+            run: run,
+            createdAt: .now,
+            updatedAt: .now
+        )
+    }
+}
+
+/// A step that does what it is told and notes what it was asked.
+final class ScriptedStep: Sendable {
+    private let state: Mutex<(outcomes: [StepOutcome], calls: [String])>
+    let name: String
+
+    init(_ name: String, _ outcomes: [StepOutcome] = []) {
+        self.name = name
+        self.state = Mutex((outcomes, []))
+    }
+
+    var calls: [String] { self.state.withLock { $0.calls } }
+
+    var step: SagaStep {
+        SagaStep(name: self.name) { order, attempt in
+            self.state.withLock { state in
+                state.calls.append("do \(order.decreaseKey) \(attempt)")
+                return state.outcomes.isEmpty ? .done : state.outcomes.removeFirst()
+            }
+        } compensate: { order, attempt in
+            self.state.withLock { state in
+                state.calls.append("undo \(order.increaseKey) \(attempt)")
+                return state.outcomes.isEmpty ? .done : state.outcomes.removeFirst()
+            }
+        }
+    }
+}
+
+@Suite("The saga's orchestrator")
+struct SagaOrchestratorTests {
+    private let policy = RetryPolicy(maximumAttempts: 3, initialBackoff: .milliseconds(2), maximumBackoff: .milliseconds(4))
+
+    @Test("a payment step is one more value: it is done after the stock, and its refusal gives the stock back")
+    func extraStep() async {
+        let stock = ScriptedStep("STOCK")
+        let payment = ScriptedStep("PAYMENT", [.refused(reason: "CARD_DECLINED")])
+        let shipping = ScriptedStep("SHIPPING")
+        let saga = SagaOrchestrator(steps: [stock.step, payment.step, shipping.step], policy: self.policy)
+        let (result, records) = await saga.run(.example(), deadline: .now + .seconds(5))
+        #expect(result == .failed(reason: "CARD_DECLINED"))
+        #expect(stock.calls == ["do DEC-7 1", "undo INC-7 1"])
+        #expect(payment.calls == ["do DEC-7 1"])
+        #expect(shipping.calls.isEmpty)
+        #expect(
+            records.map { "\($0.step) \($0.action.rawValue) \($0.outcome)" } == [
+                "STOCK EXECUTE DONE", "PAYMENT EXECUTE CARD_DECLINED", "STOCK COMPENSATE DONE",
+            ]
+        )
+    }
+
+    @Test("no answer is repeated under the same key with a rising attempt; attempts make one record")
+    func retries() async {
+        let stock = ScriptedStep(
+            "STOCK",
+            [
+                .noAnswer(cause: "TIMED_OUT", retryAfter: nil), .noAnswer(cause: "CONNECTION_LOST", retryAfter: nil), .done,
+            ]
+        )
+        let saga = SagaOrchestrator(steps: [stock.step], policy: self.policy)
+        let (result, records) = await saga.run(.example(id: 9, run: 2), deadline: .now + .seconds(5))
+        #expect(result == .confirmed)
+        #expect(stock.calls == ["do DEC-9.2 1", "do DEC-9.2 2", "do DEC-9.2 3"])
+        #expect(records.count == 1)
+        #expect(records.first?.attempts == 3)
+        #expect(records.first?.run == 2)
+    }
+
+    @Test("what never answers is undecided, and nothing is compensated")
+    func undecided() async {
+        let stock = ScriptedStep("STOCK", Array(repeating: .noAnswer(cause: "TIMED_OUT", retryAfter: nil), count: 9))
+        let saga = SagaOrchestrator(steps: [stock.step], policy: self.policy)
+        let (result, _) = await saga.run(.example(), deadline: .now + .seconds(5))
+        #expect(result == .undecided(cause: "TIMED_OUT"))
+        #expect(stock.calls == ["do DEC-7 1", "do DEC-7 2", "do DEC-7 3"])
+    }
+
+    @Test("undoing asks every step, the last first")
+    func undo() async {
+        let stock = ScriptedStep("STOCK")
+        let payment = ScriptedStep("PAYMENT")
+        let saga = SagaOrchestrator(steps: [stock.step, payment.step], policy: self.policy)
+        let (result, records) = await saga.run(.example(), purpose: .undo(reason: "CANCELLED"), deadline: .now + .seconds(5))
+        #expect(result == .failed(reason: "CANCELLED"))
+        #expect(records.map(\.step) == ["PAYMENT", "STOCK"])
+    }
+}
+
+@Suite("The stock step")
+struct StockStepTests {
+    private struct Calls: StockCalls {
+        let answer: StockAnswer
+        func send(_ change: StockChange) async -> StockAnswer { self.answer }
+    }
+
+    @Test("a closed key of a repeat is a lost refusal for want of stock; of a first attempt it is what it says")
+    func closedKey() async {
+        let step = SagaStep.stock(Calls(answer: .refused(code: "KEY_CLOSED")))
+        #expect(await step.execute(.example(), 2) == .refused(reason: "INSUFFICIENT_STOCK"))
+        #expect(await step.execute(.example(), 1) == .refused(reason: "KEY_CLOSED"))
+        #expect(await step.compensate(.example(), 1) == .done)
+    }
+
+    @Test(
+        "only the contract's own refusals are a no",
+        arguments: [
+            (400, "INSUFFICIENT_STOCK" as String?, StockAnswer.refused(code: "INSUFFICIENT_STOCK")),
+            (404, "PRODUCT_NOT_FOUND", .refused(code: "PRODUCT_NOT_FOUND")),
+            (409, "KEY_CLOSED", .refused(code: "KEY_CLOSED")),
+            (422, "KEY_REUSED", .refused(code: "KEY_REUSED")),
+            (404, nil, .noAnswer(cause: "HTTP_404", retryAfter: nil)),
+            (404, "NOT_FOUND", .noAnswer(cause: "NOT_FOUND", retryAfter: nil)),
+            (401, "UNAUTHORIZED", .noAnswer(cause: "UNAUTHORIZED", retryAfter: nil)),
+            (409, "REQUEST_IN_PROGRESS", .noAnswer(cause: "REQUEST_IN_PROGRESS", retryAfter: nil)),
+            (503, "OVERLOADED", .noAnswer(cause: "OVERLOADED", retryAfter: nil)),
+            (500, nil, .noAnswer(cause: "HTTP_500", retryAfter: nil)),
+            (302, nil, .noAnswer(cause: "HTTP_302", retryAfter: nil)),
+            (200, nil, .noAnswer(cause: "MALFORMED_ANSWER", retryAfter: nil)),
+        ]
+    )
+    func judges(status: Int, code: String?, expected: StockAnswer) {
+        #expect(StockAnswer(status: status, code: code, remainingStock: nil, retryAfter: nil) == expected)
+    }
+
+    @Test("where a server is")
+    func endpoints() {
+        #expect(HTTPEndpoint("http://127.0.0.1:8081")?.port == 8081)
+        #expect(HTTPEndpoint("http://[::1]:81/base/")?.path == "/base")
+        #expect(HTTPEndpoint("http://[::1]:81/base/")?.host == "::1")
+        #expect(HTTPEndpoint("http://name")?.port == 80)
+        for bad in [
+            "https://name", "http://", "http://:80", "http://a:b", "http://a:0", "http://a:65536", "http://u:p@a", "http://a b", "a:80",
+        ] {
+            #expect(HTTPEndpoint(bad) == nil, "\(bad)")
+        }
+    }
+}
+
+@Suite("The memory of sold-out products")
+struct SoldOutMemoryTests {
+    @Test("turns away what is no smaller, until stock is seen")
+    func remembers() async {
+        let memory = SoldOutMemory(time: .seconds(60))
+        #expect(await memory.ask(product: 1, quantity: 5) == .proceed)
+        memory.sawRefusal(product: 1, quantity: 5)
+        #expect(await memory.ask(product: 1, quantity: 5) == .soldOut)
+        #expect(await memory.ask(product: 1, quantity: 9) == .soldOut)
+        #expect(await memory.ask(product: 1, quantity: 4) == .proceed)
+        #expect(await memory.ask(product: 2, quantity: 5) == .proceed)
+        memory.sawStock(product: 1)
+        #expect(await memory.ask(product: 1, quantity: 5) == .proceed)
+    }
+
+    @Test("afterwards one asks, the others wait for what it learns")
+    func oneProbe() async {
+        let memory = SoldOutMemory(time: .nanoseconds(1))
+        memory.sawRefusal(product: 1, quantity: 1)
+        #expect(await memory.ask(product: 1, quantity: 1) == .probe(1))
+        async let small = memory.ask(product: 1, quantity: 1)
+        async let large = memory.ask(product: 1, quantity: 9)
+        // One that came after the refusal would be a probe itself, and the test would fail: 20 ms is ample for both to be waiting.
+        try? await Task.sleep(for: .milliseconds(20))
+        memory.sawRefusal(product: 1, quantity: 3)
+        #expect(await small == .proceed)
+        #expect(await large == .soldOut)
+    }
+
+    @Test("a probe that ends without an answer holds nobody up, and an earlier one's end does not end a later one")
+    func endedProbe() async {
+        let memory = SoldOutMemory(time: .nanoseconds(1))
+        memory.sawRefusal(product: 1, quantity: 1)
+        #expect(await memory.ask(product: 1, quantity: 1) == .probe(1))
+        memory.sawRefusal(product: 1, quantity: 1)
+        #expect(await memory.ask(product: 1, quantity: 1) == .probe(2))
+        memory.endProbe(product: 1, probe: 1)
+        async let waiting = memory.ask(product: 1, quantity: 1)
+        try? await Task.sleep(for: .milliseconds(20))
+        memory.endProbe(product: 1, probe: 2)
+        #expect(await waiting == .proceed)
+    }
+
+    @Test("in its second half one request looks again while the others are still turned away")
+    func looksAgain() async {
+        let memory = SoldOutMemory(time: .milliseconds(400))
+        memory.sawRefusal(product: 1, quantity: 1)
+        #expect(await memory.ask(product: 1, quantity: 1) == .soldOut)
+        try? await Task.sleep(for: .milliseconds(220))
+        #expect(await memory.ask(product: 1, quantity: 1) == .probe(1))
+        #expect(await memory.ask(product: 1, quantity: 1) == .soldOut)
+    }
+
+    @Test("no more products than its capacity, and nothing with a time of zero")
+    func bounds() async {
+        let memory = SoldOutMemory(time: .seconds(60), capacity: 2)
+        for product in 1...3 { memory.sawRefusal(product: Int64(product), quantity: 1) }
+        #expect(await memory.ask(product: 2, quantity: 1) == .soldOut)
+        #expect(await memory.ask(product: 3, quantity: 1) == .proceed)
+        let none = SoldOutMemory(time: .zero)
+        none.sawRefusal(product: 1, quantity: 1)
+        #expect(await none.ask(product: 1, quantity: 1) == .proceed)
+    }
+}

@@ -1,0 +1,162 @@
+import NIOCore
+import NIOHTTP1
+import NIOPosix
+import PostgresClient
+import ServerKit
+import StockGateTestSupport
+import Synchronization
+import Testing
+
+@testable import OrderServer
+
+/// Order servers in this process over a database of their own and a stand-in for the product server.
+struct TestBed: Sendable {
+    struct Failure: Error, CustomStringConvertible {
+        var description: String
+    }
+
+    /// A running order server.
+    struct Server: Sendable {
+        let peer: HTTPPeer
+        let admin: HTTPPeer
+        let task: Task<Void, any Error>
+    }
+
+    struct Answer: Sendable {
+        var status: Int
+        var headers: HTTPHeaders
+        var json: JSONValue
+
+        subscript(name: String) -> JSONValue { self.json[name] ?? .null }
+    }
+
+    /// One server for all tests of the process; each test has a database in it.
+    private static let postgres = Result { try PrivatePostgres.start(fsync: false) }
+    private static let databases = Atomic<Int>(0)
+
+    let product: ProductStandIn
+    let pool: PostgresPool
+    let databaseURL: String
+    let servers: [Server]
+
+    /// Runs `body` with so many order servers.
+    static func run(
+        servers: Int = 1,
+        stock: [Int64: Int64] = [1: 100],
+        settings: [String: String] = [:],
+        _ body: (TestBed) async throws -> Void
+    ) async throws {
+        let base = try self.postgres.get().url
+        let name = "orders_\(self.databases.wrappingAdd(1, ordering: .relaxed).newValue)"
+        let owner = PostgresPool(configuration: try PostgresConfiguration(url: base), maximumConnections: 1)
+        _ = try await owner.query("create database \(name)")
+        await owner.shutdown()
+        let url = String(base.dropLast("postgres".count)) + name
+        let product = try await ProductStandIn.start(stock: stock)
+        var running: [Server] = []
+        for _ in 0..<servers { running.append(try await self.start(url, product.url, settings)) }
+        let bed = TestBed(
+            product: product,
+            pool: PostgresPool(configuration: try PostgresConfiguration(url: url), maximumConnections: 2),
+            databaseURL: url,
+            servers: running
+        )
+        do {
+            try await body(bed)
+        } catch {
+            await bed.end()
+            throw error
+        }
+        await bed.end()
+    }
+
+    private func end() async {
+        for server in self.servers { server.task.cancel() }
+        for server in self.servers { _ = try? await server.task.value }
+        await self.pool.shutdown()
+        await self.product.stop()
+    }
+
+    /// One more server over the same database and product server; its end is the caller's.
+    func start(_ settings: [String: String] = [:]) async throws -> Server {
+        try await TestBed.start(self.databaseURL, self.product.url, settings)
+    }
+
+    static func start(_ database: String, _ product: String, _ settings: [String: String]) async throws -> Server {
+        var environment = [
+            "ORDER_PORT": "0", "ORDER_ADMIN_PORT": "0", "ORDER_DATABASE_URL": database, "PRODUCT_SERVER_URL": product,
+            "PRODUCT_INTERNAL_URL": product, "ORDER_DEADLINE": "1s", "PRODUCT_TIMEOUT": "200ms", "PRODUCT_BACKOFF": "5ms",
+            "PRODUCT_BACKOFF_MAX": "20ms", "RECOVERY_AGE": "30s", "RECOVERY_INTERVAL": "20ms", "LOG_LEVEL": "critical",
+        ]
+        environment.merge(settings) { $1 }
+        var reader = SettingsReader(environment: environment)
+        let parsed = try OrderSettings(from: &reader)
+        let (ports, found) = AsyncStream.makeStream(of: ServerAssembly.Ports.self)
+        let task = Task {
+            defer { found.finish() }
+            try await OrderServer.run(parsed) { found.yield($0) }
+        }
+        for await port in ports {
+            let loop = MultiThreadedEventLoopGroup.singleton.next()
+            guard let open = HTTPEndpoint("http://127.0.0.1:\(port.publicPort)"),
+                let admin = HTTPEndpoint("http://127.0.0.1:\(port.adminPort)")
+            else { throw Failure(description: "no ports") }
+            return Server(peer: HTTPPeer(open, loop: loop), admin: HTTPPeer(admin, loop: loop), task: task)
+        }
+        try await task.value
+        throw Failure(description: "the server ended")
+    }
+
+    /// Sends a request to a server.
+    func send(
+        _ method: HTTPMethod,
+        _ path: String,
+        _ body: String? = nil,
+        headers: HTTPHeaders = [:],
+        to server: Int = 0,
+        admin: Bool = false
+    ) async throws -> Answer {
+        let peer = admin ? self.servers[server].admin : self.servers[server].peer
+        return try await TestBed.send(peer, method, path, body, headers: headers)
+    }
+
+    static func send(
+        _ peer: HTTPPeer,
+        _ method: HTTPMethod,
+        _ path: String,
+        _ body: String? = nil,
+        headers: HTTPHeaders = [:]
+    ) async throws -> Answer {
+        var headers = headers
+        if body != nil, !headers.contains(name: "content-type") { headers.add(name: "content-type", value: "application/json") }
+        let request = HTTPPeer.Request(method: method, path: path, headers: headers, body: body.map { ByteBuffer(string: $0) })
+        let answer = try await peer.call(request, timeout: .seconds(20)).get()
+        let json = (try? JSONDocument(Array(answer.body.readableBytesView)).value) ?? .null
+        return Answer(status: answer.status, headers: answer.headers, json: json)
+    }
+
+    /// Places an order of 3 units of product 1.
+    func place(_ quantity: Int = 3, product: Int = 1, key: String? = nil, server: Int = 0) async throws -> Answer {
+        try await self.send(
+            .POST,
+            "/orders",
+            #"{"productId":\#(product),"quantity":\#(quantity),"buyerId":"u-001"}"#,
+            headers: key.map { ["idempotency-key": $0] } ?? [:],
+            to: server
+        )
+    }
+
+    /// The only cell of a query.
+    func count(_ sql: String) async throws -> Int64 { try await self.pool.query(sql).one().int(0) }
+
+    /// Waits until a query's only cell is `value`.
+    func wait(_ sql: String, for value: Int64, within bound: Duration = .seconds(10)) async throws {
+        let deadline = ContinuousClock.now + bound
+        var found = try await self.count(sql)
+        while found != value {
+            guard ContinuousClock.now < deadline else { throw Failure(description: "\(sql): \(found), not \(value), after \(bound)") }
+            try await Task.sleep(for: .milliseconds(5))
+            found = try await self.count(sql)
+        }
+    }
+}

@@ -1,0 +1,22 @@
+import PostgresClient
+import StockGateTestSupport
+import Testing
+
+/// One server for all tests that leave it running.
+enum SharedServer {
+    private static let started = Result { try PrivatePostgres.start(fsync: false) }
+
+    static func configuration() throws -> PostgresConfiguration {
+        try PostgresConfiguration(url: try started.get().url)
+    }
+}
+
+/// Looks again until the condition holds; false after ten seconds.
+func eventually(_ condition: () async throws -> Bool) async rethrows -> Bool {
+    let end = ContinuousClock.now + .seconds(10)
+    while ContinuousClock.now < end {
+        if try await condition() { return true }
+        try? await Task.sleep(for: .milliseconds(2))
+    }
+    return false
+}

@@ -1,0 +1,152 @@
+import StockGateTestSupport
+import Testing
+
+@testable import PostgresClient
+
+@Suite struct SessionTests {
+    @Test func typesComeBackAsTheyWent() throws {
+        let session = PostgresSession(configuration: try SharedServer.configuration())
+        let row = try session.query(
+            """
+            SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12::bigint, 7::int4, 8::int2, \
+            '00112233-4455-6677-8899-aabbccddeeff'::uuid, cardinality($13), $14::text
+            """,
+            [
+                .int(.min), .text("grüße 🛒"), .bool(true), .double(-0.5), .bytes([0, 255]), .ints([1, -2, .max]), .texts(["a", "", "ü"]),
+                .optionalTexts(["x", nil]), .timestampMicros(1_700_000_000_123_456), .json(#"{"a": 1}"#), .ints([]), .null,
+                .bools([true, false]), .optionalText(nil),
+            ]
+        ).one()
+        #expect(try row.int(0) == .min)
+        #expect(try row.text(1) == "grüße 🛒")
+        #expect(try row.bool(2))
+        #expect(try row.double(3) == -0.5)
+        #expect(try row.bytes(4) == [0, 255])
+        #expect(try row.ints(5) == [1, -2, .max])
+        #expect(try row.texts(6) == ["a", "", "ü"])
+        #expect(try row.texts(7) == ["x", nil])
+        #expect(try row.timestampMicros(8) == 1_700_000_000_123_456)
+        #expect(try row.text(9) == #"{"a": 1}"#)
+        #expect(try row.ints(10).isEmpty)
+        #expect(try row.optionalInt(11) == nil)
+        #expect(try row.isNull(11))
+        #expect(try row.int(12) == 7)
+        #expect(try row.int(13) == 8)
+        #expect(try row.text(14) == "00112233-4455-6677-8899-aabbccddeeff")
+        #expect(try row.int(15) == 2)
+        #expect(try row.optionalText(16) == nil)
+        #expect(throws: PostgresError.self) { try row.int(1) }
+        #expect(throws: PostgresError.self) { try row.int(11) }
+        #expect(throws: PostgresError.self) { try row.int(99) }
+    }
+
+    @Test func timestampIsTheServersOwn() throws {
+        let session = PostgresSession(configuration: try SharedServer.configuration())
+        let row = try session.query("SELECT $1 = '2024-02-29 12:00:00+00'::timestamptz", [.timestampMicros(1_709_208_000_000_000)]).one()
+        #expect(try row.bool(0))
+    }
+
+    @Test func rowsAreLentWithoutCopying() throws {
+        let session = PostgresSession(configuration: try SharedServer.configuration())
+        var sum: Int64 = 0
+        let affected = try session.query("SELECT v, v * 2 FROM unnest($1) AS v", [.ints(Array(1...1000))]) { (row) throws(PostgresError) in
+            sum += try row.int(0) + row.int(1)
+        }
+        #expect(affected == 1000)
+        #expect(sum == 3 * 500_500)
+    }
+
+    @Test func serverErrorKeepsTheConnectionAndNamesTheConstraint() throws {
+        let session = PostgresSession(configuration: try SharedServer.configuration())
+        try session.execute(script: "CREATE TEMP TABLE t (n bigint CONSTRAINT positive CHECK (n >= 0))")
+        let error = #expect(throws: PostgresError.self) { try session.query("INSERT INTO t VALUES ($1)", [.int(-1)]) }
+        #expect(error?.code == .server(sqlState: "23514"))
+        #expect(error?.constraint == "positive")
+        #expect(error?.isOutcomeUnknown == false)
+        #expect(try session.query("INSERT INTO t VALUES ($1), (2)", [.int(1)]).rowsAffected == 2)
+        #expect(session.connectionsOpened == 1)
+    }
+
+    @Test func transactionCommitsOrRollsBack() throws {
+        let session = PostgresSession(configuration: try SharedServer.configuration())
+        try session.execute(script: "CREATE TEMP TABLE t (n bigint PRIMARY KEY)")
+        struct Refusal: Error {}
+        #expect(throws: Refusal.self) {
+            try session.transaction { transaction in
+                _ = try transaction.query("INSERT INTO t VALUES (1)")
+                throw Refusal()
+            }
+        }
+        #expect(try session.query("SELECT n FROM t").isEmpty)
+        try session.transaction { transaction in _ = try transaction.query("INSERT INTO t VALUES (1)") }
+        #expect(try session.query("SELECT n FROM t").count == 1)
+        // A failed statement whose error the body swallows must not look committed.
+        let swallowed = #expect(throws: PostgresError.self) {
+            try session.transaction { transaction in
+                _ = try? transaction.query("INSERT INTO t VALUES (1)")
+            }
+        }
+        #expect(swallowed?.sqlState == "25P02")
+        let ended = #expect(throws: PostgresError.self) { try session.transaction { _ = try $0.query(" Commit") } }
+        #expect(ended?.code == .misuse)
+        #expect(session.connectionsOpened == 1)
+    }
+
+    @Test func statementCacheIsBoundedAndSurvivesSchemaChange() throws {
+        var configuration = try SharedServer.configuration()
+        configuration.preparedStatements = 3
+        let session = PostgresSession(configuration: configuration)
+        for number in 0..<10 {
+            #expect(try session.query("SELECT \(number)::bigint + $1", [.int(1)]).one().int(0) == Int64(number + 1))
+        }
+        #expect(session.preparedStatementCount == 3)
+        #expect(try session.query("SELECT count(*) FROM pg_prepared_statements").one().int(0) == 3)
+        // The same text with a null first: its type is the server's choice, and must not stick.
+        #expect(try session.query("SELECT coalesce($1, 5::int4)", [.null]).one().int(0) == 5)
+        #expect(try session.query("SELECT coalesce($1, 5::int4)", [.int(6)]).one().int(0) == 6)
+
+        let table = "changing_\(UInt32.random(in: 0 ... .max))"
+        try session.execute(script: "CREATE TABLE \(table) (a bigint)")
+        #expect(try session.query("SELECT * FROM \(table)").columnNames == ["a"])
+        try session.execute(script: "ALTER TABLE \(table) ADD b bigint")
+        #expect(try session.query("SELECT * FROM \(table)").columnNames == ["a", "b"])
+        try session.execute(script: "DROP TABLE \(table)")
+    }
+
+    @Test func serverSideBoundAnswersAndIsKnown() throws {
+        var configuration = try SharedServer.configuration()
+        configuration.statementTimeout = .milliseconds(100)
+        let session = PostgresSession(configuration: configuration)
+        let error = #expect(throws: PostgresError.self) { try session.query("SELECT pg_sleep(5)") }
+        #expect(error?.code == .server(sqlState: "57014"))
+        #expect(error?.isTransient == true)
+    }
+
+    @Test func clientSideBoundIsUnknownOutsideATransactionAndKnownInside() throws {
+        let session = PostgresSession(configuration: try SharedServer.configuration())
+        try session.connect()
+        let start = ContinuousClock.now
+        let error = #expect(throws: PostgresError.self) { try session.query("SELECT pg_sleep(3)", timeout: .milliseconds(150)) }
+        #expect(error?.code == .timedOut(outcomeUnknown: true))
+        #expect(ContinuousClock.now - start < .seconds(1))
+        #expect(!session.isConnected)
+        let inside = #expect(throws: PostgresError.self) {
+            try session.transaction { _ = try $0.query("SELECT pg_sleep(3)", timeout: .milliseconds(150)) }
+        }
+        #expect(inside?.code == .timedOut(outcomeUnknown: false))
+        #expect(try session.query("SELECT 1").one().int(0) == 1)
+    }
+
+    @Test func noPasswordIsShown() throws {
+        let configuration = try PostgresConfiguration(url: "postgresql://buyer:hunter2@db.example:5433/shop")
+        var dumped = ""
+        dump(configuration, to: &dumped)
+        for text in ["\(configuration)", String(reflecting: configuration), dumped] {
+            #expect(!text.contains("hunter2"))
+            #expect(text.contains("buyer@db.example:5433/shop"))
+        }
+        let error = #expect(throws: PostgresError.self) { try PostgresConfiguration(url: "password=hunter2 bro ken") }
+        #expect(error?.code == .invalidConfiguration)
+        #expect(error?.message.contains("hunter2") == false)
+    }
+}

@@ -1,0 +1,101 @@
+import CircuitBreaker
+import Hummingbird
+import HummingbirdTesting
+import NIOCore
+import NIOPosix
+import PostgresClient
+@testable import ProductServer
+import ServerKit
+import StockGate
+import StockGateTestSupport
+import Testing
+
+/// The product server's routes on a real Redis and a real PostgreSQL.
+struct ProductServerFixture {
+    let postgres: PrivatePostgres
+    let redis: PrivateRedis
+    let engine: StockEngine
+    let run: Task<Void, Never>
+    let routes: ProductServer.Routes
+
+    static func with(_ body: (ProductServerFixture) async throws -> Void) async throws {
+        let postgres = try PrivatePostgres.start(fsync: false)
+        defer { postgres.stop() }
+        let redis = try PrivateRedis.start(options: ["--save", ""])
+        defer { redis.stop() }
+        var reader = SettingsReader(environment: [
+            "REDIS_URL": redis.url, "PRODUCT_DATABASE_URL": postgres.url, "BREAKER_WAIT": "200ms", "BREAKER_MINIMUM_CALLS": "5",
+        ])
+        let settings = try ProductSettings(from: &reader)
+        _ = try await Migrator(configuration: settings.engine.ledger.postgres).apply(ProductServer.migrations)
+        let engine = try StockEngine(settings.engine, eventLoopGroup: MultiThreadedEventLoopGroup.singleton)
+        try await engine.start()
+        let run = Task { await engine.run() }
+        let fixture = ProductServerFixture(
+            postgres: postgres,
+            redis: redis,
+            engine: engine,
+            run: run,
+            routes: try ProductServer.routes(settings, engine)
+        )
+        do {
+            try await body(fixture)
+        } catch {
+            run.cancel()
+            await engine.shutDown()
+            throw error
+        }
+        run.cancel()
+        await engine.shutDown()
+    }
+
+    /// Asks the public port and returns status, body and headers.
+    func ask(
+        _ method: HTTPRequest.Method,
+        _ path: String,
+        _ body: String? = nil,
+        key: String? = nil,
+        headers: HTTPFields = [:],
+        admin: Bool = false
+    ) async throws -> Answer {
+        var headers = headers
+        if body != nil, headers[.contentType] == nil { headers[.contentType] = "application/json" }
+        if let key { headers[.idempotencyKey] = key }
+        // The admin guard lets in who comes from this machine: a real socket.
+        let app = Application(
+            router: admin ? routes.adminRouter : routes.publicRouter,
+            configuration: .init(address: .hostname("127.0.0.1", port: 0)),
+            eventLoopGroupProvider: .shared(MultiThreadedEventLoopGroup.singleton)
+        )
+        return try await app.test(.live) { client in
+            try await client.execute(uri: path, method: method, headers: headers, body: body.map { ByteBuffer(string: $0) }) { response in
+                Answer(status: response.status.code, body: String(buffer: response.body), headers: response.headers)
+            }
+        }
+    }
+
+    /// A product, and its id.
+    func addProduct(stock: Int, strategy: String = "REDIS_FIRST") async throws -> Int64 {
+        let answer = try await ask(
+            .post,
+            "/products",
+            #"{"name":"Keyboard","price":39000,"stock":\#(stock),"stockStrategy":"\#(strategy)"}"#
+        )
+        #expect(answer.status == 200, "\(answer.body)")
+        guard case .int(let id)? = try JSONDocument(Array(answer.body.utf8)).value["id"] else {
+            throw Missing(what: "id in \(answer.body)")
+        }
+        return id
+    }
+
+    struct Missing: Error { let what: String }
+
+    struct Answer {
+        let status: Int
+        let body: String
+        let headers: HTTPFields
+
+        subscript(name: String) -> JSONValue? { try? JSONDocument(Array(body.utf8)).value[name] }
+        var error: String? { if case .string(let code)? = self["error"] { code } else { nil } }
+    }
+}

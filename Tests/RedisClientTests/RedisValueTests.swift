@@ -1,0 +1,59 @@
+import Testing
+
+@testable import RedisClient
+
+@Suite struct RedisValueTests {
+    @Test(arguments: [("0", 0), ("-1", -1), ("9223372036854775807", .max), ("-9223372036854775808", .min)] as [(String, Int64)])
+    func decimals(_ text: String, _ number: Int64) {
+        #expect(RedisValue.bulkString(Array(text.utf8)).int == number)
+    }
+
+    @Test(arguments: ["", "-", "1 ", "+1", "1.0", "9223372036854775808", "-9223372036854775809", "99999999999999999999"])
+    func noDecimals(_ text: String) {
+        #expect(RedisValue.bulkString(Array(text.utf8)).int == nil)
+    }
+
+    @Test func accessors() {
+        #expect(RedisValue.integer(5).int == 5 && RedisValue.integer(5).string == nil)
+        #expect(RedisValue.simpleString("OK").string == "OK" && RedisValue.null.isNull)
+        #expect(RedisValue.array([.null]).array == [.null] && RedisValue.null.array == nil)
+        #expect(RedisServerError("LOADING Redis is loading").kind == .loading)
+        #expect(RedisServerError.Kind.loading.isRefusedBeforeExecution && !RedisServerError.Kind.err.isRefusedBeforeExecution)
+    }
+
+    @Test func unknownOutcomes() {
+        #expect(RedisError(.connectionLost(sent: true)).isOutcomeUnknown && RedisError(.timedOut(sent: true)).isOutcomeUnknown)
+        #expect(!RedisError(.connectionLost(sent: false)).isOutcomeUnknown && !RedisError(.notConnected).isOutcomeUnknown)
+        #expect(!RedisError(.queueFull).isOutcomeUnknown && !RedisError(.server(RedisServerError("ERR"))).isOutcomeUnknown)
+    }
+
+    @Test func descriptionsHideSecrets() throws {
+        #expect(RedisCommand.auth(username: nil, password: "hush").description == "AUTH")
+        #expect(try !RedisSettings(url: "redis://u:hush@h:1/2").description.contains("hush"))
+    }
+}
+
+@Suite struct RedisSettingsURLTests {
+    @Test func wholeURL() throws {
+        let settings = try RedisSettings(url: "redis://me:p%40ss@[::1]:7000/3")
+        #expect(settings.address == .tcp(host: "::1", port: 7000))
+        #expect(settings.username == "me" && settings.password == "p@ss" && settings.database == 3)
+    }
+
+    @Test func defaults() throws {
+        let settings = try RedisSettings(url: "redis://:pw@cache")
+        #expect(settings.address == .tcp(host: "cache", port: 6379))
+        #expect(settings.username == nil && settings.password == "pw" && settings.database == 0)
+        #expect(try RedisSettings(url: "unix:///run/redis.sock?db=4").address == .unix(path: "/run/redis.sock"))
+        #expect(try RedisSettings(url: "unix://:pw@/run/redis.sock?db=4").database == 4)
+    }
+
+    @Test(arguments: [
+        "", "localhost", "http://h", "rediss://h", "redis://", "redis://h:0", "redis://h:x", "redis://h/x", "redis://h/-1", "redis://[::1",
+        "unix://run",
+        "unix:///a?x=1", "redis://me@h", "redis://%zz:p@h",
+    ])
+    func refused(_ url: String) {
+        #expect(throws: RedisSettings.InvalidURL.self) { try RedisSettings(url: url) }
+    }
+}

@@ -1,0 +1,53 @@
+import Hummingbird
+import HummingbirdTesting
+import Synchronization
+import Testing
+
+@testable import ServerKit
+
+@Suite struct HealthTests {
+    private func answers(_ checks: [HealthCheck]) async throws -> (live: Int, ready: Int, verbose: String) {
+        let router = ServerRouter(metrics: HTTPMetrics(registry: MetricsRegistry()))
+        HealthRoutes(checks: checks).register(on: router)
+        return try await Application(responder: router.buildResponder()).test(.router) { client in
+            let verbose = try await client.execute(uri: "/readyz?verbose", method: .get)
+            return (
+                Int(try await client.execute(uri: "/livez", method: .get).status.code),
+                Int(try await client.execute(uri: "/readyz", method: .get).status.code),
+                String(buffer: verbose.body)
+            )
+        }
+    }
+
+    @Test func degradedIsReady() async throws {
+        let (live, ready, verbose) = try await answers([
+            HealthCheck("postgres") { HealthReport(.up) },
+            HealthCheck("redis") { HealthReport(.degraded, detail: ["breaker": "OPEN"]) },
+        ])
+        #expect(live == 200 && ready == 200)
+        #expect(
+            verbose
+                == #"{"status":"UP","dependencies":{"postgres":{"state":"UP","detail":null},"redis":{"state":"DEGRADED","detail":{"breaker":"OPEN"}}}}"#
+        )
+    }
+
+    @Test func downIsNotReadyButLive() async throws {
+        let (live, ready, verbose) = try await answers([HealthCheck("postgres") { HealthReport(.down) }])
+        #expect(live == 200 && ready == 503)
+        #expect(verbose.contains(#""error":"UNAVAILABLE""#) && verbose.contains(#""postgres":{"state":"DOWN""#))
+    }
+
+    @Test func aCheckThatHangsIsBoundedAndNotAskedAgain() async throws {
+        let asked = Atomic<Int>(0)
+        let hanging = HealthCheck("slow", timeout: .milliseconds(20)) {
+            asked.wrappingAdd(1, ordering: .relaxed)
+            // Ignores its cancellation, as a blocking driver does.
+            await Task.detached { try? await Task.sleep(for: .seconds(2)) }.value
+            return HealthReport(.up)
+        }
+        let start = ContinuousClock.now
+        for _ in 0..<3 { #expect(await hanging.report().state == .down) }
+        #expect(ContinuousClock.now - start < .seconds(1))
+        #expect(asked.load(ordering: .relaxed) == 1)
+    }
+}

@@ -1,0 +1,260 @@
+import CircuitBreaker
+import Hummingbird
+import Logging
+import NIOCore
+import NIOPosix
+import ServiceLifecycle
+import Synchronization
+import Testing
+
+@testable import ServerKit
+
+/// Real sockets: what only shows between a client and a running server.
+@Suite struct ServerAssemblyTests {
+    /// What happened, in order.
+    private final class Trail: Sendable {
+        private let entries = Mutex<[String]>([])
+        func add(_ entry: String) { self.entries.withLock { $0.append(entry) } }
+        var all: [String] { self.entries.withLock { $0 } }
+    }
+
+    private struct Store: Service {
+        let name: String
+        let trail: Trail
+
+        func run() async throws {
+            trail.add("\(name) starts")
+            try? await gracefulShutdown()
+            trail.add("\(name) stops")
+        }
+    }
+
+    private struct Running: Service {
+        let assembly: ServerAssembly
+        func run() async throws { try await assembly.run() }
+    }
+
+    private func settings() throws -> ServerSettings {
+        var reader = SettingsReader(environment: ["PUBLIC": "0", "ADMIN": "0", "SHUTDOWN_TIMEOUT": "5s"])
+        let settings = ServerSettings(from: &reader, publicPort: ("PUBLIC", 8081), adminPort: ("ADMIN", 9081))
+        try reader.finish()
+        return settings
+    }
+
+    /// Runs a server around a test and stops it as a signal would.
+    private func withServer(
+        trail: Trail = Trail(),
+        breakers: CircuitBreakerRegistry = CircuitBreakerRegistry(),
+        _ test: @Sendable (ServerAssembly.Ports) async throws -> Void
+    ) async throws {
+        let registry = MetricsRegistry()
+        let metrics = HTTPMetrics(registry: registry)
+        let router = ServerRouter(metrics: metrics)
+        HealthRoutes(checks: []).register(on: router)
+        router.post("echo") { request, _ in
+            let body = try await request.jsonBody()
+            return Response.json(bytes: body)
+        }
+        router.get("slow") { _, _ in
+            trail.add("slow starts")
+            try await Task.sleep(for: .milliseconds(300))
+            trail.add("slow ends")
+            return Response.text("slow")
+        }
+        let admin = ServerAssembly.adminRouter(metrics: metrics, registry: registry, tokens: .none)
+        CircuitBreakerRoutes(registry: breakers, heartbeat: .milliseconds(50)).register(on: admin)
+        let logger = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
+        let (ready, continuation) = AsyncStream<ServerAssembly.Ports>.makeStream()
+        let assembly = ServerAssembly(
+            name: "test-server",
+            settings: try settings(),
+            logger: logger,
+            publicRouter: router,
+            adminRouter: admin,
+            services: [Store(name: "one", trail: trail), Store(name: "two", trail: trail)],
+            prepare: { trail.add("prepared") },
+            onReady: {
+                trail.add("ready")
+                continuation.yield($0)
+            }
+        )
+        let group = ServiceGroup(services: [Running(assembly: assembly)], logger: logger)
+        async let running: Void = group.run()
+        var ports: ServerAssembly.Ports?
+        for await bound in ready {
+            ports = bound
+            break
+        }
+        do {
+            try await test(try #require(ports))
+        } catch {
+            await group.triggerGracefulShutdown()
+            _ = try? await running
+            throw error
+        }
+        await group.triggerGracefulShutdown()
+        try await running
+    }
+
+    /// Sends bytes, and reads until the server closes or `until` occurs. Bounded by ten seconds.
+    private func exchange(_ port: Int, _ texts: [String], until: String? = nil, into trail: Trail? = nil) async throws -> String {
+        let channel = try await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+            .channelOption(.allowRemoteHalfClosure, value: true)
+            .connectTimeout(.seconds(5))
+            .connect(host: "127.0.0.1", port: port) { channel in
+                channel.eventLoop.makeCompletedFuture {
+                    try NIOAsyncChannel<ByteBuffer, ByteBuffer>(wrappingChannelSynchronously: channel)
+                }
+            }
+        let deadline = channel.channel.eventLoop.scheduleTask(in: .seconds(10)) { channel.channel.close(promise: nil) }
+        defer { deadline.cancel() }
+        return try await channel.executeThenClose { inbound, outbound in
+            var answer = ""
+            for text in texts {
+                // A server that has refused closes while the rest is still sent.
+                do { try await outbound.write(ByteBuffer(string: text)) } catch { break }
+            }
+            do {
+                for try await part in inbound {
+                    answer += String(buffer: part)
+                    trail?.add(String(buffer: part))
+                    if let until, answer.contains(until) { break }
+                }
+            } catch is IOError {
+                // A reset after the answer.
+            }
+            return answer
+        }
+    }
+
+    @Test func startsInOrderAnswersAndStopsInReverse() async throws {
+        let trail = Trail()
+        try await withServer(trail: trail) { ports in
+            #expect(ports.publicPort > 0 && ports.adminPort > 0 && ports.publicPort != ports.adminPort)
+            let live = try await exchange(ports.publicPort, ["GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"])
+            #expect(live.hasPrefix("HTTP/1.1 200 OK\r\n"))
+            #expect(live.hasSuffix(#"{"status":"UP"}"#))
+            let metrics = try await exchange(ports.adminPort, ["GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"])
+            #expect(metrics.contains(#"http_requests_total{route="/livez",method="GET",status="200"} 1"#))
+            let rebinding = try await exchange(
+                ports.adminPort,
+                ["GET /metrics HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n"]
+            )
+            #expect(rebinding.hasPrefix("HTTP/1.1 403 "))
+            // The admin's routes are not on the public port.
+            let none = try await exchange(ports.publicPort, ["GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"])
+            #expect(none.hasPrefix("HTTP/1.1 404 ") && none.contains("NOT_FOUND"))
+        }
+        let all = trail.all
+        #expect(Set(all.prefix(3)) == ["one starts", "two starts", "prepared"])
+        #expect(Array(all.dropFirst(3)) == ["ready", "two stops", "one stops"])
+    }
+
+    /// Waits for a condition, ten seconds at most.
+    private func wait(until condition: () -> Bool) async throws {
+        let deadline = ContinuousClock.now + .seconds(10)
+        while !condition() {
+            try #require(ContinuousClock.now < deadline)
+            try await Task.sleep(for: .milliseconds(2))
+        }
+    }
+
+    @Test func aRequestInProgressIsFinished() async throws {
+        let trail = Trail()
+        let client = Trail()
+        try await withServer(trail: trail) { ports in
+            Task {
+                let text = try? await exchange(ports.publicPort, ["GET /slow HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"])
+                client.add(text ?? "failed")
+            }
+            // The stop begins behind this, with the request in it.
+            try await wait { trail.all.contains("slow starts") }
+        }
+        try await wait { !client.all.isEmpty }
+        #expect(client.all.first?.hasSuffix("slow") == true)
+        let all = trail.all
+        #expect(all.firstIndex(of: "slow ends") ?? .max < all.firstIndex(of: "two stops") ?? -1)
+    }
+
+    private let post = "POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+
+    @Test func anOversizeBodyIsRefusedBeforeItIsSent() async throws {
+        try await withServer { ports in
+            // Not one byte of the body is sent: the length is enough.
+            let answer = try await exchange(ports.publicPort, [post + "Content-Length: 10000000\r\n\r\n"])
+            #expect(answer.hasPrefix("HTTP/1.1 413 "))
+            #expect(answer.contains("PAYLOAD_TOO_LARGE") && answer.lowercased().contains("connection: close"))
+        }
+    }
+
+    @Test func anOversizeChunkedBodyIsCutOff() async throws {
+        try await withServer { ports in
+            // 100 MB are promised; the answer comes after a little more than 64 KiB.
+            let chunk = "4000\r\n" + String(repeating: "x", count: 0x4000) + "\r\n"
+            let answer = try await exchange(
+                ports.publicPort,
+                [post + "Transfer-Encoding: chunked\r\n\r\n"] + Array(repeating: chunk, count: 6),
+                until: "}}"
+            )
+            #expect(answer.hasPrefix("HTTP/1.1 413 "))
+            #expect(answer.contains("PAYLOAD_TOO_LARGE"))
+        }
+    }
+
+    @Test func pipelinedRequestsAreAnsweredInOrder() async throws {
+        try await withServer { ports in
+            let one = post + "Content-Length: 7\r\n\r\n{\"a\":1}"
+            let two = post + "Transfer-Encoding: chunked\r\n\r\n4\r\n{\"a\"\r\n3\r\n:2}\r\n0\r\n\r\n"
+            let last = post + "Content-Length: 99999999\r\n\r\n"
+            let answer = try await exchange(ports.publicPort, [one + two + one + last])
+            let first = try #require(answer.firstRange(of: #"{"a":1}"#))
+            let second = try #require(answer.firstRange(of: #"{"a":2}"#))
+            let refused = try #require(answer.firstRange(of: "HTTP/1.1 413"))
+            #expect(first.upperBound < second.lowerBound && second.upperBound < refused.lowerBound)
+            #expect(answer.split(separator: "HTTP/1.1 ").count == 4)
+        }
+    }
+
+    @Test func eventsAreStreamedAndEndWithTheServer() async throws {
+        let breakers = CircuitBreakerRegistry()
+        let breaker = try breakers.breaker(named: "redisStock")
+        breaker.transition(to: .forceOpen, by: "ann", reason: nil)
+        let client = Trail()
+        try await withServer(breakers: breakers) { ports in
+            let request = "GET /admin/circuitbreakerevents?follow=true HTTP/1.1\r\nHost: localhost\r\n\r\n"
+            Task {
+                let text = try? await exchange(ports.adminPort, [request], into: client)
+                client.add(text ?? "failed")
+                client.add("end")
+            }
+            // What was before, then a heartbeat: now the stream is live.
+            try await wait { client.all.joined().contains(":\n\n") }
+            #expect(client.all.joined().contains("event: STATE_TRANSITION\ndata: {\"circuitBreakerName\":\"redisStock\""))
+            breaker.transition(to: .close, by: "bob", reason: nil)
+            try await wait { client.all.joined().contains("FORCED_OPEN_TO_CLOSED") }
+        }
+        try await wait { client.all.last == "end" }
+        let text = client.all.dropLast().last ?? ""
+        #expect(text.contains("content-type: text/event-stream") || text.contains("Content-Type: text/event-stream"))
+        // Each event once, and the end of a chunked body: the server has ended the stream itself.
+        #expect(text.split(separator: "CLOSED_TO_FORCED_OPEN").count == 2)
+        #expect(text.split(separator: "FORCED_OPEN_TO_CLOSED").count == 2)
+        #expect(text.hasSuffix("0\r\n\r\n"))
+    }
+
+    @Test func aPortThatIsTakenIsAnError() async throws {
+        try await withServer { ports in
+            var settings = try settings()
+            settings.publicPort = ports.publicPort
+            let metrics = HTTPMetrics(registry: MetricsRegistry())
+            let second = ServerAssembly(
+                name: "second",
+                settings: settings,
+                logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() },
+                publicRouter: ServerRouter(metrics: metrics),
+                adminRouter: ServerRouter(metrics: metrics)
+            )
+            await #expect(throws: (any Error).self) { try await second.run() }
+        }
+    }
+}

@@ -1,0 +1,188 @@
+import StockGate
+import StockGateTestSupport
+import Testing
+
+/// The Lua that ships and the simulator's Redis, on the same generated cases: the same replies and the same state, byte for byte.
+@Suite("The gate's scripts and their model")
+struct GateContractTests {
+    private struct Scripts {
+        let reserve, settle, release, apply, install, look, overdue: String
+
+        init() throws {
+            reserve = try ContractSources.text("Gate/Scripts/reserve.lua")
+            settle = try ContractSources.text("Gate/Scripts/settle.lua")
+            release = try ContractSources.text("Gate/Scripts/release.lua")
+            apply = try ContractSources.text("Gate/Scripts/apply.lua")
+            install = try ContractSources.text("Gate/Scripts/install.lua")
+            look = try ContractSources.text("Gate/Scripts/look.lua")
+            overdue = try ContractSources.text("Gate/Scripts/overdue.lua")
+        }
+    }
+
+    private static let (stock, meta, pending, owed, marks, marker) = ("{1}s", "{1}m", "{1}p", "{1}o", "{1}d", "{1}k")
+    private static let retention: Int64 = 400
+
+    @Test("generated cases, every reply and the state at each end")
+    func generated() throws {
+        let server = try PrivateRedis.start()
+        defer { server.stop() }
+        let redis = try RawRedis(port: server.port)
+        let scripts = try Scripts()
+        var replies: Set<String> = []
+        for seed in UInt64(1)...300 {
+            var random = SplitMix64(seed: seed)
+            var model = GateModel()
+            _ = try redis.call(["FLUSHALL"])
+            var now: Int64 = 1_790_000_000_000
+            for step in 0..<40 {
+                now += Int64(random.number(0...60))
+                let (what, real, expected) =
+                    try step == 0
+                    ? look(redis, scripts, &model, "m1") : move(redis, scripts, &model, &random, now)
+                try #require(real == expected, "seed \(seed), step \(step), \(what)")
+                replies.insert("\(what.prefix { $0 != " " }) \(real.description.prefix(2))")
+            }
+            try compareState(redis, model, seed)
+        }
+        // Every kind of reply was met.
+        for kind in [
+            "reserve {0", "reserve {1", "reserve {2", "reserve {3", "reserve {4", "reserve {5", "install 0", "install 1", "install 2",
+        ] {
+            #expect(replies.contains(kind), "\(kind) was never met")
+        }
+        for kind in ["apply {0", "apply {1", "apply {2", "settle 1", "release 1", "release 0"] {
+            #expect(replies.contains(kind), "\(kind) was never met")
+        }
+    }
+
+    private typealias Compared = (what: String, real: RawReply, expected: RawReply)
+
+    private func look(_ redis: RawRedis, _ scripts: Scripts, _ model: inout GateModel, _ newMarker: String) throws -> Compared {
+        let view = model.look(newMarker: newMarker, dataset: "d")
+        let expected = RawReply.list([
+            .text(model.marker ?? ""), .text(view.stamp ?? ""), .number(view.fence), .text(view.counter.map(String.init) ?? ""),
+            .number(Int64(view.pending)),
+        ])
+        return ("look", try redis.eval(scripts.look, keys: [Self.stock, Self.meta, Self.pending, Self.marker], [newMarker]), expected)
+    }
+
+    private func move(
+        _ redis: RawRedis,
+        _ scripts: Scripts,
+        _ model: inout GateModel,
+        _ random: inout SplitMix64,
+        _ now: Int64
+    ) throws -> Compared {
+        let keys = ["DEC-1", "DEC-2", "DEC-3", "DEC-10", "DEC-a:b", "DEC-5"]
+        func key() -> String { keys[random.number(0...keys.count - 1)] }
+        func held() -> Held {
+            Held(
+                fence: max(1, model.fence - Int64(random.happens(0.2) ? 1 : 0)),
+                token: max(1, model.sequence - Int64(random.happens(0.4) ? random.number(0...4) : 0))
+            )
+        }
+        /// Mostly a reservation that exists.
+        func named() -> (key: String, held: Held) {
+            guard random.happens(0.7), !model.pending.isEmpty else { return (key(), held()) }
+            let one = model.pending[random.number(0...model.pending.count - 1)]
+            return (
+                one.key,
+                Held(fence: random.happens(0.9) ? model.fence : model.fence + 1, token: random.happens(0.9) ? one.token : one.token + 1)
+            )
+        }
+        switch random.number(0...20) {
+        case 0...8:
+            let (key, quantity, dataset) = (key(), Int64(random.number(1...4)), random.happens(0.93) ? "d" : "e")
+            let expected: RawReply =
+                switch model.reserve(key: key, quantity: quantity, dataset: dataset, now: now) {
+                case .reserved(let fence, let token, let left): .list([.number(0), .number(fence), .number(token), .number(left)])
+                case .joined(let fence, let token, let quantity): .list([.number(1), .number(fence), .number(token), .number(quantity)])
+                case .soldOut(let counter): .list([.number(2), .number(counter)])
+                case .notLoaded: .list([.number(3)])
+                case .notOnSale: .list([.number(4)])
+                case .alreadyDone: .list([.number(5)])
+                }
+            let real = try redis.eval(
+                scripts.reserve,
+                keys: [Self.stock, Self.meta, Self.pending, Self.marks, Self.marker],
+                [key, "\(quantity)", dataset, "\(now)"]
+            )
+            return ("reserve \(key)", real, expected)
+        case 9...10:
+            let entries = (0..<random.number(1...3)).map { _ in
+                let (key, held) = named()
+                return GateModel.SettleEntry(key: key, held: held)
+            }
+            let expected = RawReply.number(model.settle(entries, now: now, retention: Self.retention))
+            let words = entries.flatMap { ["\($0.held.fence)", $0.key, "\($0.held.token)"] }
+            let real = try redis.eval(
+                scripts.settle,
+                keys: [Self.meta, Self.pending, Self.marks],
+                ["\(now)", "\(Self.retention)"] + words
+            )
+            return ("settle \(words)", real, expected)
+        case 11...13:
+            let entries = (0..<random.number(1...3)).map { _ in
+                let (key, held) = named()
+                return GateModel.ReleaseEntry(key: key, held: held, isAbandoned: random.happens(0.4))
+            }
+            let expected = RawReply.number(model.release(entries))
+            let words = entries.flatMap { ["\($0.held.fence)", $0.key, "\($0.held.token)", $0.isAbandoned ? "A" : "R"] }
+            return ("release \(words)", try redis.eval(scripts.release, keys: [Self.stock, Self.meta, Self.pending], words), expected)
+        case 14...16:
+            let entries = (0..<random.number(1...3)).map { _ in
+                let isDecrement = random.happens(0.5)
+                return GateModel.ApplyEntry(
+                    fence: max(1, model.fence + Int64(random.number(0...4)) - 2),
+                    delta: Int64(random.number(1...3)) * (isDecrement ? -1 : 1),
+                    key: isDecrement ? key() : ""
+                )
+            }
+            let expected = RawReply.list(model.apply(entries, now: now).map { .number($0.rawValue) })
+            let words = entries.flatMap { ["\($0.fence)", "\($0.delta)", $0.key] }
+            let real = try redis.eval(scripts.apply, keys: [Self.stock, Self.meta, Self.owed, Self.marks], ["\(now)"] + words)
+            return ("apply \(words)", real, expected)
+        case 17...18:
+            let ledger = Resync.LedgerState(
+                fence: max(1, model.fence + Int64(random.number(0...3)) - 1),
+                stock: random.happens(0.05) ? 9_000_000_000_000 : Int64(random.number(0...9)),
+                isOnSale: random.happens(0.85)
+            )
+            let read = random.happens(0.9) ? "d:m1" : "d:m0"
+            let expected = RawReply.number(model.install(ledger, read: read, dataset: "d").rawValue)
+            let real = try redis.eval(
+                scripts.install,
+                keys: [Self.stock, Self.meta, Self.pending, Self.owed, Self.marker],
+                ["\(ledger.fence)", "\(ledger.stock)", ledger.isOnSale ? "1" : "0", read, "d"]
+            )
+            return ("install \(ledger)", real, expected)
+        case 19:
+            let bound = Int64(random.number(0...300))
+            let expected = RawReply.list([.text("0"), .number(Int64(model.overdue(now: now, bound: bound).count))])
+            return ("overdue", try redis.eval(scripts.overdue, keys: [Self.pending], ["0", "\(now)", "\(bound)"]), expected)
+        default:
+            return try look(redis, scripts, &model, random.happens(0.5) ? "" : "m2")
+        }
+    }
+
+    private func compareState(_ redis: RawRedis, _ model: GateModel, _ seed: UInt64) throws {
+        #expect(try redis.call(["GET", Self.stock]) == (model.counter.map { .text("\($0)") } ?? .none), "seed \(seed)")
+        #expect(
+            try redis.call(["HMGET", Self.meta, "fence", "stamp", "sequence"])
+                == .list([
+                    model.fence == 0 ? .none : .text("\(model.fence)"), model.stamp.map { .text($0) } ?? .none,
+                    model.sequence == 0 ? .none : .text("\(model.sequence)"),
+                ]),
+            "seed \(seed)"
+        )
+        for one in model.pending {
+            let text = "\(one.token):\(one.quantity):\(one.time)" + (one.isShared ? ":shared" : "")
+            #expect(try redis.call(["HGET", Self.pending, one.key]) == .text(text), "seed \(seed)")
+        }
+        #expect(try redis.call(["HLEN", Self.pending]) == .number(Int64(model.pending.count)), "seed \(seed)")
+        for one in model.owed { #expect(try redis.call(["HGET", Self.owed, "\(one.fence)"]) == .text("\(one.delta)"), "seed \(seed)") }
+        #expect(try redis.call(["HLEN", Self.owed]) == .number(Int64(model.owed.count)), "seed \(seed)")
+        for one in model.marks { #expect(try redis.call(["ZSCORE", Self.marks, one.key]) == .text("\(one.time)"), "seed \(seed)") }
+        #expect(try redis.call(["ZCARD", Self.marks]) == .number(Int64(model.marks.count)), "seed \(seed)")
+    }
+}

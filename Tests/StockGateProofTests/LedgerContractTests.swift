@@ -1,0 +1,208 @@
+import Dispatch
+import StockGate
+import StockGateTestSupport
+import Synchronization
+import Testing
+
+/// The SQL that ships and the simulator's ledger, on the same generated cases: the same replies, errors and rows.
+@Suite("The ledger's functions and their model")
+struct LedgerContractTests {
+    @Test("generated cases, every reply and all rows at each end")
+    func generated() throws {
+        let server = try PrivatePostgres.start(fsync: false)
+        defer { server.stop() }
+        let database = try RawPostgres(url: server.url)
+        try database.script(try ContractSources.text("Ledger/Migrations/V001_ledger.sql"))
+        var outcomes: Set<String> = []
+        for seed in UInt64(1)...120 {
+            try database.script("truncate product_stock, stock_ledger")
+            var random = SplitMix64(seed: seed)
+            var model = LedgerModel()
+            for product in Int64(1)...3 {
+                let (stock, isGated, isOnSale) = (Int64(random.number(0...8)), random.happens(0.7), random.happens(0.9))
+                model.add(ProductID(product), stock: stock, isGated: isGated, isOnSale: isOnSale)
+                _ = try database.query(
+                    "insert into product_stock (product_id, stock, initial_stock, is_gated, is_on_sale) values ($1, $2, $2, $3, $4)",
+                    ["\(product)", "\(stock)", "\(isGated)", "\(isOnSale)"]
+                )
+            }
+            for step in 0..<25 {
+                let (what, real, expected) = try move(database, &model, &random)
+                try #require(real == expected, "seed \(seed), step \(step), \(what)")
+                for row in real { outcomes.insert("\(what.prefix { $0 != " " }) \(row.first ?? "")") }
+            }
+            try compareState(database, model, seed)
+        }
+        for outcome in CommitOutcome.allCases { #expect(outcomes.contains("commit \(outcome.rawValue)"), "\(outcome) was never met") }
+        for outcome in IncreaseOutcome.allCases { #expect(outcomes.contains("increase \(outcome.rawValue)"), "\(outcome) was never met") }
+        #expect(outcomes.contains("commit SG001"))
+        #expect(outcomes.contains("increase SG001"))
+        for outcome in 0...5 { #expect(outcomes.contains("adjust \(outcome)"), "adjust \(outcome) was never met") }
+    }
+
+    private typealias Compared = (what: String, real: [[String]], expected: [[String]])
+
+    private func move(_ database: RawPostgres, _ model: inout LedgerModel, _ random: inout SplitMix64) throws -> Compared {
+        func product() -> ProductID { ProductID(Int64(random.happens(0.95) ? random.number(1...3) : 9)) }
+        switch random.number(0...9) {
+        case 0...5:
+            var batch: [CommitRequest] = []
+            for _ in 0..<random.number(1...5) {
+                let number = random.number(1...12)
+                let key = "DEC-\(number)"
+                // A key goes in one batch at a time, but for the case that must be rolled back.
+                if batch.contains(where: { $0.decrease.key == key }), !random.happens(0.15) { continue }
+                let home = random.happens(0.9) ? ProductID(Int64(number % 3 + 1)) : product()
+                let fence = random.happens(0.4) ? 0 : max(1, (model.product(home)?.fence ?? 1) - Int64(random.number(0...1)))
+                batch.append(
+                    CommitRequest(
+                        decrease: DecreaseRequest(
+                            product: home,
+                            key: key,
+                            orderID: random.happens(0.95) ? 1 : 2,
+                            quantity: random.happens(0.9) ? Int64(number % 3 + 1) : 2,
+                            isRepeat: false
+                        ),
+                        fence: fence,
+                        token: fence == 0 ? 0 : Int64(random.number(1...2)),
+                        reserveSent: random.happens(0.5),
+                        isFirm: random.happens(0.3)
+                    )
+                )
+            }
+            let expected: [[String]]
+            do throws(LedgerModel.KeyInUse) {
+                expected = try model.commit(batch).map {
+                    ["\($0.outcome.rawValue)", "\($0.told)", $0.bumped ? "t" : "f", "\($0.remaining)", $0.isGated ? "t" : "f"]
+                }
+            } catch { expected = [["SG001"]] }
+            return ("commit \(batch)", try commit(database, batch), expected)
+        case 6...7:
+            let batch = (0..<random.number(1...3)).map { _ in
+                let number = random.number(1...14)
+                let home = random.happens(0.9) ? ProductID(Int64(number % 3 + 1)) : product()
+                return IncreaseRequest(product: home, key: "INC-\(number)", orderID: random.happens(0.95) ? 1 : 2, quantity: 1)
+            }
+            let expected: [[String]]
+            do throws(LedgerModel.KeyInUse) {
+                expected = try model.increase(batch).map {
+                    [
+                        "\($0.outcome.rawValue)", "\($0.told)", $0.bumped ? "t" : "f", "\($0.quantity)", "\($0.remaining)",
+                        $0.isGated ? "t" : "f",
+                    ]
+                }
+            } catch { expected = [["SG001"]] }
+            let real = try rows {
+                try database.query(
+                    "select * from stock_increase($1, $2, $3, $4)",
+                    [
+                        list(batch.map { $0.product.rawValue }), list(batch.map(\.key)), list(batch.map(\.decreaseKey)),
+                        list(batch.map(\.orderID)),
+                    ]
+                )
+            }
+            return ("increase \(batch)", real, expected)
+        case 8:
+            let product = product()
+            if random.happens(0.3) {
+                let isOnSale = random.happens(0.7)
+                model.setOnSale(product, isOnSale)
+                let real = try database.query(
+                    "update product_stock set is_on_sale = $2, fence = fence + 1 where product_id = $1 returning fence",
+                    ["\(product)", "\(isOnSale)"]
+                )
+                return ("status", real, model.product(product).map { [["\($0.fence)"]] } ?? [])
+            }
+            let expected = model.bump(product).map { [["\(product)", "\($0.fence)", "\($0.stock)", $0.isOnSale ? "t" : "f"]] } ?? []
+            return ("bump", try database.query("select * from stock_bump($1)", [list([product.rawValue])]), expected)
+        default:
+            let (product, key) = (product(), "ADJ-\(random.number(1...4))")
+            let quantity = Int64(random.number(1...6)) * (random.happens(0.6) ? 1 : -1)
+            let done = model.adjust(product, key: key, quantity: quantity, maximum: 12)
+            let real = try database.query(
+                "select * from stock_adjust($1, $2, $3, $4, 'MANUAL')",
+                ["\(product)", key, "\(quantity)", "12"]
+            )
+            return ("adjust \(key) \(quantity)", real, [["\(done.outcome.rawValue)", "\(done.remaining)", done.isGated ? "t" : "f"]])
+        }
+    }
+
+    private func compareState(_ database: RawPostgres, _ model: LedgerModel, _ seed: UInt64) throws {
+        let products = try database.query("select product_id, stock, fence from product_stock order by product_id")
+        #expect(products == model.products.map { ["\($0.id)", "\($0.stock)", "\($0.fence)"] }, "seed \(seed)")
+        let rows = try database.query(
+            "select request_id, product_id, direction, quantity, order_id, fence, token, remaining from stock_ledger order by request_id"
+        )
+        let expected = model.rows.map {
+            [
+                "\($0.key)", "\($0.product)", $0.direction.rawValue, "\($0.quantity)", "\($0.orderID)", "\($0.fence)", "\($0.token)",
+                "\($0.remaining)",
+            ]
+        }
+        #expect(rows == expected, "seed \(seed)")
+        #expect(model.violation() == nil, "seed \(seed)")
+    }
+
+    private func commit(_ database: RawPostgres, _ batch: [CommitRequest]) throws -> [[String]] {
+        try rows {
+            try database.query(
+                "select * from stock_commit($1, $2, $3, $4, $5, $6, $7)",
+                [
+                    list(batch.map { $0.decrease.product.rawValue }), list(batch.map(\.decrease.key)), list(batch.map(\.decrease.quantity)),
+                    list(batch.map(\.decrease.orderID)), list(batch.map(\.fence)), list(batch.map(\.token)),
+                    list(batch.map { ($0.reserveSent ? 1 : 0) + ($0.isFirm ? 2 : 0) }),
+                ]
+            )
+        }
+    }
+
+    private func rows(_ query: () throws -> [[String]]) throws -> [[String]] {
+        do { return try query() } catch let failure as RawPostgres.Failure where failure.state == "SG001" { return [["SG001"]] }
+    }
+
+    private func list(_ values: [some CustomStringConvertible]) -> String {
+        "{" + values.map { "\"\($0)\"" }.joined(separator: ",") + "}"
+    }
+
+    /// Two connections send the same keys of one hot product at the same time. A statement that looks the keys up before it has the row's lock
+    /// decrements twice for one ledger row; so does a unique index alone, when its conflict is swallowed.
+    @Test("two connections, the same keys at once: one decrement a key", .timeLimit(.minutes(1)))
+    func hotKeys() throws {
+        let server = try PrivatePostgres.start(fsync: false)
+        defer { server.stop() }
+        let database = try RawPostgres(url: server.url)
+        try database.script(try ContractSources.text("Ledger/Migrations/V001_ledger.sql"))
+        let rounds = 1000
+        try database.script("insert into product_stock (product_id, stock, initial_stock) values (1, 100000, 100000)")
+        let url = server.url
+        let failures = Mutex<[String]>([])
+        let outcomes = Mutex<[String: Int]>([:])
+        let arrived = Atomic<Int>(0)
+        DispatchQueue.concurrentPerform(iterations: 2) { _ in
+            do {
+                let connection = try RawPostgres(url: url)
+                for round in 0..<rounds {
+                    // Both begin each round together.
+                    arrived.add(1, ordering: .sequentiallyConsistent)
+                    while arrived.load(ordering: .sequentiallyConsistent) < 2 * (round + 1) {}
+                    let request = CommitRequest(
+                        decrease: DecreaseRequest(product: ProductID(1), key: "DEC-\(round)", orderID: 1, quantity: 1, isRepeat: false),
+                        fence: 0,
+                        token: 0,
+                        reserveSent: false,
+                        isFirm: false
+                    )
+                    let outcome = try commit(connection, [request])[0][0]
+                    outcomes.withLock { $0[outcome, default: 0] += 1 }
+                }
+            } catch {
+                failures.withLock { $0.append("\(error)") }
+                arrived.add(1_000_000, ordering: .sequentiallyConsistent)
+            }
+        }
+        #expect(failures.withLock { $0 } == [])
+        #expect(outcomes.withLock { $0 } == ["0": rounds, "2": rounds])
+        #expect(try database.query("select stock from product_stock") == [["\(100_000 - rounds)"]])
+        #expect(try database.query("select count(*) from stock_ledger") == [["\(rounds)"]])
+    }
+}

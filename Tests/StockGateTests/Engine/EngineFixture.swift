@@ -1,0 +1,174 @@
+import CircuitBreaker
+import NIOCore
+import NIOPosix
+import PostgresClient
+import RedisClient
+import StockGate
+import StockGateTestSupport
+import Synchronization
+import Testing
+
+/// Looks again until the condition holds; false after the deadline.
+func eventually(within limit: Duration = .seconds(20), _ condition: () async throws -> Bool) async rethrows -> Bool {
+    let end = ContinuousClock.now + limit
+    while ContinuousClock.now < end {
+        if try await condition() { return true }
+        try? await Task.sleep(for: .milliseconds(10))
+    }
+    return false
+}
+
+/// Servers of their own, and engines on them.
+final class EngineFixture: Sendable {
+    let postgres: PrivatePostgres
+    let redis: PrivateRedis
+    private let engines = Mutex<[(engine: StockEngine, run: Task<Void, Never>)]>([])
+    private let admin: PostgresPool
+
+    init() async throws {
+        postgres = try PrivatePostgres.start(fsync: false)
+        redis = try PrivateRedis.start(options: ["--save", ""])
+        let configuration = try PostgresConfiguration(url: postgres.url)
+        _ = try await Migrator(configuration: configuration).apply(
+            LedgerMigrations.all.map { Migration(version: $0.version, name: $0.name, sql: $0.sql) }
+        )
+        admin = PostgresPool(configuration: configuration, maximumConnections: 2)
+    }
+
+    /// One more server process, so to speak.
+    func startEngine(_ change: (inout EngineConfiguration) -> Void = { _ in }) async throws -> StockEngine {
+        var postgresConfiguration = try PostgresConfiguration(url: postgres.url)
+        postgresConfiguration.maximumBackoff = .milliseconds(100)
+        let breaker = try CircuitBreakerSettings { values in
+            values.window = .time(seconds: 2)
+            values.minimumNumberOfCalls = 5
+            values.waitInOpen = .constant(.milliseconds(200))
+            values.movesToHalfOpenByItself = true
+            values.permittedCallsInHalfOpen = 3
+            values.maximumTimeInHalfOpen = .seconds(5)
+        }
+        var configuration = EngineConfiguration(
+            ledger: LedgerConfiguration(postgres: postgresConfiguration),
+            redis: try RedisSettings(url: redis.url),
+            breaker: breaker
+        )
+        configuration.pendingBound = .milliseconds(500)
+        configuration.sweepInterval = .milliseconds(200)
+        configuration.auditInterval = .milliseconds(500)
+        configuration.gatedRefresh = .milliseconds(200)
+        configuration.answerWithin = .seconds(10)
+        change(&configuration)
+        let engine = try StockEngine(configuration, eventLoopGroup: MultiThreadedEventLoopGroup.singleton)
+        try await engine.start()
+        let run = Task { await engine.run() }
+        engines.withLock { $0.append((engine, run)) }
+        return engine
+    }
+
+    func stop() async {
+        for (engine, run) in engines.withLock({ $0 }) {
+            run.cancel()
+            await engine.shutDown()
+        }
+        await admin.shutdown()
+        redis.stop()
+        postgres.stop()
+    }
+
+    func addProduct(_ id: Int64, stock: Int64, gated: Bool = true) async throws -> ProductID {
+        _ = try await admin.query(
+            "insert into product_stock (product_id, stock, initial_stock, is_gated) values ($1, $2, $2, $3)",
+            [.int(id), .int(stock), .bool(gated)]
+        )
+        return ProductID(id)
+    }
+
+    /// Units that the ledger says were sold less those that came back, and the stock.
+    func books(_ product: ProductID) async throws -> (sold: Int64, stock: Int64, rows: Int64) {
+        let row = try await admin.query(
+            """
+            select coalesce((select sum(case direction when 'OUT' then quantity when 'IN' then -quantity else 0 end)
+              from stock_ledger where product_id = $1), 0)::bigint,
+              stock, (select count(*) from stock_ledger where product_id = $1 and direction = 'OUT') from product_stock where product_id = $1
+            """,
+            [.int(product.rawValue)]
+        ).one()
+        return (try row.int(0), try row.int(1), try row.int(2))
+    }
+
+    /// Whether Redis serves exactly PostgreSQL's stock, under its fence, with nothing pending.
+    func isExact(_ product: ProductID, _ engine: StockEngine) async throws -> Bool {
+        guard let (ledger, gate) = try await engine.audit(product), let gate else { return false }
+        return gate.isLoaded && gate.fence == ledger.fence && gate.counter == ledger.stock && gate.pending == 0
+    }
+}
+
+/// Buyers of one unit each, and what they were told.
+struct Rush {
+    var sold: [String] = []
+    var refused = 0
+    var unknown: [String] = []
+
+    /// Sends `orders` decreases with so many at a time. One that is told *unavailable* asks again with the same key, as a repeat, up to `repeats` times.
+    static func run(
+        _ engine: StockEngine,
+        _ product: ProductID,
+        orders: Range<Int64>,
+        concurrency: Int = 64,
+        repeats: Int = 40,
+        progress: @escaping @Sendable (Int64) -> Void = { _ in }
+    ) async -> Rush {
+        let next = OrderNumbers(orders)
+        return await withTaskGroup(of: Rush.self) { group in
+            for _ in 0..<concurrency {
+                group.addTask {
+                    var rush = Rush()
+                    while true {
+                        guard let order = next.take() else { return rush }
+                        progress(order)
+                        let key = "DEC-\(order)"
+                        var attempt = 1
+                        asking: while true {
+                            let answer = await engine.decrease(
+                                DecreaseRequest(product: product, key: key, orderID: order, quantity: 1, isRepeat: attempt > 1)
+                            )
+                            switch answer {
+                            case .sold: rush.sold.append(key)
+                            case .insufficient: rush.refused += 1
+                            case .unavailable where attempt <= repeats:
+                                attempt += 1
+                                try? await Task.sleep(for: .milliseconds(50))
+                                continue asking
+                            case .unavailable: rush.unknown.append(key)
+                            default: Issue.record("order \(order) was told \(answer)")
+                            }
+                            break
+                        }
+                    }
+                }
+            }
+            var all = Rush()
+            for await rush in group {
+                all.sold += rush.sold
+                all.refused += rush.refused
+                all.unknown += rush.unknown
+            }
+            return all
+        }
+    }
+}
+
+/// Hands out each order number once.
+private final class OrderNumbers: Sendable {
+    private let rest: Mutex<Range<Int64>>
+
+    init(_ orders: Range<Int64>) { rest = Mutex(orders) }
+
+    func take() -> Int64? {
+        rest.withLock { rest in
+            guard let first = rest.first else { return nil }
+            rest = first + 1..<rest.upperBound
+            return first
+        }
+    }
+}

@@ -1,0 +1,294 @@
+import CircuitBreaker
+import PostgresClient
+import StockGate
+import StockGateTestSupport
+import Synchronization
+import Testing
+
+/// The engine on real servers: the five promises, with faults under load.
+@Suite(.serialized, .timeLimit(.minutes(4)))
+struct EngineTests {
+    private func withFixture(_ body: (EngineFixture) async throws -> Void) async throws {
+        let fixture = try await EngineFixture()
+        do {
+            try await body(fixture)
+        } catch {
+            await fixture.stop()
+            throw error
+        }
+        await fixture.stop()
+    }
+
+    /// What must hold after any rush, once it is over: nothing oversold, nothing leaked, every yes in the ledger, Redis exact.
+    private func expectSound(
+        _ fixture: EngineFixture,
+        _ engine: StockEngine,
+        _ product: ProductID,
+        _ rush: Rush,
+        stock: Int64
+    ) async throws {
+        #expect(rush.unknown.isEmpty, "orders that were never decided")
+        let isExact = try await eventually { try await fixture.isExact(product, engine) }
+        if !isExact { Issue.record("Redis is not exact: \(String(describing: try await engine.audit(product)))") }
+        let books = try await fixture.books(product)
+        #expect(books.stock >= 0)
+        #expect(books.sold + books.stock == stock)
+        #expect(books.rows == Int64(rush.sold.count))
+        #expect(Set(rush.sold).count == rush.sold.count)
+        for key in rush.sold.prefix(50) {
+            let entry = try await engine.ledger.entry(forKey: key)
+            #expect(entry?.direction == .out)
+        }
+    }
+
+    @Test func sellsExactlyWhatThereIs() async throws {
+        try await withFixture { fixture in
+            let product = try await fixture.addProduct(1, stock: 500)
+            let engine = try await fixture.startEngine()
+            let rush = await Rush.run(engine, product, orders: 1..<2001)
+            #expect(rush.sold.count == 500)
+            #expect(rush.refused == 1500)
+            try await expectSound(fixture, engine, product, rush, stock: 500)
+            #expect(engine.counters.direct.count == 0)
+            // Sold out stays cheap: asked again within the memory's time, Redis is not asked.
+            _ = await engine.decrease(DecreaseRequest(product: product, key: "DEC-9000", orderID: 9000, quantity: 1, isRepeat: false))
+            let reserves = engine.counters.reserves.count
+            let answer = await engine.decrease(
+                DecreaseRequest(product: product, key: "DEC-9001", orderID: 9001, quantity: 1, isRepeat: false)
+            )
+            #expect(answer == .insufficient(remaining: 0))
+            #expect(engine.counters.reserves.count == reserves)
+        }
+    }
+
+    @Test func aRepeatGetsTheFirstResultAlsoAfterSoldOutAndWithoutRedisData() async throws {
+        try await withFixture { fixture in
+            let product = try await fixture.addProduct(1, stock: 2)
+            let engine = try await fixture.startEngine()
+            func ask(_ order: Int64, _ quantity: Int64 = 1, isRepeat: Bool = false) async -> DecreaseAnswer {
+                await engine.decrease(
+                    DecreaseRequest(product: product, key: "DEC-\(order)", orderID: order, quantity: quantity, isRepeat: isRepeat)
+                )
+            }
+            #expect(await ask(1) == .sold(remaining: 1, replayed: false))
+            #expect(await ask(2) == .sold(remaining: 0, replayed: false))
+            #expect(await ask(3) == .insufficient(remaining: 0))
+            #expect(await ask(1, isRepeat: true) == .sold(remaining: 1, replayed: true))
+            #expect(await ask(1, 2, isRepeat: true) == .keyReused)
+            // A repeat that was told no is final, also when units come back.
+            #expect(await ask(3, isRepeat: true) == .insufficient(remaining: 0))
+            let back = IncreaseRequest(product: product, key: "INC-2", orderID: 2, quantity: 1)
+            #expect(await engine.increase(back) == .added(quantity: 1, remaining: 1, replayed: false))
+            #expect(await engine.increase(back) == .added(quantity: 1, remaining: 1, replayed: true))
+            #expect(await ask(3, isRepeat: true) == .keyClosed)
+            _ = try fixture.redis.call(["FLUSHALL"])
+            #expect(await ask(1) == .sold(remaining: 1, replayed: true))
+            #expect(await ask(1, isRepeat: true) == .sold(remaining: 1, replayed: true))
+            #expect(await ask(4) == .sold(remaining: 0, replayed: false))
+            #expect(try await eventually { try await fixture.isExact(product, engine) })
+        }
+    }
+
+    @Test func anEmptyCompensationClosesItsKey() async throws {
+        try await withFixture { fixture in
+            let product = try await fixture.addProduct(1, stock: 5)
+            let engine = try await fixture.startEngine()
+            let back = IncreaseRequest(product: product, key: "INC-7", orderID: 7, quantity: 1)
+            #expect(await engine.increase(back) == .nothingToReturn(remaining: 5, replayed: false))
+            #expect(await engine.increase(back) == .nothingToReturn(remaining: 5, replayed: true))
+            let late = DecreaseRequest(product: product, key: "DEC-7", orderID: 7, quantity: 1, isRepeat: false)
+            #expect(await engine.decrease(late) == .keyClosed)
+            #expect(try await fixture.books(product).stock == 5)
+            #expect(try await eventually { try await fixture.isExact(product, engine) })
+        }
+    }
+
+    @Test func adjustmentsAndUnknownProducts() async throws {
+        try await withFixture { fixture in
+            let product = try await fixture.addProduct(1, stock: 5)
+            let direct = try await fixture.addProduct(2, stock: 5, gated: false)
+            let engine = try await fixture.startEngine()
+            let more = try await engine.adjust(product, key: "a", by: 10, maximum: 100)
+            #expect(more.outcome == .done && more.remaining == 15)
+            #expect(try await engine.adjust(product, key: "a", by: 10, maximum: 100).outcome == .duplicate)
+            #expect(try await engine.adjust(product, key: "a", by: 11, maximum: 100).outcome == .keyReused)
+            #expect(try await engine.adjust(product, key: "b", by: -16, maximum: 100).outcome == .belowZero)
+            #expect(try await engine.adjust(product, key: "c", by: 86, maximum: 100).outcome == .aboveMaximum)
+            #expect(try await eventually { try await fixture.isExact(product, engine) })
+            let missing = DecreaseRequest(product: ProductID(99), key: "DEC-1", orderID: 1, quantity: 1, isRepeat: false)
+            #expect(await engine.decrease(missing) == .productMissing)
+            let rush = await Rush.run(engine, direct, orders: 100..<120)
+            #expect(rush.sold.count == 5 && rush.refused == 15)
+            #expect(try await fixture.books(direct).stock == 0)
+        }
+    }
+
+    @Test func redisKilledAndBackUnderLoad() async throws {
+        try await withFixture { fixture in
+            let product = try await fixture.addProduct(1, stock: 3000)
+            let engine = try await fixture.startEngine()
+            let wasOpen = Mutex(false)
+            async let running = Rush.run(engine, product, orders: 1..<20_001) { order in
+                if order == 500 { fixture.redis.kill() }
+                if order > 500, engine.breaker.state == .open { wasOpen.withLock { $0 = true } }
+            }
+            #expect(await eventually { wasOpen.withLock { $0 } }, "the breaker never opened")
+            try fixture.redis.restart()
+            let rush = await running
+            #expect(rush.sold.count == 3000)
+            #expect(await eventually { engine.breaker.state == .closed || self.probe(engine) })
+            #expect(engine.counters.direct.count > 0)
+            try await expectSound(fixture, engine, product, rush, stock: 3000)
+        }
+    }
+
+    /// Half-open ends by calls: one more.
+    private func probe(_ engine: StockEngine) -> Bool {
+        Task {
+            await engine.decrease(
+                DecreaseRequest(product: ProductID(1), key: "DEC-999999", orderID: 999_999, quantity: 1_000_000, isRepeat: false)
+            )
+        }
+        return false
+    }
+
+    @Test(arguments: ["flushed", "old copy", "paused"])
+    func redisLosesItsMindUnderLoad(fault: String) async throws {
+        try await withFixture { fixture in
+            let product = try await fixture.addProduct(1, stock: 2000)
+            let engine = try await fixture.startEngine()
+            var sold: [String] = []
+            let before = await Rush.run(engine, product, orders: 1..<200)
+            sold += before.sold
+            let copy = try fixture.redis.saveDumpCopy()
+            let reached = Mutex<Int64>(0)
+            async let running = Rush.run(engine, product, orders: 1000..<6001) { order in
+                reached.withLock { $0 = max($0, order) }
+            }
+            #expect(await eventually { reached.withLock { $0 } > 1300 })
+            switch fault {
+            case "flushed": _ = try fixture.redis.call(["FLUSHALL"])
+            case "old copy": try fixture.redis.restart(fromDump: copy)
+            default:
+                fixture.redis.pause()
+                #expect(await eventually { engine.breaker.state != .closed })
+                fixture.redis.resume()
+            }
+            var rush = await running
+            rush.sold += sold
+            #expect(rush.sold.count == 2000)
+            #expect(await eventually { engine.breaker.state == .closed || self.probe(engine) })
+            try await expectSound(fixture, engine, product, rush, stock: 2000)
+        }
+    }
+
+    @Test func postgresKilledAndBackUnderLoad() async throws {
+        try await withFixture { fixture in
+            let product = try await fixture.addProduct(1, stock: 3000)
+            let engine = try await fixture.startEngine()
+            let reached = Mutex<Int64>(0)
+            async let running = Rush.run(engine, product, orders: 1..<6001) { order in reached.withLock { $0 = max($0, order) } }
+            #expect(await eventually { reached.withLock { $0 } > 800 })
+            fixture.postgres.kill()
+            try fixture.postgres.restart()
+            let rush = await running
+            try await expectSound(fixture, engine, product, rush, stock: 3000)
+            #expect(rush.sold.count == 3000)
+        }
+    }
+
+    @Test func twoServersThatDisagreeAboutRedis() async throws {
+        try await withFixture { fixture in
+            let product = try await fixture.addProduct(1, stock: 2000)
+            let first = try await fixture.startEngine()
+            let second = try await fixture.startEngine()
+            second.breaker.transition(to: .forceOpen)
+            async let one = Rush.run(first, product, orders: 1..<3001, concurrency: 32)
+            async let other = Rush.run(second, product, orders: 10_001..<13_001, concurrency: 32)
+            var rush = await one
+            let more = await other
+            rush.sold += more.sold
+            rush.unknown += more.unknown
+            #expect(rush.sold.count == 2000)
+            second.breaker.transition(to: .close)
+            try await expectSound(fixture, first, product, rush, stock: 2000)
+        }
+    }
+
+    @Test func returnsUnderLoadAreSoldAgain() async throws {
+        try await withFixture { fixture in
+            let product = try await fixture.addProduct(1, stock: 300)
+            let engine = try await fixture.startEngine()
+            let first = await Rush.run(engine, product, orders: 1..<301)
+            #expect(first.sold.count == 300)
+            async let second = Rush.run(engine, product, orders: 1000..<4000, concurrency: 16)
+            var returned = 0
+            for order in Int64(1)...100 {
+                let answer = await engine.increase(IncreaseRequest(product: product, key: "INC-\(order)", orderID: order, quantity: 1))
+                if case .added = answer { returned += 1 }
+            }
+            #expect(returned == 100)
+            var rush = await second
+            // What came back after the rush had passed by is sold to those who come later.
+            let late = await Rush.run(engine, product, orders: 5000..<5200)
+            rush.sold += first.sold + late.sold
+            #expect(rush.sold.count == 400)
+            let isExact = try await eventually { try await fixture.isExact(product, engine) }
+            #expect(isExact)
+            let books = try await fixture.books(product)
+            #expect(books.stock == 0 && books.sold == 300 && books.rows == 400)
+        }
+    }
+
+    @Test func anAbandonedReservationIsSwept() async throws {
+        try await withFixture { fixture in
+            let product = try await fixture.addProduct(1, stock: 10)
+            let engine = try await fixture.startEngine()
+            // As a process that died between reserve and commit leaves it.
+            _ = try fixture.redis.call(["DECRBY", "sg:{1}:stock", "4"])
+            _ = try fixture.redis.call(["HSET", "sg:{1}:pending", "DEC-dead", "77:4:1"])
+            #expect(try await !fixture.isExact(product, engine))
+            #expect(try await eventually { try await fixture.isExact(product, engine) })
+            #expect(engine.counters.swept.count >= 1)
+        }
+    }
+
+    @Test func theAuditFindsWhatNobodyElseWould() async throws {
+        try await withFixture { fixture in
+            let product = try await fixture.addProduct(1, stock: 10)
+            let engine = try await fixture.startEngine()
+            // As a process that died between commit and apply leaves it: the same fence, another stock.
+            _ = try fixture.redis.call(["INCRBY", "sg:{1}:stock", "3"])
+            #expect(try await eventually { try await fixture.isExact(product, engine) })
+            #expect(engine.counters.auditFindings.count >= 1)
+        }
+    }
+
+    @Test func tooMuchInFlightIsToldSoAtOnce() async throws {
+        try await withFixture { fixture in
+            let product = try await fixture.addProduct(1, stock: 10_000)
+            let engine = try await fixture.startEngine { $0.maximumInFlight = 8 }
+            fixture.postgres.pause()
+            let answers = await withTaskGroup(of: DecreaseAnswer.self) { group in
+                for order in Int64(1)...20 {
+                    group.addTask {
+                        await engine.decrease(
+                            DecreaseRequest(product: product, key: "DEC-\(order)", orderID: order, quantity: 1, isRepeat: false)
+                        )
+                    }
+                }
+                var overloaded = 0
+                // The twelve that are turned away come back while the ledger is still frozen.
+                for _ in 0..<12 { if await group.next() == .unavailable(.overloaded) { overloaded += 1 } }
+                fixture.postgres.resume()
+                var sold = 0
+                for await answer in group { if case .sold = answer { sold += 1 } }
+                return (overloaded, sold)
+            }
+            #expect(answers.0 == 12)
+            #expect(answers.1 == 8)
+            #expect(engine.counters.overloaded.count == 12)
+            #expect(try await eventually { try await fixture.isExact(product, engine) })
+        }
+    }
+}

@@ -1,0 +1,290 @@
+#!/usr/bin/env bash
+# scripts/stack against real servers, in folders and on ports of its own. Two stand-ins take the place of the project's servers.
+# Ends with `N passed, N failed`; exit status 1 when something failed.
+# shellcheck disable=SC2016 # single quotes where another shell is to expand
+set -uo pipefail
+
+REPOSITORY=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd -P)
+stack=$REPOSITORY/scripts/stack
+PATH=$PATH:/usr/sbin:/sbin
+unset STACK_DIR STACK_PORTS STACK_SERVICES INSTANCES "${!PG@}"
+unset REDIS_PORT POSTGRES_PORT RABBITMQ_PORT EPMD_PORT RABBITMQ_DIST_PORT GATEWAY_PORT PRODUCT_PORT PRODUCT_ADMIN_PORT ORDER_PORT ORDER_ADMIN_PORT
+export STACK_PORTS=any
+
+work=$(mktemp -d)
+chmod 755 "$work"
+first=$work/first
+# Nobody but this user may enter the second one's parent, and its path is too long for a socket.
+second=$work/private/a-folder-with-a-rather-long-name-in-which-no-unix-socket-can-have-its-place-because-of-its-length/second
+mkdir -p "$(dirname "$second")"
+chmod 700 "$work/private"
+helpers=()
+
+finish() {
+    trap '' INT TERM
+    local directory
+    for directory in "$first" "$second" "$work/third"; do STACK_DIR=$directory "$stack" destroy >/dev/null 2>&1; done
+    if ((${#helpers[@]})); then kill -9 "${helpers[@]}" 2>/dev/null; fi
+    rm -rf "$work"
+}
+trap finish EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+passed=0 failed=0
+# check TEXT COMMAND…: the command succeeds.
+check() {
+    local text=$1
+    shift
+    if "$@" >"$work/output" 2>&1; then
+        passed=$((passed + 1))
+        printf 'ok      %s\n' "$text"
+    else
+        failed=$((failed + 1))
+        printf 'FAILED  %s\n' "$text"
+        sed 's/^/        | /' "$work/output"
+    fi
+}
+one() { STACK_DIR=$first "$stack" "$@"; }
+two() { STACK_DIR=$second "$stack" "$@"; }
+pid_of() { cut -d' ' -f1 "$first/$1/pid"; }
+setting() { one env | sed -n "s/^$1=//p"; }
+port() { sed -n "s/^$1=//p" "${2:-$first}/ports"; }
+
+# Running, and no zombie.
+alive() {
+    local line
+    { read -r line <"/proc/$1/stat"; } 2>/dev/null || return 1
+    line=${line##*) }
+    [[ $line != [ZX]* ]]
+}
+dead() { ! alive "$1"; }
+all_dead() {
+    local pid
+    for pid in "$@"; do dead "$pid" || { cat "/proc/$pid/stat"; return 1; }; done
+}
+# fails_with STATUS TEXT COMMAND…: that exit status, and the text in what it says.
+fails_with() {
+    local status=$1 text=$2 output code
+    shift 2
+    output=$("$@" 2>&1)
+    code=$?
+    printf 'exit status %s: %s\n' "$code" "$output"
+    ((code == status)) && [[ $output == *"$text"* ]]
+}
+says() { # TEXT COMMAND…
+    local text=$1 output
+    shift
+    output=$("$@" 2>&1)
+    printf '%s\n' "$output"
+    [[ $output == *"$text"* ]]
+}
+status_of() { one status "$1" | awk 'NR == 2 { print $2 }'; }
+is() { printf '%s, expected %s\n' "$1" "$2" && [[ $1 == "$2" ]]; }
+# Tries for up to five seconds.
+soon() {
+    local tries
+    for ((tries = 0; tries < 100; tries++)); do
+        if "$@"; then return 0; fi
+        sleep 0.05
+    done
+    return 1
+}
+redis_says() {
+    local answer
+    exec 5<>"/dev/tcp/127.0.0.1/$(port REDIS_PORT)" || return 1
+    printf '%s\r\n' "$1" >&5
+    read -r -t 1 -u 5 answer
+    exec 5>&-
+    [[ ${answer%$'\r'} == "$2" ]]
+}
+query() { psql -X -A -t -c "$2" "$(setting "$1")"; }
+code() { curl -s -o /dev/null -w '%{http_code}' --max-time 5 "$@"; }
+
+# A server that answers every request with what it saw. ORDER_FAILS makes it give up at its start.
+mkdir "$work/bin"
+cat >"$work/bin/product-server" <<'PERL'
+#!/usr/bin/perl
+use strict; use IO::Socket::INET;
+my ($kind) = $0 =~ m{(product|order)-server$};
+if ($ENV{STAND_IN_FAILS}) { print STDERR "cannot reach the database\n"; exit 3 }
+my $port = $ENV{uc($kind) . '_PORT'};
+my $socket = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $port, Listen => 128, ReuseAddr => 1) or die "bind: $!";
+while (my $client = $socket->accept) {
+    my ($line, $name, $length, $seen) = (scalar <$client>, '', 0, '');
+    while (my $header = <$client>) {
+        last if $header =~ /^\r?\n$/;
+        $name = $1 if $header =~ /^x-request-id: (.*?)\r/i;
+        $length = $1 if $header =~ /^content-length: (\d+)/i;
+        $seen = $1 if $header =~ /^traceparent: (.*?)\r/i;
+    }
+    read $client, my $body, $length if $length;
+    my ($path) = $line =~ /^\S+ (\S+)/;
+    my $status = $path =~ m{/refuse$} ? '409 Conflict' : '200 OK';
+    my $text = "$kind $port $path $name $seen $length";
+    my $location = $path eq '/moved' ? "Location: /orders/7\r\n" : '';
+    print $client "HTTP/1.1 $status\r\nContent-Length: " . length($text) . "\r\n${location}Connection: close\r\n\r\n$text";
+    close $client;
+}
+PERL
+sed 's/x/x/' "$work/bin/product-server" >"$work/bin/order-server"
+chmod 755 "$work/bin"/*
+export STOCKGATE_BIN_DIR=$work/bin
+
+# MARK: Start
+
+(one start redis postgres gateway >"$work/first.out" 2>&1) &
+starting=$!
+two start redis postgres gateway >"$work/second.out" 2>&1
+second_status=$?
+wait "$starting"
+first_status=$?
+check "two stacks start at the same moment" is "$first_status$second_status" 00
+sed 's/^/        /' "$work/first.out" "$work/second.out"
+check "they share no port" is "$(cat "$first/ports" "$second/ports" | cut -d= -f2 | sort | uniq -d | wc -l)" 0
+check "Redis answers" redis_says PING +PONG
+check "the product database answers" is "$(query PRODUCT_DATABASE_URL 'SELECT current_database()')" stockgate_product
+check "the order database answers" is "$(query ORDER_DATABASE_URL 'SELECT current_user')" stockgate_order
+check "what was committed is safe" is "$(query ORDER_DATABASE_URL "SELECT string_agg(setting, ',') FROM pg_settings WHERE name IN ('fsync', 'synchronous_commit', 'full_page_writes')")" on,on,on
+check "a server's role cannot enter the other's database" fails_with 2 "permission denied" psql -X -c 'SELECT 1' "$(setting PRODUCT_DATABASE_URL | sed 's/[a-z_]*$/stockgate_order/')"
+check "the second stack, in a private folder with a long path, answers" is "$(psql -X -A -t -c 'SELECT 1' "$(two env | sed -n 's/^ORDER_DATABASE_URL=//p')")" 1
+check "a file with a password is its owner's alone" is "$(stat -c %a "$first/secrets")" 600
+check "no log holds a password" fails_with 1 "" grep -rqF "$(sed -n 's/^PRODUCT_DATABASE_PASSWORD=//p' "$first/secrets")" "$first"/redis/log "$first"/postgres/log "$first"/gateway/log
+check "everything listens on loopback only" is "$(awk '$4 == "0A" { print $2 }' /proc/net/tcp | grep -iE ":($(cut -d= -f2 "$first/ports" | xargs -n1 printf '%04X|')ZZZZ)\$" | grep -cv '^0100007F:')" 0
+pids="$(pid_of redis) $(pid_of postgres) $(pid_of gateway)"
+check "starting twice is harmless" says "redis runs already" one start redis postgres gateway
+check "the servers are the same" is "$(pid_of redis) $(pid_of postgres) $(pid_of gateway)" "$pids"
+check "the output of env can be given to a shell" is "$(eval "$(one env)" && echo "$STACK_DIR $GATEWAY_URL")" "$first http://127.0.0.1:$(port GATEWAY_PORT)"
+# shellcheck disable=SC2046
+check "the output of env can be given to env" is "$(env $(one env) sh -c 'echo "$REDIS_URL"')" "redis://127.0.0.1:$(port REDIS_PORT)"
+check "status names the state" says "running" one status redis
+check "logs shows the end of a log" says "Ready to accept connections" one logs redis
+
+# MARK: Kill, pause, leftovers
+
+check "kill ends Redis" one kill redis
+check "status knows" is "$(status_of redis)" stopped
+check "Redis is gone" fails_with 1 "" redis_says PING +PONG
+before=${EPOCHREALTIME/./}
+check "Redis starts again" one start redis
+printf '        in %s ms\n' $(((${EPOCHREALTIME/./} - before) / 1000))
+check "Redis answers again" redis_says PING +PONG
+check "nothing holds the caller's output open" timeout 10 bash -c 'output=$(STACK_DIR=$1 "$2" restart redis) && [[ $output == *"redis started"* ]]' - "$first" "$stack"
+
+check "PostgreSQL can be paused" one pause postgres
+check "status calls it paused" is "$(status_of postgres)" paused
+check "a paused PostgreSQL does not answer" fails_with 2 "" env PGCONNECT_TIMEOUT=2 psql -X -c 'SELECT 1' "$(setting ORDER_DATABASE_URL)"
+check "PostgreSQL goes on" one resume postgres
+check "PostgreSQL answers" is "$(query ORDER_DATABASE_URL 'SELECT 1')" 1
+
+query ORDER_DATABASE_URL 'CREATE TABLE kept (value int); INSERT INTO kept VALUES (42)' >/dev/null
+check "kill ends PostgreSQL with all its processes" one kill postgres
+check "PostgreSQL recovers" one start postgres
+check "what was committed is there" is "$(query ORDER_DATABASE_URL 'SELECT value FROM kept')" 42
+
+kill -9 "$(pid_of gateway)"
+soon dead "$(pid_of gateway)"
+check "status shows a server that died" is "$(status_of gateway)" died
+check "workers that a killed gateway left are ended" says "left behind" one start gateway
+check "the gateway answers" is "$(code "http://127.0.0.1:$(port GATEWAY_PORT)/")" 404
+
+lost=$(pid_of redis)
+rm "$first/redis/pid"
+check "a server whose record is lost is found" says "left behind ($lost)" one start redis
+check "there is one Redis again" redis_says PING +PONG
+
+sleep 300 &
+innocent=$!
+disown
+helpers+=("$innocent")
+one kill redis >/dev/null
+printf '%s 1\n' "$innocent" >"$first/redis/pid"
+check "a number that belongs to another process now is not stopped" one stop redis
+check "that process lives" alive "$innocent"
+printf '%s 1\n' "$innocent" >"$first/redis/pid"
+check "a stale record does not keep a server from starting" one start redis
+check "that process still lives" alive "$innocent"
+
+taken=$(port REDIS_PORT)
+one stop redis >/dev/null
+perl -MIO::Socket::INET -e '$s = IO::Socket::INET->new(LocalAddr => "127.0.0.1", LocalPort => $ARGV[0], Listen => 1, ReuseAddr => 1) or die; sleep 300' "$taken" &
+helpers+=("$!")
+disown
+listens() { (exec 5<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+soon listens "$taken"
+check "a port that somebody else took is named, with its owner" fails_with 1 "port $taken (REDIS_PORT) is taken by process ${helpers[-1]}" one start redis
+one stop >/dev/null
+check "with nothing running another port is chosen" says "$taken has been taken meanwhile" one start redis
+check "Redis answers on it" redis_says PING +PONG
+
+(STACK_DIR=$work/third exec "$stack" start postgres >/dev/null 2>&1) &
+killed=$!
+soon test -d "$work/third/postgres/server/data.new"
+kill -9 "$killed"
+wait "$killed" 2>/dev/null
+check "a first start that was killed is completed by the next" env STACK_DIR="$work/third" "$stack" start postgres
+check "destroy" env STACK_DIR="$work/third" "$stack" destroy
+check "destroy leaves no folder" test ! -e "$work/third"
+
+# MARK: The project's servers, behind the gateway
+
+check "two instances of both servers start" env INSTANCES=2 STACK_DIR="$first" "$stack" start
+gateway=http://127.0.0.1:$(port GATEWAY_PORT)
+check "PRODUCT_SERVER_URL names both" is "$(setting PRODUCT_SERVER_URL)" "http://127.0.0.1:$(port PRODUCT_PORT),http://127.0.0.1:$(port PRODUCT_2_PORT)"
+check "the prefix is removed, the rest of the path untouched" says " /products/a%2Fb?x=%20y " curl -s "$gateway/product-service/products/a%2Fb?x=%20y"
+check "a request keeps its id and its trace" says "/u/orders sale-7 00-abc-1 2" curl -s -H 'X-Request-Id: sale-7' -H 'traceparent: 00-abc-1' -d '{}' "$gateway/order-service/u/orders"
+check "a request without an id gets one" is "$(curl -s "$gateway/order-service/x" | grep -cE '/x [0-9a-f]{32} ')" 1
+check "errors of the servers pass untouched" is "$(curl -s -w '%{http_code}' -H 'X-Request-Id: r' "$gateway/order-service/refuse" | sed 's/^order [0-9]* //')" '/refuse r  0409'
+check "a Location has the prefix" says "location: /order-service/orders/7" bash -c 'curl -si "$1" | tr A-Z a-z' - "$gateway/order-service/moved"
+check "both instances are used" is "$(for _ in 1 2 3 4 5 6 7 8; do curl -s "$gateway/product-service/x" | cut -d' ' -f2; echo; done | sort -u | grep -c .)" 2
+check "a body of 100 kB reaches the server" is "$(head -c 100000 /dev/zero | code --data-binary @- "$gateway/order-service/x")" 200
+check "a larger one is refused in the shape of all errors" is "$(head -c 2000000 /dev/zero | curl -s -w '%{http_code}' --data-binary @- "$gateway/order-service/x" | jq -rs '"\(.[0].error) \(.[0].details) \(.[1])"')" "PAYLOAD_TOO_LARGE null 413"
+check "kill product-1" one kill product-1
+check "requests go to the other instance" is "$(for _ in 1 2 3 4 5 6; do code "$gateway/product-service/x"; done)" 200200200200200200
+check "a POST too, as long as nothing was sent" is "$(for _ in 1 2 3; do code -d '{}' "$gateway/product-service/x"; done)" 200200200
+check "product-1 starts" one start product-1
+returned() { [[ $(curl -s "$gateway/product-service/x") == "product $(port PRODUCT_PORT) "* ]]; }
+check "it gets requests again" soon returned
+one kill product >/dev/null
+check "with no instance left the answer is 503 in the shape, with Retry-After" is "$(curl -si "$gateway/product-service/x" | tr -d '\r' | grep -cE '^HTTP/1.1 503|^Retry-After: 1|^\{"error":"UNAVAILABLE"')" 3
+check "an unknown path is 404 in the shape" is "$(curl -s "$gateway/nothing" | jq -r .error)" NOT_FOUND
+check "it speaks Korean when asked" says "찾을 수 없습니다" curl -s -H 'Accept-Language: ko-KR,ko;q=0.9' "$gateway/nothing"
+check "a path cannot leave its prefix" is "$(code --path-as-is "$gateway/product-service/../order-service/x")" 404
+check "one instance less: the second is stopped" env INSTANCES=1 STACK_DIR="$first" "$stack" start
+check "and gone" is "$(one status order-2 | awk 'NR == 2 { print $2 }')" stopped
+one stop order >/dev/null
+check "a server that cannot start says why" fails_with 1 "cannot reach the database" env STAND_IN_FAILS=1 STACK_DIR="$first" "$stack" start order
+check "binaries that were not built are named" fails_with 1 "make build" env STOCKGATE_BIN_DIR=/nowhere STACK_DIR="$first" "$stack" start order
+
+# MARK: RabbitMQ
+
+check "RabbitMQ starts" one start rabbitmq
+sed 's/^/        /' "$work/output"
+check "its epmd and its nodes listen on loopback only" is "$(awk '$4 == "0A" { print $2 }' /proc/net/tcp | grep -iE ":($(for key in RABBITMQ_PORT EPMD_PORT RABBITMQ_DIST_PORT; do printf '%04X|' "$(port $key)"; done)ZZZZ)\$" | sort -u | grep -c '^0100007F:')" 3
+pids=("$(pid_of rabbitmq)" "$(cut -d' ' -f1 "$first/rabbitmq/epmd-pid")" "$(pid_of redis)" "$(pid_of postgres)" "$(pid_of gateway)")
+mapfile -t children < <(cat /proc/[0-9]*/stat 2>/dev/null | sed 's/(.*)//' | awk -v parents=" ${pids[*]} " 'index(parents, " " $3 " ") { print $1 }')
+check "the servers have children to look at" test "${#children[@]}" -gt 5
+
+# MARK: Use, and the end
+
+check "an unknown command is wrong usage" fails_with 2 "unknown command: dance" one dance
+check "an unknown server is wrong usage" fails_with 2 "unknown server: oracle" one start oracle
+check "an instance that there is not is wrong usage" fails_with 2 "INSTANCES=1" one start product-7
+check "a port that is none is wrong usage" fails_with 2 "REDIS_PORT=x is no port" env REDIS_PORT=x STACK_DIR="$first" "$stack" env
+check "a folder that holds something else is refused" fails_with 1 "neither empty nor the folder of a stack" env STACK_DIR="$work" "$stack" env
+check "another port for a running stack is wrong usage" fails_with 2 "stop it first" env REDIS_PORT=1234 STACK_DIR="$first" "$stack" start redis
+(one wait) &
+waiting=$!
+check "stop" one stop
+check "stop leaves no process behind" all_dead "${pids[@]}" "${children[@]}"
+check "wait returns" soon dead "$waiting"
+check "status of a stopped stack succeeds" one status
+check "stopping twice is harmless" one stop
+sockets=$(cat "$second/postgres/socket-folder" 2>/dev/null)
+outside=$(readlink -f "$second/postgres/server")
+check "the second stack still runs" is "$(two status redis | awk 'NR == 2 { print $2 }')" running
+check "destroy removes the second stack" two destroy
+check "with what it had elsewhere" test ! -e "$outside" -a ! -e "${sockets:-/nowhere}"
+
+printf '%d passed, %d failed\n' "$passed" "$failed"
+((failed == 0))

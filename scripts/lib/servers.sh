@@ -1,0 +1,49 @@
+# shellcheck shell=bash
+# The project's own servers: product-1 … and order-1 …, one process each.
+
+# http_status PORT PATH STATUS: whether a GET is answered with this status within two seconds.
+http_status() {
+    local line=
+    { exec 7<>"/dev/tcp/127.0.0.1/$1"; } 2>/dev/null || return 1
+    printf 'GET %s HTTP/1.1\r\nHost: 127.0.0.1:%s\r\nConnection: close\r\n\r\n' "$2" "$1" >&7 2>/dev/null || true
+    read -r -t 2 -u 7 line || true
+    exec 7>&-
+    [[ $line == "HTTP/1."[01]" $3"* ]]
+}
+
+# The settings of server $1, without what belongs to the other.
+server_environment() {
+    local n=${1##*-} infix='' line key
+    kind_of "$1"
+    if ((n > 1)); then infix=${n}_; fi
+    while IFS= read -r line; do
+        key=${line%%=*}
+        case $KIND:$key in
+            product:ORDER_* | order:REDIS_URL | order:PRODUCT_DATABASE_URL) unset "$key" ;;
+            *) export "${line?}" ;;
+        esac
+    done < <(settings)
+    unset INSTANCES
+    export "${KIND^^}_PORT=${PORTS[${KIND^^}_${infix}PORT]}"
+    export "${KIND^^}_ADMIN_PORT=${PORTS[${KIND^^}_${infix}ADMIN_PORT]}"
+}
+
+server_ready() {
+    kind_of "$1"
+    local keys
+    read -ra keys <<<"$(listens_on "$1")"
+    http_status "${PORTS[${keys[0]}]}" /readyz 200
+}
+
+product_prepare() { :; }
+product_launch() { launch "$1" pid server_environment "$STOCKGATE_BIN_DIR/product-server"; }
+product_ready() { server_ready "$1"; }
+order_prepare() { :; }
+order_launch() { launch "$1" pid server_environment "$STOCKGATE_BIN_DIR/order-server"; }
+order_ready() { server_ready "$1"; }
+product_binaries() {
+    [[ -x $STOCKGATE_BIN_DIR/product-server ]] || die "$1: $STOCKGATE_BIN_DIR/product-server is not there: build it (make build), or set STOCKGATE_BIN_DIR"
+}
+order_binaries() {
+    [[ -x $STOCKGATE_BIN_DIR/order-server ]] || die "$1: $STOCKGATE_BIN_DIR/order-server is not there: build it (make build), or set STOCKGATE_BIN_DIR"
+}
