@@ -62,6 +62,7 @@ let package = Package(
             name: "ServerKit",
             dependencies: [
                 "CircuitBreaker",
+                .product(name: "DequeModule", package: "swift-collections"),
                 .product(name: "HTTPTypes", package: "swift-http-types"),
                 .product(name: "Hummingbird", package: "hummingbird"),
                 .product(name: "Logging", package: "swift-log"),
@@ -69,6 +70,7 @@ let package = Package(
                 .product(name: "NIOPosix", package: "swift-nio"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
             ],
+            resources: [.embedInCode("Dashboard/dashboard.html")],
             swiftSettings: strict
         ),
 
@@ -116,6 +118,12 @@ let package = Package(
                 .product(name: "NIOPosix", package: "swift-nio"),
             ],
             path: "Benchmarks/FlashSale/Main",
+            swiftSettings: strict
+        ),
+        .executableTarget(
+            name: "EngineBenchmark",
+            dependencies: ["StockGate", "StockGateTestSupport", .product(name: "NIOPosix", package: "swift-nio")],
+            path: "Benchmarks/EngineBenchmark",
             swiftSettings: strict
         ),
         .executableTarget(

@@ -24,6 +24,7 @@ public enum ProductServer {
     struct Routes {
         let publicRouter: ServerRouter
         let adminRouter: ServerRouter
+        let hotPath: DecreaseHotPath
     }
 
     /// Runs until SIGTERM or SIGINT.
@@ -43,6 +44,7 @@ public enum ProductServer {
             adminRouter: routes.adminRouter,
             eventLoopGroup: group,
             services: [EngineService(engine: engine)],
+            server: .loopBoundHTTP1(idleTimeout: settings.server.idleTimeout, hotPath: routes.hotPath),
             prepare: {
                 _ = try await Migrator(configuration: postgres).apply(migrations)
                 try await engine.start()
@@ -81,7 +83,11 @@ public enum ProductServer {
         StockAdminRoutes(engine: engine).register(on: adminRouter)
         StockBatchRoute(engine: engine).register(on: adminRouter)
         CircuitBreakerRoutes(registry: breakers).register(on: adminRouter)
-        return Routes(publicRouter: publicRouter, adminRouter: adminRouter)
+        let hotPath = DecreaseHotPath(
+            engine: engine,
+            figures: metrics.figures(route: "/products/{id}/stock/decrease-by-order", method: "PATCH")
+        )
+        return Routes(publicRouter: publicRouter, adminRouter: adminRouter, hotPath: hotPath)
     }
 
     private static func checks(_ engine: StockEngine) -> [HealthCheck] {

@@ -62,12 +62,14 @@ extension StockResult {
     func response() -> Response {
         var headers = HTTPFields()
         if isReplayed { headers[.idempotencyReplayed] = "true" }
-        return .json(headers: headers) { json in
-            json.object { json in
-                json.member("success", true)
-                json.member("remainingStock", remaining)
-                json.member("message", message)
-            }
+        return .json(headers: headers) { write(&$0) }
+    }
+
+    func write(_ json: inout JSONWriter) {
+        json.object { json in
+            json.member("success", true)
+            json.member("remainingStock", remaining)
+            json.member("message", message)
         }
     }
 }

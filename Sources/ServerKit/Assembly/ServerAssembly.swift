@@ -89,9 +89,10 @@ public struct ServerAssembly: Sendable {
         )
     }
 
-    /// An admin router with its guard in front and `/metrics` on it.
+    /// An admin router with its guard in front, `/metrics` on it, and the page that shows them.
     public static func adminRouter(metrics: HTTPMetrics, registry: MetricsRegistry, tokens: AdminTokens) -> ServerRouter {
         let router = ServerRouter(metrics: metrics)
+        Dashboard(tokens: tokens).register(on: router)
         router.add(middleware: AdminGuard(tokens: tokens))
         registry.register(on: router)
         return router

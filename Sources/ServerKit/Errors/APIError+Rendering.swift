@@ -75,8 +75,8 @@ extension APIError {
 }
 
 extension RenderedError {
-    /// The error as an answer of the router.
-    public var response: Response {
+    /// The headers that go with the body.
+    var headerFields: HTTPFields {
         var headers = HTTPFields()
         headers[.contentType] = self.contentType
         headers[.contentLanguage] = self.language.rawValue
@@ -85,6 +85,11 @@ extension RenderedError {
         if let retryAfterSeconds { headers[.retryAfter] = String(retryAfterSeconds) }
         if let allow { headers[.allow] = allow }
         if asksForToken { headers[.wwwAuthenticate] = "Bearer" }
-        return Response(status: .init(code: self.status), headers: headers, body: .init(byteBuffer: ByteBuffer(bytes: self.body)))
+        return headers
+    }
+
+    /// The error as an answer of the router.
+    public var response: Response {
+        Response(status: .init(code: self.status), headers: self.headerFields, body: .init(byteBuffer: ByteBuffer(bytes: self.body)))
     }
 }

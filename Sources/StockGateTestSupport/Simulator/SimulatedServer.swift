@@ -557,7 +557,7 @@ final class ServerProcess {
     }
 
     private func audit() {
-        guard !faults.has(.auditOff) else { return }
+        guard !faults.has(.auditOff), !simulation.plan.isAuditless else { return }
         for product in simulation.products {
             quietLook(product) { [self] differs in
                 guard differs else { return }

@@ -1,0 +1,81 @@
+// `PATCH /products/{id}/stock/decrease-by-order` in front of the router: the route that a rush consists of. What it does not know at a glance it leaves to
+// the router's route of the same name, which answers the same.
+
+import HTTPTypes
+import NIOCore
+import ServerKit
+import StockGate
+
+struct DecreaseHotPath: HotPathEndpoint {
+    let engine: StockEngine
+    let figures: RouteFigures
+
+    struct Match {
+        let product: Int64
+        let key: String
+        let isRepeat: Bool
+    }
+
+    private static let prefixes: [String] = ["/products/", "/v1/products/"]
+    private static let suffix = "/stock/decrease-by-order"
+
+    func match(_ head: HTTPRequest) -> Match? {
+        guard head.method == .patch, let path = head.path, path.utf8.count <= 80, path.hasSuffix(Self.suffix) else { return nil }
+        guard let prefix = Self.prefixes.first(where: { path.hasPrefix($0) }) else { return nil }
+        guard let product = Values.id(path.dropFirst(prefix.utf8.count).dropLast(Self.suffix.utf8.count)) else { return nil }
+        let fields = head.headerFields
+        guard let contentType = fields[.contentType], isJSONMediaType(contentType) else { return nil }
+        // Bad keys and attempts are the router's to refuse.
+        guard let key = fields[.idempotencyKey], let checked = try? StockRequest.decreaseKey(Values.idempotencyKey(key)),
+            let attempt = try? Values.idempotencyAttempt(fields[.idempotencyAttempt])
+        else { return nil }
+        return Match(product: product, key: checked, isRepeat: attempt > 1)
+    }
+
+    func respond(
+        to match: Match,
+        head: HTTPRequest,
+        body: ByteBuffer,
+        on eventLoop: any EventLoop,
+        answer: @escaping (HotPathAnswer) -> Void
+    ) {
+        let began = ContinuousClock.now
+        figures.started()
+        func finish(_ result: HotPathAnswer) {
+            figures.finished(status: result.status.code, after: ContinuousClock.now - began)
+            answer(result)
+        }
+        let request: DecreaseRequest
+        do throws(APIError) {
+            let object = try JSONObjectReader(body.readableBytesView)
+            request = DecreaseRequest(
+                product: ProductID(match.product),
+                key: match.key,
+                orderID: try object.int("orderId", in: Values.idRange),
+                quantity: try object.int("quantity", in: Values.quantityRange),
+                isRepeat: match.isRepeat
+            )
+            _ = try object.optionalString("buyerId", length: Values.userIDLength)
+        } catch {
+            return finish(HotPathAnswer(error, to: head))
+        }
+        engine.decrease(request, on: eventLoop) { decided in
+            do throws(APIError) {
+                finish(try decided.result().hotPathAnswer)
+            } catch {
+                finish(HotPathAnswer(error, to: head))
+            }
+        }
+    }
+}
+
+extension StockResult {
+    /// The same as `response()`, for the hot path.
+    var hotPathAnswer: HotPathAnswer {
+        var json = JSONWriter(capacity: 80)
+        write(&json)
+        var answer = HotPathAnswer(json: json.bytes)
+        if isReplayed { answer.headers[.idempotencyReplayed] = "true" }
+        return answer
+    }
+}
