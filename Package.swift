@@ -8,6 +8,14 @@ let strict: [SwiftSetting] = [
     .enableUpcomingFeature("ExistentialAny"),
 ]
 
+/// Deliberate faults of the protocol are compiled in for the proof alone: debug builds, and release builds that ask for them.
+let faults: [SwiftSetting] =
+    [.define("STOCKGATE_FAULTS", .when(configuration: .debug))]
+    + (Context.environment["STOCKGATE_FAULTS"] == nil ? [] : [.define("STOCKGATE_FAULTS")])
+
+/// The explorer walks through millions of states, in debug test runs too.
+let fast: [SwiftSetting] = [.unsafeFlags(["-O"], .when(configuration: .debug))]
+
 let package = Package(
     name: "StockGate",
     products: [
@@ -56,7 +64,7 @@ let package = Package(
                 .product(name: "NIOCore", package: "swift-nio"),
             ],
             resources: [.embedInCode("Gate/Scripts"), .embedInCode("Ledger/Migrations")],
-            swiftSettings: strict
+            swiftSettings: strict + faults
         ),
         .target(
             name: "ServerKit",
@@ -121,6 +129,12 @@ let package = Package(
             swiftSettings: strict
         ),
         .executableTarget(
+            name: "simulate",
+            dependencies: ["StockGate", "StockGateTestSupport", .product(name: "ArgumentParser", package: "swift-argument-parser")],
+            path: "Benchmarks/Simulate",
+            swiftSettings: strict
+        ),
+        .executableTarget(
             name: "EngineBenchmark",
             dependencies: ["StockGate", "StockGateTestSupport", .product(name: "NIOPosix", package: "swift-nio")],
             path: "Benchmarks/EngineBenchmark",
@@ -138,7 +152,7 @@ let package = Package(
         .target(
             name: "StockGateTestSupport",
             dependencies: ["StockGate", .product(name: "HeapModule", package: "swift-collections")],
-            swiftSettings: strict
+            swiftSettings: strict + faults + fast
         ),
         .testTarget(name: "CircuitBreakerTests", dependencies: ["CircuitBreaker"], swiftSettings: strict),
         .testTarget(
@@ -171,8 +185,39 @@ let package = Package(
             ],
             swiftSettings: strict
         ),
-        .testTarget(name: "StockGateTests", dependencies: ["StockGate", "StockGateTestSupport"], swiftSettings: strict),
-        .testTarget(name: "OrderServerTests", dependencies: ["OrderServer", "StockGateTestSupport"], swiftSettings: strict),
-        .testTarget(name: "ProductServerTests", dependencies: ["ProductServer", "StockGateTestSupport"], swiftSettings: strict),
+        .testTarget(
+            name: "StockGateTests",
+            dependencies: [
+                "StockGate", "StockGateTestSupport", "CircuitBreaker", "PostgresClient", "RedisClient",
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
+            ],
+            swiftSettings: strict + faults
+        ),
+        .testTarget(
+            name: "StockGateProofTests",
+            dependencies: ["StockGate", "StockGateTestSupport", "CLibPQ"],
+            swiftSettings: strict + faults
+        ),
+        .testTarget(
+            name: "OrderServerTests",
+            dependencies: [
+                "OrderServer", "ServerKit", "PostgresClient", "CircuitBreaker", "StockGateTestSupport",
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOHTTP1", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
+            ],
+            swiftSettings: strict
+        ),
+        .testTarget(
+            name: "ProductServerTests",
+            dependencies: [
+                "ProductServer", "ServerKit", "StockGate", "PostgresClient", "CircuitBreaker", "StockGateTestSupport",
+                .product(name: "HummingbirdTesting", package: "hummingbird"),
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
+            ],
+            swiftSettings: strict
+        ),
     ]
 )

@@ -1,11 +1,11 @@
--- wrk script: one buyer after another, each with a key of its own. Run with -t1 and, after `--`, the folder of the scripts and the id to start after:
+-- wrk script: one buyer after another, each with a key of its own. Run with -t1 and, after `--`, the id to start after:
 -- ids of two runs must not meet, since a key that is known is answered without work.
 -- The request is put together by hand: wrk.format costs the load generator more than the request costs some of the servers.
+dofile(debug.getinfo(1, "S").source:match("^@(.*)/") .. "/result.lua")
 local n, head
 function init(args)
-  dofile(args[1] .. "/result.lua")
-  n = tonumber(args[2])
-  head = "PATCH " .. wrk.path .. " HTTP/1.1\r\nHost: " .. wrk.host .. "\r\nContent-Type: application/json\r\n"
+  n = tonumber(args[1])
+  head = "PATCH " .. wrk.path .. " HTTP/1.1\r\nHost: " .. wrk.headers["Host"] .. "\r\nContent-Type: application/json\r\n"
 end
 function request()
   n = n + 1

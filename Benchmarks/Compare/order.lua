@@ -1,8 +1,7 @@
--- wrk script: orders of one unit. Run with -t1 and, after `--`, the folder of the scripts and the product's id.
+-- wrk script: orders of one unit. Run with -t1 and, after `--`, the product's id.
+dofile(debug.getinfo(1, "S").source:match("^@(.*)/") .. "/result.lua")
 function init(args)
-  dofile(args[1] .. "/result.lua")
   wrk.method = "POST"
   wrk.headers["Content-Type"] = "application/json"
-  wrk.body = '{"productId":' .. args[2] .. ',"quantity":1,"buyerId":"u-1"}'
-  wrk.init(args)
+  wrk.body = '{"productId":' .. args[1] .. ',"quantity":1,"buyerId":"u-1"}'
 end

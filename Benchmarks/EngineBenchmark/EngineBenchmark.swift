@@ -91,7 +91,8 @@ enum EngineBenchmark {
             figures["pgbench hot row, 32 clients", default: []].append(try pgbench(hotRow, clients: 32, seconds: seconds, postgres))
             note("engine, ledger alone, 256 callers", try await callers(256, engine, product: 2, seconds: seconds), product: 2)
             note("engine, through Redis, 256 callers", try await callers(256, engine, product: 1, seconds: seconds), product: 1)
-            figures["pgbench, stock_commit, 1 client", default: []].append(try pgbench(sameStatement, clients: 1, seconds: seconds, postgres))
+            let single = try pgbench(sameStatement, clients: 1, seconds: seconds, postgres)
+            figures["pgbench, stock_commit, 1 client", default: []].append(single)
             note("engine, ledger alone, 1 caller", try await callers(1, engine, product: 2, seconds: seconds), product: 2)
         }
 
@@ -181,7 +182,8 @@ enum EngineBenchmark {
         let process = Process()
         process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
         process.arguments = [
-            "pgbench", "-n", "-M", "prepared", "-f", file.path, "-c", "\(clients)", "-j", "\(min(2, clients))", "-T", "\(Int(seconds))", postgres.url,
+            "pgbench", "-n", "-M", "prepared", "-f", file.path, "-c", "\(clients)", "-j", "\(min(2, clients))", "-T", "\(Int(seconds))",
+            postgres.url,
         ]
         let output = Pipe()
         process.standardOutput = output

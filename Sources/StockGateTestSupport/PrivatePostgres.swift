@@ -12,6 +12,9 @@ public final class PrivatePostgres: Sendable {
     public struct Failure: Error, CustomStringConvertible {
         /// What to do about it.
         public var description: String
+
+        /// Says why.
+        public init(description: String) { self.description = description }
     }
 
     /// Where it listens, on 127.0.0.1.

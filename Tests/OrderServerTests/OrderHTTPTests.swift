@@ -3,7 +3,7 @@ import Testing
 
 @testable import OrderServer
 
-@Suite("Orders over HTTP", .serialized)
+@Suite("Orders over HTTP", .serialized, .timeLimit(.minutes(1)))
 struct OrderHTTPTests {
     @Test("an order is confirmed, shown, listed, cancelled once")
     func life() async throws {

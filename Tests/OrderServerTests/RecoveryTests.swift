@@ -5,7 +5,7 @@ import Testing
 
 @testable import OrderServer
 
-@Suite("Recovery", .serialized)
+@Suite("Recovery", .serialized, .timeLimit(.minutes(1)))
 struct RecoveryTests {
     /// Puts an order into the database as a server leaves it that died.
     private func leave(_ bed: TestBed, _ id: Int64, status: String, cancelling: Bool = false, old: Bool = true) async throws {
@@ -43,16 +43,14 @@ struct RecoveryTests {
     @Test("orders left before the server started are found at its start")
     func atStart() async throws {
         try await TestBed.run(servers: 1) { bed in
-            bed.servers[0].task.cancel()
-            _ = try? await bed.servers[0].task.value
+            await bed.servers[0].stop()
             _ = try await bed.pool.query("update recovery_mark set collected_until = '-infinity'")
             for id in 6000..<6300 { try await self.leave(bed, Int64(id), status: "PENDING") }
             bed.product.state.withLock { $0.stock[1] = 900 }
             let later = try await bed.start(["RECOVERY_BATCH": "64"])
             try await bed.wait("select count(*) from orders where status = 'CONFIRMED'", for: 300)
             #expect(bed.product.stock(1) == 0)
-            later.task.cancel()
-            _ = try? await later.task.value
+            await later.stop()
         }
     }
 
@@ -101,7 +99,7 @@ struct RecoveryTests {
         }
     }
 
-    @Test("a server that ends in the middle leaves nothing that another does not settle")
+    @Test("a server that is stopped in the middle leaves nothing that another does not settle")
     func endsInTheMiddle() async throws {
         try await TestBed.run(servers: 2, stock: [1: 1_000], settings: ["RECOVERY_AGE": "1500ms"]) { bed in
             let orders = Task {
@@ -110,7 +108,7 @@ struct RecoveryTests {
                 }
             }
             try await bed.wait("select count(*) from (select from orders limit 1) as o", for: 1)
-            bed.servers[0].task.cancel()
+            await bed.servers[0].stop()
             await orders.value
             try await bed.wait("select count(*) from orders where status = 'PENDING'", for: 0)
             let confirmed = try await bed.count("select count(*) from orders where status = 'CONFIRMED'")

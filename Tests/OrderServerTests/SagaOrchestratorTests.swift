@@ -155,7 +155,7 @@ struct StockStepTests {
     }
 }
 
-@Suite("The memory of sold-out products")
+@Suite("The memory of sold-out products", .timeLimit(.minutes(1)))
 struct SoldOutMemoryTests {
     @Test("turns away what is no smaller, until stock is seen")
     func remembers() async {
@@ -200,10 +200,10 @@ struct SoldOutMemoryTests {
 
     @Test("in its second half one request looks again while the others are still turned away")
     func looksAgain() async {
-        let memory = SoldOutMemory(time: .milliseconds(400))
+        let memory = SoldOutMemory(time: .seconds(4))
         memory.sawRefusal(product: 1, quantity: 1)
         #expect(await memory.ask(product: 1, quantity: 1) == .soldOut)
-        try? await Task.sleep(for: .milliseconds(220))
+        try? await Task.sleep(for: .milliseconds(2100))
         #expect(await memory.ask(product: 1, quantity: 1) == .probe(1))
         #expect(await memory.ask(product: 1, quantity: 1) == .soldOut)
     }

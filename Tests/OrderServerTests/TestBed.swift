@@ -1,8 +1,10 @@
 import NIOCore
 import NIOHTTP1
+import Logging
 import NIOPosix
 import PostgresClient
 import ServerKit
+import ServiceLifecycle
 import StockGateTestSupport
 import Synchronization
 import Testing
@@ -20,6 +22,19 @@ struct TestBed: Sendable {
         let peer: HTTPPeer
         let admin: HTTPPeer
         let task: Task<Void, any Error>
+        let group: ServiceGroup
+
+        /// Stops it as SIGTERM does.
+        func stop() async {
+            await self.group.triggerGracefulShutdown()
+            _ = try? await self.task.value
+        }
+    }
+
+    /// Lets a server be stopped from within the process.
+    private struct Run: Service {
+        let body: @Sendable () async throws -> Void
+        func run() async throws { try await self.body() }
     }
 
     struct Answer: Sendable {
@@ -71,8 +86,7 @@ struct TestBed: Sendable {
     }
 
     private func end() async {
-        for server in self.servers { server.task.cancel() }
-        for server in self.servers { _ = try? await server.task.value }
+        for server in self.servers { await server.stop() }
         await self.pool.shutdown()
         await self.product.stop()
     }
@@ -92,16 +106,18 @@ struct TestBed: Sendable {
         var reader = SettingsReader(environment: environment)
         let parsed = try OrderSettings(from: &reader)
         let (ports, found) = AsyncStream.makeStream(of: ServerAssembly.Ports.self)
+        let run = Run { try await OrderServer.run(parsed) { found.yield($0) } }
+        let group = ServiceGroup(services: [run], logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() })
         let task = Task {
             defer { found.finish() }
-            try await OrderServer.run(parsed) { found.yield($0) }
+            try await group.run()
         }
         for await port in ports {
             let loop = MultiThreadedEventLoopGroup.singleton.next()
             guard let open = HTTPEndpoint("http://127.0.0.1:\(port.publicPort)"),
                 let admin = HTTPEndpoint("http://127.0.0.1:\(port.adminPort)")
             else { throw Failure(description: "no ports") }
-            return Server(peer: HTTPPeer(open, loop: loop), admin: HTTPPeer(admin, loop: loop), task: task)
+            return Server(peer: HTTPPeer(open, loop: loop), admin: HTTPPeer(admin, loop: loop), task: task, group: group)
         }
         try await task.value
         throw Failure(description: "the server ended")

@@ -58,9 +58,10 @@ struct ProductServerFixture {
         headers: HTTPFields = [:],
         admin: Bool = false
     ) async throws -> Answer {
-        var headers = headers
-        if body != nil, headers[.contentType] == nil { headers[.contentType] = "application/json" }
-        if let key { headers[.idempotencyKey] = key }
+        var given = headers
+        if body != nil, given[.contentType] == nil { given[.contentType] = "application/json" }
+        if let key { given[.idempotencyKey] = key }
+        let headers = given
         // The admin guard lets in who comes from this machine: a real socket.
         let app = Application(
             router: admin ? routes.adminRouter : routes.publicRouter,

@@ -364,7 +364,10 @@ final class RedisGate: @unchecked Sendable {
             case .failure(let error) where error.serverError?.kind == .noScript:
                 // Redis forgot the script (SCRIPT FLUSH) and so has not run it: the one case in which a call is sent again, with its source.
                 send("EVAL", script.source) { answer($0.mapError(GateFailure.init)) }
-            case .failure(let error): answer(.failure(GateFailure(error)))
+            case .failure(let error):
+                // The server became a replica under a connection that lives on: what the connection learnt of the dataset is void.
+                if error.serverError?.kind == .readOnly { connection.close() }
+                answer(.failure(GateFailure(error)))
             }
         }
     }

@@ -172,7 +172,8 @@ final class LedgerLane<Request: Sendable, Reply: Sendable>: Sendable {
 
     /// What an error means for the members of the batch that met it.
     private static func verdict(on error: PostgresError) -> Verdict {
-        if error.isOutcomeUnknown { return .whole(.unknown) }
+        // A reply that cannot be read may be that of a statement that committed.
+        if error.isOutcomeUnknown || error.code == .decoding { return .whole(.unknown) }
         guard let sqlState = error.sqlState else { return .whole(.notRun(.ledgerDown)) }
         switch sqlState {
         case "55P03", "57014": return .whole(.notRun(.lockTimeout))

@@ -17,8 +17,8 @@ public struct ResyncSchedule: Hashable, Sendable {
     private enum State: Hashable, Sendable {
         case idle
         case waiting(forced: Bool)
-        case running
-        case runningAndAsked(forced: Bool)
+        case running(forced: Bool)
+        case runningAndAsked(forced: Bool, next: Bool)
     }
 
     private var state: State = .idle
@@ -45,11 +45,11 @@ public struct ResyncSchedule: Hashable, Sendable {
         case .waiting(let before):
             state = .waiting(forced: before || forced)
             return .none
-        case .running:
-            state = .runningAndAsked(forced: forced)
+        case .running(let running):
+            state = .runningAndAsked(forced: running, next: forced)
             return .none
-        case .runningAndAsked(let before):
-            state = .runningAndAsked(forced: before || forced)
+        case .runningAndAsked(let running, let before):
+            state = .runningAndAsked(forced: running, next: before || forced)
             return .none
         }
     }
@@ -70,8 +70,8 @@ public struct ResyncSchedule: Hashable, Sendable {
         }
         let wanted: Bool?
         switch state {
-        case .running: wanted = succeeded ? nil : false
-        case .runningAndAsked(let forced): wanted = forced
+        case .running(let forced): wanted = succeeded ? nil : forced
+        case .runningAndAsked(let forced, let next): wanted = next || (!succeeded && forced)
         case .idle, .waiting: return .none
         }
         state = .idle
@@ -80,7 +80,7 @@ public struct ResyncSchedule: Hashable, Sendable {
     }
 
     private mutating func begin(forced: Bool, at now: UInt64) -> Action {
-        state = .running
+        state = .running(forced: forced)
         earliest = now &+ interval
         return .run(forced: forced)
     }

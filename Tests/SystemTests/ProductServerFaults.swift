@@ -1,0 +1,101 @@
+import Testing
+
+extension Faults {
+    /// The only product server.
+    @Suite("Faults of one instance", .serialized, .stack(instances: 1), .timeLimit(.minutes(3)))
+    struct OneInstance {}
+}
+
+extension Faults.OneInstance {
+    /// Dies where it is: between reserve and commit, and between commit and settle. Several times, until both were met.
+    @Test func productServerKilled() async throws {
+        try await RunningSale.hold("product server killed -9, one instance") { sale in
+            var uncommitted = 0
+            var unsettled = 0
+            var kills = 0
+            repeat {
+                kills += 1
+                try await sale.stack("kill product")
+                try await sale.noSession(ofProducts: true)
+                let reservations = try await sale.reservations()
+                let committed = try await sale.committed(reservations)
+                uncommitted += reservations.count - committed
+                unsettled += committed
+                try await sale.stack("start product")
+                let back = try await sale.sells(200, "after the product server came back")
+                await sale.note(
+                    "kill \(kills): \(reservations.count) reservations left, \(committed) of them committed; sells again after \(back.text)"
+                )
+            } while (uncommitted == 0 || unsettled == 0 || kills < 3) && kills < 10
+            #expect(uncommitted > 0, "died between reserve and commit")
+            #expect(unsettled > 0, "died between commit and settle")
+        }
+    }
+
+    @Test func productServerPaused() async throws {
+        try await RunningSale.hold("product server paused, one instance") { sale in
+            try await sale.stack("pause product")
+            try await sale.isFelt()
+            try await sale.stack("resume product")
+            let back = try await sale.sells(300, "after the product server was resumed")
+            await sale.note("sells again after \(back.text)")
+        }
+    }
+}
+
+extension Faults.TwoInstances {
+    @Test func productServerKilled() async throws {
+        try await RunningSale.hold("product server killed -9, two instances") { sale in
+            for instance in [1, 2, 1] {
+                try await sale.stack("kill product-\(instance)")
+                let without = try await sale.sells(200, "while product-\(instance) is dead")
+                try await sale.stack("start product-\(instance)")
+                let back = try await sale.sells(200, "after product-\(instance) came back")
+                await sale.note("product-\(instance) killed: the other sells after \(without.text), both after \(back.text)")
+            }
+        }
+    }
+
+    /// It holds reservations while it hangs: the other instance sweeps them, and what it commits when it wakes up is counted all the same.
+    @Test func productServerPausedBeyondTheSweep() async throws {
+        try await RunningSale.hold("product server paused beyond the sweep, two instances") { sale in
+            let other = try await Client(try sale.stack.address("PRODUCT", 2, "ADMIN_PORT"))
+            var pauses = 0
+            var swept = false
+            repeat {
+                pauses += 1
+                let before = try await other.metric("stockgate_swept_total")
+                try await sale.stack("pause product-1")
+                do {
+                    // The bound of a reservation and two rounds of the sweep; more than that on a busy machine.
+                    try await until("product-2 sweeps", within: .seconds(6)) { try await other.metric("stockgate_swept_total") > before }
+                    swept = true
+                } catch is SystemFailure {
+                    // By chance it held no reservation.
+                }
+                try await sale.stack("resume product-1")
+                try await sale.sells(200, "after product-1 was resumed")
+            } while !swept && pauses < 3
+            other.close()
+            await sale.note("swept in pause \(pauses)")
+            #expect(swept)
+        }
+    }
+
+    /// One server goes past Redis while the other reserves in it.
+    @Test func productServersDisagreeAboutRedis() async throws {
+        try await RunningSale.hold("one of two product servers goes past Redis") { sale in
+            let admin = try await Client(try sale.stack.address("PRODUCT", 1, "ADMIN_PORT"))
+            for round in 1...3 {
+                let open = try await admin.call(.POST, "/admin/circuitbreakers/redisStock", json: "{\"updateState\":\"FORCE_OPEN\"}")
+                #expect(open.status == 200)
+                try await sale.sells(200, "while product-1 goes past Redis, round \(round)")
+                let close = try await admin.call(.POST, "/admin/circuitbreakers/redisStock", json: "{\"updateState\":\"CLOSE\"}")
+                #expect(close.status == 200)
+                try await sale.breaker(of: 1, is: ["CLOSED"])
+                try await sale.sells(200, "after product-1 came back to Redis, round \(round)")
+            }
+            admin.close()
+        }
+    }
+}

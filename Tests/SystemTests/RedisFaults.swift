@@ -1,0 +1,65 @@
+import Foundation
+import RedisClient
+import Testing
+
+extension Faults.OneInstance {
+    @Test func redisRestartedEmpty() async throws {
+        try await RunningSale.hold("Redis killed and restarted empty") { sale in
+            for _ in 1...2 {
+                try await Self.outage(sale, take: "kill redis", give: "start redis")
+            }
+        }
+    }
+
+    /// The dump holds an old counter, reservations that were settled since, and the fence of then.
+    @Test func redisRestartedFromAnOldDump() async throws {
+        try await RunningSale.hold("Redis restarted from an old dump") { sale in
+            let dump = sale.stack.folder.appendingPathComponent("redis/data/dump.rdb")
+            _ = try await sale.redis(.set("system-tests:dump", "old"))
+            _ = try await sale.redis(RedisCommand("SAVE"))
+            #expect(FileManager.default.fileExists(atPath: dump.path))
+            _ = try await sale.redis(.set("system-tests:dump", "new"))
+            try await sale.sells(300, "after the dump")
+            try await Self.outage(sale, take: "kill redis", give: "start redis")
+            #expect(try await sale.redis(.get("system-tests:dump")).string == "old", "the dump was loaded")
+            try FileManager.default.removeItem(at: dump)
+        }
+    }
+
+    /// Connections stay open and nothing answers.
+    @Test func redisPaused() async throws {
+        try await RunningSale.hold("Redis paused") { sale in
+            try await Self.outage(sale, take: "pause redis", give: "resume redis")
+        }
+    }
+
+    /// Takes Redis away until the fallback has sold, gives it back, and waits until the gate sells again.
+    private static func outage(_ sale: RunningSale, take: String, give: String) async throws {
+        var began = ContinuousClock.now
+        try await sale.stack(take)
+        try await sale.breaker(is: ["OPEN", "HALF_OPEN"])
+        let opened = ContinuousClock.now - began
+        try await sale.sells(200, "without Redis")
+        began = ContinuousClock.now
+        try await sale.stack(give)
+        try await sale.breaker(is: ["CLOSED"])
+        let closed = ContinuousClock.now - began
+        try await sale.sells(200, "with Redis again")
+        await sale.note("\(take): breaker open after \(opened.text), closed \(closed.text) after Redis was given back")
+    }
+}
+
+extension Faults.TwoInstances {
+    @Test func redisRestartedEmpty() async throws {
+        try await RunningSale.hold("Redis killed and restarted empty, two instances") { sale in
+            try await sale.stack("kill redis")
+            for instance in 1...2 { try await sale.breaker(of: instance, is: ["OPEN", "HALF_OPEN"]) }
+            try await sale.sells(200, "without Redis")
+            let began = ContinuousClock.now
+            try await sale.stack("start redis")
+            for instance in 1...2 { try await sale.breaker(of: instance, is: ["CLOSED"]) }
+            await sale.note("both breakers closed \((ContinuousClock.now - began).text) after Redis was given back")
+            try await sale.sells(200, "with Redis again")
+        }
+    }
+}

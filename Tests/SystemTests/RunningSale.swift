@@ -1,0 +1,260 @@
+import Foundation
+import NIOPosix
+import PostgresClient
+import RedisClient
+import Testing
+
+@testable import FlashSaleKit
+
+/// One product on sale through the gateway, under load until it is closed.
+///
+/// Beside the buyers somebody cancels confirmed orders all the time, so that stock also comes back while things fail. At the end most of the stock
+/// is taken away by hand, so that what is left sells out under the same load: a unit sold twice would show.
+///
+/// Bounds: `buyers` orders in flight, one cancellation; every wait has a deadline; `stock` is more than any test sells.
+actor RunningSale {
+    let stack: Stack
+    let product: Int64
+    private let name: String
+    private let load: Load
+    private let stores: StoreReader
+    private let products: PostgresConnection
+    private let orders: PostgresConnection
+    private let redis: RedisClient
+    private let client: Client
+    private let opened = ContinuousClock.now
+    private var cancelling: Task<[Int64], any Error>?
+    private var notes: [String] = []
+    private var sentBefore = 0
+
+    /// Units on sale until the end.
+    private static let stock = 1_000_000
+
+    /// Puts a product on sale, lets the buyers in, runs `course` once the first hundred orders are confirmed, sells out, and audits.
+    ///
+    /// A course that fails is a failure of the test; everything is given back and the books are audited all the same, so that what was lost is told
+    /// and the next test finds its servers.
+    static func hold(
+        _ name: String,
+        buyers: Int = 32,
+        seed: UInt64 = 1,
+        _ course: @Sendable (RunningSale) async throws -> Void
+    ) async throws {
+        let sale = try await RunningSale(name, stack: Stack.current, buyers: buyers, seed: seed)
+        var isWhole = true
+        do {
+            try await sale.sells(100, "the sale opens")
+            try await course(sale)
+        } catch {
+            isWhole = false
+            Issue.record("\(name): \(error)\n\(await sale.stack.logs())")
+            try await sale.stack.run("start redis postgres gateway product order")
+        }
+        try await sale.close(sellsOut: isWhole)
+    }
+
+    private init(_ name: String, stack: Stack, buyers: Int, seed: UInt64) async throws {
+        self.name = name
+        self.stack = stack
+        let settings = try await stack.addresses()
+        let group = MultiThreadedEventLoopGroup.singleton
+        stores = try StoreReader(
+            productDatabase: settings.address("PRODUCT_DATABASE_URL"),
+            orderDatabase: settings.address("ORDER_DATABASE_URL"),
+            redisURL: settings.address("REDIS_URL"),
+            eventLoopGroup: group
+        )
+        products = try PostgresConnection(configuration: PostgresConfiguration(url: settings.address("PRODUCT_DATABASE_URL")))
+        orders = try PostgresConnection(configuration: PostgresConfiguration(url: settings.address("ORDER_DATABASE_URL")))
+        var redisSettings = try RedisSettings(url: settings.address("REDIS_URL"))
+        redisSettings.commandTimeout = .seconds(1)
+        redis = RedisClient(settings: redisSettings, eventLoopGroup: group)
+        let gateway = try settings.address("GATEWAY_URL")
+        client = try await Client(gateway)
+        let answer = try await client.call(
+            .POST,
+            "/product-service/products",
+            json: "{\"name\":\"Hot\",\"price\":39000,\"stock\":\(Self.stock),\"stockStrategy\":\"REDIS_FIRST\"}"
+        )
+        guard let id = answer.id else { throw SystemFailure(description: "no product: \(answer.status) \(answer.text)") }
+        product = id
+        let plan = OrderPlan(
+            product: id,
+            quantity: 1,
+            buyers: 1_000,
+            orders: .max,
+            units: Self.stock,
+            arrivals: .concurrency(buyers),
+            timeout: .seconds(5),
+            retry: RetryPolicy(limit: 12),
+            seed: seed,
+            run: "system-\(UUID().uuidString.prefix(8))",
+            budget: nil
+        )
+        load = try await Load.make(plan: plan, endpoint: HTTPEndpoint(gateway), eventLoop: group.next())
+        try await load.open()
+        let load = self.load
+        let canceller = try await Client(gateway)
+        cancelling = Task { try await Self.cancel(ordersOf: load, through: canceller) }
+    }
+
+    /// Cancels the newest confirmed order, again and again, until the task is cancelled. Returns the orders whose cancellation was confirmed.
+    private static func cancel(ordersOf load: Load, through client: Client) async throws -> [Int64] {
+        var cancelled: [Int64] = []
+        var last: Int64?
+        while !Task.isCancelled {
+            if let order = try await load.peek().figures.confirmedOrders.last, order != last {
+                last = order
+                let answer = try? await client.call(.POST, "/order-service/orders/\(order)/cancel")
+                if answer?.status == 200, answer?.json["status"] as? String == "CANCELLED" { cancelled.append(order) }
+            }
+            // The buyers need the machine: some forty cancellations a second at most.
+            try? await Task.sleep(for: .milliseconds(25))
+        }
+        client.close()
+        return cancelled
+    }
+
+    // MARK: While it runs
+
+    var figures: LoadFigures {
+        get async throws { try await load.peek().figures }
+    }
+
+    /// Waits until so many more orders are confirmed.
+    /// - Returns: how long it took to the first of them
+    @discardableResult
+    func sells(_ orders: Int, _ when: String, within bound: Duration = .seconds(30)) async throws -> Duration {
+        let before = try await figures.confirmed
+        let began = ContinuousClock.now
+        var first: Duration?
+        try await until("\(orders) more orders confirmed, \(when)", within: bound) {
+            let now = try await figures
+            if first == nil, now.confirmed > before { first = ContinuousClock.now - began }
+            return now.confirmed >= before + orders
+        }
+        return first ?? .zero
+    }
+
+    /// Waits until so many more attempts were repeated: the fault is felt.
+    func isFelt(_ repeats: Int = 10, within bound: Duration = .seconds(15)) async throws {
+        let before = try await figures.retries
+        try await until("\(repeats) attempts repeated", within: bound) { try await figures.retries >= before + repeats }
+    }
+
+    /// Runs one command of the stack script.
+    @discardableResult
+    func stack(_ command: String) async throws -> String { try await stack.run(command) }
+
+    /// Remembers a finding for the line at the end.
+    func note(_ text: String) { notes.append(text) }
+
+    /// Waits for a state of `redisStock` on one product server.
+    func breaker(of instance: Int = 1, is states: Set<String>, within bound: Duration = .seconds(20)) async throws {
+        let admin = try await Client(try stack.address("PRODUCT", instance, "ADMIN_PORT"), timeout: .seconds(1))
+        defer { admin.close() }
+        try await until("redisStock of product-\(instance) is \(states.sorted().joined(separator: " or "))", within: bound) {
+            await admin.breaker().map { states.contains($0) } ?? false
+        }
+    }
+
+    /// The reservations that Redis holds of this product, by key.
+    func reservations() async throws -> [String] {
+        let reply = try await redis.send(RedisCommand("HKEYS", .string("sg:{\(product)}:pending")))
+        return (reply.array ?? []).compactMap(\.string)
+    }
+
+    /// Of these keys, those that the ledger has.
+    func committed(_ keys: [String]) async throws -> Int {
+        let row = try await products.query("SELECT count(*) FROM stock_ledger WHERE request_id = any($1)", [.texts(keys)]).one()
+        return Int(try row.int(0))
+    }
+
+    /// PENDING orders.
+    func pendingOrders() async throws -> Int { Int(try await stores.orderTotals(of: product).pending) }
+
+    /// A command to Redis.
+    func redis(_ command: RedisCommand) async throws -> RedisValue { try await redis.send(command) }
+
+    /// Waits until no session of a server is left in PostgreSQL, so that what a killed one had sent is carried out or lost.
+    func noSession(ofProducts isProducts: Bool) async throws {
+        // Only the audit's sessions and this one's remain.
+        let (connection, name) = isProducts ? (products, "product-server") : (orders, "stockgate-order")
+        try await until("no session of \(name) is left") {
+            let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE $1 || '%'"
+            return try await connection.query(sql, [.text(name)]).one().int(0) == 0
+        }
+    }
+
+    // MARK: The end
+
+    /// Sells what is left down to the last unit, lets everything come to rest, and audits.
+    private func close(sellsOut: Bool) async throws {
+        do {
+            if sellsOut {
+                try await takeAway(leaving: 300)
+                try await until("sold out", within: .seconds(40)) { try await figures.soldOut >= 50 }
+            }
+            try await load.stop()
+            try await load.finished()
+        } catch {
+            // Also a sale that is stuck is audited.
+            Issue.record("\(name): \(error)\n\(await stack.logs())")
+            try await load.abandon()
+        }
+        cancelling?.cancel()
+        let cancelled = try await cancelling?.value ?? []
+        let restBegan = ContinuousClock.now
+        // A cancellation that was cut off leaves a CONFIRMED order on recovery's list; the audit alone would not know that it is still under way.
+        try await until("recovery has nothing left to settle", within: .seconds(30)) {
+            try await orders.query("SELECT count(*) FROM saga_work").one().int(0) == 0
+        }
+        let rests = try await Audit.settle(stores, product: product, bound: .seconds(30), interval: .milliseconds(150))
+        let rest = ContinuousClock.now - restBegan
+        let end = try await figures
+        let audit = try await Audit.run(stores, product: product, load: end)
+        print(
+            "FAULT \(name): \(audit.line) \(notes.joined(separator: ", ")); orders \(end.orders), confirmed \(end.confirmed), cancelled \(cancelled.count), "
+                + "repeats \(end.retries), given up \(end.errors), at rest after \(rest.text), all in \((ContinuousClock.now - opened).text)"
+        )
+        if !rests || !audit.passes {
+            Issue.record("\(name): \(audit.line)\n\(audit.findings.joined(separator: "\n"))\n\(await stack.logs())")
+        }
+        #expect(audit.oversold == 0)
+        #expect(end.failed == 0, "no order is refused for anything but too little stock: \(end.failReasons)")
+        let sql = "SELECT count(*) FROM orders WHERE id = any($1) AND status = 'CANCELLED'"
+        #expect(try await orders.query(sql, [.ints(cancelled)]).one().int(0) == cancelled.count, "a confirmed cancellation is durable")
+        await stores.close()
+        await products.close()
+        await orders.close()
+        await redis.close()
+        client.close()
+    }
+
+    /// Takes most of the stock away by hand while the buyers go on.
+    private func takeAway(leaving rest: Int64) async throws {
+        let admin = try await Client(try stack.address("PRODUCT", 1, "ADMIN_PORT"))
+        defer { admin.close() }
+        var attempt = 0
+        try await until("most of the stock is taken away") {
+            guard let row = try await stores.product(product) else { return false }
+            attempt += 1
+            let answer = try await admin.call(
+                .POST,
+                "/admin/products/\(product)/stock-adjustments",
+                json: "{\"quantity\":\(rest - row.stock),\"reason\":\"the rest is not for sale\"}",
+                headers: [("Idempotency-Key", "ADJUST-\(product)-\(attempt)")]
+            )
+            // Refused when the buyers were quicker.
+            return answer.status == 200
+        }
+    }
+}
+
+extension Duration {
+    /// Seconds with two digits.
+    var text: String {
+        let hundredths = Int((inSeconds * 100).rounded())
+        return "\(hundredths / 100).\(hundredths % 100 < 10 ? "0" : "")\(hundredths % 100) s"
+    }
+}

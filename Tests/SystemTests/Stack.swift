@@ -1,0 +1,158 @@
+import FlashSaleKit
+import Foundation
+import Testing
+
+/// Why a test of the whole system could not go on.
+struct SystemFailure: Error, CustomStringConvertible {
+    let description: String
+}
+
+/// The servers of one suite: started by `scripts/stack` in a folder and on ports of their own, and removed with the suite.
+///
+/// Bounds that are minutes in a shop are seconds here, so that a test sees them pass. The servers are those beside the test bundle, or those in
+/// `STOCKGATE_BIN_DIR`; a missing one fails the suite with the script's own words.
+struct Stack: Sendable {
+    /// Servers of each kind.
+    let instances: Int
+    let folder: URL
+    private let script: String
+    private let environment: [String: String]
+
+    /// The stack of the suite that is running.
+    @TaskLocal static var running: Stack?
+
+    /// The stack of the suite that is running.
+    /// - Throws: `SystemFailure` in a suite without one
+    static var current: Stack {
+        get throws {
+            guard let running else { throw SystemFailure(description: "this suite has no stack: give it .stack(instances:)") }
+            return running
+        }
+    }
+
+    /// The bounds that the tests wait for, and the ones that a debug build on a busy machine needs wider than the defaults.
+    private static let bounds = [
+        "GATE_TIMEOUT": "200ms", "PENDING_BOUND": "1500ms", "SWEEP_INTERVAL": "500ms", "AUDIT_INTERVAL": "1s", "GATED_REFRESH": "1s",
+        "BREAKER_WAIT": "500ms", "ORDER_DEADLINE": "2s", "PRODUCT_TIMEOUT": "1s", "RECOVERY_AGE": "3s", "RECOVERY_INTERVAL": "300ms",
+        "PRODUCT_BREAKER_WAIT": "200ms",
+    ]
+
+    private init(instances: Int) throws {
+        self.instances = instances
+        folder = FileManager.default.temporaryDirectory.appendingPathComponent("stockgate-system-\(UUID().uuidString.prefix(8))")
+        let repository = URL(fileURLWithPath: #filePath).resolvingSymlinksInPath()
+            .deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
+        script = repository.appendingPathComponent("scripts/stack").path
+        let beside = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath().deletingLastPathComponent().path
+        let binaries = ProcessInfo.processInfo.environment["STOCKGATE_BIN_DIR"] ?? beside
+        for server in ["product-server", "order-server"] where !FileManager.default.isExecutableFile(atPath: "\(binaries)/\(server)") {
+            throw SystemFailure(description: "\(binaries)/\(server) is not there: build it (swift build), or set STOCKGATE_BIN_DIR")
+        }
+        environment = Self.bounds.merging([
+            "STACK_SCRIPT": script, "STACK_DIR": folder.path, "STACK_PORTS": "any", "INSTANCES": String(instances),
+            "STOCKGATE_BIN_DIR": binaries, "TESTS_PID": String(ProcessInfo.processInfo.processIdentifier),
+        ]) { $1 }
+    }
+
+    /// Starts everything but the broker.
+    static func start(instances: Int) async throws -> Stack {
+        let stack = try Stack(instances: instances)
+        do {
+            try await stack.run("start redis postgres gateway product order")
+            // The tests may be killed: the servers must not outlive them.
+            try await stack.shell(
+                "(while kill -0 $TESTS_PID && [ -e $STACK_DIR ]; do sleep 1; done; $STACK_SCRIPT destroy) </dev/null >/dev/null 2>&1 &"
+            )
+        } catch {
+            await stack.destroy()
+            throw error
+        }
+        return stack
+    }
+
+    /// Runs one command of the script, such as `kill redis`.
+    @discardableResult
+    func run(_ command: String) async throws -> String {
+        try await shell("exec $STACK_SCRIPT \(command)")
+    }
+
+    func destroy() async {
+        do {
+            try await run("destroy")
+        } catch {
+            Issue.record("the stack in \(folder.path) could not be removed: \(error)")
+        }
+    }
+
+    @discardableResult
+    private func shell(_ command: String) async throws -> String {
+        // Ports that the caller's shell knows belong to another stack.
+        let ports = [
+            "REDIS", "POSTGRES", "RABBITMQ", "EPMD", "RABBITMQ_DIST", "GATEWAY", "PRODUCT", "PRODUCT_ADMIN", "ORDER", "ORDER_ADMIN",
+        ]
+        let forget = ports.map { "\($0)_PORT" }.joined(separator: " ")
+        return try await StackScript.shell("unset ADMIN_TOKEN \(forget); \(command)", environment: environment)
+    }
+
+    // MARK: Addresses
+
+    /// What `scripts/stack env` prints: the addresses of the stores and of the gateway.
+    func addresses() async throws -> Addresses {
+        var values: [String: String] = [:]
+        for line in try await run("env").split(separator: "\n") {
+            guard let equals = line.firstIndex(of: "=") else { continue }
+            values[String(line[..<equals])] = String(line[line.index(after: equals)...])
+        }
+        return Addresses(values: values)
+    }
+
+    /// Addresses by the names of the servers' settings, such as `REDIS_URL`.
+    struct Addresses: Sendable {
+        let values: [String: String]
+
+        func address(_ name: String) throws -> String {
+            guard let value = values[name] else { throw SystemFailure(description: "the stack names no \(name)") }
+            return value
+        }
+    }
+
+    /// A port by its name in the stack's folder, such as `ORDER_2_PORT`, as an address.
+    func address(_ port: String) throws -> String {
+        let text = try String(contentsOf: folder.appendingPathComponent("ports"), encoding: .utf8)
+        guard let line = text.split(separator: "\n").first(where: { $0.hasPrefix("\(port)=") }) else {
+            throw SystemFailure(description: "the stack has no \(port)")
+        }
+        return "http://127.0.0.1:\(line.dropFirst(port.count + 1))"
+    }
+
+    /// The port's name of one instance: `name("PRODUCT", 2, "ADMIN_PORT")`.
+    func address(_ kind: String, _ instance: Int, _ port: String) throws -> String {
+        try address(instance == 1 ? "\(kind)_\(port)" : "\(kind)_\(instance)_\(port)")
+    }
+
+    /// The end of the servers' logs, for a failure's text.
+    func logs() async -> String {
+        (try? await run("logs -n 12 product order")) ?? "no logs"
+    }
+}
+
+/// Runs a suite on a stack of its own.
+struct StackTrait: SuiteTrait, TestScoping {
+    let instances: Int
+
+    func provideScope(for test: Test, testCase: Test.Case?, performing function: @Sendable () async throws -> Void) async throws {
+        let stack = try await Stack.start(instances: instances)
+        do {
+            try await Stack.$running.withValue(stack) { try await function() }
+        } catch {
+            await stack.destroy()
+            throw error
+        }
+        await stack.destroy()
+    }
+}
+
+extension Trait where Self == StackTrait {
+    /// So many product servers and so many order servers.
+    static func stack(instances: Int) -> StackTrait { StackTrait(instances: instances) }
+}
