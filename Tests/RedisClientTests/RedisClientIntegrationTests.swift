@@ -215,8 +215,9 @@ struct RedisClientIntegrationTests {
         try await Self.with { server, client, _ in
             _ = try await client.send(.ping)
             server.pause()
+            let flushes = client.figures.flushes
             let task = Task { try await client.send(.ping, timeout: .seconds(4)) }
-            try await Self.eventually("the command is out") { client.figures.pending == 1 }
+            try await Self.eventually("the command is out") { client.figures.pending == 1 && client.figures.flushes > flushes }
             task.cancel()
             let error = await #expect(throws: RedisError.self) { try await task.value }
             #expect(error?.code == .cancelled(sent: true))

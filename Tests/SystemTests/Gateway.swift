@@ -35,7 +35,7 @@ extension Faults.TwoInstances {
 
     @Test func badInputHasTheErrorShapeAndChangesNothing() async throws {
         let stack = try Stack.current
-        let settings = try await stack.addresses()
+        let addresses = try await stack.addresses()
         let gateway = try await Client(try stack.address("GATEWAY_PORT"))
         let made = try await gateway.call(
             .POST,
@@ -43,8 +43,8 @@ extension Faults.TwoInstances {
             json: "{\"name\":\"Left alone\",\"price\":1000,\"stock\":10,\"stockStrategy\":\"REDIS_FIRST\"}"
         )
         let product = try #require(made.id)
-        let products = try PostgresConnection(configuration: PostgresConfiguration(url: settings.address("PRODUCT_DATABASE_URL")))
-        let orders = try PostgresConnection(configuration: PostgresConfiguration(url: settings.address("ORDER_DATABASE_URL")))
+        let products = try PostgresConnection(configuration: PostgresConfiguration(url: addresses.address("PRODUCT_DATABASE_URL")))
+        let orders = try PostgresConnection(configuration: PostgresConfiguration(url: addresses.address("ORDER_DATABASE_URL")))
         func books() async throws -> [Int64] {
             let stock = try await products.query(
                 "SELECT (SELECT count(*) FROM product_stock), (SELECT sum(stock)::bigint FROM product_stock), (SELECT count(*) FROM stock_ledger)"

@@ -26,4 +26,17 @@ extension Faults.OneInstance {
             await sale.note("sells again after \(back.text)")
         }
     }
+
+    /// The machine loses its power: every process dies within a moment. What was answered is on the disk.
+    @Test func everythingKilled() async throws {
+        try await RunningSale.hold("everything killed -9 at once") { sale in
+            try await sale.stack("kill")
+            let began = ContinuousClock.now
+            try await sale.stack("start redis postgres gateway product order")
+            let started = ContinuousClock.now - began
+            let back = try await sale.sells(200, "after everything came back")
+            let settled = try await sale.settlesOrders()
+            await sale.note("started in \(started.text), sells again \(back.text) later, all settled \(settled.text) later")
+        }
+    }
 }

@@ -7,7 +7,10 @@ extension Faults {
 }
 
 extension Faults.OneInstance {
-    /// Dies where it is: between reserve and commit, and between commit and settle. Several times, until both were met.
+    /// Dies between reserve and commit, and between commit and settle, until both were met.
+    ///
+    /// The first kill comes at any moment. Then the product's row is held while the server is killed: what waits in the process dies with it, and
+    /// what PostgreSQL has already got is committed after its sender's death, when the row is let go.
     @Test func productServerKilled() async throws {
         try await RunningSale.hold("product server killed -9, one instance") { sale in
             var uncommitted = 0
@@ -15,7 +18,17 @@ extension Faults.OneInstance {
             var kills = 0
             repeat {
                 kills += 1
-                try await sale.stack("kill product")
+                if kills == 1 {
+                    try await sale.stack("kill product")
+                } else {
+                    try await sale.holdingTheRow {
+                        try await until("a commit waits for the row, and reservations for a commit") {
+                            let waiting = try await sale.commitsWaiting()
+                            return try await sale.reservations().count >= 10 && waiting > 0
+                        }
+                        try await sale.stack("kill product")
+                    }
+                }
                 try await sale.noSession(ofProducts: true)
                 let reservations = try await sale.reservations()
                 let committed = try await sale.committed(reservations)
@@ -24,9 +37,9 @@ extension Faults.OneInstance {
                 try await sale.stack("start product")
                 let back = try await sale.sells(200, "after the product server came back")
                 await sale.note(
-                    "kill \(kills): \(reservations.count) reservations left, \(committed) of them committed; sells again after \(back.text)"
+                    "kill \(kills): \(reservations.count) reservations left, \(committed) of them committed, sells again after \(back.text)"
                 )
-            } while (uncommitted == 0 || unsettled == 0 || kills < 3) && kills < 10
+            } while (uncommitted == 0 || unsettled == 0 || kills < 3) && kills < 8
             #expect(uncommitted > 0, "died between reserve and commit")
             #expect(unsettled > 0, "died between commit and settle")
         }
@@ -52,6 +65,18 @@ extension Faults.TwoInstances {
                 try await sale.stack("start product-\(instance)")
                 let back = try await sale.sells(200, "after product-\(instance) came back")
                 await sale.note("product-\(instance) killed: the other sells after \(without.text), both after \(back.text)")
+            }
+        }
+    }
+
+    @Test func productServersRestartedInTurn() async throws {
+        try await RunningSale.hold("product servers restarted in turn by SIGTERM") { sale in
+            for instance in [1, 2] {
+                let began = ContinuousClock.now
+                let said = try await sale.stack("restart product-\(instance)")
+                #expect(!said.contains("killing"), "it ends by itself: \(said)")
+                await sale.note("product-\(instance) restarted in \((ContinuousClock.now - began).text)")
+                try await sale.sells(200, "after product-\(instance) was restarted")
             }
         }
     }

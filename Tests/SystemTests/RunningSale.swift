@@ -16,6 +16,7 @@ actor RunningSale {
     let stack: Stack
     let product: Int64
     private let name: String
+    private let addresses: Stack.Addresses
     private let load: Load
     private let stores: StoreReader
     private let products: PostgresConnection
@@ -25,7 +26,6 @@ actor RunningSale {
     private let opened = ContinuousClock.now
     private var cancelling: Task<[Int64], any Error>?
     private var notes: [String] = []
-    private var sentBefore = 0
 
     /// Units on sale until the end.
     private static let stock = 1_000_000
@@ -56,20 +56,21 @@ actor RunningSale {
     private init(_ name: String, stack: Stack, buyers: Int, seed: UInt64) async throws {
         self.name = name
         self.stack = stack
-        let settings = try await stack.addresses()
+        let addresses = try await stack.addresses()
+        self.addresses = addresses
         let group = MultiThreadedEventLoopGroup.singleton
         stores = try StoreReader(
-            productDatabase: settings.address("PRODUCT_DATABASE_URL"),
-            orderDatabase: settings.address("ORDER_DATABASE_URL"),
-            redisURL: settings.address("REDIS_URL"),
+            productDatabase: addresses.address("PRODUCT_DATABASE_URL"),
+            orderDatabase: addresses.address("ORDER_DATABASE_URL"),
+            redisURL: addresses.address("REDIS_URL"),
             eventLoopGroup: group
         )
-        products = try PostgresConnection(configuration: PostgresConfiguration(url: settings.address("PRODUCT_DATABASE_URL")))
-        orders = try PostgresConnection(configuration: PostgresConfiguration(url: settings.address("ORDER_DATABASE_URL")))
-        var redisSettings = try RedisSettings(url: settings.address("REDIS_URL"))
+        products = try PostgresConnection(configuration: PostgresConfiguration(url: addresses.address("PRODUCT_DATABASE_URL")))
+        orders = try PostgresConnection(configuration: PostgresConfiguration(url: addresses.address("ORDER_DATABASE_URL")))
+        var redisSettings = try RedisSettings(url: addresses.address("REDIS_URL"))
         redisSettings.commandTimeout = .seconds(1)
         redis = RedisClient(settings: redisSettings, eventLoopGroup: group)
-        let gateway = try settings.address("GATEWAY_URL")
+        let gateway = try addresses.address("GATEWAY_URL")
         client = try await Client(gateway)
         let answer = try await client.call(
             .POST,
@@ -170,8 +171,41 @@ actor RunningSale {
         return Int(try row.int(0))
     }
 
+    /// Holds the product's row locked while `body` runs: nothing of this product is committed meanwhile.
+    func holdingTheRow(_ body: @Sendable () async throws -> Void) async throws {
+        let connection = try PostgresConnection(configuration: PostgresConfiguration(url: addresses.address("PRODUCT_DATABASE_URL")))
+        do {
+            try await connection.execute(script: "BEGIN")
+            _ = try await connection.query("SELECT 1 FROM product_stock WHERE product_id = $1 FOR UPDATE", [.int(product)])
+            try await body()
+        } catch {
+            await connection.close()
+            throw error
+        }
+        // Closing ends the transaction.
+        await connection.close()
+    }
+
+    /// Statements of the product servers that wait for a lock.
+    func commitsWaiting() async throws -> Int64 {
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'product-server%' AND wait_event_type = 'Lock'"
+        return try await products.query(sql).one().int(0)
+    }
+
     /// PENDING orders.
     func pendingOrders() async throws -> Int { Int(try await stores.orderTotals(of: product).pending) }
+
+    /// Waits until every order that was made before now is settled, by whichever server.
+    /// - Returns: how long it took
+    func settlesOrders(within bound: Duration = .seconds(20)) async throws -> Duration {
+        let began = ContinuousClock.now
+        let now = try await orders.query("SELECT now()").one().timestampMicros(0)
+        try await until("the orders made before the fault are settled", within: bound) {
+            let sql = "SELECT count(*) FROM orders WHERE product_id = $1 AND status = 'PENDING' AND created_at <= $2"
+            return try await orders.query(sql, [.int(product), .timestampMicros(now)]).one().int(0) == 0
+        }
+        return ContinuousClock.now - began
+    }
 
     /// A command to Redis.
     func redis(_ command: RedisCommand) async throws -> RedisValue { try await redis.send(command) }

@@ -47,11 +47,15 @@ final class EngineFixture: Sendable {
             values.permittedCallsInHalfOpen = 3
             values.maximumTimeInHalfOpen = .seconds(5)
         }
+        var redisSettings = try RedisSettings(url: redis.url)
+        // A busy machine must not look like a slow Redis.
+        redisSettings.commandTimeout = .milliseconds(500)
         var configuration = EngineConfiguration(
             ledger: LedgerConfiguration(postgres: postgresConfiguration),
-            redis: try RedisSettings(url: redis.url),
+            redis: redisSettings,
             breaker: breaker
         )
+        configuration.resyncWait = .seconds(5)
         configuration.pendingBound = .milliseconds(500)
         configuration.sweepInterval = .milliseconds(200)
         configuration.auditInterval = .milliseconds(500)
