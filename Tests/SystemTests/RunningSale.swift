@@ -171,19 +171,32 @@ actor RunningSale {
         return Int(try row.int(0))
     }
 
-    /// Holds the product's row locked while `body` runs: nothing of this product is committed meanwhile.
+    /// Holds the product's row locked while `body` runs, 20 s at most: nothing of this product is committed meanwhile.
     func holdingTheRow(_ body: @Sendable () async throws -> Void) async throws {
-        let connection = try PostgresConnection(configuration: PostgresConfiguration(url: addresses.address("PRODUCT_DATABASE_URL")))
+        let name = "system-tests-holder"
+        var configuration = try PostgresConfiguration(url: addresses.address("PRODUCT_DATABASE_URL"))
+        configuration.applicationName = name
+        configuration.statementTimeout = .seconds(20)
+        configuration.callTimeout = .seconds(25)
+        let connection = try PostgresConnection(configuration: configuration)
+        let product = self.product
+        // One statement, which holds the lock for as long as it sleeps, and ends by being cancelled.
+        let sql = "SELECT pg_sleep(20) FROM (SELECT 1 FROM product_stock WHERE product_id = $1 FOR UPDATE) AS held"
+        let holding = Task { try? await connection.query(sql, [.int(product)]) }
+        var failure: (any Error)?
         do {
-            try await connection.execute(script: "BEGIN")
-            _ = try await connection.query("SELECT 1 FROM product_stock WHERE product_id = $1 FOR UPDATE", [.int(product)])
+            try await until("the row is held") {
+                let sleeping = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1 AND wait_event = 'PgSleep'"
+                return try await products.query(sleeping, [.text(name)]).one().int(0) == 1
+            }
             try await body()
         } catch {
-            await connection.close()
-            throw error
+            failure = error
         }
-        // Closing ends the transaction.
+        _ = try await products.query("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE application_name = $1", [.text(name)])
+        _ = await holding.value
         await connection.close()
+        if let failure { throw failure }
     }
 
     /// Statements of the product servers that wait for a lock.
