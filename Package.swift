@@ -195,6 +195,16 @@ let package = Package(
             swiftSettings: strict + faults
         ),
         .testTarget(
+            name: "SystemTests",
+            dependencies: [
+                "FlashSaleKit", "PostgresClient", "RedisClient",
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOHTTP1", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
+            ],
+            swiftSettings: strict
+        ),
+        .testTarget(
             name: "StockGateProofTests",
             dependencies: ["StockGate", "StockGateTestSupport", "CLibPQ"],
             swiftSettings: strict + faults

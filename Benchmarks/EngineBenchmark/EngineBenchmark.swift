@@ -133,6 +133,12 @@ enum EngineBenchmark {
         print(String(format: "%.0f bytes a gated product in the process, measured with 100,000", memory))
         let batches = engine.ledger.decreaseFigures.first
         print("batches \(batches?.batches ?? 0), members \(batches?.members ?? 0), largest \(batches?.largestBatch ?? 0)")
+        let counters = engine.counters
+        print(
+            "reserves \(counters.reserves.count), direct \(counters.direct.count), applies \(counters.applies.count), "
+                + "lost applies \(counters.lostApplies.count), resyncs \(counters.resyncs.count), "
+                + "Redis timeouts \(engine.redis.figures.timeouts), connections \(engine.redis.figures.connects)"
+        )
         run.cancel()
         await engine.shutDown()
         await pool.shutdown()
@@ -188,6 +194,12 @@ enum EngineBenchmark {
         let output = Pipe()
         process.standardOutput = output
         process.standardError = FileHandle.nullDevice
+        // A child inherits the signal mask of the thread that starts it; Dispatch's threads block SIGALRM, by which pgbench ends its run.
+        var none = sigset_t()
+        var before = sigset_t()
+        sigemptyset(&none)
+        pthread_sigmask(SIG_SETMASK, &none, &before)
+        defer { pthread_sigmask(SIG_SETMASK, &before, nil) }
         try process.run()
         let text = String(decoding: output.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
         process.waitUntilExit()

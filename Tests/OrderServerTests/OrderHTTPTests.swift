@@ -339,8 +339,9 @@ struct OrderHTTPTests {
         var reader = SettingsReader(environment: [:])
         let parts = try OrderServerParts(try OrderSettings(from: &reader), group: .singleton, logger: .init(label: "test"))
         let document = OpenAPIDocument(PackageResources.openapi_json)
-        let undocumented = try document.undocumentedRoutes(of: parts.publicRouter.routes)
-        let unserved = try document.unservedOperations(of: parts.publicRouter.routes)
+        let routes = parts.publicRouter.routes + parts.adminRouter.routes
+        let undocumented = try document.undocumentedRoutes(of: routes)
+        let unserved = try document.unservedOperations(of: routes)
         #expect(undocumented == [])
         #expect(unserved == [])
     }

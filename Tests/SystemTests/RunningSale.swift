@@ -253,13 +253,24 @@ actor RunningSale {
         let cancelled = try await cancelling?.value ?? []
         let restBegan = ContinuousClock.now
         // A cancellation that was cut off leaves a CONFIRMED order on recovery's list; the audit alone would not know that it is still under way.
-        try await until("recovery has nothing left to settle", within: .seconds(30)) {
-            try await orders.query("SELECT count(*) FROM saga_work").one().int(0) == 0
+        try await until("recovery has settled every order", within: .seconds(30)) {
+            let sql = """
+                SELECT count(*) FROM saga_work JOIN orders ON id = order_id
+                WHERE status = 'PENDING' OR status = 'CONFIRMED' AND cancel_requested_at IS NOT NULL
+                """
+            return try await orders.query(sql).one().int(0) == 0
         }
         let rests = try await Audit.settle(stores, product: product, bound: .seconds(30), interval: .milliseconds(150))
         let rest = ContinuousClock.now - restBegan
         let end = try await figures
         let audit = try await Audit.run(stores, product: product, load: end)
+        let listed = """
+            SELECT status, count(*), min(due_at - now())::text FROM saga_work JOIN orders ON id = order_id WHERE product_id = $1 GROUP BY 1
+            """
+        let left = try await orders.query(listed, [.int(product)])
+        for row in left {
+            notes.append("on recovery's list, though settled: \(try row.int(1)) \(try row.text(0)), due in \(try row.text(2))")
+        }
         print(
             "FAULT \(name): \(audit.line) \(notes.joined(separator: ", ")); orders \(end.orders), confirmed \(end.confirmed), cancelled \(cancelled.count), "
                 + "repeats \(end.retries), given up \(end.errors), at rest after \(rest.text), all in \((ContinuousClock.now - opened).text)"

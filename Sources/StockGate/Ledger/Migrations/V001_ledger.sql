@@ -41,7 +41,10 @@ create table stock_ledger (
 create function stock_commit(
   p_product bigint[], p_key text[], p_quantity bigint[], p_order bigint[], p_fence bigint[], p_token bigint[], p_flags bigint[]
 ) returns table (outcome bigint, told bigint, bumped boolean, remaining bigint, gated boolean)
-language plpgsql as $$
+language plpgsql
+-- The plans of a function are kept, and may have been made while the ledger was empty: keys are always looked up by the index.
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+as $$
 declare
   n constant int := cardinality(p_key);
   product record;
@@ -170,7 +173,10 @@ $$;
 -- stock after it, and whether the product is gated.
 create function stock_increase(p_product bigint[], p_key text[], p_decrease_key text[], p_order bigint[])
 returns table (outcome bigint, told bigint, bumped boolean, quantity bigint, remaining bigint, gated boolean)
-language plpgsql as $$
+language plpgsql
+-- The plans of a function are kept, and may have been made while the ledger was empty: keys are always looked up by the index.
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+as $$
 declare
   n constant int := cardinality(p_key);
   product record;
