@@ -11,7 +11,7 @@ SWIFT_SOURCES := Sources Tests Benchmarks Package.swift
 export SWIFT_FLAGS
 
 .DEFAULT_GOAL := help
-.PHONY: help install build demo up down status sale test lint format bench simulate mutants clean
+.PHONY: help install build demo up down status sale test lint format bench breaker simulate mutants clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -36,7 +36,7 @@ test: ## install, build and run all tests
 
 lint: ## check the format of the sources and, where shellcheck is there, the scripts
 	swift format lint --strict --parallel -r $(SWIFT_SOURCES)
-	@if command -v shellcheck >/dev/null; then cd scripts && shellcheck -x stack demo up sale test bench compare lib/*.sh ../.ci/run ../Tests/scripts/*.sh; \
+	@if command -v shellcheck >/dev/null; then cd scripts && shellcheck -x stack demo up sale test bench breaker compare lib/*.sh ../.ci/run ../Tests/scripts/*.sh; \
 	else echo "shellcheck is not installed: the scripts are not checked"; fi
 
 format: ## format the sources
@@ -44,6 +44,10 @@ format: ## format the sources
 
 bench: ## run the micro-benchmarks
 	@scripts/bench $(ARGS)
+
+FAULT ?= slow
+breaker: ## print what the breaker does when Redis fails (FAULT=kill|pause|slow)
+	@scripts/breaker $(FAULT)
 
 SEEDS ?= 100000
 simulate: install ## explore every small and deep world, then run SEEDS simulations
@@ -66,4 +70,5 @@ clean: ## stop all stacks, remove them and what was built
 	@scripts/stack destroy
 	@STACK_DIR=$(CURDIR)/.stack-demo scripts/stack destroy
 	@STACK_DIR=$(CURDIR)/.stack-compare scripts/stack destroy
-	rm -rf .build .build-faults .stack-demo.lock .stack-compare.lock
+	@STACK_DIR=$(CURDIR)/.stack-breaker scripts/stack destroy
+	rm -rf .build .build-faults .stack-demo.lock .stack-compare.lock .stack-breaker.lock

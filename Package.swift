@@ -27,6 +27,7 @@ let package = Package(
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-nio.git", from: "2.101.0"),
+        .package(url: "https://github.com/apple/swift-nio-extras.git", from: "1.35.0"),
         .package(url: "https://github.com/apple/swift-log.git", from: "1.14.0"),
         .package(url: "https://github.com/apple/swift-http-types.git", from: "1.8.0"),
         .package(url: "https://github.com/apple/swift-collections.git", from: "1.6.0"),
@@ -57,6 +58,11 @@ let package = Package(
         ),
         .target(name: "PostgresClient", dependencies: ["CLibPQ"], swiftSettings: strict),
         .target(
+            name: "MessageBroker",
+            dependencies: ["CRabbitMQ", .product(name: "DequeModule", package: "swift-collections")],
+            swiftSettings: strict
+        ),
+        .target(
             name: "StockGate",
             dependencies: [
                 "CircuitBreaker", "RedisClient", "PostgresClient",
@@ -86,7 +92,7 @@ let package = Package(
 
         .target(
             name: "ProductServer",
-            dependencies: ["StockGate", "ServerKit", "PostgresClient", "RedisClient", "CircuitBreaker"],
+            dependencies: ["StockGate", "ServerKit", "PostgresClient", "RedisClient", "CircuitBreaker", "MessageBroker"],
             resources: [.embedInCode("HTTP/openapi.json"), .embedInCode("Catalog/Migrations")],
             swiftSettings: strict
         ),
@@ -98,7 +104,7 @@ let package = Package(
         ),
         .target(
             name: "OrderServer",
-            dependencies: ["ServerKit", "PostgresClient", "CircuitBreaker"],
+            dependencies: ["ServerKit", "PostgresClient", "CircuitBreaker", "MessageBroker"],
             resources: [.embedInCode("HTTP/openapi.json"), .embedInCode("Store/Migrations")],
             swiftSettings: strict
         ),
@@ -147,11 +153,23 @@ let package = Package(
             swiftSettings: strict
         ),
 
+        .executableTarget(
+            name: "fault-proxy",
+            dependencies: ["StockGateTestSupport", .product(name: "ArgumentParser", package: "swift-argument-parser")],
+            path: "Benchmarks/FaultProxy",
+            swiftSettings: strict
+        ),
+
         // MARK: Tests
 
         .target(
             name: "StockGateTestSupport",
-            dependencies: ["StockGate", .product(name: "HeapModule", package: "swift-collections")],
+            dependencies: [
+                "StockGate",
+                .product(name: "HeapModule", package: "swift-collections"),
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
+            ],
             swiftSettings: strict + faults + fast
         ),
         .testTarget(name: "CircuitBreakerTests", dependencies: ["CircuitBreaker"], swiftSettings: strict),
@@ -165,12 +183,15 @@ let package = Package(
             ],
             swiftSettings: strict
         ),
+        .testTarget(name: "MessageBrokerTests", dependencies: ["MessageBroker", "StockGateTestSupport"], swiftSettings: strict),
         .testTarget(name: "PostgresClientTests", dependencies: ["PostgresClient", "StockGateTestSupport"], swiftSettings: strict),
         .testTarget(
             name: "ServerKitTests",
             dependencies: [
                 "ServerKit", "CircuitBreaker",
                 .product(name: "HummingbirdTesting", package: "hummingbird"),
+                .product(name: "NIOEmbedded", package: "swift-nio"),
+                .product(name: "NIOHTTPTypes", package: "swift-nio-extras"),
                 .product(name: "NIOPosix", package: "swift-nio"),
             ],
             swiftSettings: strict
@@ -197,9 +218,18 @@ let package = Package(
         .testTarget(
             name: "SystemTests",
             dependencies: [
-                "FlashSaleKit", "PostgresClient", "RedisClient",
+                "FlashSaleKit", "MessageBroker", "PostgresClient", "RedisClient", "StockGateTestSupport",
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOHTTP1", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
+            ],
+            swiftSettings: strict
+        ),
+        .testTarget(
+            name: "StockGateTestSupportTests",
+            dependencies: [
+                "StockGateTestSupport",
+                .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),
             ],
             swiftSettings: strict
@@ -212,7 +242,7 @@ let package = Package(
         .testTarget(
             name: "OrderServerTests",
             dependencies: [
-                "OrderServer", "ServerKit", "PostgresClient", "CircuitBreaker", "StockGateTestSupport",
+                "OrderServer", "ServerKit", "PostgresClient", "CircuitBreaker", "MessageBroker", "StockGateTestSupport",
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOHTTP1", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),
@@ -222,7 +252,7 @@ let package = Package(
         .testTarget(
             name: "ProductServerTests",
             dependencies: [
-                "ProductServer", "ServerKit", "StockGate", "PostgresClient", "CircuitBreaker", "StockGateTestSupport",
+                "ProductServer", "ServerKit", "StockGate", "PostgresClient", "CircuitBreaker", "MessageBroker", "StockGateTestSupport",
                 .product(name: "HummingbirdTesting", package: "hummingbird"),
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),

@@ -3,6 +3,7 @@ import Synchronization
 
 /// What the order server counts.
 struct OrderFigures: Sendable {
+    let accepted: Counter
     let confirmed: Counter
     let failed: Counter
     let cancelled: Counter
@@ -28,6 +29,7 @@ struct OrderFigures: Sendable {
         let orders = { (outcome: String) in
             registry.counter("orders_total", help: "Orders by what their saga came to", labels: [(name: "outcome", value: outcome)])
         }
+        self.accepted = registry.counter("orders_accepted_total", help: "Orders accepted with their message, to be decided over the broker")
         self.confirmed = orders("confirmed")
         self.failed = orders("failed")
         self.cancelled = orders("cancelled")

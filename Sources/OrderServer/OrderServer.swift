@@ -43,11 +43,25 @@ public enum OrderServer {
         _ settings: OrderSettings,
         onReady: @escaping @Sendable (ServerAssembly.Ports) async -> Void = { _ in }
     ) async throws {
+        try await self.run(settings, endpoints: nil, onReady: onReady)
+    }
+
+    /// The same, with ends at the broker other than those that the settings name.
+    static func run(
+        _ settings: OrderSettings,
+        endpoints: MessageEndpoints?,
+        onReady: @escaping @Sendable (ServerAssembly.Ports) async -> Void
+    ) async throws {
         let logger = Logger(label: self.program)
+        if settings.follows, let broker = settings.messaging?.broker {
+            try await OrderFollower.run(settings, logger: logger, open: { try BrokerEventSource(broker, start: $0) }, onReady: onReady)
+            return
+        }
         let group = ServerAssembly.eventLoopGroup(settings.server)
-        let parts = try OrderServerParts(settings, group: group, logger: logger)
+        let parts = try OrderServerParts(settings, group: group, logger: logger, endpoints: endpoints)
         let postgres = settings.postgres
         let recovery = parts.recovery
+        let messaging = parts.messaging
         try await ServerAssembly(
             name: self.program,
             settings: settings.server,
@@ -55,10 +69,12 @@ public enum OrderServer {
             publicRouter: parts.publicRouter,
             adminRouter: parts.adminRouter,
             eventLoopGroup: group,
-            services: [parts.stores, recovery],
+            services: [parts.stores] + (messaging.map { [$0] } ?? []) + [recovery],
+            server: .loopBoundHTTP1(idleTimeout: settings.server.idleTimeout, hotPath: parts.hotPath),
             prepare: {
                 _ = try await Migrator(configuration: postgres).apply(OrderStore.migrations)
                 recovery.begin()
+                messaging?.begin()
             },
             onReady: onReady
         ).run()
@@ -69,35 +85,49 @@ public enum OrderServer {
 struct OrderServerParts {
     let publicRouter: ServerRouter
     let adminRouter: ServerRouter
+    let hotPath: PlaceOrderHotPath
     let stores: StoresService
     let recovery: RecoveryService
+    /// Nil without a broker.
+    let messaging: MessagingService?
     let flow: OrderFlow
 
-    init(_ settings: OrderSettings, group: MultiThreadedEventLoopGroup, logger: Logger) throws {
+    init(
+        _ settings: OrderSettings,
+        group: MultiThreadedEventLoopGroup,
+        logger: Logger,
+        endpoints: MessageEndpoints? = nil
+    ) throws {
         let registry = MetricsRegistry()
         let metrics = HTTPMetrics(registry: registry)
         ProcessMetrics.register(in: registry)
         let figures = OrderFigures(registry)
 
         let pool = PostgresPool(configuration: settings.postgres, maximumConnections: settings.poolConnections)
+        let broker = try settings.messaging.map { try BrokerSide($0, settings, endpoints, registry: registry, logger: logger) }
+        let store = OrderStore(pool: pool, recoveryAge: settings.recoveryAge, outbox: broker?.outbox)
+        let changes = OrderChanges(maximumWaiters: settings.maximumWaiters, store: store, logger: logger)
+        changes.register(in: registry)
         let insertion = try OrderInsertion(
             configuration: settings.groupPostgres,
             maximumQueued: settings.maximumQueued,
             maximumBatch: settings.maximumBatch,
-            batches: figures.insertBatches
+            batches: figures.insertBatches,
+            outbox: broker?.outbox
         )
         let completion = try OrderCompletion(
             configuration: settings.groupPostgres,
             maximumQueued: settings.maximumQueued,
             maximumBatch: settings.maximumBatch,
-            batches: figures.completionBatches
+            batches: figures.completionBatches,
+            outbox: broker?.outbox,
+            changed: changes
         )
         let keys = try KeyLookup(
             configuration: settings.groupPostgres,
             maximumQueued: settings.maximumQueued,
             maximumBatch: settings.maximumBatch
         )
-        let store = OrderStore(pool: pool, recoveryAge: settings.recoveryAge)
 
         let loop = group.next()
         let publicPeers = HTTPPeers(settings.productServers, loop: loop)
@@ -130,9 +160,12 @@ struct OrderServerParts {
             soldOut: soldOut,
             breaker: breaker,
             figures: figures,
+            backlog: broker?.backlog,
+            changes: changes,
             logger: logger
         )
         self.flow = flow
+        self.messaging = try broker?.service(flow, changes, settings)
 
         CircuitBreakerMetrics.register(breakers, in: registry, resilience4j: settings.server.showsResilience4jMetrics)
         registry.collector("orders_waiting", help: "Orders that wait for a step", kind: .gauge) {
@@ -145,30 +178,34 @@ struct OrderServerParts {
         registry.gauge("orders_database_waiting", help: "Callers that wait for a connection of the pool") { Double(pool.figures().waiting) }
 
         let publicRouter = ServerRouter(metrics: metrics)
-        HealthRoutes(checks: [
+        var checks = [
             HealthCheck("database") { await store.isAnswering() ? HealthReport(.up) : HealthReport(.down) },
             // Without the product server this server still shows and keeps orders.
             HealthCheck("productServer", timeoutState: .degraded) {
                 let state = breaker.state
                 return HealthReport(state == .closed ? .up : .degraded, detail: ["breaker": .string(state.rawValue)])
             },
-        ]).register(on: publicRouter)
+        ]
+        if let broker { checks.append(broker.healthCheck) }
+        HealthRoutes(checks: checks).register(on: publicRouter)
         OpenAPIDocument(PackageResources.openapi_json).register(on: publicRouter)
-        OrderRoutes(flow: flow, store: store).register(on: publicRouter)
+        OrderReadRoutes(store: store, changes: changes).register(on: publicRouter)
+        OrderRoutes(flow: flow).register(on: publicRouter)
         UserOrderRoutes(
             flow: flow,
-            store: store,
             catalogue: ProductCatalogue(peers: publicPeers, timeout: settings.callTimeout),
             checksUnitPrice: settings.checksUnitPrice
         ).register(on: publicRouter)
         self.publicRouter = publicRouter
+        self.hotPath = PlaceOrderHotPath(flow: flow, metrics: metrics)
 
         let adminRouter = ServerAssembly.adminRouter(metrics: metrics, registry: registry, tokens: settings.server.adminTokens)
-        InternalRoutes(flow: flow).register(on: adminRouter)
+        InternalRoutes(flow: flow, outbox: OutboxStore(pool: pool)).register(on: adminRouter)
         CircuitBreakerRoutes(registry: breakers).register(on: adminRouter)
         self.adminRouter = adminRouter
 
         self.stores = StoresService {
+            changes.shutdown()
             await insertion.shutdown()
             await completion.shutdown()
             await keys.shutdown()
@@ -177,7 +214,105 @@ struct OrderServerParts {
             batchPeers?.close()
             breakers.shutdown()
         }
-        self.recovery = RecoveryService(settings: settings.recovery, flow: flow, store: store, logger: logger)
+        self.recovery = RecoveryService(
+            settings: settings.recovery,
+            flow: flow,
+            store: store,
+            outbox: settings.messaging.map {
+                RecoveryService.Outbox(store: OutboxStore(pool: pool), age: $0.recoveryAge, retention: $0.retention)
+            },
+            logger: logger
+        )
+    }
+}
+
+/// What there is only with a broker.
+private struct BrokerSide {
+    let settings: MessagingSettings
+    let endpoints: MessageEndpoints
+    let backlog: OutboxBacklog
+    let outbox: OutboxWriting
+    let figures: MessagingFigures
+    let commands: OutboxRelay
+    let events: OutboxRelay
+    let logger: Logger
+
+    init(
+        _ messaging: MessagingSettings,
+        _ settings: OrderSettings,
+        _ given: MessageEndpoints?,
+        registry: MetricsRegistry,
+        logger: Logger
+    ) throws {
+        let endpoints = try given ?? MessageEndpoints(messaging.broker, prefetch: messaging.prefetch)
+        let backlog = OutboxBacklog(maximumOrders: messaging.maximumOrders, maximumEvents: messaging.maximumEvents)
+        let figures = MessagingFigures(registry)
+        MessagingFigures.register(endpoints, backlog, in: registry)
+        let relay = { (kind: OutboxSQL.Kind, publisher: any MessagePublishing) throws(PostgresError) in
+            try OutboxRelay(
+                kind,
+                configuration: settings.relayPostgres,
+                settings: messaging.relay,
+                publishTimeout: messaging.broker.confirmTimeout + .seconds(2),
+                publisher: publisher,
+                backlog: backlog,
+                figures: figures,
+                logger: logger
+            )
+        }
+        let commands = try relay(.commands, endpoints.publisher)
+        let events = try relay(.events, endpoints.events)
+        self.settings = messaging
+        self.endpoints = endpoints
+        self.backlog = backlog
+        self.figures = figures
+        self.commands = commands
+        self.events = events
+        self.logger = logger
+        self.outbox = OutboxWriting(
+            backlog: backlog,
+            droppedEvents: figures.droppedEvents,
+            wakeCommands: { commands.wake() },
+            wakeEvents: { events.wake() },
+            mustNotify: { !endpoints.publisher.snapshot.isConnected }
+        )
+    }
+
+    func service(_ flow: OrderFlow, _ changes: OrderChanges, _ settings: OrderSettings) throws -> MessagingService {
+        MessagingService(
+            endpoints: self.endpoints,
+            relays: [self.commands, self.events],
+            consumer: try ResultConsumer(
+                configuration: settings.groupPostgres,
+                settings: self.settings.results,
+                endpoints: self.endpoints,
+                flow: flow,
+                outbox: self.outbox,
+                changes: changes,
+                figures: self.figures,
+                logger: self.logger
+            ),
+            postgres: settings.postgres,
+            logger: self.logger
+        )
+    }
+
+    /// Without the broker this server still takes orders, up to a bound.
+    var healthCheck: HealthCheck {
+        let endpoints = self.endpoints
+        let backlog = self.backlog
+        return HealthCheck("broker", timeoutState: .degraded) {
+            let (publisher, events) = (endpoints.publisher.snapshot.isConnected, endpoints.events.snapshot.isConnected)
+            let results = endpoints.results.snapshot.isConnected
+            return HealthReport(
+                publisher && events && results ? .up : .degraded,
+                detail: [
+                    "commandsConnected": .bool(publisher), "eventsConnected": .bool(events), "resultsConnected": .bool(results),
+                    "waitingOrders": .int(Int64(backlog.orders)), "maximumWaitingOrders": .int(Int64(backlog.maximumOrders)),
+                    "waitingEvents": .int(Int64(backlog.events)),
+                ]
+            )
+        }
     }
 }
 

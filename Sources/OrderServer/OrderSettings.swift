@@ -28,6 +28,14 @@ public struct OrderSettings: Sendable {
     var recovery: RecoveryService.Settings
     var recoveryAge: Duration
     var breaker: CircuitBreakerSettings
+    /// Orders over the broker; nil without one.
+    var messaging: MessagingSettings?
+    /// Requests that wait for an order, and streams of an order's changes.
+    var maximumWaiters: Int
+    /// Whether this server only shows a replica of the orders of others.
+    var follows: Bool
+    /// The database for the relay, whose statements need not be flushed one by one.
+    var relayPostgres: PostgresConfiguration
 
     /// Reads them.
     /// - Throws: ``SettingsError`` with every fault
@@ -139,13 +147,32 @@ public struct OrderSettings: Sendable {
         do {
             self.postgres = try PostgresConfiguration(url: database)
             self.groupPostgres = try PostgresConfiguration(url: OrderSettings.indexOnly(database))
+            self.relayPostgres = try PostgresConfiguration(
+                url: OrderSettings.indexOnly(database, "%20-c%20enable_sort%3Doff%20-c%20synchronous_commit%3Doff")
+            )
         } catch {
             reader.refuse("ORDER_DATABASE_URL cannot be read as the address of a PostgreSQL database")
             self.postgres = try PostgresConfiguration(url: "postgresql://127.0.0.1/orders")
             self.groupPostgres = self.postgres
+            self.relayPostgres = self.postgres
         }
         self.postgres.applicationName = "stockgate-order"
         self.groupPostgres.applicationName = "stockgate-order-groups"
+        self.relayPostgres.applicationName = "stockgate-order-relay"
+        self.maximumWaiters = reader.int(
+            "ORDER_WAITERS",
+            default: 10_000,
+            in: 1...100_000,
+            "requests that wait for an order's change and streams of changes; more are OVERLOADED"
+        )
+        self.messaging = MessagingSettings(from: &reader)
+        self.follows = reader.bool(
+            "FOLLOW",
+            default: false,
+            "only show orders: a replica in ORDER_DATABASE_URL, a database of its own, made from the events at AMQP_URL"
+        )
+        // A broker that cannot be read has been refused by name.
+        if self.follows, self.messaging == nil { reader.refuse("FOLLOW needs AMQP_URL") }
         let callTimeout = self.callTimeout
         self.breaker = try CircuitBreakerSettings {
             $0.window = .count(50)
@@ -162,10 +189,10 @@ public struct OrderSettings: Sendable {
     ///
     /// A plan that was made while the table was empty reads all of it, and is kept while the table grows; that halved the orders a second until
     /// the first ANALYZE. Every statement in groups looks rows up by a key.
-    private static func indexOnly(_ database: String) -> String {
+    private static func indexOnly(_ database: String, _ more: String = "") -> String {
         // Options of the operator's own come first.
         guard !database.contains("options=") else { return database }
-        let options = "options=-c%20enable_seqscan%3Doff%20-c%20enable_hashjoin%3Doff%20-c%20enable_mergejoin%3Doff"
+        let options = "options=-c%20enable_seqscan%3Doff%20-c%20enable_hashjoin%3Doff%20-c%20enable_mergejoin%3Doff" + more
         return database + (database.contains("?") ? "&" : "?") + options
     }
 }

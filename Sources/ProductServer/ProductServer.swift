@@ -3,6 +3,8 @@
 import CircuitBreaker
 import Hummingbird
 import Logging
+import MessageBroker
+import NIOCore
 import NIOPosix
 import PostgresClient
 import ServerKit
@@ -25,6 +27,16 @@ public enum ProductServer {
         let publicRouter: ServerRouter
         let adminRouter: ServerRouter
         let hotPath: DecreaseHotPath
+        /// Nil without a broker.
+        let consumer: DecreaseConsumer?
+    }
+
+    /// Both connections to the broker, which begin to connect when they are made.
+    struct BrokerConnections {
+        let source: any CommandSource
+        let sink: any ResultSink
+        /// Waits for both, and tells a wrong topology or login from a broker that is away.
+        let check: @Sendable () async throws -> Void
     }
 
     /// Runs until SIGTERM or SIGINT.
@@ -34,7 +46,9 @@ public enum ProductServer {
         let logger = Logger(label: "product-server")
         let group = ServerAssembly.eventLoopGroup(settings.server)
         let engine = try StockEngine(settings.engine, eventLoopGroup: group) { event in event.log(logger) }
-        let routes = try routes(settings, engine)
+        let broker = try settings.messaging.map { try connect($0, logger) }
+        let routes = try routes(settings, engine, broker: broker, eventLoop: group.next(), logger: logger)
+        let consumer = routes.consumer
         let postgres = settings.engine.ledger.postgres
         try await ServerAssembly(
             name: "product-server",
@@ -43,11 +57,13 @@ public enum ProductServer {
             publicRouter: routes.publicRouter,
             adminRouter: routes.adminRouter,
             eventLoopGroup: group,
-            services: [EngineService(engine: engine)],
+            services: [EngineService(engine: engine)] + (consumer.map { [$0] } ?? []),
             server: .loopBoundHTTP1(idleTimeout: settings.server.idleTimeout, hotPath: routes.hotPath),
             prepare: {
                 _ = try await Migrator(configuration: postgres).apply(migrations)
+                try await broker?.check()
                 try await engine.start()
+                consumer?.open()
             },
             onReady: onReady
         ).run()
@@ -63,7 +79,36 @@ public enum ProductServer {
     /// The OpenAPI 3.1 document that is served.
     static var openAPI: [UInt8] { PackageResources.openapi_json }
 
-    static func routes(_ settings: ProductSettings, _ engine: StockEngine) throws -> Routes {
+    private static func connect(_ settings: MessagingSettings, _ logger: Logger) throws -> BrokerConnections {
+        let consumer = try Consumer(
+            configuration: settings.broker,
+            topology: .stock,
+            queue: StockGateTopology.decreaseQueue,
+            prefetch: settings.prefetch,
+            name: "commands"
+        )
+        let publisher = try Publisher(configuration: settings.broker, topology: .stock, name: "results")
+        return BrokerConnections(source: consumer, sink: publisher) {
+            do throws(BrokerError) {
+                try await publisher.waitUntilConnected(within: .seconds(3))
+                try await consumer.waitUntilConnected(within: .seconds(3))
+            } catch {
+                switch error.code {
+                // Waiting would not help: somebody has to look.
+                case .topologyMismatch, .authenticationFailed, .invalidConfiguration: throw error
+                default: logger.warning("the broker is away; sales over HTTP go on", metadata: ["why": "\(error)"])
+                }
+            }
+        }
+    }
+
+    static func routes(
+        _ settings: ProductSettings,
+        _ engine: StockEngine,
+        broker: BrokerConnections? = nil,
+        eventLoop: any EventLoop = MultiThreadedEventLoopGroup.singleton.any(),
+        logger: Logger = Logger(label: "product-server")
+    ) throws -> Routes {
         let breakers = CircuitBreakerRegistry()
         try breakers.add(engine.breaker)
         let registry = MetricsRegistry()
@@ -72,9 +117,25 @@ public enum ProductServer {
         registry.register(engine)
         CircuitBreakerMetrics.register(breakers, in: registry, resilience4j: settings.server.showsResilience4jMetrics)
         let store = CatalogStore(pool: engine.ledger.pool)
+        let consumer = broker.flatMap { broker in
+            settings.messaging.map { messaging in
+                DecreaseConsumer(
+                    source: broker.source,
+                    sink: broker.sink,
+                    registry: registry,
+                    eventLoop: eventLoop,
+                    prefetch: messaging.prefetch,
+                    maximumOrders: messaging.maximumOrders,
+                    giveUpAfter: messaging.giveUpAfter,
+                    // HTTP ends its requests first; both fit into the server's bound.
+                    stopWithin: settings.server.shutdownTimeout / 2,
+                    logger: logger
+                ) { request, loop, completion in engine.decrease(request, on: loop, completion: completion) }
+            }
+        }
 
         let publicRouter = ServerRouter(metrics: metrics)
-        HealthRoutes(checks: checks(engine)).register(on: publicRouter)
+        HealthRoutes(checks: checks(engine) + (consumer.map { [$0.healthCheck] } ?? [])).register(on: publicRouter)
         OpenAPIDocument(openAPI).register(on: publicRouter)
         CatalogRoutes(catalog: Catalog(store: store, engine: engine)).register(on: publicRouter)
         StockRoutes(engine: engine, store: store).register(on: publicRouter)
@@ -87,7 +148,7 @@ public enum ProductServer {
             engine: engine,
             figures: metrics.figures(route: "/products/{id}/stock/decrease-by-order", method: "PATCH")
         )
-        return Routes(publicRouter: publicRouter, adminRouter: adminRouter, hotPath: hotPath)
+        return Routes(publicRouter: publicRouter, adminRouter: adminRouter, hotPath: hotPath, consumer: consumer)
     }
 
     private static func checks(_ engine: StockEngine) -> [HealthCheck] {

@@ -10,6 +10,8 @@ public struct ProductSettings: Sendable {
     public var server: ServerSettings
     /// What the engine is made of.
     public var engine: EngineConfiguration
+    /// The broker and how its commands are taken; nil: none are.
+    var messaging: MessagingSettings?
 
     /// Reads the environment.
     /// - Throws: `SettingsError` with every variable that cannot be read
@@ -80,6 +82,7 @@ public struct ProductSettings: Sendable {
         let breakerCalls = reader.int("BREAKER_MINIMUM_CALLS", default: 20, in: 1...1_000, "calls before redisStock judges")
         let breakerRate = reader.int("BREAKER_FAILURE_RATE", default: 50, in: 1...100, "percent of failures that opens redisStock")
         let breakerProbes = reader.int("BREAKER_PROBES", default: 10, in: 1...1_000, "calls that redisStock lets through in half-open")
+        messaging = MessagingSettings(from: &reader)
         try reader.finish()
 
         var postgres = try PostgresConfiguration(url: databaseURL)

@@ -139,9 +139,13 @@ import Testing
         let isHealthy = Atomic<Bool>(false)
         let checks = Atomic<Int>(0)
         let breaker = try make(
+            // The clock is moved on while a check runs.
+            settings: { $0.healthCheckTimeLimit = .seconds(3600) },
             healthCheck: {
-                checks.add(1, ordering: .relaxed)
-                return isHealthy.load(ordering: .relaxed)
+                // Read before it is counted, so that the test's change comes after it.
+                let healthy = isHealthy.load(ordering: .relaxed)
+                checks.add(1, ordering: .sequentiallyConsistent)
+                return healthy
             }
         )
         open(breaker)

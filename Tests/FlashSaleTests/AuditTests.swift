@@ -10,6 +10,8 @@ struct Books: AuditSource {
     var orderRows: [OrderRow] = (1...4).map { OrderRow(id: $0, status: "CONFIRMED", quantity: 1) }
     var ledgerRows: [LedgerRow] = (1...4).map { LedgerRow(orderID: $0, decrements: 1, decremented: 1) }
     var redis: RedisStock? = RedisStock(counter: 0, fence: 3, pending: 0)
+    var endings: [OrderEnding] = []
+    var messages = OutboxTotals(open: 0, dead: 0)
 
     func product(_ id: Int64) async throws -> ProductRow? { row }
     func ledgerTotals(of product: Int64) async throws -> LedgerTotals {
@@ -37,6 +39,11 @@ struct Books: AuditSource {
     func ledger(of product: Int64, after: Int64, limit: Int) async throws -> [LedgerRow] {
         Array(ledgerRows.filter { $0.orderID > after }.prefix(limit))
     }
+    func orderEndings(of product: Int64, after: Int64, limit: Int) async throws -> [OrderEnding] {
+        Array(endings.filter { $0.id > after }.prefix(limit))
+    }
+    func outbox(of product: Int64) async throws -> OutboxTotals { messages }
+    func hasWaitingMessages() async throws -> Bool { messages.open > messages.dead }
 }
 
 @Suite("The audit")

@@ -4,6 +4,16 @@ import Testing
 
 @Suite("An order's answer")
 struct OrderAnswerTests {
+    @Test func anAcceptedOrderIsAPromiseWhateverItsState() {
+        func outcome(_ status: Int, _ body: String) -> AttemptOutcome { AttemptOutcome(acceptance: status, body: body.utf8) }
+        #expect(outcome(202, #"{"id":7,"status":"PENDING"}"#) == .accepted(orderID: 7))
+        #expect(outcome(200, #"{"id":7,"status":"FAILED","failReason":"INSUFFICIENT_STOCK"}"#) == .accepted(orderID: 7))
+        #expect(outcome(202, "{}") == .unknown("MALFORMED_ANSWER"))
+        #expect(outcome(400, #"{"error":"INSUFFICIENT_STOCK"}"#) == .soldOut)
+        #expect(outcome(501, #"{"error":"NOT_IMPLEMENTED"}"#) == .unknown("NOT_IMPLEMENTED"))
+        #expect(outcome(503, #"{"error":"OVERLOADED"}"#) == .unknown("OVERLOADED"))
+    }
+
     struct Case: Sendable, CustomTestStringConvertible {
         var status: Int
         var body: String

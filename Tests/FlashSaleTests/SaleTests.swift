@@ -78,6 +78,67 @@ struct SaleTests {
         #expect(shop.malformed == 0, "every repeat says which attempt it is")
     }
 
+    // MARK: Accepted first, decided later
+
+    private func asyncSettings() -> SaleSettings {
+        var settings = settings()
+        settings.isAsync = true
+        return settings
+    }
+
+    @Test func acceptedOrdersAreFollowedToTheirEnd() async throws {
+        var faults = Shop.Faults()
+        faults.decidesAfter = .milliseconds(200)
+        faults.unclearEvery = 7
+        let result = try await hold(asyncSettings(), at: Shop(faults: faults))
+        #expect(result.audit.passes, "\(result.audit.findings)")
+        #expect(result.hasSettled)
+        #expect(result.load.acceptedOrders.count == 350 && result.load.acceptLatencies.count == 350)
+        // 50 were accepted and found nothing left, 650 were turned away at once.
+        #expect(result.load.confirmed == 300 && result.load.soldOut == 700 && result.load.failed == 0 && result.load.errors == 0)
+        #expect(result.load.orders == 1000)
+        let drain = try #require(result.load.drain)
+        #expect(drain.latencies.count == 350 && (199...202).contains(drain.latencies.milliseconds(at: 50)))
+        #expect(drain.seconds > 0.19 && drain.seconds < 0.21 && drain.throughput > 0)
+        let json = try #require(try JSONSerialization.jsonObject(with: SaleReport(result).json()) as? [String: Any])
+        for key in [
+            "acceptLatencyMs", "finalLatencyMs", "drainSeconds", "acceptThroughput", "drainThroughput", "outboxOpen", "deadLetters",
+        ] {
+            #expect(json[key] != nil, "\(key)")
+        }
+        #expect(json["pass"] as? Bool == true && json["confirmed"] as? Int == 300 && json["outboxOpen"] as? Int == 0)
+        #expect(SaleReport(result).table.contains { $0.hasPrefix("final state") })
+    }
+
+    @Test func aSaleThatConfirmsAtOnceHasNoSuchFigures() async throws {
+        let result = try await hold(settings(), at: Shop())
+        let json = try #require(try JSONSerialization.jsonObject(with: SaleReport(result).json()) as? [String: Any])
+        #expect(json["acceptLatencyMs"] == nil && json["outboxOpen"] == nil && result.load.drain == nil)
+    }
+
+    @Test func anAcceptedOrderThatIsForgottenFailsTheAudit() async throws {
+        var faults = Shop.Faults()
+        faults.forgets = 17
+        let result = try await hold(asyncSettings(), at: Shop(faults: faults))
+        #expect(!result.audit.passes && result.audit.lostAnswers == 1)
+    }
+
+    @Test func messagesThatAreNeverSentFailTheAudit() async throws {
+        var faults = Shop.Faults()
+        faults.messages = OutboxTotals(open: 3, dead: 1)
+        let result = try await hold(asyncSettings(), at: Shop(faults: faults))
+        #expect(result.audit.findings == ["outbox: 3 messages are not sent, 1 of them given up"])
+    }
+
+    @Test func ordersThatStayPendingAreToldAndFailTheAudit() async throws {
+        var faults = Shop.Faults()
+        faults.decidesAfter = .seconds(60)
+        var settings = asyncSettings()
+        settings.settle = .milliseconds(500)
+        let result = try await hold(settings, at: Shop(faults: faults))
+        #expect(!result.hasSettled && !result.audit.passes && result.audit.pending == 1)
+    }
+
     @Test func aForgottenOrderFailsTheAudit() async throws {
         var faults = Shop.Faults()
         faults.forgets = 17

@@ -20,6 +20,10 @@ final class Shop: Sendable, AuditSource {
         var forgets: Int64?
         /// Every order is refused.
         var refusesAll = false
+        /// How long an accepted order stays PENDING.
+        var decidesAfter = Duration.zero
+        /// Messages that are never sent.
+        var messages = OutboxTotals(open: 0, dead: 0)
         /// How long each answer takes.
         var delay = TimeAmount.zero
     }
@@ -37,6 +41,9 @@ final class Shop: Sendable, AuditSource {
         var events: [[String: String]] = []
         var soldWhileDown = 0
         var malformed = 0
+        var endings: [OrderEnding] = []
+        /// When the last accepted order is decided.
+        var decidedAt: ContinuousClock.Instant?
     }
 
     private let state = Mutex(State())
@@ -92,6 +99,8 @@ final class Shop: Sendable, AuditSource {
                 return .answer(.ok, "{\"id\":1,\"stock\":\(state.units),\"stockStrategy\":\"REDIS_FIRST\"}", after: .zero)
             case (.POST, "/order-service/orders"):
                 return order(head, &state)
+            case (.POST, "/order-service/v2/orders"):
+                return accept(head, &state)
             case (.GET, "/admin/circuitbreakers"):
                 return .answer(.ok, "{\"circuitBreakers\":{\"redisStock\":{\"state\":\"\(state.breaker)\"}}}", after: .zero)
             case (.GET, "/admin/circuitbreakerevents"):
@@ -149,11 +158,53 @@ final class Shop: Sendable, AuditSource {
         return .answer(.ok, "{\"id\":\(state.orders[index].row.id),\"status\":\"CONFIRMED\",\"failReason\":null}", after: faults.delay)
     }
 
+    /// Accepts 50 orders more than there are units, as a server does that learns of the sold-out product late.
+    private func accept(_ head: HTTPRequestHead, _ state: inout State) -> Reply {
+        let key = head.headers.first(name: "idempotency-key") ?? ""
+        let attempt = state.attempts[key, default: 0] + 1
+        state.attempts[key] = attempt
+        if state.byKey[key] == nil {
+            guard state.orders.count < state.units + 50 else {
+                return .answer(.badRequest, "{\"error\":\"INSUFFICIENT_STOCK\"}", after: faults.delay)
+            }
+            let id = Int64(state.orders.count + 1)
+            let isSold = state.stock > 0
+            if isSold { state.stock -= 1 }
+            state.byKey[key] = state.orders.count
+            state.orders.append((key, OrderRow(id: id, status: isSold ? "CONFIRMED" : "FAILED", quantity: 1)))
+            let now = Int64(Date.now.timeIntervalSince1970 * 1e6)
+            state.endings.append(
+                OrderEnding(
+                    id: id,
+                    status: isSold ? "CONFIRMED" : "FAILED",
+                    failReason: isSold ? nil : "INSUFFICIENT_STOCK",
+                    createdAt: now,
+                    updatedAt: now + faults.decidesAfter.components.attoseconds / 1_000_000_000_000
+                )
+            )
+            state.decidedAt = .now + faults.decidesAfter
+        }
+        let number = state.attempts.count
+        if attempt == 1, let every = faults.unclearEvery, number.isMultiple(of: every) {
+            return .answer(.serviceUnavailable, "{\"error\":\"UNAVAILABLE\"}", after: faults.delay)
+        }
+        let id = (state.byKey[key] ?? 0) + 1
+        return .answer(.accepted, "{\"id\":\(id),\"status\":\"PENDING\",\"failReason\":null}", after: faults.delay)
+    }
+
     // MARK: The books
 
     private func rows(_ state: State) -> [OrderRow] {
         state.orders.map(\.row).filter { $0.id != faults.forgets }
     }
+    private func confirmed(_ state: State) -> [OrderRow] { rows(state).filter { $0.status == "CONFIRMED" } }
+    private func pending(_ state: State) -> Int64 { state.decidedAt.map { $0 > .now } ?? false ? 1 : 0 }
+
+    func orderEndings(of product: Int64, after: Int64, limit: Int) async throws -> [OrderEnding] {
+        state.withLock { Array($0.endings.filter { $0.id > after && $0.id != faults.forgets }.prefix(limit)) }
+    }
+    func outbox(of product: Int64) async throws -> OutboxTotals { faults.messages }
+    func hasWaitingMessages() async throws -> Bool { false }
 
     func product(_ id: Int64) async throws -> ProductRow? {
         state.withLock { ProductRow(stock: $0.stock, fence: 1, initialStock: $0.units) }
@@ -162,7 +213,9 @@ final class Shop: Sendable, AuditSource {
         state.withLock { LedgerTotals(sold: $0.units - $0.stock, returned: 0, restocked: 0) }
     }
     func orderTotals(of product: Int64) async throws -> OrderTotals {
-        state.withLock { OrderTotals(confirmedUnits: Int64(rows($0).count), confirmed: Int64(rows($0).count), pending: 0) }
+        state.withLock {
+            OrderTotals(confirmedUnits: Int64(confirmed($0).count), confirmed: Int64(confirmed($0).count), pending: pending($0))
+        }
     }
     func redisStock(of product: Int64) async -> RedisStock? {
         state.withLock { state in
@@ -175,9 +228,10 @@ final class Shop: Sendable, AuditSource {
     func ledger(of product: Int64, after: Int64, limit: Int) async throws -> [LedgerRow] {
         state.withLock { state in
             Array(
-                state.orders.map { LedgerRow(orderID: $0.row.id, decrements: 1, decremented: 1) }.filter { $0.orderID > after }.prefix(
-                    limit
-                )
+                state.orders.filter { $0.row.status == "CONFIRMED" }.map { LedgerRow(orderID: $0.row.id, decrements: 1, decremented: 1) }
+                    .filter { $0.orderID > after }.prefix(
+                        limit
+                    )
             )
         }
     }

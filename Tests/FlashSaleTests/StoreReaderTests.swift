@@ -13,7 +13,10 @@ struct StoreReaderTests {
         .appendingPathComponent("../../Sources/StockGate/Ledger/Migrations/V001_ledger.sql")
 
     private static let orders = """
-        CREATE TABLE orders (id bigint PRIMARY KEY, product_id bigint NOT NULL, buyer_id text, quantity bigint NOT NULL, status text NOT NULL, fail_reason text);
+        CREATE TABLE orders (id bigint PRIMARY KEY, product_id bigint NOT NULL, buyer_id text, quantity bigint NOT NULL, status text NOT NULL, fail_reason text,
+            created_at timestamptz NOT NULL DEFAULT '2026-01-31T09:30:00Z', updated_at timestamptz NOT NULL DEFAULT '2026-01-31T09:30:00.25Z');
+        CREATE TABLE outbox (id bigint PRIMARY KEY, product_id bigint, status text NOT NULL);
+        INSERT INTO outbox VALUES (1, 5, 'NEW'), (2, 5, 'SENT'), (3, NULL, 'FAILED'), (4, 5, 'DEAD'), (5, 6, 'NEW');
         """
 
     @Test func booksInPostgresAndRedisAreReadAndBreaksAreFound() async throws {
@@ -48,6 +51,13 @@ struct StoreReaderTests {
         #expect(sound.findings == [])
         #expect(sound.line == "AUDIT PASS initial=1000 confirmed=980 oversold=0 leaked=0 unmatched=0 pending=0 drift=0")
         #expect(try await Audit.settle(reader, product: 5, bound: .seconds(5), interval: .milliseconds(5)))
+
+        #expect(try await reader.outbox(of: 5) == OutboxTotals(open: 3, dead: 1))
+        #expect(try await reader.hasWaitingMessages())
+        let drain = try await Drain.read(reader, product: 5, accepted: Array(1...982) + [99_999], pageSize: 100)
+        #expect(drain.confirmed == 980 && drain.soldOut == 1 && drain.failed == 1 && drain.failReasons == ["CANCELLED": 1])
+        #expect(drain.latencies.count == 982 && abs(drain.latencies.milliseconds(at: 50) - 250) < 1 && drain.seconds == 0.25)
+        #expect(drain.promised == Array(1...980) + [99_999])
 
         // Pages are complete, whatever their size.
         var matching = OrderMatching()

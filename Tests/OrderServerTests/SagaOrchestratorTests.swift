@@ -109,15 +109,18 @@ struct SagaOrchestratorTests {
 struct StockStepTests {
     private struct Calls: StockCalls {
         let answer: StockAnswer
-        func send(_ change: StockChange) async -> StockAnswer { self.answer }
+        func send(_ change: StockChange, done: @escaping @Sendable (StockAnswer) -> Void) { done(self.answer) }
     }
 
     @Test("a closed key of a repeat is a lost refusal for want of stock; of a first attempt it is what it says")
     func closedKey() async {
         let step = SagaStep.stock(Calls(answer: .refused(code: "KEY_CLOSED")))
-        #expect(await step.execute(.example(), 2) == .refused(reason: "INSUFFICIENT_STOCK"))
-        #expect(await step.execute(.example(), 1) == .refused(reason: "KEY_CLOSED"))
-        #expect(await step.compensate(.example(), 1) == .done)
+        let executed = { attempt in
+            await withCheckedContinuation { ended in step.startExecuting(.example(), attempt) { ended.resume(returning: $0) } }
+        }
+        #expect(await executed(2) == .refused(reason: "INSUFFICIENT_STOCK"))
+        #expect(await executed(1) == .refused(reason: "KEY_CLOSED"))
+        #expect(await withCheckedContinuation { ended in step.startCompensating(.example(), 1) { ended.resume(returning: $0) } } == .done)
     }
 
     @Test(

@@ -21,6 +21,7 @@ struct TestBed: Sendable {
     struct Server: Sendable {
         let peer: HTTPPeer
         let admin: HTTPPeer
+        let port: Int
         let task: Task<Void, any Error>
         let group: ServiceGroup
 
@@ -59,6 +60,7 @@ struct TestBed: Sendable {
         servers: Int = 1,
         stock: [Int64: Int64] = [1: 100],
         settings: [String: String] = [:],
+        endpoints: MessageEndpoints? = nil,
         _ body: (TestBed) async throws -> Void
     ) async throws {
         let base = try self.postgres.get().url
@@ -69,7 +71,7 @@ struct TestBed: Sendable {
         let url = String(base.dropLast("postgres".count)) + name
         let product = try await ProductStandIn.start(stock: stock)
         var running: [Server] = []
-        for _ in 0..<servers { running.append(try await self.start(url, product.url, settings)) }
+        for _ in 0..<servers { running.append(try await self.start(url, product.url, settings, endpoints)) }
         let bed = TestBed(
             product: product,
             pool: PostgresPool(configuration: try PostgresConfiguration(url: url), maximumConnections: 2),
@@ -92,21 +94,27 @@ struct TestBed: Sendable {
     }
 
     /// One more server over the same database and product server; its end is the caller's.
-    func start(_ settings: [String: String] = [:]) async throws -> Server {
-        try await TestBed.start(self.databaseURL, self.product.url, settings)
+    func start(_ settings: [String: String] = [:], endpoints: MessageEndpoints? = nil) async throws -> Server {
+        try await TestBed.start(self.databaseURL, self.product.url, settings, endpoints)
     }
 
-    static func start(_ database: String, _ product: String, _ settings: [String: String]) async throws -> Server {
+    static func start(
+        _ database: String,
+        _ product: String,
+        _ settings: [String: String],
+        _ endpoints: MessageEndpoints? = nil
+    ) async throws -> Server {
         var environment = [
             "ORDER_PORT": "0", "ORDER_ADMIN_PORT": "0", "ORDER_DATABASE_URL": database, "PRODUCT_SERVER_URL": product,
             "PRODUCT_INTERNAL_URL": product, "ORDER_DEADLINE": "1s", "PRODUCT_TIMEOUT": "200ms", "PRODUCT_BACKOFF": "5ms",
             "PRODUCT_BACKOFF_MAX": "20ms", "RECOVERY_AGE": "30s", "RECOVERY_INTERVAL": "20ms", "LOG_LEVEL": "critical",
         ]
+        if endpoints != nil { environment["AMQP_URL"] = "amqp://127.0.0.1:1/" }
         environment.merge(settings) { $1 }
         var reader = SettingsReader(environment: environment)
         let parsed = try OrderSettings(from: &reader)
         let (ports, found) = AsyncStream.makeStream(of: ServerAssembly.Ports.self)
-        let run = Run { try await OrderServer.run(parsed) { found.yield($0) } }
+        let run = Run { try await OrderServer.run(parsed, endpoints: endpoints) { found.yield($0) } }
         let group = ServiceGroup(services: [run], logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() })
         let task = Task {
             defer { found.finish() }
@@ -117,7 +125,13 @@ struct TestBed: Sendable {
             guard let open = HTTPEndpoint("http://127.0.0.1:\(port.publicPort)"),
                 let admin = HTTPEndpoint("http://127.0.0.1:\(port.adminPort)")
             else { throw Failure(description: "no ports") }
-            return Server(peer: HTTPPeer(open, loop: loop), admin: HTTPPeer(admin, loop: loop), task: task, group: group)
+            return Server(
+                peer: HTTPPeer(open, loop: loop),
+                admin: HTTPPeer(admin, loop: loop),
+                port: port.publicPort,
+                task: task,
+                group: group
+            )
         }
         try await task.value
         throw Failure(description: "the server ended")

@@ -184,12 +184,12 @@ import Testing
     }
 
     @Test func traceparents() {
-        #expect(ServerRequestContext.isTraceparent("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"))
+        #expect(isTraceparent("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"))
         for wrong in [
             "", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7", "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
             "00-00000000000000000000000000000000-00f067aa0ba902b7-01", "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
             "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
-        ] { #expect(!ServerRequestContext.isTraceparent(wrong)) }
+        ] { #expect(!isTraceparent(wrong)) }
     }
 
     @Test func routesAreComparedToTheDocument() throws {

@@ -32,11 +32,12 @@ struct Client: Sendable {
         return Answer(status: answer.status, text: text, json: object ?? [:])
     }
 
-    /// The sum of all samples of a metric on an admin port, 0 without one.
-    func metric(_ name: String) async throws -> Double {
+    /// The sum of all samples of a metric on an admin port, of those with a label if one is given; 0 without one.
+    func metric(_ name: String, where label: String = "") async throws -> Double {
         let text = try await call(.GET, "/metrics").text
         return text.split(separator: "\n").filter { line in
-            line.hasPrefix(name) && (line.dropFirst(name.count).first.map { $0 == " " || $0 == "{" } ?? false)
+            line.hasPrefix(name) && (label.isEmpty || line.contains(label))
+                && (line.dropFirst(name.count).first.map { $0 == " " || $0 == "{" } ?? false)
         }
         .reduce(0) { $0 + ($1.split(separator: " ").last.flatMap { Double($0) } ?? 0) }
     }

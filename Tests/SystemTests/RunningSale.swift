@@ -239,7 +239,7 @@ actor RunningSale {
     private func close(sellsOut: Bool) async throws {
         do {
             if sellsOut {
-                try await takeAway(leaving: 300)
+                try await stack.takeAway(of: product, leaving: 300, stores: stores)
                 try await until("sold out", within: .seconds(40)) { try await figures.soldOut >= 50 }
             }
             try await load.stop()
@@ -288,10 +288,12 @@ actor RunningSale {
         await redis.close()
         client.close()
     }
+}
 
+extension Stack {
     /// Takes most of the stock away by hand while the buyers go on.
-    private func takeAway(leaving rest: Int64) async throws {
-        let admin = try await Client(try stack.address("PRODUCT", 1, "ADMIN_PORT"))
+    func takeAway(of product: Int64, leaving rest: Int64, stores: StoreReader) async throws {
+        let admin = try await Client(try address("PRODUCT", 1, "ADMIN_PORT"))
         defer { admin.close() }
         var attempt = 0
         try await until("most of the stock is taken away") {

@@ -1,5 +1,6 @@
 import FlashSaleKit
 import Foundation
+import StockGateTestSupport
 import Testing
 
 /// Why a test of the whole system could not go on.
@@ -16,7 +17,11 @@ struct Stack: Sendable {
     let instances: Int
     let folder: URL
     private let script: String
-    private let environment: [String: String]
+    var environment: [String: String]
+    /// What stands between the product servers and Redis, in a suite that asked for it.
+    private(set) var redisProxy: FaultProxy?
+    /// What stands between the servers and the broker, in a suite with a broker.
+    var broker: BrokerLinks?
 
     /// The stack of the suite that is running.
     @TaskLocal static var running: Stack?
@@ -37,7 +42,7 @@ struct Stack: Sendable {
         "PRODUCT_BREAKER_WAIT": "200ms",
     ]
 
-    private init(instances: Int) throws {
+    private init(instances: Int, settings: [String: String]) throws {
         self.instances = instances
         folder = FileManager.default.temporaryDirectory.appendingPathComponent("stockgate-system-\(UUID().uuidString.prefix(8))")
         let repository = URL(fileURLWithPath: #filePath).resolvingSymlinksInPath()
@@ -48,17 +53,31 @@ struct Stack: Sendable {
         for server in ["product-server", "order-server"] where !FileManager.default.isExecutableFile(atPath: "\(binaries)/\(server)") {
             throw SystemFailure(description: "\(binaries)/\(server) is not there: build it (swift build), or set STOCKGATE_BIN_DIR")
         }
-        environment = Self.bounds.merging([
+        environment = Self.bounds.merging(settings) { $1 }.merging([
             "STACK_SCRIPT": script, "STACK_DIR": folder.path, "STACK_PORTS": "any", "INSTANCES": String(instances),
             "STOCKGATE_BIN_DIR": binaries, "TESTS_PID": String(ProcessInfo.processInfo.processIdentifier),
         ]) { $1 }
     }
 
-    /// Starts everything but the broker.
-    static func start(instances: Int) async throws -> Stack {
-        let stack = try Stack(instances: instances)
+    /// Starts everything, the broker only if it is asked for.
+    static func start(
+        instances: Int,
+        proxiesRedis: Bool = false,
+        hasBroker: Bool = false,
+        settings: [String: String] = [:]
+    ) async throws -> Stack {
+        var stack = try Stack(instances: instances, settings: settings)
         do {
-            try await stack.run("start redis postgres gateway product order")
+            if hasBroker { try await stack.interposeBrokerLinks() }
+            if proxiesRedis {
+                let address = try await stack.addresses().address("REDIS_URL")
+                guard let port = URLComponents(string: address)?.port else { throw SystemFailure(description: "\(address) has no port") }
+                let proxy = try await FaultProxy.start(to: port)
+                stack.redisProxy = proxy
+                stack.environment["PRODUCT_REDIS_URL"] = "redis://127.0.0.1:\(proxy.port)"
+            }
+            try await stack.run("start redis postgres gateway product order\(hasBroker ? " rabbitmq" : "")")
+            stack.broker?.declared = .now
             // The tests may be killed: the servers must not outlive them.
             try await stack.shell(
                 "(while kill -0 $TESTS_PID && [ -e $STACK_DIR ]; do sleep 1; done; $STACK_SCRIPT destroy) </dev/null >/dev/null 2>&1 &"
@@ -79,13 +98,15 @@ struct Stack: Sendable {
     func destroy() async {
         do {
             try await run("destroy")
+            try await redisProxy?.stop()
+            try await broker?.stop()
         } catch {
             Issue.record("the stack in \(folder.path) could not be removed: \(error)")
         }
     }
 
     @discardableResult
-    private func shell(_ command: String) async throws -> String {
+    func shell(_ command: String) async throws -> String {
         // Ports that the caller's shell knows belong to another stack.
         let ports = [
             "REDIS", "POSTGRES", "RABBITMQ", "EPMD", "RABBITMQ_DIST", "GATEWAY", "PRODUCT", "PRODUCT_ADMIN", "ORDER", "ORDER_ADMIN",
@@ -139,9 +160,12 @@ struct Stack: Sendable {
 /// Runs a suite on a stack of its own.
 struct StackTrait: SuiteTrait, TestScoping {
     let instances: Int
+    var proxiesRedis = false
+    var hasBroker = false
+    var settings: [String: String] = [:]
 
     func provideScope(for test: Test, testCase: Test.Case?, performing function: @Sendable () async throws -> Void) async throws {
-        let stack = try await Stack.start(instances: instances)
+        let stack = try await Stack.start(instances: instances, proxiesRedis: proxiesRedis, hasBroker: hasBroker, settings: settings)
         do {
             try await Stack.$running.withValue(stack) { try await function() }
         } catch {
@@ -155,4 +179,9 @@ struct StackTrait: SuiteTrait, TestScoping {
 extension Trait where Self == StackTrait {
     /// So many product servers and so many order servers.
     static func stack(instances: Int) -> StackTrait { StackTrait(instances: instances) }
+
+    /// One server of each kind, and a proxy between the product server and Redis. `settings` replace the servers' own.
+    static func stackWithProxiedRedis(_ settings: [String: String]) -> StackTrait {
+        StackTrait(instances: 1, proxiesRedis: true, settings: settings)
+    }
 }

@@ -23,7 +23,9 @@ server_environment() {
             *) export "${line?}" ;;
         esac
     done < <(settings)
-    unset INSTANCES
+    # A proxy between the product servers and the stack's Redis, for tests.
+    if [[ $KIND == product && -n ${PRODUCT_REDIS_URL-} ]]; then export REDIS_URL=$PRODUCT_REDIS_URL; fi
+    unset INSTANCES PRODUCT_REDIS_URL
     export "${KIND^^}_PORT=${PORTS[${KIND^^}_${infix}PORT]}"
     export "${KIND^^}_ADMIN_PORT=${PORTS[${KIND^^}_${infix}ADMIN_PORT]}"
 }

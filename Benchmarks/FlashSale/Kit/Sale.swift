@@ -59,6 +59,7 @@ public struct Sale: Sendable {
         tellTheEnd(end, units: units)
         for line in log.linesToTell(all: true) { console.story(line.rendered) }
 
+        if settings.isAsync { try await Drain.untilSent(source, bound: settings.settle) }
         let hasSettled = try await Audit.settle(source, product: product, bound: settings.settle)
         if !hasSettled { console.story("          not at rest after \(settings.settle.inSeconds) s: audited as it is") }
         if let command = settings.beforeAudit {
@@ -66,14 +67,22 @@ public struct Sale: Sendable {
             let output = try await StackScript.shell(command, environment: ["PRODUCT_ID": String(product)])
             if !output.isEmpty { console.line(output) }
         }
+        var figures = end.figures
+        var outbox: OutboxTotals?
+        if settings.isAsync {
+            let drain = try await Drain.read(source, product: product, accepted: figures.acceptedOrders)
+            outbox = try await source.outbox(of: product)
+            figures.learn(drain)
+            console.story(drained(drain))
+        }
         return SaleResult(
             product: product,
-            load: end.figures,
+            load: figures,
             duration: end.elapsed,
             transitions: log.transitions,
             story: log.storyLines,
             hasSettled: hasSettled,
-            audit: try await Audit.run(source, product: product, load: end.figures),
+            audit: try await Audit.run(source, product: product, load: figures, outbox: outbox),
             reachedLimit: reachedLimit
         )
     }
@@ -133,7 +142,8 @@ public struct Sale: Sendable {
             seed: settings.seed,
             // The time makes a run's keys its own, also with the same seed.
             run: "sale-\(product)-\(String(UInt64(Date.now.timeIntervalSince1970 * 1000), radix: 36))-\(settings.seed)",
-            budget: budget
+            budget: budget,
+            isAsync: settings.isAsync
         )
     }
 
@@ -145,7 +155,15 @@ public struct Sale: Sendable {
                 "\(rate.perSecond.grouped) a second (Poisson, seed \(settings.seed)), at most \(inFlight) in flight"
             }
         return "Flash sale of product \(product): \(units.grouped) units, at least \(settings.orders.grouped) orders "
-            + "by \(settings.buyers.grouped) buyers, \(pace)"
+            + "by \(settings.buyers.grouped) buyers, \(pace)\(settings.isAsync ? ", accepted first and decided over the broker" : "")"
+    }
+
+    /// What buyers are told at once.
+    private var promise: String { settings.isAsync ? "accepted" : "confirmed" }
+
+    private func drained(_ drain: Drain) -> String {
+        "          the last accepted order was decided \(Self.decimal(drain.seconds)) s after the last was accepted: "
+            + "\(drain.confirmed.grouped) confirmed, \(drain.soldOut.grouped) sold out, \(drain.failed.grouped) failed, \(drain.open.grouped) open"
     }
 
     // MARK: The sale
@@ -228,7 +246,7 @@ public struct Sale: Sendable {
         let backAt = log.now
         let sold = after.figures.confirmed - before.figures.confirmed
         let seconds = (after.elapsed - before.elapsed).inSeconds
-        var text = "\(disruption.server) is back; meanwhile \(sold.grouped) orders were confirmed in \(Self.decimal(seconds)) s"
+        var text = "\(disruption.server) is back; meanwhile \(sold.grouped) orders were \(promise) in \(Self.decimal(seconds)) s"
         if let pace = Self.ownPace(from: before.figures, to: after.figures) { text += ", at the machine's own pace \(pace.grouped)/s" }
         log.tell(text, at: backAt)
         try await course.giveBack(index, load: load)
@@ -295,7 +313,7 @@ public struct Sale: Sendable {
         let rate = Int(Double(now.figures.orders - last.figures.orders) / seconds)
         let redis = log.redisIsAlive.map { $0 ? "up" : "down" } ?? "?"
         var line =
-            "  \(Self.decimal(now.elapsed.inSeconds)) s  \(rate.grouped) orders/s  confirmed \(now.figures.confirmed.grouped)"
+            "  \(Self.decimal(now.elapsed.inSeconds)) s  \(rate.grouped) orders/s  \(promise) \(now.figures.confirmed.grouped)"
             + "  sold out \(now.figures.soldOut.grouped)  errors \(now.figures.errors)  p99 \(Self.decimal(now.interval.milliseconds(at: 99))) ms"
             + "  breaker \(log.breakerState ?? "?")  redis \(redis)"
         if now.figures.shed > 0 { line += "  shed \(now.figures.shed.grouped)" }
@@ -307,10 +325,12 @@ public struct Sale: Sendable {
         let sold = end.figures.confirmed * settings.quantity
         if let last = end.figures.lastConfirmedAt {
             log.tell(
-                sold >= units ? "the last unit is sold" : "the last confirmed order; \(max(0, units - sold).grouped) units are left",
+                settings.isAsync
+                    ? "the last order is accepted"
+                    : sold >= units ? "the last unit is sold" : "the last confirmed order; \(max(0, units - sold).grouped) units are left",
                 at: last
             )
-            if let recovered = log.recoveredAt, last < recovered {
+            if !settings.isAsync, let recovered = log.recoveredAt, last < recovered {
                 let what = sold >= units ? "the last unit went" : "the last order was confirmed"
                 log.tell("note: \(what) before the outage was over; nothing was sold after it", at: last)
             }

@@ -24,6 +24,8 @@ public struct SaleSettings: Sendable {
     public var limit = Duration.seconds(180)
     /// Chooses arrivals, buyers and jitter.
     public var seed: UInt64 = 1
+    /// Whether orders are accepted first and decided later, over the broker.
+    public var isAsync = false
     /// Whether a closed loop ignores the budget of units.
     public var isUnbudgeted = false
     /// The gateway, such as `http://127.0.0.1:8000`.

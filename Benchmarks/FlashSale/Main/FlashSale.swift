@@ -102,6 +102,11 @@ struct FlashSale: AsyncParsableCommand {
     @Option(help: "For everything to come to rest before the audit.") var settle = "60s"
     @Option(help: "The longest the sale may take.") var limit = "180s"
     @Option(help: "Chooses arrivals, buyers and jitter. (default: by the clock; printed with --rate)") var seed: UInt64?
+    @Flag(
+        help:
+            "Orders go to /v2/orders: accepted first, decided over the broker. Both times are told; the audit waits until every order is decided."
+    )
+    var async = false
     @Flag(help: "Do not keep units for what comes after an outage: the machine's own pace throughout.") var unbudgeted = false
     @Option(help: "Run this between the sale and the audit, with PRODUCT_ID in its environment: to show that a broken ledger is found.")
     var beforeAudit: String?
@@ -148,6 +153,7 @@ struct FlashSale: AsyncParsableCommand {
         settings.settle = try Duration(span: settle)
         settings.limit = try positive(limit, "--limit")
         settings.seed = seed ?? UInt64(Date.now.timeIntervalSince1970 * 1000)
+        settings.isAsync = async
         settings.isUnbudgeted = unbudgeted
         settings.beforeAudit = beforeAudit
         let port = environment["GATEWAY_PORT"].map { "http://127.0.0.1:\($0)" }

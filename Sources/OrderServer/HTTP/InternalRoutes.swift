@@ -1,14 +1,42 @@
 import Hummingbird
+import PostgresClient
 import ServerKit
 
 /// What the admin port has of its own.
 struct InternalRoutes: Sendable {
     let flow: OrderFlow
+    let outbox: OutboxStore
 
     func register(on router: ServerRouter) {
         router.on("/internal/orders/{id}/retry", method: .post) { _, context in
             let order = try await self.flow.retry(id: try context.pathID(orThrow: .orderNotFound))
             return Response.json { order.write(to: &$0) }
+        }
+        router.on("/internal/outbox", method: .get) { request, _ in try await self.list(request) }
+        router.on("/internal/outbox/{id}/requeue", method: .post) { _, context in try await self.requeue(context) }
+    }
+
+    private func list(_ request: Request) async throws -> Response {
+        let status = try request.query("status", as: OutboxStatus.self)
+        let paging = try request.paging()
+        let (rows, total) = try await shaped { () throws(PostgresError) in try await self.outbox.rows(status: status, paging: paging) }
+        return .json { json in
+            json.object { json in
+                json.array("content", rows) { $1.write(to: &$0) }
+                json.member("page", paging.page)
+                json.member("size", paging.size)
+                json.member("totalElements", total)
+                json.member("totalPages", paging.totalPages(totalElements: total))
+            }
+        }
+    }
+
+    private func requeue(_ context: ServerRequestContext) async throws -> Response {
+        let id = try context.pathID(orThrow: .notFound)
+        switch try await shaped({ () throws(PostgresError) in try await self.outbox.requeue(id: id) }) {
+        case .requeued(let row): return .json { row.write(to: &$0) }
+        case .notAllowed(let status): throw APIError(.invalidState, details: ["status": .string(status.rawValue)])
+        case .unknown: throw APIError(.notFound)
         }
     }
 }

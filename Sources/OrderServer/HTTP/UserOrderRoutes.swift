@@ -1,20 +1,16 @@
 import HTTPTypes
 import Hummingbird
-import PostgresClient
 import ServerKit
 
-/// The family under a user: `/{userId}/orders`.
+/// What makes orders under a user: POST `/{userId}/orders`.
 struct UserOrderRoutes: Sendable {
     let flow: OrderFlow
-    let store: OrderStore
     let catalogue: ProductCatalogue
     /// Whether the price that a buyer names must be the product's.
     let checksUnitPrice: Bool
 
     func register(on router: ServerRouter) {
         router.on("/{userId}/orders", method: .post) { request, context in try await self.place(request, context) }
-        router.on("/{userId}/orders", method: .get) { request, context in try await self.list(request, context) }
-        router.on("/health_check", method: .get) { _, _ in Response.text("The order server is working.\n") }
     }
 
     private func place(_ request: Request, _ context: ServerRequestContext) async throws -> Response {
@@ -31,7 +27,8 @@ struct UserOrderRoutes: Sendable {
                 ErrorMessage(en: "The total of qty times unitPrice is too large.", ko: "qty와 unitPrice의 곱이 너무 큽니다.")
             )
         }
-        if request.prefersAsync { return .asynchronousNotImplemented(request) }
+        let isAsynchronous = request.prefersAsync
+        if isAsynchronous, !self.flow.isAccepting { return .asynchronousNotImplemented(request) }
         let productID: Int64
         if self.checksUnitPrice {
             let facts = try await self.catalogue.facts(of: product)
@@ -47,25 +44,17 @@ struct UserOrderRoutes: Sendable {
             productID = try await self.catalogue.id(of: product)
         }
         let code: String? = if case .code(let code) = product { code } else { nil }
-        let placed = try await self.flow.place(
-            OrderDraft(
-                productID: productID,
-                productCode: code,
-                buyerID: user,
-                quantity: quantity,
-                unitPrice: unitPrice,
-                idempotencyKey: key
-            )
+        let draft = OrderDraft(
+            productID: productID,
+            productCode: code,
+            buyerID: user,
+            quantity: quantity,
+            unitPrice: unitPrice,
+            idempotencyKey: key,
+            traceparent: isAsynchronous ? context.traceparent : nil
         )
+        if isAsynchronous { return .accepted(try await self.flow.accept(draft)) { $0.writeForUser(to: &$1) } }
+        let placed = try await self.flow.place(draft)
         return .json(.created, headers: placed.isReplay ? [.idempotencyReplayed: "true"] : [:]) { placed.order.writeForUser(to: &$0) }
-    }
-
-    private func list(_ request: Request, _ context: ServerRequestContext) async throws -> Response {
-        let user = try context.pathText("userId", length: Values.userIDLength, orThrow: .notFound)
-        let paging = try request.paging(defaultSize: 100)
-        let orders = try await shaped { () throws(PostgresError) in
-            try await self.store.orders(buyer: user, status: nil, paging: paging).orders
-        }
-        return .json { $0.array(orders) { $1.writeForUser(to: &$0) } }
     }
 }

@@ -21,7 +21,7 @@ final class SoldOutMemory: Sendable {
 
     private struct Waiter {
         var quantity: Int64
-        var done: CheckedContinuation<Verdict, Never>
+        var done: @Sendable (Verdict) -> Void
     }
 
     private struct Entry {
@@ -51,18 +51,23 @@ final class SoldOutMemory: Sendable {
         self.maximumWaiting = maximumWaiting
     }
 
+    /// Whether so many units may be had; `done` is called now, or when a probe that is out has its answer.
+    func ask(product: Int64, quantity: Int64, done: @escaping @Sendable (Verdict) -> Void) {
+        if let verdict = self.look(product, quantity) { return done(verdict) }
+        let isWaiting = self.state.withLock { state in
+            guard let entry = state.entries[product], entry.probe != nil, entry.waiters.count < self.maximumWaiting else {
+                return false
+            }
+            state.entries[product]?.waiters.append(Waiter(quantity: quantity, done: done))
+            return true
+        }
+        if !isWaiting { done(.proceed) }
+    }
+
     /// Whether so many units may be had.
     func ask(product: Int64, quantity: Int64) async -> Verdict {
-        if let verdict = self.look(product, quantity) { return verdict }
-        return await withCheckedContinuation { continuation in
-            let isWaiting = self.state.withLock { state in
-                guard let entry = state.entries[product], entry.probe != nil, entry.waiters.count < self.maximumWaiting else {
-                    return false
-                }
-                state.entries[product]?.waiters.append(Waiter(quantity: quantity, done: continuation))
-                return true
-            }
-            if !isWaiting { continuation.resume(returning: .proceed) }
+        await withCheckedContinuation { continuation in
+            self.ask(product: product, quantity: quantity) { continuation.resume(returning: $0) }
         }
     }
 
@@ -79,6 +84,20 @@ final class SoldOutMemory: Sendable {
             }
             return left > .zero ? .soldOut : nil
         }
+    }
+
+    /// Whether so many units are known not to be had: the same memory for those who do not wait and look for nobody.
+    func isSoldOut(product: Int64, quantity: Int64) -> Bool {
+        self.state.withLock { state in
+            guard let entry = state.entries[product], quantity >= entry.quantity else { return false }
+            return ContinuousClock.now < entry.until
+        }
+    }
+
+    /// Whether an answer of that time still counts.
+    func isFresh(_ time: Timestamp) -> Bool {
+        let age = Timestamp.now.microsecondsSinceEpoch - time.microsecondsSinceEpoch
+        return self.time > .zero && age.magnitude < self.time.microseconds
     }
 
     /// The product server refused so many units.
@@ -102,7 +121,7 @@ final class SoldOutMemory: Sendable {
             }
             return entry.waiters
         }
-        for waiter in waiters { waiter.done.resume(returning: waiter.quantity >= quantity ? .soldOut : .proceed) }
+        for waiter in waiters { waiter.done(waiter.quantity >= quantity ? .soldOut : .proceed) }
     }
 
     /// The product server gave units.
@@ -118,7 +137,7 @@ final class SoldOutMemory: Sendable {
             state.entries[product] = nil
             return entry.waiters
         }
-        for waiter in waiters { waiter.done.resume(returning: .proceed) }
+        for waiter in waiters { waiter.done(.proceed) }
     }
 
     private func forget(_ product: Int64) {
@@ -126,6 +145,6 @@ final class SoldOutMemory: Sendable {
             // Most products of most sales are never here.
             state.entries.isEmpty ? [] : state.entries.removeValue(forKey: product)?.waiters ?? []
         }
-        for waiter in waiters { waiter.done.resume(returning: .proceed) }
+        for waiter in waiters { waiter.done(.proceed) }
     }
 }

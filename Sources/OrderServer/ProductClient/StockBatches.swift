@@ -36,7 +36,7 @@ final class StockBatches: StockCalls {
 
     private struct Item {
         var change: StockChange
-        var done: CheckedContinuation<StockAnswer, Never>
+        var done: @Sendable (StockAnswer) -> Void
     }
 
     private struct State {
@@ -65,22 +65,20 @@ final class StockBatches: StockCalls {
     /// Changes that wait.
     var queued: Int { self.state.withLock { $0.waiting.count } }
 
-    func send(_ change: StockChange) async -> StockAnswer {
-        await withCheckedContinuation { continuation in
-            enum Step { case wait, flush, refuse }
-            let step = self.state.withLock { state -> Step in
-                guard state.waiting.count < self.settings.maximumQueued else { return .refuse }
-                state.waiting.append(Item(change: change, done: continuation))
-                guard !state.isFlushDue, state.calls < self.settings.maximumCalls else { return .wait }
-                state.isFlushDue = true
-                return .flush
-            }
-            switch step {
-            case .wait: break
-            // At the loop's next turn, so that a group of orders that was just written leaves together.
-            case .flush: self.loop.execute { self.flush() }
-            case .refuse: continuation.resume(returning: .noAnswer(cause: "OVERLOADED", retryAfter: nil))
-            }
+    func send(_ change: StockChange, done: @escaping @Sendable (StockAnswer) -> Void) {
+        enum Step { case wait, flush, refuse }
+        let step = self.state.withLock { state -> Step in
+            guard state.waiting.count < self.settings.maximumQueued else { return .refuse }
+            state.waiting.append(Item(change: change, done: done))
+            guard !state.isFlushDue, state.calls < self.settings.maximumCalls else { return .wait }
+            state.isFlushDue = true
+            return .flush
+        }
+        switch step {
+        case .wait: break
+        // At the loop's next turn, so that a group of orders that was just written leaves together.
+        case .flush: self.loop.execute { self.flush() }
+        case .refuse: done(.noAnswer(cause: "OVERLOADED", retryAfter: nil))
         }
     }
 
@@ -132,9 +130,9 @@ final class StockBatches: StockCalls {
     private func end(_ items: ArraySlice<Item>, answers: [StockAnswer]?, else answer: StockAnswer) {
         self.state.withLock { $0.calls -= 1 }
         if let answers, answers.count == items.count {
-            for (item, answer) in zip(items, answers) { item.done.resume(returning: answer) }
+            for (item, answer) in zip(items, answers) { item.done(answer) }
         } else {
-            for item in items { item.done.resume(returning: answer) }
+            for item in items { item.done(answer) }
         }
         let mustFlush = self.state.withLock { state in
             guard !state.waiting.isEmpty, !state.isFlushDue else { return false }

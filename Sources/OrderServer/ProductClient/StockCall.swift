@@ -59,5 +59,6 @@ enum StockAnswer: Sendable, Equatable {
 
 /// Asks the product server to change stock.
 protocol StockCalls: Sendable {
-    func send(_ change: StockChange) async -> StockAnswer
+    /// Asks; `done` is called once, on whatever thread the answer comes.
+    func send(_ change: StockChange, done: @escaping @Sendable (StockAnswer) -> Void)
 }

@@ -1,6 +1,8 @@
 // Invariant: an order is on the list until it is settled; a claim only moves its time ahead, so that what dies with a process comes up again when the lease is over.
 //
-// Bounds: `batch` orders at a time; one round each `interval`, or at once while full batches come. Several instances share the list.
+// Orders that a message carries are left to the relay until it is SENT, and to the product server until the command is `age` old.
+//
+// Bounds: `batch` orders at a time; `Outbox.step` messages at a time, and that many pruned; one round each `interval`, or at once while full batches come. Several instances share the list.
 // Stops: at shutdown, after the batch in hand.
 
 import Logging
@@ -18,16 +20,32 @@ struct RecoveryService: Service {
         var lease: Duration = .seconds(30)
     }
 
+    /// What recovery does with messages.
+    struct Outbox: Sendable {
+        /// Commands looked at by one statement.
+        static let step = 256
+        /// Rows deleted by one statement.
+        static let pruneStep = 1_000
+        let store: OutboxStore
+        /// How long a command's orders may be without a result.
+        var age: Duration
+        /// How long what was sent is kept.
+        var retention: Duration
+    }
+
     let settings: Settings
     let flow: OrderFlow
     let store: OrderStore
+    /// Nil without a broker.
+    let outbox: Outbox?
     let logger: Logger
     private let tables = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingOldest(1))
 
-    init(settings: Settings, flow: OrderFlow, store: OrderStore, logger: Logger) {
+    init(settings: Settings, flow: OrderFlow, store: OrderStore, outbox: Outbox? = nil, logger: Logger) {
         self.settings = settings
         self.flow = flow
         self.store = store
+        self.outbox = outbox
         self.logger = logger
     }
 
@@ -51,21 +69,32 @@ struct RecoveryService: Service {
         do throws(PostgresError) {
             let found = try await self.store.collect()
             if found > 0 { self.logger.info("pending orders found", metadata: ["orders": "\(found)"]) }
+            let isMore = try await self.tidyOutbox()
             let work = try await self.store.claim(limit: self.settings.batch, lease: self.settings.lease)
             self.flow.figures.backlog.orders.store(try await self.store.backlog(), ordering: .relaxed)
-            guard !work.isEmpty else { return false }
+            guard !work.isEmpty else { return isMore }
             let settled = await withTaskGroup(of: Bool.self) { group in
                 for one in work { group.addTask { await self.settle(one) } }
                 return await group.reduce(into: 0) { $0 += $1 ? 1 : 0 }
             }
             self.flow.figures.recovered.add(UInt64(settled))
             self.logger.info("orders recovered", metadata: ["settled": "\(settled)", "claimed": "\(work.count)"])
-            return work.count == self.settings.batch && settled > 0
+            return (work.count == self.settings.batch && settled > 0) || isMore
         } catch {
             if Task.isCancelled { return false }
             self.logger.warning("recovery could not work", metadata: ["error": "\(error)"])
             return false
         }
+    }
+
+    /// One step over commands without results, and one over what can go.
+    /// - Returns: whether there may be more at once
+    func tidyOutbox() async throws(PostgresError) -> Bool {
+        guard let outbox else { return false }
+        let (messages, orders) = try await outbox.store.collectUnanswered(age: outbox.age, limit: Outbox.step)
+        if orders > 0 { self.logger.info("orders without a result found", metadata: ["orders": "\(orders)"]) }
+        let pruned = try await outbox.store.prune(age: outbox.retention, limit: Outbox.pruneStep)
+        return messages == Outbox.step || pruned == Outbox.pruneStep
     }
 
     private func settle(_ work: OrderStore.Work) async -> Bool {

@@ -32,6 +32,8 @@ struct Order: Sendable, Equatable {
     var cancelKey: String?
     var createdAt: Timestamp
     var updatedAt: Timestamp
+    /// 1, and one more with each change: an event about the order is newer than another if its version is greater.
+    var version: Int64 = 1
 
     /// `7`, or `7.2` for its second run.
     private var keySuffix: String { self.run == 1 ? "\(self.id)" : "\(self.id).\(self.run)" }
@@ -51,6 +53,8 @@ struct OrderDraft: Sendable, Equatable {
     /// In the currency's smallest unit.
     var unitPrice: Int64?
     var idempotencyKey: String?
+    /// The W3C trace context of the request, passed on with an order that goes over the broker.
+    var traceparent: String?
 
     /// Whether `order` is what this draft asked for. The code is another name of the product, and counts for nothing.
     func isSame(as order: Order) -> Bool {

@@ -33,6 +33,10 @@ struct OrderFlow: Sendable {
     let soldOut: SoldOutMemory
     let breaker: CircuitBreaker
     let figures: OrderFigures
+    /// What waits in the outbox; nil without a broker.
+    let backlog: OutboxBacklog?
+    /// Told of changes that no group writes.
+    let changes: OrderChanges
     let logger: Logger
 
     // MARK: Placing
@@ -42,73 +46,198 @@ struct OrderFlow: Sendable {
     /// - Throws: `INSUFFICIENT_STOCK` without an order if the product is known to be sold out; `DEPENDENCY_FAILED` if the outcome is not known yet, or if the breaker
     ///   is open (no order is made then); `KEY_REUSED`, `REQUEST_IN_PROGRESS`, `OVERLOADED`, `UNAVAILABLE`
     func place(_ draft: OrderDraft) async throws(APIError) -> Placed {
+        let result: Result<Placed, APIError> = await withCheckedContinuation { continuation in
+            self.place(draft) { continuation.resume(returning: $0) }
+        }
+        return try result.get()
+    }
+
+    /// The same; `done` is called once, on whatever thread the outcome is known. What a rush consists of, an order or a refusal at the first try, needs no task.
+    func place(_ draft: OrderDraft, done: @escaping @Sendable (Result<Placed, APIError>) -> Void) {
         let deadline = ContinuousClock.now + self.settings.buyerDeadline
-        let verdict = await self.soldOut.ask(product: draft.productID, quantity: draft.quantity)
-        switch verdict {
-        case .soldOut: return try await self.placeSoldOut(draft, deadline)
-        case .proceed: return try await self.placeNew(draft, deadline)
-        case .probe(let probe):
-            do throws(APIError) {
-                let placed = try await self.placeNew(draft, deadline)
-                self.soldOut.endProbe(product: draft.productID, probe: probe)
-                return placed
-            } catch {
-                self.soldOut.endProbe(product: draft.productID, probe: probe)
-                throw error
+        self.soldOut.ask(product: draft.productID, quantity: draft.quantity) { verdict in
+            switch verdict {
+            case .soldOut: self.placeSoldOut(draft, deadline, done)
+            case .proceed: self.placeNew(draft, deadline, done)
+            case .probe(let probe):
+                self.placeNew(draft, deadline) { result in
+                    self.soldOut.endProbe(product: draft.productID, probe: probe)
+                    done(result)
+                }
             }
         }
     }
 
-    private func placeSoldOut(_ draft: OrderDraft, _ deadline: ContinuousClock.Instant) async throws(APIError) -> Placed {
-        if let key = draft.idempotencyKey, let placed = try await self.existing(key, draft, deadline) { return placed }
-        guard self.settings.persistsRejected else {
-            self.figures.turnedAway.add()
-            throw APIError(.insufficientStock, details: ["productId": .int(draft.productID)])
-        }
-        switch await self.insertion.insert(draft, failReason: APIErrorCode.insufficientStock.rawValue) {
-        case .made(let order):
-            self.figures.failed.add()
-            return Placed(order: order, isReplay: false)
-        case let other: return try await self.notMade(other, draft, deadline)
+    /// Goes on in a task of its own, off the hot path.
+    private func inTask(
+        _ done: @escaping @Sendable (Result<Placed, APIError>) -> Void,
+        _ body: @escaping @Sendable () async throws(APIError) -> Placed
+    ) {
+        Task {
+            do throws(APIError) {
+                done(.success(try await body()))
+            } catch {
+                done(.failure(error))
+            }
         }
     }
 
-    private func placeNew(_ draft: OrderDraft, _ deadline: ContinuousClock.Instant) async throws(APIError) -> Placed {
+    private func placeSoldOut(
+        _ draft: OrderDraft,
+        _ deadline: ContinuousClock.Instant,
+        waits: Bool = true,
+        _ done: @escaping @Sendable (Result<Placed, APIError>) -> Void
+    ) {
+        if draft.idempotencyKey == nil, !self.settings.persistsRejected {
+            self.figures.turnedAway.add()
+            return done(.failure(APIError(.insufficientStock, details: ["productId": .int(draft.productID)])))
+        }
+        self.inTask(done) { () async throws(APIError) in
+            if let key = draft.idempotencyKey, let placed = try await self.existing(key, draft, deadline, waits: waits) { return placed }
+            guard self.settings.persistsRejected else {
+                self.figures.turnedAway.add()
+                throw APIError(.insufficientStock, details: ["productId": .int(draft.productID)])
+            }
+            switch await self.insertion.insert(draft, failReason: APIErrorCode.insufficientStock.rawValue) {
+            case .made(let order):
+                self.figures.failed.add()
+                return Placed(order: order, isReplay: false)
+            case let other: return try await self.notMade(other, draft, deadline, waits: waits)
+            }
+        }
+    }
+
+    private func placeNew(
+        _ draft: OrderDraft,
+        _ deadline: ContinuousClock.Instant,
+        _ done: @escaping @Sendable (Result<Placed, APIError>) -> Void
+    ) {
         // An open breaker is known before anything is written: no order is made that recovery would have to carry.
         if self.breaker.isWaiting {
-            if let key = draft.idempotencyKey, let placed = try await self.existing(key, draft, deadline) { return placed }
-            throw APIError(
-                .dependencyFailed,
-                details: ["cause": "BREAKER_OPEN"],
-                retryAfter: self.breaker.snapshot().openRemaining ?? .seconds(1)
-            )
+            return self.inTask(done) { () async throws(APIError) in
+                if let key = draft.idempotencyKey, let placed = try await self.existing(key, draft, deadline) { return placed }
+                throw APIError(
+                    .dependencyFailed,
+                    details: ["cause": "BREAKER_OPEN"],
+                    retryAfter: self.breaker.snapshot().openRemaining ?? .seconds(1)
+                )
+            }
         }
-        switch await self.insertion.insert(draft) {
-        case .made(let order):
-            return Placed(order: try await self.drive(order, firstAttempt: 1, deadline), isReplay: false)
-        case let other: return try await self.notMade(other, draft, deadline)
+        self.insertion.insert(draft) { outcome in
+            switch outcome {
+            case .made(let order):
+                self.orchestrator.start(order, deadline: deadline) { result, records in
+                    self.finish(order, result, records, done)
+                }
+            case let other:
+                self.inTask(done) { () async throws(APIError) in try await self.notMade(other, draft, deadline) }
+            }
+        }
+    }
+
+    /// Writes what a new order's saga came to, and answers.
+    private func finish(
+        _ order: Order,
+        _ result: SagaResult,
+        _ records: [StepRecord],
+        _ done: @escaping @Sendable (Result<Placed, APIError>) -> Void
+    ) {
+        let status: OrderStatus
+        let reason: String?
+        switch result {
+        case .confirmed: (status, reason) = (.confirmed, nil)
+        case .failed(let why): (status, reason) = (.failed, why)
+        case .undecided:
+            return self.inTask(done) { () async throws(APIError) in
+                Placed(order: try await self.conclude(order, result, records), isReplay: false)
+            }
+        }
+        self.completion.complete(order, from: .pending, to: status, failReason: reason, records: records) { outcome in
+            if case .written(let time) = outcome {
+                done(.success(Placed(order: self.written(order, status, reason, at: time), isReplay: false)))
+            } else {
+                self.inTask(done) { () async throws(APIError) in
+                    switch try await self.settled(order, result, outcome) {
+                    case .settled(let order): return Placed(order: order, isReplay: false)
+                    // Settling undecides nothing.
+                    case .undecided: throw APIError(.unavailable)
+                    }
+                }
+            }
+        }
+    }
+
+    private func written(_ order: Order, _ status: OrderStatus, _ reason: String?, at time: Timestamp) -> Order {
+        var order = order
+        order.status = status
+        order.failReason = reason
+        order.updatedAt = time
+        if status == .confirmed { self.figures.confirmed.add() } else { self.figures.failed.add() }
+        return order
+    }
+
+    // MARK: Accepting
+
+    /// Whether orders can go over the broker: one is configured.
+    var isAccepting: Bool { self.backlog != nil }
+
+    /// Makes an order that a message carries to the product server; the two are durable together. The order is PENDING, or in any state if it is a replay.
+    ///
+    /// - Throws: `INSUFFICIENT_STOCK` without an order if the product is known to be sold out; `OVERLOADED` if too many orders wait to be sent; `UNAVAILABLE`, also without
+    ///   a broker; `KEY_REUSED`
+    func accept(_ draft: OrderDraft) async throws(APIError) -> Placed {
+        let result: Result<Placed, APIError> = await withCheckedContinuation { continuation in
+            self.accept(draft) { continuation.resume(returning: $0) }
+        }
+        return try result.get()
+    }
+
+    /// The same; `done` is called once, at once or on the group writer's thread. Only a key that is taken, or a look for one, needs a task.
+    func accept(_ draft: OrderDraft, done: @escaping @Sendable (Result<Placed, APIError>) -> Void) {
+        guard let backlog else { return done(.failure(APIError(.unavailable))) }
+        if self.soldOut.isSoldOut(product: draft.productID, quantity: draft.quantity) {
+            return self.placeSoldOut(draft, .now + self.settings.buyerDeadline, waits: false, done)
+        }
+        guard backlog.reserve() else {
+            return done(.failure(APIError(.overloaded, details: ["waitingOrders": .int(Int64(backlog.orders))])))
+        }
+        self.insertion.insert(draft, isAsynchronous: true) { outcome in
+            if case .made(let order) = outcome {
+                self.figures.accepted.add()
+                return done(.success(Placed(order: order, isReplay: false)))
+            }
+            backlog.release(orders: 1)
+            self.inTask(done) { () async throws(APIError) in
+                try await self.notMade(outcome, draft, .now + self.settings.buyerDeadline, waits: false)
+            }
         }
     }
 
     private func notMade(
         _ outcome: InsertOutcome,
         _ draft: OrderDraft,
-        _ deadline: ContinuousClock.Instant
+        _ deadline: ContinuousClock.Instant,
+        waits: Bool = true
     ) async throws(APIError) -> Placed {
         switch outcome {
         case .made(let order): return Placed(order: order, isReplay: false)
         case .overloaded: throw APIError(.overloaded)
         case .unavailable(let error): throw self.unavailable(error, "an order was not inserted")
         case .keyTaken:
-            guard let key = draft.idempotencyKey, let placed = try await self.existing(key, draft, deadline) else {
+            guard let key = draft.idempotencyKey, let placed = try await self.existing(key, draft, deadline, waits: waits) else {
                 throw APIError(.unavailable)
             }
             return placed
         }
     }
 
-    /// The order that a key has made, in its final state; nil if there is none. Waits for one that is being worked on.
-    private func existing(_ key: String, _ draft: OrderDraft, _ deadline: ContinuousClock.Instant) async throws(APIError) -> Placed? {
+    /// The order that a key has made, in its final state; nil if there is none. Waits for one that is being worked on, unless told not to.
+    private func existing(
+        _ key: String,
+        _ draft: OrderDraft,
+        _ deadline: ContinuousClock.Instant,
+        waits: Bool = true
+    ) async throws(APIError) -> Placed? {
         var wait = Duration.milliseconds(5)
         // Bound: the deadline; the waits double up to 100 ms.
         while true {
@@ -119,7 +248,7 @@ struct OrderFlow: Sendable {
             case .failure(let error): throw self.unavailable(error, "a key was not looked up")
             }
             guard draft.isSame(as: order) else { throw APIError(.keyReused, details: ["orderId": .int(order.id)]) }
-            if order.status != .pending { return Placed(order: order, isReplay: true) }
+            if order.status != .pending || !waits { return Placed(order: order, isReplay: true) }
             // Its own request has given up by now, or its server has died: whoever asks goes on with it.
             if Timestamp.now.microsecondsSinceEpoch - order.updatedAt.microsecondsSinceEpoch > self.settings.buyerDeadline.microseconds {
                 return Placed(order: try await self.drive(order, firstAttempt: 2, deadline), isReplay: true)
@@ -137,6 +266,10 @@ struct OrderFlow: Sendable {
     /// - Throws: `DEPENDENCY_FAILED` if that is not known yet, `UNAVAILABLE` or `OVERLOADED` if it could not be written
     private func drive(_ order: Order, firstAttempt: Int64, _ deadline: ContinuousClock.Instant) async throws(APIError) -> Order {
         let (result, records) = await self.orchestrator.run(order, firstAttempt: firstAttempt, deadline: deadline)
+        return try await self.conclude(order, result, records)
+    }
+
+    private func conclude(_ order: Order, _ result: SagaResult, _ records: [StepRecord]) async throws(APIError) -> Order {
         switch try await self.settle(order, result, records) {
         case .settled(let order): return order
         case .undecided(let cause):
@@ -157,23 +290,25 @@ struct OrderFlow: Sendable {
 
     /// Writes what a saga came to; of an order that somebody else has settled meanwhile that state counts.
     private func settle(_ order: Order, _ result: SagaResult, _ records: [StepRecord]) async throws(APIError) -> Settled {
-        var order = order
         let outcome: CompletionOutcome
         switch result {
         case .undecided(let cause): return .undecided(cause: cause)
         case .confirmed:
             outcome = await self.completion.complete(order, from: .pending, to: .confirmed, failReason: nil, records: records)
-            order.status = .confirmed
         case .failed(let reason):
             outcome = await self.completion.complete(order, from: .pending, to: .failed, failReason: reason, records: records)
-            order.status = .failed
-            order.failReason = reason
         }
+        return try await self.settled(order, result, outcome)
+    }
+
+    private func settled(_ order: Order, _ result: SagaResult, _ outcome: CompletionOutcome) async throws(APIError) -> Settled {
         switch outcome {
         case .written(let time):
-            order.updatedAt = time
-            if order.status == .confirmed { self.figures.confirmed.add() } else { self.figures.failed.add() }
-            return .settled(order)
+            switch result {
+            case .undecided(let cause): return .undecided(cause: cause)
+            case .confirmed: return .settled(self.written(order, .confirmed, nil, at: time))
+            case .failed(let reason): return .settled(self.written(order, .failed, reason, at: time))
+            }
         case .overtaken:
             guard let current = try await self.load(order.id) else { throw APIError(.unavailable) }
             if result == .confirmed, current.status == .failed, current.run == order.run {
@@ -190,6 +325,22 @@ struct OrderFlow: Sendable {
         case .overloaded: throw APIError(.overloaded)
         case .unavailable(let error): throw self.unavailable(error, "an order's outcome was not written")
         }
+    }
+
+    /// Gives back what was taken for a run of an order that has failed.
+    /// - Throws: if it is neither done nor left to recovery
+    func undoLateSuccess(_ order: Order) async throws {
+        self.figures.lateSuccesses.add()
+        // Recovery undoes an order's present run; an earlier one is undone here.
+        guard let current = try await self.store.order(id: order.id), current.run != order.run || current.status != .failed else {
+            return try await self.store.leaveToRecovery(id: order.id, after: .zero)
+        }
+        let (result, _) = await self.orchestrator.run(
+            order,
+            purpose: .undo(reason: order.failReason ?? "LATE_SUCCESS"),
+            deadline: .now + self.settings.buyerDeadline
+        )
+        guard case .failed = result else { throw APIError(.dependencyFailed) }
     }
 
     private func load(_ id: Int64) async throws(APIError) -> Order? {
@@ -290,6 +441,7 @@ struct OrderFlow: Sendable {
         let begun: Order?
         do throws(PostgresError) {
             begun = try await self.store.beginRetry(id: id)
+            if begun != nil { self.changes.changed([id]) }
         } catch {
             throw self.unavailable(error, "an order was not begun again")
         }

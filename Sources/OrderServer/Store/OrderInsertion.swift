@@ -1,6 +1,7 @@
-// Invariant: an order is answered as made only after its row is durable; of drafts with one idempotency key one becomes a row.
+// Invariant: an order is answered as made only after its row is durable, and with it, in the same statement, the message that carries it; of drafts with one
+// idempotency key one becomes a row and is in a message.
 //
-// Bounds: those of the writer. Ids are taken from the sequence in blocks of 1024 (the sequence's increment); a block's rest is lost with the process.
+// Bounds: those of the writer. Ids are taken from the sequences in blocks of 1024 (the sequences' increment); a block's rest is lost with the process.
 
 import PostgresClient
 import ServerKit
@@ -24,15 +25,30 @@ final class OrderInsertion: Sendable {
         var draft: OrderDraft
         /// PENDING, or FAILED with a reason for a rejection that is kept.
         var failReason: String?
-        var done: CheckedContinuation<InsertOutcome, Never>
+        /// Whether a message carries it to the product server.
+        var isAsynchronous = false
+        /// Called once, on the writer's thread.
+        var done: @Sendable (InsertOutcome) -> Void
+    }
+
+    /// Ids not handed out yet. Only the writer's thread uses them.
+    private struct IDs {
+        var orders = IDBlock(sequence: "order_ids")
+        var messages = IDBlock(sequence: "outbox_ids")
     }
 
     private let writer: GroupWriter<Item>
     let batches: Histogram
 
-    init(configuration: PostgresConfiguration, maximumQueued: Int, maximumBatch: Int, batches: Histogram) throws(PostgresError) {
+    init(
+        configuration: PostgresConfiguration,
+        maximumQueued: Int,
+        maximumBatch: Int,
+        batches: Histogram,
+        outbox: OutboxWriting? = nil
+    ) throws(PostgresError) {
         self.batches = batches
-        let ids = Mutex(IDBlock())
+        let ids = Mutex(IDs())
         self.writer = try GroupWriter(
             configuration: configuration,
             name: "order-insert",
@@ -40,29 +56,30 @@ final class OrderInsertion: Sendable {
             maximumBatch: maximumBatch
         ) { session, items in
             batches.record(UInt64(items.count))
-            ids.withLock { OrderInsertion.commit(session, items, &$0) }
+            ids.withLock { OrderInsertion.commit(session, items, &$0, outbox) }
         }
     }
 
     var queued: Int { self.writer.queued }
 
     /// Makes an order and returns when it is durable.
-    func insert(_ draft: OrderDraft, failReason: String? = nil) async -> InsertOutcome {
+    func insert(_ draft: OrderDraft, failReason: String? = nil, isAsynchronous: Bool = false) async -> InsertOutcome {
         await withCheckedContinuation { continuation in
-            if !self.writer.add(Item(draft: draft, failReason: failReason, done: continuation)) {
-                continuation.resume(returning: .overloaded)
-            }
+            self.insert(draft, failReason: failReason, isAsynchronous: isAsynchronous) { continuation.resume(returning: $0) }
         }
     }
 
-    func shutdown() async { await self.writer.shutdown() }
-
-    /// Ids not handed out yet. Only the writer's thread uses it.
-    struct IDBlock {
-        static let size: Int64 = 1024
-        var next: Int64 = 0
-        var end: Int64 = 0
+    /// Makes an order; `done` is called when it is durable, on the writer's thread, or at once if too many wait.
+    func insert(
+        _ draft: OrderDraft,
+        failReason: String? = nil,
+        isAsynchronous: Bool = false,
+        done: @escaping @Sendable (InsertOutcome) -> Void
+    ) {
+        if !self.writer.add(Item(draft: draft, failReason: failReason, isAsynchronous: isAsynchronous, done: done)) { done(.overloaded) }
     }
+
+    func shutdown() async { await self.writer.shutdown() }
 
     static let insertSQL = """
         with made as (
@@ -75,37 +92,61 @@ final class OrderInsertion: Sendable {
         select now(), coalesce(array_agg(id), '{}') from made
         """
 
-    private static func commit(_ session: PostgresSession, _ items: ArraySlice<Item>, _ block: inout IDBlock) {
+    private static let insertWithMessagesSQL = """
+        with \(OutboxSQL.clock), made as (
+          insert into orders as o
+            (id, product_id, product_code, buyer_id, quantity, unit_price, status, fail_reason, idempotency_key, message_id)
+          select i, p, c, b, q, u, case when f is null then 'PENDING' else 'FAILED' end, f, k, m
+          from unnest($1, $2, $3, $4, $5, $6, $7, $8, $9) as t(i, p, c, b, q, u, f, k, m)
+          on conflict do nothing
+          returning o.id, o.product_id, o.product_code, o.buyer_id, o.quantity, o.unit_price, o.status, o.fail_reason, o.run, o.version,
+            o.message_id
+        ), commands as (
+          insert into outbox (id, lane, topic, product_id, order_ids, payload, traceparent)
+          select d.message_id, d.product_id % \(OutboxSQL.commandLanes), '\(OutboxSQL.decreaseTopic)', d.product_id, array_agg(d.id order by d.id),
+            \(OutboxSQL.head(type: "'\(OutboxSQL.decreaseTopic)'", id: "d.message_id", product: "d.product_id"))
+              || string_agg(\(OutboxSQL.commandOrder(traces: 10)), ',' order by d.id) || ']}',
+            case when count(*) = 1 then min($10::jsonb ->> d.id::text) end
+          from made d where d.message_id is not null group by d.message_id, d.product_id returning 1
+        ), events as (
+          \(OutboxSQL.events(rows: "made", first: 11, created: OutboxSQL.createdNow))
+        )
+        select now(), coalesce(array_agg(id), '{}'), (select count(*) from commands), (select count(*) from events),
+          case when $13 then pg_notify('\(OutboxChannel.name)', '')::text end
+        from made
+        """
+
+    /// A statement, and what it needs beside the orders' own columns.
+    private struct Insertion {
+        var sql: String
+        var parameters: [PostgresValue]
+        var outbox: OutboxWriting?
+    }
+
+    private static func commit(_ session: PostgresSession, _ items: ArraySlice<Item>, _ ids: inout IDs, _ outbox: OutboxWriting?) {
         do throws(PostgresError) {
-            let ids = try self.takeIDs(items.count, session, &block)
-            try self.insert(session, items, ids)
+            let orderIDs = try ids.orders.take(items.count, session)
+            let insertion = try self.insertion(session, items, orderIDs, &ids, outbox)
+            try self.insert(session, items, orderIDs, insertion)
         } catch {
             // What the server refused may be one order's fault; the others must not fail for it.
             if case .server = error.code, !error.isTransient, items.count > 1 {
-                for index in items.indices { self.commit(session, items[index...index], &block) }
+                for index in items.indices { self.commit(session, items[index...index], &ids, outbox) }
                 return
             }
-            for item in items { item.done.resume(returning: .unavailable(error)) }
+            for item in items { item.done(.unavailable(error)) }
         }
     }
 
-    private static func takeIDs(_ count: Int, _ session: PostgresSession, _ block: inout IDBlock) throws(PostgresError) -> [Int64] {
-        var ids: [Int64] = []
-        ids.reserveCapacity(count)
-        while ids.count < count {
-            if block.next == block.end {
-                block.next = try session.repeatable("select nextval('order_ids')", []).one().int(0)
-                block.end = block.next + IDBlock.size
-            }
-            ids.append(block.next)
-            block.next += 1
-        }
-        return ids
-    }
-
-    private static func insert(_ session: PostgresSession, _ items: ArraySlice<Item>, _ ids: [Int64]) throws(PostgresError) {
-        let parameters: [PostgresValue] = [
-            .ints(ids),
+    private static func insertion(
+        _ session: PostgresSession,
+        _ items: ArraySlice<Item>,
+        _ orderIDs: [Int64],
+        _ ids: inout IDs,
+        _ outbox: OutboxWriting?
+    ) throws(PostgresError) -> Insertion {
+        let orders: [PostgresValue] = [
+            .ints(orderIDs),
             .ints(items.map(\.draft.productID)),
             .optionalTexts(items.map(\.draft.productCode)),
             .optionalTexts(items.map(\.draft.buyerID)),
@@ -114,21 +155,73 @@ final class OrderInsertion: Sendable {
             .optionalTexts(items.map(\.failReason)),
             .optionalTexts(items.map(\.draft.idempotencyKey)),
         ]
+        guard let outbox else { return Insertion(sql: self.insertSQL, parameters: orders) }
+        var messages: [Int64?] = []
+        messages.reserveCapacity(items.count)
+        var messageOfProduct: [Int64: Int64] = [:]
+        var statuses: Set<OrderStatus> = []
+        for item in items {
+            statuses.insert(item.failReason == nil ? .pending : .failed)
+            guard item.isAsynchronous else {
+                messages.append(nil)
+                continue
+            }
+            if let known = messageOfProduct[item.draft.productID] {
+                messages.append(known)
+            } else {
+                let id = try ids.messages.take(session)
+                messageOfProduct[item.draft.productID] = id
+                messages.append(id)
+            }
+        }
+        let events = try outbox.eventRows(statuses, orders: items.count, session, &ids.messages)
+        if messageOfProduct.isEmpty, events.ids.isEmpty { return Insertion(sql: self.insertSQL, parameters: orders) }
+        return Insertion(
+            sql: self.insertWithMessagesSQL,
+            parameters: orders + [
+                .optionalInts(messages), self.traces(items, orderIDs), .ints(events.ids), .texts(events.statuses),
+                .bool(outbox.mustNotify()),
+            ],
+            outbox: outbox
+        )
+    }
+
+    /// Trace contexts by order id, a JSON object; null if there is none.
+    private static func traces(_ items: ArraySlice<Item>, _ ids: [Int64]) -> PostgresValue {
+        guard items.contains(where: { $0.isAsynchronous && $0.draft.traceparent != nil }) else { return .null }
+        var json = JSONWriter()
+        json.object { json in
+            for (item, id) in zip(items, ids) {
+                guard item.isAsynchronous, let trace = item.draft.traceparent else { continue }
+                json.name(String(id))
+                json.value(trace)
+            }
+        }
+        return .json(json.string)
+    }
+
+    private static func insert(
+        _ session: PostgresSession,
+        _ items: ArraySlice<Item>,
+        _ ids: [Int64],
+        _ insertion: Insertion
+    ) throws(PostgresError) {
         let row: PostgresRow
         do throws(PostgresError) {
-            row = try session.query(self.insertSQL, parameters).one()
+            row = try session.query(insertion.sql, insertion.parameters).one()
         } catch  where error.isOutcomeUnknown {
-            try self.settle(session, items, ids, parameters)
+            try self.settle(session, items, ids, insertion)
             return
         }
         let now = Timestamp(microsecondsSinceEpoch: try row.timestampMicros(0))
         let made = try row.ints(1)
+        if let outbox = insertion.outbox { outbox.wrote(commands: Int(try row.int(2)), events: Int(try row.int(3))) }
         if made.count == ids.count {
-            for (item, id) in zip(items, ids) { item.done.resume(returning: .made(item.order(id: id, at: now))) }
+            for (item, id) in zip(items, ids) { item.done(.made(item.order(id: id, at: now))) }
         } else {
             let made = Set(made)
             for (item, id) in zip(items, ids) {
-                item.done.resume(returning: made.contains(id) ? .made(item.order(id: id, at: now)) : .keyTaken)
+                item.done(made.contains(id) ? .made(item.order(id: id, at: now)) : .keyTaken)
             }
         }
     }
@@ -138,15 +231,17 @@ final class OrderInsertion: Sendable {
         _ session: PostgresSession,
         _ items: ArraySlice<Item>,
         _ ids: [Int64],
-        _ parameters: [PostgresValue]
+        _ insertion: Insertion
     ) throws(PostgresError) {
-        _ = try session.repeatable(self.insertSQL, parameters)
+        _ = try session.repeatable(insertion.sql, insertion.parameters)
+        // How many rows the two wrote together is for the next count to find.
+        insertion.outbox?.wake()
         var made: [Int64: Timestamp] = [:]
         for row in try session.repeatable("select id, created_at from orders where id = any($1)", [.ints(ids)]) {
             made[try row.int(0)] = Timestamp(microsecondsSinceEpoch: try row.timestampMicros(1))
         }
         for (item, id) in zip(items, ids) {
-            item.done.resume(returning: made[id].map { .made(item.order(id: id, at: $0)) } ?? .keyTaken)
+            item.done(made[id].map { .made(item.order(id: id, at: $0)) } ?? .keyTaken)
         }
     }
 }

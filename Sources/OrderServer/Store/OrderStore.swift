@@ -6,10 +6,15 @@ struct OrderStore: Sendable {
     let pool: PostgresPool
     /// How long work may be left alone before recovery takes it up.
     let recoveryAge: Duration
+    /// Nil without a broker.
+    var outbox: OutboxWriting?
 
     /// The migrations of the order server's database.
     static var migrations: [Migration] {
-        [Migration(version: 1, name: "orders", sql: String(decoding: PackageResources.V001_orders_sql, as: UTF8.self))]
+        [
+            Migration(version: 1, name: "orders", sql: String(decoding: PackageResources.V001_orders_sql, as: UTF8.self)),
+            Migration(version: 2, name: "outbox", sql: String(decoding: PackageResources.V002_outbox_sql, as: UTF8.self)),
+        ]
     }
 
     // MARK: Reading
@@ -23,7 +28,7 @@ struct OrderStore: Sendable {
     func orderWithSteps(id: Int64) async throws(PostgresError) -> (order: Order, steps: String)? {
         let rows = try await self.pool.query("select \(Order.columns), o.steps from orders o where o.id = $1", [.int(id)])
         guard let row = rows.first else { return nil }
-        return (try Order(row: row), "[" + (try row.text(14)) + "]")
+        return (try Order(row: row), "[" + (try row.text(Order.columnCount)) + "]")
     }
 
     /// Orders, newest id first, and how many there are on all pages.
@@ -84,23 +89,32 @@ struct OrderStore: Sendable {
         )
     }
 
-    /// Makes a FAILED order PENDING again, under its next run's keys.
+    /// Makes a FAILED order PENDING again, under its next run's keys; its event says that it is `order.created` once more, as the next version.
     /// - Returns: the order, nil if it is not FAILED or an earlier run is still being settled
     func beginRetry(id: Int64) async throws(PostgresError) -> Order? {
+        var events: (ids: [Int64], statuses: [String]) = ([], [])
+        if let outbox, outbox.backlog.takesEvents {
+            events = ([try await self.pool.query("select nextval('outbox_ids')").one().int(0)], [OrderStatus.pending.rawValue])
+        }
         let rows = try await self.pool.query(
             """
-            with o as (
-              update orders set status = 'PENDING', run = run + 1, fail_reason = null, updated_at = now()
+            with \(OutboxSQL.clock), o as (
+              update orders set status = 'PENDING', run = run + 1, version = version + 1, fail_reason = null, updated_at = now()
               where id = $1 and status = 'FAILED' and not exists (select from saga_work w where w.order_id = $1) returning *
             ), work as (
               insert into saga_work (order_id, due_at)
               select id, now() + $2 * interval '1 microsecond' from o
               on conflict (order_id) do update set due_at = excluded.due_at, attempts = saga_work.attempts + 1
+            ), events as (
+              \(OutboxSQL.events(rows: "o", first: 3, created: OutboxSQL.createdBefore))
             )
             select \(Order.columns) from o
             """,
-            [.int(id), .int(self.recoveryAge.microseconds)]
+            [.int(id), .int(self.recoveryAge.microseconds), .ints(events.ids), .texts(events.statuses)]
         )
+        if let outbox, !rows.isEmpty {
+            if events.ids.isEmpty { outbox.droppedEvents.add() } else { outbox.wrote(commands: 0, events: 1) }
+        }
         return try rows.first.map { (row) throws(PostgresError) in try Order(row: row) }
     }
 
@@ -123,7 +137,7 @@ struct OrderStore: Sendable {
         )
     }
 
-    /// Puts every PENDING order older than the bound on recovery's list, each stretch of time once.
+    /// Puts every PENDING order older than the bound on recovery's list, each stretch of time once. Those that go over the broker are left to their messages.
     ///
     /// The mark follows at least 6 seconds behind the clock: an insert takes its time when it begins and is bounded by `statement_timeout`, 4 seconds.
     /// A server that finds the mark locked leaves the stretch to the one that holds it.
@@ -151,6 +165,7 @@ struct OrderStore: Sendable {
           insert into saga_work (order_id, due_at)
           select o.id, now() from orders o, mark
           where o.created_at > mark.collected_until and o.created_at <= now() - $1 * interval '1 microsecond' and o.status = 'PENDING'
+            and o.message_id is null
           on conflict do nothing returning 1
         ), moved as (
           update recovery_mark r set collected_until = greatest(r.collected_until, now() - $2 * interval '1 microsecond') from mark

@@ -19,22 +19,22 @@ struct DecreaseHotPath: HotPathEndpoint {
     private static let prefixes: [String] = ["/products/", "/v1/products/"]
     private static let suffix = "/stock/decrease-by-order"
 
-    func match(_ head: HTTPRequest) -> Match? {
-        guard head.method == .patch, let path = head.path, path.utf8.count <= 80, path.hasSuffix(Self.suffix) else { return nil }
+    func match(_ head: HotRequestHead) -> Match? {
+        let path = head.path
+        guard head.method == .patch, path.utf8.count <= 80, path.hasSuffix(Self.suffix) else { return nil }
         guard let prefix = Self.prefixes.first(where: { path.hasPrefix($0) }) else { return nil }
         guard let product = Values.id(path.dropFirst(prefix.utf8.count).dropLast(Self.suffix.utf8.count)) else { return nil }
-        let fields = head.headerFields
-        guard let contentType = fields[.contentType], isJSONMediaType(contentType) else { return nil }
+        guard let contentType = head.field("content-type"), isJSONMediaType(contentType) else { return nil }
         // Bad keys and attempts are the router's to refuse.
-        guard let key = fields[.idempotencyKey], let checked = try? StockRequest.decreaseKey(Values.idempotencyKey(key)),
-            let attempt = try? Values.idempotencyAttempt(fields[.idempotencyAttempt])
+        guard let key = head.field("idempotency-key"), let checked = try? StockRequest.decreaseKey(Values.idempotencyKey(key)),
+            let attempt = try? Values.idempotencyAttempt(head.field("idempotency-attempt"))
         else { return nil }
         return Match(product: product, key: checked, isRepeat: attempt > 1)
     }
 
     func respond(
         to match: Match,
-        head: HTTPRequest,
+        head: HotRequestHead,
         body: ByteBuffer,
         on eventLoop: any EventLoop,
         answer: @escaping (HotPathAnswer) -> Void
@@ -75,7 +75,7 @@ extension StockResult {
         var json = JSONWriter(capacity: 80)
         write(&json)
         var answer = HotPathAnswer(json: json.bytes)
-        if isReplayed { answer.headers[.idempotencyReplayed] = "true" }
+        if isReplayed { answer.add(.idempotencyReplayed, "true") }
         return answer
     }
 }

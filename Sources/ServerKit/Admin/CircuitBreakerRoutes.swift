@@ -6,7 +6,7 @@ import NIOCore
 import ServiceLifecycle
 import Synchronization
 
-/// The admin port's view of the breakers: states, changes by hand, events. The same under resilience4j's actuator paths.
+/// The admin port's view of the breakers: states, changes by hand, events. Under resilience4j's actuator paths the same in its shapes.
 ///
 /// Bounds: at most `maximumFollowers` event streams at a time, more get 503; each stream buffers 1,024 events for a slow
 /// reader and then drops the oldest, which the gap in `sequence` shows.
@@ -31,22 +31,51 @@ public struct CircuitBreakerRoutes: Sendable {
         self.heartbeat = heartbeat
     }
 
-    /// Adds, under `/admin` and `/actuator`, `GET …/circuitbreakers[/{name}]`, `POST …/circuitbreakers/{name}` and
-    /// `GET …/circuitbreakerevents[/{name}]`.
+    /// Adds, under `/admin` and `/actuator`, `GET …/circuitbreakers[/{name}]`, `POST …/circuitbreakers/{name}`,
+    /// `GET …/circuitbreakerevents[/{name}]` and `GET /actuator/circuitbreakerevents/{name}/{eventType}`.
     public func register(on router: some RouterMethods<ServerRequestContext>) {
-        for prefix in ["/admin", "/actuator"] {
-            router.get(RouterPath(prefix + "/circuitbreakers")) { _, _ in self.states(self.registry.breakers) }
-            router.get(RouterPath(prefix + "/circuitbreakers/{name}")) { _, context in self.states([try self.breaker(context)]) }
+        for shape in [Shape.admin, .actuator] {
+            let prefix = shape.prefix
+            router.get(RouterPath(prefix + "/circuitbreakers")) { _, _ in self.states(self.registry.breakers, as: shape) }
+            router.get(RouterPath(prefix + "/circuitbreakers/{name}")) { _, context in self.states([try self.breaker(context)], as: shape) }
             router.post(RouterPath(prefix + "/circuitbreakers/{name}")) { request, context in
-                try await self.change(try self.breaker(context), request, context)
+                try await self.change(try self.breaker(context), request, context, as: shape)
             }
             router.get(RouterPath(prefix + "/circuitbreakerevents")) { request, _ in
-                try self.events(of: self.registry.breakers, request)
-            }
-            router.get(RouterPath(prefix + "/circuitbreakerevents/{name}")) { request, context in
-                try self.events(of: [try self.breaker(context)], request)
+                try self.events(of: self.registry.breakers, request, as: shape)
             }
         }
+        router.get("/admin/circuitbreakerevents/{name}") { request, context in
+            try self.events(of: [try self.breaker(context)], request, as: .admin)
+        }
+        // Here a name that nobody has is a breaker without events.
+        router.get("/actuator/circuitbreakerevents/{name}") { request, context in
+            try self.events(of: self.named(context), request, as: .actuator)
+        }
+        router.get("/actuator/circuitbreakerevents/{name}/{eventType}") { request, context in
+            let text = context.parameters.get("eventType")?.uppercased() ?? ""
+            guard let type = Resilience4j.EventType(rawValue: text) else {
+                throw APIError.notAChoice(field: "eventType", Resilience4j.EventType.self)
+            }
+            return try self.events(of: self.named(context), request, as: .actuator, type: type.rawValue)
+        }
+    }
+
+    /// Whose shapes: ours, which say more, or resilience4j's to the byte.
+    private enum Shape {
+        case admin
+        case actuator
+
+        var prefix: String {
+            switch self {
+            case .admin: "/admin"
+            case .actuator: "/actuator"
+            }
+        }
+    }
+
+    private func named(_ context: ServerRequestContext) -> [CircuitBreaker] {
+        context.parameters.get("name").flatMap { self.registry[$0] }.map { [$0] } ?? []
     }
 
     private func breaker(_ context: ServerRequestContext) throws(APIError) -> CircuitBreaker {
@@ -56,20 +85,28 @@ public struct CircuitBreakerRoutes: Sendable {
 
     // MARK: States
 
-    private func states(_ breakers: [CircuitBreaker]) -> Response {
+    private func states(_ breakers: [CircuitBreaker], as shape: Shape) -> Response {
         .json { json in
             json.object { json in
                 json.object("circuitBreakers") { json in
-                    for breaker in breakers {
+                    for breaker in breakers.sorted(by: { $0.name < $1.name }) {
                         json.name(breaker.name)
-                        json.value(breaker.snapshot())
+                        switch shape {
+                        case .admin: json.value(breaker.snapshot())
+                        case .actuator: json.resilience4jValue(breaker.snapshot(), settings: breaker.settings)
+                        }
                     }
                 }
             }
         }
     }
 
-    private func change(_ breaker: CircuitBreaker, _ request: Request, _ context: ServerRequestContext) async throws -> Response {
+    private func change(
+        _ breaker: CircuitBreaker,
+        _ request: Request,
+        _ context: ServerRequestContext,
+        as shape: Shape
+    ) async throws -> Response {
         let body = try await request.jsonObject()
         let update = try body.choice("updateState", ManualTransition.self)
         let reason = try body.optionalString("reason", length: Values.reasonLength)
@@ -82,7 +119,7 @@ public struct CircuitBreakerRoutes: Sendable {
                 "by": "\(context.actor ?? "-")", "reason": "\(reason ?? "-")",
             ]
         )
-        let closing = (update == .close || update == .reset) && after == .halfOpen
+        let closing = shape == .admin && (update == .close || update == .reset) && after == .halfOpen
         return .json { json in
             json.object { json in
                 json.member("circuitBreakerName", breaker.name)
@@ -98,12 +135,26 @@ public struct CircuitBreakerRoutes: Sendable {
 
     // MARK: Events
 
-    private func events(of breakers: [CircuitBreaker], _ request: Request) throws -> Response {
-        if try request.query("follow").map({ $0 == "true" || $0 == "1" }) ?? false { return try self.stream(of: breakers) }
+    private func events(of breakers: [CircuitBreaker], _ request: Request, as shape: Shape, type: String? = nil) throws -> Response {
+        if try request.query("follow").map({ $0 == "true" || $0 == "1" }) ?? false {
+            return try self.stream(of: breakers, as: shape, type: type)
+        }
+        let events = CircuitBreakerRoutes.recent(of: breakers).filter { CircuitBreakerRoutes.shows($0, as: shape, type: type) }
         return .json { json in
             json.object { json in
-                json.array("circuitBreakerEvents", CircuitBreakerRoutes.recent(of: breakers)) { $0.value($1) }
+                json.array("circuitBreakerEvents", events) { CircuitBreakerRoutes.write($1, as: shape, to: &$0) }
             }
+        }
+    }
+
+    private static func shows(_ event: CircuitBreakerEvent, as shape: Shape, type: String?) -> Bool {
+        (shape == .admin || Resilience4j.knows(event)) && (type == nil || type == event.kind.name)
+    }
+
+    private static func write(_ event: CircuitBreakerEvent, as shape: Shape, to json: inout JSONWriter) {
+        switch shape {
+        case .admin: json.value(event)
+        case .actuator: json.resilience4jValue(event)
         }
     }
 
@@ -113,7 +164,7 @@ public struct CircuitBreakerRoutes: Sendable {
         breakers.flatMap { $0.recentEvents() }.sorted { ($0.unixMilliseconds, $0.sequence) < ($1.unixMilliseconds, $1.sequence) }
     }
 
-    private func stream(of breakers: [CircuitBreaker]) throws(APIError) -> Response {
+    private func stream(of breakers: [CircuitBreaker], as shape: Shape, type: String?) throws(APIError) -> Response {
         guard self.followers.count.wrappingAdd(1, ordering: .relaxed).newValue <= CircuitBreakerRoutes.maximumFollowers else {
             self.followers.count.wrappingSubtract(1, ordering: .relaxed)
             throw APIError(.overloaded, retryAfter: .seconds(5))
@@ -129,7 +180,8 @@ public struct CircuitBreakerRoutes: Sendable {
             var last: [String: UInt64] = [:]
             for event in recent {
                 last[event.breaker] = event.sequence
-                try await writer.write(CircuitBreakerRoutes.serverSentEvent(event))
+                guard CircuitBreakerRoutes.shows(event, as: shape, type: type) else { continue }
+                try await writer.write(CircuitBreakerRoutes.serverSentEvent(event, as: shape))
             }
             let (events, continuation) = AsyncStream<CircuitBreakerEvent?>.makeStream(
                 bufferingPolicy: .bufferingNewest(CircuitBreakerRoutes.followBuffer)
@@ -159,7 +211,8 @@ public struct CircuitBreakerRoutes: Sendable {
                 }
                 if let known = last[event.breaker], event.sequence <= known { continue }
                 last[event.breaker] = event.sequence
-                try await writer.write(CircuitBreakerRoutes.serverSentEvent(event))
+                guard CircuitBreakerRoutes.shows(event, as: shape, type: type) else { continue }
+                try await writer.write(CircuitBreakerRoutes.serverSentEvent(event, as: shape))
             }
             try await writer.finish(nil)
         }
@@ -170,9 +223,9 @@ public struct CircuitBreakerRoutes: Sendable {
         )
     }
 
-    private static func serverSentEvent(_ event: CircuitBreakerEvent) -> ByteBuffer {
+    private static func serverSentEvent(_ event: CircuitBreakerEvent, as shape: Shape) -> ByteBuffer {
         var json = JSONWriter()
-        json.value(event)
+        self.write(event, as: shape, to: &json)
         return ByteBuffer(string: "id: \(event.breaker)-\(event.sequence)\nevent: \(event.kind.name)\ndata: \(json.string)\n\n")
     }
 }
@@ -187,7 +240,7 @@ private final class FollowerPlace: Sendable {
 }
 
 extension JSONWriter {
-    /// A breaker as resilience4j's actuator shows it, with the end of its wait besides.
+    /// A breaker with resilience4j's names, with the end of its wait besides.
     mutating func value(_ breaker: CircuitBreakerSnapshot) {
         self.object { json in
             json.member("state", breaker.state.rawValue)

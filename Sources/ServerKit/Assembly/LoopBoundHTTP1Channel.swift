@@ -72,9 +72,13 @@ extension HTTPServerBuilder {
         self.loopBoundHTTP1(
             idleTimeout: idleTimeout,
             hotPath: { channel in
-                // Behind the handler that knows which requests are in progress: an idle or a stopping connection is closed as ever.
-                let state = try channel.pipeline.syncOperations.handler(type: HTTPConnectionStateHandler.self)
-                try channel.pipeline.syncOperations.addHandler(HotPathHandler(endpoint: endpoint), position: .after(state))
+                let pipeline = channel.pipeline.syncOperations
+                let connection = HotPathConnection()
+                let hotPath = HotPathHandler(endpoint: endpoint, connection: connection, idleTimeout: TimeAmount(idleTimeout))
+                try pipeline.addHandler(hotPath, position: .first)
+                // Behind everything that writes answers of its own.
+                let state = try pipeline.handler(type: HTTPConnectionStateHandler.self)
+                try pipeline.addHandler(HotPathObserver(connection: connection), position: .after(state))
             }
         )
     }

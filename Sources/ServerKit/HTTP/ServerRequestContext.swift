@@ -35,7 +35,7 @@ extension ServerRequestContext {
             // Not `id`: that one traps with a log handler that keeps no metadata.
             self.requestID = self.logger[metadataKey: "hb.request.id"]?.description ?? RequestID().description
         }
-        if let trace = request.headers[.traceparent], ServerRequestContext.isTraceparent(trace) {
+        if let trace = request.headers[.traceparent], isTraceparent(trace) {
             self.traceparent = trace
             self.logger[metadataKey: "traceparent"] = .string(trace)
         }
@@ -50,16 +50,16 @@ extension ServerRequestContext {
                 }
             }
     }
+}
 
-    /// W3C Trace Context, version 00: `00-` 32 hex digits `-` 16 hex digits `-` 2 hex digits, ids not all zero.
-    static func isTraceparent(_ text: String) -> Bool {
-        let parts = text.utf8.split(separator: UInt8(ascii: "-"), omittingEmptySubsequences: false)
-        guard parts.count == 4, parts[0].elementsEqual("00".utf8), parts[1].count == 32, parts[2].count == 16, parts[3].count == 2 else {
-            return false
-        }
-        let isLowerHex = parts.dropFirst().allSatisfy { part in
-            part.allSatisfy { (0x30...0x39).contains($0) || (0x61...0x66).contains($0) }
-        }
-        return isLowerHex && !parts[1].allSatisfy { $0 == 0x30 } && !parts[2].allSatisfy { $0 == 0x30 }
+/// W3C Trace Context, version 00: `00-` 32 hex digits `-` 16 hex digits `-` 2 hex digits, ids not all zero.
+public func isTraceparent(_ text: String) -> Bool {
+    let parts = text.utf8.split(separator: UInt8(ascii: "-"), omittingEmptySubsequences: false)
+    guard parts.count == 4, parts[0].elementsEqual("00".utf8), parts[1].count == 32, parts[2].count == 16, parts[3].count == 2 else {
+        return false
     }
+    let isLowerHex = parts.dropFirst().allSatisfy { part in
+        part.allSatisfy { (0x30...0x39).contains($0) || (0x61...0x66).contains($0) }
+    }
+    return isLowerHex && !parts[1].allSatisfy { $0 == 0x30 } && !parts[2].allSatisfy { $0 == 0x30 }
 }

@@ -9,12 +9,12 @@ public protocol HotPathEndpoint: Sendable {
     associatedtype Match
 
     /// What a matching request asks for; nil lets the router have it. Called on the event loop; must not block.
-    func match(_ head: HTTPRequest) -> Match?
+    func match(_ head: HotRequestHead) -> Match?
 
     /// Answers a matching request, on the event loop. `answer` is called once, there, now or later.
     func respond(
         to match: Match,
-        head: HTTPRequest,
+        head: HotRequestHead,
         body: ByteBuffer,
         on eventLoop: any EventLoop,
         answer: @escaping (HotPathAnswer) -> Void
@@ -24,27 +24,33 @@ public protocol HotPathEndpoint: Sendable {
 /// What a hot path answers with.
 public struct HotPathAnswer: Sendable {
     /// The status.
-    public var status: HTTPResponse.Status
-    /// Headers beside those of the body's length, the date and the request's id.
-    public var headers: HTTPFields
+    public let status: HTTPResponse.Status
+    /// Header lines beside those of the body's length, the date and the request's id, each with its line end.
+    private(set) var lines: String
     /// The body's bytes.
-    public var body: [UInt8]
+    public let body: [UInt8]
 
     /// An answer with a JSON body.
     public init(status: HTTPResponse.Status = .ok, json body: [UInt8]) {
         self.status = status
-        self.headers = [.contentType: "application/json"]
+        self.lines = "Content-Type: application/json\r\n"
         self.body = body
     }
 
     /// An error in the one shape, in the format and language that the request asks for.
-    public init(_ error: APIError, to head: HTTPRequest) {
-        let rendered = error.render(
-            accept: head.headerFields[.accept],
-            language: .negotiated(head.headerFields[.acceptLanguage])
-        )
-        self.status = .init(code: rendered.status)
-        self.headers = rendered.headerFields
+    public init(_ error: APIError, to head: HotRequestHead) {
+        let rendered = error.render(accept: head.field("accept"), language: .negotiated(head.field("accept-language")))
+        self.status = .init(code: rendered.status, reasonPhrase: error.code.phrase)
+        self.lines = ""
         self.body = rendered.body
+        for field in rendered.headerFields { self.add(field.name, field.value) }
+    }
+
+    /// Adds a header field. Line ends in a value would begin a line of their own: they are dropped.
+    public mutating func add(_ name: HTTPField.Name, _ value: String) {
+        self.lines += name.rawName
+        self.lines += ": "
+        self.lines += value.utf8.contains(where: { $0 < 0x20 }) ? value.filter { $0.isASCII && !$0.isNewline } : value
+        self.lines += "\r\n"
     }
 }

@@ -18,6 +18,8 @@ public struct Audit: Equatable, Sendable {
         public var failed: Int
         /// Orders given up.
         public var errors: Int
+        /// The order server's outbox, nil if orders did not go through it.
+        public var outbox: OutboxTotals?
 
         /// All that the audit looks at.
         public init(
@@ -28,7 +30,8 @@ public struct Audit: Equatable, Sendable {
             matching: OrderMatching,
             soldOut: Int = 0,
             failed: Int = 0,
-            errors: Int = 0
+            errors: Int = 0,
+            outbox: OutboxTotals? = nil
         ) {
             self.product = product
             self.ledger = ledger
@@ -38,6 +41,7 @@ public struct Audit: Equatable, Sendable {
             self.soldOut = soldOut
             self.failed = failed
             self.errors = errors
+            self.outbox = outbox
         }
     }
 
@@ -63,6 +67,8 @@ public struct Audit: Equatable, Sendable {
     public let pending: Int64
     /// Redis less PostgreSQL, in units. Nil if Redis holds nothing to compare.
     public let drift: Int64?
+    /// Messages of the outbox, if orders went through it.
+    public let outbox: OutboxTotals?
     /// What is wrong, in words. Empty if the audit passes.
     public let findings: [String]
 
@@ -130,6 +136,10 @@ public struct Audit: Equatable, Sendable {
             drift = nil
             findings.append("drift: Redis does not answer")
         }
+        outbox = input.outbox
+        if let outbox, outbox.open > 0 {
+            findings.append("outbox: \(outbox.open) messages are not sent, \(outbox.dead) of them given up")
+        }
         self.findings = findings
     }
 
@@ -141,7 +151,12 @@ public struct Audit: Equatable, Sendable {
 
     /// Reads everything and judges it.
     /// - Throws: what the source throws, and `PlanError` if there is no such product.
-    public static func run(_ source: some AuditSource, product: Int64, load: LoadFigures?) async throws -> Audit {
+    public static func run(
+        _ source: some AuditSource,
+        product: Int64,
+        load: LoadFigures?,
+        outbox: OutboxTotals? = nil
+    ) async throws -> Audit {
         guard let row = try await source.product(product) else { throw PlanError("there is no product \(product) in the product database") }
         let ledger = try await source.ledgerTotals(of: product)
         let orders = try await source.orderTotals(of: product)
@@ -157,7 +172,8 @@ public struct Audit: Equatable, Sendable {
                 matching: matching,
                 soldOut: load?.soldOut ?? 0,
                 failed: load?.failed ?? Int(orders.failed),
-                errors: load?.errors ?? 0
+                errors: load?.errors ?? 0,
+                outbox: outbox
             )
         )
     }

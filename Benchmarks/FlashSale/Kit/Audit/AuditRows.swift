@@ -130,4 +130,10 @@ public protocol AuditSource: Sendable {
     func orders(of product: Int64, after: Int64, limit: Int) async throws -> [OrderRow]
     /// At most `limit` orders' ledger rows with an order id above `after`, ascending.
     func ledger(of product: Int64, after: Int64, limit: Int) async throws -> [LedgerRow]
+    /// At most `limit` orders with an id above `after`, ascending, with their times.
+    func orderEndings(of product: Int64, after: Int64, limit: Int) async throws -> [OrderEnding]
+    /// The product's messages, and all events, that are not sent. Needs an order server with an outbox.
+    func outbox(of product: Int64) async throws -> OutboxTotals
+    /// Whether the relay has anything left to send, of whatever product.
+    func hasWaitingMessages() async throws -> Bool
 }

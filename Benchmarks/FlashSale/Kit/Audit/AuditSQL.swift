@@ -46,6 +46,24 @@ enum AuditSQL {
         SELECT id::bigint, status::text, quantity::bigint FROM orders WHERE product_id = $1 AND id > $2 ORDER BY id LIMIT $3
         """
 
+    /// Order database: a page of orders in the order of their ids, with their times in microseconds since 1970.
+    static let orderEndings = """
+        SELECT id::bigint, status::text, fail_reason::text,
+            (extract(epoch FROM created_at) * 1000000)::bigint, (extract(epoch FROM updated_at) * 1000000)::bigint
+        FROM orders WHERE product_id = $1 AND id > $2 ORDER BY id LIMIT $3
+        """
+
+    /// Order database: messages that are not sent, and of these the dead ones. Events name no product.
+    static let outbox = """
+        SELECT count(*), count(*) FILTER (WHERE status = 'DEAD')
+        FROM outbox WHERE status IN ('NEW', 'FAILED', 'DEAD') AND (product_id = $1 OR product_id IS NULL)
+        """
+
+    /// Order database: whether anything waits for the relay. No parameters.
+    static let waitingMessages = """
+        SELECT count(*) FROM (SELECT FROM outbox WHERE status IN ('NEW', 'FAILED') LIMIT 1) waiting
+        """
+
     /// Redis: the counter, the hash with field `fence`, the hash of pending reservations.
     static func redisKeys(_ product: Int64) -> (stock: String, meta: String, pending: String) {
         ("sg:{\(product)}:stock", "sg:{\(product)}:meta", "sg:{\(product)}:pending")

@@ -97,6 +97,30 @@ public struct StoreReader: AuditSource {
     }
 
     /// See `AuditSource`.
+    public func orderEndings(of product: Int64, after: Int64, limit: Int) async throws -> [OrderEnding] {
+        try await orders.query(AuditSQL.orderEndings, [.int(product), .int(after), .int(Int64(limit))]).map {
+            OrderEnding(
+                id: try $0.int(0),
+                status: try $0.text(1),
+                failReason: try $0.optionalText(2),
+                createdAt: try $0.int(3),
+                updatedAt: try $0.int(4)
+            )
+        }
+    }
+
+    /// See `AuditSource`.
+    public func outbox(of product: Int64) async throws -> OutboxTotals {
+        let row = try await orders.query(AuditSQL.outbox, [.int(product)]).one()
+        return OutboxTotals(open: try row.int(0), dead: try row.int(1))
+    }
+
+    /// See `AuditSource`.
+    public func hasWaitingMessages() async throws -> Bool {
+        try await orders.query(AuditSQL.waitingMessages, []).one().int(0) > 0
+    }
+
+    /// See `AuditSource`.
     public func redisStock(of product: Int64) async -> RedisStock? {
         let keys = AuditSQL.redisKeys(product)
         guard let counter = try? await redis.send(.get(keys.stock)),

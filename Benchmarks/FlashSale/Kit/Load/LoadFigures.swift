@@ -52,7 +52,7 @@ public struct Latencies: Sendable {
 public struct LoadFigures: Sendable {
     /// One phase's part.
     public struct Phase: Sendable {
-        /// Orders confirmed.
+        /// Orders confirmed; accepted, if they are decided later.
         public var confirmed = 0
         /// Orders answered *sold out*.
         public var soldOut = 0
@@ -91,6 +91,12 @@ public struct LoadFigures: Sendable {
     public private(set) var retryCauses: [String: Int] = [:]
     /// The ids that buyers were told are confirmed. As many as units were sold; the audit looks each one up.
     public var confirmedOrders: [Int64] = []
+    /// The ids that buyers were told are accepted, to be decided later.
+    public var acceptedOrders: [Int64] = []
+    /// From the intended beginning of an order to its acceptance, repeats included.
+    public var acceptLatencies = Latencies()
+    /// What became of the accepted orders, once that is known.
+    public private(set) var drain: Drain?
     /// When the last order was confirmed, since the sale opened.
     public var lastConfirmedAt: Duration?
     /// When the first order was answered *sold out*.
@@ -98,6 +104,15 @@ public struct LoadFigures: Sendable {
 
     /// No figures yet.
     public init() {}
+
+    /// Takes in what became of the accepted orders.
+    mutating func learn(_ drain: Drain) {
+        self.drain = drain
+        confirmedOrders = drain.promised
+        for (reason, count) in drain.failReasons {
+            for _ in 0..<count { countFailure(reason) }
+        }
+    }
 
     mutating func countFailure(_ reason: String) {
         Self.count(reason, in: &failReasons)
@@ -114,11 +129,11 @@ public struct LoadFigures: Sendable {
     }
 
     /// Orders confirmed in all phases.
-    public var confirmed: Int { phases.reduce(0) { $0 + $1.confirmed } }
+    public var confirmed: Int { drain?.confirmed ?? phases.reduce(0) { $0 + $1.confirmed } }
     /// Orders answered *sold out* in all phases.
-    public var soldOut: Int { phases.reduce(0) { $0 + $1.soldOut } }
+    public var soldOut: Int { phases.reduce(drain?.soldOut ?? 0) { $0 + $1.soldOut } }
     /// Orders refused for other reasons in all phases.
-    public var failed: Int { phases.reduce(0) { $0 + $1.failed } }
+    public var failed: Int { phases.reduce(drain?.failed ?? 0) { $0 + $1.failed } }
     /// Orders given up in all phases.
     public var errors: Int { phases.reduce(0) { $0 + $1.errors } }
     /// Orders that came to an end.

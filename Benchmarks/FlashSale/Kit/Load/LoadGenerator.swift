@@ -34,6 +34,8 @@ public struct OrderPlan: Sendable {
     public var run: String
     /// Slows a closed loop; nil never does.
     public var budget: UnitBudget?
+    /// Whether orders are accepted first and decided later.
+    public var isAsync = false
 }
 
 /// Sends the orders of a sale.
@@ -58,6 +60,7 @@ final class LoadGenerator {
     private var idle: [Int]
     private var generator: SeededGenerator
     private let headers: HTTPHeaders
+    private let path: String
     private var figures = LoadFigures()
     private var interval = Latencies()
 
@@ -91,6 +94,7 @@ final class LoadGenerator {
         idle = Array((0..<places).reversed())
         generator = SeededGenerator(seed: plan.seed)
         headers = HTTPHeaders([("Host", endpoint.authority), ("Content-Type", "application/json")])
+        path = endpoint.prefix + (plan.isAsync ? "/order-service/v2/orders" : "/order-service/orders")
         stage = plan.budget == nil ? .open : .approaching(0)
         finished = eventLoop.makePromise(of: Void.self)
     }
@@ -257,7 +261,7 @@ final class LoadGenerator {
         fields.add(name: "Idempotency-Key", value: order.key)
         if order.attempt > 1 { fields.add(name: "Idempotency-Attempt", value: String(order.attempt)) }
         fields.add(name: "Content-Length", value: String(body.readableBytes))
-        let head = HTTPRequestHead(version: .http1_1, method: .POST, uri: endpoint.prefix + "/order-service/orders", headers: fields)
+        let head = HTTPRequestHead(version: .http1_1, method: .POST, uri: path, headers: fields)
         connections[place].send(head, body: body) { [weak self] result in self?.answered(result, at: place) }
     }
 
@@ -267,7 +271,10 @@ final class LoadGenerator {
         var retryAfter: Duration?
         switch result {
         case .success(let answer):
-            outcome = AttemptOutcome(status: answer.status, body: answer.body.readableBytesView)
+            outcome =
+                plan.isAsync
+                ? AttemptOutcome(acceptance: answer.status, body: answer.body.readableBytesView)
+                : AttemptOutcome(status: answer.status, body: answer.body.readableBytesView)
             retryAfter = answer.retryAfter
         case .failure(let failure):
             outcome = AttemptOutcome(failure)
@@ -297,6 +304,11 @@ final class LoadGenerator {
             figures.phases[index].confirmed += 1
             figures.confirmedOrders.append(id)
             figures.lastConfirmedAt = Duration(now - opened)
+        case .accepted(let id):
+            figures.phases[index].confirmed += 1
+            figures.acceptedOrders.append(id)
+            figures.acceptLatencies.record(microseconds: microseconds)
+            figures.lastConfirmedAt = Duration(now - opened)
         case .soldOut:
             figures.phases[index].soldOut += 1
             if figures.firstSoldOutAt == nil { figures.firstSoldOutAt = Duration(now - opened) }
@@ -309,7 +321,10 @@ final class LoadGenerator {
         }
         if case .ownPace = limit {
             figures.phases[index].ownPaceOrders += 1
-            if case .confirmed = outcome { figures.phases[index].ownPaceConfirmed += 1 }
+            switch outcome {
+            case .confirmed, .accepted: figures.phases[index].ownPaceConfirmed += 1
+            case .soldOut, .failed, .unknown: break
+            }
         }
         orders[place] = nil
         idle.append(place)

@@ -120,6 +120,8 @@ private struct JSONScanner {
 enum AttemptOutcome: Equatable {
     /// The order exists and is paid for in stock.
     case confirmed(orderID: Int64)
+    /// The order exists, and is decided later.
+    case accepted(orderID: Int64)
     /// No units were left.
     case soldOut
     /// A clear no of another kind: the error code.
@@ -149,6 +151,15 @@ enum AttemptOutcome: Equatable {
         case 400..<500: self = .failed(answer?.error ?? "HTTP_\(status)")
         default: self = .unknown(answer?.error ?? "HTTP_\(status)")
         }
+    }
+
+    /// Judges the answer to an order that is decided later: an id is a promise to decide it, whatever its state by now.
+    init(acceptance status: Int, body: some Collection<UInt8>) {
+        guard status == 200 || status == 202 else {
+            self.init(status: status, body: body)
+            return
+        }
+        if let id = OrderAnswer(json: body)?.id { self = .accepted(orderID: id) } else { self = .unknown("MALFORMED_ANSWER") }
     }
 
     init(_ failure: HTTPFailure) {

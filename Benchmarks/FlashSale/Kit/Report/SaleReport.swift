@@ -14,18 +14,37 @@ public struct SaleReport: Sendable {
         Double(result.load.orders) / max(result.duration.inSeconds, 0.001)
     }
 
+    /// Orders accepted a second, over the whole sale, if they are decided later.
+    public var acceptThroughput: Double {
+        Double(result.load.acceptedOrders.count) / max(result.duration.inSeconds, 0.001)
+    }
+
+    private static func decidedLater(_ name: String, _ orders: Int, _ rate: Double, _ latencies: Latencies) -> [String] {
+        [name, orders.grouped, Int(rate).grouped] + [50, 90, 99, 99.9].map { Sale.decimal(latencies.milliseconds(at: $0)) } + [
+            Sale.decimal(latencies.maximum)
+        ]
+    }
+
     /// The table that precedes the audit's line.
     public var table: [String] {
         let load = result.load
         let phases = SalePhase.allCases.map { ($0.name, load.phases[$0.rawValue]) }.filter { $0.1.orders > 0 || $0.1.time > .zero }
         let parts = phases + [("all", total)]
         // Own pace: the part of the time in which nothing held the buyers back.
-        let rates = [["", "time", "orders", "/s", "confirmed", "/s", "own pace: orders/s", "confirmed/s", "sold out", "failed", "errors"]]
+        let promise = load.drain == nil ? "confirmed" : "accepted"
+        let rates = [["", "time", "orders", "/s", promise, "/s", "own pace: orders/s", "\(promise)/s", "sold out", "failed", "errors"]]
         let latencies = [["latency, ms", "p50", "p90", "p99", "p99.9", "max"]]
         var lines = Self.aligned(rates + parts.map(Self.rates)) + Self.aligned(latencies + parts.map(Self.latencies))
         var counts = "\(load.sent.grouped) orders sent, \(load.retries.grouped) attempts repeated\(Self.list(load.retryCauses))"
         if load.shed > 0 { counts += ", \(load.shed.grouped) arrivals shed: every place in flight was taken" }
         lines.append(counts)
+        if let drain = load.drain {
+            let header = [["decided later, ms", "orders", "/s", "p50", "p90", "p99", "p99.9", "max"]]
+            let accepted = Self.decidedLater("accepted", load.acceptedOrders.count, acceptThroughput, load.acceptLatencies)
+            let final = Self.decidedLater("final state", drain.latencies.count, drain.throughput, drain.latencies)
+            lines += Self.aligned(header + [accepted, final])
+            lines.append("\(drain.confirmed.grouped) confirmed; all decided \(Sale.decimal(drain.seconds)) s after the last was accepted")
+        }
         if !load.failReasons.isEmpty { lines.append("failed or given up\(Self.list(load.failReasons))") }
         if !result.hasSettled { lines.append("not everything came to rest in time") }
         return lines
@@ -149,11 +168,20 @@ public struct SaleReport: Sendable {
         var phases: [String: Phase]
         var story: [StoryLine]
         var findings: [String]
+        /// With orders that are decided later alone.
+        var acceptLatencyMs: Milliseconds?
+        var finalLatencyMs: Milliseconds?
+        var drainSeconds: Double?
+        var acceptThroughput: Double?
+        var drainThroughput: Double?
+        var outboxOpen: Int64?
+        var deadLetters: Int64?
 
         enum CodingKeys: CodingKey {
             case product, pass, initial, confirmed, soldOut, failed, errors, oversold, leaked, unmatched, lostAnswers, pending, drift
             case throughput, latencyMs, breakerTransitions, seconds, orders, retries, shed, reachedLimit, hasSettled, phases, story,
                 findings
+            case acceptLatencyMs, finalLatencyMs, drainSeconds, acceptThroughput, drainThroughput, outboxOpen, deadLetters
         }
 
         func encode(to encoder: any Encoder) throws {
@@ -184,6 +212,13 @@ public struct SaleReport: Sendable {
             try fields.encode(phases, forKey: .phases)
             try fields.encode(story, forKey: .story)
             try fields.encode(findings, forKey: .findings)
+            try fields.encodeIfPresent(acceptLatencyMs, forKey: .acceptLatencyMs)
+            try fields.encodeIfPresent(finalLatencyMs, forKey: .finalLatencyMs)
+            try fields.encodeIfPresent(drainSeconds, forKey: .drainSeconds)
+            try fields.encodeIfPresent(acceptThroughput, forKey: .acceptThroughput)
+            try fields.encodeIfPresent(drainThroughput, forKey: .drainThroughput)
+            try fields.encodeIfPresent(outboxOpen, forKey: .outboxOpen)
+            try fields.encodeIfPresent(deadLetters, forKey: .deadLetters)
         }
 
         init(_ report: SaleReport) {
@@ -228,6 +263,15 @@ public struct SaleReport: Sendable {
             }
             story = result.story.map { StoryLine(atSeconds: $0.at.inSeconds, text: $0.text) }
             findings = audit.findings
+            if let drain = result.load.drain {
+                acceptLatencyMs = Milliseconds(result.load.acceptLatencies)
+                finalLatencyMs = Milliseconds(drain.latencies)
+                drainSeconds = drain.seconds
+                acceptThroughput = report.acceptThroughput
+                drainThroughput = drain.throughput
+                outboxOpen = audit.outbox?.open
+                deadLetters = audit.outbox?.dead
+            }
         }
     }
 }

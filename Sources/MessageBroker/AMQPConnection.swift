@@ -1,0 +1,494 @@
+// One connection with one channel. rabbitmq-c opens it and makes the calls that set it up, which block this thread within their bounds. From then on the library
+// is the codec alone: its encoders fill one buffer that goes out in one write, its parser reads what was received, and nothing blocks but `poll`.
+//
+// Invariant: the handle stays on the thread that made it and is freed in `deinit`; nothing of the library's memory leaves `receive`. The library writes to the
+// socket only while the output buffer is empty, so its frames never fall into the middle of ours.
+// Stop: every error is the end of the connection.
+
+import CRabbitMQ
+import Glibc
+
+/// A connection to the broker. Belongs to one thread.
+final class AMQPConnection {
+    /// What the broker says.
+    enum Event {
+        case acknowledged(UInt64, multiple: Bool)
+        case refused(UInt64, multiple: Bool)
+        case returned(sequence: UInt64?, code: Int, text: String)
+        case delivered(number: UInt64, Delivery)
+        /// Over the bound; its body was not kept.
+        case oversized(number: UInt64)
+        case consumerCancelled
+        case blocked(reason: String)
+        case unblocked
+    }
+
+    private enum ContentMethod {
+        case deliver(number: UInt64, isRedelivered: Bool, exchange: String, routingKey: String)
+        case `return`(code: Int, text: String)
+    }
+
+    private struct Properties {
+        var messageID: String?
+        var correlationID: String?
+        var type: String?
+        var contentType: String?
+        var timestamp: UInt64?
+        var headers: [String: HeaderValue] = [:]
+        var sequence: UInt64?
+    }
+
+    /// The header by which a returned message is known again: a return carries no delivery tag. Receivers do not see it.
+    static let sequenceHeader = "x-publish-sequence"
+    private static let channel: UInt16 = 1
+    private static let frameMaximum = 131072
+
+    private let handle: amqp_connection_state_t
+    private let socket: Int32
+    private let output = OutputBuffer()
+    private let pool = EncodingPool()
+    private let input: UnsafeMutableRawPointer
+    private let inputCapacity = 256 << 10
+    private var assembler: ContentAssembler<ContentMethod, Properties>
+    private var heartbeats: HeartbeatClock
+    private var isInputPending = true
+    /// The frame size agreed on, in bytes.
+    private let frameMaximum: Int
+    /// The connection's number, which deliveries carry.
+    var generation: UInt64 = 0
+
+    /// Bytes that wait to be written.
+    var unwritten: Int { output.count }
+
+    /// Connects, logs in and opens the channel.
+    init(_ configuration: BrokerConfiguration) throws(BrokerError) {
+        guard let handle = amqp_new_connection() else { throw BrokerError(code: .connectFailed, message: "no memory for a connection") }
+        var isOpen = false
+        defer { if !isOpen { amqp_destroy_connection(handle) } }
+        guard let tcp = amqp_tcp_socket_new(handle) else { throw BrokerError(code: .connectFailed, message: "no memory for a socket") }
+        var bound = timeval(configuration.connectTimeout)
+        let status = amqp_socket_open_noblock(tcp, configuration.host, Int32(configuration.port), &bound)
+        guard status == AMQP_STATUS_OK.rawValue else {
+            throw BrokerError(code: .connectFailed, message: "\(configuration): \(Self.text(of: status))")
+        }
+        amqp_set_handshake_timeout(handle, &bound)
+        var callBound = timeval(configuration.callTimeout)
+        amqp_set_rpc_timeout(handle, &callBound)
+
+        let capabilities: [String: HeaderValue] = [
+            "authentication_failure_close": true, "basic.nack": true, "connection.blocked": true, "consumer_cancel_notify": true,
+            "publisher_confirms": true,
+        ]
+        var properties = pool.table(["capabilities": .table(capabilities), "connection_name": .string(configuration.connectionName)])
+        let login = crabbitmq_login_plain(
+            handle,
+            configuration.virtualHost,
+            Int32(Self.frameMaximum),
+            configuration.heartbeatSeconds,
+            &properties,
+            configuration.user,
+            configuration.password
+        )
+        if let failure = Self.failure(login) {
+            // 403: user or password; 530: the virtual host.
+            switch failure.code {
+            case .refused(403), .refused(530):
+                throw BrokerError(code: .authenticationFailed, message: "\(configuration): \(failure.message)")
+            default: throw BrokerError(code: .connectFailed, message: "\(configuration): \(failure.message)")
+            }
+        }
+        _ = amqp_channel_open(handle, Self.channel)
+        if let failure = Self.failure(amqp_get_rpc_reply(handle)) { throw failure }
+
+        self.handle = handle
+        socket = amqp_get_sockfd(handle)
+        frameMaximum = min(Self.frameMaximum, max(4096, Int(amqp_get_frame_max(handle))))
+        input = .allocate(byteCount: inputCapacity, alignment: 16)
+        assembler = ContentAssembler(maximumBodyBytes: configuration.maximumBodyBytes)
+        heartbeats = HeartbeatClock(interval: .seconds(Int(amqp_get_heartbeat(handle))), now: .now)
+        isOpen = true
+    }
+
+    deinit {
+        amqp_destroy_connection(handle)
+        input.deallocate()
+    }
+
+    // MARK: Calls that block, within the call timeout
+
+    /// Declares what is not there yet.
+    func declare(_ topology: Topology) throws(BrokerError) {
+        for exchange in topology.exchanges {
+            pool.recycle()
+            _ = amqp_exchange_declare(
+                handle,
+                Self.channel,
+                pool.bytes(exchange.name),
+                pool.bytes(exchange.kind.rawValue),
+                0,
+                exchange.isDurable ? 1 : 0,
+                0,
+                0,
+                amqp_table_t()
+            )
+            try check("exchange", exchange.name)
+        }
+        for queue in topology.queues {
+            pool.recycle()
+            let arguments = pool.table(queue.declaredArguments)
+            _ = amqp_queue_declare(handle, Self.channel, pool.bytes(queue.name), 0, 1, 0, 0, arguments)
+            try check("queue", queue.name)
+        }
+        for binding in topology.bindings {
+            pool.recycle()
+            _ = amqp_queue_bind(
+                handle,
+                Self.channel,
+                pool.bytes(binding.queue),
+                pool.bytes(binding.exchange),
+                pool.bytes(binding.routingKey),
+                amqp_table_t()
+            )
+            try check("binding of queue", binding.queue)
+        }
+        amqp_maybe_release_buffers(handle)
+    }
+
+    /// Switches publisher confirms on.
+    func selectConfirms() throws(BrokerError) {
+        _ = amqp_confirm_select(handle, Self.channel)
+        try check("channel", "confirms")
+    }
+
+    /// Begins to consume with manual acknowledgement.
+    func consume(_ queue: String, prefetch: UInt16, arguments: [String: HeaderValue]) throws(BrokerError) {
+        _ = amqp_basic_qos(handle, Self.channel, 0, prefetch, 0)
+        try check("channel", "prefetch")
+        pool.recycle()
+        _ = amqp_basic_consume(
+            handle,
+            Self.channel,
+            pool.bytes(queue),
+            amqp_bytes_t(),
+            0,
+            0,
+            0,
+            pool.table(arguments)
+        )
+        try check("queue", queue)
+    }
+
+    private func check(_ kind: String, _ name: String) throws(BrokerError) {
+        guard let failure = Self.failure(amqp_get_rpc_reply(handle)) else { return }
+        if case .refused(406) = failure.code {
+            throw BrokerError(
+                code: .topologyMismatch(name: name),
+                message: "\(kind) '\(name)' exists with other arguments: \(failure.message)"
+            )
+        }
+        throw BrokerError(code: failure.code, message: "\(kind) '\(name)': \(failure.message)")
+    }
+
+    /// Takes leave, so that the broker need not find out; within `bound`. Only with an empty output buffer, else the socket is just closed.
+    func close(within bound: Duration) {
+        guard output.count == 0, bound > .zero else { return }
+        var limit = timeval(bound)
+        amqp_set_rpc_timeout(handle, &limit)
+        _ = amqp_connection_close(handle, AMQP_REPLY_SUCCESS)
+    }
+
+    // MARK: Writing
+
+    /// The calls that block are over; from now on heartbeats are this connection's own. The library kept them until here.
+    func beginServing() {
+        heartbeats.sent(at: .now)
+        heartbeats.received(at: .now)
+    }
+
+    /// Appends a message. False: it cannot be encoded, and nothing was appended.
+    func append(_ message: OutgoingMessage, sequence: UInt64) -> Bool {
+        pool.recycle()
+        var properties = amqp_basic_properties_t()
+        var flags = AMQP_BASIC_DELIVERY_MODE_FLAG
+        properties.delivery_mode = message.isPersistent ? 2 : 1
+        if let text = message.contentType {
+            flags |= AMQP_BASIC_CONTENT_TYPE_FLAG
+            properties.content_type = pool.bytes(text)
+        }
+        if let text = message.messageID {
+            flags |= AMQP_BASIC_MESSAGE_ID_FLAG
+            properties.message_id = pool.bytes(text)
+        }
+        if let text = message.correlationID {
+            flags |= AMQP_BASIC_CORRELATION_ID_FLAG
+            properties.correlation_id = pool.bytes(text)
+        }
+        if let text = message.type {
+            flags |= AMQP_BASIC_TYPE_FLAG
+            properties.type = pool.bytes(text)
+        }
+        if let seconds = message.timestamp {
+            flags |= AMQP_BASIC_TIMESTAMP_FLAG
+            properties.timestamp = seconds
+        }
+        if message.isMandatory || !message.headers.isEmpty {
+            flags |= AMQP_BASIC_HEADERS_FLAG
+            let own: (String, HeaderValue)? = message.isMandatory ? (Self.sequenceHeader, .integer(Int64(bitPattern: sequence))) : nil
+            properties.headers = pool.table(message.headers, adding: own)
+        }
+        properties._flags = amqp_flags_t(flags)
+        let method = amqp_basic_publish_t(
+            ticket: 0,
+            exchange: pool.bytes(message.exchange),
+            routing_key: pool.bytes(message.routingKey),
+            mandatory: message.isMandatory ? 1 : 0,
+            immediate: 0
+        )
+        let mark = output.mark
+        guard
+            output.append(method: AMQP_BASIC_PUBLISH_METHOD, channel: Self.channel, method),
+            output.append(properties: &properties, channel: Self.channel, body: message.body, frameMaximum: frameMaximum)
+        else {
+            output.takeBack(to: mark)
+            return false
+        }
+        return true
+    }
+
+    func append(_ frame: SettlementTracker.Frame) throws(BrokerError) {
+        let isEncoded =
+            switch frame {
+            case .acknowledge(let tag, let multiple):
+                output.append(
+                    method: AMQP_BASIC_ACK_METHOD,
+                    channel: Self.channel,
+                    amqp_basic_ack_t(delivery_tag: tag, multiple: multiple ? 1 : 0)
+                )
+            case .reject(let tag, let requeue):
+                output.append(
+                    method: AMQP_BASIC_REJECT_METHOD,
+                    channel: Self.channel,
+                    amqp_basic_reject_t(delivery_tag: tag, requeue: requeue ? 1 : 0)
+                )
+            }
+        guard isEncoded else { throw BrokerError(code: .connectionLost, message: "an acknowledgement could not be encoded") }
+    }
+
+    /// Writes what the socket takes now.
+    func flush() throws(BrokerError) {
+        while output.count > 0 {
+            let bytes = output.unwritten
+            // A broken connection is an error here, not a signal that ends the process.
+            let sent = send(socket, bytes.baseAddress, bytes.count, Int32(MSG_DONTWAIT) | Int32(MSG_NOSIGNAL))
+            if sent > 0 {
+                output.wrote(sent)
+                heartbeats.sent(at: .now)
+            } else if sent < 0, errno == EINTR {
+                continue
+            } else if sent < 0, errno == EAGAIN || errno == EWOULDBLOCK {
+                return
+            } else {
+                throw BrokerError(code: .connectionLost, message: "writing failed (errno \(errno))")
+            }
+        }
+    }
+
+    // MARK: Waiting and reading
+
+    /// Writes a heartbeat if one is due, then sleeps until there is something to read or to write, the wake descriptor is signalled, or the time comes.
+    /// - Returns: whether there may be something to read.
+    func wait(until end: ContinuousClock.Instant, or wake: WakeDescriptor) throws(BrokerError) -> Bool {
+        let now = ContinuousClock.now
+        var limit = end
+        switch heartbeats.due(at: now) {
+        case .wait(let until): limit = min(limit, until)
+        case .dead: throw BrokerError(code: .timedOut, message: "the broker has been silent for two heartbeat intervals")
+        case .send:
+            // While other bytes wait they are the sign of life, once the socket takes them.
+            if output.count == 0 { output.appendHeartbeat() }
+            try flush()
+            limit = min(limit, now + .seconds(1))
+        }
+        var entries = (
+            pollfd(fd: socket, events: Int16(POLLIN) | (output.count > 0 ? Int16(POLLOUT) : 0), revents: 0),
+            pollfd(fd: wake.descriptor, events: Int16(POLLIN), revents: 0)
+        )
+        let milliseconds = isInputPending ? 0 : Int32(clamping: (limit - now).wholeMilliseconds)
+        let ready = withUnsafeMutablePointer(to: &entries) {
+            $0.withMemoryRebound(to: pollfd.self, capacity: 2) { poll($0, 2, milliseconds) }
+        }
+        guard ready >= 0 || errno == EINTR else { throw BrokerError(code: .connectionLost, message: "poll failed (errno \(errno))") }
+        if ready > 0, entries.1.revents != 0 { wake.reset() }
+        return isInputPending || (ready > 0 && entries.0.revents & ~Int16(POLLOUT) != 0)
+    }
+
+    /// Reads what is there, within one buffer, and gives every event to `handle`.
+    func receive(_ handleEvent: (Event) throws(BrokerError) -> Void) throws(BrokerError) {
+        if isInputPending {
+            try drainLibrary(handleEvent)
+            isInputPending = false
+        }
+        let count = recv(socket, input, inputCapacity, Int32(MSG_DONTWAIT))
+        if count == 0 { throw BrokerError(code: .connectionLost, message: "the broker closed the connection") }
+        if count < 0 {
+            if errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR { return }
+            throw BrokerError(code: .connectionLost, message: "reading failed (errno \(errno))")
+        }
+        heartbeats.received(at: .now)
+        var consumed = 0
+        while consumed < count {
+            var frame = amqp_frame_t()
+            let used = amqp_handle_input(handle, amqp_bytes_t(len: count - consumed, bytes: input + consumed), &frame)
+            guard used > 0 else {
+                throw BrokerError(code: .connectionLost, message: "the broker's bytes cannot be read: \(Self.text(of: used))")
+            }
+            consumed += Int(used)
+            // Zero: more bytes are needed.
+            if frame.frame_type != 0 { try received(frame, handleEvent) }
+        }
+    }
+
+    /// What the library has read or decoded on its own while it waited for the answer to a call.
+    private func drainLibrary(_ handleEvent: (Event) throws(BrokerError) -> Void) throws(BrokerError) {
+        while amqp_frames_enqueued(handle) != 0 || amqp_data_in_buffer(handle) != 0 {
+            var frame = amqp_frame_t()
+            var none = timeval()
+            let status = amqp_simple_wait_frame_noblock(handle, &frame, &none)
+            if status == AMQP_STATUS_TIMEOUT.rawValue { return }
+            guard status == AMQP_STATUS_OK.rawValue else { throw BrokerError(code: .connectionLost, message: Self.text(of: status)) }
+            try received(frame, handleEvent)
+        }
+    }
+
+    private func received(_ frame: amqp_frame_t, _ handleEvent: (Event) throws(BrokerError) -> Void) throws(BrokerError) {
+        // All that is kept is copied below; refused by the library while it holds frames of its own.
+        defer { amqp_maybe_release_buffers_on_channel(handle, frame.channel) }
+        switch Int32(frame.frame_type) {
+        case AMQP_FRAME_METHOD: try received(frame.payload.method, handleEvent)
+        case AMQP_FRAME_HEADER:
+            guard let decoded = frame.payload.properties.decoded else { throw outOfTurn() }
+            let properties = Self.properties(decoded.assumingMemoryBound(to: amqp_basic_properties_t.self).pointee)
+            try step(assembler.received(properties: properties, bodySize: frame.payload.properties.body_size), handleEvent)
+        case AMQP_FRAME_BODY:
+            try step(assembler.received(fragment: UnsafeRawBufferPointer(frame.payload.body_fragment)), handleEvent)
+        default: return
+        }
+    }
+
+    private func received(_ method: amqp_method_t, _ handleEvent: (Event) throws(BrokerError) -> Void) throws(BrokerError) {
+        func decoded<T>(_ type: T.Type) throws(BrokerError) -> T {
+            guard let pointer = method.decoded else { throw outOfTurn() }
+            return pointer.assumingMemoryBound(to: type).pointee
+        }
+        switch method.id {
+        case AMQP_BASIC_ACK_METHOD:
+            let ack = try decoded(amqp_basic_ack_t.self)
+            try handleEvent(.acknowledged(ack.delivery_tag, multiple: ack.multiple != 0))
+        case AMQP_BASIC_NACK_METHOD:
+            let nack = try decoded(amqp_basic_nack_t.self)
+            try handleEvent(.refused(nack.delivery_tag, multiple: nack.multiple != 0))
+        case AMQP_BASIC_DELIVER_METHOD:
+            let deliver = try decoded(amqp_basic_deliver_t.self)
+            let content = ContentMethod.deliver(
+                number: deliver.delivery_tag,
+                isRedelivered: deliver.redelivered != 0,
+                exchange: String(deliver.exchange),
+                routingKey: String(deliver.routing_key)
+            )
+            try step(assembler.received(method: content), handleEvent)
+        case AMQP_BASIC_RETURN_METHOD:
+            let returned = try decoded(amqp_basic_return_t.self)
+            let content = ContentMethod.return(code: Int(returned.reply_code), text: String(returned.reply_text))
+            try step(assembler.received(method: content), handleEvent)
+        case AMQP_BASIC_CANCEL_METHOD: try handleEvent(.consumerCancelled)
+        case AMQP_CONNECTION_BLOCKED_METHOD:
+            try handleEvent(.blocked(reason: String(try decoded(amqp_connection_blocked_t.self).reason)))
+        case AMQP_CONNECTION_UNBLOCKED_METHOD: try handleEvent(.unblocked)
+        case AMQP_CHANNEL_CLOSE_METHOD:
+            let close = try decoded(amqp_channel_close_t.self)
+            throw BrokerError(code: .refused(replyCode: Int(close.reply_code)), message: String(close.reply_text))
+        case AMQP_CONNECTION_CLOSE_METHOD:
+            let close = try decoded(amqp_connection_close_t.self)
+            throw BrokerError(code: .refused(replyCode: Int(close.reply_code)), message: String(close.reply_text))
+        default: return
+        }
+    }
+
+    private func step(
+        _ step: ContentAssembler<ContentMethod, Properties>.Step,
+        _ handleEvent: (Event) throws(BrokerError) -> Void
+    ) throws(BrokerError) {
+        switch step {
+        case .needsMore: return
+        case .outOfTurn: throw outOfTurn()
+        case .complete(let content):
+            let properties = content.properties
+            switch content.method {
+            case .return(let code, let text): try handleEvent(.returned(sequence: properties.sequence, code: code, text: text))
+            case .deliver(let number, let isRedelivered, let exchange, let routingKey):
+                guard let body = content.body else { return try handleEvent(.oversized(number: number)) }
+                let delivery = Delivery(
+                    body: body,
+                    messageID: properties.messageID,
+                    correlationID: properties.correlationID,
+                    type: properties.type,
+                    contentType: properties.contentType,
+                    timestamp: properties.timestamp,
+                    headers: properties.headers,
+                    exchange: exchange,
+                    routingKey: routingKey,
+                    isRedelivered: isRedelivered,
+                    tag: DeliveryTag(generation: generation, number: number)
+                )
+                try handleEvent(.delivered(number: number, delivery))
+            }
+        }
+    }
+
+    private func outOfTurn() -> BrokerError { BrokerError(code: .connectionLost, message: "the broker sent a frame out of turn") }
+
+    private static func properties(_ source: amqp_basic_properties_t) -> Properties {
+        let flags = Int32(bitPattern: source._flags)
+        func text(_ flag: Int32, _ bytes: amqp_bytes_t) -> String? { flags & flag == 0 ? nil : String(bytes) }
+        var properties = Properties(
+            messageID: text(AMQP_BASIC_MESSAGE_ID_FLAG, source.message_id),
+            correlationID: text(AMQP_BASIC_CORRELATION_ID_FLAG, source.correlation_id),
+            type: text(AMQP_BASIC_TYPE_FLAG, source.type),
+            contentType: text(AMQP_BASIC_CONTENT_TYPE_FLAG, source.content_type),
+            timestamp: flags & AMQP_BASIC_TIMESTAMP_FLAG == 0 ? nil : source.timestamp
+        )
+        if flags & AMQP_BASIC_HEADERS_FLAG != 0 {
+            properties.headers = [String: HeaderValue](source.headers)
+            if case .integer(let sequence)? = properties.headers.removeValue(forKey: sequenceHeader) {
+                properties.sequence = UInt64(bitPattern: sequence)
+            }
+        }
+        return properties
+    }
+
+    // MARK: Errors
+
+    private static func text(of status: Int32) -> String { amqp_error_string2(status).map { String(cString: $0) } ?? "error \(status)" }
+
+    private static func failure(_ reply: amqp_rpc_reply_t) -> BrokerError? {
+        switch reply.reply_type {
+        case AMQP_RESPONSE_NORMAL: return nil
+        case AMQP_RESPONSE_LIBRARY_EXCEPTION:
+            let code: BrokerError.Code = reply.library_error == AMQP_STATUS_TIMEOUT.rawValue ? .timedOut : .connectionLost
+            return BrokerError(code: code, message: text(of: reply.library_error))
+        case AMQP_RESPONSE_SERVER_EXCEPTION:
+            if let decoded = reply.reply.decoded {
+                if reply.reply.id == AMQP_CHANNEL_CLOSE_METHOD {
+                    let close = decoded.assumingMemoryBound(to: amqp_channel_close_t.self).pointee
+                    return BrokerError(code: .refused(replyCode: Int(close.reply_code)), message: String(close.reply_text))
+                }
+                if reply.reply.id == AMQP_CONNECTION_CLOSE_METHOD {
+                    let close = decoded.assumingMemoryBound(to: amqp_connection_close_t.self).pointee
+                    return BrokerError(code: .refused(replyCode: Int(close.reply_code)), message: String(close.reply_text))
+                }
+            }
+            return BrokerError(code: .connectionLost, message: "the broker refused a call")
+        default: return BrokerError(code: .connectionLost, message: "the broker did not answer")
+        }
+    }
+}

@@ -1,0 +1,71 @@
+/// The state of a ``Publisher`` or a ``Consumer``, and counts since it was made.
+public struct BrokerSnapshot: Sendable, Hashable {
+    /// What the connection does.
+    public enum State: Sendable, Hashable {
+        /// An attempt runs.
+        case connecting
+        /// Connected, with the topology declared.
+        case connected
+        /// Connected, but the broker takes no messages for now: memory or disk is short.
+        case blocked(reason: String)
+        /// Waits before the next attempt.
+        case backingOff(retryAt: ContinuousClock.Instant)
+        /// Final.
+        case closed
+    }
+
+    /// What the connection does.
+    public var state = State.connecting
+    /// Since when.
+    public var stateSince = ContinuousClock.now
+    /// Why the last connection or attempt ended.
+    public var lastFailure: BrokerError?
+    /// Connections that got ready.
+    public var connects = 0
+    /// Connections that got ready after an earlier one.
+    public var reconnects: Int { max(0, connects - 1) }
+    /// Attempts that failed.
+    public var failedConnects = 0
+
+    /// Messages written.
+    public var published = 0
+    /// Messages confirmed.
+    public var confirmed = 0
+    /// Messages that reached no queue.
+    public var returned = 0
+    /// Messages answered by a nack.
+    public var rejected = 0
+    /// Messages whose outcome is unknown.
+    public var unknown = 0
+    /// Messages given up before they were written.
+    public var unsent = 0
+    /// Messages that wait or are in flight now.
+    public var queued = 0
+    /// Messages written and not yet answered now.
+    public var inFlight = 0
+
+    /// Messages received.
+    public var delivered = 0
+    /// Those of them that had been delivered before.
+    public var redelivered = 0
+    /// Deliveries acknowledged.
+    public var acknowledged = 0
+    /// Deliveries rejected.
+    public var rejectedDeliveries = 0
+    /// Acknowledgements and rejections that came after their connection was lost, or twice.
+    public var lateSettlements = 0
+    /// Times the broker ended the consumer, because its queue was deleted or moved.
+    public var consumerCancels = 0
+    /// Deliveries that nobody has asked for yet now.
+    public var buffered = 0
+    /// Deliveries neither acknowledged nor rejected now.
+    public var unacknowledged = 0
+
+    /// Connected, blocked or not.
+    public var isConnected: Bool {
+        switch state {
+        case .connected, .blocked: true
+        case .connecting, .backingOff, .closed: false
+        }
+    }
+}

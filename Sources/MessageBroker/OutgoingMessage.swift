@@ -1,0 +1,104 @@
+/// A message to publish.
+public struct OutgoingMessage: Sendable, Hashable {
+    /// Bound on the headers and properties on the wire, in bytes: they must fit one frame.
+    public static let maximumHeaderBytes = 64 << 10
+
+    /// The exchange to publish to; empty is the default exchange, which routes to the queue named by the routing key.
+    public var exchange: String
+    /// The routing key.
+    public var routingKey: String
+    /// The content.
+    public var body: [UInt8]
+    /// Names the message, for whoever receives it more than once.
+    public var messageID: String?
+    /// Names what it belongs to.
+    public var correlationID: String?
+    /// What kind of message it is.
+    public var type: String?
+    /// The MIME type of the body.
+    public var contentType: String?
+    /// Seconds since 1970.
+    public var timestamp: UInt64?
+    /// Further headers, such as `traceparent`.
+    public var headers: [String: HeaderValue]
+    /// Survives a restart of the broker.
+    public var isPersistent: Bool
+    /// Comes back as ``PublishOutcome/returned(code:text:)`` if it reaches no queue.
+    public var isMandatory: Bool
+
+    /// Makes a message.
+    public init(
+        exchange: String,
+        routingKey: String,
+        body: [UInt8],
+        messageID: String? = nil,
+        correlationID: String? = nil,
+        type: String? = nil,
+        contentType: String? = "application/json",
+        timestamp: UInt64? = nil,
+        headers: [String: HeaderValue] = [:],
+        isPersistent: Bool = true,
+        isMandatory: Bool = true
+    ) {
+        self.exchange = exchange
+        self.routingKey = routingKey
+        self.body = body
+        self.messageID = messageID
+        self.correlationID = correlationID
+        self.type = type
+        self.contentType = contentType
+        self.timestamp = timestamp
+        self.headers = headers
+        self.isPersistent = isPersistent
+        self.isMandatory = isMandatory
+    }
+
+    /// A copy of a delivery for the dead-letter exchange, with the reason in a header: publish it, and acknowledge the delivery once it is confirmed.
+    public static func deadLetter(_ delivery: Delivery, reason: String) -> OutgoingMessage {
+        // What somebody else sent, and a reason made of it, must not make a message that cannot be published.
+        var headers = delivery.headers.filter { $0.key.utf8.count <= 255 }
+        if headers.encodedBytes > maximumHeaderBytes / 2 { headers = [:] }
+        headers[StockGateTopology.deadReasonHeader] = .string(String(reason.prefix(500)))
+        return OutgoingMessage(
+            exchange: StockGateTopology.deadExchange,
+            routingKey: delivery.routingKey.shortened,
+            body: delivery.body,
+            messageID: delivery.messageID?.shortened,
+            correlationID: delivery.correlationID?.shortened,
+            type: delivery.type?.shortened,
+            contentType: delivery.contentType?.shortened,
+            timestamp: delivery.timestamp,
+            headers: headers
+        )
+    }
+
+    /// Checks what the wire format bounds.
+    ///
+    /// - Throws: `invalidMessage`.
+    func validate() throws(BrokerError) {
+        for name in [exchange, routingKey, messageID, correlationID, type, contentType] {
+            if let name, name.utf8.count > 255 {
+                throw BrokerError(code: .invalidMessage, message: "a name of \(name.utf8.count) bytes: at most 255")
+            }
+        }
+        if headers.isEmpty { return }
+        guard headers.encodedBytes <= Self.maximumHeaderBytes, headers.keys.allSatisfy({ $0.utf8.count <= 255 }) else {
+            throw BrokerError(
+                code: .invalidMessage,
+                message: "headers over \(Self.maximumHeaderBytes) bytes, or a header's name over 255 bytes"
+            )
+        }
+        guard HeaderValue.table(headers).depth <= TableEncoding.maximumDepth + 1 else {
+            throw BrokerError(code: .invalidMessage, message: "headers nested deeper than \(TableEncoding.maximumDepth)")
+        }
+    }
+}
+
+extension String {
+    /// As much of it as a name on the wire holds. Text that was repaired while reading is longer than what came.
+    fileprivate var shortened: String {
+        var text = self
+        while text.utf8.count > 255 { text.removeLast() }
+        return text
+    }
+}

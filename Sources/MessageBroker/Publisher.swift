@@ -1,0 +1,383 @@
+// Publishes with confirms over one connection.
+//
+// Invariant: every message of an accepted batch gets exactly one outcome; messages are written in the order of acceptance, and none is written twice.
+// Bounds: `maximumQueued` messages wait or are in flight, more are refused; `maximumInFlight` are written and unanswered; a batch is answered by its
+// deadline (`confirmTimeout`), whatever the broker does.
+// Stop: `close`, or the end of the last reference.
+
+import DequeModule
+import Synchronization
+
+/// Publishes messages and says what became of each. Any number of callers at once; one connection, one thread.
+public final class Publisher: Sendable {
+    private let configuration: BrokerConfiguration
+    private let control: ConnectionControl
+    private let inbox: PublisherInbox
+
+    /// Starts the thread, which connects, declares the topology and keeps on trying for ever.
+    ///
+    /// - Parameter name: the thread's name, of which the system shows 15 bytes.
+    /// - Throws: only if the system has no thread or descriptor left.
+    public init(configuration: BrokerConfiguration, topology: Topology, name: String = "publisher") throws(BrokerError) {
+        let control = try ConnectionControl()
+        let inbox = PublisherInbox()
+        self.configuration = configuration
+        self.control = control
+        self.inbox = inbox
+        try startThread(name: name) {
+            let role = PublisherRole(configuration, control, inbox)
+            ConnectionLoop(configuration: configuration, topology: topology, control: control, role: role).run()
+        }
+    }
+
+    deinit { control.stop(at: .now) }
+
+    /// Publishes the messages in their order.
+    ///
+    /// Takes at most the configuration's `confirmTimeout`. Is not interrupted by the task's cancellation: what is written cannot be taken back.
+    ///
+    /// - Returns: one outcome per message.
+    /// - Throws: `notConnected`, `overloaded`, `invalidMessage` or `closed`. Nothing was sent then.
+    public func publish(_ messages: [OutgoingMessage]) async throws(BrokerError) -> [PublishOutcome] {
+        if messages.isEmpty { return [] }
+        for message in messages { try message.validate() }
+        let deadline = ContinuousClock.now + configuration.confirmTimeout
+        return try await withCheckedContinuation { (continuation: CheckedContinuation<Result<[PublishOutcome], BrokerError>, Never>) in
+            let batch = PublishBatch(messages, deadline: deadline, continuation)
+            if let refusal = inbox.push(batch, limit: configuration.maximumQueued) {
+                continuation.resume(returning: .failure(refusal))
+            } else {
+                control.wake.signal()
+            }
+        }.get()
+    }
+
+    /// Waits until connected, with the topology declared.
+    ///
+    /// - Throws: the last failure: at once if it is permanent (topology, authentication), else when the bound has passed. The connection goes on trying.
+    public func waitUntilConnected(within bound: Duration) async throws(BrokerError) {
+        try await control.waitUntilConnected(within: bound)
+    }
+
+    /// The connection's state and the counts.
+    public var snapshot: BrokerSnapshot {
+        var snapshot = control.status.withLock { $0.snapshot }
+        snapshot.queued = inbox.count
+        return snapshot
+    }
+
+    /// Refuses new messages, waits for what is under way, at most that long, and closes the connection. What is left is `unknown` or `unsent`.
+    public func close(within bound: Duration = .seconds(5)) async {
+        inbox.close()
+        await control.close(within: bound)
+    }
+}
+
+/// The messages of one call, and where their outcomes go.
+struct PublishBatch: Sendable {
+    let messages: [OutgoingMessage]
+    let deadline: ContinuousClock.Instant
+    private(set) var outcomes: [PublishOutcome]
+    private(set) var remaining: Int
+    /// Messages before this index are written, or given up.
+    var next = 0
+    private let continuation: CheckedContinuation<Result<[PublishOutcome], BrokerError>, Never>
+
+    init(
+        _ messages: [OutgoingMessage],
+        deadline: ContinuousClock.Instant,
+        _ continuation: CheckedContinuation<Result<[PublishOutcome], BrokerError>, Never>
+    ) {
+        self.messages = messages
+        self.deadline = deadline
+        self.continuation = continuation
+        outcomes = Array(repeating: .unknown, count: messages.count)
+        remaining = messages.count
+    }
+
+    mutating func settle(_ index: Int, _ outcome: PublishOutcome) {
+        outcomes[index] = outcome
+        remaining -= 1
+    }
+
+    func answer() { continuation.resume(returning: .success(outcomes)) }
+}
+
+/// Where callers put their batches for the thread.
+final class PublisherInbox: Sendable {
+    private enum Gate {
+        /// -> open, closed
+        case shut(BrokerError, retryAt: ContinuousClock.Instant?)
+        /// -> shut, closed
+        case open
+        /// Final.
+        case closed
+    }
+
+    private struct State {
+        var gate = Gate.shut(BrokerError(code: .notConnected, message: "the first attempt to connect runs"), retryAt: nil)
+        var batches: [PublishBatch] = []
+        /// Messages accepted and not answered.
+        var count = 0
+    }
+
+    private let state = Mutex(State())
+
+    var count: Int { state.withLock { $0.count } }
+    var isEmpty: Bool { state.withLock { $0.batches.isEmpty } }
+
+    /// Nil: accepted.
+    func push(_ batch: PublishBatch, limit: Int) -> BrokerError? {
+        state.withLock { state in
+            switch state.gate {
+            case .closed: return BrokerError(code: .closed, message: "the publisher was closed")
+            case .shut(let failure, let retryAt):
+                return BrokerError(
+                    code: .notConnected,
+                    message: failure.message,
+                    retryAfter: retryAt.map { max(.zero, $0 - .now) }
+                )
+            case .open:
+                guard state.count + batch.messages.count <= limit else {
+                    return BrokerError(code: .overloaded, message: "\(state.count) messages wait already, of at most \(limit)")
+                }
+                state.batches.append(batch)
+                state.count += batch.messages.count
+                return nil
+            }
+        }
+    }
+
+    func takeAll() -> [PublishBatch] {
+        state.withLock { state in
+            if state.batches.isEmpty { return [] }
+            defer { state.batches = [] }
+            return state.batches
+        }
+    }
+
+    func answered(_ messages: Int) { state.withLock { $0.count -= messages } }
+
+    func open() {
+        state.withLock { state in
+            if case .shut = state.gate { state.gate = .open }
+        }
+    }
+
+    func shut(_ failure: BrokerError, retryAt: ContinuousClock.Instant?) {
+        state.withLock { state in
+            if case .closed = state.gate { return }
+            state.gate = .shut(failure, retryAt: retryAt)
+        }
+    }
+
+    func close() { state.withLock { $0.gate = .closed } }
+}
+
+/// The publisher's part of the connection's thread.
+final class PublisherRole: ConnectionRole {
+    private struct Ticket {
+        var batch: UInt64
+        var index: Int
+    }
+
+    private struct Counts {
+        var published = 0
+        var confirmed = 0
+        var returned = 0
+        var rejected = 0
+        var unknown = 0
+        var unsent = 0
+    }
+
+    private let configuration: BrokerConfiguration
+    private let control: ConnectionControl
+    private let inbox: PublisherInbox
+    private var confirms = ConfirmTracker<Ticket>()
+    private var batches: [UInt64: PublishBatch] = [:]
+    /// Batches by their deadlines, the answered ones among them until they come to the front.
+    private var deadlines: Deque<UInt64> = []
+    /// Batches that are not wholly written.
+    private var writing: Deque<UInt64> = []
+    private var nextID: UInt64 = 0
+    /// Batches to be answered once the counts are reported.
+    private var finished: [PublishBatch] = []
+    private var isBlocked = false
+    private var counts = Counts()
+    private static let writtenAtOnce = 192 << 10
+
+    init(_ configuration: BrokerConfiguration, _ control: ConnectionControl, _ inbox: PublisherInbox) {
+        self.configuration = configuration
+        self.control = control
+        self.inbox = inbox
+    }
+
+    var isDrained: Bool { batches.isEmpty && finished.isEmpty && inbox.isEmpty }
+
+    func prepare(_ connection: AMQPConnection) throws(BrokerError) {
+        try connection.selectConfirms()
+    }
+
+    func ready() {
+        isBlocked = false
+        inbox.open()
+    }
+
+    func turn(_ connection: AMQPConnection, now: ContinuousClock.Instant) throws(BrokerError) -> ContinuousClock.Instant? {
+        takeNew()
+        try expire(now)
+        // A blocked broker does not read; what it is not given is certainly not there.
+        while !isBlocked, confirms.inFlight < max(1, configuration.maximumInFlight), let id = writing.first {
+            if connection.unwritten >= Self.writtenAtOnce {
+                try connection.flush()
+                if connection.unwritten > 0 { break }
+                // The confirms that came meanwhile are read before more is written.
+                report()
+                return now
+            }
+            write(id, to: connection)
+        }
+        report()
+        return firstDeadline
+    }
+
+    private func takeNew() {
+        for batch in inbox.takeAll() {
+            nextID += 1
+            batches[nextID] = batch
+            deadlines.append(nextID)
+            writing.append(nextID)
+        }
+    }
+
+    private func write(_ id: UInt64, to connection: AMQPConnection) {
+        guard var batch = batches.removeValue(forKey: id) else {
+            writing.removeFirst()
+            return
+        }
+        while batch.next < batch.messages.count, confirms.inFlight < max(1, configuration.maximumInFlight),
+            connection.unwritten < Self.writtenAtOnce
+        {
+            if connection.append(batch.messages[batch.next], sequence: confirms.next) {
+                _ = confirms.wrote(Ticket(batch: id, index: batch.next))
+                counts.published += 1
+            } else {
+                batch.settle(batch.next, .unsent)
+                counts.unsent += 1
+            }
+            batch.next += 1
+        }
+        if batch.next == batch.messages.count { writing.removeFirst() }
+        if batch.remaining == 0 { finish(batch) } else { batches[id] = batch }
+    }
+
+    private var firstDeadline: ContinuousClock.Instant? {
+        while let id = deadlines.first {
+            if let batch = batches[id] { return batch.deadline }
+            deadlines.removeFirst()
+        }
+        return nil
+    }
+
+    /// Answers the batches whose time has passed.
+    /// - Throws: if one of them has written messages: the broker is stuck. One that has said that it is blocked is left in peace; its late confirms find
+    ///   no batch any more.
+    private func expire(_ now: ContinuousClock.Instant) throws(BrokerError) {
+        while let deadline = firstDeadline, deadline <= now {
+            let id = deadlines.removeFirst()
+            guard var batch = batches.removeValue(forKey: id) else { continue }
+            giveUpUnwritten(&batch)
+            if batch.remaining > 0, !isBlocked {
+                batches[id] = batch
+                throw BrokerError(code: .timedOut, message: "no confirm within \(configuration.confirmTimeout)")
+            }
+            counts.unknown += batch.remaining
+            finish(batch)
+        }
+    }
+
+    private func giveUpUnwritten(_ batch: inout PublishBatch) {
+        while batch.next < batch.messages.count {
+            batch.settle(batch.next, .unsent)
+            counts.unsent += 1
+            batch.next += 1
+        }
+    }
+
+    private func finish(_ batch: PublishBatch) { finished.append(batch) }
+
+    func received(_ event: AMQPConnection.Event) throws(BrokerError) {
+        let answer: ConfirmTracker<Ticket>.Answer
+        switch event {
+        case .acknowledged(let tag, let multiple): answer = confirms.acknowledged(tag, multiple: multiple) { settle($0, $1) }
+        case .refused(let tag, let multiple): answer = confirms.refused(tag, multiple: multiple) { settle($0, $1) }
+        case .returned(let sequence, let code, let text):
+            guard let sequence else { throw BrokerError(code: .connectionLost, message: "a message came back without its sequence number") }
+            answer = confirms.returned(sequence, code: code, text: text)
+        case .blocked:
+            isBlocked = true
+            return
+        case .unblocked:
+            isBlocked = false
+            return
+        case .delivered, .oversized, .consumerCancelled: return
+        }
+        if answer == .neverWritten {
+            throw BrokerError(code: .connectionLost, message: "the broker answered a message that was never written")
+        }
+    }
+
+    private func settle(_ ticket: Ticket, _ outcome: PublishOutcome) {
+        guard let remaining = batches[ticket.batch]?.remaining else { return }
+        switch outcome {
+        case .confirmed: counts.confirmed += 1
+        case .returned: counts.returned += 1
+        case .rejected: counts.rejected += 1
+        case .unknown: counts.unknown += 1
+        case .unsent: counts.unsent += 1
+        }
+        if remaining > 1 {
+            batches[ticket.batch]?.settle(ticket.index, outcome)
+        } else if var batch = batches.removeValue(forKey: ticket.batch) {
+            batch.settle(ticket.index, outcome)
+            finish(batch)
+        }
+    }
+
+    func endOfInput() { report() }
+
+    func ended(_ failure: BrokerError, retryAt: ContinuousClock.Instant?) {
+        // First the gate: whatever comes in before is given up below.
+        inbox.shut(failure, retryAt: retryAt)
+        takeNew()
+        confirms.lost { settle($0, $1) }
+        for id in writing {
+            guard var batch = batches.removeValue(forKey: id) else { continue }
+            giveUpUnwritten(&batch)
+            finish(batch)
+        }
+        writing = []
+        deadlines = []
+        report()
+    }
+
+    /// Tells the counts, then the callers.
+    private func report() {
+        let counts = counts
+        let inFlight = confirms.inFlight
+        self.counts = Counts()
+        control.status.withLock { status in
+            status.snapshot.published += counts.published
+            status.snapshot.confirmed += counts.confirmed
+            status.snapshot.returned += counts.returned
+            status.snapshot.rejected += counts.rejected
+            status.snapshot.unknown += counts.unknown
+            status.snapshot.unsent += counts.unsent
+            status.snapshot.inFlight = inFlight
+        }
+        if finished.isEmpty { return }
+        inbox.answered(finished.reduce(0) { $0 + $1.messages.count })
+        for batch in finished { batch.answer() }
+        finished.removeAll(keepingCapacity: true)
+    }
+}

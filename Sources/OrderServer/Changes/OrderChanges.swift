@@ -1,0 +1,184 @@
+// The shell around `OrderWaiters`: it runs what the machine says after it has let go of the lock. Bounds are the machine's. While anybody waits there is one task that
+// ticks, and one while a look-up is out; both end by themselves.
+
+import Logging
+import PostgresClient
+import ServerKit
+import Synchronization
+
+/// Lets callers wait until an order changes, whichever server changes it.
+final class OrderChanges: Sendable {
+    /// How a wait has ended.
+    enum Outcome: Sendable, Equatable {
+        /// There is a version above the one seen.
+        case changed(VersionedOrder)
+        /// The time is over.
+        case timedOut
+        /// The server stops.
+        case stopped
+        /// The caller has gone.
+        case cancelled
+    }
+
+    typealias Lookup = @Sendable ([OrderWaiters.Wanted]) async throws(PostgresError) -> [VersionedOrder]
+
+    private struct State {
+        var machine: OrderWaiters
+        var continuations: [OrderWaiters.ID: CheckedContinuation<Outcome, Never>] = [:]
+    }
+
+    private let state: Mutex<State>
+    /// Callers that wait, so that a change nobody waits for costs one load.
+    private let waiters = Atomic<Int>(0)
+    private let interval: Duration
+    private let lookup: Lookup
+    private let logger: Logger
+    /// Look-ups made, failed; waits refused because all places were taken.
+    let lookups = Counter()
+    let failedLookups = Counter()
+    let refused = Counter()
+
+    init(
+        maximumWaiters: Int,
+        batch: Int = 1_024,
+        interval: Duration = .milliseconds(50),
+        logger: Logger = Logger(label: "order-changes"),
+        lookup: @escaping Lookup
+    ) {
+        self.state = Mutex(State(machine: OrderWaiters(maximumPlaces: maximumWaiters, batch: batch, interval: interval)))
+        self.interval = interval
+        self.lookup = lookup
+        self.logger = logger
+    }
+
+    convenience init(maximumWaiters: Int, store: OrderStore, logger: Logger) {
+        self.init(maximumWaiters: maximumWaiters, logger: logger) { (wanted) throws(PostgresError) in
+            try await store.orders(newerThan: wanted)
+        }
+    }
+
+    /// Places taken: requests that wait and event streams.
+    var places: Int { self.state.withLock { $0.machine.places } }
+
+    /// Says that these orders were changed, once that is durable. Without anybody who waits the ids are not even gathered.
+    func changed(_ orders: @autoclosure () -> [Int64]) {
+        guard self.waiters.load(ordering: .sequentiallyConsistent) > 0 else { return }
+        let orders = orders()
+        self.run(self.state.withLock { $0.machine.changed(orders) })
+    }
+
+    // MARK: Waiting
+
+    /// One caller's right to wait; given back when the last one that holds it lets go.
+    final class Place: Sendable {
+        private let changes: OrderChanges
+
+        fileprivate init(_ changes: OrderChanges) { self.changes = changes }
+
+        deinit { self.changes.state.withLock { $0.machine.leave() } }
+
+        /// Waits until the order has a version above `seen`, at most `bound`; the task's cancellation ends it.
+        func next(order: Int64, after seen: Int64, within bound: Duration) async -> Outcome {
+            await self.changes.next(order: order, after: seen, within: bound)
+        }
+    }
+
+    /// Takes a place.
+    /// - Throws: `OVERLOADED` if all are taken
+    func place() throws(APIError) -> Place {
+        guard self.state.withLock({ $0.machine.enter() }) else {
+            self.refused.add()
+            throw APIError(.overloaded, retryAfter: .seconds(1))
+        }
+        return Place(self)
+    }
+
+    private func next(order: Int64, after seen: Int64, within bound: Duration) async -> Outcome {
+        // Counted before the machine knows of the waiter: a change behind this line is told.
+        self.waiters.add(1, ordering: .sequentiallyConsistent)
+        defer { self.waiters.subtract(1, ordering: .sequentiallyConsistent) }
+        let id = Mutex<OrderWaiters.ID?>(nil)
+        return await withTaskCancellationHandler {
+            await withCheckedContinuation { continuation in
+                let begun = self.state.withLock { state -> (id: OrderWaiters.ID, next: OrderWaiters.Next)? in
+                    let begun = state.machine.wait(for: order, after: seen, until: .now + bound)
+                    if let begun { state.continuations[begun.id] = continuation }
+                    return begun
+                }
+                guard let begun else {
+                    continuation.resume(returning: .stopped)
+                    return
+                }
+                id.withLock { $0 = begun.id }
+                self.run(begun.next)
+                // A cancellation that came before the id was known found nobody.
+                if Task.isCancelled { self.cancel(begun.id) }
+            }
+        } onCancel: {
+            if let id = id.withLock({ $0 }) { self.cancel(id) }
+        }
+    }
+
+    private func cancel(_ id: OrderWaiters.ID) {
+        let continuation = self.state.withLock { state -> CheckedContinuation<Outcome, Never>? in
+            guard state.machine.cancel(id) else { return nil }
+            return state.continuations.removeValue(forKey: id)
+        }
+        continuation?.resume(returning: .cancelled)
+    }
+
+    /// Ends all waits and takes no more. May be called several times.
+    func shutdown() {
+        let stopped = self.state.withLock { state in
+            state.machine.close().compactMap { state.continuations.removeValue(forKey: $0) }
+        }
+        for continuation in stopped { continuation.resume(returning: .stopped) }
+    }
+
+    // MARK: Driving
+
+    private func run(_ next: OrderWaiters.Next) {
+        if !next.lookup.isEmpty { self.startLookup(next.lookup) }
+        if next.startsTicks { Task.detached { await self.tick() } }
+    }
+
+    private func startLookup(_ wanted: [OrderWaiters.Wanted]) {
+        Task.detached { await self.look(wanted) }
+    }
+
+    private func tick() async {
+        // Ends with the first tick that finds nobody waiting; whoever waits next starts it again.
+        while true {
+            try? await Task.sleep(for: self.interval)
+            let (expired, lookup, goesOn) = self.state.withLock { state in
+                let (expired, lookup, goesOn) = state.machine.tick(now: .now)
+                return (expired.compactMap { state.continuations.removeValue(forKey: $0) }, lookup, goesOn)
+            }
+            for continuation in expired { continuation.resume(returning: .timedOut) }
+            if !lookup.isEmpty { self.startLookup(lookup) }
+            guard goesOn else { return }
+        }
+    }
+
+    private func look(_ wanted: [OrderWaiters.Wanted]) async {
+        var wanted = wanted
+        // Ends when nothing is due at once; each round is one statement, bounded by its timeout.
+        while !wanted.isEmpty {
+            self.lookups.add()
+            do throws(PostgresError) {
+                let orders = try await self.lookup(wanted)
+                let (answered, next) = self.state.withLock { state in
+                    let (answered, next) = state.machine.found(orders.map { ($0.order.id, $0.version) })
+                    return (answered.map { (state.continuations.removeValue(forKey: $0.id), orders[$0.index]) }, next)
+                }
+                for (continuation, order) in answered { continuation?.resume(returning: .changed(order)) }
+                wanted = next.lookup
+            } catch {
+                self.failedLookups.add()
+                self.logger.debug("orders waited for were not looked up", metadata: ["error": "\(error)"])
+                self.state.withLock { $0.machine.lookupFailed() }
+                return
+            }
+        }
+    }
+}

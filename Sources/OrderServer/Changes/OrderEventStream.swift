@@ -1,0 +1,81 @@
+// Invariant: each event carries the whole order and its version as `id`; versions of one stream grow; a version that the client names in `Last-Event-ID` is not sent
+// again. States that follow each other faster than they are looked up come as the last of them.
+//
+// Bounds: one of the places of `OrderChanges`; `maximumLife`; a silent stream writes a comment each `heartbeat`, by which a client that has gone is noticed at the
+// latest. Stops: with the first state that is not PENDING, the end of its life, the client's going, the server's stop.
+
+import HTTPTypes
+import Hummingbird
+import NIOCore
+import ServerKit
+
+/// The changes of one order as server-sent events (WHATWG HTML, section 9.2).
+struct OrderEventStream: Sendable {
+    struct Settings: Sendable {
+        var heartbeat: Duration = .seconds(15)
+        var maximumLife: Duration = .seconds(300)
+    }
+
+    let settings: Settings
+    let changes: OrderChanges
+    /// The order when the client came.
+    let first: VersionedOrder
+    /// The version that the client knows, 0 for none.
+    let seen: Int64
+
+    /// The answer: the stream, or 204, at which clients do not come back, if the client knows the settled state already.
+    /// - Throws: `OVERLOADED` if too many wait already
+    func response(on channel: any Channel) throws(APIError) -> Response {
+        if self.first.isSettled, self.first.version <= self.seen {
+            return Response(status: .noContent, headers: [.cacheControl: "no-store"])
+        }
+        // Held by the body: given back also if that is never written.
+        let place = try self.changes.place()
+        let body = ResponseBody { writer in
+            try await self.run(place, on: channel) { try await writer.write($0) }
+            try await writer.finish(nil)
+        }
+        return Response(
+            status: .ok,
+            // Without the last one nginx holds events back until a buffer is full.
+            headers: [.contentType: "text/event-stream", .cacheControl: "no-store", .accelBuffering: "no"],
+            body: body
+        )
+    }
+
+    /// Writes events until the stream ends.
+    func run(_ place: OrderChanges.Place, on channel: any Channel, _ write: (ByteBuffer) async throws -> Void) async throws {
+        let deadline = ContinuousClock.now + self.settings.maximumLife
+        let id = self.first.order.id
+        var current = self.first
+        // The head goes out with the first bytes; a client must not take a silent stream for a dead server.
+        try await write(current.version > self.seen ? OrderEventStream.event(current) : OrderEventStream.comment)
+        while !current.isSettled, ContinuousClock.now < deadline {
+            let seen = max(current.version, self.seen)
+            let bound = min(self.settings.heartbeat, deadline - .now)
+            let outcome = await self.changes.endingWithServer {
+                await DisconnectHandler.watch(channel) { await place.next(order: id, after: seen, within: bound) }
+            }
+            switch outcome {
+            case .changed(let next):
+                current = next
+                try await write(OrderEventStream.event(next))
+            case .timedOut: try await write(OrderEventStream.comment)
+            case .stopped, .cancelled: return
+            }
+        }
+    }
+
+    private static let comment = ByteBuffer(string: ":\n\n")
+
+    static func event(_ order: VersionedOrder) -> ByteBuffer {
+        var json = JSONWriter()
+        order.order.write(to: &json)
+        return ByteBuffer(string: "id: \(order.version)\nevent: order\ndata: \(json.string)\n\n")
+    }
+}
+
+extension HTTPField.Name {
+    /// `X-Accel-Buffering` (nginx, ngx_http_proxy_module)
+    fileprivate static let accelBuffering = HTTPField.Name("X-Accel-Buffering") ?? .cacheControl
+}

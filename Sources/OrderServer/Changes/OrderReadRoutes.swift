@@ -1,0 +1,154 @@
+import HTTPTypes
+import Hummingbird
+import PostgresClient
+import ServerKit
+import ServiceLifecycle
+
+/// Everything that only reads orders; the same for a server that sells and for one that follows.
+struct OrderReadRoutes: Sendable {
+    /// The longest `wait`.
+    static let maximumWait: Duration = .seconds(30)
+
+    let store: OrderStore
+    let changes: OrderChanges
+    var eventStreams = OrderEventStream.Settings()
+
+    func register(on router: ServerRouter) {
+        router.versioned(.get, "/orders") { request, _ in try await self.list(request) }
+        router.versioned(.get, "/orders/{id}") { request, context in try await self.show(request, context) }
+        router.versioned(.get, "/orders/{id}/events") { request, context in try await self.events(request, context) }
+        router.on("/{userId}/orders", method: .get) { request, context in try await self.listOfUser(request, context) }
+        router.on("/health_check", method: .get) { _, _ in Response.text("The order server is working.\n") }
+    }
+
+    // MARK: Lists
+
+    private func list(_ request: Request) async throws -> Response {
+        let buyer = try request.query("buyerId", maximumLength: Values.userIDLength.upperBound)
+        let status = try request.query("status", as: OrderStatus.self)
+        let paging = try request.paging()
+        let (orders, total) = try await shaped { () throws(PostgresError) in
+            try await self.store.orders(buyer: buyer, status: status, paging: paging)
+        }
+        return .json { json in
+            json.object { json in
+                json.array("content", orders) { $1.write(to: &$0) }
+                json.member("page", paging.page)
+                json.member("size", paging.size)
+                json.member("totalElements", total)
+                json.member("totalPages", paging.totalPages(totalElements: total))
+            }
+        }
+    }
+
+    private func listOfUser(_ request: Request, _ context: ServerRequestContext) async throws -> Response {
+        let user = try context.pathText("userId", length: Values.userIDLength, orThrow: .notFound)
+        let paging = try request.paging(defaultSize: 100)
+        let orders = try await shaped { () throws(PostgresError) in
+            try await self.store.orders(buyer: user, status: nil, paging: paging).orders
+        }
+        return .json { $0.array(orders) { $1.writeForUser(to: &$0) } }
+    }
+
+    // MARK: One order
+
+    /// What `expand` may name.
+    private enum Expansion: String, CaseIterable {
+        case saga
+    }
+
+    private func show(_ request: Request, _ context: ServerRequestContext) async throws -> Response {
+        let id = try context.pathID(orThrow: .orderNotFound)
+        let expansion = try request.query("expand", as: Expansion.self)
+        var order: Order?
+        if let wait = try request.wait(), wait > .zero { order = try await self.settled(id, within: wait, context) }
+        guard expansion == .saga else {
+            if order == nil { order = try await shaped { () throws(PostgresError) in try await self.store.order(id: id) } }
+            guard let order else { throw APIError(.orderNotFound) }
+            return .json { order.write(to: &$0) }
+        }
+        guard let found = try await shaped({ () throws(PostgresError) in try await self.store.orderWithSteps(id: id) }) else {
+            throw APIError(.orderNotFound)
+        }
+        return .json { json in
+            json.object { json in
+                found.order.writeMembers(to: &json)
+                json.name("saga")
+                json.raw(found.steps.utf8)
+            }
+        }
+    }
+
+    /// The order once it is not PENDING, or as it is when the wait is over, the client has gone or the server stops.
+    private func settled(_ id: Int64, within wait: Duration, _ context: ServerRequestContext) async throws -> Order {
+        let deadline = ContinuousClock.now + wait
+        var current = try await self.current(id)
+        guard !current.isSettled else { return current.order }
+        let place = try self.changes.place()
+        // Ends with the deadline; each round is one change of the order that leaves it PENDING.
+        while !current.isSettled {
+            let seen = current.version
+            let outcome = await self.changes.endingWithServer {
+                await DisconnectHandler.watch(context.channel) { await place.next(order: id, after: seen, within: deadline - .now) }
+            }
+            switch outcome {
+            case .changed(let next): current = next
+            case .timedOut, .cancelled: return current.order
+            // Its last look may be a sweep ago.
+            case .stopped: return try await self.current(id).order
+            }
+        }
+        return current.order
+    }
+
+    private func current(_ id: Int64) async throws -> VersionedOrder {
+        guard let found = try await shaped({ () throws(PostgresError) in try await self.store.versionedOrder(id: id) }) else {
+            throw APIError(.orderNotFound)
+        }
+        return found
+    }
+
+    private func events(_ request: Request, _ context: ServerRequestContext) async throws -> Response {
+        let id = try context.pathID(orThrow: .orderNotFound)
+        let seen = try request.lastEventID()
+        let current = try await self.current(id)
+        let stream = OrderEventStream(settings: self.eventStreams, changes: self.changes, first: current, seen: seen)
+        return try stream.response(on: context.channel)
+    }
+}
+
+extension Request {
+    /// `wait`, such as `500ms` or `2s`; nil if it is missing.
+    /// - Throws: `VALIDATION_ERROR`
+    fileprivate func wait() throws(APIError) -> Duration? {
+        guard let text = try self.query("wait", maximumLength: 20) else { return nil }
+        guard let wait = Duration(settingText: text), wait <= OrderReadRoutes.maximumWait else {
+            throw .invalid(
+                field: "wait",
+                ErrorMessage(
+                    en: "{field} must be a duration such as 500ms or 2s, at most {maximum}.",
+                    ko: "{field} 값은 500ms, 2s와 같은 기간이어야 하며 최대 {maximum}입니다."
+                ),
+                JSONMember("maximum", .string(OrderReadRoutes.maximumWait.settingText))
+            )
+        }
+        return wait
+    }
+
+    /// `Last-Event-ID`: the version that a client has seen; 0 if it is missing or is none of ours, so that the client gets the current state.
+    fileprivate func lastEventID() throws(APIError) -> Int64 {
+        guard let name = HTTPField.Name("Last-Event-ID"), let text = self.headers[name] else { return 0 }
+        return Values.id(text) ?? 0
+    }
+}
+
+extension OrderChanges {
+    /// Runs a wait; when the server begins to stop, all waits end.
+    func endingWithServer<Value: Sendable>(_ wait: @Sendable () async -> Value) async -> Value {
+        await withGracefulShutdownHandler {
+            await wait()
+        } onGracefulShutdown: {
+            self.shutdown()
+        }
+    }
+}

@@ -1,0 +1,39 @@
+import PostgresClient
+
+/// An order, and which of its states it is: the version grows with every change.
+struct VersionedOrder: Sendable, Equatable {
+    var order: Order
+    var version: Int64
+
+    /// Whether nothing but a cancellation or another run changes it any more.
+    var isSettled: Bool { self.order.status != .pending }
+}
+
+extension VersionedOrder {
+    /// Reads the version and, behind it, ``Order/columns``.
+    init(row: PostgresRow) throws(PostgresError) {
+        self.init(order: try Order(row: row, from: 1), version: try row.int(0))
+    }
+}
+
+extension OrderStore {
+    /// An order with its version.
+    func versionedOrder(id: Int64) async throws(PostgresError) -> VersionedOrder? {
+        let rows = try await self.pool.query("select o.version, \(Order.columns) from orders o where o.id = $1", [.int(id)])
+        return try rows.first.map { (row) throws(PostgresError) in try VersionedOrder(row: row) }
+    }
+
+    /// Those of the orders that have a version above the one seen, in one statement.
+    func orders(newerThan wanted: [OrderWaiters.Wanted]) async throws(PostgresError) -> [VersionedOrder] {
+        let rows = try await self.pool.query(
+            """
+            select o.version, \(Order.columns) from unnest($1, $2) as w(id, seen) join orders o on o.id = w.id
+            where o.id = any($1) and o.version > w.seen
+            """,
+            [.ints(wanted.map(\.order)), .ints(wanted.map(\.seen))]
+        )
+        var orders: [VersionedOrder] = []
+        for row in rows { orders.append(try VersionedOrder(row: row)) }
+        return orders
+    }
+}

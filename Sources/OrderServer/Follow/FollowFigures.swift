@@ -1,0 +1,109 @@
+import ServerKit
+import Synchronization
+
+/// What a follower counts, and what its readiness and its metrics show.
+final class FollowFigures: Sendable {
+    /// The state as of the last batch.
+    struct View: Sendable, Equatable {
+        var position = FollowPosition()
+        /// Up to when the replica is known to have everything; nil for not at all.
+        var completeUntil: Timestamp?
+        /// Whether it has had everything once since this process began.
+        var hasCaughtUp = false
+        /// Whether an earlier process over the same database had.
+        var hadCaughtUp = false
+        /// Whether the database took the last batch.
+        var isWriting = true
+    }
+
+    private let view = Mutex(View())
+    private let source = Mutex<(any OrderEventSource)?>(nil)
+    let messages: Counter
+    let poison: Counter
+    let applied: Counter
+    let stale: Counter
+    let batches: Histogram
+
+    init(_ registry: MetricsRegistry) {
+        self.messages = registry.counter("order_follow_messages_total", help: "Messages of the stream read, repeats included")
+        self.poison = registry.counter("order_follow_poison_total", help: "Messages left out because they cannot be read")
+        let orders = { (outcome: String) in
+            registry.counter(
+                "order_follow_orders_total",
+                help: "Orders in the messages: applied, or stale because a version as new was here or in the same batch",
+                labels: [(name: "outcome", value: outcome)]
+            )
+        }
+        self.applied = orders("applied")
+        self.stale = orders("stale")
+        self.batches = registry.histogram(
+            "order_follow_batch_size",
+            help: "Messages applied by one statement",
+            bounds: Histogram.sizeBounds,
+            scale: 1
+        )
+        registry.gauge("order_follow_lag_seconds", help: "Since when the replica is not known to have everything; -1 if it never had") {
+            [self] in
+            self.lag().map { Double($0.microseconds) / 1e6 } ?? -1
+        }
+        registry.gauge("order_follow_position", help: "Offset of the newest message applied; -1 for none") { [self] in
+            self.current.position.last.map { Double($0) } ?? -1
+        }
+        registry.collector("order_follow_gaps_total", help: "How often the stream had been cut in front of the replica", kind: .counter) {
+            [self] in
+            [.init(Double(self.current.position.gaps))]
+        }
+        registry.collector(
+            "order_follow_missed_messages_total",
+            help: "Messages cut from the stream before the replica saw them",
+            kind: .counter
+        ) {
+            [self] in
+            let position = self.current.position
+            return [
+                .init(labels: [(name: "at", value: "beginning")], Double(position.missedAtBeginning)),
+                .init(labels: [(name: "at", value: "later")], Double(position.missedLater)),
+            ]
+        }
+        registry.gauge("order_follow_connected", help: "1 while the stream's broker is connected") { [self] in self.isConnected ? 1 : 0 }
+        registry.collector("order_follow_reconnects_total", help: "Connections to the stream's broker made again", kind: .counter) {
+            [self] in
+            [.init(Double(self.source.withLock { $0 }?.reconnects ?? 0))]
+        }
+    }
+
+    var current: View { self.view.withLock { $0 } }
+    var isConnected: Bool { self.source.withLock { $0 }?.isConnected ?? false }
+
+    func change(_ body: (inout View) -> Void) { self.view.withLock { body(&$0) } }
+    func use(_ source: any OrderEventSource) { self.source.withLock { $0 = source } }
+
+    /// How long the replica has not been known to have everything; nil if it never had.
+    func lag(now: Timestamp = .now) -> Duration? {
+        self.current.completeUntil.map { .microseconds(max(0, now.microsecondsSinceEpoch - $0.microsecondsSinceEpoch)) }
+    }
+
+    /// The dependency as `/readyz` names it.
+    func report() -> HealthReport {
+        let view = self.current
+        let isConnected = self.isConnected
+        let state: HealthState =
+            if view.hasCaughtUp {
+                isConnected && view.isWriting && view.position.missed == 0 ? .up : .degraded
+            } else {
+                // Behind by an unknown lot while it reads; without the broker an earlier process' replica is better than none.
+                view.hadCaughtUp && !isConnected ? .degraded : .down
+            }
+        var detail: [JSONMember] = [
+            JSONMember("connected", .bool(isConnected)),
+            JSONMember("caughtUp", .bool(view.hasCaughtUp)),
+            JSONMember("offset", view.position.last.map { .int(Int64(clamping: $0)) } ?? .null),
+            JSONMember("lagSeconds", self.lag().map { .double(Double($0.microseconds) / 1e6) } ?? .null),
+        ]
+        if view.position.missed > 0 {
+            detail.append(JSONMember("missedAtBeginning", .int(Int64(clamping: view.position.missedAtBeginning))))
+            detail.append(JSONMember("missedLater", .int(Int64(clamping: view.position.missedLater))))
+        }
+        return HealthReport(state, detail: .object(detail))
+    }
+}

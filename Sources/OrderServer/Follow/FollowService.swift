@@ -1,0 +1,254 @@
+// Invariant: an order of the replica is a state that the original had, and never goes back to an older one; a message is left behind only when what it says is durable
+// here together with the position, or when it cannot be read. So it does not matter how often a message comes, in which order, or when this process ends.
+//
+// Bounds: one batch of at most `batch` messages in hand, one statement out; a batch that the database does not take is tried again until it does, with waits that double up
+// to `maximumBackoff`; messages that cannot be read are logged once a minute.
+// Stops: at shutdown, after the statement that is out; the rest comes again.
+
+import Logging
+import PostgresClient
+import ServerKit
+import ServiceLifecycle
+
+/// Builds a replica of the orders from the stream of their events.
+struct FollowService: Service, CustomStringConvertible {
+    struct Settings: Sendable {
+        var batch = 64
+        /// How long to wait for a message before the replica is known to have everything.
+        var wait: Duration = .milliseconds(200)
+        /// How many such waits in a row make a replica that was just started complete: the stream does not say where it ends, and its first message may take a while.
+        var quietRounds = 3
+        var minimumBackoff: Duration = .milliseconds(50)
+        var maximumBackoff: Duration = .seconds(2)
+        /// How often the database is told that nothing is missing.
+        var noteInterval: Duration = .seconds(10)
+        /// How often messages that cannot be read are logged at most.
+        var logInterval: Duration = .seconds(60)
+    }
+
+    let settings: Settings
+    let store: FollowStore
+    let changes: OrderChanges
+    let figures: FollowFigures
+    let logger: Logger
+    let open: @Sendable (StreamStart) throws -> any OrderEventSource
+    private let tables = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingOldest(1))
+
+    var description: String { "follow" }
+
+    init(
+        settings: Settings = Settings(),
+        store: FollowStore,
+        changes: OrderChanges,
+        figures: FollowFigures,
+        logger: Logger,
+        open: @escaping @Sendable (StreamStart) throws -> any OrderEventSource
+    ) {
+        self.settings = settings
+        self.store = store
+        self.changes = changes
+        self.figures = figures
+        self.logger = logger
+        self.open = open
+    }
+
+    /// The tables are there: following may begin.
+    func begin() { self.tables.continuation.yield() }
+
+    func run() async throws {
+        await cancelWhenGracefulShutdown {
+            for await _ in self.tables.stream { break }
+            await self.follow()
+        }
+    }
+
+    /// Follows until the task is cancelled.
+    func follow() async {
+        var backoff = self.settings.minimumBackoff
+        var anew: FollowPosition?
+        // Ends by cancellation: each round is one life of a source.
+        while !Task.isCancelled {
+            do {
+                let (stored, completeAt) = try await self.store.load()
+                let position = anew ?? stored
+                anew = nil
+                self.figures.change { view in
+                    view.position = position
+                    view.completeUntil = view.completeUntil ?? completeAt
+                    view.hadCaughtUp = completeAt != nil
+                    view.isWriting = true
+                }
+                let source = try self.open(position.start)
+                self.figures.use(source)
+                self.logger.info("following", metadata: ["stream": "\(self.store.stream)", "from": "\(position.start)"])
+                do {
+                    anew = try await self.read(source, position)
+                } catch {
+                    await source.close()
+                    throw error
+                }
+                await source.close()
+                backoff = self.settings.minimumBackoff
+            } catch {
+                if Task.isCancelled { return }
+                self.figures.change { $0.isWriting = false }
+                self.logger.warning("following was interrupted", metadata: ["error": "\(error)"])
+                try? await Task.sleep(for: backoff)
+                backoff = min(backoff * 2, self.settings.maximumBackoff)
+            }
+        }
+    }
+
+    /// Reads one source until it is closed or the task is cancelled.
+    /// - Returns: a position from which to read another; nil at the end
+    private func read(_ source: any OrderEventSource, _ position: FollowPosition) async throws -> FollowPosition? {
+        var position = position
+        var poison = PoisonLog(interval: self.settings.logInterval)
+        var noted = ContinuousClock.now - self.settings.noteInterval
+        var quiet = 0
+        while !Task.isCancelled {
+            let asked = Timestamp.now
+            // Silence counts only on one connection that stood the whole time.
+            let (wasConnected, reconnects) = (source.isConnected, source.reconnects)
+            let batch = try await source.nextBatch(max: self.settings.batch, wait: self.settings.wait)
+            if Task.isCancelled { return nil }
+            guard !batch.messages.isEmpty else {
+                // Nothing came although somebody listened: up to the time of asking everything is here.
+                guard wasConnected, source.isConnected, source.reconnects == reconnects else {
+                    quiet = 0
+                    continue
+                }
+                let isFirst = !self.figures.current.hasCaughtUp
+                quiet += 1
+                if isFirst, quiet < self.settings.quietRounds { continue }
+                self.figures.change { view in
+                    view.completeUntil = max(view.completeUntil ?? asked, asked)
+                    view.hasCaughtUp = true
+                }
+                if isFirst { self.logger.info("caught up", metadata: ["offset": "\(position.last.map(String.init) ?? "-")"]) }
+                if isFirst || ContinuousClock.now - noted >= self.settings.noteInterval {
+                    noted = .now
+                    // Only a later start reads it.
+                    try? await self.store.noteComplete(at: asked)
+                }
+                continue
+            }
+            quiet = 0
+            self.figures.messages.add(UInt64(batch.messages.count))
+            let gaps = position.gaps
+            switch position.received(batch.messages.map(\.offset)) {
+            case .apply: break
+            case .startOver:
+                self.logger.warning("the stream was made anew; it is read from its beginning", metadata: ["stream": "\(self.store.stream)"])
+                return position
+            }
+            if position.gaps > gaps {
+                self.logger.error(
+                    "messages were cut from the stream before this replica saw them; orders that do not change any more are missing or old here",
+                    metadata: ["missed": "\(position.missed)", "offset": "\(position.last ?? 0)"]
+                )
+            }
+            let time = try await self.apply(batch, position, &poison)
+            batch.acknowledge()
+            let reached = position
+            self.figures.change { view in
+                view.position = reached
+                if let time { view.completeUntil = max(view.completeUntil ?? time, time) }
+            }
+        }
+        return nil
+    }
+
+    /// Applies a batch, again until the database has taken it.
+    /// - Returns: when the newest event of it happened
+    /// - Throws: when the task is cancelled
+    private func apply(_ batch: StreamedBatch, _ position: FollowPosition, _ poison: inout PoisonLog) async throws -> Timestamp? {
+        var events: [OrderEvent] = []
+        for message in batch.messages {
+            do throws(APIError) {
+                events.append(try OrderEvent(message.body))
+            } catch {
+                self.leaveOut(message.offset, "\(error.code.rawValue) \(error.details)", &poison)
+            }
+        }
+        self.figures.batches.record(UInt64(batch.messages.count))
+        do throws(PostgresError) {
+            try await self.write(events, position)
+        } catch {
+            // The database has refused what it says: each message alone then, so that one does not hold up the others. The position goes with the last.
+            for event in events {
+                do throws(PostgresError) {
+                    try await self.write([event], nil)
+                } catch {
+                    self.leaveOut(position.last ?? 0, "\(error)", &poison)
+                }
+                try Task.checkCancellation()
+            }
+            try? await self.write([], position)
+        }
+        try Task.checkCancellation()
+        return events.map(\.time).max()
+    }
+
+    /// Writes events, again while the database is in passing trouble.
+    /// - Throws: what the database refuses for good
+    private func write(_ events: [OrderEvent], _ position: FollowPosition?) async throws(PostgresError) {
+        // Of several versions in one batch the newest counts: one statement cannot write a row twice.
+        var newest: [Int64: VersionedOrder] = [:]
+        var count = 0
+        for event in events {
+            for order in event.orders {
+                count += 1
+                if let known = newest[order.order.id], known.version >= order.version { continue }
+                newest[order.order.id] = order
+            }
+        }
+        var backoff = self.settings.minimumBackoff
+        // Ends when it is written, refused or the task is cancelled.
+        while true {
+            do throws(PostgresError) {
+                let changed = try await self.store.apply(Array(newest.values), position ?? self.figures.current.position)
+                self.figures.change { $0.isWriting = true }
+                self.figures.applied.add(UInt64(changed.count))
+                self.figures.stale.add(UInt64(count - changed.count))
+                self.changes.changed(changed)
+                return
+            } catch {
+                if Task.isCancelled { throw error }
+                if case .server = error.code, !error.isTransient { throw error }
+                self.figures.change { $0.isWriting = false }
+                self.logger.warning("the replica's database did not take a batch", metadata: ["error": "\(error)"])
+                guard (try? await Task.sleep(for: backoff)) != nil else { throw error }
+                backoff = min(backoff * 2, self.settings.maximumBackoff)
+            }
+        }
+    }
+
+    private func leaveOut(_ offset: UInt64, _ reason: String, _ poison: inout PoisonLog) {
+        self.figures.poison.add()
+        guard let count = poison.add(now: .now) else { return }
+        self.logger.error(
+            "messages of the stream cannot be read and are left out",
+            metadata: ["count": "\(count)", "offset": "\(offset)", "reason": "\(reason.prefix(500))"]
+        )
+    }
+}
+
+/// Says when messages left out are to be logged: the first at once, those of an interval together at the first behind it.
+struct PoisonLog {
+    let interval: Duration
+    private var last: ContinuousClock.Instant?
+    private var count = 0
+
+    init(interval: Duration) { self.interval = interval }
+
+    /// One more.
+    /// - Returns: how many to log now; nil for none
+    mutating func add(now: ContinuousClock.Instant) -> Int? {
+        self.count += 1
+        if let last, now - last < self.interval { return nil }
+        defer { self.count = 0 }
+        self.last = now
+        return self.count
+    }
+}

@@ -1,0 +1,111 @@
+// `POST /orders` and `POST /v2/orders` in front of the router: the routes that a rush consists of. What they do not know at a glance they leave to the router's
+// routes of the same names, which answer the same.
+
+import HTTPTypes
+import NIOCore
+import ServerKit
+
+struct PlaceOrderHotPath: HotPathEndpoint {
+    /// One of its routes.
+    struct Route: Sendable {
+        let path: String
+        let isAsynchronous: Bool
+        let figures: RouteFigures
+    }
+
+    let flow: OrderFlow
+    let routes: [Route]
+
+    init(flow: OrderFlow, metrics: HTTPMetrics) {
+        self.flow = flow
+        let route = { (path: String, isAsynchronous: Bool) in
+            Route(path: path, isAsynchronous: isAsynchronous, figures: metrics.figures(route: path, method: "POST"))
+        }
+        self.routes = [route("/orders", false), route("/v1/orders", false)] + (flow.isAccepting ? [route("/v2/orders", true)] : [])
+    }
+
+    struct Match {
+        let route: Route
+        let key: String?
+        let traceparent: String?
+    }
+
+    func match(_ head: HotRequestHead) -> Match? {
+        guard head.method == .post, let route = self.routes.first(where: { $0.path == head.path }) else { return nil }
+        guard let contentType = head.field("content-type"), isJSONMediaType(contentType), head.field("prefer") == nil else { return nil }
+        // A bad key is the router's to refuse.
+        let given = head.field("idempotency-key")
+        let key = given.flatMap { try? Values.idempotencyKey($0) }
+        guard given == nil || key != nil else { return nil }
+        let trace = route.isAsynchronous ? head.field("traceparent").flatMap { isTraceparent($0) ? $0 : nil } : nil
+        return Match(route: route, key: key, traceparent: trace)
+    }
+
+    func respond(
+        to match: Match,
+        head: HotRequestHead,
+        body: ByteBuffer,
+        on eventLoop: any EventLoop,
+        answer: @escaping (HotPathAnswer) -> Void
+    ) {
+        let began = ContinuousClock.now
+        let figures = match.route.figures
+        figures.started()
+        func finish(_ result: HotPathAnswer) {
+            figures.finished(status: result.status.code, after: ContinuousClock.now - began)
+            answer(result)
+        }
+        var draft: OrderDraft
+        do throws(APIError) {
+            draft = try OrderDraft(JSONObjectReader(body.readableBytesView), idempotencyKey: match.key)
+        } catch {
+            return finish(HotPathAnswer(error, to: head))
+        }
+        let isAsynchronous = match.route.isAsynchronous
+        let finished = NIOLoopBound(finish, eventLoop: eventLoop)
+        let done = { @Sendable (result: Result<OrderFlow.Placed, APIError>) in
+            if eventLoop.inEventLoop {
+                finished.value(HotPathAnswer(result, isAsynchronous: isAsynchronous, to: head))
+            } else {
+                eventLoop.execute { finished.value(HotPathAnswer(result, isAsynchronous: isAsynchronous, to: head)) }
+            }
+        }
+        if isAsynchronous {
+            draft.traceparent = match.traceparent
+            self.flow.accept(draft, done: done)
+        } else {
+            self.flow.place(draft, done: done)
+        }
+    }
+}
+
+extension OrderDraft {
+    /// The body of `POST /orders`.
+    init(_ body: JSONObjectReader, idempotencyKey: String?) throws(APIError) {
+        self.init(
+            productID: try body.int("productId", in: Values.idRange),
+            productCode: nil,
+            buyerID: try body.optionalString("buyerId", length: Values.userIDLength),
+            quantity: try body.int("quantity", in: Values.quantityRange),
+            unitPrice: nil,
+            idempotencyKey: idempotencyKey
+        )
+    }
+}
+
+extension HotPathAnswer {
+    /// The same as the router's answer.
+    fileprivate init(_ result: Result<OrderFlow.Placed, APIError>, isAsynchronous: Bool, to head: HotRequestHead) {
+        switch result {
+        case .success(let placed):
+            var json = JSONWriter(capacity: 224)
+            placed.order.write(to: &json)
+            let isAccepted = isAsynchronous && placed.order.status == .pending
+            self.init(status: isAccepted ? .accepted : .ok, json: json.bytes)
+            if placed.isReplay { self.add(.idempotencyReplayed, "true") }
+            if isAsynchronous { self.add(.location, "/orders/\(placed.order.id)") }
+            if isAccepted { self.add(.preferenceApplied, "respond-async") }
+        case .failure(let error): self.init(error, to: head)
+        }
+    }
+}

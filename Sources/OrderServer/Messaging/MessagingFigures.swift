@@ -1,0 +1,93 @@
+import MessageBroker
+import ServerKit
+
+/// What the order server counts of messages.
+struct MessagingFigures: Sendable {
+    /// From a message's row to its confirm.
+    let relaySeconds: Histogram
+    let dead: Counter
+    let droppedEvents: Counter
+    let resultBatches: Histogram
+    let duplicates: Counter
+    let unexpected: Counter
+    let kept: Counter
+    let redelivered: Counter
+    let poison: Counter
+    private let publishes: CounterFamily
+    private let results: CounterFamily
+
+    init(_ registry: MetricsRegistry) {
+        self.relaySeconds = registry.histogram("outbox_relay_seconds", help: "From the writing of a message to the broker's confirm")
+        self.dead = registry.counter("outbox_dead_total", help: "Messages given up; their orders were left to recovery")
+        self.droppedEvents = registry.counter("order_events_dropped_total", help: "Events that were not written because too many wait")
+        self.resultBatches = registry.histogram(
+            "order_results_batch_size",
+            help: "Results written by one statement",
+            bounds: Histogram.sizeBounds,
+            scale: 1
+        )
+        self.duplicates = registry.counter("order_results_duplicate_total", help: "Results for orders that had that state already")
+        self.unexpected = registry.counter("order_results_unexpected_total", help: "Results for orders that this database does not have")
+        self.kept = registry.counter("order_results_kept_total", help: "Results for orders that were in another state, which they kept")
+        self.redelivered = registry.counter("order_results_redelivered_total", help: "Result messages that had been delivered before")
+        self.poison = registry.counter(
+            "order_results_poison_total",
+            help: "Result messages that could not be read, put to the dead letters"
+        )
+        self.publishes = registry.counters(
+            "outbox_publish_total",
+            help: "Attempts to publish by outcome",
+            labelNames: ["outcome"],
+            capacity: 8
+        )
+        self.results = registry.counters("order_results_total", help: "Results by outcome", labelNames: ["outcome"], capacity: 8)
+    }
+
+    /// An attempt for so many messages has ended.
+    func published(_ outcomes: [PublishOutcome], of count: Int) {
+        var confirmed: UInt64 = 0
+        for outcome in outcomes {
+            switch outcome {
+            case .confirmed: confirmed += 1
+            case .returned: self.publishes.with("returned").add()
+            case .rejected: self.publishes.with("rejected").add()
+            case .unknown: self.publishes.with("unknown").add()
+            case .unsent: self.publishes.with("unsent").add()
+            }
+        }
+        if confirmed > 0 { self.publishes.with("confirmed").add(confirmed) }
+        if count > outcomes.count { self.publishes.with("unknown").add(UInt64(count - outcomes.count)) }
+    }
+
+    /// Results were written, or found written.
+    func results(_ outcome: StockResult.Outcome, _ count: Int) {
+        if count > 0 { self.results.with(outcome.rawValue.lowercased()).add(UInt64(count)) }
+    }
+
+    /// Registers what is read when somebody asks.
+    static func register(_ endpoints: MessageEndpoints, _ backlog: OutboxBacklog, in registry: MetricsRegistry) {
+        registry.collector("outbox_rows", help: "Messages by status, as of the relay's last count", kind: .gauge) {
+            let rows = backlog.rows
+            return [OutboxStatus.new, .failed, .dead].map { .init(labels: [(name: "status", value: $0.rawValue)], Double(rows[$0] ?? 0)) }
+        }
+        registry.gauge("outbox_backlog_orders", help: "Accepted orders whose message is not sent, an estimate") { Double(backlog.orders) }
+        registry.gauge("outbox_backlog_events", help: "Rows of events that are not sent, an estimate") { Double(backlog.events) }
+        registry.gauge("outbox_oldest_seconds", help: "Age of the oldest message that is not sent, as of the relay's last count") {
+            Double(backlog.oldestAge.microseconds) / 1e6
+        }
+        registry.collector("broker_connected", help: "Whether the connection to the broker is there", kind: .gauge) {
+            [
+                .init(labels: [(name: "end", value: "publisher")], endpoints.publisher.snapshot.isConnected ? 1 : 0),
+                .init(labels: [(name: "end", value: "events")], endpoints.events.snapshot.isConnected ? 1 : 0),
+                .init(labels: [(name: "end", value: "results")], endpoints.results.snapshot.isConnected ? 1 : 0),
+            ]
+        }
+        registry.collector("broker_reconnects_total", help: "Connections to the broker after the first", kind: .counter) {
+            [
+                .init(labels: [(name: "end", value: "publisher")], Double(endpoints.publisher.snapshot.reconnects)),
+                .init(labels: [(name: "end", value: "events")], Double(endpoints.events.snapshot.reconnects)),
+                .init(labels: [(name: "end", value: "results")], Double(endpoints.results.snapshot.reconnects)),
+            ]
+        }
+    }
+}

@@ -1,0 +1,55 @@
+// Stops: the result consumer first, then the relays after the batch in hand, then the broker's connections.
+
+import Logging
+import MessageBroker
+import PostgresClient
+import ServerKit
+import ServiceLifecycle
+
+/// Runs everything that goes over the broker: relays, result consumer, and the listening for other servers' messages.
+struct MessagingService: Service, CustomStringConvertible {
+    let endpoints: MessageEndpoints
+    let relays: [OutboxRelay]
+    let consumer: ResultConsumer
+    let postgres: PostgresConfiguration
+    let logger: Logger
+    private let tables = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingOldest(1))
+
+    var description: String { "messaging" }
+
+    init(endpoints: MessageEndpoints, relays: [OutboxRelay], consumer: ResultConsumer, postgres: PostgresConfiguration, logger: Logger) {
+        self.endpoints = endpoints
+        self.relays = relays
+        self.consumer = consumer
+        self.postgres = postgres
+        self.logger = logger
+    }
+
+    /// The tables are there: everything may begin.
+    func begin() { self.tables.continuation.yield() }
+
+    func run() async throws {
+        try? await cancelWhenGracefulShutdown {
+            for await _ in self.tables.stream { break }
+            if Task.isCancelled { return }
+            for relay in self.relays { relay.start() }
+            let listener = try PostgresListener(configuration: self.postgres, channels: [OutboxChannel.name])
+            await withTaskGroup(of: Void.self) { group in
+                group.addTask { await self.consumer.run() }
+                // Each event, `listening` too, may mean that there is something.
+                group.addTask {
+                    for await _ in listener.events {
+                        for relay in self.relays { relay.wake() }
+                    }
+                }
+                await group.waitForAll()
+            }
+            listener.stop()
+        }
+        for relay in self.relays { await relay.stop() }
+        await self.consumer.shutdown()
+        await self.endpoints.results.close(within: .seconds(2))
+        await self.endpoints.publisher.close(within: .seconds(2))
+        await self.endpoints.events.close(within: .seconds(2))
+    }
+}

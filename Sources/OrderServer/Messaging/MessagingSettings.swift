@@ -1,0 +1,89 @@
+import MessageBroker
+import PostgresClient
+import ServerKit
+
+/// The settings of the path over the broker.
+struct MessagingSettings: Sendable {
+    var broker: BrokerConfiguration
+    var relay: RelayMachine.Settings
+    var results: ResultConsumer.Settings
+    /// Result messages in hand at most.
+    var prefetch: Int
+    /// Orders that may wait in commands.
+    var maximumOrders: Int
+    /// Rows of events that may wait.
+    var maximumEvents: Int
+    /// How long a command's orders may be without a result before recovery takes them up.
+    var recoveryAge: Duration
+    /// How long what was sent is kept.
+    var retention: Duration
+
+    /// Reads them; nil without `AMQP_URL`.
+    init?(from reader: inout SettingsReader) {
+        let second = Duration.seconds(1)
+        let url = reader.secret(
+            "AMQP_URL",
+            "the broker, amqp://user:password@host:port/vhost; without it no order goes over the broker and no events are sent"
+        )
+        self.relay = RelayMachine.Settings()
+        self.relay.maximumRows = reader.int("RELAY_BATCH", default: 128, in: 1...4_096, "messages published together at most")
+        self.relay.pollInterval = reader.duration(
+            "OUTBOX_POLL",
+            default: second,
+            in: .milliseconds(10)...second * 60,
+            "looks for messages without being woken"
+        )
+        let attempts = reader.int("OUTBOX_ATTEMPTS", default: 20, in: 1...1_000, "attempts to publish a message before it is DEAD")
+        self.relay.maximumAttempts = Int64(attempts)
+        self.relay.backoff = RetryPolicy(
+            maximumAttempts: attempts,
+            initialBackoff: reader.duration(
+                "OUTBOX_BACKOFF",
+                default: .milliseconds(100),
+                in: .milliseconds(1)...second * 60,
+                "the first wait between attempts at most; it doubles"
+            ),
+            maximumBackoff: reader.duration(
+                "OUTBOX_BACKOFF_MAX",
+                default: second * 30,
+                in: .milliseconds(1)...second * 3_600,
+                "a wait between attempts at most"
+            )
+        )
+        self.maximumOrders = reader.int(
+            "OUTBOX_LIMIT",
+            default: 100_000,
+            in: 1...100_000_000,
+            "accepted orders that may wait to be sent; more are OVERLOADED"
+        )
+        self.maximumEvents = reader.int(
+            "EVENT_LIMIT",
+            default: 100_000,
+            in: 0...100_000_000,
+            "messages of events that may wait; more are dropped and counted. 0 for no events"
+        )
+        self.recoveryAge = reader.duration(
+            "ASYNC_RECOVERY_AGE",
+            default: second * 60,
+            in: .milliseconds(100)...second * 86_400,
+            "how long a sent order may be without a result before recovery settles it"
+        )
+        self.retention = reader.duration(
+            "OUTBOX_RETENTION",
+            default: second * 3_600,
+            in: second...second * 2_592_000,
+            "how long sent messages are kept"
+        )
+        self.results = ResultConsumer.Settings()
+        self.results.maximumMessages = reader.int("RESULT_BATCH", default: 64, in: 1...4_096, "result messages taken together at most")
+        self.prefetch = reader.int("RESULT_PREFETCH", default: 512, in: 1...65_535, "result messages in hand at most")
+        guard let url else { return nil }
+        do {
+            self.broker = try BrokerConfiguration(url: url)
+        } catch {
+            reader.refuse("AMQP_URL must be amqp://[user:password@]host[:port][/vhost]")
+            return nil
+        }
+        self.broker.connectionName = "stockgate-order"
+    }
+}

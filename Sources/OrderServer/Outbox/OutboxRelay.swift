@@ -1,0 +1,336 @@
+// Invariant: a row is published only while this relay's transaction holds the row's lane, and only after its count of attempts was raised: whatever dies afterwards,
+// the next attempt says that it is a repeat. A row becomes SENT only after the broker's confirm.
+//
+// Commands and events have a relay each: whatever becomes of the stream of events, no command waits for it.
+//
+// Bounds: one batch at a time (RelayMachine); a batch is waited for `publishTimeout` at most. Two connections and one thread. Nothing here is flushed by itself
+// (synchronous_commit is off): what a crash of the database forgets is published again, as a repeat.
+// Stops: when told to, after the batch in hand.
+
+import Logging
+import MessageBroker
+import PostgresClient
+import ServerKit
+import Synchronization
+
+/// Publishes the outbox's rows of one kind: the shell around ``RelayMachine``.
+final class OutboxRelay: Sendable {
+    private let kind: OutboxSQL.Kind
+    private let worker: PostgresWorker
+    private let configuration: PostgresConfiguration
+    private let machine: RelayMachine
+    private let publishTimeout: Duration
+    private let publisher: any MessagePublishing
+    private let backlog: OutboxBacklog
+    private let figures: MessagingFigures
+    private let logger: Logger
+    private let signal = WakeSignal()
+    private let isStopping = Atomic(false)
+    private let lookSQL: String
+
+    init(
+        _ kind: OutboxSQL.Kind,
+        configuration: PostgresConfiguration,
+        settings: RelayMachine.Settings,
+        publishTimeout: Duration,
+        publisher: any MessagePublishing,
+        backlog: OutboxBacklog,
+        figures: MessagingFigures,
+        logger: Logger
+    ) throws(PostgresError) {
+        self.kind = kind
+        let name = kind == .commands ? "relay-commands" : "relay-events"
+        self.worker = try PostgresWorker(configuration: configuration, name: name, maximumQueued: 1)
+        self.lookSQL = OutboxRelay.lookSQL(kind)
+        self.configuration = configuration
+        self.machine = RelayMachine(settings: settings)
+        self.publishTimeout = publishTimeout
+        self.publisher = publisher
+        self.backlog = backlog
+        self.figures = figures
+        self.logger = logger
+    }
+
+    /// There may be something to publish.
+    func wake() { self.signal.signal() }
+
+    /// The tables are there: begins.
+    func start() {
+        // Refused only after the end.
+        try? self.worker.submit { [self] session in self.run(session) }
+    }
+
+    /// Ends after the batch in hand.
+    func stop() async {
+        self.isStopping.store(true, ordering: .releasing)
+        self.signal.signal()
+        await self.worker.shutdown()
+    }
+
+    // MARK: The loop
+
+    private func run(_ lanes: PostgresSession) {
+        let rows = PostgresSession(configuration: self.configuration)
+        defer { rows.close() }
+        var machine = self.machine
+        var nextCount = ContinuousClock.now
+        var action = machine.handle(.woke(isConnected: self.publisher.snapshot.isConnected))
+        // Ends with `stop`, which the machine takes when it sleeps.
+        while true {
+            if self.kind == .commands, ContinuousClock.now >= nextCount {
+                self.count(rows)
+                nextCount = .now + machine.settings.pollInterval
+            }
+            switch action {
+            case .look: action = self.round(&machine, lanes, rows)
+            case .sleep(let duration):
+                if !self.isStopping.load(ordering: .acquiring) { _ = self.signal.wait(for: duration) }
+                action = machine.handle(
+                    self.isStopping.load(ordering: .acquiring) ? .stop : .woke(isConnected: self.publisher.snapshot.isConnected)
+                )
+            case .publish, .mark, .ignore: action = machine.handle(.databaseFailed)
+            case .end: return
+            }
+        }
+    }
+
+    /// Takes lanes, publishes a batch and marks it.
+    private func round(_ machine: inout RelayMachine, _ lanes: PostgresSession, _ rows: PostgresSession) -> RelayMachine.Action {
+        if self.isStopping.load(ordering: .acquiring) {
+            _ = machine.handle(.found([], isBusy: false))
+            return machine.handle(.stop)
+        }
+        do {
+            let before = machine
+            let (after, action) = try lanes.transaction { transaction in
+                var machine = before
+                let held = try transaction.query(
+                    OutboxRelay.lanesSQL,
+                    [.int(self.kind.lanes.lowerBound), .int(self.kind.lanes.upperBound)]
+                ).one().ints(0)
+                var action = machine.handle(
+                    .found(
+                        held.isEmpty ? [] : try self.look(rows, held, machine.settings.maximumRows),
+                        isBusy: held.count < self.kind.lanes.count
+                    )
+                )
+                // Ends after `publish` and `mark`, which come once each.
+                while true {
+                    switch action {
+                    case .publish(let batch):
+                        try self.claim(rows, batch)
+                        action = machine.handle(self.publish(batch))
+                    case .mark(let marks):
+                        try self.mark(rows, marks)
+                        action = machine.handle(.marked)
+                    case .sleep, .look, .end, .ignore: return (machine, action)
+                    }
+                }
+            }
+            machine = after
+            return action
+        } catch {
+            self.logger.warning("the outbox could not be worked on", metadata: ["error": "\(error)"])
+            return machine.handle(.databaseFailed)
+        }
+    }
+
+    private static let lanesSQL = """
+        select coalesce(array_agg(lane::bigint), '{}') from (select lane from outbox_lanes where lane between $1 and $2 order by lane for update skip locked) as l
+        """
+
+    /// After the lanes are locked, in a statement of its own: what the lanes' last holder marked is seen.
+    private static func lookSQL(_ kind: OutboxSQL.Kind) -> String {
+        """
+        select o.id, o.topic, o.product_id, case when o.product_id is null then 0 else cardinality(o.order_ids) end::bigint, o.payload, o.traceparent, o.attempts, o.error
+        from outbox o
+        where o.status in ('NEW', 'FAILED') and \(kind.condition) and o.lane = any($1::bigint[]) and (o.status = 'NEW' or o.due_at <= now())
+          and not exists (
+            select from outbox f where f.status = 'FAILED' and f.product_id = o.product_id and f.id < o.id and f.due_at > now()
+          )
+        order by o.id limit $2
+        """
+    }
+
+    private func look(_ session: PostgresSession, _ lanes: [Int64], _ limit: Int) throws(PostgresError) -> [RelayRow] {
+        var found: [RelayRow] = []
+        for row in try session.query(self.lookSQL, [.ints(lanes), .int(Int64(limit))]) {
+            found.append(
+                RelayRow(
+                    id: try row.int(0),
+                    topic: try row.text(1),
+                    productID: try row.optionalInt(2),
+                    orders: Int(try row.int(3)),
+                    payload: try row.text(4),
+                    traceparent: try row.optionalText(5),
+                    attempts: try row.int(6),
+                    error: try row.optionalText(7)
+                )
+            )
+        }
+        return found
+    }
+
+    private static let claimSQL = """
+        with claimed as (
+          update outbox o set attempts = o.attempts + 1 from unnest($1::bigint[], $2::bigint[]) as t(i, a)
+          where o.id = t.i and o.attempts = t.a and o.status in ('NEW', 'FAILED') returning 1
+        )
+        select count(*) from claimed
+        """
+
+    /// Raises the counts of attempts, visibly for whoever comes after this process.
+    private func claim(_ session: PostgresSession, _ batch: [RelayRow]) throws(PostgresError) {
+        let claimed = try session.query(OutboxRelay.claimSQL, [.ints(batch.map(\.id)), .ints(batch.map(\.attempts))]).one().int(0)
+        guard claimed == batch.count else {
+            // Somebody has requeued one of them, or another relay believes to have the lane: look again.
+            throw PostgresError(code: .misuse, message: "\(batch.count - Int(claimed)) of \(batch.count) messages were changed meanwhile")
+        }
+    }
+
+    private func publish(_ batch: [RelayRow]) -> RelayMachine.Event {
+        let messages = batch.map(OutboxRelay.message)
+        let done = WakeSignal()
+        let result = PublishResult()
+        let publisher = self.publisher
+        Task {
+            let event: RelayMachine.Event
+            do throws(BrokerError) {
+                event = .published(try await publisher.publish(messages))
+            } catch {
+                event = .notPublished(error.code)
+            }
+            result.event.withLock { $0 = event }
+            done.signal()
+        }
+        // The publisher has a bound of its own; this one is for a publisher that breaks it.
+        _ = done.wait(for: self.publishTimeout)
+        let event = result.event.withLock { $0 } ?? .published([])
+        if case .published(let outcomes) = event { self.figures.published(outcomes, of: batch.count) }
+        return event
+    }
+
+    private final class PublishResult: Sendable {
+        let event = Mutex<RelayMachine.Event?>(nil)
+    }
+
+    static func message(_ row: RelayRow) -> OutgoingMessage {
+        let isCommand = row.topic == OutboxSQL.decreaseTopic
+        var headers: [String: HeaderValue] = ["attempt": .integer(row.attempts + 1)]
+        if let trace = row.traceparent { headers["traceparent"] = .string(trace) }
+        return OutgoingMessage(
+            exchange: isCommand ? StockGateTopology.commandsExchange : StockGateTopology.orderEventsExchange,
+            routingKey: isCommand ? StockGateTopology.decreaseRoutingKey : row.topic,
+            body: Array(row.payload.utf8),
+            messageID: String(row.id),
+            type: row.topic,
+            timestamp: UInt64(clamping: Timestamp.now.microsecondsSinceEpoch / 1_000_000),
+            headers: headers
+        )
+    }
+
+    // MARK: Marks
+
+    private static let sentSQL = """
+        with sent as (
+          update outbox o set status = 'SENT', sent_at = clock_timestamp(), due_at = null, error = null
+          where o.id = any($1) and o.status in ('NEW', 'FAILED') returning o.sent_at - o.created_at as delay, o.product_id is null as is_event
+        )
+        select coalesce(array_agg((extract(epoch from delay) * 1000000)::bigint), '{}'), count(*) filter (where is_event) from sent
+        """
+
+    private static let failedSQL = """
+        update outbox o set status = 'FAILED', due_at = now() + t.w * interval '1 microsecond', error = t.e
+        from unnest($1::bigint[], $2::bigint[], $3::text[]) as t(i, w, e)
+        where o.id = t.i and o.status in ('NEW', 'FAILED')
+        """
+
+    private static let untouchedSQL =
+        "update outbox set attempts = greatest(attempts - 1, 0) where id = any($1) and status in ('NEW', 'FAILED')"
+
+    /// The orders of a message that is given up are settled by recovery, whose calls say that they may be repeats.
+    private static let deadSQL = """
+        with dead as (
+          update outbox o set status = 'DEAD', due_at = null, error = t.e from unnest($1::bigint[], $2::text[]) as t(i, e)
+          where o.id = t.i and o.status in ('NEW', 'FAILED') returning o.product_id, o.order_ids
+        ), work as (
+          insert into saga_work (order_id, due_at, attempts)
+          select o.id, now(), 2 from dead d, unnest(d.order_ids) as u(id) join orders o on o.id = u.id
+          where d.product_id is not null and o.status = 'PENDING'
+          on conflict do nothing returning 1
+        )
+        select (select count(*) from work), (select count(*) from dead where product_id is null)
+        """
+
+    private func mark(_ session: PostgresSession, _ marks: [RelayMark]) throws(PostgresError) {
+        var sent: [Int64] = []
+        var sentOrders = 0
+        var failed: [(id: Int64, after: Int64, error: String)] = []
+        var dead: [(id: Int64, error: String)] = []
+        var deadOrders = 0
+        var untouched: [Int64] = []
+        for mark in marks {
+            switch mark {
+            case .sent(let id, let orders):
+                sent.append(id)
+                sentOrders += orders
+            case .failed(let id, let after, let error): failed.append((id, after.microseconds, error))
+            case .dead(let id, let orders, let error):
+                dead.append((id, error))
+                deadOrders += orders
+            case .untouched(let id): untouched.append(id)
+            }
+        }
+        // Each may be repeated: it changes only what waits.
+        if !sent.isEmpty {
+            let row = try session.repeatable(OutboxRelay.sentSQL, [.ints(sent)]).one()
+            for delay in try row.ints(0) { self.figures.relaySeconds.record(.microseconds(delay)) }
+            let events = Int(try row.int(1))
+            self.backlog.addEvents(-events)
+            self.backlog.release(orders: sentOrders)
+        }
+        if !failed.isEmpty {
+            _ = try session.repeatable(
+                OutboxRelay.failedSQL,
+                [.ints(failed.map(\.id)), .ints(failed.map(\.after)), .texts(failed.map(\.error))]
+            )
+            self.logger.warning("messages were not taken", metadata: ["messages": "\(failed.count)", "error": "\(failed[0].error)"])
+        }
+        if !untouched.isEmpty { _ = try session.query(OutboxRelay.untouchedSQL, [.ints(untouched)]) }
+        if !dead.isEmpty {
+            let row = try session.repeatable(OutboxRelay.deadSQL, [.ints(dead.map(\.id)), .texts(dead.map(\.error))]).one()
+            self.backlog.addEvents(-Int(try row.int(1)))
+            self.backlog.release(orders: deadOrders)
+            self.figures.dead.add(UInt64(dead.count))
+            let left = try row.int(0)
+            self.logger.error(
+                "messages were given up; their orders are left to recovery",
+                metadata: ["messages": "\(dead.count)", "orders": "\(left)", "error": "\(dead[0].error)"]
+            )
+        }
+    }
+
+    // MARK: The count, of both kinds; the relay of commands makes it
+
+    private static let countSQL = """
+        select coalesce(sum(cardinality(order_ids)) filter (where product_id is not null), 0)::bigint,
+          count(*) filter (where product_id is null), count(*) filter (where status = 'NEW'), count(*) filter (where status = 'FAILED'),
+          coalesce(extract(epoch from now() - min(created_at)) * 1000000, 0)::bigint, (select count(*) from outbox where status = 'DEAD')
+        from outbox where status in ('NEW', 'FAILED')
+        """
+
+    private func count(_ session: PostgresSession) {
+        self.backlog.beginCount()
+        do throws(PostgresError) {
+            let row = try session.query(OutboxRelay.countSQL, []).one()
+            self.backlog.endCount(
+                orders: Int(try row.int(0)),
+                events: Int(try row.int(1)),
+                oldestAge: .microseconds(max(0, try row.int(4))),
+                rows: [.new: Int(try row.int(2)), .failed: Int(try row.int(3)), .dead: Int(try row.int(5))]
+            )
+        } catch {
+            self.logger.debug("the outbox was not counted", metadata: ["error": "\(error)"])
+        }
+    }
+}

@@ -1,0 +1,245 @@
+// Runs the lives of all commands in hand, on one event loop of the engine's group.
+//
+// All orders of all commands that begin in one turn of the loop go to the engine in that turn: their reserves leave in one write, their commits wait
+// together, with those that came over HTTP. Results that become ready in one turn leave in one publish.
+//
+// Bounds: `maximumOrders` orders between the engine and their result (a larger command begins when it is alone); `maximumPublishes` publishes of at
+//   most `maximumMessages` messages at the broker. What is delivered beyond waits here; the prefetch bounds it.
+
+import Logging
+import MessageBroker
+import NIOCore
+import ServerKit
+import StockGate
+import Synchronization
+
+// @unchecked Sendable: its variables are used on `eventLoop` alone; `held` is atomic.
+final class CommandDesk: @unchecked Sendable {
+    /// Sends an order to the engine; the answer comes on the loop, once, within the engine's bound.
+    typealias Decide = @Sendable (DecreaseRequest, any EventLoop, @escaping (DecreaseAnswer) -> Void) -> Void
+
+    static let maximumPublishes = 4
+    static let maximumMessages = 512
+
+    private let eventLoop: any EventLoop
+    private let decide: Decide
+    private let source: any CommandSource
+    private let sink: any ResultSink
+    private let figures: CommandFigures
+    private let maximumOrders: Int
+    private let giveUpAfter: TimeAmount
+
+    private var waiting: CircularBuffer<CommandRun> = []
+    private var running: [ObjectIdentifier: CommandRun] = [:]
+    private var orders = 0
+    private var ready: CircularBuffer<Draft> = []
+    private var publishes = 0
+    private var isPublishScheduled = false
+    private var isStopping = false
+    private var whenIdle: [EventLoopPromise<Void>] = []
+    /// Commands in hand, begun or not.
+    private let held = Atomic<Int>(0)
+
+    init(
+        eventLoop: any EventLoop,
+        source: any CommandSource,
+        sink: any ResultSink,
+        figures: CommandFigures,
+        maximumOrders: Int,
+        giveUpAfter: Duration,
+        decide: @escaping Decide
+    ) {
+        self.eventLoop = eventLoop
+        self.source = source
+        self.sink = sink
+        self.figures = figures
+        self.maximumOrders = maximumOrders
+        self.giveUpAfter = TimeAmount(giveUpAfter)
+        self.decide = decide
+    }
+
+    /// Commands in hand, begun or not; from any thread.
+    var commandsHeld: Int { held.load(ordering: .relaxed) }
+
+    /// Takes commands in hand; from any thread.
+    func take(_ commands: [IncomingCommand]) {
+        guard !commands.isEmpty else { return }
+        held.wrappingAdd(commands.count, ordering: .relaxed)
+        for command in commands { figures.received(command) }
+        eventLoop.execute {
+            let giveUpAt = NIODeadline.now() + self.giveUpAfter
+            for command in commands { self.waiting.append(CommandRun(command, giveUpAt: giveUpAt)) }
+            self.beginWaiting()
+        }
+    }
+
+    /// Begins nothing more, and waits for what is under way, at most `bound`; the rest goes back to the queue.
+    func stop(within bound: Duration) async {
+        let idle = eventLoop.makePromise(of: Void.self)
+        eventLoop.execute {
+            self.isStopping = true
+            self.whenIdle.append(idle)
+            let all = Array(self.waiting) + Array(self.running.values)
+            self.waiting = []
+            for run in all { self.perform(run.life.stopped(), run) }
+            self.tellIfIdle()
+        }
+        let timer = eventLoop.scheduleTask(in: TimeAmount(bound)) { idle.succeed(()) }
+        try? await idle.futureResult.get()
+        timer.cancel()
+    }
+
+    private func tellIfIdle() {
+        guard running.isEmpty, waiting.isEmpty, !whenIdle.isEmpty else { return }
+        let promises = whenIdle
+        whenIdle = []
+        for promise in promises { promise.succeed(()) }
+    }
+
+    // MARK: Deciding
+
+    private func beginWaiting() {
+        while let next = waiting.first, orders == 0 || orders + next.command.orderCount <= maximumOrders {
+            waiting.removeFirst()
+            orders += next.command.orderCount
+            running[ObjectIdentifier(next)] = next
+            perform(isStopping ? next.life.stopped() : next.life.began(), next)
+        }
+        figures.ordersInFlight.store(orders, ordering: .relaxed)
+    }
+
+    private func perform(_ action: CommandLife.Action, _ run: CommandRun) {
+        switch action {
+        case .none: break
+        case .decide(let indices, let asRepeats): send(run, indices, asRepeats: asRepeats)
+        case .wait(let duration):
+            figures.waits.add()
+            eventLoop.assumeIsolated().scheduleTask(in: TimeAmount(duration)) { self.perform(run.life.waitEnded(), run) }
+        case .publish(let parts):
+            ready.append(Draft(run: run, messages: ResultMessages(command: run.command, verdicts: run.life.verdicts), parts: parts))
+            schedulePublish()
+        case .acknowledge: break  // by `ended`, all of a batch at once
+        case .requeue(let why):
+            figures.requeued(why)
+            if !source.reject(run.command.delivery, requeue: true) { figures.tooLate.add() }
+            finish(run)
+        }
+    }
+
+    private func send(_ run: CommandRun, _ indices: [Int], asRepeats: Bool) {
+        guard case .command(let command) = run.command.content else { return }
+        for index in indices {
+            let order = command.orders[index]
+            let request = DecreaseRequest(
+                product: command.product,
+                key: order.key,
+                orderID: order.id,
+                quantity: order.quantity,
+                isRepeat: asRepeats
+            )
+            decide(request, eventLoop) { answer in
+                self.figures.decided(answer)
+                let verdict = CommandLife.Verdict(answer, asRepeat: asRepeats)
+                self.perform(run.life.decided(index, verdict, at: .now()), run)
+            }
+        }
+    }
+
+    // MARK: Publishing
+
+    /// At the end of the turn, so that what becomes ready in it leaves together.
+    private func schedulePublish() {
+        guard !isPublishScheduled, publishes < Self.maximumPublishes else { return }
+        isPublishScheduled = true
+        eventLoop.execute {
+            self.isPublishScheduled = false
+            self.publish()
+        }
+    }
+
+    private func publish() {
+        while publishes < Self.maximumPublishes, !ready.isEmpty {
+            var batch: [Draft] = []
+            while let draft = ready.first, batch.count < Self.maximumMessages / 2 {
+                ready.removeFirst()
+                batch.append(draft)
+            }
+            publishes += 1
+            let drafts = batch
+            // Encoding and waiting happen off the loop.
+            Task { [sink, eventLoop] in
+                let time = Timestamp.now
+                let messages = drafts.flatMap { draft in draft.parts.map { draft.messages.message($0, at: time) } }
+                let outcomes: [PublishOutcome]
+                do throws(BrokerError) {
+                    outcomes = try await sink.publish(messages)
+                } catch {
+                    outcomes = []
+                }
+                eventLoop.execute { self.ended(drafts, outcomes) }
+            }
+        }
+    }
+
+    /// `outcomes` is empty if nothing was sent.
+    private func ended(_ drafts: [Draft], _ outcomes: [PublishOutcome]) {
+        publishes -= 1
+        var rest = outcomes[...]
+        var acknowledged: [Delivery] = []
+        let now = NIODeadline.now()
+        for draft in drafts {
+            let confirmed = draft.parts.filter { _ in rest.popFirst() == .confirmed }
+            if confirmed.count < draft.parts.count { figures.unconfirmed.add(UInt64(draft.parts.count - confirmed.count)) }
+            if confirmed.contains(.deadLetter) { figures.deadLetters.add() }
+            let action = draft.run.life.published(confirmed: confirmed, at: now)
+            if action == .acknowledge {
+                acknowledged.append(draft.run.command.delivery)
+                figures.finished(draft.run.command)
+                finish(draft.run)
+            } else {
+                perform(action, draft.run)
+            }
+        }
+        if !acknowledged.isEmpty {
+            let inTime = source.acknowledge(acknowledged)
+            figures.tooLate.add(UInt64(clamping: acknowledged.count - inTime))
+        }
+        if !ready.isEmpty { schedulePublish() }
+    }
+
+    private func finish(_ run: CommandRun) {
+        guard running.removeValue(forKey: ObjectIdentifier(run)) != nil else {
+            // Never begun: it was waiting when the server stopped.
+            held.wrappingSubtract(1, ordering: .relaxed)
+            return
+        }
+        orders -= run.command.orderCount
+        held.wrappingSubtract(1, ordering: .relaxed)
+        figures.ordersInFlight.store(orders, ordering: .relaxed)
+        if isStopping { tellIfIdle() } else if !waiting.isEmpty { beginWaiting() }
+    }
+}
+
+/// One command in hand.
+// @unchecked Sendable: `life` is used on the desk's loop alone; `command` never changes.
+private final class CommandRun: @unchecked Sendable {
+    let command: IncomingCommand
+    var life: CommandLife
+
+    init(_ command: IncomingCommand, giveUpAt: NIODeadline) {
+        self.command = command
+        switch command.content {
+        case .command(let content):
+            life = CommandLife(orders: content.orders.count, isRepeat: command.isRepeat, giveUpAt: giveUpAt)
+        case .poison(let poison):
+            life = CommandLife(poison: poison.orders.isEmpty ? [.deadLetter] : [.deadLetter, .result], giveUpAt: giveUpAt)
+        }
+    }
+}
+
+/// What is to be published about one command.
+private struct Draft: Sendable {
+    let run: CommandRun
+    let messages: ResultMessages
+    let parts: [CommandLife.Part]
+}

@@ -1,0 +1,129 @@
+import MessageBroker
+import ServerKit
+import StockGate
+import Synchronization
+
+/// What the consumer of `stock.decrease` has done.
+final class CommandFigures: Sendable {
+    let commands: Counter
+    let redelivered: Counter
+    let republished: Counter
+    let repeated: Counter
+    let poison: Counter
+    let deadLetters: Counter
+    let waits: Counter
+    let unconfirmed: Counter
+    let tooLate: Counter
+    private let seconds: Histogram
+    private let requeues: [CommandLife.Unfinished: Counter]
+    private let committed: Counter
+    private let duplicates: Counter
+    private let insufficient: Counter
+    private let refused: Counter
+    private let unknown: Counter
+    /// Orders between the engine and their result.
+    let ordersInFlight = Atomic<Int>(0)
+
+    init(registry: MetricsRegistry) {
+        commands = registry.counter("stockgate_commands_total", help: "Commands delivered from stock.decrease.")
+        redelivered = registry.counter("stockgate_commands_redelivered_total", help: "Commands that the broker delivered again.")
+        republished = registry.counter("stockgate_commands_republished_total", help: "Commands that their sender had published before.")
+        repeated = registry.counter(
+            "stockgate_commands_repeated_total",
+            help: "Commands decided as repeats: delivered or published again, or seen before."
+        )
+        poison = registry.counter("stockgate_commands_poison_total", help: "Commands that cannot be read.")
+        deadLetters = registry.counter("stockgate_dead_letters_total", help: "Copies confirmed in stock.dead.")
+        waits = registry.counter("stockgate_command_waits_total", help: "Waits before orders or results were tried again.")
+        unconfirmed = registry.counter("stockgate_results_unconfirmed_total", help: "Results and copies that the broker did not confirm.")
+        tooLate = registry.counter(
+            "stockgate_command_settlements_late_total",
+            help: "Deliveries whose connection had ended when they were settled; they are delivered again."
+        )
+        seconds = registry.histogram("stockgate_command_seconds", help: "From a command's time to its confirmed result.")
+        requeues = Dictionary(
+            uniqueKeysWithValues: CommandLife.Unfinished.allCases.map { why in
+                let labels = [(name: "reason", value: why.rawValue)]
+                let help = "Commands given back to the queue."
+                return (why, registry.counter("stockgate_commands_requeued_total", help: help, labels: labels))
+            }
+        )
+        func outcome(_ name: String) -> Counter {
+            registry.counter("stockgate_command_orders_total", help: "Orders in commands, by outcome.", labels: [("outcome", name)])
+        }
+        committed = outcome("committed")
+        duplicates = outcome("duplicate")
+        insufficient = outcome("insufficient")
+        refused = outcome("refused")
+        unknown = outcome("unknown")
+    }
+
+    func received(_ command: IncomingCommand) {
+        commands.add()
+        if command.delivery.isRedelivered || command.delivery.deliveryCount > 0 { redelivered.add() }
+        if (command.delivery.headers["attempt"]?.integer ?? 1) > 1 { republished.add() }
+        if command.isRepeat { repeated.add() }
+        if case .poison = command.content { poison.add() }
+    }
+
+    func decided(_ answer: DecreaseAnswer) {
+        switch answer {
+        case .sold(_, replayed: false): committed.add()
+        case .sold(_, replayed: true): duplicates.add()
+        case .insufficient: insufficient.add()
+        case .keyClosed, .keyReused, .notOnSale, .productMissing: refused.add()
+        case .unavailable: unknown.add()
+        }
+    }
+
+    func requeued(_ why: CommandLife.Unfinished) { requeues[why]?.add() }
+
+    /// Its result is confirmed.
+    func finished(_ command: IncomingCommand) {
+        guard case .command(let command) = command.content else { return }
+        // The clocks of two machines may differ: never below zero.
+        seconds.record(.microseconds(max(0, Timestamp.now.microsecondsSinceEpoch - command.time.microsecondsSinceEpoch)))
+    }
+}
+
+extension DecreaseConsumer {
+    /// Figures that are read when somebody asks.
+    func register(in registry: MetricsRegistry) {
+        let (desk, source, sink, figures) = (self.desk, self.source, self.sink, self.figures)
+        registry.gauge("stockgate_commands_in_hand", help: "Commands delivered and not settled.") { Double(desk.commandsHeld) }
+        registry.gauge("stockgate_command_orders_in_flight", help: "Orders of commands without a confirmed result.") {
+            Double(figures.ordersInFlight.load(ordering: .relaxed))
+        }
+        registry.collector("stockgate_broker_connected", help: "1 while a connection to the broker works.", kind: .gauge) {
+            [("consumer", source.snapshot), ("publisher", sink.snapshot)].map { name, snapshot in
+                .init(labels: [("connection", name)], snapshot.isConnected ? 1 : 0)
+            }
+        }
+        registry.collector("stockgate_broker_reconnects_total", help: "Connections to the broker made again.", kind: .counter) {
+            [("consumer", source.snapshot), ("publisher", sink.snapshot)].map { name, snapshot in
+                .init(labels: [("connection", name)], Double(snapshot.reconnects))
+            }
+        }
+    }
+
+    /// Degraded while the broker is away: sales over HTTP go on.
+    var healthCheck: HealthCheck {
+        let (desk, source, sink) = (self.desk, self.source, self.sink)
+        return HealthCheck("broker", timeoutState: .degraded) {
+            let snapshots = [("consumer", source.snapshot), ("publisher", sink.snapshot)]
+            let isUp = snapshots.allSatisfy { $0.1.isConnected }
+            return HealthReport(
+                isUp ? .up : .degraded,
+                detail: .object(
+                    snapshots.map { name, snapshot in
+                        let failure = snapshot.isConnected ? nil : snapshot.lastFailure
+                        return JSONMember(
+                            name,
+                            ["connected": .bool(snapshot.isConnected), "failure": failure.map { .string($0.message) } ?? .null]
+                        )
+                    } + [JSONMember("commandsInHand", .int(Int64(desk.commandsHeld)))]
+                )
+            )
+        }
+    }
+}

@@ -1,0 +1,192 @@
+// The life of one command, from its delivery to its acknowledgement. Pure: the shell is `CommandDesk`.
+//
+// Invariant: it is acknowledged only when every order in it has a verdict and every message about it is confirmed. An order whose outcome is unknown
+//   has no verdict; it is asked again, as a repeat, because what was sent may be committed.
+// Bounds: between two rounds and between two publishes it waits, from `minimumWait` doubling to `maximumWait`; when the next wait would end after
+//   `giveUpAt`, the delivery goes back to the queue. Every round ends because the engine answers within its own bound, every publish within the broker's.
+// Stop: `acknowledge` or `requeue`, one of them once. What happens later changes nothing.
+
+import NIOCore
+import ServerKit
+import StockGate
+
+struct CommandLife: Sendable {
+    /// What an order is told. There is none while its outcome is unknown.
+    enum Verdict: Sendable, Hashable {
+        case committed(remaining: Int64)
+        case refused(APIErrorCode, remaining: Int64?)
+    }
+
+    /// A message about the command.
+    enum Part: Sendable, Hashable {
+        /// To the order servers.
+        case result
+        /// A copy of the command, for whoever looks after dead letters.
+        case deadLetter
+    }
+
+    /// Why a command goes back to the queue.
+    enum Unfinished: String, Sendable, CaseIterable {
+        /// Orders without a verdict when the time was over.
+        case undecided
+        /// Messages without a confirm when the time was over.
+        case unpublished
+        /// The server stops.
+        case stopping
+    }
+
+    /// What the shell is to do.
+    enum Action: Sendable, Equatable {
+        case none
+        /// Send these orders to the engine, and report each by `decided`.
+        case decide([Int], asRepeats: Bool)
+        /// Call `waitEnded` after this time.
+        case wait(Duration)
+        /// Publish these, and report by `published`.
+        case publish([Part])
+        case acknowledge
+        case requeue(Unfinished)
+    }
+
+    private enum State: Sendable {
+        /// -> deciding, publishing, done
+        case received
+        /// -> waitingToDecide, publishing, done
+        case deciding(missing: Int)
+        /// -> deciding, done
+        case waitingToDecide
+        /// -> waitingToPublish, done
+        case publishing([Part])
+        /// -> publishing, done
+        case waitingToPublish([Part])
+        /// Final.
+        case done
+    }
+
+    static let minimumWait = Duration.milliseconds(50)
+    static let maximumWait = Duration.seconds(2)
+
+    private var state = State.received
+    /// By the order's place in the command.
+    private(set) var verdicts: [Verdict?]
+    private let isRepeat: Bool
+    private let giveUpAt: NIODeadline
+    /// Of poison: nothing to decide, this to publish.
+    private let poison: [Part]?
+    private var wait = CommandLife.minimumWait
+    private var round = 0
+    private var isStopping = false
+
+    /// A command with so many orders.
+    init(orders: Int, isRepeat: Bool, giveUpAt: NIODeadline) {
+        self.verdicts = Array(repeating: nil, count: orders)
+        self.isRepeat = isRepeat
+        self.giveUpAt = giveUpAt
+        self.poison = nil
+    }
+
+    /// Poison: what is published about it is known at once.
+    init(poison: [Part], giveUpAt: NIODeadline) {
+        self.verdicts = []
+        self.isRepeat = false
+        self.giveUpAt = giveUpAt
+        self.poison = poison
+    }
+
+    var isDone: Bool {
+        if case .done = state { true } else { false }
+    }
+
+    // MARK: Events
+
+    /// It is its turn.
+    mutating func began() -> Action {
+        guard case .received = state else { return .none }
+        if isStopping { return end(.requeue(.stopping)) }
+        if let poison { return publish(poison) }
+        return decide()
+    }
+
+    /// The engine has answered for one order; nil: the outcome is unknown.
+    mutating func decided(_ index: Int, _ verdict: Verdict?, at now: NIODeadline) -> Action {
+        guard case .deciding(let missing) = state, verdicts.indices.contains(index), verdicts[index] == nil else { return .none }
+        verdicts[index] = verdict
+        guard missing == 1 else {
+            state = .deciding(missing: missing - 1)
+            return .none
+        }
+        if verdicts.contains(nil) { return waitOr(.undecided, .waitingToDecide, at: now) }
+        wait = Self.minimumWait
+        let isUnknownProduct = verdicts.contains { if case .refused(.productNotFound, _)? = $0 { true } else { false } }
+        return publish(isUnknownProduct ? [.result, .deadLetter] : [.result])
+    }
+
+    /// A wait is over.
+    mutating func waitEnded() -> Action {
+        switch state {
+        case .waitingToDecide: decide()
+        case .waitingToPublish(let parts): publish(parts)
+        case .received, .deciding, .publishing, .done: .none
+        }
+    }
+
+    /// The broker has answered; what is not confirmed is published again: results say the same whenever they are said.
+    mutating func published(confirmed: [Part], at now: NIODeadline) -> Action {
+        guard case .publishing(let parts) = state else { return .none }
+        let rest = parts.filter { !confirmed.contains($0) }
+        guard rest.isEmpty else { return waitOr(.unpublished, .waitingToPublish(rest), at: now) }
+        return end(.acknowledge)
+    }
+
+    /// The server stops: what is under way ends, nothing begins anew.
+    mutating func stopped() -> Action {
+        isStopping = true
+        switch state {
+        case .received, .waitingToDecide, .waitingToPublish: return end(.requeue(.stopping))
+        case .deciding, .publishing, .done: return .none
+        }
+    }
+
+    // MARK: Steps
+
+    private mutating func decide() -> Action {
+        let open = verdicts.indices.filter { verdicts[$0] == nil }
+        round += 1
+        state = .deciding(missing: open.count)
+        return .decide(open, asRepeats: isRepeat || round > 1)
+    }
+
+    private mutating func publish(_ parts: [Part]) -> Action {
+        state = .publishing(parts)
+        return .publish(parts)
+    }
+
+    private mutating func waitOr(_ reason: Unfinished, _ next: State, at now: NIODeadline) -> Action {
+        if isStopping { return end(.requeue(.stopping)) }
+        guard now + TimeAmount(wait) < giveUpAt else { return end(.requeue(reason)) }
+        defer { wait = min(wait * 2, Self.maximumWait) }
+        state = next
+        return .wait(wait)
+    }
+
+    private mutating func end(_ action: Action) -> Action {
+        state = .done
+        return action
+    }
+}
+
+extension CommandLife.Verdict {
+    /// What an answer of the engine means; nil if nothing is known.
+    init?(_ answer: DecreaseAnswer, asRepeat: Bool) {
+        switch answer {
+        case .sold(let remaining, _): self = .committed(remaining: remaining)
+        case .insufficient(let remaining): self = .refused(.insufficientStock, remaining: remaining)
+        // A repeat meets the earlier final no.
+        case .keyClosed: self = .refused(asRepeat ? .insufficientStock : .keyClosed, remaining: nil)
+        case .keyReused: self = .refused(.keyReused, remaining: nil)
+        case .notOnSale: self = .refused(.invalidState, remaining: nil)
+        case .productMissing: self = .refused(.productNotFound, remaining: nil)
+        case .unavailable: return nil
+        }
+    }
+}

@@ -1,0 +1,156 @@
+// Takes the commands of `stock.decrease` off the broker and puts them into the engine: the same gate and the same group commit as over HTTP.
+//
+// Bounds: the prefetch, twice (deliveries of a lost connection come again while their first copy is still in hand); beyond it nothing is taken. What a
+//   command may cost in time stands in `CommandLife`, in orders in `CommandDesk`.
+
+import Logging
+import MessageBroker
+import NIOCore
+import ServerKit
+import ServiceLifecycle
+import StockGate
+import Synchronization
+
+/// The consumer's settings.
+struct MessagingSettings: Sendable {
+    /// Where the broker is; its description hides the password.
+    var broker: BrokerConfiguration
+    /// Commands delivered and not settled at most.
+    var prefetch: Int
+    /// Orders between the engine and their result at most.
+    var maximumOrders: Int
+    /// How long a command is tried before it goes back to the queue.
+    var giveUpAfter: Duration
+
+    /// Reads them; nil without a broker.
+    init?(from reader: inout SettingsReader) {
+        // As a secret: the URL holds the password.
+        let url = reader.secret("AMQP_URL", "the broker, amqp://user:password@host:port/vhost; without it nothing is consumed")
+        prefetch = reader.int("COMMAND_PREFETCH", default: 64, in: 1...4_096, "commands delivered and not acknowledged at most")
+        maximumOrders = reader.int(
+            "COMMAND_ORDERS",
+            default: 8_192,
+            in: 1...100_000,
+            "orders of commands between the engine and their result at most"
+        )
+        giveUpAfter = reader.duration(
+            "COMMAND_GIVE_UP",
+            default: .seconds(60),
+            in: .milliseconds(100)...(.seconds(1_200)),
+            "how long a command without an outcome is tried before it goes back to the queue"
+        )
+        guard let url else { return nil }
+        do throws(BrokerError) {
+            broker = try BrokerConfiguration(url: url)
+        } catch {
+            // Never the URL itself.
+            reader.refuse("AMQP_URL: \(error.message)")
+            return nil
+        }
+        broker.connectionName = "product-server"
+    }
+}
+
+/// The consumer of `stock.decrease`.
+struct DecreaseConsumer: Service, CustomStringConvertible {
+    let source: any CommandSource
+    let sink: any ResultSink
+    let desk: CommandDesk
+    let figures: CommandFigures
+    private let prefetch: Int
+    private let stopWithin: Duration
+    private let logger: Logger
+    private let opening = Opening()
+
+    var description: String { "consumer" }
+
+    /// - Parameters:
+    ///   - eventLoop: of the engine's group
+    ///   - stopWithin: for what is in hand when the server stops
+    init(
+        source: any CommandSource,
+        sink: any ResultSink,
+        registry: MetricsRegistry,
+        eventLoop: any EventLoop,
+        prefetch: Int,
+        maximumOrders: Int,
+        giveUpAfter: Duration,
+        stopWithin: Duration,
+        logger: Logger,
+        decide: @escaping CommandDesk.Decide
+    ) {
+        self.source = source
+        self.sink = sink
+        self.figures = CommandFigures(registry: registry)
+        self.desk = CommandDesk(
+            eventLoop: eventLoop,
+            source: source,
+            sink: sink,
+            figures: figures,
+            maximumOrders: maximumOrders,
+            giveUpAfter: giveUpAfter,
+            decide: decide
+        )
+        self.prefetch = prefetch
+        self.stopWithin = stopWithin
+        self.logger = logger
+        register(in: registry)
+    }
+
+    /// Lets the taking begin: the engine can decide.
+    func open() { opening.open() }
+
+    /// Takes until the server stops; then ends what is in hand, within its bound, and gives back the rest.
+    func run() async throws {
+        await cancelWhenGracefulShutdown {
+            await opening.wait()
+            await take()
+        }
+        await desk.stop(within: stopWithin)
+        await source.close(within: .seconds(1))
+        await sink.close(within: .seconds(1))
+    }
+
+    private func take() async {
+        var seen = RecentMessages()
+        while !Task.isCancelled {
+            guard desk.commandsHeld < 2 * prefetch else {
+                try? await Task.sleep(for: .milliseconds(5))
+                continue
+            }
+            do throws(BrokerError) {
+                let deliveries = try await source.nextBatch(max: prefetch, wait: .seconds(1))
+                let commands = deliveries.map { IncomingCommand($0, isCopy: { !seen.insert($0) }) }
+                for command in commands {
+                    guard case .poison(let poison) = command.content else { continue }
+                    logger.warning(
+                        "command cannot be read",
+                        metadata: [
+                            "message": "\(command.delivery.messageID ?? "none")", "reason": "\(poison.reason.rawValue)",
+                            "detail": "\(poison.detail)",
+                        ]
+                    )
+                }
+                desk.take(commands)
+            } catch {
+                return logger.error("consuming ended", metadata: ["why": "\(error)"])
+            }
+        }
+    }
+}
+
+/// Opens once; whoever waits before goes on then, or when its task is cancelled.
+private final class Opening: Sendable {
+    private let stream: AsyncStream<Void>
+    private let continuation: AsyncStream<Void>.Continuation
+
+    init() {
+        (stream, continuation) = AsyncStream.makeStream(of: Void.self)
+    }
+
+    func open() { continuation.finish() }
+
+    func wait() async {
+        for await _ in stream {}
+    }
+}

@@ -1,0 +1,452 @@
+// Everything of a proxy happens on one event loop: its state needs no lock.
+//
+// Invariants
+// - Bytes leave in the order they came, each at most once; nothing is made up.
+// - A direction of a connection holds at most `bufferLimit` bytes (and one read more); beyond them it stops reading, so that the sender is held
+//   back by TCP rather than by memory.
+// - Latency is a delay, not a rate: what came within a millisecond leaves within a millisecond, later. What a delay can hold bounds the
+//   throughput: `bufferLimit` bytes per latency and direction.
+// Bounds: `maximumConnections` at a time, more are reset.
+
+import Foundation
+import NIOCore
+import NIOPosix
+
+/// A TCP proxy on loopback that makes the network in front of a server slow, silent or broken.
+///
+/// ```swift
+/// let proxy = try await FaultProxy.start(to: redis.port)
+/// try await proxy.delay(toClient: .milliseconds(200))
+/// try await proxy.heal()
+/// ```
+public final class FaultProxy: Sendable {
+    /// Which way bytes go.
+    public enum Direction: Sendable {
+        /// From those who connected to the server behind.
+        case toServer
+        /// The answers.
+        case toClient
+    }
+
+    /// What the proxy has seen since it was started.
+    public struct Figures: Sendable, Hashable {
+        /// Connections that are open.
+        public internal(set) var connections = 0
+        /// Connections that were taken.
+        public internal(set) var accepted = 0
+        /// Connections that were cut with RST by ``FaultProxy/reset()``.
+        public internal(set) var reset = 0
+        /// Bytes handed on to the server.
+        public internal(set) var bytesToServer = 0
+        /// Bytes handed on to those who connected.
+        public internal(set) var bytesToClient = 0
+        /// Bytes held back now, both ways.
+        public internal(set) var bytesHeld = 0
+    }
+
+    /// Bytes that one direction of a connection holds back before it stops reading.
+    public static let bufferLimit = 4 << 20
+    /// Connections at a time.
+    public static let maximumConnections = 1_024
+
+    /// The port on 127.0.0.1; it stays the same while connections are refused.
+    public let port: Int
+    private let loop: any EventLoop
+    private let core: NIOLoopBound<Core>
+
+    private init(port: Int, loop: any EventLoop, core: NIOLoopBound<Core>) {
+        self.port = port
+        self.loop = loop
+        self.core = core
+    }
+
+    /// Starts a proxy in front of a server.
+    /// - Parameters:
+    ///   - server: the server's port
+    ///   - host: where the server is
+    ///   - port: the port to listen on; 0 takes a free one
+    ///   - group: where the proxy runs, on one loop of it
+    /// - Throws: what binding the port throws
+    public static func start(
+        to server: Int,
+        host: String = "127.0.0.1",
+        port: Int = 0,
+        on group: any EventLoopGroup = MultiThreadedEventLoopGroup.singleton
+    ) async throws -> FaultProxy {
+        let loop = group.next()
+        let core = try await loop.submit { NIOLoopBound(Core(loop: loop, host: host, server: server), eventLoop: loop) }.get()
+        let port = try await loop.flatSubmit { core.value.listen(port: port) }.get()
+        return FaultProxy(port: port, loop: loop, core: core)
+    }
+
+    /// Holds bytes back for so long, from now on and those that are held already. Nothing else is changed.
+    public func delay(toServer: Duration = .zero, toClient: Duration = .zero) async throws {
+        try await perform { $0.delay(toServer: TimeAmount(toServer), toClient: TimeAmount(toClient)) }
+    }
+
+    /// Takes connections and bytes, and hands nothing on.
+    public func stall() async throws { try await perform { $0.stall() } }
+
+    /// Cuts every connection now, both sides, with RST. New ones are taken as before.
+    public func reset() async throws { try await perform { $0.reset() } }
+
+    /// Hands on so many more bytes of all connections together in one direction, then cuts every connection as ``reset()`` does, once.
+    public func reset(afterBytes count: Int, _ direction: Direction) async throws {
+        try await perform { $0.reset(afterBytes: count, direction) }
+    }
+
+    /// Refuses new connections: nobody listens. Open ones stay.
+    public func refuse() async throws { try await loop.flatSubmit { [core] in core.value.refuse() }.get() }
+
+    /// Ends every fault: what is held leaves at once, connections are taken again.
+    /// - Throws: when the port cannot be bound again within two seconds
+    public func heal() async throws {
+        let deadline = ContinuousClock.now + .seconds(2)
+        while true {
+            do {
+                return try await loop.flatSubmit { [core, port] in core.value.heal(port: port) }.get()
+            } catch  where ContinuousClock.now < deadline {
+                try await Task.sleep(for: .milliseconds(20))
+            }
+        }
+    }
+
+    /// What it has seen.
+    public var figures: Figures {
+        get async throws { try await loop.submit { [core] in core.value.figures }.get() }
+    }
+
+    /// Cuts every connection and stops listening. It cannot be used afterwards.
+    public func stop() async throws {
+        try await loop.flatSubmit { [core] in
+            core.value.reset()
+            return core.value.refuse()
+        }.get()
+    }
+
+    private func perform(_ body: @escaping @Sendable (Core) -> Void) async throws {
+        try await loop.submit { [core] in body(core.value) }.get()
+    }
+}
+
+/// Keeps a socket from the programs that this process starts: what they hold open too would neither be refused nor reset. On the channel's loop.
+private func closeOnExec(_ channel: any Channel) throws {
+    try channel.pipeline.syncOperations.withUnsafeTransportIfAvailable(of: NIOBSDSocket.Handle.self) { descriptor in
+        _ = fcntl(descriptor, F_SETFD, FD_CLOEXEC)
+    }
+}
+
+/// The proxy on its loop.
+private final class Core {
+    let loop: any EventLoop
+    let host: String
+    let server: Int
+    private var listener: (any Channel)?
+    private var links: [ObjectIdentifier: Link] = [:]
+    private var toServer = TimeAmount.zero
+    private var toClient = TimeAmount.zero
+    private(set) var isStalled = false
+    private var bytesUntilReset: (direction: FaultProxy.Direction, count: Int)?
+    private var counted = FaultProxy.Figures()
+
+    init(loop: any EventLoop, host: String, server: Int) {
+        self.loop = loop
+        self.host = host
+        self.server = server
+    }
+
+    // MARK: Faults
+
+    func listen(port: Int) -> EventLoopFuture<Int> {
+        let bound = NIOLoopBound(self, eventLoop: loop)
+        return ServerBootstrap(group: loop)
+            .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
+            .serverChannelInitializer { channel in channel.eventLoop.makeCompletedFuture { try closeOnExec(channel) } }
+            .childChannelOption(.autoRead, value: false)
+            .childChannelOption(.allowRemoteHalfClosure, value: true)
+            .childChannelOption(.socketOption(.tcp_nodelay), value: 1)
+            .childChannelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture {
+                    try closeOnExec(channel)
+                    bound.value.accepted(channel)
+                }
+            }
+            .bind(host: "127.0.0.1", port: port)
+            .map { channel in
+                bound.value.listener = channel
+                return channel.localAddress?.port ?? 0
+            }
+    }
+
+    func delay(toServer: TimeAmount, toClient: TimeAmount) {
+        self.toServer = toServer
+        self.toClient = toClient
+        drainAll()
+    }
+
+    func stall() { isStalled = true }
+
+    func reset() {
+        bytesUntilReset = nil
+        counted.reset += links.count
+        for link in links.values { link.cut() }
+    }
+
+    func reset(afterBytes count: Int, _ direction: FaultProxy.Direction) { bytesUntilReset = (direction, count) }
+
+    func refuse() -> EventLoopFuture<Void> {
+        guard let listener else { return loop.makeSucceededVoidFuture() }
+        self.listener = nil
+        return listener.close()
+    }
+
+    func heal(port: Int) -> EventLoopFuture<Void> {
+        (toServer, toClient, isStalled, bytesUntilReset) = (.zero, .zero, false, nil)
+        drainAll()
+        return listener == nil ? listen(port: port).map { _ in } : loop.makeSucceededVoidFuture()
+    }
+
+    var figures: FaultProxy.Figures {
+        var figures = counted
+        figures.connections = links.count
+        figures.bytesHeld = links.values.reduce(0) { $0 + $1.toServer.bytes + $1.toClient.bytes }
+        return figures
+    }
+
+    private func drainAll() {
+        for link in links.values {
+            link.toServer.drain()
+            link.toClient.drain()
+        }
+    }
+
+    // MARK: What its connections ask and tell
+
+    func latency(_ direction: FaultProxy.Direction) -> TimeAmount { direction == .toServer ? toServer : toClient }
+
+    /// How many of these bytes may pass before everything is cut; nil for all of them.
+    func allowance(_ direction: FaultProxy.Direction, of count: Int) -> Int? {
+        guard let limit = bytesUntilReset, limit.direction == direction else { return nil }
+        guard count >= limit.count else {
+            bytesUntilReset?.count -= count
+            return nil
+        }
+        return limit.count
+    }
+
+    func handedOn(_ count: Int, _ direction: FaultProxy.Direction) {
+        if direction == .toServer { counted.bytesToServer += count } else { counted.bytesToClient += count }
+    }
+
+    func ended(_ link: Link) { links[ObjectIdentifier(link)] = nil }
+
+    private func accepted(_ client: any Channel) {
+        counted.accepted += 1
+        let link = Link(core: self, client: client)
+        guard links.count < FaultProxy.maximumConnections else { return link.cut() }
+        links[ObjectIdentifier(link)] = link
+        link.open()
+    }
+}
+
+/// One connection through the proxy: two channels and a flow each way.
+private final class Link {
+    let core: Core
+    let client: any Channel
+    private(set) var server: (any Channel)?
+    let toServer: Flow
+    let toClient: Flow
+    private var isCut = false
+
+    init(core: Core, client: any Channel) {
+        self.core = core
+        self.client = client
+        toServer = Flow(core: core, which: .toServer)
+        toClient = Flow(core: core, which: .toClient)
+    }
+
+    func open() {
+        let bound = NIOLoopBound(self, eventLoop: core.loop)
+        do {
+            try client.pipeline.syncOperations.addHandler(Side(link: self, isClient: true))
+        } catch {
+            return cut()
+        }
+        client.closeFuture.whenComplete { _ in bound.value.closed() }
+        ClientBootstrap(group: core.loop)
+            .channelOption(.autoRead, value: false)
+            .channelOption(.allowRemoteHalfClosure, value: true)
+            .channelOption(.socketOption(.tcp_nodelay), value: 1)
+            .connectTimeout(.seconds(5))
+            .channelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture {
+                    try closeOnExec(channel)
+                    try channel.pipeline.syncOperations.addHandler(Side(link: bound.value, isClient: false))
+                }
+            }
+            .connect(host: core.host, port: core.server)
+            .whenComplete { bound.value.connected($0) }
+    }
+
+    private func connected(_ result: Result<any Channel, any Error>) {
+        guard case .success(let server) = result, !isCut, client.isActive else {
+            if case .success(let server) = result { Link.reset(server) }
+            return cut()
+        }
+        self.server = server
+        let bound = NIOLoopBound(self, eventLoop: core.loop)
+        server.closeFuture.whenComplete { _ in bound.value.closed() }
+        toServer.connect(from: client, to: server)
+        toClient.connect(from: server, to: client)
+    }
+
+    /// Both sides at once, with RST.
+    func cut() {
+        guard !isCut else { return }
+        isCut = true
+        for channel in [client, server].compactMap({ $0 }) { Link.reset(channel) }
+        core.ended(self)
+    }
+
+    /// One side is gone: the other ends too, once it has what was sent to it.
+    private func closed() {
+        for flow in [toServer, toClient] { flow.sourceEnded() }
+        if server == nil || (server?.isActive == false && !client.isActive) { cut() }
+    }
+
+    private static func reset(_ channel: any Channel) {
+        // Without lingering the kernel answers with RST instead of FIN.
+        (channel as? any SocketOptionProvider)?.setSoLinger(linger(l_onoff: 1, l_linger: 0)).whenComplete { _ in
+            channel.close(promise: nil)
+        }
+    }
+}
+
+/// One way of one connection: what waits for its time, in order.
+private final class Flow {
+    private let core: Core
+    private let which: FaultProxy.Direction
+    private var source: (any Channel)?
+    private var destination: (any Channel)?
+    private var held = CircularBuffer<(bytes: ByteBuffer, came: NIODeadline)>()
+    private(set) var bytes = 0
+    private var isReading = false
+    private var hasEnded = false
+    private var timer: (task: Scheduled<Void>, due: NIODeadline)?
+
+    init(core: Core, which: FaultProxy.Direction) {
+        self.core = core
+        self.which = which
+    }
+
+    func connect(from source: any Channel, to destination: any Channel) {
+        (self.source, self.destination) = (source, destination)
+        readMore()
+        if hasEnded { drain() }
+    }
+
+    func received(_ buffer: ByteBuffer) {
+        held.append((buffer, .now()))
+        bytes += buffer.readableBytes
+        drain()
+    }
+
+    func readCompleted() {
+        isReading = false
+        readMore()
+    }
+
+    func sourceEnded() {
+        guard !hasEnded else { return }
+        hasEnded = true
+        drain()
+    }
+
+    private func readMore() {
+        guard let source, !isReading, !hasEnded, bytes < FaultProxy.bufferLimit else { return }
+        isReading = true
+        source.read()
+    }
+
+    /// Hands on what is due, as far as the receiver takes it.
+    func drain() {
+        guard let destination, !core.isStalled else { return }
+        guard destination.isActive else {
+            held.removeAll()
+            bytes = 0
+            return
+        }
+        let now = NIODeadline.now()
+        var count = 0
+        var isDue = true
+        while destination.isWritable, let first = held.first {
+            let due = first.came + core.latency(which)
+            guard due <= now else {
+                isDue = false
+                wake(at: due)
+                break
+            }
+            var buffer = first.bytes
+            if let allowed = core.allowance(which, of: buffer.readableBytes) {
+                if let rest = buffer.readSlice(length: allowed) { destination.writeAndFlush(rest, promise: nil) }
+                core.handedOn(count + allowed, which)
+                return core.reset()
+            }
+            held.removeFirst()
+            bytes -= buffer.readableBytes
+            count += buffer.readableBytes
+            destination.write(buffer, promise: nil)
+        }
+        if count > 0 {
+            core.handedOn(count, which)
+            destination.flush()
+        }
+        if held.isEmpty, hasEnded {
+            // A source that has only stopped sending still wants its answers.
+            destination.close(mode: source?.isActive == true ? .output : .all, promise: nil)
+        } else if isDue || bytes < FaultProxy.bufferLimit {
+            readMore()
+        }
+    }
+
+    private func wake(at due: NIODeadline) {
+        if let timer, timer.due == due { return }
+        timer?.task.cancel()
+        let bound = NIOLoopBound(self, eventLoop: core.loop)
+        timer = (core.loop.scheduleTask(deadline: due) { bound.value.woken() }, due)
+    }
+
+    private func woken() {
+        timer = nil
+        drain()
+    }
+}
+
+/// One channel's events, told to the link's flows.
+private final class Side: ChannelInboundHandler {
+    typealias InboundIn = ByteBuffer
+
+    private let link: Link
+    private let isClient: Bool
+
+    init(link: Link, isClient: Bool) {
+        self.link = link
+        self.isClient = isClient
+    }
+
+    private var outgoing: Flow { isClient ? link.toServer : link.toClient }
+    private var incoming: Flow { isClient ? link.toClient : link.toServer }
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) { outgoing.received(unwrapInboundIn(data)) }
+
+    func channelReadComplete(context: ChannelHandlerContext) { outgoing.readCompleted() }
+
+    func channelWritabilityChanged(context: ChannelHandlerContext) { incoming.drain() }
+
+    func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+        if case .inputClosed? = event as? ChannelEvent { outgoing.sourceEnded() }
+    }
+
+    /// A side that broke, breaks the other.
+    func errorCaught(context: ChannelHandlerContext, error: any Error) { link.cut() }
+}

@@ -1,0 +1,101 @@
+import Testing
+
+@testable import MessageBroker
+
+@Suite("Addresses and messages")
+struct ConfigurationTests {
+    @Test func aWholeAddress() throws {
+        let configuration = try BrokerConfiguration(url: "amqp://us%40er:p%2Fw@broker.internal:5673/shop%2Feu")
+        #expect(configuration.host == "broker.internal")
+        #expect(configuration.port == 5673)
+        #expect(configuration.user == "us@er")
+        #expect(configuration.password == "p/w")
+        #expect(configuration.virtualHost == "shop/eu")
+    }
+
+    @Test(arguments: ["amqp://user:word@host", "amqp://user:word@host/", "amqp://user:word@host:5672/", "amqp://user:word@host/%2F"])
+    func whatIsLeftOut(_ url: String) throws {
+        let configuration = try BrokerConfiguration(url: url)
+        #expect(configuration.port == 5672)
+        #expect(configuration.virtualHost == "/")
+    }
+
+    @Test(arguments: ["", "host", "http://host", "amqp://a:hidden@host:port/", "amqp://a:hidden@host:99999999/", "amqps://a:hidden@host/"])
+    func whatCannotBeRead(_ url: String) {
+        do throws(BrokerError) {
+            _ = try BrokerConfiguration(url: url)
+            Issue.record("read \(url)")
+        } catch {
+            #expect(error.code == .invalidConfiguration)
+            #expect(!"\(error)".contains("hidden"))
+        }
+    }
+
+    @Test func thePasswordIsNotShown() throws {
+        let configuration = try BrokerConfiguration(url: "amqp://user:hidden@host:1/shop")
+        var dumped = ""
+        dump(configuration, to: &dumped)
+        for text in ["\(configuration)", String(reflecting: configuration), dumped] {
+            #expect(!text.contains("hidden"))
+            #expect(text.contains("user@host:1/shop"))
+        }
+    }
+
+    private func message(_ change: (inout OutgoingMessage) -> Void) -> OutgoingMessage {
+        var message = OutgoingMessage(exchange: "e", routingKey: "k", body: [])
+        change(&message)
+        return message
+    }
+
+    @Test func messagesThatFitNoFrameAreRefused() throws {
+        var deep = HeaderValue.integer(1)
+        for _ in 0..<20 { deep = .list([deep]) }
+        let long = String(repeating: "é", count: 128)
+        let refused = [
+            message { $0.routingKey = long }, message { $0.messageID = long }, message { $0.headers = [long: 1] },
+            message { $0.headers = ["a": .string(String(repeating: "x", count: OutgoingMessage.maximumHeaderBytes))] },
+            message { $0.headers = ["a": deep] },
+        ]
+        for message in refused { #expect(throws: BrokerError.self) { try message.validate() } }
+        try message { $0.routingKey = String(long.dropLast()) }.validate()
+    }
+
+    @Test func anyDeliveryCanBecomeADeadLetter() throws {
+        let delivery = Delivery(
+            body: [1, 2],
+            messageID: String(repeating: "\u{FFFD}", count: 255),
+            correlationID: "c",
+            type: nil,
+            contentType: nil,
+            timestamp: 7,
+            headers: ["big": .string(String(repeating: "x", count: 100_000))],
+            exchange: "e",
+            routingKey: "k",
+            isRedelivered: true,
+            tag: DeliveryTag(generation: 0, number: 1)
+        )
+        let letter = OutgoingMessage.deadLetter(delivery, reason: String(repeating: "bad ", count: 1000))
+        try letter.validate()
+        #expect(letter.body == [1, 2])
+        #expect(letter.exchange == StockGateTopology.deadExchange)
+        #expect(letter.headers[StockGateTopology.deadReasonHeader]?.string?.hasPrefix("bad bad") == true)
+    }
+
+    @Test func theSharedTopologyIsWhole() {
+        for topology in [Topology.stock, .events] {
+            let exchanges = Set(topology.exchanges.map(\.name))
+            let queues = Set(topology.queues.map(\.name))
+            for binding in topology.bindings {
+                #expect(exchanges.contains(binding.exchange))
+                #expect(queues.contains(binding.queue))
+            }
+            for queue in topology.queues {
+                #expect(topology.bindings.contains { $0.queue == queue.name }, "\(queue.name) is bound to nothing")
+                if let dead = queue.arguments["x-dead-letter-exchange"]?.string { #expect(exchanges.contains(dead)) }
+            }
+        }
+        // A stream that cannot be declared must hold up no sale.
+        #expect(Topology.stock.queues.allSatisfy { $0.kind == .quorum })
+        #expect(Topology.events.queues.map(\.name) == [StockGateTopology.orderEventsStream])
+    }
+}

@@ -1,0 +1,133 @@
+import Logging
+import MessageBroker
+import PostgresClient
+import ServerKit
+import StockGateTestSupport
+import Testing
+
+@testable import OrderServer
+
+/// A replica over a real stream.
+@Suite("Follow: over RabbitMQ", .serialized, .timeLimit(.minutes(3)))
+struct FollowBrokerTests {
+    @Test("it catches up from the beginning, goes on behind its position, and survives the broker's end")
+    func follow() async throws {
+        let broker = try await PrivateRabbitMQ.onThread { try PrivateRabbitMQ.start() }
+        defer { broker.stop() }
+        let postgres = try PrivatePostgres.start(fsync: false)
+        let configuration = try PostgresConfiguration(url: postgres.url)
+        _ = try await Migrator(configuration: configuration).apply(OrderStore.migrations)
+        _ = try await Migrator(configuration: configuration, table: FollowStore.migrationsTable).apply(FollowStore.migrations)
+        let pool = PostgresPool(configuration: configuration, maximumConnections: 2)
+        let url = try BrokerConfiguration(url: broker.url)
+        let publisher = try Publisher(configuration: url, topology: .events)
+        try await publisher.waitUntilConnected(within: .seconds(20))
+        broker.noteDeclared()
+
+        try await self.publish(publisher, 1...50)
+        try await self.following(pool, url) { figures in
+            try await self.wait(figures) { $0.hasCaughtUp && $0.position.last == 49 }
+            #expect(figures.applied.value == 50)
+        }
+        try await self.publish(publisher, 51...60)
+        try await self.following(pool, url) { figures in
+            try await self.wait(figures) { $0.position.last == 59 }
+            #expect(figures.messages.value == 10)
+            try await broker.settle()
+            try await PrivateRabbitMQ.onThread { try broker.kill() }
+            try await self.wait(figures) { _ in !figures.isConnected }
+            try await PrivateRabbitMQ.onThread { try broker.restart() }
+            try await publisher.waitUntilConnected(within: .seconds(30))
+            try await self.publish(publisher, 61...70)
+            try await self.wait(figures) { $0.position.last == 69 }
+            #expect(figures.current.position.missed == 0)
+        }
+        #expect(try await pool.query("select count(*) from orders where status = 'CONFIRMED'").one().int(0) == 70)
+        await publisher.close()
+        await pool.shutdown()
+    }
+
+    @Test("a stream deleted and declared again is not noticed; without its position the replica reads it from its beginning")
+    func declaredAgain() async throws {
+        let broker = try await PrivateRabbitMQ.onThread { try PrivateRabbitMQ.start() }
+        defer { broker.stop() }
+        let postgres = try PrivatePostgres.start(fsync: false)
+        let configuration = try PostgresConfiguration(url: postgres.url)
+        _ = try await Migrator(configuration: configuration).apply(OrderStore.migrations)
+        _ = try await Migrator(configuration: configuration, table: FollowStore.migrationsTable).apply(FollowStore.migrations)
+        let pool = PostgresPool(configuration: configuration, maximumConnections: 2)
+        let url = try BrokerConfiguration(url: broker.url)
+        let first = try Publisher(configuration: url, topology: .events)
+        try await first.waitUntilConnected(within: .seconds(20))
+        try await self.publish(first, 1...50)
+        try await self.following(pool, url) { figures in try await self.wait(figures) { $0.position.last == 49 } }
+        await first.close()
+
+        try await PrivateRabbitMQ.onThread { try broker.control(["delete_queue", StockGateTopology.orderEventsStream]) }
+        let second = try Publisher(configuration: url, topology: .events)
+        try await second.waitUntilConnected(within: .seconds(20))
+        try await self.publish(second, 51...60)
+        try await self.following(pool, url) { figures in
+            try await self.wait(figures) { $0.hasCaughtUp }
+            #expect(figures.applied.value == 0 && figures.current.position.last == 49)
+        }
+        _ = try await pool.query("delete from follow_position")
+        try await self.following(pool, url) { figures in try await self.wait(figures) { $0.position.last == 9 } }
+        #expect(try await pool.query("select count(*) from orders where status = 'CONFIRMED'").one().int(0) == 60)
+        await second.close()
+        await pool.shutdown()
+    }
+
+    private func following(_ pool: PostgresPool, _ url: BrokerConfiguration, _ body: (FollowFigures) async throws -> Void) async throws {
+        let figures = FollowFigures(MetricsRegistry())
+        let service = FollowService(
+            store: FollowStore(pool: pool, stream: OrderFollower.stream),
+            changes: OrderChanges(maximumWaiters: 1) { _ in [] },
+            figures: figures,
+            logger: Logger(label: "follower") { _ in SwiftLogNoOpLogHandler() },
+            open: { try BrokerEventSource(url, start: $0) }
+        )
+        let task = Task { await service.follow() }
+        do {
+            try await body(figures)
+        } catch {
+            task.cancel()
+            await task.value
+            throw error
+        }
+        task.cancel()
+        await task.value
+    }
+
+    private func publish(_ publisher: Publisher, _ ids: ClosedRange<Int64>) async throws {
+        let messages = ids.map { id in
+            var json = JSONWriter()
+            json.object { json in
+                json.member("version", 1)
+                json.member("type", "order.confirmed")
+                json.member("time", Timestamp.now)
+                json.array("orders", [id]) { json, id in
+                    json.object { json in
+                        Order.sample(id, .confirmed).writeMembers(to: &json)
+                        json.member("version", 2)
+                    }
+                }
+            }
+            return OutgoingMessage(
+                exchange: StockGateTopology.orderEventsExchange,
+                routingKey: StockGateTopology.orderConfirmedRoutingKey,
+                body: json.bytes
+            )
+        }
+        let outcomes = try await publisher.publish(messages)
+        #expect(outcomes.allSatisfy { $0 == .confirmed })
+    }
+
+    private func wait(_ figures: FollowFigures, until isTrue: (FollowFigures.View) -> Bool) async throws {
+        let deadline = ContinuousClock.now + .seconds(30)
+        while !isTrue(figures.current) {
+            guard ContinuousClock.now < deadline else { throw TestBed.Failure(description: "not so: \(figures.current)") }
+            try await Task.sleep(for: .milliseconds(10))
+        }
+    }
+}

@@ -1,0 +1,144 @@
+import Logging
+import NIOHTTP1
+import PostgresClient
+import ServerKit
+import Testing
+
+@testable import OrderServer
+
+/// What the order server writes is what a follower reads.
+@Suite("Follow: what the order server writes", .serialized, .timeLimit(.minutes(1)))
+struct FollowReplayTests {
+    /// Orders as GET shows them, with run and version, by id.
+    private func shown(_ pool: PostgresPool) async throws -> [String] {
+        let store = OrderStore(pool: pool, recoveryAge: .seconds(10))
+        return try await store.orders(buyer: nil, status: nil, paging: Paging(page: 0, size: 100)).orders.map { order in
+            var json = JSONWriter()
+            json.object { json in
+                order.writeMembers(to: &json)
+                json.member("productCode", order.productCode)
+                json.member("unitPrice", order.unitPrice)
+                json.member("run", order.run)
+                json.member("version", order.version)
+            }
+            return json.string
+        }
+    }
+
+    @Test("confirmed, failed, cancelled, retried and PENDING orders, over both paths: the replica shows the same, however the events come")
+    func replay() async throws {
+        let (publisher, results) = (ScriptedPublisher(), ScriptedResults())
+        let settings = ["PERSIST_REJECTED": "true", "SOLD_OUT_MEMORY": "0s"]
+        let endpoints = MessageEndpoints(publisher: publisher, events: publisher, results: results)
+        try await TestBed.run(settings: settings, endpoints: endpoints) { bed in
+            func id(_ answer: TestBed.Answer) throws -> Int64 {
+                guard case .int(let id) = answer["id"] else { throw TestBed.Failure(description: "no id: \(answer)") }
+                return id
+            }
+            func result(_ id: Int64, _ outcome: String) {
+                results.put(
+                    """
+                    {"version":1,"type":"stock.result","commandId":"1","productId":1,"results":[{"orderId":\(id),"key":"DEC-\(id)",\
+                    "outcome":"\(outcome)","reason":\(outcome == "REFUSED" ? #""INSUFFICIENT_STOCK""# : "null"),"remainingStock":5}]}
+                    """
+                )
+            }
+            let accepted = #"{"productId":1,"quantity":3,"buyerId":"u-\"ü\\"}"#
+            // By a call: confirmed, cancelled, and one that fails.
+            _ = try await bed.place()
+            _ = try await bed.send(.POST, "/orders/\(try id(try await bed.place()))/cancel")
+            _ = try await bed.place(1_000)
+            _ = try await bed.send(.POST, "/u-9/orders", #"{"productId":"CATALOG-002","qty":2,"unitPrice":900}"#)
+            // Over the broker: confirmed and cancelled; failed, run again and confirmed; failed, run again and failed; failed; PENDING.
+            let ids = try await withThrowingTaskGroup(of: Int64.self) { group in
+                for _ in 0..<5 { group.addTask { try id(try await bed.send(.POST, "/v2/orders", accepted)) } }
+                return try await group.reduce(into: []) { $0.append($1) }
+            }
+            result(ids[0], "COMMITTED")
+            for id in ids[1...3] { result(id, "REFUSED") }
+            try await bed.wait("select count(*) from orders where message_id is not null and status <> 'PENDING'", for: 4)
+            #expect(try await bed.send(.POST, "/orders/\(ids[0])/cancel")["status"] == "CANCELLED")
+            let again = try await bed.send(.POST, "/internal/orders/\(ids[1])/retry", admin: true)
+            #expect(again["status"] == "CONFIRMED")
+            bed.product.state.withLock { $0.stock[1] = 0 }
+            #expect(try await bed.send(.POST, "/internal/orders/\(ids[2])/retry", admin: true)["status"] == "FAILED")
+            try await bed.wait("select count(*) from outbox where status <> 'SENT'", for: 0)
+
+            let rows = try await bed.pool.query("select payload, topic from outbox where product_id is null order by id")
+            let payloads = try rows.map { (row) throws(PostgresError) in try row.text(0) }
+            #expect(publisher.sent.filter { $0.exchange == "order.events" }.count == payloads.count)
+            // What was published is what is in the rows.
+            #expect(
+                Set(publisher.sent.filter { $0.exchange == "order.events" }.map { String(decoding: $0.body, as: UTF8.self) })
+                    == Set(payloads)
+            )
+            let original = try await self.shown(bed.pool)
+            #expect(original.count == 9)
+            #expect(original.contains { $0.contains(#""status":"CONFIRMED""#) && $0.contains(#""run":2,"version":4"#) })
+            try await self.following(bed, payloads.shuffled() + payloads) { replica in
+                let copy = try await self.shown(replica)
+                #expect(copy == original)
+            }
+        }
+    }
+
+    @Test("an order that runs again is PENDING in the replica until it is settled")
+    func retried() async throws {
+        let publisher = ScriptedPublisher()
+        let endpoints = MessageEndpoints(publisher: publisher, events: publisher, results: ScriptedResults())
+        try await TestBed.run(settings: ["PERSIST_REJECTED": "true", "SOLD_OUT_MEMORY": "0s"], endpoints: endpoints) { bed in
+            _ = try await bed.place(1_000)
+            _ = try await bed.pool.query("delete from saga_work")
+            let id = try await bed.count("select id from orders where status = 'FAILED'")
+            // The saga of the next run gets no answer.
+            bed.product.state.withLock { $0.faults = Array(repeating: .hang, count: 100) }
+            _ = try? await bed.send(.POST, "/internal/orders/\(id)/retry", admin: true)
+            try await bed.wait("select count(*) from outbox where status <> 'SENT'", for: 0)
+            let payloads = publisher.sent.filter { $0.exchange == "order.events" }.map { String(decoding: $0.body, as: UTF8.self) }
+            let last = try #require(payloads.last)
+            #expect(last.contains(#""type":"order.created""#))
+            #expect(last.contains(#""status":"PENDING""#) && last.contains(#""run":2"#))
+            let original = try await self.shown(bed.pool)
+            try await self.following(bed, payloads.reversed()) { replica in
+                let copy = try await self.shown(replica)
+                #expect(copy == original)
+            }
+        }
+    }
+
+    /// Applies messages to a database of their own, beside the bed's.
+    private func following(_ bed: TestBed, _ payloads: [String], _ body: (PostgresPool) async throws -> Void) async throws {
+        let url = bed.databaseURL + "_replica"
+        _ = try await bed.pool.query("create database \(url.split(separator: "/").last ?? "")")
+        let configuration = try PostgresConfiguration(url: url)
+        _ = try await Migrator(configuration: configuration).apply(OrderStore.migrations)
+        _ = try await Migrator(configuration: configuration, table: FollowStore.migrationsTable).apply(FollowStore.migrations)
+        let pool = PostgresPool(configuration: configuration, maximumConnections: 2)
+        let stream = ScriptedStream()
+        for payload in payloads { stream.append(payload) }
+        let figures = FollowFigures(MetricsRegistry())
+        let service = FollowService(
+            store: FollowStore(pool: pool, stream: OrderFollower.stream),
+            changes: OrderChanges(maximumWaiters: 1) { _ in [] },
+            figures: figures,
+            logger: Logger(label: "follower") { _ in SwiftLogNoOpLogHandler() },
+            open: { stream.open($0) }
+        )
+        let task = Task { await service.follow() }
+        let deadline = ContinuousClock.now + .seconds(10)
+        while figures.current.position.last != UInt64(payloads.count - 1), ContinuousClock.now < deadline {
+            try? await Task.sleep(for: .milliseconds(2))
+        }
+        task.cancel()
+        await task.value
+        #expect(figures.current.position.last == UInt64(payloads.count - 1))
+        #expect(figures.poison.value == 0)
+        do {
+            try await body(pool)
+        } catch {
+            await pool.shutdown()
+            throw error
+        }
+        await pool.shutdown()
+    }
+}

@@ -1,0 +1,112 @@
+@testable import MessageBroker
+import Synchronization
+
+@testable import OrderServer
+
+/// A broker's publisher by script: what it is given is recorded, and each message's outcome is asked for.
+final class ScriptedPublisher: MessagePublishing {
+    struct State {
+        var isConnected = true
+        var sent: [OutgoingMessage] = []
+        var outcomes: @Sendable (OutgoingMessage) -> PublishOutcome = { _ in .confirmed }
+        var failure: BrokerError?
+        /// While it is set, calls wait before they answer.
+        var isHeld = false
+    }
+
+    let state = Mutex(State())
+
+    func publish(_ messages: [OutgoingMessage]) async throws(BrokerError) -> [PublishOutcome] {
+        let (failure, isConnected) = self.state.withLock { ($0.failure, $0.isConnected) }
+        if let failure { throw failure }
+        guard isConnected else { throw BrokerError(code: .notConnected, message: "scripted") }
+        let outcomes = self.state.withLock { state in
+            state.sent += messages
+            return messages.map(state.outcomes)
+        }
+        while self.state.withLock({ $0.isHeld }) { try? await Task.sleep(for: .milliseconds(1)) }
+        return outcomes
+    }
+
+    var snapshot: BrokerSnapshot {
+        var snapshot = BrokerSnapshot()
+        snapshot.state = self.state.withLock { $0.isConnected } ? .connected : .connecting
+        return snapshot
+    }
+
+    func close(within bound: Duration) async {}
+
+    var sent: [OutgoingMessage] { self.state.withLock { $0.sent } }
+    var commands: [OutgoingMessage] { self.sent.filter { $0.routingKey == "stock.decrease" } }
+    func set(_ change: (inout State) -> Void) { self.state.withLock { change(&$0) } }
+}
+
+/// A queue by hand.
+final class ScriptedResults: MessageReceiving {
+    struct State {
+        var waiting: [Delivery] = []
+        var acknowledged = 0
+        var requeued = 0
+        var next: UInt64 = 1
+    }
+
+    let state = Mutex(State())
+
+    func put(_ bodies: String..., redelivered: Bool = false) {
+        self.state.withLock { state in
+            for body in bodies {
+                state.waiting.append(
+                    Delivery(
+                        body: Array(body.utf8),
+                        messageID: nil,
+                        correlationID: nil,
+                        type: nil,
+                        contentType: nil,
+                        timestamp: nil,
+                        headers: [:],
+                        exchange: "stock.results",
+                        routingKey: "order.result",
+                        isRedelivered: redelivered,
+                        tag: DeliveryTag(generation: 1, number: state.next)
+                    )
+                )
+                state.next += 1
+            }
+        }
+    }
+
+    func nextBatch(max: Int, wait: Duration) async throws(BrokerError) -> [Delivery] {
+        let deadline = ContinuousClock.now + wait
+        while ContinuousClock.now < deadline, !Task.isCancelled {
+            let taken = self.state.withLock { state in
+                defer { state.waiting.removeFirst(min(max, state.waiting.count)) }
+                return Array(state.waiting.prefix(max))
+            }
+            if !taken.isEmpty { return taken }
+            try? await Task.sleep(for: .milliseconds(1))
+        }
+        return []
+    }
+
+    func acknowledge(_ deliveries: [Delivery]) -> Int {
+        self.state.withLock { $0.acknowledged += deliveries.count }
+        return deliveries.count
+    }
+
+    func reject(_ delivery: Delivery, requeue: Bool) -> Bool {
+        self.state.withLock { state in
+            state.requeued += 1
+            if requeue { state.waiting.append(delivery) }
+        }
+        return true
+    }
+
+    var snapshot: BrokerSnapshot {
+        var snapshot = BrokerSnapshot()
+        snapshot.state = .connected
+        return snapshot
+    }
+
+    func close(within bound: Duration) async {}
+    var acknowledged: Int { self.state.withLock { $0.acknowledged } }
+}

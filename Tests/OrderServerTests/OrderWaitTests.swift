@@ -1,0 +1,247 @@
+import NIOCore
+import NIOHTTP1
+import NIOPosix
+import ServerKit
+import Synchronization
+import Testing
+
+@testable import OrderServer
+
+@Suite("Waiting for an order over HTTP", .serialized, .timeLimit(.minutes(1)))
+struct OrderWaitTests {
+    /// An order that no saga drives: recovery is far away.
+    private func pending(_ bed: TestBed, _ id: Int64 = 7) async throws {
+        _ = try await bed.pool.query(
+            "insert into orders (id, product_id, quantity, status) values (\(id), 1, 3, 'PENDING')"
+        )
+    }
+
+    private func settle(_ bed: TestBed, _ id: Int64 = 7, _ status: String = "CONFIRMED") async throws {
+        _ = try await bed.pool.query("update orders set status = '\(status)', updated_at = now(), version = version + 1 where id = \(id)")
+    }
+
+    /// Waits until so many requests wait.
+    private func waiting(_ bed: TestBed, _ count: Int) async throws {
+        let deadline = ContinuousClock.now + .seconds(10)
+        while true {
+            let text = try await bed.text("/metrics")
+            if text.contains("\norders_watched \(count)\n") { return }
+            guard ContinuousClock.now < deadline else { throw TestBed.Failure(description: "not \(count) waiting") }
+            try await Task.sleep(for: .milliseconds(5))
+        }
+    }
+
+    @Test("a settled order comes at once, a PENDING one when the wait is over or it is settled elsewhere", arguments: ["", "/v1"])
+    func wait(prefix: String) async throws {
+        try await TestBed.run { bed in
+            let made = try await bed.place()
+            guard case .int(let id) = made["id"] else { throw TestBed.Failure(description: "no id") }
+            let start = ContinuousClock.now
+            #expect(try await bed.send(.GET, "\(prefix)/orders/\(id)?wait=20s")["status"] == "CONFIRMED")
+            #expect(ContinuousClock.now - start < .seconds(5))
+            try await self.pending(bed)
+            let begun = ContinuousClock.now
+            #expect(try await bed.send(.GET, "\(prefix)/orders/7?wait=300ms")["status"] == "PENDING")
+            let over = ContinuousClock.now - begun
+            #expect(over >= .milliseconds(300) && over < .seconds(5))
+            async let answer = bed.send(.GET, "\(prefix)/orders/7?wait=20s&expand=saga")
+            try await self.waiting(bed, 1)
+            try await self.settle(bed)
+            #expect(try await answer["status"] == "CONFIRMED")
+            #expect(try await answer["saga"] == .array([]))
+            try await self.waiting(bed, 0)
+            #expect(try await bed.send(.GET, "\(prefix)/orders/8?wait=20s")["error"] == "ORDER_NOT_FOUND")
+        }
+    }
+
+    @Test("a wait that is no duration or too long is refused by name", arguments: ["31s", "2", "-1s", "soon", "1h"])
+    func invalid(wait: String) async throws {
+        try await TestBed.run { bed in
+            let answer = try await bed.send(.GET, "/orders/7?wait=\(wait)")
+            #expect(answer.status == 400)
+            #expect(answer["error"] == "VALIDATION_ERROR")
+            #expect(answer["details"]["field"] == .some("wait"))
+        }
+    }
+
+    @Test("beyond ORDER_WAITERS it is OVERLOADED; a client that goes frees its place; the connection of one that waited is kept")
+    func bound() async throws {
+        try await TestBed.run(settings: ["ORDER_WAITERS": "1"]) { bed in
+            try await self.pending(bed)
+            let port = bed.port()
+            let client = try await RawClient.connect(port)
+            try await client.send("GET /orders/7?wait=30s HTTP/1.1\r\nhost: a\r\n\r\n")
+            try await self.waiting(bed, 1)
+            let refused = try await bed.send(.GET, "/orders/7?wait=1s")
+            #expect(refused.status == 503)
+            #expect(refused["error"] == "OVERLOADED")
+            #expect(refused.headers.first(name: "retry-after") == "1")
+            #expect(try await bed.send(.GET, "/orders/7/events").status == 503)
+            // Who does not wait is not turned away.
+            #expect(try await bed.send(.GET, "/orders/7").status == 200)
+            try await client.close()
+            try await self.waiting(bed, 0)
+
+            let kept = try await RawClient.connect(port)
+            try await kept.send("GET /orders/7?wait=50ms HTTP/1.1\r\nhost: a\r\n\r\n")
+            try await kept.wait(for: "PENDING", count: 1)
+            try await kept.send("GET /orders/7?wait=50ms HTTP/1.1\r\nhost: a\r\n\r\n")
+            try await kept.wait(for: "PENDING", count: 2)
+            try await kept.close()
+        }
+    }
+
+    @Test("the events are the state, then each change, then the end", arguments: ["", "/v1"])
+    func events(prefix: String) async throws {
+        try await TestBed.run { bed in
+            try await self.pending(bed)
+            let client = try await RawClient.connect(bed.port())
+            try await client.send("GET \(prefix)/orders/7/events HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+            try await client.wait(for: "id: 1\nevent: order\ndata: {\"id\":7,", count: 1)
+            try await self.settle(bed)
+            try await client.wait(for: "id: 2\nevent: order\ndata: {\"id\":7,", count: 1)
+            try await client.waitForEnd()
+            #expect(client.text.lowercased().contains("content-type: text/event-stream"))
+            #expect(client.text.contains("CONFIRMED"))
+            try await self.waiting(bed, 0)
+        }
+    }
+
+    @Test("a version that the client has seen is not sent again; of a settled order that it has seen nothing is left")
+    func lastEventID() async throws {
+        try await TestBed.run { bed in
+            try await self.pending(bed)
+            let client = try await RawClient.connect(bed.port())
+            try await client.send("GET /orders/7/events HTTP/1.1\r\nhost: a\r\nlast-event-id: 1\r\nconnection: close\r\n\r\n")
+            try await self.waiting(bed, 1)
+            try await self.settle(bed, 7, "FAILED")
+            try await client.wait(for: "id: 2\nevent: order\n", count: 1)
+            try await client.waitForEnd()
+            #expect(!client.text.contains("id: 1\n"))
+            #expect(try await bed.send(.GET, "/orders/7/events", headers: ["last-event-id": "2"]).status == 204)
+            #expect(try await bed.send(.GET, "/orders/8/events").status == 404)
+        }
+    }
+
+    @Test("a stop of the server ends waits at once with the state there is, and streams")
+    func shutdown() async throws {
+        try await TestBed.run { bed in
+            try await self.pending(bed)
+            let port = bed.port()
+            let waiting = try await RawClient.connect(port)
+            try await waiting.send("GET /orders/7?wait=30s HTTP/1.1\r\nhost: a\r\n\r\n")
+            let stream = try await RawClient.connect(port)
+            try await stream.send("GET /orders/7/events HTTP/1.1\r\nhost: a\r\n\r\n")
+            try await self.waiting(bed, 2)
+            let took = await ContinuousClock().measure { await bed.servers[0].stop() }
+            #expect(took < .seconds(5))
+            try await waiting.wait(for: "\"status\":\"PENDING\"", count: 1)
+            try await stream.waitForEnd()
+        }
+    }
+
+    @Test("heartbeats, and the end of a stream's life")
+    func heartbeat() async throws {
+        let changes = OrderChanges(maximumWaiters: 1, interval: .milliseconds(5)) { _ in [] }
+        let stream = OrderEventStream(
+            settings: OrderEventStream.Settings(heartbeat: .milliseconds(20), maximumLife: .milliseconds(110)),
+            changes: changes,
+            first: VersionedOrder(order: .sample(7, .pending), version: 1),
+            seen: 0
+        )
+        let written = Mutex("")
+        try await TestBed.run { bed in
+            let client = try await RawClient.connect(bed.port())
+            do {
+                let place = try changes.place()
+                try await stream.run(place, on: client.channel) { part in written.withLock { $0 += String(buffer: part) } }
+            }
+            try await client.close()
+        }
+        let text = written.withLock { $0 }
+        #expect(text.hasPrefix("id: 1\nevent: order\ndata: {\"id\":7,"))
+        let beats = text.split(separator: "\n\n").filter { $0 == ":" }.count
+        #expect((2...6).contains(beats))
+        #expect(changes.places == 0)
+    }
+}
+
+extension TestBed {
+    func port() -> Int { self.servers[0].port }
+
+    /// A body of the admin port as text.
+    func text(_ path: String, server: Int = 0) async throws -> String {
+        let request = HTTPPeer.Request(method: .GET, path: path)
+        return String(buffer: try await self.servers[server].admin.call(request, timeout: .seconds(5)).get().body)
+    }
+}
+
+/// A connection that shows what comes as it comes.
+final class RawClient: Sendable {
+    private struct State {
+        var text = ""
+        var hasEnded = false
+    }
+
+    private final class Handler: ChannelInboundHandler, Sendable {
+        typealias InboundIn = ByteBuffer
+        let state = Mutex(State())
+
+        func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+            let text = String(buffer: self.unwrapInboundIn(data))
+            self.state.withLock { $0.text += text }
+        }
+
+        func channelInactive(context: ChannelHandlerContext) { self.state.withLock { $0.hasEnded = true } }
+    }
+
+    let channel: any Channel
+    private let handler: Handler
+
+    private init(_ channel: any Channel, _ handler: Handler) {
+        self.channel = channel
+        self.handler = handler
+    }
+
+    static func connect(_ port: Int) async throws -> RawClient {
+        let handler = Handler()
+        let channel = try await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+            .channelInitializer { $0.pipeline.addHandler(handler) }
+            .connect(host: "127.0.0.1", port: port).get()
+        return RawClient(channel, handler)
+    }
+
+    var text: String { self.handler.state.withLock { $0.text } }
+
+    func send(_ text: String) async throws { try await self.channel.writeAndFlush(ByteBuffer(string: text)).get() }
+    func close() async throws { try await self.channel.close().get() }
+
+    /// Waits until `part` has come so many times.
+    func wait(for part: String, count: Int) async throws {
+        try await self.wait("\(part), \(count) times") { $0.text.components(of: part) >= count }
+    }
+
+    /// Waits until the server has closed the connection.
+    func waitForEnd() async throws { try await self.wait("the end") { $0.hasEnded } }
+
+    private func wait(_ what: String, until isTrue: (State) -> Bool) async throws {
+        let deadline = ContinuousClock.now + .seconds(10)
+        while !self.handler.state.withLock({ isTrue($0) }) {
+            guard ContinuousClock.now < deadline else { throw TestBed.Failure(description: "no \(what) in: \(self.text)") }
+            try await Task.sleep(for: .milliseconds(2))
+        }
+    }
+}
+
+extension String {
+    /// How often `part` is in the text.
+    fileprivate func components(of part: String) -> Int {
+        var count = 0
+        var rest = self[...]
+        while let range = rest.firstRange(of: part) {
+            count += 1
+            rest = rest[range.upperBound...]
+        }
+        return count
+    }
+}

@@ -1,0 +1,96 @@
+import NIOHTTP1
+import ServerKit
+import Testing
+
+@testable import OrderServer
+
+/// Orders over the broker beside those that go there by a call.
+extension OutboxTests {
+    @Test("under a user: 202 with its place, the product's code kept")
+    func userOrders() async throws {
+        try await self.run { bed, publisher, results in
+            let body = #"{"productId":"CATALOG-002","qty":2,"unitPrice":900}"#
+            let made = try await bed.send(.POST, "/u-9/orders", body, headers: ["prefer": "respond-async", "idempotency-key": "u"])
+            #expect(made.status == 202)
+            #expect(made.headers.first(name: "preference-applied") == "respond-async")
+            let id = try await bed.count(
+                "select id from orders where buyer_id = 'u-9' and product_code = 'CATALOG-002' and status = 'PENDING'"
+            )
+            #expect(made.headers.first(name: "location") == "/orders/\(id)")
+            try await bed.wait("select count(*) from outbox where status <> 'SENT'", for: 0)
+            #expect(publisher.commands.count == 1)
+            results.put(self.result("COMMITTED", id))
+            #expect(try await bed.send(.GET, "/orders/\(id)?wait=10s")["status"] == "CONFIRMED")
+            let again = try await bed.send(.POST, "/u-9/orders", body, headers: ["prefer": "respond-async", "idempotency-key": "u"])
+            #expect(again.status == 200)
+            #expect(again.headers.first(name: "idempotency-replayed") == "true")
+        }
+    }
+
+    @Test("a result that says sold out turns later orders away, without a row or a message")
+    func soldOut() async throws {
+        try await self.run(settings: ["SOLD_OUT_MEMORY": "1s"]) { bed, publisher, results in
+            let id = try self.id(try await self.accept(bed))
+            let refusal =
+                #"{"orderId":\#(id),"key":"DEC-\#(id)","outcome":"REFUSED","reason":"INSUFFICIENT_STOCK","remainingStock":0}"#
+            results.put(
+                #"{"version":1,"type":"stock.result","commandId":"1","productId":1,"time":"\#(Timestamp.now)","results":[\#(refusal)]}"#
+            )
+            try await bed.wait("select count(*) from orders where status = 'FAILED'", for: 1)
+            let deadline = ContinuousClock.now + .milliseconds(900)
+            var refused = try await self.accept(bed)
+            while refused.status == 202, ContinuousClock.now < deadline { refused = try await self.accept(bed) }
+            #expect(refused.status == 400)
+            #expect(refused["error"] == "INSUFFICIENT_STOCK")
+            let rows = try await bed.count("select count(*) from orders")
+            #expect(try await self.accept(bed).status == 400)
+            #expect(try await bed.count("select count(*) from orders") == rows)
+            // The memory is short.
+            let until = ContinuousClock.now + .seconds(10)
+            while try await self.accept(bed).status != 202, ContinuousClock.now < until {}
+            #expect(try await bed.count("select count(*) from orders") == rows + 1)
+            _ = publisher
+        }
+    }
+
+    @Test("POST /orders with the key of an old order that waits for its message settles it, as a repeat; its result changes nothing more")
+    func synchronousRepeat() async throws {
+        try await self.run { bed, publisher, results in
+            publisher.set { $0.isConnected = false }
+            let body = #"{"productId":1,"quantity":3}"#
+            let made = try await bed.send(.POST, "/v2/orders", body, headers: ["idempotency-key": "k"])
+            let id = try self.id(made)
+            let young = try await bed.send(.POST, "/orders", body, headers: ["idempotency-key": "k"])
+            #expect([200, 409].contains(young.status), "still under way, or settled after its deadline")
+            _ = try await bed.pool.query("update orders set created_at = now() - interval '1 hour', updated_at = now() - interval '1 hour'")
+            let repeated = try await bed.send(.POST, "/orders", body, headers: ["idempotency-key": "k"])
+            #expect(repeated.status == 200)
+            #expect(repeated["id"] == made["id"])
+            #expect(repeated["status"] == "CONFIRMED")
+            #expect(bed.product.seen == ["OUT DEC-\(id) 2"])
+            publisher.set { $0.isConnected = true }
+            try await bed.wait("select count(*) from outbox where status <> 'SENT'", for: 0)
+            #expect(publisher.commands.count == 1, "the command goes out all the same: the ledger knows its key")
+            results.put(self.result("COMMITTED", id))
+            let deadline = ContinuousClock.now + .seconds(5)
+            while results.acknowledged < 1, ContinuousClock.now < deadline { try await Task.sleep(for: .milliseconds(1)) }
+            #expect(try await bed.text("/metrics").contains("\norder_results_duplicate_total 1\n"))
+            #expect(try await bed.count("select version from orders") == 2)
+        }
+    }
+
+    @Test("the result of a command that could not be read, without its id and product, fails the orders it names")
+    func poisonedCommand() async throws {
+        try await self.run { bed, publisher, results in
+            let id = try self.id(try await self.accept(bed))
+            results.put(
+                """
+                {"version":1,"type":"stock.result","messageId":"R-unknown","commandId":null,"productId":null,"time":"2026-01-31T09:30:00Z",\
+                "results":[{"orderId":\(id),"key":"DEC-\(id)","outcome":"REFUSED","reason":"VALIDATION_ERROR","remainingStock":null}]}
+                """
+            )
+            try await bed.wait("select count(*) from orders where status = 'FAILED' and fail_reason = 'VALIDATION_ERROR'", for: 1)
+            #expect(!publisher.sent.contains { $0.exchange == "stock.dead" })
+        }
+    }
+}

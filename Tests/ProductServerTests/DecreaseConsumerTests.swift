@@ -1,0 +1,431 @@
+import Foundation
+import Logging
+import MessageBroker
+import NIOCore
+import NIOPosix
+import ServerKit
+import StockGate
+import Synchronization
+import Testing
+
+@testable import MessageBroker
+@testable import ProductServer
+
+/// The consumer on the real engine, Redis and PostgreSQL, with a broker that the test plays.
+@Suite(.serialized, .timeLimit(.minutes(4)))
+struct DecreaseConsumerTests {
+    // MARK: Parts
+
+    struct Result: Hashable {
+        var order: Int64
+        var outcome: String
+        var reason: String?
+        var remaining: Int64?
+    }
+
+    static func results(_ messages: [OutgoingMessage]) throws -> [Result] {
+        try messages.flatMap { message -> [Result] in
+            guard case .array(let results)? = try JSONDocument(message.body).value["results"] else { return [] }
+            return results.map { result in
+                var values = Result(order: 0, outcome: "")
+                if case .int(let order)? = result["orderId"] { values.order = order }
+                if case .string(let outcome)? = result["outcome"] { values.outcome = outcome }
+                if case .string(let reason)? = result["reason"] { values.reason = reason }
+                if case .int(let remaining)? = result["remainingStock"] { values.remaining = remaining }
+                return values
+            }
+        }
+    }
+
+    static func command(_ id: Int, product: Int64, orders: some Sequence<Int>, quantity: Int = 1) -> String {
+        let list = orders.map { #"{"orderId":\#($0),"key":"DEC-\#($0)","quantity":\#(quantity),"buyerId":"u-\#($0)"}"# }
+        return StockCommandTests.body(
+            messageID: "\"\(id)\"",
+            product: String(product),
+            time: "\"\(Timestamp.now)\"",
+            orders: "[\(list.joined(separator: ","))]"
+        )
+    }
+
+    /// A consumer that runs while `body` does.
+    static func consuming(
+        _ broker: ScriptedBroker,
+        maximumOrders: Int = 8_192,
+        giveUpAfter: Duration = .seconds(60),
+        registry: MetricsRegistry = MetricsRegistry(),
+        decide: @escaping CommandDesk.Decide,
+        _ body: (DecreaseConsumer) async throws -> Void
+    ) async throws {
+        let consumer = DecreaseConsumer(
+            source: broker,
+            sink: broker,
+            registry: registry,
+            eventLoop: MultiThreadedEventLoopGroup.singleton.next(),
+            prefetch: 64,
+            maximumOrders: maximumOrders,
+            giveUpAfter: giveUpAfter,
+            stopWithin: .seconds(5),
+            logger: Logger(label: "test")
+        ) { request, loop, completion in decide(request, loop, completion) }
+        consumer.open()
+        let run = Task { try await consumer.run() }
+        do {
+            try await body(consumer)
+        } catch {
+            run.cancel()
+            _ = await run.result
+            throw error
+        }
+        run.cancel()
+        try await run.value
+    }
+
+    static func decide(_ engine: StockEngine) -> CommandDesk.Decide {
+        { request, loop, completion in engine.decrease(request, on: loop, completion: completion) }
+    }
+
+    static func eventually(_ what: Comment, within bound: Duration = .seconds(30), _ isTrue: () async throws -> Bool) async throws {
+        let deadline = ContinuousClock.now + bound
+        while try await !isTrue() {
+            guard ContinuousClock.now < deadline else {
+                Issue.record("not in time: \(what)")
+                throw TimedOut()
+            }
+            try await Task.sleep(for: .milliseconds(5))
+        }
+    }
+
+    struct TimedOut: Error {}
+
+    static func sold(_ server: ProductServerFixture, _ product: Int64) async throws -> (rows: Int64, stock: Int64, units: Int64) {
+        let row = try await server.engine.ledger.pool.query(
+            """
+            select (select count(*) from stock_ledger where product_id = $1 and direction = 'OUT'), stock,
+                (select coalesce(sum(quantity), 0)::bigint from stock_ledger where product_id = $1 and direction = 'OUT')
+            from product_stock where product_id = $1
+            """,
+            [.int(product)]
+        ).one()
+        return (try row.int(0), try row.int(1), try row.int(2))
+    }
+
+    // MARK: The usual way
+
+    @Test func commandsAreCommittedAnsweredAndAcknowledged() async throws {
+        try await ProductServerFixture.with { server in
+            let id = try await server.addProduct(stock: 5)
+            let broker = ScriptedBroker()
+            let registry = MetricsRegistry()
+            try await Self.consuming(broker, registry: registry, decide: Self.decide(server.engine)) { _ in
+                broker.enqueue([Self.command(1, product: id, orders: 1...3), Self.command(2, product: id, orders: 4...7)])
+                broker.enqueue([Self.command(3, product: 99, orders: [8])])
+                try await Self.eventually("all acknowledged") { broker.acknowledged == 3 }
+            }
+            #expect(broker.results.count == 3 && broker.requeued == 0)
+            let results = try Self.results(broker.results).sorted { $0.order < $1.order }
+            #expect(results.map(\.order) == Array(1...8))
+            #expect(results.filter { $0.outcome == "COMMITTED" }.count == 5)
+            #expect(results.filter { $0.reason == "INSUFFICIENT_STOCK" }.count == 2)
+            #expect(results.last?.reason == "PRODUCT_NOT_FOUND")
+            #expect(broker.deadLetters.map { $0.headers["reason"] } == ["PRODUCT_NOT_FOUND"])
+            let sold = try await Self.sold(server, id)
+            #expect(sold.rows == 5 && sold.stock == 0)
+            let text = String(decoding: registry.exposition(), as: UTF8.self)
+            #expect(text.contains("stockgate_commands_total 3\n"))
+            #expect(text.contains(#"stockgate_command_orders_total{outcome="committed"} 5"#))
+            #expect(text.contains("stockgate_command_seconds_count 3"))
+            #expect(text.contains("stockgate_commands_in_hand 0\n"))
+        }
+    }
+
+    // MARK: Repeats
+
+    @Test func redeliveredAfterTheResultGivesTheSameResult() async throws {
+        try await ProductServerFixture.with { server in
+            let id = try await server.addProduct(stock: 2)
+            let broker = ScriptedBroker()
+            broker.loseAcknowledgements(true)
+            try await Self.consuming(broker, decide: Self.decide(server.engine)) { _ in
+                broker.enqueue([Self.command(1, product: id, orders: 1...2)])
+                try await Self.eventually("the first result") { broker.results.count == 1 }
+                // The product is sold out by now: a first attempt would be turned away.
+                broker.loseAcknowledgements(false)
+                broker.loseConnection()
+                try await Self.eventually("acknowledged") { broker.acknowledged == 1 }
+            }
+            #expect(broker.results.count == 2)
+            #expect(try Self.results([broker.results[0]]) == Self.results([broker.results[1]]))
+            #expect(try Self.results(broker.results).allSatisfy { $0.outcome == "COMMITTED" })
+            #expect(try await Self.sold(server, id).rows == 2)
+        }
+    }
+
+    @Test func aServerThatDiesBetweenCommitAndPublishLosesNothing() async throws {
+        try await ProductServerFixture.with { server in
+            let id = try await server.addProduct(stock: 3)
+            let broker = ScriptedBroker()
+            let died = Atomic<Bool>(false)
+            // The first server commits, and its answers reach nobody.
+            let dying = ScriptedBroker(outcome: { _, _ throws(BrokerError) in .unsent })
+            dying.enqueue([Self.command(1, product: id, orders: 1...3)])
+            try await Self.consuming(dying, decide: Self.decide(server.engine)) { _ in
+                try await Self.eventually("committed") { try await Self.sold(server, id).rows == 3 }
+                died.store(true, ordering: .relaxed)
+            }
+            #expect(died.load(ordering: .relaxed) && dying.results.isEmpty && dying.acknowledged == 0)
+            // Another one gets the same message again.
+            broker.enqueue([Self.command(1, product: id, orders: 1...3)], headers: ["x-delivery-count": 1])
+            try await Self.consuming(broker, decide: Self.decide(server.engine)) { _ in
+                try await Self.eventually("acknowledged") { broker.acknowledged == 1 }
+            }
+            #expect(try Self.results(broker.results).map(\.outcome) == ["COMMITTED", "COMMITTED", "COMMITTED"])
+            #expect(try await Self.sold(server, id).rows == 3)
+        }
+    }
+
+    @Test func aRepeatIsNeverRejectedByTheGate() async throws {
+        try await ProductServerFixture.with { server in
+            let id = try await server.addProduct(stock: 10)
+            // A gate that is wrong: it says sold out.
+            _ = try server.redis.call(["SET", "sg:{\(id)}:stock", "0"])
+            let broker = ScriptedBroker()
+            try await Self.consuming(broker, decide: Self.decide(server.engine)) { _ in
+                broker.enqueue([Self.command(1, product: id, orders: [1])])
+                try await Self.eventually("rejected") { broker.acknowledged == 1 }
+                broker.enqueue([Self.command(2, product: id, orders: [2])], headers: ["attempt": 2])
+                try await Self.eventually("acknowledged") { broker.acknowledged == 2 }
+            }
+            let results = try Self.results(broker.results)
+            #expect(results.map(\.outcome) == ["REFUSED", "COMMITTED"])
+            #expect(try await Self.sold(server, id).rows == 1)
+        }
+    }
+
+    // MARK: Poison
+
+    @Test func poisonGoesToTheDeadLettersAndItsOrdersFail() async throws {
+        try await ProductServerFixture.with { server in
+            let id = try await server.addProduct(stock: 10)
+            let broker = ScriptedBroker()
+            try await Self.consuming(broker, decide: Self.decide(server.engine)) { _ in
+                broker.enqueue(["{", StockCommandTests.body(version: "9", product: String(id))])
+                broker.enqueue([Self.command(1, product: id, orders: [1])])
+                try await Self.eventually("acknowledged") { broker.acknowledged == 3 }
+            }
+            #expect(broker.deadLetters.count == 2)
+            #expect(broker.deadLetters.allSatisfy { $0.headers["reason"] == "VALIDATION_ERROR" && $0.headers["detail"] != nil })
+            let results = try Self.results(broker.results).sorted { $0.order < $1.order }
+            #expect(results.map(\.outcome) == ["COMMITTED", "REFUSED"])
+            #expect(results.last == Result(order: 7, outcome: "REFUSED", reason: "VALIDATION_ERROR"))
+            #expect(try await Self.sold(server, id).rows == 1)
+        }
+    }
+
+    // MARK: Faults
+
+    @Test func theLedgerGoesAwayAndComesBack() async throws {
+        try await ProductServerFixture.with { server in
+            let id = try await server.addProduct(stock: 100)
+            let broker = ScriptedBroker()
+            let registry = MetricsRegistry()
+            try await Self.consuming(broker, registry: registry, decide: Self.decide(server.engine)) { consumer in
+                server.postgres.kill()
+                broker.enqueue((0..<10).map { Self.command($0, product: id, orders: ($0 * 10 + 1)...($0 * 10 + 10)) })
+                try await Self.eventually("a round without an outcome") { consumer.figures.waits.value > 0 }
+                #expect(broker.acknowledged == 0 && broker.results.isEmpty && broker.unacknowledged == 10)
+                try server.postgres.restart()
+                try await Self.eventually("acknowledged") { broker.acknowledged == 10 }
+            }
+            #expect(try Self.results(broker.results).filter { $0.outcome == "COMMITTED" }.count == 100)
+            let sold = try await Self.sold(server, id)
+            #expect(sold.rows == 100 && sold.stock == 0)
+            #expect(String(decoding: registry.exposition(), as: UTF8.self).contains(#"outcome="unknown""#))
+        }
+    }
+
+    @Test func withoutAnOutcomeInTimeAnotherServerGetsIt() async throws {
+        let broker = ScriptedBroker()
+        let asked = Mutex<[Bool]>([])
+        let isBack = Atomic<Bool>(false)
+        let decide: CommandDesk.Decide = { request, _, completion in
+            asked.withLock { $0.append(request.isRepeat) }
+            completion(isBack.load(ordering: .relaxed) ? .sold(remaining: 1, replayed: false) : .unavailable(.ledgerDown))
+        }
+        let registry = MetricsRegistry()
+        try await Self.consuming(broker, giveUpAfter: .milliseconds(300), registry: registry, decide: decide) { _ in
+            broker.enqueue([Self.command(1, product: 1, orders: [1])])
+            try await Self.eventually("requeued") { broker.requeued > 0 }
+            isBack.store(true, ordering: .relaxed)
+            try await Self.eventually("acknowledged") { broker.acknowledged == 1 }
+        }
+        #expect(asked.withLock { $0.first } == false)
+        #expect(asked.withLock { $0.dropFirst().allSatisfy { $0 } })
+        let text = String(decoding: registry.exposition(), as: UTF8.self)
+        #expect(text.contains(#"stockgate_commands_requeued_total{reason="undecided"} 1"#))
+        #expect(text.contains("stockgate_commands_redelivered_total 1"))
+    }
+
+    @Test func whatTheBrokerDoesNotConfirmIsPublishedAgain() async throws {
+        try await ProductServerFixture.with { server in
+            let id = try await server.addProduct(stock: 10)
+            let broker = ScriptedBroker { _, number throws(BrokerError) in
+                switch number {
+                case 1: return .returned(code: 312, text: "NO_ROUTE")
+                case 2: return .rejected
+                case 3: return .unknown
+                case 4: throw BrokerError(code: .notConnected, message: "gone")
+                default: return .confirmed
+                }
+            }
+            try await Self.consuming(broker, decide: Self.decide(server.engine)) { _ in
+                broker.enqueue([Self.command(1, product: id, orders: [1])])
+                try await Self.eventually("acknowledged") { broker.acknowledged == 1 }
+            }
+            #expect(broker.publishes == 5 && broker.results.count == 1)
+            #expect(try await Self.sold(server, id).rows == 1)
+        }
+    }
+
+    // MARK: Disorder and load
+
+    @Test func everyMessageTwiceInDisorderUnderLoad() async throws {
+        try await ProductServerFixture.with { server in
+            let (messages, size, stock) = (300, 10, 2_000)
+            let id = try await server.addProduct(stock: stock)
+            let broker = ScriptedBroker { _, number throws(BrokerError) in number.isMultiple(of: 7) ? .unknown : .confirmed }
+            let commands = (0..<messages).map { Self.command($0, product: id, orders: ($0 * size + 1)...(($0 + 1) * size)) }
+            try await Self.consuming(broker, decide: Self.decide(server.engine)) { _ in
+                // The second copies come in reverse, and connections end in between.
+                broker.enqueue(commands + commands.reversed())
+                for _ in 0..<3 {
+                    let before = broker.acknowledged
+                    try await Self.eventually("some") { broker.acknowledged > before + messages / 5 || broker.isDrained }
+                    broker.loseConnection()
+                }
+                try await Self.eventually("drained") { broker.isDrained }
+            }
+            #expect(broker.largestUnacknowledged <= 64)
+            let sold = try await Self.sold(server, id)
+            #expect(sold.rows == Int64(stock) && sold.units == Int64(stock) && sold.stock == 0)
+            let results = try Self.results(broker.results)
+            #expect(Set(results.map(\.order)).count == messages * size)
+            let committed = Set(results.filter { $0.outcome == "COMMITTED" }.map(\.order))
+            #expect(committed.count == stock)
+            // Nobody was told yes and no.
+            let both = committed.intersection(results.filter { $0.outcome == "REFUSED" }.map(\.order)).count
+            #expect(both == 0)
+            try await Self.eventually("nothing pending in Redis") {
+                try await server.ask(.get, "/admin/audit/products/\(id)", admin: true)["redisPending"] == 0
+            }
+            let audit = try await server.ask(.get, "/admin/audit/products/\(id)", admin: true)
+            #expect(audit["sold"] == .int(Int64(stock)) && audit["databaseStock"] == 0 && audit["drift"] == 0, "\(audit.body)")
+        }
+    }
+
+    // MARK: Bounds
+
+    @Test func ordersInFlightAreBounded() async throws {
+        let broker = ScriptedBroker()
+        let open = Mutex<[(any EventLoop, (DecreaseAnswer) -> Void)]>([])
+        let largest = Atomic<Int>(0)
+        let decide: CommandDesk.Decide = { _, loop, completion in
+            let answer = Completion(completion)
+            let count = open.withLock { open in
+                open.append((loop, { answer.body($0) }))
+                return open.count
+            }
+            if count > largest.load(ordering: .relaxed) { largest.store(count, ordering: .relaxed) }
+        }
+        try await Self.consuming(broker, maximumOrders: 25, decide: decide) { consumer in
+            broker.enqueue((0..<20).map { Self.command($0, product: 1, orders: ($0 * 10 + 1)...($0 * 10 + 10)) })
+            try await Self.eventually("all taken in hand") { consumer.desk.commandsHeld == 20 }
+            while !broker.isDrained {
+                let answers = open.withLock { open in
+                    defer { open = [] }
+                    return open
+                }
+                for (loop, answer) in answers {
+                    let answer = Completion(answer)
+                    loop.execute { answer.body(.sold(remaining: 1, replayed: false)) }
+                }
+                try await Task.sleep(for: .milliseconds(1))
+            }
+        }
+        #expect(broker.acknowledged == 20)
+        #expect(largest.load(ordering: .relaxed) <= 25)
+        #expect(largest.load(ordering: .relaxed) >= 20)
+    }
+
+    /// Carries a completion between threads; it is called on its own loop alone.
+    final class Completion: @unchecked Sendable {
+        let body: (DecreaseAnswer) -> Void
+        init(_ body: @escaping (DecreaseAnswer) -> Void) { self.body = body }
+    }
+
+    @Test func aCommandBeyondTheBoundGoesAlone() async throws {
+        let broker = ScriptedBroker()
+        try await Self.consuming(broker, maximumOrders: 5, decide: { _, _, completion in completion(.sold(remaining: 1, replayed: false)) })
+        {
+            _ in
+            broker.enqueue([Self.command(1, product: 1, orders: 1...50), Self.command(2, product: 1, orders: [51])])
+            try await Self.eventually("acknowledged") { broker.acknowledged == 2 }
+        }
+    }
+
+    @Test func aStopEndsWhatIsInHandAndGivesBackTheRest() async throws {
+        let broker = ScriptedBroker()
+        let answers = Mutex<[(any EventLoop, Completion)]>([])
+        let consumer = DecreaseConsumer(
+            source: broker,
+            sink: broker,
+            registry: MetricsRegistry(),
+            eventLoop: MultiThreadedEventLoopGroup.singleton.next(),
+            prefetch: 64,
+            maximumOrders: 1,
+            giveUpAfter: .seconds(60),
+            stopWithin: .seconds(5),
+            logger: Logger(label: "test")
+        ) { _, loop, completion in
+            let completion = Completion(completion)
+            answers.withLock { $0.append((loop, completion)) }
+        }
+        consumer.open()
+        let run = Task { try await consumer.run() }
+        broker.enqueue((1...3).map { Self.command($0, product: 1, orders: [$0]) })
+        try await Self.eventually("the first is under way") { answers.withLock { $0.count } == 1 && consumer.desk.commandsHeld == 3 }
+        run.cancel()
+        try await Self.eventually("the others are given back") { broker.requeued == 2 }
+        for (loop, completion) in answers.withLock({ $0 }) { loop.execute { completion.body(.sold(remaining: 1, replayed: false)) } }
+        try await run.value
+        #expect(broker.acknowledged == 1 && broker.results.count == 1)
+        #expect(broker.queued == 2 && consumer.desk.commandsHeld == 0)
+    }
+
+    // MARK: Readiness
+
+    @Test func readinessNamesTheBroker() async throws {
+        try await ProductServerFixture.with { server in
+            let without = try await server.ask(.get, "/readyz?verbose")
+            #expect(without.status == 200 && !without.body.contains("broker"))
+            let broker = ScriptedBroker()
+            var reader = SettingsReader(environment: ["AMQP_URL": "amqp://guest:secret@127.0.0.1:5672/"])
+            let settings = try ProductSettings(from: &reader)
+            #expect(!reader.givenText.contains("secret"))
+            let routes = try ProductServer.routes(settings, server.engine, broker: .init(source: broker, sink: broker, check: {}))
+            let with = ProductServerFixture(
+                postgres: server.postgres,
+                redis: server.redis,
+                engine: server.engine,
+                run: server.run,
+                routes: routes
+            )
+            #expect(try await with.ask(.get, "/readyz?verbose").body.contains(#""broker":{"state":"UP""#))
+            broker.setConnected(false)
+            let down = try await with.ask(.get, "/readyz?verbose")
+            #expect(down.status == 200 && down.body.contains(#""broker":{"state":"DEGRADED""#))
+            #expect(down.body.contains(#""failure":"refused""#) && !down.body.contains("secret"))
+            let metrics = try await with.ask(.get, "/metrics", admin: true)
+            #expect(metrics.body.contains(#"stockgate_broker_connected{connection="consumer"} 0"#))
+        }
+    }
+}
