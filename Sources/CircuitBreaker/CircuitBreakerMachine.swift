@@ -249,7 +249,7 @@ struct CircuitBreakerMachine: Sendable {
             let duration = now &- permit.startedAt.nanoseconds
             let slow = duration > policy.slowCallDuration
             window.record(failed: failed, slow: slow, at: now)
-            count(failed: failed, slow: slow)
+            count(failed: failed, slow: slow, duration: duration)
             _ = running.advance(to: now)
             if failed || slow { noteTrouble(outcome, duration: duration, slow: slow, at: now) }
             settle(at: now)
@@ -264,8 +264,15 @@ struct CircuitBreakerMachine: Sendable {
     }
 
     @inline(__always)
-    private mutating func count(failed: Bool, slow: Bool) {
-        if failed { totals.failed &+= 1 } else { totals.succeeded &+= 1 }
+    private mutating func count(failed: Bool, slow: Bool, duration: Int64) {
+        // A clock that went back counts as no time.
+        if failed {
+            totals.failed &+= 1
+            totals.failedNanoseconds &+= max(duration, 0)
+        } else {
+            totals.succeeded &+= 1
+            totals.succeededNanoseconds &+= max(duration, 0)
+        }
         if slow { totals.slow &+= 1 }
     }
 
@@ -372,7 +379,7 @@ struct CircuitBreakerMachine: Sendable {
             let slow = duration > policy.slowCallDuration
             let failed = if case .failure = outcome { true } else { false }
             probing.count(failed: failed, slow: slow)
-            count(failed: failed, slow: slow)
+            count(failed: failed, slow: slow, duration: duration)
             if failed || slow { noteTrouble(outcome, duration: duration, slow: slow, at: now) }
         }
         phase = .probing(probing)

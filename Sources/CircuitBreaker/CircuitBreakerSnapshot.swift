@@ -11,6 +11,13 @@ public struct CircuitBreakerSnapshot: Sendable, Hashable {
         public internal(set) var succeeded: UInt64 = 0
         /// Counted calls that failed, probes whose lease ended included.
         public internal(set) var failed: UInt64 = 0
+        /// The time that calls which succeeded have taken, together.
+        public var succeededDuration: Duration { .nanoseconds(succeededNanoseconds) }
+        /// The time that calls which failed have taken, together; without probes whose lease ended.
+        public var failedDuration: Duration { .nanoseconds(failedNanoseconds) }
+        // 292 years of calls fit.
+        var succeededNanoseconds: Int64 = 0
+        var failedNanoseconds: Int64 = 0
         /// Counted calls that were slow, failed or not.
         public internal(set) var slow: UInt64 = 0
         /// Calls whose outcome was ignored or cancelled.

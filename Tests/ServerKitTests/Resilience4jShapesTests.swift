@@ -277,6 +277,9 @@ import Testing
                 resilience4j_circuitbreaker_calls_seconds_count{name="backendA",kind="successful"} 1
                 resilience4j_circuitbreaker_calls_seconds_count{name="backendA",kind="failed"} 2
                 resilience4j_circuitbreaker_calls_seconds_count{name="backendA",kind="ignored"} 0
+                # TYPE resilience4j_circuitbreaker_calls_seconds_sum counter
+                resilience4j_circuitbreaker_calls_seconds_sum{name="backendA",kind="successful"} 2.5
+                resilience4j_circuitbreaker_calls_seconds_sum{name="backendA",kind="failed"} 0.002
                 """
         )
     }

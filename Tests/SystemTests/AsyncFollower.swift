@@ -11,7 +11,8 @@ extension Faults.OverTheBroker {
             try await AsyncSale.hold("follower killed and stopped") { sale in
                 let product = sale.product
                 try await follower.start()
-                try await until("the follower has some of the orders") { try await follower.orders(of: product) > 0 }
+                // It begins with all sales before this one, some hundred thousand events.
+                try await until("the follower has some of the orders", within: .seconds(60)) { try await follower.orders(of: product) > 0 }
                 try await follower.end(by: SIGKILL)
                 let killed = try await follower.orders(of: product)
                 try await sale.accepts(600, "while the follower is dead")
@@ -24,7 +25,7 @@ extension Faults.OverTheBroker {
                 try await sale.heals()
                 await sale.note("the follower had \(killed) orders when it was killed, \(stopped) when it was stopped")
             }
-            try await follower.hasTheSameOrders(within: .seconds(20))
+            try await follower.hasTheSameOrders(within: .seconds(60))
             try await follower.showsTheSameOrders(50)
         } catch {
             Issue.record("\(error)\n\(follower.log)")

@@ -23,6 +23,8 @@ server_environment() {
             *) export "${line?}" ;;
         esac
     done < <(settings)
+    # A stack that has never had a broker sells without one: an address where nobody will ever listen would make orders wait for it.
+    [[ -d $STACK_DIR/rabbitmq ]] || unset AMQP_URL
     # A proxy between the product servers and the stack's Redis, for tests.
     if [[ $KIND == product && -n ${PRODUCT_REDIS_URL-} ]]; then export REDIS_URL=$PRODUCT_REDIS_URL; fi
     unset INSTANCES PRODUCT_REDIS_URL

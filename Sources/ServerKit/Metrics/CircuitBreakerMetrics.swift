@@ -56,11 +56,17 @@ public enum CircuitBreakerMetrics {
         show("resilience4j_circuitbreaker_not_permitted_calls_total", "Total number of not permitted calls", .counter) {
             [([("kind", "not_permitted")], Double($0.totals.notPermitted))]
         }
-        // Of Micrometer's timer the count alone: the breaker keeps no sum of durations.
+        // Micrometer's timer without its decaying maximum, which no dashboard of theirs draws.
         show("resilience4j_circuitbreaker_calls_seconds_count", "Total number of calls by kind", .counter) {
             [
                 ([("kind", "successful")], Double($0.totals.succeeded)), ([("kind", "failed")], Double($0.totals.failed)),
                 ([("kind", "ignored")], Double($0.totals.excluded)),
+            ]
+        }
+        show("resilience4j_circuitbreaker_calls_seconds_sum", "Total time of calls by kind", .counter) {
+            [
+                ([("kind", "successful")], $0.totals.succeededDuration / .seconds(1)),
+                ([("kind", "failed")], $0.totals.failedDuration / .seconds(1)),
             ]
         }
     }
