@@ -10,7 +10,8 @@ struct OrderAnswerTests {
         #expect(outcome(200, #"{"id":7,"status":"FAILED","failReason":"INSUFFICIENT_STOCK"}"#) == .accepted(orderID: 7))
         #expect(outcome(202, "{}") == .unknown("MALFORMED_ANSWER"))
         #expect(outcome(400, #"{"error":"INSUFFICIENT_STOCK"}"#) == .soldOut)
-        #expect(outcome(501, #"{"error":"NOT_IMPLEMENTED"}"#) == .unknown("NOT_IMPLEMENTED"))
+        #expect(outcome(501, #"{"error":"NOT_IMPLEMENTED"}"#) == .failed("NOT_IMPLEMENTED"))
+        #expect(outcome(501, "") == .unknown("HTTP_501"))
         #expect(outcome(503, #"{"error":"OVERLOADED"}"#) == .unknown("OVERLOADED"))
     }
 

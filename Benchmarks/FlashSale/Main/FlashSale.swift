@@ -187,6 +187,11 @@ struct FlashSale: AsyncParsableCommand {
         for line in report.table { console.line(line) }
         if let json { try report.json().write(to: URL(fileURLWithPath: json)) }
         try conclude(result.audit, console: console)
+        // Books that agree that nothing happened are no sale.
+        if result.audit.confirmed == 0 {
+            console.line("no order was confirmed: the servers sold nothing")
+            throw ExitCode(Status.unavailable)
+        }
     }
 }
 
