@@ -14,6 +14,8 @@ public final class EngineCounter: Sendable {
 public final class EngineCounters: Sendable {
     /// Reserves sent to Redis.
     public let reserves = EngineCounter()
+    /// Script calls that they went in.
+    public let reserveCalls = EngineCounter()
     /// Decreases answered from the process' memory of *sold out*.
     public let soldOutFromMemory = EngineCounter()
     /// Decreases that Redis called sold out.

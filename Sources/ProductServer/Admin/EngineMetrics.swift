@@ -10,6 +10,7 @@ extension MetricsRegistry {
             collector("stockgate_" + name, help: help, kind: .counter) { [.init(Double(counter.count))] }
         }
         counter("reserves_total", "Reserves sent to Redis.", counters.reserves)
+        counter("reserve_calls_total", "Script calls that the reserves went in.", counters.reserveCalls)
         counter("sold_out_from_memory_total", "Decreases rejected by this process' memory of sold out.", counters.soldOutFromMemory)
         counter("sold_out_at_gate_total", "Decreases that Redis called sold out.", counters.soldOutAtGate)
         counter("decreases_sold_total", "Decreases committed.", counters.sold)

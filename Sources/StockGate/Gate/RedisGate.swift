@@ -1,4 +1,4 @@
-// The gate in Redis, as one event loop sees it: reserves go out one by one, what follows a commit goes out in batches.
+// The gate in Redis, as one event loop sees it: what is sent for one product in one turn of the loop goes out in one script call.
 //
 // Invariant: an apply is handed to a connection at most once. Settles and releases that cannot be sent are dropped: the sweep or the next
 //   resync finds their reservations.
@@ -73,6 +73,12 @@ final class RedisGate: @unchecked Sendable {
     private let times: GateTimes
     private let figures: EngineCounters
 
+    private struct Reserving {
+        var keys: GateKeys
+        var requests: [(request: DecreaseRequest, answer: Answer<ReserveReply>)] = []
+    }
+    private var reserving: [ProductID: Reserving] = [:]
+
     private struct Told {
         var keys: GateKeys
         var settles: [(held: Held, key: String)] = []
@@ -95,46 +101,45 @@ final class RedisGate: @unchecked Sendable {
     /// Takes units at the gate. The caller holds a permit of the breaker, and records the outcome.
     func reserve(_ request: DecreaseRequest, _ keys: GateKeys, answer: @escaping Answer<ReserveReply>) {
         eventLoop.preconditionInEventLoop()
-        guard let connection = client.connection(on: eventLoop), let info = connection.attachment as? GateConnectionInfo else {
-            return answer(.failure(.notConnected))
-        }
-        figures.reserves.add(1)
-        call(
-            connection,
-            info,
-            .reserve,
-            keys: [keys.stock, keys.meta, keys.pending, keys.marks, keys.marker],
-            argumentCount: 4,
-            timeout: times.command
-        ) { writer in
-            writer.write(request.key)
-            writer.write(request.quantity)
-            writer.write(info.dataset)
-            writer.write(WallClock.milliseconds())
-        } answer: { result in
-            answer(result.flatMap { Self.reserveReply($0) })
-        }
+        reserving[request.product, default: Reserving(keys: keys)].requests.append((request, answer))
+        flushSoon()
     }
 
-    private static func reserveReply(_ value: RedisValue) -> Result<ReserveReply, GateFailure> {
-        guard let parts = value.array, let code = parts.first?.int else { return .failure(.unreadable) }
-        func part(_ index: Int) -> Int64? { index < parts.count ? parts[index].int : nil }
-        switch code {
-        case 0:
-            if let fence = part(1), let token = part(2), let left = part(3) {
-                return .success(.reserved(fence: fence, token: token, left: left))
-            }
-        case 1:
-            if let fence = part(1), let token = part(2), let quantity = part(3) {
-                return .success(.joined(fence: fence, token: token, quantity: quantity))
-            }
-        case 2: if let counter = part(1) { return .success(.soldOut(counter: counter)) }
-        case 3: return .success(.notLoaded)
-        case 4: return .success(.notOnSale)
-        case 5: return .success(.alreadyDone)
-        default: break
+    private func send(_ reserving: Reserving) {
+        guard let connection = client.connection(on: eventLoop), let info = connection.attachment as? GateConnectionInfo else {
+            for (_, answer) in reserving.requests { answer(.failure(.notConnected)) }
+            return
         }
-        return .failure(.unreadable)
+        let keys = reserving.keys
+        for part in Chunks(reserving.requests, of: Self.maximumTold) {
+            figures.reserves.add(UInt64(part.count))
+            figures.reserveCalls.add(1)
+            call(
+                connection,
+                info,
+                .reserve,
+                keys: [keys.stock, keys.meta, keys.pending, keys.marks, keys.marker],
+                argumentCount: 2 + 2 * part.count,
+                timeout: times.command
+            ) { writer in
+                writer.write(info.dataset)
+                writer.write(WallClock.milliseconds())
+                for (request, _) in part {
+                    writer.write(request.key)
+                    writer.write(request.quantity)
+                }
+            } answer: { result in
+                switch result {
+                case .success(let value):
+                    let replies = ReserveReplies(value, count: part.count)
+                    for (index, entry) in part.enumerated() {
+                        entry.answer(replies?[index].map { .success($0) } ?? .failure(.unreadable))
+                    }
+                case .failure(let failure):
+                    for (_, answer) in part { answer(.failure(failure)) }
+                }
+            }
+        }
     }
 
     // MARK: Settle, release, apply
@@ -155,14 +160,21 @@ final class RedisGate: @unchecked Sendable {
     private func tell(_ product: ProductID, _ keys: GateKeys, _ change: (inout Told) -> Void) {
         eventLoop.preconditionInEventLoop()
         change(&told[product, default: Told(keys: keys)])
+        flushSoon()
+    }
+
+    private func flushSoon() {
         guard !isFlushScheduled else { return }
         isFlushScheduled = true
-        // At the end of this turn: a batch of commits is answered in one turn, and leaves in one call.
+        // At the end of this turn: what came in one read, and what one commit answers, leaves in one call. Nothing waits for a timer.
         eventLoop.execute { self.flush() }
     }
 
     private func flush() {
         isFlushScheduled = false
+        let waiting = reserving
+        reserving.removeAll(keepingCapacity: true)
+        for (_, reserving) in waiting { send(reserving) }
         let all = told
         told.removeAll(keepingCapacity: true)
         for (_, told) in all { send(told) }
@@ -376,6 +388,34 @@ final class RedisGate: @unchecked Sendable {
 extension GateFailure {
     /// The reply makes no sense: whatever the script did, it may have done it.
     static let unreadable = GateFailure(sent: true, label: "unreadable reply", isTrouble: true)
+}
+
+/// The reply of `Scripts/reserve.lua`.
+private struct ReserveReplies {
+    private let values: [RedisValue]
+    private let fence: Fence
+
+    /// Nil unless it is as long as it must be.
+    init?(_ value: RedisValue, count: Int) {
+        guard let values = value.array, values.count == 1 + 3 * count, let fence = values[0].int else { return nil }
+        self.values = values
+        self.fence = fence
+    }
+
+    /// Nil if it makes no sense.
+    subscript(index: Int) -> ReserveReply? {
+        let at = 1 + 3 * index
+        guard let code = values[at].int, let first = values[at + 1].int, let second = values[at + 2].int else { return nil }
+        switch code {
+        case 0: return .reserved(fence: fence, token: first, left: second)
+        case 1: return .joined(fence: fence, token: first, quantity: second)
+        case 2: return .soldOut(counter: first)
+        case 3: return .notLoaded
+        case 4: return .notOnSale
+        case 5: return .alreadyDone
+        default: return nil
+        }
+    }
 }
 
 /// Consecutive parts of an array.

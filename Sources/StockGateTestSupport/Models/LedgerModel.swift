@@ -40,7 +40,7 @@ public struct LedgerModel: Hashable, Sendable {
         public var remaining: Int64
     }
 
-    /// The statement was rolled back, as with SQLSTATE SG001: a key twice in one batch, or written by somebody else since the lookup.
+    /// The statement was rolled back, as with SQLSTATE SG001 or 23505: a key twice in one batch, or written by somebody else since the lookup.
     public struct KeyInUse: Error, Hashable, Sendable {}
 
     /// How a change by hand ended. The raw values are those of `stock_adjust`.

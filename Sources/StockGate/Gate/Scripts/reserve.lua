@@ -1,32 +1,73 @@
--- reserve: take units from a product's counter and remember who holds them.
+-- reserve: take units from a product's counter and remember who holds them. Any number of requests, decided one after the other in their order.
 --
 -- KEYS[1] stock    string, the counter
 -- KEYS[2] meta     hash: fence, stamp, sequence
 -- KEYS[3] pending  hash: key -> "token:quantity:time" and ":shared" once a twin has joined
 -- KEYS[4] marks    sorted set: key -> time at which it was settled
--- KEYS[5] marker   string, names the dataset together with ARGV[3]
--- ARGV[1] key   ARGV[2] quantity   ARGV[3] the connection's dataset   ARGV[4] now, milliseconds
+-- KEYS[5] marker   string, names the dataset together with ARGV[1]
+-- ARGV[1] the connection's dataset   ARGV[2] now, milliseconds   ARGV[3…] pairs of key and quantity
 --
--- Replies {0, fence, token, left}     reserved
---         {1, fence, token, quantity} joined: pending already, with the recorded quantity
---         {2, counter}                sold out
---         {3}                         not loaded: nothing installed, or installed into another dataset
---         {4}                         not on sale: loaded without a counter
---         {5}                         already done: the key has a settled mark
-local meta = redis.call('HMGET', KEYS[2], 'fence', 'stamp')
+-- Replies a flat list of integers: the fence (0: not loaded), then three for each pair:
+--         0, token, left      reserved
+--         1, token, quantity  joined: pending already, with the recorded quantity
+--         2, counter, 0       sold out
+--         3, 0, 0             not loaded: nothing installed, or installed into another dataset
+--         4, 0, 0             not on sale: loaded without a counter
+--         5, 0, 0             already done: the key has a settled mark
+--
+-- What Redis stores is read once and written once for all of them: a command costs more than the request that it is for.
+local meta = redis.call('HMGET', KEYS[2], 'fence', 'stamp', 'sequence')
 local values = redis.call('MGET', KEYS[1], KEYS[5])
-if not meta[1] or not values[2] or meta[2] ~= ARGV[3] .. ':' .. values[2] then return {3} end
-if redis.call('ZSCORE', KEYS[4], ARGV[1]) then return {5} end
-local held = redis.call('HGET', KEYS[3], ARGV[1])
-if held then
-  local token, quantity, shared = string.match(held, '^(%d+):(%d+):%d+(.*)$')
-  if shared == '' then redis.call('HSET', KEYS[3], ARGV[1], held .. ':shared') end
-  return {1, tonumber(meta[1]), tonumber(token), tonumber(quantity)}
+local replies, n = {0}, 1
+if not meta[1] or not values[2] or meta[2] ~= ARGV[1] .. ':' .. values[2] then
+  for _ = 3, #ARGV, 2 do
+    replies[n + 1], replies[n + 2], replies[n + 3] = 3, 0, 0
+    n = n + 3
+  end
+  return replies
 end
-if not values[1] then return {4} end
-local quantity = tonumber(ARGV[2])
-if tonumber(values[1]) < quantity then return {2, tonumber(values[1])} end
-local left = redis.call('DECRBY', KEYS[1], ARGV[2])
-local token = redis.call('HINCRBY', KEYS[2], 'sequence', 1)
-redis.call('HSET', KEYS[3], ARGV[1], token .. ':' .. ARGV[2] .. ':' .. ARGV[4])
-return {0, tonumber(meta[1]), token, left}
+replies[1] = tonumber(meta[1])
+local keys = {}
+for i = 3, #ARGV, 2 do keys[#keys + 1] = ARGV[i] end
+local marks = redis.call('ZMSCORE', KEYS[4], unpack(keys))
+local pending = redis.call('HMGET', KEYS[3], unpack(keys))
+local left, sequence = tonumber(values[1]), tonumber(meta[3]) or 0
+local taken, tokens, written = 0, 0, {}
+local mine = {} -- of the keys reserved by this call: what is pending for them
+for i = 1, #keys do
+  local key, text = keys[i], ARGV[2 * i + 2]
+  local held = mine[key] or pending[i]
+  local code, first, second = 0, 0, 0
+  if marks[i] then
+    code = 5
+  elseif held then
+    local token, quantity, shared = string.match(held, '^(%d+):(%d+):%d+(.*)$')
+    code, first, second = 1, tonumber(token), tonumber(quantity)
+    if shared == '' then
+      held = held .. ':shared'
+      mine[key] = held
+      written[#written + 1], written[#written + 2] = key, held
+    end
+  elseif not left then
+    code = 4
+  else
+    local quantity = tonumber(text)
+    if left < quantity then
+      code, first = 2, left
+    else
+      left, taken, tokens = left - quantity, taken + quantity, tokens + 1
+      first, second = sequence + tokens, left
+      held = first .. ':' .. text .. ':' .. ARGV[2]
+      mine[key] = held
+      written[#written + 1], written[#written + 2] = key, held
+    end
+  end
+  replies[n + 1], replies[n + 2], replies[n + 3] = code, first, second
+  n = n + 3
+end
+if tokens > 0 then
+  redis.call('DECRBY', KEYS[1], taken)
+  redis.call('HINCRBY', KEYS[2], 'sequence', tokens)
+end
+if #written > 0 then redis.call('HSET', KEYS[3], unpack(written)) end
+return replies

@@ -9,17 +9,18 @@
 -- Replies the number of reservations forgotten. Prunes marks older than the retention, at most four for each one written, so that pruning
 -- keeps up with any rate and no call is long.
 local fence = redis.call('HGET', KEYS[1], 'fence')
-local forgotten = 0
-for i = 3, #ARGV, 3 do
-  redis.call('ZADD', KEYS[3], ARGV[1], ARGV[i + 1])
-  if fence == ARGV[i] then
-    local held = redis.call('HGET', KEYS[2], ARGV[i + 1])
-    if held and string.match(held, '^(%d+):') == ARGV[i + 2] then
-      redis.call('HDEL', KEYS[2], ARGV[i + 1])
-      forgotten = forgotten + 1
-    end
-  end
+local keys, marks, settled, forgotten = {}, {}, {}, 0
+for i = 4, #ARGV, 3 do
+  keys[#keys + 1] = ARGV[i]
+  marks[#marks + 1], marks[#marks + 2] = ARGV[1], ARGV[i]
 end
+local pending = redis.call('HMGET', KEYS[2], unpack(keys))
+for i = 1, #keys do
+  local held = pending[i]
+  if held and fence == ARGV[3 * i] and string.match(held, '^(%d+):') == ARGV[3 * i + 2] then settled[#settled + 1] = keys[i] end
+end
+redis.call('ZADD', KEYS[3], unpack(marks))
+if #settled > 0 then forgotten = redis.call('HDEL', KEYS[2], unpack(settled)) end
 local old = redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', '(' .. (ARGV[1] - ARGV[2]), 'LIMIT', 0, #ARGV)
 if #old > 0 then redis.call('ZREM', KEYS[3], unpack(old)) end
 return forgotten

@@ -55,39 +55,46 @@ declare
   result bigint;
   seen int := 0;
   -- by request
-  o_outcome bigint[] := array_fill(6::bigint, array[n]); -- product missing, until its row is met
-  o_told bigint[] := array_fill(0::bigint, array[n]);
-  o_bumped boolean[] := array_fill(false, array[n]);
-  o_remaining bigint[] := array_fill(0::bigint, array[n]);
-  o_gated boolean[] := array_fill(false, array[n]);
+  o_outcome bigint[];
+  o_told bigint[];
+  o_bumped boolean[];
+  o_remaining bigint[];
+  o_gated boolean[];
   -- requests that get a ledger row, and which kind
   written int[] := '{}';
   indices int[];
   inserted int;
+  total bigint;
   i int;
 begin
-  perform 1 from product_stock s where s.product_id = any(p_product) order by s.product_id for update;
-
   -- What nearly every batch of a sale is: one product, new keys, enough stock for all, reserved under the fence of now. Set-based, with the
-  -- same outcome as the loop below.
+  -- same outcome as the loop below. FOR UPDATE returns the row as it is once it is locked. A key twice in one call, or one that was committed for
+  -- another product since the lookup, violates the unique index (SQLSTATE 23505); each member is tried alone then, as after SG001 below.
   if p_product[1] = all(p_product) then
-    select s.* into product from product_stock s where s.product_id = p_product[1];
-    if found and product.is_on_sale and product.fence = all(p_fence)
-       and product.stock >= (select sum(q) from unnest(p_quantity) q)
-       and not exists (select from stock_ledger l where l.request_id = any(p_key)) then
-      insert into stock_ledger (product_id, request_id, direction, quantity, reason, order_id, fence, token, remaining)
-      select product.product_id, q.key, 'OUT', q.quantity, 'ORDER_DECREMENT', q.order_id, product.fence, q.token,
-        product.stock - sum(q.quantity) over (order by q.nth)
-      from unnest(p_key, p_quantity, p_order, p_token) with ordinality as q(key, quantity, order_id, token, nth)
-      on conflict (request_id) do nothing;
-      get diagnostics inserted = row_count;
-      if inserted <> n then raise exception 'a key of this batch is in use' using errcode = 'SG001'; end if;
-      update product_stock s set stock = product.stock - (select sum(q) from unnest(p_quantity) q) where s.product_id = product.product_id;
-      return query select 0::bigint, product.fence, false, (product.stock - sum(q.quantity) over (order by q.nth))::bigint, product.is_gated
-        from unnest(p_quantity) with ordinality as q(quantity, nth) order by q.nth;
-      return;
+    select s.* into product from product_stock s where s.product_id = p_product[1] for update;
+    if found and product.is_on_sale and product.fence = all(p_fence) then
+      total := (select sum(q) from unnest(p_quantity) q);
+      if product.stock >= total and not exists (select from stock_ledger l where l.request_id = any(p_key)) then
+        update product_stock s set stock = product.stock - total where s.product_id = product.product_id;
+        return query
+          insert into stock_ledger (product_id, request_id, direction, quantity, reason, order_id, fence, token, remaining)
+          select product.product_id, q.key, 'OUT', q.quantity, 'ORDER_DECREMENT', q.order_id, product.fence, q.token,
+            product.stock - sum(q.quantity) over (order by q.nth)
+          from unnest(p_key, p_quantity, p_order, p_token) with ordinality as q(key, quantity, order_id, token, nth)
+          order by q.nth
+          returning 0::bigint, stock_ledger.fence, false, stock_ledger.remaining, product.is_gated;
+        return;
+      end if;
     end if;
+  else
+    perform 1 from product_stock s where s.product_id = any(p_product) order by s.product_id for update;
   end if;
+
+  o_outcome := array_fill(6::bigint, array[n]); -- product missing, until its row is met
+  o_told := array_fill(0::bigint, array[n]);
+  o_bumped := array_fill(false, array[n]);
+  o_remaining := array_fill(0::bigint, array[n]);
+  o_gated := array_fill(false, array[n]);
 
   for product in select s.* from product_stock s where s.product_id = any(p_product) order by s.product_id loop
     stock_left := product.stock;
