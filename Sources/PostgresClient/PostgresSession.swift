@@ -24,6 +24,7 @@ public final class PostgresSession {
     private var insideTransaction: Bool { openTransaction != nil }
     private var failedAttempts = 0
     private var nextAttempt: ContinuousClock.Instant?
+    private var postponed: [() -> Void] = []
 
     /// How often this session has opened a connection.
     public private(set) var connectionsOpened = 0
@@ -112,6 +113,21 @@ public final class PostgresSession {
             if !isCommitting { rollBack(timeout) }
             throw error
         }
+    }
+
+    /// Leaves work to a moment at which this thread would only wait: once the next statement is on its way, or before a connection is opened. A committer
+    /// answers the callers of one batch so while the server works on the next. A ``PostgresWorker`` does what is left at the end of each job.
+    ///
+    /// - Parameter work: must not use this session.
+    public func postpone(_ work: @escaping () -> Void) { postponed.append(work) }
+
+    /// Does what was postponed, in its order.
+    public func doPostponed() {
+        // Ends: what is postponed meanwhile is left to the next time.
+        let due = postponed
+        guard !due.isEmpty else { return }
+        postponed.removeAll()
+        for work in due { work() }
     }
 
     /// Opens the connection if it is not open, so that the first call need not.
@@ -278,6 +294,7 @@ public final class PostgresSession {
             throw lost(commits, message)
         }
         try flush(link, deadline, commits)
+        doPostponed()
         return try collect(link, deadline, commits)
     }
 
@@ -390,6 +407,7 @@ public final class PostgresSession {
                 )
             }
         }
+        doPostponed()
         do {
             let opened = try PostgresSession.open(configuration, deadline.orSooner(configuration.connectTimeout))
             failedAttempts = 0

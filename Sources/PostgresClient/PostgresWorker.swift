@@ -8,7 +8,7 @@ import Synchronization
 ///
 /// Bound: `maximumQueued` jobs wait; more are refused.
 public final class PostgresWorker: Sendable {
-    /// Work that runs on the worker's thread.
+    /// Work that runs on the worker's thread. What it postpones in its session is done before the next job.
     public typealias Job = @Sendable (PostgresSession) -> Void
 
     private let queue: ThreadQueue<Job>
@@ -27,7 +27,10 @@ public final class PostgresWorker: Sendable {
         try startThread(name: name) {
             let session = PostgresSession(configuration: configuration)
             while let jobs = queue.takeAll() {
-                for job in jobs { job(session) }
+                for job in jobs {
+                    job(session)
+                    session.doPostponed()
+                }
             }
             session.close()
             end.reached()

@@ -70,6 +70,18 @@ import Testing
         #expect(pool.figures().open == 0)
     }
 
+    @Test func aWorkerDoesWhatAJobPostponedBeforeTheNextJob() async throws {
+        let worker = try PostgresWorker(configuration: try SharedServer.configuration())
+        let notes = Mutex<[String]>([])
+        try worker.submit { session in
+            session.postpone { notes.withLock { $0.append("postponed") } }
+            notes.withLock { $0.append("job") }
+        }
+        try await worker.perform { _ in notes.withLock { $0.append("next") } }
+        #expect(notes.withLock { $0 } == ["job", "postponed", "next"])
+        await worker.shutdown()
+    }
+
     @Test func workerRunsJobsInOrderRefusesAtItsBoundAndShutsDown() async throws {
         let worker = try PostgresWorker(configuration: try SharedServer.configuration(), maximumQueued: 2)
         let one = try await worker.perform { try $0.query("SELECT 1").one().int(0) }

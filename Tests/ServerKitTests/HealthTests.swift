@@ -42,12 +42,12 @@ import Testing
         let hanging = HealthCheck("slow", timeout: .milliseconds(20)) {
             asked.wrappingAdd(1, ordering: .relaxed)
             // Ignores its cancellation, as a blocking driver does.
-            await Task.detached { try? await Task.sleep(for: .seconds(2)) }.value
+            await Task.detached { try? await Task.sleep(for: .seconds(60)) }.value
             return HealthReport(.up)
         }
         let start = ContinuousClock.now
         for _ in 0..<3 { #expect(await hanging.report().state == .down) }
-        #expect(ContinuousClock.now - start < .seconds(1))
+        #expect(ContinuousClock.now - start < .seconds(20))
         #expect(asked.load(ordering: .relaxed) == 1)
     }
 }

@@ -45,7 +45,15 @@ private final class Passed: ChannelInboundHandler {
     func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) { self.events.append("\(type(of: event))") }
 }
 
+/// The socket's place: counts how often it is asked to read.
+private final class Reads: ChannelOutboundHandler {
+    typealias OutboundIn = ByteBuffer
+    var count = 0
+    func read(context: ChannelHandlerContext) { self.count += 1 }
+}
+
 private struct Bed {
+    let reads = Reads()
     let channel: EmbeddedChannel
     let endpoint = ScriptedEndpoint()
     let connection = HotPathConnection()
@@ -53,6 +61,7 @@ private struct Bed {
 
     init() throws {
         self.channel = EmbeddedChannel()
+        try self.channel.pipeline.syncOperations.addHandler(self.reads)
         try self.channel.pipeline.syncOperations.addHandler(
             HotPathHandler(endpoint: self.endpoint, connection: self.connection, idleTimeout: .seconds(60))
         )
@@ -136,6 +145,28 @@ struct HotPathTests {
         bed.routerAnswers()
         try bed.send(hot("4"))
         #expect(try bed.bodies() == ["k/4"])
+    }
+
+    @Test("while one is worked on the socket is read only as long as nothing waits behind it")
+    func reading() throws {
+        let bed = try Bed()
+        bed.endpoint.answersAtOnce = false
+        func asksToRead() -> Int {
+            let before = bed.reads.count
+            bed.channel.read()
+            return bed.reads.count - before
+        }
+        #expect(asksToRead() == 1)
+        try bed.send(hot("1"))
+        #expect(asksToRead() == 1, "nothing waits")
+        try bed.send(hot("2"))
+        #expect(asksToRead() == 0, "the second waits")
+        #expect(asksToRead() == 0)
+        let held = bed.reads.count
+        bed.endpoint.answerNext()
+        #expect(bed.reads.count == held, "the second is worked on; it reads when it is answered")
+        bed.endpoint.answerNext()
+        #expect(bed.reads.count == held + 1, "what was held is asked for")
     }
 
     @Test("while one is worked on the next waits, unread beyond what has come")

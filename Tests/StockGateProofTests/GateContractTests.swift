@@ -95,7 +95,8 @@ struct GateContractTests {
         case 0...8:
             // One call with several requests is the same as the requests one after the other.
             let dataset = random.happens(0.93) ? "d" : "e"
-            let requests = (0..<(random.happens(0.5) ? 1 : random.number(2...6))).map { _ in (key: key(), quantity: Int64(random.number(1...4))) }
+            let count = random.happens(0.5) ? 1 : random.number(2...6)
+            let requests = (0..<count).map { _ in (key: key(), quantity: Int64(random.number(1...4))) }
             var expected: [Int64] = []
             for request in requests {
                 switch model.reserve(key: request.key, quantity: request.quantity, dataset: dataset, now: now) {

@@ -159,7 +159,11 @@ struct LedgerContractTests {
 
     private func rows(_ query: () throws -> [[String]]) throws -> [[String]] {
         // The set-based way leaves the refusal to the unique index.
-        do { return try query() } catch let failure as RawPostgres.Failure where ["SG001", "23505"].contains(failure.state) { return [["SG001"]] }
+        do {
+            return try query()
+        } catch let failure as RawPostgres.Failure where ["SG001", "23505"].contains(failure.state) {
+            return [["SG001"]]
+        }
     }
 
     private func list(_ values: [some CustomStringConvertible]) -> String {

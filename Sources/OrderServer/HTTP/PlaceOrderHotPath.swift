@@ -31,7 +31,9 @@ struct PlaceOrderHotPath: HotPathEndpoint {
     }
 
     func match(_ head: HotRequestHead) -> Match? {
-        guard head.method == .post, let route = self.routes.first(where: { $0.path == head.path }) else { return nil }
+        guard head.method == .post else { return nil }
+        let path = head.path
+        guard let route = self.routes.first(where: { $0.path == path }) else { return nil }
         guard let contentType = head.field("content-type"), isJSONMediaType(contentType), head.field("prefer") == nil else { return nil }
         // A bad key is the router's to refuse.
         let given = head.field("idempotency-key")

@@ -20,7 +20,7 @@ final class GroupWriter<Item: Sendable>: Sendable {
     private let commit: @Sendable (PostgresSession, ArraySlice<Item>) -> Void
 
     /// Makes a writer over its own thread; connects at the first batch.
-    /// - Parameter commit: writes a batch and completes each of its items
+    /// - Parameter commit: writes a batch and completes each of its items, which it may postpone in the session
     init(
         configuration: PostgresConfiguration,
         name: String,
@@ -69,7 +69,9 @@ final class GroupWriter<Item: Sendable>: Sendable {
         guard !items.isEmpty else { return }
         // A session that cannot connect: the batch is completed by the same code, with the failure that it gets.
         guard let configuration = try? PostgresConfiguration(url: "postgresql://127.0.0.1:1/closed") else { return }
-        self.commit(PostgresSession(configuration: configuration), items)
+        let session = PostgresSession(configuration: configuration)
+        self.commit(session, items)
+        session.doPostponed()
     }
 
     private func drain(_ session: PostgresSession) {

@@ -136,8 +136,11 @@ final class OrderCompletion: Sendable {
     ) {
         do throws(PostgresError) {
             let (now, status) = try self.write(session, items.map(\.change), &ids, outbox, changed)
-            for item in items {
-                item.done(status[item.change.id] == item.change.to.rawValue ? .written(at: now) : .overtaken)
+            // The buyers are answered while PostgreSQL works on the next group, if there is one.
+            session.postpone {
+                for item in items {
+                    item.done(status[item.change.id] == item.change.to.rawValue ? .written(at: now) : .overtaken)
+                }
             }
         } catch {
             if case .server = error.code, !error.isTransient, items.count > 1 {

@@ -216,12 +216,12 @@ final class OrderInsertion: Sendable {
         let now = Timestamp(microsecondsSinceEpoch: try row.timestampMicros(0))
         let made = try row.ints(1)
         if let outbox = insertion.outbox { outbox.wrote(commands: Int(try row.int(2)), events: Int(try row.int(3))) }
-        if made.count == ids.count {
-            for (item, id) in zip(items, ids) { item.done(.made(item.order(id: id, at: now))) }
-        } else {
-            let made = Set(made)
+        let isWhole = made.count == ids.count
+        // The orders go on while PostgreSQL works on the next group, if there is one.
+        session.postpone {
+            let made = isWhole ? [] : Set(made)
             for (item, id) in zip(items, ids) {
-                item.done(made.contains(id) ? .made(item.order(id: id, at: now)) : .keyTaken)
+                item.done(isWhole || made.contains(id) ? .made(item.order(id: id, at: now)) : .keyTaken)
             }
         }
     }

@@ -16,14 +16,12 @@ struct DecreaseHotPath: HotPathEndpoint {
         let isRepeat: Bool
     }
 
-    private static let prefixes: [String] = ["/products/", "/v1/products/"]
-    private static let suffix = "/stock/decrease-by-order"
+    private static var suffix: StaticString { "/stock/decrease-by-order" }
 
     func match(_ head: HotRequestHead) -> Match? {
-        let path = head.path
-        guard head.method == .patch, path.utf8.count <= 80, path.hasSuffix(Self.suffix) else { return nil }
-        guard let prefix = Self.prefixes.first(where: { path.hasPrefix($0) }) else { return nil }
-        guard let product = Values.id(path.dropFirst(prefix.utf8.count).dropLast(Self.suffix.utf8.count)) else { return nil }
+        guard head.method == .patch,
+            let product = head.id(after: "/products/", before: Self.suffix) ?? head.id(after: "/v1/products/", before: Self.suffix)
+        else { return nil }
         guard let contentType = head.field("content-type"), isJSONMediaType(contentType) else { return nil }
         // Bad keys and attempts are the router's to refuse.
         guard let key = head.field("idempotency-key"), let checked = try? StockRequest.decreaseKey(Values.idempotencyKey(key)),

@@ -4,9 +4,9 @@
 // Invariant: answers leave in the order of their requests, and no byte is read twice or by nobody. A request is looked at only where the last one is known to
 //   end; it is answered here only while the router owes no answer. While a hot one is worked on, what follows on the connection waits here.
 //   Once a request comes whose end only the decoder knows (chunked, upgraded, malformed, the last of its connection), the rest of the connection is the decoder's.
-// Bounds: a hot body is at most `maximumBodyBytes`, a head `HotRequestHead.maximumBytes`; others are the router's. While a hot request is worked on nothing more
-//   is read from the socket, so what waits is what one read brought (`maximumWaitingBytes` closes the connection). A connection that brings nothing for
-//   `idleTimeout` is closed.
+// Bounds: a hot body is at most `maximumBodyBytes`, a head `HotRequestHead.maximumBytes`; others are the router's. While a hot request is worked on and anything
+//   waits behind it, nothing more is read from the socket, so what waits is what one read brought (`maximumWaitingBytes` closes the connection). A connection
+//   that brings nothing for `idleTimeout` is closed.
 // Stop: the channel's end drops what waits.
 
 import HTTPTypes
@@ -176,11 +176,11 @@ final class HotPathHandler<Endpoint: HotPathEndpoint>: ChannelDuplexHandler, Rem
         self.lastHot = .now()
         let isLast = self.isQuiescing || self.heldClose != nil
         var bytes = context.channel.allocator.buffer(capacity: 160 + answer.lines.utf8.count + answer.body.count)
-        bytes.writeStaticString("HTTP/1.1 ")
-        bytes.writeString(String(answer.status.code))
-        bytes.writeStaticString(" ")
-        bytes.writeString(answer.status.reasonPhrase)
-        bytes.writeStaticString("\r\n")
+        if answer.status == .ok {
+            bytes.writeStaticString("HTTP/1.1 200 OK\r\n")
+        } else {
+            bytes.writeString("HTTP/1.1 \(answer.status.code) \(answer.status.reasonPhrase)\r\n")
+        }
         bytes.writeString(answer.lines)
         bytes.writeStaticString("Content-Length: ")
         bytes.writeString(String(answer.body.count))
@@ -221,7 +221,8 @@ final class HotPathHandler<Endpoint: HotPathEndpoint>: ChannelDuplexHandler, Rem
     // MARK: Flow and end
 
     func read(context: ChannelHandlerContext) {
-        if case .working = self.state {
+        // A client that waits for its answer before it asks again never gets here with anything waiting: its socket stays registered.
+        if case .working = self.state, self.waiting.readableBytes > 0 {
             self.wantsRead = true
         } else {
             context.read()

@@ -11,10 +11,22 @@ public struct HotRequestHead: Sendable {
 
     /// The method, such as `PATCH`.
     public let method: Method
-    /// The request target, as sent.
-    public let path: String
+    /// The request target's bytes.
+    private let target: ByteBuffer
     /// The head's bytes from the first field on.
     private let fields: ByteBuffer
+
+    /// The request target, as sent.
+    public var path: String { String(buffer: self.target) }
+
+    /// The id that the request target has between two texts, or nil. Bytes are compared: characters cost more than all else that is read here.
+    public func id(after prefix: StaticString, before suffix: StaticString) -> Int64? {
+        self.target.withUnsafeReadableBytes { bytes in
+            let (start, end) = (prefix.utf8CodeUnitCount, bytes.count - suffix.utf8CodeUnitCount)
+            guard start < end, HotRequestHead.isText(bytes, 0, prefix), HotRequestHead.isText(bytes, end, suffix) else { return nil }
+            return Values.id(UnsafeRawBufferPointer(rebasing: bytes[start..<end]))
+        }
+    }
 
     /// The methods that a hot path can have.
     public enum Method: Sendable, Equatable {
@@ -128,8 +140,8 @@ public struct HotRequestHead: Sendable {
                 case 5 where HotRequestHead.isText(bytes, 0, "PATCH"): .patch
                 default: .other
                 }
-            let path = String(decoding: UnsafeRawBufferPointer(rebasing: bytes[pathStart..<pathEnd]), as: UTF8.self)
-            return .head(HotRequestHead(method: method, path: path, fields: fields), length: at + 2, contentLength: contentLength ?? 0)
+            guard let target = buffer.getSlice(at: buffer.readerIndex + pathStart, length: pathEnd - pathStart) else { return .unclear }
+            return .head(HotRequestHead(method: method, target: target, fields: fields), length: at + 2, contentLength: contentLength ?? 0)
         }
     }
 

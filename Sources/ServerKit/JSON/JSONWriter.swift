@@ -80,10 +80,10 @@ public struct JSONWriter: Sendable {
 
     // MARK: Values
 
-    /// A number.
+    /// A number of at most 64 bits.
+    @inlinable
     public mutating func value(_ value: some FixedWidthInteger) {
-        self.separate()
-        self.digits(value)
+        self.number(isNegative: value < 0, magnitude: UInt64(value.magnitude))
     }
 
     /// A number; `null` if it is none or infinite.
@@ -146,12 +146,14 @@ public struct JSONWriter: Sendable {
     // MARK: Members
 
     /// `"name": number`
+    @inlinable
     public mutating func member(_ name: StaticString, _ value: some FixedWidthInteger) {
         self.name(name)
         self.value(value)
     }
 
     /// `"name": number` or `"name": null`
+    @inlinable
     public mutating func member<Value: FixedWidthInteger>(_ name: StaticString, _ value: Value?) {
         self.name(name)
         if let value { self.value(value) } else { self.null() }
@@ -217,40 +219,57 @@ public struct JSONWriter: Sendable {
 
     // MARK: Bytes
 
-    private mutating func digits<Value: FixedWidthInteger>(_ value: Value) {
-        if value == 0 {
-            self.bytes.append(UInt8(ascii: "0"))
-            return
+    // Not generic: the callers' modules turn their numbers into these.
+    @usableFromInline mutating func number(isNegative: Bool, magnitude: UInt64) {
+        self.separate()
+        if isNegative { self.bytes.append(UInt8(ascii: "-")) }
+        // 2^64 has 20 digits.
+        withUnsafeTemporaryAllocation(of: UInt8.self, capacity: 20) { digits in
+            var rest = magnitude
+            var first = digits.count
+            repeat {
+                let (quotient, digit) = rest.quotientAndRemainder(dividingBy: 10)
+                first -= 1
+                digits[first] = UInt8(ascii: "0") + UInt8(truncatingIfNeeded: digit)
+                rest = quotient
+            } while rest > 0
+            self.bytes.append(contentsOf: UnsafeMutableBufferPointer(rebasing: digits[first...]))
         }
-        if value < 0 { self.bytes.append(UInt8(ascii: "-")) }
-        let start = self.bytes.count
-        var rest = value.magnitude
-        while rest > 0 {
-            let (quotient, digit) = rest.quotientAndRemainder(dividingBy: 10)
-            self.bytes.append(UInt8(ascii: "0") + UInt8(digit))
-            rest = quotient
-        }
-        self.bytes[start...].reverse()
     }
 
     private static let hexDigits = Array("0123456789abcdef".utf8)
 
     private mutating func quote(_ text: String) {
         self.bytes.append(UInt8(ascii: "\""))
-        for byte in text.utf8 {
-            switch byte {
-            case UInt8(ascii: "\""): self.bytes.append(contentsOf: [0x5C, 0x22])
-            case UInt8(ascii: "\\"): self.bytes.append(contentsOf: [0x5C, 0x5C])
-            case 0x0A: self.bytes.append(contentsOf: [0x5C, UInt8(ascii: "n")])
-            case 0x0D: self.bytes.append(contentsOf: [0x5C, UInt8(ascii: "r")])
-            case 0x09: self.bytes.append(contentsOf: [0x5C, UInt8(ascii: "t")])
-            case 0..<0x20, 0x7F:
-                self.bytes.append(contentsOf: "\\u00".utf8)
-                self.bytes.append(JSONWriter.hexDigits[Int(byte >> 4)])
-                self.bytes.append(JSONWriter.hexDigits[Int(byte & 0xF)])
-            default: self.bytes.append(byte)
+        var text = text
+        text.withUTF8 { text in
+            // Runs of bytes that stand for themselves are appended whole.
+            var begin = 0
+            for (index, byte) in text.enumerated() where JSONWriter.isEscaped(byte) {
+                self.bytes.append(contentsOf: UnsafeBufferPointer(rebasing: text[begin..<index]))
+                self.escape(byte)
+                begin = index + 1
             }
+            self.bytes.append(contentsOf: UnsafeBufferPointer(rebasing: text[begin...]))
         }
         self.bytes.append(UInt8(ascii: "\""))
+    }
+
+    private static func isEscaped(_ byte: UInt8) -> Bool {
+        byte < 0x20 || byte == 0x7F || byte == UInt8(ascii: "\"") || byte == UInt8(ascii: "\\")
+    }
+
+    private mutating func escape(_ byte: UInt8) {
+        switch byte {
+        case UInt8(ascii: "\""): self.bytes.append(contentsOf: [0x5C, 0x22])
+        case UInt8(ascii: "\\"): self.bytes.append(contentsOf: [0x5C, 0x5C])
+        case 0x0A: self.bytes.append(contentsOf: [0x5C, UInt8(ascii: "n")])
+        case 0x0D: self.bytes.append(contentsOf: [0x5C, UInt8(ascii: "r")])
+        case 0x09: self.bytes.append(contentsOf: [0x5C, UInt8(ascii: "t")])
+        default:
+            self.bytes.append(contentsOf: "\\u00".utf8)
+            self.bytes.append(JSONWriter.hexDigits[Int(byte >> 4)])
+            self.bytes.append(JSONWriter.hexDigits[Int(byte & 0xF)])
+        }
     }
 }

@@ -73,11 +73,22 @@ public enum Values {
         return self.digits(text)
     }
 
-    /// A whole number of at most 19 digits, without sign.
+    /// The same of bytes.
+    static func id(_ text: UnsafeRawBufferPointer) -> Int64? {
+        guard let first = text.first, (UInt8(ascii: "1")...UInt8(ascii: "9")).contains(first) else { return nil }
+        return self.digits(text)
+    }
+
     private static func digits(_ text: some StringProtocol) -> Int64? {
-        guard !text.isEmpty, text.utf8.count <= 19 else { return nil }
+        var text = String(text)
+        return text.withUTF8 { self.digits(UnsafeRawBufferPointer($0)) }
+    }
+
+    /// A whole number of at most 19 digits, without sign.
+    private static func digits(_ text: UnsafeRawBufferPointer) -> Int64? {
+        guard !text.isEmpty, text.count <= 19 else { return nil }
         var value: Int64 = 0
-        for byte in text.utf8 {
+        for byte in text {
             guard (0x30...0x39).contains(byte) else { return nil }
             let (scaled, overflow) = value.multipliedReportingOverflow(by: 10)
             let (sum, overflow2) = scaled.addingReportingOverflow(Int64(byte - 0x30))
