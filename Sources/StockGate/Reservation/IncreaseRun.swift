@@ -42,7 +42,10 @@ final class IncreaseRun: @unchecked Sendable {
             engine.counters.applies.add(1)
             gate.apply(request.product, GateKeys(request.product), fence, delta: delta, key: "") { result in
                 switch result {
-                case .success(let reply): self.perform(self.machine.applied(reply))
+                case .success(let reply):
+                    // Whoever asked Redis between the commit and this was still told *sold out*, and may have remembered it.
+                    self.engine.forgetSoldOut(request.product)
+                    self.perform(self.machine.applied(reply))
                 case .failure:
                     self.engine.counters.lostApplies.add(1)
                     self.perform(self.machine.applyFailed())
