@@ -42,7 +42,7 @@ struct OutboxRelayMachineTests {
             (disconnected, [.look, connection, .ignore, .ignore, .ignore, .ignore, .ignore, .end]),
             (looking, [.ignore, .ignore, poll, .ignore, .ignore, .ignore, trouble, .ignore]),
             (self.publishing([row]), [.ignore, .ignore, .ignore, dead, .mark([.untouched(id: 1)]), .ignore, trouble, .ignore]),
-            (marking, [.ignore, .ignore, .ignore, .ignore, .ignore, .look, trouble, .ignore]),
+            (marking, [.ignore, .ignore, .ignore, .ignore, .ignore, .pause(settings.pause), trouble, .ignore]),
             (stopped, [.ignore, .ignore, .ignore, .ignore, .ignore, .ignore, .ignore, .ignore]),
         ]
         for (machine, expected) in table {

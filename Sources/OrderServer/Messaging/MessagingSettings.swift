@@ -27,6 +27,12 @@ struct MessagingSettings: Sendable {
         )
         self.relay = RelayMachine.Settings()
         self.relay.maximumRows = reader.int("RELAY_BATCH", default: 128, in: 1...4_096, "messages published together at most")
+        self.relay.pause = reader.duration(
+            "RELAY_PAUSE",
+            default: .milliseconds(4),
+            in: .zero...second,
+            "between two batches of messages, so that what is written meanwhile goes together"
+        )
         self.relay.pollInterval = reader.duration(
             "OUTBOX_POLL",
             default: second,

@@ -85,13 +85,20 @@ final class OutboxRelay: Sendable {
             case .look: action = self.round(&machine, lanes, rows)
             case .sleep(let duration):
                 if !self.isStopping.load(ordering: .acquiring) { _ = self.signal.wait(for: duration) }
-                action = machine.handle(
-                    self.isStopping.load(ordering: .acquiring) ? .stop : .woke(isConnected: self.publisher.snapshot.isConnected)
-                )
+                action = self.wake(&machine)
+            case .pause(let duration):
+                let end = ContinuousClock.now + duration
+                // Ends with the time: whoever wakes meanwhile is served after it.
+                while !self.isStopping.load(ordering: .acquiring), ContinuousClock.now < end { _ = self.signal.wait(for: end - .now) }
+                action = self.wake(&machine)
             case .publish, .mark, .ignore: action = machine.handle(.databaseFailed)
             case .end: return
             }
         }
+    }
+
+    private func wake(_ machine: inout RelayMachine) -> RelayMachine.Action {
+        machine.handle(self.isStopping.load(ordering: .acquiring) ? .stop : .woke(isConnected: self.publisher.snapshot.isConnected))
     }
 
     /// Takes lanes, publishes a batch and marks it.
@@ -123,7 +130,7 @@ final class OutboxRelay: Sendable {
                     case .mark(let marks):
                         try self.mark(rows, marks)
                         action = machine.handle(.marked)
-                    case .sleep, .look, .end, .ignore: return (machine, action)
+                    case .sleep, .pause, .look, .end, .ignore: return (machine, action)
                     }
                 }
             }

@@ -49,6 +49,9 @@ struct RelayMachine: Sendable, Equatable {
         var maximumAttempts: Int64 = 20
         /// Waits between a row's attempts.
         var backoff = RetryPolicy(maximumAttempts: 20, initialBackoff: .milliseconds(100), maximumBackoff: .seconds(30))
+        /// Between a batch and the next look, so that what is written meanwhile goes together: a round costs the same for one message as for many. A message
+        /// that comes to a relay at rest goes at once.
+        var pause: Duration = .milliseconds(4)
         /// Looks without being woken.
         var pollInterval: Duration = .seconds(1)
         /// Looks for the broker's connection.
@@ -68,7 +71,7 @@ struct RelayMachine: Sendable, Equatable {
         case looking
         // -> marking
         case publishing([RelayRow])
-        // -> looking, asleep, disconnected
+        // -> asleep, disconnected
         case marking(next: Next)
         // Final.
         case stopped
@@ -76,8 +79,8 @@ struct RelayMachine: Sendable, Equatable {
 
     /// What follows a mark.
     enum Next: Sendable, Equatable {
-        /// There may be more at once.
-        case look
+        /// There may be more already.
+        case pause
         case sleep(Duration)
         case reconnect
     }
@@ -99,7 +102,10 @@ struct RelayMachine: Sendable, Equatable {
     }
 
     enum Action: Sendable, Equatable {
+        /// Until woken, or the time is over.
         case sleep(Duration)
+        /// Until the time is over, whoever wakes; a stop ends it.
+        case pause(Duration)
         /// Take lanes and look for rows.
         case look
         /// Count the attempts, then publish.
@@ -140,7 +146,9 @@ struct RelayMachine: Sendable, Equatable {
 
         case (.marking(let next), .marked):
             switch next {
-            case .look: return self.look()
+            case .pause:
+                self.state = .asleep
+                return .pause(self.settings.pause)
             case .sleep(let duration): return self.sleep(duration)
             case .reconnect: return self.disconnect()
             }
@@ -224,7 +232,7 @@ struct RelayMachine: Sendable, Equatable {
         } else if let soonest {
             self.state = .marking(next: .sleep(min(soonest, self.settings.pollInterval)))
         } else {
-            self.state = .marking(next: .look)
+            self.state = .marking(next: .pause)
         }
         return .mark(marks)
     }
