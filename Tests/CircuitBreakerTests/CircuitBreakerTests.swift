@@ -139,8 +139,13 @@ import Testing
         let isHealthy = Atomic<Bool>(false)
         let checks = Atomic<Int>(0)
         let breaker = try make(
-            // The clock is moved on while a check runs.
-            settings: { $0.healthCheckTimeLimit = .seconds(3600) },
+            // The clock is moved on while a check runs: that must not end it, nor its probe, nor make it slow.
+            settings: {
+                $0.healthCheckTimeLimit = .seconds(3600)
+                $0.permitLease = .seconds(3600)
+                $0.slowCallDurationThreshold = .seconds(3600)
+                $0.maximumTimeInHalfOpen = .seconds(36_000)
+            },
             healthCheck: {
                 // Read before it is counted, so that the test's change comes after it.
                 let healthy = isHealthy.load(ordering: .relaxed)
