@@ -1,4 +1,5 @@
 import Dispatch
+import Foundation
 import Glibc
 import StockGate
 import StockGateTestSupport
@@ -216,7 +217,7 @@ struct LedgerContractTests {
     /// Two connections begin every round together. Returns how often each reply came, the units taken, and the ledger's rows.
     private func race(
         rounds: Int,
-        _ statement: @Sendable (RawPostgres, Int) throws -> String
+        _ statement: @escaping @Sendable (RawPostgres, Int) throws -> String
     ) throws -> (replies: [String: Int], taken: Int, rows: Int) {
         let server = try PrivatePostgres.start(fsync: false)
         defer { server.stop() }
@@ -227,7 +228,10 @@ struct LedgerContractTests {
         let failures = Mutex<[String]>([])
         let replies = Mutex<[String: Int]>([:])
         let arrived = Atomic<Int>(0)
-        DispatchQueue.concurrentPerform(iterations: 2) { _ in
+        // Threads of their own: from a pool that other tests have taken, the second might never come, and the first waits for it.
+        let ended = DispatchSemaphore(value: 0)
+        let run: @Sendable () -> Void = {
+            defer { ended.signal() }
             do {
                 let connection = try RawPostgres(url: url)
                 for round in 0..<rounds {
@@ -241,6 +245,8 @@ struct LedgerContractTests {
                 arrived.add(1_000_000, ordering: .sequentiallyConsistent)
             }
         }
+        for _ in 0..<2 { Thread.detachNewThread(run) }
+        for _ in 0..<2 { ended.wait() }
         #expect(failures.withLock { $0 } == [])
         let stock = Int(try database.query("select stock from product_stock")[0][0]) ?? 0
         let rows = Int(try database.query("select count(*) from stock_ledger")[0][0]) ?? 0
