@@ -158,7 +158,7 @@ import Testing
         let start = ContinuousClock.now
         let error = #expect(throws: PostgresError.self) { try session.query("SELECT pg_sleep(60)", timeout: .milliseconds(150)) }
         #expect(error?.code == .timedOut(outcomeUnknown: true))
-        #expect(ContinuousClock.now - start < .seconds(20))
+        #expect(ContinuousClock.now - start < .seconds(1))
         #expect(!session.isConnected)
         let inside = #expect(throws: PostgresError.self) {
             try session.transaction { _ = try $0.query("SELECT pg_sleep(3)", timeout: .milliseconds(150)) }

@@ -47,7 +47,7 @@ import Testing
         }
         let start = ContinuousClock.now
         for _ in 0..<3 { #expect(await hanging.report().state == .down) }
-        #expect(ContinuousClock.now - start < .seconds(20))
+        #expect(ContinuousClock.now - start < .seconds(1))
         #expect(asked.load(ordering: .relaxed) == 1)
     }
 }
