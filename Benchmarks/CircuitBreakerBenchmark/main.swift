@@ -128,6 +128,12 @@ cases.append(
         onThreads(2) { callSuccessfully(contended, times) }
     }
 )
+let contendedMixed = CircuitBreaker(name: "contended, mixed")
+cases.append(
+    Case(name: "the same, one in ten fails", allowedPerThousand: 1, threads: 2) { times in
+        onThreads(2) { callMixed(contendedMixed, times) }
+    }
+)
 cases.append(
     Case(name: "open, admit (rejected), two threads", allowedPerThousand: 1, threads: 2) { times in
         onThreads(2) { admitOnly(open, times) }

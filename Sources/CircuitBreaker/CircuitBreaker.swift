@@ -1,10 +1,12 @@
 // The shell: one lock around the machine, held for a moment; what the machine wants done is done after letting go of it.
 //
 // Invariants
-// - Lock order: timer, machine, event hub. No lock is held while a reader is resumed, a gate or a health check is started, or a call is run.
+// - Lock order: timer, machine, stripe or event hub. No lock is held while a reader is resumed, a gate or a health check is started, or a call is run.
 //   The clock is read outside the locks; the wall clock and a custom wait in open are called inside, and say so where they are given.
 // - The atomics repeat what the machine says, for rejections that need no lock. They may lag behind it by the moment of a change: a call turned
 //   away in that moment is one that came before the change.
+// - Calls of a free period are counted in the stripes, without the machine's lock. Whoever takes that lock to ask the machine something that can
+//   change it ends the period first and tells the machine of its calls (`endFreePeriod`).
 // Bounds: one timer task, one recovery gate, one health check, the event hub's rings.
 
 import Synchronization
@@ -47,7 +49,13 @@ public final class CircuitBreaker: Sendable {
         static let forcedOpen: UInt8 = 2
         static let recoveryGate: UInt8 = 3
         static let disabled: UInt8 = 4
+        /// The stripes hold a free period, or did a moment ago.
+        static let free: UInt8 = 5
     }
+
+    /// To end a free period costs about as much as some calls with the lock, so that where one would soon be ended by the next failure none is
+    /// begun.
+    private static let calmStepsBeforeFreePeriod = 32
 
     private struct Timer {
         var task: Task<Void, Never>?
@@ -65,6 +73,9 @@ public final class CircuitBreaker: Sendable {
     private let openUntil = Atomic<Int64>(.min)
     /// Rejections by shortcut that the machine has not been told of.
     private let unabsorbedRejections = Atomic<UInt64>(0)
+    private let stripes = Stripes()
+    /// Steps of the machine since the last result that made an event. Written with the lock held.
+    private let calmSteps = Atomic<Int>(calmStepsBeforeFreePeriod)
     private let machine: Guarded<CircuitBreakerMachine>
     private let timer = Guarded(Timer())
     /// Set once at the end of `init`, for they call back.
@@ -146,8 +157,8 @@ public final class CircuitBreaker: Sendable {
 
     /// Asks whether a call may be made now.
     ///
-    /// Costs a lock held for some nanoseconds while closed, and no lock at all while open, opened by hand, disabled, or behind the recovery gate.
-    /// Allocates nothing while closed.
+    /// While closed it costs a lock that threads rarely share, or during the ramp one that they do; while open, opened by hand, disabled, or
+    /// behind the recovery gate no lock at all. Allocates nothing while closed.
     public func admit() -> Admission { admit(atNanoseconds: clock.now()) }
 
     /// Asks whether a call may be made at `instant`, for a caller that has read the breaker's clock already.
@@ -155,7 +166,9 @@ public final class CircuitBreaker: Sendable {
 
     private func admit(atNanoseconds now: Int64) -> Admission {
         let code = shortcut.load(ordering: .acquiring)
-        if code != Shortcut.none {
+        if code == Shortcut.free {
+            if let permit = stripes.start(at: now) { return .permitted(permit) }
+        } else if code != Shortcut.none {
             if code == Shortcut.disabled { return .permitted(.unrecorded(at: now)) }
             if now < rejectsUntil.load(ordering: .relaxed) {
                 unabsorbedRejections.add(1, ordering: .relaxed)
@@ -174,8 +187,9 @@ public final class CircuitBreaker: Sendable {
         var deliveries: [EventHub.Delivery]?
         var step: (Admission, CircuitBreakerMachine.Action) = (.permitted(.unrecorded(at: now)), .none)
         machine.withLockSpinningFirst { machine in
+            endFreePeriod(&machine)
             step = machine.admit(at: now)
-            if case .none = step.1 { return }
+            if case .none = step.1 { return beginFreePeriod(machine, at: now) }
             deliveries = publish(&machine, at: now)
         }
         if let deliveries { perform(step.1, deliveries) }
@@ -193,15 +207,37 @@ public final class CircuitBreaker: Sendable {
     @discardableResult
     public func record(_ outcome: CallOutcome, for permit: Permit, at instant: CircuitBreakerInstant) -> RecordResult {
         let now = instant.nanoseconds
+        if case .success = outcome, shortcut.load(ordering: .acquiring) == Shortcut.free, stripes.succeed(permit, at: now) { return .counted }
         var deliveries: [EventHub.Delivery]?
         var step: (RecordResult, CircuitBreakerMachine.Action) = (.late, .none)
         machine.withLockSpinningFirst { machine in
+            endFreePeriod(&machine)
             step = machine.record(outcome, for: permit, at: now)
-            if case .none = step.1 { return }
+            if case .none = step.1 { return beginFreePeriod(machine, at: now) }
+            calmSteps.store(0, ordering: .relaxed)
             deliveries = publish(&machine, at: now)
         }
         if let deliveries { perform(step.1, deliveries) }
         return step.0
+    }
+
+    /// Tells the machine of the free period's calls, if there is one, and ends it. With the lock held.
+    @inline(__always)
+    private func endFreePeriod(_ machine: inout CircuitBreakerMachine) {
+        guard shortcut.load(ordering: .relaxed) == Shortcut.free else { return }
+        shortcut.store(Shortcut.none, ordering: .relaxed)
+        machine.absorb(stripes.end())
+    }
+
+    /// Begins a free period if the machine has one. With the lock held.
+    @inline(__always)
+    private func beginFreePeriod(_ machine: borrowing CircuitBreakerMachine, at now: Int64) {
+        let calm = calmSteps.load(ordering: .relaxed)
+        guard calm >= Self.calmStepsBeforeFreePeriod else { return calmSteps.store(calm + 1, ordering: .relaxed) }
+        guard let period = machine.freePeriod(around: now) else { return }
+        stripes.activate()
+        stripes.begin(period)
+        shortcut.store(Shortcut.free, ordering: .releasing)
     }
 
     // MARK: By hand
@@ -230,9 +266,13 @@ public final class CircuitBreaker: Sendable {
         let now = clock.now()
         let unixMilliseconds = wallClock()
         let events = hub.figures
-        let (machine, unabsorbed) = machine.withLock { ($0, unabsorbedRejections.load(ordering: .relaxed)) }
+        let (machine, unabsorbed, calls) = machine.withLock { machine in
+            let isFree = shortcut.load(ordering: .relaxed) == Shortcut.free
+            return (machine, unabsorbedRejections.load(ordering: .relaxed), isFree ? stripes.sum() : nil)
+        }
         // A copy: counting what the machine has not been told of yet changes no event and no figure but the copy's.
         var copy = machine
+        if let calls { copy.absorb(calls) }
         copy.absorbRejections(unabsorbed, at: now)
         var snapshot = copy.snapshot(name: name, unixMilliseconds: unixMilliseconds, at: now)
         snapshot.droppedEvents = events.dropped
@@ -259,6 +299,7 @@ public final class CircuitBreaker: Sendable {
         let now = clock.now()
         let (state, action, deliveries) = machine.withLock { machine in
             machine.absorbRejections(unabsorbedRejections.exchange(0, ordering: .relaxed), at: now)
+            endFreePeriod(&machine)
             let action = body(&machine, now)
             return (machine.state, action, publish(&machine, at: now))
         }
@@ -291,6 +332,7 @@ public final class CircuitBreaker: Sendable {
             shortcut.store(Shortcut.disabled, ordering: .releasing)
         case .closed, .probing, .metricsOnly:
             shortcut.store(Shortcut.none, ordering: .releasing)
+            beginFreePeriod(machine, at: now)
         }
         return deliveries
     }

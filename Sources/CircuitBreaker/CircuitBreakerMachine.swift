@@ -186,9 +186,7 @@ struct CircuitBreakerMachine: Sendable {
         }
     }
 
-    private func permit(at now: Int64) -> Permit {
-        Permit(generation: generation, startedAt: CircuitBreakerInstant(nanoseconds: now), slot: -1, serial: 0)
-    }
+    private func permit(at now: Int64) -> Permit { Permit(generation: generation, at: now) }
 
     private mutating func admitProbe(at now: Int64) -> (Admission, Action) {
         endOverdueProbes(at: now)
@@ -331,6 +329,37 @@ struct CircuitBreakerMachine: Sendable {
             figures.calls + overdue >= minimum && figures.calls + overdue > 0
                 ? percent(figures.slow + overdue, of: figures.calls + overdue) : nil
         )
+    }
+
+    // MARK: Free periods
+
+    /// The free period that `now` is in, if it is in one. Before its end, and before it is asked anything else, the machine is to be told of the
+    /// calls in it by ``absorb(_:)``.
+    ///
+    /// In it no running call becomes overdue and no result leaves a time-based window, so that only results can move a rate. A quick success moves
+    /// none up, except where it is the one that makes the minimum number of calls.
+    func freePeriod(around now: Int64) -> FreePeriod? {
+        guard case .closed(let ramp) = phase, ramp.startedAt == nil, pendingEvents.isEmpty, let period = running.period else { return nil }
+        let figures = window.figures
+        let isUntroubled = figures.failed == 0 && figures.slow &+ running.overdue == 0
+        guard isUntroubled || figures.calls >= policy.minimumNumberOfCalls else { return nil }
+        let until = min(period.upperBound, window.changesAt)
+        guard now >= period.lowerBound, now < until else { return nil }
+        return FreePeriod(
+            generation: generation,
+            from: period.lowerBound,
+            until: until,
+            longest: policy.slowCallDuration,
+            shift: running.youngShift
+        )
+    }
+
+    /// Counts the calls of a free period of the present generation.
+    mutating func absorb(_ calls: FreeCalls) {
+        running.add(calls)
+        window.recordSuccesses(calls.succeeded)
+        totals.succeeded &+= calls.succeeded
+        totals.succeededNanoseconds &+= calls.nanoseconds
     }
 
     // MARK: The ramp
@@ -687,8 +716,12 @@ struct CircuitBreakerMachine: Sendable {
 
 extension Permit {
     /// A permit whose result is not recorded.
-    static func unrecorded(at now: Int64) -> Permit {
-        Permit(generation: 0, startedAt: CircuitBreakerInstant(nanoseconds: now), slot: -1, serial: 0)
+    static func unrecorded(at now: Int64) -> Permit { Permit(generation: 0, at: now) }
+
+    /// A permit that is not a probe's.
+    @inline(__always)
+    init(generation: UInt64, at now: Int64) {
+        self.init(generation: generation, startedAt: CircuitBreakerInstant(nanoseconds: now), slot: -1, serial: 0)
     }
 }
 

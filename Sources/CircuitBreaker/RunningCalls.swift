@@ -10,14 +10,15 @@
 
 /// Counts the running calls, and those of them that have been running for too long.
 struct RunningCalls: Sendable {
-    private static let mask: Int64 = 31
+    private static let mask = Int64(FreeCalls.buckets - 1)
 
     let isCounting: Bool
     private let threshold: Int64
     private let lease: Int64
-    private let youngShift: Int64
+    let youngShift: Int64
     private let overdueShift: Int64
-    private var young: [UInt32]
+    /// Below zero where a call was ended twice.
+    private var young: [Int32]
     private var aged: [UInt32]
     /// The number of the first young bucket that may hold a call; all before it are overdue.
     private var youngHead = Int64.min
@@ -33,7 +34,7 @@ struct RunningCalls: Sendable {
         self.lease = lease
         youngShift = Self.shift(for: threshold)
         overdueShift = max(Self.shift(for: lease), youngShift)
-        young = [UInt32](repeating: 0, count: Int(Self.mask) + 1)
+        young = [Int32](repeating: 0, count: Int(Self.mask) + 1)
         aged = [UInt32](repeating: 0, count: Int(Self.mask) + 1)
     }
 
@@ -66,9 +67,9 @@ struct RunningCalls: Sendable {
         while bucket < firstYoung {
             let index = Int(bucket & Self.mask)
             let calls = young[index]
+            young[index] = 0
             if calls > 0 {
-                young[index] = 0
-                addAged(startedAt: bucket << youngShift, calls: calls)
+                addAged(startedAt: bucket << youngShift, calls: UInt32(calls))
             }
             bucket += 1
         }
@@ -102,6 +103,20 @@ struct RunningCalls: Sendable {
             // The clock was read before the lock was taken, and much time went by in between.
             addAged(startedAt: start, calls: 1)
         }
+    }
+
+    /// The time in which no call becomes overdue or is forgotten, and calls that start can be added by bucket. Nil before the first look at the
+    /// time.
+    var period: Range<Int64>? {
+        guard isCounting else { return .min..<(.max) }
+        guard youngHead > .min else { return nil }
+        return (youngHead << youngShift)..<(((youngHead &+ 1) << youngShift).addingClamped(threshold))
+    }
+
+    /// Calls have started and ended within ``period``.
+    mutating func add(_ calls: FreeCalls) {
+        guard isCounting else { return }
+        for index in young.indices { young[index] &+= calls.running[index] }
     }
 
     /// A call has ended.

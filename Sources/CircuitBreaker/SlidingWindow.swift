@@ -100,6 +100,29 @@ struct SlidingWindow: Sendable {
         figures.add(failed: failed, slow: slow)
     }
 
+    /// When the figures change by themselves.
+    var changesAt: Int64 { bucketEnd }
+
+    /// Records successes that were not slow, before ``changesAt``.
+    mutating func recordSuccesses(_ count: UInt64) {
+        if outcomes.isEmpty {
+            let calls = Int(clamping: count)
+            buckets[head].calls &+= calls
+            figures.calls &+= calls
+            return
+        }
+        // More of them than the ring holds leave it as full of them as it can be.
+        let calls = Int(clamping: min(count, UInt64(outcomes.count)))
+        guard figures.failed == 0, figures.slow == 0 else {
+            for _ in 0..<calls { record(failed: false, slow: false, at: .min) }
+            return
+        }
+        // Nothing is pushed out that counts. From the head on there may be what was left by a reset; before it there are successes.
+        for index in head..<min(head + calls, outcomes.count) { outcomes[index] = 0 }
+        head = (head + calls) % outcomes.count
+        figures.calls = min(figures.calls + calls, outcomes.count)
+    }
+
     /// The figures as they are at `now`, without changing anything.
     func figures(at now: Int64) -> Figures {
         guard now >= bucketEnd else { return figures }

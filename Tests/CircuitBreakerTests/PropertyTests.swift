@@ -138,6 +138,90 @@ import Testing
         #expect(hasCheck ? accounted >= records : accounted == records, "seed \(seed)")
     }
 
+    /// Calls of free periods are counted beside the machine. One that is told of them later decides, counts and emits what one does that is asked
+    /// every time.
+    @Test(arguments: 0..<40)
+    func freePeriodsChangeNothing(ten: Int) throws {
+        let free = try (ten * 10..<ten * 10 + 10).reduce(0) { try $0 + compareWithFreePeriods(seed: $1) }
+        #expect(free > 300, "too few calls of a free period to show anything")
+    }
+
+    /// Returns how many calls were made or ended in free periods.
+    func compareWithFreePeriods(seed: Int) throws -> Int {
+        var random = SplitMix64(seed: UInt64(seed))
+        let isTimed = Bool.random(using: &random)
+        let windowSize = Int.random(in: 1...(isTimed ? 3 : 20), using: &random)
+        let hasRamp = Bool.random(using: &random)
+        let counts = Int.random(in: 0..<4, using: &random) > 0
+        let minimum = Int.random(in: 1...(isTimed ? 20 : windowSize), using: &random)
+        let failurePercent = Int.random(in: 0...60, using: &random)
+        var asked = try makeMachine(seed: UInt64(seed)) {
+            $0.window = isTimed ? .time(seconds: windowSize) : .count(windowSize)
+            $0.minimumNumberOfCalls = minimum
+            $0.failureRateThreshold = 60
+            $0.slowCallRateThreshold = 50
+            $0.countsRunningSlowCalls = counts
+            $0.waitInOpen = .constant(.milliseconds(200))
+            if hasRamp { $0.ramp = .init(duration: .milliseconds(300), initialShare: 0.5) }
+        }
+        var told = asked
+        var period: FreePeriod?
+        var calls = FreeCalls()
+        var free = 0
+        var permits: [Permit] = []
+        var now: Int64 = 0
+        func tell() {
+            if period != nil { told.absorb(calls) }
+            period = nil
+            calls = FreeCalls()
+        }
+        for step in 0..<600 {
+            let context: Comment = "seed \(seed), step \(step)"
+            now += Int64.random(in: 0...(Int.random(in: 0..<8, using: &random) == 0 ? 150 : 6), using: &random) * millisecond
+            // A thread may have read the clock a while ago.
+            let time = max(now - Int64.random(in: 0...20, using: &random) * millisecond, 0)
+            if Int.random(in: 0..<40, using: &random) == 0 {
+                let manual = ManualTransition.allCases.randomElement(using: &random) ?? .close
+                tell()
+                #expect(told.transition(to: manual, by: nil, reason: nil, at: time) == asked.transition(to: manual, by: nil, reason: nil, at: time), context)
+            } else if Bool.random(using: &random) || permits.isEmpty {
+                let (admission, action) = asked.admit(at: time)
+                if let present = period, time >= present.from, time < present.until {
+                    free += 1
+                    calls.start(at: time, present)
+                    #expect(admission == .permitted(Permit(generation: present.generation, at: time)) && action == .none, context)
+                } else {
+                    tell()
+                    let other = told.admit(at: time)
+                    #expect(admission == other.0 && action == other.1, context)
+                }
+                if let permit = admission.permit { permits.append(permit) }
+            } else {
+                let permit = permits.remove(at: Int.random(in: 0..<permits.count, using: &random))
+                let outcome: CallOutcome =
+                    Int.random(in: 0..<100, using: &random) < failurePercent ? .failure("x") : Int.random(in: 0..<9, using: &random) == 0 ? .cancelled : .success
+                let (result, action) = asked.record(outcome, for: permit, at: time)
+                if case .success = outcome, let present = period, present.takes(permit, endedAt: time) {
+                    free += 1
+                    calls.succeed(startedAt: permit.startedAt.nanoseconds, duration: time - permit.startedAt.nanoseconds, present)
+                    #expect(result == .counted && action == .none, context)
+                } else {
+                    tell()
+                    let other = told.record(outcome, for: permit, at: time)
+                    #expect(result == other.0 && action == other.1, context)
+                }
+            }
+            #expect(asked.pendingEvents == told.pendingEvents, context)
+            asked.takePendingEvents { _ in }
+            told.takePendingEvents { _ in }
+            var copy = told
+            if period != nil { copy.absorb(calls) }
+            #expect(copy.figures(at: now) == asked.figures(at: now), context)
+            if period == nil { period = told.freePeriod(around: time) }
+        }
+        return free
+    }
+
     /// The windows against lists that are counted anew each time.
     @Test(arguments: 0..<100)
     func windowsAgreeWithAList(seed: Int) {

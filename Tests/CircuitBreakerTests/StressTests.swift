@@ -1,5 +1,6 @@
-import CircuitBreaker
 import Testing
+
+@testable import CircuitBreaker
 
 /// For a thread sanitizer, and for what must hold whatever the interleaving.
 @Suite struct StressTests {
@@ -63,5 +64,80 @@ import Testing
             state = to
         }
         #expect(events.dropped == 0)
+    }
+
+    /// Calls begun and ended by many threads, the end often by another thread than the beginning, with failures in between: each counts once.
+    @Test func threadsThatCountApartAddUp() async throws {
+        let clock = ManualClock()
+        let settings = try CircuitBreakerSettings { values in
+            values.window = .time(seconds: 60)
+            values.minimumNumberOfCalls = 100
+            values.failureRateThreshold = 90
+            values.slowCallDurationThreshold = .milliseconds(100)
+            values.permitLease = .seconds(60)
+        }
+        let breaker = CircuitBreaker(name: "threads", settings: settings, clock: clock)
+        let workers = 8
+        let rounds = 20
+        let calls = 500
+        // One call in fifty fails, and one in a hundred does not come back.
+        var running = 0
+        for _ in 0..<rounds {
+            let permits = await withTaskGroup(of: [Permit].self) { group in
+                for _ in 0..<workers {
+                    group.addTask { (0..<calls).compactMap { _ in breaker.admit().permit } }
+                }
+                return await group.reduce(into: []) { $0 += $1 }
+            }
+            #expect(permits.count == workers * calls)
+            running += await withTaskGroup(of: Int.self) { group in
+                for worker in 0..<workers {
+                    group.addTask {
+                        var left = 0
+                        for index in stride(from: worker, to: permits.count, by: workers) {
+                            if index % 100 == 7 {
+                                left += 1
+                            } else {
+                                let result = breaker.record(index % 500 == 0 ? .failure("x") : .success, for: permits[index])
+                                #expect(result == .counted)
+                            }
+                        }
+                        return left
+                    }
+                }
+                return await group.reduce(0, +)
+            }
+            clock.advance(by: .milliseconds(30))
+        }
+        let expected = workers * rounds * calls
+        var figures = breaker.snapshot()
+        #expect(running == expected / 100)
+        #expect(figures.bufferedCalls == expected - running)
+        #expect(figures.failedCalls == expected / 500)
+        #expect(figures.totals.succeeded == UInt64(expected - running - expected / 500))
+        // An eighth of the threshold late at most.
+        clock.advance(by: .milliseconds(113))
+        figures = breaker.snapshot()
+        #expect(figures.runningSlowCalls == running)
+        #expect(figures.state == .closed)
+    }
+
+    /// Running calls that have taken too long open the breaker, whichever threads began them.
+    @Test func callsThatThreadsLeftRunningOpenTheBreaker() async throws {
+        let clock = ManualClock()
+        let settings = try CircuitBreakerSettings { values in
+            values.window = .count(100)
+            values.minimumNumberOfCalls = 20
+            values.slowCallRateThreshold = 50
+            values.slowCallDurationThreshold = .milliseconds(100)
+        }
+        let breaker = CircuitBreaker(name: "threads", settings: settings, clock: clock)
+        for _ in 0..<100 { if let permit = breaker.admit().permit { breaker.record(.success, for: permit) } }
+        await withTaskGroup(of: Void.self) { group in
+            for _ in 0..<4 { group.addTask { for _ in 0..<25 { _ = breaker.admit() } } }
+        }
+        #expect(breaker.admit().permit != nil)
+        clock.advance(by: .milliseconds(113))
+        #expect(breaker.admit().rejection?.reason == .open)
     }
 }
