@@ -42,7 +42,7 @@ struct OutboxRelayMachineTests {
             (disconnected, [.look, connection, .ignore, .ignore, .ignore, .ignore, .ignore, .end]),
             (looking, [.ignore, .ignore, poll, .ignore, .ignore, .ignore, trouble, .ignore]),
             (self.publishing([row]), [.ignore, .ignore, .ignore, dead, .mark([.untouched(id: 1)]), .ignore, trouble, .ignore]),
-            (marking, [.ignore, .ignore, .ignore, .ignore, .ignore, .pause(settings.pause), trouble, .ignore]),
+            (marking, [.ignore, .ignore, .ignore, .ignore, .ignore, .pause(.zero), trouble, .ignore]),
             (stopped, [.ignore, .ignore, .ignore, .ignore, .ignore, .ignore, .ignore, .ignore]),
         ]
         for (machine, expected) in table {
@@ -67,6 +67,25 @@ struct OutboxRelayMachineTests {
                 ])
         )
         #expect(machine.handle(.marked) == .sleep(machine.settings.connectionInterval), "a lost connection is waited for")
+    }
+
+    @Test("the pause grows with the orders of the batch up to the longest; events always take that")
+    func pauses() {
+        func pause(after rows: [RelayRow]) -> RelayMachine.Action {
+            var machine = self.publishing(rows)
+            _ = machine.handle(.published(rows.map { _ in .confirmed }))
+            return machine.handle(.marked)
+        }
+        var many = self.row(1)
+        many.orders = 31
+        #expect(pause(after: [many, self.row(2)]) == .pause(.zero))
+        many.orders = 81
+        #expect(pause(after: [many, self.row(2)]) == .pause(.milliseconds(3)))
+        many.orders = 5_000
+        #expect(pause(after: [many, self.row(2)]) == .pause(.milliseconds(8)))
+        var event = self.row(3, product: nil)
+        event.orders = 0
+        #expect(pause(after: [event]) == .pause(.milliseconds(8)))
     }
 
     @Test("waits double up to the maximum, and the last attempt makes the row DEAD")

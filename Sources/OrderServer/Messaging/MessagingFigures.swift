@@ -3,8 +3,8 @@ import ServerKit
 
 /// What the order server counts of messages.
 struct MessagingFigures: Sendable {
-    /// From a message's row to its confirm.
-    let relaySeconds: Histogram
+    private let commandSeconds: Histogram
+    private let eventSeconds: Histogram
     let dead: Counter
     let droppedEvents: Counter
     let resultBatches: Histogram
@@ -17,7 +17,16 @@ struct MessagingFigures: Sendable {
     private let results: CounterFamily
 
     init(_ registry: MetricsRegistry) {
-        self.relaySeconds = registry.histogram("outbox_relay_seconds", help: "From the writing of a message to the broker's confirm")
+        let relaySeconds = { (kind: String) in
+            registry.histogram(
+                "outbox_relay_seconds",
+                help: "From the writing of a message to the broker's confirm",
+                labels: [(name: "kind", value: kind)],
+                bounds: MessagingFigures.relayBounds
+            )
+        }
+        self.commandSeconds = relaySeconds("commands")
+        self.eventSeconds = relaySeconds("events")
         self.dead = registry.counter("outbox_dead_total", help: "Messages given up; their orders were left to recovery")
         self.droppedEvents = registry.counter("order_events_dropped_total", help: "Events that were not written because too many wait")
         self.resultBatches = registry.histogram(
@@ -41,6 +50,20 @@ struct MessagingFigures: Sendable {
             capacity: 8
         )
         self.results = registry.counters("order_results_total", help: "Results by outcome", labelNames: ["outcome"], capacity: 8)
+    }
+
+    /// Nanoseconds: close together where the delay is meant to be, below 20 ms.
+    private static let relayBounds: [UInt64] = [
+        500_000, 1_000_000, 2_500_000, 5_000_000, 7_500_000, 10_000_000, 12_500_000, 15_000_000, 17_500_000, 20_000_000, 25_000_000, 30_000_000, 40_000_000, 50_000_000,
+        100_000_000, 250_000_000, 500_000_000, 1_000_000_000, 2_500_000_000, 5_000_000_000, 10_000_000_000,
+    ]
+
+    /// From a message's row to its confirm.
+    func relaySeconds(_ kind: OutboxSQL.Kind) -> Histogram {
+        switch kind {
+        case .commands: self.commandSeconds
+        case .events: self.eventSeconds
+        }
     }
 
     /// An attempt for so many messages has ended.

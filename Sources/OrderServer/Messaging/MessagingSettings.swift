@@ -29,9 +29,9 @@ struct MessagingSettings: Sendable {
         self.relay.maximumRows = reader.int("RELAY_BATCH", default: 128, in: 1...4_096, "messages published together at most")
         self.relay.pause = reader.duration(
             "RELAY_PAUSE",
-            default: .milliseconds(4),
+            default: .milliseconds(8),
             in: .zero...second,
-            "between two batches of messages, so that what is written meanwhile goes together"
+            "between two batches of messages at most (60 us for each order of the first but 32), so that what is written meanwhile goes together"
         )
         self.relay.pollInterval = reader.duration(
             "OUTBOX_POLL",

@@ -1,9 +1,12 @@
 // Invariant: a row is published only while this relay's transaction holds the row's lane, and only after its count of attempts was raised: whatever dies afterwards,
 // the next attempt says that it is a repeat. A row becomes SENT only after the broker's confirm.
 //
+// The lanes are kept from batch to batch while there is something to publish, so that a batch costs the database two statements: one that takes rows and raises
+// their counts, one that marks them. After `laneTime` they are let go, for other servers' relays.
+//
 // Commands and events have a relay each: whatever becomes of the stream of events, no command waits for it.
 //
-// Bounds: one batch at a time (RelayMachine); a batch is waited for `publishTimeout` at most. Two connections and one thread. Nothing here is flushed by itself
+// Bounds: one batch at a time (RelayMachine); a batch is waited for `publishTimeout` at most, and begun within `laneTime` of taking the lanes. Two connections and one thread. Nothing here is flushed by itself
 // (synchronous_commit is off): what a crash of the database forgets is published again, as a repeat.
 // Stops: when told to, after the batch in hand.
 
@@ -26,7 +29,7 @@ final class OutboxRelay: Sendable {
     private let logger: Logger
     private let signal = WakeSignal()
     private let isStopping = Atomic(false)
-    private let lookSQL: String
+    private let takeSQL: String
 
     init(
         _ kind: OutboxSQL.Kind,
@@ -41,7 +44,7 @@ final class OutboxRelay: Sendable {
         self.kind = kind
         let name = kind == .commands ? "relay-commands" : "relay-events"
         self.worker = try PostgresWorker(configuration: configuration, name: name, maximumQueued: 1)
-        self.lookSQL = OutboxRelay.lookSQL(kind)
+        self.takeSQL = OutboxRelay.takeSQL(kind)
         self.configuration = configuration
         self.machine = RelayMachine(settings: settings)
         self.publishTimeout = publishTimeout
@@ -69,6 +72,9 @@ final class OutboxRelay: Sendable {
 
     // MARK: The loop
 
+    /// How long lanes are kept.
+    private static let laneTime = Duration.milliseconds(100)
+
     private func run(_ lanes: PostgresSession) {
         let rows = PostgresSession(configuration: self.configuration)
         defer { rows.close() }
@@ -82,14 +88,12 @@ final class OutboxRelay: Sendable {
                 nextCount = .now + machine.settings.pollInterval
             }
             switch action {
-            case .look: action = self.round(&machine, lanes, rows)
+            case .look: action = self.rounds(&machine, lanes, rows)
             case .sleep(let duration):
                 if !self.isStopping.load(ordering: .acquiring) { _ = self.signal.wait(for: duration) }
                 action = self.wake(&machine)
             case .pause(let duration):
-                let end = ContinuousClock.now + duration
-                // Ends with the time: whoever wakes meanwhile is served after it.
-                while !self.isStopping.load(ordering: .acquiring), ContinuousClock.now < end { _ = self.signal.wait(for: end - .now) }
+                self.pause(duration)
                 action = self.wake(&machine)
             case .publish, .mark, .ignore: action = machine.handle(.databaseFailed)
             case .end: return
@@ -97,47 +101,57 @@ final class OutboxRelay: Sendable {
         }
     }
 
+    /// Ends with the time: whoever wakes meanwhile is served after it.
+    private func pause(_ duration: Duration) {
+        let end = ContinuousClock.now + duration
+        while !self.isStopping.load(ordering: .acquiring), ContinuousClock.now < end { _ = self.signal.wait(for: end - .now) }
+    }
+
     private func wake(_ machine: inout RelayMachine) -> RelayMachine.Action {
         machine.handle(self.isStopping.load(ordering: .acquiring) ? .stop : .woke(isConnected: self.publisher.snapshot.isConnected))
     }
 
-    /// Takes lanes, publishes a batch and marks it.
-    private func round(_ machine: inout RelayMachine, _ lanes: PostgresSession, _ rows: PostgresSession) -> RelayMachine.Action {
+    /// Takes lanes, and publishes and marks batch after batch until there is no row left or it is others' turn.
+    private func rounds(_ machine: inout RelayMachine, _ lanes: PostgresSession, _ rows: PostgresSession) -> RelayMachine.Action {
         if self.isStopping.load(ordering: .acquiring) {
             _ = machine.handle(.found([], isBusy: false))
             return machine.handle(.stop)
         }
+        let end = ContinuousClock.now + OutboxRelay.laneTime
+        var present = machine
         do {
-            let before = machine
-            let (after, action) = try lanes.transaction { transaction in
-                var machine = before
+            let action = try lanes.transaction { transaction in
                 let held = try transaction.query(
                     OutboxRelay.lanesSQL,
                     [.int(self.kind.lanes.lowerBound), .int(self.kind.lanes.upperBound)]
                 ).one().ints(0)
-                var action = machine.handle(
-                    .found(
-                        held.isEmpty ? [] : try self.look(rows, held, machine.settings.maximumRows),
-                        isBusy: held.count < self.kind.lanes.count
-                    )
-                )
-                // Ends after `publish` and `mark`, which come once each.
+                let isBusy = held.count < self.kind.lanes.count
+                var action = RelayMachine.Action.look
+                // Ends with the time, or when no row is found.
                 while true {
                     switch action {
-                    case .publish(let batch):
-                        try self.claim(rows, batch)
-                        action = machine.handle(self.publish(batch))
+                    case .look:
+                        let taken = held.isEmpty ? [] : try self.take(rows, held, present.settings.maximumRows)
+                        action = present.handle(.found(taken, isBusy: isBusy))
+                        guard case .publish(let batch) = action else { continue }
+                        try self.giveBack(rows, taken, butNot: batch)
+                    case .publish(let batch): action = present.handle(self.publish(batch))
                     case .mark(let marks):
                         try self.mark(rows, marks)
-                        action = machine.handle(.marked)
-                    case .sleep, .pause, .look, .end, .ignore: return (machine, action)
+                        action = present.handle(.marked)
+                    case .pause(let duration):
+                        guard ContinuousClock.now + duration < end, !self.isStopping.load(ordering: .acquiring) else { return action }
+                        self.pause(duration)
+                        action = self.wake(&present)
+                    case .sleep, .end, .ignore: return action
                     }
                 }
             }
-            machine = after
+            machine = present
             return action
         } catch {
             self.logger.warning("the outbox could not be worked on", metadata: ["error": "\(error)"])
+            // As before the look, whatever became of it: what was not marked is found again.
             return machine.handle(.databaseFailed)
         }
     }
@@ -146,22 +160,30 @@ final class OutboxRelay: Sendable {
         select coalesce(array_agg(lane::bigint), '{}') from (select lane from outbox_lanes where lane between $1 and $2 order by lane for update skip locked) as l
         """
 
-    /// After the lanes are locked, in a statement of its own: what the lanes' last holder marked is seen.
-    private static func lookSQL(_ kind: OutboxSQL.Kind) -> String {
+    /// After the lanes are locked, in a statement of its own: what the lanes' last holder marked is seen. Raises the counts of attempts with it, visibly for whoever
+    /// comes after this process.
+    private static func takeSQL(_ kind: OutboxSQL.Kind) -> String {
         """
-        select o.id, o.topic, o.product_id, case when o.product_id is null then 0 else cardinality(o.order_ids) end::bigint, o.payload, o.traceparent, o.attempts, o.error
-        from outbox o
-        where o.status in ('NEW', 'FAILED') and \(kind.condition) and o.lane = any($1::bigint[]) and (o.status = 'NEW' or o.due_at <= now())
-          and not exists (
-            select from outbox f where f.status = 'FAILED' and f.product_id = o.product_id and f.id < o.id and f.due_at > now()
-          )
-        order by o.id limit $2
+        with due as materialized (
+          select o.id
+          from outbox o
+          where o.status in ('NEW', 'FAILED') and \(kind.condition) and o.lane = any($1::bigint[]) and (o.status = 'NEW' or o.due_at <= now())
+            and not exists (
+              select from outbox f where f.status = 'FAILED' and f.product_id = o.product_id and f.id < o.id and f.due_at > now()
+            )
+          order by o.id limit $2
+        ), taken as (
+          update outbox o set attempts = o.attempts + 1 from due where o.id = due.id and o.status in ('NEW', 'FAILED')
+          returning o.id, o.topic, o.product_id, o.order_ids, o.payload, o.traceparent, o.attempts, o.error
+        )
+        select id, topic, product_id, case when product_id is null then 0 else cardinality(order_ids) end::bigint, payload, traceparent, attempts - 1, error
+        from taken order by id
         """
     }
 
-    private func look(_ session: PostgresSession, _ lanes: [Int64], _ limit: Int) throws(PostgresError) -> [RelayRow] {
+    private func take(_ session: PostgresSession, _ lanes: [Int64], _ limit: Int) throws(PostgresError) -> [RelayRow] {
         var found: [RelayRow] = []
-        for row in try session.query(self.lookSQL, [.ints(lanes), .int(Int64(limit))]) {
+        for row in try session.query(self.takeSQL, [.ints(lanes), .int(Int64(limit))]) {
             found.append(
                 RelayRow(
                     id: try row.int(0),
@@ -178,21 +200,11 @@ final class OutboxRelay: Sendable {
         return found
     }
 
-    private static let claimSQL = """
-        with claimed as (
-          update outbox o set attempts = o.attempts + 1 from unnest($1::bigint[], $2::bigint[]) as t(i, a)
-          where o.id = t.i and o.attempts = t.a and o.status in ('NEW', 'FAILED') returning 1
-        )
-        select count(*) from claimed
-        """
-
-    /// Raises the counts of attempts, visibly for whoever comes after this process.
-    private func claim(_ session: PostgresSession, _ batch: [RelayRow]) throws(PostgresError) {
-        let claimed = try session.query(OutboxRelay.claimSQL, [.ints(batch.map(\.id)), .ints(batch.map(\.attempts))]).one().int(0)
-        guard claimed == batch.count else {
-            // Somebody has requeued one of them, or another relay believes to have the lane: look again.
-            throw PostgresError(code: .misuse, message: "\(batch.count - Int(claimed)) of \(batch.count) messages were changed meanwhile")
-        }
+    /// What was taken and does not go with this batch was not attempted.
+    private func giveBack(_ session: PostgresSession, _ taken: [RelayRow], butNot batch: [RelayRow]) throws(PostgresError) {
+        guard batch.count < taken.count else { return }
+        let going = Set(batch.map(\.id))
+        _ = try session.query(OutboxRelay.untouchedSQL, [.ints(taken.map(\.id).filter { !going.contains($0) })])
     }
 
     private func publish(_ batch: [RelayRow]) -> RelayMachine.Event {
@@ -291,7 +303,7 @@ final class OutboxRelay: Sendable {
         // Each may be repeated: it changes only what waits.
         if !sent.isEmpty {
             let row = try session.repeatable(OutboxRelay.sentSQL, [.ints(sent)]).one()
-            for delay in try row.ints(0) { self.figures.relaySeconds.record(.microseconds(delay)) }
+            for delay in try row.ints(0) { self.figures.relaySeconds(self.kind).record(.microseconds(delay)) }
             let events = Int(try row.int(1))
             self.backlog.addEvents(-events)
             self.backlog.release(orders: sentOrders)

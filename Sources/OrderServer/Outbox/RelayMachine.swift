@@ -49,9 +49,13 @@ struct RelayMachine: Sendable, Equatable {
         var maximumAttempts: Int64 = 20
         /// Waits between a row's attempts.
         var backoff = RetryPolicy(maximumAttempts: 20, initialBackoff: .milliseconds(100), maximumBackoff: .seconds(30))
-        /// Between a batch and the next look, so that what is written meanwhile goes together: a round costs the same for one message as for many. A message
-        /// that comes to a relay at rest goes at once.
-        var pause: Duration = .milliseconds(4)
+        /// Between a batch and the next look at most, so that what is written meanwhile goes together: a round costs the same for one message as for many.
+        /// A message that comes to a relay at rest goes at once.
+        var pause: Duration = .milliseconds(8)
+        /// The pause for each order of the batch beyond the first ``ordersWithoutPause``. At a moderate rate batches are small and the delay is what counts;
+        /// near the limit it is the cost.
+        var pausePerOrder: Duration = .microseconds(60)
+        var ordersWithoutPause = 32
         /// Looks without being woken.
         var pollInterval: Duration = .seconds(1)
         /// Looks for the broker's connection.
@@ -80,7 +84,7 @@ struct RelayMachine: Sendable, Equatable {
     /// What follows a mark.
     enum Next: Sendable, Equatable {
         /// There may be more already.
-        case pause
+        case pause(Duration)
         case sleep(Duration)
         case reconnect
     }
@@ -146,9 +150,9 @@ struct RelayMachine: Sendable, Equatable {
 
         case (.marking(let next), .marked):
             switch next {
-            case .pause:
+            case .pause(let duration):
                 self.state = .asleep
-                return .pause(self.settings.pause)
+                return .pause(duration)
             case .sleep(let duration): return self.sleep(duration)
             case .reconnect: return self.disconnect()
             }
@@ -195,6 +199,13 @@ struct RelayMachine: Sendable, Equatable {
         return batch
     }
 
+    /// Nobody waits for events: they always take the longest.
+    private func pause(after rows: [RelayRow]) -> Duration {
+        if rows.contains(where: { $0.productID == nil }) { return self.settings.pause }
+        let orders = rows.reduce(0) { $0 + $1.orders }
+        return min(self.settings.pausePerOrder * max(0, orders - self.settings.ordersWithoutPause), self.settings.pause)
+    }
+
     private static let unknown = "UNKNOWN"
 
     private mutating func settle(_ rows: [RelayRow], _ outcomes: [PublishOutcome], _ random: () -> Double) -> Action {
@@ -232,7 +243,7 @@ struct RelayMachine: Sendable, Equatable {
         } else if let soonest {
             self.state = .marking(next: .sleep(min(soonest, self.settings.pollInterval)))
         } else {
-            self.state = .marking(next: .pause)
+            self.state = .marking(next: .pause(self.pause(after: rows)))
         }
         return .mark(marks)
     }
