@@ -165,9 +165,10 @@ public final class CircuitBreaker: Sendable {
     public func admit(at instant: CircuitBreakerInstant) -> Admission { admit(atNanoseconds: instant.nanoseconds) }
 
     private func admit(atNanoseconds now: Int64) -> Admission {
+        let stripe = Stripes.mine
         let code = shortcut.load(ordering: .acquiring)
         if code == Shortcut.free {
-            if let permit = stripes.start(at: now) { return .permitted(permit) }
+            if let permit = stripes.start(at: now, in: stripe) { return .permitted(permit) }
         } else if code != Shortcut.none {
             if code == Shortcut.disabled { return .permitted(.unrecorded(at: now)) }
             if now < rejectsUntil.load(ordering: .relaxed) {
@@ -189,7 +190,7 @@ public final class CircuitBreaker: Sendable {
         machine.withLockSpinningFirst { machine in
             endFreePeriod(&machine)
             step = machine.admit(at: now)
-            if case .none = step.1 { return beginFreePeriod(machine, at: now) }
+            if case .none = step.1 { return beginFreePeriod(machine, at: now, for: stripe) }
             deliveries = publish(&machine, at: now)
         }
         if let deliveries { perform(step.1, deliveries) }
@@ -207,13 +208,16 @@ public final class CircuitBreaker: Sendable {
     @discardableResult
     public func record(_ outcome: CallOutcome, for permit: Permit, at instant: CircuitBreakerInstant) -> RecordResult {
         let now = instant.nanoseconds
-        if case .success = outcome, shortcut.load(ordering: .acquiring) == Shortcut.free, stripes.succeed(permit, at: now) { return .counted }
+        let stripe = Stripes.mine
+        if case .success = outcome, shortcut.load(ordering: .acquiring) == Shortcut.free, stripes.succeed(permit, at: now, in: stripe) {
+            return .counted
+        }
         var deliveries: [EventHub.Delivery]?
         var step: (RecordResult, CircuitBreakerMachine.Action) = (.late, .none)
         machine.withLockSpinningFirst { machine in
             endFreePeriod(&machine)
             step = machine.record(outcome, for: permit, at: now)
-            if case .none = step.1 { return beginFreePeriod(machine, at: now) }
+            if case .none = step.1 { return beginFreePeriod(machine, at: now, for: stripe) }
             calmSteps.store(0, ordering: .relaxed)
             deliveries = publish(&machine, at: now)
         }
@@ -231,11 +235,11 @@ public final class CircuitBreaker: Sendable {
 
     /// Begins a free period if the machine has one. With the lock held.
     @inline(__always)
-    private func beginFreePeriod(_ machine: borrowing CircuitBreakerMachine, at now: Int64) {
+    private func beginFreePeriod(_ machine: borrowing CircuitBreakerMachine, at now: Int64, for stripe: Int? = nil) {
         let calm = calmSteps.load(ordering: .relaxed)
         guard calm >= Self.calmStepsBeforeFreePeriod else { return calmSteps.store(calm + 1, ordering: .relaxed) }
         guard let period = machine.freePeriod(around: now) else { return }
-        stripes.activate()
+        if let stripe { stripes.activate(stripe) }
         stripes.begin(period)
         shortcut.store(Shortcut.free, ordering: .releasing)
     }

@@ -106,10 +106,10 @@ struct RunningCalls: Sendable {
     }
 
     /// The time in which no call becomes overdue or is forgotten, and calls that start can be added by bucket. Nil before the first look at the
-    /// time.
+    /// time, and where it would be about a millisecond or less: beginning and ending it would cost more than the calls in it.
     var period: Range<Int64>? {
         guard isCounting else { return .min..<(.max) }
-        guard youngHead > .min else { return nil }
+        guard youngHead > .min, youngShift >= 20 else { return nil }
         return (youngHead << youngShift)..<(((youngHead &+ 1) << youngShift).addingClamped(threshold))
     }
 

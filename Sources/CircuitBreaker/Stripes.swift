@@ -39,9 +39,10 @@ struct Stripes: ~Copyable, Sendable {
         stripes.deallocate()
     }
 
-    /// The calling thread's stripe, by where its stack is. Stacks lie some mebibytes apart; the factor spreads equal distances.
+    /// The calling thread's stripe, by where its stack is. Stacks lie some mebibytes apart; the factor spreads equal distances. To be asked once for
+    /// a call of the breaker: a stack may cross a mebibyte.
     @inline(__always)
-    private static var mine: Int {
+    static var mine: Int {
         var here: UInt8 = 0
         let address = withUnsafeMutablePointer(to: &here) { UInt64(UInt(bitPattern: $0)) }
         return Int(truncatingIfNeeded: ((address >> 20) &* 0x9E37_79B9_7F4A_7C15) >> 60)
@@ -51,9 +52,9 @@ struct Stripes: ~Copyable, Sendable {
 
     /// Counts a call that starts at `now`. Nil when that is in no free period: the machine is to be asked.
     @inline(__always)
-    borrowing func start(at now: Int64) -> Permit? {
+    borrowing func start(at now: Int64, in stripe: Int) -> Permit? {
         var permit: Permit?
-        stripes[Self.mine].content.withLockSpinningFirst { content in
+        stripes[stripe].content.withLockSpinningFirst { content in
             guard let period = content.period, period.contains(now) else { return }
             content.calls.start(at: now, period)
             permit = Permit(generation: period.generation, at: now)
@@ -63,9 +64,9 @@ struct Stripes: ~Copyable, Sendable {
 
     /// Counts a success at `now`. False when it is not a free period's: the machine is to be told.
     @inline(__always)
-    borrowing func succeed(_ permit: Permit, at now: Int64) -> Bool {
+    borrowing func succeed(_ permit: Permit, at now: Int64, in stripe: Int) -> Bool {
         var isCounted = false
-        stripes[Self.mine].content.withLockSpinningFirst { content in
+        stripes[stripe].content.withLockSpinningFirst { content in
             guard let period = content.period, period.takes(permit, endedAt: now) else { return }
             let start = permit.startedAt.nanoseconds
             content.calls.succeed(startedAt: start, duration: now &- start, period)
@@ -76,9 +77,9 @@ struct Stripes: ~Copyable, Sendable {
 
     // MARK: With the machine's lock
 
-    /// Lets the calling thread's stripe take part from the next `begin` on.
-    borrowing func activate() {
-        active.store(active.load(ordering: .relaxed) | 1 << UInt32(Self.mine), ordering: .relaxed)
+    /// Lets a thread's stripe take part from the next `begin` on.
+    borrowing func activate(_ stripe: Int) {
+        active.store(active.load(ordering: .relaxed) | 1 << UInt32(stripe), ordering: .relaxed)
     }
 
     borrowing func begin(_ period: FreePeriod) {

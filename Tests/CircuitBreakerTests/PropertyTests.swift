@@ -183,7 +183,11 @@ import Testing
             if Int.random(in: 0..<40, using: &random) == 0 {
                 let manual = ManualTransition.allCases.randomElement(using: &random) ?? .close
                 tell()
-                #expect(told.transition(to: manual, by: nil, reason: nil, at: time) == asked.transition(to: manual, by: nil, reason: nil, at: time), context)
+                #expect(
+                    told.transition(to: manual, by: nil, reason: nil, at: time)
+                        == asked.transition(to: manual, by: nil, reason: nil, at: time),
+                    context
+                )
             } else if Bool.random(using: &random) || permits.isEmpty {
                 let (admission, action) = asked.admit(at: time)
                 if let present = period, time >= present.from, time < present.until {
@@ -199,7 +203,8 @@ import Testing
             } else {
                 let permit = permits.remove(at: Int.random(in: 0..<permits.count, using: &random))
                 let outcome: CallOutcome =
-                    Int.random(in: 0..<100, using: &random) < failurePercent ? .failure("x") : Int.random(in: 0..<9, using: &random) == 0 ? .cancelled : .success
+                    Int.random(in: 0..<100, using: &random) < failurePercent
+                    ? .failure("x") : Int.random(in: 0..<9, using: &random) == 0 ? .cancelled : .success
                 let (result, action) = asked.record(outcome, for: permit, at: time)
                 if case .success = outcome, let present = period, present.takes(permit, endedAt: time) {
                     free += 1

@@ -127,10 +127,10 @@ struct OutboxRelayMachineTests {
         #expect(machine.handle(.found([large, self.row(2)], isBusy: false)) == .publish([large]))
     }
 
-    @Test("lanes in other hands are looked at again soon")
+    @Test("lanes in other hands are looked at again soon, whoever wakes meanwhile")
     func busy() {
         var machine = RelayMachine()
         _ = machine.handle(.woke(isConnected: true))
-        #expect(machine.handle(.found([], isBusy: true)) == .sleep(machine.settings.busyInterval))
+        #expect(machine.handle(.found([], isBusy: true)) == .pause(machine.settings.busyInterval))
     }
 }

@@ -54,9 +54,8 @@ struct MessagingFigures: Sendable {
 
     /// Nanoseconds: close together where the delay is meant to be, below 20 ms.
     private static let relayBounds: [UInt64] = [
-        500_000, 1_000_000, 2_500_000, 5_000_000, 7_500_000, 10_000_000, 12_500_000, 15_000_000, 17_500_000, 20_000_000, 25_000_000, 30_000_000, 40_000_000, 50_000_000,
-        100_000_000, 250_000_000, 500_000_000, 1_000_000_000, 2_500_000_000, 5_000_000_000, 10_000_000_000,
-    ]
+        0.5, 1, 2.5, 5, 7.5, 10, 12.5, 15, 17.5, 20, 25, 30, 40, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000,
+    ].map { UInt64($0 * 1_000_000) }
 
     /// From a message's row to its confirm.
     func relaySeconds(_ kind: OutboxSQL.Kind) -> Histogram {

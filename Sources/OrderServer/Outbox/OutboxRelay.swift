@@ -2,7 +2,8 @@
 // the next attempt says that it is a repeat. A row becomes SENT only after the broker's confirm.
 //
 // The lanes are kept from batch to batch while there is something to publish, so that a batch costs the database two statements: one that takes rows and raises
-// their counts, one that marks them. After `laneTime` they are let go, for other servers' relays.
+// their counts, one that marks them. After `laneTime` they are let go, for other servers' relays. Should the connection that holds them be lost, this is noticed then:
+// until then another relay may have taken the lanes, and both may publish the same rows, as after a crash.
 //
 // Commands and events have a relay each: whatever becomes of the stream of events, no command waits for it.
 //

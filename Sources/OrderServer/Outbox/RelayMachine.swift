@@ -137,7 +137,12 @@ struct RelayMachine: Sendable, Equatable {
 
         case (.looking, .found(let rows, let isBusy)):
             let batch = self.batch(of: rows)
-            guard !batch.isEmpty else { return self.sleep(isBusy ? self.settings.busyInterval : self.settings.pollInterval) }
+            if batch.isEmpty {
+                if !isBusy { return self.sleep(self.settings.pollInterval) }
+                // Whoever wakes now has written what the other relay finds before this one would.
+                self.state = .asleep
+                return .pause(self.settings.busyInterval)
+            }
             self.state = .publishing(batch)
             return .publish(batch)
 

@@ -14,6 +14,7 @@ struct OrderStore: Sendable {
         [
             Migration(version: 1, name: "orders", sql: String(decoding: PackageResources.V001_orders_sql, as: UTF8.self)),
             Migration(version: 2, name: "outbox", sql: String(decoding: PackageResources.V002_outbox_sql, as: UTF8.self)),
+            Migration(version: 3, name: "outbox_written", sql: String(decoding: PackageResources.V003_outbox_written_sql, as: UTF8.self)),
         ]
     }
 

@@ -29,8 +29,7 @@ create table outbox (
   due_at timestamptz,
   -- why the last attempt failed
   error text,
-  -- when the row was written, not when its transaction began: the delay to the broker counts from it
-  created_at timestamptz not null default clock_timestamp(),
+  created_at timestamptz not null default now(),
   sent_at timestamptz,
   -- of a SENT command: when its orders were looked at, and those still PENDING handed to recovery
   checked_at timestamptz
