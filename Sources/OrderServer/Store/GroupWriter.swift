@@ -1,36 +1,53 @@
 // Invariant: every accepted item is completed exactly once, by the job that took it.
 //
 // Bounds: `maximumQueued` items wait, one more is refused; `maximumBatch` items go into one statement. One item alone goes at once: no timer
-// delays it. Each batch is sent at most `attempts` times, and again only in a form that may be repeated.
+// delays it. Where the writer gathers, the few that came while a group was written wait for more, for a bounded time. Each batch is sent at most `attempts` times, and again only in a form that may be repeated.
 
 import PostgresClient
 import Synchronization
 
 /// Gathers writes while one is at PostgreSQL and sends what has gathered in one statement, on a connection and thread of its own.
 final class GroupWriter<Item: Sendable>: Sendable {
+    /// Waiting a little for more items after a group, where a group costs the rest of its way more than the items in it do.
+    struct Gathering: Sendable {
+        /// So many items go at once.
+        var enough: Int
+        /// The longest wait.
+        var time: Duration
+        /// Whether what follows this group is worth waiting for.
+        var follows: @Sendable (ArraySlice<Item>) -> Bool
+    }
+
     private struct State {
         var waiting: [Item] = []
         var isDraining = false
+        var isGathering = false
     }
 
     private let state = Mutex(State())
     private let worker: PostgresWorker
     private let maximumQueued: Int
     private let maximumBatch: Int
+    private let gathering: Gathering?
+    private let enough = WakeSignal()
     private let commit: @Sendable (PostgresSession, ArraySlice<Item>) -> Void
 
     /// Makes a writer over its own thread; connects at the first batch.
-    /// - Parameter commit: writes a batch and completes each of its items, which it may postpone in the session
+    /// - Parameters:
+    ///   - gathering: nil: what has come while a group was written goes when it is written, however little it is
+    ///   - commit: writes a batch and completes each of its items, which it may postpone in the session
     init(
         configuration: PostgresConfiguration,
         name: String,
         maximumQueued: Int,
         maximumBatch: Int,
+        gathering: Gathering? = nil,
         commit: @escaping @Sendable (PostgresSession, ArraySlice<Item>) -> Void
     ) throws(PostgresError) {
         self.worker = try PostgresWorker(configuration: configuration, name: name, maximumQueued: 16)
         self.maximumQueued = maximumQueued
         self.maximumBatch = maximumBatch
+        self.gathering = gathering
         self.commit = commit
     }
 
@@ -39,12 +56,13 @@ final class GroupWriter<Item: Sendable>: Sendable {
 
     /// Adds an item; false if too many wait already or the writer was shut down.
     func add(_ item: Item) -> Bool {
-        let (isAccepted, mustWake) = self.state.withLock { state -> (Bool, Bool) in
-            guard state.waiting.count < self.maximumQueued else { return (false, false) }
+        let (isAccepted, mustWake, isEnough) = self.state.withLock { state -> (Bool, Bool, Bool) in
+            guard state.waiting.count < self.maximumQueued else { return (false, false, false) }
             state.waiting.append(item)
             defer { state.isDraining = true }
-            return (true, !state.isDraining)
+            return (true, !state.isDraining, state.isGathering && state.waiting.count >= self.gathering?.enough ?? 0)
         }
+        if isEnough { self.enough.signal() }
         guard mustWake else { return isAccepted }
         do throws(PostgresError) {
             try self.worker.submit { [self] session in self.drain(session) }
@@ -88,7 +106,21 @@ final class GroupWriter<Item: Sendable>: Sendable {
                 self.commit(session, rest.prefix(self.maximumBatch))
                 rest = rest.dropFirst(self.maximumBatch)
             }
+            if let gathering = self.gathering, gathering.follows(taken[...]) { self.gather(gathering, session) }
         }
+    }
+
+    /// Waits until enough have come or the time is over, where some have come, but few.
+    private func gather(_ gathering: Gathering, _ session: PostgresSession) {
+        let isFew = self.state.withLock { state in
+            state.isGathering = !state.waiting.isEmpty && state.waiting.count < gathering.enough
+            return state.isGathering
+        }
+        guard isFew else { return }
+        // Those of the last group are answered first.
+        session.doPostponed()
+        _ = self.enough.wait(for: gathering.time)
+        self.state.withLock { $0.isGathering = false }
     }
 }
 
