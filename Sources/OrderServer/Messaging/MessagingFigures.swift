@@ -54,7 +54,7 @@ struct MessagingFigures: Sendable {
 
     /// Nanoseconds: close together where the delay is meant to be, below 20 ms.
     private static let relayBounds: [UInt64] = [
-        0.5, 1, 2.5, 5, 7.5, 10, 12.5, 15, 17.5, 20, 25, 30, 40, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000,
+        0.5, 1, 2.5, 5, 7.5, 10, 12, 14, 15, 16, 17, 18, 19, 20, 21, 22, 25, 30, 40, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000,
     ].map { UInt64($0 * 1_000_000) }
 
     /// From a message's row to its confirm.
