@@ -134,7 +134,8 @@ final class OutboxRelay: Sendable {
                     case .look:
                         let taken = held.isEmpty ? [] : try self.take(rows, held, present.settings.maximumRows)
                         action = present.handle(.found(taken, isBusy: isBusy))
-                        guard case .publish(let batch) = action else { continue }
+                        // Nothing to publish: the lanes are let go, and those in others' hands asked for again.
+                        guard case .publish(let batch) = action else { return action }
                         try self.giveBack(rows, taken, butNot: batch)
                     case .publish(let batch): action = present.handle(self.publish(batch))
                     case .mark(let marks):
