@@ -68,9 +68,11 @@ public enum OrderServer {
             logger: logger,
             publicRouter: parts.publicRouter,
             adminRouter: parts.adminRouter,
+            registry: parts.registry,
             eventLoopGroup: group,
             services: [parts.stores] + (messaging.map { [$0] } ?? []) + [recovery],
-            server: .loopBoundHTTP1(idleTimeout: settings.server.idleTimeout, hotPath: parts.hotPath),
+            hotPath: parts.hotPath,
+            drain: parts.drain,
             prepare: {
                 _ = try await Migrator(configuration: postgres).apply(OrderStore.migrations)
                 recovery.begin()
@@ -86,6 +88,8 @@ struct OrderServerParts {
     let publicRouter: ServerRouter
     let adminRouter: ServerRouter
     let hotPath: PlaceOrderHotPath
+    let registry: MetricsRegistry
+    let drain = ServerDrain()
     let stores: StoresService
     let recovery: RecoveryService
     /// Nil without a broker.
@@ -99,6 +103,7 @@ struct OrderServerParts {
         endpoints: MessageEndpoints? = nil
     ) throws {
         let registry = MetricsRegistry()
+        self.registry = registry
         let metrics = HTTPMetrics(registry: registry)
         ProcessMetrics.register(in: registry)
         let figures = OrderFigures(registry)
@@ -187,7 +192,7 @@ struct OrderServerParts {
             },
         ]
         if let broker { checks.append(broker.healthCheck) }
-        HealthRoutes(checks: checks).register(on: publicRouter)
+        HealthRoutes(checks: checks, drain: self.drain).register(on: publicRouter)
         OpenAPIDocument(PackageResources.openapi_json).register(on: publicRouter)
         OrderReadRoutes(store: store, changes: changes).register(on: publicRouter)
         OrderRoutes(flow: flow).register(on: publicRouter)

@@ -27,6 +27,8 @@ public enum ProductServer {
         let publicRouter: ServerRouter
         let adminRouter: ServerRouter
         let hotPath: DecreaseHotPath
+        let registry: MetricsRegistry
+        let drain: ServerDrain
         /// Nil without a broker.
         let consumer: DecreaseConsumer?
     }
@@ -56,9 +58,16 @@ public enum ProductServer {
             logger: logger,
             publicRouter: routes.publicRouter,
             adminRouter: routes.adminRouter,
+            registry: routes.registry,
             eventLoopGroup: group,
             services: [EngineService(engine: engine)] + (consumer.map { [$0] } ?? []),
-            server: .loopBoundHTTP1(idleTimeout: settings.server.idleTimeout, hotPath: routes.hotPath),
+            hotPath: routes.hotPath,
+            // Orders go on while the admin port has too many connections.
+            adminRules: .init(
+                maximumBodyBytes: StockBatchRoute.maximumBytes,
+                reservedPaths: ["/metrics": false, StockBatchRoute.path: true]
+            ),
+            drain: routes.drain,
             prepare: {
                 _ = try await Migrator(configuration: postgres).apply(migrations)
                 try await broker?.check()
@@ -134,8 +143,9 @@ public enum ProductServer {
             }
         }
 
+        let drain = ServerDrain()
         let publicRouter = ServerRouter(metrics: metrics)
-        HealthRoutes(checks: checks(engine) + (consumer.map { [$0.healthCheck] } ?? [])).register(on: publicRouter)
+        HealthRoutes(checks: checks(engine) + (consumer.map { [$0.healthCheck] } ?? []), drain: drain).register(on: publicRouter)
         OpenAPIDocument(openAPI).register(on: publicRouter)
         CatalogRoutes(catalog: Catalog(store: store, engine: engine)).register(on: publicRouter)
         StockRoutes(engine: engine, store: store).register(on: publicRouter)
@@ -148,7 +158,14 @@ public enum ProductServer {
             engine: engine,
             figures: metrics.figures(route: "/products/{id}/stock/decrease-by-order", method: "PATCH")
         )
-        return Routes(publicRouter: publicRouter, adminRouter: adminRouter, hotPath: hotPath, consumer: consumer)
+        return Routes(
+            publicRouter: publicRouter,
+            adminRouter: adminRouter,
+            hotPath: hotPath,
+            registry: registry,
+            drain: drain,
+            consumer: consumer
+        )
     }
 
     private static func checks(_ engine: StockEngine) -> [HealthCheck] {

@@ -74,7 +74,8 @@ import Testing
         }
         let table: [(APIErrorCode, Int)] = [
             (.validationError, 400), (.insufficientStock, 400), (.invalidState, 400), (.unauthorized, 401), (.forbidden, 403),
-            (.productNotFound, 404), (.orderNotFound, 404), (.notFound, 404), (.methodNotAllowed, 405), (.keyClosed, 409),
+            (.productNotFound, 404), (.orderNotFound, 404), (.notFound, 404), (.methodNotAllowed, 405), (.requestTimeout, 408),
+            (.keyClosed, 409),
             (.requestInProgress, 409), (.payloadTooLarge, 413), (.unsupportedMediaType, 415), (.keyReused, 422), (.dependencyFailed, 424),
             (.overloaded, 503), (.lockTimeout, 503), (.unavailable, 503), (.internalError, 500),
         ]

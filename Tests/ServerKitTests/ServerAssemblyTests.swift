@@ -34,8 +34,9 @@ import Testing
         func run() async throws { try await assembly.run() }
     }
 
-    private func settings() throws -> ServerSettings {
-        var reader = SettingsReader(environment: ["PUBLIC": "0", "ADMIN": "0", "SHUTDOWN_TIMEOUT": "5s"])
+    private func settings(_ more: [String: String] = [:]) throws -> ServerSettings {
+        let environment = ["PUBLIC": "0", "ADMIN": "0", "SHUTDOWN_TIMEOUT": "5s"].merging(more) { $1 }
+        var reader = SettingsReader(environment: environment)
         let settings = ServerSettings(from: &reader, publicPort: ("PUBLIC", 8081), adminPort: ("ADMIN", 9081))
         try reader.finish()
         return settings
@@ -45,12 +46,15 @@ import Testing
     private func withServer(
         trail: Trail = Trail(),
         breakers: CircuitBreakerRegistry = CircuitBreakerRegistry(),
+        settings more: [String: String] = [:],
+        hotPath: any HotPathEndpoint = NoHotPath(),
         _ test: @Sendable (ServerAssembly.Ports) async throws -> Void
     ) async throws {
         let registry = MetricsRegistry()
         let metrics = HTTPMetrics(registry: registry)
         let router = ServerRouter(metrics: metrics)
-        HealthRoutes(checks: []).register(on: router)
+        let drain = ServerDrain()
+        HealthRoutes(checks: [], drain: drain).register(on: router)
         router.post("echo") { request, _ in
             let body = try await request.jsonBody()
             return Response.json(bytes: body)
@@ -67,11 +71,14 @@ import Testing
         let (ready, continuation) = AsyncStream<ServerAssembly.Ports>.makeStream()
         let assembly = ServerAssembly(
             name: "test-server",
-            settings: try settings(),
+            settings: try settings(more),
             logger: logger,
             publicRouter: router,
             adminRouter: admin,
+            registry: registry,
             services: [Store(name: "one", trail: trail), Store(name: "two", trail: trail)],
+            hotPath: hotPath,
+            drain: drain,
             prepare: { trail.add("prepared") },
             onReady: {
                 trail.add("ready")
@@ -240,6 +247,140 @@ import Testing
         #expect(text.split(separator: "CLOSED_TO_FORCED_OPEN").count == 2)
         #expect(text.split(separator: "FORCED_OPEN_TO_CLOSED").count == 2)
         #expect(text.hasSuffix("0\r\n\r\n"))
+    }
+
+    /// Answers nothing until it is let go.
+    private final class Held: HotPathEndpoint {
+        let count = Mutex(0)
+        private let answers = Mutex<[NIOLoopBound<(HotPathAnswer) -> Void>]>([])
+
+        func match(_ head: HotRequestHead) -> Bool? { head.path == "/held" ? true : nil }
+
+        func respond(
+            to match: Bool,
+            head: HotRequestHead,
+            body: ByteBuffer,
+            on eventLoop: any EventLoop,
+            answer: @escaping (HotPathAnswer) -> Void
+        ) {
+            self.count.withLock { $0 += 1 }
+            let bound = NIOLoopBound(answer, eventLoop: eventLoop)
+            self.answers.withLock { $0.append(bound) }
+        }
+
+        func letGo() {
+            for answer in self.answers.withLock({ $0 }) { answer.eventLoop.execute { answer.value(HotPathAnswer(json: [0x31])) } }
+        }
+    }
+
+    /// What a gauge of the admin port says.
+    private func metric(_ name: String, _ port: Int) async throws -> String? {
+        let text = try await exchange(port, ["GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"])
+        return text.split(separator: "\n").first { $0.hasPrefix(name + " ") }.map { String($0.dropFirst(name.utf8.count + 1)) }
+    }
+
+    private func wait(for name: String, toBe value: String, _ ports: ServerAssembly.Ports) async throws {
+        let deadline = ContinuousClock.now + .seconds(10)
+        while try await metric(name, ports.adminPort) != value { try #require(ContinuousClock.now < deadline) }
+    }
+
+    @Test func resetsDuringAHotRequestLeaveNothingBehind() async throws {
+        let held = Held()
+        try await withServer(hotPath: held) { ports in
+            let request = ByteBuffer(string: "PATCH /held HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            for round in 1...200 {
+                let channel = try await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+                    .connect(host: "127.0.0.1", port: ports.publicPort).get()
+                try await channel.writeAndFlush(request)
+                try await wait { held.count.withLock { $0 } == round }
+                // With this linger a close is a reset.
+                let provider = try #require(channel as? any SocketOptionProvider)
+                try await provider.setSoLinger(linger(l_onoff: 1, l_linger: 0)).get()
+                try await channel.close()
+            }
+            try await self.wait(for: #"http_connections{port="public"}"#, toBe: "0", ports)
+            held.letGo()
+            // The stop that follows would not end with a connection left.
+        }
+    }
+
+    /// Asks on one kept connection without a pause, until it is told to go elsewhere. A connection that ends without an answer is an error.
+    private static func askUntilSentAway(_ port: Int, _ trail: Trail) async throws {
+        let text = "GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        let channel = try await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+            .connect(host: "127.0.0.1", port: port) { channel in
+                channel.eventLoop.makeCompletedFuture {
+                    try NIOAsyncChannel<ByteBuffer, ByteBuffer>(wrappingChannelSynchronously: channel)
+                }
+            }
+        try await channel.executeThenClose { inbound, outbound in
+            try await outbound.write(ByteBuffer(string: text))
+            for try await part in inbound {
+                let answer = String(buffer: part)
+                trail.add(answer.contains("stopping") ? "unready" : "ready")
+                if answer.contains("Connection: close") { return trail.add("sent away") }
+                try await outbound.write(ByteBuffer(string: text))
+            }
+            throw CancellationError()
+        }
+    }
+
+    @Test func aStopFirstSendsItsClientsElsewhereAndLosesNoRequest() async throws {
+        let trail = Trail()
+        let clients = Mutex<[Task<Void, any Error>]>([])
+        try await withServer(settings: ["LAME_DUCK": "500ms"]) { ports in
+            clients.withLock { clients in
+                for _ in 0..<8 { clients.append(Task { try await Self.askUntilSentAway(ports.publicPort, trail) }) }
+            }
+            try await wait { trail.all.count > 100 }
+        }
+        for task in clients.withLock({ $0 }) { try await task.value }
+        #expect(trail.all.filter { $0 == "sent away" }.count == 8)
+        #expect(trail.all.contains("unready"))
+    }
+
+    @Test func oneAddressHasItsShareAndHealthIsAnsweredBeyondIt() async throws {
+        try await withServer(settings: ["MAX_CONNECTIONS_PER_ADDRESS": "20"]) { ports in
+            var silent: [any Channel] = []
+            for _ in 0..<20 {
+                silent.append(
+                    try await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton).connect(
+                        host: "127.0.0.1",
+                        port: ports.publicPort
+                    ).get()
+                )
+            }
+            // The kernel has connected them; the server may still be about to let them in.
+            try await self.wait(for: #"http_connections{port="public"}"#, toBe: "20", ports)
+            let live = try await exchange(ports.publicPort, ["GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"])
+            #expect(live.hasPrefix("HTTP/1.1 200 ") && live.contains("Connection: close"))
+            let refused = try await exchange(ports.publicPort, [post + "Content-Length: 2\r\n\r\n{}"])
+            #expect(refused.hasPrefix("HTTP/1.1 503 ") && refused.contains("OVERLOADED") && refused.contains("Connection: close"))
+            for channel in silent { try await channel.close() }
+            try await self.wait(for: #"http_connections{port="public"}"#, toBe: "0", ports)
+            let taken = try await exchange(ports.publicPort, [post + "Connection: close\r\nContent-Length: 2\r\n\r\n{}"])
+            #expect(taken.hasPrefix("HTTP/1.1 200 "))
+        }
+    }
+
+    @Test func whatComesTooSlowlyOrIsNotTakenEnds() async throws {
+        let times = ["REQUEST_TIMEOUT": "300ms", "ANSWER_TIMEOUT": "300ms", "IDLE_TIMEOUT": "1s"]
+        try await withServer(settings: times) { ports in
+            let slow = try await exchange(ports.publicPort, [post + "Content-Length: 7\r\n\r\n{"])
+            #expect(slow.hasPrefix("HTTP/1.1 408 ") && slow.contains("REQUEST_TIMEOUT"))
+            let idle = try await exchange(ports.publicPort, ["GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"])
+            #expect(idle.hasSuffix(#"{"status":"UP"}"#))
+            // A client that asks and never reads: the answers fill its socket, then the server's, then it is let go.
+            let channel = try await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+                .channelOption(.autoRead, value: false)
+                .channelOption(.socketOption(.so_rcvbuf), value: 4096)
+                .connect(host: "127.0.0.1", port: ports.publicPort).get()
+            let body = String(repeating: "x", count: 60_000)
+            let echo = post + "Content-Length: \(body.utf8.count + 2)\r\n\r\n\"\(body)\""
+            for _ in 0..<400 { channel.writeAndFlush(ByteBuffer(string: echo), promise: nil) }
+            try await self.wait(for: #"http_connections_timed_out_total{port="public",waited_for="answer"}"#, toBe: "1", ports)
+            try? await channel.close()
+        }
     }
 
     @Test func aPortThatIsTakenIsAnError() async throws {

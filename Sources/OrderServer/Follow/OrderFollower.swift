@@ -14,6 +14,8 @@ struct OrderFollower {
 
     let publicRouter: ServerRouter
     let adminRouter: ServerRouter
+    let registry = MetricsRegistry()
+    let drain = ServerDrain()
     let stores: StoresService
     let follow: FollowService
 
@@ -24,7 +26,7 @@ struct OrderFollower {
         logger: Logger,
         open: @escaping @Sendable (StreamStart) throws -> any OrderEventSource
     ) {
-        let registry = MetricsRegistry()
+        let registry = self.registry
         let metrics = HTTPMetrics(registry: registry)
         ProcessMetrics.register(in: registry)
         let pool = PostgresPool(configuration: settings.postgres, maximumConnections: settings.poolConnections)
@@ -43,10 +45,11 @@ struct OrderFollower {
         )
 
         let publicRouter = ServerRouter(metrics: metrics)
-        HealthRoutes(checks: [
+        let checks = [
             HealthCheck("database") { await store.isAnswering() ? HealthReport(.up) : HealthReport(.down) },
             HealthCheck("follow") { figures.report() },
-        ]).register(on: publicRouter)
+        ]
+        HealthRoutes(checks: checks, drain: self.drain).register(on: publicRouter)
         OpenAPIDocument(PackageResources.openapi_json).register(on: publicRouter)
         OrderReadRoutes(store: store, changes: changes).register(on: publicRouter)
         OrderFollower.refuseWrites(on: publicRouter)
@@ -75,8 +78,10 @@ struct OrderFollower {
             logger: logger,
             publicRouter: follower.publicRouter,
             adminRouter: follower.adminRouter,
+            registry: follower.registry,
             eventLoopGroup: ServerAssembly.eventLoopGroup(settings.server),
             services: [follower.stores, follow],
+            drain: follower.drain,
             prepare: {
                 _ = try await Migrator(configuration: postgres).apply(OrderStore.migrations)
                 _ = try await Migrator(configuration: postgres, table: FollowStore.migrationsTable).apply(FollowStore.migrations)

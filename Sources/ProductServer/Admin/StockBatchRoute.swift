@@ -6,6 +6,7 @@ import StockGate
 /// `POST /internal/stock/batch`: what the order server gathered while its last call was out. Each item is a request of its own, with the same
 /// promises and its own answer; they only share the way.
 struct StockBatchRoute: Sendable {
+    static let path = "/internal/stock/batch"
     /// Items in one call at most.
     static let maximumItems = 512
     /// Bytes of a body at most: 512 items with keys of the largest size.
@@ -25,7 +26,7 @@ struct StockBatchRoute: Sendable {
     }
 
     func register(on router: ServerRouter) {
-        router.post("/internal/stock/batch") { request, context -> Response in
+        router.post(RouterPath(Self.path)) { request, context -> Response in
             let body = try await request.jsonObject(upTo: Self.maximumBytes)
             let items = try body.objects("items", count: 1...Self.maximumItems).map(Self.item)
             let results = await decide(items, on: context.channel.eventLoop)

@@ -20,6 +20,28 @@ public struct ServerAssembly: Sendable {
         public let adminPort: Int
     }
 
+    /// What a port does for whoever asks it, beside its routes.
+    public struct PortRules: Sendable {
+        /// Bytes of a body at most; more is answered 413.
+        public var maximumBodyBytes: Int
+        /// The paths that are answered while the port has too many connections: `true` for those that keep their connection.
+        public var reservedPaths: [String: Bool]
+
+        /// Makes the rules.
+        public init(maximumBodyBytes: Int = Values.maximumBodyBytes, reservedPaths: [String: Bool]) {
+            self.maximumBodyBytes = maximumBodyBytes
+            self.reservedPaths = reservedPaths
+        }
+
+        /// A public port: health is always answered.
+        public static let publicPort = PortRules(reservedPaths: ["/livez": false, "/readyz": false, "/health_check": false])
+        /// An admin port: the metrics are always answered.
+        public static let adminPort = PortRules(reservedPaths: ["/metrics": false])
+    }
+
+    /// Connections of the admin port at most.
+    private static let maximumAdminConnections = 256
+
     private let name: String
     private let settings: ServerSettings
     private let logger: Logger
@@ -28,15 +50,21 @@ public struct ServerAssembly: Sendable {
     private let adminServer: Application<RouterResponder<ServerRequestContext>>
     private let prepare: @Sendable () async throws -> Void
     private let readiness: ServerReadiness
+    private let drain: ServerDrain
+    private let connections: [ConnectionLimits]
 
     /// Assembles a server; nothing runs before ``run()``.
     /// - Parameters:
     ///   - name: the program's name, for the log and the line at start
     ///   - publicRouter: the public port's routes
-    ///   - adminRouter: the admin port's routes; its guard is for the caller to add first, see ``adminRouter(metrics:tokens:)``
+    ///   - adminRouter: the admin port's routes, behind their guard
+    ///   - registry: shows what the front doors count
     ///   - eventLoopGroup: what everything runs on; belongs to the caller
     ///   - services: stores first, workers behind them
-    ///   - server: how the public port speaks; a handler of a hot path goes here
+    ///   - hotPath: answers its requests of the public port in front of the router
+    ///   - publicRules: what the public port does beside its routes
+    ///   - adminRules: what the admin port does beside its routes
+    ///   - drain: begins when the server has been told to stop
     ///   - prepare: what must be done when the services run and before a port is bound, such as migrations
     ///   - onReady: called once when both ports are bound
     public init(
@@ -45,9 +73,13 @@ public struct ServerAssembly: Sendable {
         logger: Logger,
         publicRouter: ServerRouter,
         adminRouter: ServerRouter,
+        registry: MetricsRegistry = MetricsRegistry(),
         eventLoopGroup: any EventLoopGroup = MultiThreadedEventLoopGroup.singleton,
         services: [any Service] = [],
-        server: HTTPServerBuilder? = nil,
+        hotPath: any HotPathEndpoint = NoHotPath(),
+        publicRules: PortRules = .publicPort,
+        adminRules: PortRules = .adminPort,
+        drain: ServerDrain = ServerDrain(),
         prepare: @escaping @Sendable () async throws -> Void = {},
         onReady: @escaping @Sendable (Ports) async -> Void = { _ in }
     ) {
@@ -64,25 +96,38 @@ public struct ServerAssembly: Sendable {
             await onReady(ports)
         }
         self.readiness = readiness
+        self.drain = drain
+        let perAddress = settings.maximumConnectionsPerAddress
+        let publicDoor = Door(
+            "public",
+            settings,
+            publicRules,
+            .init(maximum: settings.maximumConnections, maximumPerAddress: perAddress),
+            drain,
+            registry
+        )
+        let adminMaximum = ServerAssembly.maximumAdminConnections
+        let adminDoor = Door(
+            "admin",
+            settings,
+            adminRules,
+            .init(maximum: adminMaximum, maximumPerAddress: min(perAddress, adminMaximum)),
+            drain,
+            registry
+        )
+        self.connections = [publicDoor.connections, adminDoor.connections]
         self.publicServer = Application(
             responder: publicRouter.buildResponder(),
-            server: server ?? .loopBoundHTTP1(idleTimeout: settings.idleTimeout),
-            configuration: .init(
-                address: .hostname(settings.bindAddress, port: settings.publicPort),
-                backlog: 4096,
-                availableConnectionsDelegate: MaximumAvailableConnections(settings.maximumConnections)
-            ),
+            server: .frontDoor(hotPath, configuration: publicDoor.configuration, connections: publicDoor.connections),
+            configuration: .init(address: .hostname(settings.bindAddress, port: settings.publicPort), backlog: 4096),
             onServerRunning: { channel in await readiness.bound(public: channel.localAddress?.port ?? settings.publicPort) },
             eventLoopGroupProvider: .shared(eventLoopGroup),
             logger: logger
         )
         self.adminServer = Application(
             responder: adminRouter.buildResponder(),
-            server: .loopBoundHTTP1(idleTimeout: settings.idleTimeout),
-            configuration: .init(
-                address: .hostname(settings.bindAddress, port: settings.adminPort),
-                availableConnectionsDelegate: MaximumAvailableConnections(256)
-            ),
+            server: .frontDoor(NoHotPath(), configuration: adminDoor.configuration, connections: adminDoor.connections),
+            configuration: .init(address: .hostname(settings.bindAddress, port: settings.adminPort)),
             onServerRunning: { channel in await readiness.bound(admin: channel.localAddress?.port ?? settings.adminPort) },
             eventLoopGroupProvider: .shared(eventLoopGroup),
             logger: logger
@@ -104,22 +149,48 @@ public struct ServerAssembly: Sendable {
             ? .singleton : MultiThreadedEventLoopGroup(numberOfThreads: settings.eventLoops)
     }
 
-    /// Runs until SIGTERM or SIGINT, or until a service fails.
+    /// Runs until SIGTERM or SIGINT, or until a service fails. A stop that does not end within twice the settings' shutdown timeout ends the process with status 1.
     /// - Throws: what a service or the binding of a port has failed with
     public func run() async throws {
         // A peer that went away must fail a write, not the process.
         signal(SIGPIPE, SIG_IGN)
+        self.raiseDescriptorLimit()
+        let watchdog = StopWatchdog(limit: self.settings.shutdownTimeout * 2, logger: self.logger)
+        defer { watchdog.end() }
+        let http = HTTPService(
+            prepare: self.prepare,
+            servers: [self.adminServer, self.publicServer],
+            drain: self.drain,
+            lameDuck: self.settings.lameDuck,
+            connections: self.connections,
+            logger: self.logger
+        )
         var configuration = ServiceGroupConfiguration(
-            services: self.services.map { ServiceGroupConfiguration.ServiceConfiguration(service: $0) } + [
-                .init(service: HTTPService(prepare: self.prepare, servers: [self.adminServer, self.publicServer]))
-            ],
+            services: (self.services + [http, watchdog]).map { ServiceGroupConfiguration.ServiceConfiguration(service: $0) },
             gracefulShutdownSignals: [.sigterm, .sigint],
             logger: self.logger
         )
+        // A group that has run out of time cancels what is left. That it then waits without a bound is what the watchdog is for.
         configuration.maximumGracefulShutdownDuration = self.settings.shutdownTimeout
-        configuration.maximumCancellationDuration = self.settings.shutdownTimeout
         try await ServiceGroup(configuration: configuration).run()
         self.logger.info("\(self.name) stopped")
+    }
+
+    /// Lets the process have as many descriptors as it may, and says so if these are fewer than its connections need.
+    private func raiseDescriptorLimit() {
+        var limit = rlimit()
+        guard getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else { return }
+        if limit.rlim_cur < limit.rlim_max {
+            limit.rlim_cur = limit.rlim_max
+            _ = setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+        }
+        // Some are for databases, the broker, timers and loops.
+        let needed = self.connections.reduce(256) { $0 + $1.bounds.maximum + $1.bounds.reserve }
+        guard limit.rlim_cur < UInt(needed) else { return }
+        self.logger.warning(
+            "MAX_CONNECTIONS is more than the process may have descriptors: connections beyond them are not accepted",
+            metadata: ["descriptors": "\(limit.rlim_cur)", "needed": "\(needed)"]
+        )
     }
 
     private static func printLine(_ line: String) {
@@ -128,10 +199,79 @@ public struct ServerAssembly: Sendable {
     }
 }
 
+/// The front door of one port.
+private struct Door {
+    let configuration: FrontDoorConfiguration
+    let connections: ConnectionLimits
+
+    init(
+        _ port: String,
+        _ settings: ServerSettings,
+        _ rules: ServerAssembly.PortRules,
+        _ bounds: ConnectionLimits.Bounds,
+        _ drain: ServerDrain,
+        _ registry: MetricsRegistry
+    ) {
+        let metrics = FrontDoorMetrics(registry, port: port)
+        var bounds = bounds
+        bounds.reservedPaths = rules.reservedPaths
+        let connections = ConnectionLimits(bounds, metrics: metrics)
+        registry.gauge("http_connections", help: "Open connections.", labels: [("port", port)]) { Double(connections.count) }
+        self.connections = connections
+        var configuration = FrontDoorConfiguration()
+        configuration.limits.bodyBytes = rules.maximumBodyBytes
+        configuration.times.request = TimeAmount(settings.requestTimeout)
+        configuration.times.answer = TimeAmount(settings.answerTimeout)
+        configuration.times.idle = TimeAmount(settings.idleTimeout)
+        // Within the stop's bound, so that the services behind have some of it as well.
+        configuration.times.stopWorking = TimeAmount(settings.shutdownTimeout * 3 / 4)
+        configuration.drain = drain
+        configuration.metrics = metrics
+        self.configuration = configuration
+    }
+}
+
+/// Ends the process if its stop does not end: an operator who restarts a server must not find it hanging.
+private final class StopWatchdog: Service, CustomStringConvertible {
+    private let limit: Duration
+    private let logger: Logger
+    private let task = Mutex<Task<Void, Never>?>(nil)
+
+    var description: String { "watchdog" }
+
+    init(limit: Duration, logger: Logger) {
+        self.limit = limit
+        self.logger = logger
+    }
+
+    func run() async throws {
+        try? await gracefulShutdown()
+        let (limit, logger) = (self.limit, self.logger)
+        let task = Task.detached {
+            do { try await Task.sleep(for: limit) } catch { return }
+            logger.critical(
+                "the stop did not end in time: the process ends with what it still had in hand",
+                metadata: ["after": "\(limit)"]
+            )
+            exit(1)
+        }
+        self.task.withLock { $0 = task }
+    }
+
+    func end() { self.task.withLock { $0?.cancel() } }
+}
+
 /// Both ports: prepares, then serves until the shutdown.
+///
+/// A stop begins with a lame-duck time: everything is still served, but readiness says no and each answer ends its connection, so that gateways and load
+/// balancers go elsewhere before a request of theirs can meet a closed door. It ends early when nobody is connected any more.
 private struct HTTPService: Service, CustomStringConvertible {
     let prepare: @Sendable () async throws -> Void
     let servers: [any Service]
+    let drain: ServerDrain
+    let lameDuck: Duration
+    let connections: [ConnectionLimits]
+    let logger: Logger
 
     var description: String { "HTTP" }
 
@@ -143,11 +283,29 @@ private struct HTTPService: Service, CustomStringConvertible {
             return
         }
         if Task.isShuttingDownGracefully { return }
-        try await withThrowingTaskGroup(of: Void.self) { group in
-            for server in self.servers { group.addTask { try await server.run() } }
-            // Not `waitForAll`, which waits for the others before it throws: one that fails, such as by a port that is taken,
-            // must end the other at once.
-            while try await group.next() != nil {}
+        let servers = ServiceGroup(configuration: .init(services: self.servers, logger: self.logger))
+        // Detached, or the servers would hear of the shutdown at once.
+        let running = Task.detached { try await servers.run() }
+        try await withTaskCancellationHandler {
+            try await withGracefulShutdownHandler {
+                try await running.value
+            } onGracefulShutdown: {
+                self.drain.begin()
+                Task.detached {
+                    await self.waitForClients()
+                    await servers.triggerGracefulShutdown()
+                }
+            }
+        } onCancel: {
+            running.cancel()
+        }
+    }
+
+    private func waitForClients() async {
+        let end = ContinuousClock.now + self.lameDuck
+        // Ends with the lame-duck time.
+        while ContinuousClock.now < end, self.connections.contains(where: { $0.count > 0 }) {
+            try? await Task.sleep(for: .milliseconds(10))
         }
     }
 }

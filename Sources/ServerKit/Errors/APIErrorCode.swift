@@ -20,6 +20,8 @@ public enum APIErrorCode: String, Sendable, CaseIterable {
     case methodNotAllowed = "METHOD_NOT_ALLOWED"
     /// A decrease whose key was compensated or finally refused.
     case keyClosed = "KEY_CLOSED"
+    /// A request whose bytes did not come in time.
+    case requestTimeout = "REQUEST_TIMEOUT"
     /// The same key is being worked on.
     case requestInProgress = "REQUEST_IN_PROGRESS"
     /// A body above the limit.
@@ -47,6 +49,7 @@ public enum APIErrorCode: String, Sendable, CaseIterable {
         case .forbidden: 403
         case .productNotFound, .orderNotFound, .notFound: 404
         case .methodNotAllowed: 405
+        case .requestTimeout: 408
         case .keyClosed, .requestInProgress: 409
         case .payloadTooLarge: 413
         case .unsupportedMediaType: 415
@@ -65,6 +68,7 @@ public enum APIErrorCode: String, Sendable, CaseIterable {
         case 403: "Forbidden"
         case 404: "Not Found"
         case 405: "Method Not Allowed"
+        case 408: "Request Timeout"
         case 409: "Conflict"
         case 413: "Content Too Large"
         case 415: "Unsupported Media Type"
@@ -88,6 +92,7 @@ public enum APIErrorCode: String, Sendable, CaseIterable {
         case .notFound: .notFound
         case .methodNotAllowed: .methodNotAllowed
         case .keyClosed: .keyClosed
+        case .requestTimeout: .requestTimeout
         case .requestInProgress: .requestInProgress
         case .payloadTooLarge: .payloadTooLarge
         case .unsupportedMediaType: .unsupportedMediaType

@@ -61,6 +61,10 @@ extension ErrorMessage {
         en: "This key was compensated or finally refused before and can never be committed.",
         ko: "이미 보상되었거나 최종 거절된 키이므로 다시 처리할 수 없습니다."
     )
+    static let requestTimeout = ErrorMessage(
+        en: "The request did not come in time.",
+        ko: "요청이 제한 시간 안에 도착하지 않았습니다."
+    )
     static let requestInProgress = ErrorMessage(
         en: "A request with the same key is still being worked on.",
         ko: "같은 키의 요청을 아직 처리하고 있습니다."

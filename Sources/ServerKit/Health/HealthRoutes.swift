@@ -3,10 +3,13 @@ import Hummingbird
 /// `/livez` and `/readyz`.
 public struct HealthRoutes: Sendable {
     private let checks: [HealthCheck]
+    private let drain: ServerDrain
 
     /// Makes the routes over these dependencies.
-    public init(checks: [HealthCheck]) {
+    /// - Parameter drain: a server that has begun to stop is not ready
+    public init(checks: [HealthCheck], drain: ServerDrain = ServerDrain()) {
         self.checks = checks
+        self.drain = drain
     }
 
     /// Adds `GET /livez`, which asks nobody, and `GET /readyz`, which asks every dependency at once and answers 200 or 503.
@@ -32,6 +35,7 @@ public struct HealthRoutes: Sendable {
     }
 
     private func readiness(verbose: Bool) async throws -> Response {
+        if self.drain.isDraining { throw APIError(.unavailable, message: .notReady, details: ["down": ["stopping"]]) }
         let reports = await self.reports()
         let dependencies = JSONValue.object(
             reports.map { name, report in

@@ -53,7 +53,7 @@ public final class HTTPMetrics: Sendable {
 /// The figures of one route and method. Recording takes no lock.
 public final class RouteFigures: Sendable {
     /// The statuses that the servers answer with; anything else counts as `other`.
-    private static let statuses = [200, 201, 202, 204, 304, 400, 401, 403, 404, 405, 409, 413, 415, 422, 424, 500, 503]
+    private static let statuses = [200, 201, 202, 204, 304, 400, 401, 403, 404, 405, 408, 409, 413, 415, 422, 424, 500, 503]
 
     /// The route's template.
     public let route: String
@@ -61,7 +61,7 @@ public final class RouteFigures: Sendable {
     public let method: String
     private let durations: Histogram
     private let active: HTTPMetrics.Active
-    private let counts: InlineArray<18, Atomic<UInt64>> = InlineArray { _ in Atomic<UInt64>(0) }
+    private let counts: InlineArray<19, Atomic<UInt64>> = InlineArray { _ in Atomic<UInt64>(0) }
 
     init(route: String, method: String, durations: Histogram, active: HTTPMetrics.Active) {
         self.route = route

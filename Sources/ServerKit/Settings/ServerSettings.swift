@@ -16,8 +16,16 @@ public struct ServerSettings: Sendable, Equatable {
     public var eventLoops: Int
     /// How long an idle connection is kept.
     public var idleTimeout: Duration
-    /// Connections of the public port at most; more wait in the kernel.
+    /// How long a request may take to come, head and body.
+    public var requestTimeout: Duration
+    /// How long an answer waits for a client that takes nothing of it.
+    public var answerTimeout: Duration
+    /// How long a server that was told to stop still serves, asking its clients to go elsewhere.
+    public var lameDuck: Duration
+    /// Connections of the public port at most; more are closed as they come.
     public var maximumConnections: Int
+    /// Connections of one client address at most, on each port.
+    public var maximumConnectionsPerAddress: Int
     /// The least level that is logged.
     public var logLevel: Logger.Level
     /// How lines of the log look.
@@ -51,7 +59,31 @@ public struct ServerSettings: Sendable, Equatable {
             "MAX_CONNECTIONS",
             default: 10_000,
             in: 1...1_000_000,
-            "connections of the public port at most; more wait in the kernel"
+            "connections of the public port at most; more get health alone, or are closed as they come"
+        )
+        self.maximumConnectionsPerAddress = reader.int(
+            "MAX_CONNECTIONS_PER_ADDRESS",
+            default: 5_000,
+            in: 1...1_000_000,
+            "connections of one client address (IPv4 address or IPv6 /64) at most, on each port"
+        )
+        self.requestTimeout = reader.duration(
+            "REQUEST_TIMEOUT",
+            default: .seconds(30),
+            in: .milliseconds(100)...(.seconds(3600)),
+            "how long a request may take to come, head and body"
+        )
+        self.answerTimeout = reader.duration(
+            "ANSWER_TIMEOUT",
+            default: .seconds(30),
+            in: .milliseconds(100)...(.seconds(3600)),
+            "how long an answer waits for a client that takes nothing of it"
+        )
+        self.lameDuck = reader.duration(
+            "LAME_DUCK",
+            default: .milliseconds(300),
+            in: .zero...(.seconds(300)),
+            "how long a server that was told to stop still serves, not ready and closing each connection behind an answer"
         )
         self.logLevel = reader.choice("LOG_LEVEL", default: Logger.Level.info, "the least level that is logged")
         self.logFormat = reader.choice("LOG_FORMAT", default: LogFormat.text, "how lines of the log look")

@@ -1,0 +1,173 @@
+// How many connections a port keeps, in all and for each address, so that one client cannot take the places of all others.
+//
+// Invariant: every connection that was let in is let out once, when it has ended.
+// Bounds: `maximum` connections, and `reserve` more that are kept only for what must always be answered: health, and on the admin port the calls that orders need.
+//   Beyond that a connection is closed as soon as it is accepted. None of them waits in the kernel, where those that must be answered would wait behind it.
+
+import NIOCore
+import Synchronization
+
+/// What a connection may ask for.
+enum ConnectionPass: Sendable, Equatable {
+    /// Everything.
+    case ordinary
+    /// What must be answered while the server is full, by path: `true` for the paths that keep the connection, `false` for those that end it.
+    case reserve([String: Bool])
+
+    /// Whether the request may be worked on.
+    func admits(_ head: HotRequestHead) -> Bool {
+        switch self {
+        case .ordinary: true
+        case .reserve(let paths): paths[ConnectionPass.route(head)] != nil
+        }
+    }
+
+    /// Whether the request is the last of its connection.
+    func endsAfter(_ head: HotRequestHead, status: Int = 200) -> Bool {
+        switch self {
+        case .ordinary: false
+        // Whoever is refused there shall not keep a place.
+        case .reserve(let paths): paths[ConnectionPass.route(head)] != true || status >= 400
+        }
+    }
+
+    /// A connection of the reserve that asks for nothing gives its place back soon.
+    func times(_ times: ConnectionTimes) -> ConnectionTimes {
+        guard case .reserve = self else { return times }
+        var times = times
+        times.idle = min(times.idle, .seconds(2))
+        times.request = min(times.request, .seconds(2))
+        return times
+    }
+
+    private static func route(_ head: HotRequestHead) -> String { String(head.path.prefix { $0 != "?" }) }
+}
+
+/// Counts the connections of one port.
+final class ConnectionLimits: Sendable {
+    struct Bounds: Sendable {
+        var maximum = 10_000
+        var maximumPerAddress = 5_000
+        var reserve = 64
+        /// See ``ConnectionPass/reserve(_:)``.
+        var reservedPaths: [String: Bool] = ["/livez": false, "/readyz": false]
+    }
+
+    private struct State {
+        var total = 0
+        var byAddress: [[UInt8]: Int] = [:]
+    }
+
+    let bounds: Bounds
+    private let metrics: FrontDoorMetrics?
+    private let state = Mutex(State())
+
+    init(_ bounds: Bounds, metrics: FrontDoorMetrics?) {
+        self.bounds = bounds
+        self.metrics = metrics
+    }
+
+    /// Connections that are let in now.
+    var count: Int { self.state.withLock { $0.total } }
+
+    /// Lets a connection in; nil: it is to be closed.
+    func enter(_ address: SocketAddress?) -> ConnectionPass? {
+        let key = ConnectionLimits.key(address)
+        let (pass, reason) = self.state.withLock { state -> (ConnectionPass?, FrontDoorMetrics.Full?) in
+            let ofAddress = state.byAddress[key] ?? 0
+            let isOverAddress = ofAddress >= self.bounds.maximumPerAddress
+            // An address that has its share may still ask how the server is, from a few places beyond it.
+            // Sums of settings of at most a million.
+            if state.total >= self.bounds.maximum + self.bounds.reserve { return (nil, .total) }
+            if ofAddress >= self.bounds.maximumPerAddress + self.bounds.reserve { return (nil, .address) }
+            let isFull = isOverAddress || state.total >= self.bounds.maximum
+            state.total += 1
+            state.byAddress[key] = ofAddress + 1
+            return (isFull ? .reserve(self.bounds.reservedPaths) : .ordinary, isOverAddress ? .address : isFull ? .total : nil)
+        }
+        if let reason { self.metrics?.full(reason, isClosed: pass == nil) }
+        return pass
+    }
+
+    /// A connection that was let in has ended.
+    func leave(_ address: SocketAddress?) {
+        let key = ConnectionLimits.key(address)
+        self.state.withLock { state in
+            state.total -= 1
+            let left = (state.byAddress[key] ?? 1) - 1
+            state.byAddress[key] = left > 0 ? left : nil
+        }
+    }
+
+    /// What counts as one client: an IPv4 address, or the /64 of an IPv6 address, of which one client has all.
+    static func key(_ address: SocketAddress?) -> [UInt8] {
+        switch address {
+        case .v4(let address): withUnsafeBytes(of: address.address.sin_addr) { Array($0) }
+        case .v6(let address):
+            withUnsafeBytes(of: address.address.sin6_addr) { bytes in
+                // ::ffff:a.b.c.d is the IPv4 address that it names.
+                let isMapped = bytes[0..<10].allSatisfy { $0 == 0 } && bytes[10] == 0xFF && bytes[11] == 0xFF
+                return isMapped ? Array(bytes[12..<16]) : Array(bytes[0..<8])
+            }
+        default: []
+        }
+    }
+}
+
+/// What the front doors of one port count.
+final class FrontDoorMetrics: Sendable {
+    /// What was full when a connection came.
+    enum Full: String, CaseIterable, Sendable {
+        case total
+        case address
+    }
+
+    private let refusals: [RequestRefusal: Counter]
+    private let closes: [ConnectionClock.Verdict: Counter]
+    private let closed: [Full: Counter]
+    private let reserved: [Full: Counter]
+
+    /// - Parameter port: `public` or `admin`
+    init(_ registry: MetricsRegistry, port: String) {
+        func counters<Key: CaseIterable & Hashable & RawRepresentable>(
+            _ name: String,
+            _ help: String,
+            _ label: String,
+            of type: Key.Type
+        ) -> [Key: Counter] where Key.RawValue == String {
+            Dictionary(
+                uniqueKeysWithValues: Key.allCases.map {
+                    ($0, registry.counter(name, help: help, labels: [("port", port), (label, $0.rawValue)]))
+                }
+            )
+        }
+        self.refusals = counters(
+            "http_requests_refused_total",
+            "Requests refused before any route saw them, which ends their connection.",
+            "reason",
+            of: RequestRefusal.self
+        )
+        self.closes = counters(
+            "http_connections_timed_out_total",
+            "Connections closed for waiting too long: for the rest of a request, for their answer to be taken, or for a request.",
+            "waited_for",
+            of: ConnectionClock.Verdict.self
+        )
+        self.closed = counters(
+            "http_connections_refused_total",
+            "Connections closed as soon as they came, because the server or their address had too many.",
+            "full",
+            of: Full.self
+        )
+        self.reserved = counters(
+            "http_connections_reserved_total",
+            "Connections kept only for health and what orders need, because the server or their address had too many.",
+            "full",
+            of: Full.self
+        )
+    }
+
+    func refused(_ refusal: RequestRefusal) { self.refusals[refusal]?.add() }
+    func closed(_ verdict: ConnectionClock.Verdict) { self.closes[verdict]?.add() }
+    func full(_ full: Full, isClosed: Bool) { (isClosed ? self.closed : self.reserved)[full]?.add() }
+}

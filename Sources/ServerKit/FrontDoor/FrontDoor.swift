@@ -1,0 +1,464 @@
+// The front door of a server: it stands between the socket and the router and is the only reader of a connection's bytes. It reads whole requests, hands each to
+// the hot path or to the router, and writes both their answers, so that there is one set of rules for all routes: what a request is, when a connection ends, how
+// long it may wait and how much it may hold.
+//
+// Invariant: answers leave in the order of their requests. At most one request of a connection is in work. See `ConnectionMachine` for when the next is taken,
+//   `RequestReader` for what a request is, `ConnectionClock` for how long it may wait.
+// Bounds: of what a client sends, at most one request and what the socket gave with it is held; the socket is read on only when that is dealt with, and a
+//   request is taken only while the client takes its answers. `maximumWaitingBytes` is never reached by these rules; a connection that reaches it is closed.
+// Stop: a stopping server answers what has come, says `Connection: close`, and closes what is idle at once and what is not within `ConnectionTimes`.
+
+import HTTPTypes
+import Hummingbird
+import NIOCore
+import NIOHTTPTypes
+
+/// What the front doors of one port share.
+struct FrontDoorConfiguration: Sendable {
+    var limits = RequestReader.Limits()
+    var times = ConnectionTimes()
+    /// Whether the server asks its clients to go elsewhere.
+    var drain = ServerDrain()
+    var metrics: FrontDoorMetrics?
+    /// Bytes of answers that a channel's socket has not taken yet.
+    var unsentBytes: @Sendable (any Channel) -> Int = { channel in
+        (try? channel.syncOptions?.getOption(.bufferedWritableBytes)) ?? 0
+    }
+}
+
+/// Reads the requests of one connection and writes their answers.
+final class FrontDoor<Endpoint: HotPathEndpoint>: ChannelDuplexHandler, RemovableChannelHandler {
+    typealias InboundIn = ByteBuffer
+    typealias InboundOut = HTTPRequestPart
+    typealias OutboundIn = HTTPResponsePart
+    typealias OutboundOut = ByteBuffer
+
+    /// A hot body is small; a larger one is the router's.
+    static var maximumHotBodyBytes: Int { 4096 }
+    static var maximumWaitingBytes: Int { 1024 * 1024 }
+    /// Parts of an answer of the router's are gathered up to this size, so that a small answer is one write.
+    private static var maximumGatheredBytes: Int { 16 * 1024 }
+
+    /// The router's answer that is being written.
+    private struct RouterAnswer {
+        let request: HotRequestHead
+        /// The answer to a HEAD has no body.
+        let hasBody: Bool
+        var framing: AnswerFraming?
+        var isLast = false
+        var gathered = ByteBuffer()
+        var promises: [EventLoopPromise<Void>] = []
+    }
+
+    private let endpoint: Endpoint
+    private let configuration: FrontDoorConfiguration
+    private var pass: ConnectionPass
+    private let number = UInt64.random(in: .min ... .max)
+    private let date = HTTPDate()
+
+    private var machine = ConnectionMachine()
+    private var reader: RequestReader
+    private var clock: ConnectionClock
+    /// What has come and is not dealt with.
+    private var waiting = ByteBuffer()
+    private var answer: RouterAnswer?
+    private var isFromLoopback = false
+    private var isWritable = true
+    private var wantsRead = false
+    private var isProceeding = false
+    /// Requests taken so far.
+    private var requests: UInt64 = 0
+    /// Answers finished so far.
+    private var answers: UInt64 = 0
+    private var written: UInt64 = 0
+    private var beat: Scheduled<Void>?
+    private var closing: Scheduled<Void>?
+    private var closesAt = NIODeadline.distantFuture
+
+    init(endpoint: Endpoint, configuration: FrontDoorConfiguration, pass: ConnectionPass = .ordinary) {
+        self.endpoint = endpoint
+        self.configuration = configuration
+        self.pass = pass
+        self.reader = RequestReader(limits: configuration.limits)
+        self.clock = ConnectionClock(times: pass.times(configuration.times))
+    }
+
+    // MARK: The connection
+
+    func handlerAdded(context: ChannelHandlerContext) {
+        if context.channel.isActive { self.begin(context) }
+    }
+
+    func channelActive(context: ChannelHandlerContext) {
+        self.begin(context)
+        context.fireChannelActive()
+    }
+
+    private func begin(_ context: ChannelHandlerContext) {
+        guard self.beat == nil else { return }
+        self.isFromLoopback = context.channel.remoteAddress?.isLoopback ?? false
+        self.scheduleBeat(context)
+    }
+
+    func channelInactive(context: ChannelHandlerContext) {
+        self.end()
+        context.fireChannelInactive()
+    }
+
+    func handlerRemoved(context: ChannelHandlerContext) { self.end() }
+
+    private func end() {
+        self.machine.close()
+        self.beat?.cancel()
+        self.beat = nil
+        self.closing?.cancel()
+        self.closing = nil
+        self.waiting = ByteBuffer()
+        self.fail(self.answer)
+        self.answer = nil
+    }
+
+    private func fail(_ answer: RouterAnswer?) {
+        for promise in answer?.promises ?? [] { promise.fail(ChannelError.ioOnClosedChannel) }
+    }
+
+    func errorCaught(context: ChannelHandlerContext, error: any Error) {
+        // A socket that fails is of no more use; the router learns of it as of any other end.
+        self.perform(self.machine.close(), context)
+    }
+
+    func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+        switch event {
+        case let event as ChannelEvent where event == .inputClosed: self.perform(self.machine.inputClosed(), context)
+        case is ChannelShouldQuiesceEvent:
+            self.perform(self.machine.quiesce(), context)
+            guard self.machine.state != .closed else { return }
+            let isReading = self.machine.state == .reading
+            self.close(in: isReading ? self.configuration.times.stopReading : self.configuration.times.stopWorking, context)
+        default: context.fireUserInboundEventTriggered(event)
+        }
+    }
+
+    func channelWritabilityChanged(context: ChannelHandlerContext) {
+        self.isWritable = context.channel.isWritable
+        context.fireChannelWritabilityChanged()
+        if self.isWritable { self.proceed(context) }
+    }
+
+    /// Does what the machine says.
+    private func perform(_ step: ConnectionMachine.Step, _ context: ChannelHandlerContext) {
+        switch step {
+        case .wait: break
+        case .proceed: self.proceed(context)
+        case .end: self.endOutput(context)
+        case .close: context.close(promise: nil)
+        }
+    }
+
+    /// Closes the server's half behind the last answer, and the rest when the client has done so too, or soon.
+    private func endOutput(_ context: ChannelHandlerContext) {
+        self.waiting = ByteBuffer()
+        let lingering =
+            self.machine.isQuiescing ? min(self.configuration.times.lingering, .milliseconds(100)) : self.configuration.times.lingering
+        let promise = context.eventLoop.makePromise(of: Void.self)
+        promise.futureResult.assumeIsolated().whenComplete { result in
+            // Without halves, or with a client that has closed its own, nothing is left to wait for.
+            if case .failure = result { return self.perform(self.machine.close(), context) }
+            self.perform(self.machine.outputClosed(), context)
+            if self.machine.state != .closed { self.close(in: lingering, context) }
+        }
+        context.close(mode: .output, promise: promise)
+        self.resumeReading(context)
+    }
+
+    /// Closes the connection after a time, whatever it does then. Of several such times the soonest counts.
+    private func close(in time: TimeAmount, _ context: ChannelHandlerContext) {
+        let deadline = context.eventLoop.now + time
+        guard deadline < self.closesAt else { return }
+        self.closing?.cancel()
+        self.closesAt = deadline
+        self.closing = context.eventLoop.assumeIsolated().scheduleTask(deadline: deadline) {
+            self.perform(self.machine.close(), context)
+        }
+    }
+
+    // MARK: Reading
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        var bytes = self.unwrapInboundIn(data)
+        switch self.machine.state {
+        // What comes behind the last answer is dropped.
+        case .ending, .closed: return
+        case .reading, .working: break
+        }
+        if self.waiting.readableBytes == 0 { self.waiting = bytes } else { self.waiting.writeBuffer(&bytes) }
+        guard self.waiting.readableBytes <= Self.maximumWaitingBytes else { return self.perform(self.machine.close(), context) }
+        self.proceed(context)
+    }
+
+    func channelReadComplete(context: ChannelHandlerContext) {
+        // The router is told of each request when it is whole, so it has nothing to hear of here.
+    }
+
+    func read(context: ChannelHandlerContext) {
+        if self.mayRead { context.read() } else { self.wantsRead = true }
+    }
+
+    /// A client that waits for its answer before it asks again never has anything waiting: its socket stays registered for reading.
+    private var mayRead: Bool {
+        self.waiting.readableBytes == 0 || (self.machine.state == .reading && self.isWritable)
+    }
+
+    private func resumeReading(_ context: ChannelHandlerContext) {
+        guard self.wantsRead, self.mayRead else { return }
+        self.wantsRead = false
+        context.read()
+    }
+
+    /// Takes requests until one is in work or what has come is dealt with. An answer that comes at once comes back here: this loop takes the next request itself,
+    /// so that the stack does not grow.
+    private func proceed(_ context: ChannelHandlerContext) {
+        guard !self.isProceeding else { return }
+        self.isProceeding = true
+        defer { self.isProceeding = false }
+        // Ends: each round takes a request, which takes bytes, or leaves.
+        while self.machine.mayTake(isWritable: self.isWritable) {
+            switch self.reader.next(&self.waiting) {
+            case .more:
+                let hasPart = self.hasPart
+                if self.machine.isTruncated(hasPart: hasPart) {
+                    self.refuse(.truncated, nil, context)
+                } else {
+                    self.perform(self.machine.needsMore(hasPart: hasPart), context)
+                }
+                if self.waiting.readableBytes == 0, self.waiting.capacity > 0 { self.waiting = ByteBuffer() }
+                return self.resumeReading(context)
+            case .continue: self.send(ByteBuffer(string: "HTTP/1.1 100 Continue\r\n\r\n"), context)
+            case .refused(let refusal, let head): return self.refuse(refusal, head, context)
+            case .request(var head, let body):
+                self.requests &+= 1
+                head.madeID = (self.number, self.requests)
+                head.isFromLoopback = self.isFromLoopback
+                guard self.pass.admits(head) else { return self.refuse(.full, head, context) }
+                self.machine.took(closes: head.closes || self.pass.endsAfter(head))
+                self.handOn(head, body, context)
+            }
+        }
+        if self.waiting.readableBytes == 0, self.waiting.capacity > 0 { self.waiting = ByteBuffer() }
+        self.resumeReading(context)
+    }
+
+    private var hasPart: Bool { self.reader.isInsideRequest || self.waiting.readableBytes > 0 }
+
+    private func handOn(_ head: HotRequestHead, _ body: ByteBuffer, _ context: ChannelHandlerContext) {
+        if body.readableBytes <= Self.maximumHotBodyBytes, let match = self.endpoint.match(head) {
+            let request = self.requests
+            // Confined to this channel's loop, where the endpoint answers.
+            self.endpoint.respond(to: match, head: head, body: body, on: context.eventLoop) { answer in
+                self.write(answer, to: head, request, context)
+            }
+            return
+        }
+        self.answer = RouterAnswer(request: head, hasBody: head.methodText != "HEAD")
+        context.fireChannelRead(self.wrapInboundOut(.head(head.httpRequest)))
+        if body.readableBytes > 0 { context.fireChannelRead(self.wrapInboundOut(.body(body))) }
+        context.fireChannelRead(self.wrapInboundOut(.end(nil)))
+        context.fireChannelReadComplete()
+    }
+
+    // MARK: Answers of the hot path
+
+    private func write(_ answer: HotPathAnswer, to head: HotRequestHead, _ request: UInt64, _ context: ChannelHandlerContext) {
+        // An answer that is given twice, or after the end, has nobody to go to.
+        guard self.machine.state == .working, self.requests == request, self.answers &+ 1 == request else { return }
+        let isLast = self.machine.answers(hasMore: self.hasPart, isDraining: self.configuration.drain.isDraining)
+        var bytes = context.channel.allocator.buffer(capacity: 208 + answer.lines.utf8.count + answer.body.count)
+        bytes.writeStatusLine(answer.status)
+        bytes.writeString(answer.lines)
+        bytes.writeStaticString("Content-Length: ")
+        bytes.writeString(String(answer.body.count))
+        bytes.writeStaticString("\r\nDate: ")
+        bytes.writeString(self.date.now())
+        bytes.writeStaticString("\r\nX-Request-Id: ")
+        if let id = head.field("x-request-id"), ServerRequestContext.isRequestID(id) {
+            bytes.writeString(id)
+        } else {
+            head.writeMadeID(to: &bytes)
+        }
+        bytes.writeStaticString("\r\n")
+        bytes.writeConnection(to: head, isLast: isLast)
+        bytes.writeStaticString("\r\n")
+        bytes.writeBytes(answer.body)
+        self.send(bytes, context)
+        self.finished(context)
+    }
+
+    private func send(_ bytes: ByteBuffer, _ context: ChannelHandlerContext) {
+        self.written &+= UInt64(bytes.readableBytes)
+        context.writeAndFlush(self.wrapOutboundOut(bytes), promise: nil)
+    }
+
+    private func finished(_ context: ChannelHandlerContext) {
+        self.answers &+= 1
+        self.perform(self.machine.answered(), context)
+    }
+
+    // MARK: Refusals
+
+    private func refuse(_ refusal: RequestRefusal, _ head: HotRequestHead?, _ context: ChannelHandlerContext) {
+        guard self.machine.state == .reading else { return }
+        self.configuration.metrics?.refused(refusal)
+        let error = refusal.error(maximumBodyBytes: self.configuration.limits.bodyBytes)
+        let rendered = error.render(accept: head?.field("accept"), language: .negotiated(head?.field("accept-language")))
+        var bytes = context.channel.allocator.buffer(capacity: 512)
+        bytes.writeStatusLine(.init(code: rendered.status, reasonPhrase: error.code.phrase))
+        for field in rendered.headerFields { bytes.writeString("\(field.name.rawName): \(field.value)\r\n") }
+        var request = head
+        request?.madeID = (self.number, self.requests &+ 1)
+        bytes.writeString("Content-Length: \(rendered.body.count)\r\nDate: \(self.date.now())\r\nX-Request-Id: ")
+        if let request {
+            bytes.writeString(request.requestID)
+        } else {
+            bytes.writeString("\(String(self.number, radix: 16))-\(self.requests &+ 1)")
+        }
+        bytes.writeStaticString("\r\nConnection: close\r\n\r\n")
+        // The answer to a HEAD has no body.
+        if head?.methodText != "HEAD" { bytes.writeBytes(rendered.body) }
+        self.send(bytes, context)
+        self.perform(self.machine.refused(), context)
+    }
+
+    // MARK: Answers of the router
+
+    func write(context: ChannelHandlerContext, data: NIOAny, promise: EventLoopPromise<Void>?) {
+        guard self.machine.state == .working, var answer = self.answer else {
+            promise?.fail(ChannelError.ioOnClosedChannel)
+            return
+        }
+        // Held in one place, so that its buffer grows where it is.
+        self.answer = nil
+        if let promise { answer.promises.append(promise) }
+        switch self.unwrapOutboundIn(data) {
+        case .head(let head): self.take(head, &answer)
+        case .body(var part):
+            guard answer.hasBody else { break }
+            if answer.framing == .chunked { answer.gathered.writeChunk(&part) } else { answer.gathered.writeBuffer(&part) }
+        case .end:
+            if answer.framing == .chunked, answer.hasBody { answer.gathered.writeStaticString("0\r\n\r\n") }
+            self.passOn(&answer, context)
+            // The router flushes behind its last part, and the connection may end here.
+            context.flush()
+            return self.finished(context)
+        }
+        if answer.gathered.readableBytes >= Self.maximumGatheredBytes { self.passOn(&answer, context) }
+        self.answer = answer
+    }
+
+    private func take(_ head: HTTPResponse, _ answer: inout RouterAnswer) {
+        guard answer.framing == nil else { return }
+        if head.status.kind == .informational {
+            answer.gathered.writeStatusLine(head.status)
+            answer.gathered.writeStaticString("\r\n")
+            return
+        }
+        let hasMore = self.hasPart
+        var isLast = self.machine.answers(hasMore: hasMore, isDraining: self.configuration.drain.isDraining)
+        isLast = isLast || self.pass.endsAfter(answer.request, status: head.status.code)
+        answer.framing = answer.gathered.writeAnswerHead(head, to: answer.request, isLast: &isLast)
+        if isLast { self.machine.endAfterAnswer() }
+    }
+
+    private func passOn(_ answer: inout RouterAnswer, _ context: ChannelHandlerContext) {
+        let promises = answer.promises
+        answer.promises = []
+        guard answer.gathered.readableBytes > 0 else {
+            for promise in promises { promise.succeed() }
+            return
+        }
+        var promise: EventLoopPromise<Void>?
+        if let first = promises.first {
+            promise = first
+            for other in promises.dropFirst() { first.futureResult.cascade(to: other) }
+        }
+        self.written &+= UInt64(answer.gathered.readableBytes)
+        context.write(self.wrapOutboundOut(answer.gathered), promise: promise)
+        answer.gathered = ByteBuffer()
+    }
+
+    func flush(context: ChannelHandlerContext) {
+        if var answer = self.answer {
+            self.answer = nil
+            self.passOn(&answer, context)
+            self.answer = answer
+        }
+        context.flush()
+    }
+
+    /// The router's side ends the connection only when something is wrong with it: an answer that it cannot finish, or a stop that has run out of time.
+    func close(context: ChannelHandlerContext, mode: CloseMode, promise: EventLoopPromise<Void>?) {
+        if mode == .output, self.machine.state == .ending || self.machine.state == .closed {
+            promise?.succeed()
+            return
+        }
+        self.machine.close()
+        context.close(mode: .all, promise: promise)
+    }
+
+    // MARK: Time
+
+    private func scheduleBeat(_ context: ChannelHandlerContext) {
+        let beat = self.pass.times(self.configuration.times).beat
+        self.beat = context.eventLoop.assumeIsolated().scheduleTask(in: beat) { self.look(context) }
+    }
+
+    private func look(_ context: ChannelHandlerContext) {
+        guard self.machine.state != .closed else { return }
+        let unsent = self.configuration.unsentBytes(context.channel)
+        let phase: ConnectionLook.Phase =
+            switch self.machine.state {
+            case .reading: self.hasPart ? .partial : .idle
+            case .working, .ending, .closed: .working
+            }
+        let look = ConnectionLook(
+            phase: phase,
+            progress: self.requests &+ self.answers,
+            unsent: unsent,
+            sent: self.written &- UInt64(clamping: unsent)
+        )
+        if let verdict = self.clock.judge(look, at: context.eventLoop.now) {
+            self.configuration.metrics?.closed(verdict)
+            switch verdict {
+            case .request where self.isWritable: self.refuse(.timeout, nil, context)
+            case .request, .idle, .answer: self.perform(self.machine.close(), context)
+            }
+            guard self.machine.state != .closed else { return }
+        }
+        self.scheduleBeat(context)
+    }
+}
+
+extension HotRequestHead {
+    /// The head for the router. What is said about the connection alone has been dealt with and is left out.
+    var httpRequest: HTTPRequest {
+        var fields = HTTPFields()
+        self.eachField { name, value in
+            guard let name = HTTPField.Name(name) else { return }
+            switch name {
+            case .connection, .transferEncoding, .upgrade, .expect, .te, .trailer, .host: return
+            default:
+                switch name.canonicalName {
+                case "proxy-connection", "keep-alive", "http2-settings", "x-request-id": return
+                default: fields.append(HTTPField(name: name, value: value))
+                }
+            }
+        }
+        fields.append(HTTPField(name: .requestID, value: self.requestID))
+        // A token, as the reader has seen to.
+        let method = HTTPRequest.Method(rawValue: self.methodText) ?? .get
+        return HTTPRequest(method: method, scheme: "http", authority: self.host, path: self.routerPath, headerFields: fields)
+    }
+}
+
+extension HTTPField.Name {
+    fileprivate static let host = HTTPField.Name("Host") ?? .connection
+}

@@ -1,0 +1,15 @@
+import Synchronization
+
+/// Whether a server asks its clients to go elsewhere. Between this and its stop it still serves every request, and ends each connection behind an answer.
+public final class ServerDrain: Sendable {
+    private let flag = Atomic(false)
+
+    /// Makes a server that serves.
+    public init() {}
+
+    /// Whether it has begun. It never ends.
+    public var isDraining: Bool { self.flag.load(ordering: .relaxed) }
+
+    /// Begins.
+    public func begin() { self.flag.store(true, ordering: .relaxed) }
+}
