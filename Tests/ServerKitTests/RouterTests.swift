@@ -25,7 +25,7 @@ import Testing
         }
         router.get("boom") { _, _ -> Response in throw Boom() }
         router.get("busy") { _, _ -> Response in throw APIError(.overloaded, retryAfter: .seconds(3)) }
-        router.get("page") { request, _ in
+        router.get("page", query: ["page", "size", "query"]) { request, _ in
             let paging = try request.paging()
             let text = try request.query("query") ?? "-"
             return Response.text("\(paging.page) \(paging.size) \(text)")

@@ -14,10 +14,12 @@ struct OrderReadRoutes: Sendable {
     var eventStreams = OrderEventStream.Settings()
 
     func register(on router: ServerRouter) {
-        router.versioned(.get, "/orders") { request, _ in try await self.list(request) }
-        router.versioned(.get, "/orders/{id}") { request, context in try await self.show(request, context) }
+        router.versioned(.get, "/orders", query: ["buyerId", "status", "page", "size"]) { request, _ in try await self.list(request) }
+        router.versioned(.get, "/orders/{id}", query: ["expand", "wait"]) { request, context in try await self.show(request, context) }
         router.versioned(.get, "/orders/{id}/events") { request, context in try await self.events(request, context) }
-        router.on("/{userId}/orders", method: .get) { request, context in try await self.listOfUser(request, context) }
+        router.on("/{userId}/orders", method: .get, query: ["page", "size"]) { request, context in
+            try await self.listOfUser(request, context)
+        }
         router.on("/health_check", method: .get) { _, _ in Response.text("The order server is working.\n") }
     }
 

@@ -12,7 +12,7 @@ struct InternalRoutes: Sendable {
             let order = try await self.flow.retry(id: try context.pathID(orThrow: .orderNotFound))
             return Response.json { order.write(to: &$0) }
         }
-        router.on("/internal/outbox", method: .get) { request, _ in try await self.list(request) }
+        router.on("/internal/outbox", method: .get, query: ["status", "page", "size"]) { request, _ in try await self.list(request) }
         router.on("/internal/outbox/{id}/requeue", method: .post) { _, context in try await self.requeue(context) }
     }
 

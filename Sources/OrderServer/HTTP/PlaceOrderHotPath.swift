@@ -35,10 +35,13 @@ struct PlaceOrderHotPath: HotPathEndpoint {
         let path = head.path
         guard let route = self.routes.first(where: { $0.path == path }) else { return nil }
         guard let contentType = head.field("content-type"), isJSONMediaType(contentType), head.field("prefer") == nil else { return nil }
-        // A bad key is the router's to refuse.
-        let given = head.field("idempotency-key")
-        let key = given.flatMap { try? Values.idempotencyKey($0) }
-        guard given == nil || key != nil else { return nil }
+        let key: String?
+        do throws(APIError) {
+            key = try head.idempotencyKey()
+        } catch {
+            // A bad key is the router's to refuse.
+            return nil
+        }
         let trace = route.isAsynchronous ? head.field("traceparent").flatMap { isTraceparent($0) ? $0 : nil } : nil
         return Match(route: route, key: key, traceparent: trace)
     }

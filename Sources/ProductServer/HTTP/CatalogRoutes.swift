@@ -19,7 +19,7 @@ struct CatalogRoutes: Sendable {
             )
             return Self.answer(try await catalog.create(new))
         }
-        router.versioned(.get, "/products") { request, _ -> Response in
+        router.versioned(.get, "/products", query: ["query", "status", "page", "size"]) { request, _ -> Response in
             let paging = try request.paging()
             let (products, total) = try await catalog.store.list(
                 query: try request.query("query"),
@@ -34,13 +34,16 @@ struct CatalogRoutes: Sendable {
         router.versioned(.patch, "/products/{id}") { request, context -> Response in
             let id = try context.pathID(orThrow: .productNotFound)
             let body = try await request.jsonObject()
+            try body.refuseMembers(otherThan: ProductChange.members)
             let change = ProductChange(
                 name: try body.optionalString("name", length: Values.nameLength),
                 price: try body.optionalInt("price", in: Values.priceRange),
                 status: try body.optionalChoice("status", Product.Status.self),
                 stockStrategy: try body.optionalChoice("stockStrategy", Product.StockStrategy.self)
             )
-            if change.name == nil, change.price == nil, change.status == nil, change.stockStrategy == nil { throw APIError.nothingToChange }
+            if change.name == nil, change.price == nil, change.status == nil, change.stockStrategy == nil {
+                throw APIError.nothingToChange(known: ProductChange.members.map(\.description))
+            }
             return Self.answer(try await catalog.change(id, change))
         }
         router.versioned(.delete, "/products/{id}") { _, context -> Response in
@@ -53,6 +56,11 @@ struct CatalogRoutes: Sendable {
     private static func answer(_ product: Product) -> Response {
         .json { product.write(&$0) }
     }
+}
+
+extension ProductChange {
+    /// What a PATCH may name. The stock is changed under keys, by routes of its own.
+    fileprivate static var members: [StaticString] { ["name", "price", "status", "stockStrategy"] }
 }
 
 extension Response {

@@ -24,10 +24,10 @@ struct DecreaseHotPath: HotPathEndpoint {
         else { return nil }
         guard let contentType = head.field("content-type"), isJSONMediaType(contentType) else { return nil }
         // Bad keys and attempts are the router's to refuse.
-        guard let key = head.field("idempotency-key"), let checked = try? StockRequest.decreaseKey(Values.idempotencyKey(key)),
+        guard let given = try? head.idempotencyKey(), let key = try? StockRequest.decreaseKey(given),
             let attempt = try? Values.idempotencyAttempt(head.field("idempotency-attempt"))
         else { return nil }
-        return Match(product: product, key: checked, isRepeat: attempt > 1)
+        return Match(product: product, key: key, isRepeat: attempt > 1)
     }
 
     func respond(
@@ -45,15 +45,12 @@ struct DecreaseHotPath: HotPathEndpoint {
         }
         let request: DecreaseRequest
         do throws(APIError) {
-            let object = try JSONObjectReader(body.readableBytesView)
-            request = DecreaseRequest(
-                product: ProductID(match.product),
+            request = try DecreaseRequest(
+                JSONObjectReader(body.readableBytesView),
+                product: match.product,
                 key: match.key,
-                orderID: try object.int("orderId", in: Values.idRange),
-                quantity: try object.int("quantity", in: Values.quantityRange),
                 isRepeat: match.isRepeat
             )
-            _ = try object.optionalString("buyerId", length: Values.userIDLength)
         } catch {
             return finish(HotPathAnswer(error, to: head))
         }

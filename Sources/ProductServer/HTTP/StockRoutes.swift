@@ -22,13 +22,13 @@ struct StockRoutes: Sendable {
         }
         router.versioned(.get, "/products/{id}/stock/requests/{key}") { _, context -> Response in
             let id = try context.pathID(orThrow: .productNotFound)
-            let key = try context.pathText("key", length: 1...255, orThrow: .notFound)
+            let key = try context.pathKey(orThrow: .notFound)
             guard let entry = try await engine.ledger.entry(forKey: key), entry.product.rawValue == id, entry.direction != .closed else {
                 throw APIError(.notFound)
             }
             return StockResult(remaining: entry.remaining, message: "OK", isReplayed: true).response()
         }
-        router.versioned(.get, "/products/{id}/stock/ledger") { request, context -> Response in
+        router.versioned(.get, "/products/{id}/stock/ledger", query: ["page", "size"]) { request, context -> Response in
             let id = try context.pathID(orThrow: .productNotFound)
             let paging = try request.paging()
             guard let (rows, total) = try await store.ledger(id, paging: paging) else { throw APIError(.productNotFound) }
@@ -48,15 +48,7 @@ struct StockRoutes: Sendable {
     private func decrease(_ request: Request, _ context: ServerRequestContext, key: String) async throws -> Response {
         let id = try context.pathID(orThrow: .productNotFound)
         let attempt = try request.idempotencyAttempt()
-        let body = try await request.jsonObject()
-        let decrease = DecreaseRequest(
-            product: ProductID(id),
-            key: key,
-            orderID: try body.int("orderId", in: Values.idRange),
-            quantity: try body.int("quantity", in: Values.quantityRange),
-            isRepeat: attempt > 1
-        )
-        _ = try body.optionalString("buyerId", length: Values.userIDLength)
+        let decrease = try DecreaseRequest(try await request.jsonObject(), product: id, key: key, isRepeat: attempt > 1)
         let loop = context.channel.eventLoop
         let answer = await withCheckedContinuation { continuation in
             loop.execute { engine.decrease(decrease, on: loop) { continuation.resume(returning: $0) } }
@@ -67,19 +59,43 @@ struct StockRoutes: Sendable {
     private func increase(_ request: Request, _ context: ServerRequestContext, key: String) async throws -> Response {
         let id = try context.pathID(orThrow: .productNotFound)
         _ = try request.idempotencyAttempt()
-        let body = try await request.jsonObject()
-        let increase = IncreaseRequest(
-            product: ProductID(id),
-            key: key,
-            orderID: try body.int("orderId", in: Values.idRange),
-            quantity: try body.int("quantity", in: Values.quantityRange)
-        )
-        _ = try body.optionalString("reason", length: Values.reasonLength)
+        let increase = try IncreaseRequest(try await request.jsonObject(), product: id, key: key)
         let loop = context.channel.eventLoop
         let answer = await withCheckedContinuation { continuation in
             loop.execute { engine.increase(increase, on: loop) { continuation.resume(returning: $0) } }
         }
         return try answer.result().response()
+    }
+}
+
+extension DecreaseRequest {
+    /// The body of a decrease. Its buyer is checked and not kept.
+    /// - Throws: `VALIDATION_ERROR`, also for a member that a decrease does not know
+    init(_ body: JSONObjectReader, product: Int64, key: String, isRepeat: Bool) throws(APIError) {
+        try body.refuseMembers(otherThan: ["orderId", "quantity", "buyerId"])
+        self.init(
+            product: ProductID(product),
+            key: key,
+            orderID: try body.int("orderId", in: Values.idRange),
+            quantity: try body.int("quantity", in: Values.quantityRange),
+            isRepeat: isRepeat
+        )
+        _ = try body.optionalString("buyerId", length: Values.userIDLength)
+    }
+}
+
+extension IncreaseRequest {
+    /// The body of an increase. Its reason is checked and not kept.
+    /// - Throws: `VALIDATION_ERROR`, also for a member that an increase does not know
+    init(_ body: JSONObjectReader, product: Int64, key: String) throws(APIError) {
+        try body.refuseMembers(otherThan: ["orderId", "quantity", "reason"])
+        self.init(
+            product: ProductID(product),
+            key: key,
+            orderID: try body.int("orderId", in: Values.idRange),
+            quantity: try body.int("quantity", in: Values.quantityRange)
+        )
+        _ = try body.optionalString("reason", length: Values.reasonLength)
     }
 }
 

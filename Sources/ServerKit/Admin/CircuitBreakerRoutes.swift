@@ -33,7 +33,7 @@ public struct CircuitBreakerRoutes: Sendable {
 
     /// Adds, under `/admin` and `/actuator`, `GET …/circuitbreakers[/{name}]`, `POST …/circuitbreakers/{name}`,
     /// `GET …/circuitbreakerevents[/{name}]` and `GET /actuator/circuitbreakerevents/{name}/{eventType}`.
-    public func register(on router: some RouterMethods<ServerRequestContext>) {
+    public func register(on router: ServerRouter) {
         for shape in [Shape.admin, .actuator] {
             let prefix = shape.prefix
             router.get(RouterPath(prefix + "/circuitbreakers")) { _, _ in self.states(self.registry.breakers, as: shape) }
@@ -41,18 +41,18 @@ public struct CircuitBreakerRoutes: Sendable {
             router.post(RouterPath(prefix + "/circuitbreakers/{name}")) { request, context in
                 try await self.change(try self.breaker(context), request, context, as: shape)
             }
-            router.get(RouterPath(prefix + "/circuitbreakerevents")) { request, _ in
+            router.get(RouterPath(prefix + "/circuitbreakerevents"), query: ["follow"]) { request, _ in
                 try self.events(of: self.registry.breakers, request, as: shape)
             }
         }
-        router.get("/admin/circuitbreakerevents/{name}") { request, context in
+        router.get("/admin/circuitbreakerevents/{name}", query: ["follow"]) { request, context in
             try self.events(of: [try self.breaker(context)], request, as: .admin)
         }
         // Here a name that nobody has is a breaker without events.
-        router.get("/actuator/circuitbreakerevents/{name}") { request, context in
+        router.get("/actuator/circuitbreakerevents/{name}", query: ["follow"]) { request, context in
             try self.events(of: self.named(context), request, as: .actuator)
         }
-        router.get("/actuator/circuitbreakerevents/{name}/{eventType}") { request, context in
+        router.get("/actuator/circuitbreakerevents/{name}/{eventType}", query: ["follow"]) { request, context in
             let text = context.parameters.get("eventType")?.uppercased() ?? ""
             guard let type = Resilience4j.EventType(rawValue: text) else {
                 throw APIError.notAChoice(field: "eventType", Resilience4j.EventType.self)
@@ -136,7 +136,7 @@ public struct CircuitBreakerRoutes: Sendable {
     // MARK: Events
 
     private func events(of breakers: [CircuitBreaker], _ request: Request, as shape: Shape, type: String? = nil) throws -> Response {
-        if try request.query("follow").map({ $0 == "true" || $0 == "1" }) ?? false {
+        if try request.querySwitch("follow") {
             return try self.stream(of: breakers, as: shape, type: type)
         }
         let events = CircuitBreakerRoutes.recent(of: breakers).filter { CircuitBreakerRoutes.shows($0, as: shape, type: type) }

@@ -46,8 +46,8 @@ public struct ServerAssembly: Sendable {
     private let settings: ServerSettings
     private let logger: Logger
     private let services: [any Service]
-    private let publicServer: Application<RouterResponder<ServerRequestContext>>
-    private let adminServer: Application<RouterResponder<ServerRequestContext>>
+    private let publicServer: Application<ServerResponder>
+    private let adminServer: Application<ServerResponder>
     private let prepare: @Sendable () async throws -> Void
     private let readiness: ServerReadiness
     private let drain: ServerDrain

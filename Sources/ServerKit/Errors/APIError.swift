@@ -38,15 +38,36 @@ public struct APIError: Error, Sendable, Equatable {
         .invalid(field: field, .fieldMissing)
     }
 
-    /// `VALIDATION_ERROR`: a PATCH that names nothing it could change.
-    public static var nothingToChange: APIError { APIError(.validationError, message: .nothingToChange) }
+    /// `VALIDATION_ERROR`: a PATCH that names nothing it could change, with what it could.
+    public static func nothingToChange(known: [String]) -> APIError {
+        .invalid(field: "body", .nothingToChange, JSONMember("known", .array(known.map { .string($0) })))
+    }
 
-    /// `VALIDATION_ERROR`: the body is not JSON, with where it stops being so.
+    /// `VALIDATION_ERROR`: the body is not JSON, with where it stops being so, and the name if it is one that an object has twice.
     public static func malformed(_ error: JSONSyntaxError) -> APIError {
-        APIError(
-            .validationError,
-            message: .malformedJSON,
-            details: ["reason": .string(error.reason.rawValue), "offset": .int(Int64(error.offset))]
+        .invalid(
+            field: error.name.map(self.shortened) ?? "body",
+            .malformedJSON,
+            JSONMember("reason", .string(error.reason.rawValue)),
+            JSONMember("offset", .int(Int64(error.offset)))
         )
+    }
+
+    /// `VALIDATION_ERROR`: names that a route does not know, the first of them as the field. At most 8 are told.
+    static func unknown(_ names: [String], known: [String], _ message: ErrorMessage) -> APIError {
+        let told = names.prefix(8).map(self.shortened)
+        return .invalid(
+            field: told.first ?? "",
+            message,
+            JSONMember("unknown", .array(told.map { .string($0) })),
+            JSONMember("known", .array(known.map { .string($0) }))
+        )
+    }
+
+    /// A name that a caller made up, short enough for an answer: at most 64 characters of it.
+    static func shortened(_ name: String) -> String {
+        let scalars = name.unicodeScalars
+        guard let end = scalars.index(scalars.startIndex, offsetBy: 65, limitedBy: scalars.endIndex) else { return name }
+        return String(scalars[..<scalars.index(before: end)]) + "…"
     }
 }

@@ -133,6 +133,27 @@ extension ErrorMessage {
         en: "{field} must have 1 to 255 printable ASCII characters.",
         ko: "{field} 값은 출력 가능한 ASCII 문자 1자 이상 255자 이하여야 합니다."
     )
+    static let fieldKeyQuotes = ErrorMessage(
+        en: #"{field} begins with a quote, so it must be a string in quotes, with \" and \\ as its only escapes and nothing behind it."#,
+        ko: #"{field} 값이 따옴표로 시작하면 따옴표로 끝나는 문자열이어야 하며 \"와 \\만 이스케이프로 쓸 수 있습니다."#
+    )
+    static let fieldTwice = ErrorMessage(en: "{field} was given more than once.", ko: "{field} 값은 한 번만 보낼 수 있습니다.")
+    static let fieldEncoding = ErrorMessage(
+        en: "{field} must be UTF-8 in percent-encoding.",
+        ko: "{field} 값은 퍼센트 인코딩된 UTF-8이어야 합니다."
+    )
+    static let unknownQueryParameters = ErrorMessage(
+        en: "There is no query parameter {unknown} here, only {known}.",
+        ko: "여기에는 {unknown} 쿼리 매개변수가 없습니다. 사용할 수 있는 매개변수: {known}."
+    )
+    static let noQueryParameters = ErrorMessage(
+        en: "There is no query parameter {unknown} here, nor any other.",
+        ko: "여기에는 {unknown} 쿼리 매개변수가 없으며 다른 매개변수도 사용할 수 없습니다."
+    )
+    static let unknownMembers = ErrorMessage(
+        en: "The body must not have {unknown}, only {known}.",
+        ko: "본문에 {unknown} 항목을 쓸 수 없습니다. 사용할 수 있는 항목: {known}."
+    )
     static let nothingToChange = ErrorMessage(en: "There is nothing to change.", ko: "변경할 항목이 없습니다.")
     static let notReady = ErrorMessage(en: "Not ready.", ko: "아직 준비되지 않았습니다.")
 }

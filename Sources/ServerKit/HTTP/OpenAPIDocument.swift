@@ -45,4 +45,30 @@ public struct OpenAPIDocument: Sendable {
         let served = Set(routes.map { "\($0.method.rawValue) \($0.path.description)" })
         return try self.operations().filter { !served.contains($0) }
     }
+
+    /// A line for every route whose query parameters are not those that the document gives its operation.
+    public func queryParameterDifferences(of routes: [ServerRoute]) throws(JSONSyntaxError) -> [String] {
+        let document = try JSONDocument(self.bytes).value
+        return routes.compactMap { route in
+            let path = document["paths"]?[route.path.description]
+            let operation = path?[route.method.rawValue.lowercased()]
+            let documented = (self.queryParameters(of: path, in: document) + self.queryParameters(of: operation, in: document)).sorted()
+            let declared = route.query.sorted()
+            if documented == declared { return nil }
+            return "\(route.method.rawValue) \(route.path.description): the document has \(documented), the route \(declared)"
+        }
+    }
+
+    private func queryParameters(of holder: JSONValue?, in document: JSONValue) -> [String] {
+        guard case .array(let parameters)? = holder?["parameters"] else { return [] }
+        let prefix = "#/components/parameters/"
+        return parameters.compactMap { parameter in
+            var parameter = parameter
+            if case .string(let reference)? = parameter["$ref"], reference.hasPrefix(prefix) {
+                parameter = document["components"]?["parameters"]?[String(reference.dropFirst(prefix.count))] ?? .null
+            }
+            guard parameter["in"] == "query", case .string(let name)? = parameter["name"] else { return nil }
+            return name
+        }
+    }
 }

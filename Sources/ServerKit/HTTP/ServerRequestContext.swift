@@ -14,6 +14,8 @@ public struct ServerRequestContext: RequestContext {
     public internal(set) var traceparent: String?
     /// The name of the token that the admin port was entered with; nil on the public port, `local` without a token.
     public internal(set) var actor: String?
+    /// What is wrong with the request's target, if it is refused for that.
+    var targetFault: APIError?
 
     /// Made by Hummingbird for every request.
     public init(source: Source) {
@@ -22,6 +24,7 @@ public struct ServerRequestContext: RequestContext {
         self.requestID = ""
         self.traceparent = nil
         self.actor = nil
+        self.targetFault = nil
     }
 }
 

@@ -1,7 +1,8 @@
 import HTTPTypes
 import Hummingbird
 
-/// Hummingbird's router with what every route of both servers has: request ids, figures, and errors in the one shape.
+/// Hummingbird's router with what every route of both servers has: one spelling of a path, declared query parameters, request ids, figures, and errors in
+/// the one shape.
 ///
 /// Routes are collected and handed to Hummingbird when the responder is built, because the middleware that stands first
 /// must know all of them: their templates are the metrics' labels, their methods the `Allow` of a 405. HEAD is answered
@@ -10,8 +11,13 @@ public final class ServerRouter: RouterMethods, HTTPResponderBuilder {
     /// The context of every request.
     public typealias Context = ServerRequestContext
 
+    private enum Step {
+        case route((Router<Context>) -> Void)
+        case middleware(any MiddlewareProtocol<Request, Response, Context>)
+    }
+
     private let metrics: HTTPMetrics
-    private var steps: [(Router<Context>) -> Void] = []
+    private var steps: [Step] = []
     /// Every route in the order of its registration.
     public private(set) var routes: [ServerRoute] = []
 
@@ -20,30 +26,88 @@ public final class ServerRouter: RouterMethods, HTTPResponderBuilder {
         self.metrics = metrics
     }
 
-    /// Adds a route.
+    /// Adds a route that takes no query parameter.
     @discardableResult
     public func on<Responder: HTTPResponder>(_ path: RouterPath, method: HTTPRequest.Method, responder: Responder) -> Self
     where Responder.Context == Context {
-        self.routes.append(ServerRoute(path: path, method: method))
-        self.steps.append { $0.on(path, method: method, responder: responder) }
+        self.on(path, method: method, query: [], responder: responder)
+    }
+
+    /// Adds a route.
+    /// - Parameter query: the query parameters that it knows; a request with another one is refused
+    private func on<Responder: HTTPResponder>(_ path: RouterPath, method: HTTPRequest.Method, query: [String], responder: Responder) -> Self
+    where Responder.Context == Context {
+        self.routes.append(ServerRoute(path: path, method: method, query: query))
+        let entrance = RouteEntrance(query: query, route: responder)
+        self.steps.append(.route { $0.on(path, method: method, responder: entrance) })
         return self
+    }
+
+    /// Adds a route with the query parameters that it knows. A request with another one, or with one of them twice, is a `VALIDATION_ERROR`.
+    @discardableResult
+    public func on(
+        _ path: RouterPath,
+        method: HTTPRequest.Method,
+        query: [String],
+        use handler: @Sendable @escaping (Request, Context) async throws -> some ResponseGenerator
+    ) -> Self {
+        self.on(
+            path,
+            method: method,
+            query: query,
+            responder: CallbackResponder { request, context in
+                try (try await handler(request, context)).response(from: request, context: context)
+            }
+        )
+    }
+
+    /// Adds a GET route with the query parameters that it knows.
+    @discardableResult
+    public func get(
+        _ path: RouterPath,
+        query: [String],
+        use handler: @Sendable @escaping (Request, Context) async throws -> some ResponseGenerator
+    ) -> Self {
+        self.on(path, method: .get, query: query, use: handler)
+    }
+
+    /// Adds a route under its path and under `/v1` before it, with the query parameters that it knows.
+    public func versioned(
+        _ method: HTTPRequest.Method,
+        _ path: String,
+        query: [String] = [],
+        use handler: @Sendable @escaping (Request, Context) async throws -> some ResponseGenerator
+    ) {
+        self.on(RouterPath(path), method: method, query: query, use: handler)
+        self.on(RouterPath("/v1" + path), method: method, query: query, use: handler)
     }
 
     /// Adds a middleware, which works on the routes added behind it and on requests that no route takes.
     @discardableResult
     public func add(middleware: any MiddlewareProtocol<Request, Response, Context>) -> Self {
-        self.steps.append { $0.add(middleware: middleware) }
+        self.steps.append(.middleware(middleware))
         return self
     }
 
     /// Builds the responder.
-    public func buildResponder() -> RouterResponder<Context> {
+    public func buildResponder() -> ServerResponder {
         let router = Router(context: Context.self, options: .autoGenerateHeadEndpoints)
+        let refusal = Router(context: Context.self)
         let table = RouteTable(routes: self.routes, metrics: self.metrics)
-        router.add(middleware: RequestObservation(table: table))
-        router.add(middleware: ErrorShaping(table: table))
-        for step in self.steps { step(router) }
-        return router.buildResponder()
+        for router in [router, refusal] {
+            router.add(middleware: RequestObservation(table: table))
+            router.add(middleware: ErrorShaping(table: table))
+        }
+        for step in self.steps {
+            switch step {
+            case .route(let add): add(router)
+            case .middleware(let middleware):
+                router.add(middleware: middleware)
+                refusal.add(middleware: middleware)
+            }
+        }
+        refusal.add(middleware: TargetRefusal())
+        return ServerResponder(router: router.buildResponder(), refusal: refusal.buildResponder())
     }
 }
 
@@ -53,24 +117,8 @@ public struct ServerRoute: Sendable {
     public let path: RouterPath
     /// The method.
     public let method: HTTPRequest.Method
-}
-
-extension RouterMethods {
-    /// Calls `register` twice, for the routes as they are and under `/v1`.
-    public func versioned(_ register: (any RouterMethods<Context>) -> Void) {
-        register(self)
-        register(self.group("v1"))
-    }
-
-    /// Adds a route under its path and under `/v1` before it.
-    public func versioned(
-        _ method: HTTPRequest.Method,
-        _ path: String,
-        use handler: @Sendable @escaping (Request, Context) async throws -> some ResponseGenerator
-    ) {
-        self.on(RouterPath(path), method: method, use: handler)
-        self.on(RouterPath("/v1" + path), method: method, use: handler)
-    }
+    /// The query parameters that it knows.
+    public let query: [String]
 }
 
 /// Every route, once all are known.

@@ -15,13 +15,9 @@ public struct HealthRoutes: Sendable {
     /// Adds `GET /livez`, which asks nobody, and `GET /readyz`, which asks every dependency at once and answers 200 or 503.
     ///
     /// `/readyz?verbose` names each dependency with its state and detail.
-    public func register(on router: some RouterMethods<ServerRequestContext>) {
+    public func register(on router: ServerRouter) {
         router.get("livez") { _, _ in Response.json { $0.object { $0.member("status", "UP") } } }
-        router.get("readyz") { request, _ in
-            let verbose =
-                request.uri.query.map { $0.split(separator: "&").contains { $0 == "verbose" || $0.hasPrefix("verbose=") } } ?? false
-            return try await self.readiness(verbose: verbose)
-        }
+        router.get("readyz", query: ["verbose"]) { request, _ in try await self.readiness(verbose: try request.querySwitch("verbose")) }
     }
 
     /// Every dependency's report, in the order given.

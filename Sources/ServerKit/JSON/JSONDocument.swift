@@ -34,6 +34,8 @@ public struct JSONSyntaxError: Error, Equatable, Sendable {
     public let reason: Reason
     /// Where it was noticed, in bytes from the start.
     public let offset: Int
+    /// The name that an object has twice, with ``Reason/duplicateName``.
+    public var name: String?
 }
 
 /// A parsed, well-formed JSON text. See the top of the file for what that promises.
@@ -143,7 +145,7 @@ public struct JSONDocument: Sendable {
     /// Whether the string at a token is this text, without making a String when it has no escapes.
     func isText(at index: Int, _ name: StaticString) -> Bool {
         let token = self.tokens[index]
-        if token.kind == .escapedText { return self.string(at: index) == name.description }
+        if token.kind == .escapedText { return self.string(at: index).utf8.elementsEqual(name.description.utf8) }
         let start = Int(token.start)
         let count = Int(token.end) - start
         return name.withUTF8Buffer { name in

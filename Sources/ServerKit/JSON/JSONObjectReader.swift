@@ -21,7 +21,7 @@ public struct JSONObjectReader: Sendable {
         } catch {
             throw .malformed(error)
         }
-        guard document.tokens[0].kind == .object else { throw APIError(.validationError, message: .notAnObject) }
+        guard document.tokens[0].kind == .object else { throw .invalid(field: "body", .notAnObject) }
         self.init(document: document, index: 0, prefix: "")
     }
 
@@ -59,6 +59,32 @@ public struct JSONObjectReader: Sendable {
 
     /// Whether the member is there and not null.
     public func contains(_ name: StaticString) -> Bool { self.member(name) != nil }
+
+    /// The names of all members, in their order.
+    private var names: [String] {
+        let end = Int(self.document.tokens[self.index].next)
+        var names: [String] = []
+        var child = self.index + 1
+        while child < end {
+            names.append(self.document.string(at: child))
+            child = Int(self.document.tokens[child + 1].next)
+        }
+        return names
+    }
+
+    /// Refuses members that a route does not know, also those that are `null`: a change that nobody makes must not be answered as made.
+    /// - Throws: `VALIDATION_ERROR` naming them
+    public func refuseMembers(otherThan known: [StaticString]) throws(APIError) {
+        let end = Int(self.document.tokens[self.index].next)
+        var child = self.index + 1
+        while child < end, known.contains(where: { self.document.isText(at: child, $0) }) {
+            child = Int(self.document.tokens[child + 1].next)
+        }
+        if child >= end { return }
+        let texts = known.map(\.description)
+        let unknown = self.names.filter { name in !texts.contains { $0.utf8.elementsEqual(name.utf8) } }
+        throw .unknown(unknown.map { self.prefix + $0 }, known: texts, .unknownMembers)
+    }
 
     // MARK: Numbers
 

@@ -135,7 +135,13 @@ struct JSONParser {
                 guard try self.current() == UInt8(ascii: "\"") else { throw self.error(.unexpectedByte) }
                 let name = self.tokens.count
                 try self.string()
-                if names.alreadyContains(self.tokens[name], in: self.bytes) { throw self.error(.duplicateName) }
+                if names.alreadyContains(self.tokens[name], in: self.bytes) {
+                    throw JSONSyntaxError(
+                        reason: .duplicateName,
+                        offset: self.position,
+                        name: String(decoding: NameSet.text(self.tokens[name], in: self.bytes), as: UTF8.self)
+                    )
+                }
                 self.skipWhitespace()
                 guard try self.current() == UInt8(ascii: ":") else { throw self.error(.unexpectedByte) }
                 self.position += 1
@@ -274,7 +280,7 @@ private struct NameSet {
     }
 
     /// The name's bytes with the escapes decoded: `"a"` and `"\u0061"` are one name.
-    private static func text(_ name: JSONDocument.Token, in bytes: [UInt8]) -> ArraySlice<UInt8> {
+    static func text(_ name: JSONDocument.Token, in bytes: [UInt8]) -> ArraySlice<UInt8> {
         let slice = bytes[Int(name.start)..<Int(name.end)]
         return name.kind == .text ? slice : JSONDocument.unescape(slice)[...]
     }

@@ -56,9 +56,12 @@ extension Request {
     }
 
     /// The `Idempotency-Key`, or nil if there is none.
-    /// - Throws: `VALIDATION_ERROR` if it is malformed
+    /// - Throws: `VALIDATION_ERROR` if it is malformed, or there are two
     public func idempotencyKey() throws(APIError) -> String? {
-        guard let key = self.headers[.idempotencyKey] else { return nil }
+        let given = self.headers[values: .idempotencyKey]
+        guard let key = given.first else { return nil }
+        // Joined by a comma, as other fields may be, two keys would be a third one.
+        guard given.count == 1 else { throw .invalid(field: "Idempotency-Key", .fieldTwice) }
         return try Values.idempotencyKey(key)
     }
 
@@ -75,25 +78,19 @@ extension Request {
         }
     }
 
-    /// The decoded value of a query parameter: empty if it is missing, nil if it is not UTF-8 in percent-encoding.
-    /// Of a parameter given twice the first counts. A form's space arrives as a plus.
-    private func queryText(_ name: String) -> String? {
-        guard let query = self.uri.query else { return "" }
-        for pair in query.split(separator: "&") {
-            let parts = pair.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
-            guard parts[0] == name else { continue }
-            guard parts.count == 2 else { return "" }
-            return percentDecoded(parts[1])
-        }
-        return ""
-    }
-
     /// The value of a query parameter; nil if it is missing or empty.
     /// - Throws: `VALIDATION_ERROR` if it is longer than `maximumLength` or holds a control character
     public func query(_ name: String, maximumLength: Int = 200) throws(APIError) -> String? {
-        guard let value = self.queryText(name) else { throw .invalid(field: name) }
-        guard !value.isEmpty else { return nil }
+        guard let value = try QueryParameters(self.uri.query)[name], !value.isEmpty else { return nil }
         return try Values.text(value, field: name, length: 1...maximumLength)
+    }
+
+    /// Whether a query parameter that is a switch is on: its name alone, `true` or `1`. It is off when it is missing, `false` or `0`.
+    public func querySwitch(_ name: String) throws(APIError) -> Bool {
+        guard let value = try QueryParameters(self.uri.query)[name] else { return false }
+        if value.isEmpty { return true }
+        guard let given = QuerySwitch(rawValue: value) else { throw .notAChoice(field: name, QuerySwitch.self) }
+        return given == .true || given == .one
     }
 
     /// A query parameter that is one of an enumeration's raw values; nil if it is missing or empty.
@@ -104,10 +101,9 @@ extension Request {
         return choice
     }
 
-    /// A query parameter that is a whole number; nil if it is missing.
+    /// A query parameter that is a whole number; nil if it is missing or empty.
     public func queryInt(_ name: String, in range: ClosedRange<Int64>) throws(APIError) -> Int64? {
-        guard let value = self.queryText(name) else { throw .invalid(field: name) }
-        return try Values.number(value.isEmpty ? nil : value, field: name, in: range)
+        try Values.number(try self.query(name), field: name, in: range)
     }
 
     /// `page` and `size`.
@@ -130,6 +126,17 @@ extension RequestContext {
     public func pathIDOrCode(_ name: String = "id", orThrow code: APIErrorCode) throws(APIError) -> IDOrCode {
         guard let text = self.parameters.get(name), let id = IDOrCode(text) else { throw APIError(code) }
         return id
+    }
+
+    /// The key in the path, written as in an `Idempotency-Key`; a path that has none is answered with `code`, a 404.
+    public func pathKey(_ name: String = "key", orThrow code: APIErrorCode) throws(APIError) -> String {
+        guard let text = self.parameters.get(name) else { throw APIError(code) }
+        do {
+            return try Values.idempotencyKey(text, field: name)
+        } catch {
+            // No request can have been committed under it.
+            throw APIError(code)
+        }
     }
 
     /// A text in the path, with 1 to so many characters and no control character; else `code`, a 404.
@@ -163,20 +170,9 @@ public func isJSONMediaType(_ contentType: String) -> Bool {
     return true
 }
 
-/// Decodes `%XX` and `+`; nil if a `%` has no two hexadecimal digits or the result is not UTF-8.
-private func percentDecoded(_ text: Substring) -> String? {
-    var bytes: [UInt8] = []
-    var rest = text.utf8[...]
-    while let byte = rest.popFirst() {
-        switch byte {
-        case UInt8(ascii: "+"): bytes.append(UInt8(ascii: " "))
-        case UInt8(ascii: "%"):
-            guard let high = rest.popFirst().flatMap(JSONParser.nibble), let low = rest.popFirst().flatMap(JSONParser.nibble) else {
-                return nil
-            }
-            bytes.append(high << 4 | low)
-        default: bytes.append(byte)
-        }
-    }
-    return String(validating: bytes, as: UTF8.self)
+/// What a query parameter that is a switch may say.
+private enum QuerySwitch: String, CaseIterable {
+    case `true`, `false`
+    case one = "1"
+    case zero = "0"
 }

@@ -45,6 +45,19 @@ public enum Values {
         return text
     }
 
+    /// Decodes percent-encoded bytes once (RFC 3986, section 2.1) and checks the text as ``text(_:field:length:)`` does.
+    /// - Parameter plusIsSpace: whether a plus stands for a space, as a form writes it in a query; in a path it is a plus
+    /// - Throws: `VALIDATION_ERROR`, also for a `%` without two hexadecimal digits and for bytes that are not UTF-8
+    static func decoded(
+        _ bytes: some Sequence<UInt8>,
+        field: String,
+        length: ClosedRange<Int> = 0...Int.max,
+        plusIsSpace: Bool
+    ) throws(APIError) -> String {
+        guard let text = PercentEncoding.decode(bytes, plusIsSpace: plusIsSpace) else { throw .invalid(field: field, .fieldEncoding) }
+        return try self.text(text, field: field, length: length)
+    }
+
     /// Whether a text is a product code: 1 to 64 of `A-Z a-z 0-9 . _ -`, at least one of them no digit.
     public static func isCode(_ text: some StringProtocol) -> Bool {
         guard (1...64).contains(text.utf8.count) else { return false }
@@ -105,12 +118,37 @@ public enum Values {
         return value
     }
 
-    /// Checks the value of an `Idempotency-Key`: 1 to 255 printable ASCII characters.
+    /// The key that the value of an `Idempotency-Key` names: 1 to 255 printable ASCII characters.
+    ///
+    /// A value in quotes is a string of structured fields (RFC 8941, section 3.3.3), as draft-ietf-httpapi-idempotency-key-header writes keys: `"k"` and `k`
+    /// name the same key.
+    /// - Throws: `VALIDATION_ERROR`, also for a value that begins with a quote and is no such string
     public static func idempotencyKey(_ text: String, field: String = "Idempotency-Key") throws(APIError) -> String {
-        guard (1...255).contains(text.utf8.count), text.utf8.allSatisfy({ (0x20...0x7E).contains($0) }) else {
+        let key = text.utf8.first == UInt8(ascii: "\"") ? try self.unquoted(text, field: field) : text
+        guard (1...255).contains(key.utf8.count), key.utf8.allSatisfy({ (0x20...0x7E).contains($0) }) else {
             throw .invalid(field: field, .fieldKey)
         }
-        return text
+        return key
+    }
+
+    /// What a string of structured fields holds. Its only escapes are `\"` and `\\`; parameters behind it are not taken.
+    private static func unquoted(_ text: String, field: String) throws(APIError) -> String {
+        var bytes: [UInt8] = []
+        var rest = text.utf8.dropFirst()
+        while let byte = rest.popFirst() {
+            switch byte {
+            case UInt8(ascii: "\""):
+                guard rest.isEmpty else { throw .invalid(field: field, .fieldKeyQuotes) }
+                return String(decoding: bytes, as: UTF8.self)
+            case UInt8(ascii: "\\"):
+                guard let escaped = rest.popFirst(), escaped == UInt8(ascii: "\"") || escaped == UInt8(ascii: "\\") else {
+                    throw .invalid(field: field, .fieldKeyQuotes)
+                }
+                bytes.append(escaped)
+            default: bytes.append(byte)
+            }
+        }
+        throw .invalid(field: field, .fieldKeyQuotes)
     }
 
     /// The value of an `Idempotency-Attempt`: 1 when missing.
