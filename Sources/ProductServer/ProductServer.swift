@@ -81,7 +81,12 @@ public enum ProductServer {
     /// The ledger's schema first: the catalogue stands on it.
     static var migrations: [Migration] {
         LedgerMigrations.all.map { Migration(version: $0.version, name: $0.name, sql: $0.sql) } + [
-            Migration(version: 100, name: "catalog", sql: String(decoding: PackageResources.V100_catalog_sql, as: UTF8.self))
+            Migration(version: 100, name: "catalog", sql: String(decoding: PackageResources.V100_catalog_sql, as: UTF8.self)),
+            Migration(
+                version: 101,
+                name: "product_requests",
+                sql: String(decoding: PackageResources.V101_product_requests_sql, as: UTF8.self)
+            ),
         ]
     }
 

@@ -6,17 +6,18 @@ struct Catalog: Sendable {
     let store: CatalogStore
     let engine: StockEngine
 
-    func create(_ new: NewProduct) async throws -> Product {
+    /// Makes a product, or finds the one that the same request made under its key before.
+    func create(_ new: NewProduct, key: String?) async throws -> (product: Product, isReplay: Bool) {
         // A made-up code can only be taken if somebody gave it by hand; a few more tries make one up at random.
         for attempt in 0..<4 {
-            var new = new
-            let isMadeUp = new.code == nil
-            if isMadeUp, attempt > 0 { new.code = "PRODUCT-R" + String(UInt64.random(in: .min ... .max), radix: 36).uppercased() }
-            switch try await store.create(new) {
+            let code = attempt == 0 ? nil : "PRODUCT-R" + String(UInt64.random(in: .min ... .max), radix: 36).uppercased()
+            switch try await store.create(new, key: key, otherwise: code) {
             case .created(let product):
                 if product.stockStrategy == .redisFirst { await gate(product.id) }
-                return product
-            case .codeTaken where isMadeUp: continue
+                return (product, false)
+            case .replayed(let product): return (product, true)
+            case .keyReused: throw APIError(.keyReused)
+            case .codeTaken where new.code == nil: continue
             case .codeTaken: throw APIError.invalid(field: "code", .codeTaken)
             }
         }

@@ -8,6 +8,10 @@ struct CatalogStore: Sendable {
 
     enum CreateOutcome {
         case created(Product)
+        /// The product that the same request made before, as it is now.
+        case replayed(Product)
+        /// Another request made a product under the key.
+        case keyReused
         case codeTaken
     }
 
@@ -15,26 +19,53 @@ struct CatalogStore: Sendable {
         p.id, p.code, p.name, p.price, s.stock, p.status, p.stock_strategy, p.created_at, p.updated_at
         """
 
-    func create(_ new: NewProduct) async throws -> CreateOutcome {
+    /// Makes a product; under a key, the first time alone.
+    ///
+    /// Product, stock and key are one statement, so that a key is used exactly if its product was made. Of two requests with one key at the same time the
+    /// second waits in the index for the first: either finds the key taken, or makes the product because the first did not.
+    /// - Parameter code: what to use where the request names none; nil makes one of the product's id
+    func create(_ new: NewProduct, key: String?, otherwise code: String? = nil) async throws -> CreateOutcome {
+        let claim =
+            """
+            , claimed as (
+              insert into product_requests (idempotency_key, product_id, code, name, price, stock, stock_strategy)
+              select $6, id, $7, $2, $3, $5, $4 from given on conflict (idempotency_key) do nothing
+              returning product_id as id)
+            """
+        let source = key == nil ? "given" : "claimed"
         do {
             let row = try await pool.query(
                 """
-                with given as (select nextval(pg_get_serial_sequence('products', 'id')) as id),
+                with given as (select nextval(pg_get_serial_sequence('products', 'id')) as id)\(key == nil ? "" : claim),
                 made as (
                   insert into products (id, code, name, price, stock_strategy)
-                  select id, coalesce($1, 'PRODUCT-' || id), $2, $3, $4 from given
+                  select id, coalesce($1, 'PRODUCT-' || id), $2, $3, $4 from \(source)
                   returning id, code, name, price, status, stock_strategy, created_at, updated_at),
                 stocked as (
                   insert into product_stock (product_id, stock, initial_stock, is_gated)
-                  select id, $5, $5, $4 = 'REDIS_FIRST' from given returning stock)
+                  select id, $5, $5, $4 = 'REDIS_FIRST' from \(source) returning stock)
                 select p.id, p.code, p.name, p.price, s.stock, p.status, p.stock_strategy, p.created_at, p.updated_at from made p, stocked s
                 """,
-                [.optionalText(new.code), .text(new.name), .int(new.price), .text(new.stockStrategy.rawValue), .int(new.stock)]
-            ).one()
-            return .created(try Self.product(row))
+                [.optionalText(new.code ?? code), .text(new.name), .int(new.price), .text(new.stockStrategy.rawValue), .int(new.stock)]
+                    + (key.map { [.text($0), .optionalText(new.code)] } ?? [])
+            ).first
+            if let row { return .created(try Self.product(row)) }
         } catch let error as PostgresError where error.constraint == "products_code" {
             return .codeTaken
         }
+        // Only a taken key makes nothing. A statement of its own sees the row that the first one has written meanwhile.
+        let row = try await pool.query(
+            """
+            select \(Self.columns), r.code is not distinct from $2 and r.name = $3 and r.price = $4 and r.stock = $5 and r.stock_strategy = $6
+            from product_requests r join products p on p.id = r.product_id join product_stock s on s.product_id = p.id
+            where r.idempotency_key = $1
+            """,
+            [
+                .optionalText(key), .optionalText(new.code), .text(new.name), .int(new.price), .int(new.stock),
+                .text(new.stockStrategy.rawValue),
+            ]
+        ).one()
+        return try row.bool(9) ? .replayed(try Self.product(row)) : .keyReused
     }
 
     func find(_ which: IDOrCode) async throws -> Product? {

@@ -1,3 +1,4 @@
+import HTTPTypes
 import Hummingbird
 import ServerKit
 
@@ -7,6 +8,7 @@ struct CatalogRoutes: Sendable {
 
     func register(on router: ServerRouter) {
         router.versioned(.post, "/products") { request, _ -> Response in
+            let key = try request.idempotencyKey()
             let body = try await request.jsonObject()
             var code: String?
             if let text = try body.text("code") { code = try Values.code(text) }
@@ -17,7 +19,8 @@ struct CatalogRoutes: Sendable {
                 stock: try body.int("stock", in: Values.stockRange),
                 stockStrategy: try body.optionalChoice("stockStrategy", Product.StockStrategy.self) ?? .dbOnly
             )
-            return Self.answer(try await catalog.create(new))
+            let (product, isReplay) = try await catalog.create(new, key: key)
+            return Self.answer(product, headers: isReplay ? [.idempotencyReplayed: "true"] : [:])
         }
         router.versioned(.get, "/products", query: ["query", "status", "page", "size"]) { request, _ -> Response in
             let paging = try request.paging()
@@ -53,8 +56,8 @@ struct CatalogRoutes: Sendable {
         }
     }
 
-    private static func answer(_ product: Product) -> Response {
-        .json { product.write(&$0) }
+    private static func answer(_ product: Product, headers: HTTPFields = [:]) -> Response {
+        .json(headers: headers) { product.write(&$0) }
     }
 }
 
