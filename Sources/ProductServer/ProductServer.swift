@@ -152,10 +152,12 @@ public enum ProductServer {
         let publicRouter = ServerRouter(metrics: metrics)
         HealthRoutes(checks: checks(engine) + (consumer.map { [$0.healthCheck] } ?? []), drain: drain).register(on: publicRouter)
         OpenAPIDocument(openAPI).register(on: publicRouter)
+        publicRouter.add(middleware: DatabaseTrouble())
         CatalogRoutes(catalog: Catalog(store: store, engine: engine)).register(on: publicRouter)
         StockRoutes(engine: engine, store: store).register(on: publicRouter)
 
         let adminRouter = ServerAssembly.adminRouter(metrics: metrics, registry: registry, tokens: settings.server.adminTokens)
+        adminRouter.add(middleware: DatabaseTrouble())
         StockAdminRoutes(engine: engine).register(on: adminRouter)
         StockBatchRoute(engine: engine).register(on: adminRouter)
         CircuitBreakerRoutes(registry: breakers).register(on: adminRouter)

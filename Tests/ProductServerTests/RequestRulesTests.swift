@@ -3,6 +3,7 @@ import Hummingbird
 import Logging
 import NIOCore
 import NIOPosix
+import PostgresClient
 import ServerKit
 import ServiceLifecycle
 import StockGateTestSupport
@@ -175,6 +176,39 @@ struct RequestRulesTests {
             #expect(try await server.ask(.get, "/admin/audit%2Fproducts/\(id)", admin: true).status == 404)
             #expect(try await server.ask(.get, "/%61dmin/audit/products/\(id)", admin: true)["sold"] == 1)
         }
+    }
+
+    @Test func aDatabaseThatIsAwayIsNoFaultOfTheServer() async throws {
+        try await ProductServerFixture.with { server in
+            let id = try await server.addProduct(stock: 10)
+            server.postgres.stop()
+            let body = #"{"name":"Keyboard","price":1,"stock":1}"#
+            for (method, path, body, admin) in [
+                (.get, "/products/\(id)", nil, false), (.get, "/products", nil, false), (.post, "/products", body, false),
+                (.patch, "/products/\(id)", #"{"price":1}"#, false), (.delete, "/products/\(id)", nil, false),
+                (.get, "/products/\(id)/stock/requests/DEC-1", nil, false), (.get, "/products/\(id)/stock/ledger", nil, false),
+                (.get, "/admin/audit/products/\(id)", nil, true), (.post, "/admin/products/\(id)/load-stock-redis", nil, true),
+                (.post, "/admin/products/\(id)/stock-adjustments", #"{"quantity":1}"#, true),
+            ] as [(HTTPRequest.Method, String, String?, Bool)] {
+                let answer = try await server.ask(method, path, body, key: method == .post ? "k" : nil, admin: admin)
+                #expect(answer.status == 503 && answer.error == "UNAVAILABLE", "\(method) \(path): \(answer.body)")
+                #expect(answer.headers[.retryAfter] == "1")
+            }
+        }
+    }
+
+    @Test(
+        arguments: [
+            (.poolExhausted, nil, "OVERLOADED"), (.connectFailed, nil, "UNAVAILABLE"),
+            (.connectionLost(outcomeUnknown: true), nil, "UNAVAILABLE"),
+            (.timedOut(outcomeUnknown: true), nil, "UNAVAILABLE"), (.shutDown, nil, "UNAVAILABLE"), (.cancelled, nil, "UNAVAILABLE"),
+            (.server(sqlState: "55P03"), "55P03", "LOCK_TIMEOUT"), (.server(sqlState: "57014"), "57014", "UNAVAILABLE"),
+            (.server(sqlState: "40P01"), "40P01", "UNAVAILABLE"), (.server(sqlState: "42601"), "42601", nil), (.decoding, nil, nil),
+            (.misuse, nil, nil),
+        ] as [(PostgresError.Code, String?, String?)]
+    )
+    func troubleOfTheDatabase(code: PostgresError.Code, sqlState: String?, answer: String?) {
+        #expect(APIError(PostgresError(code: code, message: "", sqlState: sqlState))?.code.rawValue == answer)
     }
 
     /// The rest of the message behind a head.

@@ -2,6 +2,7 @@
 
 import HTTPTypes
 import Hummingbird
+import PostgresClient
 import ServerKit
 import StockGate
 
@@ -15,9 +16,38 @@ extension APIError {
         }
     }
 
+    /// PostgreSQL's trouble, which may be over when the caller asks again; nil for a fault of the statement, which is this server's own.
+    init?(_ error: PostgresError) {
+        switch error.code {
+        case .poolExhausted: self.init(.overloaded)
+        case .shutDown, .cancelled: self.init(.unavailable)
+        default:
+            guard error.isTransient else { return nil }
+            // `lock_not_available`
+            self.init(error.sqlState == "55P03" ? .lockTimeout : .unavailable)
+        }
+    }
+
     /// The product is discontinued.
     static var notOnSale: APIError {
         APIError(.invalidState, message: .discontinued, details: ["status": "DISCONTINUED"])
+    }
+}
+
+/// Answers requests that PostgreSQL had no answer for.
+struct DatabaseTrouble: RouterMiddleware {
+    func handle(
+        _ request: Request,
+        context: ServerRequestContext,
+        next: (Request, ServerRequestContext) async throws -> Response
+    ) async throws -> Response {
+        do {
+            return try await next(request, context)
+        } catch let error as PostgresError {
+            guard let answer = APIError(error) else { throw error }
+            context.logger.warning("the database gave no answer", metadata: ["error": "\(error)"])
+            throw answer
+        }
     }
 }
 
