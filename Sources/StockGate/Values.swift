@@ -50,9 +50,9 @@ public struct IncreaseRequest: Hashable, Sendable {
     public var product: ProductID
     /// The idempotency key, `INC-x`.
     public var key: String
-    /// The order that the ledger row names.
+    /// The order that the ledger row names; together with product and quantity what must be the decrease's own.
     public var orderID: Int64
-    /// Units as the caller says. The ledger gives back what the decrease took, whatever stands here.
+    /// Units that the decrease took, as the caller says: 1 to 1,000,000,000. Another number than the ledger's is refused.
     public var quantity: Quantity
 
     /// Creates a request from values that were validated where they came in.
@@ -103,7 +103,7 @@ public enum IncreaseAnswer: Hashable, Sendable {
     case added(quantity: Quantity, remaining: Int64, replayed: Bool)
     /// The decrease never happened: nothing was given back, and its key is closed.
     case nothingToReturn(remaining: Int64, replayed: Bool)
-    /// The key belongs to another payload, or the decrease to another product.
+    /// The decrease, or what closed its key, is of another product, order or quantity. Nothing was changed.
     case keyReused
     /// There is no such product.
     case productMissing

@@ -9,8 +9,12 @@ import Testing
 @Suite("The audit of real stores", .timeLimit(.minutes(2)))
 struct StoreReaderTests {
     /// The ledger's schema is the product server's own, so that a change there which the audit cannot read fails here.
-    private static let ledger = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
-        .appendingPathComponent("../../Sources/StockGate/Ledger/Migrations/V001_ledger.sql")
+    private static func ledger() throws -> String {
+        let folder = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
+            .appendingPathComponent("../../Sources/StockGate/Ledger/Migrations")
+        let files = try FileManager.default.contentsOfDirectory(at: folder, includingPropertiesForKeys: nil)
+        return try files.sorted { $0.lastPathComponent < $1.lastPathComponent }.map { try String(contentsOf: $0, encoding: .utf8) }.joined()
+    }
 
     private static let orders = """
         CREATE TABLE orders (id bigint PRIMARY KEY, product_id bigint NOT NULL, buyer_id text, quantity bigint NOT NULL, status text NOT NULL, fail_reason text,
@@ -26,7 +30,7 @@ struct StoreReaderTests {
         defer { redis.stop() }
         // Both schemas in one database: the audit opens two connections all the same.
         let sql = try PostgresConnection(configuration: PostgresConfiguration(url: postgres.url))
-        try await sql.execute(script: String(contentsOf: Self.ledger, encoding: .utf8) + Self.orders)
+        try await sql.execute(script: Self.ledger() + Self.orders)
         try await sql.execute(
             script: """
                 INSERT INTO product_stock (product_id, stock, initial_stock, fence) VALUES (5, 30, 1000, 3), (6, 1, 1, 1);

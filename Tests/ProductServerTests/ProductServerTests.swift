@@ -1,8 +1,10 @@
 import HTTPTypes
 import Hummingbird
 @testable import ProductServer
+import PostgresClient
 import ServerKit
 import StockGate
+import StockGateTestSupport
 import Testing
 
 @Suite(.serialized, .timeLimit(.minutes(3)))
@@ -164,6 +166,88 @@ struct ProductServerTests {
             let breakers = try await server.ask(.get, "/admin/circuitbreakers", admin: true)
             #expect(breakers.body.contains(#""redisStock":{"state":"CLOSED""#))
         }
+    }
+
+    /// An increase with another order, quantity or product than its decrease's: 422 over every way in, nothing changed, and the right one still works.
+    @Test func aWrongIncreaseIsKeyReused() async throws {
+        try await ProductServerFixture.with { server in
+            let id = try await server.addProduct(stock: 10)
+            let other = try await server.addProduct(stock: 10)
+            let path = "/products/\(id)/stock"
+            let sold = try await server.ask(.patch, path, #"{"orderId":41,"quantity":3}"#, key: "DEC-41.2")
+            #expect(sold["remainingStock"] == 7)
+            let wrong: [(product: Int64, body: String)] = [
+                (id, #"{"orderId":42,"quantity":3}"#), (id, #"{"orderId":41,"quantity":2}"#), (other, #"{"orderId":41,"quantity":3}"#),
+                (id, #"{"orderId":9223372036854775807,"quantity":1000000000}"#),
+            ]
+            func refuse() async throws {
+                let books = try await server.ask(.get, "\(path)/ledger").body
+                for (product, body) in wrong {
+                    for route in ["stock/increase-by-order", "stock"] {
+                        let answer = try await server.ask(.patch, "/products/\(product)/\(route)", body, key: "INC-41.2")
+                        #expect(answer.status == 422 && answer.error == "KEY_REUSED", "\(product) \(body)")
+                    }
+                    let item = body.dropLast() + #","direction":"IN","productId":\#(product),"key":"INC-41.2"}"#
+                    let batch = try await server.ask(.post, "/internal/stock/batch", "{\"items\":[\(item)]}", admin: true)
+                    guard case .array(let results)? = batch["items"], let result = results.first else {
+                        Issue.record("no items: \(batch.body)")
+                        return
+                    }
+                    #expect(result["status"] == 422 && result["error"] == "KEY_REUSED")
+                }
+                #expect(try await server.ask(.get, "\(path)/ledger").body == books)
+                #expect(try await server.ask(.get, "/products/\(other)/stock/ledger")["totalElements"] == 0)
+            }
+            try await refuse()
+            #expect(try await server.ask(.get, "\(path)/requests/INC-41.2").status == 404)
+            let back = try await server.ask(.patch, path, #"{"orderId":41,"quantity":3}"#, key: "INC-41.2")
+            #expect(back.status == 200 && back["remainingStock"] == 10 && back.headers[.idempotencyReplayed] == nil)
+            try await refuse()
+            let again = try await server.ask(.patch, path, #"{"orderId":41,"quantity":3}"#, key: "INC-41.2")
+            #expect(again.body == back.body && again.headers[.idempotencyReplayed] == "true")
+            // A change by hand cannot take an order's key either.
+            for key in ["DEC-77", "INC-77"] {
+                let adjusted = try await server.engine.adjust(ProductID(id), key: key, by: 1, maximum: 100)
+                #expect(adjusted.outcome == .keyReused)
+            }
+            let audit = try await server.ask(.get, "/admin/audit/products/\(id)", admin: true)
+            #expect(audit["sold"] == 3 && audit["returned"] == 3 && audit["databaseStock"] == 10 && audit["drift"] == 0)
+        }
+    }
+
+    /// A database that the version before made and filled takes the new migrations, and what that version let through stands in nobody's way.
+    @Test func aDatabaseOfTheVersionBeforeIsBroughtUp() async throws {
+        let postgres = try PrivatePostgres.start(fsync: false)
+        defer { postgres.stop() }
+        let configuration = try PostgresConfiguration(url: postgres.url)
+        let before = ProductServer.migrations.filter { $0.version == 1 || $0.version == 100 }
+        #expect(try await Migrator(configuration: configuration).apply(before) == [1, 100])
+        let pool = PostgresPool(configuration: configuration, maximumConnections: 1)
+        func ask(_ function: String, _ arguments: String) async throws -> Int64 {
+            try await pool.query("select outcome from \(function)(\(arguments))").one().int(0)
+        }
+        _ = try await pool.query("insert into product_stock (product_id, stock, initial_stock) values (1, 10, 10)")
+        for key in ["DEC-1", "DEC-2"] {
+            #expect(try await ask("stock_commit", "'{1}', '{\(key)}', '{2}', '{\(key.dropFirst(4))}', '{0}', '{0}', '{0}'") == 0)
+        }
+        // Another order's increase gave back what order 1 had taken.
+        #expect(try await ask("stock_increase", "'{1}', '{INC-1}', '{DEC-1}', '{66}'") == 0)
+        #expect(try await ask("stock_increase", "'{1}', '{INC-3}', '{DEC-3}', '{3}'") == 2)
+        let added = try await Migrator(configuration: configuration).apply(ProductServer.migrations)
+        #expect(added.contains(102))
+        // Order 1's own cancellation finds its units given back, and the stranger's repeat is refused.
+        #expect(try await ask("stock_increase", "'{1}', '{INC-1}', '{DEC-1}', '{1}', '{2}'") == 1)
+        #expect(try await ask("stock_increase", "'{1}', '{INC-1}', '{DEC-1}', '{66}', '{2}'") == 4)
+        // A closed key whose quantity was not kept.
+        #expect(try await ask("stock_increase", "'{1}', '{INC-3}', '{DEC-3}', '{3}', '{9}'") == 3)
+        #expect(try await ask("stock_increase", "'{1}', '{INC-3}', '{DEC-3}', '{4}', '{9}'") == 4)
+        // A server of the version before, not yet replaced.
+        #expect(try await ask("stock_increase", "'{1}', '{INC-2}', '{DEC-2}', '{66}'") == 4)
+        #expect(try await ask("stock_increase", "'{1}', '{INC-2}', '{DEC-2}', '{2}'") == 0)
+        let row = try await pool.query("select stock from product_stock").one()
+        #expect(try row.int(0) == 10)
+        #expect(try await Migrator(configuration: configuration).apply(ProductServer.migrations) == [])
+        await pool.shutdown()
     }
 
     @Test func aBatchIsAnsweredItemByItem() async throws {

@@ -2,6 +2,11 @@ import Foundation
 
 /// The scripts and migrations that ship, read from the sources beside these tests.
 enum ContractSources {
+    /// The ledger's schema as an empty database gets it.
+    static func ledgerSchema() throws -> String {
+        try ["V001_ledger.sql", "V102_increase_belongs.sql"].map { try text("Ledger/Migrations/" + $0) }.joined(separator: "\n")
+    }
+
     static func text(_ path: String) throws -> String {
         let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
         return try String(contentsOf: root.appendingPathComponent("Sources/StockGate/" + path), encoding: .utf8)

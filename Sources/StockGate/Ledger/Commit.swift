@@ -76,7 +76,8 @@ public enum IncreaseOutcome: Int64, Hashable, Sendable, CaseIterable {
     case nothingToReturn = 2
     /// Already in the ledger as `nothingToReturn`.
     case duplicateNothing = 3
-    /// The key, or the decrease's key, belongs to something else.
+    /// The key belongs to something else: what stands under the decrease's key names another product, order or quantity. Nothing was changed, and the
+    /// key is still free for the increase that matches.
     case keyReused = 4
     /// There is no such product.
     case productMissing = 5
@@ -122,7 +123,7 @@ public struct LedgerEntry: Hashable, Sendable {
     public var product: ProductID
     /// The order that it names.
     public var orderID: Int64
-    /// Units.
+    /// Units; of a closed key what was named, 0 if that was not kept.
     public var quantity: Quantity
     /// Stock after it.
     public var remaining: Int64

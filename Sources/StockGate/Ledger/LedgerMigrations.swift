@@ -1,7 +1,13 @@
 /// The ledger's schema, to be applied before the engine starts.
 public enum LedgerMigrations {
     /// Number, name and SQL, in order.
+    ///
+    /// A database has one table of applied migrations for the ledger's and its host's (the product server's catalogue), and applies them in ascending
+    /// order: a new number is above every one that is out, whoever made it.
     public static var all: [(version: Int, name: String, sql: String)] {
-        [(1, "ledger", String(decoding: PackageResources.V001_ledger_sql, as: UTF8.self))]
+        [
+            (1, "ledger", String(decoding: PackageResources.V001_ledger_sql, as: UTF8.self)),
+            (102, "increase_belongs", String(decoding: PackageResources.V102_increase_belongs_sql, as: UTF8.self)),
+        ]
     }
 }

@@ -1,4 +1,4 @@
-// The ledger's SQL, and nothing but: what each statement means stands in `Migrations/V001_ledger.sql`.
+// The ledger's SQL, and nothing but: what each statement means stands in `Migrations/`.
 
 import NIOCore
 import PostgresClient
@@ -125,12 +125,13 @@ public final class PostgresLedger: Sendable {
     }
 
     private static let increaseStatement =
-        "select outcome, told, bumped, quantity, remaining, gated from stock_increase($1, $2, $3, $4)"
+        "select outcome, told, bumped, quantity, remaining, gated from stock_increase($1, $2, $3, $4, $5)"
 
     private static func send(_ session: PostgresSession, _ batch: [IncreaseRequest]) throws(PostgresError) -> [IncreaseReply] {
         var replies: [IncreaseReply] = []
         let parameters: [PostgresValue] = [
             .ints(batch.map(\.product.rawValue)), .texts(batch.map(\.key)), .texts(batch.map(\.decreaseKey)), .ints(batch.map(\.orderID)),
+            .ints(batch.map(\.quantity)),
         ]
         _ = try session.query(increaseStatement, parameters) { row throws(PostgresError) in
             guard let outcome = IncreaseOutcome(rawValue: try row.int(0)) else {

@@ -99,7 +99,7 @@ public struct Faults: OptionSet, Hashable, Sendable {
     public static let auditOff = Faults(rawValue: 1 << 36)
     /// What a process remembers as sold out rejects repeats too.
     public static let memoryRejectsRepeats = Faults(rawValue: 1 << 37)
-    /// An increase gives back what its caller says, not what the decrease took.
+    /// An increase of another quantity than the decrease's is accepted, and gives back what its caller says.
     public static let increaseTrustsQuantity = Faults(rawValue: 1 << 38)
     /// *Not on sale* told to a repeat leaves the key open.
     public static let notOnSaleLeavesOpen = Faults(rawValue: 1 << 39)
@@ -109,4 +109,19 @@ public struct Faults: OptionSet, Hashable, Sendable {
     public static let settleWithoutToken = Faults(rawValue: 1 << 41)
     /// A resync that is asked for while one runs is forgotten.
     public static let askDroppedWhileRunning = Faults(rawValue: 1 << 42)
+
+    // An increase belongs to its decrease.
+
+    /// An increase that names another order than the decrease is accepted.
+    public static let increaseOrderUnchecked = Faults(rawValue: 1 << 43)
+    /// An increase that names another product than the decrease is accepted.
+    public static let increaseProductUnchecked = Faults(rawValue: 1 << 44)
+    /// An increase of a closed key is not compared with what closed it.
+    public static let increaseClosedUnchecked = Faults(rawValue: 1 << 45)
+    /// A repeat of an increase is not compared with the first one.
+    public static let increaseRepeatUnchecked = Faults(rawValue: 1 << 46)
+    /// A refused increase leaves a row under its key, so that the right one is taken for a repeat of it.
+    public static let wrongIncreaseOccupies = Faults(rawValue: 1 << 47)
+    /// A row that closes a key keeps no quantity.
+    public static let closedQuantityLost = Faults(rawValue: 1 << 48)
 }

@@ -502,7 +502,17 @@ struct ExplorerRules {
         let request = Self.increase(String(name.drop { $0 == "?" || $0 == "-" }))
         let isCommitted = ledger.row(request.decreaseKey)?.direction == .out
         let isReturned = ledger.row(request.key)?.direction == .in
-        if name.hasPrefix("-") { return ledger.row(request.key) == nil ? "\(name) answered, and not in the ledger" : nil }
+        if name.hasPrefix("-") || name.hasPrefix("?") && told == .reused {
+            // Units and remaining stock are the ledger's own; what matters here is which of the three it was.
+            let answer: IncreaseAnswer? =
+                switch told {
+                case .yes: .added(quantity: request.quantity, remaining: 0, replayed: false)
+                case .finalNo: .nothingToReturn(remaining: 0, replayed: false)
+                case .reused: .keyReused
+                case .no, .nothing, .unavailable: nil
+                }
+            return answer.flatMap { ledger.violation(of: $0, to: request) }
+        }
         if told == .yes, !isCommitted, !name.hasPrefix("?") { return "\(name) told yes, not committed" }
         if told == .finalNo, isCommitted, !isReturned { return "\(name) told no, committed" }
         return nil

@@ -6,7 +6,7 @@
 ///     a'       an attempt at key a that is known not to be the first
 ///     a=2      key a with a quantity of two;  a@ key a for another order
 ///     ?a       settles an order whose decrement is unknown: looks key a up
-///     -a       the compensation of key a; twice for a redelivery.  -a=2 names another quantity than was taken
+///     -a       the compensation of key a; twice for a redelivery.  -a=2 names another quantity than was taken, -a@ another order
 ///     +        the return of a unit that was sold before
 ///     resync   a resync at any moment: sweep, audit, start, half-open
 ///     sweep    a resync as soon as a reservation is pending, and only then
@@ -120,7 +120,11 @@ public struct World: Hashable, Sendable, CustomStringConvertible {
         World("a b sweep", 1), World("a a' sweep", 1), World("a -a sweep", 1, deaths: 1), World("a a sweep", 1, refusals: 1),
         // One key with two payloads.
         World("a a=2 b", 2), World("a a=2 resync", 2), World("a a@ resync", 1), World("a a=2 -a", 2), World("A A=1 b", 2, deaths: 1),
-        World("A -A=1 b", 2),
+        // An increase that names another quantity or order than the decrease: refused, and the right one is not in its way.
+        World("A -A=1 b", 2), World("A -A=1 -A b", 2), World("a -a@ -a resync", 1), World("a a' -a -a@", 1),
+        World("a -a -a@", 1, zombies: 1),
+        World("a -a@ healer", 1, zombies: 1), World("a b' -b@ -b", 1), World("a@ a -a -a@", 1), World("A -A=1", 2, flushes: 1, zombies: 1),
+        World("a -a@", 1, deaths: 1, batch: true),
         // The product comes and goes, and units are added by hand.
         World("a a' delete relist", 1), World("a' delete relist healer", 1), World("a b restock healer", 0),
         World("a b restock resync", 1, batch: true), World("a db-only restock healer", 1),

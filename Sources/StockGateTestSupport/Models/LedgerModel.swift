@@ -28,7 +28,7 @@ public struct LedgerModel: Hashable, Sendable {
         public var product: ProductID
         /// What it did.
         public var direction: LedgerEntry.Direction
-        /// Units.
+        /// Units; of a closed key what was named, 0 if that was not kept.
         public var quantity: Quantity
         /// The order.
         public var orderID: Int64
@@ -77,6 +77,28 @@ public struct LedgerModel: Hashable, Sendable {
         products.sort { $0.id < $1.id }
     }
 
+    /// Adds a row as an earlier version of the functions left it. The stock is as it is.
+    public mutating func addRow(
+        _ key: String,
+        _ direction: LedgerEntry.Direction,
+        _ product: ProductID,
+        quantity: Quantity,
+        orderID: Int64
+    ) {
+        _ = insert(
+            Row(
+                key: key,
+                product: product,
+                direction: direction,
+                quantity: quantity,
+                orderID: orderID,
+                fence: 0,
+                token: 0,
+                remaining: 0
+            )
+        )
+    }
+
     /// The product's row.
     public func product(_ id: ProductID) -> Product? { products.first { $0.id == id } }
 
@@ -108,14 +130,40 @@ public struct LedgerModel: Hashable, Sendable {
         }
         for row in rows where row.key.hasPrefix("INC-") {
             let decrease = self.row("DEC-" + row.key.dropFirst(4))
+            if let decrease,
+                (row.product, row.orderID, row.quantity) != (decrease.product, decrease.orderID, decrease.quantity)
+            {
+                return "\(row.key) is of another product, order or quantity than \(decrease.key)"
+            }
             switch (row.direction, decrease?.direction) {
-            case (.in, .out):
-                if decrease?.quantity != row.quantity { return "\(row.key) gave back another quantity than was taken" }
+            case (.in, .out): break
             case (.in, _): return "\(row.key) gave back what was never taken"
             case (_, .out): return "decremented after its compensation: \(row.key)"
             case (_, .closed): break
             default: return "\(row.key): the decrease's key is not closed"
             }
+        }
+        return nil
+    }
+
+    /// What an increase was told that is not so, as the rows stand now. Nil also where nothing was decided.
+    ///
+    /// Rows never change, so this may be asked at any time after the answer.
+    public func violation(of answer: IncreaseAnswer, to request: IncreaseRequest) -> String? {
+        let direction: LedgerEntry.Direction
+        switch answer {
+        case .added: direction = .in
+        case .nothingToReturn: direction = .closed
+        case .keyReused:
+            guard let known = row(request.decreaseKey) ?? row(request.key) else { return "\(request.key) told reused, and nothing uses it" }
+            guard (known.product, known.orderID, known.quantity) == (request.product, request.orderID, request.quantity) else { return nil }
+            return "\(request.key) told reused, though it names what its decrease names"
+        case .productMissing, .unavailable: return nil
+        }
+        guard let own = row(request.key) else { return "\(request.key) answered, and not in the ledger" }
+        guard own.direction == direction else { return "\(request.key) told \(answer), the ledger says \(own.direction.rawValue)" }
+        guard (own.product, own.orderID, own.quantity) == (request.product, request.orderID, request.quantity) else {
+            return "\(request.key) told \(answer) for another product, order or quantity"
         }
         return nil
     }
@@ -184,12 +232,13 @@ public struct LedgerModel: Hashable, Sendable {
                 for index in members { replies[index].bumped = true }
             }
         }
+        if faults.has(.closedQuantityLost) { Self.loseQuantities(&written) }
         for row in written where !after.insert(row) && !faults.has(.lookupBeforeLock) { throw KeyInUse() }
         self = after
         return replies
     }
 
-    /// `stock_increase`.
+    /// `stock_increase`. A quantity of 0 stands for a caller that names none.
     public mutating func increase(_ batch: [IncreaseRequest], faults: Faults = []) throws(KeyInUse) -> [IncreaseReply] {
         var after = self
         var replies = batch.map { _ in
@@ -211,16 +260,18 @@ public struct LedgerModel: Hashable, Sendable {
                     remaining: stockLeft,
                     isGated: product.isGated
                 )
-                let decrease = row(request.decreaseKey)
-                if let own = row(request.key), !(faults.has(.increaseNotIdempotent) && own.direction == .in) {
-                    if own.product == product.id && own.orderID == request.orderID && own.direction != .out {
+                let (decrease, own) = (row(request.decreaseKey), row(request.key))
+                if let known = decrease ?? own, !Self.belongs(request, to: known, isRepeat: own != nil, faults) {
+                    reply.outcome = .keyReused
+                    if own == nil && faults.has(.wrongIncreaseOccupies) { written.append(newRow(request, request.key, .closed, reply)) }
+                } else if let own, !(faults.has(.increaseNotIdempotent) && own.direction == .in) {
+                    // Order 0: a change by hand.
+                    if own.direction != .out && own.orderID != 0 {
                         reply.outcome = own.direction == .in ? .duplicate : .duplicateNothing
-                        reply.quantity = own.quantity
+                        reply.quantity = own.direction == .in ? own.quantity : 0
                         reply.remaining = own.remaining
                         if own.direction == .in && !faults.has(.increaseDuplicateSilent) { bump = true }
                     }
-                } else if let decrease, decrease.direction == .out, decrease.product != product.id {
-                    reply.outcome = .keyReused
                 } else if let decrease, decrease.direction == .out {
                     reply.outcome = .added
                     reply.quantity = faults.has(.increaseTrustsQuantity) ? request.quantity : decrease.quantity
@@ -230,9 +281,11 @@ public struct LedgerModel: Hashable, Sendable {
                     written.append(newRow(request, request.key, .in, reply))
                 } else {
                     reply.outcome = .nothingToReturn
-                    written.append(newRow(request, request.key, .closed, reply))
+                    var named = request
+                    if named.quantity == 0 { named.quantity = decrease?.quantity ?? 0 }
+                    written.append(newRow(named, request.key, .closed, reply))
                     if decrease == nil && !faults.has(.compensationLeavesOpen) {
-                        written.append(newRow(request, request.decreaseKey, .closed, reply))
+                        written.append(newRow(named, request.decreaseKey, .closed, reply))
                     }
                 }
                 replies[index] = reply
@@ -243,9 +296,20 @@ public struct LedgerModel: Hashable, Sendable {
                 for index in members { replies[index].bumped = true }
             }
         }
+        if faults.has(.closedQuantityLost) { Self.loseQuantities(&written) }
         for row in written where !after.insert(row) && !faults.has(.increaseNotIdempotent) { throw KeyInUse() }
         self = after
         return replies
+    }
+
+    /// Whether an increase names what stands under the decrease's key, or, without such a row, under its own.
+    private static func belongs(_ request: IncreaseRequest, to row: Row, isRepeat: Bool, _ faults: Faults) -> Bool {
+        if isRepeat && faults.has(.increaseRepeatUnchecked) { return true }
+        if row.direction == .closed && faults.has(.increaseClosedUnchecked) { return true }
+        let isQuantityKnown = request.quantity != 0 && !(row.direction == .closed && row.quantity == 0)
+        return (row.product == request.product || faults.has(.increaseProductUnchecked))
+            && (row.orderID == request.orderID || faults.has(.increaseOrderUnchecked))
+            && (row.quantity == request.quantity || !isQuantityKnown || faults.has(.increaseTrustsQuantity))
     }
 
     /// `stock_bump`, one product.
@@ -265,6 +329,7 @@ public struct LedgerModel: Hashable, Sendable {
     ) -> (outcome: AdjustOutcome, remaining: Int64, isGated: Bool) {
         guard let place = products.firstIndex(where: { $0.id == id }) else { return (.productMissing, 0, false) }
         let product = products[place]
+        if key.hasPrefix("DEC-") || key.hasPrefix("INC-") { return (.keyReused, product.stock, product.isGated) }
         if let row = row(key) {
             let signed = row.direction == .in ? row.quantity : -row.quantity
             guard row.product == id, signed == quantity else { return (.keyReused, product.stock, product.isGated) }
@@ -303,7 +368,7 @@ public struct LedgerModel: Hashable, Sendable {
             key: request.decrease.key,
             product: request.decrease.product,
             direction: direction,
-            quantity: direction == .out ? request.decrease.quantity : 0,
+            quantity: request.decrease.quantity,
             orderID: request.decrease.orderID,
             fence: request.fence,
             token: request.token,
@@ -316,12 +381,16 @@ public struct LedgerModel: Hashable, Sendable {
             key: key,
             product: request.product,
             direction: direction,
-            quantity: direction == .in ? reply.quantity : 0,
+            quantity: direction == .in ? reply.quantity : request.quantity,
             orderID: request.orderID,
             fence: 0,
             token: 0,
             remaining: keepsRemaining ? reply.remaining : 0
         )
+    }
+
+    private static func loseQuantities(_ rows: inout [Row]) {
+        for index in rows.indices where rows[index].direction == .closed { rows[index].quantity = 0 }
     }
 
     private mutating func insert(_ row: Row) -> Bool {

@@ -49,14 +49,17 @@ public struct Mutant: Hashable, Sendable {
         Mutant("sweepReleases", .sweepReleases), Mutant("auditOff", .auditOff), Mutant("memoryRejectsRepeats", .memoryRejectsRepeats),
         Mutant("increaseTrustsQuantity", .increaseTrustsQuantity), Mutant("notOnSaleLeavesOpen", .notOnSaleLeavesOpen),
         Mutant("joinedQuantityIgnored", .joinedQuantityIgnored), Mutant("settleWithoutToken", .settleWithoutToken),
-        Mutant("askDroppedWhileRunning", .askDroppedWhileRunning),
+        Mutant("askDroppedWhileRunning", .askDroppedWhileRunning), Mutant("increaseOrderUnchecked", .increaseOrderUnchecked),
+        Mutant("increaseProductUnchecked", .increaseProductUnchecked), Mutant("increaseClosedUnchecked", .increaseClosedUnchecked),
+        Mutant("increaseRepeatUnchecked", .increaseRepeatUnchecked), Mutant("wrongIncreaseOccupies", .wrongIncreaseOccupies),
+        Mutant("closedQuantityLost", .closedQuantityLost),
     ]
 
     /// Whether this build can switch faults on (`STOCKGATE_FAULTS`).
     public static var canSwitch: Bool { Faults.stockUnchecked.has(.stockUnchecked) }
 
-    /// Faults of the shells around the machines, which small worlds do not have.
-    private static let shellFaults: Faults = [.sweepOff, .auditOff, .memoryRejectsRepeats]
+    /// Faults of the shells around the machines, and of a second product: what small worlds do not have.
+    private static let shellFaults: Faults = [.sweepOff, .auditOff, .memoryRejectsRepeats, .increaseProductUnchecked]
 
     /// Looks for a world that breaks a promise with this fault, then for a seed. Nil: the proof does not notice it.
     public func hunt(seeds: Int = 20_000) -> Catch? {

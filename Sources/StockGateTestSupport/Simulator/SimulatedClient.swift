@@ -7,13 +7,13 @@ final class SimulatedClient {
         var order: SimulationPlan.Order
         var isSold = false
         var isFinallyRefused = false
-        var isCompensationAnswered = false
     }
 
     unowned let simulation: Simulation
     let number: Int
     private var random: SplitMix64
     private var told: [Told]
+    private var returns: [(request: IncreaseRequest, answer: IncreaseAnswer)] = []
 
     init(_ simulation: Simulation, number: Int, orders: [SimulationPlan.Order]) {
         self.simulation = simulation
@@ -89,19 +89,20 @@ final class SimulatedClient {
         }
     }
 
-    private func compensate(_ index: Int, attempt: Int) {
+    /// Some clients name another quantity than they took. Told that the key is of something else, they name the right one.
+    private func compensate(_ index: Int, attempt: Int, corrected: Bool = false) {
         let order = told[index].order
         let request = IncreaseRequest(
             product: Simulation.id(order.product),
             key: "INC-" + order.key.dropFirst(4),
             orderID: order.orderID,
-            quantity: order.namedQuantity
+            quantity: corrected ? order.quantity : order.namedQuantity
         )
         var isOver = false
         let over = { [self] in
             guard !isOver else { return }
             isOver = true
-            simulation.after(random.number(1000...200_000)) { [self] in compensate(index, attempt: attempt + 1) }
+            simulation.after(random.number(1000...200_000)) { [self] in compensate(index, attempt: attempt + 1, corrected: corrected) }
         }
         for _ in 0..<(order.isDuplicated ? 2 : 1) {
             call { process, reply in
@@ -109,9 +110,12 @@ final class SimulatedClient {
                     reply { [self] in
                         simulation.log("client \(number): \(request.key) is told \(answer)")
                         if case .unavailable = answer { return over() }
-                        if answer != .keyReused { told[index].isCompensationAnswered = true }
+                        returns.append((request, answer))
                         guard !isOver else { return }
                         isOver = true
+                        if answer == .keyReused, request.quantity != order.quantity {
+                            return compensate(index, attempt: 1, corrected: true)
+                        }
                         simulation.unfinished -= 1
                     }
                 }
@@ -144,9 +148,9 @@ final class SimulatedClient {
             let isReturned = simulation.ledger.row("INC-" + key.dropFirst(4))?.direction == .in
             if told.isSold, !isCommitted { return "\(key) told yes, not committed" }
             if told.isFinallyRefused, isCommitted, !isReturned { return "\(key) told no, committed" }
-            if told.isCompensationAnswered, simulation.ledger.row("INC-" + key.dropFirst(4)) == nil {
-                return "\(key): the compensation was answered and is not in the ledger"
-            }
+        }
+        for (request, answer) in returns {
+            if let violation = simulation.ledger.violation(of: answer, to: request) { return violation }
         }
         return nil
     }

@@ -67,6 +67,7 @@ final class Simulation {
 
     private(set) var servers: [SimulatedServer] = []
     private var clients: [SimulatedClient] = []
+    private var strangers: [SimulatedStranger] = []
     var unfinished = 0
 
     var products: Range<Int> { plan.stocks.indices }
@@ -90,6 +91,8 @@ final class Simulation {
         for server in servers { server.start() }
         clients = plan.clients.enumerated().map { SimulatedClient(self, number: $0.offset, orders: $0.element) }
         for client in clients { client.start() }
+        strangers = plan.strangers.map { SimulatedStranger(self, $0) }
+        for stranger in strangers { stranger.start() }
         for (number, work) in plan.hands.enumerated() {
             after(work.at) { [unowned self] in byHand(work, number: number) }
         }
@@ -360,6 +363,7 @@ final class Simulation {
         }
         for server in servers { if let open = server.process?.openWork { return "server \(server.number) did not drain: \(open)" } }
         for client in clients { if let violation = client.violation() { return violation } }
+        for stranger in strangers { if let violation = stranger.violation() { return "a stranger: " + violation } }
         return nil
     }
 }

@@ -57,6 +57,17 @@ public struct SimulationPlan: Sendable {
         var isStolen: Bool
     }
 
+    /// An increase under an order's key that names another order, quantity or product.
+    struct WrongIncrease: Sendable {
+        var at: Int
+        var product: Int
+        var key: String
+        var orderID: Int64
+        var quantity: Quantity
+        /// Sent twice at once.
+        var isDuplicated: Bool
+    }
+
     /// What somebody does by hand.
     struct HandWork: Sendable {
         enum Kind: Sendable { case adjust(Int64), discontinue, relist }
@@ -80,6 +91,8 @@ public struct SimulationPlan: Sendable {
     var stocks: [Int64]
     /// The clients' orders.
     var clients: [[Order]]
+    /// Increases that belong to nothing.
+    var strangers: [WrongIncrease]
     /// Work by hand.
     var hands: [HandWork]
     /// The disasters.
@@ -142,6 +155,30 @@ public struct SimulationPlan: Sendable {
         if isAuditless {
             strikes.removeAll { strike in if case .kill = strike.what { true } else { false } }
         }
+        strangers = Self.strangers(seed: seed, clients: clients, stocks: stocks.count)
+    }
+
+    /// From a stream of its own: strangers change nothing of what else a seed decides.
+    private static func strangers(seed: UInt64, clients: [[Order]], stocks: Int) -> [WrongIncrease] {
+        var random = SplitMix64(seed: seed ^ 0x5717_A46E_7A57_1CE5)
+        var strangers: [WrongIncrease] = []
+        for order in clients.joined() where random.happens(0.15) {
+            var wrong = WrongIncrease(
+                at: max(0, order.at + random.number(-200_000...2_000_000)),
+                product: order.product,
+                key: "INC-" + order.key.dropFirst(4),
+                orderID: order.orderID,
+                quantity: order.quantity,
+                isDuplicated: random.happens(0.2)
+            )
+            switch random.number(0...2) {
+            case 0 where stocks > 1: wrong.product = (order.product + 1) % stocks
+            case 1: wrong.quantity += 1
+            default: wrong.orderID += 1000
+            }
+            strangers.append(wrong)
+        }
+        return strangers
     }
 
     private static func disaster(_ random: inout SplitMix64, servers: Int) -> Disaster {
@@ -174,6 +211,11 @@ public struct SimulationPlan: Sendable {
                 if order.isStolen { line += ", stolen" }
                 lines.append(line)
             }
+        }
+        for wrong in strangers {
+            lines.append(
+                "stranger at \(wrong.at): \(wrong.key) of order \(wrong.orderID), \(wrong.quantity) of product \(wrong.product + 1)"
+            )
         }
         for work in hands { lines.append("by hand at \(work.at): product \(work.product + 1) \(work.kind)") }
         for strike in strikes { lines.append("strike at \(strike.at): \(strike.what)") }

@@ -60,7 +60,7 @@ public enum Simulator {
         return total
     }
 
-    /// Takes disasters, work by hand, orders and clients away as long as a promise is still broken. Returns the history of what is left.
+    /// Takes disasters, work by hand, strangers, orders and clients away as long as a promise is still broken. Returns the history of what is left.
     static func shrink(_ plan: SimulationPlan, atMost limit: Int = 400) -> [String] {
         var best = plan
         var runs = 0
@@ -74,6 +74,7 @@ public enum Simulator {
             var candidates: [SimulationPlan] = []
             for index in best.strikes.indices { candidates.append(best.changed { $0.strikes.remove(at: index) }) }
             for index in best.hands.indices { candidates.append(best.changed { $0.hands.remove(at: index) }) }
+            for index in best.strangers.indices { candidates.append(best.changed { $0.strangers.remove(at: index) }) }
             for index in best.clients.indices { candidates.append(best.changed { $0.clients.remove(at: index) }) }
             for index in best.clients.indices where best.clients[index].count > 1 {
                 for order in best.clients[index].indices { candidates.append(best.changed { $0.clients[index].remove(at: order) }) }

@@ -103,6 +103,77 @@ struct EngineTests {
         }
     }
 
+    /// An increase that names another order, quantity or product than its decrease leaves the books, Redis and the fence as they were, and the
+    /// right one is not in its way, before or after.
+    @Test func aWrongIncreaseChangesNothing() async throws {
+        try await withFixture { fixture in
+            let product = try await fixture.addProduct(1, stock: 5)
+            let other = try await fixture.addProduct(2, stock: 5)
+            let engine = try await fixture.startEngine()
+            let decrease = DecreaseRequest(product: product, key: "DEC-7", orderID: 7, quantity: 2, isRepeat: false)
+            #expect(await engine.decrease(decrease) == .sold(remaining: 3, replayed: false))
+            #expect(try await eventually { try await fixture.isExact(product, engine) })
+            let right = IncreaseRequest(product: product, key: "INC-7", orderID: 7, quantity: 2)
+            var wrong = [right, right, right, right, right]
+            wrong[0].orderID = 8
+            wrong[1].quantity = 1
+            wrong[2].quantity = 1_000_000_000
+            wrong[3].product = other
+            wrong[4].orderID = .max
+            func facts() async throws -> [Int64?] {
+                var facts: [Int64?] = []
+                for id in [product, other] {
+                    let audit = try #require(try await engine.audit(id))
+                    facts += [audit.ledger.stock, audit.ledger.fence, audit.ledger.returned, audit.gate?.counter, audit.gate?.fence]
+                }
+                return facts + [Int64(engine.counters.applies.count), Int64(engine.counters.increases.count)]
+            }
+            let before = try await facts()
+            for request in wrong { #expect(await engine.increase(request) == .keyReused, "\(request)") }
+            #expect(try await facts() == before)
+            #expect(try await engine.ledger.entry(forKey: "INC-7") == nil)
+            #expect(await engine.increase(right) == .added(quantity: 2, remaining: 5, replayed: false))
+            for request in wrong { #expect(await engine.increase(request) == .keyReused, "a repeat: \(request)") }
+            #expect(await engine.increase(right) == .added(quantity: 2, remaining: 5, replayed: true))
+            #expect(try await fixture.books(product).stock == 5)
+            #expect(try await fixture.books(other).stock == 5)
+            #expect(try await eventually { try await fixture.isExact(product, engine) })
+            #expect(try await eventually { try await fixture.isExact(other, engine) })
+        }
+    }
+
+    /// A key that was closed, by a final no or by an increase that came first, is about what was named then.
+    @Test func aClosedKeyIsAboutWhatClosedIt() async throws {
+        try await withFixture { fixture in
+            let product = try await fixture.addProduct(1, stock: 5)
+            let engine = try await fixture.startEngine()
+            let tooMany = DecreaseRequest(product: product, key: "DEC-7", orderID: 7, quantity: 6, isRepeat: true)
+            #expect(await engine.decrease(tooMany) == .insufficient(remaining: 5))
+            var back = IncreaseRequest(product: product, key: "INC-7", orderID: 8, quantity: 6)
+            #expect(await engine.increase(back) == .keyReused)
+            back.orderID = 7
+            back.quantity = 5
+            #expect(await engine.increase(back) == .keyReused)
+            back.quantity = 6
+            #expect(await engine.increase(back) == .nothingToReturn(remaining: 5, replayed: false))
+            #expect(await engine.increase(back) == .nothingToReturn(remaining: 5, replayed: true))
+            // Nobody knew DEC-9: who names it first decides what it is about.
+            let first = IncreaseRequest(product: product, key: "INC-9", orderID: 9, quantity: 3)
+            #expect(await engine.increase(first) == .nothingToReturn(remaining: 5, replayed: false))
+            var second = first
+            second.quantity = 2
+            #expect(await engine.increase(second) == .keyReused)
+            #expect(await engine.increase(first) == .nothingToReturn(remaining: 5, replayed: true))
+            for quantity in [3, 2] as [Int64] {
+                let late = DecreaseRequest(product: product, key: "DEC-9", orderID: 9, quantity: quantity, isRepeat: false)
+                #expect(await engine.decrease(late) == .keyClosed)
+                // Its reservation is given back by then, and the next one does not join it.
+                #expect(try await eventually { try await fixture.isExact(product, engine) })
+            }
+            #expect(try await fixture.books(product).stock == 5)
+        }
+    }
+
     @Test func adjustmentsAndUnknownProducts() async throws {
         try await withFixture { fixture in
             let product = try await fixture.addProduct(1, stock: 5)
