@@ -5,6 +5,12 @@ enum BinaryFormat {
     /// 2000-01-01 00:00 UTC, PostgreSQL's epoch, in Unix microseconds.
     static let postgresEpochMicros: Int64 = 946_684_800_000_000
 
+    /// Unix microseconds as PostgreSQL counts them. What is too early for that becomes a number that the server refuses as out of range.
+    static func postgresMicros(_ unixMicros: Int64) -> Int64 {
+        let (micros, overflow) = unixMicros.subtractingReportingOverflow(postgresEpochMicros)
+        return overflow ? .min + 1 : micros
+    }
+
     static func int(_ bytes: UnsafeRawBufferPointer, type: UInt32, column: Int) throws(PostgresError) -> Int64 {
         switch (type, bytes.count) {
         case (TypeID.int8, 8): return Int64(bigEndian: bytes.loadUnaligned(as: Int64.self))
@@ -30,8 +36,10 @@ enum BinaryFormat {
 
     static func timestampMicros(_ bytes: UnsafeRawBufferPointer, type: UInt32, column: Int) throws(PostgresError) -> Int64 {
         guard type == TypeID.timestamptz || type == TypeID.timestamp, bytes.count == 8 else { throw mismatch(column, type, "a timestamp") }
-        let (micros, overflow) = Int64(bigEndian: bytes.loadUnaligned(as: Int64.self)).addingReportingOverflow(postgresEpochMicros)
-        if overflow { throw PostgresError(code: .decoding, message: "column \(column): the timestamp is infinite") }
+        let raw = Int64(bigEndian: bytes.loadUnaligned(as: Int64.self))
+        let (micros, overflow) = raw.addingReportingOverflow(postgresEpochMicros)
+        // The two ends of 64 bits are PostgreSQL's `-infinity` and `infinity`: no time that anybody could reckon with.
+        if overflow || raw == .min { throw PostgresError(code: .decoding, message: "column \(column): the timestamp is infinite") }
         return micros
     }
 

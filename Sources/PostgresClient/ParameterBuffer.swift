@@ -81,7 +81,7 @@ struct ParameterBuffer: ~Copyable {
         case .int(let value):
             append(value)
         case .timestampMicros(let value):
-            append(value &- BinaryFormat.postgresEpochMicros)
+            append(BinaryFormat.postgresMicros(value))
         case .double(let value):
             append(value.bitPattern)
         case .bool(let value):
@@ -95,10 +95,10 @@ struct ParameterBuffer: ~Copyable {
             append(value)
         case .ints(let values):
             appendArrayHeader(of: TypeID.int8, count: values.count, hasNull: false)
-            appendEightByteElements(values, minus: 0)
+            appendEightByteElements(values) { $0 }
         case .timestampsMicros(let values):
             appendArrayHeader(of: TypeID.timestamptz, count: values.count, hasNull: false)
-            appendEightByteElements(values, minus: BinaryFormat.postgresEpochMicros)
+            appendEightByteElements(values, BinaryFormat.postgresMicros)
         case .optionalInts(let values):
             appendArrayHeader(of: TypeID.int8, count: values.count, hasNull: values.contains { $0 == nil })
             for value in values {
@@ -145,12 +145,13 @@ struct ParameterBuffer: ~Copyable {
         }
     }
 
-    private mutating func appendEightByteElements(_ values: [Int64], minus offset: Int64) {
+    @inline(__always)
+    private mutating func appendEightByteElements(_ values: [Int64], _ encoded: (Int64) -> Int64) {
         reserve(values.count * 12)
         var cursor = base + count
         for value in values {
             cursor.storeBytes(of: Int32(8).bigEndian, as: Int32.self)
-            (cursor + 4).storeBytes(of: (value &- offset).bigEndian, as: Int64.self)
+            (cursor + 4).storeBytes(of: encoded(value).bigEndian, as: Int64.self)
             cursor += 12
         }
         count += values.count * 12

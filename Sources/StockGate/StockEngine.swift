@@ -145,7 +145,8 @@ public final class StockEngine: Sendable {
         let product = products.withLock { $0[request.product] }
         if let product, !request.isRepeat, let counter = rejected(by: product, quantity: request.quantity) {
             counters.soldOutFromMemory.add(1)
-            return completion(.insufficient(remaining: counter))
+            // As where Redis itself says it: a counter below zero is Redis' fault, and none of the buyer's business.
+            return completion(.insufficient(remaining: max(counter, 0)))
         }
         guard enter() else { return completion(.unavailable(.overloaded)) }
         let run = DecreaseRun(

@@ -1,3 +1,4 @@
+import Foundation
 import Logging
 import NIOCore
 import NIOHTTP1
@@ -81,13 +82,18 @@ final class ScriptedStream: Sendable {
 }
 
 /// A message as the order server writes it.
-private func message(_ type: String, _ orders: [(id: Int64, status: OrderStatus, version: Int64)], version: Int = 1) -> String {
+private func message(
+    _ type: String,
+    _ orders: [(id: Int64, status: OrderStatus, version: Int64)],
+    version: Int = 1,
+    time: String = Timestamp.now.description
+) -> String {
     var json = JSONWriter()
     json.object { json in
         json.member("version", version)
         json.member("type", type)
         json.member("messageId", "1")
-        json.member("time", Timestamp.now)
+        json.member("time", time)
         json.member("later", "unknown fields are ignored")
         json.array("orders", orders) { json, order in
             json.object { json in
@@ -145,6 +151,21 @@ struct FollowPositionTests {
         #expect(position.gaps == 1)
     }
 
+    @Test("offsets and counts at their ends are counted to the end, and no further")
+    func ends() {
+        var position = FollowPosition(last: 5, missedAtBeginning: .max, missedLater: .max, gaps: .max)
+        #expect(position.missed == .max)
+        #expect(position.received([UInt64.max]) == .apply)
+        #expect(position.last == .max && position.missedLater == .max && position.gaps == .max)
+        #expect(position.start == .offset(.max))
+        var new = FollowPosition(missedAtBeginning: 1)
+        #expect(new.received([UInt64.max, 0, UInt64.max]) == .apply)
+        #expect(new.missedAtBeginning == .max)
+        var older = FollowPosition(last: .max, gaps: .max)
+        #expect(older.received([0]) == .startOver)
+        #expect(older.gaps == .max)
+    }
+
     @Test("a message is read back as it was written")
     func roundTrip() throws {
         let event = try OrderEvent(Array(message("order.failed", [(7, .failed, 2), (8, .cancelled, 3)]).utf8))
@@ -158,6 +179,11 @@ struct FollowPositionTests {
             "", "{", "[]", "{}", #"{"version":1,"type":"order.confirmed","time":"2026-01-31T09:30:00Z","orders":[]}"#,
             message("order.confirmed", [(7, .confirmed, 2)], version: 2), message("order.other", [(7, .confirmed, 2)]),
             message("order.confirmed", [(0, .confirmed, 2)]), message("order.confirmed", [(7, .confirmed, 0)]),
+            message("order.confirmed", [(7, .confirmed, .min)]), message("order.confirmed", [(7, .confirmed, 2)], version: .max),
+            message("order.confirmed", [(7, .confirmed, 2)], time: "300000-01-01T00:00:00Z"),
+            message("order.confirmed", [(7, .confirmed, 2)], time: "+300000-01-01T00:00:00.000000Z"),
+            message("order.confirmed", [(7, .confirmed, 2)]).replacingOccurrences(of: "\"createdAt\":\"2", with: "\"createdAt\":\"300002"),
+            message("order.confirmed", [(7, .confirmed, 2)]).replacingOccurrences(of: "\"updatedAt\":\"2", with: "\"updatedAt\":\"+99992"),
         ]
     )
     func poison(body: String) {
@@ -428,6 +454,31 @@ struct FollowTests {
                 try await bed.wait("select last_offset from follow_position", for: 8)
                 #expect(try await bed.count(FollowTests.digest) == 6)
                 #expect(try await follower.metrics().contains("\norder_follow_poison_total 3\n"))
+            }
+        }
+    }
+
+    @Test("messages at their ends are left out, or shown as they are; a position that cannot be is said, not trusted")
+    func ends() async throws {
+        try await self.bed { bed in
+            bed.stream.append(message("order.confirmed", [(1, .confirmed, 2)]))
+            bed.stream.append(message("order.confirmed", [(2, .confirmed, 2)], time: "300000-01-01T00:00:00Z"))
+            bed.stream.append(message("order.confirmed", [(.max, .confirmed, .max)], time: "9999-12-31T23:59:59.999999Z"))
+            bed.stream.append(message("order.confirmed", [(4, .confirmed, 2)], time: "0000-01-01T00:00:00Z"))
+            try await bed.follower { follower in
+                _ = try await follower.wait(for: "UP", status: 200)
+                #expect(try await bed.count("select count(*) from orders") == 3)
+                #expect(try await follower.metrics().contains("\norder_follow_poison_total 1\n"))
+                #expect(try await follower.send(.GET, "/orders/9223372036854775807")["status"] == "CONFIRMED")
+            }
+            _ = try await bed.pool.query("update follow_position set missed_later = -1, complete_at = '-infinity'")
+            try await bed.follower { follower in
+                // It cannot begin, says why, and goes on trying.
+                #expect(try await follower.send(.GET, "/readyz").status == 503)
+                #expect(try await follower.send(.GET, "/orders/1")["status"] == "CONFIRMED")
+                _ = try await bed.pool.query("update follow_position set missed_later = 0, complete_at = null")
+                bed.stream.append(message("order.confirmed", [(5, .confirmed, 2)]))
+                try await bed.wait("select count(*) from orders where id = 5", for: 1)
             }
         }
     }

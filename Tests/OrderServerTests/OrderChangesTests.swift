@@ -340,7 +340,7 @@ extension OrderWaiters {
 
 extension Order {
     static func sample(_ id: Int64, _ status: OrderStatus) -> Order {
-        let time = Timestamp(microsecondsSinceEpoch: 1_769_851_800_123_456 + id)
+        let time = Timestamp(microsecondsSinceEpoch: 1_769_851_800_123_456 + id % 1_000_000)
         return Order(
             id: id,
             productID: 1,

@@ -79,6 +79,64 @@ extension OutboxTests {
         }
     }
 
+    @Test("results at their ends come with innocent ones: what cannot be read goes to the dead letters alone")
+    func ends() async throws {
+        try await self.run { bed, publisher, results in
+            var ids: [Int64] = []
+            for _ in 0..<4 { ids.append(try self.id(try await self.accept(bed))) }
+            func result(_ id: String, key: String? = nil, time: String, product: String = "1", remaining: String = "null") -> String {
+                """
+                {"version":1,"type":"stock.result","commandId":"1","productId":\(product),"time":"\(time)","results":[{"orderId":\(id),\
+                "key":"\(key ?? "DEC-\(id)")","outcome":"COMMITTED","reason":null,"remainingStock":\(remaining)}]}
+                """
+            }
+            let bad = [
+                result("\(ids[3])", time: "300000-01-01T00:00:00Z"), result("\(ids[3])", time: "+300000-01-01T00:00:00.000000Z"),
+                result("9223372036854775808", time: "\(Timestamp.now)"),
+                result("\(ids[3])", time: "\(Timestamp.now)", product: "-9223372036854775808"),
+                result("\(ids[3])", time: "\(Timestamp.now)", remaining: "-9223372036854775808"),
+            ]
+            let good = [
+                result("\(ids[0])", time: "0000-01-01T00:00:00Z"),
+                result("\(ids[1])", time: "9999-12-31T23:59:59Z", product: "9223372036854775807"),
+                result("\(ids[2])", time: "\(Timestamp.now)", remaining: "9223372036854775807"),
+                result("9223372036854775807", key: "DEC-9223372036854775807.9223372036854775807", time: "\(Timestamp.now)"),
+            ]
+            for (index, body) in bad.enumerated() {
+                results.put(body)
+                if index < good.count { results.put(good[index]) }
+            }
+            try await bed.wait("select count(*) from orders where status = 'CONFIRMED'", for: 3)
+            let deadline = ContinuousClock.now + .seconds(5)
+            while results.acknowledged < bad.count + good.count, ContinuousClock.now < deadline {
+                try await Task.sleep(for: .milliseconds(1))
+            }
+            #expect(results.acknowledged == bad.count + good.count)
+            let dead = publisher.sent.filter { $0.exchange == "stock.dead" }
+            #expect(dead.count == bad.count)
+            #expect(dead.allSatisfy { $0.headers["reason"] == .string("VALIDATION_ERROR") })
+            #expect(try await bed.count("select count(*) from orders where status = 'PENDING'") == 1)
+            #expect(try await bed.text("/metrics").contains("\norder_results_unexpected_total 1\n"))
+        }
+    }
+
+    @Test("a refusal that leaves more than anybody can want says nothing about buyers that come now")
+    func endlessRefusal() async throws {
+        try await self.run(settings: ["SOLD_OUT_MEMORY": "1s"]) { bed, _, results in
+            let id = try self.id(try await self.accept(bed))
+            let refusal =
+                #"{"orderId":\#(id),"key":"DEC-\#(id)","outcome":"REFUSED","reason":"INSUFFICIENT_STOCK","remainingStock":9223372036854775807}"#
+            results.put(
+                #"{"version":1,"type":"stock.result","commandId":"1","productId":1,"time":"\#(Timestamp.now)","results":[\#(refusal)]}"#
+            )
+            // Acknowledged after it was remembered.
+            let deadline = ContinuousClock.now + .seconds(5)
+            while results.acknowledged < 1, ContinuousClock.now < deadline { try await Task.sleep(for: .milliseconds(1)) }
+            #expect(try await bed.count("select count(*) from orders where status = 'FAILED'") == 1)
+            #expect(try await self.accept(bed).status == 202)
+        }
+    }
+
     @Test("the result of a command that could not be read, without its id and product, fails the orders it names")
     func poisonedCommand() async throws {
         try await self.run { bed, publisher, results in

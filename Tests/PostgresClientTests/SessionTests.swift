@@ -46,6 +46,28 @@ import Testing
         #expect(try row.bool(0))
     }
 
+    /// A row may hold what no clock shows; what cannot be counted in 64 bits of microseconds since 1970 is refused with words.
+    @Test func timesAtTheirEndsAreReadOrRefused() throws {
+        let session = PostgresSession(configuration: try SharedServer.configuration())
+        for text in ["infinity", "-infinity", "294276-12-31 23:59:59.999999+00"] {
+            let rows = try session.query("SELECT $1::timestamptz", [.text(text)])
+            let error = #expect(throws: PostgresError.self, "\(text)") { try rows.one().timestampMicros(0) }
+            #expect(error?.code == .decoding)
+            #expect(throws: PostgresError.self) { try rows.one().optionalTimestampMicros(0) }
+        }
+        let early = try session.query("SELECT '4713-01-01 00:00:00+00 BC'::timestamptz, '292277-01-01 00:00:00+00'::timestamptz").one()
+        #expect(try early.timestampMicros(0) == -210_863_520_000_000_000)
+        #expect(try early.timestampMicros(1) > 0)
+        // On the way out: what PostgreSQL cannot hold is refused by it, not taken for another time.
+        for micros in [Int64.min, Int64.min + 1, -300_000_000_000_000_000] {
+            #expect(throws: PostgresError.self, "\(micros)") { try session.query("SELECT $1 + interval '0'", [.timestampMicros(micros)]) }
+            #expect(throws: PostgresError.self, "\(micros)") { try session.query("SELECT $1", [.timestampsMicros([0, micros])]) }
+        }
+        let whole = try session.query("SELECT $1, $2", [.ints([.min, .max]), .int(.min)]).one()
+        #expect(try whole.ints(0) == [.min, .max])
+        #expect(try whole.int(1) == .min)
+    }
+
     @Test func rowsAreLentWithoutCopying() throws {
         let session = PostgresSession(configuration: try SharedServer.configuration())
         var sum: Int64 = 0

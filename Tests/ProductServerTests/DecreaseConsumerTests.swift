@@ -203,6 +203,48 @@ struct DecreaseConsumerTests {
 
     // MARK: Poison
 
+    /// Commands at their ends come in one delivery with innocent ones: each is refused to the dead letters alone, and the others are sold.
+    @Test func aCommandAtItsEndsHarmsNobodyElse() async throws {
+        try await ProductServerFixture.with { server in
+            let id = try await server.addProduct(stock: 1000)
+            let broker = ScriptedBroker()
+            let times = ["300000-01-01T00:00:00Z", "+300000-01-01T00:00:00Z", "292277026596-12-04T15:30:07.999999Z"]
+            try await Self.consuming(broker, decide: Self.decide(server.engine)) { consumer in
+                var bodies: [String] = []
+                for round in 0..<6 {
+                    bodies.append(Self.command(round * 10, product: id, orders: round * 10 + 1...round * 10 + 3))
+                    bodies.append(
+                        StockCommandTests.body(
+                            messageID: "\"bad-\(round)\"",
+                            product: String(id),
+                            time: "\"\(times[round % times.count])\"",
+                            orders: #"[{"orderId":\#(9000 + round),"key":"DEC-\#(9000 + round)","quantity":1}]"#
+                        )
+                    )
+                }
+                bodies.append(
+                    StockCommandTests.body(
+                        messageID: #""ends""#,
+                        product: "9223372036854775807",
+                        time: #""0000-01-01T00:00:00Z""#,
+                        orders: #"[{"orderId":9223372036854775807,"key":"DEC-9223372036854775807","quantity":1000000000}]"#
+                    )
+                )
+                broker.enqueue(bodies, headers: ["attempt": .integer(.max), "x-delivery-count": .integer(.min)])
+                try await Self.eventually("all are settled") { broker.isDrained }
+                #expect(broker.acknowledged == 13 && broker.requeued == 0)
+                let results = try Self.results(broker.results)
+                #expect(results.count { $0.outcome == "COMMITTED" } == 18)
+                #expect(Set(results.filter { $0.reason == "VALIDATION_ERROR" }.map(\.order)) == Set((0..<6).map { 9000 + Int64($0) }))
+                #expect(results.contains { $0.order == .max && $0.reason == "PRODUCT_NOT_FOUND" })
+                let dead = broker.deadLetters.map { $0.messageID ?? "" }
+                #expect(broker.deadLetters.count == 7, "\(dead)")
+                _ = consumer
+            }
+            #expect(try await Self.sold(server, id).rows == 18)
+        }
+    }
+
     @Test func poisonGoesToTheDeadLettersAndItsOrdersFail() async throws {
         try await ProductServerFixture.with { server in
             let id = try await server.addProduct(stock: 10)

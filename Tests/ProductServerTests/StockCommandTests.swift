@@ -38,6 +38,15 @@ import Testing
         (body(messageID: "42"), "messageId", 1), (body(messageID: #""""#), "messageId", 1),
         (body(product: "0"), "productId", 1), (body(product: #""1""#), "productId", 1),
         (body(time: #""yesterday, at half past nine""#), "time", 1), (body(time: "0"), "time", 1),
+        (body(time: #""300000-01-01T00:00:00Z""#), "time", 1), (body(time: #""+300000-01-01T00:00:00Z""#), "time", 1),
+        (body(time: #""292277026596-12-04T15:30:07Z""#), "time", 1), (body(time: #""9223372036854775807""#), "time", 1),
+        (body(time: "9223372036854775807"), "time", 1), (body(version: "9223372036854775807"), "version", 1),
+        (body(version: "9223372036854775808"), "version", 1), (body(version: "-9223372036854775808"), "version", 1),
+        (body(product: "9223372036854775808"), "productId", 1), (body(product: "-9223372036854775808"), "productId", 1),
+        (body(product: "1e400"), "productId", 1),
+        (body(orders: #"[{"orderId":9223372036854775808,"key":"DEC-7","quantity":1}]"#), "orderId", 0),
+        (body(orders: #"[{"orderId":7,"key":"DEC-7","quantity":9223372036854775807}]"#), "quantity", 1),
+        (body(orders: #"[{"orderId":7,"key":"DEC-7","quantity":-9223372036854775808}]"#), "quantity", 1),
         (body(orders: "[]"), "orders", 0), (body(orders: "{}"), "orders", 0), (body(orders: "[7]"), "orders", 0),
         (body(orders: #"[{"orderId":7,"key":"DEC-7","quantity":0}]"#), "quantity", 1),
         (body(orders: #"[{"orderId":7,"key":"INC-7","quantity":1}]"#), "", 1),
@@ -53,6 +62,32 @@ import Testing
             #expect(error.reason == .validationError)
             #expect(field.isEmpty || error.detail.contains(field), "\(error.detail)")
             #expect(error.orders.count == orders, "\(body)")
+        }
+    }
+
+    /// Everything at its end that a command may hold.
+    @Test(arguments: ["0000-01-01T00:00:00Z", "9999-12-31T23:59:59.999999999Z", "2026-01-31T18:30:00+09:00"])
+    func theEndsOfACommandAreRead(_ time: String) throws {
+        let command = try StockCommand(
+            Array(
+                Self.body(
+                    product: "9223372036854775807",
+                    time: "\"\(time)\"",
+                    orders: #"[{"orderId":9223372036854775807,"key":"DEC-9223372036854775807","quantity":1000000000}]"#
+                ).utf8
+            )
+        )
+        #expect(command.product.rawValue == .max && command.orders[0].id == .max)
+        let figures = CommandFigures(registry: MetricsRegistry())
+        for count in [Int64.min, -1, .max] {
+            let delivery = IncomingCommand(
+                Delivery(
+                    Array(Self.body(time: "\"\(time)\"").utf8),
+                    headers: ["attempt": .integer(count), "x-delivery-count": .integer(count)]
+                )
+            )
+            figures.received(delivery)
+            figures.finished(delivery)
         }
     }
 

@@ -80,7 +80,7 @@ final class FollowFigures: Sendable {
 
     /// How long the replica has not been known to have everything; nil if it never had.
     func lag(now: Timestamp = .now) -> Duration? {
-        self.current.completeUntil.map { .microseconds(max(0, now.microsecondsSinceEpoch - $0.microsecondsSinceEpoch)) }
+        self.current.completeUntil.map { .microseconds(max(0, now.microseconds(since: $0))) }
     }
 
     /// The dependency as `/readyz` names it.

@@ -1,6 +1,8 @@
 // Invariant: the position only moves forward, over every message up to it, in one transaction with what those messages say; messages come again after a loss and change
 // nothing then. A message that was never seen shows as a gap in the offsets, which the stream hands out without any.
 //
+// Offsets come from the broker and counts from a row: every sum of them stays at the end of 64 bits.
+//
 // The one move back: a stream whose first message after a (re)start lies below the place asked for is another stream, made anew; it is read from its beginning.
 
 /// How far a replica is in the stream.
@@ -24,10 +26,10 @@ struct FollowPosition: Sendable, Equatable {
     }
 
     /// Messages that this replica never saw.
-    var missed: UInt64 { self.missedAtBeginning + self.missedLater }
+    var missed: UInt64 { self.missedAtBeginning.addingClamped(self.missedLater) }
 
     /// Where to begin reading.
-    var start: StreamStart { self.last.map { .offset($0 + 1) } ?? .first }
+    var start: StreamStart { self.last.map { .offset($0.addingClamped(1)) } ?? .first }
 
     /// What a batch means.
     enum Step: Equatable {
@@ -40,7 +42,11 @@ struct FollowPosition: Sendable, Equatable {
     /// A batch came, its offsets ascending.
     mutating func received(_ offsets: [UInt64]) -> Step {
         if !self.hasBegun, let last, let first = offsets.first, first <= last {
-            self = FollowPosition(missedAtBeginning: self.missedAtBeginning, missedLater: self.missedLater, gaps: self.gaps + 1)
+            self = FollowPosition(
+                missedAtBeginning: self.missedAtBeginning,
+                missedLater: self.missedLater,
+                gaps: self.gaps.addingClamped(1)
+            )
             return .startOver
         }
         for offset in offsets {
@@ -49,15 +55,23 @@ struct FollowPosition: Sendable, Equatable {
                 guard offset > last else { continue }
                 let missed = offset - last - 1
                 if missed > 0 {
-                    self.missedLater += missed
-                    self.gaps += 1
+                    self.missedLater = self.missedLater.addingClamped(missed)
+                    self.gaps = self.gaps.addingClamped(1)
                 }
             } else if offset > 0 {
-                self.missedAtBeginning += offset
-                self.gaps += 1
+                self.missedAtBeginning = self.missedAtBeginning.addingClamped(offset)
+                self.gaps = self.gaps.addingClamped(1)
             }
             self.last = offset
         }
         return .apply
+    }
+}
+
+extension UInt64 {
+    /// The sum, or the largest number if it is beyond.
+    fileprivate func addingClamped(_ other: UInt64) -> UInt64 {
+        let (sum, overflow) = self.addingReportingOverflow(other)
+        return overflow ? .max : sum
     }
 }

@@ -21,11 +21,19 @@ struct FollowStore: Sendable {
             [.text(self.stream)]
         )
         guard let row = rows.first else { return (FollowPosition(), nil) }
+        func count(_ number: Int64) throws(PostgresError) -> UInt64 {
+            guard let count = UInt64(exactly: number) else {
+                throw PostgresError(code: .decoding, message: "the position in \(self.stream) holds \(number)")
+            }
+            return count
+        }
+        var last: UInt64?
+        if let offset = try row.optionalInt(0) { last = try count(offset) }
         let position = FollowPosition(
-            last: try row.optionalInt(0).map { UInt64($0) },
-            missedAtBeginning: UInt64(try row.int(1)),
-            missedLater: UInt64(try row.int(2)),
-            gaps: UInt64(try row.int(3))
+            last: last,
+            missedAtBeginning: try count(try row.int(1)),
+            missedLater: try count(try row.int(2)),
+            gaps: try count(try row.int(3))
         )
         return (position, try row.optionalTimestampMicros(4).map(Timestamp.init(microsecondsSinceEpoch:)))
     }

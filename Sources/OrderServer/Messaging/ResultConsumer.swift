@@ -198,9 +198,9 @@ final class ResultConsumer: Sendable {
         if message.results.contains(where: { $0.outcome == .committed }) { self.flow.soldOut.sawStock(product: product) }
         // Whoever is refused has wanted more than there is.
         if let last = message.results.last(where: { $0.reason == APIErrorCode.insufficientStock.rawValue }), last.outcome == .refused,
-            let left = last.remainingStock
+            let left = last.remainingStock, left < .max
         {
-            self.flow.soldOut.sawRefusal(product: product, quantity: left &+ 1)
+            self.flow.soldOut.sawRefusal(product: product, quantity: left + 1)
         }
     }
 }

@@ -49,7 +49,11 @@ struct StockResultMessage: Sendable, Equatable {
             guard try object.int("version", in: 0...Int64.max) == 1 else { throw Poison(code: "UNKNOWN_VERSION", detail: "version") }
             guard try object.text("type") == StockResultMessage.type else { throw Poison(code: "UNKNOWN_TYPE", detail: "type") }
             self.productID = try object.optionalInt("productId", in: Values.idRange)
-            self.time = try object.text("time").flatMap(Timestamp.init(rfc3339:))
+            self.time = nil
+            if let text = try object.text("time") {
+                guard let time = Timestamp(rfc3339: text) else { throw Poison(code: "VALIDATION_ERROR", detail: "time") }
+                self.time = time
+            }
             self.results = []
             for one in try object.objects("results", count: 1...StockResultMessage.maximumResults) {
                 let id = try one.int("orderId", in: Values.idRange)

@@ -96,7 +96,7 @@ final class SoldOutMemory: Sendable {
 
     /// Whether an answer of that time still counts.
     func isFresh(_ time: Timestamp) -> Bool {
-        let age = Timestamp.now.microsecondsSinceEpoch - time.microsecondsSinceEpoch
+        let age = Timestamp.now.microseconds(since: time)
         return self.time > .zero && age.magnitude < self.time.microseconds
     }
 

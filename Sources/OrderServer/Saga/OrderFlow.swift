@@ -250,7 +250,7 @@ struct OrderFlow: Sendable {
             guard draft.isSame(as: order) else { throw APIError(.keyReused, details: ["orderId": .int(order.id)]) }
             if order.status != .pending || !waits { return Placed(order: order, isReplay: true) }
             // Its own request has given up by now, or its server has died: whoever asks goes on with it.
-            if Timestamp.now.microsecondsSinceEpoch - order.updatedAt.microsecondsSinceEpoch > self.settings.buyerDeadline.microseconds {
+            if Timestamp.now.microseconds(since: order.updatedAt) > self.settings.buyerDeadline.microseconds {
                 return Placed(order: try await self.drive(order, firstAttempt: 2, deadline), isReplay: true)
             }
             guard ContinuousClock.now + wait < deadline, (try? await Task.sleep(for: wait)) != nil else {

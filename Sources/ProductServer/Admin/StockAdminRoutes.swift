@@ -73,7 +73,7 @@ struct StockAdminRoutes: Sendable {
                     json.member("fence", ledger.fence)
                     json.member("redisFence", gate?.fence)
                     // What Redis promises beyond what there is; pending reservations hold what the ledger has not taken yet.
-                    json.member("drift", counter.map { $0 - ledger.stock })
+                    json.member("drift", counter.map(ledger.drift))
                 }
             }
         }

@@ -82,7 +82,7 @@ final class CommandFigures: Sendable {
     func finished(_ command: IncomingCommand) {
         guard case .command(let command) = command.content else { return }
         // The clocks of two machines may differ: never below zero.
-        seconds.record(.microseconds(max(0, Timestamp.now.microsecondsSinceEpoch - command.time.microsecondsSinceEpoch)))
+        seconds.record(.microseconds(max(0, Timestamp.now.microseconds(since: command.time))))
     }
 }
 

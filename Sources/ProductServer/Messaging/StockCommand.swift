@@ -1,4 +1,3 @@
-import FoundationEssentials
 import MessageBroker
 import ServerKit
 import StockGate
@@ -106,15 +105,6 @@ struct PoisonCommand: Error, Equatable {
             let key = (try? order.string("key", length: 1...255)) ?? "DEC-\(id)"
             return Order(id: id, key: key)
         }
-    }
-}
-
-extension Timestamp {
-    /// Reads RFC 3339, with or without a fraction of the second; nil if the text is none.
-    init?(rfc3339 text: String) {
-        let withFraction = Date.ISO8601FormatStyle(includingFractionalSeconds: true)
-        guard let date = (try? withFraction.parse(text)) ?? (try? Date.ISO8601FormatStyle().parse(text)) else { return nil }
-        self.init(microsecondsSinceEpoch: Int64((date.timeIntervalSince1970 * 1_000_000).rounded()))
     }
 }
 

@@ -20,10 +20,74 @@ public struct Timestamp: Sendable, Hashable, Comparable, CustomStringConvertible
         one.microsecondsSinceEpoch < other.microsecondsSinceEpoch
     }
 
-    /// This time moved by a duration, to the microsecond below.
+    /// This time moved by a duration, to the microsecond below. Beyond 64 bits it stays at their end.
     public func advanced(by duration: Duration) -> Timestamp {
         let (seconds, attoseconds) = duration.components
-        return Timestamp(microsecondsSinceEpoch: self.microsecondsSinceEpoch + seconds * 1_000_000 + attoseconds / 1_000_000_000_000)
+        let (whole, overflow) = seconds.multipliedReportingOverflow(by: 1_000_000)
+        let (moved, overflow2) = self.microsecondsSinceEpoch.addingReportingOverflow(whole)
+        let (exact, overflow3) = moved.addingReportingOverflow(attoseconds / 1_000_000_000_000)
+        guard !overflow, !overflow2, !overflow3 else { return Timestamp(microsecondsSinceEpoch: duration < .zero ? .min : .max) }
+        return Timestamp(microsecondsSinceEpoch: exact)
+    }
+
+    /// The time between, in microseconds; negative if the other is the later one. Beyond 64 bits it stays at their end.
+    public func microseconds(since other: Timestamp) -> Int64 {
+        let (difference, overflow) = self.microsecondsSinceEpoch.subtractingReportingOverflow(other.microsecondsSinceEpoch)
+        guard overflow else { return difference }
+        return other.microsecondsSinceEpoch < 0 ? .max : .min
+    }
+
+    /// Reads RFC 3339: `2026-01-31T09:30:00Z`, with up to nine digits behind the second (cut to six), in UTC or with an offset like `+09:00`.
+    ///
+    /// Nil if the text is none. A year has four digits, so that nothing here can leave 64 bits. The day number of a calendar date is
+    /// Howard Hinnant's `days_from_civil` (the proleptic Gregorian calendar).
+    public init?(rfc3339 text: String) {
+        let bytes = Array(text.utf8)
+        guard (20...36).contains(bytes.count) else { return nil }
+        /// At most nine digits.
+        func number(_ range: Range<Int>) -> Int64? {
+            guard range.upperBound <= bytes.count else { return nil }
+            var value: Int64 = 0
+            for byte in bytes[range] {
+                guard (0x30...0x39).contains(byte) else { return nil }
+                value = value * 10 + Int64(byte - 0x30)
+            }
+            return value
+        }
+        func has(_ character: Unicode.Scalar, at index: Int) -> Bool { index < bytes.count && bytes[index] == UInt8(ascii: character) }
+        guard let year = number(0..<4), has("-", at: 4), let month = number(5..<7), has("-", at: 7), let day = number(8..<10),
+            has("T", at: 10), let hour = number(11..<13), has(":", at: 13), let minute = number(14..<16), has(":", at: 16),
+            let second = number(17..<19), (1...12).contains(month), hour < 24, minute < 60, second < 61
+        else { return nil }
+        let isLeap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0)
+        let monthLength: Int64 = month == 2 ? (isLeap ? 29 : 28) : [4, 6, 9, 11].contains(month) ? 30 : 31
+        guard (1...monthLength).contains(day) else { return nil }
+
+        var end = 19
+        var microseconds: Int64 = 0
+        if has(".", at: 19) {
+            end = bytes[20...].firstIndex { !(0x30...0x39).contains($0) } ?? bytes.count
+            let digits = end - 20
+            guard (1...9).contains(digits), let fraction = number(20..<end) else { return nil }
+            microseconds = fraction
+            for _ in digits..<max(digits, 6) { microseconds *= 10 }
+            for _ in 6..<max(digits, 6) { microseconds /= 10 }
+        }
+        var offset: Int64 = 0
+        if !(has("Z", at: end) && end + 1 == bytes.count) {
+            guard has("+", at: end) || has("-", at: end), end + 6 == bytes.count, let hours = number(end + 1..<end + 3),
+                has(":", at: end + 3), let minutes = number(end + 4..<end + 6), hours < 24, minutes < 60
+            else { return nil }
+            offset = (hours * 60 + minutes) * (has("-", at: end) ? -60 : 60)
+        }
+
+        let shifted = month <= 2 ? year - 1 : year
+        let era = (shifted >= 0 ? shifted : shifted - 399) / 400
+        let yearOfEra = shifted - era * 400
+        let dayOfYear = (153 * (month > 2 ? month - 3 : month + 9) + 2) / 5 + day - 1
+        let days = era * 146_097 + yearOfEra * 365 + yearOfEra / 4 - yearOfEra / 100 + dayOfYear - 719_468
+        let seconds = days * 86_400 + hour * 3_600 + minute * 60 + second - offset
+        self.init(microsecondsSinceEpoch: seconds * 1_000_000 + microseconds)
     }
 
     /// RFC 3339 in UTC with six digits of a second: `2026-01-31T09:30:00.123456Z`.

@@ -57,10 +57,12 @@ public final class Histogram: Sendable {
         self.sum.wrappingAdd(value, ordering: .relaxed)
     }
 
-    /// Records a duration in a histogram of nanoseconds.
+    /// Records a duration in a histogram of nanoseconds: a negative one as zero, one beyond 64 bits as their end.
     public func record(_ duration: Duration) {
         let (seconds, attoseconds) = duration.components
-        self.record(UInt64(clamping: seconds) &* 1_000_000_000 &+ UInt64(clamping: attoseconds / 1_000_000_000))
+        let (whole, overflow) = UInt64(clamping: seconds).multipliedReportingOverflow(by: 1_000_000_000)
+        let (nanoseconds, overflow2) = whole.addingReportingOverflow(UInt64(clamping: attoseconds / 1_000_000_000))
+        self.record(overflow || overflow2 ? .max : nanoseconds)
     }
 
     /// How many values were recorded.

@@ -288,7 +288,8 @@ final class RedisGate: @unchecked Sendable {
                 dataset: "\(info.dataset):\(marker)",
                 stamp: stamp.isEmpty ? nil : stamp,
                 fence: fence,
-                counter: Int64(counter),
+                // What is no whole number of 64 bits is wrong whatever the stock is; taken for no counter, it would look right for a product that is not on sale.
+                counter: counter.isEmpty ? nil : Int64(counter) ?? .min,
                 pending: Int(pending)
             )
         } answer: {

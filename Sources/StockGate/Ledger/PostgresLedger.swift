@@ -285,4 +285,11 @@ public struct LedgerTotals: Hashable, Sendable {
     public var sold: Int64
     /// Units that came back from orders.
     public var returned: Int64
+
+    /// What a counter in Redis promises beyond the stock; negative for less. Redis may hold any number: beyond 64 bits it stays at their end.
+    public func drift(of counter: Int64) -> Int64 {
+        let (difference, overflow) = counter.subtractingReportingOverflow(stock)
+        guard overflow else { return difference }
+        return counter < 0 ? .min : .max
+    }
 }

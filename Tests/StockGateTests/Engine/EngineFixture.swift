@@ -36,7 +36,10 @@ final class EngineFixture: Sendable {
     }
 
     /// One more server process, so to speak.
-    func startEngine(_ change: (inout EngineConfiguration) -> Void = { _ in }) async throws -> StockEngine {
+    func startEngine(
+        _ change: (inout EngineConfiguration) -> Void = { _ in },
+        onEvent: @escaping @Sendable (EngineEvent) -> Void = { _ in }
+    ) async throws -> StockEngine {
         var postgresConfiguration = try PostgresConfiguration(url: postgres.url)
         postgresConfiguration.maximumBackoff = .milliseconds(100)
         let breaker = try CircuitBreakerSettings { values in
@@ -62,7 +65,7 @@ final class EngineFixture: Sendable {
         configuration.gatedRefresh = .milliseconds(200)
         configuration.answerWithin = .seconds(10)
         change(&configuration)
-        let engine = try StockEngine(configuration, eventLoopGroup: MultiThreadedEventLoopGroup.singleton)
+        let engine = try StockEngine(configuration, eventLoopGroup: MultiThreadedEventLoopGroup.singleton, onEvent: onEvent)
         try await engine.start()
         let run = Task { await engine.run() }
         engines.withLock { $0.append((engine, run)) }

@@ -174,6 +174,95 @@ struct EngineTests {
         }
     }
 
+    /// Somebody wrote another number into the counter. Nobody is oversold, refused for longer than the audit takes, or told nonsense; the audit says
+    /// what it found, and the product is resynced.
+    @Test(arguments: [
+        "-9223372036854775808", "9223372036854775807", "18446744073709551616", "1e300", "many", "",
+    ])
+    func aCounterOfAnySortIsFoundAndMended(_ text: String) async throws {
+        try await withFixture { fixture in
+            let product = try await fixture.addProduct(1, stock: 5)
+            let other = try await fixture.addProduct(2, stock: 5)
+            let engine = try await fixture.startEngine()
+            func ask(_ order: Int64, of product: ProductID) async -> DecreaseAnswer {
+                await engine.decrease(DecreaseRequest(product: product, key: "DEC-\(order)", orderID: order, quantity: 1, isRepeat: false))
+            }
+            #expect(await ask(1, of: product) == .sold(remaining: 4, replayed: false))
+            #expect(try await eventually { try await fixture.isExact(product, engine) })
+            _ = try fixture.redis.call(["SET", "sg:{1}:stock", text])
+            let found = try #require(try await engine.audit(product))
+            let counter = try #require(found.gate?.counter ?? (text.isEmpty ? 0 : nil))
+            #expect((found.ledger.drift(of: counter) > 0) == (counter > found.ledger.stock))
+            for order in Int64(2)...4 {
+                switch await ask(order, of: product) {
+                case .sold(let remaining, _), .insufficient(let remaining): #expect(remaining >= 0)
+                case .notOnSale, .unavailable: break
+                case let answer: Issue.record("\(answer)")
+                }
+            }
+            #expect(try await eventually { try await fixture.isExact(product, engine) })
+            let books = try await fixture.books(product)
+            #expect(books.sold + books.stock == 5 && books.stock >= 1)
+            #expect(await ask(100, of: product) == .sold(remaining: books.stock - 1, replayed: false))
+            #expect(await ask(101, of: other) == .sold(remaining: 4, replayed: false))
+            #expect(try await eventually { try await fixture.isExact(other, engine) })
+        }
+    }
+
+    @Test func theAuditSaysWhatItFound() async throws {
+        try await withFixture { fixture in
+            let product = try await fixture.addProduct(1, stock: 5)
+            let findings = Mutex<[Int64?]>([])
+            let engine = try await fixture.startEngine(onEvent: { event in
+                if case .auditFound(let id, stock: 5, let counter, _, _) = event, id == product { findings.withLock { $0.append(counter) } }
+            })
+            #expect(try await eventually { try await fixture.isExact(product, engine) })
+            _ = try fixture.redis.call(["SET", "sg:{1}:stock", "-9223372036854775808"])
+            #expect(await eventually { findings.withLock { $0 } == [.min] })
+            #expect(try await eventually { try await fixture.isExact(product, engine) })
+            #expect(engine.counters.auditFindings.count == 1)
+            // A product that is not on sale has no counter; what cannot be read is not taken for that.
+            _ = try await engine.ledger.pool.query("update product_stock set is_on_sale = false, fence = fence + 1")
+            _ = await engine.resync(product)
+            _ = try fixture.redis.call(["SET", "sg:{1}:stock", "many"])
+            #expect(await eventually { findings.withLock { $0 }.count == 2 })
+            #expect(try await eventually { try fixture.redis.call(["EXISTS", "sg:{1}:stock"]) == ":0\r\n" })
+        }
+    }
+
+    /// What Redis owes, holds and remembers for a product at its ends: a resync makes it exact again.
+    @Test func whatElseRedisHoldsMayBeAnything() async throws {
+        try await withFixture { fixture in
+            let product = try await fixture.addProduct(1, stock: 50)
+            let engine = try await fixture.startEngine()
+            #expect(try await eventually { try await fixture.isExact(product, engine) })
+            let writes = [
+                ["HSET", "sg:{1}:owed", "9223372036854775807", "9223372036854775807", "3", "-9223372036854775808", "0", "1"],
+                ["HSET", "sg:{1}:pending", "DEC-900", "9223372036854775807:9223372036854775807:9223372036854775807", "DEC-901", "1:1:0"],
+                ["ZADD", "sg:{1}:marks", "1e308", "DEC-902", "-inf", "DEC-903"],
+                ["HSET", "sg:{1}:meta", "fence", "-9223372036854775808"], ["HSET", "sg:{1}:meta", "fence", "0"],
+                ["HSET", "sg:{1}:meta", "stamp", String(repeating: "x", count: 1000)],
+            ]
+            for (number, write) in writes.enumerated() {
+                _ = try fixture.redis.call(write)
+                for order in Int64(0)...3 {
+                    let order = Int64(number) * 10 + order + 1
+                    let request = DecreaseRequest(
+                        product: product,
+                        key: "DEC-\(order)",
+                        orderID: order,
+                        quantity: 1,
+                        isRepeat: order % 2 == 0
+                    )
+                    if case .sold(let remaining, _) = await engine.decrease(request) { #expect((0...50).contains(remaining)) }
+                }
+                #expect(try await eventually { try await fixture.isExact(product, engine) }, "\(write)")
+                let books = try await fixture.books(product)
+                #expect(books.sold + books.stock == 50)
+            }
+        }
+    }
+
     @Test func adjustmentsAndUnknownProducts() async throws {
         try await withFixture { fixture in
             let product = try await fixture.addProduct(1, stock: 5)

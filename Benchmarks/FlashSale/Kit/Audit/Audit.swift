@@ -121,7 +121,11 @@ public struct Audit: Equatable, Sendable {
         }
 
         if let redis = input.redis {
-            drift = redis.counter.map { $0 - product.stock }
+            // Redis may hold any number.
+            drift = redis.counter.map { counter in
+                let (difference, overflow) = counter.subtractingReportingOverflow(product.stock)
+                return overflow ? (counter < 0 ? .min : .max) : difference
+            }
             if let drift, drift != 0 {
                 findings.append("drift: Redis has \(redis.counter ?? 0) units, PostgreSQL \(product.stock)")
             } else if drift == nil {
