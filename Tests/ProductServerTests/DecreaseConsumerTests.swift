@@ -414,8 +414,11 @@ struct DecreaseConsumerTests {
         }
     }
 
-    @Test func aStopEndsWhatIsInHandAndGivesBackTheRest() async throws {
+    /// What is in hand is acknowledged before the consumer is closed, however long that takes: an acknowledgement after it would be lost.
+    @Test(arguments: [false, true])
+    func aStopEndsWhatIsInHandAndGivesBackTheRest(_ isSlow: Bool) async throws {
         let broker = ScriptedBroker()
+        broker.setSlow(isSlow)
         let answers = Mutex<[(any EventLoop, Completion)]>([])
         let consumer = DecreaseConsumer(
             source: broker,

@@ -1,3 +1,4 @@
+import Foundation
 import MessageBroker
 import Synchronization
 
@@ -26,6 +27,7 @@ final class ScriptedBroker: CommandSource, ResultSink {
         var isConnected = true
         var isClosed = false
         var losesAcknowledgements = false
+        var isSlow = false
     }
 
     private let state = Mutex(State())
@@ -64,6 +66,8 @@ final class ScriptedBroker: CommandSource, ResultSink {
     }
 
     func setConnected(_ isConnected: Bool) { state.withLock { $0.isConnected = isConnected } }
+    /// An acknowledgement takes 50 ms of its thread.
+    func setSlow(_ isSlow: Bool) { state.withLock { $0.isSlow = isSlow } }
     func loseAcknowledgements(_ loses: Bool) { state.withLock { $0.losesAcknowledgements = loses } }
 
     /// Confirmed, in order.
@@ -107,7 +111,8 @@ final class ScriptedBroker: CommandSource, ResultSink {
     }
 
     func acknowledge(_ deliveries: [Delivery]) -> Int {
-        state.withLock { state in
+        if state.withLock({ $0.isSlow }) { usleep(50_000) }
+        return state.withLock { state in
             guard !state.losesAcknowledgements else { return deliveries.count }
             let inTime = deliveries.filter {
                 $0.tag.generation == state.generation && state.unacknowledged.removeValue(forKey: $0.tag.number) != nil

@@ -185,7 +185,7 @@ final class CommandDesk: @unchecked Sendable {
     private func ended(_ drafts: [Draft], _ outcomes: [PublishOutcome]) {
         publishes -= 1
         var rest = outcomes[...]
-        var acknowledged: [Delivery] = []
+        var acknowledged: [CommandRun] = []
         let now = NIODeadline.now()
         for draft in drafts {
             let confirmed = draft.parts.filter { _ in rest.popFirst() == .confirmed }
@@ -193,17 +193,18 @@ final class CommandDesk: @unchecked Sendable {
             if confirmed.contains(.deadLetter) { figures.deadLetters.add() }
             let action = draft.run.life.published(confirmed: confirmed, at: now)
             if action == .acknowledge {
-                acknowledged.append(draft.run.command.delivery)
+                acknowledged.append(draft.run)
                 figures.finished(draft.run.command)
-                finish(draft.run)
             } else {
                 perform(action, draft.run)
             }
         }
         if !acknowledged.isEmpty {
-            let inTime = source.acknowledge(acknowledged)
+            let inTime = source.acknowledge(acknowledged.map(\.command.delivery))
             figures.tooLate.add(UInt64(clamping: acknowledged.count - inTime))
         }
+        // Only now: whoever waits for the last one closes the source, and what is acknowledged after that is delivered again.
+        for run in acknowledged { finish(run) }
         if !ready.isEmpty { schedulePublish() }
     }
 
