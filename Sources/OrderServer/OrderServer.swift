@@ -33,7 +33,7 @@ public enum OrderServer {
             Logger(label: self.program).info("starting", metadata: ["settings": "\(reader.givenText)"])
             try await self.run(settings)
         } catch {
-            ServerLogHandler.writeToStandardError(Array("\(self.program): \(error)\n".utf8))
+            ServerLogHandler.writeToStandardError(Array(Redaction.masked("\(self.program): \(error)\n").utf8))
             exit(1)
         }
     }

@@ -12,7 +12,7 @@ enum Main {
             ServerLogHandler.bootstrap(level: settings.server.logLevel, format: settings.server.logFormat)
             try await ProductServer.run(settings)
         } catch {
-            ServerLogHandler.writeToStandardError(Array("product-server: \(error)\n".utf8))
+            ServerLogHandler.writeToStandardError(Array(Redaction.masked("product-server: \(error)\n").utf8))
             exit(1)
         }
     }

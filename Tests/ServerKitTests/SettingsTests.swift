@@ -80,7 +80,8 @@ import Testing
         ("u@h", "u@h"), ("amqp://u@h", "amqp://u@h"), ("a://x:1@h,b://y:2@i", "a://x:***@h,b://y:***@i"), ("", ""),
     ])
     func masks(text: String, masked: String) {
-        #expect(Redaction.maskedURL(text) == masked)
+        #expect(Redaction.masked(text) == masked)
+        #expect(Redaction.maskedAddress(text) == masked)
     }
 
     @Test func adminTokensAreReadStrictly() {

@@ -3,7 +3,7 @@ import Logging
 
 /// How lines of the log look.
 public enum LogFormat: String, Sendable, CaseIterable {
-    /// For people: `2026-01-31T09:30:00.000000Z info product-server: message key=value`.
+    /// For people: `2026-01-31T09:30:00.000000Z info product-server: message key=value other="a value"`.
     case text
     /// For programs: one JSON object a line.
     case json
@@ -59,10 +59,10 @@ public struct ServerLogHandler: LogHandler {
         let values = all.sorted { $0.key < $1.key }.map { key, value in
             (
                 name: key == "hb.request.id" ? "requestId" : key,
-                value: Redaction.isSecret(name: key) ? Redaction.mask : Redaction.maskedURL("\(value)")
+                value: Redaction.isSecret(name: key) ? Redaction.mask : Redaction.masked("\(value)")
             )
         }
-        let message = Redaction.maskedURL("\(event.message)")
+        let message = Redaction.masked("\(event.message)")
         switch self.format {
         case .json:
             var json = JSONWriter()
@@ -76,25 +76,11 @@ public struct ServerLogHandler: LogHandler {
                     json.value(value)
                 }
             }
-            self.write(json.bytes + [0x0A])
+            self.write(LogText.json(json.bytes) + [0x0A])
         case .text:
-            var line = "\(Timestamp.now) \(event.level.rawValue) \(self.label): \(ServerLogHandler.oneLine(message))"
-            for (name, value) in values { line += " \(name)=\(ServerLogHandler.oneLine(value))" }
+            var line = "\(Timestamp.now) \(event.level.rawValue) \(self.label): \(LogText.message(message))"
+            for (name, value) in values { line += " \(LogText.value(name))=\(LogText.value(value))" }
             self.write(Array((line + "\n").utf8))
         }
-    }
-
-    /// A caller's text must not begin a line of its own in the log.
-    private static func oneLine(_ text: String) -> String {
-        guard text.utf8.contains(where: { $0 < 0x20 || $0 == 0x7F }) else { return text }
-        var result = ""
-        for scalar in text.unicodeScalars {
-            if scalar.value < 0x20 || scalar.value == 0x7F {
-                result += "\\u{\(String(scalar.value, radix: 16))}"
-            } else {
-                result.unicodeScalars.append(scalar)
-            }
-        }
-        return result
     }
 }

@@ -185,24 +185,24 @@ public struct SettingsReader: Sendable {
         self.read(
             name,
             default: value,
-            defaultText: Redaction.maskedURL(value),
+            defaultText: Redaction.maskedAddress(value),
             meaning,
             expected: "a URL beginning with \(schemes.map { $0 + "://" }.joined(separator: " or "))",
-            show: Redaction.maskedURL,
+            show: Redaction.maskedAddress,
             parse: { SettingsReader.isURL($0, schemes: schemes) ? $0 : nil }
         )
     }
 
     /// URLs separated by commas, at least one and at most 64.
     public mutating func urls(_ name: String, default value: [String], schemes: [String], _ meaning: String) -> [String] {
-        let masked = value.map(Redaction.maskedURL).joined(separator: ",")
+        let masked = value.map(Redaction.maskedAddress).joined(separator: ",")
         return self.read(
             name,
             default: value,
             defaultText: masked,
             meaning,
             expected: "URLs beginning with \(schemes.map { $0 + "://" }.joined(separator: " or ")), separated by commas",
-            show: { $0.map(Redaction.maskedURL).joined(separator: ",") },
+            show: { $0.map(Redaction.maskedAddress).joined(separator: ",") },
             parse: { text in
                 let urls = text.split(separator: ",", omittingEmptySubsequences: false).map { String($0.trimmed) }
                 guard (1...64).contains(urls.count), urls.allSatisfy({ SettingsReader.isURL($0, schemes: schemes) }) else { return nil }
