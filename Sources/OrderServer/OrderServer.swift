@@ -148,7 +148,7 @@ struct OrderServerParts {
                 maximumCalls: batchPeers == nil ? max(64, settings.maximumCalls) : settings.maximumCalls,
                 maximumQueued: settings.maximumQueued,
                 callTimeout: settings.callTimeout,
-                token: batchPeers == nil ? nil : settings.token
+                token: settings.token
             ),
             breaker: breaker,
             loop: loop,

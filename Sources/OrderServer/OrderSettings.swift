@@ -79,7 +79,10 @@ public struct OrderSettings: Sendable {
         if self.internalServers.count != internalTexts.count {
             reader.refuse("PRODUCT_INTERNAL_URL must be http://host[:port][/path], several separated by commas")
         }
-        self.token = reader.secret("PRODUCT_SERVICE_TOKEN", "token of the product servers' admin port")
+        self.token = reader.secret(
+            "PRODUCT_SERVICE_TOKEN",
+            "token that the product servers ask for: one of their SERVICE_TOKENS, or of their ADMIN_TOKEN for stock in batches"
+        )
         if let token, !token.utf8.allSatisfy({ (0x21...0x7E).contains($0) }) {
             reader.refuse("PRODUCT_SERVICE_TOKEN must be of printable characters without spaces")
         }

@@ -150,19 +150,27 @@ public enum ProductServer {
 
         let drain = ServerDrain()
         let publicRouter = ServerRouter(metrics: metrics)
+        let services = ServiceGuard(tokens: settings.serviceTokens)
+        publicRouter.add(middleware: ServiceRouteGuard(services, openReads: openReads))
         HealthRoutes(checks: checks(engine) + (consumer.map { [$0.healthCheck] } ?? []), drain: drain).register(on: publicRouter)
         OpenAPIDocument(openAPI).register(on: publicRouter)
         publicRouter.add(middleware: DatabaseTrouble())
         CatalogRoutes(catalog: Catalog(store: store, engine: engine)).register(on: publicRouter)
         StockRoutes(engine: engine, store: store).register(on: publicRouter)
 
-        let adminRouter = ServerAssembly.adminRouter(metrics: metrics, registry: registry, tokens: settings.server.adminTokens)
+        let adminRouter = ServerAssembly.adminRouter(
+            metrics: metrics,
+            registry: registry,
+            tokens: settings.server.adminTokens,
+            services: .init(tokens: settings.serviceTokens, templates: [StockBatchRoute.path])
+        )
         adminRouter.add(middleware: DatabaseTrouble())
         StockAdminRoutes(engine: engine).register(on: adminRouter)
         StockBatchRoute(engine: engine).register(on: adminRouter)
         CircuitBreakerRoutes(registry: breakers).register(on: adminRouter)
         let hotPath = DecreaseHotPath(
             engine: engine,
+            services: services,
             figures: metrics.figures(route: "/products/{id}/stock/decrease-by-order", method: "PATCH")
         )
         return Routes(
@@ -174,6 +182,11 @@ public enum ProductServer {
             consumer: consumer
         )
     }
+
+    /// What everybody who reaches the public port may read; all else there is for the shop's services.
+    static let openReads: Set<String> = [
+        "/livez", "/readyz", "/openapi.json", "/products", "/products/{id}", "/v1/products", "/v1/products/{id}",
+    ]
 
     private static func checks(_ engine: StockEngine) -> [HealthCheck] {
         [

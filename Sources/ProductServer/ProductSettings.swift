@@ -8,6 +8,8 @@ import StockGate
 public struct ProductSettings: Sendable {
     /// What both servers have.
     public var server: ServerSettings
+    /// Who may change stock and catalogue.
+    public var serviceTokens: AdminTokens
     /// What the engine is made of.
     public var engine: EngineConfiguration
     /// The broker and how its commands are taken; nil: none are.
@@ -17,6 +19,7 @@ public struct ProductSettings: Sendable {
     /// - Throws: `SettingsError` with every variable that cannot be read
     public init(from reader: inout SettingsReader) throws {
         server = ServerSettings(from: &reader, publicPort: ("PRODUCT_PORT", 8081), adminPort: ("PRODUCT_ADMIN_PORT", 9081))
+        serviceTokens = reader.serviceTokens()
         let redisURL = reader.url(
             "REDIS_URL",
             default: "redis://127.0.0.1:6379",

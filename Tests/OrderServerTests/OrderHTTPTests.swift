@@ -147,6 +147,22 @@ struct OrderHTTPTests {
         }
     }
 
+    @Test("its token is shown with every change of stock, one by one and in batches", arguments: [true, false])
+    func token(isBatch: Bool) async throws {
+        var settings = ["PRODUCT_SERVICE_TOKEN": "s3cret"]
+        if !isBatch { settings["PRODUCT_INTERNAL_URL"] = "" }
+        try await TestBed.run(settings: settings) { bed in
+            let made = try await bed.place()
+            guard case .int(let id) = made["id"] else { throw TestBed.Failure(description: "no id") }
+            #expect(try await bed.send(.POST, "/orders/\(id)/cancel")["status"] == "CANCELLED")
+            #expect(bed.product.state.withLock { $0.authorizations } == ["Bearer s3cret", "Bearer s3cret"])
+        }
+        try await TestBed.run { bed in
+            _ = try await bed.place()
+            #expect(bed.product.state.withLock { $0.authorizations } == [nil])
+        }
+    }
+
     @Test("one key: the same order; another payload: 422; at two servers at once: one order")
     func keys() async throws {
         try await TestBed.run(servers: 2) { bed in

@@ -30,6 +30,8 @@ final class ProductStandIn: Sendable {
         var seen: [String] = []
         var calls = 0
         var largestCall = 0
+        /// What calls that change stock show.
+        var authorizations: [String?] = []
     }
 
     let state = Mutex(State())
@@ -82,6 +84,7 @@ final class ProductStandIn: Sendable {
         }
         return self.state.withLock { state in
             state.calls += 1
+            state.authorizations.append(headers.first(name: "authorization"))
             let fault = state.faults.isEmpty ? nil : state.faults.removeFirst()
             guard let object = try? JSONObjectReader(body) else { return .answer(400, ProductStandIn.error("VALIDATION_ERROR")) }
             let isBatch = path == "/internal/stock/batch"

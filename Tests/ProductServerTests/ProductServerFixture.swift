@@ -18,14 +18,13 @@ struct ProductServerFixture {
     let run: Task<Void, Never>
     let routes: ProductServer.Routes
 
-    static func with(_ body: (ProductServerFixture) async throws -> Void) async throws {
+    static func with(_ more: [String: String] = [:], _ body: (ProductServerFixture) async throws -> Void) async throws {
         let postgres = try PrivatePostgres.start(fsync: false)
         defer { postgres.stop() }
         let redis = try PrivateRedis.start(options: ["--save", ""])
         defer { redis.stop() }
-        var reader = SettingsReader(environment: [
-            "REDIS_URL": redis.url, "PRODUCT_DATABASE_URL": postgres.url, "BREAKER_WAIT": "200ms", "BREAKER_MINIMUM_CALLS": "5",
-        ])
+        let own = ["REDIS_URL": redis.url, "PRODUCT_DATABASE_URL": postgres.url, "BREAKER_WAIT": "200ms", "BREAKER_MINIMUM_CALLS": "5"]
+        var reader = SettingsReader(environment: own.merging(more) { $1 })
         let settings = try ProductSettings(from: &reader)
         _ = try await Migrator(configuration: settings.engine.ledger.postgres).apply(ProductServer.migrations)
         let engine = try StockEngine(settings.engine, eventLoopGroup: MultiThreadedEventLoopGroup.singleton)

@@ -6,9 +6,10 @@ import Testing
 @testable import ServerKit
 
 @Suite struct AdminGuardTests {
-    private func request(authority: String? = "localhost:9081", _ headers: HTTPFields = [:]) -> Request {
+    private func request(authority: String? = "localhost:9081", _ headers: HTTPFields = [:], method: HTTPRequest.Method = .post) -> Request
+    {
         Request(
-            head: HTTPRequest(method: .post, scheme: "http", authority: authority, path: "/admin", headerFields: headers),
+            head: HTTPRequest(method: method, scheme: "http", authority: authority, path: "/admin", headerFields: headers),
             body: .init(buffer: ByteBuffer())
         )
     }
@@ -16,7 +17,7 @@ import Testing
     private func outcome(_ tokens: AdminTokens, _ request: Request, peer: String?) throws -> String {
         let peer = try peer.map { try SocketAddress(ipAddress: $0, port: 1) }
         do {
-            return try AdminGuard(tokens: tokens).actor(of: request, peer: peer)
+            return try AdminGuard(tokens: tokens).actor(of: CallerClaims(request, peer: peer))
         } catch {
             return error.code.rawValue
         }
@@ -42,6 +43,84 @@ import Testing
         #expect(try outcome(.none, request([.origin: "null"]), peer: "127.0.0.1") == "FORBIDDEN")
         #expect(try outcome(.none, request([.origin: "http://localhost:9081"]), peer: "127.0.0.1") == "local")
         #expect(try outcome(.none, request(authority: "[::1]:9081"), peer: "::1") == "local")
+    }
+
+    @Test(
+        arguments: [
+            "localhost", "LOCALHOST:9081", "localhost:1", "127.0.0.1", "127.0.0.1:9081", "127.255.255.255:65535", "[::1]", "[::1]:9081",
+        ]
+    )
+    func namesOfThisMachine(host: String) throws {
+        #expect(try outcome(.none, request(authority: host), peer: "127.0.0.1") == "local")
+    }
+
+    @Test(
+        arguments: [
+            nil, "", "localhost.", "localhost.evil.example", "localhost.:9081", "localhost:", "localhost:0", "localhost:65536",
+            "localhost:9081a",
+            "localhost:9081:1", "localhost:+1", "localhost@evil.example", "evil.example", "evil.example:9081", "127.evil.example",
+            "127.0.0.1.evil.example",
+            "127.", "127.1", "127.0.0", "127.0.0.1.", "127.0.0.1.2", "127.0.0.256", "127.0.0.01", "127.0.0.+1", "127..0.1", "1270.0.0.1",
+            "128.0.0.1",
+            "10.0.0.1", "0.0.0.0", "[::1].evil.example", "[::1]evil.example", "[::1", "::1", "[::2]", "[::1]:", "[::1]:x",
+            "[::ffff:127.0.0.1]", "[]",
+        ] as [String?]
+    )
+    func otherNamesAreForeign(host: String?) throws {
+        #expect(try outcome(.none, request(authority: host), peer: "127.0.0.1") == "FORBIDDEN")
+    }
+
+    /// What a page sends along: `Origin`, `Sec-Fetch-Site`, and whether it is this server's own page.
+    private static let pages: [(origin: String?, site: String?, isOwn: Bool)] = [
+        (nil, nil, true), (nil, "same-origin", true), (nil, "none", true), ("http://localhost:9081", "same-origin", true),
+        ("http://localhost:9081", nil, true), ("https://localhost:9081", nil, true), ("HTTP://LocalHost:9081", nil, true),
+        (nil, "cross-site", false), (nil, "same-site", false), (nil, "", false), (nil, "Same-Origin", false),
+        (nil, "none, cross-site", false),
+        ("null", nil, false), ("", nil, false), ("http://evil.example", nil, false), ("http://localhost", nil, false),
+        ("http://localhost:9082", nil, false), ("http://localhost:9081.evil.example", nil, false),
+        ("http://evil.example/localhost:9081", nil, false),
+        ("localhost:9081", nil, false), ("chrome-extension://localhost:9081", nil, false),
+        ("http://localhost:9081 http://evil.example", nil, false),
+        ("http://localhost:9081", "cross-site", false), ("http://evil.example", "same-origin", false),
+    ]
+
+    @Test(arguments: pages) func pagesOfOthersAreRefused(origin: String?, site: String?, isOwn: Bool) throws {
+        let site = try (#require(HTTPField.Name("Sec-Fetch-Site")), site)
+        var headers: HTTPFields = [.authorization: "Bearer 1234"]
+        headers[.origin] = origin
+        headers[site.0] = site.1
+        let tokens = try #require(AdminTokens("ann:1234"))
+        for method in [HTTPRequest.Method.get, .post] {
+            let request = request(headers, method: method)
+            #expect(try outcome(.none, request, peer: "127.0.0.1") == (isOwn ? "local" : "FORBIDDEN"))
+            // A token does not excuse the page.
+            #expect(try outcome(tokens, request, peer: "10.0.0.1") == (isOwn ? "ann" : "FORBIDDEN"))
+        }
+    }
+
+    @Test func aServiceOpensItsOwnRoutesAlone() throws {
+        let services = AdminGuard.Services(tokens: try #require(AdminTokens("order:5678")), templates: ["/internal/stock/batch"])
+        func actor(_ tokens: AdminTokens, _ secret: String?, template: String?, peer: String = "10.0.0.1") throws -> String {
+            var headers = HTTPFields()
+            headers[.authorization] = secret.map { "Bearer \($0)" }
+            let claims = CallerClaims(request(headers), peer: try SocketAddress(ipAddress: peer, port: 1))
+            do {
+                return try AdminGuard(tokens: tokens, services: services).actor(of: claims, template: template)
+            } catch {
+                return error.code.rawValue
+            }
+        }
+        let tokens = try #require(AdminTokens("ann:1234"))
+        #expect(try actor(tokens, "5678", template: "/internal/stock/batch") == "order")
+        #expect(try actor(tokens, "1234", template: "/internal/stock/batch") == "ann")
+        #expect(try actor(tokens, "5678", template: "/metrics") == "FORBIDDEN")
+        #expect(try actor(tokens, "5678", template: nil) == "FORBIDDEN")
+        #expect(try actor(tokens, nil, template: "/internal/stock/batch") == "UNAUTHORIZED")
+        // Without admin tokens the port is for this machine, and that route for services elsewhere, too.
+        #expect(try actor(.none, "5678", template: "/internal/stock/batch") == "order")
+        #expect(try actor(.none, "5678", template: "/metrics") == "FORBIDDEN")
+        #expect(try actor(.none, nil, template: "/internal/stock/batch", peer: "127.0.0.1") == "local")
+        #expect(try actor(.none, nil, template: "/internal/stock/batch") == "FORBIDDEN")
     }
 
     @Test(

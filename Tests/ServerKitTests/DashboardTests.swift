@@ -56,6 +56,34 @@ import Testing
         }
     }
 
+    /// What browsers send for a typed address, a link elsewhere, a frame, a script of another page, and the page's own requests.
+    @Test(arguments: [AdminTokens.none, AdminTokens("ann:1234")])
+    func aLinkOpensThePageAndNothingElseOfAnotherPageDoes(tokens: AdminTokens?) async throws {
+        let tokens = try #require(tokens)
+        try await application(tokens).test(.live) { client in
+            func ask(_ status: HTTPResponse.Status, _ path: String, _ site: String, mode: String, dest: String, origin: String? = nil)
+                async throws
+            {
+                var headers: HTTPFields = [
+                    .authorization: "Bearer 1234", .secFetchSite: site, .secFetchMode: mode, .secFetchDest: dest,
+                ]
+                headers[.origin] = origin
+                try await expect(status, client, path, headers: headers)
+            }
+            try await ask(.ok, "/dashboard", "none", mode: "navigate", dest: "document")
+            try await ask(.ok, "/dashboard", "cross-site", mode: "navigate", dest: "document")
+            try await ask(.ok, "/dashboard", "same-site", mode: "navigate", dest: "document")
+            try await ask(.ok, "/metrics", "same-origin", mode: "cors", dest: "empty")
+            try await ask(.forbidden, "/dashboard", "cross-site", mode: "navigate", dest: "iframe")
+            try await ask(.forbidden, "/dashboard", "cross-site", mode: "no-cors", dest: "script")
+            try await ask(.forbidden, "/dashboard", "cross-site", mode: "cors", dest: "empty", origin: "http://evil.example")
+            try await ask(.forbidden, "/dashboard", "cross-site", mode: "navigate", dest: "document", origin: "http://evil.example")
+            // Figures are for the page's own requests.
+            try await ask(.forbidden, "/metrics", "cross-site", mode: "navigate", dest: "document")
+            try await ask(.forbidden, "/metrics", "same-site", mode: "no-cors", dest: "image")
+        }
+    }
+
     @Test func thePolicyLetsNothingRunButThePage() async throws {
         try await application(#require(AdminTokens("1234"))).test(.router) { client in
             var nonces: Set<String> = []

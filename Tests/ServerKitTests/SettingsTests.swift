@@ -90,6 +90,7 @@ import Testing
         #expect(two?.name(of: "1234".utf8) == "ann")
         #expect(two?.name(of: "a:b".utf8) == "bob")
         for wrong in ["", "123", "12345", "1235", "12341234"] { #expect(two?.name(of: wrong.utf8) == nil) }
+        #expect(AdminTokens("alone", defaultName: "service")?.name(of: "alone".utf8) == "service")
         for text in ["", ",", "ann:", "ann:1,", "a b:1", "ann:1 2", ":x"] { #expect(AdminTokens(text) == nil) }
     }
 }

@@ -8,6 +8,7 @@ import StockGate
 
 struct DecreaseHotPath: HotPathEndpoint {
     let engine: StockEngine
+    let services: ServiceGuard
     let figures: RouteFigures
 
     struct Match {
@@ -22,6 +23,8 @@ struct DecreaseHotPath: HotPathEndpoint {
         guard head.method == .patch,
             let product = head.id(after: "/products/", before: Self.suffix) ?? head.id(after: "/v1/products/", before: Self.suffix)
         else { return nil }
+        // Who may not, is the router's to refuse.
+        guard services.admits(head) else { return nil }
         guard let contentType = head.field("content-type"), isJSONMediaType(contentType) else { return nil }
         // Bad keys and attempts are the router's to refuse.
         guard let given = try? head.idempotencyKey(), let key = try? StockRequest.decreaseKey(given),

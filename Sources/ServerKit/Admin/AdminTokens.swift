@@ -1,4 +1,4 @@
-/// The tokens that open the admin port.
+/// The tokens that open a port or some of its routes, each with the name of who has it: `ADMIN_TOKEN`, `SERVICE_TOKENS`.
 public struct AdminTokens: Sendable, Equatable {
     struct Token: Sendable, Equatable {
         var name: String
@@ -7,19 +7,19 @@ public struct AdminTokens: Sendable, Equatable {
 
     let tokens: [Token]
 
-    /// No token: the admin port then answers loopback only.
+    /// No token: a guard then lets in who is on this machine.
     public static let none = AdminTokens(tokens: [])
 
     private init(tokens: [Token]) { self.tokens = tokens }
 
-    /// Reads one secret, whose name is `admin`, or `name:secret` pairs separated by commas. Nil if a secret is empty, a name is
+    /// Reads one secret, whose name is `defaultName`, or `name:secret` pairs separated by commas. Nil if a secret is empty, a name is
     /// no word of `A-Z a-z 0-9 . _ -`, or there are more than 64.
-    public init?(_ text: String) {
+    public init?(_ text: String, defaultName: String = "admin") {
         var tokens: [Token] = []
         for entry in text.split(separator: ",", omittingEmptySubsequences: false) {
             let entry = entry.trimmed
             let parts = entry.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false)
-            let name = parts.count == 2 ? String(parts[0]) : "admin"
+            let name = parts.count == 2 ? String(parts[0]) : defaultName
             let secret = Array((parts.last ?? "").utf8)
             guard !secret.isEmpty, secret.allSatisfy({ (0x21...0x7E).contains($0) }), ServerRequestContext.isRequestID(name),
                 tokens.count < 64
@@ -61,6 +61,21 @@ extension SettingsReader {
         else { return .none }
         guard let tokens = AdminTokens(text) else {
             self.refuse("ADMIN_TOKEN must be a secret, or name:secret pairs separated by commas, of printable characters without spaces")
+            return .none
+        }
+        return tokens
+    }
+
+    /// `SERVICE_TOKENS`.
+    public mutating func serviceTokens() -> AdminTokens {
+        guard
+            let text = self.secret(
+                "SERVICE_TOKENS",
+                "secret, or name:secret pairs separated by commas, of the services that may change stock and catalogue; without it loopback only"
+            )
+        else { return .none }
+        guard let tokens = AdminTokens(text, defaultName: "service") else {
+            self.refuse("SERVICE_TOKENS must be a secret, or name:secret pairs separated by commas, of printable characters without spaces")
             return .none
         }
         return tokens

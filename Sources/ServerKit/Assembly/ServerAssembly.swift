@@ -135,10 +135,15 @@ public struct ServerAssembly: Sendable {
     }
 
     /// An admin router with its guard in front, `/metrics` on it, and the page that shows them.
-    public static func adminRouter(metrics: HTTPMetrics, registry: MetricsRegistry, tokens: AdminTokens) -> ServerRouter {
+    public static func adminRouter(
+        metrics: HTTPMetrics,
+        registry: MetricsRegistry,
+        tokens: AdminTokens,
+        services: AdminGuard.Services? = nil
+    ) -> ServerRouter {
         let router = ServerRouter(metrics: metrics)
         Dashboard(tokens: tokens).register(on: router)
-        router.add(middleware: AdminGuard(tokens: tokens))
+        router.add(middleware: AdminGuard(tokens: tokens, services: services))
         registry.register(on: router)
         return router
     }

@@ -31,11 +31,18 @@ public struct Dashboard: Sendable {
     /// Adds `GET /dashboard`, in front of the guard.
     public func register(on router: some RouterMethods<ServerRequestContext>) {
         router.get("dashboard") { request, context -> Response in
-            if self.tokens.isEmpty {
-                _ = try AdminGuard(tokens: self.tokens).actor(of: request, peer: context.channel.remoteAddress)
-            }
+            let claims = CallerClaims(request, peer: context.channel.remoteAddress)
+            // A link to the page, in another page or in a chat, only opens it: that page cannot read or frame this one, and this one's own requests
+            // come from its own origin.
+            if claims.isFromForeignPage, !Dashboard.isNavigation(request) { throw APIError(.forbidden) }
+            if self.tokens.isEmpty, !claims.isFromThisMachine { throw APIError(.forbidden) }
             return self.page()
         }
+    }
+
+    /// Whether a browser opens the page in a window of its own, because somebody followed a link.
+    private static func isNavigation(_ request: Request) -> Bool {
+        request.headers[.origin] == nil && request.headers[.secFetchMode] == "navigate" && request.headers[.secFetchDest] == "document"
     }
 
     /// The document under a nonce of its own: no script and no style but the document's runs in it, and it talks to this server alone.

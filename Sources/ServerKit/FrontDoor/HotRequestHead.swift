@@ -40,6 +40,8 @@ public struct HotRequestHead: Sendable {
     var madeID: (connection: UInt64, number: UInt64) = (0, 0)
     /// Whether the peer is on this machine.
     public internal(set) var isFromLoopback = false
+    /// Whether the request says that a proxy passed it on, or which page of a browser sent it.
+    let saysWhereFrom: Bool
 
     /// Bytes of the head, the empty line included.
     var length: Int { self.bytes.readableBytes }
@@ -57,7 +59,7 @@ public struct HotRequestHead: Sendable {
     var methodText: String { self.text(0..<self.methodEnd) }
 
     /// The host that the request is for; empty where HTTP/1.0 named none.
-    var host: String { self.text(self.hostBytes) }
+    public var host: String { self.text(self.hostBytes) }
 
     private func text(_ range: Range<Int>) -> String {
         self.bytes.withUnsafeReadableBytes { String(decoding: UnsafeRawBufferPointer(rebasing: $0[range]), as: UTF8.self) }
@@ -169,6 +171,7 @@ extension HotRequestHead {
         self.closes = parse.saysClose || (parse.isHTTP10 && !parse.saysKeepAlive)
         self.isHTTP10 = parse.isHTTP10
         self.expectsContinue = parse.expectsContinue && !parse.isHTTP10
+        self.saysWhereFrom = parse.saysWhereFrom
     }
 
     fileprivate static func eachLine(_ bytes: UnsafeRawBufferPointer, from start: Int, _ body: (_ line: Int, _ end: Int) -> Void) {
@@ -241,6 +244,7 @@ private struct HeadParse {
     var saysClose = false
     var saysKeepAlive = false
     var expectsContinue = false
+    var saysWhereFrom = false
 
     init(bytes: UnsafeRawBufferPointer, limits: RequestReader.Limits) {
         self.bytes = bytes
@@ -387,6 +391,11 @@ private struct HeadParse {
             self.host = value
         case 6 where HotRequestHead.isName(self.bytes, name.lowerBound, "expect"):
             if value.count == 12, HotRequestHead.isName(self.bytes, value.lowerBound, "100-continue") { self.expectsContinue = true }
+        case 6 where HotRequestHead.isName(self.bytes, name.lowerBound, "origin"),
+            9 where HotRequestHead.isName(self.bytes, name.lowerBound, "forwarded"),
+            14 where HotRequestHead.isName(self.bytes, name.lowerBound, "sec-fetch-site"),
+            15 where HotRequestHead.isName(self.bytes, name.lowerBound, "x-forwarded-for"):
+            self.saysWhereFrom = true
         case 10 where HotRequestHead.isName(self.bytes, name.lowerBound, "connection"): self.noteConnection(value, isProxy: false)
         case 14 where HotRequestHead.isName(self.bytes, name.lowerBound, "content-length"):
             // A tab behind the number is legal white space that widely used readers (llhttp, nginx) refuse: two readers, two readings.

@@ -12,7 +12,7 @@ public struct ServerRequestContext: RequestContext {
     public internal(set) var requestID: String
     /// The caller's `traceparent` if it is well-formed; to be passed on to other servers as it is.
     public internal(set) var traceparent: String?
-    /// The name of the token that the admin port was entered with; nil on the public port, `local` without a token.
+    /// The name of the token that the admin port or a guarded route was entered with, `local` without one; nil on a route that is open to everybody.
     public internal(set) var actor: String?
     /// What is wrong with the request's target, if it is refused for that.
     var targetFault: APIError?
