@@ -30,6 +30,7 @@ struct SaleTests {
     {
         var settings = settings
         settings.gateway = try await shop.open()
+        settings.productServer = settings.gateway
         settings.productAdmin = settings.gateway
         let console = Console(isTerminal: false, isQuiet: false) { output.write($0) }
         let sale = Sale(
@@ -185,11 +186,24 @@ struct SaleTests {
         #expect(result.load.orders < 1_000_000)
     }
 
-    @Test func noGatewayIsSaid() async throws {
-        let shop = Shop()
+    @Test func aProductIsMadeWithTheServicesToken() async throws {
+        var settings = settings(units: 20, orders: 50)
+        await #expect(throws: Sale.Failure.self) { try await hold(settings, at: Shop(faults: Shop.Faults(token: "secret"))) }
+        settings.serviceToken = "secret"
+        let result = try await hold(settings, at: Shop(faults: Shop.Faults(token: "secret")))
+        #expect(result.load.confirmed == 20)
+    }
+
+    @Test func aGatewayWithoutTheProductIsSaid() async throws {
+        await #expect(throws: Sale.Failure.self) { try await hold(settings(), at: Shop(faults: Shop.Faults(hidesProduct: true))) }
+    }
+
+    @Test(arguments: [true, false]) func noServerIsSaid(_ isGateway: Bool) async throws {
+        let (shop, away) = (Shop(), Shop())
         var settings = settings()
-        settings.gateway = try await shop.open()
-        await shop.close()
+        settings.gateway = try await (isGateway ? away : shop).open()
+        settings.productServer = try await (isGateway ? shop : away).open()
+        await away.close()
         let console = Console(isTerminal: false, isQuiet: true) { _ in }
         let sale = Sale(
             settings: settings,
@@ -198,7 +212,9 @@ struct SaleTests {
             console: console,
             eventLoop: MultiThreadedEventLoopGroup.singleton.next()
         )
-        await #expect(throws: Sale.Failure.self) { try await sale.run() }
+        let failure = await #expect(throws: Sale.Failure.self) { try await sale.run() }
+        #expect(failure?.description.contains(isGateway ? settings.gateway : settings.productServer) == true)
+        await shop.close()
     }
 
     // MARK: Outages

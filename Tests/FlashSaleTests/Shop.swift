@@ -24,6 +24,10 @@ final class Shop: Sendable, AuditSource {
         var decidesAfter = Duration.zero
         /// Messages that are never sent.
         var messages = OutboxTotals(open: 0, dead: 0)
+        /// What the product server asks for.
+        var token: String?
+        /// The gateway does not show the product.
+        var hidesProduct = false
         /// How long each answer takes.
         var delay = TimeAmount.zero
     }
@@ -92,11 +96,17 @@ final class Shop: Sendable, AuditSource {
         state.withLock { state in
             follow(&state)
             switch (head.method, head.uri) {
-            case (.POST, "/product-service/products"):
+            case (.POST, "/products"):
+                guard faults.token == nil || head.headers.first(name: "authorization") == faults.token.map({ "Bearer \($0)" }) else {
+                    return .answer(.unauthorized, "{\"error\":\"UNAUTHORIZED\"}", after: .zero)
+                }
                 let object = (try? JSONSerialization.jsonObject(with: Data(body.utf8))) as? [String: Any]
                 state.units = (object?["stock"] as? NSNumber)?.int64Value ?? 0
                 state.stock = state.units
                 return .answer(.ok, "{\"id\":1,\"stock\":\(state.units),\"stockStrategy\":\"REDIS_FIRST\"}", after: .zero)
+            case (.GET, "/product-service/products/1"):
+                return faults.hidesProduct
+                    ? .answer(.notFound, "{\"error\":\"PRODUCT_NOT_FOUND\"}", after: .zero) : .answer(.ok, "{\"id\":1}", after: .zero)
             case (.POST, "/order-service/orders"):
                 return order(head, &state)
             case (.POST, "/order-service/v2/orders"):

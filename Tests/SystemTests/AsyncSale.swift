@@ -74,14 +74,7 @@ actor AsyncSale {
         orders = try PostgresConnection(configuration: PostgresConfiguration(url: addresses.address("ORDER_DATABASE_URL")))
         openedAt = try await orders.query("SELECT now()").one().timestampMicros(0)
         let gateway = try addresses.address("GATEWAY_URL")
-        let client = try await Client(gateway)
-        defer { client.close() }
-        let answer = try await client.call(
-            .POST,
-            "/product-service/products",
-            json: "{\"name\":\"Hot\",\"price\":39000,\"stock\":\(Self.stock),\"stockStrategy\":\"REDIS_FIRST\"}"
-        )
-        guard let id = answer.id else { throw SystemFailure(description: "no product: \(answer.status) \(answer.text)") }
+        let id = try await stack.addProduct(stock: Self.stock)
         product = id
         tally = try await AsyncTally(stack)
         await tally.begin()

@@ -37,12 +37,8 @@ extension Faults.TwoInstances {
         let stack = try Stack.current
         let addresses = try await stack.addresses()
         let gateway = try await Client(try stack.address("GATEWAY_PORT"))
-        let made = try await gateway.call(
-            .POST,
-            "/product-service/products",
-            json: "{\"name\":\"Left alone\",\"price\":1000,\"stock\":10,\"stockStrategy\":\"REDIS_FIRST\"}"
-        )
-        let product = try #require(made.id)
+        let product = try await stack.addProduct("Left alone", price: 1_000, stock: 10)
+        let server = try await Client(try stack.address("PRODUCT_PORT"))
         let products = try PostgresConnection(configuration: PostgresConfiguration(url: addresses.address("PRODUCT_DATABASE_URL")))
         let orders = try PostgresConnection(configuration: PostgresConfiguration(url: addresses.address("ORDER_DATABASE_URL")))
         func books() async throws -> [Int64] {
@@ -60,7 +56,6 @@ extension Faults.TwoInstances {
         let cases: [(HTTPMethod, String, String?, Int, String)] = [
             (.POST, order, padding(2_000_000), 413, "PAYLOAD_TOO_LARGE"),
             (.POST, order, padding(100_000), 413, "PAYLOAD_TOO_LARGE"),
-            (.POST, "/product-service/products", padding(2_000_000), 413, "PAYLOAD_TOO_LARGE"),
             (.POST, order, "{\"productId\":", 400, "VALIDATION_ERROR"),
             (.POST, order, "[]", 400, "VALIDATION_ERROR"),
             (.POST, order, "{\"productId\":\(product),\"quantity\":\"1\"}", 400, "VALIDATION_ERROR"),
@@ -72,14 +67,24 @@ extension Faults.TwoInstances {
             (.POST, "/order-service/../product-service/products", valid, 404, "NOT_FOUND"),
             (.DELETE, order, nil, 405, "METHOD_NOT_ALLOWED"),
             (.GET, "/order-service/orders/abc", nil, 404, "ORDER_NOT_FOUND"),
-            (
-                .PATCH, "/product-service/products/\(product)/stock/decrease-by-order", "{\"orderId\":1,\"quantity\":1}", 400,
-                "VALIDATION_ERROR"
-            ),
-            (.POST, "/product-service/products", "{\"name\":\"\",\"price\":-1,\"stock\":1}", 400, "VALIDATION_ERROR"),
+            // What is not for buyers is not there, whether it would be valid or not.
+            (.PATCH, "/product-service/products/\(product)/stock/decrease-by-order", "{\"orderId\":1,\"quantity\":1}", 404, "NOT_FOUND"),
+            (.PATCH, "/product-service/v1/products/\(product)/stock", "{\"orderId\":1,\"quantity\":1}", 404, "NOT_FOUND"),
+            (.POST, "/product-service/products", "{\"name\":\"New\",\"price\":1,\"stock\":1}", 404, "NOT_FOUND"),
+            (.PATCH, "/product-service/products/\(product)", "{\"price\":1}", 404, "NOT_FOUND"),
+            (.DELETE, "/product-service/products/\(product)", nil, 404, "NOT_FOUND"),
+            (.GET, "/product-service/products/\(product)/stock/ledger", nil, 404, "NOT_FOUND"),
+            (.GET, "/product-service/metrics", nil, 404, "NOT_FOUND"),
         ]
-        for (method, path, body, status, code) in cases {
-            let answer = try await gateway.call(method, path, json: body)
+        let direct: [(HTTPMethod, String, String?, Int, String)] = [
+            (.POST, "/products", padding(2_000_000), 413, "PAYLOAD_TOO_LARGE"),
+            (.PATCH, "/products/\(product)/stock/decrease-by-order", "{\"orderId\":1,\"quantity\":1}", 400, "VALIDATION_ERROR"),
+            (.POST, "/products", "{\"name\":\"\",\"price\":-1,\"stock\":1}", 400, "VALIDATION_ERROR"),
+        ]
+        for (client, method, path, body, status, code) in cases.map({ (gateway, $0.0, $0.1, $0.2, $0.3, $0.4) })
+            + direct.map({ (server, $0.0, $0.1, $0.2, $0.3, $0.4) })
+        {
+            let answer = try await client.call(method, path, json: body)
             let what = "\(method) \(path) \(body?.prefix(60) ?? "")"
             #expect(answer.status == status, "\(what): \(answer.text.prefix(200))")
             #expect(answer.error == code, "\(what): \(answer.text.prefix(200))")
@@ -88,6 +93,6 @@ extension Faults.TwoInstances {
         #expect(try await books() == before)
         await products.close()
         await orders.close()
-        gateway.close()
+        for client in [gateway, server] { client.close() }
     }
 }

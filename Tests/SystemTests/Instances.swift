@@ -8,21 +8,11 @@ extension Faults {
 }
 
 extension Faults.TwoInstances {
-    private static func product(_ gateway: Client, stock: Int) async throws -> Int64 {
-        let answer = try await gateway.call(
-            .POST,
-            "/product-service/products",
-            json: "{\"name\":\"Shared\",\"price\":1000,\"stock\":\(stock),\"stockStrategy\":\"REDIS_FIRST\"}"
-        )
-        return try #require(answer.id, "\(answer.text)")
-    }
-
     @Test func anOrderIsTheSameThroughBothServers() async throws {
         let stack = try Stack.current
-        let gateway = try await Client(try stack.address("GATEWAY_PORT"))
         let first = try await Client(try stack.address("ORDER_PORT"))
         let second = try await Client(try stack.address("ORDER_2_PORT"))
-        let product = try await Self.product(gateway, stock: 100)
+        let product = try await stack.addProduct("Shared", price: 1_000, stock: 100)
 
         let made = try await first.call(.POST, "/orders", json: "{\"productId\":\(product),\"quantity\":3,\"buyerId\":\"u-1\"}")
         #expect(made.status == 200)
@@ -43,14 +33,13 @@ extension Faults.TwoInstances {
             }
             server.close()
         }
-        for client in [gateway, first, second] { client.close() }
+        for client in [first, second] { client.close() }
     }
 
     @Test func oneKeySentToBothServersMakesOneOrder() async throws {
         let stack = try Stack.current
-        let gateway = try await Client(try stack.address("GATEWAY_PORT"))
         let clients = [try await Client(try stack.address("ORDER_PORT")), try await Client(try stack.address("ORDER_2_PORT"))]
-        let product = try await Self.product(gateway, stock: 1000)
+        let product = try await stack.addProduct("Shared", price: 1_000, stock: 1000)
         let run = UUID().uuidString.prefix(8)
         var ids: Set<Int64> = []
         for number in 1...30 {
@@ -76,6 +65,6 @@ extension Faults.TwoInstances {
         #expect(ids.count == 30)
         let server = try await Client(try stack.address("PRODUCT_PORT"))
         #expect(try await server.call(.GET, "/products/\(product)").json["stock"] as? Int == 970)
-        for client in clients + [gateway, server] { client.close() }
+        for client in clients + [server] { client.close() }
     }
 }

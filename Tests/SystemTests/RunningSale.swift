@@ -72,12 +72,7 @@ actor RunningSale {
         redis = RedisClient(settings: redisSettings, eventLoopGroup: group)
         let gateway = try addresses.address("GATEWAY_URL")
         client = try await Client(gateway)
-        let answer = try await client.call(
-            .POST,
-            "/product-service/products",
-            json: "{\"name\":\"Hot\",\"price\":39000,\"stock\":\(Self.stock),\"stockStrategy\":\"REDIS_FIRST\"}"
-        )
-        guard let id = answer.id else { throw SystemFailure(description: "no product: \(answer.status) \(answer.text)") }
+        let id = try await stack.addProduct(stock: Self.stock)
         product = id
         let plan = OrderPlan(
             product: id,

@@ -22,6 +22,8 @@ struct Stack: Sendable {
     private(set) var redisProxy: FaultProxy?
     /// What stands between the servers and the broker, in a suite with a broker.
     var broker: BrokerLinks?
+    /// What answers in the servers' places, in a suite of the gateway alone.
+    private(set) var standIns: StandIns?
 
     /// The stack of the suite that is running.
     @TaskLocal static var running: Stack?
@@ -59,6 +61,21 @@ struct Stack: Sendable {
         ]) { $1 }
     }
 
+    /// Starts the gateway alone, in front of stand-ins that listen where the servers would.
+    static func startGateway(instances: Int, settings: [String: String] = [:]) async throws -> Stack {
+        var stack = try Stack(instances: instances, settings: settings)
+        do {
+            // The script gives a port away that somebody else listens on when it starts.
+            try await stack.run("start gateway")
+            try await stack.endWithTheTests()
+            stack.standIns = try await StandIns.start(at: stack)
+        } catch {
+            await stack.destroy()
+            throw error
+        }
+        return stack
+    }
+
     /// Starts everything, the broker only if it is asked for.
     static func start(
         instances: Int,
@@ -78,15 +95,19 @@ struct Stack: Sendable {
             }
             try await stack.run("start redis postgres gateway product order\(hasBroker ? " rabbitmq" : "")")
             stack.broker?.declared = .now
-            // The tests may be killed: the servers must not outlive them.
-            try await stack.shell(
-                "(while kill -0 $TESTS_PID && [ -e $STACK_DIR ]; do sleep 1; done; $STACK_SCRIPT destroy) </dev/null >/dev/null 2>&1 &"
-            )
+            try await stack.endWithTheTests()
         } catch {
             await stack.destroy()
             throw error
         }
         return stack
+    }
+
+    /// The tests may be killed: the servers must not outlive them.
+    private func endWithTheTests() async throws {
+        try await shell(
+            "(while kill -0 $TESTS_PID && [ -e $STACK_DIR ]; do sleep 1; done; $STACK_SCRIPT destroy) </dev/null >/dev/null 2>&1 &"
+        )
     }
 
     /// Runs one command of the script, such as `kill redis`.
@@ -100,6 +121,7 @@ struct Stack: Sendable {
             try await run("destroy")
             try await redisProxy?.stop()
             try await broker?.stop()
+            try await standIns?.stop()
         } catch {
             Issue.record("the stack in \(folder.path) could not be removed: \(error)")
         }
@@ -111,8 +133,22 @@ struct Stack: Sendable {
         let ports = [
             "REDIS", "POSTGRES", "RABBITMQ", "EPMD", "RABBITMQ_DIST", "GATEWAY", "PRODUCT", "PRODUCT_ADMIN", "ORDER", "ORDER_ADMIN",
         ]
-        let forget = ports.map { "\($0)_PORT" }.joined(separator: " ")
-        return try await StackScript.shell("unset ADMIN_TOKEN \(forget); \(command)", environment: environment)
+        let others = ["ADMIN_TOKEN", "SERVICE_TOKENS", "PRODUCT_SERVICE_TOKEN", "GATEWAY_PUBLIC_STOCK"].filter { environment[$0] == nil }
+        let forget = (others + ports.map { "\($0)_PORT" }).joined(separator: " ")
+        return try await StackScript.shell("unset \(forget); \(command)", environment: environment)
+    }
+
+    /// A product that Redis sells, made where the shop's own services make theirs: at the product server.
+    func addProduct(_ name: String = "Hot", price: Int = 39_000, stock: Int) async throws -> Int64 {
+        let server = try await Client(address("PRODUCT_PORT"))
+        defer { server.close() }
+        let answer = try await server.call(
+            .POST,
+            "/products",
+            json: "{\"name\":\"\(name)\",\"price\":\(price),\"stock\":\(stock),\"stockStrategy\":\"REDIS_FIRST\"}"
+        )
+        guard let id = answer.id else { throw SystemFailure(description: "no product: \(answer.status) \(answer.text)") }
+        return id
     }
 
     // MARK: Addresses
@@ -162,10 +198,14 @@ struct StackTrait: SuiteTrait, TestScoping {
     let instances: Int
     var proxiesRedis = false
     var hasBroker = false
+    var isGatewayAlone = false
     var settings: [String: String] = [:]
 
     func provideScope(for test: Test, testCase: Test.Case?, performing function: @Sendable () async throws -> Void) async throws {
-        let stack = try await Stack.start(instances: instances, proxiesRedis: proxiesRedis, hasBroker: hasBroker, settings: settings)
+        let stack =
+            isGatewayAlone
+            ? try await Stack.startGateway(instances: instances, settings: settings)
+            : try await Stack.start(instances: instances, proxiesRedis: proxiesRedis, hasBroker: hasBroker, settings: settings)
         do {
             try await Stack.$running.withValue(stack) { try await function() }
         } catch {
@@ -178,7 +218,14 @@ struct StackTrait: SuiteTrait, TestScoping {
 
 extension Trait where Self == StackTrait {
     /// So many product servers and so many order servers.
-    static func stack(instances: Int) -> StackTrait { StackTrait(instances: instances) }
+    static func stack(instances: Int, _ settings: [String: String] = [:]) -> StackTrait {
+        StackTrait(instances: instances, settings: settings)
+    }
+
+    /// A gateway in front of stand-ins for two servers of each kind.
+    static func gatewayAlone(_ settings: [String: String] = [:]) -> StackTrait {
+        StackTrait(instances: 2, isGatewayAlone: true, settings: settings)
+    }
 
     /// One server of each kind, and a proxy between the product server and Redis. `settings` replace the servers' own.
     static func stackWithProxiedRedis(_ settings: [String: String]) -> StackTrait {

@@ -8,6 +8,7 @@ REPOSITORY=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd -P)
 stack=$REPOSITORY/scripts/stack
 PATH=$PATH:/usr/sbin:/sbin
 unset STACK_DIR STACK_PORTS STACK_SERVICES INSTANCES "${!PG@}"
+unset GATEWAY_PUBLIC_STOCK GATEWAY_CONNECTIONS_PER_ADDRESS GATEWAY_READ_TIMEOUT SERVICE_TOKENS PRODUCT_SERVICE_TOKEN
 unset REDIS_PORT POSTGRES_PORT RABBITMQ_PORT EPMD_PORT RABBITMQ_DIST_PORT GATEWAY_PORT PRODUCT_PORT PRODUCT_ADMIN_PORT ORDER_PORT ORDER_ADMIN_PORT
 export STACK_PORTS=any
 
@@ -111,18 +112,21 @@ if ($ENV{STAND_IN_FAILS}) { print STDERR "cannot reach the database\n"; exit 3 }
 my $port = $ENV{uc($kind) . '_PORT'};
 my $socket = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $port, Listen => 128, ReuseAddr => 1) or die "bind: $!";
 while (my $client = $socket->accept) {
-    my ($line, $name, $length, $seen) = (scalar <$client>, '', 0, '');
+    my ($line, $name, $length, $seen, $token) = (scalar <$client>, '', 0, '', '');
     while (my $header = <$client>) {
         last if $header =~ /^\r?\n$/;
         $name = $1 if $header =~ /^x-request-id: (.*?)\r/i;
         $length = $1 if $header =~ /^content-length: (\d+)/i;
         $seen = $1 if $header =~ /^traceparent: (.*?)\r/i;
+        $token = $1 if $header =~ /^authorization: (.*?)\r/i;
     }
     read $client, my $body, $length if $length;
     my ($path) = $line =~ /^\S+ (\S+)/;
-    my $status = $path =~ m{/refuse$} ? '409 Conflict' : '200 OK';
+    my $status = $path =~ m{/refuse/} ? '409 Conflict' : '200 OK';
     my $text = "$kind $port $path $name $seen $length";
-    my $location = $path eq '/moved' ? "Location: /orders/7\r\n" : '';
+    # What it was started with, and what the caller shows.
+    $text = join ' ', $token, map { $_ . '=' . ($ENV{$_} // '') } qw(SERVICE_TOKENS PRODUCT_SERVICE_TOKEN) if $path =~ m{/tokens(/|$)};
+    my $location = $path =~ m{^/moved/} ? "Location: /orders/7\r\n" : '';
     print $client "HTTP/1.1 $status\r\nContent-Length: " . length($text) . "\r\n${location}Connection: close\r\n\r\n$text";
     close $client;
 }
@@ -231,25 +235,49 @@ check "destroy leaves no folder" test ! -e "$work/third"
 check "two instances of both servers start" env INSTANCES=2 STACK_DIR="$first" "$stack" start
 gateway=http://127.0.0.1:$(port GATEWAY_PORT)
 check "PRODUCT_SERVER_URL names both" is "$(setting PRODUCT_SERVER_URL)" "http://127.0.0.1:$(port PRODUCT_PORT),http://127.0.0.1:$(port PRODUCT_2_PORT)"
-check "the prefix is removed, the rest of the path untouched" says " /products/a%2Fb?x=%20y " curl -s "$gateway/product-service/products/a%2Fb?x=%20y"
+check "the prefix is removed, the rest of the path untouched" says " /a%2Fb/orders?x=%20y " curl -s "$gateway/order-service/a%2Fb/orders?x=%20y"
 check "a request keeps its id and its trace" says "/u/orders sale-7 00-abc-1 2" curl -s -H 'X-Request-Id: sale-7' -H 'traceparent: 00-abc-1' -d '{}' "$gateway/order-service/u/orders"
-check "a request without an id gets one" is "$(curl -s "$gateway/order-service/x" | grep -cE '/x [0-9a-f]{32} ')" 1
-check "errors of the servers pass untouched" is "$(curl -s -w '%{http_code}' -H 'X-Request-Id: r' "$gateway/order-service/refuse" | sed 's/^order [0-9]* //')" '/refuse r  0409'
-check "a Location has the prefix" says "location: /order-service/orders/7" bash -c 'curl -si "$1" | tr A-Z a-z' - "$gateway/order-service/moved"
-check "both instances are used" is "$(for _ in 1 2 3 4 5 6 7 8; do curl -s "$gateway/product-service/x" | cut -d' ' -f2; echo; done | sort -u | grep -c .)" 2
-check "a body of 100 kB reaches the server" is "$(head -c 100000 /dev/zero | code --data-binary @- "$gateway/order-service/x")" 200
-check "a larger one is refused in the shape of all errors" is "$(head -c 2000000 /dev/zero | curl -s -w '%{http_code}' --data-binary @- "$gateway/order-service/x" | jq -rs '"\(.[0].error) \(.[0].details) \(.[1])"')" "PAYLOAD_TOO_LARGE null 413"
+check "a request without an id gets one" is "$(curl -s "$gateway/order-service/x/orders" | grep -cE '/x/orders [0-9a-f]{32} ')" 1
+check "errors of the servers pass untouched" is "$(curl -s -w '%{http_code}' -H 'X-Request-Id: r' "$gateway/order-service/refuse/orders" | sed 's/^order [0-9]* //')" '/refuse/orders r  0409'
+check "a Location has the prefix" says "location: /order-service/orders/7" bash -c 'curl -si "$1" | tr A-Z a-z' - "$gateway/order-service/moved/orders"
+check "both instances are used" is "$(for _ in 1 2 3 4 5 6 7 8; do curl -s "$gateway/product-service/products" | cut -d' ' -f2; echo; done | sort -u | grep -c .)" 2
+check "a body of 64 KiB reaches the server" is "$(head -c 65536 /dev/zero | code --data-binary @- "$gateway/order-service/orders")" 200
+check "a larger one is refused in the shape of all errors" is "$(head -c 65537 /dev/zero | curl -s -w '%{http_code}' --data-binary @- "$gateway/order-service/orders" | jq -rs '"\(.[0].error) \(.[0].details.maximumBytes) \(.[1])"')" "PAYLOAD_TOO_LARGE 65536 413"
+check "products are read, not made" is "$(code "$gateway/product-service/products/7") $(code -d '{}' "$gateway/product-service/products") $(code "$gateway/product-service/products/7/stock/ledger")" "200 404 404"
+check "the gateway waits longer than the longest poll" is "$(sed -n 's/.*proxy_read_timeout \(.*\);/\1/p' "$first/gateway/nginx.conf")" 60s
+check "no token is in its configuration" fails_with 1 "" grep -qF "$(sed -n 's/^GATEWAY_SERVICE_TOKEN=//p' "$first/secrets")" "$first/gateway/nginx.conf"
+check "none is given to the servers" is "$(curl -s "$gateway/product-service/products/tokens") $(curl -s "$gateway/order-service/tokens/orders")" " SERVICE_TOKENS= PRODUCT_SERVICE_TOKEN=  SERVICE_TOKENS= PRODUCT_SERVICE_TOKEN="
+check "the stock routes are not opened beside running servers" fails_with 2 "stop gateway, product and order first" env GATEWAY_PUBLIC_STOCK=true STACK_DIR="$first" "$stack" start gateway
+check "true or false" fails_with 2 "GATEWAY_PUBLIC_STOCK=yes: true or false" env GATEWAY_PUBLIC_STOCK=yes STACK_DIR="$first" "$stack" status
+check "a bound that is no number is wrong usage" fails_with 2 "GATEWAY_CONNECTIONS_PER_ADDRESS=many" env GATEWAY_CONNECTIONS_PER_ADDRESS=many STACK_DIR="$first" "$stack" start gateway
+check "a time that is none is wrong usage" fails_with 2 "GATEWAY_READ_TIMEOUT=soon" env GATEWAY_READ_TIMEOUT=soon STACK_DIR="$first" "$stack" start gateway
 check "kill product-1" one kill product-1
-check "requests go to the other instance" is "$(for _ in 1 2 3 4 5 6; do code "$gateway/product-service/x"; done)" 200200200200200200
-check "a POST too, as long as nothing was sent" is "$(for _ in 1 2 3; do code -d '{}' "$gateway/product-service/x"; done)" 200200200
+check "requests go to the other instance" is "$(for _ in 1 2 3 4 5 6; do code "$gateway/product-service/products"; done)" 200200200200200200
 check "product-1 starts" one start product-1
-returned() { [[ $(curl -s "$gateway/product-service/x") == "product $(port PRODUCT_PORT) "* ]]; }
+returned() { [[ $(curl -s "$gateway/product-service/products") == "product $(port PRODUCT_PORT) "* ]]; }
 check "it gets requests again" soon returned
+one kill order-1 >/dev/null
+check "a POST too goes to the other, as long as nothing was sent" is "$(for _ in 1 2 3; do code -d '{}' "$gateway/order-service/orders"; done)" 200200200
+one start order-1 >/dev/null
 one kill product >/dev/null
-check "with no instance left the answer is 503 in the shape, with Retry-After" is "$(curl -si "$gateway/product-service/x" | tr -d '\r' | grep -cE '^HTTP/1.1 503|^Retry-After: 1|^\{"error":"UNAVAILABLE"')" 3
+check "with no instance left the answer is 503 in the shape, with Retry-After" is "$(curl -si "$gateway/product-service/products" | tr -d '\r' | grep -cE '^HTTP/1.1 503|^Retry-After: 1|^\{"error":"UNAVAILABLE"')" 3
 check "an unknown path is 404 in the shape" is "$(curl -s "$gateway/nothing" | jq -r .error)" NOT_FOUND
 check "it speaks Korean when asked" says "찾을 수 없습니다" curl -s -H 'Accept-Language: ko-KR,ko;q=0.9' "$gateway/nothing"
-check "a path cannot leave its prefix" is "$(code --path-as-is "$gateway/product-service/../order-service/x")" 404
+check "a path cannot leave its prefix" is "$(code --path-as-is "$gateway/product-service/../order-service/x/orders")" 404
+one stop gateway product order >/dev/null
+check "the stock routes are opened, and it is said" says "GATEWAY_PUBLIC_STOCK=true: whoever reaches the gateway" env GATEWAY_PUBLIC_STOCK=true STACK_DIR="$first" "$stack" start gateway product order
+check "it is remembered, and status says it" says "GATEWAY_PUBLIC_STOCK=true: whoever reaches the gateway" one status gateway
+check "products are made" is "$(code -d '{}' "$gateway/product-service/products")" 200
+gateway_token=$(sed -n 's/^GATEWAY_SERVICE_TOKEN=//p' "$first/secrets") order_token=$(sed -n 's/^ORDER_SERVICE_TOKEN=//p' "$first/secrets")
+check "the gateway shows its token there" is "$(curl -s -X PATCH "$gateway/product-service/products/tokens")" "Bearer $gateway_token SERVICE_TOKENS=gateway:$gateway_token,order:$order_token PRODUCT_SERVICE_TOKEN="
+check "the order server has its own" is "$(curl -s "$gateway/order-service/tokens/orders")" " SERVICE_TOKENS= PRODUCT_SERVICE_TOKEN=$order_token"
+check "a caller's own tokens stay, once each" is "$(SERVICE_TOKENS=shop:1 setting SERVICE_TOKENS; SERVICE_TOKENS=$(SERVICE_TOKENS=shop:1 setting SERVICE_TOKENS) setting SERVICE_TOKENS)" "shop:1,gateway:$gateway_token,order:$order_token"$'\n'"shop:1,gateway:$gateway_token,order:$order_token"
+check "no log holds a token" fails_with 1 "" grep -rqF -e "$gateway_token" -e "$order_token" "$first"/gateway/log "$first"/product-1/log "$first"/order-1/log
+check "its configuration is its owner's alone" is "$(stat -c %a "$first/gateway/nginx.conf")" 600
+one stop gateway product order >/dev/null
+check "they are closed again" env GATEWAY_PUBLIC_STOCK=false STACK_DIR="$first" "$stack" start gateway product order
+check "products are not made" is "$(code -d '{}' "$gateway/product-service/products")" 404
+check "status says nothing of it" fails_with 1 "" bash -c 'STACK_DIR=$2 "$1" status | grep -q PUBLIC' - "$stack" "$first"
 check "one instance less: the second is stopped" env INSTANCES=1 STACK_DIR="$first" "$stack" start
 check "and gone" is "$(one status order-2 | awk 'NR == 2 { print $2 }')" stopped
 one stop order >/dev/null

@@ -27,7 +27,9 @@ server_environment() {
     [[ -d $STACK_DIR/rabbitmq ]] || unset AMQP_URL
     # A proxy between the product servers and the stack's Redis, for tests.
     if [[ $KIND == product && -n ${PRODUCT_REDIS_URL-} ]]; then export REDIS_URL=$PRODUCT_REDIS_URL; fi
-    unset INSTANCES PRODUCT_REDIS_URL
+    unset INSTANCES PRODUCT_REDIS_URL GATEWAY_PUBLIC_STOCK
+    # Each has the token that it shows or those that it takes, also where the caller has set both.
+    if [[ $KIND == product ]]; then unset PRODUCT_SERVICE_TOKEN; else unset SERVICE_TOKENS; fi
     export "${KIND^^}_PORT=${PORTS[${KIND^^}_${infix}PORT]}"
     export "${KIND^^}_ADMIN_PORT=${PORTS[${KIND^^}_${infix}ADMIN_PORT]}"
 }

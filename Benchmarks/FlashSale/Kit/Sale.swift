@@ -39,7 +39,8 @@ public struct Sale: Sendable {
     /// - Throws: `Failure`, `PlanError` or what a store throws if the sale cannot be held or audited. Broken books are a result, not an error.
     public func run() async throws -> SaleResult {
         let gateway = try HTTPEndpoint(settings.gateway)
-        let (product, units) = try await putOnSale(gateway)
+        let (product, units) = try await putOnSale(HTTPEndpoint(settings.productServer))
+        try await look(at: product, through: gateway)
         try await waitUntilGated(product)
 
         let watch = try await BreakerWatch.make(url: settings.productAdmin, eventLoop: eventLoop, log: log)
@@ -89,19 +90,20 @@ public struct Sale: Sendable {
 
     // MARK: Before the sale
 
-    private func putOnSale(_ gateway: HTTPEndpoint) async throws -> (product: Int64, units: Int) {
-        let caller = try await HTTPCaller.make(endpoint: gateway, eventLoop: eventLoop, timeout: .seconds(10))
+    private func putOnSale(_ server: HTTPEndpoint) async throws -> (product: Int64, units: Int) {
+        let caller = try await HTTPCaller.make(endpoint: server, eventLoop: eventLoop, timeout: .seconds(10))
         defer { caller.close() }
+        let headers = settings.serviceToken.map { [("Authorization", "Bearer \($0)")] } ?? []
         let answer: HTTPAnswer
         do {
             if let product = settings.product {
-                answer = try await caller.call(.GET, "/product-service/products/\(product)")
+                answer = try await caller.call(.GET, "/products/\(product)", headers: headers)
             } else {
                 let product = "{\"name\":\"Flash sale\",\"price\":39000,\"stock\":\(settings.units),\"stockStrategy\":\"REDIS_FIRST\"}"
-                answer = try await caller.call(.POST, "/product-service/products", json: product)
+                answer = try await caller.call(.POST, "/products", json: product, headers: headers)
             }
         } catch {
-            throw Failure(description: "the gateway at \(settings.gateway): \(error). Are the servers up?")
+            throw Failure(description: "the product server at \(settings.productServer): \(error). Are the servers up?")
         }
         struct Product: Decodable {
             var id: Int64
@@ -113,6 +115,19 @@ public struct Sale: Sendable {
             throw Failure(description: "the product cannot be put on sale: \(answer.status) \(String(buffer: answer.body).prefix(300))")
         }
         return (product.id, product.stock)
+    }
+
+    /// A sale whose buyers find nothing is none: the product must be there where they order.
+    private func look(at product: Int64, through gateway: HTTPEndpoint) async throws {
+        let caller = try await HTTPCaller.make(endpoint: gateway, eventLoop: eventLoop, timeout: .seconds(10))
+        defer { caller.close() }
+        do {
+            let answer = try await caller.call(.GET, "/product-service/products/\(product)")
+            guard answer.status != 200 else { return }
+            throw Failure(description: "the gateway at \(settings.gateway) does not show the product: \(answer.status)")
+        } catch let failure as HTTPFailure {
+            throw Failure(description: "the gateway at \(settings.gateway): \(failure). Are the servers up?")
+        }
     }
 
     private func waitUntilGated(_ product: Int64) async throws {

@@ -30,6 +30,10 @@ public struct SaleSettings: Sendable {
     public var isUnbudgeted = false
     /// The gateway, such as `http://127.0.0.1:8000`.
     public var gateway = "http://127.0.0.1:8000"
+    /// The product server's own public port: making products is not for the gateway.
+    public var productServer = "http://127.0.0.1:8081"
+    /// What the product server asks its callers for there; nil if it asks for nothing.
+    public var serviceToken: String?
     /// The product server's admin port.
     public var productAdmin: String? = nil
     /// Run between the sale and the audit, with `PRODUCT_ID` in its environment.

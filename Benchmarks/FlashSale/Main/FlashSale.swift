@@ -71,8 +71,8 @@ struct FlashSale: AsyncParsableCommand {
             So that there are units left to sell by then, a sale at the machine's own pace keeps a share of them for each part of the story \
             and slows its buyers when a share runs low (see --unbudgeted); the report tells the pace of the unslowed part apart.
 
-            Settings from the environment, or from what `STACK env` prints: GATEWAY_URL (or GATEWAY_PORT), PRODUCT_ADMIN_URL, PRODUCT_DATABASE_URL, \
-            ORDER_DATABASE_URL, REDIS_URL.
+            Settings from the environment, or from what `STACK env` prints: GATEWAY_URL (or GATEWAY_PORT), PRODUCT_SERVER_URL (the first of \
+            them makes the product; PRODUCT_SERVICE_TOKEN is shown to it), PRODUCT_ADMIN_URL, PRODUCT_DATABASE_URL, ORDER_DATABASE_URL, REDIS_URL.
 
             Exit status: 0 the audit passes; 1 it fails; 2 wrong arguments or settings; 3 the sale or the audit could not be held; 130 interrupted \
             (what was taken away is given back first).
@@ -158,6 +158,9 @@ struct FlashSale: AsyncParsableCommand {
         settings.beforeAudit = beforeAudit
         let port = environment["GATEWAY_PORT"].map { "http://127.0.0.1:\($0)" }
         settings.gateway = gateway ?? environment["GATEWAY_URL"] ?? port ?? settings.gateway
+        let servers = environment["PRODUCT_SERVER_URL"]?.split(separator: ",").first.map(String.init)
+        settings.productServer = servers ?? environment["PRODUCT_PORT"].map { "http://127.0.0.1:\($0)" } ?? settings.productServer
+        settings.serviceToken = environment["PRODUCT_SERVICE_TOKEN"].flatMap { $0.isEmpty ? nil : $0 }
         settings.productAdmin = environment["PRODUCT_ADMIN_URL"] ?? environment["PRODUCT_ADMIN_PORT"].map { "http://127.0.0.1:\($0)" }
         return settings
     }
