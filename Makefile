@@ -1,7 +1,7 @@
 # The commands of this project. `make` lists them.
 #
 # SWIFT_FLAGS  extra flags for every swift command, for example "-j 2"
-# ARGS         arguments for the harness (demo, sale) or for swift test (test)
+# ARGS         arguments for the harness (demo, sale), the attack (attack) or for swift test (test)
 # INSTANCES    how many product and order servers (up)
 
 SHELL := /bin/bash
@@ -11,7 +11,7 @@ SWIFT_SOURCES := Sources Tests Benchmarks Package.swift
 export SWIFT_FLAGS
 
 .DEFAULT_GOAL := help
-.PHONY: help install build demo up down status sale test lint format bench breaker simulate mutants clean
+.PHONY: help install build demo up down status sale test lint format bench breaker attack simulate mutants clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -36,7 +36,7 @@ test: ## install, build and run all tests
 
 lint: ## check the format of the sources and, where shellcheck is there, the scripts
 	swift format lint --strict --parallel -r $(SWIFT_SOURCES)
-	@if command -v shellcheck >/dev/null; then cd scripts && shellcheck -x stack demo up sale test bench breaker compare lib/*.sh ../.ci/run ../Tests/scripts/*.sh; \
+	@if command -v shellcheck >/dev/null; then cd scripts && shellcheck -x stack demo up sale test bench breaker attack compare lib/*.sh ../.ci/run ../Tests/scripts/*.sh; \
 	else echo "shellcheck is not installed: the scripts are not checked"; fi
 
 format: ## format the sources
@@ -48,6 +48,9 @@ bench: ## run the micro-benchmarks
 FAULT ?= slow
 breaker: ## print what the breaker does when Redis fails (FAULT=kill|pause|slow)
 	@scripts/breaker $(FAULT)
+
+attack: ## send both servers and the gateway what no careful client sends (ARGS="--short")
+	@scripts/attack $(ARGS)
 
 SEEDS ?= 100000
 simulate: install ## explore every small and deep world, then run SEEDS simulations
@@ -71,4 +74,5 @@ clean: ## stop all stacks, remove them and what was built
 	@STACK_DIR=$(CURDIR)/.stack-demo scripts/stack destroy
 	@STACK_DIR=$(CURDIR)/.stack-compare scripts/stack destroy
 	@STACK_DIR=$(CURDIR)/.stack-breaker scripts/stack destroy
-	rm -rf .build .build-faults .stack-demo.lock .stack-compare.lock .stack-breaker.lock
+	@STACK_DIR=$(CURDIR)/.stack-attack scripts/stack destroy
+	rm -rf .build .build-faults .stack-demo.lock .stack-compare.lock .stack-breaker.lock .stack-attack.lock

@@ -153,6 +153,14 @@ let package = Package(
             swiftSettings: strict
         ),
 
+        .target(name: "AttackKit", dependencies: ["FlashSaleKit", "PostgresClient"], path: "Benchmarks/Attack/Kit", swiftSettings: strict),
+        .executableTarget(
+            name: "attack",
+            dependencies: ["AttackKit", "FlashSaleKit", .product(name: "ArgumentParser", package: "swift-argument-parser")],
+            path: "Benchmarks/Attack/Main",
+            swiftSettings: strict
+        ),
+
         .executableTarget(
             name: "fault-proxy",
             dependencies: ["StockGateTestSupport", .product(name: "ArgumentParser", package: "swift-argument-parser")],
@@ -207,6 +215,7 @@ let package = Package(
             ],
             swiftSettings: strict
         ),
+        .testTarget(name: "AttackTests", dependencies: ["AttackKit"], swiftSettings: strict),
         .testTarget(
             name: "StockGateTests",
             dependencies: [
@@ -219,7 +228,7 @@ let package = Package(
         .testTarget(
             name: "SystemTests",
             dependencies: [
-                "FlashSaleKit", "MessageBroker", "PostgresClient", "RedisClient", "StockGateTestSupport",
+                "AttackKit", "FlashSaleKit", "MessageBroker", "PostgresClient", "RedisClient", "StockGateTestSupport",
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOHTTP1", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),

@@ -1,0 +1,36 @@
+import AttackKit
+import Foundation
+import Testing
+
+/// The short form of `make attack`: real servers behind a real gateway, sent what no careful client sends. docs/http-edge.md says what must hold.
+@Suite(
+    "The HTTP edge under attack",
+    .serialized,
+    .stackWithBroker(instances: 1, ["GATEWAY_PUBLIC_STOCK": "true"]),
+    .timeLimit(.minutes(5))
+)
+struct EdgeUnderAttack {
+    private func attack(_ part: AttackPlan.Part) async throws {
+        let stack = try Stack.current
+        var plan = AttackPlan.short
+        plan.parts = [part]
+        let binaries =
+            ProcessInfo.processInfo.environment["STOCKGATE_BIN_DIR"]
+            ?? URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath().deletingLastPathComponent().path
+        let stand = try Stand(environment: try await stack.addresses().values, binaries: binaries) { isPublic in
+            try await stack.with(["GATEWAY_PUBLIC_STOCK": isPublic ? "true" : "false"]).run("start gateway")
+        }
+        let report = try await Attack(stand, plan).run()
+        for line in report.summary { print("ATTACK \(line)") }
+        #expect(report.violations.isEmpty, "\(report.findings(limit: 40).joined(separator: "\n"))")
+        #expect(report.parts.allSatisfy { $0.cases > 0 })
+    }
+
+    @Test func everyFraming() async throws { try await attack(.framing) }
+
+    @Test func whatTheGatewayMustNotOpen() async throws { try await attack(.access) }
+
+    @Test func damagedAndSplitRequests() async throws { try await attack(.fuzz) }
+
+    @Test func slowSilentManyAndCutConnections() async throws { try await attack(.slow) }
+}
