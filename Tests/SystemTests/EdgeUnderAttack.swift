@@ -22,7 +22,9 @@ struct EdgeUnderAttack {
         }
         let report = try await Attack(stand, plan).run()
         for line in report.summary { print("ATTACK \(line)") }
-        #expect(report.violations.isEmpty, "\(report.findings(limit: 40).joined(separator: "\n"))")
+        // By number: the macro would print each of them at length.
+        let violations = report.violations.count
+        #expect(violations == 0, "\(report.findings(limit: 40).joined(separator: "\n"))")
         #expect(report.parts.allSatisfy { $0.cases > 0 })
     }
 

@@ -138,7 +138,7 @@ public struct Attack: Sendable {
             let size = SlowPart.Size(
                 resets: plan.resets,
                 idle: plan.idle,
-                unreadBytes: 24 * 1024 * 1024,
+                unreadBytes: 48 * 1024 * 1024,
                 waitsForIdle: plan.waitsForIdle,
                 slack: plan.slack
             )

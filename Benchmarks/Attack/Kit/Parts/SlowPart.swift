@@ -395,7 +395,7 @@ struct SlowPart {
                 var refusedAt: ContinuousClock.Instant?
                 let began = ContinuousClock.now
                 // Until all are held back for a second, or have sent all they may.
-                while ContinuousClock.now - began < .seconds(8), sent < size.unreadBytes * count {
+                while ContinuousClock.now - began < .seconds(20), sent < size.unreadBytes * count {
                     var progress = 0
                     for connection in connections { progress += connection.send(packet[...], until: .now + .milliseconds(20)) }
                     sent += progress
