@@ -70,6 +70,17 @@ struct FuzzJudgeTests {
         #expect(rules(bytes, all, [answer(200, 1), answer(400, nil, closes: true), answer(200, 2)], counts: one).contains(.order))
     }
 
+    @Test func aReadMayBeAnsweredBeforeItsBodyAndNotAgainBehindIt() {
+        let read = [UInt8](latin1: "GET /livez HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n")
+        #expect(rules(read, [], [answer(200, nil)]) == [])
+        #expect(rules(read, [], [answer(400, nil, closes: true)]) == [])
+        #expect(rules(read, [], [answer(200, nil), answer(400, nil, closes: true)]) == [.order])
+        let write = [UInt8](latin1: "POST /orders HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{}")
+        #expect(rules(write, [], [answer(400, nil, closes: true)]) == [])
+        #expect(rules(write, [], [answer(200, nil)]) == [.outcome])
+        #expect(rules(Array(write.dropLast(2)), [], []) == [])
+    }
+
     @Test func aRequestWithinABodyIsNotCarriedOut() {
         let inner = original(2)
         let outer = [UInt8](latin1: "POST /orders HTTP/1.1\r\nHost: a\r\nContent-Length: \(inner.bytes.count)\r\n\r\n") + inner.bytes

@@ -73,7 +73,8 @@ struct FuzzPart {
     private func pipeline(_ target: Target, _ number: Int, _ length: Int, _ random: inout SeededGenerator) -> [Original] {
         let port = stand.port(of: target)
         return (0..<length).map { index in
-            let name = 4_000_000 + number * 8 + index
+            // Far from each other: damage to one name must not make it another's.
+            let name = Int(truncatingIfNeeded: random.next() >> 14)
             let others: [Target] =
                 switch target {
                 case .productHot: [.productHot, .productHot, .productRouter]
@@ -300,11 +301,12 @@ struct FuzzPart {
                 if let fault = request.fault, answer.isSuccess { note(.outcome, "\(fault) is answered \(answer.status)") }
                 if request.isLast, !answer.announcesClose { note(.leftOpen, "the last request is answered without Connection: close") }
                 isOver = answer.announcesClose || request.isLast
-            case .refused(_, let why):
+            case .refused(_, let why, let bodyOf):
                 if let answer = answers.popFirst() {
-                    if answer.isSuccess { note(.outcome, "\(why) is answered \(answer.status)") }
-                    // The gateway may answer before it has read the body, and finds out later what is wrong with that.
-                    if !answer.isSuccess, !answer.announcesClose, !plan.target.isGateway {
+                    let isRead = bodyOf == "GET" || bodyOf == "HEAD"
+                    if answer.isSuccess, !isRead { note(.outcome, "\(why) is answered \(answer.status)") }
+                    // Who answers before the body has come finds out later what is wrong with that. The gateway does so with what it refuses itself.
+                    if !answer.isSuccess, !answer.announcesClose, bodyOf == nil, !plan.target.isGateway {
                         note(.unannouncedClose, "\(why) is refused, and the connection goes on")
                     }
                 } else {
@@ -312,9 +314,11 @@ struct FuzzPart {
                 }
                 isOver = true
             case .doubtful: isDoubtful = true
-            case .incomplete:
-                // It may be refused once the client has finished sending.
-                if let answer = answers.popFirst(), answer.isSuccess { note(.outcome, "part of a request is answered \(answer.status)") }
+            case .incomplete(_, let bodyOf):
+                // It may be refused once the client has finished sending; and a read may be answered before its body has come.
+                if let answer = answers.popFirst(), answer.isSuccess, bodyOf != "GET", bodyOf != "HEAD" {
+                    note(.outcome, "part of a request is answered \(answer.status)")
+                }
                 isOver = true
             }
         }

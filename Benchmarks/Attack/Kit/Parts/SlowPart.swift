@@ -479,7 +479,8 @@ struct SlowPart {
             _ = server.hasDescriptors(atMost: 0, within: .milliseconds(500))
             let (before, descriptors) = (server.memory, server.descriptors)
             cut(server, size.resets)
-            let health = try Caller(port: server.port).call("GET", "/livez", within: .seconds(5))
+            // All of them wait to be accepted and found dead.
+            let health = try Caller(port: server.port).call("GET", "/livez", within: .seconds(60))
             if !health.isSuccess { recorder.fail(name, .bystander, "/livez is \(health.status)") }
             if !server.hasDescriptors(atMost: descriptors + 4, within: .seconds(10)) {
                 recorder.fail(name, .bound, "\(server.descriptors - descriptors) descriptors more than before")

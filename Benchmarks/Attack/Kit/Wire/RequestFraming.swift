@@ -12,11 +12,13 @@ struct RequestFraming {
         /// A request whose end is beyond doubt.
         case whole(Range<Int>, Request)
         /// Bytes that must be refused, and behind which nobody can know where the next request begins.
-        case refused(from: Int, String)
+        ///
+        /// With a method the head was whole and the body is to blame: who answers before the body has come has answered already.
+        case refused(from: Int, String, bodyOf: String?)
         /// Bytes that one reader may refuse and another may take.
         case doubtful(from: Int, String)
         /// The beginning of a request whose rest has not been sent.
-        case incomplete(from: Int)
+        case incomplete(from: Int, bodyOf: String?)
     }
 
     /// What matters of a whole request.
@@ -36,6 +38,8 @@ struct RequestFraming {
 
     private let bytes: [UInt8]
     private var at = 0
+    /// The method of the request whose body is read.
+    private var bodyOf: String?
 
     private init(_ bytes: [UInt8]) {
         self.bytes = bytes
@@ -47,15 +51,16 @@ struct RequestFraming {
         var elements: [Element] = []
         while reader.at < bytes.count {
             let start = reader.at
+            reader.bodyOf = nil
             do throws(Stop) {
                 guard let request = try reader.request() else { break }
                 elements.append(.whole(start..<reader.at, request))
                 if request.isLast { break }
             } catch {
                 switch error {
-                case .refused(let why): elements.append(.refused(from: start, why))
+                case .refused(let why): elements.append(.refused(from: start, why, bodyOf: reader.bodyOf))
                 case .doubtful(let why): elements.append(.doubtful(from: start, why))
-                case .incomplete: elements.append(.incomplete(from: start))
+                case .incomplete: elements.append(.incomplete(from: start, bodyOf: reader.bodyOf))
                 }
                 break
             }
@@ -118,7 +123,7 @@ struct RequestFraming {
             default: break
             }
         }
-        try body(lengths, codings, version)
+        try body(lengths, codings, version, method)
         var request = Request(method: method, isLast: options.contains("close"))
         // An HTTP/1.0 connection may be kept when the client asks for it; whether the server does is its own choice.
         if version == "HTTP/1.0" {
@@ -126,7 +131,7 @@ struct RequestFraming {
             request.isLast = true
         }
         if hosts.count > 1 || (hosts.isEmpty && version == "HTTP/1.1") { request.fault = "\(hosts.count) Host fields" }
-        if let host = hosts.first, request.fault == nil, !Self.isHost(host) { request.fault = "Host \(host.shown())" }
+        if let host = hosts.first, request.fault == nil { request.fault = Self.hostFault(host) }
         return request
     }
 
@@ -150,26 +155,31 @@ struct RequestFraming {
             .map { String($0.reversed().drop { $0 == " " || $0 == "\t" }.reversed()) }
     }
 
-    /// `uri-host [ ":" port ]` in what is sure; rarities count as malformed nowhere else than in the table.
-    private static func isHost(_ host: String) -> Bool {
+    /// Why this is certainly no `uri-host [ ":" port ]` (RFC 9110, 7.2; RFC 3986, 3.2.2); nil where there is any doubt.
+    private static func hostFault(_ host: String) -> String? {
+        let allowed = host.utf8.allSatisfy { byte in
+            (isTokenByte(byte) && !"#^`|".utf8.contains(byte)) || ",;=()~:[]".utf8.contains(byte)
+        }
+        guard allowed else { return "Host \(host.shown())" }
         let parts = host.split(separator: ":", omittingEmptySubsequences: false)
-        guard (1...2).contains(parts.count), let name = parts.first, !name.isEmpty else { return false }
-        guard name.utf8.allSatisfy({ isTokenByte($0) && $0 != UInt8(ascii: "`") && $0 != UInt8(ascii: "|") && $0 != UInt8(ascii: "^") })
-        else { return false }
-        return parts.count == 1
-            || parts[1].utf8.allSatisfy { (0x30...0x39).contains($0) } && (Int(parts[1]).map { $0 <= 65_535 } ?? parts[1].isEmpty)
+        if host.contains("[") || host.contains("]") || parts.count == 1 { return nil }
+        guard parts.count == 2, parts[1].utf8.allSatisfy({ (0x30...0x39).contains($0) }) else { return "Host \(host.shown())" }
+        return nil
     }
 
     // MARK: Bodies
 
-    private mutating func body(_ lengths: [String], _ codings: [String], _ version: String) throws(Stop) {
+    private mutating func body(_ lengths: [String], _ codings: [String], _ version: String, _ method: String) throws(Stop) {
         if !codings.isEmpty {
             if !lengths.isEmpty { throw .refused("Content-Length and Transfer-Encoding") }
             if version == "HTTP/1.0" { throw .doubtful("Transfer-Encoding in HTTP/1.0") }
             guard codings.count == 1, codings[0].lowercased() == "chunked" else {
-                throw codings.count == 1 && Self.list(codings[0]).map({ $0.lowercased() }) == ["chunked"]
-                    ? .doubtful("a list with empty elements") : .refused("Transfer-Encoding \(codings.joined(separator: ", ").shown())")
+                let members = codings.flatMap(Self.list).map { $0.lowercased() }
+                // The body's end is known where chunked comes last, and once; what the coding in front of it is, the server should know (RFC 9112, 6.1).
+                throw members.last == "chunked" && members.filter({ $0 == "chunked" }).count == 1
+                    ? .doubtful("another coding than chunked") : .refused("Transfer-Encoding \(codings.joined(separator: ", ").shown())")
             }
+            bodyOf = method
             return try chunks()
         }
         guard let length = lengths.first else { return }
@@ -184,6 +194,7 @@ struct RequestFraming {
         // A length beyond all bounds is refused as too large.
         guard length.utf8.count <= 15, let count = Int(length) else { throw .refused("Content-Length \(length)") }
         guard count <= 64 * 1024 else { throw .doubtful("a body that is too large") }
+        bodyOf = method
         guard bytes.count - at >= count else { throw .incomplete }
         at += count
     }
