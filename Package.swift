@@ -253,6 +253,8 @@ let package = Package(
             name: "OrderServerTests",
             dependencies: [
                 "OrderServer", "ServerKit", "PostgresClient", "CircuitBreaker", "MessageBroker", "StockGateTestSupport",
+                .product(name: "Hummingbird", package: "hummingbird"),
+                .product(name: "HummingbirdTesting", package: "hummingbird"),
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOHTTP1", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),

@@ -1,3 +1,5 @@
+import Hummingbird
+import HummingbirdTesting
 import NIOCore
 import NIOHTTP1
 import NIOPosix
@@ -137,6 +139,47 @@ struct OrderWaitTests {
             #expect(took < .seconds(5))
             try await waiting.wait(for: "\"status\":\"PENDING\"", count: 1)
             try await stream.waitForEnd()
+        }
+    }
+
+    @Test("a stop ends many waits at once, each with 200 and the state there is; whoever comes while it stops does not wait")
+    func stopOfMany() async throws {
+        try await TestBed.run { bed in
+            try await self.pending(bed)
+            var clients: [RawClient] = []
+            for _ in 0..<300 {
+                let client = try await RawClient.connect(bed.port())
+                try await client.send("GET /orders/7?wait=30s HTTP/1.1\r\nhost: a\r\n\r\n")
+                clients.append(client)
+            }
+            try await self.waiting(bed, 300)
+            let took = await ContinuousClock().measure { await bed.servers[0].stop() }
+            #expect(took < .seconds(3))
+            for client in clients { try await client.wait(for: "\"status\":\"PENDING\"", count: 1) }
+            #expect(clients.allSatisfy { $0.text.hasPrefix("HTTP/1.1 200 ") })
+        }
+        try await TestBed.run { bed in
+            var reader = SettingsReader(environment: ["ORDER_DATABASE_URL": bed.databaseURL])
+            let parts = try OrderServerParts(try OrderSettings(from: &reader), group: .singleton, logger: .init(label: "test"))
+            parts.flow.changes.shutdown()
+            try await self.pending(bed)
+            let app = Application(
+                router: parts.publicRouter,
+                configuration: .init(address: .hostname("127.0.0.1", port: 0)),
+                eventLoopGroupProvider: .shared(MultiThreadedEventLoopGroup.singleton)
+            )
+            try await app.test(.live) { client in
+                let start = ContinuousClock.now
+                let late = try await client.execute(uri: "/orders/7?wait=20s", method: .get)
+                #expect(late.status == .ok)
+                #expect(String(buffer: late.body).contains("PENDING"))
+                #expect(ContinuousClock.now - start < .seconds(5))
+                let stream = try await client.execute(uri: "/orders/7/events", method: .get)
+                #expect(stream.status == .serviceUnavailable)
+                #expect(String(buffer: stream.body).contains("UNAVAILABLE"))
+            }
+            #expect(parts.flow.changes.refused.value == 0)
+            await parts.stores.end()
         }
     }
 

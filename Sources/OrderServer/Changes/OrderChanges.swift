@@ -84,13 +84,19 @@ final class OrderChanges: Sendable {
     }
 
     /// Takes a place.
-    /// - Throws: `OVERLOADED` if all are taken
+    /// - Throws: `OVERLOADED` if all are taken, `UNAVAILABLE` if the server stops
     func place() throws(APIError) -> Place {
-        guard self.state.withLock({ $0.machine.enter() }) else {
-            self.refused.add()
-            throw APIError(.overloaded, retryAfter: .seconds(1))
-        }
-        return Place(self)
+        guard let place = try self.placeUnlessStopped() else { throw APIError(.unavailable, retryAfter: .seconds(1)) }
+        return place
+    }
+
+    /// The same; nil if the server stops.
+    func placeUnlessStopped() throws(APIError) -> Place? {
+        let (isTaken, isStopped) = self.state.withLock { ($0.machine.enter(), $0.machine.isClosed) }
+        if isTaken { return Place(self) }
+        if isStopped { return nil }
+        self.refused.add()
+        throw APIError(.overloaded, retryAfter: .seconds(1))
     }
 
     private func next(order: Int64, after seen: Int64, within bound: Duration) async -> Outcome {

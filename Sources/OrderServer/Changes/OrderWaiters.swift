@@ -44,7 +44,8 @@ struct OrderWaiters {
     private var lastSweep: ContinuousClock.Instant?
     private var isLooking = false
     private var isTicking = false
-    private var isClosed = false
+    /// Whether nobody is taken any more.
+    private(set) var isClosed = false
     private var lastID: ID = 0
 
     init(maximumPlaces: Int, batch: Int = 1_024, interval: Duration = .milliseconds(50)) {
