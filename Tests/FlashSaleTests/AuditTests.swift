@@ -188,6 +188,22 @@ struct AuditTests {
         #expect(audit.drift == broken.drift)
     }
 
+    @Test func aRefusalThatTheOrdersDoNotBearOutIsFound() async throws {
+        var books = Books()
+        books.orderRows = [
+            OrderRow(id: 1, status: "FAILED", quantity: 1), OrderRow(id: 2, status: "CONFIRMED", quantity: 1),
+            OrderRow(id: 3, status: "FAILED", quantity: 1),
+        ]
+        books.ledgerRows = [LedgerRow(orderID: 2, decrements: 1, decremented: 1)]
+        var fine = OrderMatching()
+        try await fine.compare(books, product: 1, confirmedAnswers: [2], refusedAnswers: [3, 1])
+        #expect(fine.unmatched == 0, "\(fine.examples)")
+        var wrong = OrderMatching()
+        try await wrong.compare(books, product: 1, confirmedAnswers: [2], refusedAnswers: [1, 1, 2, 9])
+        #expect(wrong.unmatched == 3, "one told twice, one that is CONFIRMED, one that is not there: \(wrong.examples)")
+        #expect(wrong.lostAnswers == 0)
+    }
+
     @Test func aMissingProductIsNoPass() async {
         var books = Books()
         books.row = nil

@@ -34,7 +34,11 @@ struct OrderAnswerTests {
             outcome: .confirmed(orderID: .max)
         ),
         Case(status: 200, body: #"{"buyerId":"\"id\":5,","status":"CONFIRMED","id":8}"#, outcome: .confirmed(orderID: 8)),
-        Case(status: 200, body: #"{"id":7,"status":"FAILED","failReason":"INSUFFICIENT_STOCK"}"#, outcome: .soldOut),
+        Case(
+            status: 200,
+            body: #"{"id":7,"status":"FAILED","failReason":"INSUFFICIENT_STOCK"}"#,
+            outcome: .failed("INSUFFICIENT_STOCK")
+        ),
         Case(status: 200, body: #"{"id":7,"status":"FAILED","failReason":"PRODUCT_NOT_FOUND"}"#, outcome: .failed("PRODUCT_NOT_FOUND")),
         Case(status: 200, body: #"{"id":7,"status":"PENDING"}"#, outcome: .unknown("PENDING")),
         Case(status: 202, body: #"{"id":7,"status":"PENDING"}"#, outcome: .unknown("PENDING")),
@@ -46,6 +50,16 @@ struct OrderAnswerTests {
         Case(status: 200, body: "[1]", outcome: .unknown("MALFORMED_ANSWER")),
         Case(status: 200, body: "{\"a\":" + String(repeating: "[", count: 5000), outcome: .unknown("MALFORMED_ANSWER")),
         Case(status: 400, body: #"{"error":"INSUFFICIENT_STOCK","message":"sold out","details":null}"#, outcome: .soldOut),
+        Case(status: 400, body: #"{"error":"INSUFFICIENT_STOCK","details":{"productId":1}}"#, outcome: .soldOut),
+        Case(
+            status: 400,
+            body: #"{"error":"INSUFFICIENT_STOCK","message":"m","details":{"productId":1,"more":{"orderId":5},"orderId":7}}"#,
+            outcome: .soldOutOrder(orderID: 7)
+        ),
+        Case(status: 400, body: #"{"details": { "orderId" : 8 } , "error":"INSUFFICIENT_STOCK"}"#, outcome: .soldOutOrder(orderID: 8)),
+        Case(status: 400, body: #"{"error":"INSUFFICIENT_STOCK","details":[7]}"#, outcome: .soldOut),
+        Case(status: 400, body: #"{"error":"INSUFFICIENT_STOCK","details":{"orderId":"7"}}"#, outcome: .soldOut),
+        Case(status: 400, body: #"{"error":"INSUFFICIENT_STOCK","details":{"orderId":7"#, outcome: .failed("HTTP_400")),
         Case(status: 400, body: #"{"error":"VALIDATION_ERROR"}"#, outcome: .failed("VALIDATION_ERROR")),
         Case(status: 404, body: "<html>", outcome: .failed("HTTP_404")),
         Case(status: 409, body: #"{"error":"REQUEST_IN_PROGRESS"}"#, outcome: .unknown("REQUEST_IN_PROGRESS")),

@@ -166,7 +166,12 @@ public struct Audit: Equatable, Sendable {
         let orders = try await source.orderTotals(of: product)
         var matching = OrderMatching()
         matching.add(decrementsWithoutOrder: ledger.decrementsWithoutOrder)
-        try await matching.compare(source, product: product, confirmedAnswers: load?.confirmedOrders ?? [])
+        try await matching.compare(
+            source,
+            product: product,
+            confirmedAnswers: load?.confirmedOrders ?? [],
+            refusedAnswers: load?.refusedOrders ?? []
+        )
         return Audit(
             Input(
                 product: row,

@@ -64,6 +64,12 @@ public struct OrderMatching: Equatable, Sendable {
         describe("order \(id): the buyer was told CONFIRMED, \(reason)")
     }
 
+    /// A buyer was told *sold out* and of an order that failed for it, and the order database has it otherwise.
+    public mutating func addWrongRefusal(order id: Int64, because reason: String) {
+        unmatched += 1
+        describe("order \(id): the buyer was told that it is sold out, \(reason)")
+    }
+
     private mutating func note(_ finding: String) {
         unmatched += 1
         describe(finding)
@@ -76,12 +82,20 @@ public struct OrderMatching: Equatable, Sendable {
     /// Walks over both sides.
     /// - Parameters:
     ///   - confirmedAnswers: ids that buyers were told are confirmed, in any order. Each must be a CONFIRMED order, and no id may have been given twice.
+    ///   - refusedAnswers: likewise ids of orders that buyers were told failed for want of stock. Each must be a FAILED order.
     ///   - pageSize: rows in memory of each side.
-    public mutating func compare(_ source: some AuditSource, product: Int64, confirmedAnswers: [Int64], pageSize: Int = 25_000) async throws
-    {
+    public mutating func compare(
+        _ source: some AuditSource,
+        product: Int64,
+        confirmedAnswers: [Int64],
+        refusedAnswers: [Int64] = [],
+        pageSize: Int = 25_000
+    ) async throws {
         var orders = Page<OrderRow>(id: \.id) { try await source.orders(of: product, after: $0, limit: pageSize) }
         var ledger = Page<LedgerRow>(id: \.orderID) { try await source.ledger(of: product, after: $0, limit: pageSize) }
-        var answers = confirmedAnswers.sorted()[...]
+        // A buyer may have cancelled since: then the success was durable all the same.
+        var confirmed = Answers(confirmedAnswers, statuses: ["CONFIRMED", "CANCELLED"])
+        var refused = Answers(refusedAnswers, statuses: ["FAILED"])
         var order = try await orders.next()
         var row = try await ledger.next()
         while order != nil || row != nil {
@@ -89,28 +103,41 @@ public struct OrderMatching: Equatable, Sendable {
             let thisOrder = order?.id == id ? order : nil
             let thisRow = row?.orderID == id ? row : nil
             add(order: thisOrder, ledger: thisRow)
-            checkAnswers(&answers, upTo: id, order: thisOrder)
+            for (id, reason) in confirmed.findings(upTo: id, order: thisOrder) { addLostAnswer(order: id, because: reason) }
+            for (id, reason) in refused.findings(upTo: id, order: thisOrder) { addWrongRefusal(order: id, because: reason) }
             if thisOrder != nil { order = try await orders.next() }
             if thisRow != nil { row = try await ledger.next() }
         }
-        checkAnswers(&answers, upTo: .max, order: nil)
+        for (id, reason) in confirmed.findings(upTo: .max, order: nil) { addLostAnswer(order: id, because: reason) }
+        for (id, reason) in refused.findings(upTo: .max, order: nil) { addWrongRefusal(order: id, because: reason) }
     }
 
-    private mutating func checkAnswers(_ answers: inout ArraySlice<Int64>, upTo id: Int64, order: OrderRow?) {
-        while let answer = answers.first, answer <= id {
-            answers.removeFirst()
-            if let order, order.id == answer {
-                // A buyer may have cancelled since: then the success was durable all the same.
-                if order.status != "CONFIRMED", order.status != "CANCELLED" {
-                    addLostAnswer(order: answer, because: "the order is \(order.status)")
+    /// What buyers were told of orders, in the order of their ids.
+    private struct Answers {
+        private var ids: ArraySlice<Int64>
+        private let statuses: Set<String>
+
+        init(_ ids: [Int64], statuses: Set<String>) {
+            self.ids = ids.sorted()[...]
+            self.statuses = statuses
+        }
+
+        /// What is wrong with the answers up to an id, of which the order database has `order`.
+        mutating func findings(upTo id: Int64, order: OrderRow?) -> [(id: Int64, reason: String)] {
+            var findings: [(id: Int64, reason: String)] = []
+            while let answer = ids.first, answer <= id {
+                ids.removeFirst()
+                if let order, order.id == answer {
+                    if !statuses.contains(order.status) { findings.append((answer, "the order is \(order.status)")) }
+                } else {
+                    findings.append((answer, "there is no such order"))
                 }
-            } else {
-                addLostAnswer(order: answer, because: "there is no such order")
+                while ids.first == answer {
+                    ids.removeFirst()
+                    findings.append((answer, "and so was another buyer, by the same id"))
+                }
             }
-            while answers.first == answer {
-                answers.removeFirst()
-                addLostAnswer(order: answer, because: "and so was another buyer, by the same id")
-            }
+            return findings
         }
     }
 

@@ -91,6 +91,8 @@ public struct LoadFigures: Sendable {
     public private(set) var retryCauses: [String: Int] = [:]
     /// The ids that buyers were told are confirmed. As many as units were sold; the audit looks each one up.
     public var confirmedOrders: [Int64] = []
+    /// The ids of FAILED orders that buyers were told of with *sold out*; the audit looks each one up.
+    public var refusedOrders: [Int64] = []
     /// The ids that buyers were told are accepted, to be decided later.
     public var acceptedOrders: [Int64] = []
     /// From the intended beginning of an order to its acceptance, repeats included.

@@ -309,7 +309,8 @@ final class LoadGenerator {
             figures.acceptedOrders.append(id)
             figures.acceptLatencies.record(microseconds: microseconds)
             figures.lastConfirmedAt = Duration(now - opened)
-        case .soldOut:
+        case .soldOut, .soldOutOrder:
+            if case .soldOutOrder(let id) = outcome { figures.refusedOrders.append(id) }
             figures.phases[index].soldOut += 1
             if figures.firstSoldOutAt == nil { figures.firstSoldOutAt = Duration(now - opened) }
         case .failed(let reason):
@@ -323,7 +324,7 @@ final class LoadGenerator {
             figures.phases[index].ownPaceOrders += 1
             switch outcome {
             case .confirmed, .accepted: figures.phases[index].ownPaceConfirmed += 1
-            case .soldOut, .failed, .unknown: break
+            case .soldOut, .soldOutOrder, .failed, .unknown: break
             }
         }
         orders[place] = nil

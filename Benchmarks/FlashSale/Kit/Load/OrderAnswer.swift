@@ -6,6 +6,8 @@ struct OrderAnswer: Equatable {
     var status: String?
     var failReason: String?
     var error: String?
+    /// Of an error: the order that was made all the same.
+    var detailsOrderID: Int64?
 
     /// Reads the fields of a JSON object, in any order, others skipped. Nil if the bytes are no JSON object.
     init?(json bytes: some Collection<UInt8>) {
@@ -16,6 +18,11 @@ struct OrderAnswer: Equatable {
             case "status": self.status = scanner.string()
             case "failReason": self.failReason = scanner.string()
             case "error": self.error = scanner.string()
+            case "details":
+                // An object, or anything else, which is skipped.
+                _ = scanner.object { name, scanner in
+                    if name == "orderId" { self.detailsOrderID = scanner.integer() }
+                }
             default: break
             }
         }
@@ -122,8 +129,10 @@ enum AttemptOutcome: Equatable {
     case confirmed(orderID: Int64)
     /// The order exists, and is decided later.
     case accepted(orderID: Int64)
-    /// No units were left.
+    /// No units were left, and no order was made.
     case soldOut
+    /// No units were left; a FAILED order was made of it.
+    case soldOutOrder(orderID: Int64)
     /// A clear no of another kind: the error code.
     case failed(String)
     /// Nobody knows yet: the same key is sent again. The text is the cause, a word to count by.
@@ -138,14 +147,15 @@ enum AttemptOutcome: Equatable {
             case "CONFIRMED":
                 if let id = answer?.id { self = .confirmed(orderID: id) } else { self = .unknown("MALFORMED_ANSWER") }
             case "FAILED":
-                let reason = answer?.failReason ?? "FAILED"
-                self = reason == "INSUFFICIENT_STOCK" ? .soldOut : .failed(reason)
+                // For want of stock, too: by the contract that is a 400.
+                self = .failed(answer?.failReason ?? "FAILED")
             case "CANCELLED": self = .failed("CANCELLED")
             case "PENDING": self = .unknown("PENDING")
             default: self = .unknown("MALFORMED_ANSWER")
             }
         case 202: self = .unknown("PENDING")
-        case 400 where answer?.error == "INSUFFICIENT_STOCK": self = .soldOut
+        case 400 where answer?.error == "INSUFFICIENT_STOCK":
+            self = answer?.detailsOrderID.map { .soldOutOrder(orderID: $0) } ?? .soldOut
         case 409 where answer?.error == "REQUEST_IN_PROGRESS": self = .unknown("REQUEST_IN_PROGRESS")
         case 408, 424, 429: self = .unknown(answer?.error ?? "HTTP_\(status)")
         // A server without a broker makes no order of it, however often it is asked.
