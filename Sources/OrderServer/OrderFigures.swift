@@ -11,6 +11,8 @@ struct OrderFigures: Sendable {
     let turnedAway: Counter
     let lateSuccesses: Counter
     let recovered: Counter
+    /// Final refusals to take stock back, by what wanted to give it back.
+    let undoRefused: [Undoing: Counter]
     let backlog = Backlog()
     let insertBatches: Histogram
     let completionBatches: Histogram
@@ -19,6 +21,16 @@ struct OrderFigures: Sendable {
     /// Orders on recovery's list, as of its last round.
     final class Backlog: Sendable {
         let orders = Atomic<Int>(0)
+    }
+
+    /// Why stock is given back.
+    enum Undoing: String, CaseIterable {
+        /// The order is cancelled.
+        case cancel
+        /// A later step of its saga was refused.
+        case saga
+        /// Its decrement was found done after the order had failed.
+        case lateSuccess = "late_success"
     }
 
     init(_ registry: MetricsRegistry) {
@@ -37,6 +49,15 @@ struct OrderFigures: Sendable {
         self.turnedAway = registry.counter("orders_turned_away_total", help: "Requests answered from the memory of a sold-out product")
         self.lateSuccesses = registry.counter("orders_late_success_total", help: "Decrements found done for an order that had failed")
         self.recovered = registry.counter("orders_recovered_total", help: "Orders settled by recovery")
+        var undoRefused: [Undoing: Counter] = [:]
+        for undoing in Undoing.allCases {
+            undoRefused[undoing] = registry.counter(
+                "orders_undo_refused_total",
+                help: "Orders whose stock the product server refused for good to take back; each is in the log and needs operator action",
+                labels: [(name: "during", value: undoing.rawValue)]
+            )
+        }
+        self.undoRefused = undoRefused
         let sizes = { (name: String, help: String) in registry.histogram(name, help: help, bounds: Histogram.sizeBounds, scale: 1) }
         self.insertBatches = sizes("orders_insert_batch_size", "Orders inserted by one statement")
         self.completionBatches = sizes("orders_completion_batch_size", "Final states written by one statement")

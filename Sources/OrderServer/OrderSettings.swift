@@ -122,7 +122,11 @@ public struct OrderSettings: Sendable {
             in: .zero...second,
             "how long a sold-out answer is remembered, 0s for not at all"
         )
-        self.checksUnitPrice = reader.bool("CHECK_UNIT_PRICE", default: false, "refuse a unitPrice that is not the product's price")
+        self.checksUnitPrice = reader.bool(
+            "CHECK_UNIT_PRICE",
+            default: true,
+            "refuse a unitPrice that is not the product's price as it is when the order comes"
+        )
         self.recovery = RecoveryService.Settings()
         self.recovery.interval = reader.duration(
             "RECOVERY_INTERVAL",

@@ -46,10 +46,14 @@ struct OrderHTTPTests {
     func refusals() async throws {
         try await TestBed.run(stock: [1: 2, 2: 0], settings: ["SOLD_OUT_MEMORY": "0s"]) { bed in
             let soldOut = try await bed.place(3)
-            #expect(soldOut.status == 200)
-            #expect(soldOut["status"] == "FAILED")
-            #expect(soldOut["failReason"] == "INSUFFICIENT_STOCK")
+            #expect(soldOut.status == 400)
+            #expect(soldOut["error"] == "INSUFFICIENT_STOCK")
+            let shown = try await bed.send(.GET, "/orders/\(try soldOut.refusedOrder)")
+            #expect(shown["status"] == "FAILED")
+            #expect(shown["failReason"] == "INSUFFICIENT_STOCK")
             let missing = try await bed.place(1, product: 77)
+            #expect(missing.status == 200)
+            #expect(missing["status"] == "FAILED")
             #expect(missing["failReason"] == "PRODUCT_NOT_FOUND")
             guard case .int(let id) = missing["id"] else { throw TestBed.Failure(description: "no id") }
             let cancel = try await bed.send(.POST, "/orders/\(id)/cancel")
@@ -64,11 +68,14 @@ struct OrderHTTPTests {
         try await TestBed.run(stock: [1: 3], settings: ["SOLD_OUT_MEMORY": "1s"]) { bed in
             let made = try await bed.place(3, key: "winner")
             #expect(made["status"] == "CONFIRMED")
-            #expect(try await bed.place(1)["status"] == "FAILED")
+            let first = try await bed.place(1)
+            #expect(first.status == 400)
+            #expect(try await bed.send(.GET, "/orders/\(first.refusedID ?? 0)")["status"] == "FAILED")
             let calls = bed.product.seen.count
             let turnedAway = try await bed.place(1, key: "loser")
             #expect(turnedAway.status == 400)
             #expect(turnedAway["error"] == "INSUFFICIENT_STOCK")
+            #expect(turnedAway["details"] == ["productId": 1])
             #expect(bed.product.seen.count == calls)
             #expect(try await bed.count("select count(*) from orders") == 2)
             let again = try await bed.place(3, key: "winner")
@@ -82,9 +89,11 @@ struct OrderHTTPTests {
         try await TestBed.run(stock: [1: 0], settings: ["SOLD_OUT_MEMORY": "1s", "PERSIST_REJECTED": "true"]) { bed in
             _ = try await bed.place(1)
             let kept = try await bed.place(1)
-            #expect(kept.status == 200)
-            #expect(kept["status"] == "FAILED")
-            #expect(kept["failReason"] == "INSUFFICIENT_STOCK")
+            #expect(kept.status == 400)
+            #expect(kept["error"] == "INSUFFICIENT_STOCK")
+            let shown = try await bed.send(.GET, "/orders/\(try kept.refusedOrder)")
+            #expect(shown["status"] == "FAILED")
+            #expect(shown["failReason"] == "INSUFFICIENT_STOCK")
             #expect(bed.product.seen.count == 1)
             #expect(try await bed.count("select count(*) from orders where status = 'FAILED'") == 2)
         }
@@ -112,8 +121,8 @@ struct OrderHTTPTests {
         try await TestBed.run(stock: [1: 0]) { bed in
             bed.product.script(.dropBefore, .dropAfter)
             let made = try await bed.place()
-            #expect(made["status"] == "FAILED")
-            #expect(made["failReason"] == "INSUFFICIENT_STOCK")
+            #expect(made["error"] == "INSUFFICIENT_STOCK")
+            #expect(try await bed.send(.GET, "/orders/\(made.refusedID ?? 0)")["failReason"] == "INSUFFICIENT_STOCK")
             #expect(bed.product.seen.count == 3)
         }
     }
@@ -247,7 +256,7 @@ struct OrderHTTPTests {
     @Test("a FAILED order runs again under new keys")
     func retry() async throws {
         try await TestBed.run(stock: [1: 0]) { bed in
-            guard case .int(let id) = try await bed.place()["id"] else { throw TestBed.Failure(description: "no id") }
+            let id = try await bed.place().refusedOrder
             bed.product.state.withLock { $0.stock[1] = 10 }
             let again = try await bed.send(.POST, "/internal/orders/\(id)/retry", admin: true)
             #expect(again["status"] == "CONFIRMED")
@@ -264,7 +273,7 @@ struct OrderHTTPTests {
 
     @Test("the user's family: by code, totals in integers, overflow and wrong prices refused")
     func userOrders() async throws {
-        try await TestBed.run(settings: ["CHECK_UNIT_PRICE": "true"]) { bed in
+        try await TestBed.run { bed in
             func order(_ body: String) async throws -> TestBed.Answer { try await bed.send(.POST, "/u-9/orders", body) }
             let made = try await order(#"{"productId":"CATALOG-002","qty":2,"unitPrice":900}"#)
             #expect(made.status == 201)

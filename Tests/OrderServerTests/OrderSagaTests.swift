@@ -28,6 +28,7 @@ struct OrderSagaTests {
             saga([.started, .ended(.done), .ended(.done)]),
             saga([.started, .ended(.refused(reason: "NO"))]),
             saga([.started, .ended(.refused(reason: "NO"))], reason),
+            saga([.started, .ended(self.unanswered), .waited, .ended(self.unanswered), .waited, .ended(self.unanswered)]),
         ]
     }
 
@@ -43,11 +44,12 @@ struct OrderSagaTests {
             // waiting to execute it
             [.ignore, .execute(step: 0, attempt: 2), .ignore, .ignore, .ignore],
             // compensating the last step
-            [.ignore, .ignore, .compensate(step: 0, attempt: 1), .leave, wait],
+            [.ignore, .ignore, .compensate(step: 0, attempt: 1), .giveUp(refusal: "R", reason: "NO"), wait],
             // waiting to compensate it
             [.ignore, .compensate(step: 1, attempt: 2), .ignore, .ignore, .ignore],
-            // confirmed, failed, undecided
+            // confirmed, failed, not undone, undecided
             Array(repeating: .ignore, count: 5), Array(repeating: .ignore, count: 5), Array(repeating: .ignore, count: 5),
+            Array(repeating: .ignore, count: 5),
         ]
         for (saga, row) in zip(self.sagas(), expected) {
             for (event, action) in zip(events, row) {
@@ -67,6 +69,24 @@ struct OrderSagaTests {
         #expect(self.handle(&saga, .ended(.refused(reason: "NO"))) == .compensate(step: 1, attempt: 1))
         #expect(self.handle(&saga, .ended(.done)) == .compensate(step: 0, attempt: 1))
         #expect(self.handle(&saga, .ended(.done)) == .fail(reason: "NO"))
+    }
+
+    @Test(
+        "a compensation that is refused is not asked again: a saga that fails undoes the rest and tells of it, an order that was to be undone is left as it is"
+    )
+    func refusedCompensation() {
+        var failing = OrderSaga(steps: 3, policy: self.policy)
+        for event in [OrderSaga.Event.started, .ended(.done), .ended(.done)] { _ = self.handle(&failing, event) }
+        #expect(self.handle(&failing, .ended(.refused(reason: "NO"))) == .compensate(step: 1, attempt: 1))
+        #expect(self.handle(&failing, .ended(.refused(reason: "KEY_REUSED"))) == .compensate(step: 0, attempt: 1))
+        var second = failing
+        #expect(self.handle(&failing, .ended(.done)) == .giveUp(refusal: "KEY_REUSED", reason: "NO"))
+        #expect(failing.state == .notUndone)
+        #expect(self.handle(&second, .ended(.refused(reason: "OTHER"))) == .giveUp(refusal: "KEY_REUSED", reason: "NO"))
+
+        var undone = OrderSaga(steps: 2, purpose: .undo(reason: "CANCELLED"), policy: self.policy)
+        #expect(self.handle(&undone, .started) == .compensate(step: 1, attempt: 1))
+        #expect(self.handle(&undone, .ended(.refused(reason: "KEY_REUSED"))) == .giveUp(refusal: "KEY_REUSED", reason: "CANCELLED"))
     }
 
     @Test("no answer is asked again under rising attempts, then left undecided")

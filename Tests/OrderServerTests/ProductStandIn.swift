@@ -20,6 +20,9 @@ final class ProductStandIn: Sendable {
         case items(Int, String)
     }
 
+    /// What happens to a look at a product, in the order given.
+    enum LookFault: Sendable { case drop, hang }
+
     struct State {
         var stock: [Int64: Int64] = [:]
         /// Units taken by key; nil for a closed key.
@@ -32,6 +35,19 @@ final class ProductStandIn: Sendable {
         var largestCall = 0
         /// What calls that change stock show.
         var authorizations: [String?] = []
+        /// Keys that are refused for good, with status and code.
+        var refusals: [String: (Int, String)] = [:]
+        /// Bytes of a body at most; more is 413.
+        var maximumBytes = 1 << 20
+        var largestBody = 0
+        var tooLarge = 0
+        /// The price of product 1, and the looks at it.
+        var price: Int64 = 900
+        var looks = 0
+        var lookFaults: [LookFault] = []
+        /// `X-Request-Id` of the calls, and of each item by its key.
+        var callIDs: [String] = []
+        var itemIDs: [String: String] = [:]
     }
 
     let state = Mutex(State())
@@ -77,14 +93,32 @@ final class ProductStandIn: Sendable {
 
     private func reply(method: HTTPMethod, path: String, headers: HTTPHeaders, body: [UInt8]) -> Reply {
         if method == .GET {
-            guard path == "/products/CATALOG-002" || path == "/products/1" else {
-                return .answer(404, ProductStandIn.error("PRODUCT_NOT_FOUND"))
+            return self.state.withLock { state in
+                state.looks += 1
+                if let id = headers.first(name: "x-request-id") { state.callIDs.append(id) }
+                switch state.lookFaults.isEmpty ? nil : state.lookFaults.removeFirst() {
+                case .drop: return .drop
+                case .hang: return .hang
+                case nil: break
+                }
+                guard path == "/products/CATALOG-002" || path == "/products/1" else {
+                    return .answer(404, ProductStandIn.error("PRODUCT_NOT_FOUND"))
+                }
+                return .answer(200, Array(#"{"id":1,"code":"CATALOG-002","price":\#(state.price)}"#.utf8))
             }
-            return .answer(200, Array(#"{"id":1,"code":"CATALOG-002","price":900}"#.utf8))
         }
         return self.state.withLock { state in
             state.calls += 1
             state.authorizations.append(headers.first(name: "authorization"))
+            if let id = headers.first(name: "x-request-id") { state.callIDs.append(id) }
+            guard body.count <= state.maximumBytes else {
+                state.tooLarge += 1
+                return .answer(
+                    413,
+                    Array(#"{"error":"PAYLOAD_TOO_LARGE","message":"","details":{"maximumBytes":\#(state.maximumBytes)}}"#.utf8)
+                )
+            }
+            state.largestBody = max(state.largestBody, body.count)
             let fault = state.faults.isEmpty ? nil : state.faults.removeFirst()
             guard let object = try? JSONObjectReader(body) else { return .answer(400, ProductStandIn.error("VALIDATION_ERROR")) }
             let isBatch = path == "/internal/stock/batch"
@@ -100,6 +134,11 @@ final class ProductStandIn: Sendable {
                 let attempt =
                     isBatch ? (try? item.int("attempt", in: 1...99)) ?? 0 : Int64(headers.first(name: "idempotency-attempt") ?? "") ?? 0
                 state.seen.append("\(isOut ? "OUT" : "IN") \(key) \(attempt)")
+                state.itemIDs[key] = isBatch ? (try? item.text("requestId")).flatMap { $0 } : headers.first(name: "x-request-id")
+                if fault == nil, let (status, code) = state.refusals[key] {
+                    answers.append((status, code, 0))
+                    continue
+                }
                 switch fault {
                 case .dropBefore, .hang, .status: continue
                 case .items(let status, let code): answers.append((status, code, 0))

@@ -44,6 +44,25 @@ struct TestBed: Sendable {
         var json: JSONValue
 
         subscript(name: String) -> JSONValue { self.json[name] ?? .null }
+
+        /// The id of an order; nil if the answer has none.
+        var id: Int64? { if case .int(let id) = self["id"] { id } else { nil } }
+
+        /// The id of the FAILED order that a refusal names; nil if it names none.
+        var refusedID: Int64? { if case .int(let id)? = self["details"]["orderId"] { id } else { nil } }
+
+        /// ``id``, which must be there.
+        var orderID: Int64 { get throws { try Answer.required(self.id, self) } }
+
+        /// ``refusedID``, which must be there.
+        var refusedOrder: Int64 { get throws { try Answer.required(self.refusedID, self) } }
+
+        private static func required(_ id: Int64?, _ answer: Answer) throws -> Int64 {
+            guard let id else { throw Failure(description: "no id of an order: \(answer)") }
+            return id
+        }
+
+        var isReplayed: Bool { self.headers.first(name: "idempotency-replayed") == "true" }
     }
 
     /// One server for all tests of the process; each test has a database in it.
@@ -166,12 +185,24 @@ struct TestBed: Sendable {
     }
 
     /// Places an order of 3 units of product 1.
-    func place(_ quantity: Int = 3, product: Int = 1, key: String? = nil, server: Int = 0) async throws -> Answer {
-        try await self.send(
+    /// - Parameter buyer: nil for an order that names none
+    func place(
+        _ quantity: Int = 3,
+        product: Int = 1,
+        buyer: String? = "u-001",
+        key: String? = nil,
+        server: Int = 0,
+        path: String = "/orders",
+        headers: HTTPHeaders = [:]
+    ) async throws -> Answer {
+        var headers = headers
+        if let key { headers.add(name: "idempotency-key", value: key) }
+        let named = buyer.map { #","buyerId":"\#($0)""# } ?? ""
+        return try await self.send(
             .POST,
-            "/orders",
-            #"{"productId":\#(product),"quantity":\#(quantity),"buyerId":"u-001"}"#,
-            headers: key.map { ["idempotency-key": $0] } ?? [:],
+            path,
+            #"{"productId":\#(product),"quantity":\#(quantity)\#(named)}"#,
+            headers: headers,
             to: server
         )
     }

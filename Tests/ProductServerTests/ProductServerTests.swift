@@ -303,4 +303,64 @@ struct ProductServerTests {
             #expect(try await server.ask(.post, "/internal/stock/batch", #"{"items":[]}"#).status == 404)
         }
     }
+
+    @Test("the batch route takes what it says, in items and in bytes, and names the limit that is passed; a request id is a request id")
+    func batchLimits() async throws {
+        try await ProductServerFixture.with { server in
+            let path = "/internal/stock/batch"
+            func items(_ count: Int, key: (Int) -> String) -> [String] {
+                (0..<count).map { index in
+                    #"{"direction":"OUT","productId":9223372036854775807,"orderId":\#(index + 1),"quantity":1,"key":"\#(key(index))"}"#
+                }
+            }
+            func body(_ items: [String], bytes: Int? = nil) -> String {
+                let body = "{\"items\":[\(items.joined(separator: ","))]}"
+                return body + String(repeating: " ", count: max(0, (bytes ?? 0) - body.utf8.count))
+            }
+            let most = items(StockBatchLimits.maximumItems) { "DEC-\($0)" }
+            let whole = try await server.ask(.post, path, body(most), admin: true)
+            #expect(whole.status == 200)
+            guard case .array(let results)? = whole["items"] else {
+                Issue.record("no items: \(whole.body)")
+                return
+            }
+            #expect(results.count == 512)
+            let more = try await server.ask(.post, path, body(most + items(1) { _ in "DEC-x" }), admin: true)
+            #expect(more.status == 400)
+            #expect(more.error == "VALIDATION_ERROR")
+            #expect(more["details"] == ["field": "items", "minimum": 1, "maximum": 512])
+
+            // Keys of 255 characters, and as many bytes as there may be.
+            let long = items(StockBatchLimits.maximumItems) { "DEC-\($0)-".padding(to: 255) }
+            let full = body(long, bytes: StockBatchLimits.maximumBytes)
+            #expect(full.utf8.count == StockBatchLimits.maximumBytes)
+            #expect(try await server.ask(.post, path, full, admin: true).status == 200)
+            let tooLarge = try await server.ask(.post, path, full + " ", admin: true)
+            #expect(tooLarge.status == 413)
+            #expect(tooLarge.error == "PAYLOAD_TOO_LARGE")
+            #expect(tooLarge["details"] == ["maximumBytes": 262_144])
+
+            func item(_ requestID: String) -> String {
+                #"{"direction":"OUT","productId":1,"orderId":1,"quantity":1,"key":"DEC-1","requestId":\#(requestID)}"#
+            }
+            let named = try await server.ask(
+                .post,
+                path,
+                body([#""r-1""#, "null", #""not an id""#, "7", "\"\(String(repeating: "r", count: 129))\""].map(item)),
+                admin: true
+            )
+            guard case .array(let answers)? = named["items"] else {
+                Issue.record("no items: \(named.body)")
+                return
+            }
+            #expect(
+                answers.map { $0["error"] } == ["PRODUCT_NOT_FOUND", "PRODUCT_NOT_FOUND"] + Array(repeating: "VALIDATION_ERROR", count: 3)
+            )
+            #expect(answers[2]["message"] == "items[2].requestId is not valid.")
+        }
+    }
+}
+
+extension String {
+    fileprivate func padding(to count: Int) -> String { self + String(repeating: "k", count: max(0, count - self.utf8.count)) }
 }

@@ -9,7 +9,7 @@ struct InternalRoutes: Sendable {
 
     func register(on router: ServerRouter) {
         router.on("/internal/orders/{id}/retry", method: .post) { _, context in
-            let order = try await self.flow.retry(id: try context.pathID(orThrow: .orderNotFound))
+            let order = try await self.flow.retry(id: try context.pathID(orThrow: .orderNotFound), requestID: context.requestID)
             return Response.json { order.write(to: &$0) }
         }
         router.on("/internal/outbox", method: .get, query: ["status", "page", "size"]) { request, _ in try await self.list(request) }

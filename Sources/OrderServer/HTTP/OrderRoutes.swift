@@ -1,4 +1,3 @@
-import HTTPTypes
 import Hummingbird
 import PostgresClient
 import ServerKit
@@ -19,43 +18,18 @@ struct OrderRoutes: Sendable {
         let key = try request.idempotencyKey()
         let body = try await request.jsonObject()
         var draft = try OrderDraft(body, idempotencyKey: key)
-        guard isAsynchronous else { return .order(try await self.flow.place(draft)) }
+        draft.requestID = context.requestID
+        guard isAsynchronous else { return .placed(try await self.flow.place(draft), to: request) }
         guard self.flow.isAccepting else { return .asynchronousNotImplemented(request) }
         draft.traceparent = context.traceparent
-        return .accepted(try await self.flow.accept(draft)) { $0.write(to: &$1) }
+        return .accepted(try await self.flow.accept(draft), to: request)
     }
 
     private func cancel(_ request: Request, _ context: ServerRequestContext) async throws -> Response {
         let key = try request.idempotencyKey()
         let id = try context.pathID(orThrow: .orderNotFound)
-        return .order(try await self.flow.cancel(id: id, key: key))
+        return .placed(try await self.flow.cancel(id: id, key: key, requestID: context.requestID), to: request)
     }
-}
-
-extension Response {
-    /// An order with 200, and whether it is a replay.
-    static func order(_ placed: OrderFlow.Placed) -> Response {
-        .json(headers: placed.isReplay ? [.idempotencyReplayed: "true"] : [:]) { placed.order.write(to: &$0) }
-    }
-}
-
-extension Response {
-    /// An order that went over the broker: 202 while it is PENDING, 200 when a replay finds its final state.
-    static func accepted(_ placed: OrderFlow.Placed, _ write: (Order, inout JSONWriter) -> Void) -> Response {
-        var headers: HTTPFields = placed.isReplay ? [.idempotencyReplayed: "true"] : [:]
-        headers[.location] = "/orders/\(placed.order.id)"
-        let isPending = placed.order.status == .pending
-        if isPending { headers[.preferenceApplied] = "respond-async" }
-        return .json(isPending ? .accepted : .ok, headers: headers) { write(placed.order, &$0) }
-    }
-}
-
-extension HTTPField.Name {
-    /// `Preference-Applied` (RFC 7240)
-    static let preferenceApplied: HTTPField.Name = {
-        guard let name = HTTPField.Name("Preference-Applied") else { preconditionFailure("no field name") }
-        return name
-    }()
 }
 
 /// Runs a read; trouble of PostgreSQL becomes the contract's error.

@@ -66,6 +66,8 @@ struct PlaceOrderHotPath: HotPathEndpoint {
         } catch {
             return finish(HotPathAnswer(error, to: head))
         }
+        // An odd id is not passed on; the answer has another then, as the router's would.
+        draft.requestID = head.field("x-request-id").flatMap { ServerRequestContext.isRequestID($0) ? $0 : nil }
         let isAsynchronous = match.route.isAsynchronous
         let finished = NIOLoopBound(finish, eventLoop: eventLoop)
         let done = { @Sendable (result: Result<OrderFlow.Placed, APIError>) in
@@ -95,22 +97,5 @@ extension OrderDraft {
             unitPrice: nil,
             idempotencyKey: idempotencyKey
         )
-    }
-}
-
-extension HotPathAnswer {
-    /// The same as the router's answer.
-    fileprivate init(_ result: Result<OrderFlow.Placed, APIError>, isAsynchronous: Bool, to head: HotRequestHead) {
-        switch result {
-        case .success(let placed):
-            var json = JSONWriter(capacity: 224)
-            placed.order.write(to: &json)
-            let isAccepted = isAsynchronous && placed.order.status == .pending
-            self.init(status: isAccepted ? .accepted : .ok, json: json.bytes)
-            if placed.isReplay { self.add(.idempotencyReplayed, "true") }
-            if isAsynchronous { self.add(.location, "/orders/\(placed.order.id)") }
-            if isAccepted { self.add(.preferenceApplied, "respond-async") }
-        case .failure(let error): self.init(error, to: head)
-        }
     }
 }

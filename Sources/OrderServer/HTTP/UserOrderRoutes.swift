@@ -30,18 +30,13 @@ struct UserOrderRoutes: Sendable {
         let isAsynchronous = request.prefersAsync
         if isAsynchronous, !self.flow.isAccepting { return .asynchronousNotImplemented(request) }
         let productID: Int64
-        if self.checksUnitPrice {
-            let facts = try await self.catalogue.facts(of: product)
-            guard facts.price == unitPrice else {
-                throw APIError.invalid(
-                    field: "unitPrice",
-                    ErrorMessage(en: "{field} is not the product's price, {price}.", ko: "{field} 값이 상품 가격({price})과 다릅니다."),
-                    JSONMember("price", .int(facts.price))
-                )
-            }
-            productID = facts.id
-        } else {
-            productID = try await self.catalogue.id(of: product)
+        do throws(APIError) {
+            productID = try await self.productID(of: product, unitPrice: unitPrice, context.requestID)
+        } catch {
+            // A repeat gets its order, whatever the price is by now, and whether or not the product server answers.
+            let repeated = try await self.repeated(key, user, product, quantity, unitPrice, context.requestID, waits: !isAsynchronous)
+            guard let repeated else { throw error }
+            return Self.answer(repeated, isAsynchronous, to: request)
         }
         let code: String? = if case .code(let code) = product { code } else { nil }
         let draft = OrderDraft(
@@ -51,10 +46,51 @@ struct UserOrderRoutes: Sendable {
             quantity: quantity,
             unitPrice: unitPrice,
             idempotencyKey: key,
-            traceparent: isAsynchronous ? context.traceparent : nil
+            traceparent: isAsynchronous ? context.traceparent : nil,
+            requestID: context.requestID
         )
-        if isAsynchronous { return .accepted(try await self.flow.accept(draft)) { $0.writeForUser(to: &$1) } }
-        let placed = try await self.flow.place(draft)
-        return .json(.created, headers: placed.isReplay ? [.idempotencyReplayed: "true"] : [:]) { placed.order.writeForUser(to: &$0) }
+        let placed = isAsynchronous ? try await self.flow.accept(draft) : try await self.flow.place(draft)
+        return Self.answer(placed, isAsynchronous, to: request)
+    }
+
+    private static func answer(_ placed: OrderFlow.Placed, _ isAsynchronous: Bool, to request: Request) -> Response {
+        isAsynchronous
+            ? .accepted(placed, to: request) { $0.writeForUser(to: &$1) }
+            : .placed(placed, .created, to: request) { $0.writeForUser(to: &$1) }
+    }
+
+    /// - Throws: `VALIDATION_ERROR` if the price is not the product's; `PRODUCT_NOT_FOUND`, `DEPENDENCY_FAILED`, `OVERLOADED`
+    private func productID(of product: IDOrCode, unitPrice: Int64, _ requestID: String) async throws(APIError) -> Int64 {
+        guard self.checksUnitPrice else { return try await self.catalogue.id(of: product, requestID: requestID) }
+        let facts = try await self.catalogue.facts(of: product, requestID: requestID)
+        guard facts.price == unitPrice else {
+            throw APIError.invalid(
+                field: "unitPrice",
+                ErrorMessage(en: "{field} is not the product's price, {price}.", ko: "{field} 값이 상품 가격({price})과 다릅니다."),
+                JSONMember("price", .int(facts.price))
+            )
+        }
+        return facts.id
+    }
+
+    /// The order that the same request has made before; nil if there is none, or the key is another's.
+    private func repeated(
+        _ key: String?,
+        _ user: String,
+        _ product: IDOrCode,
+        _ quantity: Int64,
+        _ unitPrice: Int64,
+        _ requestID: String,
+        waits: Bool
+    ) async throws(APIError) -> OrderFlow.Placed? {
+        guard let key else { return nil }
+        return try await self.flow.repeated(key: key, buyer: user, requestID: requestID, waits: waits) { order in
+            let isProduct =
+                switch product {
+                case .id(let id): order.productID == id
+                case .code(let code): order.productCode == code
+                }
+            return isProduct && order.quantity == quantity && order.unitPrice == unitPrice
+        }
     }
 }

@@ -1,7 +1,9 @@
-// Invariant: every change that was handed in is answered exactly once, by the call that carried it.
+// Invariant: every change that was handed in is answered exactly once, by the call that carried it. A call is never larger than the product server takes, in changes and in
+// bytes: one that is refused for its size has decided nothing for anybody in it.
 //
-// Bounds: `maximumQueued` changes wait; one more has no answer at once. `maximumBatch` changes a call, `maximumCalls` calls out. One change alone goes at the
-// loop's next turn: no timer delays it. Nothing is repeated here; the saga repeats, under the same key.
+// Bounds: `maximumQueued` changes wait; one more has no answer at once. `StockBatchLimits` for a call, `maximumCalls` calls out. One change alone goes at the
+// loop's next turn: no timer delays it. Nothing is repeated here; the saga repeats, under the same key. A product server that takes less than the limits say, since it is older or
+// something stands in front of it, tells so with 413: from then on calls are smaller, and what was refused goes through when the saga repeats it.
 
 import CircuitBreaker
 import NIOCore
@@ -20,7 +22,7 @@ final class StockBatches: StockCalls {
 
         var maximumBatch: Int {
             switch self {
-            case .batch: 512
+            case .batch: StockBatchLimits.maximumItems
             case .single: 1
             }
         }
@@ -36,6 +38,8 @@ final class StockBatches: StockCalls {
 
     private struct Item {
         var change: StockChange
+        /// Bytes that it has in a call at most.
+        var bytes: Int
         var done: @Sendable (StockAnswer) -> Void
     }
 
@@ -43,6 +47,18 @@ final class StockBatches: StockCalls {
         var waiting: [Item] = []
         var calls = 0
         var isFlushDue = false
+        /// Bytes of a body at most.
+        var maximumBytes = StockBatchLimits.maximumBytes
+        /// Ids of calls given so far.
+        var lastCall: UInt64 = 0
+    }
+
+    /// A call that is about to go out.
+    private struct Call {
+        var items: ArraySlice<Item>
+        /// Bytes of its body at most.
+        var bytes: Int
+        var number: UInt64
     }
 
     private let state = Mutex(State())
@@ -52,6 +68,8 @@ final class StockBatches: StockCalls {
     private let breaker: CircuitBreaker
     private let loop: any EventLoop
     private let sizes: Histogram
+    /// Begins the id of every call; another in every process.
+    private let callName = "batch-" + String(UInt64.random(in: 0...UInt64.max), radix: 36) + "-"
 
     init(peers: HTTPPeers, route: Route, settings: Settings, breaker: CircuitBreaker, loop: any EventLoop, sizes: Histogram) {
         self.peers = peers
@@ -67,9 +85,10 @@ final class StockBatches: StockCalls {
 
     func send(_ change: StockChange, done: @escaping @Sendable (StockAnswer) -> Void) {
         enum Step { case wait, flush, refuse }
+        let item = Item(change: change, bytes: self.route == .batch ? change.maximumWireBytes : 0, done: done)
         let step = self.state.withLock { state -> Step in
             guard state.waiting.count < self.settings.maximumQueued else { return .refuse }
-            state.waiting.append(Item(change: change, done: done))
+            state.waiting.append(item)
             guard !state.isFlushDue, state.calls < self.settings.maximumCalls else { return .wait }
             state.isFlushDue = true
             return .flush
@@ -85,24 +104,38 @@ final class StockBatches: StockCalls {
     private func flush() {
         // Ends when nothing waits or enough calls are out; the end of a call comes here again.
         while true {
-            let items = self.state.withLock { state -> ArraySlice<Item> in
+            let call = self.state.withLock { state -> Call? in
                 state.isFlushDue = false
-                guard state.calls < self.settings.maximumCalls, !state.waiting.isEmpty else { return [] }
+                guard state.calls < self.settings.maximumCalls, !state.waiting.isEmpty else { return nil }
                 state.calls += 1
-                let taken = state.waiting.prefix(self.route.maximumBatch)
+                state.lastCall &+= 1
+                let (taken, bytes) = self.batch(of: state.waiting, within: state.maximumBytes)
                 if taken.count == state.waiting.count {
                     state.waiting = []
                 } else {
                     state.waiting.removeFirst(taken.count)
                 }
-                return taken
+                return Call(items: taken, bytes: bytes, number: state.lastCall)
             }
-            if items.isEmpty { return }
-            self.call(items)
+            guard let call else { return }
+            self.send(call)
         }
     }
 
-    private func call(_ items: ArraySlice<Item>) {
+    /// The first changes that fit into one call: one at least.
+    private func batch(of waiting: [Item], within maximumBytes: Int) -> (items: ArraySlice<Item>, bytes: Int) {
+        var bytes = StockBatches.frameBytes
+        var count = 0
+        for item in waiting.prefix(self.route.maximumBatch) {
+            if bytes + item.bytes > maximumBytes, count > 0 { break }
+            bytes += item.bytes
+            count += 1
+        }
+        return (waiting.prefix(count), bytes)
+    }
+
+    private func send(_ call: Call) {
+        let items = call.items
         let permit: Permit
         switch self.breaker.admit() {
         case .permitted(let given): permit = given
@@ -111,10 +144,11 @@ final class StockBatches: StockCalls {
             return
         }
         self.sizes.record(UInt64(items.count))
-        let request = self.request(items)
+        let request = self.request(call)
         self.peers.next().call(request, timeout: self.settings.callTimeout).whenComplete { result in
             switch result {
             case .success(let answer):
+                if answer.status == 413, self.route == .batch { self.learnLimit(answer, sent: request.body?.readableBytes ?? 0) }
                 let answers = self.read(answer, count: items.count)
                 let isTrouble = answers.allSatisfy { if case .noAnswer = $0 { true } else { false } }
                 self.breaker.record(isTrouble ? .failure("HTTP \(answer.status)") : .success, for: permit)
@@ -144,10 +178,25 @@ final class StockBatches: StockCalls {
 
     // MARK: The wire
 
-    private func request(_ items: ArraySlice<Item>) -> HTTPPeer.Request {
+    /// `{"items":[` and `]}`
+    private static let frameBytes = 12
+    /// Below this no limit is believed: a change takes less than half of it.
+    static let minimumBytes = 4096
+
+    /// A body of so many bytes was too large. The answer says what is not, or half of it is tried.
+    private func learnLimit(_ answer: HTTPAnswer, sent: Int) {
+        let details = (try? JSONObjectReader(Array(answer.body.readableBytesView)))?.value("details")
+        let told: Int = if case .int(let bytes) = details?["maximumBytes"], bytes < sent { Int(bytes) } else { sent / 2 }
+        self.state.withLock { $0.maximumBytes = min($0.maximumBytes, max(told, StockBatches.minimumBytes)) }
+    }
+
+    /// The call has an id of its own, each change in it that of its request besides.
+    private func request(_ call: Call) -> HTTPPeer.Request {
+        let id = self.callName + String(call.number)
         var headers: HTTPHeaders = ["content-type": "application/json"]
         if let token = self.settings.token { headers.add(name: "authorization", value: "Bearer " + token) }
-        if self.route == .single, let change = items.first?.change {
+        if self.route == .single, let change = call.items.first?.change {
+            headers.add(name: "x-request-id", value: change.requestID ?? id)
             headers.add(name: "idempotency-key", value: change.key)
             headers.add(name: "idempotency-attempt", value: String(change.attempt))
             var json = JSONWriter(capacity: 64)
@@ -163,18 +212,10 @@ final class StockBatches: StockCalls {
                 body: json.byteBuffer
             )
         }
-        var json = JSONWriter(capacity: 16 + items.count * 112)
+        headers.add(name: "x-request-id", value: id)
+        var json = JSONWriter(capacity: call.bytes)
         json.object { json in
-            json.array("items", items) { json, item in
-                json.object { json in
-                    json.member("direction", item.change.direction.rawValue)
-                    json.member("productId", item.change.productID)
-                    json.member("orderId", item.change.orderID)
-                    json.member("quantity", item.change.quantity)
-                    json.member("key", item.change.key)
-                    json.member("attempt", item.change.attempt)
-                }
-            }
+            json.array("items", call.items) { json, item in item.change.write(to: &json) }
         }
         return HTTPPeer.Request(method: .POST, path: "/internal/stock/batch", headers: headers, body: json.byteBuffer)
     }
@@ -205,5 +246,41 @@ final class StockBatches: StockCalls {
             remainingStock: body.flatMap { try? $0.int("remainingStock", in: 0...Int64.max) },
             retryAfter: retryAfter
         )
+    }
+}
+
+extension StockChange {
+    /// Writes the change as an item of a call.
+    func write(to json: inout JSONWriter) {
+        json.object { json in
+            json.member("direction", self.direction.rawValue)
+            json.member("productId", self.productID)
+            json.member("orderId", self.orderID)
+            json.member("quantity", self.quantity)
+            json.member("key", self.key)
+            json.member("attempt", self.attempt)
+            if let requestID { json.member("requestId", requestID) }
+        }
+    }
+
+    /// Bytes of the change in a call, never less than it has there: the numbers count with all the digits that they may have.
+    var maximumWireBytes: Int {
+        let frame: StaticString = #"{"direction":"OUT","productId":,"orderId":,"quantity":,"key":"","attempt":},"#
+        let id: StaticString = #","requestId":"""#
+        var bytes = frame.utf8CodeUnitCount + 4 * 19 + StockChange.escapedBytes(self.key)
+        if let requestID { bytes += id.utf8CodeUnitCount + StockChange.escapedBytes(requestID) }
+        return bytes
+    }
+
+    /// Bytes of a text in JSON, without its quotes.
+    private static func escapedBytes(_ text: String) -> Int {
+        text.utf8.reduce(0) { bytes, byte in
+            switch byte {
+            // The longest escape, \u and four digits.
+            case 0..<0x20, 0x7F: bytes + 6
+            case UInt8(ascii: "\""), UInt8(ascii: "\\"), UInt8(ascii: "/"): bytes + 2
+            default: bytes + 1
+            }
+        }
     }
 }

@@ -14,6 +14,8 @@ struct StockChange: Sendable, Equatable {
     var key: String
     /// From 1; above 1 the ledger decides, and its *no* is final.
     var attempt: Int64
+    /// `X-Request-Id` of the request that the change is made for, at most 128 of `A-Z a-z 0-9 . _ : -`.
+    var requestID: String?
 }
 
 /// What the product server said to one change.

@@ -8,7 +8,8 @@ extension SagaStep {
                 orderID: order.id,
                 quantity: order.quantity,
                 key: order.decreaseKey,
-                attempt: attempt
+                attempt: attempt,
+                requestID: order.requestID
             )
             calls.send(change) { answer in
                 switch answer {
@@ -34,7 +35,8 @@ extension SagaStep {
                 orderID: order.id,
                 quantity: order.quantity,
                 key: order.increaseKey,
-                attempt: attempt
+                attempt: attempt,
+                requestID: order.requestID
             )
             calls.send(change) { answer in
                 switch answer {

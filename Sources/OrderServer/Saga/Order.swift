@@ -34,6 +34,10 @@ struct Order: Sendable, Equatable {
     var updatedAt: Timestamp
     /// 1, and one more with each change: an event about the order is newer than another if its version is greater.
     var version: Int64 = 1
+    /// Whether it was accepted with a message that carries it to the product server.
+    var wentOverBroker = false
+    /// `X-Request-Id` of the request that works on it now, passed on with every call for it. Not stored.
+    var requestID: String?
 
     /// `7`, or `7.2` for its second run.
     private var keySuffix: String { self.run == 1 ? "\(self.id)" : "\(self.id).\(self.run)" }
@@ -55,6 +59,8 @@ struct OrderDraft: Sendable, Equatable {
     var idempotencyKey: String?
     /// The W3C trace context of the request, passed on with an order that goes over the broker.
     var traceparent: String?
+    /// `X-Request-Id` of the request, passed on with every call for the order.
+    var requestID: String?
 
     /// Whether `order` is what this draft asked for. The code is another name of the product, and counts for nothing.
     func isSame(as order: Order) -> Bool {

@@ -1,5 +1,6 @@
 // Invariant: a step is called only for an order whose row is durable, and a final state is answered only when it is durable. Whatever is left open in between is
-// in the table of orders as PENDING or in saga_work, and recovery settles it.
+// in the table of orders as PENDING or in saga_work, and recovery settles it. What the product server has refused for good to take back is no longer left open: it is noted with the
+// order, logged and counted once, and no recovery asks again.
 //
 // Bounds: `buyerDeadline` for everything that a buyer waits for, plus the timeout of a call that is out when it passes.
 
@@ -43,6 +44,7 @@ struct OrderFlow: Sendable {
 
     /// Makes an order and runs its saga.
     ///
+    /// An order that failed is returned, for want of stock too: ``Placed/refusal(isAsynchronous:)`` says what its buyer is told.
     /// - Throws: `INSUFFICIENT_STOCK` without an order if the product is known to be sold out; `DEPENDENCY_FAILED` if the outcome is not known yet, or if the breaker
     ///   is open (no order is made then); `KEY_REUSED`, `REQUEST_IN_PROGRESS`, `OVERLOADED`, `UNAVAILABLE`
     func place(_ draft: OrderDraft) async throws(APIError) -> Placed {
@@ -90,13 +92,13 @@ struct OrderFlow: Sendable {
     ) {
         if draft.idempotencyKey == nil, !self.settings.persistsRejected {
             self.figures.turnedAway.add()
-            return done(.failure(APIError(.insufficientStock, details: ["productId": .int(draft.productID)])))
+            return done(.failure(.soldOut(product: draft.productID)))
         }
         self.inTask(done) { () async throws(APIError) in
-            if let key = draft.idempotencyKey, let placed = try await self.existing(key, draft, deadline, waits: waits) { return placed }
+            if let placed = try await self.existing(draft, deadline, waits: waits) { return placed }
             guard self.settings.persistsRejected else {
                 self.figures.turnedAway.add()
-                throw APIError(.insufficientStock, details: ["productId": .int(draft.productID)])
+                throw .soldOut(product: draft.productID)
             }
             switch await self.insertion.insert(draft, failReason: APIErrorCode.insufficientStock.rawValue) {
             case .made(let order):
@@ -115,7 +117,7 @@ struct OrderFlow: Sendable {
         // An open breaker is known before anything is written: no order is made that recovery would have to carry.
         if self.breaker.isWaiting {
             return self.inTask(done) { () async throws(APIError) in
-                if let key = draft.idempotencyKey, let placed = try await self.existing(key, draft, deadline) { return placed }
+                if let placed = try await self.existing(draft, deadline) { return placed }
                 throw APIError(
                     .dependencyFailed,
                     details: ["cause": "BREAKER_OPEN"],
@@ -147,7 +149,7 @@ struct OrderFlow: Sendable {
         switch result {
         case .confirmed: (status, reason) = (.confirmed, nil)
         case .failed(let why): (status, reason) = (.failed, why)
-        case .undecided:
+        case .notUndone, .undecided:
             return self.inTask(done) { () async throws(APIError) in
                 Placed(order: try await self.conclude(order, result, records), isReplay: false)
             }
@@ -224,30 +226,58 @@ struct OrderFlow: Sendable {
         case .overloaded: throw APIError(.overloaded)
         case .unavailable(let error): throw self.unavailable(error, "an order was not inserted")
         case .keyTaken:
-            guard let key = draft.idempotencyKey, let placed = try await self.existing(key, draft, deadline, waits: waits) else {
-                throw APIError(.unavailable)
-            }
+            guard let placed = try await self.existing(draft, deadline, waits: waits) else { throw APIError(.unavailable) }
             return placed
         }
     }
 
-    /// The order that a key has made, in its final state; nil if there is none. Waits for one that is being worked on, unless told not to.
+    /// The order that the draft's key has made for its buyer, in its final state; nil if there is none. Waits for one that is being worked on, unless told not to.
     private func existing(
-        _ key: String,
         _ draft: OrderDraft,
         _ deadline: ContinuousClock.Instant,
         waits: Bool = true
     ) async throws(APIError) -> Placed? {
+        guard let key = draft.idempotencyKey else { return nil }
+        return try await self.existing(key, of: draft.buyerID, draft.requestID, deadline, waits: waits) { draft.isSame(as: $0) }
+    }
+
+    /// The order that a buyer's earlier request with the same key has made, as ``place(_:)`` or ``accept(_:)`` would repeat it; nil if there is none. For those who cannot make a
+    /// draft any more, since what it needs to know has changed or is not to be had.
+    /// - Parameter isSame: whether an order is what is asked for again; nil is returned for another
+    func repeated(
+        key: String,
+        buyer: String?,
+        requestID: String?,
+        waits: Bool,
+        _ isSame: (Order) -> Bool
+    ) async throws(APIError) -> Placed? {
+        do throws(APIError) {
+            return try await self.existing(key, of: buyer, requestID, .now + self.settings.buyerDeadline, waits: waits, isSame)
+        } catch  where error.code == .keyReused {
+            return nil
+        }
+    }
+
+    private func existing(
+        _ key: String,
+        of buyer: String?,
+        _ requestID: String?,
+        _ deadline: ContinuousClock.Instant,
+        waits: Bool,
+        _ isSame: (Order) -> Bool
+    ) async throws(APIError) -> Placed? {
         var wait = Duration.milliseconds(5)
         // Bound: the deadline; the waits double up to 100 ms.
         while true {
-            let order: Order
-            switch await self.keys.order(key: key) {
+            var order: Order
+            switch await self.keys.order(key: key, buyer: buyer) {
             case .success(nil): return nil
             case .success(let found?): order = found
             case .failure(let error): throw self.unavailable(error, "a key was not looked up")
             }
-            guard draft.isSame(as: order) else { throw APIError(.keyReused, details: ["orderId": .int(order.id)]) }
+            // Nothing of the order: whoever has not made it learns that the key is taken, and no more.
+            guard isSame(order) else { throw APIError(.keyReused) }
+            order.requestID = requestID
             if order.status != .pending || !waits { return Placed(order: order, isReplay: true) }
             // Its own request has given up by now, or its server has died: whoever asks goes on with it.
             if Timestamp.now.microseconds(since: order.updatedAt) > self.settings.buyerDeadline.microseconds {
@@ -297,6 +327,10 @@ struct OrderFlow: Sendable {
             outcome = await self.completion.complete(order, from: .pending, to: .confirmed, failReason: nil, records: records)
         case .failed(let reason):
             outcome = await self.completion.complete(order, from: .pending, to: .failed, failReason: reason, records: records)
+        case .notUndone(let refusal, let reason):
+            // The order has failed all the same; its history has the refusal already.
+            outcome = await self.completion.complete(order, from: .pending, to: .failed, failReason: reason, records: records)
+            if case .written = outcome { await self.noteUndoRefused(order, refusal, [], .saga) }
         }
         return try await self.settled(order, result, outcome)
     }
@@ -307,7 +341,7 @@ struct OrderFlow: Sendable {
             switch result {
             case .undecided(let cause): return .undecided(cause: cause)
             case .confirmed: return .settled(self.written(order, .confirmed, nil, at: time))
-            case .failed(let reason): return .settled(self.written(order, .failed, reason, at: time))
+            case .failed(let reason), .notUndone(_, let reason): return .settled(self.written(order, .failed, reason, at: time))
             }
         case .overtaken:
             guard let current = try await self.load(order.id) else { throw APIError(.unavailable) }
@@ -315,11 +349,14 @@ struct OrderFlow: Sendable {
                 // A late success: the order was found to have failed before this answer came. What it took goes back.
                 self.figures.lateSuccesses.add()
                 await self.leaveToRecovery(current)
-                _ = await self.orchestrator.run(
+                let (undone, records) = await self.orchestrator.run(
                     current,
                     purpose: .undo(reason: current.failReason ?? "LATE_SUCCESS"),
                     deadline: .now + self.settings.buyerDeadline
                 )
+                if case .notUndone(let refusal, _) = undone, await self.noteUndoRefused(current, refusal, records, .lateSuccess) {
+                    await self.drop(current.id, attempt: nil)
+                }
             }
             return .settled(current)
         case .overloaded: throw APIError(.overloaded)
@@ -327,20 +364,53 @@ struct OrderFlow: Sendable {
         }
     }
 
-    /// Gives back what was taken for a run of an order that has failed.
-    /// - Throws: if it is neither done nor left to recovery
+    /// Gives back what was taken for a run of an order that has failed. Refused for good by the product server, that has ended as well.
+    /// - Throws: if it is neither done, refused nor left to recovery
     func undoLateSuccess(_ order: Order) async throws {
         self.figures.lateSuccesses.add()
         // Recovery undoes an order's present run; an earlier one is undone here.
         guard let current = try await self.store.order(id: order.id), current.run != order.run || current.status != .failed else {
             return try await self.store.leaveToRecovery(id: order.id, after: .zero)
         }
-        let (result, _) = await self.orchestrator.run(
+        let (result, records) = await self.orchestrator.run(
             order,
             purpose: .undo(reason: order.failReason ?? "LATE_SUCCESS"),
             deadline: .now + self.settings.buyerDeadline
         )
-        guard case .failed = result else { throw APIError(.dependencyFailed) }
+        switch result {
+        case .failed: break
+        case .notUndone(let refusal, _):
+            guard await self.noteUndoRefused(order, refusal, records, .lateSuccess) else { throw APIError(.unavailable) }
+        case .confirmed, .undecided: throw APIError(.dependencyFailed)
+        }
+    }
+
+    /// Notes that the product server has refused for good to take an order's stock back: the units stay taken, and an operator has to settle that. Logged and counted
+    /// if it is news; a cancellation that is asked for again and again fills no log.
+    /// - Returns: whether it is noted
+    @discardableResult
+    private func noteUndoRefused(
+        _ order: Order,
+        _ refusal: String,
+        _ records: [StepRecord],
+        _ undoing: OrderFigures.Undoing
+    ) async -> Bool {
+        var metadata: Logger.Metadata = [
+            "order": "\(order.id)", "key": "\(order.increaseKey)", "reason": "\(refusal)", "during": "\(undoing.rawValue)",
+        ]
+        metadata["requestId"] = order.requestID.map { "\($0)" }
+        do throws(PostgresError) {
+            guard try await self.store.noteUndoRefused(id: order.id, refusal: order.increaseKey + " " + refusal, records: records) else {
+                return true
+            }
+        } catch {
+            metadata["error"] = "\(error)"
+            self.logger.warning("a final refusal to take stock back was not noted", metadata: metadata)
+            return false
+        }
+        self.figures.undoRefused[undoing]?.add()
+        self.logger.error("the product server has refused for good to take stock back: needs operator action", metadata: metadata)
+        return true
     }
 
     private func load(_ id: Int64) async throws(APIError) -> Order? {
@@ -372,23 +442,25 @@ struct OrderFlow: Sendable {
     ///
     /// Several at once give back once, because they send one key; each is answered with the cancelled order.
     /// - Throws: `ORDER_NOT_FOUND`, `INVALID_STATE`; `DEPENDENCY_FAILED` if the stock could not be given back: the order is still CONFIRMED then, and recovery goes on
-    ///   with its cancellation unless the product server has refused it
-    func cancel(id: Int64, key: String?) async throws(APIError) -> Placed {
+    ///   with its cancellation. Unless the product server has refused it for good: then the cancellation has ended, and the error's `details.final` is true
+    func cancel(id: Int64, key: String?, requestID: String? = nil) async throws(APIError) -> Placed {
         let marked: Order?
         do throws(PostgresError) {
             marked = try await self.store.requestCancel(id: id, key: key)
         } catch {
             throw self.unavailable(error, "a cancellation was not noted")
         }
-        guard let order = marked else {
+        guard var order = marked else {
             guard let current = try await self.load(id) else { throw APIError(.orderNotFound) }
             if current.status == .cancelled, let key, current.cancelKey == key { return Placed(order: current, isReplay: true) }
             throw APIError(.invalidState, details: ["status": .string(current.status.rawValue)])
         }
+        order.requestID = requestID
         switch try await self.giveBack(order, firstAttempt: 1, .now + self.settings.buyerDeadline) {
         case .settled(let order):
             await self.drop(order.id, attempt: nil)
             return Placed(order: order, isReplay: false)
+        case .refused(let refusal): throw .cancelRefused(order: id, cause: refusal)
         case .undecided(let cause):
             throw APIError(
                 .dependencyFailed,
@@ -398,25 +470,35 @@ struct OrderFlow: Sendable {
         }
     }
 
-    private func giveBack(_ order: Order, firstAttempt: Int64, _ deadline: ContinuousClock.Instant) async throws(APIError) -> Settled {
+    private enum GivenBack {
+        /// The order is cancelled, or whatever somebody else has made of it meanwhile.
+        case settled(Order)
+        /// It stays CONFIRMED; the cancellation has ended.
+        case refused(String)
+        case undecided(cause: String)
+    }
+
+    private func giveBack(_ order: Order, firstAttempt: Int64, _ deadline: ContinuousClock.Instant) async throws(APIError) -> GivenBack {
         let (result, records) = await self.orchestrator.run(
             order,
             purpose: .undo(reason: OrderStatus.cancelled.rawValue),
             firstAttempt: firstAttempt,
             deadline: deadline
         )
-        guard case .failed = result else {
-            // The last record says whether it was refused, which no repetition changes, or unanswered.
-            if let last = records.last, !last.outcome.hasPrefix("NO_ANSWER") {
-                do throws(PostgresError) {
-                    try await self.store.withdrawCancel(id: order.id)
-                } catch {
-                    throw self.unavailable(error, "a cancellation was not withdrawn")
-                }
-                return .undecided(cause: last.outcome)
+        switch result {
+        case .failed: break
+        case .notUndone(let refusal, _):
+            // First the note, then the mark: a server that dies in between leaves an order that recovery asks for once more.
+            guard await self.noteUndoRefused(order, refusal, records, .cancel) else { throw APIError(.unavailable) }
+            do throws(PostgresError) {
+                try await self.store.withdrawCancel(id: order.id)
+            } catch {
+                throw self.unavailable(error, "a cancellation was not withdrawn")
             }
-            if case .undecided(let cause) = result { return .undecided(cause: cause) }
-            return .undecided(cause: "NO_ANSWER")
+            return .refused(refusal)
+        case .undecided(let cause): return .undecided(cause: cause)
+        // Undoing confirms nothing.
+        case .confirmed: return .undecided(cause: "NO_ANSWER")
         }
         var order = order
         switch await self.completion.complete(order, from: .confirmed, to: .cancelled, failReason: nil, records: records) {
@@ -437,7 +519,7 @@ struct OrderFlow: Sendable {
 
     /// Runs a FAILED order's saga again, under new keys.
     /// - Throws: `ORDER_NOT_FOUND`; `INVALID_STATE` if it is not FAILED; `REQUEST_IN_PROGRESS` if its last run is still being settled; as ``place(_:)``
-    func retry(id: Int64) async throws(APIError) -> Order {
+    func retry(id: Int64, requestID: String? = nil) async throws(APIError) -> Order {
         let begun: Order?
         do throws(PostgresError) {
             begun = try await self.store.beginRetry(id: id)
@@ -445,11 +527,12 @@ struct OrderFlow: Sendable {
         } catch {
             throw self.unavailable(error, "an order was not begun again")
         }
-        guard let order = begun else {
+        guard var order = begun else {
             guard let current = try await self.load(id) else { throw APIError(.orderNotFound) }
             if current.status == .failed { throw APIError(.requestInProgress, details: ["orderId": .int(id)], retryAfter: .seconds(1)) }
             throw APIError(.invalidState, details: ["status": .string(current.status.rawValue)])
         }
+        order.requestID = requestID
         let settled = try await self.drive(order, firstAttempt: 1, .now + self.settings.buyerDeadline)
         await self.drop(id, attempt: nil)
         return settled
@@ -477,16 +560,21 @@ struct OrderFlow: Sendable {
                 let (result, records) = await self.orchestrator.run(order, firstAttempt: max(2, work.attempt), deadline: deadline)
                 guard case .settled = try await self.settle(order, result, records) else { return false }
             case .confirmed where order.cancelRequestedAt != nil:
-                guard case .settled = try await self.giveBack(order, firstAttempt: max(2, work.attempt), deadline) else { return false }
+                if case .undecided = try await self.giveBack(order, firstAttempt: max(2, work.attempt), deadline) { return false }
             case .failed:
                 // Somebody may have had a success that came too late, and died. A compensation of nothing does no harm.
-                let (result, _) = await self.orchestrator.run(
+                let (result, records) = await self.orchestrator.run(
                     order,
                     purpose: .undo(reason: order.failReason ?? "FAILED"),
                     firstAttempt: max(2, work.attempt),
                     deadline: deadline
                 )
-                guard case .failed = result else { return false }
+                switch result {
+                case .failed: break
+                case .notUndone(let refusal, _):
+                    guard await self.noteUndoRefused(order, refusal, records, .lateSuccess) else { return false }
+                case .confirmed, .undecided: return false
+                }
             case .confirmed, .cancelled: break
             }
         } catch {

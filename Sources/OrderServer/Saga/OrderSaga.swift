@@ -1,8 +1,10 @@
 // Invariant: steps are done in order; when one is refused, those before it are compensated in reverse order, and only then has the saga failed.
 // What has no answer is asked again under the same key and is never given up for failed: the saga ends undecided, and recovery goes on with it.
+// A compensation that is refused is answered for good: repeating it changes nothing. An order whose saga fails has the rest undone all the same; an order that was to be undone as a
+// whole, such as by a cancellation, is left as it is. Either way the saga ends, and tells of the refusal.
 //
 // Bounds: `policy.maximumAttempts` calls of one step or compensation; no wait that would end after the deadline.
-// Stops: confirmed, failed, or undecided. Events that come after that change nothing.
+// Stops: confirmed, failed, not undone, or undecided. Events that come after that change nothing.
 
 /// The saga of one order: an event in, an action out. It holds no clock and does no I/O.
 struct OrderSaga: Sendable, Equatable {
@@ -14,16 +16,25 @@ struct OrderSaga: Sendable, Equatable {
         case executing(step: Int, attempt: Int64, failures: Int)
         // -> executing
         case waitingToExecute(step: Int, attempt: Int64, failures: Int)
-        // -> compensating the step before, waiting, failed, undecided
-        case compensating(step: Int, attempt: Int64, failures: Int, reason: String)
+        // -> compensating the step before, waiting, failed, notUndone, undecided
+        case compensating(step: Int, attempt: Int64, failures: Int, why: Why)
         // -> compensating
-        case waitingToCompensate(step: Int, attempt: Int64, failures: Int, reason: String)
+        case waitingToCompensate(step: Int, attempt: Int64, failures: Int, why: Why)
         // Final.
         case confirmed
         // Final.
         case failed(reason: String)
+        // Final: something stays in effect.
+        case notUndone
         // Final here; recovery starts another saga.
         case undecided
+    }
+
+    /// Why steps are undone, and what has kept one of them from being.
+    struct Why: Sendable, Equatable {
+        var reason: String
+        /// The code of the first compensation that was refused.
+        var refusal: String?
     }
 
     /// What happened.
@@ -48,6 +59,8 @@ struct OrderSaga: Sendable, Equatable {
         case confirm
         /// Nothing is left in effect.
         case fail(reason: String)
+        /// A compensation was refused: what it should have undone stays in effect, and no repetition changes that.
+        case giveUp(refusal: String, reason: String)
         /// Leave it to recovery: an outcome is unknown.
         case leave
         /// The event belongs to nothing that is going on.
@@ -85,7 +98,7 @@ struct OrderSaga: Sendable, Equatable {
         case (.ready, .started):
             switch self.purpose {
             case .execute: return self.execute(step: 0)
-            case .undo(let reason): return self.compensate(step: self.steps - 1, reason: reason)
+            case .undo(let reason): return self.compensate(step: self.steps - 1, why: Why(reason: reason))
             }
 
         case (.executing(let step, let attempt, let failures), .ended(let outcome)):
@@ -93,7 +106,7 @@ struct OrderSaga: Sendable, Equatable {
             case .done:
                 return self.execute(step: step + 1)
             case .refused(let reason):
-                return self.compensate(step: step - 1, reason: reason)
+                return self.compensate(step: step - 1, why: Why(reason: reason))
             case .noAnswer(_, let retryAfter):
                 guard let wait = self.wait(failures + 1, retryAfter, remaining, random) else { return self.leave() }
                 self.state = .waitingToExecute(step: step, attempt: attempt + 1, failures: failures + 1)
@@ -104,25 +117,28 @@ struct OrderSaga: Sendable, Equatable {
             self.state = .executing(step: step, attempt: attempt, failures: failures)
             return .execute(step: step, attempt: attempt)
 
-        case (.compensating(let step, let attempt, let failures, let reason), .ended(let outcome)):
+        case (.compensating(let step, let attempt, let failures, var why), .ended(let outcome)):
             switch outcome {
             case .done:
-                return self.compensate(step: step - 1, reason: reason)
-            case .refused:
-                // A compensation that is refused leaves something in effect; nothing but another try, or a person, can settle it.
-                return self.leave()
+                return self.compensate(step: step - 1, why: why)
+            case .refused(let refusal):
+                why.refusal = why.refusal ?? refusal
+                switch self.purpose {
+                case .execute: return self.compensate(step: step - 1, why: why)
+                case .undo: return self.giveUp(refusal: refusal, reason: why.reason)
+                }
             case .noAnswer(_, let retryAfter):
                 guard let wait = self.wait(failures + 1, retryAfter, remaining, random) else { return self.leave() }
-                self.state = .waitingToCompensate(step: step, attempt: attempt + 1, failures: failures + 1, reason: reason)
+                self.state = .waitingToCompensate(step: step, attempt: attempt + 1, failures: failures + 1, why: why)
                 return .wait(wait)
             }
 
-        case (.waitingToCompensate(let step, let attempt, let failures, let reason), .waited):
-            self.state = .compensating(step: step, attempt: attempt, failures: failures, reason: reason)
+        case (.waitingToCompensate(let step, let attempt, let failures, let why), .waited):
+            self.state = .compensating(step: step, attempt: attempt, failures: failures, why: why)
             return .compensate(step: step, attempt: attempt)
 
         case (.ready, _), (.executing, _), (.waitingToExecute, _), (.compensating, _), (.waitingToCompensate, _),
-            (.confirmed, _), (.failed, _), (.undecided, _):
+            (.confirmed, _), (.failed, _), (.notUndone, _), (.undecided, _):
             return .ignore
         }
     }
@@ -136,13 +152,19 @@ struct OrderSaga: Sendable, Equatable {
         return .execute(step: step, attempt: self.firstAttempt)
     }
 
-    private mutating func compensate(step: Int, reason: String) -> Action {
+    private mutating func compensate(step: Int, why: Why) -> Action {
         guard step >= 0 else {
-            self.state = .failed(reason: reason)
-            return .fail(reason: reason)
+            if let refusal = why.refusal { return self.giveUp(refusal: refusal, reason: why.reason) }
+            self.state = .failed(reason: why.reason)
+            return .fail(reason: why.reason)
         }
-        self.state = .compensating(step: step, attempt: self.firstAttempt, failures: 0, reason: reason)
+        self.state = .compensating(step: step, attempt: self.firstAttempt, failures: 0, why: why)
         return .compensate(step: step, attempt: self.firstAttempt)
+    }
+
+    private mutating func giveUp(refusal: String, reason: String) -> Action {
+        self.state = .notUndone
+        return .giveUp(refusal: refusal, reason: reason)
     }
 
     private mutating func leave() -> Action {

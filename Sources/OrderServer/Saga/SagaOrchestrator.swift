@@ -7,6 +7,8 @@ enum SagaResult: Sendable, Equatable {
     case confirmed
     /// Nothing is in effect.
     case failed(reason: String)
+    /// A compensation was refused for good: what it should have undone, for `reason`, stays in effect. `refusal` is the refusal's error code.
+    case notUndone(refusal: String, reason: String)
     /// Something has no answer yet. The cause is that of the last call.
     case undecided(cause: String)
 }
@@ -149,6 +151,7 @@ private final class SagaRun: Sendable {
             if isCancelled { wait.cancel() }
         case .confirm: self.end(.confirmed)
         case .fail(let reason): self.end(.failed(reason: reason))
+        case .giveUp(let refusal, let reason): self.end(.notUndone(refusal: refusal, reason: reason))
         case .leave: self.end(.undecided(cause: self.state.withLock { $0.cause }))
         // A call that told its end twice.
         case .ignore: break

@@ -1,3 +1,6 @@
+// Invariant: an order is found by its key together with its buyer, as the database compares them, byte by byte. Two buyers' ids that Swift takes for the same text, since
+// they differ in their Unicode form alone, stay two: answers are matched to questions by their place, never by a text.
+//
 // Bounds: those of the writer it gathers in. A look is repeatable.
 
 import PostgresClient
@@ -9,11 +12,16 @@ final class KeyLookup: Sendable {
 
     struct Item: Sendable {
         var key: String
+        /// Whose key it is; nil for the scope that orders without a buyer share.
+        var buyer: String?
         var done: CheckedContinuation<Outcome, Never>
     }
 
     private let reader: GroupWriter<Item>
-    private static let sql = "select \(Order.columns) from orders o where o.idempotency_key = any($1)"
+    private static let sql = """
+        select t.n, \(Order.columns) from unnest($1, $2) with ordinality as t(k, b, n)
+        join orders o on o.idempotency_key = t.k and coalesce(o.buyer_id, '') collate "C" = t.b
+        """
 
     init(configuration: PostgresConfiguration, maximumQueued: Int, maximumBatch: Int) throws(PostgresError) {
         self.reader = try GroupWriter(
@@ -23,22 +31,23 @@ final class KeyLookup: Sendable {
             maximumBatch: maximumBatch
         ) { session, items in
             do throws(PostgresError) {
-                var found: [String: Order] = [:]
-                for row in try session.repeatable(KeyLookup.sql, [.texts(items.map(\.key))]) {
-                    let order = try Order(row: row)
-                    if let key = order.idempotencyKey { found[key] = order }
+                var found: [Int64: Order] = [:]
+                for row in try session.repeatable(KeyLookup.sql, [.texts(items.map(\.key)), .texts(items.map { $0.buyer ?? "" })]) {
+                    found[try row.int(0)] = try Order(row: row, from: 1)
                 }
-                for item in items { item.done.resume(returning: .success(found[item.key])) }
+                // Places are counted from 1.
+                for (place, item) in zip(Int64(1)..., items) { item.done.resume(returning: .success(found[place])) }
             } catch {
                 for item in items { item.done.resume(returning: .failure(error)) }
             }
         }
     }
 
-    /// The order made under a key, or nil.
-    func order(key: String) async -> Outcome {
+    /// The order that this buyer has made under a key, or nil.
+    /// - Parameter buyer: nil for the scope that orders without a buyer share
+    func order(key: String, buyer: String?) async -> Outcome {
         await withCheckedContinuation { continuation in
-            if !self.reader.add(Item(key: key, done: continuation)) {
+            if !self.reader.add(Item(key: key, buyer: buyer, done: continuation)) {
                 continuation.resume(returning: .failure(PostgresError(code: .poolExhausted, message: "too many look-ups wait")))
             }
         }

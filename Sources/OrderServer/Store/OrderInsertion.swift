@@ -1,4 +1,4 @@
-// Invariant: an order is answered as made only after its row is durable, and with it, in the same statement, the message that carries it; of drafts with one
+// Invariant: an order is answered as made only after its row is durable, and with it, in the same statement, the message that carries it; of one buyer's drafts with one
 // idempotency key one becomes a row and is in a message.
 //
 // A group of accepted orders becomes a message for each product, which goes through the broker and back: at a moderate load small groups cost more than their orders.
@@ -14,7 +14,7 @@ import Synchronization
 enum InsertOutcome: Sendable {
     /// It has a row now.
     case made(Order)
-    /// Another order has its key.
+    /// Another order of the same buyer has its key.
     case keyTaken
     /// Too many wait already.
     case overloaded
@@ -266,7 +266,9 @@ extension OrderInsertion.Item {
             cancelRequestedAt: nil,
             cancelKey: nil,
             createdAt: time,
-            updatedAt: time
+            updatedAt: time,
+            wentOverBroker: self.isAsynchronous,
+            requestID: self.draft.requestID
         )
     }
 }

@@ -5,11 +5,11 @@ extension Order {
     /// The columns that ``init(row:from:)`` reads, in order, of a table or alias `o`.
     static let columns = """
         o.id, o.product_id, o.product_code, o.buyer_id, o.quantity, o.unit_price, o.status, o.fail_reason, o.idempotency_key, o.run, \
-        o.cancel_requested_at, o.cancel_key, o.created_at, o.updated_at, o.version
+        o.cancel_requested_at, o.cancel_key, o.created_at, o.updated_at, o.version, o.message_id is not null
         """
 
     /// How many ``columns`` there are.
-    static let columnCount = 15
+    static let columnCount = 16
 
     /// Reads ``columns`` of a row, beginning at column `first`.
     init(row: PostgresRow, from first: Int = 0) throws(PostgresError) {
@@ -32,7 +32,8 @@ extension Order {
             cancelKey: try row.optionalText(first + 11),
             createdAt: Timestamp(microsecondsSinceEpoch: try row.timestampMicros(first + 12)),
             updatedAt: Timestamp(microsecondsSinceEpoch: try row.timestampMicros(first + 13)),
-            version: try row.int(first + 14)
+            version: try row.int(first + 14),
+            wentOverBroker: try row.bool(first + 15)
         )
     }
 }

@@ -15,6 +15,7 @@ struct OrderStore: Sendable {
             Migration(version: 1, name: "orders", sql: String(decoding: PackageResources.V001_orders_sql, as: UTF8.self)),
             Migration(version: 2, name: "outbox", sql: String(decoding: PackageResources.V002_outbox_sql, as: UTF8.self)),
             Migration(version: 3, name: "outbox_written", sql: String(decoding: PackageResources.V003_outbox_written_sql, as: UTF8.self)),
+            Migration(version: 4, name: "buyer_keys", sql: String(decoding: PackageResources.V004_buyer_keys_sql, as: UTF8.self)),
         ]
     }
 
@@ -77,6 +78,20 @@ struct OrderStore: Sendable {
             [.int(id), .optionalText(key), .int(self.recoveryAge.microseconds)]
         )
         return try rows.first.map { (row) throws(PostgresError) in try Order(row: row) }
+    }
+
+    /// Notes that the product server has refused for good to take an order's stock back, and what was tried.
+    /// - Parameter refusal: key and reason
+    /// - Returns: whether this is news: the same refusal of the same key was not noted last
+    func noteUndoRefused(id: Int64, refusal: String, records: [StepRecord]) async throws(PostgresError) -> Bool {
+        let rows = try await self.pool.query(
+            """
+            update orders set undo_refused = $2, steps = case when steps = '' then $3 else concat_ws(',', steps, nullif($3, '')) end
+            where id = $1 and undo_refused is distinct from $2 returning id
+            """,
+            [.int(id), .text(refusal), .text(StepRecord.json(records))]
+        )
+        return !rows.isEmpty
     }
 
     /// Takes the mark of a cancellation back: the product server has refused to take the stock.

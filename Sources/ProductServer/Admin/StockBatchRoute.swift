@@ -1,4 +1,5 @@
 import Hummingbird
+import Logging
 import NIOCore
 import ServerKit
 import StockGate
@@ -8,16 +9,22 @@ import StockGate
 struct StockBatchRoute: Sendable {
     static let path = "/internal/stock/batch"
     /// Items in one call at most.
-    static let maximumItems = 512
-    /// Bytes of a body at most: 512 items with keys of the largest size.
-    static let maximumBytes = 512 * 512
+    static let maximumItems = StockBatchLimits.maximumItems
+    /// Bytes of a body at most. The admin port must let as much through.
+    static let maximumBytes = StockBatchLimits.maximumBytes
 
     let engine: StockEngine
 
-    private enum Item: Sendable {
-        case decrease(DecreaseRequest)
-        case increase(IncreaseRequest)
-        case refused(APIError)
+    private struct Item: Sendable {
+        enum Kind: Sendable {
+            case decrease(DecreaseRequest)
+            case increase(IncreaseRequest)
+            case refused(APIError)
+        }
+
+        var kind: Kind
+        /// `X-Request-Id` of the request that the order server makes the change for.
+        var requestID: String?
     }
 
     private enum Direction: String, CaseIterable {
@@ -30,6 +37,7 @@ struct StockBatchRoute: Sendable {
             let body = try await request.jsonObject(upTo: Self.maximumBytes)
             let items = try body.objects("items", count: 1...Self.maximumItems).map(Self.item)
             let results = await decide(items, on: context.channel.eventLoop)
+            if context.logger.logLevel <= .debug { Self.log(items, results, context.logger) }
             let language = Language.negotiated(request.headers[.acceptLanguage])
             return Self.response(results, language)
         }
@@ -37,6 +45,18 @@ struct StockBatchRoute: Sendable {
 
     /// A malformed item is refused alone; the others go on.
     private static func item(_ object: JSONObjectReader) -> Item {
+        do throws(APIError) {
+            let requestID = try object.text("requestId")
+            guard requestID.map(ServerRequestContext.isRequestID) ?? true else {
+                return Item(kind: .refused(.invalid(field: object.path("requestId"))))
+            }
+            return Item(kind: kind(object), requestID: requestID)
+        } catch {
+            return Item(kind: .refused(error))
+        }
+    }
+
+    private static func kind(_ object: JSONObjectReader) -> Item.Kind {
         do throws(APIError) {
             let product = ProductID(try object.int("productId", in: Values.idRange))
             let orderID = try object.int("orderId", in: Values.idRange)
@@ -72,7 +92,7 @@ struct StockBatchRoute: Sendable {
             loop.execute {
                 let gathered = GatheredOutcomes(count: items.count) { continuation.resume(returning: $0) }
                 for (index, item) in items.enumerated() {
-                    switch item {
+                    switch item.kind {
                     case .refused(let error): gathered.set(index, .failure(error))
                     case .decrease(let request):
                         engine.decrease(request, on: loop) { answer in
@@ -85,6 +105,24 @@ struct StockBatchRoute: Sendable {
                     }
                 }
             }
+        }
+    }
+
+    /// A line for each item, with the id of the request that it was made for: the call's own id is in all of them.
+    private static func log(_ items: [Item], _ results: [Outcome], _ logger: Logger) {
+        for (item, result) in zip(items, results) {
+            var metadata: Logger.Metadata = [:]
+            switch item.kind {
+            case .decrease(let request): metadata["key"] = "\(request.key)"
+            case .increase(let request): metadata["key"] = "\(request.key)"
+            case .refused: break
+            }
+            metadata["itemRequestId"] = item.requestID.map { "\($0)" }
+            switch result {
+            case .success: metadata["outcome"] = "OK"
+            case .failure(let error): metadata["outcome"] = "\(error.code.rawValue)"
+            }
+            logger.debug("stock request of a batch", metadata: metadata)
         }
     }
 

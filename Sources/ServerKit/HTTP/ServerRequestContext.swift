@@ -44,7 +44,8 @@ extension ServerRequestContext {
         }
     }
 
-    static func isRequestID(_ text: String) -> Bool {
+    /// Whether a text may be passed on as an `X-Request-Id`: 1 to 128 of `A-Z a-z 0-9 . _ : -`.
+    public static func isRequestID(_ text: String) -> Bool {
         (1...128).contains(text.utf8.count)
             && text.utf8.allSatisfy { byte in
                 switch byte {

@@ -50,7 +50,8 @@ public struct JSONObjectReader: Sendable {
         return nil
     }
 
-    private func path(_ name: StaticString) -> String { self.prefix + name.description }
+    /// A member's name as errors have it, such as `items[3].key`.
+    public func path(_ name: StaticString) -> String { self.prefix + name.description }
 
     private func required<Value>(_ name: StaticString, _ value: Value?) throws(APIError) -> Value {
         guard let value else { throw .missing(field: self.path(name)) }
