@@ -127,13 +127,15 @@ struct StockBatchesTests {
 struct RequestIDTests {
     private func isID(_ text: String?) -> Bool { text.map(ServerRequestContext.isRequestID) ?? false }
 
-    @Test("an order's own with its item, hot or not, one that is odd or missing is not; the call has one of its own")
+    @Test(
+        "an order's own with its item, hot or not, and where that is odd or missing the one that its answer has; the call has one of its own"
+    )
     func batch() async throws {
         try await TestBed.run { bed in
             let hot = try await bed.place(1, headers: ["x-request-id": "hot-1"]).orderID
             let router = try await bed.place(1, headers: ["x-request-id": "router-1", "prefer": "handling=strict"]).orderID
-            let odd = try await bed.place(1, headers: ["x-request-id": "not an id"]).orderID
-            let none = try await bed.place(1).orderID
+            let odd = try await bed.place(1, headers: ["x-request-id": "not an id"])
+            let none = try await bed.place(1)
             let given = try await bed.place(1, headers: ["prefer": "handling=strict"])
             let user = try await bed.send(
                 .POST,
@@ -147,8 +149,11 @@ struct RequestIDTests {
             #expect(items["DEC-\(hot)"] == "hot-1")
             #expect(items["INC-\(hot)"] == "cancel-1")
             #expect(items["DEC-\(router)"] == "router-1")
-            #expect(items["DEC-\(odd)"] == nil)
-            #expect(items["DEC-\(none)"] == nil)
+            for answer in [odd, none] {
+                let made = try #require(answer.headers.first(name: "x-request-id"))
+                #expect(made != "not an id" && self.isID(made))
+                #expect(items["DEC-\(answer.id ?? 0)"] == made)
+            }
             #expect(items["DEC-\(given.id ?? 0)"] == given.headers.first(name: "x-request-id"))
             #expect(items["DEC-\(userOrder)"] == "user-1")
             // Seven calls, and a look at the price for the user's order.

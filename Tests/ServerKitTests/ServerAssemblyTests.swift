@@ -339,27 +339,40 @@ import Testing
         #expect(trail.all.contains("unready"))
     }
 
-    @Test func oneAddressHasItsShareAndHealthIsAnsweredBeyondIt() async throws {
+    /// Opens connections that say nothing, and waits until the server has let them in.
+    private func silent(_ count: Int, _ ports: ServerAssembly.Ports) async throws -> [any Channel] {
+        var channels: [any Channel] = []
+        for _ in 0..<count {
+            channels.append(
+                try await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton).connect(host: "127.0.0.1", port: ports.publicPort)
+                    .get()
+            )
+        }
+        // The kernel has connected them; the server may still be about to let them in.
+        try await self.wait(for: #"http_connections{port="public"}"#, toBe: "\(count)", ports)
+        return channels
+    }
+
+    @Test func oneAddressHasItsShare() async throws {
         try await withServer(settings: ["MAX_CONNECTIONS_PER_ADDRESS": "20"]) { ports in
-            var silent: [any Channel] = []
-            for _ in 0..<20 {
-                silent.append(
-                    try await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton).connect(
-                        host: "127.0.0.1",
-                        port: ports.publicPort
-                    ).get()
-                )
-            }
-            // The kernel has connected them; the server may still be about to let them in.
-            try await self.wait(for: #"http_connections{port="public"}"#, toBe: "20", ports)
+            let channels = try await silent(20, ports)
+            let refused = try await exchange(ports.publicPort, [post + "Content-Length: 2\r\n\r\n{}"])
+            #expect(refused == "", "closed as it came")
+            for channel in channels { try await channel.close() }
+            try await self.wait(for: #"http_connections{port="public"}"#, toBe: "0", ports)
+            let taken = try await exchange(ports.publicPort, [post + "Connection: close\r\nContent-Length: 2\r\n\r\n{}"])
+            #expect(taken.hasPrefix("HTTP/1.1 200 "))
+        }
+    }
+
+    @Test func healthIsAnsweredWhileTheServerIsFull() async throws {
+        try await withServer(settings: ["MAX_CONNECTIONS": "20"]) { ports in
+            let channels = try await silent(20, ports)
             let live = try await exchange(ports.publicPort, ["GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"])
             #expect(live.hasPrefix("HTTP/1.1 200 ") && live.contains("Connection: close"))
             let refused = try await exchange(ports.publicPort, [post + "Content-Length: 2\r\n\r\n{}"])
             #expect(refused.hasPrefix("HTTP/1.1 503 ") && refused.contains("OVERLOADED") && refused.contains("Connection: close"))
-            for channel in silent { try await channel.close() }
-            try await self.wait(for: #"http_connections{port="public"}"#, toBe: "0", ports)
-            let taken = try await exchange(ports.publicPort, [post + "Connection: close\r\nContent-Length: 2\r\n\r\n{}"])
-            #expect(taken.hasPrefix("HTTP/1.1 200 "))
+            for channel in channels { try await channel.close() }
         }
     }
 

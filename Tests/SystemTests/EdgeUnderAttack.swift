@@ -18,7 +18,10 @@ struct EdgeUnderAttack {
             ProcessInfo.processInfo.environment["STOCKGATE_BIN_DIR"]
             ?? URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath().deletingLastPathComponent().path
         let stand = try Stand(environment: try await stack.addresses().values, binaries: binaries) { isPublic in
-            try await stack.with(["GATEWAY_PUBLIC_STOCK": isPublic ? "true" : "false"]).run("start gateway")
+            // The servers ask for a token as long as the gateway shows one: the three change together.
+            let other = stack.with(["GATEWAY_PUBLIC_STOCK": isPublic ? "true" : "false"])
+            _ = try await stack.run("stop gateway product order")
+            _ = try await other.run("start gateway product order")
         }
         let report = try await Attack(stand, plan).run()
         for line in report.summary { print("ATTACK \(line)") }

@@ -77,7 +77,7 @@ public struct Attack: Sendable {
         let goods = try await Workers.run { [stand] in try stand.makeGoods(run: run) }
         // Far from the order ids that the order servers give.
         let base = 1_000_000_000_000 + Int64(Date.now.timeIntervalSince1970) % 1_000_000 * 1_000_000_000
-        let requests = Requests(run: run, goods: goods, base: base)
+        let requests = Requests(run: run, goods: goods, base: base, token: stand.token)
         let effects = try EffectReader(stand, requests)
         var report = AttackReport()
         do {

@@ -113,7 +113,8 @@ struct AttackCommand: AsyncParsableCommand {
         let path = stack
         return try Stand(environment: try await script.environment(), binaries: binaries) { isPublic in
             _ = try await StackScript.shell(
-                "exec \(path) start gateway",
+                // The servers ask for a token as long as the gateway shows one: the three change together.
+                "\(path) stop gateway product order && exec \(path) start gateway product order",
                 environment: ["GATEWAY_PUBLIC_STOCK": isPublic ? "true" : "false"]
             )
         }

@@ -66,8 +66,7 @@ struct PlaceOrderHotPath: HotPathEndpoint {
         } catch {
             return finish(HotPathAnswer(error, to: head))
         }
-        // An odd id is not passed on; the answer has another then, as the router's would.
-        draft.requestID = head.field("x-request-id").flatMap { ServerRequestContext.isRequestID($0) ? $0 : nil }
+        draft.requestID = head.requestID
         let isAsynchronous = match.route.isAsynchronous
         let finished = NIOLoopBound(finish, eventLoop: eventLoop)
         let done = { @Sendable (result: Result<OrderFlow.Placed, APIError>) in

@@ -1,7 +1,7 @@
 // How many connections a port keeps, in all and for each address, so that one client cannot take the places of all others.
 //
 // Invariant: every connection that was let in is let out once, when it has ended.
-// Bounds: `maximum` connections, and `reserve` more that are kept only for what must always be answered: health, and on the admin port the calls that orders need.
+// Bounds: `maximumPerAddress` connections of an address; one more is closed as soon as it is accepted. `maximum` connections in all, and `reserve` more that are kept only for what must always be answered: health, and on the admin port the calls that orders need.
 //   Beyond that a connection is closed as soon as it is accepted. None of them waits in the kernel, where those that must be answered would wait behind it.
 
 import NIOCore
@@ -75,15 +75,13 @@ final class ConnectionLimits: Sendable {
         let key = ConnectionLimits.key(address)
         let (pass, reason) = self.state.withLock { state -> (ConnectionPass?, FrontDoorMetrics.Full?) in
             let ofAddress = state.byAddress[key] ?? 0
-            let isOverAddress = ofAddress >= self.bounds.maximumPerAddress
-            // An address that has its share may still ask how the server is, from a few places beyond it.
-            // Sums of settings of at most a million.
+            // The sum of two settings of at most a million each.
             if state.total >= self.bounds.maximum + self.bounds.reserve { return (nil, .total) }
-            if ofAddress >= self.bounds.maximumPerAddress + self.bounds.reserve { return (nil, .address) }
-            let isFull = isOverAddress || state.total >= self.bounds.maximum
+            if ofAddress >= self.bounds.maximumPerAddress { return (nil, .address) }
+            let isFull = state.total >= self.bounds.maximum
             state.total += 1
             state.byAddress[key] = ofAddress + 1
-            return (isFull ? .reserve(self.bounds.reservedPaths) : .ordinary, isOverAddress ? .address : isFull ? .total : nil)
+            return (isFull ? .reserve(self.bounds.reservedPaths) : .ordinary, isFull ? .total : nil)
         }
         if let reason { self.metrics?.full(reason, isClosed: pass == nil) }
         return pass
@@ -125,7 +123,7 @@ final class FrontDoorMetrics: Sendable {
     private let refusals: [RequestRefusal: Counter]
     private let closes: [ConnectionClock.Verdict: Counter]
     private let closed: [Full: Counter]
-    private let reserved: [Full: Counter]
+    private let reserved: Counter
 
     /// - Parameter port: `public` or `admin`
     init(_ registry: MetricsRegistry, port: String) {
@@ -159,15 +157,14 @@ final class FrontDoorMetrics: Sendable {
             "full",
             of: Full.self
         )
-        self.reserved = counters(
+        self.reserved = registry.counter(
             "http_connections_reserved_total",
-            "Connections kept only for health and what orders need, because the server or their address had too many.",
-            "full",
-            of: Full.self
+            help: "Connections kept only for health and what orders need, because the server had too many.",
+            labels: [("port", port)]
         )
     }
 
     func refused(_ refusal: RequestRefusal) { self.refusals[refusal]?.add() }
     func closed(_ verdict: ConnectionClock.Verdict) { self.closes[verdict]?.add() }
-    func full(_ full: Full, isClosed: Bool) { (isClosed ? self.closed : self.reserved)[full]?.add() }
+    func full(_ full: Full, isClosed: Bool) { (isClosed ? self.closed[full] : self.reserved)?.add() }
 }

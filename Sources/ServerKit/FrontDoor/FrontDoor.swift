@@ -416,7 +416,7 @@ final class FrontDoor<Endpoint: HotPathEndpoint>: ChannelDuplexHandler, Removabl
         let unsent = self.configuration.unsentBytes(context.channel)
         let phase: ConnectionLook.Phase =
             switch self.machine.state {
-            case .reading: self.hasPart ? .partial : .idle
+            case .reading: self.hasPart || self.reader.hasEmptyLines ? .partial : .idle
             case .working, .ending, .closed: .working
             }
         let look = ConnectionLook(
@@ -428,7 +428,8 @@ final class FrontDoor<Endpoint: HotPathEndpoint>: ChannelDuplexHandler, Removabl
         if let verdict = self.clock.judge(look, at: context.eventLoop.now) {
             self.configuration.metrics?.closed(verdict)
             switch verdict {
-            case .request where self.isWritable: self.refuse(.timeout, nil, context)
+            // Empty lines alone are no request that could be answered.
+            case .request where self.isWritable && self.hasPart: self.refuse(.timeout, nil, context)
             case .request, .idle, .answer: self.perform(self.machine.close(), context)
             }
             guard self.machine.state != .closed else { return }

@@ -24,7 +24,11 @@ struct FrontDoorChannel<Endpoint: HotPathEndpoint>: HTTPChannelHandler {
     func setup(channel: any Channel, logger: Logger) -> EventLoopFuture<Value> {
         channel.eventLoop.makeCompletedFuture {
             let address = channel.remoteAddress
-            guard let pass = self.connections.enter(address) else { throw Refused() }
+            guard let pass = self.connections.enter(address) else {
+                // The server does not close a connection whose setup fails.
+                channel.close(promise: nil)
+                throw Refused()
+            }
             channel.closeFuture.whenComplete { _ in self.connections.leave(address) }
             let pipeline = channel.pipeline.syncOperations
             try pipeline.addHandler(FrontDoor(endpoint: self.endpoint, configuration: self.configuration, pass: pass))

@@ -56,6 +56,9 @@ struct RequestReader {
         self.limits = limits
     }
 
+    /// Whether empty lines have come since the last request: its client has begun to speak.
+    private(set) var hasEmptyLines = false
+
     /// Whether part of a request has been taken from the buffer already.
     var isInsideRequest: Bool { if case .head = self.state { false } else { true } }
 
@@ -116,6 +119,7 @@ struct RequestReader {
             {
                 guard bytes.readableBytes >= 2 else { return nil }
                 bytes.moveReaderIndex(forwardBy: 2)
+                self.hasEmptyLines = true
             }
         }
         guard bytes.readableBytes > 0 else { return nil }
@@ -129,6 +133,7 @@ struct RequestReader {
             return nil
         case .head(let head):
             self.tried = 0
+            self.hasEmptyLines = false
             bytes.moveReaderIndex(forwardBy: head.length)
             return .success(head)
         case .refused(let refusal): return .failure(refusal)

@@ -373,6 +373,18 @@ struct FrontDoorTests {
         #expect(!silent.channel.isActive)
     }
 
+    @Test("empty lines alone are no way to stay")
+    func emptyLines() throws {
+        let bed = try FrontDoorBed(times: self.times)
+        try bed.send("\r\n\r\n")
+        bed.advance(.seconds(31))
+        #expect(!bed.channel.isActive && bed.answers().isEmpty)
+        let answered = try FrontDoorBed(times: self.times)
+        try answered.send(hot("1") + "\r\n")
+        answered.halfClose()
+        #expect(answered.bodies() == ["1"], "a line end behind a body is nobody's request")
+    }
+
     @Test("a request in work is nobody's idleness")
     func longWork() throws {
         let bed = try FrontDoorBed(times: self.times)
@@ -430,23 +442,26 @@ struct ConnectionLimitsTests {
             .init(maximum: 5, maximumPerAddress: 3, reserve: 2, reservedPaths: ["/livez": false]),
             metrics: FrontDoorMetrics(registry, port: "public")
         )
-        let (one, two) = (try address("10.0.0.1"), try address("10.0.0.2"))
+        let (one, two, three) = (try address("10.0.0.1"), try address("10.0.0.2"), try address("10.0.0.3"))
         for _ in 0..<3 { #expect(limits.enter(one) == .ordinary) }
         // The address is full, the server is not.
-        #expect(limits.enter(one) == .reserve(["/livez": false]))
+        #expect(limits.enter(one) == nil)
+        #expect(limits.enter(two) == .ordinary)
         #expect(limits.enter(two) == .ordinary)
         // Now the server is full.
         #expect(limits.enter(two) == .reserve(["/livez": false]))
-        #expect(limits.enter(two) == .reserve(["/livez": false]))
-        #expect(limits.enter(two) == nil)
+        #expect(limits.enter(three) == .reserve(["/livez": false]))
+        #expect(limits.enter(three) == nil)
         #expect(limits.count == 7)
         limits.leave(one)
-        #expect(limits.enter(two) == .reserve(["/livez": false]))
-        for _ in 0..<3 { limits.leave(one) }
+        #expect(limits.enter(three) == .reserve(["/livez": false]))
+        for _ in 0..<2 { limits.leave(one) }
+        limits.leave(two)
         #expect(limits.enter(one) == .ordinary)
         let text = String(decoding: registry.exposition(), as: UTF8.self)
         #expect(text.contains(#"http_connections_refused_total{port="public",full="total"} 1"#))
-        #expect(text.contains(#"http_connections_reserved_total{port="public",full="address"} 2"#))
+        #expect(text.contains(#"http_connections_refused_total{port="public",full="address"} 1"#))
+        #expect(text.contains(#"http_connections_reserved_total{port="public"} 3"#))
     }
 
     @Test("an IPv6 client is its /64; an IPv4 address is the same in both notations")

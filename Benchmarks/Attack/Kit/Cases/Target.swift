@@ -70,6 +70,8 @@ struct Requests: Sendable {
     let goods: Goods
     /// Added to all order ids of the ledger.
     let base: Int64
+    /// What the product server's own port asks for on its stock routes; nil where it asks for nothing. The gateway shows a token of its own.
+    var token: String?
 
     /// Keys of this run begin so in the ledger.
     var keyPrefixes: [String] { ["DEC-\(run).", "ATK-\(run)."] }
@@ -114,6 +116,7 @@ struct Requests: Sendable {
         }
         var lines = ["Host: \(host)", "X-Request-Id: \(name)", "Content-Type: application/json"]
         if let key { lines.append("Idempotency-Key: \(key)") }
+        if let token, target == .productHot || target == .productRouter { lines.append("Authorization: Bearer \(token)") }
         lines.append("Content-Length: \(body.byteCount)")
         return Draft(method: method, target: target.prefix + path, lines: lines, body: body, id: name, effect: effect)
     }

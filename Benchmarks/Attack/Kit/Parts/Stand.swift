@@ -47,6 +47,9 @@ public struct Stand: Sendable {
         self.setPublicStock = setPublicStock
     }
 
+    /// The order server's token for the product server; nil where that asks for none.
+    var token: String? { environment["PRODUCT_SERVICE_TOKEN"] }
+
     func port(of target: Target) -> Int {
         if target.isGateway { return gatewayPort }
         if target == .productAdmin { return productAdminPort }
@@ -57,7 +60,12 @@ public struct Stand: Sendable {
     func makeGoods(run: String) throws -> Goods {
         func product(_ code: String, _ strategy: String, _ stock: Int64 = 1_000_000_000) throws -> Int64 {
             let body = "{\"name\":\"Attacked\",\"price\":1000,\"stock\":\(stock),\"code\":\"\(code)\",\"stockStrategy\":\"\(strategy)\"}"
-            let answer = try Caller(port: productPort).call("POST", "/products", body: body)
+            let answer = try Caller(port: productPort).call(
+                "POST",
+                "/products",
+                body: body,
+                lines: token.map { ["Authorization: Bearer \($0)"] } ?? []
+            )
             let object = try? JSONSerialization.jsonObject(with: Data(answer.body)) as? [String: Any]
             guard answer.isSuccess, let id = (object?["id"] as? NSNumber)?.int64Value else {
                 throw Failure(description: "no product could be made: \(answer.status) \(answer.body.latin1.shown())")
