@@ -107,11 +107,13 @@ public struct ServerAssembly: Sendable {
             registry
         )
         let adminMaximum = ServerAssembly.maximumAdminConnections
+        let reserve = ConnectionLimits.Bounds().reserve
         let adminDoor = Door(
             "admin",
             settings,
             adminRules,
-            .init(maximum: adminMaximum, maximumPerAddress: min(perAddress, adminMaximum)),
+            // The gateway, the other server and an operator may share an address: the reserve is what keeps a place for those that must be answered.
+            .init(maximum: adminMaximum, maximumPerAddress: adminMaximum + reserve),
             drain,
             registry
         )

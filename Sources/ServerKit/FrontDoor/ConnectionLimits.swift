@@ -31,12 +31,12 @@ enum ConnectionPass: Sendable, Equatable {
         }
     }
 
-    /// A connection of the reserve that asks for nothing gives its place back soon.
+    /// A connection of the reserve that asks for nothing gives its place back soon: sooner than an order is given up.
     func times(_ times: ConnectionTimes) -> ConnectionTimes {
         guard case .reserve = self else { return times }
         var times = times
-        times.idle = min(times.idle, .seconds(2))
-        times.request = min(times.request, .seconds(2))
+        times.idle = min(times.idle, .milliseconds(500))
+        times.request = min(times.request, .milliseconds(500))
         return times
     }
 

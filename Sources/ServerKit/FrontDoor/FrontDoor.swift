@@ -36,6 +36,8 @@ final class FrontDoor<Endpoint: HotPathEndpoint>: ChannelDuplexHandler, Removabl
     /// A hot body is small; a larger one is the router's.
     static var maximumHotBodyBytes: Int { 4096 }
     static var maximumWaitingBytes: Int { 1024 * 1024 }
+    /// What was dealt with is kept in the buffer up to this size.
+    private static var maximumDealtWithBytes: Int { 16 * 1024 }
     /// Parts of an answer of the router's are gathered up to this size, so that a small answer is one write.
     private static var maximumGatheredBytes: Int { 16 * 1024 }
 
@@ -191,7 +193,13 @@ final class FrontDoor<Endpoint: HotPathEndpoint>: ChannelDuplexHandler, Removabl
         case .ending, .closed: return
         case .reading, .working: break
         }
-        if self.waiting.readableBytes == 0 { self.waiting = bytes } else { self.waiting.writeBuffer(&bytes) }
+        if self.waiting.readableBytes == 0 {
+            self.waiting = bytes
+        } else {
+            // A client that always has something waiting would make the buffer grow with all that it ever sent: what was dealt with stays in front of the rest.
+            if self.waiting.readerIndex > Self.maximumDealtWithBytes { self.waiting.discardReadBytes() }
+            self.waiting.writeBuffer(&bytes)
+        }
         guard self.waiting.readableBytes <= Self.maximumWaitingBytes else { return self.perform(self.machine.close(), context) }
         self.proceed(context)
     }
@@ -247,6 +255,9 @@ final class FrontDoor<Endpoint: HotPathEndpoint>: ChannelDuplexHandler, Removabl
         if self.waiting.readableBytes == 0, self.waiting.capacity > 0 { self.waiting = ByteBuffer() }
         self.resumeReading(context)
     }
+
+    /// Bytes that the buffer of what waits takes, dealt with or not.
+    var waitingCapacity: Int { self.waiting.capacity }
 
     private var hasPart: Bool { self.reader.isInsideRequest || self.waiting.readableBytes > 0 }
 

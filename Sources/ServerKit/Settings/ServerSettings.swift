@@ -24,7 +24,7 @@ public struct ServerSettings: Sendable, Equatable {
     public var lameDuck: Duration
     /// Connections of the public port at most; more are closed as they come.
     public var maximumConnections: Int
-    /// Connections of one client address at most, on each port.
+    /// Connections of the public port of one client address at most.
     public var maximumConnectionsPerAddress: Int
     /// The least level that is logged.
     public var logLevel: Logger.Level
@@ -65,7 +65,7 @@ public struct ServerSettings: Sendable, Equatable {
             "MAX_CONNECTIONS_PER_ADDRESS",
             default: 5_000,
             in: 1...1_000_000,
-            "connections of one client address (IPv4 address or IPv6 /64) at most, on each port"
+            "connections of the public port of one client address (IPv4 address or IPv6 /64) at most; more are closed as they come"
         )
         self.requestTimeout = reader.duration(
             "REQUEST_TIMEOUT",

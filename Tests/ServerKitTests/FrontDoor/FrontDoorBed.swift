@@ -124,6 +124,7 @@ struct FrontDoorBed {
     let endpoint = ScriptedEndpoint()
     let router = ScriptedRouter()
     let drain = ServerDrain()
+    let door: FrontDoor<ScriptedEndpoint>
     /// What the socket has not taken.
     final class Unsent: @unchecked Sendable { var bytes = 0 }
     let unsent = Unsent()
@@ -142,9 +143,10 @@ struct FrontDoorBed {
             metrics: metrics,
             unsentBytes: { _ in unsent.bytes }
         )
+        self.door = FrontDoor(endpoint: self.endpoint, configuration: configuration, pass: pass)
         let pipeline = self.channel.pipeline.syncOperations
         try pipeline.addHandler(self.socket)
-        try pipeline.addHandler(FrontDoor(endpoint: self.endpoint, configuration: configuration, pass: pass))
+        try pipeline.addHandler(self.door)
         try pipeline.addHandler(self.router)
         try self.channel.connect(to: SocketAddress(ipAddress: "127.0.0.1", port: 1)).wait()
     }

@@ -332,6 +332,19 @@ struct FrontDoorTests {
         #expect(!bed.channel.isActive)
     }
 
+    @Test("what a client has sent before takes no memory, also of one that always has something waiting")
+    func waitingMemory() throws {
+        let bed = try FrontDoorBed()
+        bed.endpoint.answersAtOnce = false
+        let request = hot(String(repeating: "x", count: 1_000))
+        try bed.send(request + request)
+        for _ in 0..<5_000 {
+            try bed.send(request)
+            bed.endpoint.answerNext()
+        }
+        #expect(bed.door.waitingCapacity <= 64 * 1024)
+    }
+
     // MARK: Time
 
     private var times: ConnectionTimes {
@@ -486,7 +499,7 @@ struct ConnectionLimitsTests {
         try live.send("GET /livez?verbose HTTP/1.1\r\nHost: a\r\n\r\n")
         #expect(live.answers().first?.saysClose == true)
         let silent = try FrontDoorBed(pass: pass)
-        silent.advance(.seconds(2))
+        silent.advance(.milliseconds(500))
         #expect(!silent.channel.isActive)
         // Whoever is refused by the route gives its place back, too.
         let stranger = try FrontDoorBed(pass: .reserve(["/o": true]))
