@@ -173,6 +173,14 @@ final class FrontDoor<Endpoint: HotPathEndpoint>: ChannelDuplexHandler, Removabl
         self.resumeReading(context)
     }
 
+    /// Lets the connection have a time of its own, whatever it had before.
+    private func allow(_ time: TimeAmount, _ context: ChannelHandlerContext) {
+        self.closing?.cancel()
+        self.closing = nil
+        self.closesAt = .distantFuture
+        self.close(in: time, context)
+    }
+
     /// Closes the connection after a time, whatever it does then. Of several such times the soonest counts.
     private func close(in time: TimeAmount, _ context: ChannelHandlerContext) {
         let deadline = context.eventLoop.now + time
@@ -249,6 +257,8 @@ final class FrontDoor<Endpoint: HotPathEndpoint>: ChannelDuplexHandler, Removabl
                 head.isFromLoopback = self.isFromLoopback
                 guard self.pass.admits(head) else { return self.refuse(.full, head, context) }
                 self.machine.took(closes: head.closes || self.pass.endsAfter(head))
+                // The rest of a request that a stopping server waited for has come: it has the time of work now.
+                if self.machine.isQuiescing { self.allow(self.configuration.times.stopWorking, context) }
                 self.handOn(head, body, context)
             }
         }

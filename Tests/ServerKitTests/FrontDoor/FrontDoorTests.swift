@@ -241,6 +241,15 @@ struct FrontDoorTests {
         silent.stop()
         silent.advance(.milliseconds(301))
         #expect(!silent.channel.isActive)
+        let late = try FrontDoorBed(times: times)
+        late.endpoint.answersAtOnce = false
+        try late.send("PATCH /h HTTP/1.1\r\nHost: a")
+        late.stop()
+        try late.send("\r\nContent-Length: 1\r\n\r\n1")
+        late.advance(.seconds(4))
+        #expect(!late.isEnded, "what was taken has the time of work, not the rest of the time for reading")
+        late.endpoint.answerNext()
+        #expect(late.bodies() == ["1"])
         let working = try FrontDoorBed(times: times)
         working.endpoint.answersAtOnce = false
         try working.send(hot("1"))
