@@ -148,7 +148,7 @@ extension OutboxTests {
 
     @Test("the backlog and what was dropped are shown")
     func figures() async throws {
-        // Counted once, at the beginning: an order made during a count is there twice until the next one.
+        // Counted once, at the beginning: from there on the number is this process' own.
         try await self.run(settings: ["OUTBOX_LIMIT": "50", "EVENT_LIMIT": "3", "OUTBOX_POLL": "60s"]) { bed, publisher, _ in
             _ = try await self.accept(bed)
             try await bed.wait("select count(*) from outbox where status = 'SENT'", for: 2)

@@ -1,0 +1,65 @@
+import Testing
+
+@testable import OrderServer
+
+@Suite("What waits in the outbox, counted while it changes")
+struct OutboxBacklogTests {
+    /// What happens to an order's row, and to a count of the rows, each in its own order.
+    private static let row = ["reserve", "commit", "mark", "release"]
+    private static let count = ["begin", "snapshot", "end"]
+
+    /// Every way to mix three rows of events.
+    private static func mixes(_ one: ArraySlice<String>, _ two: ArraySlice<String>, _ three: ArraySlice<String>) -> [[(Int, String)]] {
+        var mixes: [[(Int, String)]] = []
+        if let next = one.first { mixes += self.mixes(one.dropFirst(), two, three).map { [(0, next)] + $0 } }
+        if let next = two.first { mixes += self.mixes(one, two.dropFirst(), three).map { [(1, next)] + $0 } }
+        if let next = three.first { mixes += self.mixes(one, two, three.dropFirst()).map { [(2, next)] + $0 } }
+        return mixes.isEmpty ? [[]] : mixes
+    }
+
+    /// One order goes all the way, the other as far as `length` events; a count runs anywhere between.
+    @Test(arguments: 1...4)
+    func aCountAtAnyMoment(length: Int) {
+        let mixes = Self.mixes(Self.row[...], Self.row.prefix(length), Self.count[...])
+        #expect(mixes.count > 50)
+        for mix in mixes {
+            let backlog = OutboxBacklog(maximumOrders: 5, maximumEvents: 5)
+            var (reserved, rows, found) = (0, 0, 0)
+            for (_, event) in mix {
+                switch event {
+                case "reserve":
+                    #expect(backlog.reserve())
+                    backlog.addEvents(1)
+                    reserved += 1
+                case "commit": rows += 1
+                case "mark": rows -= 1
+                case "release":
+                    backlog.release(orders: 1)
+                    backlog.addEvents(-1)
+                    reserved -= 1
+                case "begin": backlog.beginCount()
+                case "snapshot": found = rows
+                default: backlog.endCount(orders: found, events: found, oldestAge: .zero, rows: [:])
+                }
+                // Whoever is refused for what does not wait is refused for nothing.
+                #expect(backlog.orders <= reserved && backlog.events <= reserved, "\(mix.map(\.1))")
+                #expect(backlog.orders >= 0 && backlog.events >= 0)
+            }
+            // A count with nothing under way is right.
+            backlog.beginCount()
+            backlog.endCount(orders: rows, events: rows, oldestAge: .zero, rows: [:])
+            #expect(backlog.orders == rows && backlog.events == rows, "\(mix.map(\.1))")
+        }
+    }
+
+    @Test func aCountTellsWhatOthersWroteAndSent() {
+        let backlog = OutboxBacklog(maximumOrders: 5, maximumEvents: 5)
+        backlog.beginCount()
+        #expect(backlog.reserve())
+        backlog.endCount(orders: 4, events: 2, oldestAge: .zero, rows: [:])
+        #expect(backlog.orders == 4 && backlog.events == 2)
+        backlog.beginCount()
+        backlog.endCount(orders: 1, events: 0, oldestAge: .zero, rows: [:])
+        #expect(backlog.orders == 1 && backlog.events == 0)
+    }
+}
