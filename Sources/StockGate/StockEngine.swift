@@ -53,7 +53,9 @@ public final class StockEngine: Sendable {
             name: "redisStock",
             settings: configuration.breaker,
             startsBehindGate: true,
-            recoveryGate: { try await self_.whenStarted().recover() }
+            recoveryGate: { try await self_.whenStarted().recover() },
+            // Without it a Redis that is back stays half used until enough buyers have come, and in the night nobody comes.
+            healthCheck: { await self_.engine?.isRedisAnswering() ?? false }
         )
         let redis = RedisClient(
             settings: configuration.redis,
@@ -341,6 +343,9 @@ public final class StockEngine: Sendable {
         forgetSoldOut(id)
         return outcomes[id] ?? .failed
     }
+
+    /// Whether Redis answers within the time that a request gives it.
+    private func isRedisAnswering() async -> Bool { (try? await redis.send(RedisCommand("PING"))) != nil }
 
     /// The breaker's recovery gate: every gated product, each installed or found newer.
     private func recover() async throws {

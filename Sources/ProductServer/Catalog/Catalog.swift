@@ -40,11 +40,22 @@ struct Catalog: Sendable {
         return product
     }
 
-    /// The ledger knows that the product is gated, or that it went on or off sale. Redis learns it before the answer, if it can be reached; if not, the
+    /// The ledger knows that the product is gated, or that it went on or off sale. Redis learns it before the answer, if it is in use; if not, the
     /// breaker's recovery gate installs it, and until then requests go direct.
     private func gate(_ id: Int64) async {
-        if engine.breaker.state == .closed { _ = await engine.resync(ProductID(id)) }
+        let wasUsed = isRedisUsed
+        if wasUsed { _ = await engine.resync(ProductID(id)) }
         engine.setGated(ProductID(id), true)
+        // A recovery that began in between has not seen the product.
+        if !wasUsed, isRedisUsed { _ = await engine.resync(ProductID(id)) }
+    }
+
+    /// Whether requests go to Redis, or will after a recovery that runs already.
+    private var isRedisUsed: Bool {
+        switch engine.breaker.state {
+        case .closed, .halfOpen, .disabled, .metricsOnly: true
+        case .open, .forcedOpen: false
+        }
     }
 }
 

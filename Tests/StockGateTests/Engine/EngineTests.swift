@@ -302,6 +302,36 @@ struct EngineTests {
         }
     }
 
+    @Test func redisIsUsedAgainWithoutABuyer() async throws {
+        try await withFixture { fixture in
+            let product = try await fixture.addProduct(1, stock: 100)
+            // Longer than the test: nothing but the checks ends half-open.
+            let breaker = try CircuitBreakerSettings { values in
+                values.window = .time(seconds: 2)
+                values.minimumNumberOfCalls = 5
+                values.waitInOpen = .constant(.milliseconds(200))
+                values.movesToHalfOpenByItself = true
+                values.permittedCallsInHalfOpen = 10
+                values.maximumTimeInHalfOpen = .seconds(600)
+            }
+            let engine = try await fixture.startEngine { $0.breaker = breaker }
+            fixture.redis.kill()
+            var order: Int64 = 0
+            #expect(
+                await eventually {
+                    order += 1
+                    _ = await engine.decrease(
+                        DecreaseRequest(product: product, key: "DEC-\(order)", orderID: order, quantity: 1, isRepeat: false)
+                    )
+                    return engine.breaker.state == .open
+                }
+            )
+            try fixture.redis.restart()
+            #expect(await eventually(within: .seconds(10)) { engine.breaker.state == .closed })
+            #expect(try await eventually { try await fixture.isExact(product, engine) })
+        }
+    }
+
     /// Half-open ends by calls: one more.
     private func probe(_ engine: StockEngine) -> Bool {
         Task {
