@@ -18,7 +18,7 @@ struct OrderRoutes: Sendable {
         let key = try request.idempotencyKey()
         let body = try await request.jsonObject()
         var draft = try OrderDraft(body, idempotencyKey: key)
-        draft.requestID = context.requestID
+        draft.requestID = .given(context.requestID)
         guard isAsynchronous else { return .placed(try await self.flow.place(draft), to: request) }
         guard self.flow.isAccepting else { return .asynchronousNotImplemented(request) }
         draft.traceparent = context.traceparent

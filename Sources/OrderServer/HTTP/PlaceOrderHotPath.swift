@@ -66,7 +66,7 @@ struct PlaceOrderHotPath: HotPathEndpoint {
         } catch {
             return finish(HotPathAnswer(error, to: head))
         }
-        draft.requestID = head.requestID
+        draft.requestID = head.id
         let isAsynchronous = match.route.isAsynchronous
         let finished = NIOLoopBound(finish, eventLoop: eventLoop)
         let done = { @Sendable (result: Result<OrderFlow.Placed, APIError>) in

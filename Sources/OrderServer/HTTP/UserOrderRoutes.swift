@@ -47,7 +47,7 @@ struct UserOrderRoutes: Sendable {
             unitPrice: unitPrice,
             idempotencyKey: key,
             traceparent: isAsynchronous ? context.traceparent : nil,
-            requestID: context.requestID
+            requestID: .given(context.requestID)
         )
         let placed = isAsynchronous ? try await self.flow.accept(draft) : try await self.flow.place(draft)
         return Self.answer(placed, isAsynchronous, to: request)

@@ -60,7 +60,7 @@ struct OrderDraft: Sendable, Equatable {
     /// The W3C trace context of the request, passed on with an order that goes over the broker.
     var traceparent: String?
     /// `X-Request-Id` of the request, passed on with every call for the order.
-    var requestID: String?
+    var requestID: HotRequestID?
 
     /// Whether `order` is what this draft asked for. The code is another name of the product, and counts for nothing.
     func isSame(as order: Order) -> Bool {

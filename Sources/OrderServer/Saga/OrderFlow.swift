@@ -238,7 +238,9 @@ struct OrderFlow: Sendable {
         waits: Bool = true
     ) async throws(APIError) -> Placed? {
         guard let key = draft.idempotencyKey else { return nil }
-        return try await self.existing(key, of: draft.buyerID, draft.requestID, deadline, waits: waits) { draft.isSame(as: $0) }
+        return try await self.existing(key, of: draft.buyerID, draft.requestID?.description, deadline, waits: waits) {
+            draft.isSame(as: $0)
+        }
     }
 
     /// The order that a buyer's earlier request with the same key has made, as ``place(_:)`` or ``accept(_:)`` would repeat it; nil if there is none. For those who cannot make a

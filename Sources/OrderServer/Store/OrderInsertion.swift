@@ -268,7 +268,7 @@ extension OrderInsertion.Item {
             createdAt: time,
             updatedAt: time,
             wentOverBroker: self.isAsynchronous,
-            requestID: self.draft.requestID
+            requestID: self.draft.requestID?.description
         )
     }
 }

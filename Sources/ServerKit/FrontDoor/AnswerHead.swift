@@ -17,7 +17,11 @@ extension ByteBuffer {
         if status == .ok {
             self.writeStaticString("HTTP/1.1 200 OK\r\n")
         } else {
-            self.writeString("HTTP/1.1 \(status.code) \(status.reasonPhrase)\r\n")
+            self.writeStaticString("HTTP/1.1 ")
+            self.writeString(String(status.code))
+            self.writeStaticString(" ")
+            self.writeString(status.reasonPhrase)
+            self.writeStaticString("\r\n")
         }
     }
 
@@ -49,7 +53,7 @@ extension ByteBuffer {
         }
         if !hasID {
             self.writeStaticString("X-Request-Id: ")
-            self.writeString(request.requestID)
+            self.writeRequestID(request.id)
             self.writeStaticString("\r\n")
         }
         var framing = AnswerFraming.known

@@ -301,11 +301,7 @@ final class FrontDoor<Endpoint: HotPathEndpoint>: ChannelDuplexHandler, Removabl
         bytes.writeStaticString("\r\nDate: ")
         bytes.writeString(self.date.now())
         bytes.writeStaticString("\r\nX-Request-Id: ")
-        if let id = head.field("x-request-id"), ServerRequestContext.isRequestID(id) {
-            bytes.writeString(id)
-        } else {
-            head.writeMadeID(to: &bytes)
-        }
+        bytes.writeRequestID(head.id)
         bytes.writeStaticString("\r\n")
         bytes.writeConnection(to: head, isLast: isLast)
         bytes.writeStaticString("\r\n")
@@ -338,7 +334,7 @@ final class FrontDoor<Endpoint: HotPathEndpoint>: ChannelDuplexHandler, Removabl
         request?.madeID = (self.number, self.requests &+ 1)
         bytes.writeString("Content-Length: \(rendered.body.count)\r\nDate: \(self.date.now())\r\nX-Request-Id: ")
         if let request {
-            bytes.writeString(request.requestID)
+            bytes.writeRequestID(request.id)
         } else {
             bytes.writeString("\(String(self.number, radix: 16))-\(self.requests &+ 1)")
         }
@@ -474,7 +470,7 @@ extension HotRequestHead {
                 }
             }
         }
-        fields.append(HTTPField(name: .requestID, value: self.requestID))
+        fields.append(HTTPField(name: .requestID, value: self.id.description))
         // A token, as the reader has seen to.
         let method = HTTPRequest.Method(rawValue: self.methodText) ?? .get
         return HTTPRequest(method: method, scheme: "http", authority: self.host, path: self.routerPath, headerFields: fields)

@@ -2,6 +2,7 @@
 //   ways (section 11.2: a length beside a transfer coding, two lengths, folded or bare line ends, odd characters) is refused, and the connection ends.
 // Bounds: the limits of `RequestReader.Limits`; one pass over the bytes.
 
+import Glibc
 import NIOCore
 
 /// The head of one HTTP/1.1 or HTTP/1.0 request, read where it lies.
@@ -29,6 +30,8 @@ public struct HotRequestHead: Sendable {
     private let fieldsStart: Int
     /// The authority of an absolute address, else the value of `Host`.
     private let hostBytes: Range<Int>
+    /// The value of an `X-Request-Id` that may be passed on.
+    private let givenID: Range<Int>?
 
     let framing: Framing
     /// Whether the connection ends after this request's answer: the client said so, or speaks HTTP/1.0 and did not ask to go on.
@@ -110,24 +113,9 @@ public struct HotRequestHead: Sendable {
     }
 
     /// The request's id: the caller's `X-Request-Id` if it is a sane one, else the one that was made here.
-    public var requestID: String {
-        if let given = self.field("x-request-id"), ServerRequestContext.isRequestID(given) { return given }
-        var buffer = ByteBuffer()
-        self.writeMadeID(to: &buffer)
-        return String(buffer: buffer)
-    }
-
-    /// Writes the id that was made for the request: 16 hexadecimal digits, a hyphen, and its number on the connection.
-    func writeMadeID(to buffer: inout ByteBuffer) {
-        var rest = self.madeID.connection
-        // 16 digits of 4 bits each.
-        for _ in 0..<16 {
-            let digit = UInt8(truncatingIfNeeded: rest >> 60)
-            buffer.writeInteger(digit < 10 ? 0x30 + digit : 0x57 + digit)
-            rest <<= 4
-        }
-        buffer.writeInteger(UInt8(ascii: "-"))
-        buffer.writeString(String(self.madeID.number))
+    public var id: HotRequestID {
+        guard let range = self.givenID else { return .made(connection: self.madeID.connection, number: self.madeID.number) }
+        return .given(self.text(range))
     }
 }
 
@@ -167,6 +155,7 @@ extension HotRequestHead {
         self.targetBytes = parse.target
         self.fieldsStart = parse.fieldsStart
         self.hostBytes = parse.authority ?? parse.host ?? 0..<0
+        self.givenID = parse.requestID
         self.framing = parse.isChunked ? .chunked : .length(parse.contentLength ?? 0)
         self.closes = parse.saysClose || (parse.isHTTP10 && !parse.saysKeepAlive)
         self.isHTTP10 = parse.isHTTP10
@@ -178,12 +167,19 @@ extension HotRequestHead {
         var line = start
         // Ends: every line takes at least the two bytes of its end.
         while line < bytes.count {
-            var end = line
-            while end < bytes.count, bytes[end] != UInt8(ascii: "\r") { end += 1 }
+            let end = HotRequestHead.lineEnd(bytes, line)
             if end == line { return }
             body(line, end)
             line = end + 2
         }
+    }
+
+    /// Where the line that begins at `start` ends. The C library looks at many bytes at a time, and fields are looked up several times in each request.
+    private static func lineEnd(_ bytes: UnsafeRawBufferPointer, _ start: Int) -> Int {
+        guard let base = bytes.baseAddress, let end = memchr(base + start, Int32(UInt8(ascii: "\r")), bytes.count - start) else {
+            return bytes.count
+        }
+        return UnsafeRawPointer(end) - base
     }
 
     fileprivate static func trimmed(_ bytes: UnsafeRawBufferPointer, _ start: Int, _ end: Int) -> Range<Int> {
@@ -239,6 +235,8 @@ private struct HeadParse {
     var isHTTP10 = false
     var fieldsStart = 0
     var host: Range<Int>?
+    var hasRequestID = false
+    var requestID: Range<Int>?
     var contentLength: Int?
     var isChunked = false
     var saysClose = false
@@ -397,6 +395,10 @@ private struct HeadParse {
             15 where HotRequestHead.isName(self.bytes, name.lowerBound, "x-forwarded-for"):
             self.saysWhereFrom = true
         case 10 where HotRequestHead.isName(self.bytes, name.lowerBound, "connection"): self.noteConnection(value, isProxy: false)
+        case 12 where HotRequestHead.isName(self.bytes, name.lowerBound, "x-request-id"):
+            // Two of them are a list, which is no id.
+            self.requestID = self.hasRequestID || !ServerRequestContext.isRequestID(self.bytes[value]) ? nil : value
+            self.hasRequestID = true
         case 14 where HotRequestHead.isName(self.bytes, name.lowerBound, "content-length"):
             // A tab behind the number is legal white space that widely used readers (llhttp, nginx) refuse: two readers, two readings.
             guard self.contentLength == nil, !value.isEmpty, !self.hasTab(behind: value) else { throw .contentLength }

@@ -45,9 +45,11 @@ extension ServerRequestContext {
     }
 
     /// Whether a text may be passed on as an `X-Request-Id`: 1 to 128 of `A-Z a-z 0-9 . _ : -`.
-    public static func isRequestID(_ text: String) -> Bool {
-        (1...128).contains(text.utf8.count)
-            && text.utf8.allSatisfy { byte in
+    public static func isRequestID(_ text: String) -> Bool { self.isRequestID(text.utf8) }
+
+    static func isRequestID(_ bytes: some Collection<UInt8>) -> Bool {
+        (1...128).contains(bytes.count)
+            && bytes.allSatisfy { byte in
                 switch byte {
                 case 0x30...0x39, 0x41...0x5A, 0x61...0x7A: true
                 default: byte == UInt8(ascii: ".") || byte == UInt8(ascii: "_") || byte == UInt8(ascii: ":") || byte == UInt8(ascii: "-")

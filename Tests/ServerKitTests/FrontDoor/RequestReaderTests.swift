@@ -287,7 +287,24 @@ struct RequestReaderTests {
         #expect(head.host == "a" && head.path == "/p/12/q")
         var made = head
         made.madeID = (0xAB, 7)
-        #expect(made.requestID == "00000000000000ab-7")
+        #expect(made.id.description == "00000000000000ab-7")
+    }
+
+    @Test(
+        "a request keeps the id that its caller gave it, once and in the allowed characters",
+        arguments: [
+            ("X-Request-Id: a.b_c:d-1", "a.b_c:d-1"), ("x-REQUEST-id:  x \t", "x"), ("X-Request-Id: a b", nil), ("X-Request-Id:", nil),
+            ("X-Request-Id: a\r\nX-Request-Id: b", nil), ("X-Request-Id: a b\r\nX-Request-Id: b", nil), ("X-Request-Id: \u{00E9}", nil),
+            ("X-Request-Idx: a", nil), ("X-Request-Id: " + String(repeating: "r", count: 128), String(repeating: "r", count: 128)),
+            ("X-Request-Id: " + String(repeating: "r", count: 129), nil),
+        ] as [(String, String?)]
+    )
+    func requestID(_ lines: String, _ given: String?) throws {
+        guard case .head(var head) = HotRequestHead.read(ByteBuffer(string: "GET / HTTP/1.1\r\nHost: a\r\n\(lines)\r\n\r\n")) else {
+            throw Unread()
+        }
+        head.madeID = (0xAB, 7)
+        #expect(head.id.description == given ?? "00000000000000ab-7")
     }
 
     private struct Unread: Error {}

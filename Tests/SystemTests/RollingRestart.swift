@@ -1,0 +1,158 @@
+import Foundation
+import NIOHTTP1
+import Testing
+
+extension Faults.TwoInstances {
+    /// What clients of the gateway saw.
+    private actor Seen {
+        private(set) var requests = 0
+        private(set) var lost: [String] = []
+
+        func saw(_ status: Int, _ text: String, _ what: String) {
+            requests += 1
+            if status != 200 { lost.append("\(what): \(status) \(text.prefix(160))") }
+        }
+
+        func failed(_ error: any Error, _ what: String) {
+            requests += 1
+            lost.append("\(what): \(error)")
+        }
+    }
+
+    /// An operator restarts every server, one after the other, while buyers look and order: nobody notices.
+    @Test func aRollingRestartLosesNoRequest() async throws {
+        let stack = try Stack.current
+        let product = try await stack.addProduct("Rolled", price: 1_000, stock: 1_000_000)
+        let address = try stack.address("GATEWAY_PORT")
+        let seen = Seen()
+        let order = "{\"productId\":\(product),\"quantity\":1,\"unitPrice\":1000}"
+        let kinds: [(HTTPMethod, String, String?)] = [
+            (.POST, "/order-service/orders", order), (.GET, "/product-service/products/\(product)", nil),
+            (.GET, "/order-service/health_check", nil), (.GET, "/product-service/products?size=1", nil),
+        ]
+        let buyers = Task {
+            await withTaskGroup(of: Void.self) { group in
+                for number in 0..<12 {
+                    group.addTask {
+                        var turn = number
+                        var client: Client?
+                        // Ends when the restarts are over.
+                        while !Task.isCancelled {
+                            let (method, path, json) = kinds[turn % kinds.count]
+                            turn += 1
+                            do {
+                                if client == nil { client = try await Client(address, timeout: .seconds(20)) }
+                                guard let answer = try await client?.call(method, path, json: json) else { return }
+                                await seen.saw(answer.status, answer.text, "\(method) \(path)")
+                            } catch {
+                                await seen.failed(error, "\(method) \(path)")
+                                client?.close()
+                                client = nil
+                            }
+                        }
+                        client?.close()
+                    }
+                }
+            }
+        }
+        // A fast machine takes one round for it, a slow one up to three.
+        for server in Array(repeating: ["order-1", "product-1", "order-2", "product-2"], count: 3).joined() {
+            if await seen.requests > 20_000, server == "order-1" { break }
+            let before = await seen.requests
+            let said = try await stack.run("restart \(server)")
+            #expect(!said.contains("killing"), "\(server) did not end by itself: \(said)")
+            let after = await seen.requests
+            // The next one goes when the gateway has had time to use this one again.
+            try await until("requests go on after the restart of \(server)") { await seen.requests >= after + 500 }
+            #expect(after > before)
+        }
+        buyers.cancel()
+        await buyers.value
+        let (requests, lost) = (await seen.requests, await seen.lost)
+        print("FAULT rolling restart: \(requests) requests, \(lost.count) lost")
+        #expect(lost.isEmpty, "\(lost.count) of \(requests) lost: \(lost.prefix(5).joined(separator: "; "))")
+    }
+}
+
+extension Faults {
+    @Suite("Long polls through the gateway", .serialized, .stackWithBroker(instances: 2), .timeLimit(.minutes(3)))
+    struct LongPolls {}
+}
+
+extension Faults.LongPolls {
+    /// How a poll ended.
+    private struct Poll: Sendable {
+        var status: Int
+        var order: String?
+        /// Since all polls began.
+        var after: Duration
+    }
+
+    private static func poll(_ orders: [Int64], at address: String, since began: ContinuousClock.Instant) async throws -> [Poll] {
+        try await withThrowingTaskGroup(of: Poll.self) { group in
+            for id in orders {
+                group.addTask {
+                    let client = try await Client(address, timeout: .seconds(90))
+                    defer { client.close() }
+                    let answer = try await client.call(.GET, "/order-service/orders/\(id)?wait=30s")
+                    return Poll(status: answer.status, order: answer.json["status"] as? String, after: ContinuousClock.now - began)
+                }
+            }
+            return try await group.reduce(into: []) { $0.append($1) }
+        }
+    }
+
+    /// Slow answers are not dead servers: the gateway goes on using both while buyers wait for as long as they may.
+    @Test func twentyFourOfTheLongestHarmNobodyElse() async throws {
+        let stack = try Stack.current
+        let product = try await stack.addProduct("Waited for", price: 1_000, stock: 100_000)
+        let address = try stack.address("GATEWAY_PORT")
+        let gateway = try await Client(address)
+        // Their messages are on the way, and stay there: these orders are PENDING for as long as the broker sleeps.
+        try await stack.run("pause rabbitmq")
+        var pending: [Int64] = []
+        for _ in 1...24 {
+            let answer = try await gateway.call(
+                .POST,
+                "/order-service/v2/orders",
+                json: "{\"productId\":\(product),\"quantity\":1,\"unitPrice\":1000}"
+            )
+            #expect(answer.status == 202, "\(answer.text)")
+            pending.append(try #require(answer.id))
+        }
+        let began = ContinuousClock.now
+        let polls = Task { [pending] in try await Self.poll(pending, at: address, since: began) }
+        var others = 0
+        // Others look and order for as long as the polls last, and a little longer.
+        while ContinuousClock.now - began < .seconds(32) {
+            let answer =
+                others % 2 == 0
+                ? try await gateway.call(.GET, "/product-service/products/\(product)")
+                : try await gateway.call(
+                    .POST,
+                    "/order-service/orders",
+                    json: "{\"productId\":\(product),\"quantity\":1,\"unitPrice\":1000}"
+                )
+            others += 1
+            #expect(answer.status == 200, "request \(others) beside the polls: \(answer.text.prefix(160))")
+            guard answer.status == 200 else { break }
+        }
+        for poll in try await polls.value {
+            #expect(poll.status == 200 && poll.order == "PENDING", "\(poll)")
+            #expect(poll.after > .seconds(29), "a poll that had nothing to tell came back: \(poll)")
+        }
+        try await stack.run("resume rabbitmq")
+        for id in pending {
+            let answer = try await gateway.call(.GET, "/order-service/orders/\(id)?wait=4s")
+            #expect(answer.status == 200)
+        }
+        try await until("all orders are settled", within: .seconds(60)) {
+            for id in pending where try await gateway.call(.GET, "/order-service/orders/\(id)").json["status"] as? String != "CONFIRMED" {
+                return false
+            }
+            return true
+        }
+        print("FAULT long polls: 24 of 30 s, \(others) other requests beside them, all 200")
+        gateway.close()
+    }
+}
