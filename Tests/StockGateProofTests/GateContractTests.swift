@@ -50,7 +50,9 @@ struct GateContractTests {
         ] {
             #expect(replies.contains(kind), "\(kind) was never met")
         }
-        for kind in ["apply {0", "apply {1", "apply {2", "settle 1", "release 1", "release 0"] {
+        for kind in ["apply {0", "apply {1", "apply {2", "settle 1", "release 1", "release 0"]
+            + GateModel.Key.allCases.map({ "lost \($0)" })
+        {
             #expect(replies.contains(kind), "\(kind) was never met")
         }
     }
@@ -61,7 +63,7 @@ struct GateContractTests {
         let view = model.look(newMarker: newMarker, dataset: "d")
         let expected = RawReply.list([
             .text(model.marker ?? ""), .text(view.stamp ?? ""), .number(view.fence), .text(view.counter.map(String.init) ?? ""),
-            .number(Int64(view.pending)),
+            .number(Int64(view.pending)), .number(view.isOffSale ? 1 : 0),
         ])
         return ("look", try redis.eval(scripts.look, keys: [Self.stock, Self.meta, Self.pending, Self.marker], [newMarker]), expected)
     }
@@ -91,7 +93,7 @@ struct GateContractTests {
                 Held(fence: random.happens(0.9) ? model.fence : model.fence + 1, token: random.happens(0.9) ? one.token : one.token + 1)
             )
         }
-        switch random.number(0...20) {
+        switch random.number(0...21) {
         case 0...8:
             // One call with several requests is the same as the requests one after the other.
             let dataset = random.happens(0.93) ? "d" : "e"
@@ -169,18 +171,29 @@ struct GateContractTests {
             let bound = Int64(random.number(0...300))
             let expected = RawReply.list([.text("0"), .number(Int64(model.overdue(now: now, bound: bound).count))])
             return ("overdue", try redis.eval(scripts.overdue, keys: [Self.pending], ["0", "\(now)", "\(bound)"]), expected)
+        case 20:
+            // A key is gone, evicted or deleted by hand.
+            let lost = GateModel.Key.allCases[random.number(0...GateModel.Key.allCases.count - 1)]
+            let names = [
+                GateModel.Key.stock: Self.stock, .meta: Self.meta, .pending: Self.pending, .owed: Self.owed, .marks: Self.marks,
+                .marker: Self.marker,
+            ]
+            model.lose(lost)
+            kinds.insert("lost \(lost)")
+            _ = try redis.call(["DEL", names[lost] ?? ""])
+            return ("lost \(lost)", .none, .none)
         default:
-            return try look(redis, scripts, &model, random.happens(0.5) ? "" : "m2")
+            return try look(redis, scripts, &model, random.happens(0.5) ? "" : random.happens(0.7) ? "m1" : "m2")
         }
     }
 
     private func compareState(_ redis: RawRedis, _ model: GateModel, _ seed: UInt64) throws {
         #expect(try redis.call(["GET", Self.stock]) == (model.counter.map { .text("\($0)") } ?? .none), "seed \(seed)")
         #expect(
-            try redis.call(["HMGET", Self.meta, "fence", "stamp", "sequence"])
+            try redis.call(["HMGET", Self.meta, "fence", "stamp", "sequence", "off"])
                 == .list([
                     model.fence == 0 ? .none : .text("\(model.fence)"), model.stamp.map { .text($0) } ?? .none,
-                    model.sequence == 0 ? .none : .text("\(model.sequence)"),
+                    model.sequence == 0 ? .none : .text("\(model.sequence)"), model.off.map { .text("\($0)") } ?? .none,
                 ]),
             "seed \(seed)"
         )

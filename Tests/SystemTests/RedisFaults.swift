@@ -33,6 +33,16 @@ extension Faults.OneInstance {
         }
     }
 
+    /// The counter alone is gone, evicted or deleted by hand, again and again: nobody is told that the product is discontinued.
+    @Test func redisCounterLost() async throws {
+        try await RunningSale.hold("Redis' counter lost") { sale in
+            for _ in 1...10 {
+                _ = try await sale.redis(RedisCommand("DEL", .string("sg:{\(sale.product)}:stock")))
+                try await sale.sells(50, "after the counter was lost")
+            }
+        }
+    }
+
     /// Takes Redis away until the fallback has sold, gives it back, and waits until the gate sells again.
     private static func outage(_ sale: RunningSale, take: String, give: String) async throws {
         var began = ContinuousClock.now

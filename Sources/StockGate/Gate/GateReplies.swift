@@ -6,9 +6,9 @@ public enum ReserveReply: Hashable, Sendable {
     case joined(fence: Fence, token: Token, quantity: Quantity)
     /// The counter is smaller than the quantity.
     case soldOut(counter: Int64)
-    /// Nothing is installed, or it was installed into another dataset.
+    /// Nothing is installed, or it was installed into another dataset, or the counter was lost.
     case notLoaded
-    /// Loaded, and there is no counter: the product is discontinued.
+    /// Loaded, and the install wrote that the product is discontinued.
     case notOnSale
     /// The key has a settled mark.
     case alreadyDone
@@ -42,22 +42,25 @@ public struct GateView: Hashable, Sendable {
     public var stamp: String?
     /// The fence that it was installed under; 0 if it never was.
     public var fence: Fence
-    /// The counter; nil if the product is not loaded or not on sale.
+    /// The counter; nil if the product is not loaded or not on sale, or if the counter was lost.
     public var counter: Int64?
+    /// Whether the install wrote that the product is not on sale.
+    public var isOffSale: Bool
     /// Reservations that are neither settled nor released.
     public var pending: Int
 
     /// Creates a view.
-    public init(dataset: String, stamp: String?, fence: Fence, counter: Int64?, pending: Int) {
+    public init(dataset: String, stamp: String?, fence: Fence, counter: Int64?, pending: Int, isOffSale: Bool = false) {
         self.dataset = dataset
         self.stamp = stamp
         self.fence = fence
         self.counter = counter
         self.pending = pending
+        self.isOffSale = isOffSale
     }
 
-    /// Whether a reserve would be served.
-    public var isLoaded: Bool { fence > 0 && stamp == dataset }
+    /// Whether a reserve would be served. A counter that is missing was lost, unless the install wrote that there is none.
+    public var isLoaded: Bool { fence > 0 && stamp == dataset && (counter != nil || isOffSale) }
 }
 
 /// A reservation that Redis holds.

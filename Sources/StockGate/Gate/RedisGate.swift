@@ -281,8 +281,8 @@ final class RedisGate: @unchecked Sendable {
         background(.look, keys: [keys.stock, keys.meta, keys.pending, keys.marker], arguments: { _ in [.string(marker ?? "")] }) {
             info,
             value in
-            guard let parts = value.array, parts.count == 5, let marker = parts[0].string, let stamp = parts[1].string,
-                let fence = parts[2].int, let counter = parts[3].string, let pending = parts[4].int
+            guard let parts = value.array, parts.count == 6, let marker = parts[0].string, let stamp = parts[1].string,
+                let fence = parts[2].int, let counter = parts[3].string, let pending = parts[4].int, let off = parts[5].int
             else { return nil }
             return GateView(
                 dataset: "\(info.dataset):\(marker)",
@@ -290,7 +290,8 @@ final class RedisGate: @unchecked Sendable {
                 fence: fence,
                 // What is no whole number of 64 bits is wrong whatever the stock is; taken for no counter, it would look right for a product that is not on sale.
                 counter: counter.isEmpty ? nil : Int64(counter) ?? .min,
-                pending: Int(pending)
+                pending: Int(pending),
+                isOffSale: off == 1
             )
         } answer: {
             answer($0)

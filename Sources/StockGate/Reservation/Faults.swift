@@ -124,4 +124,13 @@ public struct Faults: OptionSet, Hashable, Sendable {
     public static let wrongIncreaseOccupies = Faults(rawValue: 1 << 47)
     /// A row that closes a key keeps no quantity.
     public static let closedQuantityLost = Faults(rawValue: 1 << 48)
+
+    // What Redis lost is no fact.
+
+    /// A counter that was lost is taken for *not on sale*.
+    public static let lostCounterTrusted = Faults(rawValue: 1 << 49)
+    /// A release makes the counter anew, of what it gives back.
+    public static let releaseMakesCounter = Faults(rawValue: 1 << 50)
+    /// An install does not write down that the product is not on sale.
+    public static let offUnwritten = Faults(rawValue: 1 << 51)
 }

@@ -9,6 +9,8 @@ enum Told: Hashable {
     case no
     /// A *no* to a repeat, or after an unknown commit: final.
     case finalNo
+    /// A first attempt was told that the product is discontinued.
+    case discontinued
     /// The key belongs to another payload.
     case reused
     /// Nothing was decided.
@@ -52,6 +54,7 @@ enum ExplorerActor: Hashable {
     static func told(_ answer: DecreaseAnswer, isFirm: Bool) -> Told {
         switch answer {
         case .sold: .yes
+        case .notOnSale where !isFirm: .discontinued
         case .insufficient, .notOnSale, .productMissing: isFirm ? .finalNo : .no
         case .keyClosed: .finalNo
         case .keyReused: .reused

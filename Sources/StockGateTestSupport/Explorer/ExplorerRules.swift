@@ -56,6 +56,7 @@ struct ExplorerRules {
             rest: State.Rest(
                 flushes: world.flushes,
                 copies: world.copies,
+                losses: world.losses,
                 zombies: world.zombies,
                 deaths: world.deaths,
                 refusals: world.refusals,
@@ -445,6 +446,12 @@ struct ExplorerRules {
             after.gate = GateModel()
             emit(after, ExplorerMove(-1, "Redis flushed"))
         }
+        if state.rest.losses > 0, state.gate.counter != nil {
+            var after = state
+            after.rest.losses -= 1
+            after.gate.counter = nil
+            emit(after, ExplorerMove(-1, "the counter is lost"))
+        }
         if state.rest.copies > 0 {
             var after = state
             if let copy = state.rest.copy {
@@ -481,6 +488,7 @@ struct ExplorerRules {
         Self.resync(&healed, faults: faults)
         if let row = healed.ledger.product(Self.product),
             row.fence != healed.gate.fence || !Self.isExact(healed, row, countingPending: false)
+                || !healed.gate.isLoaded(dataset: healed.dataset, faults: faults)
         {
             return "a resync does not heal"
         }
@@ -509,11 +517,14 @@ struct ExplorerRules {
                 case .yes: .added(quantity: request.quantity, remaining: 0, replayed: false)
                 case .finalNo: .nothingToReturn(remaining: 0, replayed: false)
                 case .reused: .keyReused
-                case .no, .nothing, .unavailable: nil
+                case .no, .discontinued, .nothing, .unavailable: nil
                 }
             return answer.flatMap { ledger.violation(of: $0, to: request) }
         }
         if told == .yes, !isCommitted, !name.hasPrefix("?") { return "\(name) told yes, not committed" }
+        if told == .discontinued, !world.actors.contains("delete") {
+            return "\(name) told that the product is discontinued, and it never was"
+        }
         if told == .finalNo, isCommitted, !isReturned { return "\(name) told no, committed" }
         return nil
     }

@@ -16,6 +16,7 @@ struct ExplorerState {
         var flushed = 0
         var flushes: Int
         var copies: Int
+        var losses: Int
         var zombies: Int
         var deaths: Int
         var refusals: Int

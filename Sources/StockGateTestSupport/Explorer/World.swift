@@ -22,6 +22,8 @@ public struct World: Hashable, Sendable, CustomStringConvertible {
     public var flushes = 0
     /// How often Redis restarts from a copy that was taken at any earlier moment.
     public var copies = 0
+    /// How often a product's counter is lost while its other keys stay (evicted, deleted by hand).
+    public var losses = 0
     /// How often a connection is lost during a commit whose statement is still alive.
     public var zombies = 0
     /// How often a process dies between two steps.
@@ -43,6 +45,7 @@ public struct World: Hashable, Sendable, CustomStringConvertible {
         _ stock: Int64,
         flushes: Int = 0,
         copies: Int = 0,
+        losses: Int = 0,
         zombies: Int = 0,
         deaths: Int = 0,
         refusals: Int = 0,
@@ -55,6 +58,7 @@ public struct World: Hashable, Sendable, CustomStringConvertible {
         self.stock = stock
         self.flushes = flushes
         self.copies = copies
+        self.losses = losses
         self.zombies = zombies
         self.deaths = deaths
         self.refusals = refusals
@@ -68,8 +72,8 @@ public struct World: Hashable, Sendable, CustomStringConvertible {
     public var description: String {
         var text = actors.joined(separator: " ") + " stock=\(stock)"
         for (name, count) in [
-            ("flushes", flushes), ("copies", copies), ("zombies", zombies), ("deaths", deaths), ("refusals", refusals),
-            ("resends", resends),
+            ("flushes", flushes), ("copies", copies), ("losses", losses), ("zombies", zombies), ("deaths", deaths),
+            ("refusals", refusals), ("resends", resends),
         ]
         where count > 0 { text += " \(name)=\(count)" }
         if resyncs < 99 { text += " resyncs=\(resyncs)" }
@@ -130,5 +134,9 @@ public struct World: Hashable, Sendable, CustomStringConvertible {
         World("a b restock resync", 1, batch: true), World("a db-only restock healer", 1),
         // The healer with a dying buyer, and with a flush and a repeat.
         World("a a' healer", 1, flushes: 1), World("a -a healer", 1, zombies: 1), World("a b resync healer", 1),
+        // The counter alone is lost: the product is not loaded, nobody is told that it is discontinued, and nothing but an install makes a counter.
+        World("a b healer", 2, losses: 1), World("a b resync", 2, losses: 1, refusals: 1), World("a a' resync", 1, losses: 1),
+        World("a + healer", 1, losses: 1), World("a -a resync", 2, losses: 2), World("a b delete healer", 2, losses: 1),
+        World("a delete relist healer", 1, losses: 1),
     ]
 }

@@ -82,8 +82,10 @@ public struct GateModel: Hashable, Sendable {
         }
     }
 
-    /// Units to reserve; nil: not loaded, or not on sale.
+    /// Units to reserve; nil: not loaded, not on sale, or lost.
     public var counter: Int64?
+    /// The fence whose install wrote that the product is not on sale; nil: the last one wrote that it is.
+    public var off: Fence?
     /// The fence that was installed last; 0: none.
     public var fence: Fence = 0
     /// The dataset that it was installed into.
@@ -102,9 +104,28 @@ public struct GateModel: Hashable, Sendable {
     /// Nothing.
     public init() {}
 
+    /// The keys of a product, by their names in Redis.
+    public enum Key: String, CaseIterable, Sendable {
+        /// The counter; fence, stamp and sequence; reservations; deltas; settled keys; the product's half of the dataset.
+        case stock, meta, pending, owed, marks, marker
+    }
+
+    /// `DEL`.
+    public mutating func lose(_ key: Key) {
+        switch key {
+        case .stock: counter = nil
+        case .meta: (fence, stamp, off, sequence) = (0, nil, nil, 0)
+        case .pending: pending = []
+        case .owed: owed = []
+        case .marks: marks = []
+        case .marker: marker = nil
+        }
+    }
+
     /// Whether a reserve that passes this dataset would be served.
     public func isLoaded(dataset: String, faults: Faults = []) -> Bool {
         guard fence > 0 else { return false }
+        guard counter != nil || off == fence || faults.has(.lostCounterTrusted) else { return false }
         if faults.has(.stampIgnored) { return true }
         guard let marker else { return false }
         return stamp == dataset + ":" + marker
@@ -142,7 +163,9 @@ public struct GateModel: Hashable, Sendable {
             mark(entry.key, at: now)
             let place = pendingIndex(entry.key)
             guard place.isFound else { continue }
-            guard entry.held.fence == fence && pending[place.index].token == entry.held.token || faults.has(.settleWithoutToken) else {
+            guard
+                fence > 0 && entry.held.fence == fence && pending[place.index].token == entry.held.token || faults.has(.settleWithoutToken)
+            else {
                 continue
             }
             pending.remove(at: place.index)
@@ -156,14 +179,18 @@ public struct GateModel: Hashable, Sendable {
     public mutating func release(_ entries: [ReleaseEntry], faults: Faults = []) -> Int64 {
         var given: Int64 = 0
         for entry in entries {
-            guard entry.held.fence == fence || faults.has(.releaseWithoutFence) else { continue }
+            guard fence > 0 && entry.held.fence == fence || faults.has(.releaseWithoutFence) else { continue }
             let place = pendingIndex(entry.key)
             guard place.isFound else { continue }
             let held = pending[place.index]
             guard held.token == entry.held.token || faults.has(.releaseWithoutToken) else { continue }
             guard !entry.isAbandoned || !held.isShared else { continue }
             pending.remove(at: place.index)
-            counter = (counter ?? 0) + held.quantity
+            if let counter {
+                self.counter = counter + held.quantity
+            } else if faults.has(.releaseMakesCounter) {
+                counter = held.quantity
+            }
             given += 1
         }
         return given
@@ -203,6 +230,7 @@ public struct GateModel: Hashable, Sendable {
         let delta = faults.has(.owedNotCounted) ? 0 : owed.first { $0.fence == ledger.fence }?.delta ?? 0
         owed.removeAll { $0.fence <= ledger.fence || faults.has(.owedClearedWhole) }
         counter = ledger.isOnSale || faults.has(.gateLeftOpen) ? ledger.stock + delta : nil
+        off = ledger.isOnSale || faults.has(.offUnwritten) ? nil : ledger.fence
         fence = ledger.fence
         stamp = stamped
         if !faults.has(.installKeepsPending) { pending = [] }
@@ -212,7 +240,14 @@ public struct GateModel: Hashable, Sendable {
     /// `look.lua`. Sets the marker if there is none, unless `newMarker` is empty.
     public mutating func look(newMarker: String, dataset: String) -> GateView {
         if marker == nil, !newMarker.isEmpty { marker = newMarker }
-        return GateView(dataset: dataset + ":" + (marker ?? ""), stamp: stamp, fence: fence, counter: counter, pending: pending.count)
+        return GateView(
+            dataset: dataset + ":" + (marker ?? ""),
+            stamp: stamp,
+            fence: fence,
+            counter: counter,
+            pending: pending.count,
+            isOffSale: off != nil && off == fence
+        )
     }
 
     /// `overdue.lua`, all its steps. Returns the reservations that are pending for longer than the bound, milliseconds.

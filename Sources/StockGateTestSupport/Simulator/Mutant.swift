@@ -52,7 +52,8 @@ public struct Mutant: Hashable, Sendable {
         Mutant("askDroppedWhileRunning", .askDroppedWhileRunning), Mutant("increaseOrderUnchecked", .increaseOrderUnchecked),
         Mutant("increaseProductUnchecked", .increaseProductUnchecked), Mutant("increaseClosedUnchecked", .increaseClosedUnchecked),
         Mutant("increaseRepeatUnchecked", .increaseRepeatUnchecked), Mutant("wrongIncreaseOccupies", .wrongIncreaseOccupies),
-        Mutant("closedQuantityLost", .closedQuantityLost),
+        Mutant("closedQuantityLost", .closedQuantityLost), Mutant("lostCounterTrusted", .lostCounterTrusted),
+        Mutant("releaseMakesCounter", .releaseMakesCounter), Mutant("offUnwritten", .offUnwritten),
     ]
 
     /// Whether this build can switch faults on (`STOCKGATE_FAULTS`).

@@ -271,6 +271,7 @@ final class Simulation {
         case .redisFlushed:
             gates = gates.map { _ in GateModel() }
             redisFlushes += 1
+        case .redisKeysLost(let product, let keys): for key in keys { gates[product].lose(key) }
         case .redisSlow(let length): redisSlowUntil = now + length
         case .ledgerRestarts(let down):
             ledgerGeneration += 1

@@ -18,6 +18,8 @@ public struct SimulationPlan: Sendable {
         case redisFailover(lag: Int)
         /// Redis is emptied by a command; the process and its connections stay.
         case redisFlushed
+        /// Some keys of a product are gone, evicted or deleted by hand; the others stay.
+        case redisKeysLost(product: Int, keys: [GateModel.Key])
         /// Redis answers late, later than its callers wait.
         case redisSlow(length: Int)
         /// PostgreSQL restarts: what is not committed is gone, what is committed and not answered stays.
@@ -156,6 +158,7 @@ public struct SimulationPlan: Sendable {
             strikes.removeAll { strike in if case .kill = strike.what { true } else { false } }
         }
         strangers = Self.strangers(seed: seed, clients: clients, stocks: stocks.count)
+        addLosses()
     }
 
     /// From a stream of its own: strangers change nothing of what else a seed decides.
@@ -179,6 +182,22 @@ public struct SimulationPlan: Sendable {
             strangers.append(wrong)
         }
         return strangers
+    }
+
+    /// Keys that get lost. From a stream of its own, as strangers.
+    private mutating func addLosses() {
+        var random = SplitMix64(seed: seed ^ 0x6B65_7973_6C6F_7374)
+        guard random.happens(0.25) else { return }
+        for _ in 0..<random.number(1...3) {
+            let keys = (0..<random.number(1...2)).map { _ in GateModel.Key.allCases[random.number(0...GateModel.Key.allCases.count - 1)] }
+            let product = random.number(0...stocks.count - 1)
+            strikes.append(
+                Strike(at: 300_000 + random.number(0...Self.chaos - 1_000_000), what: .redisKeysLost(product: product, keys: keys))
+            )
+        }
+        strikes.sort { $0.at < $1.at }
+        // Reservations or owed deltas that are lost leave the counter wrong under an equal fence: only the audit sees that.
+        isAuditless = false
     }
 
     private static func disaster(_ random: inout SplitMix64, servers: Int) -> Disaster {

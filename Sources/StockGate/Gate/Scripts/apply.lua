@@ -7,6 +7,8 @@
 -- ARGV[1] now, milliseconds
 -- ARGV[2…] triples of fence, signed delta, and the key of a decrement to mark ('' for an increase)
 --
+-- A counter that was lost is not made anew, nor one of a product that is not on sale: the next install counts what is in the ledger.
+--
 -- Replies a list, one number a triple: 0 applied, 1 behind (Redis is under an older fence: owed), 2 passed (a later install has counted it)
 local current = tonumber(redis.call('HGET', KEYS[2], 'fence') or 0)
 local counted = redis.call('EXISTS', KEYS[1]) == 1

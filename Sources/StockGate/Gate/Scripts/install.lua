@@ -9,6 +9,9 @@
 -- The counter is the stock plus what is owed under this fence: commits that saw the new fence before it was installed here. Pending
 -- reservations are dropped: their commits will see another fence and be counted by apply. What later fences are owed stays, and so do
 -- the token sequence and the marks.
+--
+-- Only this script makes a counter. That a product is not on sale is written down, as the fence that says so: a counter that is missing under
+-- any other fence was lost.
 local marker = redis.call('GET', KEYS[5])
 if not marker or ARGV[4] ~= ARGV[5] .. ':' .. marker then return 2 end
 local fence = tonumber(ARGV[1])
@@ -22,8 +25,10 @@ for i = 1, #owed, 2 do
 end
 if ARGV[3] == '1' then
   redis.call('SET', KEYS[1], string.format('%.0f', tonumber(ARGV[2]) + delta))
+  redis.call('HDEL', KEYS[2], 'off')
 else
   redis.call('DEL', KEYS[1])
+  redis.call('HSET', KEYS[2], 'off', ARGV[1])
 end
 redis.call('HSET', KEYS[2], 'fence', ARGV[1], 'stamp', ARGV[4])
 redis.call('DEL', KEYS[3])

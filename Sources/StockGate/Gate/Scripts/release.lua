@@ -6,8 +6,10 @@
 -- ARGV[1…] quadruples of fence, key, token, and R (the ledger refused it) or A (abandoned: its commit did not run). An abandoned one that a
 --          twin has joined stays pending: the twin may be committing under the same token.
 --
--- Replies the number of reservations given back. A second release does nothing.
+-- Replies the number of reservations given back. A second release does nothing. A counter that was lost is not made anew: it would hold what is
+-- given back, and nothing of what else there is. The next install counts all of it.
 local fence = redis.call('HGET', KEYS[2], 'fence')
+local counted = redis.call('EXISTS', KEYS[1]) == 1
 local given = 0
 for i = 1, #ARGV, 4 do
   if fence == ARGV[i] then
@@ -16,7 +18,7 @@ for i = 1, #ARGV, 4 do
       local token, quantity, shared = string.match(held, '^(%d+):(%d+):%d+(.*)$')
       if token == ARGV[i + 2] and (ARGV[i + 3] == 'R' or shared == '') then
         redis.call('HDEL', KEYS[3], ARGV[i + 1])
-        redis.call('INCRBY', KEYS[1], quantity)
+        if counted then redis.call('INCRBY', KEYS[1], quantity) end
         given = given + 1
       end
     end

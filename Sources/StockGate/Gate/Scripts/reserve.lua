@@ -1,7 +1,7 @@
 -- reserve: take units from a product's counter and remember who holds them. Any number of requests, decided one after the other in their order.
 --
 -- KEYS[1] stock    string, the counter
--- KEYS[2] meta     hash: fence, stamp, sequence
+-- KEYS[2] meta     hash: fence, stamp, sequence, off (the fence under which the product is not on sale)
 -- KEYS[3] pending  hash: key -> "token:quantity:time" and ":shared" once a twin has joined
 -- KEYS[4] marks    sorted set: key -> time at which it was settled
 -- KEYS[5] marker   string, names the dataset together with ARGV[1]
@@ -11,15 +11,16 @@
 --         0, token, left      reserved
 --         1, token, quantity  joined: pending already, with the recorded quantity
 --         2, counter, 0       sold out
---         3, 0, 0             not loaded: nothing installed, or installed into another dataset
---         4, 0, 0             not on sale: loaded without a counter
+--         3, 0, 0             not loaded: nothing installed, or installed into another dataset, or the counter was lost
+--         4, 0, 0             not on sale: the install wrote so
 --         5, 0, 0             already done: the key has a settled mark
 --
 -- What Redis stores is read once and written once for all of them: a command costs more than the request that it is for.
 local meta = redis.call('HMGET', KEYS[2], 'fence', 'stamp', 'sequence')
 local values = redis.call('MGET', KEYS[1], KEYS[5])
 local replies, n = {0}, 1
-if not meta[1] or not values[2] or meta[2] ~= ARGV[1] .. ':' .. values[2] then
+if not meta[1] or not values[2] or meta[2] ~= ARGV[1] .. ':' .. values[2]
+  or not values[1] and redis.call('HGET', KEYS[2], 'off') ~= meta[1] then
   for _ = 3, #ARGV, 2 do
     replies[n + 1], replies[n + 2], replies[n + 3] = 3, 0, 0
     n = n + 3
