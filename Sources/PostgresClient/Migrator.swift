@@ -1,5 +1,5 @@
 // Invariant: a migration is applied at most once and whole: its statements and its row in the table commit together, under one advisory lock
-// that all servers take. Versions are applied in ascending order.
+// that all servers take. Versions are applied in ascending order. Where all are applied the role needs to read the table, and nothing more.
 //
 // Bounds: `timeout` for each statement, waiting for the lock included.
 
@@ -45,7 +45,13 @@ public struct MigrationError: Error, Sendable, Hashable, CustomStringConvertible
 
     /// The failure in one line, with the migration's number and name.
     public var description: String {
-        "migration \(version) (\(name)): \(code)" + (cause.map { ": \($0)" } ?? "")
+        let what = version == 0 ? "the migrations of \(name)" : "migration \(version) (\(name))"
+        switch code {
+        case .changedChecksum: return "\(what) was applied with another text than the one that this program has"
+        case .invalid: return "\(what) cannot be: versions are different numbers from 1, and a table has a plain name"
+        case .outOfOrder: return "\(what) is missing in the database, and later ones were applied: a program of another branch has used it"
+        case .failed: return "\(what) could not be applied" + (cause.map { ": \($0)" } ?? "")
+        }
     }
 }
 
@@ -89,6 +95,7 @@ public struct Migrator: Sendable {
             let connection = try PostgresConnection(configuration: configuration, name: "migrator")
             return try await connection.withSession { session in
                 defer { session.close() }  // which lets go of the lock
+                try session.checkIsDirect()
                 return try Self.apply(ordered, table, session)
             }
         } catch let error as PostgresError {
@@ -97,42 +104,23 @@ public struct Migrator: Sendable {
     }
 
     private static func apply(_ migrations: [Migration], _ table: String, _ session: PostgresSession) throws -> [Int] {
+        // With nothing to do nothing is asked for that only the schema's owner may have, and no lock is taken.
+        if try isThere(table, session), try missing(of: migrations, table, session).isEmpty { return [] }
         _ = try session.query("SELECT pg_advisory_lock(hashtextextended($1, 0))", [.text("migrations of \(table)")])
-        try session.execute(
-            script: """
-                CREATE TABLE IF NOT EXISTS \(table) (
-                    version bigint PRIMARY KEY,
-                    name text NOT NULL,
-                    checksum text NOT NULL,
-                    applied_at timestamptz NOT NULL DEFAULT now()
-                )
-                """
-        )
-        var checksums: [String] = []
-        for row in try session.query(
-            "SELECT encode(sha256(convert_to(t.sql, 'UTF8')), 'hex') FROM unnest($1) WITH ORDINALITY AS t(sql, n) ORDER BY n",
-            [.texts(migrations.map(\.sql))]
-        ) {
-            checksums.append(try row.text(0))
+        // Another server may have made it while this one waited for the lock.
+        if try !isThere(table, session) {
+            try session.execute(
+                script: """
+                    CREATE TABLE IF NOT EXISTS \(table) (
+                        version bigint PRIMARY KEY,
+                        name text NOT NULL,
+                        checksum text NOT NULL,
+                        applied_at timestamptz NOT NULL DEFAULT now()
+                    )
+                    """
+            )
         }
-        var applied: [Int: String] = [:]
-        for row in try session.query("SELECT version, checksum FROM \(table)") {
-            applied[Int(try row.int(0))] = try row.text(1)
-        }
-        let newest = applied.keys.max() ?? 0
-        // All is looked at before anything is applied.
-        var missing: [(Migration, checksum: String)] = []
-        for (migration, checksum) in zip(migrations, checksums) {
-            if let known = applied[migration.version] {
-                guard known == checksum else {
-                    throw MigrationError(code: .changedChecksum, version: migration.version, name: migration.name)
-                }
-            } else if migration.version < newest {
-                throw MigrationError(code: .outOfOrder, version: migration.version, name: migration.name)
-            } else {
-                missing.append((migration, checksum))
-            }
-        }
+        let missing = try missing(of: migrations, table, session)
         for (migration, checksum) in missing {
             do {
                 try session.transaction { transaction in
@@ -146,6 +134,43 @@ public struct Migrator: Sendable {
                 throw MigrationError(code: .failed, version: migration.version, name: migration.name, cause: error)
             }
         }
-        return missing.map { $0.0.version }
+        return missing.map(\.migration.version)
+    }
+
+    private static func isThere(_ table: String, _ session: PostgresSession) throws -> Bool {
+        try session.query("SELECT to_regclass($1) IS NOT NULL", [.text(table)]).one().bool(0)
+    }
+
+    /// Those that are not applied, in order. All is looked at before anything is applied.
+    private static func missing(
+        of migrations: [Migration],
+        _ table: String,
+        _ session: PostgresSession
+    ) throws -> [(migration: Migration, checksum: String)] {
+        var checksums: [String] = []
+        for row in try session.query(
+            "SELECT encode(sha256(convert_to(t.sql, 'UTF8')), 'hex') FROM unnest($1) WITH ORDINALITY AS t(sql, n) ORDER BY n",
+            [.texts(migrations.map(\.sql))]
+        ) {
+            checksums.append(try row.text(0))
+        }
+        var applied: [Int: String] = [:]
+        for row in try session.query("SELECT version, checksum FROM \(table)") {
+            applied[Int(try row.int(0))] = try row.text(1)
+        }
+        let newest = applied.keys.max() ?? 0
+        var missing: [(Migration, checksum: String)] = []
+        for (migration, checksum) in zip(migrations, checksums) {
+            if let known = applied[migration.version] {
+                guard known == checksum else {
+                    throw MigrationError(code: .changedChecksum, version: migration.version, name: migration.name)
+                }
+            } else if migration.version < newest {
+                throw MigrationError(code: .outOfOrder, version: migration.version, name: migration.name)
+            } else {
+                missing.append((migration, checksum))
+            }
+        }
+        return missing
     }
 }

@@ -53,6 +53,9 @@ public struct PostgresConfiguration: Sendable {
         self.settings = settings
     }
 
+    /// The isolation level of every transaction.
+    static let isolation = "read committed"
+
     /// What is handed to libpq: the string's own settings, then ours.
     var connectionSettings: [Setting] {
         let own = [
@@ -61,6 +64,8 @@ public struct PostgresConfiguration: Sendable {
         ]
         var result = settings.filter { !own.contains($0.keyword) }
         var options = settings.first { $0.keyword == "options" }?.value ?? ""
+        // A database or a role may have another default; the ledger's functions look again after each lock, which only this level lets them.
+        options += " -c default_transaction_isolation=\(Self.isolation.split(separator: " ").joined(separator: "\\ "))"
         for (name, bound) in [
             ("statement_timeout", statementTimeout), ("lock_timeout", lockTimeout),
             ("idle_in_transaction_session_timeout", idleInTransactionTimeout),

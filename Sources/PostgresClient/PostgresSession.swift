@@ -135,6 +135,31 @@ public final class PostgresSession {
         _ = try openLink(Deadline(after: configuration.connectTimeout))
     }
 
+    /// Makes sure that this session is one of PostgreSQL's own, with the settings that were asked for.
+    ///
+    /// A pooler answers with a process id of its own invention, and drops what it cannot keep for a session. Behind it statements of one session run in several
+    /// of the server's: prepared statements, locks and listening fail there now and then, so it must be found out before any of them is used.
+    /// - Throws: also `invalidConfiguration`, with a sentence that says what to do
+    public func checkIsDirect() throws(PostgresError) {
+        // Not prepared: a pooler may forget what was.
+        let deadline = Deadline(after: configuration.callTimeout)
+        let link = try openLink(deadline)
+        let settings = ["default_transaction_isolation", "lock_timeout", "statement_timeout"]
+        let sql =
+            "select pg_backend_pid(), " + settings.map { "(select setting from pg_settings where name = '\($0)')" }.joined(separator: ", ")
+        let result = try exchange(link, deadline, commits: false) { PQsendQuery(link, sql) }
+        defer { PQclear(result) }
+        let cells = (0..<Int32(settings.count + 1)).map { PQgetvalue(result, 0, $0).map { String(cString: $0) } ?? "" }
+        let wanted = [
+            String(PQbackendPID(link)), PostgresConfiguration.isolation, String(configuration.lockTimeout.wholeMilliseconds),
+            String(configuration.statementTimeout.wholeMilliseconds),
+        ]
+        guard PQntuples(result) == 1, cells == wanted else {
+            close()
+            throw PostgresError(code: .invalidConfiguration, message: ConnectFailure.pooler)
+        }
+    }
+
     /// Hands over what came in on the channels listened to, waiting at most `bound` for something to come.
     ///
     /// - Throws: `connectionLost` if the connection is gone, and with it the listening.
@@ -456,12 +481,14 @@ public final class PostgresSession {
         guard let link = started else { throw PostgresError(code: .connectFailed, message: "out of memory") }
         // Notices would go to the process's standard error.
         PQsetNoticeProcessor(link, { _, _ in }, nil)
+        // The only way to the SQLSTATE of a refusal.
+        PQsetErrorVerbosity(link, PQERRORS_VERBOSE)
         var wanted = PGRES_POLLING_WRITING
         while true {
             if PQstatus(link) == CONNECTION_BAD || wanted == PGRES_POLLING_FAILED {
-                let message = message(link)
+                let failure = ConnectFailure(PQerrorMessage(link).map { String(cString: $0) } ?? "")
                 PQfinish(link)
-                throw PostgresError(code: .connectFailed, message: message)
+                throw PostgresError(code: .connectFailed, message: failure.message, sqlState: failure.sqlState)
             }
             if wanted == PGRES_POLLING_OK { break }
             let isReading = wanted == PGRES_POLLING_READING
@@ -471,6 +498,7 @@ public final class PostgresSession {
             }
             wanted = PQconnectPoll(link)
         }
+        PQsetErrorVerbosity(link, PQERRORS_DEFAULT)
         guard PQsetnonblocking(link, 1) == 0 else {
             PQfinish(link)
             throw PostgresError(code: .connectFailed, message: "the connection cannot be made non-blocking")

@@ -9,6 +9,8 @@ enum SharedServer {
     static func configuration() throws -> PostgresConfiguration {
         try PostgresConfiguration(url: try started.get().url)
     }
+
+    static func port() throws -> Int { try started.get().port }
 }
 
 /// Looks again until the condition holds; false after ten seconds.
