@@ -62,6 +62,7 @@ public enum OrderServer {
         let postgres = settings.postgres
         let recovery = parts.recovery
         let messaging = parts.messaging
+        let start = StartWait(timeout: settings.server.startTimeout, logger: logger)
         try await ServerAssembly(
             name: self.program,
             settings: settings.server,
@@ -74,12 +75,24 @@ public enum OrderServer {
             hotPath: parts.hotPath,
             drain: parts.drain,
             prepare: {
-                _ = try await Migrator(configuration: postgres).apply(OrderStore.migrations)
+                try await start.waitForOrders { _ = try await Migrator(configuration: postgres).apply(OrderStore.migrations) }
                 recovery.begin()
                 messaging?.begin()
             },
             onReady: onReady
         ).run()
+    }
+}
+
+extension StartWait {
+    /// Waits for the order database.
+    func waitForOrders(_ attempt: @escaping @Sendable () async throws -> Void) async throws {
+        try await self.wait(
+            for: "PostgreSQL",
+            at: "ORDER_DATABASE_URL",
+            judge: { PostgresStartTrouble($0).map { ($0.isNotThereYet, $0.words) } },
+            attempt
+        )
     }
 }
 

@@ -52,6 +52,8 @@ public enum ProductServer {
         let routes = try routes(settings, engine, broker: broker, eventLoop: group.next(), logger: logger)
         let consumer = routes.consumer
         let postgres = settings.engine.ledger.postgres
+        let engineService = EngineService(engine: engine)
+        let start = StartWait(timeout: settings.server.startTimeout, logger: logger)
         try await ServerAssembly(
             name: "product-server",
             settings: settings.server,
@@ -60,7 +62,7 @@ public enum ProductServer {
             adminRouter: routes.adminRouter,
             registry: routes.registry,
             eventLoopGroup: group,
-            services: [EngineService(engine: engine)] + (consumer.map { [$0] } ?? []),
+            services: [engineService] + (consumer.map { [$0] } ?? []),
             hotPath: routes.hotPath,
             // Orders go on while the admin port has too many connections.
             adminRules: .init(
@@ -69,9 +71,15 @@ public enum ProductServer {
             ),
             drain: routes.drain,
             prepare: {
-                _ = try await Migrator(configuration: postgres).apply(migrations)
-                try await broker?.check()
-                try await engine.start()
+                try await start.wait(
+                    for: "PostgreSQL",
+                    at: "PRODUCT_DATABASE_URL",
+                    judge: { PostgresStartTrouble($0).map { ($0.isNotThereYet, $0.words) } }
+                ) {
+                    _ = try await Migrator(configuration: postgres).apply(migrations)
+                    try await engine.start()
+                }
+                engineService.started.open()
                 consumer?.open()
             },
             onReady: onReady
@@ -211,10 +219,15 @@ public enum ProductServer {
 /// Keeps the engine's background work going, and ends the engine last.
 private struct EngineService: Service, CustomStringConvertible {
     let engine: StockEngine
+    /// The engine has started: without its database there is nothing to sweep, to audit or to complain about.
+    let started = Opening()
     var description: String { "engine" }
 
     func run() async throws {
-        await cancelWhenGracefulShutdown { await engine.run() }
+        await cancelWhenGracefulShutdown {
+            await started.wait()
+            await engine.run()
+        }
         await engine.shutDown()
     }
 }

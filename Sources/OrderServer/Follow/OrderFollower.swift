@@ -72,6 +72,7 @@ struct OrderFollower {
         let follower = OrderFollower(settings, follow: followSettings, logger: logger, open: open)
         let postgres = settings.postgres
         let follow = follower.follow
+        let start = StartWait(timeout: settings.server.startTimeout, logger: logger)
         try await ServerAssembly(
             name: OrderServer.program,
             settings: settings.server,
@@ -83,8 +84,10 @@ struct OrderFollower {
             services: [follower.stores, follow],
             drain: follower.drain,
             prepare: {
-                _ = try await Migrator(configuration: postgres).apply(OrderStore.migrations)
-                _ = try await Migrator(configuration: postgres, table: FollowStore.migrationsTable).apply(FollowStore.migrations)
+                try await start.waitForOrders {
+                    _ = try await Migrator(configuration: postgres).apply(OrderStore.migrations)
+                    _ = try await Migrator(configuration: postgres, table: FollowStore.migrationsTable).apply(FollowStore.migrations)
+                }
                 follow.begin()
             },
             onReady: onReady

@@ -12,6 +12,8 @@ public struct ServerSettings: Sendable, Equatable {
     public var adminTokens: AdminTokens
     /// How long a stop may take, requests in progress included.
     public var shutdownTimeout: Duration
+    /// How long a start waits for a database that is not there yet.
+    public var startTimeout: Duration
     /// Event loops; 0 takes one for each core.
     public var eventLoops: Int
     /// How long an idle connection is kept.
@@ -47,6 +49,12 @@ public struct ServerSettings: Sendable, Equatable {
             default: .seconds(10),
             in: .milliseconds(100)...(.seconds(600)),
             "how long a stop may take, requests in progress included"
+        )
+        self.startTimeout = reader.duration(
+            "START_TIMEOUT",
+            default: .seconds(60),
+            in: .zero...(.seconds(3600)),
+            "how long a start waits for a database that is not there yet; no port is bound meanwhile"
         )
         self.eventLoops = reader.int("EVENT_LOOPS", default: 0, in: 0...256, "event loops, 0 for one each core")
         self.idleTimeout = reader.duration(

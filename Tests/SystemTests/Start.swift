@@ -1,0 +1,113 @@
+import Foundation
+import StockGateTestSupport
+import Testing
+
+extension Faults {
+    /// What the servers' processes do at their start, with a database that comes later, never, or does not let them in.
+    @Suite("Start", .serialized, .timeLimit(.minutes(5)))
+    struct Start {}
+}
+
+extension Faults.Start {
+    /// A server with a Redis of its own, where it needs one.
+    static func withServer(
+        _ name: String,
+        _ settings: [String: String],
+        _ body: (ServerProcess) async throws -> Void
+    ) async throws {
+        let redis = name == "product-server" ? try PrivateRedis.start(options: ["--save", ""]) : nil
+        defer { redis?.stop() }
+        let server = try ServerProcess(name, settings.merging(["REDIS_URL": redis?.url ?? ""]) { $1 })
+        defer { server.destroy() }
+        do {
+            try await body(server)
+        } catch {
+            throw SystemFailure(description: "\(error); the log of \(name): \(server.log)")
+        }
+    }
+
+    private static func setting(_ name: String) -> String { name == "product-server" ? "PRODUCT_DATABASE_URL" : "ORDER_DATABASE_URL" }
+
+    @Test(arguments: ["product-server", "order-server"])
+    func theDatabaseComesLater(name: String) async throws {
+        let postgres = try PrivatePostgres.start(fsync: false)
+        defer { postgres.stop() }
+        postgres.kill()
+        try await Self.withServer(name, [Self.setting(name): postgres.url]) { server in
+            try await until("it waits") { !server.lines("PostgreSQL is not there yet").isEmpty }
+            // The length of the fault: several attempts.
+            try await Task.sleep(for: .seconds(2))
+            #expect(server.exitStatus == nil && server.ports == nil)
+            try postgres.restart()
+            let began = ContinuousClock.now
+            let (address, _) = try await server.ready()
+            print("FAULT \(name) started before its database: ready \((ContinuousClock.now - began).text) after the database")
+            let client = try await Client(address)
+            defer { client.close() }
+            try await until("it says ready") { try await client.call(.GET, "/readyz").status == 200 }
+            #expect(server.lines("PostgreSQL is not there yet").count == 1, "\(server.log)")
+            #expect(server.lines("PostgreSQL is there").count == 1)
+            #expect(server.lines(" warning ").count <= 2 && server.lines(" error ").isEmpty, "\(server.log)")
+            server.send(SIGTERM)
+            let status = try await server.ended()
+            #expect(status == 0)
+        }
+    }
+
+    /// Connections are refused, or not answered.
+    @Test(arguments: ["product-server", "order-server"])
+    func aStopEndsTheWait(name: String) async throws {
+        let postgres = try PrivatePostgres.start(fsync: false)
+        defer { postgres.stop() }
+        postgres.pause()
+        for address in [postgres.url, "postgresql://127.0.0.1:1/nothing"] {
+            try await Self.withServer(name, [Self.setting(name): address]) { server in
+                // A frozen server is first missed when the connection's own bound has passed: it is stopped within the attempt.
+                if address != postgres.url { try await until("it waits") { !server.lines("is not there yet").isEmpty } }
+                try await until("its services run") { server.hasHandlers }
+                let began = ContinuousClock.now
+                server.send(SIGTERM)
+                let status = try await server.ended()
+                #expect(status == 0, "\(server.log)")
+                #expect(ContinuousClock.now - began < .milliseconds(2_500), "a bound of one attempt has 3 s")
+            }
+        }
+    }
+
+    @Test(arguments: ["product-server", "order-server"])
+    func theDatabaseNeverComes(name: String) async throws {
+        for address in ["postgresql://u:hidden1@127.0.0.1:1/nothing", "postgresql://u:hidden1@nobody.invalid/nothing"] {
+            try await Self.withServer(name, [Self.setting(name): address, "START_TIMEOUT": "1s"]) { server in
+                let status = try await server.ended()
+                #expect(status == 1)
+                let last = server.log.split(separator: "\n").last ?? ""
+                #expect(
+                    last.hasPrefix("\(name): \(Self.setting(name)): PostgreSQL was not there within START_TIMEOUT (1s): "),
+                    "\(server.log)"
+                )
+                #expect(!server.log.contains("hidden1"))
+            }
+        }
+    }
+
+    @Test(arguments: ["product-server", "order-server"])
+    func whatCanNeverWorkIsSaidAtOnce(name: String) async throws {
+        let postgres = try PrivatePostgres.start(fsync: false)
+        defer { postgres.stop() }
+        let host = "127.0.0.1:\(postgres.port)"
+        for (address, words) in [
+            ("postgresql://postgres:hidden1@\(host)/nothing", #"database "nothing" does not exist"#),
+            ("postgresql://nobody:hidden1@\(host)/postgres", #"role "nobody" does not exist"#),
+            ("postgresql://postgres:hidden1@\(host)/postgres?sslmode=require", "server does not support SSL"),
+        ] {
+            try await Self.withServer(name, [Self.setting(name): address]) { server in
+                let status = try await server.ended()
+                #expect(status == 1)
+                let said = server.log.split(separator: "\n").filter { $0.hasPrefix("\(name): ") }
+                #expect(said.count == 1 && said.first?.contains(words) == true, "\(server.log)")
+                #expect(said.first?.hasPrefix("\(name): \(Self.setting(name)) leads to nothing that can be used: ") == true)
+                #expect(server.lines("is not there yet").isEmpty && !server.log.contains("hidden1"))
+            }
+        }
+    }
+}
