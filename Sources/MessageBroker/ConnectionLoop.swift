@@ -36,8 +36,13 @@ final class ConnectionControl: Sendable {
 
     let status = AsyncMonitor(Status())
     let wake: WakeDescriptor
+    /// Hears of every change, on the connection's thread.
+    let onChange: @Sendable (ConnectionChange) -> Void
 
-    init() throws(BrokerError) { wake = try WakeDescriptor() }
+    init(onChange: @escaping @Sendable (ConnectionChange) -> Void) throws(BrokerError) {
+        wake = try WakeDescriptor()
+        self.onChange = onChange
+    }
 
     /// Lets the thread end, when what is under way is done or the time has come.
     func stop(at end: ContinuousClock.Instant) {
@@ -94,6 +99,7 @@ struct ConnectionLoop<Role: ConnectionRole> {
                 backoff.connected(at: .now)
                 role.ready()
                 control.enter(.connected) { $0.connects += 1 }
+                control.onChange(.connected)
                 try serve(connection)
                 connection.close(within: min(.seconds(1), (stopAt ?? .now) - .now))
             } catch {
@@ -104,6 +110,7 @@ struct ConnectionLoop<Role: ConnectionRole> {
                     snapshot.lastFailure = error
                     if !wasReady { snapshot.failedConnects += 1 }
                 }
+                if stopAt == nil { control.onChange(.failed(error)) }
                 while stopAt == nil, ContinuousClock.now < retryAt { control.wake.sleep(until: retryAt) }
             }
         }
@@ -126,8 +133,12 @@ struct ConnectionLoop<Role: ConnectionRole> {
             if try connection.wait(until: limit, or: control.wake) {
                 try connection.receive { event throws(BrokerError) in
                     switch event {
-                    case .blocked(let reason): control.enter(.blocked(reason: reason))
-                    case .unblocked: control.enter(.connected)
+                    case .blocked(let reason):
+                        control.enter(.blocked(reason: reason))
+                        control.onChange(.blocked(reason: reason))
+                    case .unblocked:
+                        control.enter(.connected)
+                        control.onChange(.unblocked)
                     default: break
                     }
                     try role.received(event)

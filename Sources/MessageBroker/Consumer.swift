@@ -30,6 +30,7 @@ public final class Consumer: Sendable {
     ///   - prefetch: how many unacknowledged deliveries the broker may send, 1 to 65535.
     ///   - streamOffset: for a stream: where to begin. After a reconnect it goes on behind the last offset up to which all was acknowledged.
     ///   - name: the thread's name, of which the system shows 15 bytes.
+    ///   - onChange: hears of every change of the connection, on its thread.
     /// - Throws: only if the system has no thread or descriptor left.
     public init(
         configuration: BrokerConfiguration,
@@ -37,9 +38,10 @@ public final class Consumer: Sendable {
         queue: String,
         prefetch: Int = 512,
         streamOffset: StreamOffset? = nil,
-        name: String = "consumer"
+        name: String = "consumer",
+        onChange: @escaping @Sendable (ConnectionChange) -> Void = { _ in }
     ) throws(BrokerError) {
-        let control = try ConnectionControl()
+        let control = try ConnectionControl(onChange: onChange)
         let inbox = AsyncMonitor(ConsumerInbox(streamOffset: streamOffset))
         self.control = control
         self.inbox = inbox

@@ -16,10 +16,17 @@ public final class Publisher: Sendable {
 
     /// Starts the thread, which connects, declares the topology and keeps on trying for ever.
     ///
-    /// - Parameter name: the thread's name, of which the system shows 15 bytes.
+    /// - Parameters:
+    ///   - name: the thread's name, of which the system shows 15 bytes.
+    ///   - onChange: hears of every change of the connection, on its thread.
     /// - Throws: only if the system has no thread or descriptor left.
-    public init(configuration: BrokerConfiguration, topology: Topology, name: String = "publisher") throws(BrokerError) {
-        let control = try ConnectionControl()
+    public init(
+        configuration: BrokerConfiguration,
+        topology: Topology,
+        name: String = "publisher",
+        onChange: @escaping @Sendable (ConnectionChange) -> Void = { _ in }
+    ) throws(BrokerError) {
+        let control = try ConnectionControl(onChange: onChange)
         let inbox = PublisherInbox()
         self.configuration = configuration
         self.control = control

@@ -11,6 +11,7 @@ struct OrderFigures: Sendable {
     let turnedAway: Counter
     let lateSuccesses: Counter
     let recovered: Counter
+    let overdue: Counter
     /// Final refusals to take stock back, by what wanted to give it back.
     let undoRefused: [Undoing: Counter]
     let backlog = Backlog()
@@ -49,6 +50,10 @@ struct OrderFigures: Sendable {
         self.turnedAway = registry.counter("orders_turned_away_total", help: "Requests answered from the memory of a sold-out product")
         self.lateSuccesses = registry.counter("orders_late_success_total", help: "Decrements found done for an order that had failed")
         self.recovered = registry.counter("orders_recovered_total", help: "Orders settled by recovery")
+        self.overdue = registry.counter(
+            "outbox_overdue_orders_total",
+            help: "Orders whose message no broker took in time; recovery settled them over HTTP"
+        )
         var undoRefused: [Undoing: Counter] = [:]
         for undoing in Undoing.allCases {
             undoRefused[undoing] = registry.counter(

@@ -54,7 +54,13 @@ public enum OrderServer {
     ) async throws {
         let logger = Logger(label: self.program)
         if settings.follows, let broker = settings.messaging?.broker {
-            try await OrderFollower.run(settings, logger: logger, open: { try BrokerEventSource(broker, start: $0) }, onReady: onReady)
+            let onChange = BrokerEventSource.observer(logger)
+            try await OrderFollower.run(
+                settings,
+                logger: logger,
+                open: { try BrokerEventSource(broker, start: $0, onChange: onChange) },
+                onReady: onReady
+            )
             return
         }
         let group = ServerAssembly.eventLoopGroup(settings.server)
@@ -262,7 +268,7 @@ private struct BrokerSide {
         registry: MetricsRegistry,
         logger: Logger
     ) throws {
-        let endpoints = try given ?? MessageEndpoints(messaging.broker, prefetch: messaging.prefetch)
+        let endpoints = try given ?? MessageEndpoints(messaging.broker, prefetch: messaging.prefetch, logger: logger)
         let backlog = OutboxBacklog(maximumOrders: messaging.maximumOrders, maximumEvents: messaging.maximumEvents)
         let figures = MessagingFigures(registry)
         MessagingFigures.register(endpoints, backlog, in: registry)
@@ -320,14 +326,17 @@ private struct BrokerSide {
         let endpoints = self.endpoints
         let backlog = self.backlog
         return HealthCheck("broker", timeoutState: .degraded) {
-            let (publisher, events) = (endpoints.publisher.snapshot.isConnected, endpoints.events.snapshot.isConnected)
-            let results = endpoints.results.snapshot.isConnected
+            let snapshots = [endpoints.publisher.snapshot, endpoints.events.snapshot, endpoints.results.snapshot]
+            let (publisher, events, results) = (snapshots[0].isConnected, snapshots[1].isConnected, snapshots[2].isConnected)
+            // The same words of several connections once.
+            let failures = Set(snapshots.compactMap { $0.isConnected ? nil : $0.lastFailure.map { Redaction.masked($0.message) } })
             return HealthReport(
                 publisher && events && results ? .up : .degraded,
                 detail: [
                     "commandsConnected": .bool(publisher), "eventsConnected": .bool(events), "resultsConnected": .bool(results),
                     "waitingOrders": .int(Int64(backlog.orders)), "maximumWaitingOrders": .int(Int64(backlog.maximumOrders)),
                     "waitingEvents": .int(Int64(backlog.events)),
+                    "failures": .array(failures.sorted().map { .string($0) }),
                 ]
             )
         }

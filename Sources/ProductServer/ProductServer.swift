@@ -37,8 +37,6 @@ public enum ProductServer {
     struct BrokerConnections {
         let source: any CommandSource
         let sink: any ResultSink
-        /// Waits for both, and tells a wrong topology or login from a broker that is away.
-        let check: @Sendable () async throws -> Void
     }
 
     /// Runs until SIGTERM or SIGINT.
@@ -101,27 +99,27 @@ public enum ProductServer {
     /// The OpenAPI 3.1 document that is served.
     static var openAPI: [UInt8] { PackageResources.openapi_json }
 
+    /// Whatever the broker says, sales over HTTP begin without it: the connections go on trying, and health and log say why.
     private static func connect(_ settings: MessagingSettings, _ logger: Logger) throws -> BrokerConnections {
-        let consumer = try Consumer(
-            configuration: settings.broker,
-            topology: .stock,
-            queue: StockGateTopology.decreaseQueue,
-            prefetch: settings.prefetch,
-            name: "commands"
-        )
-        let publisher = try Publisher(configuration: settings.broker, topology: .stock, name: "results")
-        return BrokerConnections(source: consumer, sink: publisher) {
-            do throws(BrokerError) {
-                try await publisher.waitUntilConnected(within: .seconds(3))
-                try await consumer.waitUntilConnected(within: .seconds(3))
-            } catch {
-                switch error.code {
-                // Waiting would not help: somebody has to look.
-                case .topologyMismatch, .authenticationFailed, .invalidConfiguration: throw error
-                default: logger.warning("the broker is away; sales over HTTP go on", metadata: ["why": "\(error)"])
-                }
-            }
+        let journal = BrokerJournal(ends: ["commands", "results"]) { news in
+            logger.log(level: news.isTrouble ? .warning : .notice, "\(news.text)", metadata: news.why.map { ["why": "\($0)"] })
         }
+        return BrokerConnections(
+            source: try Consumer(
+                configuration: settings.broker,
+                topology: .stock,
+                queue: StockGateTopology.decreaseQueue,
+                prefetch: settings.prefetch,
+                name: "commands",
+                onChange: journal.observer(of: "commands")
+            ),
+            sink: try Publisher(
+                configuration: settings.broker,
+                topology: .stock,
+                name: "results",
+                onChange: journal.observer(of: "results")
+            )
+        )
     }
 
     static func routes(

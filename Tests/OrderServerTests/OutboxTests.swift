@@ -246,7 +246,7 @@ struct OutboxTests {
 
     @Test("recovery leaves orders alone whose message waits, and takes those up that were sent long ago; sent messages are pruned")
     func recovery() async throws {
-        let settings = ["ASYNC_RECOVERY_AGE": "500ms", "OUTBOX_RETENTION": "1s", "RECOVERY_AGE": "1100ms"]
+        let settings = ["ASYNC_RECOVERY_AGE": "4s", "OUTBOX_RETENTION": "5s", "RECOVERY_AGE": "1100ms"]
         try await self.run(settings: settings) { bed, publisher, _ in
             publisher.set { $0.isConnected = false }
             _ = try await self.accept(bed)
@@ -259,6 +259,50 @@ struct OutboxTests {
             try await bed.wait("select count(*) from orders where status = 'CONFIRMED'", for: 1)
             #expect(bed.product.seen.allSatisfy { !$0.hasSuffix(" 1") }, "a repeat says that it is one")
             try await bed.wait("select count(*) from outbox", for: 0)
+        }
+    }
+
+    @Test("an order that no broker takes is settled over HTTP when it is as old as ASYNC_RECOVERY_AGE, and its message never goes")
+    func overdue() async throws {
+        // A message that was refused would be tried again much later: what counts is when the order was made.
+        let settings = ["ASYNC_RECOVERY_AGE": "1s", "OUTBOX_BACKOFF": "60s", "OUTBOX_BACKOFF_MAX": "60s"]
+        try await self.run(settings: settings) { bed, publisher, _ in
+            publisher.set { $0.isConnected = false }
+            let away = try self.id(try await self.accept(bed))
+            #expect(try await bed.count("select count(*) from outbox where product_id is not null") == 1)
+            try await bed.wait("select count(*) from orders where id = \(away) and status = 'CONFIRMED'", for: 1)
+            try await bed.wait("select count(*) from outbox where product_id is not null", for: 0)
+            #expect(!bed.product.seen.isEmpty && bed.product.seen.allSatisfy { !$0.hasSuffix(" 1") }, "a repeat says that it is one")
+            publisher.set { $0.isConnected = true }
+            let sent = try self.id(try await self.accept(bed))
+            try await bed.wait("select count(*) from outbox where product_id is not null and status = 'SENT'", for: 1)
+            #expect(publisher.commands.count == 1)
+            // The results do not come in this test; without a result it is recovery's as well.
+            try await bed.wait("select count(*) from orders where id = \(sent) and status = 'CONFIRMED'", for: 1)
+            publisher.set { $0.outcomes = { _ in .rejected } }
+            let refused = try self.id(try await self.accept(bed))
+            try await bed.wait("select count(*) from orders where id = \(refused) and status = 'CONFIRMED'", for: 1)
+            #expect(try await bed.count("select count(*) from outbox where \(refused) = any(order_ids) and product_id is not null") == 0)
+            #expect(bed.product.stock(1) == 91)
+        }
+    }
+
+    @Test("a message whose lane is being published from is left alone, however old it is")
+    func overdueInHand() async throws {
+        try await self.run(settings: ["ASYNC_RECOVERY_AGE": "60s"]) { bed, publisher, _ in
+            publisher.set { $0.isHeld = true }
+            let id = try self.id(try await self.accept(bed))
+            try await bed.wait("select count(*) from outbox where product_id is not null and attempts = 1", for: 1)
+            _ = try await bed.pool.query("update outbox set created_at = now() - interval '1 hour' where product_id is not null")
+            // Several rounds of recovery wait for the lane meanwhile, and give up.
+            try await Task.sleep(for: .milliseconds(1_500))
+            #expect(try await bed.count("select count(*) from saga_work") == 0)
+            #expect(bed.product.seen.isEmpty)
+            publisher.set { $0.isHeld = false }
+            try await bed.wait(
+                "select count(*) from outbox where \(id) = any(order_ids) and product_id is not null and status = 'SENT'",
+                for: 1
+            )
         }
     }
 

@@ -456,7 +456,7 @@ struct DecreaseConsumerTests {
             var reader = SettingsReader(environment: ["AMQP_URL": "amqp://guest:secret@127.0.0.1:5672/"])
             let settings = try ProductSettings(from: &reader)
             #expect(!reader.givenText.contains("secret"))
-            let routes = try ProductServer.routes(settings, server.engine, broker: .init(source: broker, sink: broker, check: {}))
+            let routes = try ProductServer.routes(settings, server.engine, broker: .init(source: broker, sink: broker))
             let with = ProductServerFixture(
                 postgres: server.postgres,
                 redis: server.redis,

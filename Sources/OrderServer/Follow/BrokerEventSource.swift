@@ -1,3 +1,4 @@
+import Logging
 import MessageBroker
 
 /// The stream of the orders' events in RabbitMQ.
@@ -7,7 +8,11 @@ import MessageBroker
 struct BrokerEventSource: OrderEventSource {
     private let consumer: Consumer
 
-    init(_ configuration: BrokerConfiguration, start: StreamStart) throws {
+    init(
+        _ configuration: BrokerConfiguration,
+        start: StreamStart,
+        onChange: @escaping @Sendable (ConnectionChange) -> Void = { _ in }
+    ) throws {
         let offset: Consumer.StreamOffset =
             switch start {
             case .first: .first
@@ -18,8 +23,14 @@ struct BrokerEventSource: OrderEventSource {
             topology: .events,
             queue: StockGateTopology.orderEventsStream,
             streamOffset: offset,
-            name: "order-follow"
+            name: "order-follow",
+            onChange: onChange
         )
+    }
+
+    /// Says in the log when the broker goes, refuses and comes back, over all sources that are given it.
+    static func observer(_ logger: Logger) -> @Sendable (ConnectionChange) -> Void {
+        BrokerJournal(ends: ["stream"]) { $0.log(logger) }.observer(of: "stream")
     }
 
     func nextBatch(max: Int, wait: Duration) async throws -> StreamedBatch {

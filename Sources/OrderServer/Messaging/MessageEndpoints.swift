@@ -1,3 +1,4 @@
+import Logging
 import MessageBroker
 
 /// Publishes messages and says what became of each.
@@ -36,16 +37,35 @@ struct MessageEndpoints: Sendable {
         self.results = results
     }
 
-    /// Connects to a broker, and goes on trying.
-    init(_ configuration: BrokerConfiguration, prefetch: Int) throws(BrokerError) {
-        self.publisher = try Publisher(configuration: configuration, topology: .stock, name: "outbox")
-        self.events = try Publisher(configuration: configuration, topology: .events, name: "events")
+    /// Connects to a broker, and goes on trying. The log says when it goes, refuses and comes back.
+    init(_ configuration: BrokerConfiguration, prefetch: Int, logger: Logger) throws(BrokerError) {
+        let journal = BrokerJournal(ends: ["commands", "events", "results"]) { $0.log(logger) }
+        self.publisher = try Publisher(
+            configuration: configuration,
+            topology: .stock,
+            name: "outbox",
+            onChange: journal.observer(of: "commands")
+        )
+        self.events = try Publisher(
+            configuration: configuration,
+            topology: .events,
+            name: "events",
+            onChange: journal.observer(of: "events")
+        )
         self.results = try Consumer(
             configuration: configuration,
             topology: .stock,
             queue: StockGateTopology.resultsQueue,
             prefetch: prefetch,
-            name: "results"
+            name: "results",
+            onChange: journal.observer(of: "results")
         )
+    }
+}
+
+extension BrokerNews.Item {
+    /// One line.
+    func log(_ logger: Logger) {
+        logger.log(level: self.isTrouble ? .warning : .notice, "\(self.text)", metadata: self.why.map { ["why": "\($0)"] })
     }
 }

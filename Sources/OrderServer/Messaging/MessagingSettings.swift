@@ -13,7 +13,7 @@ struct MessagingSettings: Sendable {
     var maximumOrders: Int
     /// Rows of events that may wait.
     var maximumEvents: Int
-    /// How long a command's orders may be without a result before recovery takes them up.
+    /// How long a command may wait to be sent, and the orders of a sent one for their result, before recovery takes them up.
     var recoveryAge: Duration
     /// How long what was sent is kept.
     var retention: Duration
@@ -72,7 +72,7 @@ struct MessagingSettings: Sendable {
             "ASYNC_RECOVERY_AGE",
             default: second * 60,
             in: .milliseconds(100)...second * 86_400,
-            "how long a sent order may be without a result before recovery settles it"
+            "how long an order may wait to be sent, and a sent one for its result, before recovery settles it over HTTP"
         )
         self.retention = reader.duration(
             "OUTBOX_RETENTION",

@@ -69,6 +69,61 @@ struct OutboxStore: Sendable {
         return (Int(try row.int(0)), Int(try row.int(1)))
     }
 
+    /// Takes commands off the outbox whose orders were made longer ago than `age` and that no broker has taken yet, and hands their orders to recovery.
+    ///
+    /// Their lanes are locked, as by a relay: what is being published is left alone. Whatever a broker may have got of them in earlier attempts is a repeat then, as is
+    /// the call by recovery. Lanes that do not come free within half a second are left to the next round: their relay is at work.
+    /// - Returns: commands taken off and orders found
+    func collectOverdue(age: Duration, limit: Int) async throws(PostgresError) -> (messages: Int, orders: Int) {
+        let age = PostgresValue.int(age.microseconds)
+        guard try await self.pool.query("select exists (\(OutboxStore.overdue))", [age]).one().bool(0) else { return (0, 0) }
+        do {
+            return try await self.pool.transaction { transaction in
+                try transaction.execute(script: "set local lock_timeout = '500ms'")
+                let lanes = try transaction.query(
+                    """
+                    select coalesce(array_agg(lane::bigint), '{}')
+                    from (select lane from outbox_lanes where lane in (\(OutboxStore.overdue)) order by lane for update) as l
+                    """,
+                    [age]
+                ).one().ints(0)
+                // A statement of its own: what the lanes' last holder marked is seen.
+                let row = try transaction.query(
+                    """
+                    with overdue as (
+                      select o.id, o.order_ids from outbox o where o.id in (
+                        select w.id from outbox w
+                        where w.status in ('NEW', 'FAILED') and w.lane / \(OutboxSQL.commandLanes) = \(OutboxSQL.Kind.commands.rawValue)
+                          and w.lane = any($2::bigint[]) and w.created_at <= now() - $1 * interval '1 microsecond'
+                        order by w.id limit $3
+                      ) for update
+                    ), late as (
+                      insert into saga_work (order_id, due_at, attempts)
+                      select o.id, now(), 2 from overdue d, unnest(d.order_ids) as u(id) join orders o on o.id = u.id where o.status = 'PENDING'
+                      on conflict do nothing returning 1
+                    ), gone as (
+                      delete from outbox b using overdue d where b.id = d.id returning 1
+                    )
+                    select (select count(*) from gone), (select count(*) from late)
+                    """,
+                    [age, .ints(lanes), .int(Int64(limit))]
+                ).one()
+                return (Int(try row.int(0)), Int(try row.int(1)))
+            }
+        } catch let error as PostgresError {
+            if error.sqlState == "55P03" { return (0, 0) }
+            throw error
+        } catch {
+            throw PostgresError(code: .misuse, message: "\(error)")
+        }
+    }
+
+    /// The lanes of such commands. Bound: what waits, as for the relay's count.
+    private static let overdue = """
+        select o.lane from outbox o
+        where o.status in ('NEW', 'FAILED') and \(OutboxSQL.Kind.commands.condition) and o.created_at <= now() - $1 * interval '1 microsecond'
+        """
+
     /// Deletes messages sent longer ago than `age`, at most so many; of commands only those looked at.
     /// - Returns: deleted
     func prune(age: Duration, limit: Int) async throws(PostgresError) -> Int {

@@ -1,6 +1,6 @@
 // Invariant: an order is on the list until it is settled; a claim only moves its time ahead, so that what dies with a process comes up again when the lease is over.
 //
-// Orders that a message carries are left to the relay until it is SENT, and to the product server until the command is `age` old.
+// Orders that a message carries are left to the relay until they are `age` old, and, once it is SENT, to the product server for `age` from then on.
 //
 // Bounds: `batch` orders at a time; `Outbox.step` messages at a time, and that many pruned; one round each `interval`, or at once while full batches come. Several instances share the list.
 // Stops: at shutdown, after the batch in hand.
@@ -27,7 +27,7 @@ struct RecoveryService: Service {
         /// Rows deleted by one statement.
         static let pruneStep = 1_000
         let store: OutboxStore
-        /// How long a command's orders may be without a result.
+        /// How long a command may wait to be sent, and how long the orders of a sent one may be without a result.
         var age: Duration
         /// How long what was sent is kept.
         var retention: Duration
@@ -93,8 +93,16 @@ struct RecoveryService: Service {
         guard let outbox else { return false }
         let (messages, orders) = try await outbox.store.collectUnanswered(age: outbox.age, limit: Outbox.step)
         if orders > 0 { self.logger.info("orders without a result found", metadata: ["orders": "\(orders)"]) }
+        let overdue = try await outbox.store.collectOverdue(age: outbox.age, limit: Outbox.step)
+        if overdue.messages > 0 {
+            self.flow.figures.overdue.add(UInt64(overdue.orders))
+            self.logger.warning(
+                "the broker has not taken these commands in time: their orders are settled over HTTP",
+                metadata: ["messages": "\(overdue.messages)", "orders": "\(overdue.orders)"]
+            )
+        }
         let pruned = try await outbox.store.prune(age: outbox.retention, limit: Outbox.pruneStep)
-        return messages == Outbox.step || pruned == Outbox.pruneStep
+        return messages == Outbox.step || overdue.messages == Outbox.step || pruned == Outbox.pruneStep
     }
 
     private func settle(_ work: OrderStore.Work) async -> Bool {

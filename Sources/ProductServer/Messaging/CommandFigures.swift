@@ -119,7 +119,10 @@ extension DecreaseConsumer {
                         let failure = snapshot.isConnected ? nil : snapshot.lastFailure
                         return JSONMember(
                             name,
-                            ["connected": .bool(snapshot.isConnected), "failure": failure.map { .string($0.message) } ?? .null]
+                            [
+                                "connected": .bool(snapshot.isConnected),
+                                "failure": failure.map { .string(Redaction.masked($0.message)) } ?? .null,
+                            ]
                         )
                     } + [JSONMember("commandsInHand", .int(Int64(desk.commandsHeld)))]
                 )
