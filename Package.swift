@@ -173,7 +173,7 @@ let package = Package(
         .target(
             name: "StockGateTestSupport",
             dependencies: [
-                "StockGate",
+                "StockGate", "PostgresClient",
                 .product(name: "HeapModule", package: "swift-collections"),
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),

@@ -61,6 +61,12 @@ public struct PostgresError: Error, Sendable, Hashable {
         }
     }
 
+    /// A lock was not to be had within `lock_timeout`: the statement was rolled back.
+    public var isLockTimeout: Bool {
+        // `lock_not_available`
+        if case .server("55P03") = code { true } else { false }
+    }
+
     /// The same call may well succeed later: the trouble is the server's state, not the statement.
     ///
     /// Says nothing about whether repeating is safe, see ``isOutcomeUnknown``.

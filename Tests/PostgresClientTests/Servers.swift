@@ -7,10 +7,11 @@ enum SharedServer {
     private static let started = Result { try PrivatePostgres.start(fsync: false) }
 
     static func configuration() throws -> PostgresConfiguration {
-        try PostgresConfiguration(url: try started.get().url)
+        try PostgresConfiguration(url: url())
     }
 
     static func port() throws -> Int { try started.get().port }
+    static func url() throws -> String { try started.get().url }
 }
 
 /// Looks again until the condition holds; false after ten seconds.

@@ -1,0 +1,46 @@
+import PostgresClient
+
+/// Somebody's open transaction that holds rows locked: an operator's session, a report, a migration that was forgotten.
+public final class RowLock: Sendable {
+    private let worker: PostgresWorker
+    private let release = WakeSignal()
+
+    /// Opens a transaction and runs one statement in it; returns when that has its locks.
+    ///
+    /// - Parameter sql: for example `select 1 from product_stock where product_id = 1 for update`.
+    public init(url: String, _ sql: String) async throws {
+        var configuration = try PostgresConfiguration(url: url)
+        configuration.idleInTransactionTimeout = .zero
+        let worker = try PostgresWorker(configuration: configuration, name: "row-lock")
+        self.worker = worker
+        let release = release
+        try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<Void, any Error>) in
+            do {
+                try worker.submit { session in
+                    var isLocked = false
+                    do {
+                        try session.transaction { transaction in
+                            _ = try transaction.query(sql)
+                            isLocked = true
+                            continuation.resume()
+                            release.wait()
+                            throw RolledBack()
+                        }
+                    } catch {
+                        if !isLocked { continuation.resume(throwing: error) }
+                    }
+                }
+            } catch {
+                continuation.resume(throwing: error)
+            }
+        }
+    }
+
+    /// Rolls the transaction back, and returns when the locks are free.
+    public func end() async {
+        release.signal()
+        await worker.shutdown()
+    }
+
+    private struct RolledBack: Error {}
+}
