@@ -4,7 +4,8 @@ import Foundation
 enum ContractSources {
     /// The ledger's schema as an empty database gets it.
     static func ledgerSchema() throws -> String {
-        try ["V001_ledger.sql", "V102_increase_belongs.sql"].map { try text("Ledger/Migrations/" + $0) }.joined(separator: "\n")
+        try ["V001_ledger.sql", "V102_increase_belongs.sql", "V120_bump_what_is_free.sql"].map { try text("Ledger/Migrations/" + $0) }
+            .joined(separator: "\n")
     }
 
     static func text(_ path: String) throws -> String {

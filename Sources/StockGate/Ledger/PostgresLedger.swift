@@ -166,6 +166,30 @@ public final class PostgresLedger: Sendable {
         return states
     }
 
+    /// Raises the fences of these products, but waits for no row for longer than `lockWait`. Those that do not exist are in neither answer.
+    /// - Parameter lockWait: zero: those whose rows are locked are named, and the others are raised. Else a row that is locked for longer fails the whole.
+    public func bump(
+        _ products: [ProductID],
+        lockWait: Duration
+    ) async throws(PostgresError) -> (raised: [ProductID: Resync.LedgerState], locked: Set<ProductID>) {
+        let milliseconds = min(max(0, lockWait / .milliseconds(1)), Double(Int32.max))
+        let rows = try await pool.query(
+            "select product_id, fence, stock, is_on_sale, is_locked from stock_bump($1, $2)",
+            [.ints(products.map(\.rawValue)), .int(Int64(milliseconds))]
+        )
+        var states: [ProductID: Resync.LedgerState] = [:]
+        var locked: Set<ProductID> = []
+        for row in rows {
+            let id = ProductID(try row.int(0))
+            if try row.bool(4) {
+                locked.insert(id)
+            } else {
+                states[id] = .init(fence: try row.int(1), stock: try row.int(2), isOnSale: try row.bool(3))
+            }
+        }
+        return (states, locked)
+    }
+
     /// The products' ledger states as they are, without raising anything. Those that do not exist are missing in the answer.
     public func states(of products: [ProductID]) async throws(PostgresError) -> [ProductID: Resync.LedgerState] {
         let rows = try await pool.query(
