@@ -6,7 +6,7 @@ import Testing
 @Suite("The gate's scripts and their model")
 struct GateContractTests {
     private struct Scripts {
-        let reserve, settle, release, apply, install, look, overdue: String
+        let reserve, settle, release, apply, install, look, overdue, void, mend: String
 
         init() throws {
             reserve = try ContractSources.text("Gate/Scripts/reserve.lua")
@@ -16,6 +16,8 @@ struct GateContractTests {
             install = try ContractSources.text("Gate/Scripts/install.lua")
             look = try ContractSources.text("Gate/Scripts/look.lua")
             overdue = try ContractSources.text("Gate/Scripts/overdue.lua")
+            void = try ContractSources.text("Gate/Scripts/void.lua")
+            mend = try ContractSources.text("Gate/Scripts/mend.lua")
         }
     }
 
@@ -50,7 +52,7 @@ struct GateContractTests {
         ] {
             #expect(replies.contains(kind), "\(kind) was never met")
         }
-        for kind in ["apply {0", "apply {1", "apply {2", "settle 1", "release 1", "release 0"]
+        for kind in ["apply {0", "apply {1", "apply {2", "settle 1", "release 1", "release 0", "void 0", "void 1", "mend 4"]
             + GateModel.Key.allCases.map({ "lost \($0)" })
         {
             #expect(replies.contains(kind), "\(kind) was never met")
@@ -93,7 +95,7 @@ struct GateContractTests {
                 Held(fence: random.happens(0.9) ? model.fence : model.fence + 1, token: random.happens(0.9) ? one.token : one.token + 1)
             )
         }
-        switch random.number(0...21) {
+        switch random.number(0...24) {
         case 0...8:
             // One call with several requests is the same as the requests one after the other.
             let dataset = random.happens(0.93) ? "d" : "e"
@@ -167,6 +169,15 @@ struct GateContractTests {
                 ["\(ledger.fence)", "\(ledger.stock)", ledger.isOnSale ? "1" : "0", read, "d"]
             )
             return ("install \(ledger)", real, expected)
+        case 22:
+            // Rarely, or little else would be met.
+            guard random.happens(0.4) else { return try look(redis, scripts, &model, "m3") }
+            return ("void", try redis.eval(scripts.void, keys: [Self.meta], []), .number(model.void()))
+        case 23:
+            guard random.happens(0.2) else { return try look(redis, scripts, &model, "m4") }
+            let expected = RawReply.number(model.mend())
+            let keys = [Self.stock, Self.meta, Self.pending, Self.owed, Self.marks, Self.marker]
+            return ("mend", try redis.eval(scripts.mend, keys: keys, []), expected)
         case 19:
             let bound = Int64(random.number(0...300))
             let expected = RawReply.list([.text("0"), .number(Int64(model.overdue(now: now, bound: bound).count))])

@@ -2,7 +2,7 @@ import RedisClient
 
 /// The scripts that ship, each in its `.lua` file with its keys, arguments and replies.
 enum GateScript: Int, CaseIterable, Sendable {
-    case reserve, settle, release, apply, look, install, overdue
+    case reserve, settle, release, apply, look, install, overdue, void, mend
 
     var source: String {
         let bytes: [UInt8] =
@@ -14,6 +14,8 @@ enum GateScript: Int, CaseIterable, Sendable {
             case .look: PackageResources.look_lua
             case .install: PackageResources.install_lua
             case .overdue: PackageResources.overdue_lua
+            case .void: PackageResources.void_lua
+            case .mend: PackageResources.mend_lua
             }
         return String(decoding: bytes, as: UTF8.self)
     }

@@ -133,4 +133,13 @@ public struct Faults: OptionSet, Hashable, Sendable {
     public static let releaseMakesCounter = Faults(rawValue: 1 << 50)
     /// An install does not write down that the product is not on sale.
     public static let offUnwritten = Faults(rawValue: 1 << 51)
+
+    // A recovery may pass without a product.
+
+    /// What a recovery leaves is not voided in Redis: other servers go on selling it through what is there from before the outage.
+    public static let leftServed = Faults(rawValue: 1 << 56)
+    /// What a recovery leaves is never tried again.
+    public static let leftForever = Faults(rawValue: 1 << 57)
+    /// Voiding forgets the fence too, so that an older install is taken.
+    public static let voidForgetsFence = Faults(rawValue: 1 << 58)
 }

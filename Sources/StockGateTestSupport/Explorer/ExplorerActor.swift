@@ -26,6 +26,10 @@ enum ExplorerActor: Hashable {
     /// Runs what others asked for; counts its bumps.
     case healer(Resync?, Resync.Action?, bumps: Int)
     case hand(Hand)
+    /// Makes the product's keys anew, then resyncs it.
+    case mender
+    /// The breaker's opening and the recovery that passes without the product.
+    case recovery(Recovery)
     /// A change by hand that must ask for a resync yet.
     case handAsks
     case done(Told)
@@ -33,6 +37,9 @@ enum ExplorerActor: Hashable {
 
     /// What a hand does to the ledger without Redis.
     enum Hand: Hashable { case decrease, restock, delete, relist }
+
+    /// What comes next in an outage of this server, during whose recovery the product's row is locked.
+    enum Recovery: Hashable { case opens, leaves, passes, asks }
 
     /// Whether it has nothing more to do by itself.
     var isAtRest: Bool {
@@ -45,8 +52,10 @@ enum ExplorerActor: Hashable {
     /// Whether it has begun, so that a death in the middle of it is a case of its own.
     var hasBegun: Bool {
         switch self {
-        case .buyer(_, nil, _, _), .returning(_, nil, _), .resync(_, nil), .lookup, .hand, .healer, .done, .dead: false
-        case .buyer, .returning, .resync, .handAsks: true
+        case .buyer(_, nil, _, _), .returning(_, nil, _), .resync(_, nil), .lookup, .hand, .healer, .done, .dead, .mender,
+            .recovery(.opens):
+            false
+        case .buyer, .returning, .resync, .handAsks, .recovery: true
         }
     }
 

@@ -32,6 +32,8 @@ struct ExplorerRules {
             switch name {
             case "resync", "sweep": return .resync(Resync(forced: true, faults: faults), nil)
             case "healer": return .healer(nil, nil, bumps: 0)
+            case "mend": return .mender
+            case "recovery": return .recovery(.opens)
             case "db-only": return .hand(.decrease)
             case "restock": return .hand(.restock)
             case "delete": return .hand(.delete)
@@ -69,6 +71,7 @@ struct ExplorerRules {
 
     /// `a`, `A`, `a'`, `a=2`, `a@`
     private static func decrease(_ name: String) -> DecreaseRequest {
+        let name = String(name.drop { $0 == "~" })
         let letter = String(name.prefix { $0.isLetter || $0.isNumber })
         var quantity: Quantity = letter.first?.isUppercase == true ? 2 : 1
         if let named = name.split(separator: "=").dropFirst().first.flatMap({ Int64($0) }) { quantity = named }
@@ -100,6 +103,12 @@ struct ExplorerRules {
             case .resync(let machine, let action): resync(index, machine, action, bumps: nil, state, emit)
             case .healer(let machine?, let action, let bumps): resync(index, machine, action, bumps: bumps, state, emit)
             case .hand(let hand): self.hand(index, hand, state, emit)
+            case .mender:
+                var after = state
+                _ = after.gate.mend()
+                after.actors[index] = .resync(Resync(forced: true, faults: faults), nil)
+                emit(after, ExplorerMove(index, "makes the keys anew"))
+            case .recovery(let next): recovery(index, next, state, emit)
             case .handAsks:
                 var after = state
                 if !faults.has(.bumperSilent) { ask(&after) }
@@ -133,13 +142,16 @@ struct ExplorerRules {
             emit(after, ExplorerMove(index, what, outcome))
         }
         guard let action else {
-            if !world.calm { next(state, "breaker open: direct") { $0.began(throughGate: false) } }
+            let isKept = isKept(index, state)
+            if !world.calm || isKept { next(state, "breaker open: direct") { $0.began(throughGate: false) } }
+            if isKept { return }
             var begun = machine
             _ = begun.began(throughGate: true)
             reserve(index, begun, told, state, emit)
             return
         }
         switch action {
+        case .reserve where isKept(index, state): next(state, "no longer through Redis: direct") { $0.reserveFailed(sent: false) }
         case .reserve: reserve(index, machine, told, state, emit)
         case .awaitResync:
             if state.gate.isLoaded(dataset: state.dataset, faults: faults) { next(state, "resynced") { $0.resyncEnded(loaded: true) } }
@@ -221,6 +233,13 @@ struct ExplorerRules {
         var after = state
         let request = machine.request
         let reply = after.gate.reserve(key: request.key, quantity: request.quantity, dataset: state.dataset, now: 0, faults: faults)
+        switch reply {
+        case .reserved, .joined, .soldOut, .notOnSale:
+            if let left = state.rest.leftUnder, state.gate.fence <= left, !state.rest.isOpen {
+                after.rest.broken = "sold through what a recovery left"
+            }
+        case .notLoaded, .alreadyDone: break
+        }
         var answered = after
         buyerStep(index, machine, told, &answered) { $0.reserveReplied(reply) }
         let what: StaticString =
@@ -355,6 +374,7 @@ struct ExplorerRules {
             return
         }
         after.actors[index] = next == .finish ? .healer(nil, nil, bumps: bumps) : .healer(machine, next, bumps: bumps)
+        if machine.outcome?.hasSucceeded == true { after.rest.isDirect = false }
         if let outcome = machine.outcome, case .run(let forced) = after.rest.schedule.ended(succeeded: outcome.hasSucceeded, at: 0) {
             heal(&after, forced: forced)
         }
@@ -372,10 +392,41 @@ struct ExplorerRules {
         emit(after, ExplorerMove(index, "gives overdue reservations back"))
     }
 
-    private func ask(_ state: inout State) {
+    /// Whether this server keeps the actor's requests away from Redis.
+    private func isKept(_ index: Int, _ state: State) -> Bool {
+        (state.rest.isOpen || state.rest.isDirect) && !world.actors[index].hasPrefix("~")
+    }
+
+    private func recovery(_ index: Int, _ next: ExplorerActor.Recovery, _ state: State, _ emit: Emit) {
+        var after = state
+        let what: StaticString
+        switch next {
+        case .opens:
+            after.rest.isOpen = true
+            after.actors[index] = .recovery(.leaves)
+            what = "breaker opens"
+        case .leaves:
+            after.rest.leftUnder = state.gate.fence
+            _ = after.gate.void(faults: faults)
+            after.rest.isDirect = true
+            after.actors[index] = .recovery(.passes)
+            what = "recovery finds the row locked and voids the product"
+        case .passes:
+            after.rest.isOpen = false
+            after.actors[index] = .recovery(.asks)
+            what = "recovery passes without the product"
+        case .asks:
+            if !faults.has(.leftForever) { ask(&after, forced: true) }
+            after.actors[index] = .done(.nothing)
+            what = "asks for what was left"
+        }
+        emit(after, ExplorerMove(index, what))
+    }
+
+    private func ask(_ state: inout State, forced: Bool = false) {
         guard healer != nil else { return }
         if faults.has(.askDroppedWhileRunning), !state.rest.schedule.isIdle { return }
-        if case .run(let forced) = state.rest.schedule.asked(forced: false, at: 0) { heal(&state, forced: forced) }
+        if case .run(let forced) = state.rest.schedule.asked(forced: forced, at: 0) { heal(&state, forced: forced) }
     }
 
     private func heal(_ state: inout State, forced: Bool) {
@@ -471,6 +522,7 @@ struct ExplorerRules {
 
     /// What promise this state breaks, besides those of the ledger itself (`LedgerModel.violation`).
     func violation(_ state: State) -> String? {
+        if let broken = state.rest.broken { return broken }
         if let healer, case .healer(_, _, let bumps) = state.actors[healer], bumps > world.resyncs { return "resyncs without end" }
         guard state.rest.alive.isEmpty, state.rest.schedule.isIdle, state.actors.indices.allSatisfy({ isAtRest(state, $0) }) else {
             return nil
@@ -483,6 +535,7 @@ struct ExplorerRules {
             let isLeft = state.actors.contains(.done(.unavailable))
             if !Self.isExact(state, row, countingPending: isLeft) { return "not exact under one fence" }
         }
+        if healer != nil, !isDead, state.rest.isDirect { return "left direct for ever" }
         if healer != nil, !isDead, world.zombies == 0, isServed, state.gate.fence != row.fence { return "nobody heals" }
         var healed = state
         Self.resync(&healed, faults: faults)
@@ -506,8 +559,10 @@ struct ExplorerRules {
     }
 
     private func answer(_ name: String, _ told: Told, _ ledger: LedgerModel) -> String? {
-        guard !["resync", "sweep", "healer", "db-only", "restock", "delete", "relist", "+"].contains(name) else { return nil }
-        let request = Self.increase(String(name.drop { $0 == "?" || $0 == "-" }))
+        guard !["recovery", "mend", "resync", "sweep", "healer", "db-only", "restock", "delete", "relist", "+"].contains(name) else {
+            return nil
+        }
+        let request = Self.increase(String(name.drop { $0 == "?" || $0 == "-" || $0 == "~" }))
         let isCommitted = ledger.row(request.decreaseKey)?.direction == .out
         let isReturned = ledger.row(request.key)?.direction == .in
         if name.hasPrefix("-") || name.hasPrefix("?") && told == .reused {

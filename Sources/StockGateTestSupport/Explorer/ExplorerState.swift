@@ -24,6 +24,14 @@ struct ExplorerState {
         var copy: GateModel?
         var alive: [Alive] = []
         var schedule = ResyncSchedule(interval: 0)
+        /// This server's breaker keeps its requests away from Redis.
+        var isOpen = false
+        /// This server sells the product directly, for a recovery passed without it.
+        var isDirect = false
+        /// What Redis was under when a recovery left the product; what is under it must not be sold once the recovery has passed.
+        var leftUnder: Fence?
+        /// A promise that a step broke.
+        var broken: String?
     }
 
     var ledger: LedgerModel

@@ -11,6 +11,9 @@
 ///     resync   a resync at any moment: sweep, audit, start, half-open
 ///     sweep    a resync as soon as a reservation is pending, and only then
 ///     healer   runs the resyncs that others ask for, and only those
+///     ~a       a buyer of another server, whose breaker is closed throughout
+///     recovery this server's breaker opens; its recovery finds the product's row locked, passes without it, and asks for it again
+///     mend     what Redis holds for the product cannot be used: its keys are made anew, then it is resynced
 ///     db-only  a decrement by hand;  restock an increase by hand
 ///     delete   the product is discontinued;  relist it is put on sale again
 public struct World: Hashable, Sendable, CustomStringConvertible {
@@ -132,6 +135,14 @@ public struct World: Hashable, Sendable, CustomStringConvertible {
         // The product comes and goes, and units are added by hand.
         World("a a' delete relist", 1), World("a' delete relist healer", 1), World("a b restock healer", 0),
         World("a b restock resync", 1, batch: true), World("a db-only restock healer", 1),
+        // A product left direct by a recovery that passes: no server sells it through what Redis holds from before, and it comes back.
+        World("a ~b recovery healer", 1), World("a ~a' recovery healer", 1), World("~a ~b recovery healer", 2),
+        World("a ~b recovery healer", 1, zombies: 1), World("~a + recovery healer", 0), World("a ~b recovery healer", 2, flushes: 1),
+        World("a -a recovery healer", 1), World("a ~b recovery", 1, deaths: 1), World("~a recovery resync resync", 1),
+        World("~a delete recovery healer", 1),
+        // A product whose keys cannot be used, and are made anew.
+        World("a b mend", 1), World("a a' mend resync", 1), World("a b mend healer", 2), World("a -a mend", 1, zombies: 1),
+        World("a mend recovery healer", 1),
         // The healer with a dying buyer, and with a flush and a repeat.
         World("a a' healer", 1, flushes: 1), World("a -a healer", 1, zombies: 1), World("a b resync healer", 1),
         // The counter alone is lost: the product is not loaded, nobody is told that it is discontinued, and nothing but an install makes a counter.

@@ -237,6 +237,24 @@ public struct GateModel: Hashable, Sendable {
         return .installed
     }
 
+    /// `void.lua`. Returns 1 if there was something to void.
+    public mutating func void(faults: Faults = []) -> Int64 {
+        if faults.has(.leftServed) { return 0 }
+        defer { stamp = nil }
+        if faults.has(.voidForgetsFence) { fence = 0 }
+        return stamp == nil ? 0 : 1
+    }
+
+    /// `mend.lua`: as if Redis had been emptied for this product, but for the marks. Returns the number of keys that were there.
+    public mutating func mend() -> Int64 {
+        let hasMeta = fence != 0 || stamp != nil || sequence != 0
+        let removed = [counter != nil, hasMeta, !pending.isEmpty, !owed.isEmpty, marker != nil].count { $0 }
+        let marks = self.marks
+        self = GateModel()
+        self.marks = marks
+        return Int64(removed)
+    }
+
     /// `look.lua`. Sets the marker if there is none, unless `newMarker` is empty.
     public mutating func look(newMarker: String, dataset: String) -> GateView {
         if marker == nil, !newMarker.isEmpty { marker = newMarker }

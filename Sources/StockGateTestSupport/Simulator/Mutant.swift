@@ -54,6 +54,8 @@ public struct Mutant: Hashable, Sendable {
         Mutant("increaseRepeatUnchecked", .increaseRepeatUnchecked), Mutant("wrongIncreaseOccupies", .wrongIncreaseOccupies),
         Mutant("closedQuantityLost", .closedQuantityLost), Mutant("lostCounterTrusted", .lostCounterTrusted),
         Mutant("releaseMakesCounter", .releaseMakesCounter), Mutant("offUnwritten", .offUnwritten),
+        Mutant("leftServed", .leftServed), Mutant("leftForever", .leftForever),
+        Mutant("voidForgetsFence", .voidForgetsFence),
     ]
 
     /// Whether this build can switch faults on (`STOCKGATE_FAULTS`).

@@ -87,6 +87,10 @@ final class ServerProcess {
         var isRunning = false
         var outbox = Outbox()
         var soldOut: (counter: Int64, until: Int)?
+        /// Sold without Redis: a recovery passed without it.
+        var isDirect = false
+        /// Whether the last resync failed because the product's row was locked.
+        var wasLocked = false
     }
 
     enum Breaker {
@@ -130,16 +134,9 @@ final class ServerProcess {
 
     func start() {
         simulation.log("server \(server.number) starts")
-        var left = work.count
-        var failed = false
-        for product in simulation.products {
-            resync(product, forced: true) { [self] loaded in
-                left -= 1
-                failed = failed || !loaded
-                guard left == 0 else { return }
-                if failed { breaker = .open(until: simulation.now) }
-                isReady = true
-            }
+        recover { [self] passed in
+            if !passed { breaker = .open(until: simulation.now) }
+            isReady = true
         }
         every(1_500_000) { [self] in sweep() }
         every(3_000_000) { [self] in audit() }
@@ -210,14 +207,29 @@ final class ServerProcess {
     /// The half-open gate: every gated product is resynced before calls are let through.
     private func probe() {
         breaker = .halfOpen
+        recover { [self] passed in breaker = passed ? .closed(failures: 0) : .open(until: simulation.now + 500_000) }
+    }
+
+    /// Resyncs every product. One whose row is locked is voided in Redis and sold directly; its schedule tries it again.
+    private func recover(_ done: @escaping (Bool) -> Void) {
         var left = work.count
         var failed = false
+        let end = { (passed: Bool) in
+            left -= 1
+            failed = failed || !passed
+            if left == 0 { done(!failed) }
+        }
         for product in simulation.products {
             resync(product, forced: true) { [self] loaded in
-                left -= 1
-                failed = failed || !loaded
-                guard left == 0 else { return }
-                breaker = failed ? .open(until: simulation.now + 500_000) : .closed(failures: 0)
+                guard !loaded, work[product].wasLocked else { return end(loaded) }
+                work[product].isDirect = true
+                let faults = faults
+                redis(product, "void") { gate, _ in
+                    gate.void(faults: faults)
+                } _: { [self] result in
+                    if case .reply = result { simulation.log("server \(server.number) leaves product \(product + 1) direct") }
+                    if case .reply = result { end(true) } else { end(false) }
+                }
             }
         }
     }
@@ -234,7 +246,7 @@ final class ServerProcess {
         }
         open += 1
         let run = Run(Reservation(request, faults: faults), answer)
-        perform(run, run.machine.began(throughGate: admits()))
+        perform(run, run.machine.began(throughGate: !work[product].isDirect && admits()))
     }
 
     private func perform(_ run: Run, _ step: Reservation.Step) {
@@ -294,6 +306,7 @@ final class ServerProcess {
     }
 
     private func reserve(_ run: Run, _ product: Int) {
+        if work[product].isDirect { return perform(run, run.machine.reserveFailed(sent: false)) }
         let request = run.machine.request
         let (now, faults) = (milliseconds, faults)
         redis(product, "reserve") { gate, dataset in
@@ -480,6 +493,7 @@ final class ServerProcess {
             }
         case .run(let forced):
             work[product].isRunning = true
+            work[product].wasLocked = false
             let machine = Resync(forced: forced, faults: faults)
             var begun = machine
             let action = begun.began()
@@ -512,6 +526,7 @@ final class ServerProcess {
             simulation.ledger(self, "resync bumps") { ledger, _ in
                 ledger.bump(Simulation.id(product))
             } _: { result in
+                if case .notRun(.lockTimeout) = result { self.work[product].wasLocked = true }
                 if case .reply(let state) = result { next { $0.bumped(state) } } else { next { $0.stepFailed() } }
             }
         case .install(let read, let state):
@@ -523,6 +538,7 @@ final class ServerProcess {
         case .finish:
             let succeeded = machine.outcome?.hasSucceeded ?? false
             work[product].isRunning = false
+            if succeeded { work[product].isDirect = false }
             let waiters = work[product].waiters
             work[product].waiters = work[product].laterWaiters
             work[product].laterWaiters = []

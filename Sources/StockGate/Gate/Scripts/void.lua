@@ -1,0 +1,9 @@
+-- void: serve a product no longer, until an install makes it exact again. A recovery that cannot install it now says so to every server.
+--
+-- KEYS[1] meta     hash: stamp
+--
+-- Replies 1 if it was served until now, or might have been; 0 if there was nothing to void
+--
+-- Only the stamp goes, as after a restart from a copy: reserves are told *not loaded*, and fence, counter, reservations, what is owed and the marks
+-- stay for the messages that are under way.
+return redis.call('HDEL', KEYS[1], 'stamp')
