@@ -236,12 +236,21 @@ extension EngineEvent {
         switch self {
         case .redisConnected(let dataset): logger.info("connected to Redis", metadata: ["dataset": "\(dataset)"])
         case .redisDisconnected(let why): logger.warning("connection to Redis ended", metadata: ["why": "\(why)"])
-        case .recovered(let products, let took):
-            logger.notice("recovered: Redis is exact", metadata: ["products": "\(products)", "took": "\(took)"])
+        case .recovered(let products, let direct, let took):
+            logger.notice("recovered: Redis is exact", metadata: ["products": "\(products)", "direct": "\(direct)", "took": "\(took)"])
+        case .redisFailed(let why): logger.warning("Redis fails", metadata: ["why": "\(why)"])
+        case .leftDirect(let product, let why):
+            logger.warning(
+                "the product is sold without Redis until it can be installed",
+                metadata: ["product": "\(product)", "why": "\(why)"]
+            )
+        case .gatedAgain(let product): logger.notice("the product is sold through Redis again", metadata: ["product": "\(product)"])
+        case .untold(let count): logger.warning("more products have trouble than are named", metadata: ["lines": "\(count)"])
         case .recoveryFailed(let why): logger.warning("recovery failed", metadata: ["why": "\(why)"])
         case .resynced(let product, let fence, let stock):
             logger.debug("resynced", metadata: ["product": "\(product)", "fence": "\(fence)", "stock": "\(stock)"])
-        case .resyncFailed(let product): logger.warning("resync failed", metadata: ["product": "\(product)"])
+        case .resyncFailed(let product, let why):
+            logger.warning("resync failed", metadata: ["product": "\(product)", "why": "\(why)"])
         case .swept(let product, let overdue):
             logger.warning("reservations overdue", metadata: ["product": "\(product)", "overdue": "\(overdue)"])
         case .auditFound(let product, let stock, let counter, let fence, let redisFence):

@@ -82,6 +82,12 @@ public struct ProductSettings: Sendable {
             in: .milliseconds(50)...(.seconds(600)),
             "how long redisStock stays open before its recovery gate"
         )
+        let resyncTimeout = reader.duration(
+            "RESYNC_TIMEOUT",
+            default: .seconds(10),
+            in: .milliseconds(500)...(.seconds(600)),
+            "bound on making Redis exact before redisStock uses it again; products that do not fit into half of it follow later"
+        )
         let breakerCalls = reader.int("BREAKER_MINIMUM_CALLS", default: 20, in: 1...1_000, "calls before redisStock judges")
         let breakerRate = reader.int("BREAKER_FAILURE_RATE", default: 50, in: 1...100, "percent of failures that opens redisStock")
         let breakerProbes = reader.int("BREAKER_PROBES", default: 10, in: 1...1_000, "calls that redisStock lets through in half-open")
@@ -110,7 +116,7 @@ public struct ProductSettings: Sendable {
             values.waitInOpen = .constant(breakerWait)
             // The sale needs its gate back whether or not a buyer happens to come by.
             values.movesToHalfOpenByItself = true
-            values.recoveryGateTimeLimit = .seconds(10)
+            values.recoveryGateTimeLimit = resyncTimeout
             values.permitLease = .seconds(2)
             values.maximumTimeInHalfOpen = .seconds(60)
             values.eventRingCapacity = 500

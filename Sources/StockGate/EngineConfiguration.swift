@@ -49,14 +49,23 @@ public enum EngineEvent: Sendable {
     case redisConnected(dataset: String)
     /// A connection to Redis ended.
     case redisDisconnected(why: String)
-    /// All gated products were resynced, behind the breaker's recovery gate.
-    case recovered(products: Int, took: Duration)
-    /// The breaker's recovery gate failed.
+    /// Redis serves `products` gated products exactly, behind the breaker's recovery gate. `direct` more are sold through the ledger alone until they can
+    /// be installed: those that failed, each with a `leftDirect` of its own, and those for which the time was over.
+    case recovered(products: Int, direct: Int, took: Duration)
+    /// The breaker's recovery gate failed. Said once until the reason changes.
     case recoveryFailed(why: String)
+    /// Redis fails, in its own words. Said once until they change.
+    case redisFailed(why: String)
     /// A product was resynced.
     case resynced(ProductID, fence: Fence, stock: Int64)
-    /// A product could not be resynced.
-    case resyncFailed(ProductID)
+    /// A product could not be resynced, for a reason of its own, and will be tried again. Said once until the reason changes.
+    case resyncFailed(ProductID, why: String)
+    /// A gated product is sold through the ledger alone, and why. The others are not touched by it. Said once until the reason changes.
+    case leftDirect(ProductID, why: String)
+    /// A product that was sold through the ledger alone is sold through Redis again.
+    case gatedAgain(ProductID)
+    /// So many more events of single products were not told, for there were too many.
+    case untold(Int)
     /// Reservations of a product were pending for too long.
     case swept(ProductID, overdue: Int64)
     /// Two looks a second apart found Redis and PostgreSQL apart.

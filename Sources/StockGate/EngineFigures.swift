@@ -48,6 +48,8 @@ public final class EngineCounters: Sendable {
     public let resyncsNotNeeded = EngineCounter()
     /// Resyncs that failed.
     public let resyncsFailed = EngineCounter()
+    /// Times that a product was sold directly because what Redis held for it could not be used.
+    public let spoiled = EngineCounter()
     /// Resyncs asked for by the sweep.
     public let swept = EngineCounter()
     /// Differences that the audit found, in two looks.

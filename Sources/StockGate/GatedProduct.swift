@@ -35,6 +35,9 @@ final class GatedProduct: Sendable {
     struct State: Sendable {
         var soldOut = SoldOutMemory()
         var schedule: ResyncSchedule
+        var standing = Standing()
+        /// Decreases that asked for it lately: what a recovery installs first. Halved with every sweep.
+        var heat: UInt32 = 0
         /// Requests that wait for a resync. Bounded by the requests in flight.
         var waiters: [@Sendable (Bool) -> Void] = []
         /// Where the sweep goes on.

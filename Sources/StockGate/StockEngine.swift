@@ -31,6 +31,12 @@ public final class StockEngine: Sendable {
     private let products = Mutex<[ProductID: GatedProduct]>([:])
     private let bumps = Mutex<[ProductID: [@Sendable () -> Void]]>([:])
     private let stopping = Atomic<Bool>(false)
+    private let words = Mutex(EventWords())
+    /// Names the outage that runs, or the next one: what a recovery has done counts for this one. Ends when a recovery passes, and when Redis holds another
+    /// dataset.
+    private let outage = Atomic<UInt64>(1)
+    private let isRecovering = Atomic<Bool>(false)
+    private let dataset = Mutex<String?>(nil)
     private let onEvent: @Sendable (EngineEvent) -> Void
     private let resyncs: ResyncDriver
     private let reference: EngineReference
@@ -71,7 +77,11 @@ public final class StockEngine: Sendable {
                 client: redis,
                 breaker: breaker,
                 times: times.gate,
-                figures: counters
+                figures: counters,
+                reports: GateReports(
+                    trouble: { self_.engine?.redisFailed($0) },
+                    spoiled: { self_.engine?.spoiled($0, $1) }
+                )
             )
             deadlines[ObjectIdentifier(loop)] = DeadlineQueue(eventLoop: loop)
         }
@@ -144,11 +154,15 @@ public final class StockEngine: Sendable {
         guard let gate = gates[ObjectIdentifier(eventLoop)], let queue = deadlines[ObjectIdentifier(eventLoop)] else {
             return completion(.unavailable(.overloaded))  // a loop of another group: never by this project's servers
         }
-        let product = products.withLock { $0[request.product] }
-        if let product, !request.isRepeat, let counter = rejected(by: product, quantity: request.quantity) {
-            counters.soldOutFromMemory.add(1)
-            // As where Redis itself says it: a counter below zero is Redis' fault, and none of the buyer's business.
-            return completion(.insufficient(remaining: max(counter, 0)))
+        var product = products.withLock { $0[request.product] }
+        if let known = product {
+            let (isDirect, counter) = entering(known, request)
+            if isDirect { product = nil }
+            if let counter {
+                counters.soldOutFromMemory.add(1)
+                // As where Redis itself says it: a counter below zero is Redis' fault, and none of the buyer's business.
+                return completion(.insufficient(remaining: max(counter, 0)))
+            }
         }
         guard enter() else { return completion(.unavailable(.overloaded)) }
         let run = DecreaseRun(
@@ -216,8 +230,14 @@ public final class StockEngine: Sendable {
 
     // MARK: Sold out
 
-    private func rejected(by product: GatedProduct, quantity: Int64) -> Int64? {
-        product.state.withLock { $0.soldOut.rejects(quantity, at: NIODeadline.now().uptimeNanoseconds) }
+    /// Whether the product is sold directly, and the counter if its memory of *sold out* rejects this request.
+    private func entering(_ product: GatedProduct, _ request: DecreaseRequest) -> (isDirect: Bool, counter: Int64?) {
+        let now = NIODeadline.now().uptimeNanoseconds
+        return product.state.withLock { state in
+            state.heat &+= 1
+            if state.standing.isDirect { return (true, nil) }
+            return (false, request.isRepeat ? nil : state.soldOut.rejects(request.quantity, at: now))
+        }
     }
 
     func remember(_ product: GatedProduct, soldOutAt counter: Int64, generation: UInt64) {
@@ -234,6 +254,11 @@ public final class StockEngine: Sendable {
 
     /// The number of gated products that this server knows.
     public var gatedProductCount: Int { products.withLock { $0.count } }
+
+    /// How many of them are sold through the ledger alone now, although the breaker lets calls through. Looks at each of them.
+    public var directProductCount: Int {
+        products.withLock { Array($0.values) }.count { $0.state.withLock { $0.standing.isDirect } }
+    }
 
     /// A commit's reply says whether its product is gated: changes made through another server are learnt here first.
     func learned(_ id: ProductID, isGated: Bool, told: Fence) {
@@ -289,9 +314,14 @@ public final class StockEngine: Sendable {
     }
 
     private func ask(_ product: GatedProduct, forced: Bool) {
-        if isRedisKept || isShutDown { return endWaits(for: product, loaded: false) }
+        if isRedisKept || isShutDown || isRecovering.load(ordering: .acquiring) {
+            // The recovery brings it, or goes on with it once it has passed.
+            product.state.withLock { $0.standing.heard() }
+            return endWaits(for: product, loaded: false)
+        }
         let now = NIODeadline.now().uptimeNanoseconds
-        follow(product.state.withLock { $0.schedule.asked(forced: forced, at: now) }, product)
+        let action = product.state.withLock { $0.standing.isHeld(at: now) ? nil : $0.schedule.asked(forced: forced, at: now) }
+        if let action { follow(action, product) } else { endWaits(for: product, loaded: false) }
     }
 
     private func follow(_ action: ResyncSchedule.Action, _ product: GatedProduct) {
@@ -303,24 +333,77 @@ public final class StockEngine: Sendable {
                 self.follow(product.state.withLock { $0.schedule.timerFired(at: now) }, product)
             }
         case .run(let forced):
-            resyncs.enqueue(product, forced: forced) { outcome in
-                self.ended(outcome, product)
+            let (mark, isDirect) = product.state.withLock { ($0.standing.mark, $0.standing.isDirect) }
+            resyncs.enqueue(product, forced: forced, isPatient: isDirect) { result in
+                self.ended(result, product, since: mark)
             }
         }
     }
 
-    private func ended(_ outcome: Resync.Outcome, _ product: GatedProduct) {
-        switch outcome {
-        case .installed(let ledger): onEvent(.resynced(product.id, fence: ledger.fence, stock: ledger.stock))
-        case .failed: onEvent(.resyncFailed(product.id))
-        case .newer, .notNeeded, .productMissing: break
-        }
-        product.state.withLock { $0.soldOut.end() }
-        endWaits(for: product, loaded: outcome.hasSucceeded)
+    private func ended(_ result: ResyncResult, _ product: GatedProduct, since mark: UInt64) {
+        note(result, product, in: nil, since: mark)
+        endWaits(for: product, loaded: result.outcome.hasSucceeded)
         // A failure is tried again, unless the breaker's gate will do it anyway.
-        let succeeded = outcome.hasSucceeded || isRedisKept || isShutDown
+        let succeeded = result.outcome.hasSucceeded || isRedisKept || isShutDown
         let now = NIODeadline.now().uptimeNanoseconds
         follow(product.state.withLock { $0.schedule.ended(succeeded: succeeded, at: now) }, product)
+    }
+
+    /// Takes note of how a resync ended, and says it.
+    private func note(_ result: ResyncResult, _ product: GatedProduct, in outage: UInt64?, since mark: UInt64) {
+        guard result.outcome.hasSucceeded else {
+            product.state.withLock { $0.soldOut.end() }
+            guard let failure = result.failure, outage == nil else { return }
+            switch failure.scope {
+            case .redis: say(failure.news, of: .redis, .redisFailed(why: failure.words))
+            case .ledger: say(failure.words, of: .recovery, .trouble("products not resynced: \(failure.words)"))
+            case .locked, .row, .keys:
+                // What is sold directly was named when it was left, and nothing is new unless the reason is.
+                let isDirect = product.state.withLock { $0.standing.isDirect }
+                let event: EngineEvent =
+                    isDirect ? .leftDirect(product.id, why: failure.words) : .resyncFailed(product.id, why: failure.words)
+                say(failure.news, of: isDirect ? .product(product.id) : .resync(product.id), event)
+            }
+            return
+        }
+        if case .installed(let ledger) = result.outcome {
+            onEvent(.resynced(product.id, fence: ledger.fence, stock: ledger.stock))
+        }
+        product.state.withLock { state in
+            state.soldOut.end()
+            _ = state.standing.installed(in: outage, since: mark)
+        }
+        let wasNamed = words.withLock { words in
+            _ = words.isOver(.resync(product.id))
+            return words.isOver(.product(product.id))
+        }
+        if wasNamed { onEvent(.gatedAgain(product.id)) }
+    }
+
+    private func say(_ text: String, of subject: EventWords.Subject, _ event: EngineEvent) {
+        let now = NIODeadline.now().uptimeNanoseconds
+        guard let untold = words.withLock({ $0.say(text, of: subject, at: now) }) else { return }
+        if untold > 0 { onEvent(.untold(untold)) }
+        onEvent(event)
+    }
+
+    /// Redis failed a call, in these words.
+    private func redisFailed(_ failure: GateFailure) {
+        say(failure.words.withoutScript, of: .redis, .redisFailed(why: failure.words))
+    }
+
+    /// A script failed over what Redis holds for one product: it is sold directly until its keys are made anew.
+    private func spoiled(_ id: ProductID, _ failure: GateFailure) {
+        guard let product = products.withLock({ $0[id] }) else { return }
+        spoiled(product, failure)
+    }
+
+    private func spoiled(_ product: GatedProduct, _ failure: GateFailure) {
+        let now = NIODeadline.now().uptimeNanoseconds
+        guard let until = product.state.withLock({ $0.standing.spoiled(at: now) }) else { return }
+        counters.spoiled.add(1)
+        say(failure.words.withoutScript, of: .product(product.id), .leftDirect(product.id, why: failure.words))
+        group.next().scheduleTask(deadline: .uptimeNanoseconds(until)) { self.ask(product, forced: true) }
     }
 
     func awaitResync(of product: GatedProduct, _ waiter: @escaping @Sendable (Bool) -> Void) {
@@ -339,36 +422,161 @@ public final class StockEngine: Sendable {
 
     /// Resyncs one product now, for an operator. Works for gated products alone.
     public func resync(_ id: ProductID) async -> Resync.Outcome {
-        let outcomes = await resyncs.resync([(id, true)])
-        forgetSoldOut(id)
-        return outcomes[id] ?? .failed
+        let product = products.withLock { $0[id] }
+        let mark = product?.state.withLock { $0.standing.mark } ?? 0
+        let isSpoiled = product?.state.withLock { $0.standing.isSpoiled } ?? false
+        let entry = ResyncDriver.Entry(id: id, isForced: true, isMended: isSpoiled)
+        let results = await resyncs.resync([entry], lockWaitsUntil: .now + ResyncDriver.lockWait)
+        let result = results[id] ?? .untried
+        if let product {
+            note(result, product, in: nil, since: mark)
+        } else if let failure = result.failure {
+            say(failure.words, of: .resync(id), .resyncFailed(id, why: failure.words))
+        }
+        return result.outcome
     }
 
     /// Whether Redis answers within the time that a request gives it.
     private func isRedisAnswering() async -> Bool { (try? await redis.send(RedisCommand("PING"))) != nil }
 
-    /// The breaker's recovery gate: every gated product, each installed or found newer.
+    // MARK: Recovery
+
+    /// The breaker's recovery gate: gated products, hottest first, each installed or found newer.
+    ///
+    /// It passes as soon as every product is either installed, or sold directly and void in Redis: one that is locked or broken, and one for which the
+    /// first half of the time did not suffice. Those go on being installed in the background. What was done is kept when an attempt fails, until one
+    /// passes: no fence is raised twice for one outage, but where something was sold directly since.
     private func recover() async throws {
         let began = ContinuousClock.now
-        let all = products.withLock { Array($0.values) }
+        isRecovering.store(true, ordering: .releasing)
         do {
             try await redis.waitUntilConnected(timeout: configuration.backgroundTimeout)
-        } catch {
-            onEvent(.recoveryFailed(why: "Redis cannot be reached: \(error)"))
-            throw RecoveryFailed(why: "Redis cannot be reached")
-        }
-        for chunk in Chunks(all, of: configuration.resyncChunk) {
+            let left = try await installAll(until: began + configuration.breaker.recoveryGateTimeLimit / 2)
+            try await void(left.map(\.product))
             try Task.checkCancellation()
-            let outcomes = await resyncs.resync(chunk.map { ($0.id, true) })
-            for product in chunk {
-                product.state.withLock { $0.soldOut.end() }
-                if outcomes[product.id]?.hasSucceeded != true {
-                    onEvent(.recoveryFailed(why: "product \(product.id) could not be resynced"))
-                    throw RecoveryFailed(why: "product \(product.id) could not be resynced")
+            outage.wrappingAdd(1, ordering: .releasing)
+            isRecovering.store(false, ordering: .releasing)
+            passed(left, took: ContinuousClock.now - began)
+        } catch {
+            isRecovering.store(false, ordering: .releasing)
+            let why =
+                switch error {
+                case let error as RecoveryFailed: error.why
+                case is CancellationError:
+                    "it was not done within \(configuration.breaker.recoveryGateTimeLimit), or is not wanted any more"
+                case let error as RedisError: "Redis cannot be reached: \(error)"
+                default: String(describing: error).firstLine
+                }
+            say(why.withoutScript, of: .recovery, .recoveryFailed(why: why))
+            throw RecoveryFailed(why: why)
+        }
+    }
+
+    private typealias Left = (product: GatedProduct, failure: ResyncFailure?)
+
+    /// Installs what is owed, and returns what is left. `end`: no further product is begun then.
+    private func installAll(until end: ContinuousClock.Instant) async throws -> [Left] {
+        while true {
+            let number = outage.load(ordering: .acquiring)
+            let owed = owed(in: number)
+            var locked: [Owed] = []
+            var left: [Left] = []
+            var done = 0
+            for chunk in Chunks(owed, of: configuration.resyncChunk) {
+                guard ContinuousClock.now < end, outage.load(ordering: .acquiring) == number else { break }
+                done += chunk.count
+                for (one, failure) in try await install(Array(chunk), in: number, lockWaitsUntil: nil) {
+                    if failure.scope == .locked { locked.append(one) } else { left.append((one.product, failure)) }
+                }
+            }
+            // Redis restarted meanwhile: what was installed is gone, and all is owed again.
+            if outage.load(ordering: .acquiring) != number, ContinuousClock.now < end { continue }
+            // Their rows may be free by now, or hot: a queue of group commits is waited for, somebody's open transaction is not for long.
+            let wait = min(ResyncDriver.lockWait * 2, configuration.breaker.recoveryGateTimeLimit / 5)
+            if !locked.isEmpty {
+                left += try await install(locked, in: number, lockWaitsUntil: .now + wait).map { ($0.product, $1) }
+            }
+            return left + owed.dropFirst(done).map { ($0.product, nil) }
+        }
+    }
+
+    private typealias Owed = (product: GatedProduct, isForced: Bool, heat: UInt32)
+
+    private func owed(in outage: UInt64) -> [Owed] {
+        let all = products.withLock { Array($0.values) }
+        let owed = all.compactMap { product -> Owed? in
+            product.state.withLock { state in
+                switch state.standing.need(in: outage) {
+                case .nothing: nil
+                case .look: (product, false, state.heat)
+                case .install: (product, true, state.heat)
                 }
             }
         }
-        onEvent(.recovered(products: all.count, took: ContinuousClock.now - began))
+        return owed.sorted { ($1.heat, $0.product.id.rawValue) < ($0.heat, $1.product.id.rawValue) }
+    }
+
+    /// Those that failed, each for a reason of its own.
+    /// - Throws: `RecoveryFailed` if Redis or the ledger itself fails
+    private func install(
+        _ owed: [Owed],
+        in number: UInt64,
+        lockWaitsUntil: ContinuousClock.Instant?
+    ) async throws -> [(Owed, ResyncFailure)] {
+        try Task.checkCancellation()
+        var marks: [ProductID: UInt64] = [:]
+        let entries = owed.map { one in
+            let (mark, isSpoiled) = one.product.state.withLock { ($0.standing.mark, $0.standing.isSpoiled) }
+            marks[one.product.id] = mark
+            return ResyncDriver.Entry(id: one.product.id, isForced: one.isForced, isMended: isSpoiled)
+        }
+        let results = await resyncs.resync(entries, lockWaitsUntil: lockWaitsUntil)
+        var failed: [(Owed, ResyncFailure)] = []
+        var ends: ResyncFailure?
+        for one in owed {
+            let result = results[one.product.id] ?? .untried
+            note(result, one.product, in: number, since: marks[one.product.id] ?? 0)
+            guard let failure = result.failure else { continue }
+            switch failure.scope {
+            case .redis, .ledger: ends = failure
+            case .locked, .row, .keys: failed.append((one, failure))
+            }
+        }
+        if let ends { throw RecoveryFailed(why: ends.words) }
+        return failed
+    }
+
+    /// No server may sell these through what Redis holds for them: it is from before the outage.
+    private func void(_ left: [GatedProduct]) async throws {
+        for product in left { product.state.withLock { $0.standing.left() } }
+        let number = outage.load(ordering: .acquiring)
+        for chunk in Chunks(left.filter { !$0.state.withLock { $0.standing.isVoided(in: number) } }, of: configuration.resyncChunk) {
+            try Task.checkCancellation()
+            let failures = await resyncs.void(chunk.map(\.id))
+            for product in chunk where failures[product.id] == nil {
+                product.state.withLock { $0.standing.voided(in: number) }
+            }
+            if let failure = failures.values.first { throw RecoveryFailed(why: failure.words) }
+        }
+    }
+
+    /// Says how it went, and goes on with what is left and with what was heard of meanwhile.
+    private func passed(_ left: [Left], took: Duration) {
+        words.withLock { words in
+            _ = words.isOver(.recovery)
+            _ = words.isOver(.redis)
+        }
+        for (product, failure) in left {
+            if let failure { say(failure.news, of: .product(product.id), .leftDirect(product.id, why: failure.words)) }
+        }
+        let all = products.withLock { Array($0.values) }
+        onEvent(.recovered(products: all.count - left.count, direct: left.count, took: took))
+        // The last outage's number: what was heard since an install of it is behind now.
+        let number = outage.load(ordering: .acquiring) &- 1
+        for (product, _) in left { ask(product, forced: true) }
+        for product in all where product.state.withLock({ !$0.standing.isDirect && $0.standing.need(in: number) != .nothing }) {
+            ask(product, forced: false)
+        }
     }
 
     /// Raises a product's fence after an apply was lost; many that are lost together share one statement. Tried until it succeeds or the engine ends.
@@ -423,9 +631,16 @@ public final class StockEngine: Sendable {
         }
     }
 
-    /// Every new connection asks for a look at every gated product: what it finds may be another dataset.
+    /// Every new connection asks for a look at every gated product: what it finds may be another dataset. While a recovery runs, another dataset is all
+    /// that matters: it installs each product anyway.
     private func connected(_ dataset: String) {
         onEvent(.redisConnected(dataset: dataset))
+        let isAnother = self.dataset.withLock { known in
+            defer { known = dataset }
+            return known != nil && known != dataset
+        }
+        if isAnother { outage.wrappingAdd(1, ordering: .releasing) }
+        if isRedisKept || isRecovering.load(ordering: .acquiring) { return }
         let all = products.withLock { Array($0.values) }
         for product in all { ask(product, forced: false) }
     }
@@ -433,10 +648,11 @@ public final class StockEngine: Sendable {
     // MARK: Sweep and audit
 
     private func sweep() async {
-        guard !isRedisKept else { return }
         let all = products.withLock { Array($0.values) }
-        for chunk in Chunks(all, of: configuration.resyncChunk) {
-            for (product, overdue) in await resyncs.overdue(Array(chunk), bound: times.pendingBound) where overdue > 0 {
+        for product in all { product.state.withLock { $0.heat /= 2 } }
+        guard !isRedisKept else { return }
+        for chunk in Chunks(gated(all), of: configuration.resyncChunk) {
+            for (product, overdue) in await resyncs.overdue(Array(chunk), bound: times.pendingBound, spoiled: spoiled) where overdue > 0 {
                 counters.swept.add(1)
                 onEvent(.swept(product.id, overdue: overdue))
                 ask(product, forced: true)
@@ -444,18 +660,23 @@ public final class StockEngine: Sendable {
         }
     }
 
+    /// Those that Redis serves: what it holds of the others is void, and is known to be.
+    private func gated(_ all: [GatedProduct]) -> [GatedProduct] {
+        all.filter { !$0.state.withLock { $0.standing.isDirect } }
+    }
+
     private func auditAll() async {
         guard !isRedisKept else { return }
         let all = products.withLock { Array($0.values) }
-        for chunk in Chunks(all, of: configuration.resyncChunk) {
+        for chunk in Chunks(gated(all), of: configuration.resyncChunk) {
             var suspects: [GatedProduct] = []
-            for (product, suspicion) in await resyncs.quietLook(Array(chunk)) {
+            for (product, suspicion) in await resyncs.quietLook(Array(chunk), spoiled: spoiled) {
                 product.state.withLock { $0.suspicion = suspicion }
                 if suspicion != nil { suspects.append(product) }
             }
             guard !suspects.isEmpty else { continue }
             try? await Task.sleep(for: .seconds(1))
-            for (product, suspicion) in await resyncs.quietLook(suspects) {
+            for (product, suspicion) in await resyncs.quietLook(suspects, spoiled: spoiled) {
                 guard let suspicion, product.state.withLock({ $0.suspicion }) == suspicion else { continue }
                 counters.auditFindings.add(1)
                 onEvent(

@@ -27,10 +27,14 @@ extension MetricsRegistry {
         counter("resyncs_total", "Resyncs that installed or found a newer install.", counters.resyncs)
         counter("resyncs_not_needed_total", "Resyncs that found nothing behind.", counters.resyncsNotNeeded)
         counter("resyncs_failed_total", "Resyncs that failed.", counters.resyncsFailed)
+        counter("spoiled_total", "Times that a product's keys in Redis could not be used and were made anew.", counters.spoiled)
         counter("swept_total", "Products resynced for an overdue reservation.", counters.swept)
         counter("audit_findings_total", "Differences between Redis and PostgreSQL found in two looks.", counters.auditFindings)
         gauge("stockgate_in_flight", help: "Requests in flight.") { Double(counters.inFlight.load(ordering: .relaxed)) }
         gauge("stockgate_gated_products", help: "Gated products that this server knows.") { Double(engine.gatedProductCount) }
+        gauge("stockgate_direct_products", help: "Gated products that are sold through the ledger alone until they can be installed.") {
+            Double(engine.directProductCount)
+        }
         lanes("waiting", .gauge, "Requests that wait for group commit.", engine) { Double($0.waiting) }
         lanes("batches_total", .counter, "Statements of group commit.", engine) { Double($0.batches) }
         lanes("members_total", .counter, "Requests in them.", engine) { Double($0.members) }

@@ -12,42 +12,90 @@ import RedisClient
 struct GateFailure: Error, Sendable {
     /// Whether the call may have run.
     let sent: Bool
-    /// What the breaker and the log are told.
+    /// What the breaker is told.
     let label: String
-    /// Whether this is trouble with Redis itself, as against a call that this process gave up.
+    /// What the log is told: Redis' own words where it said any.
+    let words: String
+    /// Whether this is trouble with Redis itself, as against a call that this process gave up, or one product's keys.
     let isTrouble: Bool
+    /// Whether what Redis holds for this product cannot be used, while Redis itself is well: a key of another type, or of another content.
+    let isOfProduct: Bool
 
     init(_ error: RedisError) {
         switch error.code {
         case .server(let server):
-            // A script that was refused before it began has run nothing.
-            self.sent = !server.kind.isRefusedBeforeExecution
-            self.label = server.kind.rawValue
-            self.isTrouble = true
+            let isOfProduct = server.isOfKeys
+            self.init(
+                // A script that was refused before it began has run nothing.
+                sent: !server.kind.isRefusedBeforeExecution,
+                label: server.kind.rawValue,
+                words: "Redis: " + server.message.firstLine,
+                isTrouble: !isOfProduct,
+                isOfProduct: isOfProduct
+            )
         case .timedOut:
-            self.sent = error.isOutcomeUnknown
-            self.label = "timeout"
-            self.isTrouble = true
+            self.init(sent: error.isOutcomeUnknown, label: "timeout", words: error.description, isTrouble: true)
         case .connectionLost, .notConnected, .protocolViolation:
-            self.sent = error.isOutcomeUnknown
-            self.label = String(describing: error.code)
-            self.isTrouble = true
+            self.init(
+                sent: error.isOutcomeUnknown,
+                label: String(describing: error.code),
+                words: error.description,
+                isTrouble: true
+            )
         default:
-            self.sent = error.isOutcomeUnknown
-            self.label = String(describing: error.code)
-            self.isTrouble = false
+            self.init(
+                sent: error.isOutcomeUnknown,
+                label: String(describing: error.code),
+                words: error.description,
+                isTrouble: false
+            )
         }
     }
 
-    init(sent: Bool, label: String, isTrouble: Bool) {
+    init(sent: Bool, label: String, words: String? = nil, isTrouble: Bool, isOfProduct: Bool = false) {
         self.sent = sent
         self.label = label
+        self.words = words ?? label
         self.isTrouble = isTrouble
+        self.isOfProduct = isOfProduct
     }
 
-    static let notConnected = GateFailure(sent: false, label: "not connected", isTrouble: true)
+    static let notConnected = GateFailure(sent: false, label: "not connected", words: "redis: not connected", isTrouble: true)
     /// The breaker keeps calls away from Redis.
     static let kept = GateFailure(sent: false, label: "breaker open", isTrouble: false)
+}
+
+extension RedisServerError {
+    /// Whether a script failed over what the keys of its product hold, as against an error that every product's call would meet.
+    var isOfKeys: Bool {
+        if kind == .wrongType { return true }
+        // A script that stumbles over a value is an ERR that names the script (Redis 6 wraps the nested call's error too).
+        guard kind == .err, message.contains("user_script") else { return false }
+        return ![
+            "Unknown Redis command", "Wrong number of args", "not allowed", "ermission", "OOM", "READONLY", "read only", "MISCONF",
+            "NOREPLICAS",
+        ]
+        .contains { message.contains($0) }
+    }
+}
+
+extension String {
+    /// The first line without control characters, of 200 characters at most: for a log.
+    var firstLine: String {
+        let line = prefix { !$0.isNewline }.unicodeScalars.filter { $0.value >= 0x20 && $0.value != 0x7F }
+        return String(String.UnicodeScalarView(line).prefix(200))
+    }
+
+    /// Redis' words without the name of the script that met the error, which Redis appends: each script fails in the same way.
+    var withoutScript: String {
+        firstRange(of: " script: ").map { String(self[..<$0.lowerBound]) } ?? self
+    }
+}
+
+/// What the gate tells of failures, called on its event loop: trouble with Redis itself, and one product's keys that cannot be used.
+struct GateReports: Sendable {
+    var trouble: @Sendable (GateFailure) -> Void
+    var spoiled: @Sendable (ProductID, GateFailure) -> Void
 }
 
 /// Times of the gate.
@@ -72,6 +120,7 @@ final class RedisGate: @unchecked Sendable {
     private let breaker: CircuitBreaker
     private let times: GateTimes
     private let figures: EngineCounters
+    private let reports: GateReports
 
     private struct Reserving {
         var keys: GateKeys
@@ -88,7 +137,15 @@ final class RedisGate: @unchecked Sendable {
     private var told: [ProductID: Told] = [:]
     private var isFlushScheduled = false
 
-    init(eventLoop: any EventLoop, client: RedisClient, breaker: CircuitBreaker, times: GateTimes, figures: EngineCounters) {
+    init(
+        eventLoop: any EventLoop,
+        client: RedisClient,
+        breaker: CircuitBreaker,
+        times: GateTimes,
+        figures: EngineCounters,
+        reports: GateReports
+    ) {
+        self.reports = reports
         self.eventLoop = eventLoop
         self.client = client
         self.breaker = breaker
@@ -105,7 +162,7 @@ final class RedisGate: @unchecked Sendable {
         flushSoon()
     }
 
-    private func send(_ reserving: Reserving) {
+    private func send(_ product: ProductID, _ reserving: Reserving) {
         guard let connection = client.connection(on: eventLoop), let info = connection.attachment as? GateConnectionInfo else {
             for (_, answer) in reserving.requests { answer(.failure(.notConnected)) }
             return
@@ -133,13 +190,24 @@ final class RedisGate: @unchecked Sendable {
                 case .success(let value):
                     let replies = ReserveReplies(value, count: part.count)
                     for (index, entry) in part.enumerated() {
-                        entry.answer(replies?[index].map { .success($0) } ?? .failure(.unreadable))
+                        guard let reply = replies?[index] else {
+                            self.report(.unreadable, of: product)
+                            entry.answer(.failure(.unreadable))
+                            continue
+                        }
+                        entry.answer(.success(reply))
                     }
                 case .failure(let failure):
+                    self.report(failure, of: product)
                     for (_, answer) in part { answer(.failure(failure)) }
                 }
             }
         }
+    }
+
+    /// Tells the engine, before those who asked are answered: they go on without Redis.
+    private func report(_ failure: GateFailure, of product: ProductID) {
+        if failure.isOfProduct { reports.spoiled(product, failure) } else if failure.isTrouble { reports.trouble(failure) }
     }
 
     // MARK: Settle, release, apply
@@ -174,10 +242,10 @@ final class RedisGate: @unchecked Sendable {
         isFlushScheduled = false
         let waiting = reserving
         reserving.removeAll(keepingCapacity: true)
-        for (_, reserving) in waiting { send(reserving) }
+        for (product, reserving) in waiting { send(product, reserving) }
         let all = told
         told.removeAll(keepingCapacity: true)
-        for (_, told) in all { send(told) }
+        for (product, told) in all { send(product, told) }
     }
 
     /// Whether Redis may be told now. While the breaker is open nothing goes there: its recovery gate resyncs every product.
@@ -190,7 +258,7 @@ final class RedisGate: @unchecked Sendable {
         return (connection, info)
     }
 
-    private func send(_ told: Told) {
+    private func send(_ product: ProductID, _ told: Told) {
         guard let (connection, info) = connectionForTelling else {
             figures.untold.add(UInt64(told.settles.count + told.releases.count))
             for apply in told.applies { apply.answer(.failure(.kept)) }
@@ -214,7 +282,7 @@ final class RedisGate: @unchecked Sendable {
                     writer.write(entry.held.token)
                 }
             } answer: {
-                self.note($0)
+                self.note($0, of: product)
             }
         }
         for part in Chunks(told.releases, of: Self.maximumTold) {
@@ -233,7 +301,7 @@ final class RedisGate: @unchecked Sendable {
                     writer.write(entry.abandoned ? "A" as StaticString : "R")
                 }
             } answer: {
-                self.note($0)
+                self.note($0, of: product)
             }
         }
         for part in Chunks(told.applies, of: Self.maximumTold) {
@@ -252,7 +320,7 @@ final class RedisGate: @unchecked Sendable {
                     writer.write(entry.key)
                 }
             } answer: { result in
-                self.note(result)
+                self.note(result, of: product)
                 let replies = (try? result.get())?.array ?? []
                 for (index, entry) in part.enumerated() {
                     if index < replies.count, let reply = replies[index].int.flatMap(ApplyReply.init(rawValue:)) {
@@ -260,6 +328,7 @@ final class RedisGate: @unchecked Sendable {
                     } else if case .failure(let failure) = result {
                         entry.answer(.failure(failure))
                     } else {
+                        self.report(.unreadable, of: product)
                         entry.answer(.failure(.unreadable))
                     }
                 }
@@ -268,8 +337,10 @@ final class RedisGate: @unchecked Sendable {
     }
 
     /// What nobody waits for tells the breaker only of trouble, and only while it is closed: in half-open the probes decide.
-    private func note(_ result: Result<RedisValue, GateFailure>) {
-        guard case .failure(let failure) = result, failure.isTrouble, breaker.state == .closed else { return }
+    private func note(_ result: Result<RedisValue, GateFailure>, of product: ProductID) {
+        guard case .failure(let failure) = result else { return }
+        report(failure, of: product)
+        guard failure.isTrouble, breaker.state == .closed else { return }
         guard case .permitted(let permit) = breaker.admit() else { return }
         breaker.record(.failure(failure.label), for: permit)
     }
@@ -311,6 +382,28 @@ final class RedisGate: @unchecked Sendable {
             decode: { _, value in value.int.flatMap(InstallReply.init(rawValue:)) },
             answer: answer
         )
+    }
+
+    /// Has Redis serve a product no longer, to any server, until it is installed anew.
+    func void(_ keys: GateKeys, answer: @escaping Answer<Int64>) {
+        background(.void, keys: [keys.meta], arguments: { _ in [] }, decode: { _, value in value.int }, answer: answer)
+    }
+
+    /// Has Redis forget a product whose keys cannot be used.
+    func mend(_ keys: GateKeys, answer: @escaping Answer<Int64>) {
+        background(
+            .mend,
+            keys: [keys.stock, keys.meta, keys.pending, keys.owed, keys.marks, keys.marker],
+            arguments: { _ in [] },
+            decode: { _, value in value.int },
+            answer: answer
+        )
+    }
+
+    /// Whether this loop's connection is ready. Asking starts to connect.
+    var isConnected: Bool {
+        eventLoop.preconditionInEventLoop()
+        return client.connection(on: eventLoop)?.attachment is GateConnectionInfo
     }
 
     /// One bounded step of the sweep.
@@ -389,7 +482,14 @@ final class RedisGate: @unchecked Sendable {
 
 extension GateFailure {
     /// The reply makes no sense: whatever the script did, it may have done it.
-    static let unreadable = GateFailure(sent: true, label: "unreadable reply", isTrouble: true)
+    /// The script's own reply is made from the product's keys, so it is their fault.
+    static let unreadable = GateFailure(
+        sent: true,
+        label: "unreadable reply",
+        words: "Redis holds what cannot be read: the script's reply makes no sense",
+        isTrouble: false,
+        isOfProduct: true
+    )
 }
 
 /// The reply of `Scripts/reserve.lua`.

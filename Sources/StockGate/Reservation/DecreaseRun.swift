@@ -92,8 +92,8 @@ final class DecreaseRun: @unchecked Sendable {
 
     private func reserve() {
         guard let product else { return perform(machine.reserveFailed(sent: false)) }
-        guard case .permitted(let permit) = engine.breaker.admit() else { return perform(machine.reserveFailed(sent: false)) }
-        let generation = product.state.withLock { $0.soldOut.currentGeneration }
+        let (generation, isDirect) = product.state.withLock { ($0.soldOut.currentGeneration, $0.standing.isDirect) }
+        guard !isDirect, case .permitted(let permit) = engine.breaker.admit() else { return perform(machine.reserveFailed(sent: false)) }
         gate.reserve(machine.request, product.keys) { result in
             switch result {
             case .success(let reply):

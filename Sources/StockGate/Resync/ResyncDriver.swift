@@ -1,20 +1,60 @@
 // Carries out resyncs, many products in one round: one pipelined look, one bump statement, one pipelined install.
 //
-// Bounds: `chunk` products a round; each product's own bounds are its machine's. What waits is at most one entry a product (its schedule).
+// Fate: a product whose row is locked, whose row or whose keys cannot be used, fails alone. The statement of a round waits for no row; a product whose
+//   row was locked is tried again beside the rounds, where it holds up nobody. What waits for a product that is sold directly never goes before what
+//   is sold through Redis.
+// Bounds: `chunk` products a round; each product's own bounds are its machine's. What waits is at most one entry a product (its schedule). At most
+//   `maximumLockWaits` statements wait for a row, each for `lockWait`.
 // Stop: every machine of the round has finished.
 
+import DequeModule
 import NIOCore
 import PostgresClient
 import Synchronization
 
 final class ResyncDriver: Sendable {
-    typealias Ended = @Sendable (Resync.Outcome) -> Void
+    typealias Ended = @Sendable (ResyncResult) -> Void
+
+    /// For how long a statement waits for one product's row. Long enough for the queue behind a hot row's group commits.
+    static let lockWait: Duration = .seconds(1)
+    /// How many statements wait for a row at a time: they take connections of the ledger's pool.
+    static let maximumLockWaits = 3
+
+    /// A product and how it is resynced.
+    struct Entry: Sendable {
+        var id: ProductID
+        /// Whether to install even if nothing looks wrong.
+        var isForced: Bool
+        /// Whether to make its keys anew first.
+        var isMended = false
+    }
+
+    private struct Waiting: Sendable {
+        var product: GatedProduct
+        var isForced: Bool
+        var ended: Ended
+    }
+
+    private struct Queues: Sendable {
+        var urgent: Deque<Waiting> = []
+        var patient: Deque<Waiting> = []
+        var lockWaits = 0
+
+        /// What is sold directly gets an eighth of a round at least, or it would wait for ever.
+        mutating func next(_ count: Int) -> [Waiting] {
+            let reserved = min(patient.count, max(1, count / 8))
+            var round: [Waiting] = []
+            while round.count < max(1, count - reserved), let one = urgent.popFirst() { round.append(one) }
+            while round.count < count, let one = patient.popFirst() { round.append(one) }
+            return round
+        }
+    }
 
     private let ledger: PostgresLedger
     private let gates: [RedisGate]
     private let counters: EngineCounters
     private let chunk: Int
-    private let waiting = Mutex<[(product: GatedProduct, forced: Bool, ended: Ended)]>([])
+    private let queues = Mutex(Queues())
     private let signal: AsyncStream<Void>
     private let wake: AsyncStream<Void>.Continuation
 
@@ -26,107 +66,245 @@ final class ResyncDriver: Sendable {
         (self.signal, self.wake) = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1))
     }
 
-    /// Adds a product to the next round.
-    func enqueue(_ product: GatedProduct, forced: Bool, ended: @escaping Ended) {
-        waiting.withLock { $0.append((product, forced, ended)) }
+    /// Adds a product to a next round. `isPatient`: others go first.
+    func enqueue(_ product: GatedProduct, forced: Bool, isPatient: Bool, ended: @escaping Ended) {
+        let waiting = Waiting(product: product, isForced: forced, ended: ended)
+        queues.withLock { if isPatient { $0.patient.append(waiting) } else { $0.urgent.append(waiting) } }
         wake.yield()
     }
 
     /// Runs rounds until the task is cancelled.
     func run() async {
         for await _ in signal {
-            while true {
-                let round = waiting.withLock { waiting in
-                    let round = Array(waiting.prefix(chunk))
-                    waiting.removeFirst(round.count)
-                    return round
-                }
+            while !Task.isCancelled {
+                let round = queues.withLock { $0.next(chunk) }
                 if round.isEmpty { break }
-                let outcomes = await resync(round.map { ($0.product.id, $0.forced) })
-                for entry in round { entry.ended(outcomes[entry.product.id] ?? .failed) }
+                let results = await resync(round.map(Self.entry))
+                for waiting in round {
+                    let result = results[waiting.product.id] ?? .untried
+                    if result.failure?.scope == .locked, beginsLockWait() {
+                        waitForRow(waiting)
+                    } else {
+                        waiting.ended(result)
+                    }
+                }
             }
+        }
+    }
+
+    private static func entry(_ waiting: Waiting) -> Entry {
+        Entry(
+            id: waiting.product.id,
+            isForced: waiting.isForced,
+            isMended: waiting.product.state.withLock { $0.standing.isSpoiled }
+        )
+    }
+
+    private func beginsLockWait() -> Bool {
+        queues.withLock { queues in
+            guard queues.lockWaits < Self.maximumLockWaits else { return false }
+            queues.lockWaits += 1
+            return true
+        }
+    }
+
+    /// Tries one product again, beside the rounds, and waits for its row.
+    private func waitForRow(_ waiting: Waiting) {
+        Task {
+            let results = await resync([Self.entry(waiting)], lockWaitsUntil: .now + Self.lockWait)
+            queues.withLock { $0.lockWaits -= 1 }
+            waiting.ended(results[waiting.product.id] ?? .untried)
         }
     }
 
     // MARK: One round
 
-    /// Resyncs these products together. Each has an outcome in the answer.
-    func resync(_ products: [(id: ProductID, forced: Bool)]) async -> [ProductID: Resync.Outcome] {
-        var machines: [ProductID: Resync] = [:]
-        var actions: [(ProductID, Resync.Action)] = []
-        for (id, forced) in products where machines[id] == nil {
-            var machine = Resync(forced: forced)
-            actions.append((id, machine.began()))
-            machines[id] = machine
+    /// Resyncs these products together. Each has a result in the answer.
+    /// - Parameter lockWaitsUntil: products whose rows are locked are waited for one by one until then; nil: they fail as `locked` at once.
+    func resync(_ entries: [Entry], lockWaitsUntil: ContinuousClock.Instant? = nil) async -> [ProductID: ResyncResult] {
+        var results = await round(entries, lockWaitsUntil)
+        // Keys that cannot be used are made anew, once; the ledger has all that they held.
+        let spoiled = entries.filter { results[$0.id]?.failure?.scope == .keys && !$0.isMended }
+        if !spoiled.isEmpty {
+            let again = spoiled.map { Entry(id: $0.id, isForced: true, isMended: true) }
+            results.merge(await round(again, lockWaitsUntil)) { $1 }
         }
-        // Each pass moves every unfinished machine one step on; a machine has a bounded number of steps.
-        while !actions.isEmpty {
-            var next: [(ProductID, Resync.Action)] = []
-            func take(_ id: ProductID, _ event: (inout Resync) -> Resync.Action) {
-                guard var machine = machines[id] else { return }
-                let action = event(&machine)
-                machines[id] = machine
-                if action != .finish { next.append((id, action)) }
-            }
-            await look(actions, take)
-            await readFences(actions, take)
-            await bump(actions, take)
-            await install(actions, take)
-            actions = next
-        }
-        var outcomes: [ProductID: Resync.Outcome] = [:]
-        for (id, machine) in machines {
-            let outcome = machine.outcome ?? .failed
-            outcomes[id] = outcome
-            switch outcome {
+        for result in results.values {
+            switch result.outcome {
             case .installed, .newer: counters.resyncs.add(1)
             case .notNeeded, .productMissing: counters.resyncsNotNeeded.add(1)
             case .failed: counters.resyncsFailed.add(1)
             }
         }
-        return outcomes
+        return results
     }
 
-    private typealias Take = (ProductID, (inout Resync) -> Resync.Action) -> Void
+    /// The machines of one round, and why some of them failed.
+    private struct Round {
+        var machines: [ProductID: Resync] = [:]
+        var failures: [ProductID: ResyncFailure] = [:]
+        var actions: [(ProductID, Resync.Action)] = []
+        var next: [(ProductID, Resync.Action)] = []
 
-    private func look(_ actions: [(ProductID, Resync.Action)], _ take: Take) async {
-        let ids = actions.compactMap { $0.1 == .look ? $0.0 : nil }
+        mutating func take(_ id: ProductID, _ event: (inout Resync) -> Resync.Action) {
+            guard var machine = machines[id] else { return }
+            let action = event(&machine)
+            machines[id] = machine
+            if action != .finish { next.append((id, action)) }
+        }
+
+        mutating func fail(_ id: ProductID, _ failure: ResyncFailure) {
+            failures[id] = failure
+            take(id) { $0.stepFailed() }
+        }
+    }
+
+    private func round(_ entries: [Entry], _ lockWaitsUntil: ContinuousClock.Instant?) async -> [ProductID: ResyncResult] {
+        var round = Round()
+        let broken = await mend(entries.filter(\.isMended).map(\.id))
+        for entry in entries where round.machines[entry.id] == nil {
+            var machine = Resync(forced: entry.isForced || entry.isMended)
+            let action = machine.began()
+            round.machines[entry.id] = machine
+            if let failure = broken[entry.id] {
+                round.fail(entry.id, failure)
+            } else {
+                round.actions.append((entry.id, action))
+            }
+        }
+        // Each pass moves every unfinished machine one step on; a machine has a bounded number of steps.
+        while !round.actions.isEmpty {
+            round.next = []
+            await look(&round)
+            await readFences(&round)
+            await bump(&round, lockWaitsUntil)
+            await install(&round)
+            round.actions = round.next
+        }
+        return round.machines.reduce(into: [:]) { results, entry in
+            let outcome = entry.value.outcome ?? .failed
+            let failure = outcome == .failed ? round.failures[entry.key] ?? .datasetMoves : nil
+            results[entry.key] = ResyncResult(outcome: outcome, failure: failure)
+        }
+    }
+
+    /// Makes the keys of these products anew. Those of which it failed are in the answer.
+    private func mend(_ ids: [ProductID]) async -> [ProductID: ResyncFailure] {
+        await tell(ids) { gate, id, answer in gate.mend(GateKeys(id), answer: answer) }
+    }
+
+    /// Has Redis serve these products no longer. Those of which it failed are in the answer.
+    func void(_ ids: [ProductID]) async -> [ProductID: ResyncFailure] {
+        var failures = await tell(ids) { gate, id, answer in gate.void(GateKeys(id), answer: answer) }
+        let spoiled = failures.filter { $0.value.scope == .keys }.map(\.key)
+        for id in spoiled { failures[id] = nil }
+        failures.merge(await mend(spoiled)) { $1 }
+        return failures
+    }
+
+    private func tell(
+        _ ids: [ProductID],
+        _ call: @escaping @Sendable (RedisGate, ProductID, @escaping RedisGate.Answer<Int64>) -> Void
+    ) async -> [ProductID: ResyncFailure] {
+        guard !ids.isEmpty else { return [:] }
+        var failures: [ProductID: ResyncFailure] = [:]
+        for (id, result) in zip(ids, await pipelined(ids, call)) {
+            if case .failure(let failure) = result { failures[id] = ResyncFailure(failure) }
+        }
+        return failures
+    }
+
+    private func look(_ round: inout Round) async {
+        let ids = round.actions.compactMap { $0.1 == .look ? $0.0 : nil }
         guard !ids.isEmpty else { return }
         let results = await pipelined(ids) { gate, id, answer in
             gate.look(GateKeys(id), marker: Self.newMarker(), answer: answer)
         }
         for (id, result) in zip(ids, results) {
             switch result {
-            case .success(let view): take(id) { $0.looked(view) }
-            case .failure: take(id) { $0.stepFailed() }
+            case .success(let view): round.take(id) { $0.looked(view) }
+            case .failure(let failure): round.fail(id, ResyncFailure(failure))
             }
         }
     }
 
-    private func readFences(_ actions: [(ProductID, Resync.Action)], _ take: Take) async {
-        let ids = actions.compactMap { $0.1 == .readFence ? $0.0 : nil }
+    private func readFences(_ round: inout Round) async {
+        let ids = round.actions.compactMap { $0.1 == .readFence ? $0.0 : nil }
         guard !ids.isEmpty else { return }
         do {
             let states = try await ledger.states(of: ids)
-            for id in ids { take(id) { $0.fenceRead(states[id]?.fence) } }
+            for id in ids { round.take(id) { $0.fenceRead(states[id]?.fence) } }
         } catch {
-            for id in ids { take(id) { $0.stepFailed() } }
+            for id in ids { round.fail(id, ResyncFailure(error, isAlone: false)) }
         }
     }
 
-    private func bump(_ actions: [(ProductID, Resync.Action)], _ take: Take) async {
-        let ids = actions.compactMap { $0.1 == .bump ? $0.0 : nil }
+    private func bump(_ round: inout Round, _ lockWaitsUntil: ContinuousClock.Instant?) async {
+        let ids = round.actions.compactMap { $0.1 == .bump ? $0.0 : nil }
         guard !ids.isEmpty else { return }
+        var alone: [ProductID] = []
         do {
-            let states = try await ledger.bump(ids)
-            for id in ids { take(id) { $0.bumped(states[id]) } }
+            let (states, locked) = try await ledger.bump(ids, lockWait: .zero)
+            for id in ids {
+                if locked.contains(id) { alone.append(id) } else { round.take(id) { $0.bumped(states[id]) } }
+            }
+        } catch  where ResyncFailure.isOfMember(error) {
+            // One of them is bad, and the others must not fail for it.
+            for id in ids {
+                do {
+                    let (states, locked) = try await ledger.bump([id], lockWait: .zero)
+                    if locked.contains(id) { alone.append(id) } else { round.take(id) { $0.bumped(states[id]) } }
+                } catch {
+                    round.fail(id, ResyncFailure(error, isAlone: true))
+                }
+            }
         } catch {
-            for id in ids { take(id) { $0.stepFailed() } }
+            for id in ids { round.fail(id, ResyncFailure(error, isAlone: false)) }
+        }
+        guard let lockWaitsUntil else {
+            for id in alone { round.fail(id, .locked) }
+            return
+        }
+        for (id, result) in await bumpAlone(alone, until: lockWaitsUntil) {
+            switch result {
+            case .success(let state): round.take(id) { $0.bumped(state) }
+            case .failure(let failure): round.fail(id, failure)
+            }
         }
     }
 
-    private func install(_ actions: [(ProductID, Resync.Action)], _ take: Take) async {
-        let installs: [(ProductID, String, Resync.LedgerState)] = actions.compactMap {
+    /// Raises these fences one by one, some at a time, and waits for their rows.
+    private func bumpAlone(
+        _ ids: [ProductID],
+        until end: ContinuousClock.Instant
+    ) async -> [(ProductID, Result<Resync.LedgerState?, ResyncFailure>)] {
+        typealias One = (ProductID, Result<Resync.LedgerState?, ResyncFailure>)
+        return await withTaskGroup(of: One.self) { group in
+            var rest = ids[...]
+            var results: [One] = []
+            func start() {
+                guard let id = rest.popFirst() else { return }
+                group.addTask { [ledger] in
+                    let wait = min(Self.lockWait, end - .now)
+                    guard wait >= .milliseconds(1) else { return (id, .failure(.locked)) }
+                    do throws(PostgresError) {
+                        return (id, .success(try await ledger.bump([id], lockWait: wait).raised[id]))
+                    } catch {
+                        return (id, .failure(ResyncFailure(error, isAlone: true)))
+                    }
+                }
+            }
+            for _ in 0..<Self.maximumLockWaits { start() }
+            for await one in group {
+                results.append(one)
+                start()
+            }
+            return results
+        }
+    }
+
+    private func install(_ round: inout Round) async {
+        let installs: [(ProductID, String, Resync.LedgerState)] = round.actions.compactMap {
             if case .install(let dataset, let ledger) = $0.1 { ($0.0, dataset, ledger) } else { nil }
         }
         guard !installs.isEmpty else { return }
@@ -135,8 +313,8 @@ final class ResyncDriver: Sendable {
         }
         for (install, result) in zip(installs, results) {
             switch result {
-            case .success(let reply): take(install.0) { $0.installReplied(reply) }
-            case .failure: take(install.0) { $0.stepFailed() }
+            case .success(let reply): round.take(install.0) { $0.installReplied(reply) }
+            case .failure(let failure): round.fail(install.0, ResyncFailure(failure))
             }
         }
     }
@@ -150,7 +328,11 @@ final class ResyncDriver: Sendable {
     }
 
     /// One bounded step of the sweep for each product: how many of its reservations are overdue.
-    func overdue(_ products: [GatedProduct], bound: TimeAmount) async -> [(GatedProduct, Int64)] {
+    func overdue(
+        _ products: [GatedProduct],
+        bound: TimeAmount,
+        spoiled: (GatedProduct, GateFailure) -> Void
+    ) async -> [(GatedProduct, Int64)] {
         let results = await pipelined(products) { gate, product, answer in
             gate.overdue(product.keys, cursor: product.state.withLock { $0.sweepCursor }, bound: bound) { result in
                 answer(result.map { OverdueStep(cursor: $0.cursor, overdue: $0.overdue) })
@@ -158,9 +340,12 @@ final class ResyncDriver: Sendable {
         }
         var overdue: [(GatedProduct, Int64)] = []
         for (product, result) in zip(products, results) {
-            guard case .success(let step) = result else { continue }
-            product.state.withLock { $0.sweepCursor = step.cursor }
-            overdue.append((product, step.overdue))
+            switch result {
+            case .success(let step):
+                product.state.withLock { $0.sweepCursor = step.cursor }
+                overdue.append((product, step.overdue))
+            case .failure(let failure): if failure.isOfProduct { spoiled(product, failure) }
+            }
         }
         return overdue
     }
@@ -171,13 +356,20 @@ final class ResyncDriver: Sendable {
     }
 
     /// Reads Redis, PostgreSQL, then Redis again. A product whose two looks differ, or that has reservations pending, is not quiet and is left out.
-    func quietLook(_ products: [GatedProduct]) async -> [(GatedProduct, AuditSuspicion?)] {
+    func quietLook(
+        _ products: [GatedProduct],
+        spoiled: (GatedProduct, GateFailure) -> Void
+    ) async -> [(GatedProduct, AuditSuspicion?)] {
         func looks() async -> [GateView?] {
             await pipelined(products) { gate, product, answer in gate.look(product.keys, marker: nil, answer: answer) }.map {
                 try? $0.get()
             }
         }
-        let before = await looks()
+        let first = await pipelined(products) { gate, product, answer in gate.look(product.keys, marker: nil, answer: answer) }
+        for (product, result) in zip(products, first) {
+            if case .failure(let failure) = result, failure.isOfProduct { spoiled(product, failure) }
+        }
+        let before = first.map { try? $0.get() }
         guard let states = try? await ledger.states(of: products.map(\.id)) else { return [] }
         let after = await looks()
         var findings: [(GatedProduct, AuditSuspicion?)] = []
@@ -205,12 +397,21 @@ final class ResyncDriver: Sendable {
         _ elements: [Element],
         _ call: @escaping @Sendable (RedisGate, Element, @escaping RedisGate.Answer<Value>) -> Void
     ) async -> [Result<Value, GateFailure>] {
-        guard let gate = gates.first, !elements.isEmpty else { return elements.map { _ in .failure(.notConnected) } }
+        guard !elements.isEmpty else { return [] }
         return await withCheckedContinuation { continuation in
-            gate.eventLoop.execute {
+            overReadyGate(gates[...]) { gate in
+                guard let gate else { return continuation.resume(returning: elements.map { _ in .failure(.notConnected) }) }
                 let gathered = Gathered<Value>(count: elements.count) { continuation.resume(returning: $0) }
                 for (index, element) in elements.enumerated() { call(gate, element) { gathered.set(index, $0) } }
             }
+        }
+    }
+
+    /// Finds a loop whose connection is ready, and goes on there: one that is being made anew must not fail what another can do.
+    private func overReadyGate(_ gates: ArraySlice<RedisGate>, _ body: @escaping @Sendable (RedisGate?) -> Void) {
+        guard let gate = gates.first else { return body(nil) }
+        gate.eventLoop.execute {
+            if gate.isConnected { body(gate) } else { self.overReadyGate(gates.dropFirst(), body) }
         }
     }
 }
@@ -233,4 +434,11 @@ private final class Gathered<Value: Sendable> {
         missing -= 1
         if missing == 0 { done(results.map { $0 ?? .failure(.notConnected) }) }
     }
+}
+
+extension ResyncFailure {
+    /// The row was locked when the statement came by, and there was no time to wait for it.
+    static let locked = ResyncFailure(.locked, "PostgreSQL: another transaction has locked the product's row")
+    /// The dataset changed under each of its rounds.
+    static let datasetMoves = ResyncFailure(.keys, "Redis: the product's dataset changed again and again")
 }

@@ -90,6 +90,52 @@ final class EngineFixture: Sendable {
         return ProductID(id)
     }
 
+    /// Products 1 to `count`, gated.
+    func addProducts(_ count: Int64, stock: Int64) async throws {
+        _ = try await admin.query(
+            "insert into product_stock (product_id, stock, initial_stock, is_gated) select n, $2, $2, true from generate_series(1, $1) n",
+            [.int(count), .int(stock)]
+        )
+    }
+
+    /// Runs one statement as somebody else would.
+    func sql(_ text: String) async throws { _ = try await admin.query(text) }
+
+    /// The fence of each product.
+    func fences() async throws -> [ProductID: Int64] {
+        var fences: [ProductID: Int64] = [:]
+        for row in try await admin.query("select product_id, fence from product_stock") {
+            fences[ProductID(try row.int(0))] = try row.int(1)
+        }
+        return fences
+    }
+
+    /// Runs `body` while somebody's open transaction holds the product's row.
+    func holdingTheRow(of product: ProductID, _ body: () async throws -> Void) async throws {
+        var configuration = try PostgresConfiguration(url: postgres.url)
+        configuration.applicationName = "holder"
+        configuration.statementTimeout = .seconds(120)
+        configuration.callTimeout = .seconds(121)
+        let holder = try PostgresConnection(configuration: configuration)
+        // One statement, which holds the lock for as long as it sleeps, and ends by being cancelled.
+        let sql = "select pg_sleep(120) from (select 1 from product_stock where product_id = $1 for update) as held"
+        let holding = Task { try? await holder.query(sql, [.int(product.rawValue)]) }
+        let isHeld = try await eventually {
+            try await !admin.query("select 1 from pg_stat_activity where application_name = 'holder' and wait_event = 'PgSleep'").isEmpty
+        }
+        #expect(isHeld)
+        let result: Result<Void, any Error>
+        do {
+            result = .success(try await body())
+        } catch {
+            result = .failure(error)
+        }
+        _ = try await admin.query("select pg_cancel_backend(pid) from pg_stat_activity where application_name = 'holder'")
+        _ = await holding.value
+        await holder.close()
+        try result.get()
+    }
+
     /// Units that the ledger says were sold less those that came back, and the stock.
     func books(_ product: ProductID) async throws -> (sold: Int64, stock: Int64, rows: Int64) {
         let row = try await admin.query(

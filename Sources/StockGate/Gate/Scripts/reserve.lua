@@ -28,6 +28,7 @@ if not meta[1] or not values[2] or meta[2] ~= ARGV[1] .. ':' .. values[2]
   return replies
 end
 replies[1] = tonumber(meta[1])
+if not values[1] then redis.call('GET', KEYS[1]) end -- MGET takes a key of another type for none; this names it as an error
 local keys = {}
 for i = 3, #ARGV, 2 do keys[#keys + 1] = ARGV[i] end
 local marks = redis.call('ZMSCORE', KEYS[4], unpack(keys))
