@@ -166,17 +166,17 @@ actor RunningSale {
         return Int(try row.int(0))
     }
 
-    /// Holds the product's row locked while `body` runs, 20 s at most: nothing of this product is committed meanwhile.
-    func holdingTheRow(_ body: @Sendable () async throws -> Void) async throws {
+    /// Holds the product's row locked (or that of another one) while `body` runs, 60 s at most: nothing of it is committed meanwhile.
+    func holdingTheRow(of other: Int64? = nil, _ body: @Sendable () async throws -> Void) async throws {
         let name = "system-tests-holder"
         var configuration = try PostgresConfiguration(url: addresses.address("PRODUCT_DATABASE_URL"))
         configuration.applicationName = name
-        configuration.statementTimeout = .seconds(20)
-        configuration.callTimeout = .seconds(25)
+        configuration.statementTimeout = .seconds(60)
+        configuration.callTimeout = .seconds(65)
         let connection = try PostgresConnection(configuration: configuration)
-        let product = self.product
+        let product = other ?? self.product
         // One statement, which holds the lock for as long as it sleeps, and ends by being cancelled.
-        let sql = "SELECT pg_sleep(20) FROM (SELECT 1 FROM product_stock WHERE product_id = $1 FOR UPDATE) AS held"
+        let sql = "SELECT pg_sleep(60) FROM (SELECT 1 FROM product_stock WHERE product_id = $1 FOR UPDATE) AS held"
         let holding = Task { try? await connection.query(sql, [.int(product)]) }
         var failure: (any Error)?
         do {

@@ -1,0 +1,103 @@
+import RedisClient
+import Testing
+
+/// One product among others goes wrong while the sale of another is under load: it alone pays for it.
+extension Faults.OneInstance {
+    /// Somebody makes one of the product's keys in Redis another type.
+    @Test(arguments: ["meta", "pending", "marks"])
+    func aKeyOfAnotherType(_ key: String) async throws {
+        try await RunningSale.hold("one product's \(key) is a list") { sale in
+            let (server, admin) = try await Self.clients(sale)
+            defer { for client in [server, admin] { client.close() } }
+            let other = try await sale.stack.addProduct("Other", stock: 1_000)
+            try await Self.buys(other, 1...5, at: server)
+            try await sale.breaker(is: ["CLOSED"])
+            let opened = try await Self.opened(admin)
+            let name = "sg:{\(other)}:\(key)"
+            _ = try await sale.redis(RedisCommand("DEL", .string(name)))
+            _ = try await sale.redis(RedisCommand("RPUSH", .string(name), "somebody's"))
+            let began = ContinuousClock.now
+            try await Self.buys(other, 6...40, at: server)
+            try await until("the product is mended") { try await admin.metric("stockgate_direct_products") == 0 }
+            let mended = ContinuousClock.now - began
+            try await sale.sells(200, "beside the product whose key was spoiled")
+            try await Self.buys(other, 41...60, at: server)
+            #expect(try await Self.opened(admin) == opened, "the breaker opened for one product's key")
+            #expect(try await admin.metric("stockgate_spoiled_total") >= 1)
+            try await Self.isExact(other, sold: 60, at: admin)
+            try await Self.logNames(other, "WRONGTYPE Operation against a key holding the wrong kind of value", sale)
+            await sale.note("\(key): mended within \(mended.text), the breaker stayed closed")
+        }
+    }
+
+    /// Somebody's open transaction holds another product's row while Redis is restarted.
+    @Test func aRowLockedWhileRedisComesBack() async throws {
+        try await RunningSale.hold("Redis restarted while another product's row is locked") { sale in
+            let (server, admin) = try await Self.clients(sale)
+            defer { for client in [server, admin] { client.close() } }
+            let other = try await sale.stack.addProduct("Locked", stock: 1_000)
+            try await Self.buys(other, 1...5, at: server)
+            try await sale.holdingTheRow(of: other) {
+                try await sale.stack("kill redis")
+                try await sale.breaker(is: ["OPEN", "HALF_OPEN"])
+                try await sale.sells(200, "without Redis")
+                try await sale.stack("start redis")
+                let began = ContinuousClock.now
+                try await sale.breaker(is: ["CLOSED"])
+                let closed = ContinuousClock.now - began
+                #expect(closed < .seconds(10), "closed after \(closed.text)")
+                #expect(try await admin.metric("stockgate_direct_products") == 1)
+                let reserves = try await admin.metric("stockgate_reserves_total")
+                try await sale.sells(200, "with Redis again")
+                #expect(try await admin.metric("stockgate_reserves_total") >= reserves + 150, "sold through Redis")
+                try await Self.logNames(other, "canceling statement due to lock timeout", sale)
+                await sale.note("breaker closed \(closed.text) after Redis was given back, without the locked product")
+            }
+            let began = ContinuousClock.now
+            try await until("the product is gated again") { try await admin.metric("stockgate_direct_products") == 0 }
+            await sale.note("gated \((ContinuousClock.now - began).text) after its row was free")
+            try await Self.buys(other, 6...20, at: server)
+            try await Self.isExact(other, sold: 20, at: admin)
+        }
+    }
+
+    private static func clients(_ sale: RunningSale) async throws -> (server: Client, admin: Client) {
+        (try await Client(try sale.stack.address("PRODUCT_PORT")), try await Client(try sale.stack.address("PRODUCT_ADMIN_PORT")))
+    }
+
+    private static func buys(_ product: Int64, _ orders: ClosedRange<Int64>, at server: Client) async throws {
+        for number in orders {
+            let order = product * 1_000_000 + number
+            let answer = try await server.call(
+                .PATCH,
+                "/products/\(product)/stock/decrease-by-order",
+                json: "{\"orderId\":\(order),\"quantity\":1}",
+                headers: [("Idempotency-Key", "DEC-\(order)")]
+            )
+            #expect(answer.status == 200, "\(answer.text)")
+        }
+    }
+
+    /// How often the breaker has opened.
+    private static func opened(_ admin: Client) async throws -> Double {
+        try await admin.metric("circuit_breaker_openings_total")
+    }
+
+    private static func isExact(_ product: Int64, sold: Int, at admin: Client) async throws {
+        try await until("Redis is exact") {
+            let books = try await admin.call(.GET, "/admin/audit/products/\(product)").json
+            return books["sold"] as? Int == sold && books["redisStock"] as? Int == 1_000 - sold
+                && books["databaseStock"] as? Int == 1_000 - sold
+                && books["redisPending"] as? Int == 0
+        }
+    }
+
+    /// The server's log has the store's own words together with the product.
+    private static func logNames(_ product: Int64, _ words: String, _ sale: RunningSale) async throws {
+        let log = try await sale.stack.run("logs -n 400 product")
+        let lines = log.split(separator: "\n").filter {
+            $0.contains(words) && $0.contains("sold without Redis") && $0.contains("\(product)")
+        }
+        #expect(!lines.isEmpty, "no line names product \(product) with \(words):\n\(log)")
+    }
+}
