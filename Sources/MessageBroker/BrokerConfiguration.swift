@@ -37,6 +37,15 @@ public struct BrokerConfiguration: Sendable {
     ///
     /// - Throws: `invalidConfiguration`. The message does not repeat the string, which may hold a password.
     public init(url: String) throws(BrokerError) {
+        // The C library says no more than that it cannot be read.
+        let rest = url.firstRange(of: "://").map { url[$0.upperBound...] } ?? ""
+        let behindLogin = rest.lastIndex(of: "@").map { rest[rest.index(after: $0)...] } ?? rest
+        if behindLogin.contains("?") {
+            throw BrokerError(
+                code: .invalidConfiguration,
+                message: "an address has no parameters here: amqp://user:password@host:port/vhost"
+            )
+        }
         // The parser writes into its argument, and its answer points into it.
         var characters = Array(url.utf8CString)
         let parsed = characters.withUnsafeMutableBufferPointer { buffer -> (String, Int, String, String, String, Bool)? in

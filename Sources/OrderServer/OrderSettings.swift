@@ -36,17 +36,17 @@ public struct OrderSettings: Sendable {
     var follows: Bool
     /// The database for the relay, whose statements need not be flushed one by one.
     var relayPostgres: PostgresConfiguration
-
     /// Reads them.
     /// - Throws: ``SettingsError`` with every fault
     public init(from reader: inout SettingsReader) throws {
         self.server = ServerSettings(from: &reader, publicPort: ("ORDER_PORT", 8082), adminPort: ("ORDER_ADMIN_PORT", 9082))
-        let database = reader.url(
+        let database = reader.address(
             "ORDER_DATABASE_URL",
             default: "postgresql://127.0.0.1:5432/orders",
-            schemes: ["postgresql", "postgres"],
-            "the order database"
-        )
+            "the order database, as libpq reads it"
+        ) { url throws(SettingsReader.Refusal) in
+            do throws(PostgresError) { return try PostgresConfiguration(url: url) } catch { throw .init(error.message) }
+        }
         self.poolConnections = reader.int(
             "ORDER_DATABASE_CONNECTIONS",
             default: 4,
@@ -151,18 +151,12 @@ public struct OrderSettings: Sendable {
             in: .milliseconds(10)...second * 600,
             "the first wait of the open breaker; it doubles up to 10 s"
         )
-        do {
-            self.postgres = try PostgresConfiguration(url: database)
-            self.groupPostgres = try PostgresConfiguration(url: OrderSettings.indexOnly(database))
-            self.relayPostgres = try PostgresConfiguration(
-                url: OrderSettings.indexOnly(database, "%20-c%20enable_sort%3Doff%20-c%20synchronous_commit%3Doff")
-            )
-        } catch {
-            reader.refuse("ORDER_DATABASE_URL cannot be read as the address of a PostgreSQL database")
-            self.postgres = try PostgresConfiguration(url: "postgresql://127.0.0.1/orders")
-            self.groupPostgres = self.postgres
-            self.relayPostgres = self.postgres
-        }
+        // One that was refused is thrown below.
+        self.postgres = try database ?? PostgresConfiguration(url: "postgresql://127.0.0.1/orders")
+        self.groupPostgres = self.postgres
+        self.groupPostgres.options = OrderSettings.indexOnly
+        self.relayPostgres = self.postgres
+        self.relayPostgres.options = OrderSettings.indexOnly + " -c enable_sort=off -c synchronous_commit=off"
         self.postgres.applicationName = "stockgate-order"
         self.groupPostgres.applicationName = "stockgate-order-groups"
         self.relayPostgres.applicationName = "stockgate-order-relay"
@@ -192,14 +186,9 @@ public struct OrderSettings: Sendable {
         try reader.finish()
     }
 
-    /// The address with plans through indexes alone.
+    /// Options for plans through indexes alone. An operator's own in the address come behind them and win.
     ///
     /// A plan that was made while the table was empty reads all of it, and is kept while the table grows; that halved the orders a second until
     /// the first ANALYZE. Every statement in groups looks rows up by a key.
-    private static func indexOnly(_ database: String, _ more: String = "") -> String {
-        // Options of the operator's own come first.
-        guard !database.contains("options=") else { return database }
-        let options = "options=-c%20enable_seqscan%3Doff%20-c%20enable_hashjoin%3Doff%20-c%20enable_mergejoin%3Doff" + more
-        return database + (database.contains("?") ? "&" : "?") + options
-    }
+    private static let indexOnly = "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
 }

@@ -23,7 +23,9 @@ public struct PostgresConfiguration: Sendable {
     public var idleInTransactionTimeout: Duration = .seconds(10)
     /// Bound on unacknowledged data of the TCP connection (`tcp_user_timeout`).
     public var tcpUserTimeout: Duration = .seconds(10)
-    /// Shown in `pg_stat_activity`.
+    /// Options of every session, as `-c name=value`. Those in the address come behind them and win.
+    public var options = ""
+    /// Shown in `pg_stat_activity`, unless the address has a name of its own.
     public var applicationName: String = "stockgate"
     /// Bound on the prepared statements kept open on one connection; the one unused for longest goes first.
     public var preparedStatements: Int = 128
@@ -34,12 +36,13 @@ public struct PostgresConfiguration: Sendable {
 
     /// Reads `postgresql://user:password@host:port/database?…` or `key=value …`, as libpq does.
     ///
+    /// `connect_timeout`, `application_name`, `keepalives…` and `tcp_user_timeout` are taken from the address where it has them; what cannot be honoured is refused.
     /// - Throws: `invalidConfiguration`. The message does not repeat the string, which may hold a password.
     public init(url: String) throws(PostgresError) {
         var complaint: UnsafeMutablePointer<CChar>?
         guard let options = PQconninfoParse(url, &complaint) else {
             PQfreemem(complaint)
-            throw PostgresError(code: .invalidConfiguration, message: "the connection string cannot be read")
+            throw Self.refusal("it cannot be read: postgresql://user:password@host:port/database, or libpq's keyword=value")
         }
         defer { PQconninfoFree(options) }
         var settings: [Setting] = []
@@ -50,20 +53,67 @@ public struct PostgresConfiguration: Sendable {
             }
             option += 1
         }
+        for setting in settings { try Self.check(setting) }
+        if let text = settings.first(where: { $0.keyword == "connect_timeout" })?.value {
+            guard let seconds = Int(text), (1...3_600).contains(seconds) else {
+                throw Self.refusal("connect_timeout is not 1 to 3600 seconds")
+            }
+            connectTimeout = .seconds(seconds)
+            // Of no use to libpq itself here: it does not wait for connections that are opened step by step.
+            settings.removeAll { $0.keyword == "connect_timeout" }
+        }
         self.settings = settings
     }
+
+    /// Names of libpq's own, never a value: that may be a part of a password.
+    private static func check(_ setting: Setting) throws(PostgresError) {
+        switch setting.keyword {
+        case "client_encoding":
+            guard ["utf8", "utf-8", "unicode"].contains(setting.value.lowercased()) else {
+                throw refusal("client_encoding can be UTF8 alone")
+            }
+        case "replication", "fallback_application_name": throw refusal("\(setting.keyword) has no meaning here")
+        case "options":
+            let own = [
+                "statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "default_transaction_isolation",
+                "transaction_isolation",
+            ]
+            for name in optionNames(setting.value) where own.contains(name) {
+                throw refusal("its options set \(name), which the program sets itself")
+            }
+        default: break
+        }
+    }
+
+    /// The names in `-c name=value`, `-cname=value` and `--name=value`.
+    private static func optionNames(_ options: String) -> [String] {
+        var names: [String] = []
+        var isNext = false
+        for word in options.split(whereSeparator: \.isWhitespace) {
+            var text = word
+            if !isNext {
+                if word == "-c" {
+                    isNext = true
+                    continue
+                }
+                guard word.hasPrefix("-c") || word.hasPrefix("--") else { continue }
+                text = word.dropFirst(2)
+            }
+            isNext = false
+            names.append(String(text.prefix { $0 != "=" }.lowercased().map { $0 == "-" ? "_" : $0 }))
+        }
+        return names
+    }
+
+    private static func refusal(_ words: String) -> PostgresError { PostgresError(code: .invalidConfiguration, message: words) }
 
     /// The isolation level of every transaction.
     static let isolation = "read committed"
 
     /// What is handed to libpq: the string's own settings, then ours.
     var connectionSettings: [Setting] {
-        let own = [
-            "application_name", "client_encoding", "options", "keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count",
-            "tcp_user_timeout",
-        ]
-        var result = settings.filter { !own.contains($0.keyword) }
-        var options = settings.first { $0.keyword == "options" }?.value ?? ""
+        var result = settings.filter { $0.keyword != "options" && $0.keyword != "client_encoding" }
+        var options = [self.options, settings.first { $0.keyword == "options" }?.value ?? ""].filter { !$0.isEmpty }.joined(separator: " ")
         // A database or a role may have another default; the ledger's functions look again after each lock, which only this level lets them.
         options += " -c default_transaction_isolation=\(Self.isolation.split(separator: " ").joined(separator: "\\ "))"
         for (name, bound) in [
@@ -73,13 +123,13 @@ public struct PostgresConfiguration: Sendable {
             options += " -c \(name)=\(bound.wholeMilliseconds)"
         }
         result.append(Setting(keyword: "options", value: options))
-        result.append(Setting(keyword: "application_name", value: applicationName))
         result.append(Setting(keyword: "client_encoding", value: "UTF8"))
-        result.append(Setting(keyword: "keepalives", value: "1"))
-        result.append(Setting(keyword: "keepalives_idle", value: "10"))
-        result.append(Setting(keyword: "keepalives_interval", value: "3"))
-        result.append(Setting(keyword: "keepalives_count", value: "3"))
-        result.append(Setting(keyword: "tcp_user_timeout", value: "\(tcpUserTimeout.wholeMilliseconds)"))
+        for (keyword, value) in [
+            ("application_name", applicationName), ("keepalives", "1"), ("keepalives_idle", "10"), ("keepalives_interval", "3"),
+            ("keepalives_count", "3"), ("tcp_user_timeout", "\(tcpUserTimeout.wholeMilliseconds)"),
+        ] where !settings.contains(where: { $0.keyword == keyword }) {
+            result.append(Setting(keyword: keyword, value: value))
+        }
         return result
     }
 

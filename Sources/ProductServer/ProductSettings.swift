@@ -20,18 +20,17 @@ public struct ProductSettings: Sendable {
     public init(from reader: inout SettingsReader) throws {
         server = ServerSettings(from: &reader, publicPort: ("PRODUCT_PORT", 8081), adminPort: ("PRODUCT_ADMIN_PORT", 9081))
         serviceTokens = reader.serviceTokens()
-        let redisURL = reader.url(
-            "REDIS_URL",
-            default: "redis://127.0.0.1:6379",
-            schemes: ["redis", "unix"],
-            "the gate's Redis"
-        )
-        let databaseURL = reader.url(
+        let gate = reader.address("REDIS_URL", default: "redis://127.0.0.1:6379", "the gate's Redis") {
+            url throws(SettingsReader.Refusal) in
+            do throws(RedisSettings.InvalidURL) { return try RedisSettings(url: url) } catch { throw .init(error.description) }
+        }
+        let database = reader.address(
             "PRODUCT_DATABASE_URL",
             default: "postgresql://127.0.0.1:5432/stockgate_product",
-            schemes: ["postgresql", "postgres"],
-            "the ledger's database"
-        )
+            "the ledger's database, as libpq reads it"
+        ) { url throws(SettingsReader.Refusal) in
+            do throws(PostgresError) { return try PostgresConfiguration(url: url) } catch { throw .init(error.message) }
+        }
         let milliseconds = Duration.milliseconds(1)...Duration.seconds(60)
         let gateTimeout = reader.duration("GATE_TIMEOUT", default: .milliseconds(50), in: milliseconds, "bound on a reserve in Redis")
         let lockTimeout = reader.duration("LOCK_TIMEOUT", default: .seconds(2), in: milliseconds, "bound on waiting for a product's row")
@@ -94,7 +93,8 @@ public struct ProductSettings: Sendable {
         messaging = MessagingSettings(from: &reader)
         try reader.finish()
 
-        var postgres = try PostgresConfiguration(url: databaseURL)
+        // Refused addresses have been thrown by now.
+        guard var postgres = database, var redis = gate else { throw SettingsError(faults: []) }
         postgres.applicationName = "product-server"
         postgres.lockTimeout = lockTimeout
         postgres.statementTimeout = statementTimeout
@@ -103,7 +103,6 @@ public struct ProductSettings: Sendable {
         ledger.lanes = lanes
         ledger.poolSize = poolSize
         ledger.laneCapacity = inFlight
-        var redis = try RedisSettings(url: redisURL)
         redis.commandTimeout = gateTimeout
         // A window of calls, not of time: in a sale a hundred calls are some 10 ms, so a Redis that is gone is found out before a second hundred of
         // buyers has met it. With a window of seconds the successes before the fault outvote it for just as long. A false alarm costs little: the

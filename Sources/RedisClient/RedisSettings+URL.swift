@@ -34,6 +34,10 @@ extension RedisSettings {
             }
             guard user == nil || password != nil else { throw InvalidURL(description: "a user without a password") }
         }
+        // The name is not repeated: it may be a part of a password.
+        if scheme == "redis", rest.contains(where: { $0 == "?" || $0 == "#" }) {
+            throw InvalidURL(description: "nothing may follow the database: an address has no parameters here")
+        }
         switch scheme {
         case "redis":
             let parts = rest.split(separator: "/", maxSplits: 1, omittingEmptySubsequences: false)
@@ -45,7 +49,9 @@ extension RedisSettings {
             guard let path = parts.first, path.hasPrefix("/") else { throw InvalidURL(description: "a unix socket needs an absolute path") }
             self.init(address: .unix(path: String(path)))
             if parts.count == 2 {
-                guard parts[1].hasPrefix("db=") else { throw InvalidURL(description: "the only option of a unix socket is db=") }
+                guard parts[1].hasPrefix("db="), !parts[1].contains("&") else {
+                    throw InvalidURL(description: "the only option of a unix socket is db=")
+                }
                 self.database = try Self.databaseNumber(parts[1].dropFirst(3))
             }
         case "rediss": throw InvalidURL(description: "TLS (rediss://) is not supported")

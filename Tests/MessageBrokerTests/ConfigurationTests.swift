@@ -20,7 +20,11 @@ struct ConfigurationTests {
         #expect(configuration.virtualHost == "/")
     }
 
-    @Test(arguments: ["", "host", "http://host", "amqp://a:hidden@host:port/", "amqp://a:hidden@host:99999999/", "amqps://a:hidden@host/"])
+    @Test(arguments: [
+        "", "host", "http://host", "amqp://a:hidden@host:port/", "amqp://a:hidden@host:99999999/", "amqps://a:hidden@host/",
+        "amqp://a:hidden@host/v?heartbeat=hidden",
+        "amqp://host?heartbeat=hidden",
+    ])
     func whatCannotBeRead(_ url: String) {
         do throws(BrokerError) {
             _ = try BrokerConfiguration(url: url)

@@ -143,7 +143,7 @@ import Testing
                 ALTER ROLE postgres SET default_transaction_isolation = 'serializable'
                 """
         )
-        for options in ["", "?options=-c%20default_transaction_isolation%3Dserializable%20-c%20work_mem%3D8MB"] {
+        for options in ["", "?options=-c%20work_mem%3D8MB"] {
             let session = PostgresSession(configuration: try PostgresConfiguration(url: server.url + options))
             #expect(try session.query("SHOW transaction_isolation").one().text(0) == "read committed")
             let inside = try session.transaction { try $0.query("SHOW transaction_isolation").one().text(0) }

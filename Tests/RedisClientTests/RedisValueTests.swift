@@ -49,6 +49,7 @@ import Testing
     }
 
     @Test(arguments: [
+        "redis://h:1/2?timeout=1", "redis://h?db=1", "redis://u:p@h#2", "unix:///s?db=1&db=2", "unix:///s?x=1",
         "", "localhost", "http://h", "rediss://h", "redis://", "redis://h:0", "redis://h:x", "redis://h/x", "redis://h/-1", "redis://[::1",
         "unix://run",
         "unix:///a?x=1", "redis://me@h", "redis://%zz:p@h",

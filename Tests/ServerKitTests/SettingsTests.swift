@@ -14,7 +14,7 @@ import Testing
         #expect(reader.bool("B", default: true, "") == false)
         #expect(reader.duration("D", default: .seconds(1), in: .zero...(.seconds(9)), "") == .milliseconds(1500))
         #expect(reader.string("S", default: "", "") == "text")
-        #expect(reader.url("URL", default: "redis://x", schemes: ["redis"], "") == "redis://:secret@host:6379/0")
+        #expect(reader.address("URL", default: "redis://x", "") { $0 } == "redis://:secret@host:6379/0")
         #expect(reader.urls("URLS", default: [], schemes: ["http"], "") == ["http://a:1", "http://b"])
         #expect(reader.choice("C", default: Logger.Level.info, "") == .debug)
         #expect(reader.double("X", default: 1, in: 0...1, "") == 0.25)
@@ -34,7 +34,10 @@ import Testing
         _ = reader.duration("WAIT", default: .seconds(1), in: .milliseconds(1)...(.seconds(60)), "")
         _ = reader.bool("ON", default: true, "")
         _ = reader.choice("LEVEL", default: Logger.Level.info, "")
-        _ = reader.url("REDIS_URL", default: "redis://x", schemes: ["redis", "rediss"], "")
+        #expect(
+            reader.address("REDIS_URL", default: "redis://x", "") { _ throws(SettingsReader.Refusal) -> Int in throw .init("no host") }
+                == nil
+        )
         _ = reader.urls("MANY", default: [], schemes: ["http"], "")
         _ = reader.urls("PORTS", default: [], schemes: ["http"], "")
         do {
@@ -44,7 +47,7 @@ import Testing
             #expect(error.faults.count == 7)
             #expect(error.description.contains("PORT must be a whole number from 0 to 65535"))
             #expect(error.description.contains("WAIT must be a duration such as 50ms, 5s or 2m, from 1ms to 1m"))
-            #expect(error.description.contains("REDIS_URL must be a URL beginning with redis:// or rediss://"))
+            #expect(error.description.contains("REDIS_URL: no host"))
             #expect(!error.description.contains("hunter2"))
         }
     }
@@ -59,6 +62,18 @@ import Testing
         #expect(help.contains("default: 8081"))
         #expect(!help.contains("s3cret") && !reader.givenText.contains("s3cret"))
         #expect(reader.givenText.contains("ADMIN_TOKEN=***"))
+    }
+
+    @Test func blanksAroundAnAddressAreLeftOut() throws {
+        var reader = SettingsReader(environment: ["A": " \thost=h password=s3cret\n", "B": "  ", "C": " amqp://u:s3cret@h "])
+        #expect(reader.address("A", default: "x", "") { $0 } == "host=h password=s3cret")
+        #expect(reader.optionalAddress("C", "") { $0 } == "amqp://u:s3cret@h")
+        #expect(reader.optionalAddress("D", "") { $0 } == nil)
+        #expect(reader.address("E", default: "here", "") { $0 } == "here")
+        try reader.finish()
+        #expect(!reader.givenText.contains("s3cret"), "\(reader.givenText)")
+        _ = reader.address("B", default: "x", "") { $0 }
+        #expect(throws: SettingsError(faults: ["B must be an address"])) { try reader.finish() }
     }
 
     @Test(

@@ -21,10 +21,12 @@ struct MessagingSettings: Sendable {
     /// Reads them; nil without `AMQP_URL`.
     init?(from reader: inout SettingsReader) {
         let second = Duration.seconds(1)
-        let url = reader.secret(
+        let broker = reader.optionalAddress(
             "AMQP_URL",
             "the broker, amqp://user:password@host:port/vhost; without it no order goes over the broker and no events are sent"
-        )
+        ) { url throws(SettingsReader.Refusal) in
+            do throws(BrokerError) { return try BrokerConfiguration(url: url) } catch { throw .init(error.message) }
+        }
         self.relay = RelayMachine.Settings()
         self.relay.maximumRows = reader.int("RELAY_BATCH", default: 128, in: 1...4_096, "messages published together at most")
         self.relay.pause = reader.duration(
@@ -83,13 +85,8 @@ struct MessagingSettings: Sendable {
         self.results = ResultConsumer.Settings()
         self.results.maximumMessages = reader.int("RESULT_BATCH", default: 64, in: 1...4_096, "result messages taken together at most")
         self.prefetch = reader.int("RESULT_PREFETCH", default: 512, in: 1...65_535, "result messages in hand at most")
-        guard let url else { return nil }
-        do {
-            self.broker = try BrokerConfiguration(url: url)
-        } catch {
-            reader.refuse("AMQP_URL must be amqp://[user:password@]host[:port][/vhost]")
-            return nil
-        }
+        guard let broker else { return nil }
+        self.broker = broker
         self.broker.connectionName = "stockgate-order"
     }
 }

@@ -24,8 +24,12 @@ struct MessagingSettings: Sendable {
 
     /// Reads them; nil without a broker.
     init?(from reader: inout SettingsReader) {
-        // As a secret: the URL holds the password.
-        let url = reader.secret("AMQP_URL", "the broker, amqp://user:password@host:port/vhost; without it nothing is consumed")
+        let broker = reader.optionalAddress(
+            "AMQP_URL",
+            "the broker, amqp://user:password@host:port/vhost; without it nothing is consumed"
+        ) { url throws(SettingsReader.Refusal) in
+            do throws(BrokerError) { return try BrokerConfiguration(url: url) } catch { throw .init(error.message) }
+        }
         prefetch = reader.int("COMMAND_PREFETCH", default: 64, in: 1...4_096, "commands delivered and not acknowledged at most")
         maximumOrders = reader.int(
             "COMMAND_ORDERS",
@@ -39,15 +43,9 @@ struct MessagingSettings: Sendable {
             in: .milliseconds(100)...(.seconds(1_200)),
             "how long a command without an outcome is tried before it goes back to the queue"
         )
-        guard let url else { return nil }
-        do throws(BrokerError) {
-            broker = try BrokerConfiguration(url: url)
-        } catch {
-            // Never the URL itself.
-            reader.refuse("AMQP_URL: \(error.message)")
-            return nil
-        }
-        broker.connectionName = "product-server"
+        guard let broker else { return nil }
+        self.broker = broker
+        self.broker.connectionName = "product-server"
     }
 }
 

@@ -180,17 +180,62 @@ public struct SettingsReader: Sendable {
         )
     }
 
-    /// A URL with one of the schemes and a host. Its password is shown as `***`.
-    public mutating func url(_ name: String, default value: String, schemes: [String], _ meaning: String) -> String {
+    /// Why an address is refused, in words that hold nothing of it.
+    public struct Refusal: Error {
+        let words: String
+
+        /// - Parameter words: what is wrong, to stand behind the variable's name and a colon
+        public init(_ words: String) { self.words = words }
+    }
+
+    /// An address as the library reads it that connects to it, without the blanks around it. Its secrets are shown as `***`.
+    /// - Parameter parse: must not repeat what it was given
+    /// - Returns: nil when it was refused, and ``finish()`` throws
+    public mutating func address<Value>(
+        _ name: String,
+        default value: String,
+        _ meaning: String,
+        parse: (String) throws(Refusal) -> Value
+    ) -> Value? {
+        let text = self.optionalText(name, default: value, meaning, show: Redaction.maskedAddress) ?? value
+        return self.parsed(name, text, parse)
+    }
+
+    /// The same, nil also when the variable is missing. All of it is shown as `***`.
+    public mutating func optionalAddress<Value>(_ name: String, _ meaning: String, parse: (String) throws(Refusal) -> Value) -> Value? {
+        self.optionalText(name, default: nil, meaning) { $0.isEmpty ? "" : "***" }.flatMap { self.parsed(name, $0, parse) }
+    }
+
+    private mutating func optionalText(_ name: String, default value: String?, _ meaning: String, show: (String) -> String) -> String? {
         self.read(
             name,
             default: value,
-            defaultText: Redaction.maskedAddress(value),
+            defaultText: value.map(show),
             meaning,
-            expected: "a URL beginning with \(schemes.map { $0 + "://" }.joined(separator: " or "))",
-            show: Redaction.maskedAddress,
-            parse: { SettingsReader.isURL($0, schemes: schemes) ? $0 : nil }
+            expected: "an address",
+            show: { show($0 ?? "") },
+            parse: { text in
+                let trimmed = SettingsReader.withoutBlanks(text)
+                return trimmed.isEmpty ? nil : .some(trimmed)
+            }
         )
+    }
+
+    /// Blanks and ends of lines at both ends come with a setting that was copied, or that stands in a file.
+    static func withoutBlanks(_ text: String) -> String {
+        var text = text[...]
+        while text.first?.isWhitespace == true { text = text.dropFirst() }
+        while text.last?.isWhitespace == true { text = text.dropLast() }
+        return String(text)
+    }
+
+    private mutating func parsed<Value>(_ name: String, _ text: String, _ parse: (String) throws(Refusal) -> Value) -> Value? {
+        do throws(Refusal) {
+            return try parse(text)
+        } catch {
+            self.refuse("\(name): \(error.words)")
+            return nil
+        }
     }
 
     /// URLs separated by commas, at least one and at most 64.
@@ -211,7 +256,7 @@ public struct SettingsReader: Sendable {
         )
     }
 
-    /// `scheme://[user[:password]@]host[:port][/…]`; a host may be empty in front of a path, as in `unix:///run/redis.sock`.
+    /// `scheme://[user[:password]@]host[:port][/…]`.
     private static func isURL(_ text: String, schemes: [String]) -> Bool {
         guard let separator = text.range(of: "://") else { return false }
         guard schemes.contains(text[..<separator.lowerBound].lowercased()) else { return false }
@@ -219,13 +264,11 @@ public struct SettingsReader: Sendable {
         guard rest.utf8.allSatisfy({ $0 > 0x20 && $0 < 0x7F }) else { return false }
         let authority = rest.prefix { $0 != "/" && $0 != "?" }
         let hostAndPort = authority.split(separator: "@", omittingEmptySubsequences: false).last ?? ""
-        if hostAndPort.isEmpty { return rest.first == "/" && rest.count > 1 }
+        if hostAndPort.isEmpty { return false }
         // Behind the brackets of an IPv6 address, or behind the only colon.
         let afterHost = hostAndPort.hasPrefix("[") ? hostAndPort.drop { $0 != "]" }.dropFirst() : hostAndPort.drop { $0 != ":" }
         guard !hostAndPort.hasPrefix(":") else { return false }
         if afterHost.isEmpty { return true }
-        // libpq and others take several hosts; the client reads those.
-        if hostAndPort.contains(",") { return true }
         return afterHost.first == ":" && Int(afterHost.dropFirst()).map { (1...65535).contains($0) } ?? false
     }
 
@@ -254,6 +297,9 @@ public struct SettingsReader: Sendable {
 public struct SettingsError: Error, Equatable, CustomStringConvertible {
     /// One sentence for each variable.
     public let faults: [String]
+
+    /// Makes the error.
+    public init(faults: [String]) { self.faults = faults }
 
     /// The sentences, one a line.
     public var description: String { self.faults.joined(separator: "\n") }

@@ -1,0 +1,38 @@
+import ServerKit
+import Testing
+
+@testable import OrderServer
+
+/// The addresses of this server's settings: what the libraries take, and refusals that name the variable and nothing else.
+@Suite("Addresses") struct AddressSettingsTests {
+    private func settings(_ environment: [String: String]) throws -> OrderSettings {
+        var reader = SettingsReader(environment: environment)
+        return try OrderSettings(from: &reader)
+    }
+
+    @Test("what libpq takes is taken, and the statements in groups have their plans with it")
+    func taken() throws {
+        for url in [
+            "postgresql://user@/db?host=/cloudsql/project:region:instance", "host=/cloudsql/x dbname=db user=user password='a b'",
+            " postgresql://user:pass@a,b/db?options=-c%20work_mem%3D8MB ",
+        ] {
+            let settings = try settings(["ORDER_DATABASE_URL": url, "AMQP_URL": " amqp://u:p@h "])
+            #expect(settings.groupPostgres.options.contains("enable_seqscan=off"))
+            #expect(settings.relayPostgres.options.contains("synchronous_commit=off"))
+            #expect(settings.postgres.options.isEmpty)
+        }
+    }
+
+    @Test("each refusal names its variable, and none repeats a value")
+    func refused() {
+        for (name, value) in [
+            ("ORDER_DATABASE_URL", "mysql://u:hidden@h/d"), ("ORDER_DATABASE_URL", "hidden"),
+            ("ORDER_DATABASE_URL", "host=h application_name=x password=hidden client_encoding=latin1"),
+            ("AMQP_URL", "amqp://u:hidden@h/v?heartbeat=3"), ("AMQP_URL", "amqps://u:hidden@h"), ("AMQP_URL", "hidden"),
+        ] {
+            let error = #expect(throws: SettingsError.self) { try settings([name: value]) }
+            #expect(error?.faults.count == 1 && error?.faults.first?.hasPrefix("\(name): ") == true, "\(String(describing: error))")
+            #expect(error?.description.contains("hidden") == false)
+        }
+    }
+}

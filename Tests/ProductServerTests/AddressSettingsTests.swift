@@ -1,0 +1,49 @@
+import ServerKit
+import Testing
+
+@testable import ProductServer
+
+/// The addresses of this server's settings: what the libraries take, and refusals that name the variable and nothing else.
+@Suite struct AddressSettingsTests {
+    private func settings(_ environment: [String: String]) throws -> ProductSettings {
+        var reader = SettingsReader(environment: environment)
+        return try ProductSettings(from: &reader)
+    }
+
+    @Test(
+        arguments: [
+            "postgresql://user@/db?host=/cloudsql/project:region:instance", "host=/cloudsql/x dbname=db user=user password='a b'",
+            " postgresql://user:pass@a,b/db ", "postgresql://h/db?sslmode=require&connect_timeout=10",
+        ]
+    )
+    func whatTheLibraryTakesIsTaken(url: String) throws {
+        _ = try settings(["PRODUCT_DATABASE_URL": url, "REDIS_URL": " redis://h/1\n", "AMQP_URL": " amqp://u:p@h "])
+    }
+
+    @Test func eachRefusalNamesItsVariable() {
+        let error = #expect(throws: SettingsError.self) {
+            try settings([
+                "PRODUCT_DATABASE_URL": "postgresql://u:hidden1@h/d?replication=true", "REDIS_URL": "redis://:hidden2@h:0",
+                "AMQP_URL": "amqps://u:hidden3@h", "LOCK_TIMEOUT": "hidden4",
+            ])
+        }
+        let faults = error?.faults ?? []
+        #expect(faults.count == 4)
+        for (name, words) in [
+            ("PRODUCT_DATABASE_URL", "replication has no meaning here"), ("REDIS_URL", "the port is not 1 to 65535"),
+            ("AMQP_URL", "amqps is not supported"),
+            ("LOCK_TIMEOUT", "must be a duration"),
+        ] {
+            #expect(faults.contains { $0.hasPrefix(name) && $0.contains(words) }, "\(faults)")
+        }
+        #expect(error?.description.contains("hidden") == false)
+        for (name, value) in [
+            ("PRODUCT_DATABASE_URL", "mysql://u:hidden@h/d"), ("PRODUCT_DATABASE_URL", "hidden"), ("REDIS_URL", "redis://:hidden@h/0?x=1"),
+            ("REDIS_URL", "hidden"), ("AMQP_URL", "amqp://u:hidden@h/v?heartbeat=3"), ("AMQP_URL", "hidden"),
+        ] {
+            let error = #expect(throws: SettingsError.self) { try settings([name: value]) }
+            #expect(error?.faults.count == 1 && error?.faults.first?.hasPrefix("\(name): ") == true)
+            #expect(error?.description.contains("hidden") == false)
+        }
+    }
+}
