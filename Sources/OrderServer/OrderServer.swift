@@ -26,6 +26,7 @@ public enum OrderServer {
             print(self.help)
             return
         }
+        HangupWatch.outlive()
         do {
             var reader = SettingsReader()
             let settings = try OrderSettings(from: &reader)
@@ -80,6 +81,7 @@ public enum OrderServer {
             services: [parts.stores] + (messaging.map { [$0] } ?? []) + [recovery],
             hotPath: parts.hotPath,
             drain: parts.drain,
+            rereadables: settings.rereadables,
             prepare: {
                 try await start.waitForOrders { _ = try await Migrator(configuration: postgres).apply(OrderStore.migrations) }
                 recovery.begin()

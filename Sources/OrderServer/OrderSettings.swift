@@ -18,7 +18,7 @@ public struct OrderSettings: Sendable {
     var productServers: [HTTPEndpoint]
     /// Admin ports of the product servers; empty to use the public ports one by one.
     var internalServers: [HTTPEndpoint]
-    var token: String?
+    var token: Secret<String>?
     var maximumCalls: Int
     var callTimeout: Duration
     var retry: RetryPolicy
@@ -36,6 +36,9 @@ public struct OrderSettings: Sendable {
     var follows: Bool
     /// The database for the relay, whose statements need not be flushed one by one.
     var relayPostgres: PostgresConfiguration
+    /// What SIGHUP reads again.
+    let rereadables: [any Rereadable]
+
     /// Reads them.
     /// - Throws: ``SettingsError`` with every fault
     public init(from reader: inout SettingsReader) throws {
@@ -81,10 +84,10 @@ public struct OrderSettings: Sendable {
         }
         self.token = reader.secret(
             "PRODUCT_SERVICE_TOKEN",
-            "token that the product servers ask for: one of their SERVICE_TOKENS, or of their ADMIN_TOKEN for stock in batches"
-        )
-        if let token, !token.utf8.allSatisfy({ (0x21...0x7E).contains($0) }) {
-            reader.refuse("PRODUCT_SERVICE_TOKEN must be of printable characters without spaces")
+            "token that the product servers ask for: one of their SERVICE_TOKENS, or of their ADMIN_TOKEN for stock in batches",
+            expected: "of printable characters without spaces"
+        ) { text in
+            !text.isEmpty && text.utf8.allSatisfy { (0x21...0x7E).contains($0) } ? text : nil
         }
         self.maximumCalls = reader.int("PRODUCT_CALLS", default: 2, in: 1...1_024, "batch calls to the product servers at the same time")
         let second = Duration.seconds(1)
@@ -183,6 +186,7 @@ public struct OrderSettings: Sendable {
             $0.permitLease = callTimeout * 2
             $0.waitInOpen = .exponential(initial: waitInOpen, maximum: max(.seconds(10), waitInOpen))
         }
+        self.rereadables = reader.rereadables
         try reader.finish()
     }
 

@@ -68,6 +68,7 @@ public enum ProductServer {
                 reservedPaths: ["/metrics": false, StockBatchRoute.path: true]
             ),
             drain: routes.drain,
+            rereadables: settings.rereadables,
             prepare: {
                 try await start.wait(
                     for: "PostgreSQL",

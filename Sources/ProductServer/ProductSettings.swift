@@ -14,6 +14,8 @@ public struct ProductSettings: Sendable {
     public var engine: EngineConfiguration
     /// The broker and how its commands are taken; nil: none are.
     var messaging: MessagingSettings?
+    /// What SIGHUP reads again.
+    let rereadables: [any Rereadable]
 
     /// Reads the environment.
     /// - Throws: `SettingsError` with every variable that cannot be read
@@ -91,6 +93,7 @@ public struct ProductSettings: Sendable {
         let breakerRate = reader.int("BREAKER_FAILURE_RATE", default: 50, in: 1...100, "percent of failures that opens redisStock")
         let breakerProbes = reader.int("BREAKER_PROBES", default: 10, in: 1...1_000, "calls that redisStock lets through in half-open")
         messaging = MessagingSettings(from: &reader)
+        rereadables = reader.rereadables
         try reader.finish()
 
         // Refused addresses have been thrown by now.

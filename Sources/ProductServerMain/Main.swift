@@ -6,6 +6,7 @@ import ServerKit
 enum Main {
     static func main() async {
         if CommandLine.arguments.dropFirst().contains(where: { $0 == "--help" || $0 == "-h" }) { return print(ProductServer.help) }
+        HangupWatch.outlive()
         do {
             var reader = SettingsReader()
             let settings = try ProductSettings(from: &reader)

@@ -90,6 +90,79 @@ extension Faults.Start {
         }
     }
 
+    /// A server that waits, and then serves, is sent SIGHUP; tokens in a file change with it, on both sides of a call.
+    @Test func aHangupReadsTokensAgainAndEndsNothing() async throws {
+        let postgres = try PrivatePostgres.start(fsync: false)
+        defer { postgres.stop() }
+        let folder = FileManager.default.temporaryDirectory.appendingPathComponent("stockgate-tokens-\(UUID().uuidString)")
+        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(at: folder) }
+        func write(_ text: String, _ name: String) throws -> String {
+            let file = folder.appendingPathComponent(name)
+            try text.write(to: file, atomically: true, encoding: .utf8)
+            return file.path
+        }
+        let (services, own) = (try write("shop:one\n", "services"), try write("one\n", "own"))
+        postgres.kill()
+        try await Self.withServer("product-server", ["PRODUCT_DATABASE_URL": postgres.url, "SERVICE_TOKENS_FILE": services]) { product in
+            try await until("it waits") { !product.lines("is not there yet").isEmpty }
+            product.send(SIGHUP)
+            try await until("it has read again while it waits") { product.lines("SIGHUP: files of secrets were read again").count == 1 }
+            try postgres.restart()
+            let (address, _) = try await product.ready()
+            let settings = [
+                "ORDER_DATABASE_URL": postgres.url.replacingOccurrences(
+                    of: "/postgres",
+                    with: "/template1",
+                    options: [.anchored, .backwards]
+                ),
+                "PRODUCT_SERVER_URL": address, "PRODUCT_SERVICE_TOKEN_FILE": own, "PRODUCT_ATTEMPTS": "1",
+            ]
+            try await Self.withServer("order-server", settings) { order in
+                let (products, orders) = (try await Client(address), try await Client(try await order.ready().address))
+                defer {
+                    products.close()
+                    orders.close()
+                }
+                func add(_ token: String) async throws -> Client.Answer {
+                    try await products.call(
+                        .POST,
+                        "/products",
+                        json: #"{"name":"Hot","price":1,"stock":10}"#,
+                        headers: [("Authorization", "Bearer \(token)")]
+                    )
+                }
+                let made = try await add("one")
+                let id = try #require(made.id, "\(made.text)")
+                func sells() async throws -> Bool {
+                    let answer = try await orders.call(.POST, "/orders", json: #"{"productId":\#(id),"quantity":1}"#)
+                    return answer.json["status"] as? String == "CONFIRMED"
+                }
+                #expect(try await add("two").status == 403)
+                #expect(try await sells())
+                // The new token beside the old one; then the caller; then without the old one.
+                _ = try write("shop:one\nshop:two\n", "services")
+                product.send(SIGHUP)
+                try await until("the new token is taken") { try await add("two").status == 200 }
+                #expect(try await add("one").status == 200)
+                _ = try write("two\n", "own")
+                order.send(SIGHUP)
+                try await until("the order server has read again") { order.lines("changed=PRODUCT_SERVICE_TOKEN_FILE").count == 1 }
+                _ = try write("shop:two\n", "services")
+                product.send(SIGHUP)
+                try await until("the old token is refused") { try await add("one").status == 403 }
+                #expect(try await sells())
+                // A file that cannot be used changes nothing.
+                _ = try write("", "services")
+                product.send(SIGHUP)
+                try await until("it says what is wrong") { !product.lines("error product-server: SIGHUP: this cannot be used").isEmpty }
+                #expect(try await add("two").status == 200)
+                #expect(product.exitStatus == nil && order.exitStatus == nil)
+                #expect(product.lines("SIGHUP: files of secrets were read again").count == 4)
+            }
+        }
+    }
+
     @Test(arguments: ["product-server", "order-server"])
     func whatCanNeverWorkIsSaidAtOnce(name: String) async throws {
         let postgres = try PrivatePostgres.start(fsync: false)

@@ -83,6 +83,7 @@ struct OrderFollower {
             eventLoopGroup: ServerAssembly.eventLoopGroup(settings.server),
             services: [follower.stores, follow],
             drain: follower.drain,
+            rereadables: settings.rereadables,
             prepare: {
                 try await start.waitForOrders {
                     _ = try await Migrator(configuration: postgres).apply(OrderStore.migrations)

@@ -33,7 +33,7 @@ final class StockBatches: StockCalls {
         var maximumQueued = 20_000
         var callTimeout: Duration = .seconds(2)
         /// Sent as `Authorization: Bearer`.
-        var token: String?
+        var token: Secret<String>?
     }
 
     private struct Item {
@@ -194,7 +194,7 @@ final class StockBatches: StockCalls {
     private func request(_ call: Call) -> HTTPPeer.Request {
         let id = self.callName + String(call.number)
         var headers: HTTPHeaders = ["content-type": "application/json"]
-        if let token = self.settings.token { headers.add(name: "authorization", value: "Bearer " + token) }
+        if let token = self.settings.token?.value { headers.add(name: "authorization", value: "Bearer " + token) }
         if self.route == .single, let change = call.items.first?.change {
             headers.add(name: "x-request-id", value: change.requestID ?? id)
             headers.add(name: "idempotency-key", value: change.key)

@@ -5,16 +5,27 @@ public struct AdminTokens: Sendable, Equatable {
         var secret: [UInt8]
     }
 
-    let tokens: [Token]
+    private let source: Secret<[Token]>
+
+    /// The tokens in force.
+    var tokens: [Token] { self.source.value }
 
     /// No token: a guard then lets in who is on this machine.
-    public static let none = AdminTokens(tokens: [])
+    public static let none = AdminTokens(source: .fixed([]))
 
-    private init(tokens: [Token]) { self.tokens = tokens }
+    init(source: Secret<[Token]>) { self.source = source }
+
+    /// The same tokens, wherever they come from.
+    public static func == (first: AdminTokens, second: AdminTokens) -> Bool { first.tokens == second.tokens }
 
     /// Reads one secret, whose name is `defaultName`, or `name:secret` pairs separated by commas. Nil if a secret is empty, a name is
     /// no word of `A-Z a-z 0-9 . _ -`, or there are more than 64.
     public init?(_ text: String, defaultName: String = "admin") {
+        guard let tokens = AdminTokens.read(text, defaultName: defaultName) else { return nil }
+        self.init(source: .fixed(tokens))
+    }
+
+    static func read(_ text: String, defaultName: String) -> [Token]? {
         var tokens: [Token] = []
         for entry in text.split(separator: ",", omittingEmptySubsequences: false) {
             let entry = entry.trimmed
@@ -26,7 +37,7 @@ public struct AdminTokens: Sendable, Equatable {
             else { return nil }
             tokens.append(Token(name: name, secret: secret))
         }
-        self.tokens = tokens
+        return tokens
     }
 
     /// Whether there is none.
@@ -51,33 +62,34 @@ public struct AdminTokens: Sendable, Equatable {
 }
 
 extension SettingsReader {
-    /// `ADMIN_TOKEN`.
+    /// `ADMIN_TOKEN`, or `ADMIN_TOKEN_FILE`.
     mutating func adminTokens() -> AdminTokens {
-        guard
-            let text = self.secret(
-                "ADMIN_TOKEN",
-                "secret, or name:secret pairs separated by commas, of the admin port; without it loopback only"
-            )
-        else { return .none }
-        guard let tokens = AdminTokens(text) else {
-            self.refuse("ADMIN_TOKEN must be a secret, or name:secret pairs separated by commas, of printable characters without spaces")
-            return .none
-        }
-        return tokens
+        self.tokens(
+            "ADMIN_TOKEN",
+            "secret, or name:secret pairs separated by commas, of the admin port; without it loopback only",
+            defaultName: "admin"
+        )
     }
 
-    /// `SERVICE_TOKENS`.
+    /// `SERVICE_TOKENS`, or `SERVICE_TOKENS_FILE`.
     public mutating func serviceTokens() -> AdminTokens {
-        guard
-            let text = self.secret(
-                "SERVICE_TOKENS",
-                "secret, or name:secret pairs separated by commas, of the services that may change stock and catalogue; without it loopback only"
-            )
-        else { return .none }
-        guard let tokens = AdminTokens(text, defaultName: "service") else {
-            self.refuse("SERVICE_TOKENS must be a secret, or name:secret pairs separated by commas, of printable characters without spaces")
-            return .none
+        self.tokens(
+            "SERVICE_TOKENS",
+            "secret, or name:secret pairs separated by commas, of the services that may change stock and catalogue; without it loopback only",
+            defaultName: "service"
+        )
+    }
+
+    private mutating func tokens(_ name: String, _ meaning: String, defaultName: String) -> AdminTokens {
+        let source: Secret<[AdminTokens.Token]>? = self.secret(
+            name,
+            meaning,
+            expected: "a secret, or name:secret pairs separated by commas, of printable characters without spaces"
+        ) { text in
+            // A file has a line for each pair as well.
+            let lines = text.split(whereSeparator: \.isNewline).map { $0.trimmed }.filter { !$0.isEmpty }
+            return AdminTokens.read(lines.joined(separator: ","), defaultName: defaultName)
         }
-        return tokens
+        return source.map(AdminTokens.init(source:)) ?? .none
     }
 }

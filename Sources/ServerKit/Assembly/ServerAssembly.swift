@@ -52,6 +52,7 @@ public struct ServerAssembly: Sendable {
     private let readiness: ServerReadiness
     private let drain: ServerDrain
     private let connections: [ConnectionLimits]
+    private let rereadables: [any Rereadable]
 
     /// Assembles a server; nothing runs before ``run()``.
     /// - Parameters:
@@ -65,6 +66,7 @@ public struct ServerAssembly: Sendable {
     ///   - publicRules: what the public port does beside its routes
     ///   - adminRules: what the admin port does beside its routes
     ///   - drain: begins when the server has been told to stop
+    ///   - rereadables: what SIGHUP reads again
     ///   - prepare: what must be done when the services run and before a port is bound, such as migrations
     ///   - onReady: called once when both ports are bound
     public init(
@@ -80,6 +82,7 @@ public struct ServerAssembly: Sendable {
         publicRules: PortRules = .publicPort,
         adminRules: PortRules = .adminPort,
         drain: ServerDrain = ServerDrain(),
+        rereadables: [any Rereadable] = [],
         prepare: @escaping @Sendable () async throws -> Void = {},
         onReady: @escaping @Sendable (Ports) async -> Void = { _ in }
     ) {
@@ -88,6 +91,7 @@ public struct ServerAssembly: Sendable {
         self.logger = logger
         self.services = services
         self.prepare = prepare
+        self.rereadables = rereadables
         let readiness = ServerReadiness { ports in
             // The one line that scripts wait for. Standard output has nothing else.
             ServerAssembly.printLine(
@@ -156,11 +160,13 @@ public struct ServerAssembly: Sendable {
             ? .singleton : MultiThreadedEventLoopGroup(numberOfThreads: settings.eventLoops)
     }
 
-    /// Runs until SIGTERM or SIGINT, or until a service fails. A stop that does not end within twice the settings' shutdown timeout ends the process with status 1.
+    /// Runs until SIGTERM or SIGINT, or until a service fails. SIGHUP reads files of secrets again. A stop that does not end within twice the settings' shutdown timeout ends the process with status 1.
     /// - Throws: what a service or the binding of a port has failed with
     public func run() async throws {
         // A peer that went away must fail a write, not the process.
         signal(SIGPIPE, SIG_IGN)
+        let hangups = HangupWatch(self.rereadables, logger: self.logger)
+        defer { hangups.end() }
         self.raiseDescriptorLimit()
         let watchdog = StopWatchdog(limit: self.settings.shutdownTimeout * 2, logger: self.logger)
         defer { watchdog.end() }

@@ -31,6 +31,8 @@ public struct SettingsReader: Sendable {
     private let environment: [String: String]
     /// Everything declared so far.
     public private(set) var settings: [Setting] = []
+    /// What SIGHUP reads again, of everything declared so far.
+    public private(set) var rereadables: [any Rereadable] = []
     private var faults: [String] = []
 
     /// Reads from an environment; the process' own unless told otherwise.
@@ -48,6 +50,8 @@ public struct SettingsReader: Sendable {
     public mutating func refuse(_ fault: String) {
         self.faults.append(fault)
     }
+
+    mutating func noteRereadable(_ rereadable: any Rereadable) { self.rereadables.append(rereadable) }
 
     private mutating func read<Value>(
         _ name: String,
