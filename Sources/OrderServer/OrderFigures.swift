@@ -12,6 +12,8 @@ struct OrderFigures: Sendable {
     let lateSuccesses: Counter
     let recovered: Counter
     let overdue: Counter
+    let keysTaken: Counter
+    let idsTaken: Counter
     /// Final refusals to take stock back, by what wanted to give it back.
     let undoRefused: [Undoing: Counter]
     let backlog = Backlog()
@@ -53,6 +55,14 @@ struct OrderFigures: Sendable {
         self.overdue = registry.counter(
             "outbox_overdue_orders_total",
             help: "Orders whose message no broker took in time; recovery settled them over HTTP"
+        )
+        self.keysTaken = registry.counter(
+            "orders_key_taken_total",
+            help: "Orders that took another key, since theirs had sold another order's units: order ids come round again"
+        )
+        self.idsTaken = registry.counter(
+            "orders_id_taken_total",
+            help: "Groups of orders that took other ids, since theirs had rows already"
         )
         var undoRefused: [Undoing: Counter] = [:]
         for undoing in Undoing.allCases {

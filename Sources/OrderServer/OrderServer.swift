@@ -84,6 +84,7 @@ public enum OrderServer {
             rereadables: settings.rereadables,
             prepare: {
                 try await start.waitForOrders { _ = try await Migrator(configuration: postgres).apply(OrderStore.migrations) }
+                await IDSequence.raiseAll(postgres, logger: logger)
                 recovery.begin()
                 messaging?.begin()
             },
@@ -139,7 +140,12 @@ struct OrderServerParts {
             maximumQueued: settings.maximumQueued,
             maximumBatch: settings.maximumBatch,
             batches: figures.insertBatches,
-            outbox: broker?.outbox
+            outbox: broker?.outbox,
+            idsCameAgain: { sequence, raise in
+                figures.idsTaken.add()
+                if let raise { return IDSequence.warn(sequence, raise, logger) }
+                logger.warning("ids had rows already; others were taken", metadata: ["sequence": "\(sequence.rawValue)"])
+            }
         )
         let completion = try OrderCompletion(
             configuration: settings.groupPostgres,

@@ -33,14 +33,28 @@ public struct DecreaseRequest: Hashable, Sendable {
     public var quantity: Quantity
     /// Whether the caller says that this key was sent before (attempt 2 and later, or a redelivered message).
     public var isRepeat: Bool
+    /// When the order was made, microseconds since the Unix epoch; nil if the caller does not say. A row under this key that is older is another order's, whose
+    /// id came round again: the answer is ``DecreaseAnswer/keyReused``.
+    public var since: Int64?
+
+    /// How much older than ``since`` a row may be, since the order's clock and the ledger's are two.
+    public static let clockTolerance: Duration = .seconds(10)
 
     /// Creates a request from values that were validated where they came in.
-    public init(product: ProductID, key: String, orderID: Int64, quantity: Quantity, isRepeat: Bool) {
+    public init(product: ProductID, key: String, orderID: Int64, quantity: Quantity, isRepeat: Bool, since: Int64? = nil) {
         self.product = product
         self.key = key
         self.orderID = orderID
         self.quantity = quantity
         self.isRepeat = isRepeat
+        self.since = since
+    }
+
+    /// Whether a row made at `time` (microseconds since the Unix epoch) is too old to be this order's.
+    func isOlder(rowMadeAt time: Int64) -> Bool {
+        guard let since else { return false }
+        let (age, overflow) = since.subtractingReportingOverflow(time)
+        return overflow ? since > time : age > Self.clockTolerance.components.seconds * 1_000_000
     }
 }
 
@@ -81,13 +95,14 @@ public enum Unavailable: Hashable, Sendable {
 
 /// What a decrease is told.
 public enum DecreaseAnswer: Hashable, Sendable {
-    /// The units are the buyer's, durably. `remaining` is the stock after them; `replayed`: this is the first result of an earlier call.
+    /// The units are the buyer's, durably. `remaining` is the stock after them; `replayed`: this is the first result of an earlier call. A first attempt whose commit was
+    /// unknown and is found when it is sent again has replayed nothing: the row is taken for its own.
     case sold(remaining: Int64, replayed: Bool)
     /// Sold out, or fewer left than asked.
     case insufficient(remaining: Int64)
     /// The key was compensated, or finally refused: it can never be committed.
     case keyClosed
-    /// The key belongs to another payload.
+    /// The key belongs to another payload, or to an order that was made before ``DecreaseRequest/since``.
     case keyReused
     /// The product is discontinued.
     case notOnSale

@@ -86,7 +86,7 @@ final class ProductStandIn: Sendable {
     }
 
     enum Reply {
-        case answer(Int, [UInt8])
+        case answer(Int, [UInt8], isReplayed: Bool = false)
         case drop
         case hang
     }
@@ -124,7 +124,7 @@ final class ProductStandIn: Sendable {
             let isBatch = path == "/internal/stock/batch"
             let items = isBatch ? (try? object.objects("items", count: 1...512)) ?? [] : [object]
             state.largestCall = max(state.largestCall, items.count)
-            var answers: [(Int, String?, Int64)] = []
+            var answers: [Outcome] = []
             for item in items {
                 let isOut = isBatch ? (try? item.text("direction")) == "OUT" : path.hasSuffix("decrease-by-order")
                 let product =
@@ -136,12 +136,12 @@ final class ProductStandIn: Sendable {
                 state.seen.append("\(isOut ? "OUT" : "IN") \(key) \(attempt)")
                 state.itemIDs[key] = isBatch ? (try? item.text("requestId")).flatMap { $0 } : headers.first(name: "x-request-id")
                 if fault == nil, let (status, code) = state.refusals[key] {
-                    answers.append((status, code, 0))
+                    answers.append(Outcome(status: status, code: code))
                     continue
                 }
                 switch fault {
                 case .dropBefore, .hang, .status: continue
-                case .items(let status, let code): answers.append((status, code, 0))
+                case .items(let status, let code): answers.append(Outcome(status: status, code: code))
                 case .dropAfter, nil:
                     answers.append(
                         isOut
@@ -156,18 +156,25 @@ final class ProductStandIn: Sendable {
             case .status(let status, let code): return .answer(status, ProductStandIn.error(code))
             case .items, nil: break
             }
-            if !isBatch, let (status, code, remaining) = answers.first {
+            if !isBatch, let one = answers.first {
                 return .answer(
-                    status,
-                    code.map(ProductStandIn.error) ?? Array(#"{"success":true,"remainingStock":\#(remaining),"message":"OK"}"#.utf8)
+                    one.status,
+                    one.code.map(ProductStandIn.error)
+                        ?? Array(#"{"success":true,"remainingStock":\#(one.remaining),"message":"OK"}"#.utf8),
+                    isReplayed: one.isReplayed
                 )
             }
             var json = JSONWriter()
             json.object { json in
                 json.array("items", answers) { json, answer in
                     json.object { json in
-                        json.member("status", answer.0)
-                        if let code = answer.1 { json.member("error", code) } else { json.member("remainingStock", answer.2) }
+                        json.member("status", answer.status)
+                        if let code = answer.code {
+                            json.member("error", code)
+                        } else {
+                            json.member("remainingStock", answer.remaining)
+                            json.member("replayed", answer.isReplayed)
+                        }
                     }
                 }
             }
@@ -175,29 +182,38 @@ final class ProductStandIn: Sendable {
         }
     }
 
-    private static func decrease(_ state: inout State, _ product: Int64, _ quantity: Int64, _ key: String, _ attempt: Int64) -> (
-        Int, String?, Int64
-    ) {
-        if let known = state.taken[key] { return known == nil ? (409, "KEY_CLOSED", 0) : (200, nil, state.stock[product] ?? 0) }
-        guard let left = state.stock[product] else { return (404, "PRODUCT_NOT_FOUND", 0) }
+    /// What one item is answered.
+    private struct Outcome {
+        var status = 200
+        var code: String?
+        var remaining: Int64 = 0
+        var isReplayed = false
+    }
+
+    private static func decrease(_ state: inout State, _ product: Int64, _ quantity: Int64, _ key: String, _ attempt: Int64) -> Outcome {
+        if let known = state.taken[key] {
+            return known == nil
+                ? Outcome(status: 409, code: "KEY_CLOSED") : Outcome(remaining: state.stock[product] ?? 0, isReplayed: true)
+        }
+        guard let left = state.stock[product] else { return Outcome(status: 404, code: "PRODUCT_NOT_FOUND") }
         guard left >= quantity else {
             if attempt > 1 { state.taken[key] = .some(nil) }
-            return (400, "INSUFFICIENT_STOCK", 0)
+            return Outcome(status: 400, code: "INSUFFICIENT_STOCK")
         }
         state.stock[product] = left - quantity
         state.taken[key] = quantity
-        return (200, nil, left - quantity)
+        return Outcome(remaining: left - quantity)
     }
 
-    private static func increase(_ state: inout State, _ product: Int64, _ key: String) -> (Int, String?, Int64) {
-        guard state.givenBack.insert(key).inserted else { return (200, nil, state.stock[product] ?? 0) }
+    private static func increase(_ state: inout State, _ product: Int64, _ key: String) -> Outcome {
+        guard state.givenBack.insert(key).inserted else { return Outcome(remaining: state.stock[product] ?? 0, isReplayed: true) }
         let decreaseKey = "DEC" + key.dropFirst(3)
         if let taken = state.taken[decreaseKey], let units = taken {
             state.stock[product, default: 0] += units
         } else {
             state.taken[decreaseKey] = .some(nil)
         }
-        return (200, nil, state.stock[product] ?? 0)
+        return Outcome(remaining: state.stock[product] ?? 0)
     }
 
     private static func error(_ code: String) -> [UInt8] { Array(#"{"error":"\#(code)","message":"","details":null}"#.utf8) }
@@ -216,12 +232,13 @@ final class ProductStandIn: Sendable {
             switch server.reply(method: request.head.method, path: request.head.uri, headers: request.head.headers, body: body) {
             case .drop: context.close(promise: nil)
             case .hang: break
-            case .answer(let status, let bytes):
-                let head = HTTPResponseHead(
+            case .answer(let status, let bytes, let isReplayed):
+                var head = HTTPResponseHead(
                     version: .http1_1,
                     status: .init(statusCode: status),
                     headers: ["content-type": "application/json", "content-length": String(bytes.count)]
                 )
+                if isReplayed { head.headers.add(name: "idempotency-replayed", value: "true") }
                 context.write(self.wrapOutboundOut(.head(head)), promise: nil)
                 context.write(self.wrapOutboundOut(.body(.byteBuffer(ByteBuffer(bytes: bytes)))), promise: nil)
                 context.writeAndFlush(self.wrapOutboundOut(.end(nil)), promise: nil)

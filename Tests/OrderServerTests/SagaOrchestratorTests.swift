@@ -119,7 +119,7 @@ struct StockStepTests {
             await withCheckedContinuation { ended in step.startExecuting(.example(), attempt) { ended.resume(returning: $0) } }
         }
         #expect(await executed(2) == .refused(reason: "INSUFFICIENT_STOCK"))
-        #expect(await executed(1) == .refused(reason: "KEY_CLOSED"))
+        #expect(await executed(1) == .keyTaken(code: "KEY_CLOSED"), "a key that was never sent is closed by another order")
         #expect(await withCheckedContinuation { ended in step.startCompensating(.example(), 1) { ended.resume(returning: $0) } } == .done)
     }
 

@@ -103,7 +103,7 @@ import Testing
         #expect(IncomingCommand(Delivery(body, headers: ["attempt": 2])).isRepeat)
         #expect(IncomingCommand(Delivery(body, isRedelivered: true)).isRepeat)
         #expect(IncomingCommand(Delivery(body, headers: ["x-delivery-count": 1])).isRepeat)
-        #expect(IncomingCommand(Delivery(body), isCopy: { $0 == "42" }).isRepeat)
+        #expect(IncomingCommand(Delivery(body), isCopy: { $0.messageID == "42" }).isRepeat)
     }
 
     @Test func theLastMessagesAreRemembered() {

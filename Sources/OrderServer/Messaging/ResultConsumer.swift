@@ -26,7 +26,7 @@ final class ResultConsumer: Sendable {
     private let changes: OrderChanges
     private let figures: MessagingFigures
     private let logger: Logger
-    private let ids = Mutex(IDBlock(sequence: "outbox_ids"))
+    private let ids = Mutex(IDSequence.messages.block)
 
     init(
         configuration: PostgresConfiguration,
@@ -125,7 +125,9 @@ final class ResultConsumer: Sendable {
         for message in messages { self.remember(message) }
     }
 
-    private func apply(_ results: [StockResult]) async throws {
+    private func apply(_ given: [StockResult]) async throws {
+        let results = try await self.takeOtherKeys(given)
+        if results.isEmpty { return }
         // Of two results for one order the first is written, the other is judged by the state that it finds.
         var first: [Int64: Int] = [:]
         var changes: [OrderChange] = []
@@ -162,6 +164,37 @@ final class ResultConsumer: Sendable {
         let others = results.filter { !(written[$0.orderID] != nil && claimed.insert($0.orderID).inserted) }
         try await self.judge(others)
     }
+
+    /// Orders that wait, and whose key is said to be another order's, or to be closed: no order that waits can have done that itself. Those made just now take another
+    /// key at once; of the others somebody may have sent the key over HTTP meanwhile. Recovery settles both over HTTP, where the ledger compares the times.
+    /// - Returns: the results that are left
+    private func takeOtherKeys(_ results: [StockResult]) async throws -> [StockResult] {
+        let taken = results.filter { $0.outcome == .refused && ($0.reason == "KEY_REUSED" || $0.reason == "KEY_CLOSED") }
+        if taken.isEmpty { return results }
+        let parameters: [PostgresValue] = [
+            .ints(taken.map(\.orderID)), .ints(taken.map(\.run)), .int(OrderFlow.freshAge(self.flow.settings).microseconds),
+        ]
+        let row = try await self.worker.perform { session in try session.query(ResultConsumer.otherKeysSQL, parameters).one() }
+        let (renewed, waiting) = (try row.ints(0), Set(try row.ints(1)))
+        if !renewed.isEmpty { self.flow.noteKeyTaken(orders: renewed.count, example: nil, newKey: nil, "RESULT") }
+        if !waiting.isEmpty {
+            self.logger.info("orders whose key is taken were handed to recovery", metadata: ["orders": "\(waiting.count)"])
+        }
+        return results.filter { !waiting.contains($0.orderID) }
+    }
+
+    private static let otherKeysSQL = """
+        with t as (
+          select o.id, o.updated_at > now() - $3 * interval '1 microsecond' as is_new
+          from unnest($1, $2) as r(i, n) join orders o on o.id = r.i and o.run = r.n where o.status = 'PENDING'
+        ), renewed as (
+          update orders o set run = \(OrderStore.otherRun), updated_at = now() from t
+          where o.id = t.id and t.is_new and o.status = 'PENDING' returning o.id
+        ), work as (
+          insert into saga_work (order_id, due_at) select id, now() from t on conflict do nothing
+        )
+        select (select coalesce(array_agg(id), '{}') from renewed), (select coalesce(array_agg(id), '{}') from t)
+        """
 
     private static func steps(_ outcome: StockResult.Outcome, reason: String?) -> String {
         StepRecord.json([StepRecord(step: "STOCK", run: 1, action: .execute, outcome: reason ?? "DONE", attempts: 1, at: .now)])
@@ -225,7 +258,9 @@ enum ResultJudgement: Sendable, Equatable {
         }
         guard order.run == result.run else {
             // A run begins only after the one before it has failed.
-            guard result.outcome == .committed, result.run < order.run else {
+            // Of an order that took another key, the key before it was another order's, and so are its units.
+            let isOwn = order.run < Order.firstOtherRun || result.run >= Order.firstOtherRun
+            guard result.outcome == .committed, result.run < order.run, isOwn else {
                 self = .kept
                 return
             }

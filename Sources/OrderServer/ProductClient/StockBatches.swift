@@ -199,6 +199,7 @@ final class StockBatches: StockCalls {
             headers.add(name: "x-request-id", value: change.requestID ?? id)
             headers.add(name: "idempotency-key", value: change.key)
             headers.add(name: "idempotency-attempt", value: String(change.attempt))
+            if let since = change.since { headers.add(name: "idempotency-since", value: since.description) }
             var json = JSONWriter(capacity: 64)
             json.object { json in
                 json.member("orderId", change.orderID)
@@ -224,7 +225,8 @@ final class StockBatches: StockCalls {
     private func read(_ answer: HTTPAnswer, count: Int) -> [StockAnswer] {
         let body = try? JSONObjectReader(Array(answer.body.readableBytesView))
         if self.route == .single {
-            return [StockBatches.one(body, status: answer.status, retryAfter: answer.retryAfter)]
+            let isReplayed = answer.headers.first(name: "idempotency-replayed") == "true"
+            return [StockBatches.one(body, status: answer.status, retryAfter: answer.retryAfter, isReplayed: isReplayed)]
         }
         guard answer.status == 200 else {
             // A refusal of the whole call decides nothing about a change in it.
@@ -235,16 +237,22 @@ final class StockBatches: StockCalls {
         return items.map { item in
             let status = (try? item.int("status", in: 100...599)) ?? 0
             let retryAfter = (try? item.optionalInt("retryAfter", in: 0...86_400)).flatMap { $0 }
-            return StockBatches.one(item, status: Int(status), retryAfter: retryAfter.map { .seconds($0) })
+            return StockBatches.one(
+                item,
+                status: Int(status),
+                retryAfter: retryAfter.map { .seconds($0) },
+                isReplayed: item.value("replayed") == true
+            )
         }
     }
 
-    private static func one(_ body: JSONObjectReader?, status: Int, retryAfter: Duration?) -> StockAnswer {
+    private static func one(_ body: JSONObjectReader?, status: Int, retryAfter: Duration?, isReplayed: Bool) -> StockAnswer {
         StockAnswer(
             status: status,
             code: body.flatMap { try? $0.text("error") },
             remainingStock: body.flatMap { try? $0.int("remainingStock", in: 0...Int64.max) },
-            retryAfter: retryAfter
+            retryAfter: retryAfter,
+            isReplayed: isReplayed
         )
     }
 }
@@ -259,6 +267,7 @@ extension StockChange {
             json.member("quantity", self.quantity)
             json.member("key", self.key)
             json.member("attempt", self.attempt)
+            if let since { json.member("since", since) }
             if let requestID { json.member("requestId", requestID) }
         }
     }
@@ -267,7 +276,9 @@ extension StockChange {
     var maximumWireBytes: Int {
         let frame: StaticString = #"{"direction":"OUT","productId":,"orderId":,"quantity":,"key":"","attempt":},"#
         let id: StaticString = #","requestId":"""#
+        let time: StaticString = #","since":"2026-01-31T09:30:00.123456Z""#
         var bytes = frame.utf8CodeUnitCount + 4 * 19 + StockChange.escapedBytes(self.key)
+        if since != nil { bytes += time.utf8CodeUnitCount }
         if let requestID { bytes += id.utf8CodeUnitCount + StockChange.escapedBytes(requestID) }
         return bytes
     }

@@ -1,3 +1,5 @@
+import ServerKit
+
 /// One change of stock to ask the product server for.
 struct StockChange: Sendable, Equatable {
     enum Direction: String, Sendable {
@@ -16,22 +18,26 @@ struct StockChange: Sendable, Equatable {
     var attempt: Int64
     /// `X-Request-Id` of the request that the change is made for, at most 128 of `A-Z a-z 0-9 . _ : -`.
     var requestID: String?
+    /// When the order was made: what the ledger has under the key from long before belongs to another order.
+    var since: Timestamp?
 }
 
 /// What the product server said to one change.
 enum StockAnswer: Sendable, Equatable {
     case done(remainingStock: Int64)
+    /// Done by an earlier call: this is its result.
+    case replayed(remainingStock: Int64)
     /// A clear no: the error code.
     case refused(code: String)
     /// No answer, or one that says nothing about the change. `retryAfter` as the server asked.
     case noAnswer(cause: String, retryAfter: Duration?)
 
     /// Judges one answer by its status and error code. What cannot be understood is no answer: never a success and never a no.
-    init(status: Int, code: String?, remainingStock: Int64?, retryAfter: Duration?) {
+    init(status: Int, code: String?, remainingStock: Int64?, retryAfter: Duration?, isReplayed: Bool = false) {
         switch status {
         case 200:
             if let remainingStock {
-                self = .done(remainingStock: remainingStock)
+                self = isReplayed ? .replayed(remainingStock: remainingStock) : .done(remainingStock: remainingStock)
             } else {
                 self = .noAnswer(cause: "MALFORMED_ANSWER", retryAfter: retryAfter)
             }

@@ -9,14 +9,20 @@ extension SagaStep {
                 quantity: order.quantity,
                 key: order.decreaseKey,
                 attempt: attempt,
-                requestID: order.requestID
+                requestID: order.requestID,
+                since: order.createdAt
             )
             calls.send(change) { answer in
                 switch answer {
-                case .done:
+                // This key has not been sent before, and has taken units: another order's, whose id came round again.
+                case .replayed where attempt == 1: done(.keyTaken(code: "REPLAYED"))
+                case .refused("KEY_CLOSED") where attempt == 1: done(.keyTaken(code: "KEY_CLOSED"))
+                // What a repeat of this order sends is what its first attempt has sent: whoever sent something else, or long before, was another order.
+                case .refused("KEY_REUSED"): done(.keyTaken(code: "KEY_REUSED"))
+                case .done, .replayed:
                     soldOut?.sawStock(product: order.productID)
                     done(.done)
-                case .refused("KEY_CLOSED") where attempt > 1:
+                case .refused("KEY_CLOSED"):
                     // The key of an order that is still undecided is closed by one thing only: an earlier attempt's final *no* for want of stock, whose
                     // answer was lost.
                     done(.refused(reason: "INSUFFICIENT_STOCK"))
@@ -40,7 +46,7 @@ extension SagaStep {
             )
             calls.send(change) { answer in
                 switch answer {
-                case .done: done(.done)
+                case .done, .replayed: done(.done)
                 // The decrease was closed before it took effect: nothing is to be given back.
                 case .refused("KEY_CLOSED"): done(.done)
                 case .refused(let code): done(.refused(reason: code))

@@ -26,7 +26,8 @@ struct Order: Sendable, Equatable {
     var status: OrderStatus
     var failReason: String?
     var idempotencyKey: String?
-    /// 1, and one more each time the order is run again.
+    /// 1, and one more each time the order is run again. An order whose key was found to be another's goes on as the run that the Unix time in seconds names: a number that
+    /// no order of this id has had.
     var run: Int64
     var cancelRequestedAt: Timestamp?
     var cancelKey: String?
@@ -38,6 +39,9 @@ struct Order: Sendable, Equatable {
     var wentOverBroker = false
     /// `X-Request-Id` of the request that works on it now, passed on with every call for it. Not stored.
     var requestID: String?
+
+    /// Runs from here on were begun because the key of the run before was another order's; runs below are counted.
+    static let firstOtherRun: Int64 = 1_000_000_000
 
     /// `7`, or `7.2` for its second run.
     private var keySuffix: String { self.run == 1 ? "\(self.id)" : "\(self.id).\(self.run)" }

@@ -39,6 +39,7 @@ struct OrderFlow: Sendable {
     /// Told of changes that no group writes.
     let changes: OrderChanges
     let logger: Logger
+    private let keyTakenLog = LogThrottle()
 
     // MARK: Placing
 
@@ -129,7 +130,7 @@ struct OrderFlow: Sendable {
             switch outcome {
             case .made(let order):
                 self.orchestrator.start(order, deadline: deadline) { result, records in
-                    self.finish(order, result, records, done)
+                    self.finish(order, result, records, deadline, done)
                 }
             case let other:
                 self.inTask(done) { () async throws(APIError) in try await self.notMade(other, draft, deadline) }
@@ -142,6 +143,7 @@ struct OrderFlow: Sendable {
         _ order: Order,
         _ result: SagaResult,
         _ records: [StepRecord],
+        _ deadline: ContinuousClock.Instant,
         _ done: @escaping @Sendable (Result<Placed, APIError>) -> Void
     ) {
         let status: OrderStatus
@@ -149,9 +151,9 @@ struct OrderFlow: Sendable {
         switch result {
         case .confirmed: (status, reason) = (.confirmed, nil)
         case .failed(let why): (status, reason) = (.failed, why)
-        case .notUndone, .undecided:
+        case .notUndone, .keyTaken, .undecided:
             return self.inTask(done) { () async throws(APIError) in
-                Placed(order: try await self.conclude(order, result, records), isReplay: false)
+                Placed(order: try await self.conclude(order, result, records, deadline), isReplay: false)
             }
         }
         self.completion.complete(order, from: .pending, to: status, failReason: reason, records: records) { outcome in
@@ -298,11 +300,16 @@ struct OrderFlow: Sendable {
     /// - Throws: `DEPENDENCY_FAILED` if that is not known yet, `UNAVAILABLE` or `OVERLOADED` if it could not be written
     private func drive(_ order: Order, firstAttempt: Int64, _ deadline: ContinuousClock.Instant) async throws(APIError) -> Order {
         let (result, records) = await self.orchestrator.run(order, firstAttempt: firstAttempt, deadline: deadline)
-        return try await self.conclude(order, result, records)
+        return try await self.conclude(order, result, records, deadline)
     }
 
-    private func conclude(_ order: Order, _ result: SagaResult, _ records: [StepRecord]) async throws(APIError) -> Order {
-        switch try await self.settle(order, result, records) {
+    private func conclude(
+        _ order: Order,
+        _ result: SagaResult,
+        _ records: [StepRecord],
+        _ deadline: ContinuousClock.Instant
+    ) async throws(APIError) -> Order {
+        switch try await self.settle(order, result, records, deadline) {
         case .settled(let order): return order
         case .undecided(let cause):
             self.figures.undecided.add()
@@ -320,11 +327,33 @@ struct OrderFlow: Sendable {
         case undecided(cause: String)
     }
 
-    /// Writes what a saga came to; of an order that somebody else has settled meanwhile that state counts.
-    private func settle(_ order: Order, _ result: SagaResult, _ records: [StepRecord]) async throws(APIError) -> Settled {
+    /// Writes what a saga came to; of an order that somebody else has settled meanwhile that state counts. An order whose key is another's goes on under another key, once.
+    private func settle(
+        _ order: Order,
+        _ result: SagaResult,
+        _ records: [StepRecord],
+        _ deadline: ContinuousClock.Instant,
+        mayTakeAnotherKey: Bool = true
+    ) async throws(APIError) -> Settled {
         let outcome: CompletionOutcome
         switch result {
         case .undecided(let cause): return .undecided(cause: cause)
+        case .keyTaken(let code) where mayTakeAnotherKey:
+            guard let renewed = try await self.takeAnotherKey(order, code, records) else {
+                guard let current = try await self.load(order.id) else { throw APIError(.unavailable) }
+                // PENDING still: recovery asks as a repeat, and the ledger compares the times then.
+                return current.status == .pending ? .undecided(cause: code) : .settled(current)
+            }
+            let (result, records) = await self.orchestrator.run(renewed, deadline: deadline)
+            return try await self.settle(renewed, result, records, deadline, mayTakeAnotherKey: false)
+        case .keyTaken:
+            outcome = await self.completion.complete(
+                order,
+                from: .pending,
+                to: .failed,
+                failReason: APIErrorCode.keyReused.rawValue,
+                records: records
+            )
         case .confirmed:
             outcome = await self.completion.complete(order, from: .pending, to: .confirmed, failReason: nil, records: records)
         case .failed(let reason):
@@ -344,6 +373,7 @@ struct OrderFlow: Sendable {
             case .undecided(let cause): return .undecided(cause: cause)
             case .confirmed: return .settled(self.written(order, .confirmed, nil, at: time))
             case .failed(let reason), .notUndone(_, let reason): return .settled(self.written(order, .failed, reason, at: time))
+            case .keyTaken: return .settled(self.written(order, .failed, APIErrorCode.keyReused.rawValue, at: time))
             }
         case .overtaken:
             guard let current = try await self.load(order.id) else { throw APIError(.unavailable) }
@@ -366,6 +396,40 @@ struct OrderFlow: Sendable {
         }
     }
 
+    /// How lately an order must have been changed for its driver to be the only one that has sent its key: others begin only after ``Settings/buyerDeadline``, and
+    /// their clocks may differ from the database's by as much as this.
+    static func freshAge(_ settings: Settings) -> Duration { settings.buyerDeadline / 2 }
+
+    /// Lets an order whose key is another's go on under another key.
+    /// - Returns: nil if the order is no longer in that run, or if somebody else may have sent its key meanwhile
+    private func takeAnotherKey(_ order: Order, _ code: String, _ records: [StepRecord]) async throws(APIError) -> Order? {
+        // The ledger's own word needs no more; a replay says so only of a key that nobody else can have sent.
+        let age = code == APIErrorCode.keyReused.rawValue ? nil : OrderFlow.freshAge(self.settings)
+        var renewed: Order?
+        do throws(PostgresError) {
+            renewed = try await self.store.takeAnotherKey(id: order.id, run: order.run, age: age, records: records)
+        } catch {
+            throw self.unavailable(error, "an order did not take another key")
+        }
+        renewed?.requestID = order.requestID
+        if let renewed { self.noteKeyTaken(orders: 1, example: order, newKey: renewed.decreaseKey, code) }
+        return renewed
+    }
+
+    /// Counts and logs orders whose keys were another's.
+    func noteKeyTaken(orders: Int, example order: Order?, newKey: String?, _ code: String) {
+        self.figures.keysTaken.add(UInt64(orders))
+        var metadata: Logger.Metadata = ["orders": "\(orders)", "seenBy": "\(code)"]
+        if let order { metadata["key"] = "\(order.decreaseKey)" }
+        metadata["newKey"] = newKey.map { "\($0)" }
+        self.keyTakenLog.log(
+            .error,
+            "order ids come round again: the ledger has sold under an order's key before it was made; it takes another key. Was the order database restored?",
+            to: self.logger,
+            metadata: metadata
+        )
+    }
+
     /// Gives back what was taken for a run of an order that has failed. Refused for good by the product server, that has ended as well.
     /// - Throws: if it is neither done, refused nor left to recovery
     func undoLateSuccess(_ order: Order) async throws {
@@ -383,7 +447,7 @@ struct OrderFlow: Sendable {
         case .failed: break
         case .notUndone(let refusal, _):
             guard await self.noteUndoRefused(order, refusal, records, .lateSuccess) else { throw APIError(.unavailable) }
-        case .confirmed, .undecided: throw APIError(.dependencyFailed)
+        case .confirmed, .keyTaken, .undecided: throw APIError(.dependencyFailed)
         }
     }
 
@@ -499,8 +563,8 @@ struct OrderFlow: Sendable {
             }
             return .refused(refusal)
         case .undecided(let cause): return .undecided(cause: cause)
-        // Undoing confirms nothing.
-        case .confirmed: return .undecided(cause: "NO_ANSWER")
+        // Undoing confirms nothing, and takes no key.
+        case .confirmed, .keyTaken: return .undecided(cause: "NO_ANSWER")
         }
         var order = order
         switch await self.completion.complete(order, from: .confirmed, to: .cancelled, failReason: nil, records: records) {
@@ -560,7 +624,7 @@ struct OrderFlow: Sendable {
             switch order.status {
             case .pending:
                 let (result, records) = await self.orchestrator.run(order, firstAttempt: max(2, work.attempt), deadline: deadline)
-                guard case .settled = try await self.settle(order, result, records) else { return false }
+                guard case .settled = try await self.settle(order, result, records, deadline) else { return false }
             case .confirmed where order.cancelRequestedAt != nil:
                 if case .undecided = try await self.giveBack(order, firstAttempt: max(2, work.attempt), deadline) { return false }
             case .failed:
@@ -575,7 +639,7 @@ struct OrderFlow: Sendable {
                 case .failed: break
                 case .notUndone(let refusal, _):
                     guard await self.noteUndoRefused(order, refusal, records, .lateSuccess) else { return false }
-                case .confirmed, .undecided: return false
+                case .confirmed, .keyTaken, .undecided: return false
                 }
             case .confirmed, .cancelled: break
             }

@@ -4,7 +4,7 @@
 // whole, such as by a cancellation, is left as it is. Either way the saga ends, and tells of the refusal.
 //
 // Bounds: `policy.maximumAttempts` calls of one step or compensation; no wait that would end after the deadline.
-// Stops: confirmed, failed, not undone, or undecided. Events that come after that change nothing.
+// Stops: confirmed, failed, not undone, key taken, or undecided. Events that come after that change nothing.
 
 /// The saga of one order: an event in, an action out. It holds no clock and does no I/O.
 struct OrderSaga: Sendable, Equatable {
@@ -12,7 +12,7 @@ struct OrderSaga: Sendable, Equatable {
     enum State: Sendable, Equatable {
         // -> executing, compensating
         case ready
-        // -> executing the next step, waiting, compensating, confirmed, failed, undecided
+        // -> executing the next step, waiting, compensating, confirmed, failed, keyTaken, undecided
         case executing(step: Int, attempt: Int64, failures: Int)
         // -> executing
         case waitingToExecute(step: Int, attempt: Int64, failures: Int)
@@ -26,6 +26,8 @@ struct OrderSaga: Sendable, Equatable {
         case failed(reason: String)
         // Final: something stays in effect.
         case notUndone
+        // Final here: another saga goes on under another key.
+        case keyTaken
         // Final here; recovery starts another saga.
         case undecided
     }
@@ -61,6 +63,8 @@ struct OrderSaga: Sendable, Equatable {
         case fail(reason: String)
         /// A compensation was refused: what it should have undone stays in effect, and no repetition changes that.
         case giveUp(refusal: String, reason: String)
+        /// Take another key for the order, and start again: nothing is in effect.
+        case takeAnotherKey(code: String)
         /// Leave it to recovery: an outcome is unknown.
         case leave
         /// The event belongs to nothing that is going on.
@@ -107,6 +111,11 @@ struct OrderSaga: Sendable, Equatable {
                 return self.execute(step: step + 1)
             case .refused(let reason):
                 return self.compensate(step: step - 1, why: Why(reason: reason))
+            case .keyTaken(let code):
+                // Behind other steps, which are done under the run's keys, the order fails with what they did undone.
+                guard step == 0 else { return self.compensate(step: step - 1, why: Why(reason: code)) }
+                self.state = .keyTaken
+                return .takeAnotherKey(code: code)
             case .noAnswer(_, let retryAfter):
                 guard let wait = self.wait(failures + 1, retryAfter, remaining, random) else { return self.leave() }
                 self.state = .waitingToExecute(step: step, attempt: attempt + 1, failures: failures + 1)
@@ -121,7 +130,7 @@ struct OrderSaga: Sendable, Equatable {
             switch outcome {
             case .done:
                 return self.compensate(step: step - 1, why: why)
-            case .refused(let refusal):
+            case .refused(let refusal), .keyTaken(let refusal):
                 why.refusal = why.refusal ?? refusal
                 switch self.purpose {
                 case .execute: return self.compensate(step: step - 1, why: why)
@@ -138,7 +147,7 @@ struct OrderSaga: Sendable, Equatable {
             return .compensate(step: step, attempt: attempt)
 
         case (.ready, _), (.executing, _), (.waitingToExecute, _), (.compensating, _), (.waitingToCompensate, _),
-            (.confirmed, _), (.failed, _), (.notUndone, _), (.undecided, _):
+            (.confirmed, _), (.failed, _), (.notUndone, _), (.keyTaken, _), (.undecided, _):
             return .ignore
         }
     }

@@ -9,6 +9,8 @@ enum SagaResult: Sendable, Equatable {
     case failed(reason: String)
     /// A compensation was refused for good: what it should have undone, for `reason`, stays in effect. `refusal` is the refusal's error code.
     case notUndone(refusal: String, reason: String)
+    /// Nothing is in effect, and the run's keys are another order's, whose id came round again. `code` says how that was seen.
+    case keyTaken(code: String)
     /// Something has no answer yet. The cause is that of the last call.
     case undecided(cause: String)
 }
@@ -152,6 +154,7 @@ private final class SagaRun: Sendable {
         case .confirm: self.end(.confirmed)
         case .fail(let reason): self.end(.failed(reason: reason))
         case .giveUp(let refusal, let reason): self.end(.notUndone(refusal: refusal, reason: reason))
+        case .takeAnotherKey(let code): self.end(.keyTaken(code: code))
         case .leave: self.end(.undecided(cause: self.state.withLock { $0.cause }))
         // A call that told its end twice.
         case .ignore: break
@@ -189,6 +192,7 @@ private final class SagaRun: Sendable {
             switch outcome {
             case .done: "DONE"
             case .refused(let reason): reason
+            case .keyTaken(let code): "KEY_TAKEN: " + code
             case .noAnswer(let cause, _): "NO_ANSWER: " + cause
             }
         let record = StepRecord(step: step, run: run, action: action, outcome: text, attempts: attempt, at: .now)

@@ -6,6 +6,8 @@ enum StepOutcome: Sendable, Equatable {
     case done
     /// It did not take effect and never will under this key. The reason is an error code.
     case refused(reason: String)
+    /// The key belongs to another order, whose id came round again: nothing took effect for this one, which needs another key. `code` says how that was seen.
+    case keyTaken(code: String)
     /// Nobody knows whether it took effect, or it could not be taken on now. The same key may be sent again, not before `retryAfter`.
     case noAnswer(cause: String, retryAfter: Duration?)
 }

@@ -48,7 +48,7 @@ final class OrderCompletion: Sendable {
         outbox: OutboxWriting? = nil,
         changed: OrderChanges? = nil
     ) throws(PostgresError) {
-        let ids = Mutex(IDBlock(sequence: "outbox_ids"))
+        let ids = Mutex(IDSequence.messages.block)
         self.writer = try GroupWriter(
             configuration: configuration,
             name: "order-complete",
@@ -158,7 +158,8 @@ final class OrderCompletion: Sendable {
         _ changes: [OrderChange],
         _ ids: inout IDBlock,
         _ outbox: OutboxWriting?,
-        _ changed: OrderChanges?
+        _ changed: OrderChanges?,
+        mayStartAnew: Bool = true
     ) throws(PostgresError) -> (at: Timestamp, status: [Int64: String]) {
         // Rows are locked in id order, so that two servers that settle the same orders seldom lock each other out. Of the same order twice in one
         // statement one is written: the status that it has then tells whose change it was.
@@ -183,7 +184,13 @@ final class OrderCompletion: Sendable {
         }
         // Repeated, it changes nothing more: the order is no longer in the state that the change starts from. Its answer is "overtaken" then, and the
         // caller finds the order in the state that it wanted.
-        let row = try session.repeatable(sql, parameters).one()
+        let row: PostgresRow
+        do throws(PostgresError) {
+            row = try session.repeatable(sql, parameters).one()
+        } catch  where hasEvents && mayStartAnew && IDSequence.messages.isCause(of: error) {
+            _ = try ids.startAnew(session)
+            return try self.write(session, changes, &ids, outbox, changed, mayStartAnew: false)
+        }
         if let outbox, hasEvents { outbox.wrote(commands: 0, events: Int(try row.int(3))) }
         var status: [Int64: String] = [:]
         for (id, text) in zip(try row.ints(1), try row.texts(2)) { status[id] = text }

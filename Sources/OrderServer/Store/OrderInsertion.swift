@@ -4,6 +4,8 @@
 // A group of accepted orders becomes a message for each product, which goes through the broker and back: at a moderate load small groups cost more than their orders.
 // So where such a group was written and fewer than 16 orders have come meanwhile, they wait for more, 1.5 ms at most.
 //
+// An id that has a row already is another order's: the sequence is behind, since the database was restored, say. It is raised then, and the orders concerned take other ids, once.
+//
 // Bounds: those of the writer. Ids are taken from the sequences in blocks of 1024 (the sequences' increment); a block's rest is lost with the process.
 
 import PostgresClient
@@ -36,8 +38,12 @@ final class OrderInsertion: Sendable {
 
     /// Ids not handed out yet. Only the writer's thread uses them.
     private struct IDs {
-        var orders = IDBlock(sequence: "order_ids")
-        var messages = IDBlock(sequence: "outbox_ids")
+        var orders = IDSequence.orders.block
+        var messages = IDSequence.messages.block
+        /// Whether the ids of this group were taken anew already.
+        var mayStartAnew = true
+        /// Told of ids that had a row already, and of what was done about it.
+        let cameAgain: @Sendable (IDSequence, IDSequence.Raise?) -> Void
     }
 
     private let writer: GroupWriter<Item>
@@ -48,10 +54,11 @@ final class OrderInsertion: Sendable {
         maximumQueued: Int,
         maximumBatch: Int,
         batches: Histogram,
-        outbox: OutboxWriting? = nil
+        outbox: OutboxWriting? = nil,
+        idsCameAgain: @escaping @Sendable (IDSequence, IDSequence.Raise?) -> Void = { _, _ in }
     ) throws(PostgresError) {
         self.batches = batches
-        let ids = Mutex(IDs())
+        let ids = Mutex(IDs(cameAgain: idsCameAgain))
         self.writer = try GroupWriter(
             configuration: configuration,
             name: "order-insert",
@@ -60,7 +67,10 @@ final class OrderInsertion: Sendable {
             gathering: .init(enough: 16, time: .microseconds(1_500)) { $0.contains { $0.isAsynchronous } }
         ) { session, items in
             batches.record(UInt64(items.count))
-            ids.withLock { OrderInsertion.commit(session, items, &$0, outbox) }
+            ids.withLock { ids in
+                ids.mayStartAnew = true
+                OrderInsertion.commit(session, items, &ids, outbox)
+            }
         }
     }
 
@@ -131,8 +141,14 @@ final class OrderInsertion: Sendable {
         do throws(PostgresError) {
             let orderIDs = try ids.orders.take(items.count, session)
             let insertion = try self.insertion(session, items, orderIDs, &ids, outbox)
-            try self.insert(session, items, orderIDs, insertion)
+            try self.insert(session, items, orderIDs, insertion, &ids)
         } catch {
+            if ids.mayStartAnew, IDSequence.messages.isCause(of: error) {
+                ids.mayStartAnew = false
+                // Not raised, the next statement fails as this one did.
+                ids.cameAgain(.messages, (try? ids.messages.startAnew(session)) ?? nil)
+                return self.commit(session, items, &ids, outbox)
+            }
             // What the server refused may be one order's fault; the others must not fail for it.
             if case .server = error.code, !error.isTransient, items.count > 1 {
                 for index in items.indices { self.commit(session, items[index...index], &ids, outbox) }
@@ -208,7 +224,8 @@ final class OrderInsertion: Sendable {
         _ session: PostgresSession,
         _ items: ArraySlice<Item>,
         _ ids: [Int64],
-        _ insertion: Insertion
+        _ insertion: Insertion,
+        _ blocks: inout IDs
     ) throws(PostgresError) {
         let row: PostgresRow
         do throws(PostgresError) {
@@ -221,13 +238,50 @@ final class OrderInsertion: Sendable {
         let made = try row.ints(1)
         if let outbox = insertion.outbox { outbox.wrote(commands: Int(try row.int(2)), events: Int(try row.int(3))) }
         let isWhole = made.count == ids.count
+        let others = isWhole ? [] : self.withTakenIDs(session, items, ids, made: Set(made))
         // The orders go on while PostgreSQL works on the next group, if there is one.
         session.postpone {
             let made = isWhole ? [] : Set(made)
-            for (item, id) in zip(items, ids) {
+            for (item, id) in zip(items, ids) where isWhole || !others.contains(id) {
                 item.done(isWhole || made.contains(id) ? .made(item.order(id: id, at: now)) : .keyTaken)
             }
         }
+        if !others.isEmpty {
+            let again = zip(items, ids).filter { others.contains($1) }.map(\.0)
+            self.startAnew(session, again[...], &blocks, insertion.outbox)
+        }
+    }
+
+    /// Those ids that have no row of this statement because another order has them: its draft is not a repeat of anything. A draft without a key can have no other reason.
+    private static func withTakenIDs(
+        _ session: PostgresSession,
+        _ items: ArraySlice<Item>,
+        _ ids: [Int64],
+        made: Set<Int64>
+    ) -> Set<Int64> {
+        var taken: Set<Int64> = []
+        var unclear: [Int64] = []
+        for (item, id) in zip(items, ids) where !made.contains(id) {
+            if item.draft.idempotencyKey == nil { taken.insert(id) } else { unclear.append(id) }
+        }
+        guard !unclear.isEmpty else { return taken }
+        do throws(PostgresError) {
+            for row in try session.query("select id from orders where id = any($1)", [.ints(unclear)]) { taken.insert(try row.int(0)) }
+        } catch {
+            // The orders that were made must go on: what is unclear is taken for a repeat, whose order is looked for by its key.
+        }
+        return taken
+    }
+
+    /// Orders whose ids had rows already take others, above every id in the table.
+    private static func startAnew(_ session: PostgresSession, _ items: ArraySlice<Item>, _ ids: inout IDs, _ outbox: OutboxWriting?) {
+        guard ids.mayStartAnew else {
+            for item in items { item.done(.unavailable(PostgresError(code: .misuse, message: "the ids of orders come round again"))) }
+            return
+        }
+        ids.mayStartAnew = false
+        ids.cameAgain(.orders, (try? ids.orders.startAnew(session)) ?? nil)
+        self.commit(session, items, &ids, outbox)
     }
 
     /// After a statement whose outcome is unknown: the same rows once more, under the same ids, then a look at which of them are there.
@@ -241,7 +295,9 @@ final class OrderInsertion: Sendable {
         // How many rows the two wrote together is for the next count to find.
         insertion.outbox?.wake()
         var made: [Int64: Timestamp] = [:]
-        for row in try session.repeatable("select id, created_at from orders where id = any($1)", [.ints(ids)]) {
+        // A row that is older than any statement can be is another order's, whose id came round again.
+        let own = "select id, created_at from orders where id = any($1) and created_at > now() - interval '1 minute'"
+        for row in try session.repeatable(own, [.ints(ids)]) {
             made[try row.int(0)] = Timestamp(microsecondsSinceEpoch: try row.timestampMicros(1))
         }
         for (item, id) in zip(items, ids) {

@@ -134,6 +134,27 @@ struct OrderStore: Sendable {
         return try rows.first.map { (row) throws(PostgresError) in try Order(row: row) }
     }
 
+    // MARK: Keys that are another order's
+
+    /// The run that an order `o` goes on as when its key is another order's.
+    static let otherRun = "greatest(o.run + 1, extract(epoch from clock_timestamp())::bigint)"
+
+    /// Lets a PENDING order go on under another key than that of `run`.
+    /// - Parameter age: nil, or an order that nobody has changed for longer is left alone: somebody else may have begun to settle it
+    /// - Returns: the order as it goes on, nil if it is not PENDING in that run, or too old
+    func takeAnotherKey(id: Int64, run: Int64, age: Duration?, records: [StepRecord]) async throws(PostgresError) -> Order? {
+        let rows = try await self.pool.query(
+            """
+            update orders o set run = \(OrderStore.otherRun), updated_at = now(),
+              steps = case when o.steps = '' then $4 else concat_ws(',', o.steps, nullif($4, '')) end
+            where o.id = $1 and o.run = $2 and o.status = 'PENDING' and ($3::bigint is null or o.updated_at > now() - $3 * interval '1 microsecond')
+            returning \(Order.columns)
+            """,
+            [.int(id), .int(run), .optionalInt(age?.microseconds), .text(StepRecord.json(records))]
+        )
+        return try rows.first.map { (row) throws(PostgresError) in try Order(row: row) }
+    }
+
     // MARK: Recovery
 
     /// One order for recovery, and the number that its next attempt has.

@@ -63,6 +63,11 @@ struct StockBatchRoute: Sendable {
             let quantity = try object.int("quantity", in: Values.quantityRange)
             let key = try Values.idempotencyKey(try object.string("key", length: 1...255), field: "key")
             let attempt = try object.optionalInt("attempt", in: Values.attemptRange) ?? 1
+            var since: Int64?
+            if let text = try object.text("since") {
+                guard let time = Timestamp(rfc3339: text) else { throw .invalid(field: object.path("since")) }
+                since = time.microsecondsSinceEpoch
+            }
             switch try object.choice("direction", Direction.self) {
             case .out:
                 return .decrease(
@@ -71,7 +76,8 @@ struct StockBatchRoute: Sendable {
                         key: try StockRequest.decreaseKey(key),
                         orderID: orderID,
                         quantity: quantity,
-                        isRepeat: attempt > 1
+                        isRepeat: attempt > 1,
+                        since: since
                     )
                 )
             case .in:

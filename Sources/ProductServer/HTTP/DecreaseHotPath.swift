@@ -15,6 +15,7 @@ struct DecreaseHotPath: HotPathEndpoint {
         let product: Int64
         let key: String
         let isRepeat: Bool
+        let since: Int64?
     }
 
     private static var suffix: StaticString { "/stock/decrease-by-order" }
@@ -28,9 +29,10 @@ struct DecreaseHotPath: HotPathEndpoint {
         guard let contentType = head.field("content-type"), isJSONMediaType(contentType) else { return nil }
         // Bad keys and attempts are the router's to refuse.
         guard let given = try? head.idempotencyKey(), let key = try? StockRequest.decreaseKey(given),
-            let attempt = try? Values.idempotencyAttempt(head.field("idempotency-attempt"))
+            let attempt = try? Values.idempotencyAttempt(head.field("idempotency-attempt")),
+            let since = try? Values.idempotencySince(head.field("idempotency-since")) as Int64??
         else { return nil }
-        return Match(product: product, key: key, isRepeat: attempt > 1)
+        return Match(product: product, key: key, isRepeat: attempt > 1, since: since)
     }
 
     func respond(
@@ -52,7 +54,8 @@ struct DecreaseHotPath: HotPathEndpoint {
                 JSONObjectReader(body.readableBytesView),
                 product: match.product,
                 key: match.key,
-                isRepeat: match.isRepeat
+                isRepeat: match.isRepeat,
+                since: match.since
             )
         } catch {
             return finish(HotPathAnswer(error, to: head))

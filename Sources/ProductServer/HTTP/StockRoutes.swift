@@ -48,7 +48,9 @@ struct StockRoutes: Sendable {
     private func decrease(_ request: Request, _ context: ServerRequestContext, key: String) async throws -> Response {
         let id = try context.pathID(orThrow: .productNotFound)
         let attempt = try request.idempotencyAttempt()
-        let decrease = try DecreaseRequest(try await request.jsonObject(), product: id, key: key, isRepeat: attempt > 1)
+        let since = try request.idempotencySince()
+        let body = try await request.jsonObject()
+        let decrease = try DecreaseRequest(body, product: id, key: key, isRepeat: attempt > 1, since: since)
         let loop = context.channel.eventLoop
         let answer = await withCheckedContinuation { continuation in
             loop.execute { engine.decrease(decrease, on: loop) { continuation.resume(returning: $0) } }
@@ -71,14 +73,15 @@ struct StockRoutes: Sendable {
 extension DecreaseRequest {
     /// The body of a decrease. Its buyer is checked and not kept.
     /// - Throws: `VALIDATION_ERROR`, also for a member that a decrease does not know
-    init(_ body: JSONObjectReader, product: Int64, key: String, isRepeat: Bool) throws(APIError) {
+    init(_ body: JSONObjectReader, product: Int64, key: String, isRepeat: Bool, since: Int64?) throws(APIError) {
         try body.refuseMembers(otherThan: ["orderId", "quantity", "buyerId"])
         self.init(
             product: ProductID(product),
             key: key,
             orderID: try body.int("orderId", in: Values.idRange),
             quantity: try body.int("quantity", in: Values.quantityRange),
-            isRepeat: isRepeat
+            isRepeat: isRepeat,
+            since: since
         )
         _ = try body.optionalString("buyerId", length: Values.userIDLength)
     }

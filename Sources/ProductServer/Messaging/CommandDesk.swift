@@ -135,7 +135,8 @@ final class CommandDesk: @unchecked Sendable {
                 key: order.key,
                 orderID: order.id,
                 quantity: order.quantity,
-                isRepeat: asRepeats
+                isRepeat: asRepeats,
+                since: command.time.microsecondsSinceEpoch
             )
             decide(request, eventLoop) { answer in
                 self.figures.decided(answer)

@@ -179,6 +179,9 @@ extension CommandLife.Verdict {
     /// What an answer of the engine means; nil if nothing is known.
     init?(_ answer: DecreaseAnswer, asRepeat: Bool) {
         switch answer {
+        // Nobody has sent this key before as far as the message says, and yet it is in the ledger: it is another order's, whose id came round again, or the
+        // order was settled over HTTP meanwhile. The order server knows which; a success would sell what nobody took.
+        case .sold(_, replayed: true) where !asRepeat: self = .refused(.keyReused, remaining: nil)
         case .sold(let remaining, _): self = .committed(remaining: remaining)
         case .insufficient(let remaining): self = .refused(.insufficientStock, remaining: remaining)
         // A repeat meets the earlier final no.

@@ -118,7 +118,7 @@ struct DecreaseConsumer: Service, CustomStringConvertible {
             }
             do throws(BrokerError) {
                 let deliveries = try await source.nextBatch(max: prefetch, wait: .seconds(1))
-                let commands = deliveries.map { IncomingCommand($0, isCopy: { !seen.insert($0) }) }
+                let commands = deliveries.map { IncomingCommand($0, isCopy: { !seen.insert($0.identity) }) }
                 for command in commands {
                     guard case .poison(let poison) = command.content else { continue }
                     logger.warning(

@@ -28,6 +28,9 @@ struct StockCommand: Sendable, Equatable {
     var time: Timestamp
     var orders: [Order]
 
+    /// What tells this message from every other. The id alone does not: ids of messages come round again when an order database is restored.
+    var identity: String { "\(messageID) \(time.microsecondsSinceEpoch)" }
+
     /// Reads a message strictly: what cannot be read as a whole is poison as a whole.
     init(_ body: [UInt8]) throws(PoisonCommand) {
         guard body.count <= Self.maximumBytes else {
@@ -120,14 +123,14 @@ struct IncomingCommand: Sendable {
     /// Whether the orders may have been decided before: the ledger decides them, Redis never rejects them.
     let isRepeat: Bool
 
-    /// - Parameter isCopy: whether a message of this id was seen before
-    init(_ delivery: Delivery, isCopy: (String) -> Bool = { _ in false }) {
+    /// - Parameter isCopy: whether this message was seen before
+    init(_ delivery: Delivery, isCopy: (StockCommand) -> Bool = { _ in false }) {
         self.delivery = delivery
         var isRepeat = delivery.isRedelivered || delivery.deliveryCount > 0 || (delivery.headers["attempt"]?.integer ?? 1) > 1
         do throws(PoisonCommand) {
             let command = try StockCommand(delivery.body)
             content = .command(command)
-            if isCopy(command.messageID) { isRepeat = true }
+            if isCopy(command) { isRepeat = true }
         } catch {
             content = .poison(error)
         }

@@ -6,6 +6,8 @@ extension HTTPField.Name {
     public static let idempotencyKey = HTTPField.Name.serverKit("Idempotency-Key")
     /// `Idempotency-Attempt`
     public static let idempotencyAttempt = HTTPField.Name.serverKit("Idempotency-Attempt")
+    /// `Idempotency-Since`
+    public static let idempotencySince = HTTPField.Name.serverKit("Idempotency-Since")
     /// `Idempotency-Replayed`
     public static let idempotencyReplayed = HTTPField.Name.serverKit("Idempotency-Replayed")
     /// `Prefer` (RFC 7240)
@@ -68,6 +70,11 @@ extension Request {
     /// The `Idempotency-Attempt`, 1 when missing.
     public func idempotencyAttempt() throws(APIError) -> Int64 {
         try Values.idempotencyAttempt(self.headers[.idempotencyAttempt])
+    }
+
+    /// The `Idempotency-Since` in microseconds since the Unix epoch, nil when missing.
+    public func idempotencySince() throws(APIError) -> Int64? {
+        try Values.idempotencySince(self.headers[.idempotencySince])
     }
 
     /// Whether the client prefers a 202 (`Prefer: respond-async`, RFC 7240).

@@ -151,6 +151,14 @@ public enum Values {
         throw .invalid(field: field, .fieldKeyQuotes)
     }
 
+    /// The value of an `Idempotency-Since`, in microseconds since the Unix epoch; nil when missing.
+    /// - Throws: `VALIDATION_ERROR` if it is no time of RFC 3339
+    public static func idempotencySince(_ text: String?) throws(APIError) -> Int64? {
+        guard let text else { return nil }
+        guard let time = Timestamp(rfc3339: text) else { throw .invalid(field: "Idempotency-Since") }
+        return time.microsecondsSinceEpoch
+    }
+
     /// The value of an `Idempotency-Attempt`: 1 when missing.
     public static func idempotencyAttempt(_ text: String?) throws(APIError) -> Int64 {
         try self.number(text, field: "Idempotency-Attempt", in: self.attemptRange) ?? 1

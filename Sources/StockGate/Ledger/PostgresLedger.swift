@@ -233,6 +233,12 @@ public final class PostgresLedger: Sendable {
         )
     }
 
+    /// When the ledger's row for a key was written, microseconds since the Unix epoch by the ledger's clock; nil: there is none.
+    func timeOfEntry(forKey key: String) async throws(PostgresError) -> Int64? {
+        let rows = try await pool.query("select created_at from stock_ledger where request_id = $1", [.text(key)])
+        return try rows.first.map { row throws(PostgresError) in try row.timestampMicros(0) }
+    }
+
     /// What became of a change by hand.
     public enum AdjustOutcome: Int64, Sendable {
         /// Done, durably.

@@ -16,6 +16,8 @@ final class DecreaseRun: @unchecked Sendable {
     private var completion: ((DecreaseAnswer) -> Void)?
     private var backoff: TimeAmount = .milliseconds(20)
     private var wasUnknown = false
+    /// Whether the ledger had a row under the key, and it has not been compared with the order's time yet.
+    private var hasOldRow = false
     let deadline: NIODeadline
 
     init(
@@ -49,6 +51,10 @@ final class DecreaseRun: @unchecked Sendable {
 
     private func reply(_ answer: DecreaseAnswer) {
         guard let completion else { return }
+        if hasOldRow, machine.request.since != nil {
+            hasOldRow = false
+            return compare(answer)
+        }
         self.completion = nil
         switch answer {
         case .sold(_, let replayed): (replayed ? engine.counters.replayed : engine.counters.sold).add(1)
@@ -56,6 +62,28 @@ final class DecreaseRun: @unchecked Sendable {
         case .unavailable: break
         }
         completion(answer)
+    }
+
+    /// Answers when the row's time is known. Only repeats and keys that came round again come here: no first attempt of a sale.
+    private func compare(_ answer: DecreaseAnswer) {
+        switch answer {
+        case .sold, .keyClosed: break
+        case .insufficient, .keyReused, .notOnSale, .productMissing, .unavailable: return reply(answer)
+        }
+        let request = machine.request
+        Task {
+            let time: Int64??
+            do {
+                time = .some(try await engine.ledger.timeOfEntry(forKey: request.key))
+            } catch {
+                time = nil
+            }
+            gate.eventLoop.execute {
+                // Without its time nothing is known of whose row it is: the caller asks again.
+                guard let time else { return self.reply(.unavailable(.ledgerDown)) }
+                self.reply(time.map(request.isOlder) ?? false ? .keyReused : answer)
+            }
+        }
     }
 
     private func perform(_ step: Reservation.Step) {
@@ -132,6 +160,7 @@ final class DecreaseRun: @unchecked Sendable {
                 found = nil
             }
             gate.eventLoop.execute {
+                if case .some(.some) = found { self.hasOldRow = true }
                 if let found { self.perform(self.machine.lookedUp(found)) } else { self.perform(self.machine.lookUpFailed()) }
             }
         }
@@ -153,6 +182,10 @@ final class DecreaseRun: @unchecked Sendable {
             switch result {
             case .success(let reply):
                 self.engine.learned(commit.decrease.product, isGated: reply.isGated, told: reply.told)
+                switch reply.outcome {
+                case .duplicateMine, .duplicateOther, .keyClosed: self.hasOldRow = true
+                case .committed, .insufficient, .notOnSale, .productMissing, .keyReused, .keyReusedMine: break
+                }
                 self.perform(self.machine.committed(reply))
             case .failure(let failure):
                 if failure == .unknown { self.wasUnknown = true }

@@ -149,8 +149,9 @@ public struct Reservation: Hashable, Sendable {
 
     /// The ledger decided.
     public mutating func committed(_ reply: CommitReply) -> Step {
-        guard case .committing(let sent, _) = state else { return Step(.finish) }
-        let answer = Self.answer(to: reply)
+        guard case .committing(let sent, let unknownBefore) = state else { return Step(.finish) }
+        // A first attempt that sent its commit twice finds its own row.
+        let answer = Self.answer(to: reply, isOwnRow: unknownBefore && !request.isRepeat)
         let isDuplicate = reply.outcome == .duplicateMine || reply.outcome == .duplicateOther
         if sent.fence == 0 {
             // A direct duplicate asks too: the statement that bumped may have lost its client.
@@ -252,10 +253,10 @@ public struct Reservation: Hashable, Sendable {
         return Step(.finish, answer: answer, asks: asks)
     }
 
-    private static func answer(to reply: CommitReply) -> DecreaseAnswer {
+    private static func answer(to reply: CommitReply, isOwnRow: Bool) -> DecreaseAnswer {
         switch reply.outcome {
         case .committed: .sold(remaining: reply.remaining, replayed: false)
-        case .duplicateMine, .duplicateOther: .sold(remaining: reply.remaining, replayed: true)
+        case .duplicateMine, .duplicateOther: .sold(remaining: reply.remaining, replayed: !isOwnRow)
         case .insufficient: .insufficient(remaining: reply.remaining)
         case .keyClosed: .keyClosed
         case .notOnSale: .notOnSale

@@ -204,6 +204,23 @@ struct ReservationTests {
         }
     }
 
+    @Test(
+        "a first attempt whose commit was unknown and is found has replayed nothing; a repeat has, and so has a first attempt that finds a row at once"
+    )
+    func ownRow() {
+        let duplicates = [CommitOutcome.duplicateMine, .duplicateOther]
+        for outcome in duplicates {
+            for var machine in [Self.reserved(), Self.direct()] {
+                _ = machine.commitFailed(.unknown)
+                #expect(machine.committed(Self.reply(outcome)).answer == .sold(remaining: 5, replayed: false))
+            }
+            var repeated = Reservation(DecreaseRequest(product: ProductID(7), key: "k", orderID: 1, quantity: 2, isRepeat: true))
+            _ = repeated.began(throughGate: false)
+            _ = repeated.commitFailed(.unknown)
+            #expect(repeated.committed(Self.reply(outcome)).answer == .sold(remaining: 5, replayed: true))
+        }
+    }
+
     @Test("committing, unknown: the same key and token again, firm, whatever comes in between")
     func unknown() {
         var machine = Self.reserved()

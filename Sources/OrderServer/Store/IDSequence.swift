@@ -1,0 +1,95 @@
+// Invariant: a sequence is only ever raised, and while it is, nobody takes a block of it.
+//
+// A sequence is behind its table after a restore that left it out, or after an operator's hand. Every order is refused then: its id is another order's already.
+
+import Logging
+import PostgresClient
+
+/// A sequence of ids that are handed out in blocks, and the table that they are the keys of.
+enum IDSequence: String, Sendable, CaseIterable {
+    case orders = "order_ids"
+    case messages = "outbox_ids"
+
+    /// What a raise did.
+    struct Raise: Sendable, Equatable {
+        /// The first id of the block that would have come next.
+        var from: Int64
+        /// The first that comes now.
+        var to: Int64
+    }
+
+    private var table: String {
+        switch self {
+        case .orders: "orders"
+        case .messages: "outbox"
+        }
+    }
+
+    /// The constraint that a second row with one id violates.
+    private var constraint: String { self.table + "_pkey" }
+
+    /// An empty block of it.
+    var block: IDBlock { IDBlock(self) }
+
+    /// The statement that takes a block.
+    var takeSQL: String { "select nextval('\(self.rawValue)')" }
+
+    /// The next block's first id, and the first id that is free.
+    private var stateSQL: String {
+        """
+        select s.last_value + case when s.is_called then \(IDBlock.size) else 0 end, coalesce((select max(t.id) from \(self.table) t), 0) + 1
+        from \(self.rawValue) s
+        """
+    }
+
+    /// Whether a statement failed because an id of this sequence has a row already.
+    func isCause(of error: PostgresError) -> Bool { error.sqlState == "23505" && error.constraint == self.constraint }
+
+    /// Raises the sequence above every id in the table, if it is not.
+    /// - Returns: nil if it was
+    func raise(_ session: PostgresSession) throws(PostgresError) -> Raise? {
+        let state = try session.query(self.stateSQL).one()
+        guard try state.int(0) < (try state.int(1)) else { return nil }
+        do {
+            return try session.transaction { transaction in
+                // Keeps everybody from taking a block until this is committed; it changes nothing by itself.
+                try transaction.execute(script: "alter sequence \(self.rawValue) increment by \(IDBlock.size)")
+                let state = try transaction.query(self.stateSQL).one()
+                let (next, free) = (try state.int(0), try state.int(1))
+                guard next < free else { return nil }
+                _ = try transaction.query("select setval('\(self.rawValue)', $1, false)", [.int(free)])
+                return Raise(from: next, to: free)
+            }
+        } catch let error as PostgresError {
+            throw error
+        } catch {
+            throw PostgresError(code: .misuse, message: "\(error)")
+        }
+    }
+
+    /// Raises every sequence that is behind its table, with a warning each; trouble is logged and ends nothing, since an order whose id is taken raises it as well.
+    static func raiseAll(_ configuration: PostgresConfiguration, logger: Logger) async {
+        for sequence in self.allCases {
+            do {
+                let connection = try PostgresConnection(configuration: configuration, name: "order-ids")
+                let raise = try await connection.withSession { session in
+                    defer { session.close() }
+                    return try sequence.raise(session)
+                }
+                if let raise { self.warn(sequence, raise, logger) }
+            } catch {
+                logger.error(
+                    "a sequence of ids could not be compared with its table",
+                    metadata: ["sequence": "\(sequence.rawValue)", "error": "\(error)"]
+                )
+            }
+        }
+    }
+
+    static func warn(_ sequence: IDSequence, _ raise: Raise, _ logger: Logger) {
+        logger.warning(
+            "a sequence of ids was behind its table and has been raised: was the database restored?",
+            metadata: ["sequence": "\(sequence.rawValue)", "next": "\(raise.from)", "raisedTo": "\(raise.to)"]
+        )
+    }
+}
