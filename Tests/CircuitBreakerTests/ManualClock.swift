@@ -62,7 +62,7 @@ final class ManualClock: CircuitBreakerClock {
 
 /// Waits until the condition holds; false after ten seconds.
 func eventually(_ condition: () async -> Bool) async -> Bool {
-    let deadline = ContinuousClock.now + .seconds(10)
+    let deadline = ContinuousClock.now + .seconds(60)
     while ContinuousClock.now < deadline {
         if await condition() { return true }
         await Task.yield()

@@ -6,7 +6,7 @@ import Testing
 
 @testable import FlashSaleKit
 
-@Suite("A sale", .timeLimit(.minutes(1)))
+@Suite("A sale", .timeLimit(.minutes(10)))
 struct SaleTests {
     /// Everything printed.
     private final class Output: Sendable {
@@ -350,7 +350,7 @@ struct SaleTests {
     }
 }
 
-@Suite("The stack script", .timeLimit(.minutes(1)))
+@Suite("The stack script", .timeLimit(.minutes(10)))
 struct StackScriptTests {
     @Test func settingsAreRead() {
         let settings = StackScript.settings(in: "A=1\nexport B='two words'\n# C=3\n\nD=\"x=y\"\n  E=\nnonsense\n=5")
@@ -371,9 +371,9 @@ struct StackScriptTests {
 
     @Test func aServerLeftRunningDoesNotHoldTheScript() async throws {
         let began = ContinuousClock.now
-        let output = try await StackScript.shell("sleep 5 & echo started", environment: [:])
+        let output = try await StackScript.shell("sleep 60 & echo started", environment: [:])
         #expect(output == "started")
-        #expect(ContinuousClock.now - began < .seconds(4))
+        #expect(ContinuousClock.now - began < .seconds(40))
     }
 
     @Test func aScriptThatHangsIsKilled() async {

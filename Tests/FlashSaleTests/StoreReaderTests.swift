@@ -6,7 +6,7 @@ import Testing
 
 @testable import FlashSaleKit
 
-@Suite("The audit of real stores", .timeLimit(.minutes(2)))
+@Suite("The audit of real stores", .timeLimit(.minutes(10)))
 struct StoreReaderTests {
     /// The ledger's schema is the product server's own, so that a change there which the audit cannot read fails here.
     private static func ledger() throws -> String {

@@ -52,7 +52,7 @@ struct Names {
 
     func publisher(_ change: (inout BrokerConfiguration) -> Void = { _ in }) async throws -> Publisher {
         let publisher = try Publisher(configuration: try SharedBroker.configuration(change), topology: topology)
-        try await publisher.waitUntilConnected(within: .seconds(10))
+        try await publisher.waitUntilConnected(within: .seconds(60))
         return publisher
     }
 
@@ -65,7 +65,7 @@ struct Names {
             queue: queue ?? self.queue,
             prefetch: prefetch
         )
-        try await consumer.waitUntilConnected(within: .seconds(10))
+        try await consumer.waitUntilConnected(within: .seconds(60))
         return consumer
     }
 }
@@ -75,18 +75,18 @@ extension Delivery {
 }
 
 extension Consumer {
-    /// Exactly so many deliveries, in batches as they come; fewer after ten seconds.
+    /// Exactly so many deliveries, in batches as they come; fewer after a minute.
     func deliveries(_ count: Int) async throws -> [Delivery] {
         var all: [Delivery] = []
-        let end = ContinuousClock.now + .seconds(10)
+        let end = ContinuousClock.now + .seconds(60)
         while all.count < count, ContinuousClock.now < end { all += try await nextBatch(max: count - all.count, wait: .seconds(1)) }
         return all
     }
 }
 
-/// Looks again until the condition holds; false after fifteen seconds.
+/// Looks again until the condition holds; false after a minute.
 func eventually(_ condition: () async throws -> Bool) async rethrows -> Bool {
-    let end = ContinuousClock.now + .seconds(15)
+    let end = ContinuousClock.now + .seconds(60)
     while ContinuousClock.now < end {
         if try await condition() { return true }
         try? await Task.sleep(for: .milliseconds(2))

@@ -15,7 +15,7 @@ extension BrokerTests {
             changed.queues[0].arguments["x-delivery-limit"] = 3
             let other = try Publisher(configuration: try SharedBroker.configuration(), topology: changed)
             do throws(BrokerError) {
-                try await other.waitUntilConnected(within: .seconds(30))
+                try await other.waitUntilConnected(within: .seconds(60))
                 Issue.record("connected")
             } catch {
                 #expect(error.code == .topologyMismatch(name: names.queue))
@@ -29,7 +29,7 @@ extension BrokerTests {
             changed.exchanges[0].kind = .topic
             let third = try Publisher(configuration: try SharedBroker.configuration(), topology: changed)
             do throws(BrokerError) {
-                try await third.waitUntilConnected(within: .seconds(30))
+                try await third.waitUntilConnected(within: .seconds(60))
                 Issue.record("connected")
             } catch {
                 #expect(error.code == .topologyMismatch(name: names.exchange))
@@ -42,8 +42,8 @@ extension BrokerTests {
             for _ in 0..<2 {
                 let publisher = try Publisher(configuration: try SharedBroker.configuration(), topology: .events)
                 let results = try Publisher(configuration: try SharedBroker.configuration(), topology: .stock)
-                try await publisher.waitUntilConnected(within: .seconds(10))
-                try await results.waitUntilConnected(within: .seconds(10))
+                try await publisher.waitUntilConnected(within: .seconds(60))
+                try await results.waitUntilConnected(within: .seconds(60))
                 let event = OutgoingMessage(
                     exchange: StockGateTopology.orderEventsExchange,
                     routingKey: StockGateTopology.orderCreatedRoutingKey,
@@ -61,7 +61,7 @@ extension BrokerTests {
             let url = user.isEmpty ? server.url + virtualHost : "\(user)127.0.0.1:\(server.port)/"
             let publisher = try Publisher(configuration: try BrokerConfiguration(url: url), topology: Topology())
             do throws(BrokerError) {
-                try await publisher.waitUntilConnected(within: .seconds(20))
+                try await publisher.waitUntilConnected(within: .seconds(60))
                 Issue.record("connected")
             } catch {
                 #expect(error.code == .authenticationFailed)
@@ -91,16 +91,16 @@ extension BrokerTests {
             let began = ContinuousClock.now
             await publisher.close()
             await consumer.close()
-            #expect(ContinuousClock.now - began < .seconds(2))
+            #expect(ContinuousClock.now - began < .seconds(20))
             #expect(consumer.snapshot.state == .closed)
         }
 
         @Test func heartbeatsKeepAnIdleConnection() async throws {
             let names = Names()
-            let publisher = try await names.publisher { $0.heartbeat = .seconds(1) }
-            let consumer = try await names.consumer { $0.heartbeat = .seconds(1) }
+            let publisher = try await names.publisher { $0.heartbeat = .seconds(2) }
+            let consumer = try await names.consumer { $0.heartbeat = .seconds(2) }
             // More than two intervals, in which nobody asks for anything: the time itself is what is tested.
-            try await Task.sleep(for: .milliseconds(3300))
+            try await Task.sleep(for: .milliseconds(6500))
             #expect(publisher.snapshot.connects == 1)
             #expect(consumer.snapshot.connects == 1)
             #expect(try await publisher.publish([names.message("after")]) == [.confirmed])
@@ -170,10 +170,12 @@ extension BrokerTests {
             let began = ContinuousClock.now
             let outcomes = try await publisher.publish((0..<20).map { names.message("\($0)") })
             #expect(outcomes == Array(repeating: .unknown, count: 20))
-            #expect(ContinuousClock.now - began < .milliseconds(1500))
+            // Its own bound: a confirm waits five seconds otherwise, and a busy machine is late.
+            let noticed = ContinuousClock.now - began
+            #expect(noticed >= .milliseconds(700) && noticed < .seconds(4))
             #expect(await eventually { !consumer.snapshot.isConnected })
-            // Two intervals and the time of the test's own looking.
-            #expect(ContinuousClock.now - began < .seconds(4))
+            // Two intervals of a second, not of the usual ten; a busy machine is late.
+            #expect(ContinuousClock.now - began < .seconds(15))
             #expect(publisher.snapshot.unknown == 20)
             try server.resume()
             #expect(await eventually { publisher.snapshot.isConnected && consumer.snapshot.isConnected })
@@ -201,7 +203,7 @@ extension BrokerTests {
             let began = ContinuousClock.now
             await publisher.close(within: .milliseconds(300))
             await consumer.close(within: .milliseconds(300))
-            #expect(ContinuousClock.now - began < .seconds(2))
+            #expect(ContinuousClock.now - began < .seconds(4), "neither the five seconds of a confirm, nor the heartbeat's ten")
             #expect(try await outcomes == [.unknown])
             try server.resume()
         }
@@ -255,8 +257,11 @@ extension BrokerTests {
 
             let (confirmed, unsent) = tally.withLock { ($0.confirmed, $0.unsent) }
             var received: Set<String> = []
+            // As long as something comes; what is confirmed may take a slow broker its time.
+            let patience = Duration.seconds(30)
             while true {
-                let batch = try await consumer.nextBatch(max: 512, wait: .seconds(1))
+                let isWhole = confirmed.isSubset(of: received) && received.contains("unacknowledged")
+                let batch = try await consumer.nextBatch(max: 512, wait: isWhole ? .seconds(1) : patience)
                 if batch.isEmpty { break }
                 consumer.acknowledge(batch)
                 received.formUnion(batch.map(\.text))

@@ -8,7 +8,7 @@ import Testing
 
 @testable import OrderServer
 
-@Suite("What the product server refuses for good to take back", .serialized, .timeLimit(.minutes(1)))
+@Suite("What the product server refuses for good to take back", .serialized, .timeLimit(.minutes(10)))
 struct FinalRefusalTests {
     /// Lines of the log.
     private final class Lines: Sendable {

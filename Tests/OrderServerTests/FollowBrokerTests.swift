@@ -8,7 +8,7 @@ import Testing
 @testable import OrderServer
 
 /// A replica over a real stream.
-@Suite("Follow: over RabbitMQ", .serialized, .timeLimit(.minutes(3)))
+@Suite("Follow: over RabbitMQ", .serialized, .timeLimit(.minutes(10)))
 struct FollowBrokerTests {
     @Test("it catches up from the beginning, goes on behind its position, and survives the broker's end")
     func follow() async throws {
@@ -21,7 +21,7 @@ struct FollowBrokerTests {
         let pool = PostgresPool(configuration: configuration, maximumConnections: 2)
         let url = try BrokerConfiguration(url: broker.url)
         let publisher = try Publisher(configuration: url, topology: .events)
-        try await publisher.waitUntilConnected(within: .seconds(20))
+        try await publisher.waitUntilConnected(within: .seconds(60))
         broker.noteDeclared()
 
         try await self.publish(publisher, 1...50)
@@ -37,7 +37,7 @@ struct FollowBrokerTests {
             try await PrivateRabbitMQ.onThread { try broker.kill() }
             try await self.wait(figures) { _ in !figures.isConnected }
             try await PrivateRabbitMQ.onThread { try broker.restart() }
-            try await publisher.waitUntilConnected(within: .seconds(30))
+            try await publisher.waitUntilConnected(within: .seconds(60))
             try await self.publish(publisher, 61...70)
             try await self.wait(figures) { $0.position.last == 69 }
             #expect(figures.current.position.missed == 0)
@@ -58,14 +58,14 @@ struct FollowBrokerTests {
         let pool = PostgresPool(configuration: configuration, maximumConnections: 2)
         let url = try BrokerConfiguration(url: broker.url)
         let first = try Publisher(configuration: url, topology: .events)
-        try await first.waitUntilConnected(within: .seconds(20))
+        try await first.waitUntilConnected(within: .seconds(60))
         try await self.publish(first, 1...50)
         try await self.following(pool, url) { figures in try await self.wait(figures) { $0.position.last == 49 } }
         await first.close()
 
         try await PrivateRabbitMQ.onThread { try broker.control(["delete_queue", StockGateTopology.orderEventsStream]) }
         let second = try Publisher(configuration: url, topology: .events)
-        try await second.waitUntilConnected(within: .seconds(20))
+        try await second.waitUntilConnected(within: .seconds(60))
         try await self.publish(second, 51...60)
         try await self.following(pool, url) { figures in
             try await self.wait(figures) { $0.hasCaughtUp }
@@ -124,7 +124,7 @@ struct FollowBrokerTests {
     }
 
     private func wait(_ figures: FollowFigures, until isTrue: (FollowFigures.View) -> Bool) async throws {
-        let deadline = ContinuousClock.now + .seconds(30)
+        let deadline = ContinuousClock.now + .seconds(60)
         while !isTrue(figures.current) {
             guard ContinuousClock.now < deadline else { throw TestBed.Failure(description: "not so: \(figures.current)") }
             try await Task.sleep(for: .milliseconds(10))

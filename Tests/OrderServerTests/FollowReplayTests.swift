@@ -7,7 +7,7 @@ import Testing
 @testable import OrderServer
 
 /// What the order server writes is what a follower reads.
-@Suite("Follow: what the order server writes", .serialized, .timeLimit(.minutes(1)))
+@Suite("Follow: what the order server writes", .serialized, .timeLimit(.minutes(10)))
 struct FollowReplayTests {
     /// Orders as GET shows them, with run and version, by id.
     private func shown(_ pool: PostgresPool) async throws -> [String] {
@@ -125,7 +125,7 @@ struct FollowReplayTests {
             open: { stream.open($0) }
         )
         let task = Task { await service.follow() }
-        let deadline = ContinuousClock.now + .seconds(10)
+        let deadline = ContinuousClock.now + .seconds(60)
         while figures.current.position.last != UInt64(payloads.count - 1), ContinuousClock.now < deadline {
             try? await Task.sleep(for: .milliseconds(2))
         }

@@ -209,7 +209,7 @@ struct FollowPositionTests {
     }
 }
 
-@Suite("Follow: a replica over PostgreSQL", .serialized, .timeLimit(.minutes(2)))
+@Suite("Follow: a replica over PostgreSQL", .serialized, .timeLimit(.minutes(10)))
 struct FollowTests {
     private static let postgres = Result { try PrivatePostgres.start(fsync: false) }
     private static let databases = Atomic<Int>(0)
@@ -262,7 +262,7 @@ struct FollowTests {
         func count(_ sql: String) async throws -> Int64 { try await self.pool.query(sql).one().int(0) }
 
         func wait(_ sql: String, for value: Int64) async throws {
-            let deadline = ContinuousClock.now + .seconds(10)
+            let deadline = ContinuousClock.now + .seconds(60)
             while try await self.count(sql) != value {
                 guard ContinuousClock.now < deadline else {
                     throw TestBed.Failure(description: "\(sql): \(try await self.count(sql)), not \(value)")
@@ -287,7 +287,7 @@ struct FollowTests {
 
         /// Waits until `/readyz?verbose` shows the dependency so.
         func wait(for state: String, status: Int) async throws -> JSONValue {
-            let deadline = ContinuousClock.now + .seconds(10)
+            let deadline = ContinuousClock.now + .seconds(60)
             while true {
                 let answer = try await self.send(.GET, "/readyz?verbose")
                 let dependencies = answer["dependencies"] == .null ? answer["details"]["dependencies"] : answer["dependencies"]

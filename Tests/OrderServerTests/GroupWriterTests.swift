@@ -31,7 +31,7 @@ struct GroupWriterTests {
     }
 
     private func waits(for expected: [Int], _ groups: Groups) async throws -> Bool {
-        let deadline = ContinuousClock.now + .seconds(5)
+        let deadline = ContinuousClock.now + .seconds(60)
         while ContinuousClock.now < deadline {
             if groups.sizes.withLock({ $0 == expected }) { return true }
             try await Task.sleep(for: .milliseconds(1))

@@ -5,7 +5,7 @@ import Testing
 
 @testable import OrderServer
 
-@Suite("Orders over a real broker", .serialized, .timeLimit(.minutes(3)))
+@Suite("Orders over a real broker", .serialized, .timeLimit(.minutes(10)))
 struct MessagingBrokerTests {
     @Test("a command reaches its queue, and a result from the other side makes the order CONFIRMED")
     func roundTrip() async throws {
@@ -24,7 +24,7 @@ struct MessagingBrokerTests {
             let body =
                 #"{"version":1,"type":"stock.result","productId":1,"results":[{"orderId":\#(id),"key":"DEC-\#(id)","outcome":"COMMITTED"}]}"#
             let publisher = try Publisher(configuration: configuration, topology: .stock)
-            try await publisher.waitUntilConnected(within: .seconds(20))
+            try await publisher.waitUntilConnected(within: .seconds(60))
             let result = OutgoingMessage(
                 exchange: StockGateTopology.resultsExchange,
                 routingKey: StockGateTopology.resultRoutingKey,

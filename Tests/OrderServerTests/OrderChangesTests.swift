@@ -233,7 +233,7 @@ struct OrderWaitersTests {
 }
 
 /// The shell, over a store that is a dictionary.
-@Suite("Order changes", .timeLimit(.minutes(1)))
+@Suite("Order changes", .timeLimit(.minutes(10)))
 struct OrderChangesTests {
     private final class Store: Sendable {
         struct State {

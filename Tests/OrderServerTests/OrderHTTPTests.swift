@@ -3,7 +3,7 @@ import Testing
 
 @testable import OrderServer
 
-@Suite("Orders over HTTP", .serialized, .timeLimit(.minutes(1)))
+@Suite("Orders over HTTP", .serialized, .timeLimit(.minutes(10)))
 struct OrderHTTPTests {
     @Test("an order is confirmed, shown, listed, cancelled once")
     func life() async throws {
@@ -42,7 +42,7 @@ struct OrderHTTPTests {
         }
     }
 
-    @Test("refusals of the product server are final states with their code", .timeLimit(.minutes(1)))
+    @Test("refusals of the product server are final states with their code", .timeLimit(.minutes(10)))
     func refusals() async throws {
         try await TestBed.run(stock: [1: 2, 2: 0], settings: ["SOLD_OUT_MEMORY": "0s"]) { bed in
             let soldOut = try await bed.place(3)

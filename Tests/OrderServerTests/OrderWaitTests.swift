@@ -9,7 +9,7 @@ import Testing
 
 @testable import OrderServer
 
-@Suite("Waiting for an order over HTTP", .serialized, .timeLimit(.minutes(1)))
+@Suite("Waiting for an order over HTTP", .serialized, .timeLimit(.minutes(10)))
 struct OrderWaitTests {
     /// An order that no saga drives: recovery is far away.
     private func pending(_ bed: TestBed, _ id: Int64 = 7) async throws {
@@ -24,7 +24,7 @@ struct OrderWaitTests {
 
     /// Waits until so many requests wait.
     private func waiting(_ bed: TestBed, _ count: Int) async throws {
-        let deadline = ContinuousClock.now + .seconds(10)
+        let deadline = ContinuousClock.now + .seconds(60)
         while true {
             let text = try await bed.text("/metrics")
             if text.contains("\norders_watched \(count)\n") { return }
@@ -40,12 +40,12 @@ struct OrderWaitTests {
             guard case .int(let id) = made["id"] else { throw TestBed.Failure(description: "no id") }
             let start = ContinuousClock.now
             #expect(try await bed.send(.GET, "\(prefix)/orders/\(id)?wait=20s")["status"] == "CONFIRMED")
-            #expect(ContinuousClock.now - start < .seconds(5))
+            #expect(ContinuousClock.now - start < .seconds(15))
             try await self.pending(bed)
             let begun = ContinuousClock.now
             #expect(try await bed.send(.GET, "\(prefix)/orders/7?wait=300ms")["status"] == "PENDING")
             let over = ContinuousClock.now - begun
-            #expect(over >= .milliseconds(300) && over < .seconds(5))
+            #expect(over >= .milliseconds(300) && over < .seconds(15))
             async let answer = bed.send(.GET, "\(prefix)/orders/7?wait=20s&expand=saga")
             try await self.waiting(bed, 1)
             try await self.settle(bed)
@@ -136,7 +136,7 @@ struct OrderWaitTests {
             try await stream.send("GET /orders/7/events HTTP/1.1\r\nhost: a\r\n\r\n")
             try await self.waiting(bed, 2)
             let took = await ContinuousClock().measure { await bed.servers[0].stop() }
-            #expect(took < .seconds(5))
+            #expect(took < .seconds(15))
             try await waiting.wait(for: "\"status\":\"PENDING\"", count: 1)
             try await stream.waitForEnd()
         }
@@ -154,7 +154,7 @@ struct OrderWaitTests {
             }
             try await self.waiting(bed, 300)
             let took = await ContinuousClock().measure { await bed.servers[0].stop() }
-            #expect(took < .seconds(3))
+            #expect(took < .seconds(15))
             for client in clients { try await client.wait(for: "\"status\":\"PENDING\"", count: 1) }
             #expect(clients.allSatisfy { $0.text.hasPrefix("HTTP/1.1 200 ") })
         }
@@ -173,7 +173,7 @@ struct OrderWaitTests {
                 let late = try await client.execute(uri: "/orders/7?wait=20s", method: .get)
                 #expect(late.status == .ok)
                 #expect(String(buffer: late.body).contains("PENDING"))
-                #expect(ContinuousClock.now - start < .seconds(5))
+                #expect(ContinuousClock.now - start < .seconds(15))
                 let stream = try await client.execute(uri: "/orders/7/events", method: .get)
                 #expect(stream.status == .serviceUnavailable)
                 #expect(String(buffer: stream.body).contains("UNAVAILABLE"))
@@ -268,7 +268,7 @@ final class RawClient: Sendable {
     func waitForEnd() async throws { try await self.wait("the end") { $0.hasEnded } }
 
     private func wait(_ what: String, until isTrue: (State) -> Bool) async throws {
-        let deadline = ContinuousClock.now + .seconds(10)
+        let deadline = ContinuousClock.now + .seconds(60)
         while !self.handler.state.withLock({ isTrue($0) }) {
             guard ContinuousClock.now < deadline else { throw TestBed.Failure(description: "no \(what) in: \(self.text)") }
             try await Task.sleep(for: .milliseconds(2))

@@ -30,23 +30,26 @@ extension OutboxTests {
     @Test("a result that says sold out turns later orders away, without a row or a message")
     func soldOut() async throws {
         try await self.run(settings: ["SOLD_OUT_MEMORY": "1s"]) { bed, publisher, results in
-            let id = try self.id(try await self.accept(bed))
-            let refusal =
-                #"{"orderId":\#(id),"key":"DEC-\#(id)","outcome":"REFUSED","reason":"INSUFFICIENT_STOCK","remainingStock":0}"#
-            results.put(
-                #"{"version":1,"type":"stock.result","commandId":"1","productId":1,"time":"\#(Timestamp.now)","results":[\#(refusal)]}"#
-            )
-            try await bed.wait("select count(*) from orders where status = 'FAILED'", for: 1)
-            let deadline = ContinuousClock.now + .milliseconds(900)
-            var refused = try await self.accept(bed)
-            while refused.status == 202, ContinuousClock.now < deadline { refused = try await self.accept(bed) }
-            #expect(refused.status == 400)
-            #expect(refused["error"] == "INSUFFICIENT_STOCK")
-            let rows = try await bed.count("select count(*) from orders")
-            #expect(try await self.accept(bed).status == 400)
+            var answer = try await self.accept(bed)
+            var rows: Int64 = 0
+            let deadline = ContinuousClock.now + .seconds(60)
+            // The memory lasts a second, half of it without a second look: on a busy machine an order may miss it, and is the next to be refused.
+            repeat {
+                let id = try self.id(answer)
+                let refusal =
+                    #"{"orderId":\#(id),"key":"DEC-\#(id)","outcome":"REFUSED","reason":"INSUFFICIENT_STOCK","remainingStock":0}"#
+                results.put(
+                    #"{"version":1,"type":"stock.result","commandId":"1","productId":1,"time":"\#(Timestamp.now)","results":[\#(refusal)]}"#
+                )
+                try await bed.wait("select count(*) from orders where status = 'FAILED' and id = \(id)", for: 1)
+                rows = try await bed.count("select count(*) from orders")
+                answer = try await self.accept(bed)
+            } while answer.status == 202 && ContinuousClock.now < deadline
+            #expect(answer.status == 400)
+            #expect(answer["error"] == "INSUFFICIENT_STOCK")
             #expect(try await bed.count("select count(*) from orders") == rows)
             // The memory is short.
-            let until = ContinuousClock.now + .seconds(10)
+            let until = ContinuousClock.now + .seconds(60)
             while try await self.accept(bed).status != 202, ContinuousClock.now < until {}
             #expect(try await bed.count("select count(*) from orders") == rows + 1)
             _ = publisher
@@ -72,7 +75,7 @@ extension OutboxTests {
             try await bed.wait("select count(*) from outbox where status <> 'SENT'", for: 0)
             #expect(publisher.commands.count == 1, "the command goes out all the same: the ledger knows its key")
             results.put(self.result("COMMITTED", id))
-            let deadline = ContinuousClock.now + .seconds(5)
+            let deadline = ContinuousClock.now + .seconds(60)
             while results.acknowledged < 1, ContinuousClock.now < deadline { try await Task.sleep(for: .milliseconds(1)) }
             #expect(try await bed.text("/metrics").contains("\norder_results_duplicate_total 1\n"))
             #expect(try await bed.count("select version from orders") == 2)
@@ -107,7 +110,7 @@ extension OutboxTests {
                 if index < good.count { results.put(good[index]) }
             }
             try await bed.wait("select count(*) from orders where status = 'CONFIRMED'", for: 3)
-            let deadline = ContinuousClock.now + .seconds(5)
+            let deadline = ContinuousClock.now + .seconds(60)
             while results.acknowledged < bad.count + good.count, ContinuousClock.now < deadline {
                 try await Task.sleep(for: .milliseconds(1))
             }
@@ -130,7 +133,7 @@ extension OutboxTests {
                 #"{"version":1,"type":"stock.result","commandId":"1","productId":1,"time":"\#(Timestamp.now)","results":[\#(refusal)]}"#
             )
             // Acknowledged after it was remembered.
-            let deadline = ContinuousClock.now + .seconds(5)
+            let deadline = ContinuousClock.now + .seconds(60)
             while results.acknowledged < 1, ContinuousClock.now < deadline { try await Task.sleep(for: .milliseconds(1)) }
             #expect(try await bed.count("select count(*) from orders where status = 'FAILED'") == 1)
             #expect(try await self.accept(bed).status == 202)

@@ -6,7 +6,7 @@ import Testing
 
 @testable import OrderServer
 
-@Suite("Orders over the broker", .serialized, .timeLimit(.minutes(2)))
+@Suite("Orders over the broker", .serialized, .timeLimit(.minutes(10)))
 struct OutboxTests {
     /// A server over a broker by script.
     func run(
@@ -142,7 +142,7 @@ struct OutboxTests {
         try await self.run { bed, publisher, _ in
             publisher.set { $0.isHeld = true }
             _ = try await self.accept(bed)
-            let deadline = ContinuousClock.now + .seconds(5)
+            let deadline = ContinuousClock.now + .seconds(60)
             while publisher.sent.isEmpty, ContinuousClock.now < deadline { try await Task.sleep(for: .milliseconds(1)) }
             #expect(try await bed.count("select count(*) from outbox where status = 'SENT'") == 0)
             #expect(
@@ -226,7 +226,7 @@ struct OutboxTests {
             )
             try await bed.wait("select count(*) from orders where status <> 'PENDING' and version = 2", for: 3)
             #expect(try await bed.count("select count(*) from orders where status = 'FAILED' and fail_reason = 'INSUFFICIENT_STOCK'") == 1)
-            let deadline = ContinuousClock.now + .seconds(5)
+            let deadline = ContinuousClock.now + .seconds(60)
             while results.acknowledged < 5, ContinuousClock.now < deadline { try await Task.sleep(for: .milliseconds(1)) }
             #expect(results.acknowledged == 5)
             let letter = try #require(publisher.sent.first { $0.exchange == "stock.dead" })
@@ -237,7 +237,7 @@ struct OutboxTests {
                 state.stock[1] = 97
             }
             results.put(self.result("COMMITTED", ids[1]))
-            let until = ContinuousClock.now + .seconds(5)
+            let until = ContinuousClock.now + .seconds(60)
             while bed.product.stock(1) != 100, ContinuousClock.now < until { try await Task.sleep(for: .milliseconds(1)) }
             #expect(bed.product.stock(1) == 100)
             #expect(try await bed.count("select count(*) from orders where id = \(ids[1]) and status = 'FAILED'") == 1)

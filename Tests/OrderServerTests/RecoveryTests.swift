@@ -5,7 +5,7 @@ import Testing
 
 @testable import OrderServer
 
-@Suite("Recovery", .serialized, .timeLimit(.minutes(1)))
+@Suite("Recovery", .serialized, .timeLimit(.minutes(10)))
 struct RecoveryTests {
     /// Puts an order into the database as a server leaves it that died.
     private func leave(_ bed: TestBed, _ id: Int64, status: String, cancelling: Bool = false, old: Bool = true) async throws {

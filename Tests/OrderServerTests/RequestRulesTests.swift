@@ -6,7 +6,7 @@ import Testing
 @testable import OrderServer
 
 /// The rules of requests, on every route of the server, and in front of the router.
-@Suite("Rules of requests", .serialized, .timeLimit(.minutes(2)))
+@Suite("Rules of requests", .serialized, .timeLimit(.minutes(10)))
 struct RequestRulesTests {
     /// A path of a template.
     private func path(_ route: ServerRoute) -> String {

@@ -158,7 +158,7 @@ struct StockStepTests {
     }
 }
 
-@Suite("The memory of sold-out products", .timeLimit(.minutes(1)))
+@Suite("The memory of sold-out products", .timeLimit(.minutes(10)))
 struct SoldOutMemoryTests {
     @Test("turns away what is no smaller, until stock is seen")
     func remembers() async {
@@ -178,13 +178,13 @@ struct SoldOutMemoryTests {
         let memory = SoldOutMemory(time: .nanoseconds(1))
         memory.sawRefusal(product: 1, quantity: 1)
         #expect(await memory.ask(product: 1, quantity: 1) == .probe(1))
-        async let small = memory.ask(product: 1, quantity: 1)
-        async let large = memory.ask(product: 1, quantity: 9)
-        // One that came after the refusal would be a probe itself, and the test would fail: 20 ms is ample for both to be waiting.
-        try? await Task.sleep(for: .milliseconds(20))
+        let told = Mutex<[Int64: SoldOutMemory.Verdict]>([:])
+        for quantity: Int64 in [1, 9] {
+            memory.ask(product: 1, quantity: quantity) { verdict in told.withLock { $0[quantity] = verdict } }
+        }
+        #expect(told.withLock { $0.isEmpty }, "both wait")
         memory.sawRefusal(product: 1, quantity: 3)
-        #expect(await small == .proceed)
-        #expect(await large == .soldOut)
+        #expect(told.withLock { $0 } == [1: .proceed, 9: .soldOut])
     }
 
     @Test("a probe that ends without an answer holds nobody up, and an earlier one's end does not end a later one")
@@ -195,19 +195,26 @@ struct SoldOutMemoryTests {
         memory.sawRefusal(product: 1, quantity: 1)
         #expect(await memory.ask(product: 1, quantity: 1) == .probe(2))
         memory.endProbe(product: 1, probe: 1)
-        async let waiting = memory.ask(product: 1, quantity: 1)
-        try? await Task.sleep(for: .milliseconds(20))
+        let told = Mutex<SoldOutMemory.Verdict?>(nil)
+        memory.ask(product: 1, quantity: 1) { verdict in told.withLock { $0 = verdict } }
+        #expect(told.withLock { $0 } == nil, "it waits")
         memory.endProbe(product: 1, probe: 2)
-        #expect(await waiting == .proceed)
+        #expect(told.withLock { $0 } == .proceed)
     }
 
     @Test("in its second half one request looks again while the others are still turned away")
     func looksAgain() async {
-        let memory = SoldOutMemory(time: .seconds(4))
+        let memory = SoldOutMemory(time: .seconds(8))
+        let refused = ContinuousClock.now
         memory.sawRefusal(product: 1, quantity: 1)
-        #expect(await memory.ask(product: 1, quantity: 1) == .soldOut)
-        try? await Task.sleep(for: .milliseconds(2100))
-        #expect(await memory.ask(product: 1, quantity: 1) == .probe(1))
+        var verdict = await memory.ask(product: 1, quantity: 1)
+        #expect(verdict == .soldOut)
+        while verdict == .soldOut {
+            try? await Task.sleep(for: .milliseconds(10))
+            verdict = await memory.ask(product: 1, quantity: 1)
+        }
+        #expect(verdict == .probe(1))
+        #expect(ContinuousClock.now >= refused + .seconds(4))
         #expect(await memory.ask(product: 1, quantity: 1) == .soldOut)
     }
 

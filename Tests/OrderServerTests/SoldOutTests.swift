@@ -4,7 +4,7 @@ import Testing
 
 @testable import OrderServer
 
-@Suite("Sold out has one shape", .serialized, .timeLimit(.minutes(1)))
+@Suite("Sold out has one shape", .serialized, .timeLimit(.minutes(10)))
 struct SoldOutTests {
     private func isRefusal(_ answer: TestBed.Answer) -> Bool { answer.status == 400 && answer["error"] == "INSUFFICIENT_STOCK" }
 

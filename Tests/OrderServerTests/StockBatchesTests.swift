@@ -7,7 +7,7 @@ import Testing
 
 @testable import OrderServer
 
-@Suite("Calls for many changes of stock", .serialized, .timeLimit(.minutes(1)))
+@Suite("Calls for many changes of stock", .serialized, .timeLimit(.minutes(10)))
 struct StockBatchesTests {
     private func batches(_ product: ProductStandIn, calls: Int = 1) throws -> StockBatches {
         let loop = MultiThreadedEventLoopGroup.singleton.next()
@@ -123,7 +123,7 @@ struct StockBatchesTests {
     }
 }
 
-@Suite("Request ids are passed on", .serialized, .timeLimit(.minutes(1)))
+@Suite("Request ids are passed on", .serialized, .timeLimit(.minutes(10)))
 struct RequestIDTests {
     private func isID(_ text: String?) -> Bool { text.map(ServerRequestContext.isRequestID) ?? false }
 

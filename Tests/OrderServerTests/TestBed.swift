@@ -211,7 +211,7 @@ struct TestBed: Sendable {
     func count(_ sql: String) async throws -> Int64 { try await self.pool.query(sql).one().int(0) }
 
     /// Waits until a query's only cell is `value`.
-    func wait(_ sql: String, for value: Int64, within bound: Duration = .seconds(10)) async throws {
+    func wait(_ sql: String, for value: Int64, within bound: Duration = .seconds(60)) async throws {
         let deadline = ContinuousClock.now + bound
         var found = try await self.count(sql)
         while found != value {

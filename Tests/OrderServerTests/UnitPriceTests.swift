@@ -5,7 +5,7 @@ import Testing
 
 @testable import OrderServer
 
-@Suite("The price that a buyer names", .serialized, .timeLimit(.minutes(1)))
+@Suite("The price that a buyer names", .serialized, .timeLimit(.minutes(10)))
 struct UnitPriceTests {
     private func order(
         _ bed: TestBed,
@@ -101,7 +101,7 @@ struct UnitPriceTests {
     }
 }
 
-@Suite("The catalogue as the order server sees it", .timeLimit(.minutes(1)))
+@Suite("The catalogue as the order server sees it", .timeLimit(.minutes(10)))
 struct ProductCatalogueTests {
     private func catalogue(
         _ product: ProductStandIn,
@@ -133,7 +133,7 @@ struct ProductCatalogueTests {
 
     /// Waits until so many looks have come.
     private func looks(_ product: ProductStandIn, _ count: Int) async throws {
-        let deadline = ContinuousClock.now + .seconds(10)
+        let deadline = ContinuousClock.now + .seconds(60)
         while product.state.withLock({ $0.looks }) < count {
             guard ContinuousClock.now < deadline else { throw TestBed.Failure(description: "not \(count) looks") }
             try await Task.sleep(for: .milliseconds(1))

@@ -3,7 +3,7 @@ import StockGateTestSupport
 import Testing
 
 @Suite struct ListenerTests {
-    @Test(.timeLimit(.minutes(1))) func listenerHearsAndListensAgainAfterALoss() async throws {
+    @Test(.timeLimit(.minutes(10))) func listenerHearsAndListensAgainAfterALoss() async throws {
         let configuration = try SharedServer.configuration()
         let listener = try PostgresListener(configuration: configuration, channels: ["Stock \"1\"", "other"])
         let session = PostgresSession(configuration: configuration)

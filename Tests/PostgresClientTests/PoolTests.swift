@@ -29,21 +29,34 @@ import Testing
             configuration: try SharedServer.configuration(),
             maximumConnections: 1,
             maximumWaiting: 1,
-            acquireTimeout: .milliseconds(100)
+            acquireTimeout: .seconds(60)
         )
         try await pool.withConnection { _ in
             let waiting = Task { try await pool.query("SELECT 1") }
             #expect(await eventually { pool.figures().waiting == 1 })
             let full = await #expect(throws: PostgresError.self) { try await pool.query("SELECT 1") }
             #expect(full?.code == .poolExhausted)
-            let late = await #expect(throws: PostgresError.self) { try await waiting.value }
+            waiting.cancel()
+            _ = await waiting.result
+        }
+        #expect(pool.figures() == .init(open: 1, busy: 0, waiting: 0, rejected: 1, expired: 0))
+        await pool.shutdown()
+        let short = PostgresPool(
+            configuration: try SharedServer.configuration(),
+            maximumConnections: 1,
+            maximumWaiting: 1,
+            acquireTimeout: .milliseconds(100)
+        )
+        try await short.withConnection { _ in
+            let late = await #expect(throws: PostgresError.self) { try await short.query("SELECT 1") }
             #expect(late?.code == .poolExhausted)
         }
-        #expect(pool.figures() == .init(open: 1, busy: 0, waiting: 0, rejected: 1, expired: 1))
+        #expect(short.figures() == .init(open: 1, busy: 0, waiting: 0, rejected: 0, expired: 1))
+        await short.shutdown()
     }
 
     @Test func waitingCallersAreServedCancelledAndShutDown() async throws {
-        let pool = PostgresPool(configuration: try SharedServer.configuration(), maximumConnections: 2, acquireTimeout: .seconds(20))
+        let pool = PostgresPool(configuration: try SharedServer.configuration(), maximumConnections: 2, acquireTimeout: .seconds(60))
         let sum = try await withThrowingTaskGroup(of: Int64.self) { group in
             for number in 0..<100 {
                 group.addTask { try await pool.query("SELECT $1", [.int(Int64(number))]).one().int(0) }
@@ -93,7 +106,7 @@ import Testing
             began.signal()
             gate.wait()
         }
-        #expect(began.wait(for: .seconds(10)))
+        #expect(began.wait(for: .seconds(60)))
         for number in 0..<2 { try worker.submit { _ in ran.withLock { $0.append(number) } } }
         let full = #expect(throws: PostgresError.self) { try worker.submit { _ in } }
         #expect(full?.code == .poolExhausted)

@@ -169,7 +169,7 @@ import Testing
         var configuration = try SharedServer.configuration()
         configuration.statementTimeout = .milliseconds(100)
         let session = PostgresSession(configuration: configuration)
-        let error = #expect(throws: PostgresError.self) { try session.query("SELECT pg_sleep(5)") }
+        let error = #expect(throws: PostgresError.self) { try session.query("SELECT pg_sleep(60)") }
         #expect(error?.code == .server(sqlState: "57014"))
         #expect(error?.isTransient == true)
     }
@@ -180,10 +180,10 @@ import Testing
         let start = ContinuousClock.now
         let error = #expect(throws: PostgresError.self) { try session.query("SELECT pg_sleep(60)", timeout: .milliseconds(150)) }
         #expect(error?.code == .timedOut(outcomeUnknown: true))
-        #expect(ContinuousClock.now - start < .seconds(1))
+        #expect(ContinuousClock.now - start < .seconds(30))
         #expect(!session.isConnected)
         let inside = #expect(throws: PostgresError.self) {
-            try session.transaction { _ = try $0.query("SELECT pg_sleep(3)", timeout: .milliseconds(150)) }
+            try session.transaction { _ = try $0.query("SELECT pg_sleep(60)", timeout: .milliseconds(150)) }
         }
         #expect(inside?.code == .timedOut(outcomeUnknown: false))
         #expect(try session.query("SELECT 1").one().int(0) == 1)

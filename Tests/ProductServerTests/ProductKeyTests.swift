@@ -11,7 +11,7 @@ import Testing
 @testable import ProductServer
 
 /// `POST /products` under an `Idempotency-Key`.
-@Suite(.serialized, .timeLimit(.minutes(3)))
+@Suite(.serialized, .timeLimit(.minutes(10)))
 struct ProductKeyTests {
     private let body = #"{"name":"Keyboard","price":39000,"stock":100}"#
 
@@ -183,7 +183,7 @@ struct ProductKeyTests {
     }
 
     private static func wait(_ pool: PostgresPool, _ sql: String) async throws {
-        let deadline = ContinuousClock.now + .seconds(10)
+        let deadline = ContinuousClock.now + .seconds(60)
         while try await pool.query(sql).one().int(0) == 0 {
             guard ContinuousClock.now < deadline else { throw ProductServerFixture.Missing(what: sql) }
             try await Task.sleep(for: .milliseconds(5))

@@ -7,7 +7,7 @@ import StockGate
 import StockGateTestSupport
 import Testing
 
-@Suite(.serialized, .timeLimit(.minutes(3)))
+@Suite(.serialized, .timeLimit(.minutes(10)))
 struct ProductServerTests {
     @Test func everyRouteIsDocumentedAndServed() async throws {
         try await ProductServerFixture.with { server in

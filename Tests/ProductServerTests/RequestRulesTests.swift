@@ -12,7 +12,7 @@ import Testing
 @testable import ProductServer
 
 /// The rules of requests, on every route of the server, and in front of the router.
-@Suite(.serialized, .timeLimit(.minutes(3)))
+@Suite(.serialized, .timeLimit(.minutes(10)))
 struct RequestRulesTests {
     /// A path of a template.
     private func path(_ route: ServerRoute) -> String {

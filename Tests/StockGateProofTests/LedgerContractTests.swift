@@ -233,7 +233,7 @@ struct LedgerContractTests {
 
     /// Two connections send the same keys of one hot product at the same time. A statement that looks the keys up before it has the row's
     /// lock decrements twice for one ledger row; so does a unique index alone, when its conflict is swallowed.
-    @Test("two connections, the same keys at once: one decrement a key", .timeLimit(.minutes(1)))
+    @Test("two connections, the same keys at once: one decrement a key", .timeLimit(.minutes(10)))
     func hotKeys() throws {
         let rounds = 1000
         let outcome = try race(rounds: rounds) { connection, _, round in
@@ -253,7 +253,7 @@ struct LedgerContractTests {
 
     /// Two connections take and give back units of one product, each under keys of its own. An increase that reads the stock before it has the
     /// row's lock loses what the other connection did meanwhile.
-    @Test("two connections, increases of one product at once: every unit comes back", .timeLimit(.minutes(1)))
+    @Test("two connections, increases of one product at once: every unit comes back", .timeLimit(.minutes(10)))
     func increasesAtOnce() throws {
         let rounds = 1000
         let outcome = try race(rounds: rounds) { connection, number, round in
@@ -280,7 +280,7 @@ struct LedgerContractTests {
 
     /// A decrease and an increase of the same key that names another product: they lock different rows, and only the unique index stands between
     /// them. Either the decrease is committed and the increase refused without a trace, or the increase closed the key before anybody knew it.
-    @Test("a decrease and another product's increase at once: one of them is refused", .timeLimit(.minutes(1)))
+    @Test("a decrease and another product's increase at once: one of them is refused", .timeLimit(.minutes(10)))
     func decreaseAgainstWrongIncrease() throws {
         let rounds = 1000
         let outcome = try race(rounds: rounds) { connection, number, round in
@@ -330,7 +330,7 @@ struct LedgerContractTests {
     }
 
     /// The control: the same race with one statement whose snapshot is older than its lock.
-    @Test("the race would notice a lookup before the lock", .timeLimit(.minutes(1)))
+    @Test("the race would notice a lookup before the lock", .timeLimit(.minutes(10)))
     func hotKeysControl() throws {
         let outcome = try race(rounds: 1000) { connection, _, round in
             _ = try connection.query(

@@ -7,12 +7,13 @@ import Testing
 extension Faults {
     /// Orders over the broker, with two servers of each kind and a proxy before the broker.
     ///
-    /// A message that failed time after time waits two seconds at most, not thirty as in a shop, so that the tests' bounds hold after ten cuts.
+    /// A message that failed time after time waits two seconds at most, not thirty as in a shop, so that something moves all the while after ten cuts. Recovery over
+    /// HTTP does not help for an hour: messages decide, however slow the machine is.
     @Suite(
         "Faults of the path over the broker",
         .serialized,
-        .stackWithBroker(instances: 2, ["OUTBOX_BACKOFF_MAX": "2s"]),
-        .timeLimit(.minutes(4))
+        .stackWithBroker(instances: 2, ["OUTBOX_BACKOFF_MAX": "2s", "ASYNC_RECOVERY_AGE": "1h"]),
+        .timeLimit(.minutes(20))
     )
     struct OverTheBroker {}
 }
@@ -45,19 +46,23 @@ extension Faults.OverTheBroker {
 
     /// Orders are accepted all the while, and the readiness page says what is missing.
     @Test func brokerAway() async throws {
-        try await AsyncSale.hold("broker away 10 s", rate: "500/s") { sale in
+        try await AsyncSale.hold("broker away 10 s") { sale in
             let server = try await Client(try sale.stack.address("ORDER_PORT"))
             defer { server.close() }
             try await sale.stack.brokerMayDie()
             try await sale.stack("stop rabbitmq")
             let gone = ContinuousClock.now
-            let before = try await sale.accepted
-            try await until("the server knows", within: .seconds(5)) {
+            let before = try await sale.figures
+            try await until("the server knows") {
                 try await Self.broker(on: server)?["state"] as? String == "DEGRADED"
             }
-            try await until("ten seconds pass", within: .seconds(11)) { ContinuousClock.now >= gone + .seconds(10) }
-            let accepted = try await sale.accepted - before
-            #expect(accepted >= 4_000, "of 5,000 arrivals in ten seconds without a broker \(accepted) were accepted")
+            // The length of the fault.
+            try await Task.sleep(until: gone + .seconds(10))
+            let after = try await sale.figures
+            let accepted = after.acceptedOrders.count - before.acceptedOrders.count
+            let arrived = after.sent + after.shed - before.sent - before.shed
+            #expect(arrived >= 100, "orders arrive all the while")
+            #expect(accepted >= arrived * 4 / 5, "of \(arrived) arrivals in ten seconds without a broker \(accepted) were accepted")
             #expect(try await sale.figures.errors == 0)
             let report = try #require(try await Self.broker(on: server))
             #expect(report["state"] as? String == "DEGRADED")
@@ -66,7 +71,7 @@ extension Faults.OverTheBroker {
             #expect(waiting >= accepted / 2, "\(detail)")
             try await sale.stack("start rabbitmq")
             try await sale.heals()
-            try await until("the server knows that it is back", within: .seconds(5)) {
+            try await until("the server knows that it is back") {
                 let report = try await Self.broker(on: server)
                 return report?["state"] as? String == "UP"
                     && ((report?["detail"] as? [String: Any])?["waitingOrders"] as? Int ?? .max) < 1_000
@@ -115,8 +120,8 @@ extension Faults.OverTheBroker {
         for _ in 1...10 {
             let known = try await proxy.figures.reset
             try await proxy.reset(afterBytes: Int(random.next() % 40_000), direction)
-            try await until("the connections are cut", within: .seconds(10)) { try await proxy.figures.reset > known }
-            try await until("they are made again", within: .seconds(10)) { try await proxy.figures.connections >= sale.stack.instances }
+            try await until("the connections are cut") { try await proxy.figures.reset > known }
+            try await until("they are made again") { try await proxy.figures.connections >= sale.stack.instances }
         }
         try await proxy.heal()
         return try await proxy.figures.reset - before
@@ -186,10 +191,10 @@ extension Faults.OverTheBroker {
                 again += try await sale.sendsAllAgain()
                 try await sale.heals()
             }
-            try await until("all is sent", within: AsyncSale.bound) { try await sale.commands(["NEW", "FAILED"]) == 0 }
-            try await until("all has come again", within: AsyncSale.bound) {
+            try await untilNone("commands are unsent") { try await sale.commands(["NEW", "FAILED"]) }
+            try await untilAtLeast(again, "commands have come again") {
                 await sale.tally.look()
-                return await sale.tally.total("stockgate_commands_republished_total") >= again
+                return await sale.tally.total("stockgate_commands_republished_total")
             }
             #expect(again > 100)
             #expect(await sale.tally.total("stockgate_command_orders_total", where: "\"duplicate\"") > 0)
@@ -223,11 +228,11 @@ extension Faults.OverTheBroker {
             )
             let publisher = try Publisher(configuration: configuration, topology: .stock)
             var results: [Delivery] = []
-            try await until("the results of \(commands.count) commands are there", within: AsyncSale.bound) {
+            try await untilNone("of \(commands.count) commands are without a result") {
                 results += try await consumer.nextBatch(max: 1_000, wait: .milliseconds(100))
-                return commands.subtracting(results.compactMap(\.correlationID)).isEmpty
+                return commands.subtracting(results.compactMap(\.correlationID)).count
             }
-            try await publisher.waitUntilConnected(within: .seconds(5))
+            try await publisher.waitUntilConnected(within: .seconds(60))
             let reversed = results.reversed().flatMap { result in
                 let message = OutgoingMessage(
                     exchange: StockGateTopology.resultsExchange,
@@ -249,9 +254,9 @@ extension Faults.OverTheBroker {
             try await sale.stack("start order")
             try await sale.heals()
             #expect(commands.count >= 10, "\(commands.count) commands make an order worth reversing")
-            try await until("the second copies have come too", within: AsyncSale.bound) {
+            try await untilAtLeast(600, "second copies have come too") {
                 await sale.tally.look()
-                return await sale.tally.total("order_results_duplicate_total") >= 600
+                return await sale.tally.total("order_results_duplicate_total")
             }
             await sale.note("\(results.count) results of \(commands.count) waiting commands")
         }

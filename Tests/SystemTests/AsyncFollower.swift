@@ -12,12 +12,18 @@ extension Faults.OverTheBroker {
                 let product = sale.product
                 try await follower.start()
                 // It begins with all sales before this one, some hundred thousand events.
-                try await until("the follower has some of the orders", within: .seconds(60)) { try await follower.orders(of: product) > 0 }
+                try await untilDone("the follower has some of the orders") {
+                    let orders = try await follower.orders(of: product)
+                    return (orders > 0, try await follower.changes())
+                }
                 try await follower.end(by: SIGKILL)
                 let killed = try await follower.orders(of: product)
                 try await sale.accepts(600, "while the follower is dead")
                 try await follower.start()
-                try await until("the follower reads on") { try await follower.orders(of: product) > killed }
+                try await untilDone("the follower reads on") {
+                    let orders = try await follower.orders(of: product)
+                    return (orders > killed, try await follower.changes())
+                }
                 try await follower.end(by: SIGTERM)
                 let stopped = try await follower.orders(of: product)
                 try await sale.accepts(600, "while the follower is stopped")
@@ -25,7 +31,7 @@ extension Faults.OverTheBroker {
                 try await sale.heals()
                 await sale.note("the follower had \(killed) orders when it was killed, \(stopped) when it was stopped")
             }
-            try await follower.hasTheSameOrders(within: .seconds(60))
+            try await follower.hasTheSameOrders()
             try await follower.showsTheSameOrders(50)
         } catch {
             Issue.record("\(error)\n\(follower.log)")
@@ -83,7 +89,7 @@ private actor Follower {
         let said = try await StackScript.shell(command, environment: stack.environment.merging(settings) { $1 })
         guard let pid = pid_t(said) else { throw SystemFailure(description: "no follower: \(said)") }
         self.pid = pid
-        try await until("the follower answers", within: .seconds(20)) {
+        try await until("the follower answers") {
             guard kill(pid, 0) == 0 else { throw SystemFailure(description: "the follower ended") }
             guard let port = Self.port(in: log.dropFirst(before)) else { return false }
             self.port = port
@@ -98,7 +104,7 @@ private actor Follower {
         guard let pid else { return }
         self.pid = nil
         kill(pid, signal)
-        try await until("the follower ends", within: .seconds(15)) { kill(pid, 0) != 0 }
+        try await until("the follower ends") { kill(pid, 0) != 0 }
     }
 
     func remove() async throws {
@@ -121,6 +127,11 @@ private actor Follower {
         Int(try await replica.query("SELECT count(*) FROM orders WHERE product_id = $1", [.int(product)]).one().int(0))
     }
 
+    /// How many changes of orders it has: grows with every event that it takes.
+    func changes() async throws -> Int {
+        Int(try await replica.query("SELECT coalesce(sum(version + 1), 0)::bigint FROM orders").one().int(0))
+    }
+
     /// All that an event tells of an order, of all orders together.
     private static let digest = """
         SELECT count(*), coalesce(md5(string_agg(
@@ -130,14 +141,14 @@ private actor Follower {
         """
 
     /// Waits until both databases have the same orders.
-    func hasTheSameOrders(within bound: Duration) async throws {
+    func hasTheSameOrders() async throws {
         let began = ContinuousClock.now
         var texts = ("", "")
         do {
-            try await until("both databases have the same orders", within: bound) {
+            try await untilDone("both databases have the same orders") {
                 let rows = (try await source.query(Self.digest).one(), try await replica.query(Self.digest).one())
                 texts = ("\(try rows.0.int(0)) orders \(try rows.0.text(1))", "\(try rows.1.int(0)) orders \(try rows.1.text(1))")
-                return texts.0 == texts.1
+                return (texts.0 == texts.1, try await changes())
             }
         } catch {
             throw SystemFailure(description: "\(error): \(texts.0) and \(texts.1); \(try await differences())")

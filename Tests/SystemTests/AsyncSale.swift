@@ -8,14 +8,16 @@ import Testing
 
 /// One product on sale through `POST /v2/orders`: orders are accepted at once and decided over the broker.
 ///
-/// Buyers come at a rate of their own, whether or not the servers keep up, and repeat what got no clear answer under the same key. At the end most of
-/// the stock is taken away by hand, so that what is left sells out under the same load. Then the load ends, everything must come to its end by itself,
-/// and the books are audited.
+/// Buyers come at a rate of their own, whether or not the servers keep up, and repeat what got no clear answer under the same key. The rate is a share of what
+/// the machine has just sustained: a slow machine is not asked for more than it can do, beside the fault. At the end most of the stock is taken away by hand, so
+/// that what is left sells out under the same load. Then the load ends, everything must come to its end by itself, and the books are audited.
 ///
-/// Bounds: `inFlight` orders without an answer, further arrivals are turned away; every wait has a deadline; `stock` is more than any test sells.
+/// Bounds: `inFlight` orders without an answer, further arrivals are turned away; every wait ends when nothing moves any more; `stock` is more than any test sells.
 actor AsyncSale {
     let stack: Stack
     let product: Int64
+    /// Orders that arrive a second.
+    let rate: Double
     let tally: AsyncTally
     private let name: String
     private let load: Load
@@ -34,19 +36,26 @@ actor AsyncSale {
     private static let stock = 1_000_000
     /// Orders without an answer at a time.
     private static let inFlight = 256
-    /// For everything to be decided after the fault is over. Less than ASYNC_RECOVERY_AGE: messages do it, not recovery.
-    static let bound = Duration.seconds(30)
+    /// The part of what the machine sustains that arrives in a sale: the rest is for the fault, for what is done again after it, and for the tests.
+    private static let share = 1.0 / 3
+    /// More than this a second shows nothing more, on a machine however fast.
+    private static let highestRate = 800.0
+    /// With less than this a second there is nothing to see of a fault that lasts a second.
+    private static let lowestRate = 20.0
 
     /// Puts a product on sale, lets the buyers in, runs `course` once the first orders are accepted, sells out, and audits.
     ///
     /// A course that fails is a failure of the test; everything is given back and the books are audited all the same.
     static func hold(
         _ name: String,
-        rate: String = "800/s",
         seed: UInt64 = 1,
         _ course: @Sendable (AsyncSale) async throws -> Void
     ) async throws {
-        let sale = try await AsyncSale(name, stack: Stack.current, rate: rate, seed: seed)
+        let stack = try Stack.current
+        let sustained = try await sustained(by: stack)
+        let rate = min(max(sustained * share, lowestRate), highestRate)
+        let sale = try await AsyncSale(name, stack: stack, rate: rate, seed: seed)
+        await sale.note("\(Int(rate)) orders/s of \(Int(sustained)) that the machine sustains")
         do {
             try await sale.accepts(200, "the sale opens")
             try await course(sale)
@@ -59,9 +68,51 @@ actor AsyncSale {
         try await sale.close()
     }
 
-    private init(_ name: String, stack: Stack, rate: String, seed: UInt64) async throws {
+    /// Orders a second that this machine decides over the broker just now, from the first one's arrival to the last one's result.
+    ///
+    /// Two seconds of buyers who come as fast as they are answered, and the time until all of theirs is decided.
+    private static func sustained(by stack: Stack) async throws -> Double {
+        let addresses = try await stack.addresses()
+        let orders = try PostgresConnection(configuration: PostgresConfiguration(url: addresses.address("ORDER_DATABASE_URL")))
+        let product = try await stack.addProduct("Measured", stock: stock)
+        let plan = OrderPlan(
+            product: product,
+            quantity: 1,
+            buyers: 1_000,
+            orders: .max,
+            units: stock,
+            arrivals: .concurrency(32),
+            timeout: .seconds(5),
+            retry: RetryPolicy(limit: 16),
+            seed: 1,
+            run: "measure-\(UUID().uuidString.prefix(8))",
+            budget: nil,
+            isAsync: true
+        )
+        let endpoint = try HTTPEndpoint(addresses.address("GATEWAY_URL"))
+        let load = try await Load.make(plan: plan, endpoint: endpoint, eventLoop: MultiThreadedEventLoopGroup.singleton.next())
+        let began = ContinuousClock.now
+        try await load.open()
+        // Two seconds, and as long as a slow machine takes for the first orders.
+        try await untilDone("orders are accepted to measure the machine") {
+            let accepted = try await load.peek().figures.acceptedOrders.count
+            return (accepted >= 50 && ContinuousClock.now >= began + .seconds(2), accepted)
+        }
+        try await load.stop()
+        try await load.finished()
+        try await untilNone("orders to measure the machine are PENDING") {
+            let sql = "SELECT count(*) FROM orders WHERE product_id = $1 AND status = 'PENDING'"
+            return Int(try await orders.query(sql, [.int(product)]).one().int(0))
+        }
+        let took = (ContinuousClock.now - began).inSeconds
+        await orders.close()
+        return Double(try await load.peek().figures.acceptedOrders.count) / took
+    }
+
+    private init(_ name: String, stack: Stack, rate: Double, seed: UInt64) async throws {
         self.name = name
         self.stack = stack
+        self.rate = rate
         let addresses = try await stack.addresses()
         let group = MultiThreadedEventLoopGroup.singleton
         stores = try StoreReader(
@@ -84,7 +135,7 @@ actor AsyncSale {
             buyers: 1_000,
             orders: .max,
             units: Self.stock,
-            arrivals: .rate(try ArrivalRate(rate), inFlight: Self.inFlight),
+            arrivals: .rate(try ArrivalRate("\(rate)/s"), inFlight: Self.inFlight),
             timeout: .seconds(5),
             retry: RetryPolicy(limit: 16),
             seed: seed,
@@ -108,9 +159,9 @@ actor AsyncSale {
     }
 
     /// Waits until so many more orders are accepted.
-    func accepts(_ count: Int, _ when: String, within bound: Duration = .seconds(20)) async throws {
+    func accepts(_ count: Int, _ when: String) async throws {
         let before = try await accepted
-        try await until("\(count) more orders accepted, \(when)", within: bound) { try await accepted >= before + count }
+        try await untilAtLeast(count, "more orders accepted, \(when)") { try await accepted - before }
     }
 
     /// Runs one command of the stack script.
@@ -126,17 +177,17 @@ actor AsyncSale {
     /// The fault is over: waits until every order that was accepted before now is decided.
     /// - Returns: how long it took
     @discardableResult
-    func heals(within bound: Duration = AsyncSale.bound) async throws -> Duration {
+    func heals() async throws -> Duration {
         let began = ContinuousClock.now
         let now = try await orders.query("SELECT now()").one().timestampMicros(0)
-        try await until("the commands of the orders accepted before are sent", within: bound) {
+        try await untilNone("commands of the orders accepted before are unsent") {
             let sql = "SELECT count(*) FROM outbox WHERE product_id = $1 AND status IN ('NEW', 'FAILED') AND created_at <= $2"
-            return try await orders.query(sql, [.int(product), .timestampMicros(now)]).one().int(0) == 0
+            return Int(try await orders.query(sql, [.int(product), .timestampMicros(now)]).one().int(0))
         }
         sending = ContinuousClock.now - began
-        try await until("PENDING = 0 of the orders accepted before", within: bound) {
+        try await untilNone("of the orders accepted before are PENDING") {
             let sql = "SELECT count(*) FROM orders WHERE product_id = $1 AND status = 'PENDING' AND created_at <= $2"
-            return try await orders.query(sql, [.int(product), .timestampMicros(now)]).one().int(0) == 0
+            return Int(try await orders.query(sql, [.int(product), .timestampMicros(now)]).one().int(0))
         }
         healing = ContinuousClock.now - began
         return ContinuousClock.now - began
@@ -166,9 +217,11 @@ actor AsyncSale {
         guard !isSoldOut else { return }
         isSoldOut = true
         try await stack.takeAway(of: product, leaving: 300, stores: stores)
-        try await until("sold out", within: .seconds(40)) {
-            let refused = try await figures.soldOut
-            return try await Int(stores.orderTotals(of: product).failed) + refused >= 50
+        try await untilDone("sold out") {
+            let refused = try await Int(stores.orderTotals(of: product).failed) + figures.soldOut
+            // Units leave first, then buyers are refused.
+            let left = try await Int(stores.product(product)?.stock ?? 0)
+            return (refused >= 50, refused - left)
         }
     }
 
@@ -186,16 +239,20 @@ actor AsyncSale {
         }
         let closed = ContinuousClock.now
         do {
-            try await until("PENDING = 0 after the last order", within: Self.bound) { try await pendingOrders() == 0 }
-            try await until("the outbox is sent", within: Self.bound) { try await !stores.hasWaitingMessages() }
-            try await until("recovery has settled every order", within: Self.bound) {
-                try await orders.query("SELECT count(*) FROM saga_work JOIN orders ON id = order_id WHERE status = 'PENDING'").one().int(0)
-                    == 0
+            try await untilNone("orders are PENDING after the last one") { try await pendingOrders() }
+            try await untilNone("messages of the outbox are unsent") {
+                Int(try await orders.query("SELECT count(*) FROM outbox WHERE status IN ('NEW', 'FAILED')").one().int(0))
+            }
+            try await untilNone("orders are left to recovery") {
+                Int(
+                    try await orders.query("SELECT count(*) FROM saga_work JOIN orders ON id = order_id WHERE status = 'PENDING'").one()
+                        .int(0)
+                )
             }
         } catch {
             Issue.record("\(name): \(error)\n\(await stack.logs())")
         }
-        let rests = try await Audit.settle(stores, product: product, bound: Self.bound, interval: .milliseconds(150))
+        let rests = try await Audit.settle(stores, product: product, bound: .seconds(120), interval: .milliseconds(150))
         let rest = ContinuousClock.now - closed
         // The last duplicates may still be on their way to the order servers.
         try await audit(rests: rests, rest: rest)

@@ -18,7 +18,7 @@ actor AsyncTally {
         var servers: [Client] = []
         for instance in 1...stack.instances {
             for kind in ["PRODUCT", "ORDER"] {
-                servers.append(try await Client(try stack.address(kind, instance, "ADMIN_PORT"), timeout: .seconds(1)))
+                servers.append(try await Client(try stack.address(kind, instance, "ADMIN_PORT"), timeout: .seconds(5)))
             }
         }
         self.servers = servers

@@ -8,7 +8,7 @@ import NIOPosix
 struct Client: Sendable {
     private let caller: HTTPCaller
 
-    init(_ address: String, timeout: TimeAmount = .seconds(5)) async throws {
+    init(_ address: String, timeout: TimeAmount = .seconds(30)) async throws {
         let loop = MultiThreadedEventLoopGroup.singleton.next()
         caller = try await HTTPCaller.make(endpoint: HTTPEndpoint(address), eventLoop: loop, timeout: timeout)
     }

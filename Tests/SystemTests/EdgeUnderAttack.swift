@@ -7,7 +7,7 @@ import Testing
     "The HTTP edge under attack",
     .serialized,
     .stackWithBroker(instances: 1, ["GATEWAY_PUBLIC_STOCK": "true"]),
-    .timeLimit(.minutes(5))
+    .timeLimit(.minutes(20))
 )
 struct EdgeUnderAttack {
     private func attack(_ part: AttackPlan.Part) async throws {

@@ -25,7 +25,7 @@ extension Faults.TwoInstances {
         let before = try await Self.requests(stack, kind.uppercased(), 2)
         let began = ContinuousClock.now
         // Its own metrics are read on another port and route: more than a look's worth of requests must be the gateway's.
-        try await until("\(kind)-2 is used again", within: .seconds(10)) {
+        try await until("\(kind)-2 is used again") {
             for _ in 1...10 { #expect(try await gateway.call(.GET, path).status == 200) }
             return try await Self.requests(stack, kind.uppercased(), 2) >= before + 10
         }

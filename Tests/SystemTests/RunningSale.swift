@@ -11,7 +11,7 @@ import Testing
 /// Beside the buyers somebody cancels confirmed orders all the time, so that stock also comes back while things fail. At the end most of the stock
 /// is taken away by hand, so that what is left sells out under the same load: a unit sold twice would show.
 ///
-/// Bounds: `buyers` orders in flight, one cancellation; every wait has a deadline; `stock` is more than any test sells.
+/// Bounds: `buyers` orders in flight, one cancellation; every wait ends when nothing moves any more; `stock` is more than any test sells.
 actor RunningSale {
     let stack: Stack
     let product: Int64
@@ -120,22 +120,22 @@ actor RunningSale {
     /// Waits until so many more orders are confirmed.
     /// - Returns: how long it took to the first of them
     @discardableResult
-    func sells(_ orders: Int, _ when: String, within bound: Duration = .seconds(30)) async throws -> Duration {
+    func sells(_ orders: Int, _ when: String) async throws -> Duration {
         let before = try await figures.confirmed
         let began = ContinuousClock.now
         var first: Duration?
-        try await until("\(orders) more orders confirmed, \(when)", within: bound) {
+        try await untilAtLeast(orders, "more orders confirmed, \(when)") {
             let now = try await figures
             if first == nil, now.confirmed > before { first = ContinuousClock.now - began }
-            return now.confirmed >= before + orders
+            return now.confirmed - before
         }
         return first ?? .zero
     }
 
     /// Waits until so many more attempts were repeated: the fault is felt.
-    func isFelt(_ repeats: Int = 10, within bound: Duration = .seconds(15)) async throws {
+    func isFelt(_ repeats: Int = 10) async throws {
         let before = try await figures.retries
-        try await until("\(repeats) attempts repeated", within: bound) { try await figures.retries >= before + repeats }
+        try await untilAtLeast(repeats, "attempts repeated") { try await figures.retries - before }
     }
 
     /// Runs one command of the stack script.
@@ -146,8 +146,8 @@ actor RunningSale {
     func note(_ text: String) { notes.append(text) }
 
     /// Waits for a state of `redisStock` on one product server.
-    func breaker(of instance: Int = 1, is states: Set<String>, within bound: Duration = .seconds(20)) async throws {
-        let admin = try await Client(try stack.address("PRODUCT", instance, "ADMIN_PORT"), timeout: .seconds(1))
+    func breaker(of instance: Int = 1, is states: Set<String>, within bound: Duration = .seconds(90)) async throws {
+        let admin = try await Client(try stack.address("PRODUCT", instance, "ADMIN_PORT"), timeout: .seconds(5))
         defer { admin.close() }
         try await until("redisStock of product-\(instance) is \(states.sorted().joined(separator: " or "))", within: bound) {
             await admin.breaker().map { states.contains($0) } ?? false
@@ -205,12 +205,12 @@ actor RunningSale {
 
     /// Waits until every order that was made before now is settled, by whichever server.
     /// - Returns: how long it took
-    func settlesOrders(within bound: Duration = .seconds(20)) async throws -> Duration {
+    func settlesOrders() async throws -> Duration {
         let began = ContinuousClock.now
         let now = try await orders.query("SELECT now()").one().timestampMicros(0)
-        try await until("the orders made before the fault are settled", within: bound) {
+        try await untilNone("of the orders made before the fault are PENDING") {
             let sql = "SELECT count(*) FROM orders WHERE product_id = $1 AND status = 'PENDING' AND created_at <= $2"
-            return try await orders.query(sql, [.int(product), .timestampMicros(now)]).one().int(0) == 0
+            return Int(try await orders.query(sql, [.int(product), .timestampMicros(now)]).one().int(0))
         }
         return ContinuousClock.now - began
     }
@@ -235,7 +235,12 @@ actor RunningSale {
         do {
             if sellsOut {
                 try await stack.takeAway(of: product, leaving: 300, stores: stores)
-                try await until("sold out", within: .seconds(40)) { try await figures.soldOut >= 50 }
+                try await untilDone("sold out") {
+                    let refused = try await figures.soldOut
+                    // Units leave first, then buyers are refused.
+                    let left = try await Int(stores.product(product)?.stock ?? 0)
+                    return (refused >= 50, refused - left)
+                }
             }
             try await load.stop()
             try await load.finished()
@@ -248,14 +253,14 @@ actor RunningSale {
         let cancelled = try await cancelling?.value ?? []
         let restBegan = ContinuousClock.now
         // A cancellation that was cut off leaves a CONFIRMED order on recovery's list; the audit alone would not know that it is still under way.
-        try await until("recovery has settled every order", within: .seconds(30)) {
+        try await untilNone("orders are left to recovery") {
             let sql = """
                 SELECT count(*) FROM saga_work JOIN orders ON id = order_id
                 WHERE status = 'PENDING' OR status = 'CONFIRMED' AND cancel_requested_at IS NOT NULL
                 """
-            return try await orders.query(sql).one().int(0) == 0
+            return Int(try await orders.query(sql).one().int(0))
         }
-        let rests = try await Audit.settle(stores, product: product, bound: .seconds(30), interval: .milliseconds(150))
+        let rests = try await Audit.settle(stores, product: product, bound: .seconds(120), interval: .milliseconds(150))
         let rest = ContinuousClock.now - restBegan
         let end = try await figures
         let audit = try await Audit.run(stores, product: product, load: end)

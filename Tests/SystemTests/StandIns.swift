@@ -156,7 +156,7 @@ struct RawConnection: Sendable {
     func send(_ text: String) async throws { try await self.send(Array(text.utf8)) }
 
     /// Waits for a whole answer with a length, or for the end of the connection.
-    func answer(within bound: TimeAmount = .seconds(10)) async throws -> String {
+    func answer(within bound: TimeAmount = .seconds(60)) async throws -> String {
         try await self.wait("an answer", within: bound) { $0.isClosed || RawConnection.isWhole($0.text) }
     }
 
