@@ -26,6 +26,9 @@ public struct Delivery: Sendable {
     /// How often it came back without acknowledgement, as a quorum queue counts: 0 the first time.
     public var deliveryCount: Int { Int(clamping: headers["x-delivery-count"]?.integer ?? 0) }
 
+    /// It came back twice at least: it may be what ended the processes that had it. Whoever handles such messages one at a time loses nothing else to them.
+    public var isSuspect: Bool { deliveryCount >= 2 }
+
     /// Its offset in a stream.
     public var streamOffset: UInt64? { headers["x-stream-offset"]?.integer.flatMap { UInt64(exactly: $0) } }
 }

@@ -10,7 +10,7 @@ public struct OrderSettings: Sendable {
     public var postgres: PostgresConfiguration
     /// The same, for the statements that are done in groups.
     var groupPostgres: PostgresConfiguration
-    /// Connections for everything that is not done in groups; three more do that.
+    /// Connections for everything that is not done in groups; three more do that, and a fourth while results are aside.
     var poolConnections: Int
     var maximumQueued: Int
     var maximumBatch: Int

@@ -220,6 +220,7 @@ extension OutboxTests {
             results.put(self.result("COMMITTED", next))
             try await bed.wait("select count(*) from orders where id = \(next) and status = 'CONFIRMED'", for: 1)
             #expect(try await bed.count("select count(*) from orders where id = \(id) and status = 'CONFIRMED' and run = 2") == 1)
+            try await results.waitUntilAcknowledged(3)
             #expect(try await bed.text("/metrics").contains("\norders_undo_refused_total{during=\"late_success\"} 1\n"))
         }
     }

@@ -45,14 +45,18 @@ final class ScriptedPublisher: MessagePublishing {
 final class ScriptedResults: MessageReceiving {
     struct State {
         var waiting: [Delivery] = []
+        /// While it is set, nothing is given out: what is put meanwhile comes together.
+        var isHeld = false
         var acknowledged = 0
+        /// The messages of each acknowledgement, as they were counted when they were put.
+        var acknowledgements: [[UInt64]] = []
         var requeued = 0
         var next: UInt64 = 1
     }
 
     let state = Mutex(State())
 
-    func put(_ bodies: String..., redelivered: Bool = false) {
+    func put(_ bodies: String..., redelivered: Bool = false, headers: [String: HeaderValue] = [:]) {
         self.state.withLock { state in
             for body in bodies {
                 state.waiting.append(
@@ -63,7 +67,7 @@ final class ScriptedResults: MessageReceiving {
                         type: nil,
                         contentType: nil,
                         timestamp: nil,
-                        headers: [:],
+                        headers: headers,
                         exchange: "stock.results",
                         routingKey: "order.result",
                         isRedelivered: redelivered,
@@ -78,7 +82,8 @@ final class ScriptedResults: MessageReceiving {
     func nextBatch(max: Int, wait: Duration) async throws(BrokerError) -> [Delivery] {
         let deadline = ContinuousClock.now + wait
         while ContinuousClock.now < deadline, !Task.isCancelled {
-            let taken = self.state.withLock { state in
+            let taken = self.state.withLock { state -> [Delivery] in
+                if state.isHeld { return [] }
                 defer { state.waiting.removeFirst(min(max, state.waiting.count)) }
                 return Array(state.waiting.prefix(max))
             }
@@ -89,7 +94,10 @@ final class ScriptedResults: MessageReceiving {
     }
 
     func acknowledge(_ deliveries: [Delivery]) -> Int {
-        self.state.withLock { $0.acknowledged += deliveries.count }
+        self.state.withLock { state in
+            state.acknowledged += deliveries.count
+            if !deliveries.isEmpty { state.acknowledgements.append(deliveries.map(\.tag.number)) }
+        }
         return deliveries.count
     }
 
@@ -109,4 +117,18 @@ final class ScriptedResults: MessageReceiving {
 
     func close(within bound: Duration) async {}
     var acknowledged: Int { self.state.withLock { $0.acknowledged } }
+    var requeued: Int { self.state.withLock { $0.requeued } }
+
+    /// Waits until so many are acknowledged.
+    func waitUntilAcknowledged(_ count: Int) async throws {
+        let deadline = ContinuousClock.now + .seconds(60)
+        while self.acknowledged < count {
+            guard ContinuousClock.now < deadline else {
+                throw TestBed.Failure(
+                    description: "\(self.acknowledged) of \(count) acknowledged: \(self.state.withLock { $0.acknowledgements })"
+                )
+            }
+            try await Task.sleep(for: .milliseconds(1))
+        }
+    }
 }

@@ -10,8 +10,111 @@ import Testing
 @testable import ProductServer
 
 /// The consumer on a real broker, which is killed in the middle.
-@Suite(.serialized, .timeLimit(.minutes(5)))
+@Suite(.serialized, .timeLimit(.minutes(10)))
 struct BrokerEndToEndTests {
+    /// Odd messages among good ones, over a real broker: each is a dead letter or a refusal by itself, the good ones are sold, and nothing comes twice.
+    @Test func oddMessagesHarmNobody() async throws {
+        let broker = try await PrivateRabbitMQ.onThread { try PrivateRabbitMQ.start() }
+        defer { broker.stop() }
+        try await ProductServerFixture.with { server in
+            let id = try await server.addProduct(stock: 1_000)
+            let configuration = try BrokerConfiguration(url: broker.url)
+            let sender = try Publisher(configuration: configuration, topology: .stock, name: "sender")
+            try await sender.waitUntilConnected(within: .seconds(60))
+            let dead = try Consumer(configuration: configuration, topology: .stock, queue: StockGateTopology.deadQueue, name: "dead")
+            let registry = MetricsRegistry()
+            let consumer = DecreaseConsumer(
+                source: try Consumer(
+                    configuration: configuration,
+                    topology: .stock,
+                    queue: StockGateTopology.decreaseQueue,
+                    prefetch: 64,
+                    name: "commands"
+                ),
+                sink: try Publisher(configuration: configuration, topology: .stock, name: "results"),
+                registry: registry,
+                eventLoop: MultiThreadedEventLoopGroup.singleton.next(),
+                prefetch: 64,
+                maximumOrders: 8_192,
+                giveUpAfter: .seconds(60),
+                stopWithin: .seconds(5),
+                logger: Logger(label: "test"),
+                decide: DecreaseConsumerTests.decide(server.engine)
+            )
+            func message(_ body: [UInt8], _ change: (inout OutgoingMessage) -> Void = { _ in }) -> OutgoingMessage {
+                var message = OutgoingMessage(
+                    exchange: StockGateTopology.commandsExchange,
+                    routingKey: StockGateTopology.decreaseRoutingKey,
+                    body: body,
+                    type: StockCommand.type,
+                    headers: ["attempt": 1]
+                )
+                change(&message)
+                return message
+            }
+            let body = { (number: Int) in Array(DecreaseConsumerTests.command(number, product: id, orders: [number]).utf8) }
+            let order = #"[{"orderId":9000,"key":"DEC-9000","quantity":1}]"#
+            let texts = [
+                "", "{", "[]", "null", "\u{0}", String(repeating: "[", count: 5_000), StockCommandTests.body(version: "\"1\""),
+                StockCommandTests.body(version: "9223372036854775808"), StockCommandTests.body(type: "null"),
+                StockCommandTests.body(messageID: "7"),
+                StockCommandTests.body(messageID: "\"\\u0000\""), StockCommandTests.body(product: "-9223372036854775808", orders: order),
+                StockCommandTests.body(product: "{\"id\":{\"id\":1}}", orders: order),
+                StockCommandTests.body(time: "\"300000-01-01T00:00:00Z\"", orders: order),
+                StockCommandTests.body(time: "1700000000", orders: order), StockCommandTests.body(orders: "{}"),
+                StockCommandTests.body(orders: "[]"),
+                StockCommandTests.body(orders: "[[\(order)]]"),
+                StockCommandTests.body(orders: #"[{"orderId":9001,"key":"DEC-9001","quantity":-1}]"#),
+                StockCommandTests.body(orders: #"[{"orderId":9002,"key":"INC-9002","quantity":1}]"#),
+                StockCommandTests.body(orders: #"[{"orderId":1e3,"key":"DEC-1000","quantity":1}]"#),
+            ]
+            var odd = texts.map { message(Array($0.utf8)) }
+            odd.append(message([0xFF, 0xFE, 0x7B]))
+            odd.append(message(body(8_000).dropLast(3) + [0xC3, 0x28]))
+            // Odd about these are only what is around them: they are sold.
+            let around: [(inout OutgoingMessage) -> Void] = [
+                { $0.contentType = "image/png" }, { $0.headers = ["attempt": "many"] }, { $0.headers = ["attempt": .integer(.max)] },
+                { $0.headers = ["x-delivery-count": "1000", "x-death": "yes"] },
+                { $0.headers = ["x-death": .list([.table(["count": .integer(.max)])])] },
+                { $0.type = "order.created" }, { $0.messageID = String(repeating: "x", count: 250) },
+                { $0.headers = ["traceparent": .integer(.min)] },
+            ]
+            let good = (1...40).map { number in
+                number <= around.count ? message(body(number), around[number - 1]) : message(body(number))
+            }
+            broker.noteDeclared()
+            try await broker.settle()
+            // An odd one behind every good one.
+            var all: [OutgoingMessage] = []
+            for (index, one) in good.enumerated() { all += index < odd.count ? [one, odd[index]] : [one] }
+            #expect(try await sender.publish(all).allSatisfy { $0 == .confirmed })
+            consumer.open()
+            let run = Task { try await consumer.run() }
+            try await DecreaseConsumerTests.eventually("all good ones are sold") {
+                try await DecreaseConsumerTests.sold(server, id).rows == Int64(good.count)
+            }
+            var letters: [Delivery] = []
+            try await DecreaseConsumerTests.eventually("the odd ones are dead letters") {
+                let batch = try await dead.nextBatch(max: 100, wait: .milliseconds(200))
+                dead.acknowledge(batch)
+                letters += batch
+                return letters.count >= odd.count
+            }
+            #expect(Set(letters.map(\.body)) == Set(odd.map(\.body)) && letters.count == odd.count)
+            #expect(letters.allSatisfy { $0.headers["reason"]?.string?.isEmpty == false })
+            try await DecreaseConsumerTests.eventually("nothing in hand") { consumer.desk.commandsHeld == 0 }
+            let text = String(decoding: registry.exposition(), as: UTF8.self)
+            #expect(
+                text.contains("stockgate_commands_total \(all.count)\n") && text.contains("stockgate_commands_redelivered_total 0\n"),
+                "\(text)"
+            )
+            run.cancel()
+            try await run.value
+            await sender.close()
+            await dead.close()
+        }
+    }
+
     @Test func commandsSurviveTheBrokersDeath() async throws {
         let broker = try await PrivateRabbitMQ.onThread { try PrivateRabbitMQ.start() }
         defer { broker.stop() }
@@ -20,7 +123,7 @@ struct BrokerEndToEndTests {
             let id = try await server.addProduct(stock: stock)
             let configuration = try BrokerConfiguration(url: broker.url)
             let sender = try Publisher(configuration: configuration, topology: .stock, name: "sender")
-            try await sender.waitUntilConnected(within: .seconds(20))
+            try await sender.waitUntilConnected(within: .seconds(60))
             let receiver = try Consumer(
                 configuration: configuration,
                 topology: .stock,

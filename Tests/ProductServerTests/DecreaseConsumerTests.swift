@@ -12,7 +12,7 @@ import Testing
 @testable import ProductServer
 
 /// The consumer on the real engine, Redis and PostgreSQL, with a broker that the test plays.
-@Suite(.serialized, .timeLimit(.minutes(4)))
+@Suite(.serialized, .timeLimit(.minutes(10)))
 struct DecreaseConsumerTests {
     // MARK: Parts
 
@@ -52,6 +52,7 @@ struct DecreaseConsumerTests {
         _ broker: ScriptedBroker,
         maximumOrders: Int = 8_192,
         giveUpAfter: Duration = .seconds(60),
+        stopWithin: Duration = .seconds(5),
         registry: MetricsRegistry = MetricsRegistry(),
         decide: @escaping CommandDesk.Decide,
         _ body: (DecreaseConsumer) async throws -> Void
@@ -64,7 +65,7 @@ struct DecreaseConsumerTests {
             prefetch: 64,
             maximumOrders: maximumOrders,
             giveUpAfter: giveUpAfter,
-            stopWithin: .seconds(5),
+            stopWithin: stopWithin,
             logger: Logger(label: "test")
         ) { request, loop, completion in decide(request, loop, completion) }
         consumer.open()
@@ -84,7 +85,7 @@ struct DecreaseConsumerTests {
         { request, loop, completion in engine.decrease(request, on: loop, completion: completion) }
     }
 
-    static func eventually(_ what: Comment, within bound: Duration = .seconds(30), _ isTrue: () async throws -> Bool) async throws {
+    static func eventually(_ what: Comment, within bound: Duration = .seconds(60), _ isTrue: () async throws -> Bool) async throws {
         let deadline = ContinuousClock.now + bound
         while try await !isTrue() {
             guard ContinuousClock.now < deadline else {
@@ -243,6 +244,50 @@ struct DecreaseConsumerTests {
             }
             #expect(try await Self.sold(server, id).rows == 18)
         }
+    }
+
+    /// Whatever ends the process at one command ends it again and again; the broker gives each message twenty deliveries.
+    @Test func aCommandThatEndsTheProcessTakesNobodyWithIt() async throws {
+        let broker = ScriptedBroker()
+        let harmful: Int64 = 666
+        var lives = 0
+        broker.enqueue((0..<40).map { Self.command($0, product: 1, orders: [$0 == 20 ? Int(harmful) : 1_000 + $0]) })
+        // Until the harmful one alone is left.
+        while broker.acknowledged < 39, lives < 25 {
+            lives += 1
+            let isDead = Atomic<Bool>(false)
+            try await Self.consuming(
+                broker,
+                stopWithin: .milliseconds(1),
+                decide: { request, _, completion in
+                    if isDead.load(ordering: .relaxed) { return }
+                    if request.orderID == harmful {
+                        isDead.store(true, ordering: .relaxed)
+                        return broker.consumerDied()
+                    }
+                    completion(.sold(remaining: 1, replayed: false))
+                }
+            ) { _ in
+                try await Self.eventually("the process ends") { isDead.load(ordering: .relaxed) }
+            }
+            broker.reopen()
+        }
+        #expect(broker.acknowledged == 39, "after \(lives) lives")
+        #expect(lives < 18, "each life costs every message in hand one of its twenty deliveries")
+        print("CONSUMER 39 innocent commands beside one that ends the process: all settled in \(lives) lives")
+    }
+
+    @Test func aPoisonCommandPassesNoKeyOnThatIsNoOrdersOwn() async throws {
+        let broker = ScriptedBroker()
+        try await Self.consuming(broker, decide: { _, _, completion in completion(.sold(remaining: 1, replayed: false)) }) { _ in
+            let orders =
+                #"[{"orderId":7,"key":"DEC-8","quantity":0},{"orderId":8,"key":"DEC-8.2","quantity":1},{"orderId":9,"key":"x","quantity":1},{"orderId":10,"key":"DEC-10.1"}]"#
+            broker.enqueue([StockCommandTests.body(orders: orders)])
+            try await Self.eventually("acknowledged") { broker.acknowledged == 1 }
+        }
+        let body = try #require(broker.results.first?.body)
+        guard case .array(let results)? = try JSONDocument(body).value["results"] else { return #expect(Bool(false), "no results") }
+        #expect(results.map { $0["key"] } == ["DEC-7", "DEC-8.2", "DEC-9", "DEC-10"])
     }
 
     @Test func poisonGoesToTheDeadLettersAndItsOrdersFail() async throws {

@@ -65,6 +65,15 @@ final class ScriptedBroker: CommandSource, ResultSink {
         }
     }
 
+    /// As after the death of the consumer's process: nothing more is given to it, and nothing more is taken from it.
+    func consumerDied() {
+        loseConnection()
+        state.withLock { $0.isClosed = true }
+    }
+
+    /// For the next consumer, after the one before was closed.
+    func reopen() { state.withLock { $0.isClosed = false } }
+
     func setConnected(_ isConnected: Bool) { state.withLock { $0.isConnected = isConnected } }
     /// An acknowledgement takes 50 ms of its thread.
     func setSlow(_ isSlow: Bool) { state.withLock { $0.isSlow = isSlow } }

@@ -1,8 +1,16 @@
 import MessageBroker
 import ServerKit
+import Synchronization
 
 /// What the order server counts of messages.
 struct MessagingFigures: Sendable {
+    /// How many result messages are out of their batch.
+    final class Aside: Sendable {
+        private let held = Atomic<Int>(0)
+        var count: Int { self.held.load(ordering: .relaxed) }
+        func add(_ change: Int) { self.held.wrappingAdd(change, ordering: .relaxed) }
+    }
+
     private let commandSeconds: Histogram
     private let eventSeconds: Histogram
     let dead: Counter
@@ -13,6 +21,7 @@ struct MessagingFigures: Sendable {
     let kept: Counter
     let redelivered: Counter
     let poison: Counter
+    let aside = Aside()
     private let publishes: CounterFamily
     private let results: CounterFamily
 
@@ -41,8 +50,10 @@ struct MessagingFigures: Sendable {
         self.redelivered = registry.counter("order_results_redelivered_total", help: "Result messages that had been delivered before")
         self.poison = registry.counter(
             "order_results_poison_total",
-            help: "Result messages that could not be read, put to the dead letters"
+            help: "Result messages that could not be read or written, put to the dead letters"
         )
+        let aside = self.aside
+        registry.gauge("order_results_aside", help: "Result messages that are tried alone, out of their batch") { Double(aside.count) }
         self.publishes = registry.counters(
             "outbox_publish_total",
             help: "Attempts to publish by outcome",

@@ -1,5 +1,9 @@
 // Takes the commands of `stock.decrease` off the broker and puts them into the engine: the same gate and the same group commit as over HTTP.
 //
+// Who shares whose fate: commands that come for the first time go into the engine together. One that came back twice may be what ended the processes that had it: such commands
+//   are read and decided one at a time, each after the one before it is acknowledged or has had its time, so that a message that ends this process again takes few others'
+//   deliveries with it, and none of them to the broker's limit. Their order is another one each time: none stands behind the harmful one for ever.
+//
 // Bounds: the prefetch, twice (deliveries of a lost connection come again while their first copy is still in hand); beyond it nothing is taken. What a
 //   command may cost in time stands in `CommandLife`, in orders in `CommandDesk`.
 
@@ -59,6 +63,8 @@ struct DecreaseConsumer: Service, CustomStringConvertible {
     private let stopWithin: Duration
     private let logger: Logger
     private let opening = Opening()
+    /// How long a suspect keeps the others waiting: ten times what a commit usually takes.
+    private static let suspectTime = Duration.milliseconds(50)
 
     var description: String { "consumer" }
 
@@ -118,21 +124,37 @@ struct DecreaseConsumer: Service, CustomStringConvertible {
             }
             do throws(BrokerError) {
                 let deliveries = try await source.nextBatch(max: prefetch, wait: .seconds(1))
-                let commands = deliveries.map { IncomingCommand($0, isCopy: { !seen.insert($0.identity) }) }
-                for command in commands {
-                    guard case .poison(let poison) = command.content else { continue }
-                    logger.warning(
-                        "command cannot be read",
-                        metadata: [
-                            "message": "\(command.delivery.messageID ?? "none")", "reason": "\(poison.reason.rawValue)",
-                            "detail": "\(poison.detail)",
-                        ]
-                    )
+                take(deliveries.filter { !$0.isSuspect }, &seen)
+                for suspect in deliveries.filter(\.isSuspect).shuffled() {
+                    await rest(within: Self.suspectTime)
+                    take([suspect], &seen)
                 }
-                desk.take(commands)
             } catch {
                 return logger.error("consuming ended", metadata: ["why": "\(error)"])
             }
+        }
+    }
+
+    private func take(_ deliveries: [Delivery], _ seen: inout RecentMessages) {
+        let commands = deliveries.map { IncomingCommand($0, isCopy: { !seen.insert($0) }) }
+        for command in commands {
+            guard case .poison(let poison) = command.content else { continue }
+            logger.warning(
+                "command cannot be read",
+                metadata: [
+                    "message": "\(command.delivery.messageID ?? "none")", "reason": "\(poison.reason.rawValue)",
+                    "detail": "\(poison.detail)",
+                ]
+            )
+        }
+        desk.take(commands)
+    }
+
+    /// Waits until nothing is in hand; a cancelled task waits for nothing.
+    private func rest(within bound: Duration) async {
+        let end = ContinuousClock.now + bound
+        while desk.commandsHeld > 0, ContinuousClock.now < end {
+            guard (try? await Task.sleep(for: .milliseconds(1))) != nil else { return }
         }
     }
 }

@@ -104,10 +104,19 @@ struct PoisonCommand: Error, Equatable {
         product = try? object.int("productId", in: Values.idRange)
         orders = ((try? object.objects("orders", count: 1...StockCommand.maximumOrders)) ?? []).compactMap { order in
             guard let id = try? order.int("orderId", in: Values.idRange) else { return nil }
-            // The key of an order's first run follows from its id. An order that is in another run by now ignores the answer.
-            let key = (try? order.string("key", length: 1...255)) ?? "DEC-\(id)"
+            // The key of an order's first run follows from its id. An order that is in another run by now ignores the answer. A key that is no order's own is not passed on:
+            // the order server could not read the result, and no other order in it would be told.
+            let key = (try? order.string("key", length: 1...255)).flatMap { Self.isKey($0, ofOrder: id) ? $0 : nil } ?? "DEC-\(id)"
             return Order(id: id, key: key)
         }
+    }
+
+    /// Whether it is `DEC-{id}` or, of a later run, `DEC-{id}.{n}`.
+    private static func isKey(_ key: String, ofOrder id: Int64) -> Bool {
+        let own = "DEC-\(id)"
+        guard key.hasPrefix(own) else { return false }
+        let rest = key.dropFirst(own.count)
+        return rest.isEmpty || rest.first == "." && Values.id(rest.dropFirst()).map { $0 > 1 } ?? false
     }
 }
 
