@@ -11,7 +11,7 @@ SWIFT_SOURCES := Sources Tests Benchmarks Package.swift
 export SWIFT_FLAGS
 
 .DEFAULT_GOAL := help
-.PHONY: help install build demo up down status sale test lint format bench breaker attack simulate mutants clean
+.PHONY: help install build demo up down status sale test lint format bench breaker attack fuzz simulate mutants clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -51,6 +51,12 @@ breaker: ## print what the breaker does when Redis fails (FAULT=kill|pause|slow)
 
 attack: ## send both servers and the gateway what no careful client sends (ARGS="--short")
 	@scripts/attack $(ARGS)
+
+# Debug: there the arithmetic is checked, and the readers can be looked into.
+SECONDS ?= 60
+fuzz: install ## give every reader of bytes from outside odd bytes (SECONDS=600 for each)
+	swift build --product fuzz $(SWIFT_FLAGS)
+	swift run --skip-build $(SWIFT_FLAGS) fuzz --seconds $(SECONDS) $(ARGS)
 
 SEEDS ?= 100000
 simulate: install ## explore every small and deep world, then run SEEDS simulations

@@ -161,6 +161,21 @@ let package = Package(
             swiftSettings: strict
         ),
 
+        .target(
+            name: "FuzzKit",
+            dependencies: [
+                "CLibPQ", "MessageBroker", "OrderServer", "PostgresClient", "ProductServer", "RedisClient", "ServerKit", "StockGate", "StockGateTestSupport",
+            ],
+            path: "Benchmarks/Fuzz/Kit",
+            swiftSettings: strict + faults
+        ),
+        .executableTarget(
+            name: "fuzz",
+            dependencies: ["FuzzKit", .product(name: "ArgumentParser", package: "swift-argument-parser")],
+            path: "Benchmarks/Fuzz/Main",
+            swiftSettings: strict
+        ),
+
         .executableTarget(
             name: "fault-proxy",
             dependencies: ["StockGateTestSupport", .product(name: "ArgumentParser", package: "swift-argument-parser")],
@@ -215,6 +230,7 @@ let package = Package(
             ],
             swiftSettings: strict
         ),
+        .testTarget(name: "FuzzTests", dependencies: ["FuzzKit"], swiftSettings: strict),
         .testTarget(name: "AttackTests", dependencies: ["AttackKit"], swiftSettings: strict),
         .testTarget(
             name: "StockGateTests",

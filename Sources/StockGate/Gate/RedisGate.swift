@@ -493,7 +493,7 @@ extension GateFailure {
 }
 
 /// The reply of `Scripts/reserve.lua`.
-private struct ReserveReplies {
+struct ReserveReplies {
     private let values: [RedisValue]
     private let fence: Fence
 
