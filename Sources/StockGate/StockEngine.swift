@@ -36,6 +36,8 @@ public final class StockEngine: Sendable {
     /// dataset.
     private let outage = Atomic<UInt64>(1)
     private let isRecovering = Atomic<Bool>(false)
+    /// A recovery is done, and the breaker has not been seen to use it yet.
+    private let isDeciding = Atomic<Bool>(false)
     private let dataset = Mutex<String?>(nil)
     private let onEvent: @Sendable (EngineEvent) -> Void
     private let resyncs: ResyncDriver
@@ -123,7 +125,9 @@ public final class StockEngine: Sendable {
                     }
                 }
             }
-            group.addTask { await self.resyncs.run() }
+            group.addTask {
+                await self.resyncs.run { !self.isRedisKept && !self.isRecovering.load(ordering: .acquiring) }
+            }
         }
     }
 
@@ -449,14 +453,16 @@ public final class StockEngine: Sendable {
     private func recover() async throws {
         let began = ContinuousClock.now
         isRecovering.store(true, ordering: .releasing)
+        // Nobody saw whether calls were let through since: what was done may be void.
+        if isDeciding.exchange(false, ordering: .acquiringAndReleasing) { outage.wrappingAdd(1, ordering: .releasing) }
         do {
             try await redis.waitUntilConnected(timeout: configuration.backgroundTimeout)
             let left = try await installAll(until: began + configuration.breaker.recoveryGateTimeLimit / 2)
             try await void(left.map(\.product))
             try Task.checkCancellation()
-            outage.wrappingAdd(1, ordering: .releasing)
-            isRecovering.store(false, ordering: .releasing)
-            passed(left, took: ContinuousClock.now - began)
+            isDeciding.store(true, ordering: .releasing)
+            let took = ContinuousClock.now - began
+            Task { await self.decide(left, took: took) }
         } catch {
             isRecovering.store(false, ordering: .releasing)
             let why =
@@ -470,6 +476,24 @@ public final class StockEngine: Sendable {
             say(why.withoutScript, of: .recovery, .recoveryFailed(why: why))
             throw RecoveryFailed(why: why)
         }
+    }
+
+    /// Whether the breaker has used the recovery, or its time was over as it ended: then it goes on with what is done already.
+    private func decide(_ left: [Left], took: Duration) async {
+        // Ends at once: the breaker's time limit bounds its gate.
+        while breaker.snapshot().isRecoveryGateRunning, !isShutDown { try? await Task.sleep(for: .milliseconds(2)) }
+        let isUsed = breaker.recentEvents().reversed().lazy.compactMap { event -> Bool? in
+            switch event.kind {
+            case .recoveryGatePassed: true
+            case .recoveryGateFailed: false
+            default: nil
+            }
+        }.first
+        guard isDeciding.exchange(false, ordering: .acquiringAndReleasing) else { return }
+        let number = outage.load(ordering: .acquiring)
+        if isUsed != false { outage.wrappingAdd(1, ordering: .releasing) }
+        isRecovering.store(false, ordering: .releasing)
+        if isUsed != false { passed(left, in: number, took: took) }
     }
 
     private typealias Left = (product: GatedProduct, failure: ResyncFailure?)
@@ -561,7 +585,7 @@ public final class StockEngine: Sendable {
     }
 
     /// Says how it went, and goes on with what is left and with what was heard of meanwhile.
-    private func passed(_ left: [Left], took: Duration) {
+    private func passed(_ left: [Left], in number: UInt64, took: Duration) {
         words.withLock { words in
             _ = words.isOver(.recovery)
             _ = words.isOver(.redis)
@@ -571,9 +595,8 @@ public final class StockEngine: Sendable {
         }
         let all = products.withLock { Array($0.values) }
         onEvent(.recovered(products: all.count - left.count, direct: left.count, took: took))
-        // The last outage's number: what was heard since an install of it is behind now.
-        let number = outage.load(ordering: .acquiring) &- 1
         for (product, _) in left { ask(product, forced: true) }
+        // What was heard since an install is behind now.
         for product in all where product.state.withLock({ !$0.standing.isDirect && $0.standing.need(in: number) != .nothing }) {
             ask(product, forced: false)
         }

@@ -73,12 +73,16 @@ final class ResyncDriver: Sendable {
         wake.yield()
     }
 
-    /// Runs rounds until the task is cancelled.
-    func run() async {
+    /// Runs rounds until the task is cancelled. `isUsed`: whether products are resynced now; if not, a recovery does it, and those that wait here end untried.
+    func run(while isUsed: @escaping @Sendable () -> Bool) async {
         for await _ in signal {
             while !Task.isCancelled {
                 let round = queues.withLock { $0.next(chunk) }
                 if round.isEmpty { break }
+                guard isUsed() else {
+                    for waiting in round { waiting.ended(.untried) }
+                    continue
+                }
                 let results = await resync(round.map(Self.entry))
                 for waiting in round {
                     let result = results[waiting.product.id] ?? .untried

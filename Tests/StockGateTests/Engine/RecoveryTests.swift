@@ -237,11 +237,13 @@ struct RecoveryTests {
                 values.permittedCallsInHalfOpen = 1
                 values.maximumTimeInHalfOpen = .seconds(600)
                 values.recoveryGateTimeLimit = .milliseconds(400)
+                values.healthCheckTimeLimit = .seconds(10)
             }
             let engine = try await fixture.startEngine {
                 $0.breaker = breaker
                 $0.resyncChunk = 64
                 $0.backgroundTimeout = .seconds(5)
+                $0.redis.commandTimeout = .seconds(5)
                 $0.sweepInterval = .seconds(600)
                 $0.auditInterval = .seconds(600)
                 $0.gatedRefresh = .seconds(600)
