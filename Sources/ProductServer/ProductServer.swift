@@ -262,6 +262,15 @@ extension EngineEvent {
                     "redisFence": "\(redisFence)",
                 ]
             )
+        case .productsLocked(let products):
+            logger.warning(
+                "rows of products are locked by another transaction; their requests are told LOCK_TIMEOUT",
+                metadata: [
+                    "products": "\(products.prefix(8).map(\.description).joined(separator: ","))", "count": "\(products.count)",
+                ]
+            )
+        case .productUnlocked(let product, let after):
+            logger.notice("the row of a product is free again", metadata: ["product": "\(product)", "after": "\(after)"])
         case .trouble(let what): logger.warning("\(what)")
         }
     }

@@ -35,7 +35,18 @@ public struct ProductSettings: Sendable {
         }
         let milliseconds = Duration.milliseconds(1)...Duration.seconds(60)
         let gateTimeout = reader.duration("GATE_TIMEOUT", default: .milliseconds(50), in: milliseconds, "bound on a reserve in Redis")
-        let lockTimeout = reader.duration("LOCK_TIMEOUT", default: .seconds(2), in: milliseconds, "bound on waiting for a product's row")
+        let lockTimeout = reader.duration(
+            "LOCK_TIMEOUT",
+            default: .seconds(2),
+            in: milliseconds,
+            "bound on one request's wait for a product's row"
+        )
+        let rowWait = reader.duration(
+            "LEDGER_ROW_WAIT",
+            default: .milliseconds(50),
+            in: .milliseconds(1)...(.seconds(2)),
+            "how long a group of requests waits for a lock before it goes on without the products whose rows are locked"
+        )
         let statementTimeout = reader.duration("STATEMENT_TIMEOUT", default: .seconds(4), in: milliseconds, "bound on a statement")
         let answerWithin = reader.duration("ANSWER_WITHIN", default: .seconds(3), in: milliseconds, "bound on a decrease or increase")
         let soldOutMemory = reader.duration(
@@ -104,6 +115,7 @@ public struct ProductSettings: Sendable {
         postgres.callTimeout = statementTimeout + .seconds(1)
         var ledger = LedgerConfiguration(postgres: postgres)
         ledger.lanes = lanes
+        ledger.rowWait = rowWait
         ledger.poolSize = poolSize
         ledger.laneCapacity = inFlight
         redis.commandTimeout = gateTimeout

@@ -70,6 +70,10 @@ public enum EngineEvent: Sendable {
     case swept(ProductID, overdue: Int64)
     /// Two looks a second apart found Redis and PostgreSQL apart.
     case auditFound(ProductID, stock: Int64, counter: Int64?, fence: Fence, redisFence: Fence)
+    /// The rows of these products have been locked for a second or longer by somebody else's transaction: their requests are told *lock timeout*.
+    case productsLocked([ProductID])
+    /// A product's row is free again.
+    case productUnlocked(ProductID, after: Duration)
     /// Something in the background failed, and will be tried again.
     case trouble(String)
 }

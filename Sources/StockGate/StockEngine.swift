@@ -56,7 +56,12 @@ public final class StockEngine: Sendable {
         self.times = times
         self.group = eventLoopGroup
         self.onEvent = onEvent
-        self.ledger = try PostgresLedger(configuration.ledger)
+        self.ledger = try PostgresLedger(configuration.ledger) { change in
+            switch change {
+            case .locked(let rows): onEvent(.productsLocked(rows.map { ProductID($0) }))
+            case .freed(let row, let after): onEvent(.productUnlocked(ProductID(row), after: after))
+            }
+        }
         let breaker = CircuitBreaker(
             name: "redisStock",
             settings: configuration.breaker,
@@ -153,7 +158,15 @@ public final class StockEngine: Sendable {
     // MARK: Requests
 
     /// Decreases stock, on an event loop of the engine's group and without a task. `completion` is called once, on that loop.
-    public func decrease(_ request: DecreaseRequest, on eventLoop: any EventLoop, completion: @escaping (DecreaseAnswer) -> Void) {
+    ///
+    /// - Parameter isPatient: whether it waits for the product's row, up to the ledger's `lockTimeout`. Else it is told *lock timeout* as soon as the row has been locked for a
+    ///   tenth of a second: for callers whose other requests wait for this one's answer.
+    public func decrease(
+        _ request: DecreaseRequest,
+        on eventLoop: any EventLoop,
+        isPatient: Bool = true,
+        completion: @escaping (DecreaseAnswer) -> Void
+    ) {
         eventLoop.preconditionInEventLoop()
         guard let gate = gates[ObjectIdentifier(eventLoop)], let queue = deadlines[ObjectIdentifier(eventLoop)] else {
             return completion(.unavailable(.overloaded))  // a loop of another group: never by this project's servers
@@ -174,6 +187,7 @@ public final class StockEngine: Sendable {
             gate: gate,
             product: product,
             request: request,
+            isPatient: isPatient,
             deadline: .now() + times.answerWithin,
             completion: completion
         )
@@ -189,11 +203,17 @@ public final class StockEngine: Sendable {
         }
     }
 
-    /// Gives stock back, on an event loop of the engine's group. `completion` is called once, on that loop.
-    public func increase(_ request: IncreaseRequest, on eventLoop: any EventLoop, completion: @escaping (IncreaseAnswer) -> Void) {
+    /// Gives stock back, on an event loop of the engine's group. `completion` is called once, on that loop. `isPatient` as for a decrease.
+    public func increase(
+        _ request: IncreaseRequest,
+        on eventLoop: any EventLoop,
+        isPatient: Bool = true,
+        completion: @escaping (IncreaseAnswer) -> Void
+    ) {
         eventLoop.preconditionInEventLoop()
         guard let gate = gates[ObjectIdentifier(eventLoop)], enter() else { return completion(.unavailable(.overloaded)) }
-        IncreaseRun(engine: self, gate: gate, request: request, completion: completion).begin(answerWithin: times.answerWithin)
+        IncreaseRun(engine: self, gate: gate, request: request, isPatient: isPatient, completion: completion)
+            .begin(answerWithin: times.answerWithin)
     }
 
     /// Gives stock back, from any task.

@@ -42,7 +42,24 @@ extension MetricsRegistry {
         lanes("refused_total", .counter, "Requests refused because the lane was full.", engine) { Double($0.refused) }
         lanes("rolled_back_total", .counter, "Statements rolled back.", engine) { Double($0.rolledBack) }
         lanes("unknown_total", .counter, "Statements whose outcome is unknown.", engine) { Double($0.unknown) }
+        lanes("put_out_total", .counter, "Requests put out of a statement because their product's row was locked.", engine) {
+            Double($0.putOut)
+        }
         lanes("seconds_total", .counter, "Seconds spent in statements.", engine) { $0.seconds }
+        let locked = engine.ledger.lockedProducts
+        gauge("stockgate_locked_products", help: "Products whose row is known to be locked by another transaction.") {
+            Double(locked.figures.locked)
+        }
+        gauge("stockgate_locked_waiting", help: "Requests that wait for a locked row.") { Double(locked.figures.waiting) }
+        collector("stockgate_locked_products_total", help: "Rows of products found locked.", kind: .counter) {
+            [.init(Double(locked.figures.found))]
+        }
+        collector("stockgate_locked_refused_total", help: "Requests refused because too many waited for locked rows.", kind: .counter) {
+            [.init(Double(locked.figures.refused))]
+        }
+        collector("stockgate_locked_timed_out_total", help: "Requests that waited for a locked row in vain.", kind: .counter) {
+            [.init(Double(locked.figures.timedOut))]
+        }
         collector("stockgate_redis_connections_total", help: "Connections made to Redis.", kind: .counter) {
             [.init(Double(engine.redis.figures.connects))]
         }

@@ -6,6 +6,8 @@ import StockGate
 
 /// `POST /internal/stock/batch`: what the order server gathered while its last call was out. Each item is a request of its own, with the same
 /// promises and its own answer; they only share the way.
+///
+/// Since all are answered together, none of them waits for a product's row that has been locked for a while: it is LOCK_TIMEOUT at once, for the order server to ask again.
 struct StockBatchRoute: Sendable {
     static let path = "/internal/stock/batch"
     /// Items in one call at most.
@@ -101,11 +103,11 @@ struct StockBatchRoute: Sendable {
                     switch item.kind {
                     case .refused(let error): gathered.set(index, .failure(error))
                     case .decrease(let request):
-                        engine.decrease(request, on: loop) { answer in
+                        engine.decrease(request, on: loop, isPatient: false) { answer in
                             gathered.set(index, Result { () throws(APIError) in try answer.result() })
                         }
                     case .increase(let request):
-                        engine.increase(request, on: loop) { answer in
+                        engine.increase(request, on: loop, isPatient: false) { answer in
                             gathered.set(index, Result { () throws(APIError) in try answer.result() })
                         }
                     }

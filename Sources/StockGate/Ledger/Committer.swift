@@ -19,8 +19,8 @@ public struct Committer<Member: Sendable>: Sendable {
 
     /// What failed batches are tried as next.
     public enum Retry: Sendable {
-        /// Each member alone: one of them is bad, and the others must not be lost for it.
-        case singly([Member])
+        /// Each half by itself, in this order: one member is bad, and the others stay together as far as they can.
+        case halves([Member], [Member])
         /// The member is alone already: it failed.
         case fail(Member)
     }
@@ -73,6 +73,8 @@ public struct Committer<Member: Sendable>: Sendable {
 
     /// A batch was rolled back for one of its members.
     public static func retry(_ batch: [Member]) -> Retry {
-        if batch.count == 1, let only = batch.first { .fail(only) } else { .singly(batch) }
+        if batch.count == 1, let only = batch.first { return .fail(only) }
+        let middle = batch.count / 2
+        return .halves(Array(batch[..<middle]), Array(batch[middle...]))
     }
 }

@@ -1,8 +1,13 @@
 // One lane of group commit: a queue, a thread, a connection.
 //
 // Invariant: every member is answered exactly once: with a decision, or with `unknown`, or with `notRun`.
-// Bounds: the committer's; a batch that deadlocked is tried `maximumDeadlockRetries` times; one that failed for a bad member is tried member by
-//   member, once.
+//
+// Who suffers: the members of one statement wait for its locks together, and what comes meanwhile waits for the lane. So the lane's session waits for a lock only
+//   `LedgerConfiguration.rowWait`. Then the products whose rows somebody else's transaction holds are put out: their members wait apart (`LockedRows`), or are told *lock
+//   timeout*, once the row has been locked for longer than `grace`, if they are not patient; as are those that come while the row is known to be locked. The rest goes on together.
+//
+// Bounds: the committer's; a batch that deadlocked is tried `maximumDeadlockRetries` times; one that failed for a bad member is halved until that member is
+//   alone. A batch that waits in vain for another lock than a product's row is tried once more, then halved, for `patience` altogether.
 // Stop: after `shutDown`, waiting members are answered `notRun`.
 
 import NIOCore
@@ -14,6 +19,10 @@ struct LaneMember<Request: Sendable, Reply: Sendable>: Sendable {
     let request: Request
     /// The loop that `answer` is called on; nil: the lane's own thread.
     let eventLoop: (any EventLoop)?
+    /// Whether it waits for a row that has been locked for a while; else it is told *lock timeout* at once.
+    var isPatient = true
+    /// When it has waited long enough for its row; nil before it is put out for the first time.
+    var waitsUntil: ContinuousClock.Instant?
     let answer: @Sendable (Result<Reply, CommitFailure>) -> Void
 }
 
@@ -33,6 +42,8 @@ public struct LaneFigures: Sendable {
     public var rolledBack: UInt64 = 0
     /// Statements whose outcome is unknown.
     public var unknown: UInt64 = 0
+    /// Members put out of a batch because their product's row was locked.
+    public var putOut: UInt64 = 0
     /// Seconds spent in statements.
     public var seconds: Double = 0
 }
@@ -55,9 +66,16 @@ final class LedgerLane<Request: Sendable, Reply: Sendable>: Sendable {
     }
 
     private static var maximumDeadlockRetries: Int { 5 }
+    /// How long a row may have been locked before members that are not patient give it up: longer than other servers' groups have it, even on a slow disk.
+    private static var grace: Duration { .milliseconds(100) }
 
     private let state: Mutex<State>
     private let worker: PostgresWorker
+    /// The products whose rows are known to be locked; shared by all lanes.
+    private let locked: LockedRows
+    /// How long one member waits for a locked row, and a batch for another lock.
+    private let patience: Duration
+    private let product: @Sendable (Request) -> ProductID
     /// Sends one batch as one statement and returns a reply for each member, in order.
     private let send: @Sendable (PostgresSession, [Request]) throws(PostgresError) -> [Reply]
 
@@ -65,10 +83,16 @@ final class LedgerLane<Request: Sendable, Reply: Sendable>: Sendable {
         worker: PostgresWorker,
         capacity: Int,
         maximumBatch: Int,
+        locked: LockedRows,
+        patience: Duration,
         key: @escaping @Sendable (Request) -> String,
+        product: @escaping @Sendable (Request) -> ProductID,
         send: @escaping @Sendable (PostgresSession, [Request]) throws(PostgresError) -> [Reply]
     ) {
         self.worker = worker
+        self.locked = locked
+        self.patience = patience
+        self.product = product
         self.send = send
         self.state = Mutex(State(committer: Committer(capacity: capacity, maximumBatch: maximumBatch) { key($0.request) }))
     }
@@ -84,6 +108,7 @@ final class LedgerLane<Request: Sendable, Reply: Sendable>: Sendable {
 
     /// Queues one request. `isExempt`: it was sent before with an unknown outcome and must not be turned away now.
     func enqueue(_ member: Member, isExempt: Bool = false) {
+        if !locked.isEmpty, locked.isLocked(product(member.request).rawValue) { return waitForRow(member) }
         let next: AfterEnqueue = state.withLock { state in
             if state.isShutDown { return .refuse(.ledgerDown) }
             guard state.committer.arrived(member, isExempt: isExempt) == .accepted else { return .refuse(.overloaded) }
@@ -135,32 +160,108 @@ final class LedgerLane<Request: Sendable, Reply: Sendable>: Sendable {
         }
     }
 
+    /// A part of a batch that is sent as one statement.
+    private struct Piece {
+        var members: [Member]
+        /// It has waited in vain before, for a lock that is no product's row.
+        var hasWaited = false
+    }
+
     private func execute(_ batch: [Member], _ session: PostgresSession) {
-        for attempt in 0...Self.maximumDeadlockRetries {
+        let until = ContinuousClock.now + patience
+        var deadlocks = 0
+        var pieces = [Piece(members: batch)]
+        // Ends: each round answers a piece, makes it smaller, halves it, or uses up one of its repeats.
+        while let piece = pieces.popLast() {
+            let members = piece.members
             let began = ContinuousClock.now
             do {
-                let replies = try send(session, batch.map(\.request))
-                note(batch: batch.count, since: began)
-                guard replies.count == batch.count else {
+                let replies = try send(session, members.map(\.request))
+                note(batch: members.count, since: began)
+                guard replies.count == members.count else {
                     // The statement committed and its answer makes no sense: unknown, to be settled by sending it again.
-                    return deliver(batch.map { ($0, .failure(.unknown)) })
+                    deliver(members.map { ($0, .failure(.unknown)) })
+                    continue
                 }
-                return deliver(zip(batch, replies).map { ($0, .success($1)) })
+                deliver(zip(members, replies).map { ($0, .success($1)) })
             } catch {
-                note(batch: batch.count, since: began, failed: error)
+                note(batch: members.count, since: began, failed: error)
                 switch Self.verdict(on: error) {
-                case .again where attempt < Self.maximumDeadlockRetries: continue
-                case .again: return deliver(batch.map { ($0, .failure(.notRun(.lockTimeout))) })
-                case .whole(let failure): return deliver(batch.map { ($0, .failure(failure)) })
-                case .badMember:
-                    switch Committer<Member>.retry(batch) {
-                    case .fail(let only): return deliver([(only, .failure(.notRun(.ledgerDown)))])
-                    case .singly(let members):
-                        for member in members { execute([member], session) }
-                        return
-                    }
+                case .again where deadlocks < Self.maximumDeadlockRetries:
+                    deadlocks += 1
+                    pieces.append(piece)
+                case .again: deliver(members.map { ($0, .failure(.notRun(.lockTimeout))) })
+                case .whole(let failure): deliver(members.map { ($0, .failure(failure)) })
+                case .badMember: pieces += halves(of: members, hasWaited: piece.hasWaited, else: .ledgerDown)
+                case .waitedInVain: pieces += withoutLocked(piece, until, session)
                 }
             }
+        }
+    }
+
+    /// What is to be sent next, the last first. A single member is answered instead.
+    private func halves(of members: [Member], hasWaited: Bool, else why: Unavailable) -> [Piece] {
+        switch Committer<Member>.retry(members) {
+        case .fail(let only):
+            deliver([(only, .failure(.notRun(why)))])
+            return []
+        case .halves(let first, let second):
+            return [Piece(members: second, hasWaited: hasWaited), Piece(members: first, hasWaited: hasWaited)]
+        }
+    }
+
+    /// A piece was rolled back because a lock was not to be had: the members of locked products are put out, and the rest is returned.
+    private func withoutLocked(_ piece: Piece, _ until: ContinuousClock.Instant, _ session: PostgresSession) -> [Piece] {
+        let products = Set(piece.members.map { product($0.request).rawValue })
+        var found: Set<Int64> = []
+        do throws(PostgresError) {
+            found = try locked.locked(among: products.sorted(), session)
+        } catch  where error.isLockTimeout {
+            // The whole table is locked.
+        } catch {
+            deliver(piece.members.map { ($0, .failure(.notRun(.ledgerDown))) })
+            return []
+        }
+        guard found.isEmpty else {
+            locked.found(found)
+            var rest: [Member] = []
+            var out: [Member] = []
+            for member in piece.members {
+                if found.contains(product(member.request).rawValue) { out.append(member) } else { rest.append(member) }
+            }
+            let count = UInt64(out.count)
+            state.withLock { $0.figures.putOut += count }
+            for member in out { waitForRow(member) }
+            return rest.isEmpty ? [] : [Piece(members: rest, hasWaited: piece.hasWaited)]
+        }
+        // The row has become free since, or the lock is another: a table's, or that of a key that somebody else is writing.
+        guard ContinuousClock.now < until else {
+            deliver(piece.members.map { ($0, .failure(.notRun(.lockTimeout))) })
+            return []
+        }
+        if piece.hasWaited { return halves(of: piece.members, hasWaited: true, else: .lockTimeout) }
+        return [Piece(members: piece.members, hasWaited: true)]
+    }
+
+    /// A member whose product's row is locked: it waits apart from the lane, and comes back when the row is free.
+    private func waitForRow(_ member: Member) {
+        var member = member
+        let now = ContinuousClock.now
+        let until = member.waitsUntil ?? now + patience
+        member.waitsUntil = until
+        let waiting = member
+        let grace: Duration? = member.isPatient ? nil : Self.grace
+        let admission = locked.wait(for: product(member.request).rawValue, until: until, grace: grace) { ending in
+            switch ending {
+            case .free: self.enqueue(waiting, isExempt: true)
+            case .timedOut: self.deliver([(waiting, .failure(.notRun(.lockTimeout)))])
+            case .shutDown: self.deliver([(waiting, .failure(.notRun(.ledgerDown)))])
+            }
+        }
+        switch admission {
+        case .waiting: break
+        case .notLocked where now < until: enqueue(waiting, isExempt: true)
+        case .notLocked, .refused, .tooLate: deliver([(waiting, .failure(.notRun(.lockTimeout)))])
         }
     }
 
@@ -168,6 +269,7 @@ final class LedgerLane<Request: Sendable, Reply: Sendable>: Sendable {
         case again
         case whole(CommitFailure)
         case badMember
+        case waitedInVain
     }
 
     /// What an error means for the members of the batch that met it.
@@ -176,7 +278,8 @@ final class LedgerLane<Request: Sendable, Reply: Sendable>: Sendable {
         if error.isOutcomeUnknown || error.code == .decoding { return .whole(.unknown) }
         guard let sqlState = error.sqlState else { return .whole(.notRun(.ledgerDown)) }
         switch sqlState {
-        case "55P03", "57014": return .whole(.notRun(.lockTimeout))
+        case "55P03": return .waitedInVain
+        case "57014": return .whole(.notRun(.lockTimeout))
         case "40P01", "40001": return .again
         default: break
         }

@@ -5,8 +5,15 @@ import PostgresClient
 
 /// How the ledger is reached.
 public struct LedgerConfiguration: Sendable {
-    /// The database and its timeouts: `lockTimeout` and `statementTimeout` hold for every statement.
+    /// The database and its timeouts: `statementTimeout` holds for every statement, `lockTimeout` for every request.
     public var postgres: PostgresConfiguration
+    /// How long a group's statement waits for a lock, and with it all of its requests: then it goes on without the products whose rows are locked, and their requests wait
+    /// apart, up to `lockTimeout`.
+    public var rowWait: Duration = .milliseconds(50)
+    /// Requests that wait for one product's locked row at most; the next is told *lock timeout* at once.
+    public var waitingForOneRow = 512
+    /// Requests that wait for all locked rows at most.
+    public var waitingForRows = 4096
     /// Connections for group commit. A product belongs to one lane: a hot row is faster over one connection than over two.
     public var lanes = 1
     /// Requests that wait in one lane at most; the next is told *overloaded*.
@@ -25,33 +32,59 @@ public final class PostgresLedger: Sendable {
     private let lanes: [LedgerLane<CommitRequest, CommitReply>]
     private let increaseLane: LedgerLane<IncreaseRequest, IncreaseReply>
     private let workers: [PostgresWorker]
+    /// The products whose rows somebody else's transaction holds locked, as far as group commit has met them, and who waits for them.
+    public let lockedProducts: LockedRows
     /// For statements that are not batched.
     public let pool: PostgresPool
 
     /// Opens nothing yet: connections are made when they are needed.
-    public init(_ configuration: LedgerConfiguration) throws(PostgresError) {
+    ///
+    /// - Parameter onLockedProducts: is told of products whose rows stay locked.
+    public init(
+        _ configuration: LedgerConfiguration,
+        onLockedProducts: @escaping @Sendable (LockedRows.Change) -> Void = { _ in }
+    ) throws(PostgresError) {
+        let locked = try LockedRows(
+            configuration: configuration.postgres,
+            table: "product_stock",
+            id: "product_id",
+            turn: configuration.rowWait,
+            maximumWaitingForOne: configuration.waitingForOneRow,
+            maximumWaiting: configuration.waitingForRows,
+            onChange: onLockedProducts
+        )
+        self.lockedProducts = locked
+        let patience = configuration.postgres.lockTimeout
+        var postgres = configuration.postgres
+        postgres.lockTimeout = min(configuration.rowWait, patience)
         var workers: [PostgresWorker] = []
         var lanes: [LedgerLane<CommitRequest, CommitReply>] = []
         for _ in 0..<max(1, configuration.lanes) {
-            let worker = try PostgresWorker(configuration: configuration.postgres)
+            let worker = try PostgresWorker(configuration: postgres)
             workers.append(worker)
             lanes.append(
                 LedgerLane(
                     worker: worker,
                     capacity: configuration.laneCapacity,
                     maximumBatch: configuration.maximumBatch,
+                    locked: locked,
+                    patience: patience,
                     key: { $0.decrease.key },
+                    product: { $0.decrease.product },
                     send: Self.send
                 )
             )
         }
-        let worker = try PostgresWorker(configuration: configuration.postgres)
+        let worker = try PostgresWorker(configuration: postgres)
         workers.append(worker)
         self.increaseLane = LedgerLane(
             worker: worker,
             capacity: configuration.laneCapacity,
             maximumBatch: configuration.maximumBatch,
+            locked: locked,
+            patience: patience,
             key: { $0.key },
+            product: { $0.product },
             send: Self.send
         )
         self.workers = workers
@@ -68,6 +101,7 @@ public final class PostgresLedger: Sendable {
     public func shutDown() async {
         for lane in lanes { lane.shutDown() }
         increaseLane.shutDown()
+        await lockedProducts.shutDown()
         for worker in workers { await worker.shutdown() }
         await pool.shutdown()
     }
@@ -78,19 +112,21 @@ public final class PostgresLedger: Sendable {
         _ request: CommitRequest,
         on eventLoop: (any EventLoop)?,
         isExempt: Bool,
+        isPatient: Bool = true,
         answer: @escaping @Sendable (Result<CommitReply, CommitFailure>) -> Void
     ) {
         let lane = lanes[Int(UInt64(bitPattern: request.decrease.product.rawValue) % UInt64(lanes.count))]
-        lane.enqueue(.init(request: request, eventLoop: eventLoop, answer: answer), isExempt: isExempt)
+        lane.enqueue(.init(request: request, eventLoop: eventLoop, isPatient: isPatient, answer: answer), isExempt: isExempt)
     }
 
     func increase(
         _ request: IncreaseRequest,
         on eventLoop: (any EventLoop)?,
         isExempt: Bool,
+        isPatient: Bool = true,
         answer: @escaping @Sendable (Result<IncreaseReply, CommitFailure>) -> Void
     ) {
-        increaseLane.enqueue(.init(request: request, eventLoop: eventLoop, answer: answer), isExempt: isExempt)
+        increaseLane.enqueue(.init(request: request, eventLoop: eventLoop, isPatient: isPatient, answer: answer), isExempt: isExempt)
     }
 
     private static let commitStatement = "select outcome, told, bumped, remaining, gated from stock_commit($1, $2, $3, $4, $5, $6, $7)"

@@ -18,6 +18,7 @@ final class DecreaseRun: @unchecked Sendable {
     private var wasUnknown = false
     /// Whether the ledger had a row under the key, and it has not been compared with the order's time yet.
     private var hasOldRow = false
+    private let isPatient: Bool
     let deadline: NIODeadline
 
     init(
@@ -25,6 +26,7 @@ final class DecreaseRun: @unchecked Sendable {
         gate: RedisGate,
         product: GatedProduct?,
         request: DecreaseRequest,
+        isPatient: Bool,
         deadline: NIODeadline,
         completion: @escaping (DecreaseAnswer) -> Void
     ) {
@@ -32,6 +34,7 @@ final class DecreaseRun: @unchecked Sendable {
         self.gate = gate
         self.product = product
         self.machine = Reservation(request)
+        self.isPatient = isPatient
         self.deadline = deadline
         self.completion = completion
     }
@@ -140,6 +143,8 @@ final class DecreaseRun: @unchecked Sendable {
 
     private func awaitResync() {
         guard let product else { return perform(machine.resyncEnded(loaded: false)) }
+        // A resync raises the fence in the row; it ends no sooner than the lock does.
+        if engine.ledger.lockedProducts.isLocked(product.id.rawValue) { return perform(machine.resyncEnded(loaded: false)) }
         // Whichever comes first: the end of the resync or of the wait. Both come through this loop.
         let wait = ResyncWait { loaded in self.perform(self.machine.resyncEnded(loaded: loaded)) }
         let timer = gate.eventLoop.assumeIsolated().scheduleTask(in: engine.times.resyncWait) { wait.end(loaded: false) }
@@ -178,7 +183,8 @@ final class DecreaseRun: @unchecked Sendable {
     }
 
     private func transmit(_ commit: CommitRequest, isExempt: Bool) {
-        engine.ledger.commit(commit, on: gate.eventLoop, isExempt: isExempt) { result in
+        // An earlier sending that is still unknown is settled by patience alone.
+        engine.ledger.commit(commit, on: gate.eventLoop, isExempt: isExempt, isPatient: isPatient || wasUnknown) { result in
             switch result {
             case .success(let reply):
                 self.engine.learned(commit.decrease.product, isGated: reply.isGated, told: reply.told)

@@ -10,11 +10,19 @@ final class IncreaseRun: @unchecked Sendable {
     private var completion: ((IncreaseAnswer) -> Void)?
     private var backoff: TimeAmount = .milliseconds(20)
     private var wasUnknown = false
+    private let isPatient: Bool
 
-    init(engine: StockEngine, gate: RedisGate, request: IncreaseRequest, completion: @escaping (IncreaseAnswer) -> Void) {
+    init(
+        engine: StockEngine,
+        gate: RedisGate,
+        request: IncreaseRequest,
+        isPatient: Bool,
+        completion: @escaping (IncreaseAnswer) -> Void
+    ) {
         self.engine = engine
         self.gate = gate
         self.machine = Increase(request)
+        self.isPatient = isPatient
         self.completion = completion
     }
 
@@ -66,7 +74,8 @@ final class IncreaseRun: @unchecked Sendable {
     }
 
     private func transmit(isExempt: Bool) {
-        engine.ledger.increase(machine.request, on: gate.eventLoop, isExempt: isExempt) { result in
+        let isPatient = isPatient || wasUnknown
+        engine.ledger.increase(machine.request, on: gate.eventLoop, isExempt: isExempt, isPatient: isPatient) { result in
             switch result {
             case .success(let reply):
                 self.engine.learned(self.machine.request.product, isGated: reply.isGated, told: reply.told)

@@ -363,7 +363,7 @@ final class ServerProcess {
                 for member in batch { perform(member.run, member.run.machine.commitFailed(.unknown)) }
             case .keyInUse:
                 switch Committer.retry(batch) {
-                case .singly(let members): rest = members.map { [$0] } + rest
+                case .halves(let first, let second): rest = [first, second] + rest
                 case .fail(let member): perform(member.run, member.run.machine.commitFailed(.notRun(.lockTimeout)))
                 }
             }

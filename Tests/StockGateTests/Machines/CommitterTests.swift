@@ -50,13 +50,24 @@ struct CommitterTests {
         #expect(committer.count == 3)
     }
 
-    @Test("a batch that fails for one member is tried singly; a single one fails")
+    @Test("a batch that fails for one member is halved until that one is alone; alone it fails")
     func retry() {
-        if case .singly(let members) = Committer<String>.retry(["a", "b"]) {
-            #expect(members == ["a", "b"])
-        } else {
-            Issue.record("not singly")
+        var pieces = [["a", "b", "c", "bad", "d", "e", "f"]]
+        var sent: [[String]] = []
+        var failed: [String] = []
+        while let piece = pieces.popLast() {
+            guard piece.contains("bad") else {
+                sent.append(piece)
+                continue
+            }
+            switch Committer<String>.retry(piece) {
+            case .fail(let member): failed.append(member)
+            case .halves(let first, let second): pieces += [second, first]
+            }
         }
-        if case .fail(let member) = Committer<String>.retry(["a"]) { #expect(member == "a") } else { Issue.record("did not fail") }
+        #expect(failed == ["bad"])
+        #expect(sent.flatMap { $0 } == ["a", "b", "c", "d", "e", "f"])
+        // The others stay together as far as they can.
+        #expect(sent.count <= 3)
     }
 }
