@@ -150,7 +150,7 @@ final class StockBatches: StockCalls {
             case .success(let answer):
                 if answer.status == 413, self.route == .batch { self.learnLimit(answer, sent: request.body?.readableBytes ?? 0) }
                 let answers = self.read(answer, count: items.count)
-                let isTrouble = answers.allSatisfy { if case .noAnswer = $0 { true } else { false } }
+                let isTrouble = answers.allSatisfy(StockBatches.isTrouble)
                 self.breaker.record(isTrouble ? .failure("HTTP \(answer.status)") : .success, for: permit)
                 self.end(items, answers: answers, else: .noAnswer(cause: "MALFORMED_ANSWER", retryAfter: nil))
             case .failure(let error):
@@ -159,6 +159,13 @@ final class StockBatches: StockCalls {
                 self.end(items, answers: nil, else: .noAnswer(cause: cause, retryAfter: nil))
             }
         }
+    }
+
+    /// Whether an answer speaks of a product server in trouble. One that says of a single product that its row is locked does not: the other products' buyers must not meet an
+    /// open breaker for it.
+    private static func isTrouble(_ answer: StockAnswer) -> Bool {
+        guard case .noAnswer(let cause, _) = answer else { return false }
+        return cause != StockAnswer.lockTimeout
     }
 
     private func end(_ items: ArraySlice<Item>, answers: [StockAnswer]?, else answer: StockAnswer) {
@@ -200,6 +207,8 @@ final class StockBatches: StockCalls {
             headers.add(name: "idempotency-key", value: change.key)
             headers.add(name: "idempotency-attempt", value: String(change.attempt))
             if let since = change.since { headers.add(name: "idempotency-since", value: since.description) }
+            // A locked product's calls must not hold all connections while others wait for one; the saga asks again.
+            headers.add(name: "prefer", value: "wait=0")
             var json = JSONWriter(capacity: 64)
             json.object { json in
                 json.member("orderId", change.orderID)

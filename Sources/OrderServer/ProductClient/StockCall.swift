@@ -51,9 +51,16 @@ enum StockAnswer: Sendable, Equatable {
             } else {
                 self = .noAnswer(cause: code ?? "HTTP_\(status)", retryAfter: retryAfter)
             }
+        case 503 where code == StockAnswer.lockTimeout:
+            self = .noAnswer(cause: StockAnswer.lockTimeout, retryAfter: retryAfter.map { min($0, StockAnswer.lockRetry) })
         default: self = .noAnswer(cause: code ?? "HTTP_\(status)", retryAfter: retryAfter)
         }
     }
+
+    /// The error code of a product whose row somebody else's transaction holds locked.
+    static let lockTimeout = "LOCK_TIMEOUT"
+    /// When such a product is asked for again. The product server says so without waiting, so this is how long a buyer goes on waiting after the lock has ended.
+    static let lockRetry = Duration.milliseconds(500)
 
     private static func isDecision(_ code: String) -> Bool {
         switch code {

@@ -16,6 +16,7 @@ struct DecreaseHotPath: HotPathEndpoint {
         let key: String
         let isRepeat: Bool
         let since: Int64?
+        let isPatient: Bool
     }
 
     private static var suffix: StaticString { "/stock/decrease-by-order" }
@@ -32,7 +33,8 @@ struct DecreaseHotPath: HotPathEndpoint {
             let attempt = try? Values.idempotencyAttempt(head.field("idempotency-attempt")),
             let since = try? Values.idempotencySince(head.field("idempotency-since")) as Int64??
         else { return nil }
-        return Match(product: product, key: key, isRepeat: attempt > 1, since: since)
+        let isPatient = StockRequest.isPatient(prefer: head.field("prefer"))
+        return Match(product: product, key: key, isRepeat: attempt > 1, since: since, isPatient: isPatient)
     }
 
     func respond(
@@ -60,7 +62,7 @@ struct DecreaseHotPath: HotPathEndpoint {
         } catch {
             return finish(HotPathAnswer(error, to: head))
         }
-        engine.decrease(request, on: eventLoop) { decided in
+        engine.decrease(request, on: eventLoop, isPatient: match.isPatient) { decided in
             do throws(APIError) {
                 finish(try decided.result().hotPathAnswer)
             } catch {

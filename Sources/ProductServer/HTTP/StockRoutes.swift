@@ -52,8 +52,9 @@ struct StockRoutes: Sendable {
         let body = try await request.jsonObject()
         let decrease = try DecreaseRequest(body, product: id, key: key, isRepeat: attempt > 1, since: since)
         let loop = context.channel.eventLoop
+        let isPatient = StockRequest.isPatient(prefer: request.headers[.prefer])
         let answer = await withCheckedContinuation { continuation in
-            loop.execute { engine.decrease(decrease, on: loop) { continuation.resume(returning: $0) } }
+            loop.execute { engine.decrease(decrease, on: loop, isPatient: isPatient) { continuation.resume(returning: $0) } }
         }
         return try answer.result().response()
     }
@@ -63,8 +64,9 @@ struct StockRoutes: Sendable {
         _ = try request.idempotencyAttempt()
         let increase = try IncreaseRequest(try await request.jsonObject(), product: id, key: key)
         let loop = context.channel.eventLoop
+        let isPatient = StockRequest.isPatient(prefer: request.headers[.prefer])
         let answer = await withCheckedContinuation { continuation in
-            loop.execute { engine.increase(increase, on: loop) { continuation.resume(returning: $0) } }
+            loop.execute { engine.increase(increase, on: loop, isPatient: isPatient) { continuation.resume(returning: $0) } }
         }
         return try answer.result().response()
     }
@@ -109,6 +111,14 @@ enum StockRequest {
 
     /// An increase's key is `INC-…`, and belongs to the decrease under `DEC-…`.
     static func increaseKey(_ key: String) throws(APIError) -> String { try check(key, prefix: "INC-") }
+
+    /// Whether a caller waits while the product's row is locked by somebody else; `Prefer: wait=0` (RFC 7240) says that he does not.
+    static func isPatient(prefer: String?) -> Bool {
+        guard let prefer else { return true }
+        return !prefer.split(separator: ",").contains { entry in
+            entry.filter { $0 != " " && $0 != "\t" }.lowercased() == "wait=0"
+        }
+    }
 
     private static func check(_ key: String, prefix: String) throws(APIError) -> String {
         guard key.hasPrefix(prefix), key.utf8.count > prefix.utf8.count else {

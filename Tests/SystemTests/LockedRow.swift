@@ -1,0 +1,189 @@
+import FlashSaleKit
+import Foundation
+import StockGateTestSupport
+import Synchronization
+import Testing
+
+extension Faults {
+    /// Somebody's open transaction holds one product's row: an operator's session, a report. `LOCK_TIMEOUT` is shorter than the lock, as in a shop.
+    @Suite("A locked row", .serialized, .stack(instances: 1, LockedRowScene.settings), .timeLimit(.minutes(4)))
+    struct LockedRow {}
+
+    /// The same with a lane for each of many products.
+    @Suite(
+        "A locked row and many lanes",
+        .serialized,
+        .stack(instances: 1, LockedRowScene.settings.merging(["LEDGER_LANES": "16"]) { $1 }),
+        .timeLimit(.minutes(4))
+    )
+    struct LockedRowManyLanes {}
+}
+
+extension Faults.LockedRow {
+    @Test(arguments: LockedRowScene.Way.allCases)
+    func theOthersSell(_ way: LockedRowScene.Way) async throws { try await LockedRowScene.play(way) }
+}
+
+extension Faults.LockedRowManyLanes {
+    @Test func theOthersSell() async throws { try await LockedRowScene.play(.gated) }
+}
+
+/// Two products, of which one is locked while both are bought and cancelled.
+enum LockedRowScene {
+    enum Way: String, CaseIterable, Sendable {
+        /// Both are sold through Redis.
+        case gated = "REDIS_FIRST"
+        /// Both are sold by the ledger alone.
+        case direct = "DB_ONLY"
+        /// Through Redis, with its breaker held open.
+        case breakerOpen = "breaker open"
+    }
+
+    private final class Told: Sendable {
+        private let state = Mutex<[String: Int]>([:])
+        func add(_ what: String) { self.state.withLock { $0[what, default: 0] += 1 } }
+        var counts: [String: Int] { self.state.withLock { $0 } }
+        subscript(what: String) -> Int { self.counts[what] ?? 0 }
+    }
+
+    static let settings = ["LOCK_TIMEOUT": "1s"]
+
+    /// Rounds of the others' buyers: a decrease, an order and a cancellation each.
+    private static let rounds = 60
+
+    static func play(_ way: Way) async throws {
+        let stack = try Stack.current
+        let admin = try await Client(try stack.address("PRODUCT_ADMIN_PORT"))
+        let product = try await Client(try stack.address("PRODUCT_PORT"))
+        let order = try await Client(try stack.address("ORDER_PORT"))
+        defer { for client in [admin, product, order] { client.close() } }
+        let locked = try await self.addProduct(product, way)
+        let other = try await self.addProduct(product, way)
+        if way == .breakerOpen { try await self.breaker("FORCE_OPEN", admin) }
+        let confirmed = try await order.call(.POST, "/orders", json: "{\"productId\":\(locked),\"quantity\":1}")
+        let cancelled = try #require(confirmed.id, "\(confirmed.text)")
+
+        let database = try await stack.addresses().address("PRODUCT_DATABASE_URL")
+        let lock = try await RowLock(url: database, "select 1 from product_stock where product_id = \(locked) for update")
+        let began = ContinuousClock.now
+        let isHeld = Flag()
+        let told = Told()
+        var times: [Duration] = []
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            for buyer in 1...6 {
+                group.addTask { try await self.buy(locked, buyer, stack, told, while: isHeld) }
+            }
+            group.addTask {
+                let client = try await Client(try stack.address("ORDER_PORT"))
+                defer { client.close() }
+                while isHeld.isSet {
+                    let answer = try await client.call(.POST, "/orders/\(cancelled)/cancel")
+                    told.add("cancel \(answer.status) \(answer.error ?? "") \(self.cause(answer))")
+                }
+            }
+            for round in 1...self.rounds {
+                let start = ContinuousClock.now
+                let key = 800_000_000 + Int(other) * 1000 + round
+                let decreased = try await product.call(
+                    .PATCH,
+                    "/products/\(other)/stock/decrease-by-order",
+                    json: "{\"orderId\":\(key),\"quantity\":1}",
+                    headers: [("Idempotency-Key", "DEC-\(key)")]
+                )
+                #expect(decreased.status == 200, "\(decreased.text)")
+                let decreasedAt = ContinuousClock.now
+                let made = try await order.call(.POST, "/orders", json: "{\"productId\":\(other),\"quantity\":1}")
+                #expect(made.status == 200 && made.json["status"] as? String == "CONFIRMED", "\(made.text)")
+                let madeAt = ContinuousClock.now
+                let gone = try await order.call(.POST, "/orders/\(made.id ?? 0)/cancel")
+                #expect(gone.status == 200 && gone.json["status"] as? String == "CANCELLED", "\(gone.text)")
+                times += [decreasedAt - start, madeAt - decreasedAt, ContinuousClock.now - madeAt]
+            }
+            // Until the locked product's own have been told, however fast the others were.
+            try await until("the locked product's buyers are told", within: .seconds(30)) {
+                told["decrease 503 LOCK_TIMEOUT "] > 0 && told["order 424 DEPENDENCY_FAILED LOCK_TIMEOUT"] > 0
+                    && told["cancel 424 DEPENDENCY_FAILED LOCK_TIMEOUT"] > 0
+            }
+            isHeld.clear()
+            try await group.waitForAll()
+        }
+        let held = ContinuousClock.now - began
+        await lock.end()
+        times.sort()
+        let median = times[times.count / 2]
+        print(
+            "FAULT row of a product locked for \(held) (\(way.rawValue)): others' median \(median), longest \(times[times.count - 1]); \(told.counts)"
+        )
+        #expect(median < .milliseconds(200))
+        #expect(times[times.count - 1] < .seconds(2))
+        #expect(told.counts.keys.allSatisfy { $0.contains("LOCK_TIMEOUT") }, "\(told.counts)")
+
+        // And it goes on: what is sent now is done, and what was left undecided is settled.
+        try await until("the product sells again") {
+            let answer = try await order.call(.POST, "/orders", json: "{\"productId\":\(locked),\"quantity\":1}")
+            return answer.json["status"] as? String == "CONFIRMED"
+        }
+        try await until("the cancellation is done") {
+            try await order.call(.GET, "/orders/\(cancelled)").json["status"] as? String == "CANCELLED"
+        }
+        try await until("nothing is pending", within: .seconds(40)) {
+            try await order.call(.GET, "/orders?status=PENDING&size=1").json["totalElements"] as? Int == 0
+        }
+        if way == .breakerOpen { try await self.breaker("CLOSE", admin) }
+        for id in [locked, other] {
+            try await until("the books of product \(id) are exact", within: .seconds(30)) {
+                let books = try await admin.call(.GET, "/admin/audit/products/\(id)").json
+                func number(_ name: String) -> Int { books[name] as? Int ?? .min / 8 }
+                return number("initialStock") + number("restocked") + number("returned") - number("sold") == number("databaseStock")
+                    && (way == .direct || (number("drift") == 0 && number("redisPending") == 0))
+            }
+        }
+    }
+
+    /// A buyer of the locked product: decreases and orders, one after the other.
+    private static func buy(_ product: Int64, _ buyer: Int, _ stack: Stack, _ told: Told, while held: Flag) async throws {
+        let server = try await Client(try stack.address("PRODUCT_PORT"))
+        let orders = try await Client(try stack.address("ORDER_PORT"))
+        defer { for client in [server, orders] { client.close() } }
+        var number = 0
+        while held.isSet {
+            number += 1
+            let key = 700_000_000 + Int(product) * 10_000 + buyer * 1000 + number
+            let decreased = try await server.call(
+                .PATCH,
+                "/products/\(product)/stock/decrease-by-order",
+                json: "{\"orderId\":\(key),\"quantity\":1}",
+                headers: [("Idempotency-Key", "DEC-\(key)")]
+            )
+            told.add("decrease \(decreased.status) \(decreased.error ?? "") \(self.cause(decreased))")
+            guard held.isSet else { return }
+            let made = try await orders.call(.POST, "/orders", json: "{\"productId\":\(product),\"quantity\":1}")
+            told.add("order \(made.status) \(made.error ?? "") \(self.cause(made))")
+        }
+    }
+
+    private static func cause(_ answer: Client.Answer) -> String {
+        (answer.json["details"] as? [String: Any])?["cause"] as? String ?? ""
+    }
+
+    private static func addProduct(_ server: Client, _ way: Way) async throws -> Int64 {
+        let strategy = way == .direct ? "DB_ONLY" : "REDIS_FIRST"
+        let answer = try await server.call(
+            .POST,
+            "/products",
+            json: "{\"name\":\"Locked\",\"price\":100,\"stock\":100000,\"stockStrategy\":\"\(strategy)\"}"
+        )
+        return try #require(answer.id, "\(answer.text)")
+    }
+
+    private static func breaker(_ state: String, _ admin: Client) async throws {
+        let answer = try await admin.call(.POST, "/admin/circuitbreakers/redisStock", json: "{\"updateState\":\"\(state)\"}")
+        #expect(answer.status == 200, "\(answer.text)")
+    }
+
+    private final class Flag: Sendable {
+        private let state = Mutex(true)
+        var isSet: Bool { self.state.withLock { $0 } }
+        func clear() { self.state.withLock { $0 = false } }
+    }
+}
