@@ -1,3 +1,4 @@
+import PostgresClient
 import ServerKit
 import Synchronization
 
@@ -77,5 +78,19 @@ struct OrderFigures: Sendable {
         self.insertBatches = sizes("orders_insert_batch_size", "Orders inserted by one statement")
         self.completionBatches = sizes("orders_completion_batch_size", "Final states written by one statement")
         self.callBatches = sizes("orders_product_batch_size", "Changes of stock sent in one call")
+    }
+
+    /// Orders whose rows others hold locked.
+    func register(_ locked: LockedRows, in registry: MetricsRegistry) {
+        registry.gauge("orders_locked", help: "Orders whose row is known to be locked by another transaction") {
+            Double(locked.figures.locked)
+        }
+        registry.gauge("orders_locked_waiting", help: "Outcomes of orders that wait for a locked row") { Double(locked.figures.waiting) }
+        let counter = { (name: String, help: String, value: @escaping @Sendable (LockedRows.Figures) -> Int) in
+            registry.collector(name, help: help, kind: .counter) { [.init(Double(value(locked.figures)))] }
+        }
+        counter("orders_locked_total", "Rows of orders found locked") { $0.found }
+        counter("orders_locked_refused_total", "Outcomes of orders refused because too many waited for locked rows") { $0.refused }
+        counter("orders_locked_timed_out_total", "Outcomes of orders that waited for a locked row in vain") { $0.timedOut }
     }
 }

@@ -135,8 +135,27 @@ struct OrderServerParts {
         let store = OrderStore(pool: pool, recoveryAge: settings.recoveryAge, outbox: broker?.outbox)
         let changes = OrderChanges(maximumWaiters: settings.maximumWaiters, store: store, logger: logger)
         changes.register(in: registry)
-        let insertion = try OrderInsertion(
+        var writers = settings.groupPostgres
+        writers.lockTimeout = GroupWrite.rowWait
+        let locked = try LockedRows(
             configuration: settings.groupPostgres,
+            table: "orders",
+            id: "id",
+            turn: GroupWrite.rowWait
+        ) { change in
+            switch change {
+            case .locked(let orders):
+                logger.warning(
+                    "rows of orders are locked by another transaction",
+                    metadata: ["orders": "\(orders.prefix(8).map(String.init).joined(separator: ","))", "count": "\(orders.count)"]
+                )
+            case .freed(let order, let after):
+                logger.notice("the row of an order is free again", metadata: ["order": "\(order)", "after": "\(after)"])
+            }
+        }
+        figures.register(locked, in: registry)
+        let insertion = try OrderInsertion(
+            configuration: writers,
             maximumQueued: settings.maximumQueued,
             maximumBatch: settings.maximumBatch,
             batches: figures.insertBatches,
@@ -148,10 +167,11 @@ struct OrderServerParts {
             }
         )
         let completion = try OrderCompletion(
-            configuration: settings.groupPostgres,
+            configuration: writers,
             maximumQueued: settings.maximumQueued,
             maximumBatch: settings.maximumBatch,
             batches: figures.completionBatches,
+            locked: locked,
             outbox: broker?.outbox,
             changed: changes
         )
@@ -239,6 +259,7 @@ struct OrderServerParts {
         self.stores = StoresService {
             changes.shutdown()
             await insertion.shutdown()
+            await locked.shutDown()
             await completion.shutdown()
             await keys.shutdown()
             await pool.shutdown()
@@ -310,7 +331,11 @@ private struct BrokerSide {
         )
     }
 
-    func service(_ flow: OrderFlow, _ changes: OrderChanges, _ settings: OrderSettings) throws -> MessagingService {
+    func service(
+        _ flow: OrderFlow,
+        _ changes: OrderChanges,
+        _ settings: OrderSettings
+    ) throws -> MessagingService {
         MessagingService(
             endpoints: self.endpoints,
             relays: [self.commands, self.events],

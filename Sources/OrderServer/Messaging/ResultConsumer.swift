@@ -63,6 +63,9 @@ final class ResultConsumer: Sendable {
         logger: Logger
     ) throws(PostgresError) {
         self.settings = settings
+        // A row that somebody else's transaction holds is waited for briefly, and then tried again.
+        var configuration = configuration
+        configuration.lockTimeout = GroupWrite.rowWait
         self.worker = try PostgresWorker(configuration: configuration, name: "order-results", maximumQueued: 16)
         self.asideWorker = try PostgresWorker(
             configuration: configuration,
@@ -198,6 +201,11 @@ final class ResultConsumer: Sendable {
                     let left = try await self.apply(results, self.asideWorker)
                     let open = left.map { results[$0] }
                     aside.task = .settle(try await self.giveBack(open))
+                } catch let error as PostgresError where error.mayBeOneMembers && results.count > 1 {
+                    // Of the orders of one message, too, one alone may be locked or refused.
+                    var open: [StockResult] = []
+                    for result in results where (try? await self.apply([result], self.asideWorker))?.isEmpty != true { open.append(result) }
+                    aside.task = .settle(open)
                 } catch let error as PostgresError where error.isRefusalOfValues {
                     aside.task = .bury(StockResultMessage.Poison(code: "NOT_WRITTEN", detail: "\(error)"))
                     continue

@@ -125,7 +125,8 @@ final class GroupWriter<Item: Sendable>: Sendable {
 }
 
 extension PostgresSession {
-    /// Runs a statement that may be repeated, again while PostgreSQL is in passing trouble: at most 3 times within `bound`.
+    /// Runs a statement that may be repeated, again while PostgreSQL is in passing trouble: at most 3 times within `bound`. One that waited for a lock in vain is the caller's to
+    /// repeat: others wait behind it.
     func repeatable(
         _ sql: String,
         _ parameters: [PostgresValue],
@@ -135,7 +136,7 @@ extension PostgresSession {
         for _ in 1..<3 {
             do throws(PostgresError) {
                 return try self.query(sql, parameters)
-            } catch  where error.isTransient && ContinuousClock.now < deadline && error.code != .connectFailed {
+            } catch  where error.isTransient && ContinuousClock.now < deadline && error.code != .connectFailed && !error.isLockTimeout {
                 continue
             }
         }

@@ -1,7 +1,10 @@
 // Invariant: a status changes only along PENDING -> CONFIRMED | FAILED and CONFIRMED -> CANCELLED, by the statement's own condition, whoever else
 // settles the order at the same time. An order is answered in a final state only after that state is durable; the events about it are in the same statement.
 //
-// Bounds: those of the writer.
+// Who suffers: the orders of one group wait for their rows together, but only briefly (`GroupWrite.rowWait`). An order whose row somebody else's transaction holds waits apart
+// (`LockedRows`), for `patience` at most, and comes back when the row is free; the others are written without it.
+//
+// Bounds: those of the writer, and of `LockedRows`.
 
 import PostgresClient
 import ServerKit
@@ -34,10 +37,56 @@ struct OrderChange: Sendable {
 final class OrderCompletion: Sendable {
     struct Item: Sendable {
         var change: OrderChange
-        /// Called once, on the writer's thread.
+        /// When it has waited long enough for its row; nil before it is put out for the first time.
+        var waitsUntil: ContinuousClock.Instant?
+        /// Called once, on the writer's thread or that of `LockedRows`.
         var done: @Sendable (CompletionOutcome) -> Void
     }
 
+    /// How long one order waits for its row.
+    static let patience = Duration.seconds(2)
+
+    /// Where items wait whose rows are locked, and the way back.
+    private final class Stuck: Sendable {
+        let rows: LockedRows
+        private let writer = Mutex<GroupWriter<Item>?>(nil)
+
+        init(_ rows: LockedRows) { self.rows = rows }
+
+        func begin(_ writer: GroupWriter<Item>) { self.writer.withLock { $0 = writer } }
+
+        /// Nothing comes back any more.
+        func end() { self.writer.withLock { $0 = nil } }
+
+        func add(_ item: Item) {
+            let isAccepted = self.writer.withLock { $0 }?.add(item) ?? false
+            if !isAccepted { item.done(.overloaded) }
+        }
+
+        func wait(_ item: Item) {
+            var item = item
+            let now = ContinuousClock.now
+            let until = item.waitsUntil ?? now + OrderCompletion.patience
+            item.waitsUntil = until
+            let waiting = item
+            let admission = self.rows.wait(for: item.change.id, until: until) { ending in
+                if ending == .free { self.add(waiting) } else { waiting.done(.unavailable(Stuck.timedOut)) }
+            }
+            switch admission {
+            case .waiting: break
+            case .notLocked where now < until: self.add(waiting)
+            case .notLocked, .refused, .tooLate: waiting.done(.unavailable(Stuck.timedOut))
+            }
+        }
+
+        private static let timedOut = PostgresError(
+            code: .server(sqlState: "55P03"),
+            message: "the order's row is locked by another transaction",
+            sqlState: "55P03"
+        )
+    }
+
+    private let stuck: Stuck
     private let writer: GroupWriter<Item>
 
     init(
@@ -45,9 +94,12 @@ final class OrderCompletion: Sendable {
         maximumQueued: Int,
         maximumBatch: Int,
         batches: Histogram,
+        locked: LockedRows,
         outbox: OutboxWriting? = nil,
         changed: OrderChanges? = nil
     ) throws(PostgresError) {
+        let stuck = Stuck(locked)
+        self.stuck = stuck
         let ids = Mutex(IDSequence.messages.block)
         self.writer = try GroupWriter(
             configuration: configuration,
@@ -56,8 +108,9 @@ final class OrderCompletion: Sendable {
             maximumBatch: maximumBatch
         ) { session, items in
             batches.record(UInt64(items.count))
-            ids.withLock { OrderCompletion.commit(session, items, &$0, outbox, changed) }
+            ids.withLock { OrderCompletion.commit(session, items, &$0, stuck, outbox, changed) }
         }
+        stuck.begin(self.writer)
     }
 
     var queued: Int { self.writer.queued }
@@ -82,6 +135,7 @@ final class OrderCompletion: Sendable {
             ),
             done: done
         )
+        if !self.stuck.rows.isEmpty, self.stuck.rows.isLocked(order.id) { return self.stuck.wait(item) }
         if !self.writer.add(item) { done(.overloaded) }
     }
 
@@ -98,7 +152,10 @@ final class OrderCompletion: Sendable {
         }
     }
 
-    func shutdown() async { await self.writer.shutdown() }
+    func shutdown() async {
+        await self.writer.shutdown()
+        self.stuck.end()
+    }
 
     private static let update = """
           update orders o set status = t.s, fail_reason = t.f, updated_at = now(), version = o.version + 1,
@@ -131,23 +188,26 @@ final class OrderCompletion: Sendable {
         _ session: PostgresSession,
         _ items: ArraySlice<Item>,
         _ ids: inout IDBlock,
+        _ stuck: Stuck,
         _ outbox: OutboxWriting?,
         _ changed: OrderChanges?
     ) {
-        do throws(PostgresError) {
-            let (now, status) = try self.write(session, items.map(\.change), &ids, outbox, changed)
+        GroupWrite.run(items, patience: self.patience) { (part) throws(PostgresError) in
+            let (now, status) = try self.write(session, part.map(\.change), &ids, outbox, changed)
             // The buyers are answered while PostgreSQL works on the next group, if there is one.
             session.postpone {
-                for item in items {
+                for item in part {
                     item.done(status[item.change.id] == item.change.to.rawValue ? .written(at: now) : .overtaken)
                 }
             }
-        } catch {
-            if case .server = error.code, !error.isTransient, items.count > 1 {
-                for index in items.indices { self.commit(session, items[index...index], &ids, outbox, changed) }
-                return
-            }
-            for item in items { item.done(.unavailable(error)) }
+        } putOut: { part in
+            let found = (try? stuck.rows.locked(among: part.map(\.change.id), session)) ?? []
+            guard !found.isEmpty else { return nil }
+            stuck.rows.found(found)
+            for item in part where found.contains(item.change.id) { stuck.wait(item) }
+            return part.filter { !found.contains($0.change.id) }[...]
+        } fail: { part, error in
+            for item in part { item.done(.unavailable(error)) }
         }
     }
 

@@ -6,6 +6,8 @@
 //
 // An id that has a row already is another order's: the sequence is behind, since the database was restored, say. It is raised then, and the orders concerned take other ids, once.
 //
+// An insert waits for others only where somebody else's transaction is writing the same buyer's key, or has locked a table; see `GroupWrite`.
+//
 // Bounds: those of the writer. Ids are taken from the sequences in blocks of 1024 (the sequences' increment); a block's rest is lost with the process.
 
 import PostgresClient
@@ -137,24 +139,31 @@ final class OrderInsertion: Sendable {
         var outbox: OutboxWriting?
     }
 
+    private static func write(
+        _ session: PostgresSession,
+        _ items: ArraySlice<Item>,
+        _ ids: inout IDs,
+        _ outbox: OutboxWriting?
+    ) throws(PostgresError) {
+        let orderIDs = try ids.orders.take(items.count, session)
+        let insertion = try self.insertion(session, items, orderIDs, &ids, outbox)
+        try self.insert(session, items, orderIDs, insertion, &ids)
+    }
+
     private static func commit(_ session: PostgresSession, _ items: ArraySlice<Item>, _ ids: inout IDs, _ outbox: OutboxWriting?) {
-        do throws(PostgresError) {
-            let orderIDs = try ids.orders.take(items.count, session)
-            let insertion = try self.insertion(session, items, orderIDs, &ids, outbox)
-            try self.insert(session, items, orderIDs, insertion, &ids)
-        } catch {
-            if ids.mayStartAnew, IDSequence.messages.isCause(of: error) {
+        GroupWrite.run(items, patience: .seconds(2)) { (part) throws(PostgresError) in
+            do throws(PostgresError) {
+                try self.write(session, part, &ids, outbox)
+            } catch  where ids.mayStartAnew && IDSequence.messages.isCause(of: error) {
                 ids.mayStartAnew = false
                 // Not raised, the next statement fails as this one did.
                 ids.cameAgain(.messages, (try? ids.messages.startAnew(session)) ?? nil)
-                return self.commit(session, items, &ids, outbox)
+                try self.write(session, part, &ids, outbox)
             }
-            // What the server refused may be one order's fault; the others must not fail for it.
-            if case .server = error.code, !error.isTransient, items.count > 1 {
-                for index in items.indices { self.commit(session, items[index...index], &ids, outbox) }
-                return
-            }
-            for item in items { item.done(.unavailable(error)) }
+        } putOut: { _ in
+            nil
+        } fail: { part, error in
+            for item in part { item.done(.unavailable(error)) }
         }
     }
 
@@ -231,7 +240,13 @@ final class OrderInsertion: Sendable {
         do throws(PostgresError) {
             row = try session.query(insertion.sql, insertion.parameters).one()
         } catch  where error.isOutcomeUnknown {
-            try self.settle(session, items, ids, insertion)
+            let unknown = error
+            do throws(PostgresError) {
+                try self.settle(session, items, ids, insertion)
+            } catch {
+                // Not thrown: sent again under new ids, an order that is there already would be made twice.
+                for item in items { item.done(.unavailable(error.isOutcomeUnknown ? error : unknown)) }
+            }
             return
         }
         let now = Timestamp(microsecondsSinceEpoch: try row.timestampMicros(0))

@@ -136,7 +136,7 @@ struct DecreaseConsumer: Service, CustomStringConvertible {
     }
 
     private func take(_ deliveries: [Delivery], _ seen: inout RecentMessages) {
-        let commands = deliveries.map { IncomingCommand($0, isCopy: { !seen.insert($0) }) }
+        let commands = deliveries.map { IncomingCommand($0, isCopy: { !seen.insert($0.identity) }) }
         for command in commands {
             guard case .poison(let poison) = command.content else { continue }
             logger.warning(
