@@ -164,7 +164,8 @@ let package = Package(
         .target(
             name: "FuzzKit",
             dependencies: [
-                "CLibPQ", "MessageBroker", "OrderServer", "PostgresClient", "ProductServer", "RedisClient", "ServerKit", "StockGate", "StockGateTestSupport",
+                "CLibPQ", "MessageBroker", "OrderServer", "PostgresClient", "ProductServer", "RedisClient", "ServerKit", "StockGate",
+                "StockGateTestSupport",
             ],
             path: "Benchmarks/Fuzz/Kit",
             swiftSettings: strict + faults

@@ -21,12 +21,18 @@ public protocol FuzzReader: Sendable {
 
 /// A case that broke something.
 public struct FuzzViolation: Error, Sendable, CustomStringConvertible {
+    /// The reader's name.
     public var reader: String
+    /// What its bytes were made from, together with `number`.
     public var seed: UInt64
+    /// Which case of the seed it was.
     public var number: UInt64
+    /// What the reader was given.
     public var bytes: [UInt8]
+    /// What is wrong.
     public var what: String
 
+    /// Makes a violation.
     public init(reader: String, seed: UInt64, number: UInt64, bytes: [UInt8], what: String) {
         self.reader = reader
         self.seed = seed
@@ -35,6 +41,7 @@ public struct FuzzViolation: Error, Sendable, CustomStringConvertible {
         self.what = what
     }
 
+    /// All of it, the bytes as digits and as a text.
     public var description: String {
         "\(self.reader), seed \(self.seed), case \(self.number): \(self.what)\nbytes: \(Fuzz.hex(self.bytes))\ntext:  \(Fuzz.shown(self.bytes))"
     }
@@ -84,6 +91,7 @@ public enum Fuzz {
         #endif
     }
 
+    /// Hexadecimal digits of bytes.
     public static func hex(_ bytes: [UInt8]) -> String {
         let digits = Array("0123456789abcdef")
         return String(bytes.flatMap { [digits[Int($0 >> 4)], digits[Int($0 & 15)]] })
