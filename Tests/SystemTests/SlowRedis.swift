@@ -6,21 +6,21 @@ import Testing
 extension Faults {
     /// The network between the only product server and Redis is slow or breaks; Redis itself runs on.
     ///
-    /// A reserve has 50 ms, as in a shop. The breaker stays open for five seconds, so that what happens meanwhile can be looked at.
+    /// A reserve has 200 ms, where it has 50 in a shop: a busy machine with debug builds is no fault of Redis. The breaker stays open for five seconds, so that what happens meanwhile can be looked at.
     @Suite(
         "Faults between product server and Redis",
         .serialized,
-        .stackWithProxiedRedis(["GATE_TIMEOUT": "50ms", "BREAKER_WAIT": "5s"]),
+        .stackWithProxiedRedis(["GATE_TIMEOUT": "200ms", "BREAKER_WAIT": "5s"]),
         .timeLimit(.minutes(20))
     )
     struct RedisNetwork {}
 }
 
 extension Faults.RedisNetwork {
-    /// Every answer comes, but after 200 ms: four times what a reserve may take.
+    /// Every answer comes, but after 800 ms: four times what a reserve may take.
     @Test func redisSlow() async throws {
-        try await RunningSale.hold("Redis answers after 200 ms", buyers: 8) { sale in
-            try await Outage.hold(sale) { try await $0.delay(toClient: .milliseconds(200)) }
+        try await RunningSale.hold("Redis answers after 800 ms", buyers: 8) { sale in
+            try await Outage.hold(sale) { try await $0.delay(toClient: .milliseconds(800)) }
         }
     }
 
@@ -64,9 +64,9 @@ extension Faults.RedisNetwork {
 
 /// Redis out of reach until the fallback has sold, with somebody who asks for another product all the while.
 private enum Outage {
-    /// While the breaker is open, decreases are no slower than this, or than twice what they were with Redis on the same machine: less than the 200 ms of a Redis
+    /// While the breaker is open, decreases are no slower than this, or than twice what they were with Redis on the same machine: less than the 800 ms of a Redis
     /// that is slow.
-    private static let slow = Duration.milliseconds(100)
+    private static let slow = Duration.milliseconds(400)
 
     /// Breaks the network, and heals it again.
     ///
