@@ -133,6 +133,8 @@ struct OrderServerParts {
         let pool = PostgresPool(configuration: settings.postgres, maximumConnections: settings.poolConnections)
         let broker = try settings.messaging.map { try BrokerSide($0, settings, endpoints, registry: registry, logger: logger) }
         let store = OrderStore(pool: pool, recoveryAge: settings.recoveryAge, outbox: broker?.outbox)
+        let readers = ReadStores(settings)
+        readers.register(in: registry)
         let changes = OrderChanges(maximumWaiters: settings.maximumWaiters, store: store, logger: logger)
         changes.register(in: registry)
         var writers = settings.groupPostgres
@@ -241,7 +243,7 @@ struct OrderServerParts {
         if let broker { checks.append(broker.healthCheck) }
         HealthRoutes(checks: checks, drain: self.drain).register(on: publicRouter)
         OpenAPIDocument(PackageResources.openapi_json).register(on: publicRouter)
-        OrderReadRoutes(store: store, changes: changes).register(on: publicRouter)
+        OrderReadRoutes(store: readers.orders, changes: changes).register(on: publicRouter)
         OrderRoutes(flow: flow).register(on: publicRouter)
         UserOrderRoutes(
             flow: flow,
@@ -252,7 +254,10 @@ struct OrderServerParts {
         self.hotPath = PlaceOrderHotPath(flow: flow, metrics: metrics)
 
         let adminRouter = ServerAssembly.adminRouter(metrics: metrics, registry: registry, tokens: settings.server.adminTokens)
-        InternalRoutes(flow: flow, outbox: OutboxStore(pool: pool)).register(on: adminRouter)
+        InternalRoutes(
+            flow: flow,
+            outbox: OutboxStore(pool: pool, lists: readers.lists, listBound: settings.reads.listBound)
+        ).register(on: adminRouter)
         CircuitBreakerRoutes(registry: breakers).register(on: adminRouter)
         self.adminRouter = adminRouter
 
@@ -263,6 +268,7 @@ struct OrderServerParts {
             await completion.shutdown()
             await keys.shutdown()
             await pool.shutdown()
+            await readers.shutdown()
             publicPeers.close()
             batchPeers?.close()
             breakers.shutdown()

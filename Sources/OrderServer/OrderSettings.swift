@@ -12,6 +12,8 @@ public struct OrderSettings: Sendable {
     var groupPostgres: PostgresConfiguration
     /// Connections for everything that is not done in groups; three more do that, and a fourth while results are aside.
     var poolConnections: Int
+    /// Connections of their own for what only reads.
+    var reads: ReadSettings
     var maximumQueued: Int
     var maximumBatch: Int
     /// Public ports of the product servers.
@@ -54,8 +56,9 @@ public struct OrderSettings: Sendable {
             "ORDER_DATABASE_CONNECTIONS",
             default: 4,
             in: 1...256,
-            "connections besides the three that write in groups"
+            "connections besides the three that write in groups, and those for reading"
         )
+        self.reads = ReadSettings(from: &reader)
         self.maximumQueued = reader.int(
             "ORDER_QUEUE",
             default: 10_000,
@@ -188,6 +191,21 @@ public struct OrderSettings: Sendable {
         }
         self.rereadables = reader.rereadables
         try reader.finish()
+    }
+
+    /// A pool for what only reads: who waits in it waits for readers alone.
+    func readPool(connections: Int) -> PostgresPool {
+        var configuration = self.postgres
+        configuration.applicationName += "-reads"
+        configuration.statementTimeout = self.reads.timeout
+        configuration.callTimeout = self.reads.timeout + .seconds(1)
+        configuration.plansThroughIndexes = true
+        return PostgresPool(
+            configuration: configuration,
+            maximumConnections: connections,
+            maximumWaiting: ReadSettings.maximumWaiting,
+            acquireTimeout: ReadSettings.acquireTimeout
+        )
     }
 
     /// Options for plans through indexes alone. An operator's own in the address come behind them and win.

@@ -27,6 +27,9 @@ public struct PostgresConfiguration: Sendable {
     public var options = ""
     /// Shown in `pg_stat_activity`, unless the address has a name of its own.
     public var applicationName: String = "stockgate"
+    /// Whether the server plans without reading or sorting whole tables where an index serves. For statements that read a few rows in an index' order: their
+    /// plans are kept, and may have been made while the tables were small.
+    public var plansThroughIndexes = false
     /// Bound on the prepared statements kept open on one connection; the one unused for longest goes first.
     public var preparedStatements: Int = 128
     /// The wait after the second failed attempt to connect in a row; it doubles with each one more, up to ``maximumBackoff``.
@@ -121,6 +124,9 @@ public struct PostgresConfiguration: Sendable {
             ("idle_in_transaction_session_timeout", idleInTransactionTimeout),
         ] {
             options += " -c \(name)=\(bound.wholeMilliseconds)"
+        }
+        if plansThroughIndexes {
+            for name in ["seqscan", "sort", "hashjoin", "mergejoin"] { options += " -c enable_\(name)=off" }
         }
         result.append(Setting(keyword: "options", value: options))
         result.append(Setting(keyword: "client_encoding", value: "UTF8"))

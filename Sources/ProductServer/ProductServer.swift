@@ -137,7 +137,7 @@ public enum ProductServer {
         ProcessMetrics.register(in: registry)
         registry.register(engine)
         CircuitBreakerMetrics.register(breakers, in: registry, resilience4j: settings.server.showsResilience4jMetrics)
-        let store = CatalogStore(pool: engine.ledger.pool)
+        let store = CatalogStore(ledger: engine.ledger, listBound: settings.listBound)
         let consumer = broker.flatMap { broker in
             settings.messaging.map { messaging in
                 DecreaseConsumer(

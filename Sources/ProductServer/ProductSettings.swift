@@ -12,6 +12,8 @@ public struct ProductSettings: Sendable {
     public var serviceTokens: AdminTokens
     /// What the engine is made of.
     public var engine: EngineConfiguration
+    /// Rows that one statement of a list walks at most.
+    var listBound: Int64
     /// The broker and how its commands are taken; nil: none are.
     var messaging: MessagingSettings?
     /// What SIGHUP reads again.
@@ -61,7 +63,9 @@ public struct ProductSettings: Sendable {
             in: 1...16,
             "connections for group commit of decreases; a product uses one of them"
         )
-        let poolSize = reader.int("LEDGER_POOL", default: 6, in: 2...64, "connections for everything else")
+        let poolSize = reader.int("LEDGER_POOL", default: 6, in: 2...64, "connections for the engine's other work and for changes by hand")
+        let reads = ReadSettings(from: &reader)
+        listBound = reads.listBound
         let inFlight = reader.int("MAX_IN_FLIGHT", default: 20_000, in: 1...1_000_000, "stock requests in flight; the next is OVERLOADED")
         let pendingBound = reader.duration(
             "PENDING_BOUND",
@@ -118,6 +122,11 @@ public struct ProductSettings: Sendable {
         ledger.rowWait = rowWait
         ledger.poolSize = poolSize
         ledger.laneCapacity = inFlight
+        ledger.readConnections = reads.connections
+        ledger.lookupConnections = reads.lookupConnections
+        ledger.readTimeout = reads.timeout
+        ledger.readWaiting = ReadSettings.maximumWaiting
+        ledger.readAcquireTimeout = ReadSettings.acquireTimeout
         redis.commandTimeout = gateTimeout
         // A window of calls, not of time: in a sale a hundred calls are some 10 ms, so a Redis that is gone is found out before a second hundred of
         // buyers has met it. With a window of seconds the successes before the fault outvote it for just as long. A false alarm costs little: the

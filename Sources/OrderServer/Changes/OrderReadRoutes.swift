@@ -14,10 +14,10 @@ struct OrderReadRoutes: Sendable {
     var eventStreams = OrderEventStream.Settings()
 
     func register(on router: ServerRouter) {
-        router.versioned(.get, "/orders", query: ["buyerId", "status", "page", "size"]) { request, _ in try await self.list(request) }
+        router.versioned(.get, "/orders", query: ["buyerId", "status"] + Listing.parameters) { request, _ in try await self.list(request) }
         router.versioned(.get, "/orders/{id}", query: ["expand", "wait"]) { request, context in try await self.show(request, context) }
         router.versioned(.get, "/orders/{id}/events") { request, context in try await self.events(request, context) }
-        router.on("/{userId}/orders", method: .get, query: ["page", "size"]) { request, context in
+        router.on("/{userId}/orders", method: .get, query: Listing.parameters) { request, context in
             try await self.listOfUser(request, context)
         }
         router.on("/health_check", method: .get) { _, _ in Response.text("The order server is working.\n") }
@@ -28,27 +28,21 @@ struct OrderReadRoutes: Sendable {
     private func list(_ request: Request) async throws -> Response {
         let buyer = try request.query("buyerId", maximumLength: Values.userIDLength.upperBound)
         let status = try request.query("status", as: OrderStatus.self)
-        let paging = try request.paging()
-        let (orders, total) = try await shaped { () throws(PostgresError) in
-            try await self.store.orders(buyer: buyer, status: status, paging: paging)
+        let listing = try request.listing()
+        let (orders, page) = try await shaped { () throws(PostgresError) in
+            try await self.store.orders(buyer: buyer, status: status, listing)
         }
-        return .json { json in
-            json.object { json in
-                json.array("content", orders) { $1.write(to: &$0) }
-                json.member("page", paging.page)
-                json.member("size", paging.size)
-                json.member("totalElements", total)
-                json.member("totalPages", paging.totalPages(totalElements: total))
-            }
-        }
+        return .list(orders, listing, try page.facts(bound: self.store.listBound)) { $0.write(to: &$1) }
     }
 
     private func listOfUser(_ request: Request, _ context: ServerRequestContext) async throws -> Response {
         let user = try context.pathText("userId", length: Values.userIDLength, orThrow: .notFound)
-        let paging = try request.paging(defaultSize: 100)
-        let orders = try await shaped { () throws(PostgresError) in
-            try await self.store.orders(buyer: user, status: nil, paging: paging).orders
+        let listing = try request.listing(defaultSize: 100)
+        let (orders, page) = try await shaped { () throws(PostgresError) in
+            try await self.store.orders(buyer: user, status: nil, listing)
         }
+        // The list's shape has no room for `next`: it is the id of the last order shown.
+        _ = try page.facts(bound: self.store.listBound)
         return .json { $0.array(orders) { $1.writeForUser(to: &$0) } }
     }
 

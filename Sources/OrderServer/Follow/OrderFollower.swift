@@ -31,6 +31,8 @@ struct OrderFollower {
         ProcessMetrics.register(in: registry)
         let pool = PostgresPool(configuration: settings.postgres, maximumConnections: settings.poolConnections)
         let store = OrderStore(pool: pool, recoveryAge: settings.recoveryAge)
+        let readers = ReadStores(settings)
+        readers.register(in: registry)
         let changes = OrderChanges(maximumWaiters: settings.maximumWaiters, store: store, logger: logger)
         changes.register(in: registry)
         registry.gauge("orders_database_waiting", help: "Callers that wait for a connection of the pool") { Double(pool.figures().waiting) }
@@ -51,13 +53,14 @@ struct OrderFollower {
         ]
         HealthRoutes(checks: checks, drain: self.drain).register(on: publicRouter)
         OpenAPIDocument(PackageResources.openapi_json).register(on: publicRouter)
-        OrderReadRoutes(store: store, changes: changes).register(on: publicRouter)
+        OrderReadRoutes(store: readers.orders, changes: changes).register(on: publicRouter)
         OrderFollower.refuseWrites(on: publicRouter)
         self.publicRouter = publicRouter
         self.adminRouter = ServerAssembly.adminRouter(metrics: metrics, registry: registry, tokens: settings.server.adminTokens)
         self.stores = StoresService {
             changes.shutdown()
             await pool.shutdown()
+            await readers.shutdown()
         }
     }
 

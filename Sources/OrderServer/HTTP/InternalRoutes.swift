@@ -12,23 +12,15 @@ struct InternalRoutes: Sendable {
             let order = try await self.flow.retry(id: try context.pathID(orThrow: .orderNotFound), requestID: context.requestID)
             return Response.json { order.write(to: &$0) }
         }
-        router.on("/internal/outbox", method: .get, query: ["status", "page", "size"]) { request, _ in try await self.list(request) }
+        router.on("/internal/outbox", method: .get, query: ["status"] + Listing.parameters) { request, _ in try await self.list(request) }
         router.on("/internal/outbox/{id}/requeue", method: .post) { _, context in try await self.requeue(context) }
     }
 
     private func list(_ request: Request) async throws -> Response {
         let status = try request.query("status", as: OutboxStatus.self)
-        let paging = try request.paging()
-        let (rows, total) = try await shaped { () throws(PostgresError) in try await self.outbox.rows(status: status, paging: paging) }
-        return .json { json in
-            json.object { json in
-                json.array("content", rows) { $1.write(to: &$0) }
-                json.member("page", paging.page)
-                json.member("size", paging.size)
-                json.member("totalElements", total)
-                json.member("totalPages", paging.totalPages(totalElements: total))
-            }
-        }
+        let listing = try request.listing()
+        let (rows, page) = try await shaped { () throws(PostgresError) in try await self.outbox.rows(status: status, listing) }
+        return .list(rows, listing, try page.facts(bound: self.outbox.listBound)) { $0.write(to: &$1) }
     }
 
     private func requeue(_ context: ServerRequestContext) async throws -> Response {

@@ -32,22 +32,22 @@ struct OutboxRow: Sendable, Equatable {
         "b.id, b.topic, b.product_id, b.order_ids, b.status, b.attempts, b.due_at, b.error, b.created_at, b.sent_at, b.checked_at"
 
     /// Reads ``columns``.
-    init(row: PostgresRow) throws(PostgresError) {
-        let status = try row.text(4)
+    init(row: PostgresRow, from first: Int = 0) throws(PostgresError) {
+        let status = try row.text(first + 4)
         guard let known = OutboxStatus(rawValue: status) else {
             throw PostgresError(code: .decoding, message: "\(status) is no status of a message")
         }
-        self.id = try row.int(0)
-        self.topic = try row.text(1)
-        self.productID = try row.optionalInt(2)
-        self.orderIDs = try row.ints(3)
+        self.id = try row.int(first)
+        self.topic = try row.text(first + 1)
+        self.productID = try row.optionalInt(first + 2)
+        self.orderIDs = try row.ints(first + 3)
         self.status = known
-        self.attempts = try row.int(5)
-        self.dueAt = try row.optionalTimestampMicros(6).map(Timestamp.init(microsecondsSinceEpoch:))
-        self.error = try row.optionalText(7)
-        self.createdAt = Timestamp(microsecondsSinceEpoch: try row.timestampMicros(8))
-        self.sentAt = try row.optionalTimestampMicros(9).map(Timestamp.init(microsecondsSinceEpoch:))
-        self.checkedAt = try row.optionalTimestampMicros(10).map(Timestamp.init(microsecondsSinceEpoch:))
+        self.attempts = try row.int(first + 5)
+        self.dueAt = try row.optionalTimestampMicros(first + 6).map(Timestamp.init(microsecondsSinceEpoch:))
+        self.error = try row.optionalText(first + 7)
+        self.createdAt = Timestamp(microsecondsSinceEpoch: try row.timestampMicros(first + 8))
+        self.sentAt = try row.optionalTimestampMicros(first + 9).map(Timestamp.init(microsecondsSinceEpoch:))
+        self.checkedAt = try row.optionalTimestampMicros(first + 10).map(Timestamp.init(microsecondsSinceEpoch:))
     }
 
     /// Writes it as an object.

@@ -4,19 +4,37 @@ import ServerKit
 /// The outbox for operators and for recovery; the writers and the relay have statements of their own.
 struct OutboxStore: Sendable {
     let pool: PostgresPool
+    /// For lists, whose reads may be long: nothing else waits behind them.
+    let lists: PostgresPool
+    /// Rows that one statement of a list walks at most.
+    let listBound: Int64
 
-    /// Messages, newest id first, and how many there are on all pages.
-    func rows(status: OutboxStatus?, paging: Paging) async throws(PostgresError) -> (rows: [OutboxRow], total: Int64) {
-        // One of four words, so that the indexes of the waiting and the dead are used.
-        let filter = status.map { " where b.status = '\($0.rawValue)'" } ?? ""
-        let total = try await self.pool.query("select count(*) from outbox b" + filter).one().int(0)
-        guard paging.offset < total else { return ([], total) }
+    /// - Parameter lists: `pool` where nobody else uses it
+    init(pool: PostgresPool, lists: PostgresPool? = nil, listBound: Int64 = 100_000) {
+        self.pool = pool
+        self.lists = lists ?? pool
+        self.listBound = listBound
+    }
+
+    /// Messages, newest id first.
+    func rows(status: OutboxStatus?, _ listing: Listing) async throws(PostgresError) -> (rows: [OutboxRow], page: KeyedList.Page) {
+        var list = KeyedList(of: "outbox", alias: "b", newestFirst: true, bound: self.listBound)
+        switch status {
+        // Written out: the index of the dead is found by the word.
+        case .dead: list.enter("b.status = 'DEAD'")
+        case .some(let status): list.filter(.text(status.rawValue)) { "b.status = \($0)" }
+        case nil: break
+        }
+        let page = try await list.page(
+            after: listing.after,
+            offset: listing.paging.offset,
+            size: listing.paging.size,
+            columns: OutboxRow.columns,
+            of: self.lists
+        )
         var rows: [OutboxRow] = []
-        for row in try await self.pool.query(
-            "select \(OutboxRow.columns) from outbox b\(filter) order by b.id desc limit $1 offset $2",
-            [.int(paging.size), .int(paging.offset)]
-        ) { rows.append(try OutboxRow(row: row)) }
-        return (rows, total)
+        for row in page.rows { rows.append(try OutboxRow(row: row, from: 1)) }
+        return (rows, page)
     }
 
     /// What became of a requeue.

@@ -8,6 +8,25 @@ struct OrderStore: Sendable {
     let recoveryAge: Duration
     /// Nil without a broker.
     var outbox: OutboxWriting?
+    /// For lists, whose reads may be long: nothing else waits behind them.
+    let lists: PostgresPool
+    /// Rows that one statement of a list walks at most.
+    let listBound: Int64
+
+    /// - Parameter lists: `pool` where nobody else uses it
+    init(
+        pool: PostgresPool,
+        recoveryAge: Duration,
+        outbox: OutboxWriting? = nil,
+        lists: PostgresPool? = nil,
+        listBound: Int64 = 100_000
+    ) {
+        self.pool = pool
+        self.recoveryAge = recoveryAge
+        self.outbox = outbox
+        self.lists = lists ?? pool
+        self.listBound = listBound
+    }
 
     /// The migrations of the order server's database.
     static var migrations: [Migration] {
@@ -33,29 +52,27 @@ struct OrderStore: Sendable {
         return (try Order(row: row), "[" + (try row.text(Order.columnCount)) + "]")
     }
 
-    /// Orders, newest id first, and how many there are on all pages.
-    func orders(buyer: String?, status: OrderStatus?, paging: Paging) async throws(PostgresError) -> (orders: [Order], total: Int64) {
-        var conditions: [String] = []
-        var parameters: [PostgresValue] = []
-        // The conditions are built from these two texts alone; what callers give goes into parameters.
-        if let buyer {
-            parameters.append(.text(buyer))
-            conditions.append("o.buyer_id = $\(parameters.count)")
-        }
-        if let status {
-            parameters.append(.text(status.rawValue))
-            conditions.append("o.status = $\(parameters.count)")
-        }
-        let filter = conditions.isEmpty ? "" : " where " + conditions.joined(separator: " and ")
-        let total = try await self.pool.query("select count(*) from orders o" + filter, parameters).one().int(0)
-        guard paging.offset < total else { return ([], total) }
-        let rows = try await self.pool.query(
-            "select \(Order.columns) from orders o\(filter) order by o.id desc limit $\(parameters.count + 1) offset $\(parameters.count + 2)",
-            parameters + [.int(paging.size), .int(paging.offset)]
+    /// Orders, newest id first.
+    ///
+    /// No index names the status: an update of it would write every index of the table. So a status is looked for row by row, among `listBound` orders a page.
+    func orders(
+        buyer: String?,
+        status: OrderStatus?,
+        _ listing: Listing
+    ) async throws(PostgresError) -> (orders: [Order], page: KeyedList.Page) {
+        var list = KeyedList(of: "orders", alias: "o", newestFirst: true, bound: self.listBound)
+        if let buyer { list.enter(.text(buyer)) { "o.buyer_id = \($0)" } }
+        if let status { list.filter(.text(status.rawValue)) { "o.status = \($0)" } }
+        let page = try await list.page(
+            after: listing.after,
+            offset: listing.paging.offset,
+            size: listing.paging.size,
+            columns: Order.columns,
+            of: self.lists
         )
         var orders: [Order] = []
-        for row in rows { orders.append(try Order(row: row)) }
-        return (orders, total)
+        for row in page.rows { orders.append(try Order(row: row, from: 1)) }
+        return (orders, page)
     }
 
     // MARK: Cancelling and running again

@@ -71,6 +71,20 @@ extension MetricsRegistry {
         collector("stockgate_ledger_pool_rejected_total", help: "Calls that found the ledger's pool full.", kind: .counter) {
             [.init(Double(engine.ledger.pool.figures().rejected))]
         }
+        readPools(engine)
+    }
+
+    private func readPools(_ engine: StockEngine) {
+        let pools = [("lists", engine.ledger.reads), ("lookups", engine.ledger.lookups)]
+        collector("stockgate_read_pool_waiting", help: "Readers that wait for a connection of their pool.", kind: .gauge) {
+            pools.map { .init(labels: [("pool", $0.0)], Double($0.1.figures().waiting)) }
+        }
+        collector("stockgate_read_pool_refused_total", help: "Readers that got no connection of their pool in time.", kind: .counter) {
+            pools.map { pool in
+                let figures = pool.1.figures()
+                return .init(labels: [("pool", pool.0)], Double(figures.rejected) + Double(figures.expired))
+            }
+        }
     }
 
     private func lanes(

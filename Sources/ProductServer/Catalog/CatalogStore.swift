@@ -4,7 +4,21 @@ import StockGate
 
 /// The catalogue's SQL. Changes of what the engine must know (on sale, gated) are made in the same transaction as the catalogue's, and raise the fence.
 struct CatalogStore: Sendable {
-    let pool: PostgresPool
+    /// For changes.
+    private let pool: PostgresPool
+    /// For reads of one product.
+    private let lookups: PostgresPool
+    /// For lists.
+    private let reads: PostgresPool
+    /// Rows that one statement of a list walks at most.
+    private let listBound: Int64
+
+    init(ledger: PostgresLedger, listBound: Int64) {
+        self.pool = ledger.pool
+        self.lookups = ledger.lookups
+        self.reads = ledger.reads
+        self.listBound = listBound
+    }
 
     enum CreateOutcome {
         case created(Product)
@@ -72,34 +86,46 @@ struct CatalogStore: Sendable {
         let rows: PostgresResult
         switch which {
         case .id(let id):
-            rows = try await pool.query(
+            rows = try await lookups.query(
                 "select \(Self.columns) from products p join product_stock s on s.product_id = p.id where p.id = $1",
                 [.int(id)]
             )
         case .code(let code):
-            rows = try await pool.query(
+            rows = try await lookups.query(
                 "select \(Self.columns) from products p join product_stock s on s.product_id = p.id where p.code = $1",
                 [.text(code)]
             )
         }
-        return try rows.first.map(Self.product)
+        return try rows.first.map { try Self.product($0) }
     }
 
-    func list(query: String?, status: Product.Status?, paging: Paging) async throws -> (products: [Product], total: Int64) {
-        let filter = """
-            ($1::text is null or position(lower($1) in lower(p.name)) > 0 or position(lower($1) in lower(p.code)) > 0)
-            and ($2::text is null or p.status = $2)
-            """
-        let parameters: [PostgresValue] = [.optionalText(query), .optionalText(status?.rawValue)]
-        let rows = try await pool.query(
-            """
-            select \(Self.columns) from products p join product_stock s on s.product_id = p.id
-            where \(filter) order by p.id limit $3 offset $4
-            """,
-            parameters + [.int(paging.size), .int(paging.offset)]
+    /// Products in the order of their ids.
+    func list(query: String?, status: Product.Status?, _ listing: Listing) async throws -> (products: [Product], facts: ListFacts) {
+        var list = KeyedList(of: "products", alias: "p", newestFirst: false, bound: listBound)
+        if let status { list.enter(.text(status.rawValue)) { "p.status = \($0)" } }
+        if let query {
+            list.filter(.text(query)) { "position(lower(\($0)) in lower(p.name)) > 0 or position(lower(\($0)) in lower(p.code)) > 0" }
+        }
+        let (rows, facts) = try await page(of: list, listing, Self.columns, join: "join product_stock s on s.product_id = p.id")
+        return (try rows.map { try Self.product($0, from: 1) }, facts)
+    }
+
+    private func page(
+        of list: KeyedList,
+        _ listing: Listing,
+        _ columns: String,
+        join: String = ""
+    ) async throws -> (rows: [PostgresRow], facts: ListFacts) {
+        let page = try await list.page(
+            after: listing.after,
+            offset: listing.paging.offset,
+            size: listing.paging.size,
+            columns: columns,
+            join: join,
+            of: reads
         )
-        let total = try await pool.query("select count(*) from products p where \(filter)", parameters).one().int(0)
-        return (try rows.map(Self.product), total)
+        if page.isBeyondBound { throw APIError.pageTooDeep(bound: listBound) }
+        return (page.rows, ListFacts(next: page.next, total: page.total, isTotalExact: page.isTotalExact))
     }
 
     /// Changes a product; nil: there is none. `engineMustKnow`: whether it is on sale or gated has changed, and the fence was raised.
@@ -150,51 +176,44 @@ struct CatalogStore: Sendable {
     }
 
     /// Newest first; nil: no such product.
-    func ledger(_ id: Int64, paging: Paging) async throws -> (rows: [LedgerRow], total: Int64)? {
-        let total = try await pool.query(
-            """
-            select (select count(*) from stock_ledger l where l.product_id = s.product_id and l.direction <> 'CLOSED')
-            from product_stock s where s.product_id = $1
-            """,
-            [.int(id)]
-        ).first
-        guard let total else { return nil }
-        let rows = try await pool.query(
-            """
-            select direction, quantity, reason, nullif(order_id, 0), request_id, created_at from stock_ledger
-            where product_id = $1 and direction <> 'CLOSED' order by id desc limit $2 offset $3
-            """,
-            [.int(id), .int(paging.size), .int(paging.offset)]
-        )
+    func ledger(_ id: Int64, _ listing: Listing) async throws -> (rows: [LedgerRow], facts: ListFacts)? {
+        guard try await lookups.query("select from product_stock where product_id = $1", [.int(id)]).count == 1 else { return nil }
+        var list = KeyedList(of: "stock_ledger", alias: "l", newestFirst: true, bound: listBound)
+        list.enter(.int(id)) { "l.product_id = \($0)" }
+        list.filter("l.direction <> 'CLOSED'")
+        let columns = "l.direction, l.quantity, l.reason, nullif(l.order_id, 0), l.request_id, l.created_at"
+        let (rows, facts) = try await page(of: list, listing, columns)
         return (
             try rows.map { row in
                 LedgerRow(
-                    direction: try row.text(0),
-                    quantity: try row.int(1),
-                    reason: try row.text(2),
-                    orderID: try row.optionalInt(3),
-                    requestID: try row.text(4),
-                    createdAt: Timestamp(microsecondsSinceEpoch: try row.timestampMicros(5))
+                    direction: try row.text(1),
+                    quantity: try row.int(2),
+                    reason: try row.text(3),
+                    orderID: try row.optionalInt(4),
+                    requestID: try row.text(5),
+                    createdAt: Timestamp(microsecondsSinceEpoch: try row.timestampMicros(6))
                 )
             },
-            try total.int(0)
+            facts
         )
     }
 
-    private static func product(_ row: PostgresRow) throws -> Product {
-        guard let status = Product.Status(rawValue: try row.text(5)), let strategy = Product.StockStrategy(rawValue: try row.text(6)) else {
+    private static func product(_ row: PostgresRow, from first: Int = 0) throws -> Product {
+        guard let status = Product.Status(rawValue: try row.text(first + 5)),
+            let strategy = Product.StockStrategy(rawValue: try row.text(first + 6))
+        else {
             throw PostgresError(code: .decoding, message: "a product has a status or strategy that is not known")
         }
         return Product(
-            id: try row.int(0),
-            code: try row.text(1),
-            name: try row.text(2),
-            price: try row.int(3),
-            stock: try row.int(4),
+            id: try row.int(first),
+            code: try row.text(first + 1),
+            name: try row.text(first + 2),
+            price: try row.int(first + 3),
+            stock: try row.int(first + 4),
             status: status,
             stockStrategy: strategy,
-            createdAt: Timestamp(microsecondsSinceEpoch: try row.timestampMicros(7)),
-            updatedAt: Timestamp(microsecondsSinceEpoch: try row.timestampMicros(8))
+            createdAt: Timestamp(microsecondsSinceEpoch: try row.timestampMicros(first + 7)),
+            updatedAt: Timestamp(microsecondsSinceEpoch: try row.timestampMicros(first + 8))
         )
     }
 }

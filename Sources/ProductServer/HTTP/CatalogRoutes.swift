@@ -22,14 +22,14 @@ struct CatalogRoutes: Sendable {
             let (product, isReplay) = try await catalog.create(new, key: key)
             return Self.answer(product, headers: isReplay ? [.idempotencyReplayed: "true"] : [:])
         }
-        router.versioned(.get, "/products", query: ["query", "status", "page", "size"]) { request, _ -> Response in
-            let paging = try request.paging()
-            let (products, total) = try await catalog.store.list(
+        router.versioned(.get, "/products", query: ["query", "status"] + Listing.parameters) { request, _ -> Response in
+            let listing = try request.listing()
+            let (products, facts) = try await catalog.store.list(
                 query: try request.query("query"),
                 status: try request.query("status", as: Product.Status.self),
-                paging: paging
+                listing
             )
-            return Response.page(products, paging, total: total) { $0.write(&$1) }
+            return Response.list(products, listing, facts) { $0.write(&$1) }
         }
         router.versioned(.get, "/products/{id}") { _, context -> Response in
             Self.answer(try await catalog.find(try context.pathIDOrCode(orThrow: .productNotFound)))
@@ -64,20 +64,4 @@ struct CatalogRoutes: Sendable {
 extension ProductChange {
     /// What a PATCH may name. The stock is changed under keys, by routes of its own.
     fileprivate static var members: [StaticString] { ["name", "price", "status", "stockStrategy"] }
-}
-
-extension Response {
-    /// One page of a list, in the contract's shape.
-    static func page<Row>(_ rows: [Row], _ paging: Paging, total: Int64, _ write: (Row, inout JSONWriter) -> Void) -> Response {
-        .json { json in
-            json.object { json in
-                json.name("content")
-                json.array(rows) { json, row in write(row, &json) }
-                json.member("page", paging.page)
-                json.member("size", paging.size)
-                json.member("totalElements", total)
-                json.member("totalPages", paging.totalPages(totalElements: total))
-            }
-        }
-    }
 }

@@ -23,16 +23,18 @@ struct StockRoutes: Sendable {
         router.versioned(.get, "/products/{id}/stock/requests/{key}") { _, context -> Response in
             let id = try context.pathID(orThrow: .productNotFound)
             let key = try context.pathKey(orThrow: .notFound)
-            guard let entry = try await engine.ledger.entry(forKey: key), entry.product.rawValue == id, entry.direction != .closed else {
+            guard let entry = try await engine.ledger.entry(forKey: key, reader: true), entry.product.rawValue == id,
+                entry.direction != .closed
+            else {
                 throw APIError(.notFound)
             }
             return StockResult(remaining: entry.remaining, message: "OK", isReplayed: true).response()
         }
-        router.versioned(.get, "/products/{id}/stock/ledger", query: ["page", "size"]) { request, context -> Response in
+        router.versioned(.get, "/products/{id}/stock/ledger", query: Listing.parameters) { request, context -> Response in
             let id = try context.pathID(orThrow: .productNotFound)
-            let paging = try request.paging()
-            guard let (rows, total) = try await store.ledger(id, paging: paging) else { throw APIError(.productNotFound) }
-            return Response.page(rows, paging, total: total) { row, json in
+            let listing = try request.listing()
+            guard let (rows, facts) = try await store.ledger(id, listing) else { throw APIError(.productNotFound) }
+            return Response.list(rows, listing, facts) { row, json in
                 json.object { json in
                     json.member("direction", row.direction)
                     json.member("quantity", row.quantity)

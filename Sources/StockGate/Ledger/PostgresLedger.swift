@@ -20,8 +20,18 @@ public struct LedgerConfiguration: Sendable {
     public var laneCapacity = 20_000
     /// Requests in one statement at most.
     public var maximumBatch = 512
-    /// Connections for everything else.
+    /// Connections for what the engine does besides, and for changes by hand. Nothing that only reads for a caller takes one of them.
     public var poolSize = 6
+    /// Connections for lists and audits, whose reads may be long.
+    public var readConnections = 2
+    /// Connections for reads of one row by its key, which what is long must not hold up either.
+    public var lookupConnections = 2
+    /// Bound on one statement over either.
+    public var readTimeout: Duration = .seconds(2)
+    /// Callers that wait for a connection of either at most, and for how long; more are told that the pool is exhausted.
+    public var readWaiting = 64
+    /// See ``readWaiting``.
+    public var readAcquireTimeout: Duration = .seconds(1)
 
     /// Defaults for one database.
     public init(postgres: PostgresConfiguration) { self.postgres = postgres }
@@ -34,8 +44,12 @@ public final class PostgresLedger: Sendable {
     private let workers: [PostgresWorker]
     /// The products whose rows somebody else's transaction holds locked, as far as group commit has met them, and who waits for them.
     public let lockedProducts: LockedRows
-    /// For statements that are not batched.
+    /// For statements of the engine that are not batched, and for changes by hand.
     public let pool: PostgresPool
+    /// For lists and audits. Who reads here waits for others that read, and nobody else waits for them.
+    public let reads: PostgresPool
+    /// For reads of one row by its key.
+    public let lookups: PostgresPool
 
     /// Opens nothing yet: connections are made when they are needed.
     ///
@@ -90,6 +104,21 @@ public final class PostgresLedger: Sendable {
         self.workers = workers
         self.lanes = lanes
         self.pool = PostgresPool(configuration: configuration.postgres, maximumConnections: configuration.poolSize)
+        var reading = configuration.postgres
+        reading.applicationName += "-reads"
+        reading.statementTimeout = configuration.readTimeout
+        reading.callTimeout = configuration.readTimeout + .seconds(1)
+        reading.plansThroughIndexes = true
+        let pool = { (connections: Int) in
+            PostgresPool(
+                configuration: reading,
+                maximumConnections: connections,
+                maximumWaiting: configuration.readWaiting,
+                acquireTimeout: configuration.readAcquireTimeout
+            )
+        }
+        self.reads = pool(configuration.readConnections)
+        self.lookups = pool(configuration.lookupConnections)
     }
 
     /// What the lanes of decrements have done.
@@ -104,6 +133,8 @@ public final class PostgresLedger: Sendable {
         await lockedProducts.shutDown()
         for worker in workers { await worker.shutdown() }
         await pool.shutdown()
+        await reads.shutdown()
+        await lookups.shutdown()
     }
 
     // MARK: Group commit
@@ -251,8 +282,9 @@ public final class PostgresLedger: Sendable {
     }
 
     /// The ledger's row for a key. Finding none proves nothing: a statement may still run.
-    public func entry(forKey key: String) async throws(PostgresError) -> LedgerEntry? {
-        let rows = try await pool.query(
+    /// - Parameter reader: whether a caller only wants to know; the engine's own questions do not wait behind such
+    public func entry(forKey key: String, reader: Bool = false) async throws(PostgresError) -> LedgerEntry? {
+        let rows = try await (reader ? lookups : pool).query(
             "select product_id, order_id, quantity, remaining, direction from stock_ledger where request_id = $1",
             [.text(key)]
         )
@@ -310,7 +342,7 @@ public final class PostgresLedger: Sendable {
 
     /// The ledger's sums for one product; nil: no such product. One statement, so they belong together.
     public func totals(of product: ProductID) async throws(PostgresError) -> LedgerTotals? {
-        let rows = try await pool.query(
+        let rows = try await reads.query(
             """
             select s.initial_stock, s.stock, s.fence, s.is_gated,
               coalesce(sum(l.quantity) filter (where l.direction = 'IN' and l.reason <> 'ORDER_INCREMENT'), 0)::bigint

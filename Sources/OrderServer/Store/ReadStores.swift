@@ -1,0 +1,43 @@
+import PostgresClient
+import ServerKit
+
+/// The orders for those who only read, over connections of their own: many readers and long reads take none from what sells, settles and says *ready*.
+struct ReadStores: Sendable {
+    /// For reads of one order.
+    let lookups: PostgresPool
+    /// For lists.
+    let lists: PostgresPool
+    /// Both.
+    let orders: OrderStore
+
+    init(_ settings: OrderSettings) {
+        self.lookups = settings.readPool(connections: settings.reads.lookupConnections)
+        self.lists = settings.readPool(connections: settings.reads.connections)
+        self.orders = OrderStore(
+            pool: self.lookups,
+            recoveryAge: settings.recoveryAge,
+            lists: self.lists,
+            listBound: settings.reads.listBound
+        )
+    }
+
+    /// Closes the connections.
+    func shutdown() async {
+        await self.lookups.shutdown()
+        await self.lists.shutdown()
+    }
+
+    /// Adds what the pools have to show.
+    func register(in registry: MetricsRegistry) {
+        let pools = [("lists", self.lists), ("lookups", self.lookups)]
+        registry.collector("orders_read_pool_waiting", help: "Readers that wait for a connection of their pool", kind: .gauge) {
+            pools.map { .init(labels: [(name: "pool", value: $0.0)], Double($0.1.figures().waiting)) }
+        }
+        registry.collector("orders_read_pool_refused_total", help: "Readers that got no connection of their pool in time", kind: .counter) {
+            pools.map { pool in
+                let figures = pool.1.figures()
+                return .init(labels: [(name: "pool", value: pool.0)], Double(figures.rejected) + Double(figures.expired))
+            }
+        }
+    }
+}

@@ -1,0 +1,36 @@
+/// How reads of a server's database are kept apart from what sells, recovers and says *ready*, and how they are bounded.
+public struct ReadSettings: Sendable, Equatable {
+    /// Connections for lists, audits and what watches the database.
+    public var connections: Int
+    /// Connections for reads of one row by its key.
+    public var lookupConnections: Int
+    /// Bound on one statement of either.
+    public var timeout: Duration
+    /// Rows that one statement of a list walks at most.
+    public var listBound: Int64
+
+    /// Callers that may wait for one of these connections, and for how long; more are OVERLOADED.
+    public static let maximumWaiting = 64
+    /// See ``maximumWaiting``.
+    public static let acquireTimeout: Duration = .seconds(1)
+
+    /// Reads them.
+    public init(from reader: inout SettingsReader) {
+        self.connections = reader.int("READ_CONNECTIONS", default: 2, in: 1...64, "database connections of their own for lists and audits")
+        self.lookupConnections = reader.int(
+            "LOOKUP_CONNECTIONS",
+            default: 2,
+            in: 1...64,
+            "database connections of their own for reads of one product, order or key"
+        )
+        self.timeout = reader.duration(
+            "READ_TIMEOUT",
+            default: .seconds(2),
+            in: .milliseconds(10)...(.seconds(60)),
+            "bound on a statement of such a read; what takes longer is UNAVAILABLE"
+        )
+        self.listBound = Int64(
+            reader.int("LIST_BOUND", default: 100_000, in: 1...10_000_000, "rows that one statement of a list walks at most")
+        )
+    }
+}
