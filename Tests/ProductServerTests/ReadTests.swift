@@ -90,7 +90,7 @@ struct ReadTests {
         }
     }
 
-    /// Lists and single products hang for as long as they may; whoever sells, recovers or asks for readiness does not notice.
+    /// Lists, single products and an audit hang for as long as they may; whoever sells, recovers or asks for readiness does not notice.
     @Test func readersTakeNoConnectionOfWhatSells() async throws {
         try await ProductServerFixture.with(["LEDGER_POOL": "2", "READ_TIMEOUT": "6s", "LOCK_TIMEOUT": "60s", "STATEMENT_TIMEOUT": "60s"]) {
             server in
@@ -100,13 +100,14 @@ struct ReadTests {
             let blocked = "select count(*) from pg_stat_activity where wait_event_type = 'Lock'"
             let engine = server.engine
             let store = CatalogStore(ledger: engine.ledger, listBound: 1_000)
-            try await Self.locking("products", server) {
+            try await Self.locking("products, stock_ledger_totals", server) {
                 let readers = Task {
                     await withTaskGroup(of: Bool.self) { group in
                         for _ in 0..<6 {
                             group.addTask { (try? await store.list(query: nil, status: nil, Listing())) == nil }
                             group.addTask { (try? await store.find(.id(id))) == nil }
                         }
+                        for _ in 0..<2 { group.addTask { (try? await engine.audit(ProductID(id))) == nil } }
                         return await group.reduce(into: []) { $0.append($1) }
                     }
                 }
@@ -126,13 +127,27 @@ struct ReadTests {
                 )
                 #expect(sold.status == 200, "\(sold.body)")
                 #expect(try session.query(blocked).one().int(0) >= 4, "the readers were refused too early to prove anything")
-                #expect(await readers.value == Array(repeating: true, count: 12))
+                #expect(await readers.value == Array(repeating: true, count: 14))
                 for path in ["/products", "/products/\(id)"] {
                     let answer = try await server.ask(.get, path)
                     #expect(answer.status == 503 && answer.headers[.retryAfter] != nil, "\(answer.body)")
                 }
             }
             #expect(try await server.ask(.get, "/products/\(id)").status == 200)
+        }
+    }
+
+    /// The ledger's rows cannot be read by anybody: what does not need them does not notice.
+    @Test func loadingStockReadsNoRowOfTheLedger() async throws {
+        try await ProductServerFixture.with(["READ_TIMEOUT": "500ms", "LOCK_TIMEOUT": "60s"]) { server in
+            let id = try await server.addProduct(stock: 100)
+            try await Self.locking("stock_ledger", server) {
+                let loaded = try await server.ask(.post, "/admin/products/\(id)/load-stock-redis", admin: true)
+                #expect(loaded.status == 200 && loaded["stock"] == 100, "\(loaded.body)")
+                let audit = try await server.ask(.get, "/admin/audit/products/\(id)", admin: true)
+                #expect(audit.status == 503 && audit.headers[.retryAfter] != nil, "\(audit.body)")
+            }
+            #expect(try await server.ask(.get, "/admin/audit/products/\(id)", admin: true)["drift"] == 0)
         }
     }
 

@@ -10,8 +10,8 @@ struct StockAdminRoutes: Sendable {
     func register(on router: ServerRouter) {
         router.post("/admin/products/{id}/load-stock-redis") { _, context -> Response in
             let id = try context.pathID(orThrow: .productNotFound)
-            guard let totals = try await engine.ledger.totals(of: ProductID(id)) else { throw APIError(.productNotFound) }
-            guard totals.isGated else { throw APIError(.invalidState, message: .notGated, details: ["stockStrategy": "DB_ONLY"]) }
+            guard let isGated = try await engine.ledger.isGated(ProductID(id)) else { throw APIError(.productNotFound) }
+            guard isGated else { throw APIError(.invalidState, message: .notGated, details: ["stockStrategy": "DB_ONLY"]) }
             // Two rounds: a newer install that came between says nothing of its stock, but the next one does.
             for _ in 0..<2 {
                 if case .installed(let ledger) = await engine.resync(ProductID(id)) {

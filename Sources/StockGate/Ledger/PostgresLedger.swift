@@ -28,6 +28,10 @@ public struct LedgerConfiguration: Sendable {
     public var lookupConnections = 2
     /// Bound on one statement over either.
     public var readTimeout: Duration = .seconds(2)
+    /// Rows of a product's ledger that one statement of an audit reads at most.
+    public var auditRows: Int64 = 50_000
+    /// How long one audit may bring the kept sums forward.
+    public var auditTime: Duration = .seconds(5)
     /// Callers that wait for a connection of either at most, and for how long; more are told that the pool is exhausted.
     public var readWaiting = 64
     /// See ``readWaiting``.
@@ -50,6 +54,8 @@ public final class PostgresLedger: Sendable {
     public let reads: PostgresPool
     /// For reads of one row by its key.
     public let lookups: PostgresPool
+    private let auditRows: Int64
+    private let auditTime: Duration
 
     /// Opens nothing yet: connections are made when they are needed.
     ///
@@ -104,6 +110,8 @@ public final class PostgresLedger: Sendable {
         self.workers = workers
         self.lanes = lanes
         self.pool = PostgresPool(configuration: configuration.postgres, maximumConnections: configuration.poolSize)
+        self.auditRows = max(2, configuration.auditRows)
+        self.auditTime = configuration.auditTime
         var reading = configuration.postgres
         reading.applicationName += "-reads"
         reading.statementTimeout = configuration.readTimeout
@@ -340,31 +348,69 @@ public final class PostgresLedger: Sendable {
         return (outcome, try row.int(1), try row.bool(2))
     }
 
-    /// The ledger's sums for one product; nil: no such product. One statement, so they belong together.
-    public func totals(of product: ProductID) async throws(PostgresError) -> LedgerTotals? {
-        let rows = try await reads.query(
-            """
-            select s.initial_stock, s.stock, s.fence, s.is_gated,
-              coalesce(sum(l.quantity) filter (where l.direction = 'IN' and l.reason <> 'ORDER_INCREMENT'), 0)::bigint
-                - coalesce(sum(l.quantity) filter (where l.direction = 'OUT' and l.reason <> 'ORDER_DECREMENT'), 0)::bigint,
-              coalesce(sum(l.quantity) filter (where l.direction = 'OUT' and l.reason = 'ORDER_DECREMENT'), 0)::bigint,
-              coalesce(sum(l.quantity) filter (where l.direction = 'IN' and l.reason = 'ORDER_INCREMENT'), 0)::bigint
-            from product_stock s left join stock_ledger l on l.product_id = s.product_id
-            where s.product_id = $1 group by s.product_id
-            """,
-            [.int(product.rawValue)]
-        )
-        guard let row = rows.first else { return nil }
-        return LedgerTotals(
-            initialStock: try row.int(0),
-            stock: try row.int(1),
-            fence: try row.int(2),
-            isGated: try row.bool(3),
-            restocked: try row.int(4),
-            sold: try row.int(5),
-            returned: try row.int(6)
-        )
+    /// Whether a product is gated; nil: no such product. Reads no row of the ledger.
+    public func isGated(_ product: ProductID) async throws(PostgresError) -> Bool? {
+        let rows = try await pool.query("select is_gated from product_stock where product_id = $1", [.int(product.rawValue)])
+        return try rows.first.map { (row) throws(PostgresError) in try row.bool(0) }
     }
+
+    /// The ledger's sums for one product; nil: no such product.
+    ///
+    /// They are the kept sums and the rows behind those, read by one statement together with the stock, so they belong together. Where more than
+    /// `auditRows` rows are behind, the kept sums are brought forward first, `auditRows` at a time; how far that came stays, also if the time is over.
+    /// - Throws: also `timedOut` if the sums are still behind after `auditTime`: the next call goes on from there
+    public func totals(of product: ProductID) async throws(PostgresError) -> LedgerTotals? {
+        let deadline = ContinuousClock.now + auditTime
+        // Each round takes `auditRows` rows that were not in the sums; the deadline bounds the rounds.
+        while true {
+            let rows = try await reads.query(Self.totalsStatement, [.int(product.rawValue), .int(auditRows)])
+            guard let row = rows.first else { return nil }
+            let behind = try row.int(7)
+            if behind < auditRows {
+                // So that the next audit reads little. It may fail: this answer does not need it.
+                if behind > auditRows / 2 { _ = try? await advance(product) }
+                return LedgerTotals(
+                    initialStock: try row.int(0),
+                    stock: try row.int(1),
+                    fence: try row.int(2),
+                    isGated: try row.bool(3),
+                    restocked: try row.int(4),
+                    sold: try row.int(5),
+                    returned: try row.int(6)
+                )
+            }
+            guard ContinuousClock.now < deadline else {
+                throw PostgresError(
+                    code: .timedOut(outcomeUnknown: false),
+                    message: "the kept sums of product \(product) are still behind its ledger; the next audit goes on from there"
+                )
+            }
+            try await advance(product)
+        }
+    }
+
+    private func advance(_ product: ProductID) async throws(PostgresError) {
+        _ = try await reads.query("select stock_ledger_advance($1, $2)", [.int(product.rawValue), .int(auditRows)])
+    }
+
+    private static let totalsStatement = """
+        select s.initial_stock, s.stock, s.fence, s.is_gated,
+          (coalesce(t.restocked, 0) + l.restocked)::bigint, (coalesce(t.sold, 0) + l.sold)::bigint, (coalesce(t.returned, 0) + l.returned)::bigint,
+          l.entries
+        from product_stock s left join stock_ledger_totals t on t.product_id = s.product_id
+        cross join lateral (
+          select count(*) as entries,
+            coalesce(sum(quantity) filter (where direction = 'IN' and reason <> 'ORDER_INCREMENT'), 0)
+              - coalesce(sum(quantity) filter (where direction = 'OUT' and reason <> 'ORDER_DECREMENT'), 0) as restocked,
+            coalesce(sum(quantity) filter (where direction = 'OUT' and reason = 'ORDER_DECREMENT'), 0) as sold,
+            coalesce(sum(quantity) filter (where direction = 'IN' and reason = 'ORDER_INCREMENT'), 0) as returned
+          from (
+            select r.quantity, r.direction, r.reason from stock_ledger r
+            where r.product_id = s.product_id and r.id > coalesce(t.up_to_id, 0) order by r.id limit $2
+          ) l
+        ) l
+        where s.product_id = $1
+        """
 }
 
 /// The ledger's sums for one product: `initialStock + restocked + returned - sold = stock`, always.
