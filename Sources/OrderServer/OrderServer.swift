@@ -78,7 +78,7 @@ public enum OrderServer {
             adminRouter: parts.adminRouter,
             registry: parts.registry,
             eventLoopGroup: group,
-            services: [parts.stores] + (messaging.map { [$0] } ?? []) + [recovery],
+            services: [parts.stores, parts.transactions] + (messaging.map { [$0] } ?? []) + [recovery],
             hotPath: parts.hotPath,
             drain: parts.drain,
             rereadables: settings.rereadables,
@@ -113,6 +113,7 @@ struct OrderServerParts {
     let registry: MetricsRegistry
     let drain = ServerDrain()
     let stores: StoresService
+    let transactions: TransactionWatch
     let recovery: RecoveryService
     /// Nil without a broker.
     let messaging: MessagingService?
@@ -135,6 +136,7 @@ struct OrderServerParts {
         let store = OrderStore(pool: pool, recoveryAge: settings.recoveryAge, outbox: broker?.outbox)
         let readers = ReadStores(settings)
         readers.register(in: registry)
+        self.transactions = readers.transactions(registry, logger)
         let changes = OrderChanges(maximumWaiters: settings.maximumWaiters, store: store, logger: logger)
         changes.register(in: registry)
         var writers = settings.groupPostgres

@@ -10,6 +10,7 @@ import PostgresClient
 import ServerKit
 import ServiceLifecycle
 import StockGate
+import Synchronization
 
 /// The product server: catalogue, stock, breaker, over HTTP.
 public enum ProductServer {
@@ -29,6 +30,7 @@ public enum ProductServer {
         let hotPath: DecreaseHotPath
         let registry: MetricsRegistry
         let drain: ServerDrain
+        let transactions: TransactionWatch
         /// Nil without a broker.
         let consumer: DecreaseConsumer?
     }
@@ -60,7 +62,7 @@ public enum ProductServer {
             adminRouter: routes.adminRouter,
             registry: routes.registry,
             eventLoopGroup: group,
-            services: [engineService] + (consumer.map { [$0] } ?? []),
+            services: [engineService] + (consumer.map { [$0] } ?? []) + [routes.transactions],
             hotPath: routes.hotPath,
             // Orders go on while the admin port has too many connections.
             adminRules: .init(
@@ -186,6 +188,7 @@ public enum ProductServer {
             hotPath: hotPath,
             registry: registry,
             drain: drain,
+            transactions: TransactionWatch(registry: registry, logger: logger, look: oldestTransaction(engine.ledger.reads)),
             consumer: consumer
         )
     }
@@ -194,6 +197,14 @@ public enum ProductServer {
     static let openReads: Set<String> = [
         "/livez", "/readyz", "/openapi.json", "/products", "/products/{id}", "/v1/products", "/v1/products/{id}",
     ]
+
+    private static func oldestTransaction(_ pool: PostgresPool) -> @Sendable () async throws -> TransactionWatch.Oldest? {
+        let ages = Mutex(TransactionAges())
+        return {
+            let transactions = try await pool.openTransactions()
+            return ages.withLock { $0.saw(transactions, at: .now) }.map { .init(age: $0.age, who: $0.who) }
+        }
+    }
 
     private static func checks(_ engine: StockEngine) -> [HealthCheck] {
         [

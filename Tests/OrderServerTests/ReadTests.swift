@@ -165,4 +165,57 @@ struct ReadTests {
             #expect(try await bed.send(.GET, "/orders/\(id)").status == 200)
         }
     }
+
+    @Test("the age of the oldest open transaction is in the metrics")
+    func oldestTransaction() async throws {
+        try await TestBed.run { bed in
+            let released = DispatchSemaphore(value: 0)
+            let (open, isOpen) = AsyncStream.makeStream(of: Void.self)
+            var configuration = try PostgresConfiguration(url: bed.databaseURL)
+            configuration.idleInTransactionTimeout = .zero
+            let holder = PostgresPool(configuration: configuration, maximumConnections: 1)
+            let holding = Task {
+                try await holder.transaction(timeout: .seconds(60)) { transaction in
+                    try transaction.execute(script: "set transaction isolation level repeatable read; select count(*) from orders")
+                    isOpen.yield()
+                    released.wait()
+                }
+            }
+            for await _ in open { break }
+            // A server looks as soon as it runs.
+            let watching = try await bed.start()
+            func age(_ server: TestBed.Server) async throws -> Double? {
+                let answer = try await server.admin.call(.init(method: .GET, path: "/metrics"), timeout: .seconds(20)).get()
+                let lines = String(buffer: answer.body).split(separator: "\n")
+                let name = "database_oldest_transaction_seconds "
+                return lines.first { $0.hasPrefix(name) }.flatMap { Double($0.dropFirst(name.count)) }
+            }
+            let deadline = ContinuousClock.now + .seconds(60)
+            var found = try await age(watching)
+            while found == nil, ContinuousClock.now < deadline {
+                try await Task.sleep(for: .milliseconds(20))
+                found = try await age(watching)
+            }
+            #expect((found ?? 0) > 0)
+            released.signal()
+            try await holding.value
+            await holder.shutdown()
+            await watching.stop()
+        }
+    }
+
+    /// What readers were answered.
+    private final class Readers: Sendable {
+        let isOver = Atomic<Bool>(false)
+        private let seen = Mutex<(answers: Int, wrong: [String])>((0, []))
+        var answers: Int { self.seen.withLock { $0.answers } }
+        var wrong: [String] { self.seen.withLock { $0.wrong } }
+
+        func add(_ wrong: String?) {
+            self.seen.withLock { seen in
+                seen.answers += 1
+                if let wrong, seen.wrong.count < 3 { seen.wrong.append(wrong) }
+            }
+        }
+    }
 }

@@ -17,6 +17,7 @@ struct OrderFollower {
     let registry = MetricsRegistry()
     let drain = ServerDrain()
     let stores: StoresService
+    let transactions: TransactionWatch
     let follow: FollowService
 
     /// - Parameter open: opens the stream
@@ -33,6 +34,7 @@ struct OrderFollower {
         let store = OrderStore(pool: pool, recoveryAge: settings.recoveryAge)
         let readers = ReadStores(settings)
         readers.register(in: registry)
+        self.transactions = readers.transactions(registry, logger)
         let changes = OrderChanges(maximumWaiters: settings.maximumWaiters, store: store, logger: logger)
         changes.register(in: registry)
         registry.gauge("orders_database_waiting", help: "Callers that wait for a connection of the pool") { Double(pool.figures().waiting) }
@@ -84,7 +86,7 @@ struct OrderFollower {
             adminRouter: follower.adminRouter,
             registry: follower.registry,
             eventLoopGroup: ServerAssembly.eventLoopGroup(settings.server),
-            services: [follower.stores, follow],
+            services: [follower.stores, follower.transactions, follow],
             drain: follower.drain,
             rereadables: settings.rereadables,
             prepare: {

@@ -1,0 +1,76 @@
+// Invariant: an age is never longer than the transaction is old. What the server shows is exact; of a transaction whose beginning it hides (it belongs to a role that
+// this one may not watch) the age counts from the first look that met it.
+//
+// Bounds: `limit` transactions a look; those remembered are the ones of the last look.
+
+/// How old the oldest open transaction of a database is, from one look to the next.
+public struct TransactionAges: Sendable {
+    /// A transaction that a look has met.
+    public struct Seen: Sendable, Hashable {
+        /// What tells it from every other one since the server's start.
+        var transaction: String
+        /// Who has it: process, role and application.
+        var who: String
+        /// Nil: the server hides when it began.
+        var age: Duration?
+
+        init(transaction: String, who: String, age: Duration?) {
+            self.transaction = transaction
+            self.who = who
+            self.age = age
+        }
+    }
+
+    /// Transactions that one look reads at most.
+    static let limit = 256
+
+    private var firstSeen: [String: ContinuousClock.Instant] = [:]
+
+    /// Before the first look.
+    public init() {}
+
+    /// A look has met these.
+    /// - Returns: the oldest; nil: none is open
+    public mutating func saw(_ transactions: [Seen], at now: ContinuousClock.Instant) -> (age: Duration, who: String)? {
+        var seen: [String: ContinuousClock.Instant] = [:]
+        var oldest: (age: Duration, who: String)?
+        for transaction in transactions {
+            let first = firstSeen[transaction.transaction] ?? now
+            if transaction.age == nil { seen[transaction.transaction] = first }
+            let age = max(.zero, transaction.age ?? (now - first))
+            if oldest.map({ $0.age < age }) ?? true { oldest = (age, transaction.who) }
+        }
+        firstSeen = seen
+        return oldest
+    }
+}
+
+extension PostgresPool {
+    /// The open transactions of this database that keep dead rows from being removed; of those whose details are hidden, all that are open.
+    ///
+    /// A transaction of another database holds nothing back here; a vacuum never does.
+    public func openTransactions() async throws(PostgresError) -> [TransactionAges.Seen] {
+        let rows = try await query(
+            """
+            select 'backend ' || a.pid || ' ' || coalesce(l.virtualtransaction, ''),
+              'pid ' || a.pid || ', role ' || coalesce(a.usename::text, '?') || ', application ' || coalesce(a.application_name, ''),
+              (extract(epoch from clock_timestamp() - a.xact_start) * 1000000)::bigint
+            from pg_stat_activity a left join pg_locks l on l.pid = a.pid and l.locktype = 'virtualxid' and l.virtualxid = l.virtualtransaction
+            where a.datname = current_database() and a.pid <> pg_backend_pid() and coalesce(a.backend_type, '') <> 'autovacuum worker'
+              and case when a.xact_start is null then l.pid is not null else coalesce(a.backend_xmin, a.backend_xid) is not null end
+            union all
+            select 'prepared ' || transaction, 'prepared transaction ' || gid || ', role ' || owner::text,
+              (extract(epoch from clock_timestamp() - prepared) * 1000000)::bigint
+            from pg_prepared_xacts where database = current_database()
+            order by 3 desc nulls first limit \(TransactionAges.limit)
+            """
+        )
+        var transactions: [TransactionAges.Seen] = []
+        for row in rows {
+            transactions.append(
+                .init(transaction: try row.text(0), who: try row.text(1), age: try row.optionalInt(2).map { .microseconds($0) })
+            )
+        }
+        return transactions
+    }
+}
