@@ -9,6 +9,7 @@ public enum LedgerMigrations {
             (1, "ledger", String(decoding: PackageResources.V001_ledger_sql, as: UTF8.self)),
             (102, "increase_belongs", String(decoding: PackageResources.V102_increase_belongs_sql, as: UTF8.self)),
             (103, "ledger_totals", String(decoding: PackageResources.V103_ledger_totals_sql, as: UTF8.self)),
+            (104, "row_place", String(decoding: PackageResources.V104_row_place_sql, as: UTF8.self)),
             (120, "bump_what_is_free", String(decoding: PackageResources.V120_bump_what_is_free_sql, as: UTF8.self)),
         ]
     }
