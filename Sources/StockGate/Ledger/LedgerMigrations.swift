@@ -10,6 +10,7 @@ public enum LedgerMigrations {
             (102, "increase_belongs", String(decoding: PackageResources.V102_increase_belongs_sql, as: UTF8.self)),
             (103, "ledger_totals", String(decoding: PackageResources.V103_ledger_totals_sql, as: UTF8.self)),
             (104, "row_place", String(decoding: PackageResources.V104_row_place_sql, as: UTF8.self)),
+            (105, "ledger_archive", String(decoding: PackageResources.V105_ledger_archive_sql, as: UTF8.self)),
             (120, "bump_what_is_free", String(decoding: PackageResources.V120_bump_what_is_free_sql, as: UTF8.self)),
         ]
     }

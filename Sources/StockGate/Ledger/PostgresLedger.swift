@@ -293,7 +293,10 @@ public final class PostgresLedger: Sendable {
     /// - Parameter reader: whether a caller only wants to know; the engine's own questions do not wait behind such
     public func entry(forKey key: String, reader: Bool = false) async throws(PostgresError) -> LedgerEntry? {
         let rows = try await (reader ? lookups : pool).query(
-            "select product_id, order_id, quantity, remaining, direction from stock_ledger where request_id = $1",
+            """
+            select product_id, order_id, quantity, remaining, direction from stock_ledger where request_id = $1
+            union all select product_id, order_id, quantity, remaining, direction from stock_archived_keys where request_id = $1
+            """,
             [.text(key)]
         )
         guard let row = rows.first else { return nil }
