@@ -143,6 +143,49 @@ struct LockedOrderTests {
         }
     }
 
+    @Test("a message whose row is locked holds up no other: neither when it is to be taken nor when it is to be marked")
+    func outbox() async throws {
+        let publisher = ScriptedPublisher()
+        publisher.set { $0.isHeld = true }
+        try await TestBed.run(
+            stock: [1: 100, 2: 100],
+            settings: ["OUTBOX_BACKOFF": "10ms", "OUTBOX_POLL": "20ms", "ASYNC_RECOVERY_AGE": "3600s"],
+            endpoints: MessageEndpoints(publisher: publisher, events: ScriptedPublisher(), results: ScriptedResults())
+        ) { bed in
+            func accept(_ product: Int) async throws -> Int64 {
+                let id = try await bed.send(.POST, "/v2/orders", #"{"productId":\#(product),"quantity":1,"buyerId":"u-1"}"#).orderID
+                return try await bed.pool.query("select message_id from orders where id = $1", [.int(id)]).one().int(0)
+            }
+            func lock(_ message: Int64) async throws -> RowLock {
+                try await RowLock(url: bed.databaseURL, "select 1 from outbox where id = \(message) for update")
+            }
+            func sent(_ message: Int64) async throws -> Bool {
+                try await bed.pool.query("select status from outbox where id = $1", [.int(message)]).one().text(0) == "SENT"
+            }
+            // Published and not marked: its row is locked meanwhile.
+            let published = try await accept(1)
+            #expect(await eventually { publisher.commands.count == 1 })
+            let first = try await lock(published)
+            // Not taken yet: the relay waits for the first batch's confirms.
+            let waiting = try await accept(1)
+            let second = try await lock(waiting)
+            let other = try await accept(2)
+            publisher.set { $0.isHeld = false }
+            #expect(try await eventually { try await sent(other) })
+            let further = try await accept(2)
+            #expect(try await eventually { try await sent(further) })
+            #expect(try await !sent(published))
+            #expect(try await !sent(waiting))
+            await first.end()
+            await second.end()
+            for message in [published, waiting] { #expect(try await eventually { try await sent(message) }) }
+            // What was published and could not be marked says that it is a repeat.
+            let attempts = publisher.commands.filter { $0.messageID == String(published) }.map { $0.headers["attempt"] }
+            #expect(attempts.first == .integer(1))
+            #expect(attempts.count > 1 && attempts.dropFirst().allSatisfy { $0 != .integer(1) }, "\(attempts)")
+        }
+    }
+
     private func metrics(_ bed: TestBed) async throws -> String {
         let request = HTTPPeer.Request(method: .GET, path: "/metrics")
         return String(buffer: try await bed.servers[0].admin.call(request, timeout: .seconds(20)).get().body)

@@ -7,6 +7,9 @@
 //
 // Commands and events have a relay each: whatever becomes of the stream of events, no command waits for it.
 //
+// Who suffers: the rows of one batch are taken and marked together. A row that somebody else's transaction holds locked is waited for only briefly (`GroupWrite.rowWait`); then
+// the statement is sent once more in a form that leaves locked rows out. Such a row is taken later, behind younger ones of its product; or, published already, once more, as a repeat.
+//
 // Bounds: one batch at a time (RelayMachine); a batch is waited for `publishTimeout` at most, and begun within `laneTime` of taking the lanes. Two connections and one thread. Nothing here is flushed by itself
 // (synchronous_commit is off): what a crash of the database forgets is published again, as a repeat.
 // Stops: when told to, after the batch in hand.
@@ -31,6 +34,7 @@ final class OutboxRelay: Sendable {
     private let signal = WakeSignal()
     private let isStopping = Atomic(false)
     private let takeSQL: String
+    private let takeFreeSQL: String
 
     init(
         _ kind: OutboxSQL.Kind,
@@ -46,6 +50,7 @@ final class OutboxRelay: Sendable {
         let name = kind == .commands ? "relay-commands" : "relay-events"
         self.worker = try PostgresWorker(configuration: configuration, name: name, maximumQueued: 1)
         self.takeSQL = OutboxRelay.takeSQL(kind)
+        self.takeFreeSQL = OutboxRelay.takeSQL(kind, locking: "for update of o skip locked")
         self.configuration = configuration
         self.machine = RelayMachine(settings: settings)
         self.publishTimeout = publishTimeout
@@ -77,7 +82,9 @@ final class OutboxRelay: Sendable {
     private static let laneTime = Duration.milliseconds(100)
 
     private func run(_ lanes: PostgresSession) {
-        let rows = PostgresSession(configuration: self.configuration)
+        var configuration = self.configuration
+        configuration.lockTimeout = GroupWrite.rowWait
+        let rows = PostgresSession(configuration: configuration)
         defer { rows.close() }
         var machine = self.machine
         var nextCount = ContinuousClock.now
@@ -164,7 +171,7 @@ final class OutboxRelay: Sendable {
 
     /// After the lanes are locked, in a statement of its own: what the lanes' last holder marked is seen. Raises the counts of attempts with it, visibly for whoever
     /// comes after this process.
-    private static func takeSQL(_ kind: OutboxSQL.Kind) -> String {
+    private static func takeSQL(_ kind: OutboxSQL.Kind, locking: String = "") -> String {
         """
         with due as materialized (
           select o.id
@@ -173,7 +180,7 @@ final class OutboxRelay: Sendable {
             and not exists (
               select from outbox f where f.status = 'FAILED' and f.product_id = o.product_id and f.id < o.id and f.due_at > now()
             )
-          order by o.id limit $2
+          order by o.id limit $2 \(locking)
         ), taken as (
           update outbox o set attempts = o.attempts + 1 from due where o.id = due.id and o.status in ('NEW', 'FAILED')
           returning o.id, o.topic, o.product_id, o.order_ids, o.payload, o.traceparent, o.attempts, o.error
@@ -185,7 +192,14 @@ final class OutboxRelay: Sendable {
 
     private func take(_ session: PostgresSession, _ lanes: [Int64], _ limit: Int) throws(PostgresError) -> [RelayRow] {
         var found: [RelayRow] = []
-        for row in try session.query(self.takeSQL, [.ints(lanes), .int(Int64(limit))]) {
+        let parameters: [PostgresValue] = [.ints(lanes), .int(Int64(limit))]
+        let rows: PostgresResult
+        do throws(PostgresError) {
+            rows = try session.query(self.takeSQL, parameters)
+        } catch  where error.isLockTimeout {
+            rows = try session.query(self.takeFreeSQL, parameters)
+        }
+        for row in rows {
             found.append(
                 RelayRow(
                     id: try row.int(0),
@@ -206,7 +220,12 @@ final class OutboxRelay: Sendable {
     private func giveBack(_ session: PostgresSession, _ taken: [RelayRow], butNot batch: [RelayRow]) throws(PostgresError) {
         guard batch.count < taken.count else { return }
         let going = Set(batch.map(\.id))
-        _ = try session.query(OutboxRelay.untouchedSQL, [.ints(taken.map(\.id).filter { !going.contains($0) })])
+        _ = try OutboxRelay.marked(
+            session,
+            OutboxRelay.untouchedSQL,
+            [.ints(taken.map(\.id).filter { !going.contains($0) })],
+            isRepeatable: false
+        )
     }
 
     private func publish(_ batch: [RelayRow]) -> RelayMachine.Event {
@@ -252,28 +271,61 @@ final class OutboxRelay: Sendable {
 
     // MARK: Marks
 
-    private static let sentSQL = """
-        with sent as (
+    /// Marks rows, those that can be had: $1 are their ids.
+    ///
+    /// - Parameters:
+    ///   - sql: with a place for a condition, and one for what is to stand in front of it
+    ///   - isRepeatable: whether it may be sent again after it may have run
+    private static func marked(
+        _ session: PostgresSession,
+        _ sql: (_ free: String, _ condition: String) -> String,
+        _ parameters: [PostgresValue],
+        isRepeatable: Bool = true
+    ) throws(PostgresError) -> PostgresResult {
+        func send(_ sql: String) throws(PostgresError) -> PostgresResult {
+            isRepeatable ? try session.repeatable(sql, parameters) : try session.query(sql, parameters)
+        }
+        do throws(PostgresError) {
+            return try send(sql("", ""))
+        } catch  where error.isLockTimeout {
+            // That one has not run.
+            let free = "free as materialized (select id from outbox where id = any($1::bigint[]) for update skip locked)"
+            return try send(sql(free, " and o.id in (select id from free)"))
+        }
+    }
+
+    private static func sentSQL(_ free: String, _ condition: String) -> String {
+        """
+        with \(free.isEmpty ? "" : free + ", ")sent as (
           update outbox o set status = 'SENT', sent_at = clock_timestamp(), due_at = null, error = null
-          where o.id = any($1) and o.status in ('NEW', 'FAILED') returning o.sent_at - o.created_at as delay, o.product_id is null as is_event
+          where o.id = any($1) and o.status in ('NEW', 'FAILED')\(condition) returning o.sent_at - o.created_at as delay, o.product_id is null as is_event
         )
         select coalesce(array_agg((extract(epoch from delay) * 1000000)::bigint), '{}'), count(*) filter (where is_event) from sent
         """
+    }
 
-    private static let failedSQL = """
+    private static func failedSQL(_ free: String, _ condition: String) -> String {
+        """
+        \(free.isEmpty ? "" : "with " + free)
         update outbox o set status = 'FAILED', due_at = now() + t.w * interval '1 microsecond', error = t.e
         from unnest($1::bigint[], $2::bigint[], $3::text[]) as t(i, w, e)
-        where o.id = t.i and o.status in ('NEW', 'FAILED')
+        where o.id = t.i and o.status in ('NEW', 'FAILED')\(condition)
         """
+    }
 
-    private static let untouchedSQL =
-        "update outbox set attempts = greatest(attempts - 1, 0) where id = any($1) and status in ('NEW', 'FAILED')"
+    private static func untouchedSQL(_ free: String, _ condition: String) -> String {
+        """
+        \(free.isEmpty ? "" : "with " + free)
+        update outbox o set attempts = greatest(attempts - 1, 0) where o.id = any($1) and o.status in ('NEW', 'FAILED')\(condition)
+        """
+    }
 
     /// The orders of a message that is given up are settled by recovery, whose calls say that they may be repeats.
-    private static let deadSQL = """
-        with dead as (
+    private static func deadSQL(_ free: String, _ condition: String) -> String {
+        """
+        with \(free.isEmpty ? "" : free + ", ")dead as (
           update outbox o set status = 'DEAD', due_at = null, error = t.e from unnest($1::bigint[], $2::text[]) as t(i, e)
-          where o.id = t.i and o.status in ('NEW', 'FAILED') returning o.product_id, o.order_ids
+          where o.id = t.i and o.status in ('NEW', 'FAILED')\(condition) returning o.product_id, o.order_ids
         ), work as (
           insert into saga_work (order_id, due_at, attempts)
           select o.id, now(), 2 from dead d, unnest(d.order_ids) as u(id) join orders o on o.id = u.id
@@ -282,6 +334,7 @@ final class OutboxRelay: Sendable {
         )
         select (select count(*) from work), (select count(*) from dead where product_id is null)
         """
+    }
 
     private func mark(_ session: PostgresSession, _ marks: [RelayMark]) throws(PostgresError) {
         var sent: [Int64] = []
@@ -302,24 +355,25 @@ final class OutboxRelay: Sendable {
             case .untouched(let id): untouched.append(id)
             }
         }
-        // Each may be repeated: it changes only what waits.
+        // Each but that of the untouched may be repeated: it changes only what waits.
         if !sent.isEmpty {
-            let row = try session.repeatable(OutboxRelay.sentSQL, [.ints(sent)]).one()
+            let row = try OutboxRelay.marked(session, OutboxRelay.sentSQL, [.ints(sent)]).one()
             for delay in try row.ints(0) { self.figures.relaySeconds(self.kind).record(.microseconds(delay)) }
             let events = Int(try row.int(1))
             self.backlog.addEvents(-events)
             self.backlog.release(orders: sentOrders)
         }
         if !failed.isEmpty {
-            _ = try session.repeatable(
+            _ = try OutboxRelay.marked(
+                session,
                 OutboxRelay.failedSQL,
                 [.ints(failed.map(\.id)), .ints(failed.map(\.after)), .texts(failed.map(\.error))]
             )
             self.logger.warning("messages were not taken", metadata: ["messages": "\(failed.count)", "error": "\(failed[0].error)"])
         }
-        if !untouched.isEmpty { _ = try session.query(OutboxRelay.untouchedSQL, [.ints(untouched)]) }
+        if !untouched.isEmpty { _ = try OutboxRelay.marked(session, OutboxRelay.untouchedSQL, [.ints(untouched)], isRepeatable: false) }
         if !dead.isEmpty {
-            let row = try session.repeatable(OutboxRelay.deadSQL, [.ints(dead.map(\.id)), .texts(dead.map(\.error))]).one()
+            let row = try OutboxRelay.marked(session, OutboxRelay.deadSQL, [.ints(dead.map(\.id)), .texts(dead.map(\.error))]).one()
             self.backlog.addEvents(-Int(try row.int(1)))
             self.backlog.release(orders: deadOrders)
             self.figures.dead.add(UInt64(dead.count))
