@@ -632,9 +632,10 @@ public final class StockEngine: Sendable {
         Task {
             var pause = Duration.milliseconds(10)
             while !isShutDown {
+                await ledger.untilFree(id)
                 // Those that come while the statement runs wait for the next one: theirs must be a bump after their loss.
                 let waiting = bumps.withLock { $0[id] ?? [] }
-                do {
+                do throws(PostgresError) {
                     _ = try await ledger.bump([id])
                     let isDone = bumps.withLock { bumps in
                         bumps[id]?.removeFirst(waiting.count)
@@ -645,6 +646,7 @@ public final class StockEngine: Sendable {
                     if isDone { return }
                     pause = .milliseconds(10)
                 } catch {
+                    if error.isLockTimeout { ledger.lockedProducts.found([id.rawValue]) }
                     onEvent(.trouble("fence of product \(id) not raised: \(error)"))
                     try? await Task.sleep(for: pause)
                     pause = min(pause * 2, .seconds(1))

@@ -56,6 +56,7 @@ public final class PostgresLedger: Sendable {
     public let lookups: PostgresPool
     private let auditRows: Int64
     private let auditTime: Duration
+    private let patience: Duration
 
     /// Opens nothing yet: connections are made when they are needed.
     ///
@@ -107,6 +108,7 @@ public final class PostgresLedger: Sendable {
             product: { $0.product },
             send: Self.send
         )
+        self.patience = patience
         self.workers = workers
         self.lanes = lanes
         self.pool = PostgresPool(configuration: configuration.postgres, maximumConnections: configuration.poolSize)
@@ -227,6 +229,17 @@ public final class PostgresLedger: Sendable {
     }
 
     // MARK: One by one
+
+    /// Returns when a product's row is not known to be locked any more, or after the ledger's `lockTimeout`: what is tried again and again in the background waits here, over the
+    /// connection that all who wait for rows share, and holds none of the pool's.
+    func untilFree(_ product: ProductID) async {
+        guard lockedProducts.isLocked(product.rawValue) else { return }
+        let until = ContinuousClock.now + patience
+        await withCheckedContinuation { continuation in
+            let admission = lockedProducts.wait(for: product.rawValue, until: until) { _ in continuation.resume() }
+            if admission != .waiting { continuation.resume() }
+        }
+    }
 
     /// Raises the fences of these products. Those that do not exist are missing in the answer.
     public func bump(_ products: [ProductID]) async throws(PostgresError) -> [ProductID: Resync.LedgerState] {
