@@ -4,7 +4,10 @@ import Foundation
 enum ContractSources {
     /// The ledger's schema as an empty database gets it.
     static func ledgerSchema() throws -> String {
-        try ["V001_ledger.sql", "V102_increase_belongs.sql", "V120_bump_what_is_free.sql"].map { try text("Ledger/Migrations/" + $0) }
+        try [
+            "V001_ledger.sql", "V102_increase_belongs.sql", "V103_ledger_totals.sql", "V104_row_place.sql", "V105_ledger_archive.sql",
+            "V120_bump_what_is_free.sql",
+        ].map { try text("Ledger/Migrations/" + $0) }
             .joined(separator: "\n")
     }
 
