@@ -266,6 +266,11 @@ struct RecoveryTests {
             let hot = ProductID(count - 3)
             #expect(await directOf(20, engine, hot, from: 1) == 20)
             let passed = events.recovered.count
+            // An attempt that is not wanted any more in its midst: the next one goes on with what is left.
+            let installed = engine.counters.resyncs.count
+            engine.breaker.transition(to: .close)
+            #expect(await eventually { engine.counters.resyncs.count >= installed + 200 })
+            engine.breaker.transition(to: .forceOpen)
             engine.breaker.transition(to: .close)
             #expect(await eventually(within: .seconds(60)) { events.recovered.count > passed })
             #expect(try isServed(fixture, hot))
