@@ -20,6 +20,8 @@ struct PoolStateMachine<Connection> {
     let limit: Int
     let waitingLimit: Int
     private(set) var idle: [Connection] = []
+    /// Since when each idle connection is; the first has been for longest.
+    private var idleSince: [ContinuousClock.Instant] = []
     private(set) var busy = 0
     private(set) var waiting: [UInt64] = []
     private(set) var rejected = 0
@@ -36,6 +38,7 @@ struct PoolStateMachine<Connection> {
         if isShutDown { return .rejectShutDown }
         // The one used last: its memory and the server's are warm.
         if let connection = idle.popLast() {
+            idleSince.removeLast()
             busy += 1
             return .use(connection)
         }
@@ -52,7 +55,7 @@ struct PoolStateMachine<Connection> {
     }
 
     /// A caller is done with its connection.
-    mutating func giveBack(_ connection: Connection) -> Return {
+    mutating func giveBack(_ connection: Connection, at now: ContinuousClock.Instant = .now) -> Return {
         if isShutDown {
             busy -= 1
             return .close(connection)
@@ -60,7 +63,18 @@ struct PoolStateMachine<Connection> {
         if !waiting.isEmpty { return .handOver(connection, to: waiting.removeFirst()) }
         busy -= 1
         idle.append(connection)
+        idleSince.append(now)
         return .kept
+    }
+
+    /// Takes out those connections that have been idle since `instant` or longer, and says when the next one may be due.
+    mutating func expireIdle(since instant: ContinuousClock.Instant) -> (close: [Connection], oldest: ContinuousClock.Instant?) {
+        let count = idleSince.firstIndex { $0 > instant } ?? idleSince.count
+        defer {
+            idle.removeFirst(count)
+            idleSince.removeFirst(count)
+        }
+        return (Array(idle.prefix(count)), idleSince.dropFirst(count).first)
     }
 
     /// A place taken by `open` could not be filled.
@@ -80,6 +94,7 @@ struct PoolStateMachine<Connection> {
         defer {
             waiting = []
             idle = []
+            idleSince = []
         }
         return (waiting, idle)
     }

@@ -1,6 +1,8 @@
 // Invariant: every connection lent is given back exactly once; every waiting caller is resumed exactly once, by whoever takes its
 // continuation out of the table under the lock.
 //
+// A connection that nobody has used for `idleTimeout` is closed: where connections are scarce, it stands in the way of a session that sells.
+//
 // Bounds: `maximumConnections` threads and connections; `maximumWaiting` callers wait, one more is refused at once; each waits at most `acquireTimeout`.
 
 import Synchronization
@@ -27,11 +29,13 @@ public final class PostgresPool: Sendable {
         var machine: PoolStateMachine<PostgresConnection>
         var continuations: [UInt64: CheckedContinuation<Outcome, Never>] = [:]
         var lastID: UInt64 = 0
+        var isSweepDue = false
     }
 
     private let state: Mutex<State>
     private let configuration: PostgresConfiguration
     private let acquireTimeout: Duration
+    private let idleTimeout: Duration
 
     /// Makes a pool; opens nothing yet.
     ///
@@ -39,14 +43,17 @@ public final class PostgresPool: Sendable {
     ///   - maximumConnections: connections at most.
     ///   - maximumWaiting: callers that may wait when all are busy; 0 refuses at once.
     ///   - acquireTimeout: how long one may wait.
+    ///   - idleTimeout: how long a connection is kept that nobody uses.
     public init(
         configuration: PostgresConfiguration,
         maximumConnections: Int,
         maximumWaiting: Int = 256,
-        acquireTimeout: Duration = .seconds(2)
+        acquireTimeout: Duration = .seconds(2),
+        idleTimeout: Duration = .seconds(30)
     ) {
         self.configuration = configuration
         self.acquireTimeout = acquireTimeout
+        self.idleTimeout = idleTimeout
         state = Mutex(State(machine: PoolStateMachine(limit: maximumConnections, waitingLimit: maximumWaiting)))
     }
 
@@ -72,9 +79,12 @@ public final class PostgresPool: Sendable {
         _ parameters: [PostgresValue] = [],
         timeout: Duration? = nil
     ) async throws(PostgresError) -> PostgresResult {
+        let began = ContinuousClock.now
         let connection = try await acquire()
         defer { giveBack(connection) }
-        return try await connection.query(sql, parameters, timeout: timeout)
+        // The wait for a connection is a part of the call's time.
+        let left = (timeout ?? configuration.callTimeout) - (.now - began)
+        return try await connection.query(sql, parameters, timeout: max(left, .milliseconds(100)))
     }
 
     /// Runs a transaction on any connection, see ``PostgresSession/transaction(timeout:_:)``.
@@ -94,6 +104,40 @@ public final class PostgresPool: Sendable {
         let connection = try await acquire()
         defer { giveBack(connection) }
         return try await body(connection)
+    }
+
+    /// Closes the connections that nobody uses now: somebody needs their places at the server more.
+    public func closeIdle() {
+        // The last reference of each ends here: the actor's end closes the connection and ends the thread.
+        _ = state.withLock { $0.machine.expireIdle(since: .now) }
+    }
+
+    /// While there are idle connections, one task looks at them.
+    private func scheduleSweep() {
+        let isFirst = state.withLock { state in
+            defer { state.isSweepDue = true }
+            return !state.isSweepDue
+        }
+        guard isFirst else { return }
+        Task { [weak self, idleTimeout] in
+            var wait: Duration? = idleTimeout
+            // Ends when nothing is idle any more.
+            while let due = wait {
+                try? await Task.sleep(for: max(due, .milliseconds(10)))
+                wait = self?.sweepDue()
+            }
+        }
+    }
+
+    /// Closes what is due.
+    /// - Returns: the wait for the next, nil if nothing is idle
+    private func sweepDue() -> Duration? {
+        let (_, wait) = state.withLock { state in
+            let (close, oldest) = state.machine.expireIdle(since: .now - idleTimeout)
+            if oldest == nil { state.isSweepDue = false }
+            return (close, oldest.map { $0 + idleTimeout - .now })
+        }
+        return wait
     }
 
     /// Refuses all callers from now on, those that wait included, and closes the connections as they come back.
@@ -175,7 +219,7 @@ public final class PostgresPool: Sendable {
         }
         switch step {
         case .handOver(let connection, _): next?.resume(returning: .success(connection))
-        case .kept: break
+        case .kept: scheduleSweep()
         // Its last reference: the actor's end closes the connection and ends the thread.
         case .close: break
         }
