@@ -11,6 +11,10 @@ struct Deadline {
         return other.instant < instant ? other : self
     }
 
+    func orSooner(_ other: ContinuousClock.Instant) -> Deadline { other < instant ? Deadline(at: other) : self }
+
+    private init(at instant: ContinuousClock.Instant) { self.instant = instant }
+
     var remaining: Duration { instant - .now }
 
     /// Waits until the socket can be read or written as asked, is broken (both true), or the deadline passes (nil).

@@ -76,8 +76,9 @@ public struct PostgresError: Error, Sendable, Hashable {
         case .invalidConfiguration, .shutDown, .cancelled, .decoding, .misuse: false
         case .server(let state):
             // Classes 08 (connection), 40 (rollback: serialization, deadlock), 53 (resources), 57 (operator intervention,
-            // statement timeout), 58 (system), and lock_not_available. PostgreSQL documentation, appendix A.
-            state == "55P03" || ["08", "40", "53", "57", "58"].contains(state.prefix(2))
+            // statement timeout), 58 (system), lock_not_available, idle_in_transaction_session_timeout, and read_only_sql_transaction: a server that may only read now was, or will be, one that writes.
+            // PostgreSQL documentation, appendix A.
+            state == "55P03" || state == "25P03" || state == Self.readOnly || ["08", "40", "53", "57", "58"].contains(state.prefix(2))
         }
     }
 }

@@ -4,6 +4,10 @@
 // Bounds: every wait is a poll with the call's deadline; nothing is retried but a statement that the server refused to start because its
 // prepared form was outdated or a connection found dead before the statement was sent (once). When the deadline passes, the connection is
 // closed; the outcome is unknown if the statement was sent and would commit by itself.
+//
+// A session that may only read is of no use to whoever writes, and stays so when the database may be written again (`default_transaction_read_only` of a role or a database counts when
+// a session begins; after a failover the name leads elsewhere). So a refusal for that closes it, and the statement, which did nothing, is sent once more on a new one; a session younger than
+// `readOnlyRest` waits until it is that old, so that a database that stays read-only costs five new sessions a second at most, and reads go on meanwhile.
 
 import CLibPQ
 import Glibc
@@ -25,6 +29,15 @@ public final class PostgresSession {
     private var failedAttempts = 0
     private var nextAttempt: ContinuousClock.Instant?
     private var postponed: [() -> Void] = []
+    private var openedAt = ContinuousClock.now
+    private var isReadOnly = false
+    /// No call goes beyond it; nil for the configuration's bounds alone. For one who has promised an answer by then.
+    public var limit: ContinuousClock.Instant?
+    /// Told what the statements come to.
+    public var monitor: PostgresSessionMonitor?
+
+    /// The age at which a session that may only read is replaced.
+    static let readOnlyRest: Duration = .milliseconds(200)
 
     /// How often this session has opened a connection.
     public private(set) var connectionsOpened = 0
@@ -87,10 +100,44 @@ public final class PostgresSession {
 
     /// Runs a script of several statements without parameters; outside a transaction the server makes it one.
     public func execute(script: String, timeout: Duration? = nil) throws(PostgresError) {
+        do throws(PostgresError) {
+            let deadline = self.deadline(timeout)
+            let link = try openLink(deadline)
+            PQclear(try exchange(link, deadline, commits: !insideTransaction) { PQsendQuery(link, script) })
+            try checkTransactionState()
+        } catch {
+            monitor?.failed(error)
+            throw error
+        }
+        if !insideTransaction { monitor?.succeeded() }
+    }
+
+    /// The earlier of the call's own bound and ``limit``.
+    private func deadline(_ timeout: Duration?) -> Deadline {
         let deadline = Deadline(after: timeout ?? configuration.callTimeout)
-        let link = try openLink(deadline)
-        PQclear(try exchange(link, deadline, commits: !insideTransaction) { PQsendQuery(link, script) })
-        try checkTransactionState()
+        return limit.map(deadline.orSooner) ?? deadline
+    }
+
+    /// Asks whether this session may write.
+    ///
+    /// - Throws: what keeps it from writing: a `server` error of SQLSTATE 25006 if it may only read.
+    public func checkCanWrite(timeout: Duration? = nil) throws(PostgresError) {
+        let watching = monitor
+        // The question succeeds on a session that may only read: what it found is what counts.
+        monitor = nil
+        defer { monitor = watching }
+        do throws(PostgresError) {
+            let answer = try query("SELECT current_setting('transaction_read_only')", [], timeout: timeout)
+            guard try answer.one().text(0) == "off" else {
+                noteReadOnly()
+                let state = PostgresError.readOnly
+                throw PostgresError(code: .server(sqlState: state), message: "the database may only be read", sqlState: state)
+            }
+        } catch {
+            watching?.failed(error)
+            throw error
+        }
+        watching?.succeeded()
     }
 
     /// Runs `body` between `BEGIN` and `COMMIT`; whatever it throws rolls back and is thrown on.
@@ -108,8 +155,10 @@ public final class PostgresSession {
             let value = try body(PostgresTransaction(session: self, number: number))
             isCommitting = true
             try commit(timeout)
+            monitor?.succeeded()
             return value
         } catch {
+            if let error = error as? PostgresError { monitor?.failed(error) }
             if !isCommitting { rollBack(timeout) }
             throw error
         }
@@ -132,7 +181,12 @@ public final class PostgresSession {
 
     /// Opens the connection if it is not open, so that the first call need not.
     public func connect() throws(PostgresError) {
-        _ = try openLink(Deadline(after: configuration.connectTimeout))
+        do throws(PostgresError) {
+            _ = try openLink(deadline(configuration.connectTimeout))
+        } catch {
+            monitor?.failed(error)
+            throw error
+        }
     }
 
     /// Makes sure that this session is one of PostgreSQL's own, with the settings that were asked for.
@@ -182,15 +236,47 @@ public final class PostgresSession {
     public func close() {
         if let link { PQfinish(link) }
         link = nil
+        isReadOnly = false
         statements.removeAll()
+    }
+
+    /// The open connection's session may only read, or its server is about to end it.
+    private func leave(after refusal: PostgresError) {
+        guard let state = refusal.sqlState else { return }
+        if state == PostgresError.readOnly { noteReadOnly() } else if PostgresError.serverLeaves(state) { close() }
+    }
+
+    private func noteReadOnly() {
+        isReadOnly = true
+        replaceIfReadOnly()
+    }
+
+    /// What the server said of the session without being asked; from PostgreSQL 14 on.
+    private static func isReportedReadOnly(_ link: OpaquePointer) -> Bool {
+        let parameters: [String] = ["default_transaction_read_only", "in_hot_standby"]
+        return parameters.contains { name in
+            PQparameterStatus(link, name).map { String(cString: $0) == "on" } ?? false
+        }
+    }
+
+    /// Closes a session that was found to be read-only and is old enough.
+    private func replaceIfReadOnly() {
+        if isReadOnly, ContinuousClock.now - openedAt >= Self.readOnlyRest { close() }
     }
 
     // MARK: Transactions
 
     private func begin(_ timeout: Duration?) throws(PostgresError) -> Int {
-        let deadline = Deadline(after: timeout ?? configuration.callTimeout)
-        let link = try openLink(deadline)
-        PQclear(try exchange(link, deadline, commits: false) { PQsendQuery(link, "BEGIN") })
+        do throws(PostgresError) {
+            let deadline = self.deadline(timeout)
+            // What a transaction did cannot be sent once more: a session that is told to be read-only is replaced before it begins.
+            if link.map(Self.isReportedReadOnly) ?? false { noteReadOnly() }
+            let link = try openLink(deadline)
+            PQclear(try exchange(link, deadline, commits: false) { PQsendQuery(link, "BEGIN") })
+        } catch {
+            monitor?.failed(error)
+            throw error
+        }
         transactions += 1
         openTransaction = transactions
         return transactions
@@ -201,7 +287,7 @@ public final class PostgresSession {
             close()
             throw PostgresError(code: .connectionLost(outcomeUnknown: false), message: "the connection was lost inside the transaction")
         }
-        let result = try exchange(link, Deadline(after: timeout ?? configuration.callTimeout), commits: true) {
+        let result = try exchange(link, deadline(timeout), commits: true) {
             PQsendQuery(link, "COMMIT")
         }
         defer { PQclear(result) }
@@ -220,7 +306,7 @@ public final class PostgresSession {
         guard let link, isConnected else { return close() }
         do {
             PQclear(
-                try exchange(link, Deadline(after: timeout ?? configuration.callTimeout), commits: false) { PQsendQuery(link, "ROLLBACK") }
+                try exchange(link, deadline(timeout), commits: false) { PQsendQuery(link, "ROLLBACK") }
             )
         } catch {
             close()
@@ -239,7 +325,18 @@ public final class PostgresSession {
     // MARK: One statement
 
     private func run(_ sql: String, _ values: [PostgresValue], timeout: Duration?) throws(PostgresError) -> OpaquePointer {
-        let deadline = Deadline(after: timeout ?? configuration.callTimeout)
+        let result: OpaquePointer
+        do throws(PostgresError) {
+            result = try attempt(sql, values, deadline(timeout))
+        } catch {
+            monitor?.failed(error)
+            throw error
+        }
+        if !insideTransaction { monitor?.succeeded() }
+        return result
+    }
+
+    private func attempt(_ sql: String, _ values: [PostgresValue], _ deadline: Deadline) throws(PostgresError) -> OpaquePointer {
         try parameters.encode(values)
         let key = StatementCache.Key(sql: sql, typeIDs: parameters.typeIDs)
         let result: OpaquePointer
@@ -253,6 +350,8 @@ public final class PostgresSession {
                 case .server("26000"): true
                 case .server("0A000"): error.message.contains("cached plan")
                 case .connectionLost(outcomeUnknown: false): true
+                // Refused, and the session was old enough to be replaced.
+                case .server(PostgresError.readOnly): link == nil
                 default: false
                 }
             guard !insideTransaction, mayRepeat else { throw error }
@@ -373,6 +472,7 @@ public final class PostgresSession {
         }
         if let failure {
             PQclear(good)
+            leave(after: failure)
             throw failure
         }
         guard let good else { throw lost(commits, "the server gave no result") }
@@ -412,6 +512,7 @@ public final class PostgresSession {
 
     /// The open connection; found dead while idle, it is replaced, for nothing has been sent on it.
     private func openLink(_ deadline: Deadline) throws(PostgresError) -> OpaquePointer {
+        if !insideTransaction { replaceIfReadOnly() }
         if let link {
             if isSound(link) { return link }
             let message = Self.message(link)
@@ -438,6 +539,7 @@ public final class PostgresSession {
             failedAttempts = 0
             nextAttempt = nil
             link = opened
+            openedAt = .now
             connectionsOpened += 1
             return opened
         } catch {

@@ -11,14 +11,26 @@ public final class PostgresWorker: Sendable {
     /// Work that runs on the worker's thread. What it postpones in its session is done before the next job.
     public typealias Job = @Sendable (PostgresSession) -> Void
 
+    /// What the session's statements come to.
+    public let monitor: PostgresSessionMonitor
+    private let isProbing = Atomic(false)
     private let queue: ThreadQueue<Job>
     private let end: End
     private let maximumQueued: Int
 
     /// Starts the thread; opens no connection yet.
     ///
-    /// - Parameter name: the thread's name, of which the system shows 15 bytes.
-    public init(configuration: PostgresConfiguration, name: String = "postgres", maximumQueued: Int = 1024) throws(PostgresError) {
+    /// - Parameters:
+    ///   - name: the thread's name, of which the system shows 15 bytes.
+    ///   - onTrouble: see ``PostgresSessionMonitor/init(onTrouble:)``.
+    public init(
+        configuration: PostgresConfiguration,
+        name: String = "postgres",
+        maximumQueued: Int = 1024,
+        onTrouble: (@Sendable (_ trouble: PostgresError?, _ isNews: Bool) -> Void)? = nil
+    ) throws(PostgresError) {
+        let monitor = PostgresSessionMonitor(onTrouble: onTrouble)
+        self.monitor = monitor
         let queue = ThreadQueue<Job>()
         let end = End()
         self.queue = queue
@@ -26,6 +38,7 @@ public final class PostgresWorker: Sendable {
         self.maximumQueued = maximumQueued
         try startThread(name: name) {
             let session = PostgresSession(configuration: configuration)
+            session.monitor = monitor
             while let jobs = queue.takeAll() {
                 for job in jobs {
                     job(session)
@@ -62,6 +75,63 @@ public final class PostgresWorker: Sendable {
                 continuation.resume(throwing: error)
             }
         }
+    }
+
+    /// Opens the connection, so that the first job need not, and waits until that is done or has failed. The place at the server is taken then.
+    public func connect() async throws(PostgresError) {
+        do {
+            try await perform { try $0.connect() }
+        } catch let error as PostgresError {
+            throw error
+        } catch {
+            throw PostgresError(code: .misuse, message: "\(error)")
+        }
+    }
+
+    /// Asks whether this worker's own session is connected and may write.
+    ///
+    /// One that works all the time does not stop for the question: what its statements came to answers it.
+    /// - Parameters:
+    ///   - bound: how long its answer is waited for
+    ///   - rest: for how long after a success a session that does not come to answer counts as working
+    /// - Returns: nil if it can write, else what keeps it from that
+    public func troubleWriting(within bound: Duration = .milliseconds(700), rest: Duration = .seconds(4)) async -> PostgresError? {
+        if monitor.trouble == nil, let last = monitor.lastSuccess, ContinuousClock.now - last < bound / 2 { return nil }
+        let (answers, answer) = AsyncStream.makeStream(of: PostgresError?.self, bufferingPolicy: .bufferingOldest(1))
+        // One question at a time: the last one may wait behind a statement that hangs.
+        if !isProbing.exchange(true, ordering: .acquiringAndReleasing) {
+            do throws(PostgresError) {
+                try submit { [isProbing = ProbeEnd(self)] session in
+                    defer { isProbing.reached() }
+                    do throws(PostgresError) {
+                        try session.checkCanWrite()
+                        answer.yield(nil)
+                    } catch {
+                        answer.yield(error)
+                    }
+                    answer.finish()
+                }
+            } catch {
+                isProbing.store(false, ordering: .releasing)
+                if error.code == .shutDown { return error }
+            }
+        }
+        let timer = Task {
+            try? await Task.sleep(for: bound)
+            answer.finish()
+        }
+        defer { timer.cancel() }
+        for await found in answers { return found }
+        if let trouble = monitor.trouble { return trouble }
+        if let last = monitor.lastSuccess, ContinuousClock.now - last < rest { return nil }
+        return PostgresError(code: .timedOut(outcomeUnknown: false), message: "the session gives no answer")
+    }
+
+    /// Lets the next question be asked; holds the worker no longer than its own queue does.
+    private struct ProbeEnd: Sendable {
+        private weak let worker: PostgresWorker?
+        init(_ worker: PostgresWorker) { self.worker = worker }
+        func reached() { worker?.isProbing.store(false, ordering: .releasing) }
     }
 
     /// Refuses new jobs, lets those that wait run, closes the connection and returns when the thread has ended its work.

@@ -6,6 +6,8 @@ import Testing
 enum SharedServer {
     private static let started = Result { try PrivatePostgres.start(fsync: false) }
 
+    static func url() throws -> String { try started.get().url }
+
     static func configuration() throws -> PostgresConfiguration {
         try PostgresConfiguration(url: url())
     }
