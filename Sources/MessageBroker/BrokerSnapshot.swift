@@ -61,6 +61,9 @@ public struct BrokerSnapshot: Sendable, Hashable {
     /// Deliveries neither acknowledged nor rejected now.
     public var unacknowledged = 0
 
+    /// Why the broker takes no messages over this connection now; nil if it does, or if there is no connection.
+    public var blockedReason: String? { if case .blocked(let reason) = state { reason } else { nil } }
+
     /// Connected, blocked or not.
     public var isConnected: Bool {
         switch state {

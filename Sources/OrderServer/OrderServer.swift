@@ -68,6 +68,7 @@ public enum OrderServer {
         let parts = try OrderServerParts(settings, group: group, logger: logger, endpoints: endpoints)
         let postgres = settings.postgres
         let recovery = parts.recovery
+        let connectWriters = parts.connectWriters
         let messaging = parts.messaging
         let start = StartWait(timeout: settings.server.startTimeout, logger: logger)
         try await ServerAssembly(
@@ -85,6 +86,7 @@ public enum OrderServer {
             prepare: {
                 try await start.waitForOrders { _ = try await Migrator(configuration: postgres).apply(OrderStore.migrations) }
                 await IDSequence.raiseAll(postgres, logger: logger)
+                await connectWriters()
                 recovery.begin()
                 messaging?.begin()
             },
@@ -118,6 +120,8 @@ struct OrderServerParts {
     /// Nil without a broker.
     let messaging: MessagingService?
     let flow: OrderFlow
+    /// Takes the places at the database that selling needs, before anything else takes them.
+    let connectWriters: @Sendable () async -> Void
 
     init(
         _ settings: OrderSettings,
@@ -139,6 +143,13 @@ struct OrderServerParts {
         self.transactions = readers.transactions(registry, logger)
         let changes = OrderChanges(maximumWaiters: settings.maximumWaiters, store: store, logger: logger)
         changes.register(in: registry)
+        let onTrouble = { @Sendable [weak pool] (writer: String, trouble: PostgresError?, isNews: Bool) in
+            // The database may have no place left: what nobody uses gives way to what sells.
+            if trouble?.code == .connectFailed { pool?.closeIdle() }
+            guard isNews else { return }
+            guard let trouble else { return logger.notice("orders' database works again", metadata: ["writer": "\(writer)"]) }
+            logger.warning("orders cannot use their database", metadata: ["writer": "\(writer)", "why": "\(trouble)"])
+        }
         var writers = settings.groupPostgres
         writers.lockTimeout = GroupWrite.rowWait
         let locked = try LockedRows(
@@ -164,6 +175,7 @@ struct OrderServerParts {
             maximumBatch: settings.maximumBatch,
             batches: figures.insertBatches,
             outbox: broker?.outbox,
+            onTrouble: onTrouble,
             idsCameAgain: { sequence, raise in
                 figures.idsTaken.add()
                 if let raise { return IDSequence.warn(sequence, raise, logger) }
@@ -177,13 +189,21 @@ struct OrderServerParts {
             batches: figures.completionBatches,
             locked: locked,
             outbox: broker?.outbox,
-            changed: changes
+            changed: changes,
+            onTrouble: onTrouble
         )
         let keys = try KeyLookup(
             configuration: settings.groupPostgres,
             maximumQueued: settings.maximumQueued,
-            maximumBatch: settings.maximumBatch
+            maximumBatch: settings.maximumBatch,
+            onTrouble: onTrouble
         )
+        self.connectWriters = {
+            async let inserting: Void = insertion.connect()
+            async let completing: Void = completion.connect()
+            async let looking: Void = keys.connect()
+            _ = await (inserting, completing, looking)
+        }
 
         let loop = group.next()
         let publicPeers = HTTPPeers(settings.productServers, loop: loop)
@@ -235,14 +255,28 @@ struct OrderServerParts {
 
         let publicRouter = ServerRouter(metrics: metrics)
         var checks = [
-            HealthCheck("database") { await store.isAnswering() ? HealthReport(.up) : HealthReport(.down) },
+            // Asked of the sessions that write orders: another connection may well work while they do not.
+            HealthCheck("database") {
+                async let inserting = insertion.troubleWriting()
+                async let completing = completion.troubleWriting()
+                async let looking = keys.trouble()
+                let (insert, complete, look) = await (inserting, completing, looking)
+                guard let trouble = insert ?? complete ?? look else { return HealthReport(.up) }
+                return HealthReport(
+                    insert == nil && complete == nil ? .degraded : .down,
+                    detail: [
+                        "reason": .string(String(describing: trouble)), "canMakeOrders": .bool(insert == nil),
+                        "canCompleteOrders": .bool(complete == nil), "canFindKeys": .bool(look == nil),
+                    ]
+                )
+            },
             // Without the product server this server still shows and keeps orders.
             HealthCheck("productServer", timeoutState: .degraded) {
                 let state = breaker.state
                 return HealthReport(state == .closed ? .up : .degraded, detail: ["breaker": .string(state.rawValue)])
             },
         ]
-        if let broker { checks.append(broker.healthCheck) }
+        if let broker { checks.append(broker.healthCheck(breaker)) }
         HealthRoutes(checks: checks, drain: self.drain).register(on: publicRouter)
         OpenAPIDocument(PackageResources.openapi_json).register(on: publicRouter)
         OrderReadRoutes(store: readers.orders, changes: changes).register(on: publicRouter)
@@ -362,8 +396,9 @@ private struct BrokerSide {
         )
     }
 
-    /// Without the broker this server still takes orders, up to a bound.
-    var healthCheck: HealthCheck {
+    /// Without the broker, or while it takes no messages (its memory or disk is short), this server still sells over HTTP, and accepts orders up to a bound: it is degraded. It is of no use where neither
+    /// way is open: as many orders wait as may, and the product server is not asked.
+    func healthCheck(_ products: CircuitBreaker) -> HealthCheck {
         let endpoints = self.endpoints
         let backlog = self.backlog
         return HealthCheck("broker", timeoutState: .degraded) {
@@ -371,10 +406,17 @@ private struct BrokerSide {
             let (publisher, events, results) = (snapshots[0].isConnected, snapshots[1].isConnected, snapshots[2].isConnected)
             // The same words of several connections once.
             let failures = Set(snapshots.compactMap { $0.isConnected ? nil : $0.lastFailure.map { Redaction.masked($0.message) } })
+            let blocked = snapshots[0].blockedReason ?? snapshots[1].blockedReason
+            let isFull = backlog.orders >= backlog.maximumOrders
+            let state: HealthState =
+                if isFull, products.isWaiting { .down } else if publisher, events, results, blocked == nil, !isFull { .up } else {
+                    .degraded
+                }
             return HealthReport(
-                publisher && events && results ? .up : .degraded,
+                state,
                 detail: [
                     "commandsConnected": .bool(publisher), "eventsConnected": .bool(events), "resultsConnected": .bool(results),
+                    "blocked": blocked.map { .string($0) } ?? .null,
                     "waitingOrders": .int(Int64(backlog.orders)), "maximumWaitingOrders": .int(Int64(backlog.maximumOrders)),
                     "waitingEvents": .int(Int64(backlog.events)),
                     "failures": .array(failures.sorted().map { .string($0) }),

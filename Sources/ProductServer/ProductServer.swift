@@ -208,13 +208,18 @@ public enum ProductServer {
 
     private static func checks(_ engine: StockEngine) -> [HealthCheck] {
         [
+            // Asked of the sessions that sell: another connection may well work while they do not. Where some lanes sell, this server is worth asking.
             HealthCheck("database") {
-                do {
-                    _ = try await engine.ledger.pool.query("select 1")
-                    return HealthReport(.up)
-                } catch {
-                    return HealthReport(.down, detail: ["reason": .string(String(describing: error))])
-                }
+                let (selling, giving) = await engine.ledger.laneTroubles()
+                let troubles = selling.compactMap(\.self)
+                guard let first = troubles.first ?? giving else { return HealthReport(.up) }
+                return HealthReport(
+                    troubles.count == selling.count ? .down : .degraded,
+                    detail: [
+                        "reason": .string(String(describing: first)), "lanes": .int(Int64(selling.count)),
+                        "lanesInTrouble": .int(Int64(troubles.count)), "canGiveBack": .bool(giving == nil),
+                    ]
+                )
             },
             // An open breaker is ready: the fallback serves.
             HealthCheck("redis", timeoutState: .degraded) {
@@ -282,6 +287,9 @@ extension EngineEvent {
             )
         case .productUnlocked(let product, let after):
             logger.notice("the row of a product is free again", metadata: ["product": "\(product)", "after": "\(after)"])
+        case .laneChanged(let lane, let why?):
+            logger.warning("a lane of sales cannot use PostgreSQL", metadata: ["lane": "\(lane)", "why": "\(why)"])
+        case .laneChanged(let lane, nil): logger.notice("a lane of sales uses PostgreSQL again", metadata: ["lane": "\(lane)"])
         case .trouble(let what): logger.warning("\(what)")
         }
     }

@@ -74,6 +74,8 @@ public enum EngineEvent: Sendable {
     case productsLocked([ProductID])
     /// A product's row is free again.
     case productUnlocked(ProductID, after: Duration)
+    /// The session of a lane of group commit cannot connect, has lost its connection, or may only read; nil: it works again. Once for each change.
+    case laneChanged(String, why: String?)
     /// Something in the background failed, and will be tried again.
     case trouble(String)
 }

@@ -56,7 +56,9 @@ public final class StockEngine: Sendable {
         self.times = times
         self.group = eventLoopGroup
         self.onEvent = onEvent
-        self.ledger = try PostgresLedger(configuration.ledger) { change in
+        self.ledger = try PostgresLedger(configuration.ledger) { lane, trouble in
+            onEvent(.laneChanged(lane, why: trouble.map { String(describing: $0) }))
+        } onLockedProducts: { change in
             switch change {
             case .locked(let rows): onEvent(.productsLocked(rows.map { ProductID($0) }))
             case .freed(let row, let after): onEvent(.productUnlocked(ProductID(row), after: after))
@@ -108,6 +110,7 @@ public final class StockEngine: Sendable {
     /// Reads which products are gated and puts them behind the breaker's recovery gate. Returns when Redis serves them exactly, or when the breaker has
     /// opened because it cannot be reached: then the fallback serves.
     public func start() async throws(PostgresError) {
+        await ledger.connectLanes()
         try await refreshGatedProducts(asking: false)
         reference.open()
         let deadline = ContinuousClock.now + configuration.breaker.recoveryGateTimeLimit + .seconds(1)

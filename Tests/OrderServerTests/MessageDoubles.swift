@@ -7,6 +7,8 @@ import Synchronization
 final class ScriptedPublisher: MessagePublishing {
     struct State {
         var isConnected = true
+        /// Why the broker takes nothing, while it does not.
+        var blocked: String?
         var sent: [OutgoingMessage] = []
         var outcomes: @Sendable (OutgoingMessage) -> PublishOutcome = { _ in .confirmed }
         var failure: BrokerError?
@@ -30,7 +32,8 @@ final class ScriptedPublisher: MessagePublishing {
 
     var snapshot: BrokerSnapshot {
         var snapshot = BrokerSnapshot()
-        snapshot.state = self.state.withLock { $0.isConnected } ? .connected : .connecting
+        let (isConnected, blocked) = self.state.withLock { ($0.isConnected, $0.blocked) }
+        snapshot.state = !isConnected ? .connecting : blocked.map { .blocked(reason: $0) } ?? .connected
         return snapshot
     }
 

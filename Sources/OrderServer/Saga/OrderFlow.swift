@@ -653,7 +653,7 @@ struct OrderFlow: Sendable {
 
 extension CircuitBreaker {
     /// Whether a call would be turned away for a while yet.
-    fileprivate var isWaiting: Bool {
+    var isWaiting: Bool {
         switch self.state {
         case .closed, .halfOpen, .disabled, .metricsOnly: false
         case .forcedOpen: true

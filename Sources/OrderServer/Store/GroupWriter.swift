@@ -42,9 +42,12 @@ final class GroupWriter<Item: Sendable>: Sendable {
         maximumQueued: Int,
         maximumBatch: Int,
         gathering: Gathering? = nil,
+        onTrouble: (@Sendable (_ writer: String, _ trouble: PostgresError?, _ isNews: Bool) -> Void)? = nil,
         commit: @escaping @Sendable (PostgresSession, ArraySlice<Item>) -> Void
     ) throws(PostgresError) {
-        self.worker = try PostgresWorker(configuration: configuration, name: name, maximumQueued: 16)
+        self.worker = try PostgresWorker(configuration: configuration, name: name, maximumQueued: 16) { trouble, isNews in
+            onTrouble?(name, trouble, isNews)
+        }
         self.maximumQueued = maximumQueued
         self.maximumBatch = maximumBatch
         self.gathering = gathering
@@ -53,6 +56,12 @@ final class GroupWriter<Item: Sendable>: Sendable {
 
     /// Items that wait.
     var queued: Int { self.state.withLock { $0.waiting.count } }
+
+    /// Takes the writer's place at the server; trouble is told by `onTrouble`, and the next batch connects.
+    func connect() async { try? await self.worker.connect() }
+
+    /// What keeps this very writer from writing, nil if nothing does.
+    func troubleWriting() async -> PostgresError? { await self.worker.troubleWriting() }
 
     /// Adds an item; false if too many wait already or the writer was shut down.
     func add(_ item: Item) -> Bool {

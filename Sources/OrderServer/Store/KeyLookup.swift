@@ -23,12 +23,18 @@ final class KeyLookup: Sendable {
         join orders o on o.idempotency_key = t.k and coalesce(o.buyer_id, '') collate "C" = t.b
         """
 
-    init(configuration: PostgresConfiguration, maximumQueued: Int, maximumBatch: Int) throws(PostgresError) {
+    init(
+        configuration: PostgresConfiguration,
+        maximumQueued: Int,
+        maximumBatch: Int,
+        onTrouble: (@Sendable (_ reader: String, _ trouble: PostgresError?, _ isNews: Bool) -> Void)? = nil
+    ) throws(PostgresError) {
         self.reader = try GroupWriter(
             configuration: configuration,
             name: "order-keys",
             maximumQueued: maximumQueued,
-            maximumBatch: maximumBatch
+            maximumBatch: maximumBatch,
+            onTrouble: onTrouble
         ) { session, items in
             do throws(PostgresError) {
                 var found: [Int64: Order] = [:]
@@ -52,6 +58,11 @@ final class KeyLookup: Sendable {
             }
         }
     }
+
+    /// Takes the reader's place at the server.
+    func connect() async { await self.reader.connect() }
+    /// What keeps keys from being looked up, nil if nothing does.
+    func trouble() async -> PostgresError? { await self.reader.troubleWriting() }
 
     func shutdown() async { await self.reader.shutdown() }
 }

@@ -96,7 +96,8 @@ final class OrderCompletion: Sendable {
         batches: Histogram,
         locked: LockedRows,
         outbox: OutboxWriting? = nil,
-        changed: OrderChanges? = nil
+        changed: OrderChanges? = nil,
+        onTrouble: (@Sendable (_ writer: String, _ trouble: PostgresError?, _ isNews: Bool) -> Void)? = nil
     ) throws(PostgresError) {
         let stuck = Stuck(locked)
         self.stuck = stuck
@@ -105,7 +106,8 @@ final class OrderCompletion: Sendable {
             configuration: configuration,
             name: "order-complete",
             maximumQueued: maximumQueued,
-            maximumBatch: maximumBatch
+            maximumBatch: maximumBatch,
+            onTrouble: onTrouble
         ) { session, items in
             batches.record(UInt64(items.count))
             ids.withLock { OrderCompletion.commit(session, items, &$0, stuck, outbox, changed) }
@@ -114,6 +116,10 @@ final class OrderCompletion: Sendable {
     }
 
     var queued: Int { self.writer.queued }
+    /// Takes the writer's place at the server.
+    func connect() async { await self.writer.connect() }
+    /// What keeps final states from being written, nil if nothing does.
+    func troubleWriting() async -> PostgresError? { await self.writer.troubleWriting() }
 
     /// Moves an order on; `done` is called when that is durable, on the writer's thread, or at once if too many wait.
     func complete(

@@ -57,6 +57,7 @@ final class OrderInsertion: Sendable {
         maximumBatch: Int,
         batches: Histogram,
         outbox: OutboxWriting? = nil,
+        onTrouble: (@Sendable (_ writer: String, _ trouble: PostgresError?, _ isNews: Bool) -> Void)? = nil,
         idsCameAgain: @escaping @Sendable (IDSequence, IDSequence.Raise?) -> Void = { _, _ in }
     ) throws(PostgresError) {
         self.batches = batches
@@ -66,7 +67,8 @@ final class OrderInsertion: Sendable {
             name: "order-insert",
             maximumQueued: maximumQueued,
             maximumBatch: maximumBatch,
-            gathering: .init(enough: 16, time: .microseconds(1_500)) { $0.contains { $0.isAsynchronous } }
+            gathering: .init(enough: 16, time: .microseconds(1_500)) { $0.contains { $0.isAsynchronous } },
+            onTrouble: onTrouble
         ) { session, items in
             batches.record(UInt64(items.count))
             ids.withLock { ids in
@@ -77,6 +79,10 @@ final class OrderInsertion: Sendable {
     }
 
     var queued: Int { self.writer.queued }
+    /// Takes the writer's place at the server.
+    func connect() async { await self.writer.connect() }
+    /// What keeps orders from being made, nil if nothing does.
+    func troubleWriting() async -> PostgresError? { await self.writer.troubleWriting() }
 
     /// Makes an order and returns when it is durable.
     func insert(_ draft: OrderDraft, failReason: String? = nil, isAsynchronous: Bool = false) async -> InsertOutcome {

@@ -269,7 +269,7 @@ struct OrderStore: Sendable {
         Int(try await self.pool.query("select count(*) from saga_work").one().int(0))
     }
 
-    /// Whether PostgreSQL answers.
+    /// Whether PostgreSQL answers: all that a replica needs to be shown.
     func isAnswering() async -> Bool {
         do {
             _ = try await self.pool.query("select 1", timeout: .seconds(1))

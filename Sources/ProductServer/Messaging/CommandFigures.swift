@@ -111,7 +111,8 @@ extension DecreaseConsumer {
         let (desk, source, sink) = (self.desk, self.source, self.sink)
         return HealthCheck("broker", timeoutState: .degraded) {
             let snapshots = [("consumer", source.snapshot), ("publisher", sink.snapshot)]
-            let isUp = snapshots.allSatisfy { $0.1.isConnected }
+            // Blocked, results cannot be told: orders over the broker wait.
+            let isUp = snapshots.allSatisfy { $0.1.isConnected && $0.1.blockedReason == nil }
             return HealthReport(
                 isUp ? .up : .degraded,
                 detail: .object(
@@ -120,7 +121,7 @@ extension DecreaseConsumer {
                         return JSONMember(
                             name,
                             [
-                                "connected": .bool(snapshot.isConnected),
+                                "connected": .bool(snapshot.isConnected), "blocked": snapshot.blockedReason.map { .string($0) } ?? .null,
                                 "failure": failure.map { .string(Redaction.masked($0.message)) } ?? .null,
                             ]
                         )

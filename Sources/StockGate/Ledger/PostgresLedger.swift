@@ -45,6 +45,7 @@ public struct LedgerConfiguration: Sendable {
 public final class PostgresLedger: Sendable {
     private let lanes: [LedgerLane<CommitRequest, CommitReply>]
     private let increaseLane: LedgerLane<IncreaseRequest, IncreaseReply>
+    /// The sessions that sell, in the lanes' order, and the one that gives back, last.
     private let workers: [PostgresWorker]
     /// The products whose rows somebody else's transaction holds locked, as far as group commit has met them, and who waits for them.
     public let lockedProducts: LockedRows
@@ -60,9 +61,12 @@ public final class PostgresLedger: Sendable {
 
     /// Opens nothing yet: connections are made when they are needed.
     ///
-    /// - Parameter onLockedProducts: is told of products whose rows stay locked.
+    /// - Parameters:
+    ///   - onLane: told, once for each change, that a lane's session cannot work, or that it works again (nil)
+    ///   - onLockedProducts: told of products whose rows stay locked
     public init(
         _ configuration: LedgerConfiguration,
+        onLane: @escaping @Sendable (_ lane: String, _ trouble: PostgresError?) -> Void = { _, _ in },
         onLockedProducts: @escaping @Sendable (LockedRows.Change) -> Void = { _ in }
     ) throws(PostgresError) {
         let locked = try LockedRows(
@@ -76,16 +80,24 @@ public final class PostgresLedger: Sendable {
         )
         self.lockedProducts = locked
         let patience = configuration.postgres.lockTimeout
-        var postgres = configuration.postgres
-        postgres.lockTimeout = min(configuration.rowWait, patience)
+        var laneConfiguration = configuration.postgres
+        laneConfiguration.lockTimeout = min(configuration.rowWait, patience)
+        let pool = PostgresPool(configuration: configuration.postgres, maximumConnections: configuration.poolSize)
+        let worker = { [laneConfiguration] (name: String) throws(PostgresError) in
+            try PostgresWorker(configuration: laneConfiguration, name: name) { [weak pool] trouble, isNews in
+                // The server may have no place left: what nobody uses gives way to what sells.
+                if trouble?.code == .connectFailed { pool?.closeIdle() }
+                if isNews { onLane(name, trouble) }
+            }
+        }
         var workers: [PostgresWorker] = []
         var lanes: [LedgerLane<CommitRequest, CommitReply>] = []
-        for _ in 0..<max(1, configuration.lanes) {
-            let worker = try PostgresWorker(configuration: postgres)
-            workers.append(worker)
+        for number in 0..<max(1, configuration.lanes) {
+            let lane = try worker("ledger-out-\(number)")
+            workers.append(lane)
             lanes.append(
                 LedgerLane(
-                    worker: worker,
+                    worker: lane,
                     capacity: configuration.laneCapacity,
                     maximumBatch: configuration.maximumBatch,
                     locked: locked,
@@ -96,10 +108,10 @@ public final class PostgresLedger: Sendable {
                 )
             )
         }
-        let worker = try PostgresWorker(configuration: postgres)
-        workers.append(worker)
+        let increases = try worker("ledger-in")
+        workers.append(increases)
         self.increaseLane = LedgerLane(
-            worker: worker,
+            worker: increases,
             capacity: configuration.laneCapacity,
             maximumBatch: configuration.maximumBatch,
             locked: locked,
@@ -111,7 +123,7 @@ public final class PostgresLedger: Sendable {
         self.patience = patience
         self.workers = workers
         self.lanes = lanes
-        self.pool = PostgresPool(configuration: configuration.postgres, maximumConnections: configuration.poolSize)
+        self.pool = pool
         self.auditRows = max(2, configuration.auditRows)
         self.auditTime = configuration.auditTime
         var reading = configuration.postgres
@@ -119,7 +131,7 @@ public final class PostgresLedger: Sendable {
         reading.statementTimeout = configuration.readTimeout
         reading.callTimeout = configuration.readTimeout + .seconds(1)
         reading.plansThroughIndexes = true
-        let pool = { (connections: Int) in
+        let readPool = { (connections: Int) in
             PostgresPool(
                 configuration: reading,
                 maximumConnections: connections,
@@ -127,8 +139,24 @@ public final class PostgresLedger: Sendable {
                 acquireTimeout: configuration.readAcquireTimeout
             )
         }
-        self.reads = pool(configuration.readConnections)
-        self.lookups = pool(configuration.lookupConnections)
+        self.reads = readPool(configuration.readConnections)
+        self.lookups = readPool(configuration.lookupConnections)
+    }
+
+    /// Opens the lanes' connections, before anything else takes the places at the server. One that cannot be opened says so by `onLane`, and is opened when it is needed.
+    public func connectLanes() async {
+        await withTaskGroup(of: Void.self) { group in
+            for worker in workers { group.addTask { try? await worker.connect() } }
+        }
+    }
+
+    /// What keeps the lanes from writing, by lane: asked of the very sessions that sell and give back.
+    public func laneTroubles() async -> (selling: [PostgresError?], giving: PostgresError?) {
+        let troubles = await withTaskGroup(of: (Int, PostgresError?).self) { group in
+            for (index, worker) in workers.enumerated() { group.addTask { (index, await worker.troubleWriting()) } }
+            return await group.reduce(into: [PostgresError?](repeating: nil, count: workers.count)) { $0[$1.0] = $1.1 }
+        }
+        return (Array(troubles.dropLast()), troubles.last ?? nil)
     }
 
     /// What the lanes of decrements have done.

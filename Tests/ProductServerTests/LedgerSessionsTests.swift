@@ -1,0 +1,154 @@
+import HTTPTypes
+import NIOPosix
+import PostgresClient
+import ServerKit
+import StockGate
+import StockGateTestSupport
+import Synchronization
+import Testing
+
+@testable import ProductServer
+
+/// What the product server's sessions at PostgreSQL may do, and what it says of itself.
+@Suite(.serialized, .timeLimit(.minutes(3)))
+struct LedgerSessionsTests {
+    private func eventually(_ what: Comment, within bound: Duration = .seconds(30), _ isTrue: () async throws -> Bool) async throws {
+        try await DecreaseConsumerTests.eventually(what, within: bound, isTrue)
+    }
+
+    @Test(
+        "read-only for a while: not ready, nothing is sold and nothing lost; within 5 s of its end it sells, without a restart",
+        arguments: ["REDIS_FIRST", "DB_ONLY"]
+    )
+    func readOnly(strategy: String) async throws {
+        try await ProductServerFixture.with { server in
+            let id = try await server.addProduct(stock: 10, strategy: strategy)
+            var order = 0
+            let sell = { () async throws -> ProductServerFixture.Answer in
+                order += 1
+                return try await server.ask(
+                    .patch,
+                    "/products/\(id)/stock/decrease-by-order",
+                    #"{"orderId":\#(order),"quantity":1}"#,
+                    key: "DEC-\(order)"
+                )
+            }
+            #expect(try await sell().status == 200)
+            #expect(try await server.ask(.get, "/readyz").status == 200)
+            let owner = try PostgresConnection(configuration: try PostgresConfiguration(url: server.postgres.url))
+            let setReadOnly = { (isReadOnly: Bool) in
+                try await owner.withSession { session in
+                    // This very session must be able to take it back.
+                    try session.execute(script: "set default_transaction_read_only = off")
+                    try session.execute(script: "alter database postgres set default_transaction_read_only = \(isReadOnly ? "on" : "off")")
+                }
+            }
+            try await setReadOnly(true)
+            _ = try await owner.query(
+                "select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid() and backend_type = 'client backend'"
+            )
+            try await self.eventually("not ready") { try await server.ask(.get, "/readyz").status == 503 }
+            #expect(try await server.ask(.get, "/readyz?verbose").body.contains(#""database":{"state":"DOWN""#))
+            for _ in 0..<3 {
+                let refused = try await sell()
+                #expect(refused.status == 503 && refused.headers[.retryAfter] != nil, "\(refused.body)")
+            }
+            #expect(try await server.ask(.get, "/products/\(id)")["stock"] == 9, "reads go on")
+            let change = try await server.ask(.patch, "/products/\(id)", #"{"price":5}"#)
+            #expect(change.status == 503 && change.headers[.retryAfter] != nil, "\(change.body)")
+            try await setReadOnly(false)
+            try await self.eventually("sells again", within: .seconds(5)) { try await sell().status == 200 }
+            try await self.eventually("ready again", within: .seconds(5)) { try await server.ask(.get, "/readyz").status == 200 }
+            #expect(try await server.ask(.patch, "/products/\(id)", #"{"price":5}"#).status == 200)
+            #expect(try await server.ask(.get, "/products/\(id)")["stock"] == 8)
+        }
+    }
+
+    /// Servers with a role that may have so many connections.
+    private func withFew(
+        _ connections: Int,
+        _ body: (StockEngine, _ lanes: Lanes) async throws -> Void
+    ) async throws {
+        let postgres = try PrivatePostgres.start(fsync: false)
+        defer { postgres.stop() }
+        let redis = try PrivateRedis.start(options: ["--save", ""])
+        defer { redis.stop() }
+        let owner = PostgresPool(configuration: try PostgresConfiguration(url: postgres.url), maximumConnections: 1)
+        _ = try await Migrator(configuration: try PostgresConfiguration(url: postgres.url)).apply(ProductServer.migrations)
+        for sql in [
+            "create role shop login connection limit \(connections)", "grant all on all tables in schema public to shop",
+            "grant all on all sequences in schema public to shop",
+            "insert into product_stock (product_id, stock, initial_stock) values (1, 1000, 1000)",
+        ] { _ = try await owner.query(sql) }
+        let url = postgres.url.replacing("postgres@", with: "shop@")
+        var reader = SettingsReader(environment: ["REDIS_URL": redis.url, "PRODUCT_DATABASE_URL": url])
+        let settings = try ProductSettings(from: &reader)
+        let lanes = Lanes()
+        let engine = try StockEngine(settings.engine, eventLoopGroup: MultiThreadedEventLoopGroup.singleton) { event in
+            if case .laneChanged(let lane, let why) = event { lanes.note(lane, why) }
+        }
+        do {
+            try await body(engine, lanes)
+        } catch {
+            await engine.shutDown()
+            await owner.shutdown()
+            throw error
+        }
+        await engine.shutDown()
+        await owner.shutdown()
+    }
+
+    final class Lanes: Sendable {
+        private let lines = Mutex<[String]>([])
+        func note(_ lane: String, _ why: String?) { lines.withLock { $0.append(lane + (why == nil ? " works" : " fails")) } }
+        var all: [String] { lines.withLock { $0 } }
+    }
+
+    private func sell(_ engine: StockEngine, _ orders: Range<Int64>) async -> Int {
+        await withTaskGroup(of: Bool.self) { group in
+            for order in orders {
+                group.addTask {
+                    let request = DecreaseRequest(product: ProductID(1), key: "DEC-\(order)", orderID: order, quantity: 1, isRepeat: false)
+                    if case .sold = await engine.decrease(request) { return true } else { return false }
+                }
+            }
+            return await group.reduce(into: 0) { $0 += $1 ? 1 : 0 }
+        }
+    }
+
+    @Test("connections are scarce: the lanes take theirs first, and sell while the pool is short of them")
+    func lanesComeFirst() async throws {
+        try await self.withFew(3) { engine, lanes in
+            try await engine.start()
+            // Readers that want more connections than are left.
+            await withTaskGroup(of: Void.self) { group in
+                for _ in 0..<12 { group.addTask { _ = try? await engine.ledger.pool.query("select pg_sleep(0.1)") } }
+            }
+            #expect(await self.sell(engine, 0..<50) == 50)
+            #expect(await engine.ledger.laneTroubles().selling == [nil])
+            #expect(await engine.ledger.laneTroubles().giving == nil)
+            #expect(lanes.all == [])
+        }
+    }
+
+    @Test("a lane that cannot connect says so once, takes the place of what is idle, and says when it works again")
+    func idleGivesWay() async throws {
+        try await self.withFew(2) { engine, lanes in
+            // The pool has all places, idle; the lanes have none.
+            try await engine.ledger.pool.withConnection { one in
+                try await engine.ledger.pool.withConnection { two in
+                    _ = (try await one.query("select 1"), try await two.query("select 1"))
+                    #expect(await self.sell(engine, 0..<5) == 0)
+                    #expect(await self.sell(engine, 5..<10) == 0)
+                    let (selling, giving) = await engine.ledger.laneTroubles()
+                    #expect(selling.compactMap(\.self).count == 1 && giving != nil)
+                    #expect(lanes.all.filter { $0 == "ledger-out-0 fails" }.count == 1, "\(lanes.all)")
+                }
+            }
+            #expect(engine.ledger.pool.figures().busy == 0)
+            try await self.eventually("sells") { await self.sell(engine, 100..<101) == 1 }
+            #expect(engine.ledger.pool.figures().open == 0, "what was idle has given way")
+            #expect(lanes.all.filter { $0.hasPrefix("ledger-out-0") } == ["ledger-out-0 fails", "ledger-out-0 works"])
+        }
+    }
+}
