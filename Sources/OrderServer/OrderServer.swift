@@ -206,8 +206,10 @@ struct OrderServerParts {
         }
 
         let loop = group.next()
-        let publicPeers = HTTPPeers(settings.productServers, loop: loop)
-        let batchPeers = settings.internalServers.isEmpty ? nil : HTTPPeers(settings.internalServers, loop: loop)
+        let publicPeers = HTTPPeers(settings.productServers, loop: loop, connectionAge: settings.connectionAge)
+        let batchPeers =
+            settings.internalServers.isEmpty
+            ? nil : HTTPPeers(settings.internalServers, loop: loop, connectionAge: settings.connectionAge)
         let breaker = CircuitBreaker(name: "productServer", settings: settings.breaker)
         let breakers = CircuitBreakerRegistry()
         try breakers.add(breaker)

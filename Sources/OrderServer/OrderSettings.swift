@@ -23,6 +23,8 @@ public struct OrderSettings: Sendable {
     var token: Secret<String>?
     var maximumCalls: Int
     var callTimeout: Duration
+    /// After which a connection to a product server carries no further call.
+    var connectionAge: Duration
     var retry: RetryPolicy
     var flow: OrderFlow.Settings
     var soldOutTime: Duration
@@ -99,6 +101,12 @@ public struct OrderSettings: Sendable {
             default: second * 2,
             in: .milliseconds(1)...second * 60,
             "how long one call may take"
+        )
+        self.connectionAge = reader.duration(
+            "PRODUCT_CONNECTION_AGE",
+            default: second * 30,
+            in: .milliseconds(100)...second * 86_400,
+            "age at which a connection to a product server is closed behind an answer, give or take a quarter, so that new instances behind one name get calls"
         )
         self.retry = RetryPolicy()
         self.retry.maximumAttempts = reader.int("PRODUCT_ATTEMPTS", default: 6, in: 1...100, "calls for one step of one order at most")

@@ -1,5 +1,8 @@
 // Invariant: a connection carries one request at a time and is idle, busy or closed; every call ends exactly once, by its answer, its failure or its timeout.
 //
+// A connection ages: beyond its age it carries no further request, and is closed behind the answer that it waits for. One name may lead to many servers, and only a new connection asks
+// where it leads now; with connections that last, a server that joins gets no calls. Ages differ by a quarter either way, so that they do not end together.
+//
 // Bounds: as many connections as its callers have calls out (the caller's bound), idle ones included; an answer of at most 1 MiB; the timeout of each call,
 // connecting included. Nothing is repeated here: a call that was cut off may have taken effect.
 
@@ -52,8 +55,13 @@ final class HTTPPeer: Sendable {
         var body: ByteBuffer?
     }
 
+    private struct Connection {
+        let channel: any Channel
+        let endsAt: NIODeadline
+    }
+
     private struct State {
-        var idle: [any Channel] = []
+        var idle: [Connection] = []
         var downUntil: NIODeadline?
         var isClosed = false
     }
@@ -61,12 +69,16 @@ final class HTTPPeer: Sendable {
     private let endpoint: HTTPEndpoint
     private let loop: any EventLoop
     private let state = Mutex(State())
+    private let connectionAge: TimeAmount
 
+    /// The age that connections have where nobody says otherwise.
+    static let connectionAge: Duration = .seconds(30)
     /// How long a server that refused a connection is passed over while there are others.
     static let downTime: TimeAmount = .seconds(1)
     static let maximumAnswerBytes = 1 << 20
 
-    init(_ endpoint: HTTPEndpoint, loop: any EventLoop) {
+    init(_ endpoint: HTTPEndpoint, loop: any EventLoop, connectionAge: Duration = HTTPPeer.connectionAge) {
+        self.connectionAge = TimeAmount(connectionAge)
         self.endpoint = endpoint
         self.loop = loop
     }
@@ -78,13 +90,13 @@ final class HTTPPeer: Sendable {
     func call(_ request: Request, timeout: Duration) -> EventLoopFuture<HTTPAnswer> {
         let promise = self.loop.makePromise(of: HTTPAnswer.self)
         let deadline = NIODeadline.now() + TimeAmount(timeout)
-        if let channel = self.takeIdle() {
-            self.send(request, on: channel, deadline, promise)
+        if let connection = self.takeIdle() {
+            self.send(request, on: connection, deadline, promise)
         } else {
             self.connect(TimeAmount(timeout)).whenComplete { result in
                 switch result {
-                case .success(let channel):
-                    self.send(request, on: channel, deadline, promise)
+                case .success(let connection):
+                    self.send(request, on: connection, deadline, promise)
                 case .failure:
                     self.state.withLock { $0.downUntil = .now() + HTTPPeer.downTime }
                     promise.fail(HTTPCallFailure.cannotConnect)
@@ -101,33 +113,42 @@ final class HTTPPeer: Sendable {
             defer { state.idle = [] }
             return state.idle
         }
-        for channel in idle { channel.close(promise: nil) }
+        for connection in idle { connection.channel.close(promise: nil) }
     }
 
-    private func takeIdle() -> (any Channel)? {
-        self.state.withLock { state in
+    private func takeIdle() -> Connection? {
+        var tooOld: [Connection] = []
+        defer { for connection in tooOld { connection.channel.close(promise: nil) } }
+        return self.state.withLock { state in
             // One that the other side has closed has been taken out already, or is about to be: it is passed over.
-            while let channel = state.idle.popLast() {
-                if channel.isActive { return channel }
+            while let connection = state.idle.popLast() {
+                guard connection.channel.isActive else { continue }
+                if connection.endsAt > .now() { return connection }
+                tooOld.append(connection)
             }
             return nil
         }
     }
 
-    private func giveBack(_ channel: any Channel) {
+    private func giveBack(_ connection: Connection) {
         let isKept = self.state.withLock { state in
-            guard !state.isClosed, channel.isActive else { return false }
-            state.idle.append(channel)
+            guard !state.isClosed, connection.channel.isActive, connection.endsAt > .now() else { return false }
+            state.idle.append(connection)
             return true
         }
-        if !isKept { channel.close(promise: nil) }
+        if !isKept { connection.channel.close(promise: nil) }
     }
 
     private func forget(_ channel: any Channel) {
-        self.state.withLock { state in state.idle.removeAll { $0 === channel } }
+        self.state.withLock { state in state.idle.removeAll { $0.channel === channel } }
     }
 
-    private func connect(_ timeout: TimeAmount) -> EventLoopFuture<any Channel> {
+    /// Ages of connections made at once, a quarter more or less than the setting.
+    private var someAge: TimeAmount {
+        .nanoseconds(Int64(Double(self.connectionAge.nanoseconds) * .random(in: 0.75...1.25)))
+    }
+
+    private func connect(_ timeout: TimeAmount) -> EventLoopFuture<Connection> {
         ClientBootstrap(group: self.loop)
             .connectTimeout(timeout)
             .channelOption(.socketOption(.tcp_nodelay), value: 1)
@@ -143,16 +164,17 @@ final class HTTPPeer: Sendable {
             .connect(host: self.endpoint.host, port: self.endpoint.port)
             .map { channel in
                 channel.closeFuture.whenComplete { _ in self.forget(channel) }
-                return channel
+                return Connection(channel: channel, endsAt: .now() + self.someAge)
             }
     }
 
     private func send(
         _ request: Request,
-        on channel: any Channel,
+        on connection: Connection,
         _ deadline: NIODeadline,
         _ promise: EventLoopPromise<HTTPAnswer>
     ) {
+        let channel = connection.channel
         var head = HTTPRequestHead(
             version: .http1_1,
             method: request.method,
@@ -168,7 +190,7 @@ final class HTTPPeer: Sendable {
         let answered = self.loop.makePromise(of: HTTPAnswer.self)
         answered.futureResult.whenComplete { result in
             timer.cancel()
-            if case .success(let answer) = result, answer.isKeepAlive { self.giveBack(channel) } else { channel.close(promise: nil) }
+            if case .success(let answer) = result, answer.isKeepAlive { self.giveBack(connection) } else { channel.close(promise: nil) }
             // After a timeout the promise is complete already, and this changes nothing: NIO promises ignore all but the first.
             promise.completeWith(result)
         }

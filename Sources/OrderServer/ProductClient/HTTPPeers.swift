@@ -7,9 +7,9 @@ final class HTTPPeers: Sendable {
     private let turn = Atomic<Int>(0)
 
     /// At least one endpoint.
-    init(_ endpoints: [HTTPEndpoint], loop: any EventLoop) {
+    init(_ endpoints: [HTTPEndpoint], loop: any EventLoop, connectionAge: Duration = HTTPPeer.connectionAge) {
         precondition(!endpoints.isEmpty, "a server without instances")
-        self.peers = endpoints.map { HTTPPeer($0, loop: loop) }
+        self.peers = endpoints.map { HTTPPeer($0, loop: loop, connectionAge: connectionAge) }
     }
 
     /// Whose turn it is.
