@@ -171,6 +171,9 @@ public struct OrderSettings: Sendable {
         self.groupPostgres.options = OrderSettings.indexOnly
         self.relayPostgres = self.postgres
         self.relayPostgres.options = OrderSettings.indexOnly + " -c enable_sort=off -c synchronous_commit=off"
+        // Whoever reads has an answer in the time of whoever buys.
+        self.postgres.callTimeout = min(self.postgres.callTimeout, max(second * 3, self.flow.buyerDeadline))
+        self.postgres.statementTimeout = min(self.postgres.statementTimeout, self.postgres.callTimeout - .milliseconds(200))
         self.postgres.applicationName = "stockgate-order"
         self.groupPostgres.applicationName = "stockgate-order-groups"
         self.relayPostgres.applicationName = "stockgate-order-relay"

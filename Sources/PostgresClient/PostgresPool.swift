@@ -92,9 +92,11 @@ public final class PostgresPool: Sendable {
         timeout: Duration? = nil,
         _ body: @Sendable (PostgresTransaction) throws -> T
     ) async throws -> T {
+        let began = ContinuousClock.now
         let connection = try await acquire()
         defer { giveBack(connection) }
-        return try await connection.transaction(timeout: timeout, body)
+        let left = (timeout ?? configuration.callTimeout) - (.now - began)
+        return try await connection.transaction(timeout: max(left, .milliseconds(100)), body)
     }
 
     /// Lends a connection to `body`, which must not keep it.

@@ -163,7 +163,8 @@ public enum ProductServer {
         publicRouter.add(middleware: ServiceRouteGuard(services, openReads: openReads))
         HealthRoutes(checks: checks(engine) + (consumer.map { [$0.healthCheck] } ?? []), drain: drain).register(on: publicRouter)
         OpenAPIDocument(openAPI).register(on: publicRouter)
-        publicRouter.add(middleware: DatabaseTrouble())
+        let trouble = DatabaseTrouble()
+        publicRouter.add(middleware: trouble)
         CatalogRoutes(catalog: Catalog(store: store, engine: engine)).register(on: publicRouter)
         StockRoutes(engine: engine, store: store).register(on: publicRouter)
 
@@ -173,7 +174,7 @@ public enum ProductServer {
             tokens: settings.server.adminTokens,
             services: .init(tokens: settings.serviceTokens, templates: [StockBatchRoute.path])
         )
-        adminRouter.add(middleware: DatabaseTrouble())
+        adminRouter.add(middleware: trouble)
         StockAdminRoutes(engine: engine).register(on: adminRouter)
         StockBatchRoute(engine: engine).register(on: adminRouter)
         CircuitBreakerRoutes(registry: breakers).register(on: adminRouter)

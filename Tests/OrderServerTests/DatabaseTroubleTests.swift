@@ -80,4 +80,90 @@ struct DatabaseTroubleTests {
             #expect(try await bed.send(.GET, "/readyz").status == 503, "neither way takes orders")
         }
     }
+
+    @Test(
+        "a frozen database: every order has its answer within the deadline, reads are 503 with Retry-After, and what nobody waits for is not made"
+    )
+    func frozen() async throws {
+        let postgres = try PrivatePostgres.start(fsync: false)
+        defer { postgres.stop() }
+        let product = try await ProductStandIn.start(stock: [1: 1_000])
+        let deadline = Duration.seconds(2)
+        let server = try await TestBed.start(postgres.url, product.url, ["ORDER_DEADLINE": "2s"])
+        let made = try await TestBed.send(server.peer, .POST, "/orders", #"{"productId":1,"quantity":1}"#)
+        #expect(made["status"] == "CONFIRMED")
+        let id = try made.orderID
+        postgres.pause()
+        let orders = try await withThrowingTaskGroup(of: (TestBed.Answer, Duration).self) { group in
+            for place in 0..<20 {
+                group.addTask {
+                    // Some begin when others have waited for a while.
+                    try await Task.sleep(for: .milliseconds(place * 100))
+                    let began = ContinuousClock.now
+                    let answer = try await TestBed.send(server.peer, .POST, "/orders", #"{"productId":1,"quantity":1}"#)
+                    return (answer, ContinuousClock.now - began)
+                }
+            }
+            return try await group.reduce(into: []) { $0.append($1) }
+        }
+        for (answer, took) in orders {
+            #expect(answer.status == 503 && answer.headers.contains(name: "retry-after"), "\(answer)")
+            #expect(took < deadline + .seconds(1), "\(took)")
+        }
+        try await withThrowingTaskGroup(of: (String, TestBed.Answer, Duration).self) { group in
+            let all: [(HTTPMethod, String)] = [
+                (.GET, "/orders/\(id)"), (.GET, "/orders"), (.GET, "/u-1/orders"), (.GET, "/orders/\(id)/events"),
+                (.POST, "/orders/\(id)/cancel"),
+                (.GET, "/orders/\(id)?wait=1s"),
+            ]
+            for (method, path) in all {
+                group.addTask {
+                    let began = ContinuousClock.now
+                    return (path, try await TestBed.send(server.peer, method, path), ContinuousClock.now - began)
+                }
+            }
+            group.addTask {
+                let began = ContinuousClock.now
+                return ("outbox", try await TestBed.send(server.admin, .GET, "/internal/outbox"), ContinuousClock.now - began)
+            }
+            for try await (path, answer, took) in group {
+                #expect(answer.status == 503 && answer.headers.contains(name: "retry-after"), "\(path): \(answer)")
+                #expect(took < .seconds(5), "\(path): \(took)")
+            }
+        }
+        #expect(try await TestBed.send(server.peer, .GET, "/livez").status == 200)
+        try await self.eventually("not ready") { try await TestBed.send(server.peer, .GET, "/readyz").status == 503 }
+        postgres.resume()
+        try await self.eventually("sells again") {
+            try await TestBed.send(server.peer, .POST, "/orders", #"{"productId":1,"quantity":1}"#)["status"] == "CONFIRMED"
+        }
+        let pool = PostgresPool(configuration: try PostgresConfiguration(url: postgres.url), maximumConnections: 1)
+        // At most the group that was at the database when it froze; the others were told 503 and are not made behind their buyers' backs.
+        let late = try await pool.query("select count(*) from orders where id > $1", [.int(id)]).one().int(0)
+        #expect(late <= 6, "\(late) of 20 orders that were told 503, with those of the last look")
+        await pool.shutdown()
+        await server.stop()
+        await product.stop()
+    }
+
+    @Test("a database that is away, and one whose connections are all taken: 503 with Retry-After on every route")
+    func away() async throws {
+        let postgres = try PrivatePostgres.start(fsync: false)
+        defer { postgres.stop() }
+        let product = try await ProductStandIn.start(stock: [1: 1_000])
+        let server = try await TestBed.start(postgres.url, product.url, [:])
+        #expect(try await TestBed.send(server.peer, .POST, "/orders", #"{"productId":1,"quantity":1}"#)["status"] == "CONFIRMED")
+        postgres.kill()
+        for (method, path) in [(HTTPMethod.POST, "/orders"), (.GET, "/orders/1"), (.GET, "/orders"), (.POST, "/orders/1/cancel")] {
+            let answer = try await TestBed.send(server.peer, method, path, method == .POST ? #"{"productId":1,"quantity":1}"# : nil)
+            #expect(answer.status == 503 && answer.headers.contains(name: "retry-after"), "\(path): \(answer)")
+        }
+        #expect(try await TestBed.send(server.peer, .GET, "/readyz").status == 503)
+        try postgres.restart()
+        try await self.eventually("sells again", within: .seconds(5)) {
+            try await TestBed.send(server.peer, .POST, "/orders", #"{"productId":1,"quantity":1}"#)["status"] == "CONFIRMED"
+        }
+        await server.stop()
+        await product.stop()
+    }
 }

@@ -199,7 +199,7 @@ struct OrderHTTPTests {
 
     @Test("many orders at once go in few calls, and every unit is accounted for")
     func batches() async throws {
-        try await TestBed.run(servers: 2, stock: [1: 150]) { bed in
+        try await TestBed.run(servers: 2, stock: [1: 150], settings: ["ORDER_DEADLINE": "20s", "RECOVERY_AGE": "60s"]) { bed in
             let answers = try await withThrowingTaskGroup(of: TestBed.Answer.self) { group in
                 for index in 0..<200 { group.addTask { try await bed.place(1, server: index % 2) } }
                 return try await group.reduce(into: [TestBed.Answer]()) { $0.append($1) }

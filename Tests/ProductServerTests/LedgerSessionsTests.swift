@@ -151,4 +151,38 @@ struct LedgerSessionsTests {
             #expect(lanes.all.filter { $0.hasPrefix("ledger-out-0") } == ["ledger-out-0 fails", "ledger-out-0 works"])
         }
     }
+
+    @Test("a frozen database: every route that needs it is 503 with Retry-After, within the time of a sale")
+    func frozen() async throws {
+        try await ProductServerFixture.with { server in
+            let hot = try await server.addProduct(stock: 10)
+            let cold = try await server.addProduct(stock: 10, strategy: "DB_ONLY")
+            let routes: [(HTTPRequest.Method, String, String?, String?, Bool)] = [
+                (.get, "/products/\(hot)", nil, nil, false), (.get, "/products", nil, nil, false),
+                (.post, "/products", #"{"name":"x","price":1,"stock":1}"#, "key-1", false),
+                (.patch, "/products/\(hot)", #"{"price":1}"#, nil, false), (.delete, "/products/\(cold)", nil, nil, false),
+                (.patch, "/products/\(hot)/stock/decrease-by-order", #"{"orderId":1,"quantity":1}"#, "DEC-1", false),
+                (.patch, "/products/\(cold)/stock/decrease-by-order", #"{"orderId":2,"quantity":1}"#, "DEC-2", false),
+                (.patch, "/products/\(hot)/stock/increase-by-order", #"{"orderId":3,"quantity":1}"#, "INC-3", false),
+                (.get, "/products/\(hot)/stock/ledger", nil, nil, false),
+                (.post, "/admin/products/\(hot)/load-stock-redis", nil, nil, true),
+                (.post, "/admin/products/\(hot)/stock-adjustments", #"{"quantity":1}"#, "adjust-1", true),
+                (.get, "/admin/audit/products/\(hot)", nil, nil, true),
+            ]
+            server.postgres.pause()
+            for (method, path, body, key, isAdmin) in routes {
+                let began = ContinuousClock.now
+                let answer = try await server.ask(method, path, body, key: key, admin: isAdmin)
+                let took = ContinuousClock.now - began
+                #expect(answer.status == 503 && answer.headers[.retryAfter] != nil, "\(method) \(path): \(answer.status) \(answer.body)")
+                #expect(took < .seconds(6), "\(method) \(path): \(took)")
+            }
+            try await self.eventually("not ready") { try await server.ask(.get, "/readyz").status == 503 }
+            server.postgres.resume()
+            try await self.eventually("sells again") {
+                try await server.ask(.patch, "/products/\(hot)/stock/decrease-by-order", #"{"orderId":9,"quantity":1}"#, key: "DEC-9")
+                    .status == 200
+            }
+        }
+    }
 }

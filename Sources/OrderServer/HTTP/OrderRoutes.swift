@@ -37,7 +37,9 @@ func shaped<Value: Sendable>(_ read: () async throws(PostgresError) -> Value) as
     do throws(PostgresError) {
         return try await read()
     } catch {
-        throw error.code == .poolExhausted ? APIError(.overloaded) : APIError(.unavailable)
+        if error.code == .poolExhausted { throw APIError(.overloaded) }
+        // `lock_not_available`
+        throw APIError(error.sqlState == "55P03" ? .lockTimeout : .unavailable)
     }
 }
 

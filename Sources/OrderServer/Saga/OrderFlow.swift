@@ -2,7 +2,7 @@
 // in the table of orders as PENDING or in saga_work, and recovery settles it. What the product server has refused for good to take back is no longer left open: it is noted with the
 // order, logged and counted once, and no recovery asks again.
 //
-// Bounds: `buyerDeadline` for everything that a buyer waits for, plus the timeout of a call that is out when it passes.
+// Bounds: `buyerDeadline` for everything that a buyer waits for, whatever the databases and the product server do: an order that has no outcome by then is settled without its buyer.
 
 import CircuitBreaker
 import Logging
@@ -40,6 +40,8 @@ struct OrderFlow: Sendable {
     let changes: OrderChanges
     let logger: Logger
     private let keyTakenLog = LogThrottle()
+    private let troubleLog = LogThrottle()
+    private let deadlines = BuyerDeadlines()
 
     // MARK: Placing
 
@@ -58,12 +60,15 @@ struct OrderFlow: Sendable {
     /// The same; `done` is called once, on whatever thread the outcome is known. What a rush consists of, an order or a refusal at the first try, needs no task.
     func place(_ draft: OrderDraft, done: @escaping @Sendable (Result<Placed, APIError>) -> Void) {
         let deadline = ContinuousClock.now + self.settings.buyerDeadline
+        let wait = BuyerWait(deadline: deadline, done: done)
+        self.deadlines.watch(wait)
+        let done: BuyerWait.Done = { wait.answer($0) }
         self.soldOut.ask(product: draft.productID, quantity: draft.quantity) { verdict in
             switch verdict {
             case .soldOut: self.placeSoldOut(draft, deadline, done)
-            case .proceed: self.placeNew(draft, deadline, done)
+            case .proceed: self.placeNew(draft, wait, done)
             case .probe(let probe):
-                self.placeNew(draft, deadline) { result in
+                self.placeNew(draft, wait) { result in
                     self.soldOut.endProbe(product: draft.productID, probe: probe)
                     done(result)
                 }
@@ -112,9 +117,10 @@ struct OrderFlow: Sendable {
 
     private func placeNew(
         _ draft: OrderDraft,
-        _ deadline: ContinuousClock.Instant,
+        _ wait: BuyerWait,
         _ done: @escaping @Sendable (Result<Placed, APIError>) -> Void
     ) {
+        let deadline = wait.deadline
         // An open breaker is known before anything is written: no order is made that recovery would have to carry.
         if self.breaker.isWaiting {
             return self.inTask(done) { () async throws(APIError) in
@@ -126,9 +132,10 @@ struct OrderFlow: Sendable {
                 )
             }
         }
-        self.insertion.insert(draft) { outcome in
+        self.insertion.insert(draft, deadline: deadline) { outcome in
             switch outcome {
             case .made(let order):
+                wait.began(order.id, .pending)
                 self.orchestrator.start(order, deadline: deadline) { result, records in
                     self.finish(order, result, records, deadline, done)
                 }
@@ -199,20 +206,24 @@ struct OrderFlow: Sendable {
     /// The same; `done` is called once, at once or on the group writer's thread. Only a key that is taken, or a look for one, needs a task.
     func accept(_ draft: OrderDraft, done: @escaping @Sendable (Result<Placed, APIError>) -> Void) {
         guard let backlog else { return done(.failure(APIError(.unavailable))) }
+        let deadline = ContinuousClock.now + self.settings.buyerDeadline
+        let wait = BuyerWait(deadline: deadline, done: done)
+        self.deadlines.watch(wait)
+        let done: BuyerWait.Done = { wait.answer($0) }
         if self.soldOut.isSoldOut(product: draft.productID, quantity: draft.quantity) {
-            return self.placeSoldOut(draft, .now + self.settings.buyerDeadline, waits: false, done)
+            return self.placeSoldOut(draft, deadline, waits: false, done)
         }
         guard backlog.reserve() else {
             return done(.failure(APIError(.overloaded, details: ["waitingOrders": .int(Int64(backlog.orders))])))
         }
-        self.insertion.insert(draft, isAsynchronous: true) { outcome in
+        self.insertion.insert(draft, isAsynchronous: true, deadline: deadline) { outcome in
             if case .made(let order) = outcome {
                 self.figures.accepted.add()
                 return done(.success(Placed(order: order, isReplay: false)))
             }
             backlog.release(orders: 1)
             self.inTask(done) { () async throws(APIError) in
-                try await self.notMade(outcome, draft, .now + self.settings.buyerDeadline, waits: false)
+                try await self.notMade(outcome, draft, deadline, waits: false)
             }
         }
     }
@@ -497,8 +508,9 @@ struct OrderFlow: Sendable {
     }
 
     private func unavailable(_ error: PostgresError, _ what: Logger.Message) -> APIError {
-        self.logger.warning(what, metadata: ["error": "\(error)"])
+        self.troubleLog.log(.warning, what, to: self.logger, metadata: ["error": "\(error)"])
         if error.code == .poolExhausted { return APIError(.overloaded) }
+        if error.sqlState == "55P03" { return APIError(.lockTimeout) }
         return APIError(.unavailable, retryAfter: max(error.retryAfter ?? .zero, .seconds(1)))
     }
 
@@ -510,6 +522,24 @@ struct OrderFlow: Sendable {
     /// - Throws: `ORDER_NOT_FOUND`, `INVALID_STATE`; `DEPENDENCY_FAILED` if the stock could not be given back: the order is still CONFIRMED then, and recovery goes on
     ///   with its cancellation. Unless the product server has refused it for good: then the cancellation has ended, and the error's `details.final` is true
     func cancel(id: Int64, key: String?, requestID: String? = nil) async throws(APIError) -> Placed {
+        try await self.withinDeadline { (wait) async throws(APIError) in
+            try await self.cancel(id: id, key: key, requestID: requestID, wait)
+        }
+    }
+
+    /// Answers at the deadline at the latest; what was begun goes on.
+    private func withinDeadline(
+        _ body: @escaping @Sendable (BuyerWait) async throws(APIError) -> Placed
+    ) async throws(APIError) -> Placed {
+        let result: Result<Placed, APIError> = await withCheckedContinuation { continuation in
+            let wait = BuyerWait(deadline: .now + self.settings.buyerDeadline) { continuation.resume(returning: $0) }
+            self.deadlines.watch(wait)
+            self.inTask({ wait.answer($0) }) { () async throws(APIError) in try await body(wait) }
+        }
+        return try result.get()
+    }
+
+    private func cancel(id: Int64, key: String?, requestID: String?, _ wait: BuyerWait) async throws(APIError) -> Placed {
         let marked: Order?
         do throws(PostgresError) {
             marked = try await self.store.requestCancel(id: id, key: key)
@@ -522,6 +552,7 @@ struct OrderFlow: Sendable {
             throw APIError(.invalidState, details: ["status": .string(current.status.rawValue)])
         }
         order.requestID = requestID
+        wait.began(id, .confirmed)
         switch try await self.giveBack(order, firstAttempt: 1, .now + self.settings.buyerDeadline) {
         case .settled(let order):
             await self.drop(order.id, attempt: nil)
@@ -599,9 +630,13 @@ struct OrderFlow: Sendable {
             throw APIError(.invalidState, details: ["status": .string(current.status.rawValue)])
         }
         order.requestID = requestID
-        let settled = try await self.drive(order, firstAttempt: 1, .now + self.settings.buyerDeadline)
-        await self.drop(id, attempt: nil)
-        return settled
+        let begunAgain = order
+        return try await self.withinDeadline { (wait) async throws(APIError) in
+            wait.began(id, .pending)
+            let settled = try await self.drive(begunAgain, firstAttempt: 1, .now + self.settings.buyerDeadline)
+            await self.drop(id, attempt: nil)
+            return Placed(order: settled, isReplay: false)
+        }.order
     }
 
     private func drop(_ id: Int64, attempt: Int64?) async {

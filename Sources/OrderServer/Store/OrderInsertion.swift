@@ -34,6 +34,8 @@ final class OrderInsertion: Sendable {
         var failReason: String?
         /// Whether a message carries it to the product server.
         var isAsynchronous = false
+        /// When its buyer has been answered that it was not made: it is not made later. Nil for never.
+        var deadline: ContinuousClock.Instant?
         /// Called once, on the writer's thread.
         var done: @Sendable (InsertOutcome) -> Void
     }
@@ -70,7 +72,12 @@ final class OrderInsertion: Sendable {
             gathering: .init(enough: 16, time: .microseconds(1_500)) { $0.contains { $0.isAsynchronous } },
             onTrouble: onTrouble
         ) { session, items in
+            // While the database hangs, those who wait give up one after the other; what they asked for is not made behind their backs.
+            let items = OrderInsertion.inTime(items)
+            guard !items.isEmpty else { return }
             batches.record(UInt64(items.count))
+            session.limit = items.compactMap(\.deadline).min().map { max($0, .now + OrderInsertion.leastTime) }
+            defer { session.limit = nil }
             ids.withLock { ids in
                 ids.mayStartAnew = true
                 OrderInsertion.commit(session, items, &ids, outbox)
@@ -96,12 +103,28 @@ final class OrderInsertion: Sendable {
         _ draft: OrderDraft,
         failReason: String? = nil,
         isAsynchronous: Bool = false,
+        deadline: ContinuousClock.Instant? = nil,
         done: @escaping @Sendable (InsertOutcome) -> Void
     ) {
-        if !self.writer.add(Item(draft: draft, failReason: failReason, isAsynchronous: isAsynchronous, done: done)) { done(.overloaded) }
+        let item = Item(draft: draft, failReason: failReason, isAsynchronous: isAsynchronous, deadline: deadline, done: done)
+        if !self.writer.add(item) { done(.overloaded) }
     }
 
     func shutdown() async { await self.writer.shutdown() }
+
+    /// What a group has at least, though one of its buyers has less left.
+    private static let leastTime: Duration = .milliseconds(200)
+
+    private static func inTime(_ items: ArraySlice<Item>) -> ArraySlice<Item> {
+        let now = ContinuousClock.now
+        guard items.contains(where: { $0.deadline.map { $0 <= now } ?? false }) else { return items }
+        let late = PostgresError(code: .timedOut(outcomeUnknown: false), message: "the order waited for longer than its buyer")
+        var inTime: [Item] = []
+        for item in items {
+            if let deadline = item.deadline, deadline <= now { item.done(.unavailable(late)) } else { inTime.append(item) }
+        }
+        return inTime[...]
+    }
 
     static let insertSQL = """
         with made as (

@@ -36,6 +36,8 @@ extension APIError {
 
 /// Answers requests that PostgreSQL had no answer for.
 struct DatabaseTrouble: RouterMiddleware {
+    private let log = LogThrottle()
+
     func handle(
         _ request: Request,
         context: ServerRequestContext,
@@ -45,7 +47,7 @@ struct DatabaseTrouble: RouterMiddleware {
             return try await next(request, context)
         } catch let error as PostgresError {
             guard let answer = APIError(error) else { throw error }
-            context.logger.warning("the database gave no answer", metadata: ["error": "\(error)"])
+            log.log(.warning, "the database gave no answer", to: context.logger, metadata: ["error": "\(error)"])
             throw answer
         }
     }

@@ -82,7 +82,11 @@ public final class PostgresLedger: Sendable {
         let patience = configuration.postgres.lockTimeout
         var laneConfiguration = configuration.postgres
         laneConfiguration.lockTimeout = min(configuration.rowWait, patience)
-        let pool = PostgresPool(configuration: configuration.postgres, maximumConnections: configuration.poolSize)
+        // Whoever reads has an answer in the time of whoever buys.
+        var pooled = configuration.postgres
+        pooled.callTimeout = min(pooled.callTimeout, .seconds(3))
+        pooled.statementTimeout = min(pooled.statementTimeout, pooled.callTimeout - .milliseconds(200))
+        let pool = PostgresPool(configuration: pooled, maximumConnections: configuration.poolSize)
         let worker = { [laneConfiguration] (name: String) throws(PostgresError) in
             try PostgresWorker(configuration: laneConfiguration, name: name) { [weak pool] trouble, isNews in
                 // The server may have no place left: what nobody uses gives way to what sells.

@@ -1,0 +1,107 @@
+// Invariant: each buyer is answered once: by what came of his order, or at his deadline, whichever is first. What comes later changes the order and nobody's answer.
+//
+// Bounds: a wait is kept until its deadline, at most as long as buyers wait, whether it was answered or not: as many as come within that time. One task ticks while there is any.
+
+import NIOCore
+import ServerKit
+import Synchronization
+
+/// The deadlines of all buyers who wait. All of them wait for equally long, so that the first to come is the first to be due: no timer for each.
+final class BuyerDeadlines: Sendable {
+    private struct State {
+        var waits: CircularBuffer<BuyerWait> = []
+        var isTicking = false
+    }
+
+    private let state = Mutex(State())
+    /// How late an answer may be.
+    private let tick: Duration
+
+    init(tick: Duration = .milliseconds(20)) { self.tick = tick }
+
+    /// Answers the wait at its deadline, if nothing has by then.
+    func watch(_ wait: BuyerWait) {
+        let isFirst = self.state.withLock { state in
+            state.waits.append(wait)
+            defer { state.isTicking = true }
+            return !state.isTicking
+        }
+        guard isFirst else { return }
+        Task { [weak self] in
+            // Ends when nobody is waited for.
+            while let next = self?.expire(at: .now) { try? await Task.sleep(until: next) }
+        }
+    }
+
+    /// Answers those that are due.
+    /// - Returns: when to look again, nil if nobody waits
+    private func expire(at now: ContinuousClock.Instant) -> ContinuousClock.Instant? {
+        var due: [BuyerWait] = []
+        let next: ContinuousClock.Instant? = self.state.withLock { state in
+            while let first = state.waits.first, first.deadline <= now || first.isAnswered {
+                if !first.isAnswered { due.append(first) }
+                state.waits.removeFirst()
+            }
+            guard let first = state.waits.first else {
+                state.isTicking = false
+                return nil
+            }
+            return max(first.deadline, now + self.tick)
+        }
+        for wait in due { wait.expire() }
+        return next
+    }
+
+    /// Those kept.
+    var count: Int { self.state.withLock { $0.waits.count } }
+}
+
+/// One buyer who waits for an answer.
+final class BuyerWait: Sendable {
+    typealias Done = @Sendable (Result<OrderFlow.Placed, APIError>) -> Void
+
+    private struct State {
+        var done: Done?
+        var order: (id: Int64, status: OrderStatus)?
+    }
+
+    let deadline: ContinuousClock.Instant
+    private let state: Mutex<State>
+
+    init(deadline: ContinuousClock.Instant, done: @escaping Done) {
+        self.deadline = deadline
+        self.state = Mutex(State(done: done))
+    }
+
+    var isAnswered: Bool { self.state.withLock { $0.done == nil } }
+
+    /// What was asked for is durable, with the order in this state: from now on it is settled in the background, whatever is answered.
+    func began(_ orderID: Int64, _ status: OrderStatus) { self.state.withLock { $0.order = (orderID, status) } }
+
+    /// Answers, if nothing has answered yet.
+    func answer(_ result: Result<OrderFlow.Placed, APIError>) { self.take()?.done(result) }
+
+    /// The time is over.
+    func expire() {
+        guard let (done, order) = self.take() else { return }
+        // Nothing is known to have begun then, and the database is what had no answer.
+        guard let order else { return done(.failure(APIError(.unavailable))) }
+        done(
+            .failure(
+                APIError(
+                    .dependencyFailed,
+                    details: ["orderId": .int(order.id), "status": .string(order.status.rawValue), "cause": "DEADLINE"],
+                    retryAfter: .seconds(1)
+                )
+            )
+        )
+    }
+
+    private func take() -> (done: Done, order: (id: Int64, status: OrderStatus)?)? {
+        self.state.withLock { state in
+            guard let done = state.done else { return nil }
+            state.done = nil
+            return (done, state.order)
+        }
+    }
+}

@@ -1,0 +1,60 @@
+import ServerKit
+import Synchronization
+import Testing
+
+@testable import OrderServer
+
+@Suite("Buyers' deadlines", .timeLimit(.minutes(1)))
+struct BuyerDeadlineTests {
+    private final class Answers: Sendable {
+        let all = Mutex<[Result<OrderFlow.Placed, APIError>]>([])
+        var count: Int { self.all.withLock { $0.count } }
+        func wait(for count: Int) async throws {
+            let deadline = ContinuousClock.now + .seconds(20)
+            while self.count < count, ContinuousClock.now < deadline { try await Task.sleep(for: .milliseconds(1)) }
+        }
+        func error(_ place: Int) -> APIError? {
+            self.all.withLock { all in
+                guard all.indices.contains(place), case .failure(let error) = all[place] else { return nil }
+                return error
+            }
+        }
+    }
+
+    private func wait(_ answers: Answers, in time: Duration) -> BuyerWait {
+        BuyerWait(deadline: .now + time) { answer in answers.all.withLock { $0.append(answer) } }
+    }
+
+    @Test("whoever is not answered is, at the deadline, once; what comes later is dropped")
+    func expires() async throws {
+        let (deadlines, answers) = (BuyerDeadlines(tick: .milliseconds(1)), Answers())
+        let nothing = self.wait(answers, in: .milliseconds(20))
+        deadlines.watch(nothing)
+        try await answers.wait(for: 1)
+        #expect(answers.error(0)?.code == .unavailable && answers.error(0)?.retryAfter != nil)
+        let made = self.wait(answers, in: .milliseconds(20))
+        deadlines.watch(made)
+        made.began(7, .pending)
+        try await answers.wait(for: 2)
+        #expect(answers.error(1)?.code == .dependencyFailed && answers.error(1)?.details["orderId"] == 7)
+        #expect(answers.error(1)?.details["status"] == "PENDING")
+        made.answer(.failure(APIError(.internalError)))
+        made.expire()
+        #expect(answers.count == 2)
+        #expect(deadlines.count == 0)
+    }
+
+    @Test("who is answered in time is not answered again, and is forgotten")
+    func answered() async throws {
+        let (deadlines, answers, last) = (BuyerDeadlines(tick: .milliseconds(1)), Answers(), Answers())
+        for _ in 0..<1_000 {
+            let wait = self.wait(answers, in: .milliseconds(50))
+            deadlines.watch(wait)
+            wait.answer(.failure(APIError(.keyReused)))
+        }
+        deadlines.watch(self.wait(last, in: .milliseconds(100)))
+        try await last.wait(for: 1)
+        #expect(answers.count == 1_000)
+        #expect(deadlines.count == 0)
+    }
+}
