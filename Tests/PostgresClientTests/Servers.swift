@@ -13,7 +13,6 @@ enum SharedServer {
     }
 
     static func port() throws -> Int { try started.get().port }
-    static func url() throws -> String { try started.get().url }
 }
 
 /// Looks again until the condition holds; false after a minute.
