@@ -225,8 +225,13 @@ public enum ProductServer {
             // An open breaker is ready: the fallback serves.
             HealthCheck("redis", timeoutState: .degraded) {
                 let snapshot = engine.breaker.snapshot()
-                let isUp = snapshot.state == .closed
-                return HealthReport(isUp ? .up : .degraded, detail: ["breaker": .string(snapshot.state.rawValue)])
+                let foreign = engine.foreignProductCount
+                let isUp = snapshot.state == .closed && foreign == 0
+                let breaker = JSONValue.string(snapshot.state.rawValue)
+                return HealthReport(
+                    isUp ? .up : .degraded,
+                    detail: foreign == 0 ? ["breaker": breaker] : ["breaker": breaker, "foreignProducts": .int(Int64(foreign))]
+                )
             },
         ]
     }
@@ -291,6 +296,12 @@ extension EngineEvent {
         case .laneChanged(let lane, let why?):
             logger.warning("a lane of sales cannot use PostgreSQL", metadata: ["lane": "\(lane)", "why": "\(why)"])
         case .laneChanged(let lane, nil): logger.notice("a lane of sales uses PostgreSQL again", metadata: ["lane": "\(lane)"])
+        case .foreignLedger(let product, let theirs, let ours):
+            logger.error(
+                "Redis holds another ledger's data: its products are sold without Redis until its keys sg:{…} are deleted, or this server has a Redis of its own",
+                metadata: ["product": "\(product)", "theirs": "\(theirs)", "ours": "\(ours)"]
+            )
+        case .foreignLedgerGone: logger.notice("no other ledger's data is in Redis any more: it is used again")
         case .trouble(let what): logger.warning("\(what)")
         }
     }

@@ -76,6 +76,11 @@ public enum EngineEvent: Sendable {
     case productUnlocked(ProductID, after: Duration)
     /// The session of a lane of group commit cannot connect, has lost its connection, or may only read; nil: it works again. Once for each change.
     case laneChanged(String, why: String?)
+    /// Redis holds the data of another ledger (`theirs`), first seen for this product. It is not used, and the products are sold without Redis. Told once for
+    /// all products.
+    case foreignLedger(ProductID, theirs: String, ours: String)
+    /// No product is in the way of another ledger any more.
+    case foreignLedgerGone
     /// Something in the background failed, and will be tried again.
     case trouble(String)
 }

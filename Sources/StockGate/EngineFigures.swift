@@ -50,6 +50,8 @@ public final class EngineCounters: Sendable {
     public let resyncsFailed = EngineCounter()
     /// Times that a product was sold directly because what Redis held for it could not be used.
     public let spoiled = EngineCounter()
+    /// Fences that were raised because Redis was ahead of the ledger.
+    public let raisedAboveRedis = EngineCounter()
     /// Resyncs asked for by the sweep.
     public let swept = EngineCounter()
     /// Differences that the audit found, in two looks.

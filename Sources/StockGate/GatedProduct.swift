@@ -63,4 +63,6 @@ struct AuditSuspicion: Hashable, Sendable {
     var redisFence: Fence
     var stock: Int64
     var counter: Int64?
+    /// What Redis holds is another ledger's: no difference, but not to be used.
+    var isForeign = false
 }

@@ -30,6 +30,7 @@ public final class StockEngine: Sendable {
     private let deadlines: [ObjectIdentifier: DeadlineQueue]
     private let products = Mutex<[ProductID: GatedProduct]>([:])
     private let bumps = Mutex<[ProductID: [@Sendable () -> Void]]>([:])
+    private let foreign = Mutex(ForeignGates())
     private let stopping = Atomic<Bool>(false)
     private let words = Mutex(EventWords())
     /// Names the outage that runs, or the next one: what a recovery has done counts for this one. Ends when a recovery passes, and when Redis holds another
@@ -111,6 +112,7 @@ public final class StockEngine: Sendable {
     /// opened because it cannot be reached: then the fallback serves.
     public func start() async throws(PostgresError) {
         await ledger.connectLanes()
+        try await refreshLedgerName()
         try await refreshGatedProducts(asking: false)
         reference.open()
         let deadline = ContinuousClock.now + configuration.breaker.recoveryGateTimeLimit + .seconds(1)
@@ -127,6 +129,7 @@ public final class StockEngine: Sendable {
             group.addTask {
                 await self.every(self.configuration.gatedRefresh) {
                     do {
+                        try await self.refreshLedgerName()
                         try await self.refreshGatedProducts(asking: true)
                     } catch {
                         self.onEvent(.trouble("gated products not read: \(error)"))
@@ -305,6 +308,7 @@ public final class StockEngine: Sendable {
                 products[id] = nil
             }
         }
+        if !isGated { foreign.withLock { _ = $0.saw(id, nil) } }
     }
 
     private func refreshGatedProducts(asking: Bool) async throws(PostgresError) {
@@ -322,6 +326,30 @@ public final class StockEngine: Sendable {
         for id in gated.subtracting(known) {
             setGated(id, true)
             if asking { ask(id, forced: false) }
+        }
+    }
+
+    // MARK: Whose data Redis holds
+
+    /// The ledger's name, as Redis' data carries it; empty until `start`, and where the role may not ask.
+    public var ledgerName: String { resyncs.ledgerName }
+
+    /// Gated products that are sold without Redis, because it holds another ledger's data for them.
+    public var foreignProductCount: Int { foreign.withLock { $0.products.count } }
+
+    /// The database behind the address may be another one after a restore.
+    private func refreshLedgerName() async throws(PostgresError) {
+        let name = try await ledger.name()
+        guard name != resyncs.ledgerName else { return }
+        resyncs.serve(ledger: name)
+    }
+
+    /// Takes note of whose data a resync found; nil: this ledger's, or nobody's. One event tells of the first product of an owner, not one of each.
+    private func noteOwner(_ theirs: String?, _ product: GatedProduct) {
+        switch foreign.withLock({ $0.saw(product.id, theirs) }) {
+        case .nothing: break
+        case .found(let theirs): onEvent(.foreignLedger(product.id, theirs: theirs, ours: resyncs.ledgerName))
+        case .gone: onEvent(.foreignLedgerGone)
         }
     }
 
@@ -369,7 +397,7 @@ public final class StockEngine: Sendable {
 
     private func ended(_ result: ResyncResult, _ product: GatedProduct, since mark: UInt64) {
         note(result, product, in: nil, since: mark)
-        endWaits(for: product, loaded: result.outcome.hasSucceeded)
+        endWaits(for: product, loaded: result.outcome.hasSucceeded && result.outcome.foreignLedger == nil)
         // A failure is tried again, unless the breaker's gate will do it anyway.
         let succeeded = result.outcome.hasSucceeded || isRedisKept || isShutDown
         let now = NIODeadline.now().uptimeNanoseconds
@@ -396,10 +424,18 @@ public final class StockEngine: Sendable {
         if case .installed(let ledger) = result.outcome {
             onEvent(.resynced(product.id, fence: ledger.fence, stock: ledger.stock))
         }
+        let theirs = result.outcome.foreignLedger
         product.state.withLock { state in
             state.soldOut.end()
-            _ = state.standing.installed(in: outage, since: mark)
+            if theirs == nil {
+                _ = state.standing.installed(in: outage, since: mark)
+            } else {
+                state.standing.foundForeign(in: outage, since: mark)
+            }
         }
+        noteOwner(theirs, product)
+        // The trouble that it was named for is over; through Redis it is not sold.
+        guard theirs == nil else { return words.withLock { _ = $0.isOver(.resync(product.id)) } }
         let wasNamed = words.withLock { words in
             _ = words.isOver(.resync(product.id))
             return words.isOver(.product(product.id))
@@ -468,7 +504,8 @@ public final class StockEngine: Sendable {
 
     // MARK: Recovery
 
-    /// The breaker's recovery gate: gated products, hottest first, each installed or found newer.
+    /// The breaker's recovery gate: gated products, hottest first, each installed, found newer, or found to be another ledger's in Redis, which is never sold
+    /// through Redis.
     ///
     /// It passes as soon as every product is either installed, or sold directly and void in Redis: one that is locked or broken, and one for which the
     /// first half of the time did not suffice. Those go on being installed in the background. What was done is kept when an attempt fails, until one
@@ -699,7 +736,9 @@ public final class StockEngine: Sendable {
         let all = products.withLock { Array($0.values) }
         for product in all { product.state.withLock { $0.heat /= 2 } }
         guard !isRedisKept else { return }
-        for chunk in Chunks(gated(all), of: configuration.resyncChunk) {
+        // What Redis holds of the others is void, or another ledger's.
+        let swept = all.filter { !$0.state.withLock { $0.standing.isDirect } }
+        for chunk in Chunks(swept, of: configuration.resyncChunk) {
             for (product, overdue) in await resyncs.overdue(Array(chunk), bound: times.pendingBound, spoiled: spoiled) where overdue > 0 {
                 counters.swept.add(1)
                 onEvent(.swept(product.id, overdue: overdue))
@@ -708,24 +747,27 @@ public final class StockEngine: Sendable {
         }
     }
 
-    /// Those that Redis serves: what it holds of the others is void, and is known to be.
-    private func gated(_ all: [GatedProduct]) -> [GatedProduct] {
-        all.filter { !$0.state.withLock { $0.standing.isDirect } }
-    }
-
     private func auditAll() async {
         guard !isRedisKept else { return }
         let all = products.withLock { Array($0.values) }
-        for chunk in Chunks(gated(all), of: configuration.resyncChunk) {
+        // The data of another ledger may be gone by now. What was left is void, and is known to be.
+        let audited = all.filter { !$0.state.withLock { $0.standing.isLeft } }
+        for chunk in Chunks(audited, of: configuration.resyncChunk) {
             var suspects: [GatedProduct] = []
             for (product, suspicion) in await resyncs.quietLook(Array(chunk), spoiled: spoiled) {
-                product.state.withLock { $0.suspicion = suspicion }
-                if suspicion != nil { suspects.append(product) }
+                let wasForeign = product.state.withLock { state in
+                    state.suspicion = suspicion
+                    return state.standing.isForeign
+                }
+                let isForeign = suspicion?.isForeign ?? false
+                // No difference to be counted. A resync takes note of the owner, and installs once the other's data is gone.
+                if isForeign != wasForeign { ask(product, forced: false) }
+                if suspicion != nil, !isForeign { suspects.append(product) }
             }
             guard !suspects.isEmpty else { continue }
             try? await Task.sleep(for: .seconds(1))
             for (product, suspicion) in await resyncs.quietLook(suspects, spoiled: spoiled) {
-                guard let suspicion, product.state.withLock({ $0.suspicion }) == suspicion else { continue }
+                guard let suspicion, !suspicion.isForeign, product.state.withLock({ $0.suspicion }) == suspicion else { continue }
                 counters.auditFindings.add(1)
                 onEvent(
                     .auditFound(
@@ -746,6 +788,31 @@ public final class StockEngine: Sendable {
         guard let totals = try await ledger.totals(of: id) else { return nil }
         guard !isRedisKept else { return (totals, nil) }
         return (totals, await resyncs.look(id))
+    }
+}
+
+/// The products for which Redis holds another ledger's data. Bounded by the gated products.
+private struct ForeignGates: Sendable {
+    /// What there is to tell.
+    enum News: Sendable {
+        case nothing
+        case found(String)
+        case gone
+    }
+
+    private(set) var products: Set<ProductID> = []
+    private var told: String?
+
+    mutating func saw(_ product: ProductID, _ theirs: String?) -> News {
+        guard let theirs else {
+            guard products.remove(product) != nil, products.isEmpty else { return .nothing }
+            told = nil
+            return .gone
+        }
+        products.insert(product)
+        guard told != theirs else { return .nothing }
+        told = theirs
+        return .found(theirs)
     }
 }
 

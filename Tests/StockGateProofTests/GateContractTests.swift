@@ -49,6 +49,7 @@ struct GateContractTests {
         // Every kind of reply was met.
         for kind in [
             "reserve 0", "reserve 1", "reserve 2", "reserve 3", "reserve 4", "reserve 5", "install 0", "install 1", "install 2",
+            "install 3",
         ] {
             #expect(replies.contains(kind), "\(kind) was never met")
         }
@@ -65,9 +66,11 @@ struct GateContractTests {
         let view = model.look(newMarker: newMarker, dataset: "d")
         let expected = RawReply.list([
             .text(model.marker ?? ""), .text(view.stamp ?? ""), .number(view.fence), .text(view.counter.map(String.init) ?? ""),
-            .number(Int64(view.pending)), .number(view.isOffSale ? 1 : 0),
+            .number(Int64(view.pending)), .number(view.isOffSale ? 1 : 0), .number(view.highestFence), .text(view.ledger ?? ""),
         ])
-        return ("look", try redis.eval(scripts.look, keys: [Self.stock, Self.meta, Self.pending, Self.marker], [newMarker]), expected)
+        return (
+            "look", try redis.eval(scripts.look, keys: [Self.stock, Self.meta, Self.pending, Self.marker, Self.owed], [newMarker]), expected
+        )
     }
 
     private func move(
@@ -80,6 +83,7 @@ struct GateContractTests {
     ) throws -> Compared {
         let keys = ["DEC-1", "DEC-2", "DEC-3", "DEC-10", "DEC-a:b", "DEC-5"]
         func key() -> String { keys[random.number(0...keys.count - 1)] }
+        func ledger() -> String { self.ledger(&random) }
         func held() -> Held {
             Held(
                 fence: max(1, model.fence - Int64(random.happens(0.2) ? 1 : 0)),
@@ -99,11 +103,12 @@ struct GateContractTests {
         case 0...8:
             // One call with several requests is the same as the requests one after the other.
             let dataset = random.happens(0.93) ? "d" : "e"
+            let ledger = ledger()
             let count = random.happens(0.5) ? 1 : random.number(2...6)
             let requests = (0..<count).map { _ in (key: key(), quantity: Int64(random.number(1...4))) }
             var expected: [Int64] = []
             for request in requests {
-                switch model.reserve(key: request.key, quantity: request.quantity, dataset: dataset, now: now) {
+                switch model.reserve(key: request.key, quantity: request.quantity, dataset: dataset, now: now, ledger: ledger) {
                 case .reserved(_, let token, let left): expected += [0, token, left]
                 case .joined(_, let token, let quantity): expected += [1, token, quantity]
                 case .soldOut(let counter): expected += [2, counter, 0]
@@ -118,7 +123,7 @@ struct GateContractTests {
             let real = try redis.eval(
                 scripts.reserve,
                 keys: [Self.stock, Self.meta, Self.pending, Self.marks, Self.marker],
-                [dataset, "\(now)"] + words
+                [dataset, "\(now)", ledger] + words
             )
             return ("reserve \(words)", real, .list(([fence] + expected).map { .number($0) }))
         case 9...10:
@@ -151,9 +156,10 @@ struct GateContractTests {
                     key: isDecrement ? key() : ""
                 )
             }
-            let expected = RawReply.list(model.apply(entries, now: now).map { .number($0.rawValue) })
+            let ledger = ledger()
+            let expected = RawReply.list(model.apply(entries, now: now, ledger: ledger).map { .number($0.rawValue) })
             let words = entries.flatMap { ["\($0.fence)", "\($0.delta)", $0.key] }
-            let real = try redis.eval(scripts.apply, keys: [Self.stock, Self.meta, Self.owed, Self.marks], ["\(now)"] + words)
+            let real = try redis.eval(scripts.apply, keys: [Self.stock, Self.meta, Self.owed, Self.marks], ["\(now)", ledger] + words)
             return ("apply \(words)", real, expected)
         case 17...18:
             let ledger = Resync.LedgerState(
@@ -162,11 +168,12 @@ struct GateContractTests {
                 isOnSale: random.happens(0.85)
             )
             let read = random.happens(0.9) ? "d:m1" : "d:m0"
-            let expected = RawReply.number(model.install(ledger, read: read, dataset: "d").rawValue)
+            let name = self.ledger(&random)
+            let expected = RawReply.number(model.install(ledger, read: read, dataset: "d", ledger: name).rawValue)
             let real = try redis.eval(
                 scripts.install,
                 keys: [Self.stock, Self.meta, Self.pending, Self.owed, Self.marker],
-                ["\(ledger.fence)", "\(ledger.stock)", ledger.isOnSale ? "1" : "0", read, "d"]
+                ["\(ledger.fence)", "\(ledger.stock)", ledger.isOnSale ? "1" : "0", read, "d", name]
             )
             return ("install \(ledger)", real, expected)
         case 22:
@@ -198,13 +205,19 @@ struct GateContractTests {
         }
     }
 
+    /// Mostly this one's name; a version before has none to say, and sometimes another ledger is there first.
+    private func ledger(_ random: inout SplitMix64) -> String {
+        random.happens(0.85) ? "7/stock/public" : random.happens(0.7) ? "" : "8/stock/public"
+    }
+
     private func compareState(_ redis: RawRedis, _ model: GateModel, _ seed: UInt64) throws {
         #expect(try redis.call(["GET", Self.stock]) == (model.counter.map { .text("\($0)") } ?? .none), "seed \(seed)")
         #expect(
-            try redis.call(["HMGET", Self.meta, "fence", "stamp", "sequence", "off"])
+            try redis.call(["HMGET", Self.meta, "fence", "stamp", "sequence", "off", "ledger"])
                 == .list([
                     model.fence == 0 ? .none : .text("\(model.fence)"), model.stamp.map { .text($0) } ?? .none,
                     model.sequence == 0 ? .none : .text("\(model.sequence)"), model.off.map { .text("\($0)") } ?? .none,
+                    model.ledger.map { .text($0) } ?? .none,
                 ]),
             "seed \(seed)"
         )

@@ -121,6 +121,14 @@ struct LedgerContractTests {
                 )
                 return ("status", real, model.product(product).map { [["\($0.fence)"]] } ?? [])
             }
+            if random.happens(0.3) {
+                let above = random.happens(0.1) ? Int64.max : Int64(random.number(0...60))
+                let raised = model.raise(product, above: above)
+                let expected = raised.map { [["\(product)", "\($0.fence)", "\($0.stock)", $0.isOnSale ? "t" : "f"]] } ?? []
+                return (
+                    "raise", try database.query("select * from stock_raise($1, $2)", [list([product.rawValue]), list([above])]), expected
+                )
+            }
             let expected = model.bump(product).map { [["\(product)", "\($0.fence)", "\($0.stock)", $0.isOnSale ? "t" : "f"]] } ?? []
             guard random.happens(0.5) else {
                 return ("bump", try database.query("select * from stock_bump($1)", [list([product.rawValue])]), expected)

@@ -43,6 +43,32 @@ extension Faults.OneInstance {
         }
     }
 
+    /// As after a restore of the product database: Redis is under a fence that the ledger has never had.
+    @Test func redisAheadOfTheLedger() async throws {
+        try await RunningSale.hold("Redis ahead of the ledger") { sale in
+            for _ in 1...5 {
+                _ = try await sale.redis(RedisCommand("HINCRBY", .string("sg:{\(sale.product)}:meta"), "fence", "1000"))
+                try await sale.sells(50, "after Redis' fence went ahead")
+            }
+        }
+    }
+
+    /// Redis holds what another ledger installed: it is sold without Redis, until the other's keys are deleted.
+    @Test func redisOfAnotherLedger() async throws {
+        try await RunningSale.hold("Redis of another ledger") { sale in
+            let meta = "sg:{\(sale.product)}:meta"
+            _ = try await sale.redis(RedisCommand("HSET", .string(meta), "ledger", "1/other/public"))
+            try await sale.sells(200, "without Redis")
+            #expect(try await sale.redis(RedisCommand("HGET", .string(meta), "ledger")).string == "1/other/public", "nothing was installed")
+            _ = try await sale.redis(RedisCommand("DEL", .string(meta)))
+            try await sale.sells(200, "with Redis again")
+            try await until("the name is the ledger's own") {
+                let name = try await sale.redis(RedisCommand("HGET", .string(meta), "ledger")).string
+                return name != nil && name != "1/other/public"
+            }
+        }
+    }
+
     /// Takes Redis away until the fallback has sold, gives it back, and waits until the gate sells again.
     private static func outage(_ sale: RunningSale, take: String, give: String) async throws {
         var began = ContinuousClock.now

@@ -30,6 +30,10 @@ extension MetricsRegistry {
         counter("spoiled_total", "Times that a product's keys in Redis could not be used and were made anew.", counters.spoiled)
         counter("swept_total", "Products resynced for an overdue reservation.", counters.swept)
         counter("audit_findings_total", "Differences between Redis and PostgreSQL found in two looks.", counters.auditFindings)
+        counter("fences_raised_total", "Fences that were raised because Redis was ahead of the ledger.", counters.raisedAboveRedis)
+        gauge("stockgate_foreign_products", help: "Gated products sold without Redis, which holds another ledger's data for them.") {
+            Double(engine.foreignProductCount)
+        }
         gauge("stockgate_in_flight", help: "Requests in flight.") { Double(counters.inFlight.load(ordering: .relaxed)) }
         gauge("stockgate_gated_products", help: "Gated products that this server knows.") { Double(engine.gatedProductCount) }
         gauge("stockgate_direct_products", help: "Gated products that are sold through the ledger alone until they can be installed.") {

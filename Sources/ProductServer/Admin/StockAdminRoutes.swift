@@ -14,7 +14,11 @@ struct StockAdminRoutes: Sendable {
             guard isGated else { throw APIError(.invalidState, message: .notGated, details: ["stockStrategy": "DB_ONLY"]) }
             // Two rounds: a newer install that came between says nothing of its stock, but the next one does.
             for _ in 0..<2 {
-                if case .installed(let ledger) = await engine.resync(ProductID(id)) {
+                let outcome = await engine.resync(ProductID(id))
+                if let theirs = outcome.foreignLedger {
+                    throw APIError(.invalidState, details: ["redisLedger": .string(theirs), "ledger": .string(engine.ledgerName)])
+                }
+                if case .installed(let ledger) = outcome {
                     engine.setGated(ProductID(id), true)
                     context.logger.info("stock loaded into Redis", metadata: ["product": "\(id)", "fence": "\(ledger.fence)"])
                     return .json { json in

@@ -6,7 +6,7 @@ public enum ReserveReply: Hashable, Sendable {
     case joined(fence: Fence, token: Token, quantity: Quantity)
     /// The counter is smaller than the quantity.
     case soldOut(counter: Int64)
-    /// Nothing is installed, or it was installed into another dataset, or the counter was lost.
+    /// Nothing is installed, or it was installed into another dataset or by another ledger, or the counter was lost.
     case notLoaded
     /// Loaded, and the install wrote that the product is discontinued.
     case notOnSale
@@ -20,7 +20,7 @@ public enum ApplyReply: Int64, Hashable, Sendable {
     case applied = 0
     /// Redis is under an older fence: the delta is owed, and counted by the install that is to come.
     case behind = 1
-    /// Redis is under a newer fence, whose install has counted it.
+    /// Redis is under a newer fence, whose install has counted it; or it holds another ledger's data, which is left alone.
     case passed = 2
 }
 
@@ -32,6 +32,8 @@ public enum InstallReply: Int64, Hashable, Sendable {
     case newer = 1
     /// The dataset is not the one that was read before the bump: start over.
     case datasetChanged = 2
+    /// Another ledger's data is in. Nothing was touched.
+    case foreign = 3
 }
 
 /// What a look at one product's gate found.
@@ -49,14 +51,36 @@ public struct GateView: Hashable, Sendable {
     /// Reservations that are neither settled nor released.
     public var pending: Int
 
-    /// Creates a view.
-    public init(dataset: String, stamp: String?, fence: Fence, counter: Int64?, pending: Int, isOffSale: Bool = false) {
+    /// The highest fence that anything in Redis names for the product: the installed one, or one that is owed something. 0: none.
+    public var highestFence: Fence
+    /// The name of the ledger that installed it; nil if nobody did, or a version that wrote no name.
+    public var ledger: String?
+
+    /// Creates a view. Without a highest fence it is the installed one.
+    public init(
+        dataset: String,
+        stamp: String?,
+        fence: Fence,
+        counter: Int64?,
+        pending: Int,
+        isOffSale: Bool = false,
+        highestFence: Fence? = nil,
+        ledger: String? = nil
+    ) {
         self.dataset = dataset
         self.stamp = stamp
         self.fence = fence
         self.counter = counter
         self.pending = pending
         self.isOffSale = isOffSale
+        self.highestFence = max(fence, highestFence ?? fence)
+        self.ledger = ledger
+    }
+
+    /// The name of another ledger whose data this is; nil if it is this one's, or nobody's. A ledger without a name tells nothing from its own.
+    public func foreignLedger(to ledger: String) -> String? {
+        guard let theirs = self.ledger, !ledger.isEmpty, theirs != ledger else { return nil }
+        return theirs
     }
 
     /// Whether a reserve would be served. A counter that is missing was lost, unless the install wrote that there is none.

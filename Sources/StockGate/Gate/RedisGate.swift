@@ -116,6 +116,8 @@ final class RedisGate: @unchecked Sendable {
     static let maximumTold = 400
 
     let eventLoop: any EventLoop
+    /// The name of the ledger whose data is used; empty until it is known, and where the ledger has none.
+    private(set) var ledgerName = ""
     private let client: RedisClient
     private let breaker: CircuitBreaker
     private let times: GateTimes
@@ -153,6 +155,12 @@ final class RedisGate: @unchecked Sendable {
         self.figures = figures
     }
 
+    /// To be called on the loop.
+    func serve(ledger name: String) {
+        eventLoop.preconditionInEventLoop()
+        ledgerName = name
+    }
+
     // MARK: Reserve
 
     /// Takes units at the gate. The caller holds a permit of the breaker, and records the outcome.
@@ -176,11 +184,12 @@ final class RedisGate: @unchecked Sendable {
                 info,
                 .reserve,
                 keys: [keys.stock, keys.meta, keys.pending, keys.marks, keys.marker],
-                argumentCount: 2 + 2 * part.count,
+                argumentCount: 3 + 2 * part.count,
                 timeout: times.command
             ) { writer in
                 writer.write(info.dataset)
                 writer.write(WallClock.milliseconds())
+                writer.write(self.ledgerName)
                 for (request, _) in part {
                     writer.write(request.key)
                     writer.write(request.quantity)
@@ -310,10 +319,11 @@ final class RedisGate: @unchecked Sendable {
                 info,
                 .apply,
                 keys: [keys.stock, keys.meta, keys.owed, keys.marks],
-                argumentCount: 1 + 3 * part.count,
+                argumentCount: 2 + 3 * part.count,
                 timeout: times.background
             ) { writer in
                 writer.write(WallClock.milliseconds())
+                writer.write(self.ledgerName)
                 for entry in part {
                     writer.write(entry.fence)
                     writer.write(entry.delta)
@@ -349,11 +359,13 @@ final class RedisGate: @unchecked Sendable {
 
     /// - Parameter marker: what to name the dataset if the product has no marker; nil changes nothing.
     func look(_ keys: GateKeys, marker: String?, answer: @escaping Answer<GateView>) {
-        background(.look, keys: [keys.stock, keys.meta, keys.pending, keys.marker], arguments: { _ in [.string(marker ?? "")] }) {
+        background(.look, keys: [keys.stock, keys.meta, keys.pending, keys.marker, keys.owed], arguments: { _ in [.string(marker ?? "")] })
+        {
             info,
             value in
-            guard let parts = value.array, parts.count == 6, let marker = parts[0].string, let stamp = parts[1].string,
-                let fence = parts[2].int, let counter = parts[3].string, let pending = parts[4].int, let off = parts[5].int
+            guard let parts = value.array, parts.count == 8, let marker = parts[0].string, let stamp = parts[1].string,
+                let fence = parts[2].int, let counter = parts[3].string, let pending = parts[4].int, let off = parts[5].int,
+                let highest = parts[6].int, let ledger = parts[7].string
             else { return nil }
             return GateView(
                 dataset: "\(info.dataset):\(marker)",
@@ -362,7 +374,9 @@ final class RedisGate: @unchecked Sendable {
                 // What is no whole number of 64 bits is wrong whatever the stock is; taken for no counter, it would look right for a product that is not on sale.
                 counter: counter.isEmpty ? nil : Int64(counter) ?? .min,
                 pending: Int(pending),
-                isOffSale: off == 1
+                isOffSale: off == 1,
+                highestFence: highest,
+                ledger: ledger.isEmpty ? nil : ledger
             )
         } answer: {
             answer($0)
@@ -376,7 +390,7 @@ final class RedisGate: @unchecked Sendable {
             arguments: { info in
                 [
                     .integer(ledger.fence), .integer(ledger.stock), .integer(ledger.isOnSale ? 1 : 0), .string(dataset),
-                    .string(info.dataset),
+                    .string(info.dataset), .string(self.ledgerName),
                 ]
             },
             decode: { _, value in value.int.flatMap(InstallReply.init(rawValue:)) },

@@ -12,6 +12,7 @@ public enum LedgerMigrations {
             (104, "row_place", String(decoding: PackageResources.V104_row_place_sql, as: UTF8.self)),
             (105, "ledger_archive", String(decoding: PackageResources.V105_ledger_archive_sql, as: UTF8.self)),
             (120, "bump_what_is_free", String(decoding: PackageResources.V120_bump_what_is_free_sql, as: UTF8.self)),
+            (130, "ledger_name_and_raise", String(decoding: PackageResources.V130_ledger_name_and_raise_sql, as: UTF8.self)),
         ]
     }
 }

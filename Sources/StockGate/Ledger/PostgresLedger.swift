@@ -310,6 +310,24 @@ public final class PostgresLedger: Sendable {
         return (states, locked)
     }
 
+    /// Raises the fences of these products above what Redis holds for each. Those that do not exist, or whose row is locked, are missing in the answer.
+    public func raise(_ products: [(id: ProductID, above: Fence)]) async throws(PostgresError) -> [ProductID: Resync.LedgerState] {
+        let rows = try await pool.query(
+            "select product_id, fence, stock, is_on_sale from stock_raise($1, $2)",
+            [.ints(products.map(\.id.rawValue)), .ints(products.map(\.above))]
+        )
+        var states: [ProductID: Resync.LedgerState] = [:]
+        for row in rows {
+            states[ProductID(try row.int(0))] = .init(fence: try row.int(1), stock: try row.int(2), isOnSale: try row.bool(3))
+        }
+        return states
+    }
+
+    /// What tells this ledger from every other one; empty where the role may not ask.
+    public func name() async throws(PostgresError) -> String {
+        try await pool.query("select stock_ledger_name()").one().text(0)
+    }
+
     /// The products' ledger states as they are, without raising anything. Those that do not exist are missing in the answer.
     public func states(of products: [ProductID]) async throws(PostgresError) -> [ProductID: Resync.LedgerState] {
         let rows = try await pool.query(

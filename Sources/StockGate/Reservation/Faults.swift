@@ -134,12 +134,27 @@ public struct Faults: OptionSet, Hashable, Sendable {
     /// An install does not write down that the product is not on sale.
     public static let offUnwritten = Faults(rawValue: 1 << 51)
 
+    // Redis is ahead of the ledger, or another ledger's.
+
+    /// A fence in Redis that is ahead of the ledger's is taken for a newer install.
+    public static let fenceAheadIsNewer = Faults(rawValue: 1 << 52)
+    /// A commit that met an older fence than its reservation's asks nobody for a resync.
+    public static let aheadUnasked = Faults(rawValue: 1 << 53)
+    /// The fence is raised above the installed one alone; what Redis owes under later ones is not looked at.
+    public static let owedFencesForgotten = Faults(rawValue: 1 << 54)
+    /// Reserve serves what another ledger installed.
+    public static let foreignUsed = Faults(rawValue: 1 << 55)
+    /// A resync installs over what another ledger installed.
+    public static let foreignOverwritten = Faults(rawValue: 1 << 56)
+    /// Apply changes a counter that another ledger installed.
+    public static let appliedToForeign = Faults(rawValue: 1 << 57)
+
     // A recovery may pass without a product.
 
     /// What a recovery leaves is not voided in Redis: other servers go on selling it through what is there from before the outage.
-    public static let leftServed = Faults(rawValue: 1 << 56)
+    public static let leftServed = Faults(rawValue: 1 << 58)
     /// What a recovery leaves is never tried again.
-    public static let leftForever = Faults(rawValue: 1 << 57)
+    public static let leftForever = Faults(rawValue: 1 << 59)
     /// Voiding forgets the fence too, so that an older install is taken.
-    public static let voidForgetsFence = Faults(rawValue: 1 << 58)
+    public static let voidForgetsFence = Faults(rawValue: 1 << 60)
 }

@@ -160,6 +160,8 @@ public struct Reservation: Hashable, Sendable {
         let held = Held(fence: sent.fence, token: sent.token)
         var asks = reply.bumped && !faults.has(.bumperSilent)
         if faults.has(.askAlways), reply.told != sent.fence { asks = true }
+        // A ledger that is under an older fence than Redis has lost commits: restored from a backup, or failed over.
+        if reply.told > 0, reply.told < sent.fence, !faults.has(.aheadUnasked) { asks = true }
         switch reply.outcome {
         case .committed where reply.told != sent.fence && !faults.has(.mismatchSettled):
             state = .applying(reply.told)

@@ -14,6 +14,8 @@ public struct Resync: Hashable, Sendable {
         case readFence
         /// Raise the fence, and return it with stock and status as of that statement.
         case bump
+        /// Raise the fence above this one, which Redis holds, and return it likewise: the ledger lost what it had promised to Redis.
+        case raise(above: Fence)
         /// Install into this dataset.
         case install(dataset: String, LedgerState)
         /// Nothing more.
@@ -45,8 +47,10 @@ public struct Resync: Hashable, Sendable {
         case looking
         /// -> bumping, finished
         case comparing(GateView)
-        /// -> installing, finished
-        case bumping(dataset: String)
+        /// -> installing, raising, finished
+        case bumping(GateView)
+        /// Redis is ahead of the ledger. -> installing, finished
+        case raising(dataset: String)
         /// -> looking, finished
         case installing(LedgerState)
         /// The end.
@@ -63,15 +67,22 @@ public struct Resync: Hashable, Sendable {
         case notNeeded
         /// The product is not in the ledger.
         case productMissing
+        /// Redis holds the data of another ledger, which has this name: it is not used, and the product is sold without Redis.
+        case foreign(String)
         /// Redis or the ledger did not answer, or the dataset kept changing. Ask again.
         case failed
 
-        /// Whether Redis serves this product exactly now. The breaker's gate asks this.
+        /// Whether Redis serves this product exactly now, or is not to serve it at all. The breaker's gate asks this.
         public var hasSucceeded: Bool {
             switch self {
-            case .installed, .newer, .notNeeded, .productMissing: true
+            case .installed, .newer, .notNeeded, .productMissing, .foreign: true
             case .failed: false
             }
+        }
+
+        /// The name of the ledger whose data is in the way.
+        public var foreignLedger: String? {
+            if case .foreign(let name) = self { name } else { nil }
         }
     }
 
@@ -83,11 +94,13 @@ public struct Resync: Hashable, Sendable {
     /// Whether to install even if the fences look equal: the breaker's gate, start-up, an operator.
     public let isForced: Bool
     private var rounds: UInt8 = 0
+    private let ledgerName: String
     private let faults: Faults
 
-    /// A resync that has not begun.
-    public init(forced: Bool, faults: Faults = []) {
+    /// A resync that has not begun. `ledger`: the name of the ledger whose products these are; without one no gate is another's.
+    public init(forced: Bool, ledger: String = "", faults: Faults = []) {
         self.isForced = forced
+        self.ledgerName = ledger
         self.faults = faults
     }
 
@@ -106,10 +119,12 @@ public struct Resync: Hashable, Sendable {
         return .look
     }
 
-    /// The gate was looked at. Redis is read before PostgreSQL: a fence in Redis is never ahead, so equal now means equal then.
+    /// The gate was looked at. Redis is read before PostgreSQL: a fence in Redis is never ahead, so equal now means equal then, and one that is ahead is from a
+    /// history that the ledger has lost.
     public mutating func looked(_ view: GateView) -> Action {
+        if let theirs = view.foreignLedger(to: ledgerName), !faults.has(.foreignOverwritten) { return finish(.foreign(theirs)) }
         if isForced || faults.has(.askAlways) || !view.isLoaded {
-            state = .bumping(dataset: view.dataset)
+            state = .bumping(view)
             return .bump
         }
         state = .comparing(view)
@@ -120,17 +135,31 @@ public struct Resync: Hashable, Sendable {
     public mutating func fenceRead(_ fence: Fence?) -> Action {
         guard case .comparing(let view) = state else { return .finish }
         guard let fence else { return finish(.productMissing) }
+        if fence < view.highestFence, !faults.has(.fenceAheadIsNewer) { return raise(view) }
         if fence == view.fence { return finish(.notNeeded) }
-        state = .bumping(dataset: view.dataset)
+        state = .bumping(view)
         return .bump
     }
 
     /// The fence was raised; nil: no such product.
     public mutating func bumped(_ ledger: LedgerState?) -> Action {
-        guard case .bumping(let dataset) = state else { return .finish }
+        guard case .bumping(let view) = state else { return .finish }
         guard let ledger else { return finish(.productMissing) }
+        if ledger.fence <= view.highestFence, !faults.has(.fenceAheadIsNewer) { return raise(view) }
+        state = .installing(ledger)
+        return .install(dataset: view.dataset, ledger)
+    }
+
+    /// The fence was raised above what Redis holds.
+    public mutating func raised(_ ledger: LedgerState) -> Action {
+        guard case .raising(let dataset) = state else { return .finish }
         state = .installing(ledger)
         return .install(dataset: dataset, ledger)
+    }
+
+    private mutating func raise(_ view: GateView) -> Action {
+        state = .raising(dataset: view.dataset)
+        return .raise(above: view.highestFence)
     }
 
     /// Redis replied to the install.
@@ -139,7 +168,8 @@ public struct Resync: Hashable, Sendable {
         switch reply {
         case .installed: return finish(.installed(ledger))
         case .newer: return finish(.newer)
-        case .datasetChanged: return rounds < Self.maximumRounds ? began() : finish(.failed)
+        // Somebody was faster; the next look says who.
+        case .datasetChanged, .foreign: return rounds < Self.maximumRounds ? began() : finish(.failed)
         }
     }
 

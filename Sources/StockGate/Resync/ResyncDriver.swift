@@ -19,6 +19,8 @@ final class ResyncDriver: Sendable {
     static let lockWait: Duration = .seconds(1)
     /// How many statements wait for a row at a time: they take connections of the ledger's pool.
     static let maximumLockWaits = 3
+    /// Between two looks at a locked row whose fence is to be raised above Redis'.
+    static let raisePause: Duration = .milliseconds(20)
 
     /// A product and how it is resynced.
     struct Entry: Sendable {
@@ -54,6 +56,7 @@ final class ResyncDriver: Sendable {
     private let gates: [RedisGate]
     private let counters: EngineCounters
     private let chunk: Int
+    private let name = Mutex("")
     private let queues = Mutex(Queues())
     private let signal: AsyncStream<Void>
     private let wake: AsyncStream<Void>.Continuation
@@ -64,6 +67,15 @@ final class ResyncDriver: Sendable {
         self.counters = counters
         self.chunk = max(1, chunk)
         (self.signal, self.wake) = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1))
+    }
+
+    /// The name of the ledger; empty until it is known, and where it has none.
+    var ledgerName: String { name.withLock { $0 } }
+
+    /// Has every gate serve this ledger, from the next call on.
+    func serve(ledger: String) {
+        name.withLock { $0 = ledger }
+        for gate in gates { gate.eventLoop.execute { gate.serve(ledger: ledger) } }
     }
 
     /// Adds a product to a next round. `isPatient`: others go first.
@@ -136,7 +148,7 @@ final class ResyncDriver: Sendable {
         for result in results.values {
             switch result.outcome {
             case .installed, .newer: counters.resyncs.add(1)
-            case .notNeeded, .productMissing: counters.resyncsNotNeeded.add(1)
+            case .notNeeded, .productMissing, .foreign: counters.resyncsNotNeeded.add(1)
             case .failed: counters.resyncsFailed.add(1)
             }
         }
@@ -167,7 +179,7 @@ final class ResyncDriver: Sendable {
         var round = Round()
         let broken = await mend(entries.filter(\.isMended).map(\.id))
         for entry in entries where round.machines[entry.id] == nil {
-            var machine = Resync(forced: entry.isForced || entry.isMended)
+            var machine = Resync(forced: entry.isForced || entry.isMended, ledger: ledgerName)
             let action = machine.began()
             round.machines[entry.id] = machine
             if let failure = broken[entry.id] {
@@ -182,6 +194,7 @@ final class ResyncDriver: Sendable {
             await look(&round)
             await readFences(&round)
             await bump(&round, lockWaitsUntil)
+            await raise(&round, lockWaitsUntil)
             await install(&round)
             round.actions = round.next
         }
@@ -307,6 +320,46 @@ final class ResyncDriver: Sendable {
         }
     }
 
+    /// Raises the fences of products that Redis is ahead of. A row that is locked is tried again until `lockWaitsUntil`, for it may be a hot one: its group
+    /// commits leave it free between two statements.
+    private func raise(_ round: inout Round, _ lockWaitsUntil: ContinuousClock.Instant?) async {
+        var waiting: [Raise] = round.actions.compactMap { if case .raise(let above) = $0.1 { ($0.0, above) } else { nil } }
+        while !waiting.isEmpty {
+            let results = await raised(waiting)
+            let goesOn = lockWaitsUntil.map { ContinuousClock.now + Self.raisePause < $0 && !Task.isCancelled } ?? false
+            var locked: [Raise] = []
+            for raise in waiting {
+                switch results[raise.id] ?? .failure(.locked) {
+                case .success(let state):
+                    counters.raisedAboveRedis.add(1)
+                    round.take(raise.id) { $0.raised(state) }
+                case .failure(let failure):
+                    if failure.scope == .locked, goesOn { locked.append(raise) } else { round.fail(raise.id, failure) }
+                }
+            }
+            waiting = locked
+            if !waiting.isEmpty { try? await Task.sleep(for: Self.raisePause) }
+        }
+    }
+
+    private typealias Raise = (id: ProductID, above: Fence)
+
+    /// One statement for all; where one of them is bad, one for each.
+    private func raised(_ raises: [Raise]) async -> [ProductID: Result<Resync.LedgerState, ResyncFailure>] {
+        var results: [ProductID: Result<Resync.LedgerState, ResyncFailure>] = [:]
+        do {
+            let states = try await ledger.raise(raises)
+            // The product was in the ledger a step ago: its row is locked, or the next resync finds that it is gone.
+            for raise in raises { results[raise.id] = states[raise.id].map { .success($0) } ?? .failure(.locked) }
+        } catch  where raises.count > 1 && ResyncFailure.isOfMember(error) {
+            for raise in raises { results.merge(await raised([raise])) { $1 } }
+        } catch {
+            let failure = ResyncFailure(error, isAlone: raises.count == 1 && ResyncFailure.isOfMember(error))
+            for raise in raises { results[raise.id] = .failure(failure) }
+        }
+        return results
+    }
+
     private func install(_ round: inout Round) async {
         let installs: [(ProductID, String, Resync.LedgerState)] = round.actions.compactMap {
             if case .install(let dataset, let ledger) = $0.1 { ($0.0, dataset, ledger) } else { nil }
@@ -378,7 +431,23 @@ final class ResyncDriver: Sendable {
         let after = await looks()
         var findings: [(GatedProduct, AuditSuspicion?)] = []
         for (index, product) in products.enumerated() {
-            guard let view = before[index], view == after[index], view.pending == 0, let state = states[product.id] else { continue }
+            guard let view = before[index], view == after[index], let state = states[product.id] else { continue }
+            if view.foreignLedger(to: ledgerName) != nil {
+                findings.append(
+                    (
+                        product,
+                        AuditSuspicion(
+                            fence: state.fence,
+                            redisFence: view.fence,
+                            stock: state.stock,
+                            counter: view.counter,
+                            isForeign: true
+                        )
+                    )
+                )
+                continue
+            }
+            guard view.pending == 0 else { continue }
             let expected = state.isOnSale ? state.stock : nil
             let isExact = view.isLoaded && view.fence == state.fence && view.counter == expected
             findings.append(

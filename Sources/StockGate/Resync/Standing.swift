@@ -1,6 +1,7 @@
 // Where one gated product stands on this server: whether its requests may go through Redis, and what the recovery of an outage still owes it.
 //
-// Invariant: while `isDirect`, this server sends no reserve of the product to Redis. Only an install that succeeded ends it.
+// Invariant: while `isDirect`, this server sends no reserve of the product to Redis. Only an install that succeeded ends it, or for another ledger's data a
+//   resync that found them gone.
 // Bounds: a fixed size. An outage is named by a number; what was done for an earlier one counts for nothing.
 
 /// The standing of one product, as a value. Times are nanoseconds of any clock that only grows.
@@ -16,7 +17,11 @@ struct Standing: Hashable, Sendable {
     }
 
     /// Requests go to the ledger without Redis.
-    private(set) var isDirect = false
+    var isDirect: Bool { isLeft || isForeign }
+    /// A recovery passed without it, or what Redis holds for it cannot be used: it waits for an install.
+    private(set) var isLeft = false
+    /// Redis holds another ledger's data for it: it waits until they are gone.
+    private(set) var isForeign = false
     /// What Redis holds for it cannot be used: its keys are made anew before the next install.
     private(set) var isSpoiled = false
     private var installedIn: UInt64 = 0
@@ -52,18 +57,26 @@ struct Standing: Hashable, Sendable {
             installedIn = outage
             changesAtInstall = mark
         }
+        let wasDirect = isDirect
+        isForeign = false
         // What began before it was left, or failed, says nothing of what Redis holds since.
         guard mark >= directSince else { return false }
         isSpoiled = false
-        defer { isDirect = false }
-        return isDirect
+        isLeft = false
+        return wasDirect
+    }
+
+    /// Redis holds another ledger's data for it. That is all a recovery can do for it, and it waits for no install of ours. `outage`: as in `installed`.
+    mutating func foundForeign(in outage: UInt64?, since mark: UInt64) {
+        _ = installed(in: outage, since: mark)
+        isForeign = true
     }
 
     /// A recovery passes without it.
     mutating func left() {
         changes &+= 1
         directSince = changes
-        isDirect = true
+        isLeft = true
     }
 
     /// Whether Redis was told in this outage that it serves the product no longer.
@@ -75,7 +88,7 @@ struct Standing: Hashable, Sendable {
     /// A script failed over what Redis holds for it.
     /// - Returns: when to ask for a mending; nil: that is arranged already.
     mutating func spoiled(at now: UInt64) -> UInt64? {
-        isDirect = true
+        isLeft = true
         isSpoiled = true
         guard now >= heldUntil else { return nil }
         changes &+= 1

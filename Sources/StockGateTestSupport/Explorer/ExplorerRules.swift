@@ -9,6 +9,9 @@ struct ExplorerRules {
 
     static let product = ProductID(1)
     static let retention: Int64 = 1
+    /// The names of the world's ledger, and of the other one on the same Redis.
+    static let (ours, theirs) = ("ours", "theirs")
+    static let theirStock: Int64 = 50
 
     let world: World
     let faults: Faults
@@ -30,7 +33,8 @@ struct ExplorerRules {
         var returned = 0
         let actors = world.actors.map { name -> ExplorerActor in
             switch name {
-            case "resync", "sweep": return .resync(Resync(forced: true, faults: faults), nil)
+            case "resync", "sweep": return .resync(Resync(forced: true, ledger: Self.ours, faults: faults), nil)
+            case "foreign": return .resync(Resync(forced: true, ledger: Self.theirs), nil)
             case "healer": return .healer(nil, nil, bumps: 0)
             case "mend": return .mender
             case "recovery": return .recovery(.opens)
@@ -62,7 +66,8 @@ struct ExplorerRules {
                 zombies: world.zombies,
                 deaths: world.deaths,
                 refusals: world.refusals,
-                resends: world.resends
+                resends: world.resends,
+                restores: world.restores
             )
         )
         Self.resync(&state, faults: [])
@@ -100,13 +105,14 @@ struct ExplorerRules {
             case .lookup(let request): lookup(index, request, state, emit)
             case .resync(_, nil) where world.actors[index] == "sweep" && state.gate.pending.isEmpty: break  // nothing is overdue
             case .resync(_, nil) where world.actors[index] == "sweep" && faults.has(.sweepReleases): giveBack(index, state, emit)
+            case .resync(let machine, let action) where world.actors[index] == "foreign": foreign(index, machine, action, state, emit)
             case .resync(let machine, let action): resync(index, machine, action, bumps: nil, state, emit)
             case .healer(let machine?, let action, let bumps): resync(index, machine, action, bumps: bumps, state, emit)
             case .hand(let hand): self.hand(index, hand, state, emit)
             case .mender:
                 var after = state
                 _ = after.gate.mend()
-                after.actors[index] = .resync(Resync(forced: true, faults: faults), nil)
+                after.actors[index] = .resync(Resync(forced: true, ledger: Self.ours, faults: faults), nil)
                 emit(after, ExplorerMove(index, "makes the keys anew"))
             case .recovery(let next): recovery(index, next, state, emit)
             case .handAsks:
@@ -154,7 +160,9 @@ struct ExplorerRules {
         case .reserve where isKept(index, state): next(state, "no longer through Redis: direct") { $0.reserveFailed(sent: false) }
         case .reserve: reserve(index, machine, told, state, emit)
         case .awaitResync:
-            if state.gate.isLoaded(dataset: state.dataset, faults: faults) { next(state, "resynced") { $0.resyncEnded(loaded: true) } }
+            if state.gate.isLoaded(dataset: state.dataset, ledger: Self.ours, faults: faults) {
+                next(state, "resynced") { $0.resyncEnded(loaded: true) }
+            }
             if !world.calm { next(state, "did not wait for the resync: direct") { $0.resyncEnded(loaded: false) } }
         case .lookUp:
             let entry = state.ledger.lookUp(machine.request.key)
@@ -168,6 +176,7 @@ struct ExplorerRules {
             }
             var after = state
             if let reply = try? after.ledger.commit([request], lookedUpIn: stale, faults: faults).first {
+                if reply.told > 0, reply.told < request.fence { after.rest.sawAhead = true }
                 next(after, "commit", reply.outcome) { $0.committed(reply) }
             }
             if state.rest.zombies > 0 {
@@ -205,7 +214,7 @@ struct ExplorerRules {
         case .apply(let fence, let delta):
             var after = state
             let entry = GateModel.ApplyEntry(fence: fence, delta: delta, key: machine.request.key)
-            guard let reply = after.gate.apply([entry], now: 0, faults: faults).first else { return }
+            guard let reply = after.gate.apply([entry], now: 0, ledger: Self.ours, faults: faults).first else { return }
             next(after, "applied") { $0.applied(reply) }
             if !world.calm {
                 next(state, "apply lost") { $0.applyFailed() }
@@ -232,7 +241,14 @@ struct ExplorerRules {
     private func reserve(_ index: Int, _ machine: Reservation, _ told: Told, _ state: State, _ emit: Emit) {
         var after = state
         let request = machine.request
-        let reply = after.gate.reserve(key: request.key, quantity: request.quantity, dataset: state.dataset, now: 0, faults: faults)
+        let reply = after.gate.reserve(
+            key: request.key,
+            quantity: request.quantity,
+            dataset: state.dataset,
+            now: 0,
+            ledger: Self.ours,
+            faults: faults
+        )
         switch reply {
         case .reserved, .joined, .soldOut, .notOnSale:
             if let left = state.rest.leftUnder, state.gate.fence <= left, !state.rest.isOpen {
@@ -314,8 +330,8 @@ struct ExplorerRules {
             }
         case .apply(let fence, let delta):
             var after = state
-            guard let reply = after.gate.apply([GateModel.ApplyEntry(fence: fence, delta: delta, key: "")], now: 0, faults: faults).first
-            else { return }
+            let entry = GateModel.ApplyEntry(fence: fence, delta: delta, key: "")
+            guard let reply = after.gate.apply([entry], now: 0, ledger: Self.ours, faults: faults).first else { return }
             next(after, "applied") { $0.applied(reply) }
             if !world.calm {
                 next(state, "apply lost") { $0.applyFailed() }
@@ -354,7 +370,7 @@ struct ExplorerRules {
         let next: Resync.Action
         switch action ?? machine.began() {
         case .look:
-            next = machine.looked(after.gate.look(newMarker: state.marker, dataset: state.dataset))
+            next = machine.looked(after.gate.look(newMarker: state.marker, dataset: state.dataset, faults: faults))
             what = "looked at Redis"
         case .readFence:
             next = machine.fenceRead(state.ledger.product(Self.product)?.fence)
@@ -363,8 +379,14 @@ struct ExplorerRules {
             next = machine.bumped(after.ledger.bump(Self.product))
             if let count = bumps { bumps = count + 1 }
             what = "bumped"
+        case .raise(let above):
+            guard let ledger = after.ledger.raise(Self.product, above: above) else { return }
+            next = machine.raised(ledger)
+            what = "raised the fence above Redis'"
         case .install(let dataset, let ledger):
-            next = machine.installReplied(after.gate.install(ledger, read: dataset, dataset: state.dataset, faults: faults))
+            next = machine.installReplied(
+                after.gate.install(ledger, read: dataset, dataset: state.dataset, ledger: Self.ours, faults: faults)
+            )
             what = "installed, or not any more"
         case .finish: return
         }
@@ -378,6 +400,34 @@ struct ExplorerRules {
         if let outcome = machine.outcome, case .run(let forced) = after.rest.schedule.ended(succeeded: outcome.hasSucceeded, at: 0) {
             heal(&after, forced: forced)
         }
+        emit(after, ExplorerMove(index, what))
+    }
+
+    /// A resync of another ledger, whose fence is its own and whose stock nobody buys.
+    private func foreign(_ index: Int, _ machine: Resync, _ action: Resync.Action?, _ state: State, _ emit: Emit) {
+        var machine = machine
+        var after = state
+        let what: StaticString
+        let next: Resync.Action
+        // The same number as ours, of all fences: what is said under one must not be taken for the other.
+        let theirs = Resync.LedgerState(
+            fence: max(state.ledger.product(Self.product)?.fence ?? 1, state.gate.fence + 1),
+            stock: Self.theirStock,
+            isOnSale: true
+        )
+        switch action ?? machine.began() {
+        case .look:
+            next = machine.looked(after.gate.look(newMarker: state.marker, dataset: state.dataset))
+            what = "looks for another ledger"
+        case .bump, .readFence, .raise:
+            next = machine.bumped(theirs)
+            what = "bumps in another ledger"
+        case .install(let dataset, let ledger):
+            next = machine.installReplied(after.gate.install(ledger, read: dataset, dataset: state.dataset, ledger: Self.theirs))
+            what = "installs for another ledger"
+        case .finish: return
+        }
+        after.actors[index] = next == .finish ? .done(.nothing) : .resync(machine, next)
         emit(after, ExplorerMove(index, what))
     }
 
@@ -431,7 +481,7 @@ struct ExplorerRules {
 
     private func heal(_ state: inout State, forced: Bool) {
         guard let healer, case .healer(_, _, let bumps) = state.actors[healer] else { return }
-        var machine = Resync(forced: forced, faults: faults)
+        var machine = Resync(forced: forced, ledger: Self.ours, faults: faults)
         let action = machine.began()
         state.actors[healer] = .healer(machine, action, bumps: bumps)
     }
@@ -503,6 +553,20 @@ struct ExplorerRules {
             after.gate.counter = nil
             emit(after, ExplorerMove(-1, "the counter is lost"))
         }
+        if state.rest.restores > 0 {
+            var after = state
+            if let copy = state.rest.ledgerCopy {
+                after.rest.lost = state.ledger.lostKeys(restoring: copy)
+                after.ledger = copy
+                after.rest.ledgerCopy = nil
+                after.rest.restores -= 1
+                after.rest.alive = []
+                emit(after, ExplorerMove(-1, "the ledger is restored from the copy"))
+            } else {
+                after.rest.ledgerCopy = state.ledger
+                emit(after, ExplorerMove(-1, "copy of the ledger taken"))
+            }
+        }
         if state.rest.copies > 0 {
             var after = state
             if let copy = state.rest.copy {
@@ -524,30 +588,40 @@ struct ExplorerRules {
     func violation(_ state: State) -> String? {
         if let broken = state.rest.broken { return broken }
         if let healer, case .healer(_, _, let bumps) = state.actors[healer], bumps > world.resyncs { return "resyncs without end" }
+        if state.gate.ledger == Self.theirs, state.gate.counter != Self.theirStock || !state.gate.pending.isEmpty {
+            return "another ledger's data was used"
+        }
         guard state.rest.alive.isEmpty, state.rest.schedule.isIdle, state.actors.indices.allSatisfy({ isAtRest(state, $0) }) else {
             return nil
         }
         guard let row = state.ledger.product(Self.product) else { return "the product is gone" }
         let isDead = state.actors.contains(.dead)
-        let isServed = state.gate.isLoaded(dataset: state.dataset, faults: faults)
-        if !isDead, isServed, state.gate.fence == row.fence {
+        let isServed = state.gate.isLoaded(dataset: state.dataset, ledger: Self.ours, faults: faults)
+        let isRestored = state.rest.restores < world.restores
+        if isRestored, healer != nil, !isDead, state.rest.sawAhead, isServed, state.gate.fence > row.fence {
+            return "Redis is seen to be ahead, and nobody heals"
+        }
+        // A restore can leave another stock under an equal fence: that is the audit's to find.
+        if !isDead, !isRestored, isServed, state.gate.fence == row.fence {
             // Whoever was told that nothing was decided may have left a reservation to the sweep; no unit is lost in it.
             let isLeft = state.actors.contains(.done(.unavailable))
             if !Self.isExact(state, row, countingPending: isLeft) { return "not exact under one fence" }
         }
         if healer != nil, !isDead, state.rest.isDirect { return "left direct for ever" }
-        if healer != nil, !isDead, world.zombies == 0, isServed, state.gate.fence != row.fence { return "nobody heals" }
+        if healer != nil, !isDead, !isRestored, world.zombies == 0, isServed, state.gate.fence != row.fence { return "nobody heals" }
         var healed = state
         Self.resync(&healed, faults: faults)
-        if let row = healed.ledger.product(Self.product),
+        if state.gate.isForeign(to: Self.ours) {
+            if healed.gate != state.gate { return "another ledger's data was overwritten" }
+        } else if let row = healed.ledger.product(Self.product),
             row.fence != healed.gate.fence || !Self.isExact(healed, row, countingPending: false)
-                || !healed.gate.isLoaded(dataset: healed.dataset, faults: faults)
+                || !healed.gate.isLoaded(dataset: healed.dataset, ledger: Self.ours, faults: faults)
         {
             return "a resync does not heal"
         }
         for (index, actor) in state.actors.enumerated() {
             guard case .done(let told) = actor else { continue }
-            if let broken = answer(world.actors[index], told, state.ledger) { return broken }
+            if let broken = answer(world.actors[index], told, state) { return broken }
         }
         return nil
     }
@@ -558,11 +632,17 @@ struct ExplorerRules {
         return state.actors[index].isAtRest
     }
 
-    private func answer(_ name: String, _ told: Told, _ ledger: LedgerModel) -> String? {
-        guard !["recovery", "mend", "resync", "sweep", "healer", "db-only", "restock", "delete", "relist", "+"].contains(name) else {
-            return nil
-        }
+    /// Actors who are told nothing.
+    private static let silent: Set<String> = [
+        "recovery", "mend", "resync", "sweep", "foreign", "healer", "db-only", "restock", "delete", "relist", "+",
+    ]
+
+    private func answer(_ name: String, _ told: Told, _ state: State) -> String? {
+        let ledger = state.ledger
+        guard !Self.silent.contains(name) else { return nil }
         let request = Self.increase(String(name.drop { $0 == "?" || $0 == "-" || $0 == "~" }))
+        // What a restore lost is told and not so.
+        guard !state.rest.lost.contains(request.decreaseKey), !state.rest.lost.contains(request.key) else { return nil }
         let isCommitted = ledger.row(request.decreaseKey)?.direction == .out
         let isReturned = ledger.row(request.key)?.direction == .in
         if name.hasPrefix("-") || name.hasPrefix("?") && told == .reused {
@@ -593,8 +673,20 @@ struct ExplorerRules {
 
     /// A whole resync in one step.
     private static func resync(_ state: inout State, faults: Faults) {
-        let view = state.gate.look(newMarker: state.marker, dataset: state.dataset)
-        guard let ledger = state.ledger.bump(product) else { return }
-        _ = state.gate.install(ledger, read: view.dataset, dataset: state.dataset, faults: faults)
+        var machine = Resync(forced: true, ledger: ours, faults: faults)
+        var action = machine.began()
+        while true {
+            switch action {
+            case .look: action = machine.looked(state.gate.look(newMarker: state.marker, dataset: state.dataset, faults: faults))
+            case .bump: action = machine.bumped(state.ledger.bump(product))
+            case .raise(let above):
+                guard let ledger = state.ledger.raise(product, above: above) else { return }
+                action = machine.raised(ledger)
+            case .install(let read, let ledger):
+                let reply = state.gate.install(ledger, read: read, dataset: state.dataset, ledger: ours, faults: faults)
+                action = machine.installReplied(reply)
+            case .readFence, .finish: return
+            }
+        }
     }
 }

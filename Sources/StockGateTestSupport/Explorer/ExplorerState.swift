@@ -22,6 +22,12 @@ struct ExplorerState {
         var refusals: Int
         var resends: Int
         var copy: GateModel?
+        var restores: Int
+        var ledgerCopy: LedgerModel?
+        /// Keys whose rows a restore has lost.
+        var lost: [String] = []
+        /// A commit has met an older fence than its reservation's.
+        var sawAhead = false
         var alive: [Alive] = []
         var schedule = ResyncSchedule(interval: 0)
         /// This server's breaker keeps its requests away from Redis.

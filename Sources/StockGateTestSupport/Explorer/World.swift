@@ -15,6 +15,7 @@
 ///     recovery this server's breaker opens; its recovery finds the product's row locked, passes without it, and asks for it again
 ///     mend     what Redis holds for the product cannot be used: its keys are made anew, then it is resynced
 ///     db-only  a decrement by hand;  restock an increase by hand
+///     foreign  a resync by another ledger that is on the same Redis: installs a stock of 50
 ///     delete   the product is discontinued;  relist it is put on sale again
 public struct World: Hashable, Sendable, CustomStringConvertible {
     /// Who is there.
@@ -27,6 +28,8 @@ public struct World: Hashable, Sendable, CustomStringConvertible {
     public var copies = 0
     /// How often a product's counter is lost while its other keys stay (evicted, deleted by hand).
     public var losses = 0
+    /// How often PostgreSQL is restored from a copy that was taken at any earlier moment.
+    public var restores = 0
     /// How often a connection is lost during a commit whose statement is still alive.
     public var zombies = 0
     /// How often a process dies between two steps.
@@ -49,6 +52,7 @@ public struct World: Hashable, Sendable, CustomStringConvertible {
         flushes: Int = 0,
         copies: Int = 0,
         losses: Int = 0,
+        restores: Int = 0,
         zombies: Int = 0,
         deaths: Int = 0,
         refusals: Int = 0,
@@ -62,6 +66,7 @@ public struct World: Hashable, Sendable, CustomStringConvertible {
         self.flushes = flushes
         self.copies = copies
         self.losses = losses
+        self.restores = restores
         self.zombies = zombies
         self.deaths = deaths
         self.refusals = refusals
@@ -75,7 +80,7 @@ public struct World: Hashable, Sendable, CustomStringConvertible {
     public var description: String {
         var text = actors.joined(separator: " ") + " stock=\(stock)"
         for (name, count) in [
-            ("flushes", flushes), ("copies", copies), ("losses", losses), ("zombies", zombies), ("deaths", deaths),
+            ("flushes", flushes), ("copies", copies), ("losses", losses), ("restores", restores), ("zombies", zombies), ("deaths", deaths),
             ("refusals", refusals), ("resends", resends),
         ]
         where count > 0 { text += " \(name)=\(count)" }
@@ -149,5 +154,12 @@ public struct World: Hashable, Sendable, CustomStringConvertible {
         World("a b healer", 2, losses: 1), World("a b resync", 2, losses: 1, refusals: 1), World("a a' resync", 1, losses: 1),
         World("a + healer", 1, losses: 1), World("a -a resync", 2, losses: 2), World("a b delete healer", 2, losses: 1),
         World("a delete relist healer", 1, losses: 1),
+        // The ledger is restored from a copy and is behind Redis: what is told stands unless the restore lost it, and Redis is installed anew.
+        World("a b resync", 1, restores: 1), World("a a' resync", 1, restores: 1), World("a b healer", 2, restores: 1),
+        World("a + healer", 1, restores: 1), World("a -a", 1, restores: 1), World("a resync resync", 1, restores: 1),
+        World("a db-only healer", 2, restores: 1), World("a b", 1, flushes: 1, restores: 1),
+        // Another ledger is on the same Redis. Whoever comes first after a flush has the product; the other sells without Redis and changes nothing there.
+        World("a b foreign", 1, flushes: 1), World("a foreign resync", 1, flushes: 1), World("a b foreign healer", 2, flushes: 1),
+        World("a + foreign", 1, flushes: 1), World("a -a foreign", 1, flushes: 1), World("a a' foreign foreign", 1, flushes: 1),
     ]
 }

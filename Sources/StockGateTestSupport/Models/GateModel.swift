@@ -88,6 +88,8 @@ public struct GateModel: Hashable, Sendable {
     public var off: Fence?
     /// The fence that was installed last; 0: none.
     public var fence: Fence = 0
+    /// The name of the ledger that installed it; nil: nobody did, or a version that wrote none.
+    public var ledger: String?
     /// The dataset that it was installed into.
     public var stamp: String?
     /// The product's half of the dataset's name.
@@ -114,7 +116,7 @@ public struct GateModel: Hashable, Sendable {
     public mutating func lose(_ key: Key) {
         switch key {
         case .stock: counter = nil
-        case .meta: (fence, stamp, off, sequence) = (0, nil, nil, 0)
+        case .meta: (fence, stamp, off, ledger, sequence) = (0, nil, nil, nil, 0)
         case .pending: pending = []
         case .owed: owed = []
         case .marks: marks = []
@@ -122,9 +124,15 @@ public struct GateModel: Hashable, Sendable {
         }
     }
 
-    /// Whether a reserve that passes this dataset would be served.
-    public func isLoaded(dataset: String, faults: Faults = []) -> Bool {
+    /// Whether what is here was installed by another ledger than the one of this name.
+    public func isForeign(to ledger: String) -> Bool {
+        self.ledger != nil && self.ledger != ledger && !ledger.isEmpty
+    }
+
+    /// Whether a reserve that passes this dataset, for this ledger, would be served.
+    public func isLoaded(dataset: String, ledger: String = "", faults: Faults = []) -> Bool {
         guard fence > 0 else { return false }
+        guard !isForeign(to: ledger) || faults.has(.foreignUsed) else { return false }
         guard counter != nil || off == fence || faults.has(.lostCounterTrusted) else { return false }
         if faults.has(.stampIgnored) { return true }
         guard let marker else { return false }
@@ -134,8 +142,15 @@ public struct GateModel: Hashable, Sendable {
     // MARK: The scripts
 
     /// `reserve.lua`. `dataset` is the connection's, without the marker.
-    public mutating func reserve(key: String, quantity: Quantity, dataset: String, now: Int64, faults: Faults = []) -> ReserveReply {
-        guard isLoaded(dataset: dataset, faults: faults) else { return .notLoaded }
+    public mutating func reserve(
+        key: String,
+        quantity: Quantity,
+        dataset: String,
+        now: Int64,
+        ledger: String = "",
+        faults: Faults = []
+    ) -> ReserveReply {
+        guard isLoaded(dataset: dataset, ledger: ledger, faults: faults) else { return .notLoaded }
         if markIndex(key).isFound { return .alreadyDone }
         let place = pendingIndex(key)
         if place.isFound {
@@ -197,7 +212,8 @@ public struct GateModel: Hashable, Sendable {
     }
 
     /// `apply.lua`.
-    public mutating func apply(_ entries: [ApplyEntry], now: Int64, faults: Faults = []) -> [ApplyReply] {
+    public mutating func apply(_ entries: [ApplyEntry], now: Int64, ledger: String = "", faults: Faults = []) -> [ApplyReply] {
+        if isForeign(to: ledger), !faults.has(.appliedToForeign) { return entries.map { _ in .passed } }
         let isCounted = counter != nil
         return entries.map { entry in
             if !entry.key.isEmpty { mark(entry.key, at: now) }
@@ -206,6 +222,7 @@ public struct GateModel: Hashable, Sendable {
                 return .applied
             }
             guard entry.fence > fence else { return .passed }
+            if self.ledger == nil, !ledger.isEmpty { self.ledger = ledger }
             let index = owed.firstIndex { $0.fence >= entry.fence } ?? owed.endIndex
             if index < owed.endIndex, owed[index].fence == entry.fence {
                 owed[index].delta += entry.delta
@@ -217,7 +234,13 @@ public struct GateModel: Hashable, Sendable {
     }
 
     /// `install.lua`. `read` is the dataset that was read before the bump, with its marker; `dataset` is the connection's now, without.
-    public mutating func install(_ ledger: Resync.LedgerState, read: String, dataset: String, faults: Faults = []) -> InstallReply {
+    public mutating func install(
+        _ ledger: Resync.LedgerState,
+        read: String,
+        dataset: String,
+        ledger name: String = "",
+        faults: Faults = []
+    ) -> InstallReply {
         var stamped = read
         if faults.has(.datasetIgnored) {
             let marker = self.marker ?? "?"
@@ -226,6 +249,7 @@ public struct GateModel: Hashable, Sendable {
         } else {
             guard let marker, read == dataset + ":" + marker else { return .datasetChanged }
         }
+        if isForeign(to: name), !faults.has(.foreignOverwritten) { return .foreign }
         if fence >= ledger.fence && !faults.has(.installOlder) { return .newer }
         let delta = faults.has(.owedNotCounted) ? 0 : owed.first { $0.fence == ledger.fence }?.delta ?? 0
         owed.removeAll { $0.fence <= ledger.fence || faults.has(.owedClearedWhole) }
@@ -233,6 +257,7 @@ public struct GateModel: Hashable, Sendable {
         off = ledger.isOnSale || faults.has(.offUnwritten) ? nil : ledger.fence
         fence = ledger.fence
         stamp = stamped
+        if !name.isEmpty { self.ledger = name }
         if !faults.has(.installKeepsPending) { pending = [] }
         return .installed
     }
@@ -256,7 +281,7 @@ public struct GateModel: Hashable, Sendable {
     }
 
     /// `look.lua`. Sets the marker if there is none, unless `newMarker` is empty.
-    public mutating func look(newMarker: String, dataset: String) -> GateView {
+    public mutating func look(newMarker: String, dataset: String, faults: Faults = []) -> GateView {
         if marker == nil, !newMarker.isEmpty { marker = newMarker }
         return GateView(
             dataset: dataset + ":" + (marker ?? ""),
@@ -264,7 +289,9 @@ public struct GateModel: Hashable, Sendable {
             fence: fence,
             counter: counter,
             pending: pending.count,
-            isOffSale: off != nil && off == fence
+            isOffSale: off != nil && off == fence,
+            highestFence: faults.has(.owedFencesForgotten) ? nil : owed.last?.fence,
+            ledger: ledger
         )
     }
 

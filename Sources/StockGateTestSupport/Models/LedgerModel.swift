@@ -319,6 +319,18 @@ public struct LedgerModel: Hashable, Sendable {
         return Resync.LedgerState(fence: products[place].fence, stock: products[place].stock, isOnSale: products[place].isOnSale)
     }
 
+    /// `stock_raise`, one product whose row is free.
+    public mutating func raise(_ id: ProductID, above: Fence) -> Resync.LedgerState? {
+        guard let place = products.firstIndex(where: { $0.id == id }) else { return nil }
+        if above <= 1 << 51 { products[place].fence = max(products[place].fence, above) }
+        return bump(id)
+    }
+
+    /// What a restore of this earlier state loses: the keys whose rows are not in it.
+    public func lostKeys(restoring earlier: LedgerModel) -> [String] {
+        rows.filter { earlier.row($0.key) != $0 }.map(\.key)
+    }
+
     /// `stock_adjust`, without the part of its reason. Quantity is signed.
     public mutating func adjust(
         _ id: ProductID,

@@ -54,6 +54,9 @@ public struct Mutant: Hashable, Sendable {
         Mutant("increaseRepeatUnchecked", .increaseRepeatUnchecked), Mutant("wrongIncreaseOccupies", .wrongIncreaseOccupies),
         Mutant("closedQuantityLost", .closedQuantityLost), Mutant("lostCounterTrusted", .lostCounterTrusted),
         Mutant("releaseMakesCounter", .releaseMakesCounter), Mutant("offUnwritten", .offUnwritten),
+        Mutant("fenceAheadIsNewer", .fenceAheadIsNewer), Mutant("aheadUnasked", .aheadUnasked),
+        Mutant("owedFencesForgotten", .owedFencesForgotten), Mutant("foreignUsed", .foreignUsed),
+        Mutant("foreignOverwritten", .foreignOverwritten), Mutant("appliedToForeign", .appliedToForeign),
         Mutant("leftServed", .leftServed), Mutant("leftForever", .leftForever),
         Mutant("voidForgetsFence", .voidForgetsFence),
     ]

@@ -144,12 +144,14 @@ final class SimulatedClient {
     func violation() -> String? {
         for told in told {
             let key = told.order.key
+            guard !simulation.lost.contains(key), !simulation.lost.contains("INC-" + key.dropFirst(4)) else { continue }
             let isCommitted = simulation.ledger.row(key)?.direction == .out
             let isReturned = simulation.ledger.row("INC-" + key.dropFirst(4))?.direction == .in
             if told.isSold, !isCommitted { return "\(key) told yes, not committed" }
             if told.isFinallyRefused, isCommitted, !isReturned { return "\(key) told no, committed" }
         }
-        for (request, answer) in returns {
+        for (request, answer) in returns
+        where !simulation.lost.contains(request.key) && !simulation.lost.contains(request.decreaseKey) {
             if let violation = simulation.ledger.violation(of: answer, to: request) { return violation }
         }
         return nil

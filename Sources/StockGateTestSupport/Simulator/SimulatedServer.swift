@@ -512,7 +512,7 @@ final class ServerProcess {
         case .look:
             let marker = simulation.newMarker()
             redis(product, "look") { gate, dataset in
-                gate.look(newMarker: marker, dataset: dataset)
+                gate.look(newMarker: marker, dataset: dataset, faults: faults)
             } _: { result in
                 if case .reply(let view) = result { next { $0.looked(view) } } else { next { $0.stepFailed() } }
             }
@@ -528,6 +528,13 @@ final class ServerProcess {
             } _: { result in
                 if case .notRun(.lockTimeout) = result { self.work[product].wasLocked = true }
                 if case .reply(let state) = result { next { $0.bumped(state) } } else { next { $0.stepFailed() } }
+            }
+        case .raise(let above):
+            simulation.ledger(self, "resync raises") { ledger, _ in
+                ledger.raise(Simulation.id(product), above: above)
+            } _: { result in
+                if case .notRun(.lockTimeout) = result { self.work[product].wasLocked = true }
+                if case .reply(let state?) = result { next { $0.raised(state) } } else { next { $0.stepFailed() } }
             }
         case .install(let read, let state):
             redis(product, "install") { gate, dataset in

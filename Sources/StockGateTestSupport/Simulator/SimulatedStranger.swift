@@ -58,6 +58,7 @@ final class SimulatedStranger {
 
     /// What was told and is not so.
     func violation() -> String? {
-        answers.lazy.compactMap { [simulation, request] in simulation.ledger.violation(of: $0, to: request) }.first
+        if simulation.lost.contains(request.key) || simulation.lost.contains(request.decreaseKey) { return nil }
+        return answers.lazy.compactMap { [simulation, request] in simulation.ledger.violation(of: $0, to: request) }.first
     }
 }

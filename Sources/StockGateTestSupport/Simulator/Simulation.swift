@@ -63,6 +63,9 @@ final class Simulation {
     private var redisSlowUntil = 0
     private var networkLossyUntil = 0
     private var copies: [(at: Int, gates: [GateModel])] = []
+    private var backups: [(at: Int, ledger: LedgerModel)] = []
+    /// Keys whose rows a restore lost: what was told about them is void.
+    private(set) var lost: Set<String> = []
     private var statements = 0
 
     private(set) var servers: [SimulatedServer] = []
@@ -277,6 +280,15 @@ final class Simulation {
             ledgerGeneration += 1
             isLedgerUp = false
             after(down) { [unowned self] in isLedgerUp = true }
+        case .ledgerRestored(let age, let down):
+            guard let backup = backups.last(where: { $0.at <= now - age })?.ledger else { return }
+            lost.formUnion(ledger.lostKeys(restoring: backup))
+            ledger = backup
+            // What is later than the backup is of a history that is gone.
+            backups.removeAll { $0.at > now - age }
+            ledgerGeneration += 1
+            isLedgerUp = false
+            after(down) { [unowned self] in isLedgerUp = true }
         case .ledgerLossy(let length): ledgerLossyUntil = now + length
         case .networkLossy(let length): networkLossyUntil = now + length
         case .ledgerLocked(let length): ledgerLockedUntil = now + length
@@ -296,6 +308,7 @@ final class Simulation {
 
     private func takeCopy() {
         copies.append((now, gates))
+        backups.append((now, ledger))
         if isChaos { after(100_000) { [unowned self] in takeCopy() } }
     }
 

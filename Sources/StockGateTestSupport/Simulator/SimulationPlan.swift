@@ -24,6 +24,8 @@ public struct SimulationPlan: Sendable {
         case redisSlow(length: Int)
         /// PostgreSQL restarts: what is not committed is gone, what is committed and not answered stays.
         case ledgerRestarts(down: Int)
+        /// PostgreSQL is restored from what it held this long ago, as from a backup or by a replica that lagged.
+        case ledgerRestored(age: Int, down: Int)
         /// Commits lose their connections; their statements may live on.
         case ledgerLossy(length: Int)
         /// Messages are lost everywhere.
@@ -159,6 +161,7 @@ public struct SimulationPlan: Sendable {
         }
         strangers = Self.strangers(seed: seed, clients: clients, stocks: stocks.count)
         addLosses()
+        addRestores()
     }
 
     /// From a stream of its own: strangers change nothing of what else a seed decides.
@@ -197,6 +200,22 @@ public struct SimulationPlan: Sendable {
         }
         strikes.sort { $0.at < $1.at }
         // Reservations or owed deltas that are lost leave the counter wrong under an equal fence: only the audit sees that.
+        isAuditless = false
+    }
+
+    /// Restores of the ledger. From a stream of their own, as strangers.
+    private mutating func addRestores() {
+        var random = SplitMix64(seed: seed ^ 0x7265_7374_6F72_6564)
+        guard random.happens(0.15) else { return }
+        for _ in 0..<random.number(1...2) {
+            let restored = Disaster.ledgerRestored(
+                age: random.happens(0.5) ? random.number(0...200_000) : random.number(200_000...5_000_000),
+                down: random.number(0...500_000)
+            )
+            strikes.append(Strike(at: 300_000 + random.number(0...Self.chaos - 1_000_000), what: restored))
+        }
+        strikes.sort { $0.at < $1.at }
+        // A restore may leave another stock under an equal fence: only the audit sees that.
         isAuditless = false
     }
 

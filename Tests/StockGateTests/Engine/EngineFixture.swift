@@ -24,11 +24,17 @@ final class EngineFixture: Sendable {
     let redis: PrivateRedis
     private let engines = Mutex<[(engine: StockEngine, run: Task<Void, Never>)]>([])
     private let admin: PostgresPool
+    private let databaseURL: String
 
-    init() async throws {
+    init(database: String = "postgres", redisOptions: [String] = []) async throws {
         postgres = try PrivatePostgres.start(fsync: false)
-        redis = try PrivateRedis.start(options: ["--save", ""])
-        let configuration = try PostgresConfiguration(url: postgres.url)
+        redis = try PrivateRedis.start(options: ["--save", ""] + redisOptions)
+        if database != "postgres" {
+            let first = try PostgresConnection(configuration: PostgresConfiguration(url: postgres.url), name: "create")
+            _ = try await first.withSession { session in try session.query("create database \(database)") }
+        }
+        databaseURL = String(postgres.url.dropLast("postgres".count)) + database
+        let configuration = try PostgresConfiguration(url: databaseURL)
         _ = try await Migrator(configuration: configuration).apply(
             LedgerMigrations.all.map { Migration(version: $0.version, name: $0.name, sql: $0.sql) }
         )
@@ -40,7 +46,7 @@ final class EngineFixture: Sendable {
         _ change: (inout EngineConfiguration) -> Void = { _ in },
         onEvent: @escaping @Sendable (EngineEvent) -> Void = { _ in }
     ) async throws -> StockEngine {
-        var postgresConfiguration = try PostgresConfiguration(url: postgres.url)
+        var postgresConfiguration = try PostgresConfiguration(url: databaseURL)
         postgresConfiguration.maximumBackoff = .milliseconds(100)
         let breaker = try CircuitBreakerSettings { values in
             values.window = .time(seconds: 2)

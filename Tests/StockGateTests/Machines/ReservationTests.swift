@@ -175,6 +175,20 @@ struct ReservationTests {
         }
     }
 
+    @Test(
+        "committing under an older fence than the reservation's: Redis is ahead of the ledger, and a resync is asked for",
+        arguments: commitCases
+    )
+    func ahead(_ one: CommitCase) {
+        var machine = Self.reserved()
+        let step = machine.committed(Self.reply(one.outcome, told: 2))
+        #expect(step.answer == one.answer)
+        #expect(step.asksForResync)
+        // No such product has no fence.
+        machine = Self.reserved()
+        #expect(!machine.committed(Self.reply(one.outcome, told: 0)).asksForResync)
+    }
+
     @Test("every outcome has a case")
     func complete() { #expect(Set(Self.commitCases.map(\.outcome)) == Set(CommitOutcome.allCases)) }
 

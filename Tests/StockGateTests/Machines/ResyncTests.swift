@@ -39,7 +39,7 @@ struct ResyncTests {
     @Test("comparing: equal fences need nothing, others bump, a missing product ends it")
     func comparing() {
         let cases: [(Fence?, Resync.Action, Resync.Outcome?)] = [
-            (4, .finish, .notNeeded), (5, .bump, nil), (nil, .finish, .productMissing),
+            (4, .finish, .notNeeded), (5, .bump, nil), (nil, .finish, .productMissing), (3, .raise(above: 4), nil),
         ]
         for (fence, action, outcome) in cases {
             var machine = Self.machine(upTo: 2)
@@ -55,6 +55,45 @@ struct ResyncTests {
         machine = Self.machine(forced: true, upTo: 2)
         #expect(machine.bumped(nil) == .finish)
         #expect(machine.outcome == .productMissing)
+    }
+
+    @Test("Redis is ahead: the fence is raised above all that Redis names, whoever sees it")
+    func ahead() {
+        var view = Self.view()
+        view.highestFence = 6
+        var machine = Resync(forced: false)
+        _ = machine.began()
+        #expect(machine.looked(view) == .readFence)
+        #expect(machine.fenceRead(4) == .raise(above: 6))
+        let above = Resync.LedgerState(fence: 7, stock: 9, isOnSale: true)
+        #expect(machine.raised(above) == .install(dataset: "d:m", above))
+        for (fence, isAhead) in [(Fence(5), true), (6, true), (7, false)] {
+            machine = Resync(forced: true)
+            _ = machine.began()
+            #expect(machine.looked(view) == .bump)
+            let state = Resync.LedgerState(fence: fence, stock: 9, isOnSale: true)
+            #expect(machine.bumped(state) == (isAhead ? .raise(above: 6) : .install(dataset: "d:m", state)))
+        }
+    }
+
+    @Test("another ledger's data ends it; one without a name, or for a ledger without one, does not")
+    func foreign() {
+        for (theirs, ours, isForeign) in [("a", "b", true), ("a", "a", false), (nil, "b", false), ("a", "", false)]
+            as [(String?, String, Bool)]
+        {
+            for forced in [true, false] {
+                var view = Self.view()
+                view.ledger = theirs
+                var machine = Resync(forced: forced, ledger: ours)
+                _ = machine.began()
+                let action = machine.looked(view)
+                #expect((action == .finish) == isForeign)
+                #expect(machine.outcome == (isForeign ? .foreign("a") : nil))
+            }
+        }
+        var machine = Self.machine(forced: true, upTo: 4)
+        #expect(machine.installReplied(.foreign) == .look)
+        #expect(Resync.Outcome.foreign("a").hasSucceeded)
     }
 
     @Test("installing: installed, newer, or start over a bounded number of times")

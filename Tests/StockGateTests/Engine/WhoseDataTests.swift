@@ -1,0 +1,260 @@
+import PostgresClient
+import RedisClient
+import StockGate
+import StockGateTestSupport
+import Synchronization
+import Testing
+
+/// Redis is ahead of the ledger, or holds what another ledger installed.
+@Suite(.serialized, .timeLimit(.minutes(4)))
+struct WhoseDataTests {
+    private func withFixture(database: String = "postgres", _ body: (EngineFixture) async throws -> Void) async throws {
+        let fixture = try await EngineFixture(database: database)
+        do {
+            try await body(fixture)
+        } catch {
+            await fixture.stop()
+            throw error
+        }
+        await fixture.stop()
+    }
+
+    private func ask(_ engine: StockEngine, _ product: ProductID, _ order: Int64) async -> DecreaseAnswer {
+        await engine.decrease(DecreaseRequest(product: product, key: "DEC-\(order)", orderID: order, quantity: 1, isRepeat: false))
+    }
+
+    private func quiet(_ configuration: inout EngineConfiguration) {
+        configuration.auditInterval = .seconds(3600)
+        configuration.sweepInterval = .seconds(3600)
+    }
+
+    /// What a restore of a backup from before the sale does to the ledger.
+    private func restore(_ engine: StockEngine) async throws {
+        _ = try await engine.ledger.pool.query("delete from stock_ledger")
+        _ = try await engine.ledger.pool.query("update product_stock set stock = initial_stock, fence = 1")
+    }
+
+    private func raised(_ fixture: EngineFixture, _ engine: StockEngine, _ product: ProductID) async throws -> Fence {
+        for _ in 0..<10 { _ = await engine.resync(product) }
+        return try #require(try await engine.audit(product)).ledger.fence
+    }
+
+    /// Redis says *sold out*, so nobody comes as far as the ledger: the audit sees that it is ahead.
+    @Test func theAuditRaisesTheFenceOfARestoredLedger() async throws {
+        try await withFixture { fixture in
+            let product = try await fixture.addProduct(1, stock: 100)
+            let engine = try await fixture.startEngine()
+            let first = await Rush.run(engine, product, orders: 1..<201)
+            #expect(first.sold.count == 100)
+            let fence = try await raised(fixture, engine, product)
+            try await restore(engine)
+            #expect(try await eventually { try await fixture.isExact(product, engine) })
+            let audit = try #require(try await engine.audit(product))
+            #expect(audit.ledger.fence == fence + 1 && audit.ledger.stock == 100)
+            #expect(engine.counters.raisedAboveRedis.count == 1)
+            // Order ids go on, as after a restore of the product database alone. Marks of what was lost say *already done*, and are not believed.
+            let second = await Rush.run(engine, product, orders: 150..<400)
+            #expect(second.sold.count == 100)
+            #expect(try await fixture.books(product).stock == 0)
+            #expect(try await eventually { try await fixture.isExact(product, engine) })
+        }
+    }
+
+    @Test(arguments: ["a commit", "a connection", "a start", "an operator"])
+    func whoElseSeesThatRedisIsAhead(_ who: String) async throws {
+        try await withFixture { fixture in
+            let product = try await fixture.addProduct(1, stock: 100)
+            var engine = try await fixture.startEngine(quiet)
+            for order in Int64(1)...5 { #expect(await ask(engine, product, order) == .sold(remaining: 100 - order, replayed: false)) }
+            let fence = try await raised(fixture, engine, product)
+            try await restore(engine)
+            switch who {
+            case "a commit": #expect(await ask(engine, product, 6) == .sold(remaining: 99, replayed: false))
+            case "a connection": _ = try fixture.redis.call(["CLIENT", "KILL", "TYPE", "normal"])
+            case "a start": engine = try await fixture.startEngine(quiet)
+            default:
+                guard case .installed(let state) = await engine.resync(product) else {
+                    Issue.record("not installed")
+                    return
+                }
+                #expect(state.fence == fence + 1 && state.stock == 100)
+            }
+            #expect(try await eventually { try await fixture.isExact(product, engine) }, "\(who)")
+            // In one step; new connections of a start may have it installed once more.
+            #expect((fence + 1...fence + 8).contains(try #require(try await engine.audit(product)).ledger.fence))
+            let direct = engine.counters.direct.count
+            let rush = await Rush.run(engine, product, orders: 100..<300)
+            #expect(rush.sold.count == (who == "a commit" ? 99 : 100))
+            #expect(engine.counters.direct.count == direct)
+            #expect(try await eventually { try await fixture.isExact(product, engine) })
+        }
+    }
+
+    /// What Redis owes under fences that the ledger has lost is not counted by an install that comes to such a fence again.
+    @Test func whatIsOwedToALostHistoryIsNotCounted() async throws {
+        try await withFixture { fixture in
+            let product = try await fixture.addProduct(1, stock: 100)
+            let engine = try await fixture.startEngine(quiet)
+            let fence = try await raised(fixture, engine, product)
+            _ = try fixture.redis.call(["HSET", "sg:{1}:owed", "\(fence + 1)", "-7", "\(fence + 3)", "5"])
+            try await restore(engine)
+            guard case .installed(let state) = await engine.resync(product) else {
+                Issue.record("not installed")
+                return
+            }
+            #expect(state.fence == fence + 4)
+            #expect(try await fixture.isExact(product, engine))
+            #expect(try fixture.redis.call(["HLEN", "sg:{1}:owed"]) == ":0\r\n")
+        }
+    }
+
+    /// A fence that nobody can have installed is somebody's writing: the product is installed over it, and the ledger's fence stays what it was.
+    @Test func aFenceOfAnySortIsInstalledOver() async throws {
+        try await withFixture { fixture in
+            let product = try await fixture.addProduct(1, stock: 100)
+            let engine = try await fixture.startEngine(quiet)
+            var order: Int64 = 0
+            for text in [
+                "4503599627370496", "9007199254740993", "9223372036854775807", "99999999999999999999", "1e300", "nan", "-inf", "many", "",
+            ] {
+                _ = try fixture.redis.call(["HSET", "sg:{1}:meta", "fence", text])
+                order += 1
+                #expect(await ask(engine, product, order) == .sold(remaining: 100 - order, replayed: false), "\(text)")
+                #expect(try await eventually { try await fixture.isExact(product, engine) }, "\(text)")
+                let fence = try #require(try await engine.audit(product)).ledger.fence
+                #expect(fence < 1000, "\(text)")
+            }
+        }
+    }
+
+    @Test func anotherLedgersDataIsNotUsed() async throws {
+        try await withFixture { fixture in
+            var products: [ProductID] = []
+            for id in Int64(1)...3 { products.append(try await fixture.addProduct(id, stock: 20)) }
+            let own = try await fixture.addProduct(4, stock: 20)
+            let first = try await fixture.startEngine(quiet)
+            for product in products { #expect(try await eventually { try await fixture.isExact(product, first) }) }
+            for id in 1...3 { _ = try fixture.redis.call(["HSET", "sg:{\(id)}:meta", "ledger", "1/other/public"]) }
+            let heard = Mutex<[String]>([])
+            let engine = try await fixture.startEngine(onEvent: { event in
+                switch event {
+                case .foreignLedger(_, let theirs, let ours): heard.withLock { $0.append("\(theirs) is not \(ours)") }
+                case .foreignLedgerGone: heard.withLock { $0.append("gone") }
+                default: break
+                }
+            })
+            #expect(engine.breaker.state == .closed)
+            #expect(engine.foreignProductCount == 3)
+            #expect(heard.withLock { $0 } == ["1/other/public is not \(engine.ledgerName)"])
+            let before = try (1...3).map { try fixture.redis.call(["HGETALL", "sg:{\($0)}:meta"]) }
+            for product in products {
+                let rush = await Rush.run(engine, product, orders: product.rawValue * 1000..<product.rawValue * 1000 + 40)
+                #expect(rush.sold.count == 20 && rush.unknown.isEmpty)
+                let order = product.rawValue * 1000
+                let key = try #require(rush.sold.first)
+                let back = IncreaseRequest(
+                    product: product,
+                    key: "INC-" + key.dropFirst(4),
+                    orderID: Int64(key.dropFirst(4)) ?? 0,
+                    quantity: 1
+                )
+                #expect(await engine.increase(back) == .added(quantity: 1, remaining: 1, replayed: false), "\(order)")
+                #expect(await engine.resync(product) == .foreign("1/other/public"))
+            }
+            // The first engine knew the product as its own; what Redis says now is heard by it, too.
+            #expect(await ask(first, products[0], 9000) == .sold(remaining: 0, replayed: false))
+            #expect(first.foreignProductCount >= 1)
+            // An audit comes by, and finds what is wrong with its own product alone.
+            #expect(try await eventually { try await fixture.isExact(own, engine) })
+            _ = try fixture.redis.call(["INCRBY", "sg:{4}:stock", "3"])
+            #expect(await eventually { engine.counters.auditFindings.count > 0 })
+            #expect(try await eventually { try await fixture.isExact(own, engine) })
+            #expect(engine.counters.auditFindings.count == 1)
+            #expect(try (1...3).map { try fixture.redis.call(["HGETALL", "sg:{\($0)}:meta"]) } == before)
+            for id in 1...3 { #expect(try fixture.redis.call(["GET", "sg:{\(id)}:stock"]) == "$2\r\n20\r\n") }
+            #expect(await ask(engine, own, 9001) == .sold(remaining: 19, replayed: false))
+            #expect(try await eventually { try await fixture.isExact(own, engine) })
+            // Its keys are deleted, as the log says: everything is gated again.
+            for id in 1...3 { _ = try fixture.redis.call(["DEL", "sg:{\(id)}:meta", "sg:{\(id)}:stock"]) }
+            for product in products { #expect(try await eventually { try await fixture.isExact(product, engine) }) }
+            #expect(await eventually { engine.foreignProductCount == 0 })
+            #expect(heard.withLock { $0 }.last == "gone")
+            let name = engine.ledgerName
+            #expect(try fixture.redis.call(["HGET", "sg:{1}:meta", "ledger"]) == "$\(name.utf8.count)\r\n\(name)\r\n")
+            #expect(engine.counters.auditFindings.count == 1)
+        }
+    }
+
+    /// Two deployments on one Redis, each with a product 1.
+    @Test func twoLedgersOnOneRedis() async throws {
+        try await withFixture { one in
+            // Private servers are copies of one cluster, and have one system identifier: the database tells them apart.
+            try await withFixture(database: "shop2") { two in
+                let product = try await one.addProduct(1, stock: 50)
+                _ = try await two.addProduct(1, stock: 30)
+                let first = try await one.startEngine()
+                let settings = try RedisSettings(url: one.redis.url)
+                let second = try await two.startEngine { $0.redis.address = settings.address }
+                #expect(first.ledgerName != second.ledgerName)
+                #expect(second.foreignProductCount == 1 && first.foreignProductCount == 0)
+                async let a = Rush.run(first, product, orders: 1..<101)
+                async let b = Rush.run(second, product, orders: 1..<101)
+                let (sold, theirs) = await (a, b)
+                #expect(sold.sold.count == 50 && theirs.sold.count == 30)
+                #expect(try await eventually { try await one.isExact(product, first) })
+                #expect(second.counters.reserves.count == 0)
+                // Redis is emptied. Whoever comes first has it, and nobody is oversold.
+                _ = try one.redis.call(["FLUSHALL"])
+                _ = try await first.adjust(product, key: "a", by: 40, maximum: 1000)
+                _ = try await second.adjust(product, key: "a", by: 40, maximum: 1000)
+                async let c = Rush.run(first, product, orders: 200..<300)
+                async let d = Rush.run(second, product, orders: 200..<300)
+                let (again, theirsAgain) = await (c, d)
+                #expect(again.sold.count == 40 && theirsAgain.sold.count == 40)
+                #expect(await eventually { first.foreignProductCount + second.foreignProductCount == 1 })
+                let owner = first.foreignProductCount == 0 ? (one, first) : (two, second)
+                #expect(try await eventually { try await owner.0.isExact(product, owner.1) })
+            }
+        }
+    }
+
+    /// A version before wrote no name. Its data is used as it is, and named by the next install.
+    @Test func dataWithoutANameIsAdopted() async throws {
+        try await withFixture { fixture in
+            let product = try await fixture.addProduct(1, stock: 10)
+            let engine = try await fixture.startEngine(quiet)
+            #expect(try await eventually { try await fixture.isExact(product, engine) })
+            _ = try fixture.redis.call(["HDEL", "sg:{1}:meta", "ledger"])
+            let resyncs = engine.counters.resyncs.count
+            #expect(await ask(engine, product, 1) == .sold(remaining: 9, replayed: false))
+            #expect(engine.counters.resyncs.count == resyncs && engine.counters.direct.count == 0)
+            _ = await engine.resync(product)
+            let name = engine.ledgerName
+            #expect(name.split(separator: "/").count == 3 && name.hasSuffix("/public"))
+            #expect(try fixture.redis.call(["HGET", "sg:{1}:meta", "ledger"]) == "$\(name.utf8.count)\r\n\(name)\r\n")
+        }
+    }
+
+    /// A role that may not ask for the cluster's identifier: its ledger has no name, and everything works as without names.
+    @Test func aLedgerThatCannotBeNamed() async throws {
+        try await withFixture { fixture in
+            let product = try await fixture.addProduct(1, stock: 10)
+            let named = try await fixture.startEngine(quiet)
+            let pool = named.ledger.pool
+            _ = try await pool.query("revoke execute on function pg_control_system() from public")
+            _ = try await pool.query("create role poor")
+            let name = try await pool.transaction { session in
+                _ = try session.query("set local role poor")
+                return try session.query("select stock_ledger_name()").one().text(0)
+            }
+            #expect(name == "")
+            _ = try await pool.query("create or replace function stock_ledger_name() returns text language sql as 'select ''''::text'")
+            let engine = try await fixture.startEngine(quiet)
+            #expect(engine.ledgerName == "")
+            #expect(await ask(engine, product, 1) == .sold(remaining: 9, replayed: false))
+            #expect(engine.counters.direct.count == 0)
+            _ = await engine.resync(product)
+            #expect(try fixture.redis.call(["HGET", "sg:{1}:meta", "ledger"]).contains("/public"))
+        }
+    }
+}
