@@ -32,6 +32,8 @@ public struct EngineConfiguration: Sendable {
     public var auditInterval: Duration = .seconds(30)
     /// Between two reads of which products are gated, for changes made through other servers.
     public var gatedRefresh: Duration = .seconds(5)
+    /// Between two prunings of marks that are older than their retention. Each goes on, in small steps, until none is left.
+    public var pruneInterval: Duration = .seconds(10)
     /// How long settled marks are kept.
     public var markRetention: Duration = .seconds(24 * 3600)
 

@@ -52,6 +52,8 @@ public final class EngineCounters: Sendable {
     public let spoiled = EngineCounter()
     /// Fences that were raised because Redis was ahead of the ledger.
     public let raisedAboveRedis = EngineCounter()
+    /// Settled marks that were older than their retention and are gone, without those that settles took along.
+    public let prunedMarks = EngineCounter()
     /// Resyncs asked for by the sweep.
     public let swept = EngineCounter()
     /// Differences that the audit found, in two looks.

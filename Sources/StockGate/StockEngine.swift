@@ -31,6 +31,7 @@ public final class StockEngine: Sendable {
     private let products = Mutex<[ProductID: GatedProduct]>([:])
     private let bumps = Mutex<[ProductID: [@Sendable () -> Void]]>([:])
     private let foreign = Mutex(ForeignGates())
+    private let pruning = Pruning()
     private let stopping = Atomic<Bool>(false)
     private let words = Mutex(EventWords())
     /// Names the outage that runs, or the next one: what a recovery has done counts for this one. Ends when a recovery passes, and when Redis holds another
@@ -136,6 +137,7 @@ public final class StockEngine: Sendable {
                     }
                 }
             }
+            group.addTask { await self.every(self.configuration.pruneInterval) { await self.prune() } }
             group.addTask {
                 await self.resyncs.run { !self.isRedisKept && !self.isRecovering.load(ordering: .acquiring) }
             }
@@ -517,6 +519,7 @@ public final class StockEngine: Sendable {
         if isDeciding.exchange(false, ordering: .acquiringAndReleasing) { outage.wrappingAdd(1, ordering: .releasing) }
         do {
             try await redis.waitUntilConnected(timeout: configuration.backgroundTimeout)
+            await makeRoom()
             let left = try await installAll(until: began + configuration.breaker.recoveryGateTimeLimit / 2)
             try await void(left.map(\.product))
             try Task.checkCancellation()
@@ -780,6 +783,57 @@ public final class StockEngine: Sendable {
                 )
                 ask(product, forced: true)
             }
+        }
+    }
+
+    // MARK: Pruning
+
+    /// Marks that are older than their retention go: of gated products, and of those that were gated once and that Redis alone still knows.
+    private func prune() async {
+        guard !isRedisKept else { return }
+        await prune(products.withLock { Array($0.keys) }, pause: .milliseconds(5)) { !Task.isCancelled }
+        do {
+            try await pruning.scan(redis) { [self] found in
+                let unknown = products.withLock { known in found.filter { known[$0] == nil } }
+                await prune(unknown, pause: .milliseconds(5)) { !Task.isCancelled }
+            }
+        } catch {
+            if pruning.isNews(error) { onEvent(.trouble("products that are not gated any more are not pruned in Redis: \(error)")) }
+        }
+    }
+
+    /// In small steps, so that no reserve waits for long, until nothing is left.
+    private func prune(_ ids: [ProductID], pause: Duration, while goesOn: () -> Bool) async {
+        var left = ids
+        while !left.isEmpty, goesOn() {
+            var more: [ProductID] = []
+            for chunk in Chunks(left, of: configuration.resyncChunk) {
+                let (rest, pruned) = await resyncs.prune(Array(chunk))
+                counters.prunedMarks.add(UInt64(max(0, pruned)))
+                more += rest
+            }
+            left = more
+            if !left.isEmpty, pause > .zero { try? await Task.sleep(for: pause) }
+        }
+    }
+
+    /// Before a recovery: a Redis that is out of memory permits nothing that an install needs, but it does permit pruning.
+    private func makeRoom() async {
+        guard await isOutOfMemory() else { return }
+        let before = counters.prunedMarks.count
+        let end = ContinuousClock.now + min(.seconds(3), configuration.breaker.recoveryGateTimeLimit / 4)
+        await prune(products.withLock { Array($0.keys) }, pause: .zero) { ContinuousClock.now < end }
+        try? await pruning.scan(redis, until: end) { [self] found in await prune(found, pause: .zero) { ContinuousClock.now < end } }
+        onEvent(.trouble("Redis is out of memory; \(counters.prunedMarks.count &- before) marks past their retention were pruned"))
+    }
+
+    private func isOutOfMemory() async -> Bool {
+        do {
+            // On a key that no product has.
+            _ = try await redis.send(RedisCommand("SET", "sg:{0}:memory", "1", "PX", "1"))
+            return false
+        } catch {
+            return error.serverError?.kind == .outOfMemory
         }
     }
 

@@ -6,7 +6,7 @@ import Testing
 @Suite("The gate's scripts and their model")
 struct GateContractTests {
     private struct Scripts {
-        let reserve, settle, release, apply, install, look, overdue, void, mend: String
+        let reserve, settle, release, apply, install, look, overdue, void, mend, prune: String
 
         init() throws {
             reserve = try ContractSources.text("Gate/Scripts/reserve.lua")
@@ -18,6 +18,7 @@ struct GateContractTests {
             overdue = try ContractSources.text("Gate/Scripts/overdue.lua")
             void = try ContractSources.text("Gate/Scripts/void.lua")
             mend = try ContractSources.text("Gate/Scripts/mend.lua")
+            prune = try ContractSources.text("Gate/Scripts/prune.lua")
         }
     }
 
@@ -53,7 +54,10 @@ struct GateContractTests {
         ] {
             #expect(replies.contains(kind), "\(kind) was never met")
         }
-        for kind in ["apply {0", "apply {1", "apply {2", "settle 1", "release 1", "release 0", "void 0", "void 1", "mend 4"]
+        let kinds = [
+            "apply {0", "apply {1", "apply {2", "settle 1", "release 1", "release 0", "prune 0", "prune 1", "void 0", "void 1", "mend 4",
+        ]
+        for kind in kinds
             + GateModel.Key.allCases.map({ "lost \($0)" })
         {
             #expect(replies.contains(kind), "\(kind) was never met")
@@ -189,6 +193,11 @@ struct GateContractTests {
             let bound = Int64(random.number(0...300))
             let expected = RawReply.list([.text("0"), .number(Int64(model.overdue(now: now, bound: bound).count))])
             return ("overdue", try redis.eval(scripts.overdue, keys: [Self.pending], ["0", "\(now)", "\(bound)"]), expected)
+        case 21:
+            let (bound, limit, ledger) = (now - Int64(random.number(0...600)), random.number(1...3), ledger())
+            let expected = RawReply.number(model.prune(before: bound, atMost: limit, ledger: ledger))
+            let real = try redis.eval(scripts.prune, keys: [Self.marks, Self.meta], ["\(bound)", "\(limit)", ledger])
+            return ("prune \(bound) \(limit)", real, expected)
         case 20:
             // A key is gone, evicted or deleted by hand.
             let lost = GateModel.Key.allCases[random.number(0...GateModel.Key.allCases.count - 1)]

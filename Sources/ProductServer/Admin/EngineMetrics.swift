@@ -31,6 +31,7 @@ extension MetricsRegistry {
         counter("swept_total", "Products resynced for an overdue reservation.", counters.swept)
         counter("audit_findings_total", "Differences between Redis and PostgreSQL found in two looks.", counters.auditFindings)
         counter("fences_raised_total", "Fences that were raised because Redis was ahead of the ledger.", counters.raisedAboveRedis)
+        counter("marks_pruned_total", "Settled marks past their retention that were pruned in the background.", counters.prunedMarks)
         gauge("stockgate_foreign_products", help: "Gated products sold without Redis, which holds another ledger's data for them.") {
             Double(engine.foreignProductCount)
         }

@@ -7,6 +7,17 @@ struct GateKeys: Sendable {
     let marks: String
     let marker: String
 
+    /// What every product's marks are called, as a pattern of Redis'.
+    static let marksPattern = "sg:{*}:marks"
+
+    /// The product whose marks have this name; nil: no product's.
+    static func product(ofMarks name: String) -> ProductID? {
+        guard name.hasPrefix("sg:{"), name.hasSuffix("}:marks") else { return nil }
+        let digits = name.dropFirst(4).dropLast(7)
+        guard let id = Int64(digits), id > 0, String(id) == digits else { return nil }
+        return ProductID(id)
+    }
+
     init(_ product: ProductID) {
         let prefix = "sg:{\(product.rawValue)}:"
         self.stock = prefix + "stock"

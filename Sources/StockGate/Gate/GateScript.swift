@@ -2,7 +2,7 @@ import RedisClient
 
 /// The scripts that ship, each in its `.lua` file with its keys, arguments and replies.
 enum GateScript: Int, CaseIterable, Sendable {
-    case reserve, settle, release, apply, look, install, overdue, void, mend
+    case reserve, settle, release, apply, look, install, overdue, void, mend, prune
 
     var source: String {
         let bytes: [UInt8] =
@@ -16,6 +16,7 @@ enum GateScript: Int, CaseIterable, Sendable {
             case .overdue: PackageResources.overdue_lua
             case .void: PackageResources.void_lua
             case .mend: PackageResources.mend_lua
+            case .prune: PackageResources.prune_lua
             }
         return String(decoding: bytes, as: UTF8.self)
     }

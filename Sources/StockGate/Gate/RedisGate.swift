@@ -434,6 +434,25 @@ final class RedisGate: @unchecked Sendable {
         )
     }
 
+    /// Marks that one step of pruning takes at most: a fraction of a millisecond of Redis' time.
+    static let maximumPruned = 500
+
+    /// One bounded step of pruning: how many marks went.
+    func prune(_ keys: GateKeys, answer: @escaping Answer<Int64>) {
+        background(
+            .prune,
+            keys: [keys.marks, keys.meta],
+            arguments: { _ in
+                [
+                    .integer(WallClock.milliseconds() - self.times.markRetention), .integer(Int64(Self.maximumPruned)),
+                    .string(self.ledgerName),
+                ]
+            },
+            decode: { _, value in value.int },
+            answer: answer
+        )
+    }
+
     private func background<Value>(
         _ script: GateScript,
         keys: [String],

@@ -407,6 +407,18 @@ final class ResyncDriver: Sendable {
         return overdue
     }
 
+    /// One bounded step of pruning for each product. Returns those that may have more to prune, and how many marks went.
+    func prune(_ products: [ProductID]) async -> (more: [ProductID], pruned: Int64) {
+        let results = await pipelined(products) { gate, id, answer in gate.prune(GateKeys(id), answer: answer) }
+        var (more, pruned): ([ProductID], Int64) = ([], 0)
+        for (id, result) in zip(products, results) {
+            guard case .success(let count) = result else { continue }
+            pruned += count
+            if count >= RedisGate.maximumPruned { more.append(id) }
+        }
+        return (more, pruned)
+    }
+
     private struct OverdueStep: Sendable {
         let cursor: String
         let overdue: Int64

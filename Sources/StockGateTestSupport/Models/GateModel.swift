@@ -300,6 +300,14 @@ public struct GateModel: Hashable, Sendable {
         pending.filter { now - $0.time > bound }
     }
 
+    /// `prune.lua`. Returns the number of marks that went.
+    public mutating func prune(before bound: Int64, atMost limit: Int, ledger: String = "") -> Int64 {
+        guard !isForeign(to: ledger) else { return 0 }
+        let count = marks.count
+        prune(olderThan: bound, atMost: limit)
+        return Int64(count - marks.count)
+    }
+
     // MARK: Sorted arrays
 
     private func pendingIndex(_ key: String) -> (index: Int, isFound: Bool) {

@@ -1,0 +1,86 @@
+import PostgresClient
+import RedisClient
+import StockGate
+import StockGateTestSupport
+import Synchronization
+import Testing
+
+/// What stays in Redis, and what a Redis without memory does.
+@Suite(.serialized, .timeLimit(.minutes(4)))
+struct RedisRoomTests {
+    private func withFixture(_ options: [String] = [], _ body: (EngineFixture) async throws -> Void) async throws {
+        let fixture = try await EngineFixture(redisOptions: options)
+        do {
+            try await body(fixture)
+        } catch {
+            await fixture.stop()
+            throw error
+        }
+        await fixture.stop()
+    }
+
+    private func ask(_ engine: StockEngine, _ product: ProductID, _ order: Int64) async -> DecreaseAnswer {
+        await engine.decrease(DecreaseRequest(product: product, key: "DEC-\(order)", orderID: order, quantity: 1, isRepeat: false))
+    }
+
+    /// Marks of so many sales, long past their retention.
+    private func addOldMarks(_ count: Int, to product: Int64, _ redis: PrivateRedis) throws {
+        for first in stride(from: 1, through: count, by: 50_000) {
+            let script = "for i = \(first), \(min(count, first + 49_999)) do redis.call('ZADD', KEYS[1], i, 'DEC-old-' .. i) end"
+            _ = try redis.call(["EVAL", script, "1", "sg:{\(product)}:marks"])
+        }
+    }
+
+    private func marks(of product: Int64, _ redis: PrivateRedis) throws -> String { try redis.call(["ZCARD", "sg:{\(product)}:marks"]) }
+
+    @Test func marksPastTheirRetentionGoWithoutAnotherSale() async throws {
+        try await withFixture { fixture in
+            let product = try await fixture.addProduct(1, stock: 10)
+            // Not gated any more, and in no table at all.
+            _ = try await fixture.addProduct(2, stock: 10, gated: false)
+            let engine = try await fixture.startEngine { $0.pruneInterval = .milliseconds(200) }
+            #expect(await ask(engine, product, 1) == .sold(remaining: 9, replayed: false))
+            #expect(try await eventually { try await fixture.isExact(product, engine) })
+            for id in [1, 2, 3, 4] as [Int64] { try addOldMarks(20_000, to: id, fixture.redis) }
+            // Another ledger's are its servers' to prune, and names like these are nobody's.
+            _ = try fixture.redis.call(["HSET", "sg:{4}:meta", "ledger", "1/other/public"])
+            for name in ["sg:{x}:marks", "sg:{0}:marks", "sg:{-1}:marks", "sg:{01}:marks"] {
+                _ = try fixture.redis.call(["ZADD", name, "1", "a"])
+            }
+            for id in [2, 3] as [Int64] { #expect(try await eventually { try marks(of: id, fixture.redis) == ":0\r\n" }, "\(id)") }
+            // What is within the retention stays: a repeat gets the first result.
+            #expect(try await eventually { try marks(of: 1, fixture.redis) == ":1\r\n" })
+            #expect(await ask(engine, product, 1) == .sold(remaining: 9, replayed: true))
+            #expect(await eventually { engine.counters.prunedMarks.count == 60_000 })
+            #expect(try marks(of: 4, fixture.redis) == ":20000\r\n")
+            #expect(try fixture.redis.call(["EXISTS", "sg:{x}:marks", "sg:{0}:marks", "sg:{-1}:marks", "sg:{01}:marks"]) == ":4\r\n")
+        }
+    }
+
+    /// Redis has no memory left, all of it is marks that are past their retention: the recovery prunes them first.
+    @Test func aRedisWithoutMemoryIsPrunedBeforeTheRecovery() async throws {
+        try await withFixture { fixture in
+            let product = try await fixture.addProduct(1, stock: 1000)
+            let engine = try await fixture.startEngine { $0.pruneInterval = .seconds(3600) }
+            #expect(await ask(engine, product, 1) == .sold(remaining: 999, replayed: false))
+            for id in [1, 2] as [Int64] { try addOldMarks(100_000, to: id, fixture.redis) }
+            let info = try fixture.redis.call(["INFO", "memory"])
+            let used = try #require(
+                info.split(whereSeparator: \.isNewline).first { $0.hasPrefix("used_memory:") }.flatMap { Int($0.dropFirst(12)) }
+            )
+            _ = try fixture.redis.call(["CONFIG", "SET", "maxmemory", "\(used - 4_000_000)"])
+            #expect(try fixture.redis.call(["SET", "x", "1"]).hasPrefix("-OOM"))
+            let rush = await Rush.run(engine, product, orders: 2..<200)
+            #expect(rush.sold.count == 198 && rush.unknown.isEmpty)
+            #expect(await eventually { engine.breaker.state == .closed })
+            // Settles take some of those of their product along.
+            #expect(engine.counters.prunedMarks.count > 150_000)
+            #expect(try marks(of: 2, fixture.redis) == ":0\r\n")
+            #expect(try await eventually { try await fixture.isExact(product, engine) })
+            let direct = engine.counters.direct.count
+            let again = await Rush.run(engine, product, orders: 200..<300)
+            #expect(again.sold.count == 100)
+            #expect(engine.counters.direct.count == direct)
+        }
+    }
+}
