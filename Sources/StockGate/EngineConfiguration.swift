@@ -78,6 +78,8 @@ public enum EngineEvent: Sendable {
     case productUnlocked(ProductID, after: Duration)
     /// The session of a lane of group commit cannot connect, has lost its connection, or may only read; nil: it works again. Once for each change.
     case laneChanged(String, why: String?)
+    /// Redis is too old, or its user may not do what the gate needs: each command with Redis' own words. Products are sold without it. Told once.
+    case redisRefuses(why: String)
     /// Redis holds the data of another ledger (`theirs`), first seen for this product. It is not used, and the products are sold without Redis. Told once for
     /// all products.
     case foreignLedger(ProductID, theirs: String, ours: String)

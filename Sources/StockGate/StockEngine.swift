@@ -32,6 +32,7 @@ public final class StockEngine: Sendable {
     private let bumps = Mutex<[ProductID: [@Sendable () -> Void]]>([:])
     private let foreign = Mutex(ForeignGates())
     private let pruning = Pruning()
+    private let refusals = Mutex<String?>(nil)
     private let stopping = Atomic<Bool>(false)
     private let words = Mutex(EventWords())
     /// Names the outage that runs, or the next one: what a recovery has done counts for this one. Ends when a recovery passes, and when Redis holds another
@@ -77,7 +78,9 @@ public final class StockEngine: Sendable {
         let redis = RedisClient(
             settings: configuration.redis,
             eventLoopGroup: eventLoopGroup,
-            onConnect: { connection in Self.learn(connection) { self_.engine?.connected($0) } },
+            onConnect: { connection in
+                Self.learn(connection, connected: { self_.engine?.connected($0) }, refused: { self_.engine?.refused($0) })
+            },
             onDisconnect: { _, error in onEvent(.redisDisconnected(why: String(describing: error))) }
         )
         var gates: [ObjectIdentifier: RedisGate] = [:]
@@ -700,28 +703,49 @@ public final class StockEngine: Sendable {
 
     // MARK: Connections
 
-    /// What every connection learns when it is made.
+    /// What every connection learns when it is made, and whether Redis knows and permits all that the scripts do.
     private static func learn(
         _ connection: RedisConnection,
-        _ connected: @escaping @Sendable (String) -> Void
+        connected: @escaping @Sendable (String) -> Void,
+        refused: @escaping @Sendable (GateRefusal) -> Void
     ) -> EventLoopFuture<any Sendable> {
         let deadline = NIODeadline.now() + .seconds(1)
-        let loads = GateScript.allCases.map { connection.send(.scriptLoad($0.source), deadline: deadline) }
-        let infos = [
-            connection.send(.info("server"), deadline: deadline), connection.send(.info("replication"), deadline: deadline),
-        ]
-        return EventLoopFuture.whenAllSucceed(loads + infos, on: connection.eventLoop).flatMapThrowing { replies -> any Sendable in
+        @Sendable func named(_ command: String, _ reply: EventLoopFuture<RedisValue>) -> EventLoopFuture<RedisValue> {
+            reply.flatMapErrorThrowing { throw GateRefusal(command, $0) ?? $0 }
+        }
+        let loads = GateScript.allCases.map { named("SCRIPT LOAD", connection.send(.scriptLoad($0.source), deadline: deadline)) }
+        let infos = ["server", "replication"].map { named("INFO", connection.send(.info($0), deadline: deadline)) }
+        let learnt = EventLoopFuture.whenAllSucceed(loads + infos, on: connection.eventLoop).flatMap { replies in
             let scripts = replies.prefix(loads.count).map { $0.string ?? "" }
             let info = replies.dropFirst(loads.count).map { $0.string ?? "" }.joined(separator: "\n")
-            let learnt = try GateConnectionInfo(scripts: scripts, info: info)
-            connected(learnt.dataset)
-            return learnt
+            let check = RedisCommand.evalSHA(scripts[GateScript.check.rawValue], keys: GateRefusal.keys)
+            return named("EVALSHA", connection.send(check, deadline: deadline)).flatMapThrowing { reply -> any Sendable in
+                let learnt = try GateConnectionInfo(scripts: scripts, info: info)
+                if let refusal = GateRefusal(reply, info: info) { throw refusal }
+                connected(learnt.dataset)
+                return learnt
+            }
         }
+        return learnt.flatMapErrorThrowing { error in
+            if let refusal = error as? GateRefusal { refused(refusal) }
+            throw error
+        }
+    }
+
+    /// Each connection is refused the same, again and again: told once.
+    private func refused(_ refusal: GateRefusal) {
+        let text = refusal.description
+        let isNews = refusals.withLock { told in
+            defer { told = text }
+            return told != text
+        }
+        if isNews { onEvent(.redisRefuses(why: text)) }
     }
 
     /// Every new connection asks for a look at every gated product: what it finds may be another dataset. While a recovery runs, another dataset is all
     /// that matters: it installs each product anyway.
     private func connected(_ dataset: String) {
+        refusals.withLock { $0 = nil }
         onEvent(.redisConnected(dataset: dataset))
         let isAnother = self.dataset.withLock { known in
             defer { known = dataset }

@@ -2,7 +2,7 @@ import RedisClient
 
 /// The scripts that ship, each in its `.lua` file with its keys, arguments and replies.
 enum GateScript: Int, CaseIterable, Sendable {
-    case reserve, settle, release, apply, look, install, overdue, void, mend, prune
+    case reserve, settle, release, apply, look, install, overdue, void, mend, prune, check
 
     var source: String {
         let bytes: [UInt8] =
@@ -17,8 +17,36 @@ enum GateScript: Int, CaseIterable, Sendable {
             case .void: PackageResources.void_lua
             case .mend: PackageResources.mend_lua
             case .prune: PackageResources.prune_lua
+            case .check: PackageResources.check_lua
             }
         return String(decoding: bytes, as: UTF8.self)
+    }
+}
+
+/// Redis does not know, or does not permit, what the gate needs. Trying again does not help: somebody has to look.
+struct GateRefusal: Error, Sendable, CustomStringConvertible {
+    /// Keys that no product has, for `Scripts/check.lua`.
+    static let keys: [RedisArgument] = ["sg:{0}:check:string", "sg:{0}:check:hash", "sg:{0}:check:set"]
+
+    /// Each command with Redis' own words.
+    let description: String
+
+    /// Nil if the error is of another kind.
+    init?(_ command: String, _ error: any Error) {
+        guard let server = (error as? RedisError)?.serverError else { return nil }
+        let isRefused = ["NOPERM", "NOAUTH"].contains(server.kind.rawValue) || server.message.contains("unknown command")
+        guard isRefused else { return nil }
+        // An unknown command is quoted with its arguments, which may be long.
+        self.description = "\(command): \(server.message.prefix(160))"
+    }
+
+    /// The reply of `Scripts/check.lua`; nil if nothing was refused.
+    init?(_ reply: RedisValue, info: String) {
+        let words = (reply.array ?? []).map { $0.string ?? "" }
+        guard words.count >= 2 else { return nil }
+        let version = info.split(whereSeparator: \.isNewline).first { $0.hasPrefix("redis_version:") }?.dropFirst(14) ?? "?"
+        let commands = stride(from: 0, to: words.count - 1, by: 2).map { "\(words[$0]): \(words[$0 + 1])" }
+        self.description = commands.joined(separator: "; ") + " (Redis \(version); 6.2 or later is needed)"
     }
 }
 

@@ -5,7 +5,7 @@ import StockGateTestSupport
 import Synchronization
 import Testing
 
-/// What stays in Redis, and what a Redis without memory does.
+/// What stays in Redis, what a Redis without memory does, and a Redis that refuses what is needed.
 @Suite(.serialized, .timeLimit(.minutes(4)))
 struct RedisRoomTests {
     private func withFixture(_ options: [String] = [], _ body: (EngineFixture) async throws -> Void) async throws {
@@ -82,5 +82,54 @@ struct RedisRoomTests {
             #expect(again.sold.count == 100)
             #expect(engine.counters.direct.count == direct)
         }
+    }
+
+    @Test func aRedisThatIsTooOldIsNamed() async throws {
+        try await withFixture(["--rename-command", "ZMSCORE", ""]) { fixture in
+            try await expectNamed(fixture, url: fixture.redis.url, words: ["ZMSCORE: ", "nknown", "6.2 or later"])
+        }
+    }
+
+    @Test(arguments: [
+        ("~sg:* +@all -hincrby -zrem", ["HINCRBY: ", "ZREM: ", "can't run"]), ("~sg:* +@all -script", ["SCRIPT LOAD: NOPERM"]),
+        ("~sg:* +@all -info", ["INFO: NOPERM"]), ("~other:* +@all", ["EVALSHA: NOPERM", "key"]),
+        ("~sg:* +@all -evalsha", ["EVALSHA: NOPERM"]),
+    ])
+    func aUserWithoutTheRightsIsNamed(_ rules: String, _ words: [String]) async throws {
+        try await withFixture { fixture in
+            _ = try fixture.redis.call(["ACL", "SETUSER", "shop", "on", ">secret"] + rules.split(separator: " ").map(String.init))
+            let url = "redis://shop:secret@127.0.0.1:\(fixture.redis.port)"
+            let engine = try await expectNamed(fixture, url: url, words: words)
+            // The right is given: Redis is used, without a restart.
+            _ = try fixture.redis.call(["ACL", "SETUSER", "shop", "~sg:*", "+@all"])
+            #expect(await eventually { engine.breaker.state == .closed })
+            #expect(try await eventually { try await fixture.isExact(ProductID(1), engine) })
+            let direct = engine.counters.direct.count
+            #expect(await ask(engine, ProductID(1), 100) == .sold(remaining: 4, replayed: false))
+            #expect(engine.counters.direct.count == direct)
+        }
+    }
+
+    @discardableResult
+    private func expectNamed(_ fixture: EngineFixture, url: String, words: [String]) async throws -> StockEngine {
+        let product = try await fixture.addProduct(1, stock: 10)
+        let heard = Mutex<[String]>([])
+        let settings = try RedisSettings(url: url)
+        let engine = try await fixture.startEngine({ configuration in
+            configuration.redis = settings
+            configuration.redis.commandTimeout = .milliseconds(500)
+        }) { event in
+            if case .redisRefuses(let why) = event { heard.withLock { $0.append(why) } }
+        }
+        for order in Int64(1)...5 { #expect(await ask(engine, product, order) == .sold(remaining: 10 - order, replayed: false)) }
+        // Some more connections are tried, and nothing more is said.
+        let failures = engine.redis.figures.connectFailures
+        #expect(await eventually { engine.redis.figures.connectFailures > failures + 4 })
+        let lines = heard.withLock { $0 }
+        #expect(lines.count == 1)
+        for word in words { #expect(lines.first?.contains(word) == true, "\(lines)") }
+        #expect(lines.first?.contains("secret") == false)
+        #expect(engine.counters.reserves.count == 0)
+        return engine
     }
 }

@@ -14,7 +14,8 @@ local function known(text)
 end
 local fence = known(meta[1])
 local highest = fence
-for _, text in ipairs(redis.call('HKEYS', KEYS[5])) do highest = math.max(highest, known(text)) end
+local owed = redis.call('HGETALL', KEYS[5])
+for i = 1, #owed, 2 do highest = math.max(highest, known(owed[i])) end
 local values = redis.call('MGET', KEYS[1], KEYS[4])
 return {values[2] or '', meta[2] or '', fence, values[1] or '', redis.call('HLEN', KEYS[3]),
   meta[3] and meta[3] == meta[1] and 1 or 0, highest, meta[4] or ''}
