@@ -853,8 +853,8 @@ public final class StockEngine: Sendable {
 
     private func isOutOfMemory() async -> Bool {
         do {
-            // On a key that no product has.
-            _ = try await redis.send(RedisCommand("SET", "sg:{0}:memory", "1", "PX", "1"))
+            // Writes nothing: no product has this key, and only one that exists would be set.
+            _ = try await redis.send(RedisCommand("SET", "sg:{0}:memory", "1", "XX"))
             return false
         } catch {
             return error.serverError?.kind == .outOfMemory
