@@ -48,7 +48,7 @@
 
         func violation(_ bytes: [UInt8]) -> String? {
             let delivery = Delivery(odd: bytes)
-            let command = IncomingCommand(delivery, isCopy: { $0.count.isMultiple(of: 2) })
+            let command = IncomingCommand(delivery, isCopy: { $0.identity.utf8.count.isMultiple(of: 2) })
             let orders: [Int64]
             let verdicts: [CommandLife.Verdict?]
             switch command.content {

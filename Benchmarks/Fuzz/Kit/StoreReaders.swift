@@ -147,7 +147,14 @@
                     action = resync.bumped(
                         .init(fence: Mutation.pick(Self.numbers, &random), stock: Mutation.pick(Self.numbers, &random), isOnSale: true)
                     )
-                case .install: action = resync.installReplied(Mutation.pick([InstallReply.installed, .newer, .datasetChanged], &random))
+                case .raise:
+                    action = resync.raised(
+                        .init(fence: Mutation.pick(Self.numbers, &random), stock: Mutation.pick(Self.numbers, &random), isOnSale: true)
+                    )
+                case .install:
+                    action = resync.installReplied(
+                        Mutation.pick([InstallReply.installed, .newer, .datasetChanged, .foreign], &random)
+                    )
                 case .finish: return resync.isFinished ? nil : "a resync finishes without an end"
                 }
             }
