@@ -53,6 +53,7 @@ public enum EngineEvent: Sendable {
     case redisDisconnected(why: String)
     /// Redis serves `products` gated products exactly, behind the breaker's recovery gate. `direct` more are sold through the ledger alone until they can
     /// be installed: those that failed, each with a `leftDirect` of its own, and those for which the time was over.
+    /// Those for which Redis holds another ledger's data are among `products`, and have an event of their own: `foreignLedger`.
     case recovered(products: Int, direct: Int, took: Duration)
     /// The breaker's recovery gate failed. Said once until the reason changes.
     case recoveryFailed(why: String)

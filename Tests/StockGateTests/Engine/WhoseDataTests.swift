@@ -90,6 +90,32 @@ struct WhoseDataTests {
         }
     }
 
+    /// The statement that raises waits for no row. One product whose row is locked fails alone, and is raised when the row is free.
+    @Test func aRestoredRowThatIsLockedIsRaisedWhenItIsFree() async throws {
+        try await withFixture { fixture in
+            let product = try await fixture.addProduct(1, stock: 100)
+            let other = try await fixture.addProduct(2, stock: 100)
+            let heard = Mutex<[String]>([])
+            let engine = try await fixture.startEngine(quiet) { event in
+                if case .resyncFailed(let id, let why) = event { heard.withLock { $0.append("\(id): \(why)") } }
+            }
+            let fence = try await raised(fixture, engine, product)
+            _ = try await raised(fixture, engine, other)
+            try await restore(engine)
+            try await fixture.holdingTheRow(of: product) {
+                _ = try fixture.redis.call(["CLIENT", "KILL", "TYPE", "normal"])
+                #expect(try await eventually { try await fixture.isExact(other, engine) })
+                #expect(await eventually { heard.withLock { !$0.isEmpty } })
+                #expect(engine.counters.raisedAboveRedis.count == 1)
+            }
+            #expect(try await eventually { try await fixture.isExact(product, engine) })
+            let lines = heard.withLock { $0 }
+            #expect(lines.allSatisfy { $0.hasPrefix("1: PostgreSQL: ") && $0.contains("locked") }, "\(lines)")
+            #expect((fence + 1...fence + 8).contains(try #require(try await engine.audit(product)).ledger.fence))
+            #expect(engine.counters.raisedAboveRedis.count >= 2)
+        }
+    }
+
     /// What Redis owes under fences that the ledger has lost is not counted by an install that comes to such a fence again.
     @Test func whatIsOwedToALostHistoryIsNotCounted() async throws {
         try await withFixture { fixture in

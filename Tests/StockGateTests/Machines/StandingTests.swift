@@ -45,6 +45,29 @@ struct StandingTests {
         #expect(standing.isVoided(in: 1) && !standing.isVoided(in: 2))
     }
 
+    @Test("another ledger's data: sold directly, done for the recovery, and left by nothing; until a resync finds it gone")
+    func foreign() {
+        var standing = Standing()
+        standing.foundForeign(in: 1, since: standing.mark)
+        #expect(standing.isDirect && standing.isForeign && !standing.isLeft)
+        #expect(standing.need(in: 1) == .nothing && standing.need(in: 2) == .install)
+        standing.heard()
+        #expect(standing.need(in: 1) == .look)
+        #expect(standing.installed(in: nil, since: standing.mark) == true)
+        #expect(!standing.isDirect && !standing.isForeign)
+        // What was left or spoiled before is nothing but foreign now.
+        _ = standing.spoiled(at: 1)
+        standing.foundForeign(in: nil, since: standing.mark)
+        #expect(standing.isForeign && !standing.isLeft && !standing.isSpoiled)
+        // What was left since the resync began stays left, whatever that found.
+        let mark = standing.mark
+        standing.left()
+        standing.foundForeign(in: nil, since: mark)
+        #expect(standing.isForeign && standing.isLeft)
+        #expect(standing.installed(in: nil, since: mark) == false)
+        #expect(standing.isDirect && standing.isLeft && !standing.isForeign)
+    }
+
     @Test("a spoiled product is mended after a pause, which doubles up to a bound while it is spoiled again and again")
     func spoiled() {
         var standing = Standing()

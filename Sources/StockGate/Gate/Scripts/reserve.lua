@@ -19,10 +19,12 @@
 local meta = redis.call('HMGET', KEYS[2], 'fence', 'stamp', 'sequence', 'ledger')
 local values = redis.call('MGET', KEYS[1], KEYS[5])
 local replies, n = {0}, 1
--- What is no number, or one that a script cannot compare, is no fence: nobody installed it.
+-- What is no number, or one that a script cannot compare, is no fence: nobody installed it. MGET takes a counter of another type for
+-- none; the GET names it as an error.
 local fence = tonumber(meta[1] or 0)
 if not fence or not (fence >= 1 and fence <= 9007199254740992) or not values[2] or meta[2] ~= ARGV[1] .. ':' .. values[2]
-  or meta[4] and meta[4] ~= ARGV[3] and ARGV[3] ~= '' or not values[1] and redis.call('HGET', KEYS[2], 'off') ~= meta[1] then
+  or meta[4] and meta[4] ~= ARGV[3] and ARGV[3] ~= ''
+  or not values[1] and not redis.call('GET', KEYS[1]) and redis.call('HGET', KEYS[2], 'off') ~= meta[1] then
   for _ = 4, #ARGV, 2 do
     replies[n + 1], replies[n + 2], replies[n + 3] = 3, 0, 0
     n = n + 3
@@ -30,7 +32,6 @@ if not fence or not (fence >= 1 and fence <= 9007199254740992) or not values[2] 
   return replies
 end
 replies[1] = fence
-if not values[1] then redis.call('GET', KEYS[1]) end -- MGET takes a key of another type for none; this names it as an error
 local keys = {}
 for i = 4, #ARGV, 2 do keys[#keys + 1] = ARGV[i] end
 local marks = redis.call('ZMSCORE', KEYS[4], unpack(keys))
