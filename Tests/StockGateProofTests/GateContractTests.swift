@@ -55,7 +55,8 @@ struct GateContractTests {
             #expect(replies.contains(kind), "\(kind) was never met")
         }
         let kinds = [
-            "apply {0", "apply {1", "apply {2", "settle 1", "release 1", "release 0", "prune 0", "prune 1", "void 0", "void 1", "mend 4",
+            "apply {0", "apply {1", "apply {2", "settle 1", "release 1", "release 0", "prune 0", "prune 1", "void 0", "void 1",
+            "void-foreign 0", "mend 4", "mend-foreign 0",
         ]
         for kind in kinds
             + GateModel.Key.allCases.map({ "lost \($0)" })
@@ -183,12 +184,16 @@ struct GateContractTests {
         case 22:
             // Rarely, or little else would be met.
             guard random.happens(0.4) else { return try look(redis, scripts, &model, "m3") }
-            return ("void", try redis.eval(scripts.void, keys: [Self.meta], []), .number(model.void()))
+            let name = self.ledger(&random)
+            let what = model.isForeign(to: name) ? "void-foreign" : "void"
+            return (what, try redis.eval(scripts.void, keys: [Self.meta], [name]), .number(model.void(ledger: name)))
         case 23:
-            guard random.happens(0.2) else { return try look(redis, scripts, &model, "m4") }
-            let expected = RawReply.number(model.mend())
+            let name = self.ledger(&random)
+            let isForeign = model.isForeign(to: name)
+            guard random.happens(isForeign ? 1 : 0.2) else { return try look(redis, scripts, &model, "m4") }
+            let expected = RawReply.number(model.mend(ledger: name))
             let keys = [Self.stock, Self.meta, Self.pending, Self.owed, Self.marks, Self.marker]
-            return ("mend", try redis.eval(scripts.mend, keys: keys, []), expected)
+            return (isForeign ? "mend-foreign" : "mend", try redis.eval(scripts.mend, keys: keys, [name]), expected)
         case 19:
             let bound = Int64(random.number(0...300))
             let expected = RawReply.list([.text("0"), .number(Int64(model.overdue(now: now, bound: bound).count))])

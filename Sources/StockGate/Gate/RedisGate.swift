@@ -398,17 +398,23 @@ final class RedisGate: @unchecked Sendable {
         )
     }
 
-    /// Has Redis serve a product no longer, to any server, until it is installed anew.
+    /// Has Redis serve a product no longer, to any server, until it is installed anew. Another ledger's data is left alone.
     func void(_ keys: GateKeys, answer: @escaping Answer<Int64>) {
-        background(.void, keys: [keys.meta], arguments: { _ in [] }, decode: { _, value in value.int }, answer: answer)
+        background(
+            .void,
+            keys: [keys.meta],
+            arguments: { _ in [.string(self.ledgerName)] },
+            decode: { _, value in value.int },
+            answer: answer
+        )
     }
 
-    /// Has Redis forget a product whose keys cannot be used.
+    /// Has Redis forget a product whose keys cannot be used. Another ledger's data is left alone.
     func mend(_ keys: GateKeys, answer: @escaping Answer<Int64>) {
         background(
             .mend,
             keys: [keys.stock, keys.meta, keys.pending, keys.owed, keys.marks, keys.marker],
-            arguments: { _ in [] },
+            arguments: { _ in [.string(self.ledgerName)] },
             decode: { _, value in value.int },
             answer: answer
         )

@@ -157,4 +157,8 @@ public struct Faults: OptionSet, Hashable, Sendable {
     public static let leftForever = Faults(rawValue: 1 << 59)
     /// Voiding forgets the fence too, so that an older install is taken.
     public static let voidForgetsFence = Faults(rawValue: 1 << 60)
+    /// Voiding does not look whose data it is.
+    public static let foreignVoided = Faults(rawValue: 1 << 61)
+    /// Making keys anew does not look whose data it is.
+    public static let foreignMended = Faults(rawValue: 1 << 62)
 }

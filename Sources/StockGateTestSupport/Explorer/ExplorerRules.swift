@@ -111,7 +111,8 @@ struct ExplorerRules {
             case .hand(let hand): self.hand(index, hand, state, emit)
             case .mender:
                 var after = state
-                _ = after.gate.mend()
+                _ = after.gate.mend(ledger: Self.ours, faults: faults)
+                leavesForeignAlone(state, &after)
                 after.actors[index] = .resync(Resync(forced: true, ledger: Self.ours, faults: faults), nil)
                 emit(after, ExplorerMove(index, "makes the keys anew"))
             case .recovery(let next): recovery(index, next, state, emit)
@@ -447,6 +448,10 @@ struct ExplorerRules {
         (state.rest.isOpen || state.rest.isDirect) && !world.actors[index].hasPrefix("~")
     }
 
+    private func leavesForeignAlone(_ before: State, _ after: inout State) {
+        if before.gate.isForeign(to: Self.ours), before.gate != after.gate { after.rest.broken = "another ledger's data was changed" }
+    }
+
     private func recovery(_ index: Int, _ next: ExplorerActor.Recovery, _ state: State, _ emit: Emit) {
         var after = state
         let what: StaticString
@@ -456,8 +461,10 @@ struct ExplorerRules {
             after.actors[index] = .recovery(.leaves)
             what = "breaker opens"
         case .leaves:
-            after.rest.leftUnder = state.gate.fence
-            _ = after.gate.void(faults: faults)
+            // The fence of another ledger says nothing of ours.
+            if !state.gate.isForeign(to: Self.ours) { after.rest.leftUnder = state.gate.fence }
+            _ = after.gate.void(ledger: Self.ours, faults: faults)
+            leavesForeignAlone(state, &after)
             after.rest.isDirect = true
             after.actors[index] = .recovery(.passes)
             what = "recovery finds the row locked and voids the product"

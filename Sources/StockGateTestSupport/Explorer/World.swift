@@ -161,5 +161,8 @@ public struct World: Hashable, Sendable, CustomStringConvertible {
         // Another ledger is on the same Redis. Whoever comes first after a flush has the product; the other sells without Redis and changes nothing there.
         World("a b foreign", 1, flushes: 1), World("a foreign resync", 1, flushes: 1), World("a b foreign healer", 2, flushes: 1),
         World("a + foreign", 1, flushes: 1), World("a -a foreign", 1, flushes: 1), World("a a' foreign foreign", 1, flushes: 1),
+        // Nor does it make that one's keys anew, or void them in a recovery.
+        World("a b foreign mend", 1, flushes: 1), World("a -a foreign mend", 1, flushes: 1), World("a ~b foreign recovery", 1, flushes: 1),
+        World("a foreign recovery healer", 1, flushes: 1), World("a mend foreign recovery", 1, flushes: 1),
     ]
 }

@@ -263,7 +263,8 @@ public struct GateModel: Hashable, Sendable {
     }
 
     /// `void.lua`. Returns 1 if there was something to void.
-    public mutating func void(faults: Faults = []) -> Int64 {
+    public mutating func void(ledger: String = "", faults: Faults = []) -> Int64 {
+        if isForeign(to: ledger), !faults.has(.foreignVoided) { return 0 }
         if faults.has(.leftServed) { return 0 }
         defer { stamp = nil }
         if faults.has(.voidForgetsFence) { fence = 0 }
@@ -271,8 +272,9 @@ public struct GateModel: Hashable, Sendable {
     }
 
     /// `mend.lua`: as if Redis had been emptied for this product, but for the marks. Returns the number of keys that were there.
-    public mutating func mend() -> Int64 {
-        let hasMeta = fence != 0 || stamp != nil || sequence != 0
+    public mutating func mend(ledger: String = "", faults: Faults = []) -> Int64 {
+        if isForeign(to: ledger), !faults.has(.foreignMended) { return 0 }
+        let hasMeta = fence != 0 || stamp != nil || sequence != 0 || off != nil || self.ledger != nil
         let removed = [counter != nil, hasMeta, !pending.isEmpty, !owed.isEmpty, marker != nil].count { $0 }
         let marks = self.marks
         self = GateModel()

@@ -58,7 +58,8 @@ public struct Mutant: Hashable, Sendable {
         Mutant("owedFencesForgotten", .owedFencesForgotten), Mutant("foreignUsed", .foreignUsed),
         Mutant("foreignOverwritten", .foreignOverwritten), Mutant("appliedToForeign", .appliedToForeign),
         Mutant("leftServed", .leftServed), Mutant("leftForever", .leftForever),
-        Mutant("voidForgetsFence", .voidForgetsFence),
+        Mutant("voidForgetsFence", .voidForgetsFence), Mutant("foreignVoided", .foreignVoided),
+        Mutant("foreignMended", .foreignMended),
     ]
 
     /// Whether this build can switch faults on (`STOCKGATE_FAULTS`).

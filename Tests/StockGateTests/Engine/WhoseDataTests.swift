@@ -211,6 +211,35 @@ struct WhoseDataTests {
         }
     }
 
+    /// Keys of another ledger that no script can use are that one's to make anew, and a recovery does not void them.
+    @Test func anotherLedgersKeysAreNeitherMendedNorVoided() async throws {
+        try await withFixture { fixture in
+            let product = try await fixture.addProduct(1, stock: 20)
+            let first = try await fixture.startEngine(quiet)
+            #expect(try await eventually { try await fixture.isExact(product, first) })
+            await first.shutDown()
+            _ = try fixture.redis.call(["HSET", "sg:{1}:meta", "ledger", "1/other/public"])
+            _ = try fixture.redis.call(["SET", "sg:{1}:pending", "of another type"])
+            let names = ["meta", "stock", "pending", "marker"].map { "sg:{1}:\($0)" }
+            let before = try names.map { try fixture.redis.call(["DUMP", $0]) }
+            let heard = Mutex<[String]>([])
+            let engine = try await fixture.startEngine(onEvent: { event in
+                if case .leftDirect(let id, let why) = event { heard.withLock { $0.append("\(id): \(why)") } }
+            })
+            #expect(engine.breaker.state == .closed)
+            #expect(heard.withLock { $0.count == 1 && $0[0].hasPrefix("1: Redis: WRONGTYPE") })
+            let rush = await Rush.run(engine, product, orders: 1..<41)
+            #expect(rush.sold.count == 20 && rush.unknown.isEmpty)
+            #expect(engine.counters.reserves.count == 0)
+            #expect(try names.map { try fixture.redis.call(["DUMP", $0]) } == before)
+            // The other one's servers have made it right: it is theirs, and nothing else is wrong with it.
+            _ = try fixture.redis.call(["DEL", "sg:{1}:pending"])
+            #expect(await eventually { engine.foreignProductCount == 1 })
+            _ = try fixture.redis.call(["DEL", "sg:{1}:meta"])
+            #expect(try await eventually { try await fixture.isExact(product, engine) })
+        }
+    }
+
     /// Two deployments on one Redis, each with a product 1.
     @Test func twoLedgersOnOneRedis() async throws {
         try await withFixture { one in
