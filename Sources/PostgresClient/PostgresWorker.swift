@@ -96,6 +96,7 @@ public final class PostgresWorker: Sendable {
     ///   - rest: for how long after a success a session that does not come to answer counts as working
     /// - Returns: nil if it can write, else what keeps it from that
     public func troubleWriting(within bound: Duration = .milliseconds(700), rest: Duration = .seconds(4)) async -> PostgresError? {
+        if queue.isStopped { return PostgresError(code: .shutDown, message: "the worker was shut down") }
         if monitor.trouble == nil, let last = monitor.lastSuccess, ContinuousClock.now - last < bound / 2 { return nil }
         let (answers, answer) = AsyncStream.makeStream(of: PostgresError?.self, bufferingPolicy: .bufferingOldest(1))
         // One question at a time: the last one may wait behind a statement that hangs.

@@ -40,6 +40,8 @@ final class ThreadQueue<Item: Sendable>: Sendable {
         if mustWake { wake.signal() }
     }
 
+    var isStopped: Bool { state.withLock { $0.isStopped } }
+
     var count: Int { state.withLock { $0.items.count } }
 
     /// Everything that waits; sleeps until there is something. Nil: stopped and empty.

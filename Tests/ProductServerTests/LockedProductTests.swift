@@ -51,6 +51,13 @@ struct LockedProductTests {
             let metrics = try await server.ask(.get, "/metrics", admin: true).body
             #expect(metrics.contains("\nstockgate_locked_products 1\n"))
             await lock.end()
+            // Seen at the next look at the row: until then, who does not wait is refused.
+            let end = ContinuousClock.now + .seconds(20)
+            while ContinuousClock.now < end,
+                try await !server.ask(.get, "/metrics", admin: true).body.contains("\nstockgate_locked_products 0\n")
+            {
+                try await Task.sleep(for: .milliseconds(5))
+            }
             let sold = try await server.ask(
                 .patch,
                 "/products/\(locked)/stock/decrease-by-order",
