@@ -84,6 +84,8 @@ struct EngineTests {
             _ = try fixture.redis.call(["FLUSHALL"])
             #expect(await ask(1) == .sold(remaining: 1, replayed: true))
             #expect(await ask(1, isRepeat: true) == .sold(remaining: 1, replayed: true))
+            // Redis forgot the key and reserved for it once more; that unit goes back behind the answer.
+            #expect(try await eventually { try await fixture.isExact(product, engine) })
             #expect(await ask(4) == .sold(remaining: 0, replayed: false))
             #expect(try await eventually { try await fixture.isExact(product, engine) })
         }

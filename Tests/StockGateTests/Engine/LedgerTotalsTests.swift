@@ -75,9 +75,10 @@ struct LedgerTotalsTests {
 
     @Test func auditsBesideASaleAlwaysBalance() async throws {
         let fixture = try await EngineFixture()
-        let engine = try await fixture.startEngine { $0.ledger.auditRows = 7 }
+        let engine = try await fixture.startEngine { $0.ledger.auditRows = 50 }
         let product = try await fixture.addProduct(1, stock: 2_000)
-        async let rush = Rush.run(engine, product, orders: 1..<1_501, concurrency: 32)
+        // Few at a time, so that the sale lasts for several audits.
+        async let rush = Rush.run(engine, product, orders: 1..<1_501, concurrency: 2)
         var audits = 0
         while try await fixture.books(product).rows < 1_500 {
             let totals = try #require(try await engine.ledger.totals(of: product))
