@@ -19,7 +19,7 @@ extension Faults.TwoInstances {
         }
     }
 
-    /// An operator restarts every server, one after the other, while buyers look and order: nobody notices.
+    /// An operator restarts every server, one after the other, while buyers look and order: nobody notices. `restart` returns when the gateway uses the server again.
     @Test func aRollingRestartLosesNoRequest() async throws {
         let stack = try Stack.current
         let product = try await stack.addProduct("Rolled", price: 1_000, stock: 1_000_000)
@@ -62,7 +62,6 @@ extension Faults.TwoInstances {
             let said = try await stack.run("restart \(server)")
             #expect(!said.contains("killing"), "\(server) did not end by itself: \(said)")
             let after = await seen.requests
-            // The next one goes when the gateway has had time to use this one again.
             try await until("requests go on after the restart of \(server)") { await seen.requests >= after + 500 }
             #expect(after > before)
         }

@@ -179,9 +179,8 @@ extension CommandLife.Verdict {
     /// What an answer of the engine means; nil if nothing is known.
     init?(_ answer: DecreaseAnswer, asRepeat: Bool) {
         switch answer {
-        // Nobody has sent this key before as far as the message says, and yet it is in the ledger: it is another order's, whose id came round again, or the
-        // order was settled over HTTP meanwhile. The order server knows which; a success would sell what nobody took.
-        case .sold(_, replayed: true) where !asRepeat: self = .refused(.keyReused, remaining: nil)
+        // A message may come twice although each copy says that it is the first: a relay that dies before its mark is durable sends it again. So a row under the key is
+        // this order's own, unless the engine found it older than the command.
         case .sold(let remaining, _): self = .committed(remaining: remaining)
         case .insufficient(let remaining): self = .refused(.insufficientStock, remaining: remaining)
         // A repeat meets the earlier final no.
