@@ -237,6 +237,8 @@ private struct Door {
         configuration.times.answer = TimeAmount(settings.answerTimeout)
         configuration.times.idle = TimeAmount(settings.idleTimeout)
         // Within the stop's bound, so that the services behind have some of it as well.
+        // Without a lame-duck time a stop waits for nobody.
+        configuration.times.stopIdle = settings.lameDuck > .zero ? .milliseconds(250) : .zero
         configuration.times.stopWorking = TimeAmount(settings.shutdownTimeout * 3 / 4)
         configuration.drain = drain
         configuration.metrics = metrics

@@ -14,6 +14,9 @@ struct ConnectionTimes: Sendable, Equatable {
     var idle: TimeAmount = .seconds(75)
     /// What still comes is dropped for so long after the last answer, so that the answer is not lost to a reset (RFC 9112, 9.6).
     var lingering: TimeAmount = .milliseconds(500)
+    /// After a stop's end of listening, for an idle connection: a request may be on its way already, and its sender cannot tell whether a connection that ends was
+    /// read. So it is still answered; meanwhile its sender finds that no new connection is to be had.
+    var stopIdle: TimeAmount = .zero
     /// A stopping server waits for so long for the rest of a request that has begun to come.
     var stopReading: TimeAmount = .milliseconds(300)
     /// A stopping server waits for so long for an answer that is in work.

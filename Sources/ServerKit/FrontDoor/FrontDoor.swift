@@ -75,6 +75,7 @@ final class FrontDoor<Endpoint: HotPathEndpoint>: ChannelDuplexHandler, Removabl
     private var written: UInt64 = 0
     private var beat: Scheduled<Void>?
     private var closing: Scheduled<Void>?
+    private var quiescing: Scheduled<Void>?
     private var closesAt = NIODeadline.distantFuture
 
     init(endpoint: Endpoint, configuration: FrontDoorConfiguration, pass: ConnectionPass = .ordinary) {
@@ -115,6 +116,8 @@ final class FrontDoor<Endpoint: HotPathEndpoint>: ChannelDuplexHandler, Removabl
         self.beat = nil
         self.closing?.cancel()
         self.closing = nil
+        self.quiescing?.cancel()
+        self.quiescing = nil
         self.waiting = ByteBuffer()
         self.fail(self.answer)
         self.answer = nil
@@ -133,12 +136,18 @@ final class FrontDoor<Endpoint: HotPathEndpoint>: ChannelDuplexHandler, Removabl
         switch event {
         case let event as ChannelEvent where event == .inputClosed: self.perform(self.machine.inputClosed(), context)
         case is ChannelShouldQuiesceEvent:
-            self.perform(self.machine.quiesce(), context)
-            guard self.machine.state != .closed else { return }
-            let isReading = self.machine.state == .reading
-            self.close(in: isReading ? self.configuration.times.stopReading : self.configuration.times.stopWorking, context)
+            let grace = self.configuration.times.stopIdle
+            guard grace > .zero, self.machine.state == .reading, !self.hasPart, self.quiescing == nil else { return self.quiesce(context) }
+            self.quiescing = context.eventLoop.assumeIsolated().scheduleTask(in: grace) { self.quiesce(context) }
         default: context.fireUserInboundEventTriggered(event)
         }
+    }
+
+    private func quiesce(_ context: ChannelHandlerContext) {
+        self.perform(self.machine.quiesce(), context)
+        guard self.machine.state != .closed else { return }
+        let isReading = self.machine.state == .reading
+        self.close(in: isReading ? self.configuration.times.stopReading : self.configuration.times.stopWorking, context)
     }
 
     func channelWritabilityChanged(context: ChannelHandlerContext) {

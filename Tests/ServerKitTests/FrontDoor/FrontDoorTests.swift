@@ -222,6 +222,29 @@ struct FrontDoorTests {
         }
     }
 
+    @Test(
+        "a request that was on its way when the server stopped is answered, and the connection ends then; one without a request ends after the grace"
+    )
+    func stopIdle() throws {
+        var times = ConnectionTimes()
+        times.stopIdle = .milliseconds(250)
+        let late = try FrontDoorBed(times: times)
+        late.drain.begin()
+        late.stop()
+        late.advance(.milliseconds(200))
+        #expect(!late.isEnded)
+        try late.send(hot("1"))
+        let answer = late.answers().first
+        #expect(answer?.body == "1" && answer?.saysClose == true)
+        #expect(late.isEnded)
+        let silent = try FrontDoorBed(times: times)
+        silent.stop()
+        silent.advance(.milliseconds(249))
+        #expect(!silent.isEnded)
+        silent.advance(.milliseconds(2))
+        #expect(silent.isEnded)
+    }
+
     @Test("a stopping server waits for what is in work and for the rest of a request, each within its time")
     func stopping() throws {
         var times = ConnectionTimes()
