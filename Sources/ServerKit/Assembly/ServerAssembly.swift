@@ -126,7 +126,7 @@ public struct ServerAssembly: Sendable {
             responder: publicRouter.buildResponder(),
             server: .frontDoor(hotPath, configuration: publicDoor.configuration, connections: publicDoor.connections),
             configuration: .init(address: .hostname(settings.bindAddress, port: settings.publicPort), backlog: 4096),
-            onServerRunning: { channel in await readiness.bound(public: channel.localAddress?.port ?? settings.publicPort) },
+            onServerRunning: { channel in await readiness.bound(channel, public: channel.localAddress?.port ?? settings.publicPort) },
             eventLoopGroupProvider: .shared(eventLoopGroup),
             logger: logger
         )
@@ -134,7 +134,7 @@ public struct ServerAssembly: Sendable {
             responder: adminRouter.buildResponder(),
             server: .frontDoor(NoHotPath(), configuration: adminDoor.configuration, connections: adminDoor.connections),
             configuration: .init(address: .hostname(settings.bindAddress, port: settings.adminPort)),
-            onServerRunning: { channel in await readiness.bound(admin: channel.localAddress?.port ?? settings.adminPort) },
+            onServerRunning: { channel in await readiness.bound(channel, admin: channel.localAddress?.port ?? settings.adminPort) },
             eventLoopGroupProvider: .shared(eventLoopGroup),
             logger: logger
         )
@@ -176,6 +176,7 @@ public struct ServerAssembly: Sendable {
             drain: self.drain,
             lameDuck: self.settings.lameDuck,
             connections: self.connections,
+            readiness: self.readiness,
             logger: self.logger
         )
         var configuration = ServiceGroupConfiguration(
@@ -279,13 +280,15 @@ private final class StopWatchdog: Service, CustomStringConvertible {
 /// Both ports: prepares, then serves until the shutdown.
 ///
 /// A stop begins with a lame-duck time: everything is still served, but readiness says no and each answer ends its connection, so that gateways and load
-/// balancers go elsewhere before a request of theirs can meet a closed door. It ends early when nobody is connected any more.
+/// balancers go elsewhere before a request of theirs can meet a closed door. It ends early when nobody is connected any more. Behind it no new connection is
+/// made, and those that wait in the kernel are accepted, before the ports are closed.
 private struct HTTPService: Service, CustomStringConvertible {
     let prepare: @Sendable () async throws -> Void
     let servers: [any Service]
     let drain: ServerDrain
     let lameDuck: Duration
     let connections: [ConnectionLimits]
+    let readiness: ServerReadiness
     let logger: Logger
 
     var description: String { "HTTP" }
@@ -308,6 +311,7 @@ private struct HTTPService: Service, CustomStringConvertible {
                 self.drain.begin()
                 Task.detached {
                     await self.waitForClients()
+                    if self.lameDuck > .zero { await self.drainAcceptQueues() }
                     await servers.triggerGracefulShutdown()
                 }
             }
@@ -323,10 +327,21 @@ private struct HTTPService: Service, CustomStringConvertible {
             try? await Task.sleep(for: .milliseconds(10))
         }
     }
+
+    private func drainAcceptQueues() async {
+        await withTaskGroup(of: Void.self) { group in
+            for channel in self.readiness.listening { group.addTask { await AcceptQueue(channel: channel).drain() } }
+        }
+    }
 }
 
 /// Waits for both ports to be bound.
 private final class ServerReadiness: Sendable {
+    private let channels = Mutex<[any Channel]>([])
+
+    /// The sockets that listen.
+    var listening: [any Channel] { self.channels.withLock { $0 } }
+
     private let ports = Mutex<(publicPort: Int?, adminPort: Int?)>((nil, nil))
     private let onReady: @Sendable (ServerAssembly.Ports) async -> Void
 
@@ -334,11 +349,13 @@ private final class ServerReadiness: Sendable {
         self.onReady = onReady
     }
 
-    func bound(public port: Int) async {
+    func bound(_ channel: any Channel, public port: Int) async {
+        self.channels.withLock { $0.append(channel) }
         await self.bound { $0.publicPort = port }
     }
 
-    func bound(admin port: Int) async {
+    func bound(_ channel: any Channel, admin port: Int) async {
+        self.channels.withLock { $0.append(channel) }
         await self.bound { $0.adminPort = port }
     }
 
