@@ -16,6 +16,44 @@ let faults: [SwiftSetting] =
 /// The explorer walks through millions of states, in debug test runs too.
 let fast: [SwiftSetting] = [.unsafeFlags(["-O"], .when(configuration: .debug))]
 
+/// A library of the project, under `Sources` unless told otherwise.
+func library(
+    _ name: String,
+    _ dependencies: [Target.Dependency] = [],
+    path: String? = nil,
+    resources: [Resource]? = nil,
+    settings: [SwiftSetting] = []
+) -> Target {
+    .target(name: name, dependencies: dependencies, path: path, resources: resources, swiftSettings: strict + settings)
+}
+
+/// A program: what `main` is in. Everything that can be tested lives in a library beside it.
+func program(_ name: String, _ dependencies: [Target.Dependency], path: String) -> Target {
+    .executableTarget(name: name, dependencies: dependencies, path: path, swiftSettings: strict)
+}
+
+/// Tests, under `Tests`.
+func tests(_ name: String, _ dependencies: [Target.Dependency], settings: [SwiftSetting] = []) -> Target {
+    .testTarget(name: name, dependencies: dependencies, swiftSettings: strict + settings)
+}
+
+// MARK: What other packages give
+
+let argumentParser = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
+let deques = Target.Dependency.product(name: "DequeModule", package: "swift-collections")
+let heaps = Target.Dependency.product(name: "HeapModule", package: "swift-collections")
+let histogram = Target.Dependency.product(name: "Histogram", package: "hdrhistogram-swift")
+let httpTypes = Target.Dependency.product(name: "HTTPTypes", package: "swift-http-types")
+let hummingbird = Target.Dependency.product(name: "Hummingbird", package: "hummingbird")
+let hummingbirdTesting = Target.Dependency.product(name: "HummingbirdTesting", package: "hummingbird")
+let lifecycle = Target.Dependency.product(name: "ServiceLifecycle", package: "swift-service-lifecycle")
+let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
+let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
+let nioEmbedded = Target.Dependency.product(name: "NIOEmbedded", package: "swift-nio")
+let nioHTTP1 = Target.Dependency.product(name: "NIOHTTP1", package: "swift-nio")
+let nioHTTPTypes = Target.Dependency.product(name: "NIOHTTPTypes", package: "swift-nio-extras")
+let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
+
 let package = Package(
     name: "StockGate",
     products: [
@@ -43,250 +81,105 @@ let package = Package(
         .systemLibrary(name: "CLibPQ", pkgConfig: "libpq", providers: [.apt(["libpq-dev"])]),
         .systemLibrary(name: "CRabbitMQ", pkgConfig: "librabbitmq", providers: [.apt(["librabbitmq-dev"])]),
 
-        // MARK: Libraries
+        // MARK: Clients, which know no shop
 
-        .target(name: "CircuitBreaker", swiftSettings: strict),
-        .target(
-            name: "RedisClient",
-            dependencies: [
-                "CHiredis",
-                .product(name: "DequeModule", package: "swift-collections"),
-                .product(name: "NIOCore", package: "swift-nio"),
-                .product(name: "NIOPosix", package: "swift-nio"),
-            ],
-            swiftSettings: strict
-        ),
-        .target(name: "PostgresClient", dependencies: ["CLibPQ"], swiftSettings: strict),
-        .target(
-            name: "MessageBroker",
-            dependencies: ["CRabbitMQ", .product(name: "DequeModule", package: "swift-collections")],
-            swiftSettings: strict
-        ),
-        .target(
-            name: "StockGate",
-            dependencies: [
-                "CircuitBreaker", "RedisClient", "PostgresClient",
-                .product(name: "DequeModule", package: "swift-collections"),
-                .product(name: "NIOCore", package: "swift-nio"),
-            ],
+        library("RedisClient", ["CHiredis", deques, nioCore, nioPosix]),
+        library("PostgresClient", ["CLibPQ"]),
+        library("MessageBroker", ["CRabbitMQ", deques]),
+
+        // MARK: The engine
+
+        library("CircuitBreaker"),
+        library(
+            "StockGate",
+            ["CircuitBreaker", "RedisClient", "PostgresClient", deques, nioCore],
             resources: [.embedInCode("Gate/Scripts"), .embedInCode("Ledger/Migrations")],
-            swiftSettings: strict + faults
-        ),
-        .target(
-            name: "ServerKit",
-            dependencies: [
-                "CircuitBreaker",
-                .product(name: "DequeModule", package: "swift-collections"),
-                .product(name: "HTTPTypes", package: "swift-http-types"),
-                .product(name: "Hummingbird", package: "hummingbird"),
-                .product(name: "Logging", package: "swift-log"),
-                .product(name: "NIOCore", package: "swift-nio"),
-                .product(name: "NIOPosix", package: "swift-nio"),
-                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
-            ],
-            resources: [.embedInCode("Dashboard/dashboard.html")],
-            swiftSettings: strict
+            settings: faults
         ),
 
         // MARK: Servers
 
-        .target(
-            name: "ProductServer",
-            dependencies: ["StockGate", "ServerKit", "PostgresClient", "RedisClient", "CircuitBreaker", "MessageBroker"],
-            resources: [.embedInCode("HTTP/openapi.json"), .embedInCode("Catalog/Migrations")],
-            swiftSettings: strict
+        library(
+            "ServerKit",
+            ["CircuitBreaker", deques, httpTypes, hummingbird, logging, nioCore, nioPosix, lifecycle],
+            resources: [.embedInCode("Dashboard/dashboard.html")]
         ),
-        .executableTarget(
-            name: "product-server",
-            dependencies: ["ProductServer"],
-            path: "Sources/ProductServerMain",
-            swiftSettings: strict
+        library(
+            "ProductServer",
+            ["StockGate", "ServerKit", "PostgresClient", "RedisClient", "CircuitBreaker", "MessageBroker"],
+            resources: [.embedInCode("HTTP/openapi.json"), .embedInCode("Catalog/Migrations")]
         ),
-        .target(
-            name: "OrderServer",
-            dependencies: ["ServerKit", "PostgresClient", "CircuitBreaker", "MessageBroker"],
-            resources: [.embedInCode("HTTP/openapi.json"), .embedInCode("Store/Migrations")],
-            swiftSettings: strict
+        program("product-server", ["ProductServer"], path: "Sources/ProductServerMain"),
+        library(
+            "OrderServer",
+            ["ServerKit", "PostgresClient", "CircuitBreaker", "MessageBroker"],
+            resources: [.embedInCode("HTTP/openapi.json"), .embedInCode("Store/Migrations")]
         ),
-        .executableTarget(name: "order-server", dependencies: ["OrderServer"], path: "Sources/OrderServerMain", swiftSettings: strict),
+        program("order-server", ["OrderServer"], path: "Sources/OrderServerMain"),
 
         // MARK: Load test and benchmarks
 
-        .target(
-            name: "FlashSaleKit",
-            dependencies: [
-                "PostgresClient", "RedisClient",
-                .product(name: "Histogram", package: "hdrhistogram-swift"),
-                .product(name: "NIOCore", package: "swift-nio"),
-                .product(name: "NIOHTTP1", package: "swift-nio"),
-                .product(name: "NIOPosix", package: "swift-nio"),
-            ],
-            path: "Benchmarks/FlashSale/Kit",
-            swiftSettings: strict
+        library(
+            "FlashSaleKit",
+            ["PostgresClient", "RedisClient", histogram, nioCore, nioHTTP1, nioPosix],
+            path: "Benchmarks/FlashSale/Kit"
         ),
-        .executableTarget(
-            name: "FlashSale",
-            dependencies: [
-                "FlashSaleKit",
-                .product(name: "ArgumentParser", package: "swift-argument-parser"),
-                .product(name: "NIOPosix", package: "swift-nio"),
-            ],
-            path: "Benchmarks/FlashSale/Main",
-            swiftSettings: strict
-        ),
-        .executableTarget(
-            name: "simulate",
-            dependencies: ["StockGate", "StockGateTestSupport", .product(name: "ArgumentParser", package: "swift-argument-parser")],
-            path: "Benchmarks/Simulate",
-            swiftSettings: strict
-        ),
-        .executableTarget(
-            name: "EngineBenchmark",
-            dependencies: ["StockGate", "StockGateTestSupport", .product(name: "NIOPosix", package: "swift-nio")],
-            path: "Benchmarks/EngineBenchmark",
-            swiftSettings: strict
-        ),
-        .executableTarget(
-            name: "CircuitBreakerBenchmark",
-            dependencies: ["CircuitBreaker"],
-            path: "Benchmarks/CircuitBreakerBenchmark",
-            swiftSettings: strict
-        ),
-
-        .target(name: "AttackKit", dependencies: ["FlashSaleKit", "PostgresClient"], path: "Benchmarks/Attack/Kit", swiftSettings: strict),
-        .executableTarget(
-            name: "attack",
-            dependencies: ["AttackKit", "FlashSaleKit", .product(name: "ArgumentParser", package: "swift-argument-parser")],
-            path: "Benchmarks/Attack/Main",
-            swiftSettings: strict
-        ),
-
-        .target(
-            name: "FuzzKit",
-            dependencies: [
+        program("FlashSale", ["FlashSaleKit", argumentParser, nioPosix], path: "Benchmarks/FlashSale/Main"),
+        program("simulate", ["StockGate", "StockGateTestSupport", argumentParser], path: "Benchmarks/Simulate"),
+        program("EngineBenchmark", ["StockGate", "StockGateTestSupport", nioPosix], path: "Benchmarks/EngineBenchmark"),
+        program("CircuitBreakerBenchmark", ["CircuitBreaker"], path: "Benchmarks/CircuitBreakerBenchmark"),
+        library("AttackKit", ["FlashSaleKit", "PostgresClient"], path: "Benchmarks/Attack/Kit"),
+        program("attack", ["AttackKit", "FlashSaleKit", argumentParser], path: "Benchmarks/Attack/Main"),
+        library(
+            "FuzzKit",
+            [
                 "CLibPQ", "MessageBroker", "OrderServer", "PostgresClient", "ProductServer", "RedisClient", "ServerKit", "StockGate",
                 "StockGateTestSupport",
             ],
             path: "Benchmarks/Fuzz/Kit",
-            swiftSettings: strict + faults
+            settings: faults
         ),
-        .executableTarget(
-            name: "fuzz",
-            dependencies: ["FuzzKit", .product(name: "ArgumentParser", package: "swift-argument-parser")],
-            path: "Benchmarks/Fuzz/Main",
-            swiftSettings: strict
-        ),
-
-        .executableTarget(
-            name: "fault-proxy",
-            dependencies: ["StockGateTestSupport", .product(name: "ArgumentParser", package: "swift-argument-parser")],
-            path: "Benchmarks/FaultProxy",
-            swiftSettings: strict
-        ),
+        program("fuzz", ["FuzzKit", argumentParser], path: "Benchmarks/Fuzz/Main"),
+        program("fault-proxy", ["StockGateTestSupport", argumentParser], path: "Benchmarks/FaultProxy"),
 
         // MARK: Tests
 
-        .target(
-            name: "StockGateTestSupport",
-            dependencies: [
-                "StockGate", "PostgresClient",
-                .product(name: "HeapModule", package: "swift-collections"),
-                .product(name: "NIOCore", package: "swift-nio"),
-                .product(name: "NIOPosix", package: "swift-nio"),
-            ],
-            swiftSettings: strict + faults + fast
+        library("StockGateTestSupport", ["StockGate", "PostgresClient", heaps, nioCore, nioPosix], settings: faults + fast),
+        tests("CircuitBreakerTests", ["CircuitBreaker"]),
+        tests("RedisClientTests", ["RedisClient", "StockGateTestSupport", nioCore, nioEmbedded, nioPosix]),
+        tests("MessageBrokerTests", ["MessageBroker", "StockGateTestSupport"]),
+        tests("PostgresClientTests", ["PostgresClient", "StockGateTestSupport"]),
+        tests("ServerKitTests", ["ServerKit", "CircuitBreaker", hummingbirdTesting, nioEmbedded, nioHTTP1, nioHTTPTypes, nioPosix]),
+        tests("FlashSaleTests", ["FlashSaleKit", "PostgresClient", "StockGateTestSupport", nioCore, nioHTTP1, nioPosix]),
+        tests("FuzzTests", ["FuzzKit"]),
+        tests("AttackTests", ["AttackKit"]),
+        tests(
+            "StockGateTests",
+            ["StockGate", "StockGateTestSupport", "CircuitBreaker", "PostgresClient", "RedisClient", nioCore, nioPosix],
+            settings: faults
         ),
-        .testTarget(name: "CircuitBreakerTests", dependencies: ["CircuitBreaker"], swiftSettings: strict),
-        .testTarget(
-            name: "RedisClientTests",
-            dependencies: [
-                "RedisClient", "StockGateTestSupport",
-                .product(name: "NIOCore", package: "swift-nio"),
-                .product(name: "NIOEmbedded", package: "swift-nio"),
-                .product(name: "NIOPosix", package: "swift-nio"),
-            ],
-            swiftSettings: strict
+        tests(
+            "SystemTests",
+            [
+                "AttackKit", "FlashSaleKit", "MessageBroker", "PostgresClient", "RedisClient", "StockGateTestSupport", nioCore, nioHTTP1,
+                nioPosix,
+            ]
         ),
-        .testTarget(name: "MessageBrokerTests", dependencies: ["MessageBroker", "StockGateTestSupport"], swiftSettings: strict),
-        .testTarget(name: "PostgresClientTests", dependencies: ["PostgresClient", "StockGateTestSupport"], swiftSettings: strict),
-        .testTarget(
-            name: "ServerKitTests",
-            dependencies: [
-                "ServerKit", "CircuitBreaker",
-                .product(name: "HummingbirdTesting", package: "hummingbird"),
-                .product(name: "NIOEmbedded", package: "swift-nio"),
-                .product(name: "NIOHTTP1", package: "swift-nio"),
-                .product(name: "NIOHTTPTypes", package: "swift-nio-extras"),
-                .product(name: "NIOPosix", package: "swift-nio"),
-            ],
-            swiftSettings: strict
+        tests("StockGateTestSupportTests", ["StockGateTestSupport", nioCore, nioPosix]),
+        tests("StockGateProofTests", ["StockGate", "StockGateTestSupport", "CLibPQ"], settings: faults),
+        tests(
+            "OrderServerTests",
+            [
+                "OrderServer", "ServerKit", "PostgresClient", "CircuitBreaker", "MessageBroker", "StockGateTestSupport", hummingbird,
+                hummingbirdTesting, nioCore, nioHTTP1, nioPosix,
+            ]
         ),
-        .testTarget(
-            name: "FlashSaleTests",
-            dependencies: [
-                "FlashSaleKit", "PostgresClient", "StockGateTestSupport",
-                .product(name: "NIOCore", package: "swift-nio"),
-                .product(name: "NIOHTTP1", package: "swift-nio"),
-                .product(name: "NIOPosix", package: "swift-nio"),
-            ],
-            swiftSettings: strict
-        ),
-        .testTarget(name: "FuzzTests", dependencies: ["FuzzKit"], swiftSettings: strict),
-        .testTarget(name: "AttackTests", dependencies: ["AttackKit"], swiftSettings: strict),
-        .testTarget(
-            name: "StockGateTests",
-            dependencies: [
-                "StockGate", "StockGateTestSupport", "CircuitBreaker", "PostgresClient", "RedisClient",
-                .product(name: "NIOCore", package: "swift-nio"),
-                .product(name: "NIOPosix", package: "swift-nio"),
-            ],
-            swiftSettings: strict + faults
-        ),
-        .testTarget(
-            name: "SystemTests",
-            dependencies: [
-                "AttackKit", "FlashSaleKit", "MessageBroker", "PostgresClient", "RedisClient", "StockGateTestSupport",
-                .product(name: "NIOCore", package: "swift-nio"),
-                .product(name: "NIOHTTP1", package: "swift-nio"),
-                .product(name: "NIOPosix", package: "swift-nio"),
-            ],
-            swiftSettings: strict
-        ),
-        .testTarget(
-            name: "StockGateTestSupportTests",
-            dependencies: [
-                "StockGateTestSupport",
-                .product(name: "NIOCore", package: "swift-nio"),
-                .product(name: "NIOPosix", package: "swift-nio"),
-            ],
-            swiftSettings: strict
-        ),
-        .testTarget(
-            name: "StockGateProofTests",
-            dependencies: ["StockGate", "StockGateTestSupport", "CLibPQ"],
-            swiftSettings: strict + faults
-        ),
-        .testTarget(
-            name: "OrderServerTests",
-            dependencies: [
-                "OrderServer", "ServerKit", "PostgresClient", "CircuitBreaker", "MessageBroker", "StockGateTestSupport",
-                .product(name: "Hummingbird", package: "hummingbird"),
-                .product(name: "HummingbirdTesting", package: "hummingbird"),
-                .product(name: "NIOCore", package: "swift-nio"),
-                .product(name: "NIOHTTP1", package: "swift-nio"),
-                .product(name: "NIOPosix", package: "swift-nio"),
-            ],
-            swiftSettings: strict
-        ),
-        .testTarget(
-            name: "ProductServerTests",
-            dependencies: [
+        tests(
+            "ProductServerTests",
+            [
                 "ProductServer", "ServerKit", "StockGate", "PostgresClient", "CircuitBreaker", "MessageBroker", "StockGateTestSupport",
-                .product(name: "HummingbirdTesting", package: "hummingbird"),
-                .product(name: "NIOCore", package: "swift-nio"),
-                .product(name: "NIOPosix", package: "swift-nio"),
-            ],
-            swiftSettings: strict
+                hummingbirdTesting, nioCore, nioPosix,
+            ]
         ),
     ]
 )
