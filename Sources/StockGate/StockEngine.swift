@@ -1,6 +1,6 @@
 // The one public face of the engine: decrease, increase, adjust, resync, audit.
 //
-// Invariant: the five promises of the reservation protocol. What a request does stands in `Reservation/`, what a resync does in `Resync/`.
+// Invariant: the five promises of the reservation protocol. What a request and a resync do stands in `Protocol/`.
 // Bounds: `maximumInFlight` requests; per gated product one `GatedProduct`; one recovery, one sweep, one audit at a time.
 
 import CircuitBreaker
