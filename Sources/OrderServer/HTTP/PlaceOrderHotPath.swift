@@ -34,7 +34,7 @@ struct PlaceOrderHotPath: HotPathEndpoint {
         guard head.method == .post else { return nil }
         let path = head.path
         guard let route = self.routes.first(where: { $0.path == path }) else { return nil }
-        guard let contentType = head.field("content-type"), isJSONMediaType(contentType), head.field("prefer") == nil else { return nil }
+        guard head.saysJSON, head.field("prefer") == nil else { return nil }
         let key: String?
         do throws(APIError) {
             key = try head.idempotencyKey()

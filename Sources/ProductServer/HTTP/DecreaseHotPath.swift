@@ -27,7 +27,7 @@ struct DecreaseHotPath: HotPathEndpoint {
         else { return nil }
         // Who may not, is the router's to refuse.
         guard services.admits(head) else { return nil }
-        guard let contentType = head.field("content-type"), isJSONMediaType(contentType) else { return nil }
+        guard head.saysJSON else { return nil }
         // Bad keys and attempts are the router's to refuse.
         guard let given = try? head.idempotencyKey(), let key = try? StockRequest.decreaseKey(given),
             let attempt = try? Values.idempotencyAttempt(head.field("idempotency-attempt")),

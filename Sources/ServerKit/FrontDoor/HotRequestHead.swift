@@ -32,6 +32,8 @@ public struct HotRequestHead: Sendable {
     private let hostBytes: Range<Int>
     /// The value of an `X-Request-Id` that may be passed on.
     private let givenID: Range<Int>?
+    /// Which names the fields may have: most lookups are for fields that are not there, and end here.
+    private let names: NameSet
 
     let framing: Framing
     /// Whether the connection ends after this request's answer: the client said so, or speaks HTTP/1.0 and did not ask to go on.
@@ -82,7 +84,8 @@ public struct HotRequestHead: Sendable {
     /// The value of a field; its values joined by commas if it is there more than once (RFC 9110, 5.3).
     /// - Parameter name: in lower case
     public func field(_ name: StaticString) -> String? {
-        self.bytes.withUnsafeReadableBytes { bytes in
+        guard self.names.mayContain(name) else { return nil }
+        return self.bytes.withUnsafeReadableBytes { bytes in
             var found: String?
             HotRequestHead.eachLine(bytes, from: self.fieldsStart) { line, end in
                 guard end - line > name.utf8CodeUnitCount, bytes[line + name.utf8CodeUnitCount] == UInt8(ascii: ":"),
@@ -93,6 +96,24 @@ public struct HotRequestHead: Sendable {
                 found = found.map { $0 + ", " + text } ?? text
             }
             return found
+        }
+    }
+
+    /// Whether a field is there once, with exactly this value: the same as comparing ``field(_:)``, without a text.
+    /// - Parameter name: in lower case
+    func has(_ name: StaticString, _ value: StaticString) -> Bool {
+        guard self.names.mayContain(name) else { return false }
+        return self.bytes.withUnsafeReadableBytes { bytes in
+            var (found, equal) = (0, false)
+            HotRequestHead.eachLine(bytes, from: self.fieldsStart) { line, end in
+                guard end - line > name.utf8CodeUnitCount, bytes[line + name.utf8CodeUnitCount] == UInt8(ascii: ":"),
+                    HotRequestHead.isName(bytes, line, name)
+                else { return }
+                let range = HotRequestHead.trimmed(bytes, line + name.utf8CodeUnitCount + 1, end)
+                found += 1
+                equal = range.count == value.utf8CodeUnitCount && HotRequestHead.isText(bytes, range.lowerBound, value)
+            }
+            return found == 1 && equal
         }
     }
 
@@ -156,6 +177,7 @@ extension HotRequestHead {
         self.fieldsStart = parse.fieldsStart
         self.hostBytes = parse.authority ?? parse.host ?? 0..<0
         self.givenID = parse.requestID
+        self.names = parse.names
         self.framing = parse.isChunked ? .chunked : .length(parse.contentLength ?? 0)
         self.closes = parse.saysClose || (parse.isHTTP10 && !parse.saysKeepAlive)
         self.isHTTP10 = parse.isHTTP10
@@ -223,6 +245,20 @@ extension HotRequestHead {
     static func isValueByte(_ byte: UInt8) -> Bool { (byte >= 0x20 && byte != 0x7F) || byte == UInt8(ascii: "\t") }
 }
 
+/// A set of field names that may say *yes* for a name that is not in it, but never *no* for one that is: one bit for each length and first letter.
+private struct NameSet: Sendable {
+    private var bits: UInt64 = 0
+
+    mutating func insert(length: Int, first: UInt8) { self.bits |= NameSet.bit(length, first) }
+
+    func mayContain(_ name: StaticString) -> Bool { self.bits & NameSet.bit(name.utf8CodeUnitCount, name.utf8Start[0]) != 0 }
+
+    /// Letters differ in their case by a bit that is left out. Seven keeps names of one length and neighbouring letters apart.
+    private static func bit(_ length: Int, _ first: UInt8) -> UInt64 {
+        1 << (UInt64(truncatingIfNeeded: length &* 7 &+ Int(first & 0x1F)) & 63)
+    }
+}
+
 /// One pass over the bytes of a head.
 private struct HeadParse {
     let bytes: UnsafeRawBufferPointer
@@ -237,6 +273,7 @@ private struct HeadParse {
     var host: Range<Int>?
     var hasRequestID = false
     var requestID: Range<Int>?
+    var names = NameSet()
     var contentLength: Int?
     var isChunked = false
     var saysClose = false
@@ -383,6 +420,8 @@ private struct HeadParse {
 
     /// Takes over what decides about the message itself.
     private mutating func note(_ name: Range<Int>, _ value: Range<Int>) throws(RequestRefusal) {
+        // A name has at least one byte.
+        self.names.insert(length: name.count, first: self.bytes[name.lowerBound])
         switch name.count {
         case 4 where HotRequestHead.isName(self.bytes, name.lowerBound, "host"):
             guard self.host == nil, self.isHost(value) else { throw .host }

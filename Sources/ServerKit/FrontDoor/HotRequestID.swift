@@ -24,15 +24,23 @@ extension ByteBuffer {
     mutating func writeRequestID(_ id: HotRequestID) {
         switch id {
         case .given(let text): self.writeString(text)
-        case .made(var connection, let number):
-            // 16 digits of 4 bits each.
-            for _ in 0..<16 {
-                let digit = UInt8(truncatingIfNeeded: connection >> 60)
-                self.writeInteger(digit < 10 ? 0x30 + digit : 0x57 + digit)
-                connection <<= 4
-            }
+        case .made(let connection, let number):
+            self.writeInteger(ByteBuffer.hexadecimal(UInt32(truncatingIfNeeded: connection >> 32)))
+            self.writeInteger(ByteBuffer.hexadecimal(UInt32(truncatingIfNeeded: connection)))
             self.writeInteger(UInt8(ascii: "-"))
             self.writeString(String(number))
         }
+    }
+
+    /// Eight hexadecimal digits in lower case, the first of them in the highest byte. All eight are made at once: this stands in every answer.
+    private static func hexadecimal(_ number: UInt32) -> UInt64 {
+        // Each four bits get a byte of their own.
+        var digits = UInt64(number)
+        digits = (digits | digits << 16) & 0x0000_FFFF_0000_FFFF
+        digits = (digits | digits << 8) & 0x00FF_00FF_00FF_00FF
+        digits = (digits | digits << 4) & 0x0F0F_0F0F_0F0F_0F0F
+        // 1 in each byte of ten and more; no sum passes its byte, for each is at most 15 + 6, and at most 15 + 0x30 + 0x27.
+        let letters = ((digits &+ 0x0606_0606_0606_0606) >> 4) & 0x0101_0101_0101_0101
+        return digits &+ 0x3030_3030_3030_3030 &+ letters &* 0x27
     }
 }

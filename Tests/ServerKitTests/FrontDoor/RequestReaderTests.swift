@@ -307,6 +307,65 @@ struct RequestReaderTests {
         #expect(head.id.description == given ?? "00000000000000ab-7")
     }
 
+    /// Most fields that a route asks for are absent, which is answered without a search: this must never hide one that is there.
+    @Test("a field is found, whatever else is there and however its name is written")
+    func everyField() throws {
+        let names: [StaticString] = [
+            "content-type", "prefer", "accept", "accept-language", "idempotency-key", "idempotency-since", "idempotency-attempt",
+            "traceparent",
+            "authorization", "expect", "origin", "x", "~a", "connection",
+        ]
+        var random = Splitter(state: 11)
+        for round in 0..<2_000 {
+            let present = names.filter { _ in random.next() % 3 == 0 }
+            var text = "GET / HTTP/1.1\r\nHost: a\r\n"
+            for name in present {
+                let written = String(name.description.map { random.next() % 2 == 0 ? Character($0.uppercased()) : $0 })
+                text += "\(written): \(name)-\(round)\r\n"
+            }
+            guard case .head(let head) = HotRequestHead.read(ByteBuffer(string: text + "\r\n")) else { throw Unread() }
+            for name in names {
+                let isPresent = present.contains { $0.description == name.description }
+                #expect(head.field(name) == (isPresent ? "\(name)-\(round)" : nil), "\(text)")
+            }
+        }
+    }
+
+    @Test(
+        "JSON is told by the value alone",
+        arguments: [
+            ("application/json", true), ("application/json ; charset=utf-8", true), ("Application/JSON", true),
+            ("application/jsonx", false),
+            ("application/jso", false), ("text/plain", false), ("", false),
+        ]
+    )
+    func saysJSON(_ value: String, _ expected: Bool) throws {
+        func head(_ lines: String) throws -> HotRequestHead {
+            guard case .head(let head) = HotRequestHead.read(ByteBuffer(string: "GET / HTTP/1.1\r\nHost: a\r\n\(lines)\r\n")) else {
+                throw Unread()
+            }
+            return head
+        }
+        #expect(try head("Content-Type: \(value)\r\n").saysJSON == expected)
+        #expect(try head("content-type:\(value) \t\r\nX: 1\r\n").saysJSON == expected)
+        #expect(try !head("X-Content-Type: \(value)\r\n").saysJSON)
+        // Two of them are a list, which is no media type.
+        #expect(
+            try head("Content-Type: \(value)\r\nContent-Type: application/json\r\n").saysJSON
+                == isJSONMediaType("\(value), application/json")
+        )
+    }
+
+    @Test("an id that was made is written in sixteen digits")
+    func madeID() {
+        var random = Splitter(state: 12)
+        for number in [0, 1, 9, 10, 15, 16, UInt64.max, 0x0123_4567_89AB_CDEF, 1 << 63] + (0..<200).map({ _ in random.next() }) {
+            let digits = String(number, radix: 16)
+            let id = HotRequestID.made(connection: number, number: 7)
+            #expect(id.description == String(repeating: "0", count: 16 - digits.count) + digits + "-7")
+        }
+    }
+
     private struct Unread: Error {}
 
     /// The library is the oracle: whatever our reader takes, it takes as llhttp does. The reverse need not hold; llhttp is more lenient.
