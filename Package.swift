@@ -97,22 +97,36 @@ let package = Package(
             settings: faults
         ),
 
+        // MARK: What every server is made of, which knows no shop
+
+        library("StrictJSON", [nioCore]),
+        library("APIErrors", ["StrictJSON"]),
+        // Not `Metrics`: swift-metrics, which Hummingbird brings, has a target of that name.
+        library("ServerMetrics"),
+        library("HotPath", ["APIErrors", "StrictJSON", httpTypes, nioCore]),
+        library(
+            "ServerKit",
+            [
+                "APIErrors", "CircuitBreaker", "HotPath", "ServerMetrics", "StrictJSON", deques, httpTypes, hummingbird, logging, nioCore,
+                nioPosix, lifecycle,
+            ],
+            resources: [.embedInCode("Dashboard/dashboard.html")]
+        ),
+
         // MARK: Servers
 
         library(
-            "ServerKit",
-            ["CircuitBreaker", deques, httpTypes, hummingbird, logging, nioCore, nioPosix, lifecycle],
-            resources: [.embedInCode("Dashboard/dashboard.html")]
-        ),
-        library(
             "ProductServer",
-            ["StockGate", "ServerKit", "PostgresClient", "RedisClient", "CircuitBreaker", "MessageBroker"],
+            [
+                "APIErrors", "CircuitBreaker", "HotPath", "MessageBroker", "ServerMetrics", "PostgresClient", "RedisClient", "ServerKit",
+                "StockGate", "StrictJSON",
+            ],
             resources: [.embedInCode("HTTP/openapi.json"), .embedInCode("Catalog/Migrations")]
         ),
         program("product-server", ["ProductServer"], path: "Sources/ProductServerMain"),
         library(
             "OrderServer",
-            ["ServerKit", "PostgresClient", "CircuitBreaker", "MessageBroker"],
+            ["APIErrors", "CircuitBreaker", "HotPath", "MessageBroker", "ServerMetrics", "PostgresClient", "ServerKit", "StrictJSON"],
             resources: [.embedInCode("HTTP/openapi.json"), .embedInCode("Store/Migrations")]
         ),
         program("order-server", ["OrderServer"], path: "Sources/OrderServerMain"),
@@ -133,8 +147,9 @@ let package = Package(
         library(
             "FuzzKit",
             [
-                "CLibPQ", "MessageBroker", "OrderServer", "PostgresClient", "ProductServer", "RedisClient", "ServerKit", "StockGate",
-                "StockGateTestSupport",
+                "APIErrors", "CLibPQ", "HotPath", "MessageBroker", "ServerMetrics", "OrderServer", "PostgresClient", "ProductServer",
+                "RedisClient", "ServerKit", "StockGate",
+                "StockGateTestSupport", "StrictJSON",
             ],
             path: "Benchmarks/Fuzz/Kit",
             settings: faults
@@ -149,7 +164,18 @@ let package = Package(
         tests("RedisClientTests", ["RedisClient", "StockGateTestSupport", nioCore, nioEmbedded, nioPosix]),
         tests("MessageBrokerTests", ["MessageBroker", "StockGateTestSupport"]),
         tests("PostgresClientTests", ["PostgresClient", "StockGateTestSupport"]),
-        tests("ServerKitTests", ["ServerKit", "CircuitBreaker", hummingbirdTesting, nioEmbedded, nioHTTP1, nioHTTPTypes, nioPosix]),
+        tests("StrictJSONTests", ["StrictJSON", nioCore]),
+        tests("APIErrorsTests", ["APIErrors", "HotPath", "StrictJSON"]),
+        tests("ServerMetricsTests", ["ServerMetrics"]),
+        tests("HotPathTests", ["APIErrors", "HotPath", nioCore, nioEmbedded, nioHTTP1]),
+        tests(
+            "ServerKitTests",
+            [
+                "APIErrors", "CircuitBreaker", "HotPath", "ServerMetrics", "ServerKit", "StrictJSON", hummingbirdTesting, nioEmbedded,
+                nioHTTP1,
+                nioHTTPTypes, nioPosix,
+            ]
+        ),
         tests("FlashSaleTests", ["FlashSaleKit", "PostgresClient", "StockGateTestSupport", nioCore, nioHTTP1, nioPosix]),
         tests("FuzzTests", ["FuzzKit"]),
         tests("AttackTests", ["AttackKit"]),
@@ -170,14 +196,16 @@ let package = Package(
         tests(
             "OrderServerTests",
             [
-                "OrderServer", "ServerKit", "PostgresClient", "CircuitBreaker", "MessageBroker", "StockGateTestSupport", hummingbird,
+                "APIErrors", "HotPath", "ServerMetrics", "StrictJSON", "OrderServer", "ServerKit", "PostgresClient", "CircuitBreaker",
+                "MessageBroker", "StockGateTestSupport", hummingbird,
                 hummingbirdTesting, nioCore, nioHTTP1, nioPosix,
             ]
         ),
         tests(
             "ProductServerTests",
             [
-                "ProductServer", "ServerKit", "StockGate", "PostgresClient", "CircuitBreaker", "MessageBroker", "StockGateTestSupport",
+                "APIErrors", "HotPath", "ServerMetrics", "StrictJSON", "ProductServer", "ServerKit", "StockGate", "PostgresClient",
+                "CircuitBreaker", "MessageBroker", "StockGateTestSupport",
                 hummingbirdTesting, nioCore, nioPosix,
             ]
         ),

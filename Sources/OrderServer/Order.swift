@@ -1,4 +1,6 @@
+import HotPath
 import ServerKit
+import StrictJSON
 
 /// Where an order is in its life: `PENDING -> CONFIRMED | FAILED`, `CONFIRMED -> CANCELLED`.
 enum OrderStatus: String, Sendable, CaseIterable {

@@ -1,3 +1,4 @@
+import APIErrors
 import ServerKit
 import Synchronization
 import Testing

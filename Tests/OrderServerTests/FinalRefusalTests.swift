@@ -1,3 +1,4 @@
+import APIErrors
 import Logging
 import NIOHTTP1
 import NIOPosix

@@ -1,8 +1,10 @@
 import Logging
 import MessageBroker
+import ServerMetrics
 import PostgresClient
 import ServerKit
 import StockGateTestSupport
+import StrictJSON
 import Testing
 
 @testable import OrderServer

@@ -1,7 +1,10 @@
+import APIErrors
 import Logging
+import ServerMetrics
 import NIOHTTP1
 import PostgresClient
 import ServerKit
+import StrictJSON
 import Testing
 
 @testable import OrderServer

@@ -1,3 +1,4 @@
+import APIErrors
 import Foundation
 import Logging
 import NIOCore
@@ -7,6 +8,7 @@ import PostgresClient
 import ServerKit
 import ServiceLifecycle
 import StockGateTestSupport
+import StrictJSON
 import Synchronization
 import Testing
 

@@ -1,4 +1,5 @@
 import CircuitBreaker
+import ServerMetrics
 import NIOPosix
 import PostgresClient
 import ServerKit

@@ -1,6 +1,7 @@
 import MessageBroker
 import ServerKit
 import StockGateTestSupport
+import StrictJSON
 import Testing
 
 @testable import OrderServer

@@ -1,5 +1,7 @@
+import APIErrors
 import PostgresClient
 import ServerKit
+import StrictJSON
 import Synchronization
 import Testing
 

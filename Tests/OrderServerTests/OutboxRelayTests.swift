@@ -2,6 +2,7 @@ import MessageBroker
 import NIOHTTP1
 import PostgresClient
 import ServerKit
+import StrictJSON
 import Synchronization
 import Testing
 

@@ -1,6 +1,7 @@
 import MessageBroker
 import NIOHTTP1
 import ServerKit
+import StrictJSON
 import Synchronization
 import Testing
 

@@ -1,7 +1,9 @@
+import APIErrors
 import NIOCore
 import NIOHTTP1
 import NIOPosix
 import ServerKit
+import StrictJSON
 import Synchronization
 
 /// A product server for tests: keys, stock and closed keys as the contract has them, and faults by script.

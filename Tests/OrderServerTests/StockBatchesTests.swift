@@ -1,7 +1,9 @@
 import CircuitBreaker
+import ServerMetrics
 import NIOHTTP1
 import NIOPosix
 import ServerKit
+import StrictJSON
 import Synchronization
 import Testing
 

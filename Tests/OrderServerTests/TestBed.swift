@@ -1,11 +1,12 @@
+import Logging
 import NIOCore
 import NIOHTTP1
-import Logging
 import NIOPosix
 import PostgresClient
 import ServerKit
 import ServiceLifecycle
 import StockGateTestSupport
+import StrictJSON
 import Synchronization
 import Testing
 

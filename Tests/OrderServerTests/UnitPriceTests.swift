@@ -1,3 +1,4 @@
+import APIErrors
 import NIOPosix
 import ServerKit
 import Synchronization

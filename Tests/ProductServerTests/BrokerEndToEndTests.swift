@@ -1,6 +1,7 @@
 import Foundation
 import Logging
 import MessageBroker
+import ServerMetrics
 import NIOPosix
 import ServerKit
 import StockGate

@@ -1,10 +1,12 @@
 import Foundation
 import Logging
 import MessageBroker
+import ServerMetrics
 import NIOCore
 import NIOPosix
 import ServerKit
 import StockGate
+import StrictJSON
 import Synchronization
 import Testing
 

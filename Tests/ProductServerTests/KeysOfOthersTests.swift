@@ -1,7 +1,9 @@
+import HotPath
 import HTTPTypes
 import MessageBroker
 import ServerKit
 import StockGate
+import StrictJSON
 import Testing
 
 @testable import ProductServer

@@ -1,3 +1,4 @@
+import HotPath
 import ServerKit
 import StockGateTestSupport
 import Testing

@@ -1,4 +1,5 @@
 import Dispatch
+import HotPath
 import HTTPTypes
 import Hummingbird
 import HummingbirdTesting

@@ -1,3 +1,5 @@
+import StrictJSON
+import HotPath
 import CircuitBreaker
 import Hummingbird
 import HummingbirdTesting

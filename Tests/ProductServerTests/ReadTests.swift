@@ -3,6 +3,7 @@ import HTTPTypes
 import PostgresClient
 import ServerKit
 import StockGate
+import StrictJSON
 import Testing
 
 @testable import ProductServer

@@ -1,3 +1,5 @@
+import APIErrors
+import HotPath
 import HTTPTypes
 import Hummingbird
 import Logging
@@ -7,6 +9,7 @@ import PostgresClient
 import ServerKit
 import ServiceLifecycle
 import StockGateTestSupport
+import StrictJSON
 import Testing
 
 @testable import ProductServer

@@ -1,6 +1,8 @@
 import MessageBroker
+import ServerMetrics
 import ServerKit
 import StockGate
+import StrictJSON
 import Testing
 
 @testable import MessageBroker

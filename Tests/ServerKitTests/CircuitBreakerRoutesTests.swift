@@ -3,7 +3,9 @@ import HTTPTypes
 import Hummingbird
 import HummingbirdTesting
 import Logging
+import ServerMetrics
 import NIOCore
+import StrictJSON
 import Synchronization
 import Testing
 

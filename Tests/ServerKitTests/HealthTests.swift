@@ -1,5 +1,6 @@
 import Hummingbird
 import HummingbirdTesting
+import ServerMetrics
 import Synchronization
 import Testing
 

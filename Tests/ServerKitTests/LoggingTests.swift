@@ -1,4 +1,5 @@
 import Logging
+import StrictJSON
 import Synchronization
 import Testing
 

@@ -1,9 +1,13 @@
+import APIErrors
+import HotPath
 import HTTPTypes
 import Hummingbird
 import HummingbirdTesting
 import Logging
+import ServerMetrics
 import NIOCore
 import NIOPosix
+import StrictJSON
 import Testing
 
 @testable import ServerKit

@@ -1,8 +1,12 @@
+import APIErrors
+import HotPath
 import HTTPTypes
 import Hummingbird
 import HummingbirdTesting
 import Logging
+import ServerMetrics
 import NIOCore
+import StrictJSON
 import Testing
 
 @testable import ServerKit

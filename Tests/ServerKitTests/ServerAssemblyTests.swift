@@ -1,6 +1,8 @@
 import CircuitBreaker
+import HotPath
 import Hummingbird
 import Logging
+import ServerMetrics
 import NIOCore
 import NIOPosix
 import ServiceLifecycle

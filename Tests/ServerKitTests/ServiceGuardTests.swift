@@ -1,7 +1,10 @@
+import HotPath
 import HTTPTypes
 import Hummingbird
 import HummingbirdTesting
+import ServerMetrics
 import NIOCore
+import StrictJSON
 import Testing
 
 @testable import ServerKit

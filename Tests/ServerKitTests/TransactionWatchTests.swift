@@ -1,4 +1,5 @@
 import Logging
+import ServerMetrics
 import ServiceLifecycle
 import Synchronization
 import Testing

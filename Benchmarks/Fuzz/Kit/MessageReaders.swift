@@ -1,3 +1,6 @@
+import APIErrors
+import StrictJSON
+
 #if DEBUG
     @testable import MessageBroker
     @testable import OrderServer

@@ -1,3 +1,5 @@
+import StrictJSON
+
 #if DEBUG
     import CLibPQ
     @testable import MessageBroker

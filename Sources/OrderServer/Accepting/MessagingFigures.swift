@@ -1,4 +1,5 @@
 import MessageBroker
+import ServerMetrics
 import ServerKit
 import Synchronization
 

@@ -18,6 +18,7 @@ import Logging
 import MessageBroker
 import PostgresClient
 import ServerKit
+import StrictJSON
 import Synchronization
 
 /// Publishes the outbox's rows of one kind: the shell around ``RelayMachine``.

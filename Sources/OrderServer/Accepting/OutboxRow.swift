@@ -1,5 +1,6 @@
 import PostgresClient
 import ServerKit
+import StrictJSON
 
 /// Where a message is: `NEW -> SENT | FAILED`, `FAILED -> SENT | FAILED | DEAD`; an operator's requeue makes FAILED and DEAD NEW again.
 enum OutboxStatus: String, Sendable, CaseIterable {

@@ -10,6 +10,7 @@
 // after the last attempt; with so many aside nothing more is taken. A dead letter that the broker does not take for `buryWithin` goes back to the queue, whose own limit ends it.
 // Stops: when its task is cancelled, after the statement in hand. What is not acknowledged then is delivered again.
 
+import APIErrors
 import Logging
 import MessageBroker
 import PostgresClient

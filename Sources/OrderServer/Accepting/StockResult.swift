@@ -1,4 +1,6 @@
+import APIErrors
 import ServerKit
+import StrictJSON
 
 /// What the product server decided about one order of a command.
 struct StockResult: Sendable, Equatable {

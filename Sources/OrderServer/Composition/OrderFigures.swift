@@ -1,3 +1,4 @@
+import ServerMetrics
 import PostgresClient
 import ServerKit
 import Synchronization

@@ -3,6 +3,7 @@
 import CircuitBreaker
 import Glibc
 import Logging
+import ServerMetrics
 import NIOPosix
 import PostgresClient
 import ServerKit

@@ -1,4 +1,5 @@
 import Logging
+import ServerMetrics
 import PostgresClient
 import ServerKit
 import Synchronization

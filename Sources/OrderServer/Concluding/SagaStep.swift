@@ -1,4 +1,5 @@
 import ServerKit
+import StrictJSON
 
 /// How one call of a step, or of its compensation, ended.
 enum StepOutcome: Sendable, Equatable {

@@ -1,4 +1,6 @@
+import ServerMetrics
 import ServerKit
+import StrictJSON
 import Synchronization
 
 /// What a follower counts, and what its readiness and its metrics show.

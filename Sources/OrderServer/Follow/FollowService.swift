@@ -5,10 +5,12 @@
 // to `maximumBackoff`; messages that cannot be read are logged once a minute.
 // Stops: at shutdown, after the statement that is out; the rest comes again.
 
+import APIErrors
 import Logging
 import PostgresClient
 import ServerKit
 import ServiceLifecycle
+import StrictJSON
 
 /// Builds a replica of the orders from the stream of their events.
 struct FollowService: Service, CustomStringConvertible {

@@ -1,4 +1,6 @@
+import APIErrors
 import ServerKit
+import StrictJSON
 
 /// One message of the orders' events: what one group of orders has become.
 struct OrderEvent: Sendable, Equatable {

@@ -1,8 +1,10 @@
 // The composition of a server that follows: what `OrderServerParts` is for one that sells.
 
+import APIErrors
 import HTTPTypes
 import Hummingbird
 import Logging
+import ServerMetrics
 import PostgresClient
 import ServerKit
 import ServiceLifecycle

@@ -1,5 +1,7 @@
+import APIErrors
 import Hummingbird
 import ServerKit
+import StrictJSON
 
 extension Response {
     /// The answer to a request for a 202 while there is no broker to carry the order: `NOT_IMPLEMENTED` in the one shape of errors.

@@ -1,4 +1,5 @@
 import ServerKit
+import StrictJSON
 
 extension Order {
     /// Writes the order as an object.

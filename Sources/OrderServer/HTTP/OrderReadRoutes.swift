@@ -1,8 +1,10 @@
+import APIErrors
 import HTTPTypes
 import Hummingbird
 import PostgresClient
 import ServerKit
 import ServiceLifecycle
+import StrictJSON
 
 /// Everything that only reads orders; the same for a server that sells and for one that follows.
 struct OrderReadRoutes: Sendable {

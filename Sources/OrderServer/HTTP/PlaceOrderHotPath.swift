@@ -1,6 +1,8 @@
 // `POST /orders` and `POST /v2/orders` in front of the router: the routes that a rush consists of. What they do not know at a glance they leave to the router's
 // routes of the same names, which answer the same.
 
+import APIErrors
+import HotPath
 import HTTPTypes
 import NIOCore
 import ServerKit

@@ -1,8 +1,11 @@
 // What came of placing or cancelling an order, in HTTP: the same for the router and for the hot path in front of it.
 
+import APIErrors
+import HotPath
 import HTTPTypes
 import Hummingbird
 import ServerKit
+import StrictJSON
 
 extension APIError {
     /// There was too little stock.

@@ -1,6 +1,8 @@
+import APIErrors
 import HTTPTypes
 import Hummingbird
 import ServerKit
+import StrictJSON
 
 /// What makes orders under a user: POST `/{userId}/orders`.
 struct UserOrderRoutes: Sendable {

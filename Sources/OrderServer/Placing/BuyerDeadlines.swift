@@ -2,6 +2,7 @@
 //
 // Bounds: a wait is kept until its deadline, at most as long as buyers wait, whether it was answered or not: as many as come within that time. One task ticks while there is any.
 
+import APIErrors
 import NIOCore
 import ServerKit
 import Synchronization

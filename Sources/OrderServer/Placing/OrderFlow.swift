@@ -4,10 +4,13 @@
 //
 // Bounds: `buyerDeadline` for everything that a buyer waits for, whatever the databases and the product server do: an order that has no outcome by then is settled without its buyer.
 
+import APIErrors
 import CircuitBreaker
+import HotPath
 import Logging
 import PostgresClient
 import ServerKit
+import StrictJSON
 
 /// What buyers and admins can do with orders.
 struct OrderFlow: Sendable {

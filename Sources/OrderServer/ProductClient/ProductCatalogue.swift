@@ -6,6 +6,7 @@
 // `timeout`, the first for half of it, so that an instance that hangs leaves time for another; and a caller who has waited twice as long for his turn is given up: each is answered within three times `timeout`. `capacity` codes are remembered; when there are more, all
 // are forgotten and learned again. A product server that hangs holds up look-ups alone, never orders that name no price.
 
+import APIErrors
 import NIOCore
 import NIOHTTP1
 import ServerKit

@@ -5,6 +5,7 @@
 // that a rush need not stop; when the memory has ended before it has its answer, at most `maximumWaiting` wait for that, and no longer than it takes.
 
 import ServerKit
+import StrictJSON
 import Synchronization
 
 /// Remembers for a short time that a product could not give so many units, so that a rush for a sold-out product costs neither a call nor a row.

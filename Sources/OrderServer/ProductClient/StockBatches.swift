@@ -5,10 +5,13 @@
 // loop's next turn: no timer delays it. Nothing is repeated here; the saga repeats, under the same key. A product server that takes less than the limits say, since it is older or
 // something stands in front of it, tells so with 413: from then on calls are smaller, and what was refused goes through when the saga repeats it.
 
+import APIErrors
 import CircuitBreaker
+import ServerMetrics
 import NIOCore
 import NIOHTTP1
 import ServerKit
+import StrictJSON
 import Synchronization
 
 /// Sends changes of stock to the product server: those that come while calls are out gather and go together.

@@ -1,4 +1,5 @@
 import ServerKit
+import StrictJSON
 
 /// One change of stock to ask the product server for.
 struct StockChange: Sendable, Equatable {

@@ -6,8 +6,10 @@
 //
 // Bounds: those of the writer, and of `LockedRows`.
 
+import ServerMetrics
 import PostgresClient
 import ServerKit
+import StrictJSON
 import Synchronization
 
 /// What became of a final state.

@@ -1,5 +1,6 @@
 import PostgresClient
 import ServerKit
+import StrictJSON
 
 extension Order {
     /// The columns that ``init(row:from:)`` reads, in order, of a table or alias `o`.

@@ -1,7 +1,9 @@
 // The shell around `OrderWaiters`: it runs what the machine says after it has let go of the lock. Bounds are the machine's. While anybody waits there is one task that
 // ticks, and one while a look-up is out; both end by themselves.
 
+import APIErrors
 import Logging
+import ServerMetrics
 import PostgresClient
 import ServerKit
 import Synchronization

@@ -4,10 +4,12 @@
 // Bounds: one of the places of `OrderChanges`; `maximumLife`; a silent stream writes a comment each `heartbeat`, by which a client that has gone is noticed at the
 // latest. Stops: with the first state that is not PENDING, the end of its life, the client's going, the server's stop.
 
+import APIErrors
 import HTTPTypes
 import Hummingbird
 import NIOCore
 import ServerKit
+import StrictJSON
 
 /// The changes of one order as server-sent events (WHATWG HTML, section 9.2).
 struct OrderEventStream: Sendable {

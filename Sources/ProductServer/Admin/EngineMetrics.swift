@@ -1,3 +1,4 @@
+import ServerMetrics
 import ServerKit
 import StockGate
 import Synchronization

@@ -1,7 +1,9 @@
+import APIErrors
 import Hummingbird
 import Logging
 import ServerKit
 import StockGate
+import StrictJSON
 
 /// What operators do to stock, and what they ask about it.
 struct StockAdminRoutes: Sendable {

@@ -1,8 +1,10 @@
+import APIErrors
 import Hummingbird
 import Logging
 import NIOCore
 import ServerKit
 import StockGate
+import StrictJSON
 
 /// `POST /internal/stock/batch`: what the order server gathered while its last call was out. Each item is a request of its own, with the same
 /// promises and its own answer; they only share the way.

@@ -1,6 +1,8 @@
+import APIErrors
 import PostgresClient
 import ServerKit
 import StockGate
+import StrictJSON
 
 /// The catalogue's SQL. Changes of what the engine must know (on sale, gated) are made in the same transaction as the catalogue's, and raise the fence.
 struct CatalogStore: Sendable {

@@ -1,4 +1,5 @@
 import ServerKit
+import StrictJSON
 
 /// A product as the catalogue knows it, with its stock as of the read.
 struct Product: Sendable {

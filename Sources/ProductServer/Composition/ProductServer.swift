@@ -4,12 +4,14 @@ import CircuitBreaker
 import Hummingbird
 import Logging
 import MessageBroker
+import ServerMetrics
 import NIOCore
 import NIOPosix
 import PostgresClient
 import ServerKit
 import ServiceLifecycle
 import StockGate
+import StrictJSON
 import Synchronization
 
 /// The product server: catalogue, stock, breaker, over HTTP.

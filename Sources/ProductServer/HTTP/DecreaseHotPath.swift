@@ -1,10 +1,13 @@
 // `PATCH /products/{id}/stock/decrease-by-order` in front of the router: the route that a rush consists of. What it does not know at a glance it leaves to
 // the router's route of the same name, which answers the same.
 
+import APIErrors
+import HotPath
 import HTTPTypes
 import NIOCore
 import ServerKit
 import StockGate
+import StrictJSON
 
 struct DecreaseHotPath: HotPathEndpoint {
     let engine: StockEngine

@@ -1,10 +1,13 @@
 // What the engine's answers are in HTTP: the one place of this server that maps them.
 
+import APIErrors
+import HotPath
 import HTTPTypes
 import Hummingbird
 import PostgresClient
 import ServerKit
 import StockGate
+import StrictJSON
 
 extension APIError {
     /// Why nothing was decided.

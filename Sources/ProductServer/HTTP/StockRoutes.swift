@@ -1,6 +1,9 @@
+import APIErrors
+import HotPath
 import Hummingbird
 import ServerKit
 import StockGate
+import StrictJSON
 
 /// Stock over HTTP: decrease and increase by order, and what the ledger says about a key.
 struct StockRoutes: Sendable {

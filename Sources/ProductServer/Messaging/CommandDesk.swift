@@ -11,6 +11,7 @@ import MessageBroker
 import NIOCore
 import ServerKit
 import StockGate
+import StrictJSON
 import Synchronization
 
 // @unchecked Sendable: its variables are used on `eventLoop` alone; `held` is atomic.

@@ -1,6 +1,8 @@
 import MessageBroker
+import ServerMetrics
 import ServerKit
 import StockGate
+import StrictJSON
 import Synchronization
 
 /// What the consumer of `stock.decrease` has done.

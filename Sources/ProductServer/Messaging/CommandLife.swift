@@ -6,6 +6,7 @@
 //   `giveUpAt`, the delivery goes back to the queue. Every round ends because the engine answers within its own bound, every publish within the broker's.
 // Stop: `acknowledge` or `requeue`, one of them once. What happens later changes nothing.
 
+import APIErrors
 import NIOCore
 import ServerKit
 import StockGate

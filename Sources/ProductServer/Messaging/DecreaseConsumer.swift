@@ -9,6 +9,7 @@
 
 import Logging
 import MessageBroker
+import ServerMetrics
 import NIOCore
 import ServerKit
 import ServiceLifecycle

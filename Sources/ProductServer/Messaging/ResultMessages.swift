@@ -1,5 +1,6 @@
 import MessageBroker
 import ServerKit
+import StrictJSON
 
 /// The messages about one command. `docs/messages.md` has their schema.
 struct ResultMessages: Sendable {

@@ -1,6 +1,8 @@
+import APIErrors
 import MessageBroker
 import ServerKit
 import StockGate
+import StrictJSON
 
 /// A message of the queue `stock.decrease`: the decreases of one group of orders for one product. `docs/messages.md` has its schema.
 struct StockCommand: Sendable, Equatable {

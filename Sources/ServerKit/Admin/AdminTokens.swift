@@ -1,3 +1,5 @@
+import APIErrors
+
 /// The tokens that open a port or some of its routes, each with the name of who has it: `ADMIN_TOKEN`, `SERVICE_TOKENS`.
 public struct AdminTokens: Sendable, Equatable {
     struct Token: Sendable, Equatable {

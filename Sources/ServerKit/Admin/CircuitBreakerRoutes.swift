@@ -1,9 +1,11 @@
+import APIErrors
 import CircuitBreaker
 import HTTPTypes
 import Hummingbird
 import Logging
 import NIOCore
 import ServiceLifecycle
+import StrictJSON
 import Synchronization
 
 /// The admin port's view of the breakers: states, changes by hand, events. Under resilience4j's actuator paths the same in its shapes.

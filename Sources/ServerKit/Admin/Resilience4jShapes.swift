@@ -1,4 +1,5 @@
 import CircuitBreaker
+import StrictJSON
 
 // What resilience4j's actuator endpoints write, byte for byte: the order of the fields, their types, Java's way to print floats and times. Read in
 // resilience4j 2: `CircuitBreakerDetails`, `CircuitBreakerEventDTO`, `CircuitBreakerUpdateStateResponse`, `CircuitBreaker.StateTransition`,

@@ -1,3 +1,5 @@
+import APIErrors
+import HotPath
 import HTTPTypes
 import Hummingbird
 import NIOCore

@@ -1,7 +1,10 @@
+import APIErrors
 import Glibc
+import HotPath
 import Hummingbird
 import HummingbirdCore
 import Logging
+import ServerMetrics
 import NIOCore
 import NIOPosix
 import ServiceLifecycle

@@ -4,6 +4,8 @@
 // Bounds: `maximumPerAddress` connections of an address; one more is closed as soon as it is accepted. `maximum` connections in all, and `reserve` more that are kept only for what must always be answered: health, and on the admin port the calls that orders need.
 //   Beyond that a connection is closed as soon as it is accepted. None of them waits in the kernel, where those that must be answered would wait behind it.
 
+import HotPath
+import ServerMetrics
 import NIOCore
 import Synchronization
 

@@ -8,6 +8,7 @@
 //   request is taken only while the client takes its answers. `maximumWaitingBytes` is never reached by these rules; a connection that reaches it is closed.
 // Stop: a stopping server answers what has come, says `Connection: close`, and closes what is idle at once and what is not within `ConnectionTimes`.
 
+import HotPath
 import HTTPTypes
 import Hummingbird
 import NIOCore

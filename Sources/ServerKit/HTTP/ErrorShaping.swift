@@ -1,7 +1,9 @@
+import APIErrors
 import HTTPTypes
 import Hummingbird
 import Logging
 import NIOCore
+import StrictJSON
 
 /// Turns everything that is thrown, and every request that no route takes, into the one shape of errors.
 struct ErrorShaping: RouterMiddleware {

@@ -1,3 +1,4 @@
+import HotPath
 import HTTPTypes
 import Hummingbird
 import Logging

@@ -1,6 +1,8 @@
 // Invariant: two targets that mean the same path have the same `path`, made of ASCII alone; decoding each of its segments once gives the texts that are meant.
 // Bounds: linear in the target, which is part of a request's head and bounded by the HTTP reader.
 
+import APIErrors
+
 /// A request's target (RFC 9112, section 3.2) in its one spelling, judged before anything is routed by it.
 ///
 /// Each path segment is percent-decoded once, checked by the rules of all texts, and encoded again where a segment needs it (RFC 3986, section 6.2.2). So

@@ -1,3 +1,5 @@
+import APIErrors
+import HotPath
 import Hummingbird
 import Logging
 import NIOCore
@@ -45,17 +47,7 @@ extension ServerRequestContext {
     }
 
     /// Whether a text may be passed on as an `X-Request-Id`: 1 to 128 of `A-Z a-z 0-9 . _ : -`.
-    public static func isRequestID(_ text: String) -> Bool { self.isRequestID(text.utf8) }
-
-    static func isRequestID(_ bytes: some Collection<UInt8>) -> Bool {
-        (1...128).contains(bytes.count)
-            && bytes.allSatisfy { byte in
-                switch byte {
-                case 0x30...0x39, 0x41...0x5A, 0x61...0x7A: true
-                default: byte == UInt8(ascii: ".") || byte == UInt8(ascii: "_") || byte == UInt8(ascii: ":") || byte == UInt8(ascii: "-")
-                }
-            }
-    }
+    public static func isRequestID(_ text: String) -> Bool { HotRequestID.isRequestID(text.utf8) }
 }
 
 /// W3C Trace Context, version 00: `00-` 32 hex digits `-` 16 hex digits `-` 2 hex digits, ids not all zero.

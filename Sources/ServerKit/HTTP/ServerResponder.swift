@@ -1,3 +1,4 @@
+import APIErrors
 import Hummingbird
 
 /// What the HTTP reader gives requests to: brings a request's target into its one spelling and lets the router have it.

@@ -1,3 +1,4 @@
+import StrictJSON
 import Synchronization
 
 /// What a dependency is to the server right now.

@@ -1,4 +1,6 @@
+import APIErrors
 import Hummingbird
+import StrictJSON
 
 /// `/livez` and `/readyz`.
 public struct HealthRoutes: Sendable {

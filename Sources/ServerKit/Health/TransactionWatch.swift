@@ -4,6 +4,7 @@
 // Bounds: one look at a time, `interval` apart.
 
 import Logging
+import ServerMetrics
 import ServiceLifecycle
 import Synchronization
 

@@ -3,6 +3,8 @@
 //   two of them would cut differently, more is masked.
 // Bounds: one pass over the text.
 
+import StrictJSON
+
 /// Keeps secrets out of texts that people read.
 public enum Redaction {
     /// What stands in a secret's place.

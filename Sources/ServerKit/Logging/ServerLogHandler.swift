@@ -1,5 +1,6 @@
 import Glibc
 import Logging
+import StrictJSON
 
 /// How lines of the log look.
 public enum LogFormat: String, Sendable, CaseIterable {

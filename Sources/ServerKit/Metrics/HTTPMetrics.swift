@@ -1,3 +1,4 @@
+import ServerMetrics
 import Synchronization
 
 /// Requests counted by route template, method and status, and timed by route template and method.

@@ -1,5 +1,6 @@
 import HTTPTypes
 import Hummingbird
+import ServerMetrics
 import NIOCore
 
 extension MetricsRegistry {

@@ -1,3 +1,4 @@
+import APIErrors
 import FoundationEssentials
 
 /// Reads a server's settings from the environment: each call declares one setting, its default and its meaning, and returns its value.

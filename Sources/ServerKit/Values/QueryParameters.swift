@@ -1,3 +1,5 @@
+import APIErrors
+
 /// The parameters of a query, in the order given: pairs of a name and a value, in a form's encoding (WHATWG URL, section 5.1).
 ///
 /// Bounds: a query is part of a request's head, which the HTTP reader bounds.

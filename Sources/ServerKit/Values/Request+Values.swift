@@ -1,28 +1,7 @@
+import APIErrors
+import HotPath
 import HTTPTypes
 import Hummingbird
-
-extension HTTPField.Name {
-    /// `Idempotency-Key`
-    public static let idempotencyKey = HTTPField.Name.serverKit("Idempotency-Key")
-    /// `Idempotency-Attempt`
-    public static let idempotencyAttempt = HTTPField.Name.serverKit("Idempotency-Attempt")
-    /// `Idempotency-Since`
-    public static let idempotencySince = HTTPField.Name.serverKit("Idempotency-Since")
-    /// `Idempotency-Replayed`
-    public static let idempotencyReplayed = HTTPField.Name.serverKit("Idempotency-Replayed")
-    /// `Prefer` (RFC 7240)
-    public static let prefer = HTTPField.Name.serverKit("Prefer")
-    /// `X-Request-Id`
-    public static let requestID = HTTPField.Name.serverKit("X-Request-Id")
-    /// `traceparent` (W3C Trace Context)
-    public static let traceparent = HTTPField.Name.serverKit("traceparent")
-
-    /// A name that is a token for sure, because it stands in the source text above.
-    private static func serverKit(_ name: String) -> HTTPField.Name {
-        guard let name = HTTPField.Name(name) else { preconditionFailure("\(name) is no field name") }
-        return name
-    }
-}
 
 extension Request {
     /// The body as a JSON object.
@@ -155,26 +134,6 @@ extension RequestContext {
             throw APIError(code)
         }
     }
-}
-
-extension APIError {
-    static func payloadTooLarge(_ maximumBytes: Int) -> APIError {
-        APIError(.payloadTooLarge, details: ["maximumBytes": .int(Int64(maximumBytes))])
-    }
-}
-
-/// `application/json` or `application/…+json`, in UTF-8 if it says a charset.
-public func isJSONMediaType(_ contentType: String) -> Bool {
-    // What nearly every client sends.
-    if contentType == "application/json" { return true }
-    let parts = contentType.split(separator: ";", omittingEmptySubsequences: false)
-    let type = (parts.first ?? "").trimmed.lowercased()
-    guard type == "application/json" || (type.hasPrefix("application/") && type.hasSuffix("+json")) else { return false }
-    for part in parts.dropFirst() {
-        let parameter = part.trimmed.lowercased()
-        if parameter.hasPrefix("charset="), parameter != "charset=utf-8", parameter != "charset=\"utf-8\"" { return false }
-    }
-    return true
 }
 
 /// What a query parameter that is a switch may say.

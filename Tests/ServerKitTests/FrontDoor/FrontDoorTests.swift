@@ -1,4 +1,7 @@
+import APIErrors
+import HotPath
 import HTTPTypes
+import ServerMetrics
 import NIOCore
 import NIOEmbedded
 import NIOHTTPTypes

@@ -1,0 +1,57 @@
+import APIErrors
+import HTTPTypes
+import NIOCore
+
+/// The one route of a server that is worth answering without a task: it stands in front of the router, on the connection's event loop.
+///
+/// Requests that it does not know go on to the router, which has the same route: what an endpoint refuses to look at is answered the same way, only slower.
+public protocol HotPathEndpoint: Sendable {
+    /// What `match` read from the request's head.
+    associatedtype Match
+
+    /// What a matching request asks for; nil lets the router have it. Called on the event loop; must not block.
+    func match(_ head: HotRequestHead) -> Match?
+
+    /// Answers a matching request, on the event loop. `answer` is called once, there, now or later.
+    func respond(
+        to match: Match,
+        head: HotRequestHead,
+        body: ByteBuffer,
+        on eventLoop: any EventLoop,
+        answer: @escaping (HotPathAnswer) -> Void
+    )
+}
+
+/// What a hot path answers with.
+public struct HotPathAnswer: Sendable {
+    /// The status.
+    public let status: HTTPResponse.Status
+    /// Header lines beside those of the body's length, the date and the request's id, each with its line end.
+    package private(set) var lines: String
+    /// The body's bytes.
+    public let body: [UInt8]
+
+    /// An answer with a JSON body.
+    public init(status: HTTPResponse.Status = .ok, json body: [UInt8]) {
+        self.status = status
+        self.lines = "Content-Type: application/json\r\n"
+        self.body = body
+    }
+
+    /// An error in the one shape, in the format and language that the request asks for.
+    public init(_ error: APIError, to head: HotRequestHead) {
+        let rendered = error.render(accept: head.field("accept"), language: .negotiated(head.field("accept-language")))
+        self.status = .init(code: rendered.status, reasonPhrase: error.code.phrase)
+        self.lines = ""
+        self.body = rendered.body
+        for field in rendered.headerFields { self.add(field.name, field.value) }
+    }
+
+    /// Adds a header field. Line ends in a value would begin a line of their own: they are dropped.
+    public mutating func add(_ name: HTTPField.Name, _ value: String) {
+        self.lines += name.rawName
+        self.lines += ": "
+        self.lines += value.utf8.contains(where: { $0 < 0x20 }) ? value.filter { $0.isASCII && !$0.isNewline } : value
+        self.lines += "\r\n"
+    }
+}

@@ -1,0 +1,82 @@
+import APIErrors
+import HTTPTypes
+import StrictJSON
+
+/// An error ready to be sent by any HTTP server.
+public struct RenderedError: Sendable, Equatable {
+    /// The HTTP status.
+    public let status: Int
+    /// `application/json` or `application/problem+json`.
+    public let contentType: String
+    /// The language of the message.
+    public let language: Language
+    /// The value of `Retry-After` in seconds, if the error has one.
+    public let retryAfterSeconds: Int?
+    /// The value of `Allow`, if the error has one.
+    public let allow: String?
+    /// Whether `WWW-Authenticate: Bearer` belongs to it.
+    public let asksForToken: Bool
+    /// The body.
+    public let body: [UInt8]
+}
+
+extension APIError {
+    /// The error as bytes, for a handler that has no router above it.
+    /// - Parameters:
+    ///   - accept: the value of the request's `Accept`
+    ///   - language: the language of the message, see ``Language/negotiated(_:)``
+    public func render(accept: String?, language: Language) -> RenderedError {
+        self.render(format: .negotiated(accept), language: language)
+    }
+
+    /// The error as bytes in the given shape.
+    public func render(format: ErrorFormat, language: Language) -> RenderedError {
+        let text = self.message.text(language, details: self.details)
+        var json = JSONWriter(capacity: 192)
+        json.object { json in
+            switch format {
+            case .json:
+                json.member("error", self.code.rawValue)
+                json.member("message", text)
+            case .problem:
+                // RFC 9457: with about:blank the title is the status' phrase, and the code is a member of our own.
+                json.member("type", "about:blank")
+                json.member("title", self.code.phrase)
+                json.member("status", self.code.status)
+                json.member("detail", text)
+                json.member("error", self.code.rawValue)
+            }
+            json.member("details", self.details)
+        }
+        return RenderedError(
+            status: self.code.status,
+            contentType: format == .json ? "application/json" : "application/problem+json",
+            language: language,
+            retryAfterSeconds: self.retryAfter.map(APIError.wholeSeconds),
+            allow: self.allow.isEmpty ? nil : self.allow.joined(separator: ", "),
+            asksForToken: self.code == .unauthorized,
+            body: json.bytes
+        )
+    }
+
+    /// At least one second, part seconds rounded up: the header has whole seconds, and 0 would invite a busy loop.
+    private static func wholeSeconds(_ duration: Duration) -> Int {
+        let (seconds, attoseconds) = duration.components
+        return max(1, Int(clamping: seconds) + (attoseconds > 0 ? 1 : 0))
+    }
+}
+
+extension RenderedError {
+    /// The headers that go with the body.
+    package var headerFields: HTTPFields {
+        var headers = HTTPFields()
+        headers[.contentType] = self.contentType
+        headers[.contentLanguage] = self.language.rawValue
+        headers[.vary] = "Accept, Accept-Language"
+        headers[.cacheControl] = "no-store"
+        if let retryAfterSeconds { headers[.retryAfter] = String(retryAfterSeconds) }
+        if let allow { headers[.allow] = allow }
+        if asksForToken { headers[.wwwAuthenticate] = "Bearer" }
+        return headers
+    }
+}

@@ -1,0 +1,22 @@
+import APIErrors
+import HTTPTypes
+import HotPath
+import Hummingbird
+import NIOCore
+
+extension APIError {
+    /// The error as an answer to a request.
+    public func response(to request: Request) -> Response {
+        self.render(
+            accept: request.headers[.accept],
+            language: .negotiated(request.headers[.acceptLanguage])
+        ).response
+    }
+}
+
+extension RenderedError {
+    /// The error as an answer of the router.
+    public var response: Response {
+        Response(status: .init(code: self.status), headers: self.headerFields, body: .init(byteBuffer: ByteBuffer(bytes: self.body)))
+    }
+}
