@@ -80,12 +80,14 @@ let package = Package(
         .systemLibrary(name: "CHiredis", pkgConfig: "hiredis", providers: [.apt(["libhiredis-dev"])]),
         .systemLibrary(name: "CLibPQ", pkgConfig: "libpq", providers: [.apt(["libpq-dev"])]),
         .systemLibrary(name: "CRabbitMQ", pkgConfig: "librabbitmq", providers: [.apt(["librabbitmq-dev"])]),
+        .systemLibrary(name: "CThreads"),
 
         // MARK: Clients, which know no shop
 
-        library("RedisClient", ["CHiredis", deques, nioCore, nioPosix]),
-        library("PostgresClient", ["CLibPQ"]),
-        library("MessageBroker", ["CRabbitMQ", deques]),
+        library("BlockingThreads", ["CThreads"]),
+        library("RedisClient", ["BlockingThreads", "CHiredis", deques, nioCore, nioPosix]),
+        library("PostgresClient", ["BlockingThreads", "CLibPQ"]),
+        library("MessageBroker", ["BlockingThreads", "CRabbitMQ", deques]),
 
         // MARK: The engine
 
@@ -126,7 +128,10 @@ let package = Package(
         program("product-server", ["ProductServer"], path: "Sources/ProductServerMain"),
         library(
             "OrderServer",
-            ["APIErrors", "CircuitBreaker", "HotPath", "MessageBroker", "ServerMetrics", "PostgresClient", "ServerKit", "StrictJSON"],
+            [
+                "APIErrors", "BlockingThreads", "CircuitBreaker", "HotPath", "MessageBroker", "ServerMetrics", "PostgresClient",
+                "ServerKit", "StrictJSON",
+            ],
             resources: [.embedInCode("HTTP/openapi.json"), .embedInCode("Store/Migrations")]
         ),
         program("order-server", ["OrderServer"], path: "Sources/OrderServerMain"),
@@ -159,11 +164,16 @@ let package = Package(
 
         // MARK: Tests
 
-        library("StockGateTestSupport", ["StockGate", "PostgresClient", heaps, nioCore, nioPosix], settings: faults + fast),
+        library(
+            "StockGateTestSupport",
+            ["BlockingThreads", "StockGate", "PostgresClient", heaps, nioCore, nioPosix],
+            settings: faults + fast
+        ),
+        tests("BlockingThreadsTests", ["BlockingThreads"]),
         tests("CircuitBreakerTests", ["CircuitBreaker"]),
         tests("RedisClientTests", ["RedisClient", "StockGateTestSupport", nioCore, nioEmbedded, nioPosix]),
         tests("MessageBrokerTests", ["MessageBroker", "StockGateTestSupport"]),
-        tests("PostgresClientTests", ["PostgresClient", "StockGateTestSupport"]),
+        tests("PostgresClientTests", ["BlockingThreads", "PostgresClient", "StockGateTestSupport"]),
         tests("StrictJSONTests", ["StrictJSON", nioCore]),
         tests("APIErrorsTests", ["APIErrors", "HotPath", "StrictJSON"]),
         tests("ServerMetricsTests", ["ServerMetrics"]),
@@ -196,7 +206,8 @@ let package = Package(
         tests(
             "OrderServerTests",
             [
-                "APIErrors", "HotPath", "ServerMetrics", "StrictJSON", "OrderServer", "ServerKit", "PostgresClient", "CircuitBreaker",
+                "APIErrors", "BlockingThreads", "HotPath", "ServerMetrics", "StrictJSON", "OrderServer", "ServerKit", "PostgresClient",
+                "CircuitBreaker",
                 "MessageBroker", "StockGateTestSupport", hummingbird,
                 hummingbirdTesting, nioCore, nioHTTP1, nioPosix,
             ]

@@ -3,16 +3,9 @@
 #include <amqp.h>
 #include <amqp_framing.h>
 #include <amqp_tcp_socket.h>
-#include <sys/eventfd.h>
-#include <sys/prctl.h>
 #include <sys/time.h>
 
 static inline amqp_rpc_reply_t crabbitmq_login_plain(amqp_connection_state_t state, const char *vhost, int frame_max, int heartbeat,
                                                      const amqp_table_t *properties, const char *user, const char *password) {
     return amqp_login_with_properties(state, vhost, 0, frame_max, heartbeat, properties, AMQP_SASL_METHOD_PLAIN, user, password);
-}
-
-// Names the calling thread; the kernel keeps 15 bytes.
-static inline void crabbitmq_name_thread(const char *name) {
-    prctl(PR_SET_NAME, name, 0, 0, 0);
 }

@@ -5,6 +5,7 @@
 // socket only while the output buffer is empty, so its frames never fall into the middle of ours.
 // Stop: every error is the end of the connection.
 
+import BlockingThreads
 import CRabbitMQ
 import Glibc
 

@@ -94,13 +94,3 @@ extension timeval {
         self.init(tv_sec: Int(seconds), tv_usec: Int(attoseconds / 1_000_000_000_000))
     }
 }
-
-extension Duration {
-    /// Rounded up, so that a small bound never becomes none.
-    var wholeMilliseconds: Int {
-        if self <= .zero { return 0 }
-        let (seconds, attoseconds) = components
-        if seconds >= 2_000_000 { return 2_000_000_000 }
-        return Int(seconds) * 1000 + Int((attoseconds + 999_999_999_999_999) / 1_000_000_000_000_000)
-    }
-}

@@ -1,3 +1,5 @@
+import BlockingThreads
+
 /// What went wrong at the broker. Whether a message may be there all the same is said by ``PublishOutcome``, not by an error.
 public struct BrokerError: Error, Sendable, Hashable {
     /// The kind of failure.
@@ -47,6 +49,11 @@ public struct BrokerError: Error, Sendable, Hashable {
         case .connectFailed, .refused, .connectionLost, .timedOut, .notConnected, .overloaded: false
         }
     }
+}
+
+extension BrokerError {
+    /// `connectFailed`: the system has no thread or descriptor left for the connection.
+    init(_ unavailable: ThreadUnavailable) { self.init(code: .connectFailed, message: unavailable.description) }
 }
 
 extension BrokerError: CustomStringConvertible {

@@ -5,7 +5,7 @@
 // per turn takes at most one buffer, so that writing and deadlines get their turn.
 // Stop: `stop`. What is under way may finish until its deadline.
 
-import Glibc
+import BlockingThreads
 
 /// What a publisher or a consumer does with its connection. Lives on the connection's thread.
 protocol ConnectionRole: AnyObject {
@@ -40,7 +40,7 @@ final class ConnectionControl: Sendable {
     let onChange: @Sendable (ConnectionChange) -> Void
 
     init(onChange: @escaping @Sendable (ConnectionChange) -> Void) throws(BrokerError) {
-        wake = try WakeDescriptor()
+        wake = try ThreadUnavailable.translated(by: BrokerError.init) { () throws(ThreadUnavailable) in try WakeDescriptor() }
         self.onChange = onChange
     }
 

@@ -4,6 +4,7 @@
 // Bounds: the prefetch bounds what is buffered and what is unacknowledged together, so also the acknowledgements that wait to be written.
 // Stop: `close`, or the end of the last reference.
 
+import BlockingThreads
 import DequeModule
 import Synchronization
 
@@ -46,9 +47,11 @@ public final class Consumer: Sendable {
         self.control = control
         self.inbox = inbox
         let prefetch = UInt16(clamping: max(1, prefetch))
-        try startThread(name: name) {
-            let role = ConsumerRole(control, inbox, queue: queue, prefetch: prefetch)
-            ConnectionLoop(configuration: configuration, topology: topology, control: control, role: role).run()
+        try ThreadUnavailable.translated(by: BrokerError.init) { () throws(ThreadUnavailable) in
+            try BlockingThread.start(name: name) {
+                let role = ConsumerRole(control, inbox, queue: queue, prefetch: prefetch)
+                ConnectionLoop(configuration: configuration, topology: topology, control: control, role: role).run()
+            }
         }
     }
 

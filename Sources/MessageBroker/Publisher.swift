@@ -5,6 +5,7 @@
 // deadline (`confirmTimeout`), whatever the broker does.
 // Stop: `close`, or the end of the last reference.
 
+import BlockingThreads
 import DequeModule
 import Synchronization
 
@@ -31,9 +32,11 @@ public final class Publisher: Sendable {
         self.configuration = configuration
         self.control = control
         self.inbox = inbox
-        try startThread(name: name) {
-            let role = PublisherRole(configuration, control, inbox)
-            ConnectionLoop(configuration: configuration, topology: topology, control: control, role: role).run()
+        try ThreadUnavailable.translated(by: BrokerError.init) { () throws(ThreadUnavailable) in
+            try BlockingThread.start(name: name) {
+                let role = PublisherRole(configuration, control, inbox)
+                ConnectionLoop(configuration: configuration, topology: topology, control: control, role: role).run()
+            }
         }
     }
 

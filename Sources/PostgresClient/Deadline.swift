@@ -1,3 +1,4 @@
+import BlockingThreads
 import Glibc
 
 /// A point on the monotonic clock until which a call may take.

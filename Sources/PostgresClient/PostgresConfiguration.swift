@@ -1,3 +1,4 @@
+import BlockingThreads
 import CLibPQ
 
 /// Where the server is and how long anything may take. Durations of zero switch a server-side bound off.
@@ -155,14 +156,4 @@ extension PostgresConfiguration: CustomStringConvertible, CustomDebugStringConve
 
     /// Shows the ``description`` alone, so that a dump holds no password.
     public var customMirror: Mirror { Mirror(self, children: ["server": description]) }
-}
-
-extension Duration {
-    /// Rounded up, so that a small bound never becomes "no bound"; within what a 32-bit setting holds.
-    var wholeMilliseconds: Int {
-        if self <= .zero { return 0 }
-        let (seconds, attoseconds) = components
-        if seconds >= 2_000_000 { return 2_000_000_000 }
-        return Int(seconds) * 1000 + Int((attoseconds + 999_999_999_999_999) / 1_000_000_000_000_000)
-    }
 }

@@ -1,3 +1,5 @@
+import BlockingThreads
+
 /// An actor whose executor is one thread, on which its connection lives: a call blocks that thread and no other.
 ///
 /// Opens at the first call, opens again at the next call after a loss. Calls wait for one another in the actor's own queue, which has no bound
@@ -12,7 +14,7 @@ public actor PostgresConnection {
 
     /// Starts the thread; opens nothing yet.
     public init(configuration: PostgresConfiguration, name: String = "postgres") throws(PostgresError) {
-        executor = try ThreadExecutor(name: name)
+        executor = try ThreadUnavailable.translated(by: PostgresError.init) { () throws(ThreadUnavailable) in try ThreadExecutor(name: name) }
         session = PostgresSession(configuration: configuration)
     }
 

@@ -1,3 +1,5 @@
+import BlockingThreads
+
 /// What went wrong at PostgreSQL, and whether the statement may have taken effect all the same.
 ///
 /// The one question a caller must always ask is ``isOutcomeUnknown``: a statement that was sent and not answered may have been
@@ -81,6 +83,11 @@ public struct PostgresError: Error, Sendable, Hashable {
             state == "55P03" || state == "25P03" || state == Self.readOnly || ["08", "40", "53", "57", "58"].contains(state.prefix(2))
         }
     }
+}
+
+extension PostgresError {
+    /// `connectFailed`: the system has no thread left for the connection.
+    init(_ unavailable: ThreadUnavailable) { self.init(code: .connectFailed, message: unavailable.description) }
 }
 
 extension PostgresError: CustomStringConvertible {

@@ -4,6 +4,7 @@
 // Bounds: `bufferSize` events wait for the consumer, the oldest goes first; waits between attempts to connect double up to `maximumBackoff`;
 // stopping takes at most one tick (200 ms), or `connectTimeout` while connecting.
 
+import BlockingThreads
 import CLibPQ
 import Synchronization
 
@@ -33,9 +34,11 @@ public final class PostgresListener: Sendable {
         self.events = events
         // The stream ends with its consumer or with the listener's `stop`; either ends the thread.
         continuation.onTermination = { [weak self] _ in self?.stop() }
-        try startThread(name: "pg-listener") { [self] in
-            listen(configuration, channels, continuation)
-            continuation.finish()
+        try ThreadUnavailable.translated(by: PostgresError.init) { () throws(ThreadUnavailable) in
+            try BlockingThread.start(name: "pg-listener") { [self] in
+                listen(configuration, channels, continuation)
+                continuation.finish()
+            }
         }
     }
 
@@ -47,7 +50,8 @@ public final class PostgresListener: Sendable {
 
     private func listen(_ configuration: PostgresConfiguration, _ channels: [String], _ out: AsyncStream<Event>.Continuation) {
         let session = PostgresSession(configuration: configuration)
-        var backoff = configuration.minimumBackoff
+        let backoff = Backoff(minimum: configuration.minimumBackoff, maximum: configuration.maximumBackoff, jitter: 0)
+        var failures = 0
         while !isStopped.load(ordering: .acquiring) {
             do throws(PostgresError) {
                 for channel in channels {
@@ -55,7 +59,7 @@ public final class PostgresListener: Sendable {
                         script: "LISTEN \"\(channel.split(separator: "\"", omittingEmptySubsequences: false).joined(separator: "\"\""))\""
                     )
                 }
-                backoff = configuration.minimumBackoff
+                failures = 0
                 emit(.listening, out)
                 while !isStopped.load(ordering: .acquiring) {
                     try session.waitForNotifications(for: .milliseconds(200)) { channel, payload in
@@ -64,8 +68,8 @@ public final class PostgresListener: Sendable {
                 }
             } catch {
                 session.close()
-                if stopping.wait(for: backoff) { break }
-                backoff = min(backoff * 2, configuration.maximumBackoff)
+                if stopping.wait(for: backoff.wait(after: failures, random: 0)) { break }
+                failures += 1
             }
         }
         session.close()

@@ -9,6 +9,7 @@
 // a session begins; after a failover the name leads elsewhere). So a refusal for that closes it, and the statement, which did nothing, is sent once more on a new one; a session younger than
 // `readOnlyRest` waits until it is that old, so that a database that stays read-only costs five new sessions a second at most, and reads go on meanwhile.
 
+import BlockingThreads
 import CLibPQ
 import Glibc
 
@@ -26,6 +27,7 @@ public final class PostgresSession {
     /// The open transaction's number, if one is open.
     private(set) var openTransaction: Int?
     private var insideTransaction: Bool { openTransaction != nil }
+    private let backoff: Backoff
     private var failedAttempts = 0
     private var nextAttempt: ContinuousClock.Instant?
     private var postponed: [() -> Void] = []
@@ -45,6 +47,7 @@ public final class PostgresSession {
     /// Makes a session; nothing is opened yet.
     public init(configuration: PostgresConfiguration) {
         self.configuration = configuration
+        backoff = Backoff(minimum: configuration.minimumBackoff, maximum: configuration.maximumBackoff, jitter: 0.25)
         statements = StatementCache(capacity: configuration.preparedStatements)
     }
 
@@ -545,10 +548,7 @@ public final class PostgresSession {
         } catch {
             failedAttempts = min(failedAttempts + 1, 32)
             if failedAttempts >= 2 {
-                let doubled = configuration.minimumBackoff * (1 << min(failedAttempts - 2, 20))
-                // Up to a quarter off, so that many sessions do not knock together.
-                let wait = min(doubled, configuration.maximumBackoff) * Double.random(in: 0.75...1)
-                nextAttempt = .now + wait
+                nextAttempt = .now + backoff.wait(after: failedAttempts - 2, random: .random(in: 0...1))
             }
             throw error
         }

@@ -1,3 +1,4 @@
+import BlockingThreads
 import Synchronization
 
 /// A thread that owns a connection and runs jobs on it, without tasks or executors: for a committer that takes everything that waits,
@@ -15,7 +16,7 @@ public final class PostgresWorker: Sendable {
     public let monitor: PostgresSessionMonitor
     private let isProbing = Atomic(false)
     private let queue: ThreadQueue<Job>
-    private let end: End
+    private let end: ThreadEnd
     private let maximumQueued: Int
 
     /// Starts the thread; opens no connection yet.
@@ -32,21 +33,23 @@ public final class PostgresWorker: Sendable {
         let monitor = PostgresSessionMonitor(onTrouble: onTrouble)
         self.monitor = monitor
         let queue = ThreadQueue<Job>()
-        let end = End()
+        let end = ThreadEnd()
         self.queue = queue
         self.end = end
         self.maximumQueued = maximumQueued
-        try startThread(name: name) {
-            let session = PostgresSession(configuration: configuration)
-            session.monitor = monitor
-            while let jobs = queue.takeAll() {
-                for job in jobs {
-                    job(session)
-                    session.doPostponed()
+        try ThreadUnavailable.translated(by: PostgresError.init) { () throws(ThreadUnavailable) in
+            try BlockingThread.start(name: name) {
+                let session = PostgresSession(configuration: configuration)
+                session.monitor = monitor
+                while let jobs = queue.takeAll() {
+                    for job in jobs {
+                        job(session)
+                        session.doPostponed()
+                    }
                 }
+                session.close()
+                end.reached()
             }
-            session.close()
-            end.reached()
         }
     }
 
@@ -141,35 +144,5 @@ public final class PostgresWorker: Sendable {
     public func shutdown() async {
         queue.stop()
         await end.wait()
-    }
-
-    /// The thread's end, and who waits for it.
-    private final class End: Sendable {
-        private enum State {
-            case running([CheckedContinuation<Void, Never>])
-            case ended
-        }
-
-        private let state = Mutex(State.running([]))
-
-        func reached() {
-            let waiting = state.withLock { state -> [CheckedContinuation<Void, Never>] in
-                guard case .running(let waiting) = state else { return [] }
-                state = .ended
-                return waiting
-            }
-            for continuation in waiting { continuation.resume() }
-        }
-
-        func wait() async {
-            await withCheckedContinuation { continuation in
-                let isOver = state.withLock { state in
-                    guard case .running(let waiting) = state else { return true }
-                    state = .running(waiting + [continuation])
-                    return false
-                }
-                if isOver { continuation.resume() }
-            }
-        }
     }
 }

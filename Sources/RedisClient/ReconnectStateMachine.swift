@@ -1,3 +1,4 @@
+import BlockingThreads
 import NIOCore
 
 /// When one event loop connects, hands its connection out and connects again, without sockets, clocks or randomness of its own.
@@ -50,12 +51,10 @@ struct ReconnectStateMachine<Connection> {
     }
 
     private(set) var state = State.idle
-    let minimum: TimeAmount
-    let maximum: TimeAmount
+    private let backoff: Backoff
 
     init(minimum: TimeAmount, maximum: TimeAmount) {
-        self.minimum = Swift.max(minimum, .milliseconds(1))
-        self.maximum = Swift.max(maximum, self.minimum)
+        self.backoff = Backoff(minimum: Duration(minimum), maximum: Duration(maximum), jitter: 0.5)
     }
 
     /// The connection that may be used now.
@@ -97,7 +96,7 @@ struct ReconnectStateMachine<Connection> {
             self.state = .backingOff(failures: failures + 1)
             return .failed(retryAfter: self.backoff(failures: failures, random: random))
         case .ready(_, let failures, let since):
-            let before = now - since >= self.maximum ? 0 : failures
+            let before = Duration(now - since) >= self.backoff.maximum ? 0 : failures
             self.state = .backingOff(failures: before + 1)
             return .lost(retryAfter: self.backoff(failures: before, random: random))
         case .closed: return .closed
@@ -122,10 +121,6 @@ struct ReconnectStateMachine<Connection> {
     }
 
     private func backoff(failures: Int, random: Double) -> TimeAmount {
-        var nanoseconds = self.minimum.nanoseconds
-        // At most 63 doublings, since a backoff is at least a millisecond.
-        for _ in 0..<Swift.min(failures, 40) where nanoseconds < self.maximum.nanoseconds { nanoseconds *= 2 }
-        nanoseconds = Swift.min(nanoseconds, self.maximum.nanoseconds)
-        return .nanoseconds(nanoseconds - Int64(Double(nanoseconds) / 2 * Swift.min(Swift.max(random, 0), 1)))
+        TimeAmount(self.backoff.wait(after: failures, random: random))
     }
 }

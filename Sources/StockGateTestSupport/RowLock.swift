@@ -1,3 +1,4 @@
+import BlockingThreads
 import PostgresClient
 
 /// Somebody's open transaction that holds rows locked: an operator's session, a report, a migration that was forgotten.

@@ -2,38 +2,9 @@ import Testing
 
 @testable import MessageBroker
 
-@Suite("Backoff, heartbeats and frames")
+@Suite("Heartbeats and frames")
 struct ConnectionMachineTests {
     let start = ContinuousClock.now
-
-    @Test func backoffDoublesUpToItsMaximum() {
-        var backoff = ReconnectBackoff(minimum: .milliseconds(100), maximum: .seconds(1))
-        let waits = (0..<6).map { _ in backoff.failed(at: start, random: 0) }
-        #expect(waits == [.milliseconds(100), .milliseconds(200), .milliseconds(400), .milliseconds(800), .seconds(1), .seconds(1)])
-    }
-
-    @Test func jitterTakesUpToHalf() {
-        var backoff = ReconnectBackoff(minimum: .milliseconds(100), maximum: .seconds(1))
-        #expect(backoff.failed(at: start, random: 1) == .milliseconds(50))
-        #expect(backoff.failed(at: start, random: 0.5) == .milliseconds(150))
-        #expect(backoff.failed(at: start, random: 7) == .milliseconds(200))
-    }
-
-    @Test func onlyALongConnectionMakesItForget() {
-        var backoff = ReconnectBackoff(minimum: .milliseconds(100), maximum: .seconds(1))
-        _ = backoff.failed(at: start, random: 0)
-        backoff.connected(at: start)
-        #expect(backoff.failed(at: start + .milliseconds(999), random: 0) == .milliseconds(200))
-        backoff.connected(at: start)
-        #expect(backoff.failed(at: start + .seconds(1), random: 0) == .milliseconds(100))
-        // A failed attempt after that does not count the old connection's life again.
-        #expect(backoff.failed(at: start + .seconds(9), random: 0) == .milliseconds(200))
-    }
-
-    @Test func backoffBoundsNonsense() {
-        var backoff = ReconnectBackoff(minimum: .zero, maximum: .zero)
-        for _ in 0..<100 { #expect(backoff.failed(at: start, random: 0) == .milliseconds(1)) }
-    }
 
     @Test func heartbeatsAreSentByHalfAnInterval() {
         var clock = HeartbeatClock(interval: .seconds(10), now: start)

@@ -1,3 +1,4 @@
+import BlockingThreads
 import PostgresClient
 import StockGateTestSupport
 import Synchronization

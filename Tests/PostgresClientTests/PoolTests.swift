@@ -1,3 +1,4 @@
+import BlockingThreads
 import StockGateTestSupport
 import Synchronization
 import Testing

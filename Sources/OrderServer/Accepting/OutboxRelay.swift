@@ -14,6 +14,7 @@
 // (synchronous_commit is off): what a crash of the database forgets is published again, as a repeat.
 // Stops: when told to, after the batch in hand.
 
+import BlockingThreads
 import Logging
 import MessageBroker
 import PostgresClient

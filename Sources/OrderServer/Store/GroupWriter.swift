@@ -3,6 +3,7 @@
 // Bounds: `maximumQueued` items wait, one more is refused; `maximumBatch` items go into one statement. One item alone goes at once: no timer
 // delays it. Where the writer gathers, the few that came while a group was written wait for more, for a bounded time. Each batch is sent at most `attempts` times, and again only in a form that may be repeated.
 
+import BlockingThreads
 import PostgresClient
 import Synchronization
 

@@ -1,25 +1,31 @@
-import Synchronization
+public import Synchronization
 
 /// State under a lock, with tasks that wait until it is as they want it: a monitor whose condition variable suspends instead of blocking.
 ///
 /// Invariant: whoever waits looks at the state again after every `update`; a look and the decision to wait are one step under the lock.
 /// Bounds: every wait ends at its deadline or when its task is cancelled.
-final class AsyncMonitor<State: Sendable>: Sendable {
-    private struct Guarded {
-        var state: State
-        var waiting: [UInt64: CheckedContinuation<Void, Never>] = [:]
-        var nextID: UInt64 = 0
+public final class AsyncMonitor<State: Sendable>: Sendable {
+    @usableFromInline
+    struct Guarded {
+        @usableFromInline var state: State
+        @usableFromInline var waiting: [UInt64: CheckedContinuation<Void, Never>] = [:]
+        @usableFromInline var nextID: UInt64 = 0
+
+        @usableFromInline init(state: State) { self.state = state }
     }
 
-    private let guarded: Mutex<Guarded>
+    @usableFromInline let guarded: Mutex<Guarded>
 
-    init(_ state: State) { guarded = Mutex(Guarded(state: state)) }
+    /// Makes a monitor of a state.
+    public init(_ state: State) { guarded = Mutex(Guarded(state: state)) }
 
     /// Reads or changes the state without waking anybody: for what nobody waits for.
-    func withLock<T: Sendable>(_ body: (inout State) -> T) -> T { guarded.withLock { body(&$0.state) } }
+    @inlinable
+    public func withLock<T: Sendable>(_ body: (inout State) -> T) -> T { guarded.withLock { body(&$0.state) } }
 
     /// Changes the state and lets all who wait look at it.
-    func update<T: Sendable>(_ body: (inout State) -> T) -> T {
+    @inlinable
+    public func update<T: Sendable>(_ body: (inout State) -> T) -> T {
         let (result, waiting) = guarded.withLock { guarded in
             let result = body(&guarded.state)
             let waiting = guarded.waiting
@@ -33,7 +39,8 @@ final class AsyncMonitor<State: Sendable>: Sendable {
     /// Waits until `take` gives something.
     ///
     /// - Returns: nil at the deadline, or when the task is cancelled.
-    func wait<T: Sendable>(until deadline: ContinuousClock.Instant, _ take: @Sendable (inout State) -> T?) async -> T? {
+    @inlinable
+    public func wait<T: Sendable>(until deadline: ContinuousClock.Instant, _ take: @Sendable (inout State) -> T?) async -> T? {
         if let taken = guarded.withLock({ take(&$0.state) }) { return taken }
         while true {
             if Task.isCancelled || ContinuousClock.now >= deadline { return nil }
@@ -42,7 +49,8 @@ final class AsyncMonitor<State: Sendable>: Sendable {
         }
     }
 
-    private func waitOnce<T: Sendable>(until deadline: ContinuousClock.Instant, _ take: @Sendable (inout State) -> T?) async -> T? {
+    @inlinable
+    func waitOnce<T: Sendable>(until deadline: ContinuousClock.Instant, _ take: @Sendable (inout State) -> T?) async -> T? {
         let id = guarded.withLock { guarded in
             guarded.nextID += 1
             return guarded.nextID
@@ -73,7 +81,8 @@ final class AsyncMonitor<State: Sendable>: Sendable {
         return taken.withLock { $0 }
     }
 
-    private func wake(_ id: UInt64) {
+    @usableFromInline
+    func wake(_ id: UInt64) {
         guarded.withLock { $0.waiting.removeValue(forKey: id) }?.resume()
     }
 }
