@@ -64,7 +64,7 @@ simulate: install ## explore every small and deep world, then run SEEDS simulati
 	swift run -c release $(SWIFT_FLAGS) simulate --seeds $(SEEDS)
 
 mutants: install ## switch each deliberate fault on and print what catches it
-	STOCKGATE_FAULTS=1 swift run -c release --scratch-path .build-faults $(SWIFT_FLAGS) simulate --mutants
+	swift run -c release $(SWIFT_FLAGS) simulate --mutants
 
 compare: ## measure beside nginx+Lua, webdis, pgbench and a Go server: one table (ARGS="--quick")
 	@scripts/compare $(ARGS)
@@ -81,4 +81,4 @@ clean: ## stop all stacks, remove them and what was built
 	@STACK_DIR=$(CURDIR)/.stack-compare scripts/stack destroy
 	@STACK_DIR=$(CURDIR)/.stack-breaker scripts/stack destroy
 	@STACK_DIR=$(CURDIR)/.stack-attack scripts/stack destroy
-	rm -rf .build .build-faults .stack-demo.lock .stack-compare.lock .stack-breaker.lock .stack-attack.lock
+	rm -rf .build .stack-demo.lock .stack-compare.lock .stack-breaker.lock .stack-attack.lock

@@ -8,11 +8,6 @@ let strict: [SwiftSetting] = [
     .enableUpcomingFeature("ExistentialAny"),
 ]
 
-/// Deliberate faults of the protocol are compiled in for the proof alone: debug builds, and release builds that ask for them.
-let faults: [SwiftSetting] =
-    [.define("STOCKGATE_FAULTS", .when(configuration: .debug))]
-    + (Context.environment["STOCKGATE_FAULTS"] == nil ? [] : [.define("STOCKGATE_FAULTS")])
-
 /// The explorer walks through millions of states, in debug test runs too.
 let fast: [SwiftSetting] = [.unsafeFlags(["-O"], .when(configuration: .debug))]
 
@@ -95,8 +90,7 @@ let package = Package(
         library(
             "StockGate",
             ["CircuitBreaker", "RedisClient", "PostgresClient", deques, nioCore],
-            resources: [.embedInCode("Gate/Scripts"), .embedInCode("Ledger/Migrations")],
-            settings: faults
+            resources: [.embedInCode("Gate/Scripts"), .embedInCode("Ledger/Migrations")]
         ),
 
         // MARK: What every server is made of, which knows no shop
@@ -156,8 +150,7 @@ let package = Package(
                 "RedisClient", "ServerKit", "StockGate",
                 "StockGateTestSupport", "StrictJSON",
             ],
-            path: "Benchmarks/Fuzz/Kit",
-            settings: faults
+            path: "Benchmarks/Fuzz/Kit"
         ),
         program("fuzz", ["FuzzKit", argumentParser], path: "Benchmarks/Fuzz/Main"),
         program("fault-proxy", ["StockGateTestSupport", argumentParser], path: "Benchmarks/FaultProxy"),
@@ -167,7 +160,7 @@ let package = Package(
         library(
             "StockGateTestSupport",
             ["BlockingThreads", "StockGate", "PostgresClient", heaps, nioCore, nioPosix],
-            settings: faults + fast
+            settings: fast
         ),
         tests("BlockingThreadsTests", ["BlockingThreads"]),
         tests("CircuitBreakerTests", ["CircuitBreaker"]),
@@ -191,8 +184,7 @@ let package = Package(
         tests("AttackTests", ["AttackKit"]),
         tests(
             "StockGateTests",
-            ["StockGate", "StockGateTestSupport", "CircuitBreaker", "PostgresClient", "RedisClient", nioCore, nioPosix],
-            settings: faults
+            ["StockGate", "StockGateTestSupport", "CircuitBreaker", "PostgresClient", "RedisClient", nioCore, nioPosix]
         ),
         tests(
             "SystemTests",
@@ -202,7 +194,7 @@ let package = Package(
             ]
         ),
         tests("StockGateTestSupportTests", ["StockGateTestSupport", nioCore, nioPosix]),
-        tests("StockGateProofTests", ["StockGate", "StockGateTestSupport", "CLibPQ"], settings: faults),
+        tests("StockGateProofTests", ["StockGate", "StockGateTestSupport", "CLibPQ"]),
         tests(
             "OrderServerTests",
             [

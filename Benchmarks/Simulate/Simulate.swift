@@ -17,7 +17,7 @@ struct Simulate: ParsableCommand {
     @Option(help: "Stop after this many seconds, whatever is left.")
     var seconds = 3600
 
-    @Option(help: "Switch this fault on (a name of the table that --mutants prints). Needs a build with STOCKGATE_FAULTS.")
+    @Option(help: "Switch this fault on (a name of the table that --mutants prints).")
     var fault: String?
 
     @Flag(help: "Explore the small worlds instead.")
@@ -32,19 +32,15 @@ struct Simulate: ParsableCommand {
     mutating func run() throws {
         if mutants { return try runMutants() }
         let mutant = fault.flatMap { name in Mutant.all.first { $0.name == name } }
-        if let fault {
-            guard mutant != nil else { throw ValidationError("there is no fault named \(fault)") }
-            guard Mutant.canSwitch else { throw ValidationError("this build has no faults: build it with STOCKGATE_FAULTS=1") }
-        }
-        let faults = mutant?.fault ?? []
-        if worlds || deep { try runWorlds(faults) } else { try runSeeds(faults) }
+        if let fault, mutant == nil { throw ValidationError("there is no fault named \(fault)") }
+        if worlds || deep { try runWorlds(mutant?.fault) } else { try runSeeds(mutant?.fault) }
     }
 
-    private func runSeeds(_ faults: Faults) throws {
+    private func runSeeds(_ fault: Fault?) throws {
         let clock = ContinuousClock()
         let start = clock.now
         let end = start + .seconds(seconds)
-        let report = Simulator.run(seeds: from..<from + UInt64(seeds), faults: faults) { clock.now > end }
+        let report = Simulator.run(seeds: from..<from + UInt64(seeds), fault: fault) { clock.now > end }
         let took = max((clock.now - start) / .seconds(1), 1e-9)
         print(
             """
@@ -58,12 +54,12 @@ struct Simulate: ParsableCommand {
         throw ExitCode.failure
     }
 
-    private func runWorlds(_ faults: Faults) throws {
+    private func runWorlds(_ fault: Fault?) throws {
         let clock = ContinuousClock()
         var total = 0
         for world in World.model + World.own + (deep ? World.deep : []) {
             let start = clock.now
-            let report = Explorer.explore(world, faults: faults)
+            let report = Explorer.explore(world, fault: fault)
             total += report.states
             print("\(report.states) states, \(report.steps) steps, \(figure((clock.now - start) / .seconds(1))) s: \(world)")
             if report.isCut { print("stopped at the limit") }
@@ -76,7 +72,6 @@ struct Simulate: ParsableCommand {
     }
 
     private func runMutants() throws {
-        guard Mutant.canSwitch else { throw ValidationError("this build has no faults: build it with STOCKGATE_FAULTS=1") }
         var missed = 0
         print("| fault | caught by | states or runs | promise broken |\n|---|---|---|---|")
         for mutant in Mutant.all {

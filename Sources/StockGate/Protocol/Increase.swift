@@ -26,7 +26,7 @@ public struct Increase: Hashable, Sendable {
         /// Whether to ask for a resync of the product.
         public var asksForResync: Bool
 
-        init(_ action: Action, answer: IncreaseAnswer? = nil, asks: Bool = false) {
+        package init(_ action: Action, answer: IncreaseAnswer? = nil, asks: Bool = false) {
             self.action = action
             self.answer = answer
             self.asksForResync = asks
@@ -51,12 +51,10 @@ public struct Increase: Hashable, Sendable {
     public let request: IncreaseRequest
     /// Where it is.
     public private(set) var state: State = .start
-    private let faults: Faults
 
     /// An increase that has not begun.
-    public init(_ request: IncreaseRequest, faults: Faults = []) {
+    public init(_ request: IncreaseRequest) {
         self.request = request
-        self.faults = faults
     }
 
     /// Whether nothing more will happen.
@@ -70,7 +68,7 @@ public struct Increase: Hashable, Sendable {
 
     /// The ledger decided.
     public mutating func committed(_ reply: IncreaseReply) -> Step {
-        let asks = reply.bumped && !faults.has(.bumperSilent)
+        let asks = reply.bumped
         let answer = Self.answer(to: reply)
         guard reply.outcome == .added, reply.isGated else {
             state = .finished
@@ -100,12 +98,7 @@ public struct Increase: Hashable, Sendable {
 
     /// The apply failed, or its outcome is unknown: it is never sent again.
     public mutating func applyFailed() -> Step {
-        guard case .applying(let fence, let delta) = state else { return Step(.finish) }
-        if faults.has(.lostApplyIgnored) {
-            state = .finished
-            return Step(.finish)
-        }
-        if faults.has(.applySentTwice) { return Step(.apply(fence, delta: delta)) }
+        guard case .applying = state else { return Step(.finish) }
         state = .bumping
         return Step(.bump)
     }
@@ -113,7 +106,7 @@ public struct Increase: Hashable, Sendable {
     /// The fence was raised.
     public mutating func bumped() -> Step {
         state = .finished
-        return Step(.finish, asks: !faults.has(.bumperSilent))
+        return Step(.finish, asks: true)
     }
 
     private static func answer(to reply: IncreaseReply) -> IncreaseAnswer {

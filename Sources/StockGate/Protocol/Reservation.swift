@@ -4,7 +4,7 @@
 //   under a newer fence, or left pending for the sweep; it is never both settled and released.
 // Bounds: one reserve after another only while Redis says *not loaded* and the shell's wait for a resync succeeds, at most
 //   `Reservation.maximumReserves`; commits are repeated only while their outcome is unknown, paced by the shell.
-// Stop: `isFinished`. The source is the design's reservation protocol; the rules' names in comments are those of its model.
+// Stop: `isFinished`.
 
 /// The state of one decrease. Events go in, the next action comes out; it knows no clock, no lock and no I/O.
 public struct Reservation: Hashable, Sendable {
@@ -42,7 +42,7 @@ public struct Reservation: Hashable, Sendable {
         /// Whether to ask for a resync of the product.
         public var asksForResync: Bool
 
-        init(_ action: Action, answer: DecreaseAnswer? = nil, asks: Bool = false) {
+        package init(_ action: Action, answer: DecreaseAnswer? = nil, asks: Bool = false) {
             self.action = action
             self.answer = answer
             self.asksForResync = asks
@@ -77,12 +77,10 @@ public struct Reservation: Hashable, Sendable {
     /// Where it is.
     public private(set) var state: State = .start
     private var reserves: UInt8 = 0
-    private let faults: Faults
 
     /// A decrease that has not begun.
-    public init(_ request: DecreaseRequest, faults: Faults = []) {
+    public init(_ request: DecreaseRequest) {
         self.request = request
-        self.faults = faults
     }
 
     /// Whether nothing more will happen.
@@ -103,14 +101,14 @@ public struct Reservation: Hashable, Sendable {
             return committing(Held(fence: fence, token: token))
         case .joined(let fence, let token, let quantity):
             // The counter was lowered by what is recorded. Committing another quantity under this token would set the two apart.
-            guard quantity == request.quantity || faults.has(.joinedQuantityIgnored) else { return finish(.keyReused) }
+            guard quantity == request.quantity else { return finish(.keyReused) }
             return committing(Held(fence: fence, token: token))
         case .soldOut(let counter):
-            // Rule retry-asks-ledger.
-            if request.isRepeat && !faults.has(.repeatTrustsRedis) { return commit(fence: 0, token: 0, reserveSent: false) }
+            // A repeat may have been sold before the stock ran out: the ledger decides it.
+            if request.isRepeat { return commit(fence: 0, token: 0, reserveSent: false) }
             return finish(.insufficient(remaining: max(counter, 0)))
         case .notOnSale:
-            if request.isRepeat && !faults.has(.repeatTrustsRedis) { return commit(fence: 0, token: 0, reserveSent: false) }
+            if request.isRepeat { return commit(fence: 0, token: 0, reserveSent: false) }
             return finish(.notOnSale)
         case .notLoaded:
             guard reserves < Self.maximumReserves else { return commit(fence: 0, token: 0, reserveSent: false) }
@@ -124,7 +122,7 @@ public struct Reservation: Hashable, Sendable {
 
     /// The reserve failed. `sent`: it may have run in Redis, so whoever commits must bump.
     public mutating func reserveFailed(sent: Bool) -> Step {
-        commit(fence: 0, token: 0, reserveSent: sent && !faults.has(.lostReserveUntold))
+        commit(fence: 0, token: 0, reserveSent: sent)
     }
 
     /// The resync that was waited for ended, or the wait did.
@@ -155,21 +153,17 @@ public struct Reservation: Hashable, Sendable {
         let isDuplicate = reply.outcome == .duplicateMine || reply.outcome == .duplicateOther
         if sent.fence == 0 {
             // A direct duplicate asks too: the statement that bumped may have lost its client.
-            return finish(answer, asks: (reply.bumped || isDuplicate) && !faults.has(.bumperSilent))
+            return finish(answer, asks: reply.bumped || isDuplicate)
         }
         let held = Held(fence: sent.fence, token: sent.token)
-        var asks = reply.bumped && !faults.has(.bumperSilent)
-        if faults.has(.askAlways), reply.told != sent.fence { asks = true }
         // A ledger that is under an older fence than Redis has lost commits: restored from a backup, or failed over.
-        if reply.told > 0, reply.told < sent.fence, !faults.has(.aheadUnasked) { asks = true }
+        let isRedisAhead = reply.told > 0 && reply.told < sent.fence
+        let asks = reply.bumped || isRedisAhead
         switch reply.outcome {
-        case .committed where reply.told != sent.fence && !faults.has(.mismatchSettled):
+        case .committed where reply.told != sent.fence:
             state = .applying(reply.told)
             return Step(.apply(reply.told, delta: -request.quantity), answer: answer, asks: asks)
         case .committed, .duplicateMine, .keyReusedMine:
-            state = .finished
-            return Step(.settle(held), answer: answer, asks: asks)
-        case .duplicateOther where faults.has(.duplicateOtherKept):
             state = .finished
             return Step(.settle(held), answer: answer, asks: asks)
         case .duplicateOther, .insufficient, .keyClosed, .notOnSale, .productMissing, .keyReused:
@@ -184,11 +178,9 @@ public struct Reservation: Hashable, Sendable {
         switch failure {
         case .notRun(let why) where !unknownBefore:
             return abandon(sent, .unavailable(why))
-        case .unknown where faults.has(.unknownReleased):
-            return abandon(sent, .unavailable(.ledgerDown))
         case .notRun, .unknown:
             // Unknown is not failed. The same key and token again, firm, until answered; the reservation stays pending meanwhile.
-            sent.isFirm = sent.isFirm || !faults.has(.unknownNotFirm)
+            sent.isFirm = true
             state = .committing(sent, unknownBefore: true)
             return Step(.commit(sent))
         }
@@ -200,14 +192,9 @@ public struct Reservation: Hashable, Sendable {
         return Step(.finish, asks: reply == .behind)
     }
 
-    /// The apply failed, or its outcome is unknown: it is never sent again (rule lost-apply-bumps).
+    /// The apply failed, or its outcome is unknown: it is never sent again, and the fence is raised instead.
     public mutating func applyFailed() -> Step {
-        guard case .applying(let fence) = state else { return Step(.finish) }
-        if faults.has(.lostApplyIgnored) {
-            state = .finished
-            return Step(.finish)
-        }
-        if faults.has(.applySentTwice) { return Step(.apply(fence, delta: -request.quantity)) }
+        guard case .applying = state else { return Step(.finish) }
         state = .bumping
         return Step(.bump)
     }
@@ -215,7 +202,7 @@ public struct Reservation: Hashable, Sendable {
     /// The fence was raised: what Redis holds is void until the next install.
     public mutating func bumped() -> Step {
         state = .finished
-        return Step(.finish, asks: !faults.has(.bumperSilent))
+        return Step(.finish, asks: true)
     }
 
     // MARK: Moves
@@ -247,7 +234,7 @@ public struct Reservation: Hashable, Sendable {
         state = .finished
         guard sent.fence > 0 else { return Step(.finish, answer: answer) }
         let held = Held(fence: sent.fence, token: sent.token)
-        return Step(faults.has(.abandonReleases) ? .release(held) : .abandon(held), answer: answer)
+        return Step(.abandon(held), answer: answer)
     }
 
     private mutating func finish(_ answer: DecreaseAnswer, asks: Bool = false) -> Step {

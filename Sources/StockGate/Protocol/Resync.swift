@@ -95,13 +95,11 @@ public struct Resync: Hashable, Sendable {
     public let isForced: Bool
     private var rounds: UInt8 = 0
     private let ledgerName: String
-    private let faults: Faults
 
     /// A resync that has not begun. `ledger`: the name of the ledger whose products these are; without one no gate is another's.
-    public init(forced: Bool, ledger: String = "", faults: Faults = []) {
+    public init(forced: Bool, ledger: String = "") {
         self.isForced = forced
         self.ledgerName = ledger
-        self.faults = faults
     }
 
     /// Whether nothing more will happen.
@@ -122,8 +120,8 @@ public struct Resync: Hashable, Sendable {
     /// The gate was looked at. Redis is read before PostgreSQL: a fence in Redis is never ahead, so equal now means equal then, and one that is ahead is from a
     /// history that the ledger has lost.
     public mutating func looked(_ view: GateView) -> Action {
-        if let theirs = view.foreignLedger(to: ledgerName), !faults.has(.foreignOverwritten) { return finish(.foreign(theirs)) }
-        if isForced || faults.has(.askAlways) || !view.isLoaded {
+        if let theirs = view.foreignLedger(to: ledgerName) { return finish(.foreign(theirs)) }
+        if isForced || !view.isLoaded {
             state = .bumping(view)
             return .bump
         }
@@ -135,7 +133,7 @@ public struct Resync: Hashable, Sendable {
     public mutating func fenceRead(_ fence: Fence?) -> Action {
         guard case .comparing(let view) = state else { return .finish }
         guard let fence else { return finish(.productMissing) }
-        if fence < view.highestFence, !faults.has(.fenceAheadIsNewer) { return raise(view) }
+        if fence < view.highestFence { return raise(view) }
         if fence == view.fence { return finish(.notNeeded) }
         state = .bumping(view)
         return .bump
@@ -145,7 +143,7 @@ public struct Resync: Hashable, Sendable {
     public mutating func bumped(_ ledger: LedgerState?) -> Action {
         guard case .bumping(let view) = state else { return .finish }
         guard let ledger else { return finish(.productMissing) }
-        if ledger.fence <= view.highestFence, !faults.has(.fenceAheadIsNewer) { return raise(view) }
+        if ledger.fence <= view.highestFence { return raise(view) }
         state = .installing(ledger)
         return .install(dataset: view.dataset, ledger)
     }

@@ -34,8 +34,8 @@ public enum Explorer {
     }
 
     /// Visits every state of a world until one breaks a promise.
-    public static func explore(_ world: World, faults: Faults = [], limit: Int = 12_000_000) -> Report {
-        var run = ExplorerRun(ExplorerRules(world, faults: faults))
+    public static func explore(_ world: World, fault: Fault? = nil, limit: Int = 12_000_000) -> Report {
+        var run = ExplorerRun(ExplorerRules(world, fault: fault))
         return run.explore(limit: limit)
     }
 }

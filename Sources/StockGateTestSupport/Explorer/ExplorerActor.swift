@@ -17,14 +17,14 @@ enum Told: Hashable {
     case unavailable
 }
 
-/// One actor of a small world: a machine of the project, and the action that it wants next.
+/// One actor of a small world: a machine of the project, perhaps behind a mutant's patch, and the action that it wants next.
 enum ExplorerActor: Hashable {
-    case buyer(Reservation, Reservation.Action?, Told, staleRows: [LedgerModel.Row]?)
-    case returning(Increase, Increase.Action?, Told)
+    case buyer(PatchedReservation, Reservation.Action?, Told, staleRows: [LedgerModel.Row]?)
+    case returning(PatchedIncrease, Increase.Action?, Told)
     case lookup(IncreaseRequest)
-    case resync(Resync, Resync.Action?)
+    case resync(PatchedResync, Resync.Action?)
     /// Runs what others asked for; counts its bumps.
-    case healer(Resync?, Resync.Action?, bumps: Int)
+    case healer(PatchedResync?, Resync.Action?, bumps: Int)
     case hand(Hand)
     /// Makes the product's keys anew, then resyncs it.
     case mender

@@ -14,12 +14,12 @@ struct ExplorerRules {
     static let theirStock: Int64 = 50
 
     let world: World
-    let faults: Faults
+    let fault: Fault?
     let healer: Int?
 
-    init(_ world: World, faults: Faults) {
+    init(_ world: World, fault: Fault?) {
         self.world = world
-        self.faults = faults
+        self.fault = fault
         healer = world.actors.firstIndex(of: "healer")
     }
 
@@ -33,8 +33,8 @@ struct ExplorerRules {
         var returned = 0
         let actors = world.actors.map { name -> ExplorerActor in
             switch name {
-            case "resync", "sweep": return .resync(Resync(forced: true, ledger: Self.ours, faults: faults), nil)
-            case "foreign": return .resync(Resync(forced: true, ledger: Self.theirs), nil)
+            case "resync", "sweep": return .resync(PatchedResync(forced: true, ledger: Self.ours, fault: fault), nil)
+            case "foreign": return .resync(PatchedResync(forced: true, ledger: Self.theirs), nil)
             case "healer": return .healer(nil, nil, bumps: 0)
             case "mend": return .mender
             case "recovery": return .recovery(.opens)
@@ -46,13 +46,13 @@ struct ExplorerRules {
                 returned += 1
                 let request = Self.decrease("s\(returned)")
                 _ = try? ledger.commit([CommitRequest(decrease: request, fence: 0, token: 0, reserveSent: false, isFirm: false)])
-                return .returning(Increase(Self.increase("s\(returned)"), faults: faults), nil, .nothing)
+                return .returning(PatchedIncrease(Self.increase("s\(returned)"), fault: fault), nil, .nothing)
             default:
                 if name.hasPrefix("?") { return .lookup(Self.increase(String(name.dropFirst()))) }
                 if name.hasPrefix("-") {
-                    return .returning(Increase(Self.increase(String(name.dropFirst())), faults: faults), nil, .nothing)
+                    return .returning(PatchedIncrease(Self.increase(String(name.dropFirst())), fault: fault), nil, .nothing)
                 }
-                return .buyer(Reservation(Self.decrease(name), faults: faults), nil, .nothing, staleRows: nil)
+                return .buyer(PatchedReservation(Self.decrease(name), fault: fault), nil, .nothing, staleRows: nil)
             }
         }
         var state = State(
@@ -70,7 +70,7 @@ struct ExplorerRules {
                 restores: world.restores
             )
         )
-        Self.resync(&state, faults: [])
+        Self.resync(&state, fault: nil)
         return state
     }
 
@@ -104,21 +104,21 @@ struct ExplorerRules {
             case .returning(let machine, let action, let told): returning(index, machine, action, told, state, emit)
             case .lookup(let request): lookup(index, request, state, emit)
             case .resync(_, nil) where world.actors[index] == "sweep" && state.gate.pending.isEmpty: break  // nothing is overdue
-            case .resync(_, nil) where world.actors[index] == "sweep" && faults.has(.sweepReleases): giveBack(index, state, emit)
+            case .resync(_, nil) where world.actors[index] == "sweep" && fault == .sweepReleases: giveBack(index, state, emit)
             case .resync(let machine, let action) where world.actors[index] == "foreign": foreign(index, machine, action, state, emit)
             case .resync(let machine, let action): resync(index, machine, action, bumps: nil, state, emit)
             case .healer(let machine?, let action, let bumps): resync(index, machine, action, bumps: bumps, state, emit)
             case .hand(let hand): self.hand(index, hand, state, emit)
             case .mender:
                 var after = state
-                _ = after.gate.mend(ledger: Self.ours, faults: faults)
+                _ = after.gate.mend(ledger: Self.ours, fault: fault)
                 leavesForeignAlone(state, &after)
-                after.actors[index] = .resync(Resync(forced: true, ledger: Self.ours, faults: faults), nil)
+                after.actors[index] = .resync(PatchedResync(forced: true, ledger: Self.ours, fault: fault), nil)
                 emit(after, ExplorerMove(index, "makes the keys anew"))
             case .recovery(let next): recovery(index, next, state, emit)
             case .handAsks:
                 var after = state
-                if !faults.has(.bumperSilent) { ask(&after) }
+                if fault != .bumperSilent { ask(&after) }
                 after.actors[index] = .done(.nothing)
                 emit(after, ExplorerMove(index, "asks for a resync"))
             case .healer, .done, .dead: break
@@ -131,7 +131,7 @@ struct ExplorerRules {
 
     private func buyer(
         _ index: Int,
-        _ machine: Reservation,
+        _ machine: PatchedReservation,
         _ action: Reservation.Action?,
         _ told: Told,
         _ stale: [LedgerModel.Row]?,
@@ -142,7 +142,7 @@ struct ExplorerRules {
             _ state: State,
             _ what: StaticString,
             _ outcome: CommitOutcome? = nil,
-            _ event: (inout Reservation) -> Reservation.Step
+            _ event: (inout PatchedReservation) -> Reservation.Step
         ) {
             var after = state
             buyerStep(index, machine, told, &after, event)
@@ -161,7 +161,7 @@ struct ExplorerRules {
         case .reserve where isKept(index, state): next(state, "no longer through Redis: direct") { $0.reserveFailed(sent: false) }
         case .reserve: reserve(index, machine, told, state, emit)
         case .awaitResync:
-            if state.gate.isLoaded(dataset: state.dataset, ledger: Self.ours, faults: faults) {
+            if state.gate.isLoaded(dataset: state.dataset, ledger: Self.ours, fault: fault) {
                 next(state, "resynced") { $0.resyncEnded(loaded: true) }
             }
             if !world.calm { next(state, "did not wait for the resync: direct") { $0.resyncEnded(loaded: false) } }
@@ -169,14 +169,14 @@ struct ExplorerRules {
             let entry = state.ledger.lookUp(machine.request.key)
             next(state, "looked up") { $0.lookedUp(entry) }
         case .commit(let request):
-            if faults.has(.lookupBeforeLock), stale == nil {
+            if fault == .lookupBeforeLock, stale == nil {
                 var after = state
                 after.actors[index] = .buyer(machine, action, told, staleRows: state.ledger.rows)
                 emit(after, ExplorerMove(index, "looked up before the lock"))
                 return
             }
             var after = state
-            if let reply = try? after.ledger.commit([request], lookedUpIn: stale, faults: faults).first {
+            if let reply = try? after.ledger.commit([request], lookedUpIn: stale, fault: fault).first {
                 if reply.told > 0, reply.told < request.fence { after.rest.sawAhead = true }
                 next(after, "commit", reply.outcome) { $0.committed(reply) }
             }
@@ -197,7 +197,7 @@ struct ExplorerRules {
                 [GateModel.SettleEntry(key: machine.request.key, held: held)],
                 now: 0,
                 retention: Self.retention,
-                faults: faults
+                fault: fault
             )
             after.actors[index] = .done(told)
             emit(after, ExplorerMove(index, "settled"))
@@ -207,7 +207,7 @@ struct ExplorerRules {
             var after = state
             _ = after.gate.release(
                 [GateModel.ReleaseEntry(key: machine.request.key, held: held, isAbandoned: isAbandoned)],
-                faults: faults
+                fault: fault
             )
             after.actors[index] = .done(told)
             emit(after, ExplorerMove(index, isAbandoned ? "abandoned" : "released"))
@@ -215,7 +215,7 @@ struct ExplorerRules {
         case .apply(let fence, let delta):
             var after = state
             let entry = GateModel.ApplyEntry(fence: fence, delta: delta, key: machine.request.key)
-            guard let reply = after.gate.apply([entry], now: 0, ledger: Self.ours, faults: faults).first else { return }
+            guard let reply = after.gate.apply([entry], now: 0, ledger: Self.ours, fault: fault).first else { return }
             next(after, "applied") { $0.applied(reply) }
             if !world.calm {
                 next(state, "apply lost") { $0.applyFailed() }
@@ -239,7 +239,7 @@ struct ExplorerRules {
     }
 
     /// A reserve runs and is answered, or its answer is lost, or it does not run and nobody knows.
-    private func reserve(_ index: Int, _ machine: Reservation, _ told: Told, _ state: State, _ emit: Emit) {
+    private func reserve(_ index: Int, _ machine: PatchedReservation, _ told: Told, _ state: State, _ emit: Emit) {
         var after = state
         let request = machine.request
         let reply = after.gate.reserve(
@@ -248,7 +248,7 @@ struct ExplorerRules {
             dataset: state.dataset,
             now: 0,
             ledger: Self.ours,
-            faults: faults
+            fault: fault
         )
         switch reply {
         case .reserved, .joined, .soldOut, .notOnSale:
@@ -279,10 +279,10 @@ struct ExplorerRules {
 
     private func buyerStep(
         _ index: Int,
-        _ before: Reservation,
+        _ before: PatchedReservation,
         _ told: Told,
         _ state: inout State,
-        _ event: (inout Reservation) -> Reservation.Step
+        _ event: (inout PatchedReservation) -> Reservation.Step
     ) {
         var machine = before
         let step = event(&machine)
@@ -298,13 +298,13 @@ struct ExplorerRules {
 
     private func returning(
         _ index: Int,
-        _ machine: Increase,
+        _ machine: PatchedIncrease,
         _ action: Increase.Action?,
         _ told: Told,
         _ state: State,
         _ emit: Emit
     ) {
-        func next(_ state: State, _ what: StaticString, _ event: (inout Increase) -> Increase.Step) {
+        func next(_ state: State, _ what: StaticString, _ event: (inout PatchedIncrease) -> Increase.Step) {
             var after = state
             var machine = machine
             let step = event(&machine)
@@ -320,7 +320,7 @@ struct ExplorerRules {
             returning(index, begun, step.action, told, state, emit)
         case .commit:
             var after = state
-            if let reply = try? after.ledger.increase([machine.request], faults: faults).first {
+            if let reply = try? after.ledger.increase([machine.request], fault: fault).first {
                 next(after, reply.outcome == .added ? "added" : "added nothing") { $0.committed(reply) }
             }
             if state.rest.zombies > 0 {
@@ -332,7 +332,7 @@ struct ExplorerRules {
         case .apply(let fence, let delta):
             var after = state
             let entry = GateModel.ApplyEntry(fence: fence, delta: delta, key: "")
-            guard let reply = after.gate.apply([entry], now: 0, ledger: Self.ours, faults: faults).first else { return }
+            guard let reply = after.gate.apply([entry], now: 0, ledger: Self.ours, fault: fault).first else { return }
             next(after, "applied") { $0.applied(reply) }
             if !world.calm {
                 next(state, "apply lost") { $0.applyFailed() }
@@ -353,17 +353,17 @@ struct ExplorerRules {
         case .closed: after.actors[index] = .done(.finalNo)
         case .in, nil:
             // Not found proves nothing: only a compensation, which closes the key, makes it final.
-            if faults.has(.notFoundTrusted) {
+            if fault == .notFoundTrusted {
                 after.actors[index] = .done(.finalNo)
             } else {
-                after.actors[index] = .returning(Increase(request, faults: faults), nil, .nothing)
+                after.actors[index] = .returning(PatchedIncrease(request, fault: fault), nil, .nothing)
             }
         }
         emit(after, ExplorerMove(index, "looked up"))
     }
 
     /// `bumps`: nil for a resync of its own, else the healer's count.
-    private func resync(_ index: Int, _ machine: Resync, _ action: Resync.Action?, bumps: Int?, _ state: State, _ emit: Emit) {
+    private func resync(_ index: Int, _ machine: PatchedResync, _ action: Resync.Action?, bumps: Int?, _ state: State, _ emit: Emit) {
         var machine = machine
         var after = state
         let what: StaticString
@@ -371,7 +371,7 @@ struct ExplorerRules {
         let next: Resync.Action
         switch action ?? machine.began() {
         case .look:
-            next = machine.looked(after.gate.look(newMarker: state.marker, dataset: state.dataset, faults: faults))
+            next = machine.looked(after.gate.look(newMarker: state.marker, dataset: state.dataset, fault: fault))
             what = "looked at Redis"
         case .readFence:
             next = machine.fenceRead(state.ledger.product(Self.product)?.fence)
@@ -386,7 +386,7 @@ struct ExplorerRules {
             what = "raised the fence above Redis'"
         case .install(let dataset, let ledger):
             next = machine.installReplied(
-                after.gate.install(ledger, read: dataset, dataset: state.dataset, ledger: Self.ours, faults: faults)
+                after.gate.install(ledger, read: dataset, dataset: state.dataset, ledger: Self.ours, fault: fault)
             )
             what = "installed, or not any more"
         case .finish: return
@@ -405,7 +405,7 @@ struct ExplorerRules {
     }
 
     /// A resync of another ledger, whose fence is its own and whose stock nobody buys.
-    private func foreign(_ index: Int, _ machine: Resync, _ action: Resync.Action?, _ state: State, _ emit: Emit) {
+    private func foreign(_ index: Int, _ machine: PatchedResync, _ action: Resync.Action?, _ state: State, _ emit: Emit) {
         var machine = machine
         var after = state
         let what: StaticString
@@ -463,7 +463,7 @@ struct ExplorerRules {
         case .leaves:
             // The fence of another ledger says nothing of ours.
             if !state.gate.isForeign(to: Self.ours) { after.rest.leftUnder = state.gate.fence }
-            _ = after.gate.void(ledger: Self.ours, faults: faults)
+            _ = after.gate.void(ledger: Self.ours, fault: fault)
             leavesForeignAlone(state, &after)
             after.rest.isDirect = true
             after.actors[index] = .recovery(.passes)
@@ -473,7 +473,7 @@ struct ExplorerRules {
             after.actors[index] = .recovery(.asks)
             what = "recovery passes without the product"
         case .asks:
-            if !faults.has(.leftForever) { ask(&after, forced: true) }
+            if fault != .leftForever { ask(&after, forced: true) }
             after.actors[index] = .done(.nothing)
             what = "asks for what was left"
         }
@@ -482,13 +482,13 @@ struct ExplorerRules {
 
     private func ask(_ state: inout State, forced: Bool = false) {
         guard healer != nil else { return }
-        if faults.has(.askDroppedWhileRunning), !state.rest.schedule.isIdle { return }
+        if fault == .askDroppedWhileRunning, !state.rest.schedule.isIdle { return }
         if case .run(let forced) = state.rest.schedule.asked(forced: forced, at: 0) { heal(&state, forced: forced) }
     }
 
     private func heal(_ state: inout State, forced: Bool) {
         guard let healer, case .healer(_, _, let bumps) = state.actors[healer] else { return }
-        var machine = Resync(forced: forced, ledger: Self.ours, faults: faults)
+        var machine = PatchedResync(forced: forced, ledger: Self.ours, fault: fault)
         let action = machine.began()
         state.actors[healer] = .healer(machine, action, bumps: bumps)
     }
@@ -497,8 +497,8 @@ struct ExplorerRules {
         var after = state
         var changed = true
         switch hand {
-        case .decrease: changed = after.ledger.adjust(Self.product, key: "ADJ-d", quantity: -1, faults: faults).outcome == .done
-        case .restock: changed = after.ledger.adjust(Self.product, key: "ADJ-r", quantity: 1, faults: faults).outcome == .done
+        case .decrease: changed = after.ledger.adjust(Self.product, key: "ADJ-d", quantity: -1, fault: fault).outcome == .done
+        case .restock: changed = after.ledger.adjust(Self.product, key: "ADJ-r", quantity: 1, fault: fault).outcome == .done
         case .delete: after.ledger.setOnSale(Self.product, false)
         case .relist: after.ledger.setOnSale(Self.product, true)
         }
@@ -513,7 +513,7 @@ struct ExplorerRules {
         dead.actors[index] = .dead
         emit(dead, ExplorerMove(index, "dies"))
         if case .buyer(_, .commit(let request), _, let stale) = state.actors[index],
-            (try? dead.ledger.commit([request], lookedUpIn: stale, faults: faults)) != nil
+            (try? dead.ledger.commit([request], lookedUpIn: stale, fault: fault)) != nil
         {
             emit(dead, ExplorerMove(index, "dies as its commit runs"))
         }
@@ -528,7 +528,7 @@ struct ExplorerRules {
                     oneRequest.decrease.key != twoRequest.decrease.key
                 else { continue }
                 var after = state
-                guard let replies = try? after.ledger.commit([oneRequest, twoRequest], faults: faults) else { continue }
+                guard let replies = try? after.ledger.commit([oneRequest, twoRequest], fault: fault) else { continue }
                 buyerStep(first, one, oneTold, &after) { $0.committed(replies[0]) }
                 buyerStep(second, two, twoTold, &after) { $0.committed(replies[1]) }
                 emit(after, ExplorerMove(first, "commits in one statement with another"))
@@ -542,8 +542,8 @@ struct ExplorerRules {
             after.rest.alive.remove(at: index)
             emit(after, ExplorerMove(-1, "a lost statement is killed"))
             switch state.rest.alive[index] {
-            case .commit(let request): _ = try? after.ledger.commit([request], faults: faults)
-            case .increase(let request): _ = try? after.ledger.increase([request], faults: faults)
+            case .commit(let request): _ = try? after.ledger.commit([request], fault: fault)
+            case .increase(let request): _ = try? after.ledger.increase([request], fault: fault)
             }
             emit(after, ExplorerMove(-1, "a lost statement runs"))
         }
@@ -603,7 +603,7 @@ struct ExplorerRules {
         }
         guard let row = state.ledger.product(Self.product) else { return "the product is gone" }
         let isDead = state.actors.contains(.dead)
-        let isServed = state.gate.isLoaded(dataset: state.dataset, ledger: Self.ours, faults: faults)
+        let isServed = state.gate.isLoaded(dataset: state.dataset, ledger: Self.ours, fault: fault)
         let isRestored = state.rest.restores < world.restores
         if isRestored, healer != nil, !isDead, state.rest.sawAhead, isServed, state.gate.fence > row.fence {
             return "Redis is seen to be ahead, and nobody heals"
@@ -617,12 +617,12 @@ struct ExplorerRules {
         if healer != nil, !isDead, state.rest.isDirect { return "left direct for ever" }
         if healer != nil, !isDead, !isRestored, world.zombies == 0, isServed, state.gate.fence != row.fence { return "nobody heals" }
         var healed = state
-        Self.resync(&healed, faults: faults)
+        Self.resync(&healed, fault: fault)
         if state.gate.isForeign(to: Self.ours) {
             if healed.gate != state.gate { return "another ledger's data was overwritten" }
         } else if let row = healed.ledger.product(Self.product),
             row.fence != healed.gate.fence || !Self.isExact(healed, row, countingPending: false)
-                || !healed.gate.isLoaded(dataset: healed.dataset, ledger: Self.ours, faults: faults)
+                || !healed.gate.isLoaded(dataset: healed.dataset, ledger: Self.ours, fault: fault)
         {
             return "a resync does not heal"
         }
@@ -679,18 +679,18 @@ struct ExplorerRules {
     }
 
     /// A whole resync in one step.
-    private static func resync(_ state: inout State, faults: Faults) {
-        var machine = Resync(forced: true, ledger: ours, faults: faults)
+    private static func resync(_ state: inout State, fault: Fault?) {
+        var machine = PatchedResync(forced: true, ledger: ours, fault: fault)
         var action = machine.began()
         while true {
             switch action {
-            case .look: action = machine.looked(state.gate.look(newMarker: state.marker, dataset: state.dataset, faults: faults))
+            case .look: action = machine.looked(state.gate.look(newMarker: state.marker, dataset: state.dataset, fault: fault))
             case .bump: action = machine.bumped(state.ledger.bump(product))
             case .raise(let above):
                 guard let ledger = state.ledger.raise(product, above: above) else { return }
                 action = machine.raised(ledger)
             case .install(let read, let ledger):
-                let reply = state.gate.install(ledger, read: read, dataset: state.dataset, ledger: ours, faults: faults)
+                let reply = state.gate.install(ledger, read: read, dataset: state.dataset, ledger: ours, fault: fault)
                 action = machine.installReplied(reply)
             case .readFence, .finish: return
             }

@@ -2,7 +2,7 @@ import StockGate
 
 /// What Redis holds for one product, with the replies of the scripts in `StockGate/Gate/Scripts`. Contract tests hold the two together.
 ///
-/// Faults of the store are switched on by `faults`; an empty set is the protocol.
+/// With a `fault` the store breaks a rule; without one it keeps the protocol.
 public struct GateModel: Hashable, Sendable {
     /// A reservation that is neither settled nor released.
     public struct Pending: Hashable, Sendable {
@@ -130,11 +130,11 @@ public struct GateModel: Hashable, Sendable {
     }
 
     /// Whether a reserve that passes this dataset, for this ledger, would be served.
-    public func isLoaded(dataset: String, ledger: String = "", faults: Faults = []) -> Bool {
+    public func isLoaded(dataset: String, ledger: String = "", fault: Fault? = nil) -> Bool {
         guard fence > 0 else { return false }
-        guard !isForeign(to: ledger) || faults.has(.foreignUsed) else { return false }
-        guard counter != nil || off == fence || faults.has(.lostCounterTrusted) else { return false }
-        if faults.has(.stampIgnored) { return true }
+        guard !isForeign(to: ledger) || fault == .foreignUsed else { return false }
+        guard counter != nil || off == fence || fault == .lostCounterTrusted else { return false }
+        if fault == .stampIgnored { return true }
         guard let marker else { return false }
         return stamp == dataset + ":" + marker
     }
@@ -148,14 +148,14 @@ public struct GateModel: Hashable, Sendable {
         dataset: String,
         now: Int64,
         ledger: String = "",
-        faults: Faults = []
+        fault: Fault? = nil
     ) -> ReserveReply {
-        guard isLoaded(dataset: dataset, ledger: ledger, faults: faults) else { return .notLoaded }
+        guard isLoaded(dataset: dataset, ledger: ledger, fault: fault) else { return .notLoaded }
         if markIndex(key).isFound { return .alreadyDone }
         let place = pendingIndex(key)
         if place.isFound {
             pending[place.index].isShared = true
-            if faults.has(.joinTakesAgain), let counter { self.counter = counter - quantity }
+            if fault == .joinTakesAgain, let counter { self.counter = counter - quantity }
             let held = pending[place.index]
             return .joined(fence: fence, token: held.token, quantity: held.quantity)
         }
@@ -163,7 +163,7 @@ public struct GateModel: Hashable, Sendable {
         guard counter >= quantity else { return .soldOut(counter: counter) }
         self.counter = counter - quantity
         sequence += 1
-        if faults.has(.settleBeforeCommit) {
+        if fault == .settleBeforeCommit {
             mark(key, at: now)
         } else {
             pending.insert(Pending(key: key, token: sequence, quantity: quantity, time: now, isShared: false), at: place.index)
@@ -172,14 +172,14 @@ public struct GateModel: Hashable, Sendable {
     }
 
     /// `settle.lua`. Returns the number of reservations forgotten.
-    public mutating func settle(_ entries: [SettleEntry], now: Int64, retention: Int64, faults: Faults = []) -> Int64 {
+    public mutating func settle(_ entries: [SettleEntry], now: Int64, retention: Int64, fault: Fault? = nil) -> Int64 {
         var forgotten: Int64 = 0
         for entry in entries {
             mark(entry.key, at: now)
             let place = pendingIndex(entry.key)
             guard place.isFound else { continue }
             guard
-                fence > 0 && entry.held.fence == fence && pending[place.index].token == entry.held.token || faults.has(.settleWithoutToken)
+                fence > 0 && entry.held.fence == fence && pending[place.index].token == entry.held.token || fault == .settleWithoutToken
             else {
                 continue
             }
@@ -191,19 +191,19 @@ public struct GateModel: Hashable, Sendable {
     }
 
     /// `release.lua`. Returns the number of reservations given back.
-    public mutating func release(_ entries: [ReleaseEntry], faults: Faults = []) -> Int64 {
+    public mutating func release(_ entries: [ReleaseEntry], fault: Fault? = nil) -> Int64 {
         var given: Int64 = 0
         for entry in entries {
-            guard fence > 0 && entry.held.fence == fence || faults.has(.releaseWithoutFence) else { continue }
+            guard fence > 0 && entry.held.fence == fence || fault == .releaseWithoutFence else { continue }
             let place = pendingIndex(entry.key)
             guard place.isFound else { continue }
             let held = pending[place.index]
-            guard held.token == entry.held.token || faults.has(.releaseWithoutToken) else { continue }
+            guard held.token == entry.held.token || fault == .releaseWithoutToken else { continue }
             guard !entry.isAbandoned || !held.isShared else { continue }
             pending.remove(at: place.index)
             if let counter {
                 self.counter = counter + held.quantity
-            } else if faults.has(.releaseMakesCounter) {
+            } else if fault == .releaseMakesCounter {
                 counter = held.quantity
             }
             given += 1
@@ -212,12 +212,12 @@ public struct GateModel: Hashable, Sendable {
     }
 
     /// `apply.lua`.
-    public mutating func apply(_ entries: [ApplyEntry], now: Int64, ledger: String = "", faults: Faults = []) -> [ApplyReply] {
-        if isForeign(to: ledger), !faults.has(.appliedToForeign) { return entries.map { _ in .passed } }
+    public mutating func apply(_ entries: [ApplyEntry], now: Int64, ledger: String = "", fault: Fault? = nil) -> [ApplyReply] {
+        if isForeign(to: ledger), fault != .appliedToForeign { return entries.map { _ in .passed } }
         let isCounted = counter != nil
         return entries.map { entry in
             if !entry.key.isEmpty { mark(entry.key, at: now) }
-            if entry.fence == fence || faults.has(.applyUnderAnyFence) {
+            if entry.fence == fence || fault == .applyUnderAnyFence {
                 if isCounted, let counter { self.counter = counter + entry.delta }
                 return .applied
             }
@@ -239,41 +239,41 @@ public struct GateModel: Hashable, Sendable {
         read: String,
         dataset: String,
         ledger name: String = "",
-        faults: Faults = []
+        fault: Fault? = nil
     ) -> InstallReply {
         var stamped = read
-        if faults.has(.datasetIgnored) {
+        if fault == .datasetIgnored {
             let marker = self.marker ?? "?"
             self.marker = marker
             stamped = dataset + ":" + marker
         } else {
             guard let marker, read == dataset + ":" + marker else { return .datasetChanged }
         }
-        if isForeign(to: name), !faults.has(.foreignOverwritten) { return .foreign }
-        if fence >= ledger.fence && !faults.has(.installOlder) { return .newer }
-        let delta = faults.has(.owedNotCounted) ? 0 : owed.first { $0.fence == ledger.fence }?.delta ?? 0
-        owed.removeAll { $0.fence <= ledger.fence || faults.has(.owedClearedWhole) }
-        counter = ledger.isOnSale || faults.has(.gateLeftOpen) ? ledger.stock + delta : nil
-        off = ledger.isOnSale || faults.has(.offUnwritten) ? nil : ledger.fence
+        if isForeign(to: name), fault != .foreignOverwritten { return .foreign }
+        if fence >= ledger.fence && fault != .installOlder { return .newer }
+        let delta = fault == .owedNotCounted ? 0 : owed.first { $0.fence == ledger.fence }?.delta ?? 0
+        owed.removeAll { $0.fence <= ledger.fence || fault == .owedClearedWhole }
+        counter = ledger.isOnSale || fault == .gateLeftOpen ? ledger.stock + delta : nil
+        off = ledger.isOnSale || fault == .offUnwritten ? nil : ledger.fence
         fence = ledger.fence
         stamp = stamped
         if !name.isEmpty { self.ledger = name }
-        if !faults.has(.installKeepsPending) { pending = [] }
+        if fault != .installKeepsPending { pending = [] }
         return .installed
     }
 
     /// `void.lua`. Returns 1 if there was something to void.
-    public mutating func void(ledger: String = "", faults: Faults = []) -> Int64 {
-        if isForeign(to: ledger), !faults.has(.foreignVoided) { return 0 }
-        if faults.has(.leftServed) { return 0 }
+    public mutating func void(ledger: String = "", fault: Fault? = nil) -> Int64 {
+        if isForeign(to: ledger), fault != .foreignVoided { return 0 }
+        if fault == .leftServed { return 0 }
         defer { stamp = nil }
-        if faults.has(.voidForgetsFence) { fence = 0 }
+        if fault == .voidForgetsFence { fence = 0 }
         return stamp == nil ? 0 : 1
     }
 
     /// `mend.lua`: as if Redis had been emptied for this product, but for the marks. Returns the number of keys that were there.
-    public mutating func mend(ledger: String = "", faults: Faults = []) -> Int64 {
-        if isForeign(to: ledger), !faults.has(.foreignMended) { return 0 }
+    public mutating func mend(ledger: String = "", fault: Fault? = nil) -> Int64 {
+        if isForeign(to: ledger), fault != .foreignMended { return 0 }
         let hasMeta = fence != 0 || stamp != nil || sequence != 0 || off != nil || self.ledger != nil
         let removed = [counter != nil, hasMeta, !pending.isEmpty, !owed.isEmpty, marker != nil].count { $0 }
         let marks = self.marks
@@ -283,7 +283,7 @@ public struct GateModel: Hashable, Sendable {
     }
 
     /// `look.lua`. Sets the marker if there is none, unless `newMarker` is empty.
-    public mutating func look(newMarker: String, dataset: String, faults: Faults = []) -> GateView {
+    public mutating func look(newMarker: String, dataset: String, fault: Fault? = nil) -> GateView {
         if marker == nil, !newMarker.isEmpty { marker = newMarker }
         return GateView(
             dataset: dataset + ":" + (marker ?? ""),
@@ -292,7 +292,7 @@ public struct GateModel: Hashable, Sendable {
             counter: counter,
             pending: pending.count,
             isOffSale: off != nil && off == fence,
-            highestFence: faults.has(.owedFencesForgotten) ? nil : owed.last?.fence,
+            highestFence: fault == .owedFencesForgotten ? nil : owed.last?.fence,
             ledger: ledger
         )
     }

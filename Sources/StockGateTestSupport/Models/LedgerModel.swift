@@ -2,7 +2,7 @@ import StockGate
 
 /// What PostgreSQL holds, with the replies of the functions in `StockGate/Ledger/Migrations`. Contract tests hold the two together.
 ///
-/// Every method is one statement: it happens as a whole or, if it throws, not at all. Faults of the store are switched on by `faults`.
+/// Every method is one statement: it happens as a whole or, if it throws, not at all. With a `fault` it breaks a rule.
 public struct LedgerModel: Hashable, Sendable {
     /// A row of `product_stock`.
     public struct Product: Hashable, Sendable {
@@ -174,9 +174,9 @@ public struct LedgerModel: Hashable, Sendable {
     public mutating func commit(
         _ batch: [CommitRequest],
         lookedUpIn stale: [Row]? = nil,
-        faults: Faults = []
+        fault: Fault? = nil
     ) throws(KeyInUse) -> [CommitReply] {
-        let known = faults.has(.lookupBeforeLock) ? stale ?? rows : rows
+        let known = fault == .lookupBeforeLock ? stale ?? rows : rows
         var after = self
         var replies = batch.map { _ in CommitReply(outcome: .productMissing, told: 0, bumped: false, remaining: 0, isGated: false) }
         var written: [Row] = []
@@ -201,20 +201,20 @@ public struct LedgerModel: Hashable, Sendable {
                         outcome = isMine ? .duplicateMine : .duplicateOther
                         remaining = row.remaining
                     }
-                    if isMine && request.fence != product.fence && !faults.has(.duplicateBehindSilent) { bump = true }
+                    if isMine && request.fence != product.fence && fault != .duplicateBehindSilent { bump = true }
                 } else if !product.isOnSale {
                     outcome = .notOnSale
-                    closes = request.isFirm && !faults.has(.notOnSaleLeavesOpen)
-                } else if stockLeft >= quantity || faults.has(.stockUnchecked) {
+                    closes = request.isFirm && fault != .notOnSaleLeavesOpen
+                } else if stockLeft >= quantity || fault == .stockUnchecked {
                     outcome = .committed
                     stockLeft -= quantity
                     remaining = stockLeft
                     written.append(newRow(request, .out, remaining: remaining))
-                    if request.fence == 0 && !faults.has(.directSilent) { bump = true }
+                    if request.fence == 0 && fault != .directSilent { bump = true }
                 } else {
                     outcome = .insufficient
-                    if request.fence == product.fence && !faults.has(.insufficientSilent) { bump = true }
-                    closes = request.isFirm && !faults.has(.firmNoLeavesOpen)
+                    if request.fence == product.fence && fault != .insufficientSilent { bump = true }
+                    closes = request.isFirm && fault != .firmNoLeavesOpen
                 }
                 if closes { written.append(newRow(request, .closed, remaining: remaining)) }
                 if request.fence == 0 && request.reserveSent { bump = true }
@@ -232,14 +232,14 @@ public struct LedgerModel: Hashable, Sendable {
                 for index in members { replies[index].bumped = true }
             }
         }
-        if faults.has(.closedQuantityLost) { Self.loseQuantities(&written) }
-        for row in written where !after.insert(row) && !faults.has(.lookupBeforeLock) { throw KeyInUse() }
+        if fault == .closedQuantityLost { Self.loseQuantities(&written) }
+        for row in written where !after.insert(row) && fault != .lookupBeforeLock { throw KeyInUse() }
         self = after
         return replies
     }
 
     /// `stock_increase`. A quantity of 0 stands for a caller that names none.
-    public mutating func increase(_ batch: [IncreaseRequest], faults: Faults = []) throws(KeyInUse) -> [IncreaseReply] {
+    public mutating func increase(_ batch: [IncreaseRequest], fault: Fault? = nil) throws(KeyInUse) -> [IncreaseReply] {
         var after = self
         var replies = batch.map { _ in
             IncreaseReply(outcome: .productMissing, told: 0, bumped: false, quantity: 0, remaining: 0, isGated: false)
@@ -261,30 +261,30 @@ public struct LedgerModel: Hashable, Sendable {
                     isGated: product.isGated
                 )
                 let (decrease, own) = (row(request.decreaseKey), row(request.key))
-                if let known = decrease ?? own, !Self.belongs(request, to: known, isRepeat: own != nil, faults) {
+                if let known = decrease ?? own, !Self.belongs(request, to: known, isRepeat: own != nil, fault) {
                     reply.outcome = .keyReused
-                    if own == nil && faults.has(.wrongIncreaseOccupies) { written.append(newRow(request, request.key, .closed, reply)) }
-                } else if let own, !(faults.has(.increaseNotIdempotent) && own.direction == .in) {
+                    if own == nil && fault == .wrongIncreaseOccupies { written.append(newRow(request, request.key, .closed, reply)) }
+                } else if let own, !(fault == .increaseNotIdempotent && own.direction == .in) {
                     // Order 0: a change by hand.
                     if own.direction != .out && own.orderID != 0 {
                         reply.outcome = own.direction == .in ? .duplicate : .duplicateNothing
                         reply.quantity = own.direction == .in ? own.quantity : 0
                         reply.remaining = own.remaining
-                        if own.direction == .in && !faults.has(.increaseDuplicateSilent) { bump = true }
+                        if own.direction == .in && fault != .increaseDuplicateSilent { bump = true }
                     }
                 } else if let decrease, decrease.direction == .out {
                     reply.outcome = .added
-                    reply.quantity = faults.has(.increaseTrustsQuantity) ? request.quantity : decrease.quantity
+                    reply.quantity = fault == .increaseTrustsQuantity ? request.quantity : decrease.quantity
                     stockLeft += reply.quantity
                     reply.remaining = stockLeft
-                    if !product.isGated && !faults.has(.untoldSilent) { bump = true }
+                    if !product.isGated && fault != .untoldSilent { bump = true }
                     written.append(newRow(request, request.key, .in, reply))
                 } else {
                     reply.outcome = .nothingToReturn
                     var named = request
                     if named.quantity == 0 { named.quantity = decrease?.quantity ?? 0 }
                     written.append(newRow(named, request.key, .closed, reply))
-                    if decrease == nil && !faults.has(.compensationLeavesOpen) {
+                    if decrease == nil && fault != .compensationLeavesOpen {
                         written.append(newRow(named, request.decreaseKey, .closed, reply))
                     }
                 }
@@ -296,20 +296,20 @@ public struct LedgerModel: Hashable, Sendable {
                 for index in members { replies[index].bumped = true }
             }
         }
-        if faults.has(.closedQuantityLost) { Self.loseQuantities(&written) }
-        for row in written where !after.insert(row) && !faults.has(.increaseNotIdempotent) { throw KeyInUse() }
+        if fault == .closedQuantityLost { Self.loseQuantities(&written) }
+        for row in written where !after.insert(row) && fault != .increaseNotIdempotent { throw KeyInUse() }
         self = after
         return replies
     }
 
     /// Whether an increase names what stands under the decrease's key, or, without such a row, under its own.
-    private static func belongs(_ request: IncreaseRequest, to row: Row, isRepeat: Bool, _ faults: Faults) -> Bool {
-        if isRepeat && faults.has(.increaseRepeatUnchecked) { return true }
-        if row.direction == .closed && faults.has(.increaseClosedUnchecked) { return true }
+    private static func belongs(_ request: IncreaseRequest, to row: Row, isRepeat: Bool, _ fault: Fault?) -> Bool {
+        if isRepeat && fault == .increaseRepeatUnchecked { return true }
+        if row.direction == .closed && fault == .increaseClosedUnchecked { return true }
         let isQuantityKnown = request.quantity != 0 && !(row.direction == .closed && row.quantity == 0)
-        return (row.product == request.product || faults.has(.increaseProductUnchecked))
-            && (row.orderID == request.orderID || faults.has(.increaseOrderUnchecked))
-            && (row.quantity == request.quantity || !isQuantityKnown || faults.has(.increaseTrustsQuantity))
+        return (row.product == request.product || fault == .increaseProductUnchecked)
+            && (row.orderID == request.orderID || fault == .increaseOrderUnchecked)
+            && (row.quantity == request.quantity || !isQuantityKnown || fault == .increaseTrustsQuantity)
     }
 
     /// `stock_bump`, one product.
@@ -337,7 +337,7 @@ public struct LedgerModel: Hashable, Sendable {
         key: String,
         quantity: Int64,
         maximum: Int64 = .max,
-        faults: Faults = []
+        fault: Fault? = nil
     ) -> (outcome: AdjustOutcome, remaining: Int64, isGated: Bool) {
         guard let place = products.firstIndex(where: { $0.id == id }) else { return (.productMissing, 0, false) }
         let product = products[place]
@@ -350,7 +350,7 @@ public struct LedgerModel: Hashable, Sendable {
         guard product.stock + quantity >= 0 else { return (.belowZero, product.stock, product.isGated) }
         guard product.stock + quantity <= maximum else { return (.aboveMaximum, product.stock, product.isGated) }
         products[place].stock += quantity
-        if !faults.has(.untoldSilent) { products[place].fence += 1 }
+        if fault != .untoldSilent { products[place].fence += 1 }
         _ = insert(
             Row(
                 key: key,

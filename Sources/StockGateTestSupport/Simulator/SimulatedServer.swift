@@ -48,10 +48,10 @@ final class SimulatedServer {
 final class ServerProcess {
     /// A decrease on its way.
     final class Run {
-        var machine: Reservation
+        var machine: PatchedReservation
         var answer: ((DecreaseAnswer) -> Void)?
 
-        init(_ machine: Reservation, _ answer: @escaping (DecreaseAnswer) -> Void) {
+        init(_ machine: PatchedReservation, _ answer: @escaping (DecreaseAnswer) -> Void) {
             self.machine = machine
             self.answer = answer
         }
@@ -59,10 +59,10 @@ final class ServerProcess {
 
     /// An increase on its way.
     final class Return {
-        var machine: Increase
+        var machine: PatchedIncrease
         var answer: ((IncreaseAnswer) -> Void)?
 
-        init(_ machine: Increase, _ answer: @escaping (IncreaseAnswer) -> Void) {
+        init(_ machine: PatchedIncrease, _ answer: @escaping (IncreaseAnswer) -> Void) {
             self.machine = machine
             self.answer = answer
         }
@@ -115,7 +115,7 @@ final class ServerProcess {
     private var freeConnections = 2
     private var open = 0
 
-    private var faults: Faults { simulation.plan.faults }
+    private var fault: Fault? { simulation.plan.fault }
     private var milliseconds: Int64 { Int64(simulation.now / 1000) }
 
     init(_ server: SimulatedServer) {
@@ -223,9 +223,9 @@ final class ServerProcess {
             resync(product, forced: true) { [self] loaded in
                 guard !loaded, work[product].wasLocked else { return end(loaded) }
                 work[product].isDirect = true
-                let faults = faults
+                let fault = fault
                 redis(product, "void") { gate, _ in
-                    gate.void(faults: faults)
+                    gate.void(fault: fault)
                 } _: { [self] result in
                     if case .reply = result { simulation.log("server \(server.number) leaves product \(product + 1) direct") }
                     if case .reply = result { end(true) } else { end(false) }
@@ -240,12 +240,12 @@ final class ServerProcess {
         guard isReady else { return answer(.unavailable(.overloaded)) }
         let product = Simulation.index(request.product)
         if let soldOut = work[product].soldOut, simulation.now < soldOut.until, soldOut.counter < request.quantity,
-            !request.isRepeat || faults.has(.memoryRejectsRepeats)
+            !request.isRepeat || fault == .memoryRejectsRepeats
         {
             return answer(.insufficient(remaining: soldOut.counter))
         }
         open += 1
-        let run = Run(Reservation(request, faults: faults), answer)
+        let run = Run(PatchedReservation(request, fault: fault), answer)
         perform(run, run.machine.began(throughGate: !work[product].isDirect && admits()))
     }
 
@@ -308,9 +308,9 @@ final class ServerProcess {
     private func reserve(_ run: Run, _ product: Int) {
         if work[product].isDirect { return perform(run, run.machine.reserveFailed(sent: false)) }
         let request = run.machine.request
-        let (now, faults) = (milliseconds, faults)
+        let (now, fault) = (milliseconds, fault)
         redis(product, "reserve") { gate, dataset in
-            gate.reserve(key: request.key, quantity: request.quantity, dataset: dataset, now: now, faults: faults)
+            gate.reserve(key: request.key, quantity: request.quantity, dataset: dataset, now: now, fault: fault)
         } _: { [self] result in
             switch result {
             case .reply(let reply):
@@ -349,9 +349,9 @@ final class ServerProcess {
             return
         }
         let requests = batch.map(\.request)
-        let faults = faults
+        let fault = fault
         simulation.ledger(self, "commit") { (ledger, stale) throws(LedgerModel.KeyInUse) in
-            try ledger.commit(requests, lookedUpIn: stale, faults: faults)
+            try ledger.commit(requests, lookedUpIn: stale, fault: fault)
         } _: { [self] result in
             var rest = Array(batches.dropFirst())
             switch result {
@@ -377,7 +377,7 @@ final class ServerProcess {
         guard isReady else { return answer(.unavailable(.overloaded)) }
         open += 1
         work[Simulation.index(request.product)].soldOut = nil
-        let run = Return(Increase(request, faults: faults), answer)
+        let run = Return(PatchedIncrease(request, fault: fault), answer)
         perform(run, run.machine.began())
     }
 
@@ -391,11 +391,11 @@ final class ServerProcess {
         if step.asksForResync { ask(product, forced: false) }
         switch step.action {
         case .commit:
-            let faults = faults
+            let fault = fault
             let pace = if case .committing(unknownBefore: true) = run.machine.state { 50_000 } else { 0 }
             after(pace) { [self] in
                 simulation.ledger(self, "increase") { (ledger, _) throws(LedgerModel.KeyInUse) in
-                    try ledger.increase([request], faults: faults)
+                    try ledger.increase([request], fault: fault)
                 } _: { [self] result in
                     switch result {
                     case .reply(let replies): perform(run, run.machine.committed(replies[0]))
@@ -438,18 +438,18 @@ final class ServerProcess {
         after(simulation.random.number(50...1000)) { [self] in
             let outbox = work[product].outbox
             work[product].outbox = Outbox()
-            let (now, faults) = (milliseconds, faults)
+            let (now, fault) = (milliseconds, fault)
             if !outbox.settles.isEmpty {
                 again(product, "settle", left: 3) { gate in
-                    _ = gate.settle(outbox.settles, now: now, retention: Self.retention, faults: faults)
+                    _ = gate.settle(outbox.settles, now: now, retention: Self.retention, fault: fault)
                 }
             }
             if !outbox.releases.isEmpty {
-                again(product, "release", left: 3) { gate in _ = gate.release(outbox.releases, faults: faults) }
+                again(product, "release", left: 3) { gate in _ = gate.release(outbox.releases, fault: fault) }
             }
             if !outbox.applies.isEmpty {
                 redis(product, "apply") { gate, _ in
-                    gate.apply(outbox.applies.map(\.entry), now: now, faults: faults)
+                    gate.apply(outbox.applies.map(\.entry), now: now, fault: fault)
                 } _: { result in
                     if case .reply(let replies) = result {
                         for (one, reply) in zip(outbox.applies, replies) { one.done(reply) }
@@ -475,7 +475,7 @@ final class ServerProcess {
 
     func ask(_ product: Int, forced: Bool) {
         guard !work.isEmpty else { return }
-        if faults.has(.askDroppedWhileRunning), work[product].isRunning { return }
+        if fault == .askDroppedWhileRunning, work[product].isRunning { return }
         follow(product, work[product].schedule.asked(forced: forced, at: UInt64(simulation.now)))
     }
 
@@ -494,25 +494,25 @@ final class ServerProcess {
         case .run(let forced):
             work[product].isRunning = true
             work[product].wasLocked = false
-            let machine = Resync(forced: forced, faults: faults)
+            let machine = PatchedResync(forced: forced, fault: fault)
             var begun = machine
             let action = begun.began()
             resync(product, begun, action)
         }
     }
 
-    private func resync(_ product: Int, _ machine: Resync, _ action: Resync.Action) {
+    private func resync(_ product: Int, _ machine: PatchedResync, _ action: Resync.Action) {
         var machine = machine
-        let next = { [self] (event: (inout Resync) -> Resync.Action) in
+        let next = { [self] (event: (inout PatchedResync) -> Resync.Action) in
             let action = event(&machine)
             resync(product, machine, action)
         }
-        let faults = faults
+        let fault = fault
         switch action {
         case .look:
             let marker = simulation.newMarker()
             redis(product, "look") { gate, dataset in
-                gate.look(newMarker: marker, dataset: dataset, faults: faults)
+                gate.look(newMarker: marker, dataset: dataset, fault: fault)
             } _: { result in
                 if case .reply(let view) = result { next { $0.looked(view) } } else { next { $0.stepFailed() } }
             }
@@ -538,7 +538,7 @@ final class ServerProcess {
             }
         case .install(let read, let state):
             redis(product, "install") { gate, dataset in
-                gate.install(state, read: read, dataset: dataset, faults: faults)
+                gate.install(state, read: read, dataset: dataset, fault: fault)
             } _: { result in
                 if case .reply(let reply) = result { next { $0.installReplied(reply) } } else { next { $0.stepFailed() } }
             }
@@ -557,19 +557,19 @@ final class ServerProcess {
     // MARK: Sweep and audit
 
     private func sweep() {
-        guard !faults.has(.sweepOff) else { return }
+        guard fault != .sweepOff else { return }
         for product in simulation.products {
-            let (now, faults) = (milliseconds, faults)
+            let (now, fault) = (milliseconds, fault)
             redis(product, "overdue") { gate, _ in
                 (gate.fence, gate.overdue(now: now, bound: Self.sweepBound))
             } _: { [self] result in
                 guard case .reply(let (fence, overdue)) = result, !overdue.isEmpty else { return }
-                if faults.has(.sweepReleases) {
+                if fault == .sweepReleases {
                     let entries = overdue.map {
                         GateModel.ReleaseEntry(key: $0.key, held: Held(fence: fence, token: $0.token), isAbandoned: false)
                     }
                     redis(product, "sweep") { gate, _ in
-                        _ = gate.release(entries, faults: faults)
+                        _ = gate.release(entries, fault: fault)
                     } _: { _ in
                     }
                 } else {
@@ -580,7 +580,7 @@ final class ServerProcess {
     }
 
     private func audit() {
-        guard !faults.has(.auditOff), !simulation.plan.isAuditless else { return }
+        guard fault != .auditOff, !simulation.plan.isAuditless else { return }
         for product in simulation.products {
             quietLook(product) { [self] differs in
                 guard differs else { return }

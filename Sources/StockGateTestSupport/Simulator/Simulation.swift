@@ -224,7 +224,7 @@ final class Simulation {
                 after(delay()) { once.call(.unknown) }
                 return
             }
-            let stale = plan.faults.has(.lookupBeforeLock) ? ledger.rows : nil
+            let stale = plan.fault == .lookupBeforeLock ? ledger.rows : nil
             var wait = random.number(0...500)
             if isChaos, now < ledgerLockedUntil {
                 if random.happens(0.3) {
@@ -332,7 +332,7 @@ final class Simulation {
             return
         }
         let id = Self.id(work.product)
-        let faults = plan.faults
+        let fault = plan.fault
         let done = Once<Bool>(nil) { [unowned self] result in
             unfinished -= 1
             if case .reply = result { return }
@@ -341,7 +341,7 @@ final class Simulation {
         after(3_000_000) { done.call(.unknown) }  // the process may die
         ledger(process, "by hand") { ledger, _ in
             switch work.kind {
-            case .adjust(let quantity): _ = ledger.adjust(id, key: "ADJ-\(number)", quantity: quantity, faults: faults)
+            case .adjust(let quantity): _ = ledger.adjust(id, key: "ADJ-\(number)", quantity: quantity, fault: fault)
             case .discontinue: ledger.setOnSale(id, false)
             case .relist: ledger.setOnSale(id, true)
             }
@@ -365,8 +365,8 @@ final class Simulation {
             let gate = gates[index]
             let name = "product \(index + 1)"
             // Without an audit the fences may stay apart; what is served under one fence must be exact.
-            if plan.isAuditless, !gate.isLoaded(dataset: "r\(redisRun)", faults: plan.faults) || gate.fence != row.fence { continue }
-            if !gate.isLoaded(dataset: "r\(redisRun)", faults: plan.faults) { return "\(name) is not loaded" }
+            if plan.isAuditless, !gate.isLoaded(dataset: "r\(redisRun)", fault: plan.fault) || gate.fence != row.fence { continue }
+            if !gate.isLoaded(dataset: "r\(redisRun)", fault: plan.fault) { return "\(name) is not loaded" }
             if gate.fence != row.fence { return "\(name): fences differ: Redis \(gate.fence), PostgreSQL \(row.fence)" }
             if !gate.pending.isEmpty { return "\(name): a reservation is stranded: \(gate.pending.map(\.key))" }
             let expected = row.isOnSale ? row.stock : nil

@@ -85,8 +85,8 @@ public struct SimulationPlan: Sendable {
 
     /// The seed.
     public let seed: UInt64
-    /// Faults in the protocol that are switched on.
-    public var faults: Faults
+    /// The fault in the protocol that is switched on.
+    public var fault: Fault?
     /// Nobody dies and no audit looks: what Redis serves under PostgreSQL's fence must be exact without its help.
     var isAuditless: Bool
     /// Server processes.
@@ -103,10 +103,10 @@ public struct SimulationPlan: Sendable {
     public var strikes: [Strike]
 
     /// Draws a plan.
-    public init(seed: UInt64, faults: Faults = []) {
+    public init(seed: UInt64, fault: Fault? = nil) {
         var random = SplitMix64(seed: seed &* 0x2545_F491_4F6C_DD1D &+ 1)
         self.seed = seed
-        self.faults = faults
+        self.fault = fault
         isAuditless = false
         servers = random.number(1...3)
         stocks = (0..<random.number(1...2)).map { _ in Int64(random.number(1...12)) }

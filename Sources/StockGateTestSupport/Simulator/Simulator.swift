@@ -37,13 +37,13 @@ public enum Simulator {
     /// Runs seeds one after the other until one breaks a promise or `isOver` says so, and shrinks the one that does.
     public static func run(
         seeds: some Sequence<UInt64>,
-        faults: Faults = [],
+        fault: Fault? = nil,
         shrinking: Bool = true,
         until isOver: () -> Bool = { false }
     ) -> Report {
         var total = Report(seed: 0, violation: nil, runs: 0, time: 0, operations: 0, events: 0)
         for seed in seeds {
-            let plan = SimulationPlan(seed: seed, faults: faults)
+            let plan = SimulationPlan(seed: seed, fault: fault)
             let report = run(plan)
             total.seed = seed
             total.runs += 1

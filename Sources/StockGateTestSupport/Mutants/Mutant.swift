@@ -1,0 +1,60 @@
+import StockGate
+
+/// One deliberate fault in the protocol, and what the proof found when it was switched on.
+public struct Mutant: Hashable, Sendable {
+    /// What finds a mutant.
+    public enum Finder: Hashable, Sendable {
+        /// A small world, after this many states.
+        case world(World, states: Int)
+        /// The simulator, with this seed, after this many runs.
+        case seed(UInt64, runs: Int)
+    }
+
+    /// How a mutant was found.
+    public struct Catch: Sendable {
+        /// By what.
+        public var finder: Finder
+        /// The promise that it breaks.
+        public var promise: String
+    }
+
+    /// The fault.
+    public var fault: Fault
+
+    /// The protocol with one fault.
+    public init(_ fault: Fault) { self.fault = fault }
+
+    /// The fault's name.
+    public var name: String { "\(fault)" }
+
+    /// One for every fault.
+    public static let all = Fault.allCases.map { Mutant($0) }
+
+    /// Faults of the shells around the machines, and of a second product: what small worlds do not have.
+    private static let shellFaults: Set<Fault> = [.sweepOff, .auditOff, .memoryRejectsRepeats, .increaseProductUnchecked]
+
+    /// Looks for a world that breaks a promise with this fault, then for a seed. Nil: the proof does not notice it.
+    public func hunt(seeds: Int = 20_000) -> Catch? {
+        Self.shellFaults.contains(fault) ? huntInSeeds(seeds) ?? huntInWorlds() : huntInWorlds() ?? huntInSeeds(seeds)
+    }
+
+    private func huntInWorlds() -> Catch? {
+        var states = 0
+        // The one large world comes last: few faults need it.
+        for world in (World.model + World.own).sorted(by: { !$0.isLarge && $1.isLarge }) {
+            let report = Explorer.explore(world, fault: fault)
+            states += report.states
+            if let violation = report.violation { return Catch(finder: .world(world, states: states), promise: violation.promise) }
+        }
+        return nil
+    }
+
+    private func huntInSeeds(_ seeds: Int) -> Catch? {
+        let report = Simulator.run(seeds: UInt64(1)...UInt64(seeds), fault: fault, shrinking: false)
+        return report.violation.map { Catch(finder: .seed(report.seed, runs: report.runs), promise: $0) }
+    }
+}
+
+extension World {
+    fileprivate var isLarge: Bool { actors.count > 5 }
+}

@@ -1,0 +1,98 @@
+import StockGate
+
+/// The product's `Reservation`, behind a patch: with a fault it is told something else than what happened, or its step is changed. Without one it is
+/// the machine itself.
+public struct PatchedReservation: Hashable, Sendable {
+    private var machine: Reservation
+    private let fault: Fault?
+
+    /// A decrease that has not begun.
+    public init(_ request: DecreaseRequest, fault: Fault? = nil) {
+        self.machine = Reservation(request)
+        self.fault = fault
+    }
+
+    /// What was asked for.
+    public var request: DecreaseRequest { machine.request }
+    /// Where it is.
+    public var state: Reservation.State { machine.state }
+
+    /// The request begins.
+    public mutating func began(throughGate: Bool) -> Reservation.Step { machine.began(throughGate: throughGate) }
+
+    /// Redis replied to the reserve.
+    public mutating func reserveReplied(_ reply: ReserveReply) -> Reservation.Step {
+        switch (fault, reply) {
+        case (.joinedQuantityIgnored, .joined(let fence, let token, _)):
+            return machine.reserveReplied(.joined(fence: fence, token: token, quantity: request.quantity))
+        case (.repeatTrustsRedis, .soldOut(let counter)): return Reservation.Step(.finish, answer: .insufficient(remaining: counter))
+        case (.repeatTrustsRedis, .notOnSale): return Reservation.Step(.finish, answer: .notOnSale)
+        default: return machine.reserveReplied(reply)
+        }
+    }
+
+    /// The reserve failed.
+    public mutating func reserveFailed(sent: Bool) -> Reservation.Step {
+        machine.reserveFailed(sent: sent && fault != .lostReserveUntold)
+    }
+
+    /// The resync that was waited for ended, or the wait did.
+    public mutating func resyncEnded(loaded: Bool) -> Reservation.Step { machine.resyncEnded(loaded: loaded) }
+
+    /// The ledger was asked for a key that Redis calls done.
+    public mutating func lookedUp(_ entry: LedgerEntry?) -> Reservation.Step { machine.lookedUp(entry) }
+
+    /// The lookup failed.
+    public mutating func lookUpFailed() -> Reservation.Step { machine.lookUpFailed() }
+
+    /// The ledger decided.
+    public mutating func committed(_ reply: CommitReply) -> Reservation.Step {
+        guard let fault, case .committing(let sent, _) = machine.state else { return machine.committed(reply) }
+        let isDirect = sent.fence == 0
+        let isRedisAhead = !isDirect && reply.told > 0 && reply.told < sent.fence
+        let held = Held(fence: sent.fence, token: sent.token)
+        var step = machine.committed(reply)
+        switch fault {
+        case .bumperSilent: step.asksForResync = isRedisAhead
+        case .aheadUnasked where isRedisAhead: step.asksForResync = reply.bumped
+        case .askAlways where !isDirect && reply.told != sent.fence: step.asksForResync = true
+        case .mismatchSettled: if case .apply = step.action { step.action = .settle(held) }
+        case .duplicateOtherKept where !isDirect && reply.outcome == .duplicateOther: step.action = .settle(held)
+        default: break
+        }
+        return step
+    }
+
+    /// The commit brought no decision.
+    public mutating func commitFailed(_ failure: CommitFailure) -> Reservation.Step {
+        let failure = fault == .unknownReleased && failure == .unknown ? .notRun(.ledgerDown) : failure
+        var step = machine.commitFailed(failure)
+        switch (fault, step.action) {
+        case (.unknownNotFirm, .commit(var sent)):
+            sent.isFirm = request.isRepeat
+            step.action = .commit(sent)
+        case (.abandonReleases, .abandon(let held)): step.action = .release(held)
+        default: break
+        }
+        return step
+    }
+
+    /// Redis replied to the apply.
+    public mutating func applied(_ reply: ApplyReply) -> Reservation.Step { machine.applied(reply) }
+
+    /// The apply failed, or its outcome is unknown.
+    public mutating func applyFailed() -> Reservation.Step {
+        switch (fault, machine.state) {
+        case (.lostApplyIgnored, _): Reservation.Step(.finish)
+        case (.applySentTwice, .applying(let fence)): Reservation.Step(.apply(fence, delta: -request.quantity))
+        default: machine.applyFailed()
+        }
+    }
+
+    /// The fence was raised.
+    public mutating func bumped() -> Reservation.Step {
+        var step = machine.bumped()
+        if fault == .bumperSilent { step.asksForResync = false }
+        return step
+    }
+}
