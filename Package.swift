@@ -138,8 +138,8 @@ let package = Package(
             path: "Benchmarks/FlashSale/Kit"
         ),
         program("FlashSale", ["FlashSaleKit", argumentParser, nioPosix], path: "Benchmarks/FlashSale/Main"),
-        program("simulate", ["StockGate", "StockGateTestSupport", argumentParser], path: "Benchmarks/Simulate"),
-        program("EngineBenchmark", ["StockGate", "StockGateTestSupport", nioPosix], path: "Benchmarks/EngineBenchmark"),
+        program("simulate", ["StockGate", "StockGateProof", argumentParser], path: "Benchmarks/Simulate"),
+        program("EngineBenchmark", ["StockGate", "PrivateServers", nioPosix], path: "Benchmarks/EngineBenchmark"),
         program("CircuitBreakerBenchmark", ["CircuitBreaker"], path: "Benchmarks/CircuitBreakerBenchmark"),
         library("AttackKit", ["FlashSaleKit", "PostgresClient"], path: "Benchmarks/Attack/Kit"),
         program("attack", ["AttackKit", "FlashSaleKit", argumentParser], path: "Benchmarks/Attack/Main"),
@@ -148,25 +148,22 @@ let package = Package(
             [
                 "APIErrors", "CLibPQ", "HotPath", "MessageBroker", "ServerMetrics", "OrderServer", "PostgresClient", "ProductServer",
                 "RedisClient", "ServerKit", "StockGate",
-                "StockGateTestSupport", "StrictJSON",
+                "StockGateProof", "StrictJSON",
             ],
             path: "Benchmarks/Fuzz/Kit"
         ),
         program("fuzz", ["FuzzKit", argumentParser], path: "Benchmarks/Fuzz/Main"),
-        program("fault-proxy", ["StockGateTestSupport", argumentParser], path: "Benchmarks/FaultProxy"),
+        program("fault-proxy", ["PrivateServers", argumentParser], path: "Benchmarks/FaultProxy"),
 
         // MARK: Tests
 
-        library(
-            "StockGateTestSupport",
-            ["BlockingThreads", "StockGate", "PostgresClient", heaps, nioCore, nioPosix],
-            settings: fast
-        ),
+        library("StockGateProof", ["StockGate", heaps], settings: fast),
+        library("PrivateServers", ["BlockingThreads", "PostgresClient", nioCore, nioPosix]),
         tests("BlockingThreadsTests", ["BlockingThreads"]),
         tests("CircuitBreakerTests", ["CircuitBreaker"]),
-        tests("RedisClientTests", ["RedisClient", "StockGateTestSupport", nioCore, nioEmbedded, nioPosix]),
-        tests("MessageBrokerTests", ["MessageBroker", "StockGateTestSupport"]),
-        tests("PostgresClientTests", ["BlockingThreads", "PostgresClient", "StockGateTestSupport"]),
+        tests("RedisClientTests", ["RedisClient", "PrivateServers", nioCore, nioEmbedded, nioPosix]),
+        tests("MessageBrokerTests", ["MessageBroker", "PrivateServers"]),
+        tests("PostgresClientTests", ["BlockingThreads", "PostgresClient", "PrivateServers"]),
         tests("StrictJSONTests", ["StrictJSON", nioCore]),
         tests("APIErrorsTests", ["APIErrors", "HotPath", "StrictJSON"]),
         tests("ServerMetricsTests", ["ServerMetrics"]),
@@ -179,28 +176,28 @@ let package = Package(
                 nioHTTPTypes, nioPosix,
             ]
         ),
-        tests("FlashSaleTests", ["FlashSaleKit", "PostgresClient", "StockGateTestSupport", nioCore, nioHTTP1, nioPosix]),
+        tests("FlashSaleTests", ["FlashSaleKit", "PostgresClient", "PrivateServers", nioCore, nioHTTP1, nioPosix]),
         tests("FuzzTests", ["FuzzKit"]),
         tests("AttackTests", ["AttackKit"]),
         tests(
             "StockGateTests",
-            ["StockGate", "StockGateTestSupport", "CircuitBreaker", "PostgresClient", "RedisClient", nioCore, nioPosix]
+            ["StockGate", "PrivateServers", "CircuitBreaker", "PostgresClient", "RedisClient", nioCore, nioPosix]
         ),
         tests(
             "SystemTests",
             [
-                "AttackKit", "FlashSaleKit", "MessageBroker", "PostgresClient", "RedisClient", "StockGateTestSupport", nioCore, nioHTTP1,
+                "AttackKit", "FlashSaleKit", "MessageBroker", "PostgresClient", "RedisClient", "PrivateServers", nioCore, nioHTTP1,
                 nioPosix,
             ]
         ),
-        tests("StockGateTestSupportTests", ["StockGateTestSupport", nioCore, nioPosix]),
-        tests("StockGateProofTests", ["StockGate", "StockGateTestSupport", "CLibPQ"]),
+        tests("PrivateServersTests", ["PrivateServers", nioCore, nioPosix]),
+        tests("StockGateProofTests", ["StockGate", "StockGateProof", "PrivateServers", "CLibPQ"]),
         tests(
             "OrderServerTests",
             [
                 "APIErrors", "BlockingThreads", "HotPath", "ServerMetrics", "StrictJSON", "OrderServer", "ServerKit", "PostgresClient",
                 "CircuitBreaker",
-                "MessageBroker", "StockGateTestSupport", hummingbird,
+                "MessageBroker", "PrivateServers", hummingbird,
                 hummingbirdTesting, nioCore, nioHTTP1, nioPosix,
             ]
         ),
@@ -208,7 +205,7 @@ let package = Package(
             "ProductServerTests",
             [
                 "APIErrors", "HotPath", "ServerMetrics", "StrictJSON", "ProductServer", "ServerKit", "StockGate", "PostgresClient",
-                "CircuitBreaker", "MessageBroker", "StockGateTestSupport",
+                "CircuitBreaker", "MessageBroker", "PrivateServers",
                 hummingbirdTesting, nioCore, nioPosix,
             ]
         ),

@@ -9,7 +9,7 @@ import NIOPosix
 import PostgresClient
 import RedisClient
 import StockGate
-import StockGateTestSupport
+import PrivateServers
 import Synchronization
 
 /// What one round of callers saw.

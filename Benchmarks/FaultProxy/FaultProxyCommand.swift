@@ -1,6 +1,6 @@
 import ArgumentParser
 import Foundation
-import StockGateTestSupport
+import PrivateServers
 
 /// `fault-proxy`: makes the network in front of a server slow, silent or broken, from a terminal or a script.
 @main

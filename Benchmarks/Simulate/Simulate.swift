@@ -1,6 +1,6 @@
 import ArgumentParser
 import StockGate
-import StockGateTestSupport
+import StockGateProof
 
 @main
 struct Simulate: ParsableCommand {

@@ -1,7 +1,7 @@
 import Foundation
 import NIOPosix
 import PostgresClient
-import StockGateTestSupport
+import PrivateServers
 import Testing
 
 @testable import FlashSaleKit

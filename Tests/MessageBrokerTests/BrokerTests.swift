@@ -1,6 +1,6 @@
 import Foundation
 import MessageBroker
-import StockGateTestSupport
+import PrivateServers
 import Synchronization
 import Testing
 

@@ -1,7 +1,7 @@
 import NIOHTTP1
 import PostgresClient
 import ServerKit
-import StockGateTestSupport
+import PrivateServers
 import Testing
 
 @testable import MessageBroker

@@ -3,7 +3,7 @@ import MessageBroker
 import ServerMetrics
 import PostgresClient
 import ServerKit
-import StockGateTestSupport
+import PrivateServers
 import StrictJSON
 import Testing
 

@@ -1,6 +1,6 @@
 import BlockingThreads
 import PostgresClient
-import StockGateTestSupport
+import PrivateServers
 import Synchronization
 import Testing
 

@@ -3,7 +3,7 @@ import ServerMetrics
 import NIOPosix
 import PostgresClient
 import ServerKit
-import StockGateTestSupport
+import PrivateServers
 import Synchronization
 import Testing
 

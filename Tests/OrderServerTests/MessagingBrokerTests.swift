@@ -1,6 +1,6 @@
 import MessageBroker
 import ServerKit
-import StockGateTestSupport
+import PrivateServers
 import StrictJSON
 import Testing
 

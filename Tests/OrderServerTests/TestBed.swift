@@ -5,7 +5,7 @@ import NIOPosix
 import PostgresClient
 import ServerKit
 import ServiceLifecycle
-import StockGateTestSupport
+import PrivateServers
 import StrictJSON
 import Synchronization
 import Testing

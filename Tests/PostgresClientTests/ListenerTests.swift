@@ -1,5 +1,5 @@
 import PostgresClient
-import StockGateTestSupport
+import PrivateServers
 import Testing
 
 @Suite struct ListenerTests {

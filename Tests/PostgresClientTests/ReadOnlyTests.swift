@@ -1,5 +1,5 @@
 import BlockingThreads
-import StockGateTestSupport
+import PrivateServers
 import Synchronization
 import Testing
 

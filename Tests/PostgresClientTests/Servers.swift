@@ -1,5 +1,5 @@
 import PostgresClient
-import StockGateTestSupport
+import PrivateServers
 import Testing
 
 /// One server for all tests that leave it running.

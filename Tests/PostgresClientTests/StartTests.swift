@@ -1,4 +1,4 @@
-import StockGateTestSupport
+import PrivateServers
 import Testing
 
 @testable import PostgresClient

@@ -1,5 +1,5 @@
 import Dispatch
-import StockGateTestSupport
+import PrivateServers
 import Synchronization
 import Testing
 

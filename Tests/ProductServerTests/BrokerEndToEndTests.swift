@@ -5,7 +5,7 @@ import ServerMetrics
 import NIOPosix
 import ServerKit
 import StockGate
-import StockGateTestSupport
+import PrivateServers
 import Testing
 
 @testable import ProductServer

@@ -3,7 +3,7 @@ import NIOPosix
 import PostgresClient
 import ServerKit
 import StockGate
-import StockGateTestSupport
+import PrivateServers
 import Synchronization
 import Testing
 

@@ -1,6 +1,6 @@
 import HotPath
 import ServerKit
-import StockGateTestSupport
+import PrivateServers
 import Testing
 
 @testable import ProductServer

@@ -9,7 +9,7 @@ import PostgresClient
 @testable import ProductServer
 import ServerKit
 import StockGate
-import StockGateTestSupport
+import PrivateServers
 import Testing
 
 /// The product server's routes on a real Redis and a real PostgreSQL.

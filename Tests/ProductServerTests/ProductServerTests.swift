@@ -5,7 +5,7 @@ import Hummingbird
 import PostgresClient
 import ServerKit
 import StockGate
-import StockGateTestSupport
+import PrivateServers
 import Testing
 
 @Suite(.serialized, .timeLimit(.minutes(10)))

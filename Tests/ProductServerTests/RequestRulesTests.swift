@@ -8,7 +8,7 @@ import NIOPosix
 import PostgresClient
 import ServerKit
 import ServiceLifecycle
-import StockGateTestSupport
+import PrivateServers
 import StrictJSON
 import Testing
 

@@ -1,6 +1,6 @@
 import NIOCore
 import NIOPosix
-import StockGateTestSupport
+import PrivateServers
 import Synchronization
 import Testing
 

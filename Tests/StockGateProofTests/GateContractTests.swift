@@ -1,5 +1,6 @@
 import StockGate
-import StockGateTestSupport
+import PrivateServers
+import StockGateProof
 import Testing
 
 /// The Lua that ships and the simulator's Redis, on the same generated cases: the same replies and the same state, byte for byte.

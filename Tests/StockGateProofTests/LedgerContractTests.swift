@@ -2,7 +2,8 @@ import Dispatch
 import Foundation
 import Glibc
 import StockGate
-import StockGateTestSupport
+import PrivateServers
+import StockGateProof
 import Synchronization
 import Testing
 

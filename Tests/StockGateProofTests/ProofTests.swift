@@ -1,5 +1,5 @@
 import StockGate
-import StockGateTestSupport
+import StockGateProof
 import Testing
 
 @Suite("The protocol, proven")

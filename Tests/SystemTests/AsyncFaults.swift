@@ -1,7 +1,7 @@
 import Foundation
 import MessageBroker
 import PostgresClient
-import StockGateTestSupport
+import PrivateServers
 import Testing
 
 extension Faults {

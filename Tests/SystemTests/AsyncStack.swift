@@ -1,5 +1,5 @@
 import Foundation
-import StockGateTestSupport
+import PrivateServers
 import Testing
 
 /// What stands between the servers and the broker: one proxy for the order servers, one for the product servers.

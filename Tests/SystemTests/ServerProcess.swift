@@ -1,5 +1,5 @@
 import Foundation
-import StockGateTestSupport
+import PrivateServers
 import Synchronization
 
 /// One server's process, started with settings of its own and without a stack: for what happens at its start and to the process itself.

@@ -1,6 +1,6 @@
 import FlashSaleKit
 import Foundation
-import StockGateTestSupport
+import PrivateServers
 import Testing
 
 /// Why a test of the whole system could not go on.

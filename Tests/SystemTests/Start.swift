@@ -1,5 +1,5 @@
 import Foundation
-import StockGateTestSupport
+import PrivateServers
 import Testing
 
 extension Faults {

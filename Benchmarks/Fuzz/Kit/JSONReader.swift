@@ -3,7 +3,7 @@ import StrictJSON
 
 #if DEBUG
     @testable import ServerKit
-    import StockGateTestSupport
+    import StockGateProof
 
     /// The strict parser, the typed reader and the writer of JSON, and times in texts.
     struct JSONFuzz: FuzzReader {

@@ -7,7 +7,7 @@ import StrictJSON
     @testable import ProductServer
     @testable import ServerKit
     import StockGate
-    import StockGateTestSupport
+    import StockGateProof
 
     extension Delivery {
         /// A delivery with odd headers, chosen by the bytes.

@@ -1,4 +1,4 @@
-import StockGateTestSupport
+import StockGateProof
 
 /// Makes odd bytes out of well-formed ones.
 enum Mutation {

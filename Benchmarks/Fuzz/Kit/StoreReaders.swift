@@ -8,7 +8,7 @@ import StrictJSON
     @testable import RedisClient
     @testable import ServerKit
     @testable import StockGate
-    import StockGateTestSupport
+    import StockGateProof
 
     /// What Redis sends, as hiredis' reader takes it: whole, and in pieces cut anywhere.
     struct ReplyFuzz: FuzzReader {

@@ -4,7 +4,7 @@ import NIOPosix
 import PostgresClient
 import RedisClient
 import StockGate
-import StockGateTestSupport
+import PrivateServers
 import Synchronization
 import Testing
 

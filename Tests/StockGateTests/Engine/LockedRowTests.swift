@@ -2,7 +2,7 @@ import CircuitBreaker
 import NIOPosix
 import PostgresClient
 import StockGate
-import StockGateTestSupport
+import PrivateServers
 import Synchronization
 import Testing
 

@@ -1,6 +1,6 @@
 import PostgresClient
 import StockGate
-import StockGateTestSupport
+import PrivateServers
 import Testing
 
 /// Single keys of a product are gone from Redis: evicted, or deleted by hand. What is absent is not loaded; it says nothing about the product.

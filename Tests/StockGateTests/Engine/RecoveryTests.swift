@@ -1,7 +1,7 @@
 import CircuitBreaker
 import PostgresClient
 import StockGate
-import StockGateTestSupport
+import PrivateServers
 import Synchronization
 import Testing
 

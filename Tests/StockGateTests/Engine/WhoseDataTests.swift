@@ -1,7 +1,7 @@
 import PostgresClient
 import RedisClient
 import StockGate
-import StockGateTestSupport
+import PrivateServers
 import Synchronization
 import Testing
 

@@ -1,7 +1,7 @@
 import Foundation
 import NIOCore
 import NIOPosix
-import StockGateTestSupport
+import PrivateServers
 import Testing
 
 /// The proxy between a real client and a server that sends back what it gets.
