@@ -7,7 +7,7 @@
 SHELL := /bin/bash
 SWIFT_FLAGS ?=
 ARGS ?=
-SWIFT_SOURCES := Sources Tests Benchmarks Package.swift
+SWIFT_SOURCES := Sources Tests Benchmarks Tools Package.swift
 export SWIFT_FLAGS
 
 .DEFAULT_GOAL := help

@@ -138,7 +138,7 @@ let package = Package(
             path: "Benchmarks/FlashSale/Kit"
         ),
         program("FlashSale", ["FlashSaleKit", argumentParser, nioPosix], path: "Benchmarks/FlashSale/Main"),
-        program("simulate", ["StockGate", "StockGateProof", argumentParser], path: "Benchmarks/Simulate"),
+        program("simulate", ["StockGate", "StockGateProof", argumentParser], path: "Tools/Simulate"),
         program("EngineBenchmark", ["StockGate", "PrivateServers", nioPosix], path: "Benchmarks/EngineBenchmark"),
         program("CircuitBreakerBenchmark", ["CircuitBreaker"], path: "Benchmarks/CircuitBreakerBenchmark"),
         library("AttackKit", ["FlashSaleKit", "PostgresClient"], path: "Benchmarks/Attack/Kit"),
@@ -153,7 +153,7 @@ let package = Package(
             path: "Benchmarks/Fuzz/Kit"
         ),
         program("fuzz", ["FuzzKit", argumentParser], path: "Benchmarks/Fuzz/Main"),
-        program("fault-proxy", ["PrivateServers", argumentParser], path: "Benchmarks/FaultProxy"),
+        program("fault-proxy", ["PrivateServers", argumentParser], path: "Tools/FaultProxy"),
 
         // MARK: Tests
 
