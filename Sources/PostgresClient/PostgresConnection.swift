@@ -14,7 +14,8 @@ public actor PostgresConnection {
 
     /// Starts the thread; opens nothing yet.
     public init(configuration: PostgresConfiguration, name: String = "postgres") throws(PostgresError) {
-        executor = try ThreadUnavailable.translated(by: PostgresError.init) { () throws(ThreadUnavailable) in try ThreadExecutor(name: name) }
+        executor = try ThreadUnavailable.translated(by: PostgresError.init) { () throws(ThreadUnavailable) in try ThreadExecutor(name: name)
+        }
         session = PostgresSession(configuration: configuration)
     }
 

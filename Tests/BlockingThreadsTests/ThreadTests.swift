@@ -132,19 +132,22 @@ struct ThreadTests {
 
     @Test("whoever asks for a thread's end after it returns at once, whoever asked before when it comes")
     func threadEnd() async throws {
+        final class Ended: Sendable {
+            let count = Atomic(0)
+        }
         let end = ThreadEnd()
-        let ended = Atomic(0)
+        let ended = Ended()
         await withTaskGroup(of: Void.self) { group in
             for _ in 0..<3 {
                 group.addTask {
                     await end.wait()
-                    ended.add(1, ordering: .relaxed)
+                    ended.count.add(1, ordering: .relaxed)
                 }
             }
-            #expect(ended.load(ordering: .relaxed) == 0)
+            #expect(ended.count.load(ordering: .relaxed) == 0)
             end.reached()
         }
-        #expect(ended.load(ordering: .relaxed) == 3)
+        #expect(ended.count.load(ordering: .relaxed) == 3)
         await end.wait()
     }
 
