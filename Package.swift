@@ -186,8 +186,8 @@ let package = Package(
         tests(
             "SystemTests",
             [
-                "AttackKit", "FlashSaleKit", "MessageBroker", "PostgresClient", "RedisClient", "PrivateServers", nioCore, nioHTTP1,
-                nioPosix,
+                "AttackKit", "FlashSaleKit", "MessageBroker", "PostgresClient", "RedisClient", "PrivateServers", "StockGateProof", nioCore,
+                nioHTTP1, nioPosix,
             ]
         ),
         tests("PrivateServersTests", ["PrivateServers", nioCore, nioPosix]),

@@ -2,6 +2,7 @@ import Foundation
 import MessageBroker
 import PostgresClient
 import PrivateServers
+import StockGateProof
 import Testing
 
 extension Faults {

@@ -1,6 +1,7 @@
 import FlashSaleKit
 import Foundation
 import PrivateServers
+import StockGateProof
 import Testing
 
 extension Faults {
