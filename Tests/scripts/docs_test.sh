@@ -1,0 +1,141 @@
+#!/usr/bin/env bash
+# Walks the documents: each file, make target, setting, route and metric that they name exists. Reads text alone: nothing is built or started.
+# Ends with `N passed, N failed`; exit status 1 when something failed.
+set -uo pipefail
+
+REPOSITORY=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd -P)
+cd -- "$REPOSITORY" || exit 1
+export LC_ALL=C.UTF-8
+
+mapfile -t documents < <(git ls-files -- '*.md' | grep -v '^CHANGELOG.md$')
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+passed=0 failed=0
+
+# verdict FAILURES WHAT: the file FAILURES has one line for each name that does not exist.
+verdict() {
+    local count
+    count=$(wc -l <"$1")
+    if ((count == 0)); then
+        passed=$((passed + 1))
+        printf 'ok   %s\n' "$2"
+    else
+        failed=$((failed + 1))
+        printf 'FAIL %s\n' "$2"
+        sed 's/^/     /' "$1" | sort -u | head -n 40
+    fi
+}
+
+# named WHAT MINIMUM: a document that names nothing would pass every check; so few names mean that the pattern is wrong.
+named() {
+    local count
+    count=$(sort -u "$work/names" | wc -l)
+    if ((count < $2)); then printf '%s: only %s found, at least %s expected\n' "$1" "$count" "$2" >>"$work/failures"; fi
+}
+
+begin() { : >"$work/names" && : >"$work/failures"; }
+
+# Where a name can have its meaning: what is built, run or tested.
+sources=(Sources Benchmarks Tools scripts Tests Makefile Package.swift)
+
+# --- Links to files, and headings in them.
+begin
+for document in "${documents[@]}"; do
+    folder=$(dirname -- "$document")
+    while IFS= read -r target; do
+        case $target in http://* | https://* | mailto:*) continue ;; esac
+        printf '%s\n' "$target" >>"$work/names"
+        file=${target%%#*} heading=
+        if [[ $target == *'#'* ]]; then heading=${target#*#}; fi
+        if [[ -n $file && ! -e $folder/$file ]]; then
+            printf '%s: %s\n' "$document" "$target" >>"$work/failures"
+        elif [[ -n $heading ]]; then
+            # A heading's anchor: lower case, hyphens for blanks, no other signs.
+            page=$document
+            if [[ -n $file ]]; then page=$folder/$file; fi
+            if ! sed -n 's/^#\{1,6\} //p' "$page" | tr '[:upper:] ' '[:lower:]-' | sed 's/[^[:alnum:]_-]//g' | grep -qxF -- "$heading"; then
+                printf '%s: no heading for %s\n' "$document" "$target" >>"$work/failures"
+            fi
+        fi
+    done < <(grep -oE '\]\([^) ]+\)' "$document" | sed 's/^](//; s/)$//')
+done
+named links 10
+verdict "$work/failures" "every link of a document leads somewhere"
+
+# --- Files between backticks.
+begin
+for document in "${documents[@]}"; do
+    while IFS= read -r path; do
+        printf '%s\n' "$path" >>"$work/names"
+        file=${path%%:*}
+        # A pattern names those that it matches.
+        if ! compgen -G "${file%/}" >/dev/null; then printf '%s: %s\n' "$document" "$path" >>"$work/failures"; fi
+    done < <(grep -oE '`(Sources|Tests|Benchmarks|Tools|docs|scripts|\.ci)/[^` …<]+`' "$document" | tr -d '\140')
+done
+named files 20
+verdict "$work/failures" "every file that a document names is there"
+
+# --- Make targets, alone or in commands.
+begin
+for document in "${documents[@]}"; do
+    while IFS= read -r target; do
+        printf '%s\n' "$target" >>"$work/names"
+        if ! grep -qE "^$target:" Makefile; then printf '%s: make %s\n' "$document" "$target" >>"$work/failures"; fi
+    done < <(grep -oE '(^|`|&& )make [a-z][a-z-]*' "$document" | sed 's/.*make //')
+done
+named "make targets" 8
+verdict "$work/failures" "every make target that a document names is one"
+
+# --- Settings, error codes and states: words in capitals between backticks.
+begin
+for document in "${documents[@]}"; do
+    while IFS= read -r word; do
+        printf '%s\n' "$word" >>"$work/names"
+        if ! grep -rqwF -- "$word" "${sources[@]}"; then printf '%s: %s\n' "$document" "$word" >>"$work/failures"; fi
+    done < <(grep -oE '`[A-Z][A-Z0-9]*(_[A-Z0-9]+)+(=[^`]*)?`' "$document" | tr -d '\140' | sed 's/=.*//' | sort -u)
+done
+named settings 40
+verdict "$work/failures" "every setting and code that a document names is known to the sources"
+
+# The other way round: a setting that is read is in the list of its server, or in the document on it.
+begin
+while IFS= read -r word; do
+    printf '%s\n' "$word" >>"$work/names"
+    if ! grep -qwF -- "$word" "${documents[@]}"; then printf 'undocumented: %s\n' "$word" >>"$work/failures"; fi
+done < <(grep -rhoE '^ +"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+",$' Sources --include='*Settings*.swift' --include='*Configuration*.swift' | tr -d ' ",' | sort -u)
+named "settings that are read" 20
+verdict "$work/failures" "every setting that a server reads is in a document"
+
+# --- Routes, as the OpenAPI documents of the servers have them.
+begin
+grep -ohE '^ +"/[^"]*": \{' Sources/*/HTTP/openapi.json | grep -oE '/[^"]*' | sort -u >"$work/routes"
+for document in "${documents[@]}"; do
+    # Its rows are requests that are wrong on purpose; and in the other one, those of other programs.
+    case $document in docs/http-edge.md | docs/compare.md) continue ;; esac
+    while IFS= read -r route; do
+        printf '%s\n' "$route" >>"$work/names"
+        path=${route%%\?*}
+        path=${path#/order-service}
+        path=${path#/product-service}
+        # A number stands for the id that it is an example of; three dots for what the reader knows.
+        pattern=$(sed -E 's/[.]$//; s#/[0-9]+(/|$)#/[^/]+\1#g; s#\{[^}]*\}#[^/]+#g; s#…#.*#g' <<<"$path")
+        if ! grep -qxE -- "$pattern" "$work/routes"; then printf '%s: %s\n' "$document" "$route" >>"$work/failures"; fi
+    done < <(grep -oE '`?(GET|HEAD|POST|PATCH|PUT|DELETE) /[^` ,;)"|]*' "$document" | grep -oE '/.*' | sort -u)
+done
+named routes 8
+verdict "$work/failures" "every route that a document names is in an OpenAPI document"
+
+# --- Metrics.
+begin
+for document in "${documents[@]}"; do
+    while IFS= read -r metric; do
+        printf '%s\n' "$metric" >>"$work/names"
+        base=$(sed -E 's/_(bucket|count|sum|max)$//' <<<"$metric")
+        if ! grep -rqwE -- "$metric|$base" Sources Benchmarks scripts; then printf '%s: %s\n' "$document" "$metric" >>"$work/failures"; fi
+    done < <(grep -oE '`(stockgate|orders?|outbox|http|process|redis|resilience4j|broker)_[a-z0-9_]+(\{[^`]*\})?`' "$document" | tr -d '\140' | sed 's/{.*//' | sort -u)
+done
+named metrics 15
+verdict "$work/failures" "every metric that a document names is exposed"
+
+printf '%s passed, %s failed\n' "$passed" "$failed"
+((failed == 0))
