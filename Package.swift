@@ -48,6 +48,7 @@ let nioEmbedded = Target.Dependency.product(name: "NIOEmbedded", package: "swift
 let nioHTTP1 = Target.Dependency.product(name: "NIOHTTP1", package: "swift-nio")
 let nioHTTPTypes = Target.Dependency.product(name: "NIOHTTPTypes", package: "swift-nio-extras")
 let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
+let nioSSL = Target.Dependency.product(name: "NIOSSL", package: "swift-nio-ssl")
 
 let package = Package(
     name: "StockGate",
@@ -61,6 +62,7 @@ let package = Package(
     dependencies: [
         .package(url: "https://github.com/apple/swift-nio.git", from: "2.101.0"),
         .package(url: "https://github.com/apple/swift-nio-extras.git", from: "1.35.0"),
+        .package(url: "https://github.com/apple/swift-nio-ssl.git", from: "2.37.0"),
         .package(url: "https://github.com/apple/swift-log.git", from: "1.14.0"),
         .package(url: "https://github.com/apple/swift-http-types.git", from: "1.8.0"),
         .package(url: "https://github.com/apple/swift-collections.git", from: "1.6.0"),
@@ -134,10 +136,10 @@ let package = Package(
 
         library(
             "FlashSaleKit",
-            ["PostgresClient", "RedisClient", histogram, nioCore, nioHTTP1, nioPosix],
+            ["PostgresClient", "RedisClient", histogram, nioCore, nioHTTP1, nioPosix, nioSSL],
             path: "Benchmarks/FlashSale/Kit"
         ),
-        program("FlashSale", ["FlashSaleKit", argumentParser, nioPosix], path: "Benchmarks/FlashSale/Main"),
+        program("FlashSale", ["FlashSaleKit", argumentParser, nioCore, nioPosix], path: "Benchmarks/FlashSale/Main"),
         program("simulate", ["StockGate", "StockGateProof", argumentParser], path: "Tools/Simulate"),
         program("EngineBenchmark", ["StockGate", "PrivateServers", nioPosix], path: "Benchmarks/EngineBenchmark"),
         program("CircuitBreakerBenchmark", ["CircuitBreaker"], path: "Benchmarks/CircuitBreakerBenchmark"),
@@ -176,7 +178,7 @@ let package = Package(
                 nioHTTPTypes, nioPosix,
             ]
         ),
-        tests("FlashSaleTests", ["FlashSaleKit", "PostgresClient", "PrivateServers", nioCore, nioHTTP1, nioPosix]),
+        tests("FlashSaleTests", ["FlashSaleKit", "PostgresClient", "PrivateServers", nioCore, nioHTTP1, nioPosix, nioSSL]),
         tests("FuzzTests", ["FuzzKit"]),
         tests("AttackTests", ["AttackKit"]),
         tests(

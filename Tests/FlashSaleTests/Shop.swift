@@ -2,6 +2,7 @@ import Foundation
 import NIOCore
 import NIOHTTP1
 import NIOPosix
+import NIOSSL
 import Synchronization
 
 @testable import FlashSaleKit
@@ -30,6 +31,14 @@ final class Shop: Sendable, AuditSource {
         var hidesProduct = false
         /// How long each answer takes.
         var delay = TimeAmount.zero
+        /// What the gateway asks every request to have, as `Name: value`.
+        var header: String?
+        /// Whether it speaks TLS.
+        var isEncrypted = false
+        /// What the admin port asks for.
+        var adminToken: String?
+        /// By how much Redis is off.
+        var drift: Int64 = 0
     }
 
     private struct State {
@@ -45,6 +54,8 @@ final class Shop: Sendable, AuditSource {
         var events: [[String: String]] = []
         var soldWhileDown = 0
         var malformed = 0
+        var strangers = 0
+        var productsMade = 0
         var endings: [OrderEnding] = []
         /// When the last accepted order is decided.
         var decidedAt: ContinuousClock.Instant?
@@ -62,24 +73,46 @@ final class Shop: Sendable, AuditSource {
         group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
     }
 
+    /// Requests without the header that the gateway asks for.
+    var strangers: Int { state.withLock { $0.strangers } }
+    var productsMade: Int { state.withLock { $0.productsMade } }
+
     func open() async throws -> String {
+        let tls = try faults.isEncrypted ? Self.tls() : nil
         let channel = try await ServerBootstrap(group: group)
             .serverChannelOption(.backlog, value: 256)
             .childChannelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
+                    if let tls { try channel.pipeline.syncOperations.addHandler(NIOSSLServerHandler(context: tls)) }
                     try channel.pipeline.syncOperations.configureHTTPServerPipeline()
                     try channel.pipeline.syncOperations.addHandler(ShopHandler(self))
                 }
             }
             .bind(host: "127.0.0.1", port: 0).get()
         self.channel.withLock { $0 = channel }
-        return "http://127.0.0.1:\(channel.localAddress?.port ?? 0)"
+        return "\(faults.isEncrypted ? "https" : "http")://127.0.0.1:\(channel.localAddress?.port ?? 0)"
+    }
+
+    private static func tls() throws -> NIOSSLContext {
+        let certificates = try NIOSSLCertificate.fromPEMBytes(Array(TestCertificate.certificate.utf8))
+        let key = try NIOSSLPrivateKey(bytes: Array(TestCertificate.key.utf8), format: .pem)
+        return try NIOSSLContext(
+            configuration: .makeServerConfiguration(certificateChain: certificates.map { .certificate($0) }, privateKey: .privateKey(key))
+        )
     }
 
     func close() async {
         let channel = self.channel.withLock { $0 }
         try? await channel?.close().get()
         try? await group.shutdownGracefully()
+    }
+
+    /// Puts units on sale without a product server's help.
+    func stock(_ units: Int64) {
+        state.withLock {
+            $0.units = units
+            $0.stock = units
+        }
     }
 
     /// Orders confirmed while Redis was down.
@@ -95,18 +128,31 @@ final class Shop: Sendable, AuditSource {
     fileprivate func reply(to head: HTTPRequestHead, body: String) -> Reply {
         state.withLock { state in
             follow(&state)
+            if let header = faults.header, head.uri.hasPrefix("/order-service") || head.uri.hasPrefix("/product-service") {
+                let parts = header.components(separatedBy: ": ")
+                guard head.headers[parts[0]] == [parts[1]] else {
+                    state.strangers += 1
+                    return .answer(.unauthorized, "{\"error\":\"UNAUTHORIZED\"}", after: .zero)
+                }
+            }
+            if let token = faults.adminToken, head.uri.hasPrefix("/admin"), head.headers["authorization"] != ["Bearer \(token)"] {
+                return .answer(.unauthorized, "{\"error\":\"UNAUTHORIZED\"}", after: .zero)
+            }
+            if head.method == .GET, let shown = show(head.uri, state) { return shown }
             switch (head.method, head.uri) {
             case (.POST, "/products"):
                 guard faults.token == nil || head.headers.first(name: "authorization") == faults.token.map({ "Bearer \($0)" }) else {
                     return .answer(.unauthorized, "{\"error\":\"UNAUTHORIZED\"}", after: .zero)
                 }
+                state.productsMade += 1
                 let object = (try? JSONSerialization.jsonObject(with: Data(body.utf8))) as? [String: Any]
                 state.units = (object?["stock"] as? NSNumber)?.int64Value ?? 0
                 state.stock = state.units
                 return .answer(.ok, "{\"id\":1,\"stock\":\(state.units),\"stockStrategy\":\"REDIS_FIRST\"}", after: .zero)
             case (.GET, "/product-service/products/1"):
                 return faults.hidesProduct
-                    ? .answer(.notFound, "{\"error\":\"PRODUCT_NOT_FOUND\"}", after: .zero) : .answer(.ok, "{\"id\":1}", after: .zero)
+                    ? .answer(.notFound, "{\"error\":\"PRODUCT_NOT_FOUND\"}", after: .zero)
+                    : .answer(.ok, "{\"id\":1,\"stock\":\(state.stock)}", after: .zero)
             case (.POST, "/order-service/orders"):
                 return order(head, &state)
             case (.POST, "/order-service/v2/orders"):
@@ -120,6 +166,23 @@ final class Shop: Sendable, AuditSource {
                 return .answer(.notFound, "{\"error\":\"NOT_FOUND\"}", after: .zero)
             }
         }
+    }
+
+    /// What the admin port says of the product, and single orders as the gateway shows them.
+    private func show(_ path: String, _ state: State) -> Reply? {
+        if path == "/admin/audit/products/1" {
+            let text = """
+                {"initialStock":\(state.units),"restocked":0,"sold":\(state.units - state.stock),"returned":0,"databaseStock":\(state.stock),
+                "redisStock":\(state.stock + faults.drift),"redisPending":0,"fence":1,"redisFence":1,"drift":\(faults.drift)}
+                """
+            return .answer(.ok, text, after: .zero)
+        }
+        let orders = "/order-service/orders/"
+        guard path.hasPrefix(orders), let id = Int64(path.dropFirst(orders.count)) else { return nil }
+        guard let row = rows(state).first(where: { $0.id == id }) else {
+            return .answer(.notFound, "{\"error\":\"ORDER_NOT_FOUND\"}", after: .zero)
+        }
+        return .answer(.ok, "{\"id\":\(id),\"status\":\"\(row.status)\",\"quantity\":\(row.quantity)}", after: .zero)
     }
 
     private func follow(_ state: inout State) {

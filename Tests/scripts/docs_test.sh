@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Walks the documents: each file, make target, setting, route and metric that they name exists. Reads text alone: nothing is built or started.
 # Ends with `N passed, N failed`; exit status 1 when something failed.
-set -uo pipefail
 # shellcheck disable=SC2016 # backticks are what the patterns look for
+set -uo pipefail
 
 REPOSITORY=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd -P)
 cd -- "$REPOSITORY" || exit 1

@@ -45,6 +45,20 @@ public struct Audit: Equatable, Sendable {
         }
     }
 
+    /// What an audit was taken from.
+    public enum Basis: String, Sendable, CaseIterable {
+        /// Both databases and Redis.
+        case stores
+        /// The servers' own figures and the orders as the gateway shows them.
+        case http
+        /// Nothing was looked at.
+        case none
+    }
+
+    /// What it was taken from.
+    public let basis: Basis
+    /// What a reader must know to weigh it, in words.
+    public let remarks: [String]
     /// Units at creation.
     public let initial: Int64
     /// Units of CONFIRMED orders, from the order database.
@@ -72,11 +86,33 @@ public struct Audit: Equatable, Sendable {
     /// What is wrong, in words. Empty if the audit passes.
     public let findings: [String]
 
-    /// Whether every promise was kept.
+    /// Whether every promise was kept, as far as the basis shows it.
     public var passes: Bool { findings.isEmpty }
 
+    /// What the buyers saw, where nothing was audited.
+    public init(unauditedUnits units: Int64, confirmedUnits: Int64, load: LoadFigures) {
+        basis = .none
+        remarks = ["not audited: what buyers were told was compared with nothing"]
+        initial = units
+        confirmed = confirmedUnits
+        soldOut = load.soldOut
+        failed = load.failed
+        errors = load.errors
+        oversold = max(0, confirmedUnits - units)
+        leaked = 0
+        unmatched = 0
+        lostAnswers = 0
+        pending = 0
+        drift = nil
+        outbox = nil
+        findings = oversold > 0 ? ["oversold: buyers were told of \(confirmedUnits) confirmed units, \(units) were there"] : []
+    }
+
     /// Judges.
-    public init(_ input: Input) {
+    /// - Parameter remarks: what a reader must know to weigh it.
+    public init(_ input: Input, basis: Basis = .stores, remarks: [String] = []) {
+        self.basis = basis
+        self.remarks = remarks
         let product = input.product
         let ledger = input.ledger
         let available = product.initialStock + ledger.restocked
@@ -149,7 +185,7 @@ public struct Audit: Equatable, Sendable {
 
     /// The closing line.
     public var line: String {
-        "AUDIT \(passes ? "PASS" : "FAIL") initial=\(initial) confirmed=\(confirmed) oversold=\(oversold) leaked=\(leaked) "
+        "AUDIT \(passes ? (basis == .none ? "NONE" : "PASS") : "FAIL") initial=\(initial) confirmed=\(confirmed) oversold=\(oversold) leaked=\(leaked) "
             + "unmatched=\(unmatched) pending=\(pending) drift=\(drift.map(String.init) ?? "unknown")"
     }
 

@@ -57,6 +57,12 @@ public struct OrderMatching: Equatable, Sendable {
         describe("\(count) decrements in the ledger name no order")
     }
 
+    /// Orders are CONFIRMED for more units than the ledger has given out.
+    public mutating func add(unitsWithoutDecrement units: Int64) {
+        unmatched += 1
+        describe("CONFIRMED orders hold \(units) units more than the ledger has given out")
+    }
+
     /// A buyer was told *confirmed*, and the order database does not say so.
     public mutating func addLostAnswer(order id: Int64, because reason: String) {
         lostAnswers += 1

@@ -1,5 +1,4 @@
 import NIOCore
-import NIOHTTP1
 
 /// How orders are sent.
 public enum Arrivals: Equatable, Sendable {
@@ -36,6 +35,13 @@ public struct OrderPlan: Sendable {
     public var budget: UnitBudget?
     /// Whether orders are accepted first and decided later.
     public var isAsync = false
+    /// Sent with every order.
+    public var headers: [HeaderField] = []
+    /// Where orders go; nil for the order server's own path behind the gateway.
+    public var path: String?
+
+    /// Where orders go.
+    var orderPath: String { path ?? (isAsync ? "/order-service/v2/orders" : "/order-service/orders") }
 }
 
 /// Sends the orders of a sale.
@@ -59,8 +65,8 @@ final class LoadGenerator {
     private var orders: [Order?]
     private var idle: [Int]
     private var generator: SeededGenerator
-    private let headers: HTTPHeaders
-    private let path: String
+    private let template: HTTPRequestTemplate
+    private let allocator = ByteBufferAllocator()
     private var figures = LoadFigures()
     private var interval = Latencies()
 
@@ -89,12 +95,13 @@ final class LoadGenerator {
             case .rate(_, let inFlight): inFlight
             }
         let timeout = TimeAmount(plan.timeout)
-        connections = (0..<places).map { _ in HTTPConnection(eventLoop: eventLoop, address: endpoint.address, timeout: timeout) }
+        connections = (0..<places).map { _ in
+            HTTPConnection(eventLoop: eventLoop, address: endpoint.address, tls: endpoint.tls, timeout: timeout)
+        }
         orders = Array(repeating: nil, count: places)
         idle = Array((0..<places).reversed())
         generator = SeededGenerator(seed: plan.seed)
-        headers = HTTPHeaders([("Host", endpoint.authority), ("Content-Type", "application/json")])
-        path = endpoint.prefix + (plan.isAsync ? "/order-service/v2/orders" : "/order-service/orders")
+        template = HTTPRequestTemplate(method: "POST", path: plan.orderPath, endpoint: endpoint, fields: plan.headers, isJSON: true)
         stage = plan.budget == nil ? .open : .approaching(0)
         finished = eventLoop.makePromise(of: Void.self)
     }
@@ -256,13 +263,9 @@ final class LoadGenerator {
     }
 
     private func send(_ order: Order, at place: Int) {
-        let body = ByteBuffer(string: "{\"productId\":\(plan.product),\"quantity\":\(plan.quantity),\"buyerId\":\"buyer-\(order.buyer)\"}")
-        var fields = headers
-        fields.add(name: "Idempotency-Key", value: order.key)
-        if order.attempt > 1 { fields.add(name: "Idempotency-Attempt", value: String(order.attempt)) }
-        fields.add(name: "Content-Length", value: String(body.readableBytes))
-        let head = HTTPRequestHead(version: .http1_1, method: .POST, uri: path, headers: fields)
-        connections[place].send(head, body: body) { [weak self] result in self?.answered(result, at: place) }
+        let body = "{\"productId\":\(plan.product),\"quantity\":\(plan.quantity),\"buyerId\":\"buyer-\(order.buyer)\"}"
+        let request = template.request(key: order.key, attempt: order.attempt, body: body, allocator: allocator)
+        connections[place].send(request) { [weak self] result in self?.answered(result, at: place) }
     }
 
     private func answered(_ result: Result<HTTPAnswer, HTTPFailure>, at place: Int) {

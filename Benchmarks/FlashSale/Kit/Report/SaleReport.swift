@@ -143,6 +143,8 @@ public struct SaleReport: Sendable {
 
     private struct Figures: Encodable {
         var product: Int64
+        /// What the audit was taken from.
+        var audit: String
         var pass: Bool
         var initial: Int64
         var confirmed: Int64
@@ -178,7 +180,7 @@ public struct SaleReport: Sendable {
         var deadLetters: Int64?
 
         enum CodingKeys: CodingKey {
-            case product, pass, initial, confirmed, soldOut, failed, errors, oversold, leaked, unmatched, lostAnswers, pending, drift
+            case product, audit, pass, initial, confirmed, soldOut, failed, errors, oversold, leaked, unmatched, lostAnswers, pending, drift
             case throughput, latencyMs, breakerTransitions, seconds, orders, retries, shed, reachedLimit, hasSettled, phases, story,
                 findings
             case acceptLatencyMs, finalLatencyMs, drainSeconds, acceptThroughput, drainThroughput, outboxOpen, deadLetters
@@ -187,6 +189,7 @@ public struct SaleReport: Sendable {
         func encode(to encoder: any Encoder) throws {
             var fields = encoder.container(keyedBy: CodingKeys.self)
             try fields.encode(product, forKey: .product)
+            try fields.encode(audit, forKey: .audit)
             try fields.encode(pass, forKey: .pass)
             try fields.encode(initial, forKey: .initial)
             try fields.encode(confirmed, forKey: .confirmed)
@@ -225,6 +228,7 @@ public struct SaleReport: Sendable {
             let result = report.result
             let audit = result.audit
             product = result.product
+            self.audit = audit.basis.rawValue
             pass = audit.passes
             initial = audit.initial
             confirmed = audit.confirmed

@@ -14,7 +14,13 @@ public struct HTTPCaller: Sendable {
         self.endpoint = endpoint
         self.eventLoop = eventLoop
         // Four megabytes: a full ring of breaker events.
-        let connection = HTTPConnection(eventLoop: eventLoop, address: endpoint.address, timeout: timeout, bodyLimit: 4 << 20)
+        let connection = HTTPConnection(
+            eventLoop: eventLoop,
+            address: endpoint.address,
+            tls: endpoint.tls,
+            timeout: timeout,
+            bodyLimit: 4 << 20
+        )
         self.connection = NIOLoopBound(connection, eventLoop: eventLoop)
     }
 
@@ -27,16 +33,15 @@ public struct HTTPCaller: Sendable {
     /// - Throws: `HTTPFailure`.
     public func call(_ method: HTTPMethod, _ path: String, json: String? = nil, headers: [(String, String)] = []) async throws -> HTTPAnswer
     {
-        var fields = HTTPHeaders([("Host", endpoint.authority)] + headers)
-        let body = json.map { ByteBuffer(string: $0) }
-        if let body {
-            fields.add(name: "Content-Type", value: "application/json")
-            fields.add(name: "Content-Length", value: String(body.readableBytes))
-        }
-        let head = HTTPRequestHead(version: .http1_1, method: method, uri: endpoint.prefix + path, headers: fields)
+        var text = "\(method.rawValue) \(endpoint.prefix)\(path) HTTP/1.1\r\nHost: \(endpoint.authority)\r\n"
+        for (name, value) in headers { text += "\(name): \(value)\r\n" }
+        if let json { text += "Content-Type: application/json\r\nContent-Length: \(json.utf8.count)\r\n" }
+        // A method that may carry a body says that it carries none.
+        if json == nil, method != .GET, method != .HEAD { text += "Content-Length: 0\r\n" }
+        let request = ByteBuffer(string: text + "\r\n" + (json ?? ""))
         let promise = eventLoop.makePromise(of: HTTPAnswer.self)
         eventLoop.execute {
-            connection.value.send(head, body: body) { promise.completeWith($0.mapError { $0 as any Error }) }
+            connection.value.send(request) { promise.completeWith($0.mapError { $0 as any Error }) }
         }
         return try await promise.futureResult.get()
     }

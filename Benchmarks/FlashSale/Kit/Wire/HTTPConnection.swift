@@ -1,11 +1,11 @@
 import NIOCore
-import NIOHTTP1
 import NIOPosix
+import NIOSSL
 
 /// One keep-alive connection that carries one request at a time.
 ///
 /// A load generator that shares two cores with everything it measures must cost little: no task, no continuation and no
-/// timer is made per request, and the request's head is built once and copied on write.
+/// timer is made per request, and neither an encoder nor a header dictionary stands between the bytes and the order.
 ///
 /// Invariant: at most one exchange is under way, and its completion is called exactly once, always on the event loop. After a
 /// failure the connection is given up; the next request makes a new one. Bounds: one request, `timeout` for connecting
@@ -21,16 +21,14 @@ public final class HTTPConnection {
     }
 
     private struct Exchange {
-        let head: HTTPRequestHead
-        let body: ByteBuffer?
+        let request: ByteBuffer
         let deadline: NIODeadline
         let completion: Completion
-        var status: HTTPResponseHead?
-        var received = ByteBuffer()
     }
 
     private let eventLoop: any EventLoop
     private let address: SocketAddress
+    private let tls: TLSClient?
     private let timeout: TimeAmount
     private let bodyLimit: Int
     private var link = Link.none
@@ -44,11 +42,19 @@ public final class HTTPConnection {
     /// - Parameters:
     ///   - eventLoop: where everything happens.
     ///   - address: whom to connect to.
+    ///   - tls: nil for plain HTTP.
     ///   - timeout: for connecting, sending and the whole answer together.
     ///   - bodyLimit: bytes of body at which an answer is refused.
-    public init(eventLoop: any EventLoop, address: SocketAddress, timeout: TimeAmount, bodyLimit: Int = 64 * 1024) {
+    public init(
+        eventLoop: any EventLoop,
+        address: SocketAddress,
+        tls: TLSClient? = nil,
+        timeout: TimeAmount,
+        bodyLimit: Int = 64 * 1024
+    ) {
         self.eventLoop = eventLoop
         self.address = address
+        self.tls = tls
         self.timeout = timeout
         self.bodyLimit = bodyLimit
     }
@@ -56,15 +62,15 @@ public final class HTTPConnection {
     /// Whether a request is under way.
     public var isBusy: Bool { exchange != nil }
 
-    /// Sends a request. The connection must not be busy: a second request fails at once as `closed`.
-    public func send(_ head: HTTPRequestHead, body: ByteBuffer?, completion: @escaping Completion) {
+    /// Sends a request, its bytes complete. The connection must not be busy: a second request fails at once as `closed`.
+    public func send(_ request: ByteBuffer, completion: @escaping Completion) {
         eventLoop.preconditionInEventLoop()
         guard exchange == nil else { return completion(.failure(.closed)) }
-        exchange = Exchange(head: head, body: body, deadline: .now() + timeout, completion: completion)
+        exchange = Exchange(request: request, deadline: .now() + timeout, completion: completion)
         armTimer()
         switch link {
         case .up(let channel, let handler) where channel.isActive:
-            handler.write(head, body)
+            handler.write(request)
         case .up, .none:
             connect()
         case .connecting:
@@ -84,15 +90,15 @@ public final class HTTPConnection {
         connectionsMade += 1
         let generation = self.generation
         let bound = NIOLoopBound(self, eventLoop: eventLoop)
+        let (tls, bodyLimit) = (self.tls, self.bodyLimit)
         ClientBootstrap(group: eventLoop)
             .connectTimeout(timeout)
             .channelOption(.socketOption(.tcp_nodelay), value: 1)
             .channelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
                     let pipeline = channel.pipeline.syncOperations
-                    try pipeline.addHandler(HTTPRequestEncoder())
-                    try pipeline.addHandler(ByteToMessageHandler(HTTPResponseDecoder(leftOverBytesStrategy: .dropBytes)))
-                    try pipeline.addHandler(AnswerHandler(owner: bound.value, generation: generation))
+                    if let tls { try pipeline.addHandler(tls.handler()) }
+                    try pipeline.addHandler(AnswerHandler(owner: bound.value, generation: generation, bodyLimit: bodyLimit))
                 }
             }
             .connect(to: address)
@@ -115,7 +121,7 @@ public final class HTTPConnection {
                 return fail(.closed)
             }
             link = .up(channel, handler)
-            if let exchange { handler.write(exchange.head, exchange.body) }
+            if let exchange { handler.write(exchange.request) }
         }
     }
 
@@ -151,37 +157,16 @@ public final class HTTPConnection {
 
     // MARK: What the channel tells
 
-    fileprivate func received(_ part: HTTPClientResponsePart, generation: Int) {
+    fileprivate func received(_ answer: AnswerParser.Answer, generation: Int) {
         guard generation == self.generation else { return }
-        guard exchange != nil else {
+        guard let exchange else {
             // Nobody asked: the connection cannot be trusted any more.
             dropLink()
             return
         }
-        switch part {
-        case .head(let head):
-            exchange?.status = head
-        case .body(var bytes):
-            exchange?.received.writeBuffer(&bytes)
-            if let size = exchange?.received.readableBytes, size > bodyLimit {
-                dropLink()
-                fail(.tooLarge)
-            }
-        case .end:
-            guard let exchange, let head = exchange.status else { return }
-            self.exchange = nil
-            if !head.isKeepAlive { dropLink() }
-            let seconds = head.headers.first(name: "retry-after").flatMap { Int64($0) }
-            exchange.completion(
-                .success(
-                    HTTPAnswer(
-                        status: Int(head.status.code),
-                        retryAfter: seconds.flatMap { (0...86_400).contains($0) ? .seconds($0) : nil },
-                        body: exchange.received
-                    )
-                )
-            )
-        }
+        self.exchange = nil
+        if !answer.keepsAlive { dropLink() }
+        exchange.completion(.success(answer.answer))
     }
 
     fileprivate func ended(_ failure: HTTPFailure, generation: Int) {
@@ -191,18 +176,23 @@ public final class HTTPConnection {
     }
 }
 
-/// The last handler of the pipeline: hands parts to the connection that made the channel.
+/// The last handler of the pipeline: reads answers and hands them to the connection that made the channel.
 private final class AnswerHandler: ChannelInboundHandler {
-    typealias InboundIn = HTTPClientResponsePart
-    typealias OutboundOut = HTTPClientRequestPart
+    typealias InboundIn = ByteBuffer
+    typealias OutboundOut = ByteBuffer
 
     private let owner: HTTPConnection
     private let generation: Int
     private var context: ChannelHandlerContext?
+    private var parser: AnswerParser
+    /// What is left of bytes that were not a whole answer.
+    private var rest: ByteBuffer?
+    private var isBroken = false
 
-    init(owner: HTTPConnection, generation: Int) {
+    init(owner: HTTPConnection, generation: Int, bodyLimit: Int) {
         self.owner = owner
         self.generation = generation
+        parser = AnswerParser(bodyLimit: bodyLimit)
     }
 
     func handlerAdded(context: ChannelHandlerContext) {
@@ -213,24 +203,38 @@ private final class AnswerHandler: ChannelInboundHandler {
         self.context = nil
     }
 
-    func write(_ head: HTTPRequestHead, _ body: ByteBuffer?) {
+    func write(_ request: ByteBuffer) {
         guard let context else { return }
-        context.write(wrapOutboundOut(.head(head)), promise: nil)
-        if let body { context.write(wrapOutboundOut(.body(.byteBuffer(body))), promise: nil) }
-        context.writeAndFlush(wrapOutboundOut(.end(nil)), promise: nil)
+        context.writeAndFlush(wrapOutboundOut(request), promise: nil)
     }
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-        owner.received(unwrapInboundIn(data), generation: generation)
+        guard !isBroken else { return }
+        var bytes = unwrapInboundIn(data)
+        if var rest {
+            rest.writeBuffer(&bytes)
+            bytes = rest
+            self.rest = nil
+        }
+        do {
+            while let answer = try parser.next(&bytes) { owner.received(answer, generation: generation) }
+            if bytes.readableBytes > 0 { rest = bytes }
+        } catch {
+            isBroken = true
+            owner.ended(error, generation: generation)
+            context.close(promise: nil)
+        }
     }
 
     func channelInactive(context: ChannelHandlerContext) {
+        if !isBroken, let answer = parser.end() { owner.received(answer, generation: generation) }
         owner.ended(.closed, generation: generation)
     }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
-        let failure: HTTPFailure = error is HTTPParserError ? .malformed(String(describing: error)) : .closed
-        owner.ended(failure, generation: generation)
+        // A handshake that fails is no answer and no lost one: nothing was asked yet.
+        let isHandshake = error is NIOSSLError || error is BoringSSLError || error is NIOSSLExtraError
+        owner.ended(isHandshake ? .connect("TLS: \(error)") : .closed, generation: generation)
         context.close(promise: nil)
     }
 }

@@ -36,6 +36,18 @@ public struct SaleSettings: Sendable {
     public var serviceToken: String?
     /// The product server's admin port.
     public var productAdmin: String? = nil
+    /// Sent with every request to the gateway.
+    public var headers: [HeaderField] = []
+    /// What the admin port asks for; nil if it asks for nothing.
+    public var adminToken: String?
+    /// How the certificates of `https://` servers are judged.
+    public var tls = TLSOptions()
+    /// The gateway's path to the products.
+    public var productPath = "/product-service/products"
+    /// The gateway's path for placing orders; nil for the usual one of the kind of order.
+    public var orderPath: String?
+    /// Whether an existing product is read through the gateway rather than at the product server.
+    public var readsProductThroughGateway = false
     /// Run between the sale and the audit, with `PRODUCT_ID` in its environment.
     public var beforeAudit: String?
 

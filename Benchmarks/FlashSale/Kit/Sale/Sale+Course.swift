@@ -1,0 +1,179 @@
+import Synchronization
+
+// The sale itself: orders go out while servers are taken away and given back.
+extension Sale {
+    /// Returns whether the sale was ended by its limit.
+    func hold(_ load: Load, units: Int) async throws -> Bool {
+        let course = Course(disruptions: settings.disruptions)
+        let limit = settings.limit
+        let reachedLimit = LimitFlag()
+        try await load.open()
+        log.open()
+        log.tell("sale opens", at: .zero)
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            group.addTask {
+                do {
+                    try await withThrowingTaskGroup(of: Void.self) { disruptions in
+                        for (index, disruption) in settings.disruptions.enumerated() {
+                            disruptions.addTask { try await disrupt(disruption, index: index, course: course, load: load, units: units) }
+                        }
+                        try await disruptions.waitForAll()
+                    }
+                    try await load.allowFinish()
+                } catch {
+                    // A sale whose outage cannot be made shows nothing: it ends here.
+                    try await load.abandon()
+                    throw error
+                }
+            }
+            group.addTask {
+                try await Task.sleep(for: limit)
+                reachedLimit.set()
+                log.tell("the longest time for a sale, \(Self.decimal(limit.inSeconds)) s, is over: no more orders")
+                try await load.stop()
+                try await Task.sleep(for: .seconds(20))
+                try await load.abandon()
+            }
+            try await withTaskCancellationHandler {
+                try await load.finished()
+            } onCancel: {
+                Task { try await load.abandon() }
+            }
+            group.cancelAll()
+            while let result = await group.nextResult() {
+                if case .failure(let error) = result, !(error is CancellationError) { throw error }
+            }
+        }
+        try Task.checkCancellation()
+        return reachedLimit.isSet
+    }
+
+    private func disrupt(_ disruption: Disruption, index: Int, course: Course, load: Load, units: Int) async throws {
+        guard let stack else { throw Failure(description: "taking servers away needs the stack script (--stack)") }
+        let verbs = disruption.kind == .kill ? ("kill", "start") : ("pause", "resume")
+        // Asked for now, so that the killing itself is not late.
+        let pid = (try? await stack.run(["status", disruption.server])).flatMap { Self.pid(of: disruption.server, in: $0) }
+        guard try await wait(for: disruption.start, load: load) else {
+            log.tell("\(disruption.server) is not taken away: the sale was over before")
+            return
+        }
+        try await course.begin(index, load: load)
+        let before = try await load.peek()
+        let beganAt = log.now
+        let words = disruption.kind == .kill ? "killed" : "paused"
+        do {
+            try await stack.run([verbs.0, disruption.server])
+            let sold = before.figures.confirmed * settings.quantity
+            let number = pid.map { " (pid \($0))" } ?? ""
+            log.tell("\(disruption.server)\(number) \(words), with \(Self.percent(sold, of: units)) of the units sold", at: beganAt)
+            // Cancelled or not, the way back is taken.
+            switch disruption.end {
+            case .after(let length): try await Task.sleep(for: max(.zero, length - (log.now - beganAt)))
+            case .at(let moment): _ = try await wait(for: moment, load: load)
+            }
+        } catch {
+            await giveBack(disruption, verb: verbs.1, stack: stack)
+            throw error
+        }
+        let after = try await load.peek()
+        await giveBack(disruption, verb: verbs.1, stack: stack)
+        let backAt = log.now
+        let sold = after.figures.confirmed - before.figures.confirmed
+        let seconds = (after.elapsed - before.elapsed).inSeconds
+        var text = "\(disruption.server) is back; meanwhile \(sold.grouped) orders were \(promise) in \(Self.decimal(seconds)) s"
+        if let pace = Self.ownPace(from: before.figures, to: after.figures) { text += ", at the machine's own pace \(pace.grouped)/s" }
+        log.tell(text, at: backAt)
+        try await course.giveBack(index, load: load)
+        if disruption.server == "redis" { try await waitUntilClosed(since: backAt) }
+        log.recovered()
+        try await course.recover(index, load: load)
+    }
+
+    func giveBack(_ disruption: Disruption, verb: String, stack: StackScript) async {
+        do {
+            try await stack.run([verb, disruption.server])
+        } catch {
+            log.tell("\(disruption.server) does not come back: \(error)")
+        }
+    }
+
+    /// Waits for a moment of the sale; false if the sale is over and it cannot come any more.
+    func wait(for moment: Moment, load: Load) async throws -> Bool {
+        while true {
+            let progress = try await load.progress()
+            if moment.isReached(elapsed: progress.elapsed, soldFraction: progress.sold) { return true }
+            if log.now > settings.limit { return false }
+            try await Task.sleep(for: .milliseconds(10))
+        }
+    }
+
+    /// Redis is back; the sale goes on until the breaker is CLOSED and has been for a moment. At most 30 s.
+    func waitUntilClosed(since: Duration) async throws {
+        guard settings.productAdmin != nil else { return }
+        var closedLooks = 0
+        while log.now < since + .seconds(30) {
+            try await Task.sleep(for: .milliseconds(250))
+            closedLooks = log.breakerState == "CLOSED" ? closedLooks + 1 : 0
+            // Four looks: a pause that the breaker has not felt yet would otherwise pass for recovered.
+            if closedLooks >= 4 { return }
+        }
+        log.tell("the breaker is \(log.breakerState ?? "unknown") 30 s after Redis came back")
+    }
+
+    func probeRedis(_ product: Int64) async throws {
+        if case .none = basis { return }
+        while !Task.isCancelled {
+            log.redis(isAlive: await basis.look(at: product).redis != nil)
+            try await Task.sleep(for: .milliseconds(300))
+        }
+    }
+}
+
+/// Set once by the task that ends a sale at its limit.
+private final class LimitFlag: Sendable {
+    private let flag = Mutex(false)
+
+    var isSet: Bool { flag.withLock { $0 } }
+
+    func set() {
+        flag.withLock { $0 = true }
+    }
+}
+
+/// Which outages are under way, and so which stage and phase the sale is in.
+private actor Course {
+    private let count: Int
+    private var begun: Set<Int> = []
+    private var active: [Int: UnitBudget.Stage] = [:]
+
+    init(disruptions: [Disruption]) {
+        count = disruptions.count
+    }
+
+    func begin(_ index: Int, load: Load) async throws {
+        begun.insert(index)
+        active[index] = .down(index)
+        try await enter(load)
+    }
+
+    func giveBack(_ index: Int, load: Load) async throws {
+        active[index] = .recovering(index)
+        try await enter(load)
+    }
+
+    func recover(_ index: Int, load: Load) async throws {
+        active[index] = nil
+        try await enter(load)
+    }
+
+    private func enter(_ load: Load) async throws {
+        // The outage that began last decides.
+        if let current = active.keys.max(), let stage = active[current] {
+            try await load.enter(stage, phase: .outage)
+        } else if let next = (0..<count).first(where: { !begun.contains($0) }) {
+            try await load.enter(.approaching(next), phase: .after)
+        } else {
+            try await load.enter(.open, phase: .after)
+        }
+    }
+}

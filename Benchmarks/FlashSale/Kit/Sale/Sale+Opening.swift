@@ -1,0 +1,120 @@
+import Foundation
+import NIOCore
+
+// Before the sale. What is wrong with the settings, the servers or the stores is found here, while nothing has been sold yet.
+extension Sale {
+    /// Looks at everything that the sale will need.
+    func check(_ gateway: HTTPEndpoint) async throws {
+        try await checkNames()
+        try await checkGateway(gateway)
+        switch basis {
+        case .stores(let source):
+            do {
+                _ = try await source.product(0)
+                _ = try await source.orderTotals(of: 0)
+            } catch let error as PlanError {
+                throw error
+            } catch {
+                throw Failure(description: "a database of the audit does not answer: \(error)")
+            }
+        case .http(let books):
+            guard !settings.isAsync else {
+                throw PlanError("--async needs the databases for its audit (--audit stores), or none (--no-audit)")
+            }
+            try await books.check()
+        case .none: break
+        }
+    }
+
+    /// A server that the stack does not have cannot be taken away.
+    private func checkNames() async throws {
+        guard !settings.disruptions.isEmpty else { return }
+        guard let stack else { throw PlanError("taking servers away needs the script that owns them: --stack scripts/stack") }
+        let table: String
+        do {
+            table = try await stack.run(["status"])
+        } catch {
+            throw Failure(description: "the stack script: \(error)")
+        }
+        let known = Self.servers(in: table)
+        for disruption in settings.disruptions where !known.contains(disruption.server) && !known.contains("\(disruption.server)-1") {
+            throw PlanError("the stack has no server '\(disruption.server)', only \(known.joined(separator: ", "))")
+        }
+    }
+
+    /// The first column of the status table.
+    static func servers(in table: String) -> [String] {
+        table.split(separator: "\n").compactMap { $0.split(separator: " ").first.map(String.init) }.filter { $0 != "SERVER" }
+    }
+
+    private func checkGateway(_ gateway: HTTPEndpoint) async throws {
+        let caller = try await HTTPCaller.make(endpoint: gateway, eventLoop: eventLoop, timeout: .seconds(10))
+        defer { caller.close() }
+        do {
+            // No product has this id: whatever is answered below 500 comes from a gateway with a server behind it.
+            let answer = try await caller.call(.GET, settings.productPath + "/9223372036854775807", headers: gatewayFields)
+            guard answer.status < 500 else {
+                throw Failure(description: "the gateway at \(gateway.url) answers \(answer.status). Are the servers up?")
+            }
+        } catch let failure as HTTPFailure {
+            throw Failure(description: "the gateway at \(gateway.url): \(failure). Are the servers up?")
+        }
+    }
+
+    var gatewayFields: [(String, String)] { settings.headers.map { ($0.name, $0.value) } }
+
+    /// Makes the product, or reads the given one.
+    func putOnSale(_ gateway: HTTPEndpoint) async throws -> (product: Int64, units: Int) {
+        let isAtGateway = settings.product != nil && settings.readsProductThroughGateway
+        let server = isAtGateway ? gateway : try HTTPEndpoint(settings.productServer, tls: settings.tls)
+        let path = isAtGateway ? settings.productPath : "/products"
+        let caller = try await HTTPCaller.make(endpoint: server, eventLoop: eventLoop, timeout: .seconds(10))
+        defer { caller.close() }
+        let headers = isAtGateway ? gatewayFields : settings.serviceToken.map { [("Authorization", "Bearer \($0)")] } ?? []
+        let answer: HTTPAnswer
+        do {
+            if let product = settings.product {
+                answer = try await caller.call(.GET, "\(path)/\(product)", headers: headers)
+            } else {
+                let product = "{\"name\":\"Flash sale\",\"price\":39000,\"stock\":\(settings.units),\"stockStrategy\":\"REDIS_FIRST\"}"
+                answer = try await caller.call(.POST, path, json: product, headers: headers)
+            }
+        } catch {
+            throw Failure(description: "the product server at \(server.url): \(error). Are the servers up?")
+        }
+        struct Product: Decodable {
+            var id: Int64
+            var stock: Int
+        }
+        guard (200..<300).contains(answer.status),
+            let product = try? JSONDecoder().decode(Product.self, from: Data(answer.body.readableBytesView))
+        else {
+            throw Failure(description: "the product cannot be put on sale: \(answer.status) \(String(buffer: answer.body).prefix(300))")
+        }
+        return (product.id, product.stock)
+    }
+
+    /// A sale whose buyers find nothing is none: the product must be there where they order.
+    func look(at product: Int64, through gateway: HTTPEndpoint) async throws {
+        let caller = try await HTTPCaller.make(endpoint: gateway, eventLoop: eventLoop, timeout: .seconds(10))
+        defer { caller.close() }
+        do {
+            let answer = try await caller.call(.GET, "\(settings.productPath)/\(product)", headers: gatewayFields)
+            guard answer.status != 200 else { return }
+            throw Failure(description: "the gateway at \(settings.gateway) does not show the product: \(answer.status)")
+        } catch let failure as HTTPFailure {
+            throw Failure(description: "the gateway at \(settings.gateway): \(failure). Are the servers up?")
+        }
+    }
+
+    /// Waits until the product is sold through Redis, where the audit can tell.
+    func waitUntilGated(_ product: Int64) async throws {
+        if case .none = basis { return }
+        let deadline = ContinuousClock.now + .seconds(15)
+        while ContinuousClock.now < deadline {
+            if let redis = await basis.look(at: product).redis, redis.counter != nil, redis.fence != nil { return }
+            try await Task.sleep(for: .milliseconds(50))
+        }
+        throw Failure(description: "Redis holds no counter of product \(product) after 15 s: it is not gated")
+    }
+}

@@ -1,0 +1,132 @@
+import Foundation
+import NIOCore
+import NIOPosix
+
+/// One sale from the first order to the audit.
+///
+/// The load runs on event loops of its own; beside it tasks take servers away and give them back, look at the breaker and at Redis, and tell the story.
+/// Bounds: `settings.limit` for sending, 20 s more for what is under way, `settings.settle` for coming to rest.
+/// Whatever was taken away is given back, also when the sale is cancelled or fails.
+public struct Sale: Sendable {
+    /// Why a sale could not be held at all.
+    public struct Failure: Error, CustomStringConvertible {
+        /// What happened.
+        public let description: String
+    }
+
+    let settings: SaleSettings
+    let stack: StackScript?
+    let basis: AuditBasis
+    let console: Console
+    let eventLoop: any EventLoop
+    let log = SaleLog()
+
+    /// - Parameters:
+    ///   - stack: takes servers away; needed only with disruptions.
+    ///   - basis: what the audit is taken from.
+    ///   - eventLoop: where the load runs.
+    public init(settings: SaleSettings, stack: StackScript?, basis: AuditBasis, console: Console, eventLoop: any EventLoop) {
+        self.settings = settings
+        self.stack = stack
+        self.basis = basis
+        self.console = console
+        self.eventLoop = eventLoop
+    }
+
+    /// An audit from the stores.
+    public init(settings: SaleSettings, stack: StackScript?, source: any AuditSource, console: Console, eventLoop: any EventLoop) {
+        self.init(settings: settings, stack: stack, basis: .stores(source), console: console, eventLoop: eventLoop)
+    }
+
+    /// Holds the sale and audits it.
+    /// - Throws: `Failure`, `PlanError` or what a store throws if the sale cannot be held or audited. Broken books are a result, not an error.
+    public func run() async throws -> SaleResult {
+        let gateway = try HTTPEndpoint(settings.gateway, tls: settings.tls)
+        try await check(gateway)
+        let (product, units) = try await putOnSale(gateway)
+        try await look(at: product, through: gateway)
+        try await waitUntilGated(product)
+
+        let watch = try await BreakerWatch.make(settings, eventLoop: eventLoop, log: log)
+        let load = try await Load.make(plan: plan(product: product, units: units), endpoint: gateway, eventLoop: eventLoop)
+        console.line(opening(product: product, units: units))
+        let reachedLimit = try await withThrowingTaskGroup(of: Void.self) { group in
+            group.addTask { await watch.run() }
+            group.addTask { try await probeRedis(product) }
+            group.addTask { try await show(load) }
+            defer { group.cancelAll() }
+            return try await hold(load, units: units)
+        }
+        let end = try await load.peek()
+        // One more look, so that what the breaker did last is in the story.
+        let lastLook = try await BreakerWatch.make(settings, eventLoop: eventLoop, log: log)
+        await lastLook.look(withEvents: true)
+        tellTheEnd(end, units: units)
+        for line in log.linesToTell(all: true) { console.story(line.rendered) }
+        return try await audited(product, units: units, end: end, reachedLimit: reachedLimit)
+    }
+
+    /// Waits until all is quiet, reads the books and judges them.
+    private func audited(_ product: Int64, units: Int, end: LoadGenerator.Snapshot, reachedLimit: Bool) async throws -> SaleResult {
+        if settings.isAsync, case .stores(let source) = basis { try await Drain.untilSent(source, bound: settings.settle) }
+        let hasSettled = try await basis.settle(product, bound: settings.settle)
+        if !hasSettled { console.story("          not at rest after \(settings.settle.inSeconds) s: audited as it is") }
+        if let command = settings.beforeAudit {
+            console.line("before the audit: \(command)")
+            let output = try await StackScript.shell(command, environment: ["PRODUCT_ID": String(product)])
+            if !output.isEmpty { console.line(output) }
+        }
+        var figures = end.figures
+        let audit: Audit
+        switch basis {
+        case .stores(let source):
+            var outbox: OutboxTotals?
+            if settings.isAsync {
+                let drain = try await Drain.read(source, product: product, accepted: figures.acceptedOrders)
+                outbox = try await source.outbox(of: product)
+                figures.learn(drain)
+                console.story(drained(drain))
+            }
+            audit = try await Audit.run(source, product: product, load: figures, outbox: outbox)
+        case .http(let books):
+            audit = try await books.audit(product, load: figures)
+        case .none:
+            audit = Audit(unauditedUnits: Int64(units), confirmedUnits: Int64(figures.confirmed * settings.quantity), load: figures)
+        }
+        return SaleResult(
+            product: product,
+            load: figures,
+            duration: end.elapsed,
+            transitions: log.transitions,
+            story: log.storyLines,
+            hasSettled: hasSettled,
+            audit: audit,
+            reachedLimit: reachedLimit
+        )
+    }
+
+    private func plan(product: Int64, units: Int) -> OrderPlan {
+        var budget: UnitBudget?
+        // An open loop keeps the rate it was given; there is nothing to budget for without an outage.
+        if case .concurrency = settings.arrivals, !settings.isUnbudgeted, !settings.disruptions.isEmpty {
+            budget = UnitBudget(units: units, disruptions: settings.disruptions)
+        }
+        return OrderPlan(
+            product: product,
+            quantity: settings.quantity,
+            buyers: settings.buyers,
+            orders: settings.orders,
+            units: units,
+            arrivals: settings.arrivals,
+            timeout: settings.timeout,
+            retry: RetryPolicy(limit: settings.retries),
+            seed: settings.seed,
+            // The time makes a run's keys its own, also with the same seed.
+            run: "sale-\(product)-\(String(UInt64(Date.now.timeIntervalSince1970 * 1000), radix: 36))-\(settings.seed)",
+            budget: budget,
+            isAsync: settings.isAsync,
+            headers: settings.headers,
+            path: settings.orderPath
+        )
+    }
+}

@@ -1,0 +1,71 @@
+import ArgumentParser
+import FlashSaleKit
+import Foundation
+
+/// `flash-sale`.
+@main
+enum Main {
+    static func main() async {
+        // Writing to a reader that went away is an error to handle, not a death.
+        signal(SIGPIPE, SIG_IGN)
+        var command: any ParsableCommand.Type = SaleCommand.self
+        do {
+            // Told apart by hand: as a subcommand, `audit --product 7` would have its option taken by the sale's of the same name.
+            let arguments = CommandLine.arguments.dropFirst()
+            switch arguments.first {
+            case "audit":
+                command = AuditCommand.self
+                let audit = try AuditCommand.parse(Array(arguments.dropFirst()))
+                try await audit.run()
+            default:
+                let sale = try SaleCommand.parse(Array(arguments))
+                try await sale.run()
+            }
+        } catch let error as ExitCode {
+            exit(error.rawValue)
+        } catch let error as PlanError {
+            fail(error.description, status: Status.usage)
+        } catch {
+            // Help and version come here too, with status 0.
+            let code = command.exitCode(for: error)
+            if code == .validationFailure { fail(command.fullMessage(for: error), status: Status.usage, prefix: false) }
+            if code == .success {
+                print(command.fullMessage(for: error))
+                exit(Status.pass)
+            }
+            fail(String(describing: error), status: Status.unavailable)
+        }
+    }
+
+    private static func fail(_ message: String, status: Int32, prefix: Bool = true) -> Never {
+        FileHandle.standardError.write(Data(((prefix ? "flash-sale: " : "") + message + "\n").utf8))
+        exit(status)
+    }
+}
+
+/// Runs `body` in a task that SIGINT and SIGTERM cancel; it gives back what it took away before it ends.
+func interruptible<Value: Sendable>(_ body: @escaping @Sendable () async throws -> Value) async throws -> Value {
+    let task = Task { try await body() }
+    let sources = [SIGINT, SIGTERM].map { number in
+        signal(number, SIG_IGN)
+        let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
+        source.setEventHandler { task.cancel() }
+        source.resume()
+        return source
+    }
+    defer { for source in sources { source.cancel() } }
+    do {
+        return try await task.value
+    } catch {
+        if task.isCancelled { throw ExitCode(Status.interrupted) }
+        throw error
+    }
+}
+
+/// Prints what the audit found, and its line last.
+func conclude(_ audit: Audit, console: Console) throws {
+    for remark in audit.remarks { console.line(remark) }
+    for finding in audit.findings { console.line(finding) }
+    console.line(audit.line)
+    if !audit.passes { throw ExitCode(Status.auditFailed) }
+}

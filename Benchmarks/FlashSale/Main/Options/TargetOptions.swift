@@ -1,0 +1,61 @@
+import ArgumentParser
+import FlashSaleKit
+import Foundation
+
+extension Audit.Basis: ExpressibleByArgument {}
+
+/// Where the orders go, and what the audit is taken from.
+struct TargetOptions: ParsableArguments {
+    @Option(help: "The gateway's address, http:// or https://. (default: $GATEWAY_URL)") var gateway: String?
+    @Option(
+        help: ArgumentHelp(
+            "'Name: value', sent with every request to the gateway; @FILE holds one a line. May be given several times.",
+            valueName: "field"
+        )
+    )
+    var header: [String] = []
+    @Option(help: "The product server's own address, which makes the product. (default: $PRODUCT_SERVER_URL)") var productServer: String?
+    @Option(help: "The product server's admin port. (default: $PRODUCT_ADMIN_URL; without one the breaker is not watched)")
+    var productAdmin: String?
+    @Option(help: "The gateway's path to the products.") var productPath = "/product-service/products"
+    @Option(help: "The gateway's path for orders. (default: /order-service/orders, with --async /order-service/v2/orders)") var orderPath:
+        String?
+    @Option(help: "A PEM file of the certificates to trust for https://, instead of the system's.") var cacert: String?
+    @Flag(help: "Take any certificate: for a test server alone.") var insecure = false
+    @Option(
+        help: """
+            stores: read both databases and Redis; http: ask the product server's admin port and look each told order up through the gateway, which proves \
+            less; none.
+            """
+    ) var audit = Audit.Basis.stores
+    @Flag(help: "The same as --audit none.") var noAudit = false
+    @Option(help: "The script that owns the servers. (default: scripts/stack, if there is one)") var stack: String?
+
+    var basis: Audit.Basis { noAudit ? .none : audit }
+
+    /// Takes the addresses in.
+    func fill(_ settings: inout SaleSettings, environment: [String: String]) throws {
+        func address(_ given: String?, _ name: String) -> String? {
+            let url = given ?? environment["\(name)_URL"]?.split(separator: ",").first.map(String.init)
+            return url ?? environment["\(name)_PORT"].map { "http://127.0.0.1:\($0)" }
+        }
+        settings.gateway = address(gateway, "GATEWAY") ?? settings.gateway
+        let server = productServer ?? environment["PRODUCT_SERVER_URL"]?.split(separator: ",").first.map(String.init)
+        let port = environment["PRODUCT_PORT"].map { "http://127.0.0.1:\($0)" }
+        settings.readsProductThroughGateway = server == nil && port == nil
+        settings.productServer = server ?? port ?? settings.productServer
+        settings.productAdmin = address(productAdmin, "PRODUCT_ADMIN")
+        settings.serviceToken = environment["PRODUCT_SERVICE_TOKEN"].flatMap { $0.isEmpty ? nil : $0 }
+        settings.adminToken = environment["ADMIN_TOKEN"].flatMap { $0.isEmpty ? nil : $0 }
+        settings.headers = try header.flatMap { try HeaderField.read($0) }
+        settings.tls.certificateAuthority = cacert
+        settings.tls.isUnverified = insecure
+        for (name, path) in [("--product-path", productPath), ("--order-path", orderPath ?? "/")] {
+            guard path.hasPrefix("/"), path.utf8.allSatisfy({ (0x21...0x7E).contains($0) }) else {
+                throw PlanError("\(name): '\(path)' is no path")
+            }
+        }
+        settings.productPath = productPath
+        settings.orderPath = orderPath
+    }
+}
