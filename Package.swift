@@ -136,7 +136,7 @@ let package = Package(
 
         library(
             "FlashSaleKit",
-            ["PostgresClient", "RedisClient", histogram, nioCore, nioHTTP1, nioPosix, nioSSL],
+            ["PostgresClient", "RedisClient", deques, histogram, nioCore, nioHTTP1, nioPosix, nioSSL],
             path: "Benchmarks/FlashSale/Kit"
         ),
         program("FlashSale", ["FlashSaleKit", argumentParser, nioCore, nioPosix], path: "Benchmarks/FlashSale/Main"),

@@ -32,6 +32,7 @@ struct AuditCommand: AsyncParsableCommand {
             return try await Audit.run(source, product: product, load: nil)
         }
         await source.close()
-        try conclude(audit, console: console)
+        tell(audit, console: console)
+        if !audit.passes { throw ExitCode(Status.auditFailed) }
     }
 }

@@ -1,5 +1,3 @@
-import Histogram
-
 /// A part of the sale that is told apart in the report.
 public enum SalePhase: Int, Sendable, CaseIterable {
     /// Until the first outage begins.
@@ -19,32 +17,25 @@ public enum SalePhase: Int, Sendable, CaseIterable {
     }
 }
 
-/// Latencies in microseconds, three significant digits, up to two minutes; what is longer counts as two minutes.
-public struct Latencies: Sendable {
-    private static let highest: UInt64 = 120_000_000
-    private var histogram = Histogram<UInt64>(highestTrackableValue: Latencies.highest, numberOfSignificantValueDigits: .three)
+/// What an order came to, as its buyer sees it.
+public enum OrderOutcome: Int, Sendable, CaseIterable {
+    /// Confirmed; accepted, if orders are decided later.
+    case confirmed
+    /// No units were left.
+    case soldOut
+    /// Refused for another reason.
+    case refused
+    /// The buyer gave up without a clear answer.
+    case error
 
-    /// No latencies yet.
-    public init() {}
-
-    /// Counts one latency.
-    public mutating func record(microseconds: Int64) {
-        histogram.record(min(UInt64(max(microseconds, 1)), Self.highest))
-    }
-
-    /// Milliseconds at that percentile (0 to 100), 0 without latencies.
-    public func milliseconds(at percentile: Double) -> Double {
-        histogram.totalCount == 0 ? 0 : Double(histogram.valueAtPercentile(percentile)) / 1000
-    }
-
-    /// The longest, in milliseconds.
-    public var maximum: Double { histogram.totalCount == 0 ? 0 : Double(histogram.max) / 1000 }
-
-    /// How many were counted.
-    public var count: Int { Int(histogram.totalCount) }
-
-    mutating func reset() {
-        histogram.reset()
+    /// The outcome as the report names it.
+    public var name: String {
+        switch self {
+        case .confirmed: "confirmed"
+        case .soldOut: "sold out"
+        case .refused: "refused"
+        case .error: "error"
+        }
     }
 }
 
@@ -68,9 +59,11 @@ public struct LoadFigures: Sendable {
         public var ownPaceConfirmed = 0
         /// All orders that ended in that part.
         public var ownPaceOrders = 0
-        /// From the intended beginning of an order to its last answer, repeats included.
-        public var latencies = Latencies()
+        /// From the intended beginning of an order to its last answer, repeats included; by `OrderOutcome.rawValue`. Of the orders that began in the phase.
+        public var byOutcome: [Latencies] = OrderOutcome.allCases.map { _ in Latencies() }
 
+        /// All outcomes' latencies.
+        public var latencies: Latencies { byOutcome.reduce(into: Latencies()) { $0.add($1) } }
         /// Orders that came to an end.
         public var orders: Int { confirmed + soldOut + failed + errors }
     }
@@ -78,13 +71,24 @@ public struct LoadFigures: Sendable {
     /// By `SalePhase.rawValue`.
     public var phases: [Phase] = SalePhase.allCases.map { _ in Phase() }
     /// All phases' latencies.
-    public var latencies = Latencies()
+    public var latencies: Latencies { phases.reduce(into: Latencies()) { $0.add($1.latencies) } }
+    /// Latencies of one outcome in all phases.
+    public func latencies(of outcome: OrderOutcome) -> Latencies {
+        phases.reduce(into: Latencies()) { $0.add($1.byOutcome[outcome.rawValue]) }
+    }
+
     /// Orders sent for the first time.
     public var sent = 0
     /// Attempts beyond the first.
     public var retries = 0
+    /// Orders that an open loop meant to have sent by its end: those sent, shed and stale.
+    public var due = 0
     /// Arrivals that found every place taken and were turned away by the harness itself.
     public var shed = 0
+    /// Arrivals that waited for a place beyond their deadline, and orders that were given up at theirs.
+    public var stale = 0
+    /// Units of the orders that were confirmed, or accepted.
+    public var unitsConfirmed = 0
     /// Reasons of failed orders, causes of repeats and of giving up. At most 64 different words; further ones count as `OTHER`.
     public private(set) var failReasons: [String: Int] = [:]
     /// Why attempts were repeated.
@@ -103,6 +107,8 @@ public struct LoadFigures: Sendable {
     public var lastConfirmedAt: Duration?
     /// When the first order was answered *sold out*.
     public var firstSoldOutAt: Duration?
+    /// How well the harness kept up with its own plan.
+    public var health = GeneratorHealth()
 
     /// No figures yet.
     public init() {}
@@ -111,9 +117,7 @@ public struct LoadFigures: Sendable {
     mutating func learn(_ drain: Drain) {
         self.drain = drain
         confirmedOrders = drain.promised
-        for (reason, count) in drain.failReasons {
-            for _ in 0..<count { countFailure(reason) }
-        }
+        for (reason, count) in drain.failReasons { Self.count(reason, in: &failReasons, by: count) }
     }
 
     mutating func countFailure(_ reason: String) {
@@ -125,9 +129,9 @@ public struct LoadFigures: Sendable {
         Self.count(cause, in: &retryCauses)
     }
 
-    private static func count(_ word: String, in words: inout [String: Int]) {
+    private static func count(_ word: String, in words: inout [String: Int], by amount: Int = 1) {
         let key = words[word] != nil || words.count < 64 ? word : "OTHER"
-        words[key, default: 0] += 1
+        words[key, default: 0] += amount
     }
 
     /// Orders confirmed in all phases.
@@ -140,4 +144,38 @@ public struct LoadFigures: Sendable {
     public var errors: Int { phases.reduce(0) { $0 + $1.errors } }
     /// Orders that came to an end.
     public var orders: Int { phases.reduce(0) { $0 + $1.orders } }
+    /// The part of the orders meant that was sent, of an open loop; 1 for a closed one.
+    public var attainment: Double { due == 0 ? 1 : Double(sent) / Double(due) }
+
+    /// Takes in what another generator of the same sale saw at the same time.
+    mutating func add(_ other: LoadFigures) {
+        for index in phases.indices {
+            let part = other.phases[index]
+            phases[index].confirmed += part.confirmed
+            phases[index].soldOut += part.soldOut
+            phases[index].failed += part.failed
+            phases[index].errors += part.errors
+            // Generators work side by side: their times are one time.
+            phases[index].time = max(phases[index].time, part.time)
+            phases[index].ownPaceTime = max(phases[index].ownPaceTime, part.ownPaceTime)
+            phases[index].ownPaceConfirmed += part.ownPaceConfirmed
+            phases[index].ownPaceOrders += part.ownPaceOrders
+            for outcome in part.byOutcome.indices { phases[index].byOutcome[outcome].add(part.byOutcome[outcome]) }
+        }
+        sent += other.sent
+        retries += other.retries
+        due += other.due
+        shed += other.shed
+        stale += other.stale
+        unitsConfirmed += other.unitsConfirmed
+        for (word, count) in other.failReasons { Self.count(word, in: &failReasons, by: count) }
+        for (word, count) in other.retryCauses { Self.count(word, in: &retryCauses, by: count) }
+        confirmedOrders += other.confirmedOrders
+        refusedOrders += other.refusedOrders
+        acceptedOrders += other.acceptedOrders
+        acceptLatencies.add(other.acceptLatencies)
+        lastConfirmedAt = [lastConfirmedAt, other.lastConfirmedAt].compactMap { $0 }.max()
+        firstSoldOutAt = [firstSoldOutAt, other.firstSoldOutAt].compactMap { $0 }.min()
+        health.add(other.health)
+    }
 }

@@ -1,56 +1,14 @@
+import DequeModule
 import NIOCore
 
-/// How orders are sent.
-public enum Arrivals: Equatable, Sendable {
-    /// Closed loop: that many buyers, each orders again as soon as it was answered.
-    case concurrency(Int)
-    /// Open loop: a Poisson process that does not wait for answers; latency counts from the intended moment, so a server
-    /// that stalls cannot hide the buyers it kept waiting. At most `inFlight` orders are under way: an arrival beyond that is `shed` and counted.
-    case rate(ArrivalRate, inFlight: Int)
-}
-
-/// The orders to send.
-public struct OrderPlan: Sendable {
-    /// The hot product.
-    public var product: Int64
-    /// Units an order asks for.
-    public var quantity: Int
-    /// Buyers that orders are spread over.
-    public var buyers: Int
-    /// Orders to send at least.
-    public var orders: Int
-    /// Units on sale: for the budget.
-    public var units: Int
-    /// Closed or open loop.
-    public var arrivals: Arrivals
-    /// For one attempt.
-    public var timeout: Duration
-    /// After an unclear answer.
-    public var retry: RetryPolicy
-    /// Chooses arrivals, buyers and jitter.
-    public var seed: UInt64
-    /// Makes this run's idempotency keys its own. Printable ASCII.
-    public var run: String
-    /// Slows a closed loop; nil never does.
-    public var budget: UnitBudget?
-    /// Whether orders are accepted first and decided later.
-    public var isAsync = false
-    /// Sent with every order.
-    public var headers: [HeaderField] = []
-    /// Where orders go; nil for the order server's own path behind the gateway.
-    public var path: String?
-
-    /// Where orders go.
-    var orderPath: String { path ?? (isAsync ? "/order-service/v2/orders" : "/order-service/orders") }
-}
-
-/// Sends the orders of a sale.
+/// Sends the orders of a sale, or one thread's part of them.
 ///
 /// Everything happens on one event loop, without locks. A *place* is a connection and the order it carries; an order
-/// keeps its place through its repeats, so the places bound the orders in flight, and nothing else queues.
-/// It stops sending when `plan.orders` were sent and `mayFinish` was said, or at `stop`. It is finished when, after that, no place is taken.
+/// keeps its place through its repeats, so the places bound the orders in flight. Arrivals of an open loop wait for a place at most as long as the plan's deadline allows,
+/// at most `waitingLimit` of them; nothing else queues.
+/// It stops sending when the plan's orders were sent or its time is over, and `mayFinish` was said, or at `stop`. It is finished when, after that, no place is taken.
 final class LoadGenerator {
-    private struct Order {
+    struct Order {
         let key: String
         let buyer: Int
         let intended: NIODeadline
@@ -58,51 +16,67 @@ final class LoadGenerator {
         var attempt: Int
     }
 
-    private let plan: OrderPlan
-    private let endpoint: HTTPEndpoint
-    private let eventLoop: any EventLoop
-    private let connections: [HTTPConnection]
-    private var orders: [Order?]
-    private var idle: [Int]
-    private var generator: SeededGenerator
-    private let template: HTTPRequestTemplate
-    private let allocator = ByteBufferAllocator()
-    private var figures = LoadFigures()
-    private var interval = Latencies()
+    /// Arrivals that wait for a place.
+    static let waitingLimit = 1_000_000
+    /// How often a generator looks at its budget, its deadlines and itself.
+    static let tick = TimeAmount.milliseconds(5)
 
-    private var opened = NIODeadline.now()
-    private var lastTick = NIODeadline.now()
-    private var lastTokens = NIODeadline.now()
-    private var nextArrival = NIODeadline.now()
-    private var phase = SalePhase.before
-    private var stage: UnitBudget.Stage
-    private var stageBegan = NIODeadline.now()
-    private var limit = UnitBudget.Limit.ownPace
-    private var tokens = 0.0
-    private var mayFinish = false
-    private var isStopped = false
+    let plan: OrderPlan
+    let shared: SharedLoad
+    let eventLoop: any EventLoop
+    /// Which of how many generators.
+    let index: Int
+    let count: Int
+    let connections: [HTTPConnection]
+    let template: HTTPRequestTemplate
+    let allocator = ByteBufferAllocator()
+    let deadline: TimeAmount?
+    var orders: [Order?]
+    var idle: [Int]
+    var generator: SeededGenerator
+    var figures = LoadFigures()
+    var interval = IntervalFigures()
+
+    var opened = NIODeadline.now()
+    var lastTick = NIODeadline.now()
+    var lastTokens = NIODeadline.now()
+    var arrivals: ArrivalSequence?
+    /// The next arrival; nil when the schedule is over.
+    var nextArrival: NIODeadline?
+    var waiting: Deque<NIODeadline> = []
+    var phase = SalePhase.before
+    var stage: UnitBudget.Stage
+    var stageBegan = NIODeadline.now()
+    var limit = UnitBudget.Limit.ownPace
+    var tokens = 0.0
+    var mayFinish = false
+    var isStopped = false
     /// When the last order ended: time stands still from here on.
-    private var closed: NIODeadline?
-    private var finished: EventLoopPromise<Void>
+    var closed: NIODeadline?
+    var watch = ThreadWatch()
+    private let finished: EventLoopPromise<Void>
 
-    init(plan: OrderPlan, endpoint: HTTPEndpoint, eventLoop: any EventLoop) {
+    init(plan: OrderPlan, endpoints: [HTTPEndpoint], eventLoop: any EventLoop, shared: SharedLoad, index: Int, of count: Int) {
+        precondition(!endpoints.isEmpty && (0..<count).contains(index), "a generator needs a gateway and a number")
         self.plan = plan
-        self.endpoint = endpoint
+        self.shared = shared
         self.eventLoop = eventLoop
-        let places =
-            switch plan.arrivals {
-            case .concurrency(let buyers): buyers
-            case .rate(_, let inFlight): inFlight
-            }
+        self.index = index
+        self.count = count
+        // The first ones take what does not divide evenly.
+        let places = max(1, plan.arrivals.places / count + (index < plan.arrivals.places % count ? 1 : 0))
         let timeout = TimeAmount(plan.timeout)
-        connections = (0..<places).map { _ in
-            HTTPConnection(eventLoop: eventLoop, address: endpoint.address, tls: endpoint.tls, timeout: timeout)
+        connections = (0..<places).map { place in
+            let endpoint = endpoints[place % endpoints.count]
+            return HTTPConnection(eventLoop: eventLoop, address: endpoint.address, tls: endpoint.tls, timeout: timeout)
         }
         orders = Array(repeating: nil, count: places)
         idle = Array((0..<places).reversed())
-        generator = SeededGenerator(seed: plan.seed)
-        template = HTTPRequestTemplate(method: "POST", path: plan.orderPath, endpoint: endpoint, fields: plan.headers, isJSON: true)
+        generator = SeededGenerator(seed: plan.seed &+ UInt64(index) &* 0x9E37_79B9)
+        template = HTTPRequestTemplate(method: "POST", path: plan.orderPath, endpoint: endpoints[0], fields: plan.headers, isJSON: true)
+        deadline = plan.deadline.map { TimeAmount($0) }
         stage = plan.budget == nil ? .open : .approaching(0)
+        if let open = plan.arrivals.open { arrivals = ArrivalSequence(open.schedule, process: open.process, index: index, of: count) }
         finished = eventLoop.makePromise(of: Void.self)
     }
 
@@ -118,10 +92,17 @@ final class LoadGenerator {
     func open() {
         opened = .now()
         lastTick = opened
+        lastTokens = opened
         stageBegan = opened
-        nextArrival = opened
+        figures.health.threads = 1
+        watch.begin(at: opened)
         armTick()
-        if case .rate = plan.arrivals { arrive() } else { fill() }
+        if arrivals == nil {
+            fill()
+        } else {
+            scheduleArrival()
+            arrive()
+        }
     }
 
     /// Enters a stage of the story; the budget follows it.
@@ -143,12 +124,14 @@ final class LoadGenerator {
     /// Sends no further order, whatever the plan says.
     func stop() {
         isStopped = true
+        figures.shed += waiting.count
+        waiting.removeAll()
         finishIfDone()
     }
 
     /// Gives up what is still under way: those orders count as errors.
     func abandon() {
-        isStopped = true
+        stop()
         close()
         for connection in connections { connection.close() }
         for place in orders.indices {
@@ -160,184 +143,52 @@ final class LoadGenerator {
 
     struct Snapshot: Sendable {
         var figures: LoadFigures
-        var interval: Latencies
         var elapsed: Duration
-        var inFlight: Int
         var limit: UnitBudget.Limit
     }
 
-    /// The figures so far; the interval's latencies begin anew.
-    func snapshot() -> Snapshot {
-        defer { interval.reset() }
-        return peek()
-    }
-
-    /// The figures so far.
+    /// The figures so far, whole: a copy of everything that was recorded.
     func peek() -> Snapshot {
         account()
-        return Snapshot(figures: figures, interval: interval, elapsed: elapsed, inFlight: orders.count - idle.count, limit: limit)
+        figures.health.seconds = elapsed.inSeconds
+        return Snapshot(figures: figures, elapsed: elapsed, limit: limit)
     }
 
-    /// The part of the units that buyers were confirmed, and the time since opening.
-    var progress: (elapsed: Duration, sold: Double) {
-        (elapsed, Double(figures.confirmed * plan.quantity) / Double(max(plan.units, 1)))
+    struct Look: Sendable {
+        var interval: IntervalFigures
+        var totals: LoadTotals
+        var elapsed: Duration
+        var limit: UnitBudget.Limit
     }
 
-    private var isClosed: Bool { closed != nil }
-    private var now: NIODeadline { closed ?? .now() }
-    private var elapsed: Duration { Duration(now - opened) }
-
-    // MARK: When to send
-
-    private var isSending: Bool { !isStopped && !(mayFinish && figures.sent >= plan.orders) }
-
-    private func armTick() {
-        eventLoop.assumeIsolated().scheduleTask(in: .milliseconds(5)) { [weak self] in self?.tick() }
+    /// What happened since the last look; the interval begins anew.
+    func look() -> Look {
+        defer { interval = IntervalFigures() }
+        var totals = LoadTotals()
+        totals.sent = figures.sent
+        totals.outcomes = [figures.confirmed, figures.soldOut, figures.failed, figures.errors]
+        totals.units = figures.unitsConfirmed
+        totals.shed = figures.shed + figures.stale
+        totals.inFlight = orders.count - idle.count
+        totals.waiting = waiting.count
+        return Look(interval: interval, totals: totals, elapsed: elapsed, limit: limit)
     }
 
-    private func tick() {
-        guard closed == nil else { return }
-        armTick()
-        let before = lastTokens
-        lastTokens = .now()
-        account()
-        updateLimit()
-        if case .perSecond(let rate) = limit {
-            let seconds = Double((lastTokens - before).nanoseconds) / 1e9
-            // At most 20 ms of orders are saved up: a pause of the harness makes no burst.
-            tokens = min(tokens + rate * seconds, max(1, rate * 0.02))
-        }
-        if case .concurrency = plan.arrivals { fill() }
+    var isClosed: Bool { closed != nil }
+    var now: NIODeadline { closed ?? .now() }
+    var elapsed: Duration { Duration(now - opened) }
+
+    /// Whether further orders are to be begun.
+    var isSending: Bool {
+        guard !isStopped else { return false }
+        guard mayFinish else { return true }
+        if shared.ordersIssued >= plan.orders { return false }
+        if let lasts = plan.lasts, elapsed >= lasts { return false }
+        return arrivals == nil || nextArrival != nil
     }
 
-    private func updateLimit() {
-        guard let budget = plan.budget else { return }
-        limit = budget.limit(
-            in: stage,
-            sold: figures.confirmed * plan.quantity,
-            elapsed: elapsed,
-            sinceStage: Duration(.now() - stageBegan)
-        )
-    }
-
-    /// Closed loop: gives idle places an order, as far as the budget allows.
-    private func fill() {
-        while isSending, let place = idle.last {
-            if case .perSecond = limit {
-                guard tokens >= 1 else { return }
-                tokens -= 1
-            }
-            idle.removeLast()
-            begin(at: place, intended: .now())
-        }
-    }
-
-    /// Open loop: one arrival after another, each at its own moment.
-    private func arrive() {
-        guard case .rate(let rate, _) = plan.arrivals else { return }
-        while isSending, nextArrival <= .now() {
-            if let place = idle.popLast() {
-                begin(at: place, intended: nextArrival)
-            } else {
-                figures.shed += 1
-            }
-            nextArrival = nextArrival + .nanoseconds(Int64(generator.interarrival(perSecond: rate.perSecond) * 1e9))
-        }
-        guard isSending else { return finishIfDone() }
-        eventLoop.assumeIsolated().scheduleTask(deadline: nextArrival) { [weak self] in self?.arrive() }
-    }
-
-    // MARK: One order
-
-    private func begin(at place: Int, intended: NIODeadline) {
-        figures.sent += 1
-        let order = Order(
-            key: "\(plan.run)-\(figures.sent)",
-            buyer: Int(generator.next() % UInt64(max(plan.buyers, 1))) + 1,
-            intended: intended,
-            phase: phase,
-            attempt: 1
-        )
-        orders[place] = order
-        send(order, at: place)
-    }
-
-    private func send(_ order: Order, at place: Int) {
-        let body = "{\"productId\":\(plan.product),\"quantity\":\(plan.quantity),\"buyerId\":\"buyer-\(order.buyer)\"}"
-        let request = template.request(key: order.key, attempt: order.attempt, body: body, allocator: allocator)
-        connections[place].send(request) { [weak self] result in self?.answered(result, at: place) }
-    }
-
-    private func answered(_ result: Result<HTTPAnswer, HTTPFailure>, at place: Int) {
-        guard var order = orders[place] else { return }
-        let outcome: AttemptOutcome
-        var retryAfter: Duration?
-        switch result {
-        case .success(let answer):
-            outcome =
-                plan.isAsync
-                ? AttemptOutcome(acceptance: answer.status, body: answer.body.readableBytesView)
-                : AttemptOutcome(status: answer.status, body: answer.body.readableBytesView)
-            retryAfter = answer.retryAfter
-        case .failure(let failure):
-            outcome = AttemptOutcome(failure)
-        }
-        guard case .unknown(let cause) = outcome, !isClosed,
-            let wait = plan.retry.wait(afterAttempt: order.attempt, retryAfter: retryAfter, using: &generator)
-        else { return end(order, at: place, as: outcome) }
-        figures.countRetry(cause)
-        order.attempt += 1
-        orders[place] = order
-        eventLoop.assumeIsolated().scheduleTask(in: TimeAmount(wait)) { [weak self] in
-            guard let self, let order = self.orders[place] else { return }
-            self.send(order, at: place)
-        }
-    }
-
-    private func end(_ order: Order, at place: Int, as outcome: AttemptOutcome) {
-        let now = NIODeadline.now()
-        let microseconds = (now - order.intended).nanoseconds / 1000
-        figures.latencies.record(microseconds: microseconds)
-        figures.phases[order.phase.rawValue].latencies.record(microseconds: microseconds)
-        interval.record(microseconds: microseconds)
-        // Counts belong to the phase in which the order ended, so that a phase's rate is what was answered in its time.
-        let index = phase.rawValue
-        switch outcome {
-        case .confirmed(let id):
-            figures.phases[index].confirmed += 1
-            figures.confirmedOrders.append(id)
-            figures.lastConfirmedAt = Duration(now - opened)
-        case .accepted(let id):
-            figures.phases[index].confirmed += 1
-            figures.acceptedOrders.append(id)
-            figures.acceptLatencies.record(microseconds: microseconds)
-            figures.lastConfirmedAt = Duration(now - opened)
-        case .soldOut, .soldOutOrder:
-            if case .soldOutOrder(let id) = outcome { figures.refusedOrders.append(id) }
-            figures.phases[index].soldOut += 1
-            if figures.firstSoldOutAt == nil { figures.firstSoldOutAt = Duration(now - opened) }
-        case .failed(let reason):
-            figures.phases[index].failed += 1
-            figures.countFailure(reason)
-        case .unknown(let cause):
-            figures.phases[index].errors += 1
-            figures.countFailure(cause)
-        }
-        if case .ownPace = limit {
-            figures.phases[index].ownPaceOrders += 1
-            switch outcome {
-            case .confirmed, .accepted: figures.phases[index].ownPaceConfirmed += 1
-            case .soldOut, .soldOutOrder, .failed, .unknown: break
-            }
-        }
-        orders[place] = nil
-        idle.append(place)
-        if case .concurrency = plan.arrivals { fill() }
-        finishIfDone()
-    }
-
-    private func finishIfDone() {
-        guard !isSending, idle.count == orders.count else { return }
+    func finishIfDone() {
+        guard !isSending, waiting.isEmpty, idle.count == orders.count else { return }
         close()
         for connection in connections { connection.close() }
         finished.succeed(())
@@ -346,7 +197,47 @@ final class LoadGenerator {
     private func close() {
         guard closed == nil else { return }
         account()
+        watch.end(&figures.health)
         closed = lastTick
+    }
+
+    // MARK: Time
+
+    private func armTick() {
+        let due = NIODeadline.now() + Self.tick
+        eventLoop.assumeIsolated().scheduleTask(deadline: due) { [weak self] in self?.tick(due: due) }
+    }
+
+    private func tick(due: NIODeadline) {
+        guard closed == nil else { return }
+        armTick()
+        let before = lastTokens
+        lastTokens = .now()
+        interval.cpuSeconds += watch.look(at: lastTokens, due: due, &figures.health)
+        account()
+        updateLimit()
+        if case .perSecond(let rate) = limit {
+            let seconds = Double((lastTokens - before).nanoseconds) / 1e9
+            // At most 20 ms of orders are saved up: a pause of the harness makes no burst.
+            tokens = min(tokens + rate * seconds, max(1, rate * 0.02))
+        }
+        if arrivals == nil {
+            fill()
+        } else {
+            dropStale()
+            if nextArrival == nil {
+                scheduleArrival()
+                arrive()
+            }
+        }
+        finishIfDone()
+    }
+
+    private func updateLimit() {
+        guard let budget = plan.budget else { return }
+        limit = budget.limit(in: stage, sold: shared.unitsSold, elapsed: elapsed, sinceStage: Duration(.now() - stageBegan))
+        // Each generator sends its part.
+        if case .perSecond(let rate) = limit { limit = .perSecond(rate / Double(count)) }
     }
 
     private func account() {

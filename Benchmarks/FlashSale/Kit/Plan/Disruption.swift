@@ -100,3 +100,23 @@ public struct Disruption: Equatable, Sendable {
         try self.init(server: server, kind: .kill, span: String(text[text.index(after: at)...]))
     }
 }
+
+extension Moment {
+    /// As it is written.
+    var words: String {
+        switch self {
+        case .elapsed(let time): "\(time.inSeconds.plain)s"
+        case .sold(let part): "\((part * 100).plain)%"
+        }
+    }
+}
+
+extension Disruption {
+    /// As a reader is told of it.
+    var words: String {
+        switch end {
+        case .at(let moment): "\(server) \(kind.rawValue) \(start.words)..\(moment.words)"
+        case .after(let length): "\(server) \(kind.rawValue) \(start.words)+\(length.inSeconds.plain)s"
+        }
+    }
+}

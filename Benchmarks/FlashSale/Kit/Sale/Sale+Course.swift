@@ -63,7 +63,7 @@ extension Sale {
         let words = disruption.kind == .kill ? "killed" : "paused"
         do {
             try await stack.run([verbs.0, disruption.server])
-            let sold = before.figures.confirmed * settings.quantity
+            let sold = before.figures.unitsConfirmed
             let number = pid.map { " (pid \($0))" } ?? ""
             log.tell("\(disruption.server)\(number) \(words), with \(Self.percent(sold, of: units)) of the units sold", at: beganAt)
             // Cancelled or not, the way back is taken.
@@ -100,8 +100,7 @@ extension Sale {
     /// Waits for a moment of the sale; false if the sale is over and it cannot come any more.
     func wait(for moment: Moment, load: Load) async throws -> Bool {
         while true {
-            let progress = try await load.progress()
-            if moment.isReached(elapsed: progress.elapsed, soldFraction: progress.sold) { return true }
+            if moment.isReached(elapsed: log.now, soldFraction: load.soldFraction) { return true }
             if log.now > settings.limit { return false }
             try await Task.sleep(for: .milliseconds(10))
         }
@@ -120,10 +119,13 @@ extension Sale {
         log.tell("the breaker is \(log.breakerState ?? "unknown") 30 s after Redis came back")
     }
 
-    func probeRedis(_ product: Int64) async throws {
+    /// Looks at what Redis and PostgreSQL hold, until cancelled.
+    func probeStock(_ product: Int64) async throws {
         if case .none = basis { return }
         while !Task.isCancelled {
-            log.redis(isAlive: await basis.look(at: product).redis != nil)
+            let (redis, stock) = await basis.look(at: product)
+            log.redis(isAlive: redis != nil)
+            log.saw(redis: redis?.counter, database: stock)
             try await Task.sleep(for: .milliseconds(300))
         }
     }

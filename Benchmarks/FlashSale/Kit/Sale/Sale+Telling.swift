@@ -5,8 +5,11 @@ extension Sale {
             case .concurrency(let buyers): "\(buyers) at a time"
             case .rate(let rate, let inFlight):
                 "\(rate.perSecond.grouped) a second (Poisson, seed \(settings.seed)), at most \(inFlight) in flight"
+            case .schedule(_, let process, let inFlight):
+                "on schedule (\(process.rawValue), seed \(settings.seed)), at most \(inFlight) in flight"
             }
-        return "Flash sale of product \(product): \(units.grouped) units, at least \(settings.orders.grouped) orders "
+        let orders = settings.orders == .max ? "orders" : "at least \(settings.orders.grouped) orders"
+        return "Flash sale of product \(product): \(units.grouped) units, \(orders) "
             + "by \(settings.buyers.grouped) buyers, \(pace)\(settings.isAsync ? ", accepted first and decided over the broker" : "")"
     }
 
@@ -19,33 +22,42 @@ extension Sale {
     }
 
     func show(_ load: Load) async throws {
-        var last: LoadGenerator.Snapshot?
-        let interval = console.isTerminal ? Duration.milliseconds(500) : .seconds(1)
+        var shown = Duration.zero
         while !Task.isCancelled {
             try await Task.sleep(for: .milliseconds(100))
             for line in log.linesToTell(all: false) { console.story(line.rendered) }
-            guard (last.map { log.now - $0.elapsed } ?? interval) >= interval else { continue }
-            let now = try await load.snapshot()
-            if let last { console.live(liveLine(now, since: last)) }
-            last = now
+            guard log.now - shown >= settings.interval else { continue }
+            let look = try await load.look()
+            let point = SalePoint(look, seconds: max((look.elapsed - shown).inSeconds, 0.001), log: log)
+            shown = look.elapsed
+            log.add(point)
+            console.live(liveLine(look, point))
         }
     }
 
-    func liveLine(_ now: LoadGenerator.Snapshot, since last: LoadGenerator.Snapshot) -> String {
-        let seconds = max((now.elapsed - last.elapsed).inSeconds, 0.001)
-        let rate = Int(Double(now.figures.orders - last.figures.orders) / seconds)
+    /// What came after the last point.
+    func addLastPoint(_ load: Load) async throws {
+        let look = try await load.look()
+        let before = log.points.last?.at ?? 0
+        guard look.elapsed.inSeconds > before else { return }
+        log.add(SalePoint(look, seconds: look.elapsed.inSeconds - before, log: log))
+    }
+
+    func liveLine(_ look: LoadGenerator.Look, _ point: SalePoint) -> String {
+        let rate = Int(Double(point.orders) / point.seconds)
         let redis = log.redisIsAlive.map { $0 ? "up" : "down" } ?? "?"
+        let outcomes = look.totals.outcomes
         var line =
-            "  \(Self.decimal(now.elapsed.inSeconds)) s  \(rate.grouped) orders/s  \(promise) \(now.figures.confirmed.grouped)"
-            + "  sold out \(now.figures.soldOut.grouped)  errors \(now.figures.errors)  p99 \(Self.decimal(now.interval.milliseconds(at: 99))) ms"
+            "  \(Self.decimal(point.at)) s  \(rate.grouped) orders/s  \(promise) \(outcomes[0].grouped)"
+            + "  sold out \(outcomes[1].grouped)  errors \(outcomes[3])  p99 \(Self.decimal(point.latency[2])) ms"
             + "  breaker \(log.breakerState ?? "?")  redis \(redis)"
-        if now.figures.shed > 0 { line += "  shed \(now.figures.shed.grouped)" }
-        if case .perSecond(let rate) = now.limit { line += "  (held to \(Int(rate).grouped)/s)" }
+        if look.totals.shed > 0 { line += "  shed \(look.totals.shed.grouped)" }
+        if case .perSecond(let rate) = look.limit { line += "  (held to \(Int(rate).grouped)/s)" }
         return line
     }
 
     func tellTheEnd(_ end: LoadGenerator.Snapshot, units: Int) {
-        let sold = end.figures.confirmed * settings.quantity
+        let sold = end.figures.unitsConfirmed
         if let last = end.figures.lastConfirmedAt {
             log.tell(
                 settings.isAsync

@@ -41,22 +41,28 @@ public struct Sale: Sendable {
     /// Holds the sale and audits it.
     /// - Throws: `Failure`, `PlanError` or what a store throws if the sale cannot be held or audited. Broken books are a result, not an error.
     public func run() async throws -> SaleResult {
-        let gateway = try HTTPEndpoint(settings.gateway, tls: settings.tls)
-        try await check(gateway)
+        let gateways = try ([settings.gateway] + settings.moreGateways).map { try HTTPEndpoint($0, tls: settings.tls) }
+        for gateway in gateways { try await check(gateway) }
+        let gateway = gateways[0]
         let (product, units) = try await putOnSale(gateway)
         try await look(at: product, through: gateway)
         try await waitUntilGated(product)
 
         let watch = try await BreakerWatch.make(settings, eventLoop: eventLoop, log: log)
-        let load = try await Load.make(plan: plan(product: product, units: units), endpoint: gateway, eventLoop: eventLoop)
+        // Threads of the sale's own, which end with it. One needs none: the load then shares a loop with the looks at the breaker.
+        let group = settings.threads > 1 ? MultiThreadedEventLoopGroup(numberOfThreads: settings.threads) : nil
+        defer { group?.shutdownGracefully { _ in } }
+        let loops = group.map { Array($0.makeIterator()) } ?? [eventLoop]
+        let load = try await Load.make(plan: plan(product: product, units: units), endpoints: gateways, eventLoops: loops)
         console.line(opening(product: product, units: units))
         let reachedLimit = try await withThrowingTaskGroup(of: Void.self) { group in
             group.addTask { await watch.run() }
-            group.addTask { try await probeRedis(product) }
+            group.addTask { try await probeStock(product) }
             group.addTask { try await show(load) }
             defer { group.cancelAll() }
             return try await hold(load, units: units)
         }
+        try await addLastPoint(load)
         let end = try await load.peek()
         // One more look, so that what the breaker did last is in the story.
         let lastLook = try await BreakerWatch.make(settings, eventLoop: eventLoop, log: log)
@@ -91,7 +97,7 @@ public struct Sale: Sendable {
         case .http(let books):
             audit = try await books.audit(product, load: figures)
         case .none:
-            audit = Audit(unauditedUnits: Int64(units), confirmedUnits: Int64(figures.confirmed * settings.quantity), load: figures)
+            audit = Audit(unauditedUnits: Int64(units), confirmedUnits: Int64(figures.unitsConfirmed), load: figures)
         }
         return SaleResult(
             product: product,
@@ -99,6 +105,7 @@ public struct Sale: Sendable {
             duration: end.elapsed,
             transitions: log.transitions,
             story: log.storyLines,
+            points: log.points,
             hasSettled: hasSettled,
             audit: audit,
             reachedLimit: reachedLimit
@@ -126,7 +133,9 @@ public struct Sale: Sendable {
             budget: budget,
             isAsync: settings.isAsync,
             headers: settings.headers,
-            path: settings.orderPath
+            path: settings.orderPath,
+            lasts: settings.lasts,
+            deadline: settings.deadline
         )
     }
 }

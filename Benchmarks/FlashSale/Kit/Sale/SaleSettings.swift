@@ -6,6 +6,16 @@ public struct SaleSettings: Sendable {
     public var orders = 60_000
     /// Closed or open loop.
     public var arrivals = Arrivals.concurrency(128)
+    /// How long orders are sent, beside `orders`; nil for no bound in time.
+    public var lasts: Duration?
+    /// How old an order may become before it is shed or given up; nil for no such bound.
+    public var deadline: Duration?
+    /// Event loops that send orders.
+    public var threads = 1
+    /// How long a point of the report's lines is.
+    public var interval = Duration.seconds(1)
+    /// Gateways beside the first; places are spread over all.
+    public var moreGateways: [String] = []
     /// Units an order asks for.
     public var quantity = 1
     /// Buyers that orders are spread over.
@@ -67,6 +77,8 @@ public struct SaleResult: Sendable {
     public var transitions: [BreakerTransition]
     /// The story in order.
     public var story: [Story.Line]
+    /// The sale over time.
+    public var points: [SalePoint]
     /// Whether everything came to rest in time.
     public var hasSettled: Bool
     /// The judgement.

@@ -15,11 +15,13 @@ public struct Console: Sendable {
         self.write = write
     }
 
-    /// Standard output.
-    public static func standard(isQuiet: Bool) -> Console {
-        Console(isTerminal: isatty(STDOUT_FILENO) == 1, isQuiet: isQuiet) { text in
+    /// Standard output, or standard error where the former is taken.
+    public static func standard(isQuiet: Bool, onStandardError: Bool = false) -> Console {
+        let descriptor = onStandardError ? STDERR_FILENO : STDOUT_FILENO
+        return Console(isTerminal: isatty(descriptor) == 1, isQuiet: isQuiet) { text in
+            let handle = onStandardError ? FileHandle.standardError : FileHandle.standardOutput
             // A reader that went away is no reason to end the sale halfway.
-            try? FileHandle.standardOutput.write(contentsOf: Data(text.utf8))
+            try? handle.write(contentsOf: Data(text.utf8))
         }
     }
 

@@ -11,7 +11,12 @@ final class SaleLog: Sendable {
         var seen: String?
         var redisIsAlive: Bool?
         var recoveredAt: Duration?
+        var stock: (redis: Int64?, database: Int64?) = (nil, nil)
+        var points: [SalePoint] = []
     }
+
+    /// Points that are kept: a day of one a second.
+    private static let pointLimit = 86_400
 
     private let state = Mutex(State())
 
@@ -65,5 +70,17 @@ final class SaleLog: Sendable {
 
     func redis(isAlive: Bool) {
         state.withLock { $0.redisIsAlive = isAlive }
+    }
+
+    /// Units as they were last seen.
+    var stock: (redis: Int64?, database: Int64?) { state.withLock { $0.stock } }
+    var points: [SalePoint] { state.withLock { $0.points } }
+
+    func saw(redis: Int64?, database: Int64?) {
+        state.withLock { $0.stock = (redis, database) }
+    }
+
+    func add(_ point: SalePoint) {
+        state.withLock { if $0.points.count < Self.pointLimit { $0.points.append(point) } }
     }
 }

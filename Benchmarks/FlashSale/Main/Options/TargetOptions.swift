@@ -1,12 +1,14 @@
 import ArgumentParser
 import FlashSaleKit
 import Foundation
+import NIOCore
 
 extension Audit.Basis: ExpressibleByArgument {}
 
 /// Where the orders go, and what the audit is taken from.
 struct TargetOptions: ParsableArguments {
-    @Option(help: "The gateway's address, http:// or https://. (default: $GATEWAY_URL)") var gateway: String?
+    @Option(help: "A gateway's address, http:// or https://. Given several times, buyers are spread over all. (default: $GATEWAY_URL)")
+    var gateway: [String] = []
     @Option(
         help: ArgumentHelp(
             "'Name: value', sent with every request to the gateway; @FILE holds one a line. May be given several times.",
@@ -39,7 +41,8 @@ struct TargetOptions: ParsableArguments {
             let url = given ?? environment["\(name)_URL"]?.split(separator: ",").first.map(String.init)
             return url ?? environment["\(name)_PORT"].map { "http://127.0.0.1:\($0)" }
         }
-        settings.gateway = address(gateway, "GATEWAY") ?? settings.gateway
+        settings.gateway = address(gateway.first, "GATEWAY") ?? settings.gateway
+        settings.moreGateways = Array(gateway.dropFirst())
         let server = productServer ?? environment["PRODUCT_SERVER_URL"]?.split(separator: ",").first.map(String.init)
         let port = environment["PRODUCT_PORT"].map { "http://127.0.0.1:\($0)" }
         settings.readsProductThroughGateway = server == nil && port == nil
@@ -57,5 +60,30 @@ struct TargetOptions: ParsableArguments {
         }
         settings.productPath = productPath
         settings.orderPath = orderPath
+    }
+
+    /// What the audit is taken from, and the connections to close behind it.
+    func basis(
+        _ settings: SaleSettings,
+        environment: [String: String],
+        eventLoop: any EventLoop
+    ) throws -> (AuditBasis, StoreReader?) {
+        switch basis {
+        case .stores:
+            let source = try Environment.source(environment)
+            return (.stores(source), source)
+        case .http:
+            guard let admin = settings.productAdmin else { throw PlanError("--audit http needs --product-admin or PRODUCT_ADMIN_URL") }
+            let books = HTTPBooks(
+                admin: try HTTPEndpoint(admin, tls: settings.tls),
+                adminToken: settings.adminToken,
+                gateway: try HTTPEndpoint(settings.gateway, tls: settings.tls),
+                headers: settings.headers,
+                ordersPath: settings.orderPath ?? "/order-service/orders",
+                eventLoop: eventLoop
+            )
+            return (.http(books), nil)
+        case .none: return (.none, nil)
+        }
     }
 }

@@ -1,0 +1,113 @@
+import NIOCore
+
+// One order, from its first attempt to its end.
+extension LoadGenerator {
+    func begin(at place: Int, intended: NIODeadline) {
+        figures.sent += 1
+        interval.sent += 1
+        let order = Order(
+            key: "\(plan.run)-\(index)-\(figures.sent)",
+            buyer: Int(generator.next() % UInt64(max(plan.buyers, 1))) + 1,
+            intended: intended,
+            phase: phase,
+            attempt: 1
+        )
+        orders[place] = order
+        send(order, at: place)
+    }
+
+    private func send(_ order: Order, at place: Int) {
+        let body = "{\"productId\":\(plan.product),\"quantity\":\(plan.quantity),\"buyerId\":\"buyer-\(order.buyer)\"}"
+        let request = template.request(key: order.key, attempt: order.attempt, body: body, allocator: allocator)
+        connections[place].send(request) { [weak self] result in self?.answered(result, at: place) }
+    }
+
+    private func answered(_ result: Result<HTTPAnswer, HTTPFailure>, at place: Int) {
+        guard var order = orders[place] else { return }
+        var outcome: AttemptOutcome
+        var retryAfter: Duration?
+        switch result {
+        case .success(let answer):
+            outcome =
+                plan.isAsync
+                ? AttemptOutcome(acceptance: answer.status, body: answer.body.readableBytesView)
+                : AttemptOutcome(status: answer.status, body: answer.body.readableBytesView)
+            retryAfter = answer.retryAfter
+        case .failure(let failure):
+            outcome = AttemptOutcome(failure)
+        }
+        guard case .unknown(let cause) = outcome, !isClosed,
+            let wait = plan.retry.wait(afterAttempt: order.attempt, retryAfter: retryAfter, using: &generator)
+        else { return end(order, at: place, as: outcome) }
+        let next = NIODeadline.now() + TimeAmount(wait)
+        if let deadline, next > order.intended + deadline {
+            figures.stale += 1
+            outcome = .unknown("DEADLINE")
+            return end(order, at: place, as: outcome)
+        }
+        figures.countRetry(cause)
+        interval.retries += 1
+        order.attempt += 1
+        orders[place] = order
+        eventLoop.assumeIsolated().scheduleTask(deadline: next) { [weak self] in
+            guard let self, let order = self.orders[place] else { return }
+            self.send(order, at: place)
+        }
+    }
+
+    func end(_ order: Order, at place: Int, as outcome: AttemptOutcome) {
+        let now = NIODeadline.now()
+        let microseconds = (now - order.intended).nanoseconds / 1000
+        let kind = outcome.kind
+        figures.phases[order.phase.rawValue].byOutcome[kind.rawValue].record(microseconds: microseconds)
+        interval.latencies.record(microseconds: microseconds)
+        interval.outcomes[kind.rawValue] += 1
+        // Counts belong to the phase in which the order ended, so that a phase's rate is what was answered in its time.
+        let index = phase.rawValue
+        switch outcome {
+        case .confirmed(let id):
+            figures.phases[index].confirmed += 1
+            figures.confirmedOrders.append(id)
+            sold(plan.quantity, at: now)
+        case .accepted(let id):
+            figures.phases[index].confirmed += 1
+            figures.acceptedOrders.append(id)
+            figures.acceptLatencies.record(microseconds: microseconds)
+            sold(plan.quantity, at: now)
+        case .soldOut, .soldOutOrder:
+            if case .soldOutOrder(let id) = outcome { figures.refusedOrders.append(id) }
+            figures.phases[index].soldOut += 1
+            if figures.firstSoldOutAt == nil { figures.firstSoldOutAt = Duration(now - opened) }
+        case .failed(let reason):
+            figures.phases[index].failed += 1
+            figures.countFailure(reason)
+        case .unknown(let cause):
+            figures.phases[index].errors += 1
+            figures.countFailure(cause)
+        }
+        if case .ownPace = limit {
+            figures.phases[index].ownPaceOrders += 1
+            if kind == .confirmed { figures.phases[index].ownPaceConfirmed += 1 }
+        }
+        orders[place] = nil
+        free(place)
+    }
+
+    private func sold(_ units: Int, at now: NIODeadline) {
+        shared.sold(units)
+        figures.unitsConfirmed += units
+        figures.lastConfirmedAt = Duration(now - opened)
+    }
+}
+
+extension AttemptOutcome {
+    /// The outcome as the report tells it apart.
+    var kind: OrderOutcome {
+        switch self {
+        case .confirmed, .accepted: .confirmed
+        case .soldOut, .soldOutOrder: .soldOut
+        case .failed: .refused
+        case .unknown: .error
+        }
+    }
+}

@@ -1,0 +1,39 @@
+/// The orders to send.
+public struct OrderPlan: Sendable {
+    /// The hot product.
+    public var product: Int64
+    /// Units an order asks for.
+    public var quantity: Int
+    /// Buyers that orders are spread over.
+    public var buyers: Int
+    /// Orders to send at least.
+    public var orders: Int
+    /// Units on sale: for the budget.
+    public var units: Int
+    /// Closed or open loop.
+    public var arrivals: Arrivals
+    /// For one attempt.
+    public var timeout: Duration
+    /// After an unclear answer.
+    public var retry: RetryPolicy
+    /// Chooses arrivals, buyers and jitter.
+    public var seed: UInt64
+    /// Makes this run's idempotency keys its own. Printable ASCII.
+    public var run: String
+    /// Slows a closed loop; nil never does.
+    public var budget: UnitBudget?
+    /// Whether orders are accepted first and decided later.
+    public var isAsync = false
+    /// Sent with every order.
+    public var headers: [HeaderField] = []
+    /// Where orders go; nil for the order server's own path behind the gateway.
+    public var path: String?
+    /// How long orders are sent, beside `orders`; nil for no bound in time.
+    public var lasts: Duration?
+    /// How old an order may become, from its intended moment: an arrival that has no place by then is shed, and an order that has no clear answer is given up
+    /// rather than repeated. Nil: an arrival without a place is shed at once, and orders are repeated up to the policy's limit.
+    public var deadline: Duration?
+
+    /// Where orders go.
+    var orderPath: String { path ?? (isAsync ? "/order-service/v2/orders" : "/order-service/orders") }
+}

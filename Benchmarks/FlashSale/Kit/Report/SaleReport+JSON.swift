@@ -1,0 +1,122 @@
+import Foundation
+
+extension SaleReport {
+    /// The figures as JSON, keys sorted.
+    /// - Throws: an encoding error.
+    public func json() throws -> Data {
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.prettyPrinted, .sortedKeys]
+        return try encoder.encode(figures)
+    }
+
+    /// The figures. Keys stay what they are: scripts read them.
+    public var figures: JSONValue {
+        let load = result.load
+        let audit = result.audit
+        var fields: [String: JSONValue] = [
+            "product": .int(result.product),
+            // What the audit was taken from.
+            "audit": .string(audit.basis.rawValue),
+            "pass": .bool(audit.passes),
+            "initial": .int(audit.initial),
+            "confirmed": .int(audit.confirmed),
+            "soldOut": .int(audit.soldOut),
+            "failed": .int(audit.failed),
+            "errors": .int(audit.errors),
+            "oversold": .int(audit.oversold),
+            "leaked": .int(audit.leaked),
+            "unmatched": .int(audit.unmatched),
+            "lostAnswers": .int(audit.lostAnswers),
+            "pending": .int(audit.pending),
+            // Not left out when Redis holds nothing to compare: a missing key would look like an older harness.
+            "drift": .optional(audit.drift),
+            "throughput": .double(throughput),
+            "latencyMs": Self.milliseconds(load.latencies),
+            "percentilesMs": percentiles(of: load.latencies),
+            "breakerTransitions": .array(result.transitions.map(Self.transition)),
+            "seconds": .double(result.duration.inSeconds),
+            "orders": .int(load.orders),
+            "sent": .int(load.sent),
+            "retries": .int(load.retries),
+            "shed": .int(load.shed),
+            "stale": .int(load.stale),
+            "reachedLimit": .bool(result.reachedLimit),
+            "hasSettled": .bool(result.hasSettled),
+            "phases": .object(Dictionary(uniqueKeysWithValues: SalePhase.allCases.map { ($0.name, phase(load.phases[$0.rawValue])) })),
+            "outcomes": outcomes,
+            "story": .array(result.story.map { .object(["atSeconds": .double($0.at.inSeconds), "text": .string($0.text)]) }),
+            "findings": .array(audit.findings.map { .string($0) }),
+            "remarks": .array(audit.remarks.map { .string($0) }),
+            "generator": generator,
+        ]
+        // Of an open loop alone.
+        if load.due > 0 {
+            fields["rate"] = .object(["due": .int(load.due), "sent": .int(load.sent), "attainment": .double(load.attainment)])
+        }
+        if let drain = load.drain {
+            fields["acceptLatencyMs"] = Self.milliseconds(load.acceptLatencies)
+            fields["finalLatencyMs"] = Self.milliseconds(drain.latencies)
+            fields["drainSeconds"] = .double(drain.seconds)
+            fields["acceptThroughput"] = .double(acceptThroughput)
+            fields["drainThroughput"] = .double(drain.throughput)
+            fields["outboxOpen"] = .optional(audit.outbox?.open)
+            fields["deadLetters"] = .optional(audit.outbox?.dead)
+        }
+        if !verdicts.isEmpty { fields["requirements"] = .array(verdicts.map(\.json)) }
+        if let metadata { fields["run"] = metadata }
+        return .object(fields)
+    }
+
+    static func milliseconds(_ latencies: Latencies) -> JSONValue {
+        .object([
+            "p50": .double(latencies.milliseconds(at: 50)), "p90": .double(latencies.milliseconds(at: 90)),
+            "p99": .double(latencies.milliseconds(at: 99)), "p999": .double(latencies.milliseconds(at: 99.9)),
+            "max": .double(latencies.maximum),
+        ])
+    }
+
+    /// By the percentile as it is written, `99.99`.
+    private func percentiles(of latencies: Latencies) -> JSONValue {
+        .object(Dictionary(percentiles.map { ($0.plain, .double(latencies.milliseconds(at: $0))) }) { $1 })
+    }
+
+    private var outcomes: JSONValue {
+        let parts = OrderOutcome.allCases.map { outcome in
+            let latencies = result.load.latencies(of: outcome)
+            return (outcome.name, JSONValue.object(["orders": .int(latencies.count), "percentilesMs": percentiles(of: latencies)]))
+        }
+        return .object(Dictionary(uniqueKeysWithValues: parts))
+    }
+
+    private var generator: JSONValue {
+        let health = result.load.health
+        return .object([
+            "threads": .int(health.threads), "cpuSeconds": .double(health.cpuSeconds), "busy": .double(health.busy),
+            "busiestSecond": .double(health.busiest), "tickLagP99Ms": .double(health.tickLag.milliseconds(at: 99)),
+            "sendLagP99Ms": .double(health.sendLag.milliseconds(at: 99)), "doubts": .array(health.doubts.map { .string($0) }),
+        ])
+    }
+
+    private static func transition(_ transition: BreakerTransition) -> JSONValue {
+        var fields: [String: JSONValue] = [
+            "atSeconds": .double(transition.atSeconds), "from": .string(transition.from), "to": .string(transition.to),
+            "inferred": .bool(transition.inferred),
+        ]
+        if let reason = transition.reason { fields["reason"] = .string(reason) }
+        return .object(fields)
+    }
+
+    private func phase(_ part: LoadFigures.Phase) -> JSONValue {
+        .object([
+            "seconds": .double(part.time.inSeconds),
+            "ownPaceSeconds": .double(part.ownPaceTime.inSeconds),
+            "confirmed": .int(part.confirmed),
+            "soldOut": .int(part.soldOut),
+            "failed": .int(part.failed),
+            "errors": .int(part.errors),
+            "ownPaceOrders": .int(part.ownPaceOrders),
+            "ownPaceConfirmed": .int(part.ownPaceConfirmed),
+            "latencyMs": Self.milliseconds(part.latencies),
+        ])
+    }
+}

@@ -1,0 +1,42 @@
+import Foundation
+
+// Several runs of one sale.
+extension SaleReport {
+    /// Whether the audit passed.
+    public var passes: Bool { result.audit.passes }
+    /// Whether nobody was told of a confirmed order.
+    public var hasSoldNothing: Bool { result.audit.confirmed == 0 && result.load.confirmed == 0 }
+    /// The kind of the first threshold that was missed.
+    public var firstMissed: Requirement.Kind? { verdicts.first { !$0.isMet }?.requirement.kind }
+
+    private static let summed: [(name: String, value: @Sendable (SaleReport) -> Double)] = [
+        ("throughput", \.throughput),
+        ("p50Ms", { $0.result.load.latencies.milliseconds(at: 50) }),
+        ("p99Ms", { $0.result.load.latencies.milliseconds(at: 99) }),
+        ("p999Ms", { $0.result.load.latencies.milliseconds(at: 99.9) }),
+        ("errors", { Double($0.result.load.errors) }),
+    ]
+
+    /// Every run, and the medians with the intervals that hold them.
+    public static func json(of runs: [SaleReport]) throws -> Data {
+        var summary: [String: JSONValue] = [:]
+        for (name, value) in summed {
+            guard let sample = Comparison.Sample(runs.map(value)) else { continue }
+            summary[name] = .object(["median": .double(sample.median), "low": .double(sample.low), "high": .double(sample.high)])
+        }
+        let whole = JSONValue.object([
+            "runs": .array(runs.map(\.figures)), "summary": .object(summary), "pass": .bool(runs.allSatisfy(\.passes)),
+        ])
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.prettyPrinted, .sortedKeys]
+        return try encoder.encode(whole)
+    }
+
+    /// The medians as a table.
+    public static func medians(of runs: [SaleReport]) -> [String] {
+        let rows = summed.compactMap { name, value in
+            Comparison.Sample(runs.map(value)).map { [name, $0.median.digits(2), "\($0.low.digits(2))..\($0.high.digits(2))"] }
+        }
+        return ["", "median of \(runs.count) runs"] + aligned([["", "median", "interval"]] + rows)
+    }
+}
