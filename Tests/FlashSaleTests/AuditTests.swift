@@ -245,4 +245,73 @@ struct AuditTests {
         busy.redis?.pending = 1
         #expect(try await Audit.settle(busy, product: 1, bound: .milliseconds(20), interval: .milliseconds(1)) == false)
     }
+
+    // MARK: Answers and their keys
+
+    @Test func keysAndNumbersAreTheSame() {
+        var told = ToldAnswers()
+        told.run = "sale-1-x-2"
+        for (index, count) in [(0, 1), (3, 77), (255, 1 << 39)] {
+            let number = ToldAnswers.number(index: index, count: count)
+            #expect(told.key(number) == "sale-1-x-2-\(index)-\(count)")
+            #expect(told.number(of: told.key(number)) == number)
+        }
+        for key in [
+            "", "sale-1-x-2", "sale-1-x-2-", "sale-1-x-2-1", "sale-1-x-2-1-2-3", "sale-1-x-3-1-2", "sale-1-x-2-1--2", "sale-1-x-2-a-1",
+        ] {
+            #expect(told.number(of: key) == nil, "\(key)")
+        }
+    }
+
+    @Test func soldOutAnswersAreLookedUpByTheirKeys() async throws {
+        var told = ToldAnswers()
+        told.run = "r"
+        for count in [2, 3, 4, 9] { told.tellSoldOut(number: ToldAnswers.number(index: 0, count: count)) }
+        var books = Books()
+        for index in books.orderRows.indices { books.orderRows[index].key = "r-0-\(index + 1)" }
+        books.orderRows[2].status = "FAILED"
+        books.orderRows[3].key = "another-0-4"
+        var matching = OrderMatching()
+        try await matching.compare(books, product: 1, confirmedAnswers: [], told: told)
+        #expect(matching.offenders.map(\.order) == [2], "order 3 failed, order 4 is another run's, nobody has 9")
+    }
+
+    @Test func offendersAreBounded() {
+        var matching = OrderMatching()
+        for id in 1...2_000 { matching.addLostAnswer(order: Int64(id), because: "there is no such order") }
+        #expect(matching.offenders.count == OrderMatching.offenderLimit && matching.unmatched == 2_000)
+    }
+}
+
+@Suite("Fairness")
+struct FairnessTests {
+    private func order(_ arrivals: [(at: Int64, won: Bool)]) -> Double? {
+        var fairness = Fairness()
+        for (index, arrival) in arrivals.enumerated() { fairness.add(arrivedAt: arrival.at, buyer: index, hasWon: arrival.won) }
+        return fairness.order
+    }
+
+    @Test func firstComeFirstServedIsOneAndALotteryIsAHalf() throws {
+        #expect(order((0..<100).map { ($0, $0 < 30) }) == 1)
+        #expect(order((0..<100).map { ($0, $0 >= 30) }) == 0)
+        #expect(order((0..<100).map { (7, $0 < 30) }) == 0.5, "all at once: nobody was first")
+        #expect(abs(try #require(order((0..<10_000).map { ($0, $0 % 3 == 0) })) - 0.5) < 0.01)
+        #expect(order([(0, true), (1, true)]) == nil && order([]) == nil)
+        // One of four pairs is the wrong way round.
+        #expect(order([(0, true), (1, false), (2, true), (3, false)]) == 0.75)
+    }
+
+    @Test func theBusiestHundredthIsToldWithWhatItGot() throws {
+        var parts = [Fairness(), Fairness()]
+        for buyer in 1...200 { parts[buyer % 2].add(arrivedAt: 5, buyer: buyer, hasWon: buyer <= 40) }
+        for _ in 0..<100 { parts[0].add(arrivedAt: 6, buyer: 7, hasWon: true) }
+        for _ in 0..<100 { parts[1].add(arrivedAt: 6, buyer: 9, hasWon: false) }
+        var fairness = parts[0]
+        fairness.add(parts[1])
+        let busiest = try #require(fairness.busiest)
+        #expect(busiest.buyers == 2 && busiest.sent == 202.0 / 400 && busiest.won == 102.0 / 140)
+        #expect(fairness.line?.contains("sent 50.5 % of the orders and got 72.9 %") == true)
+        fairness.add(arrivedAt: 0, buyer: 3_000_000, hasWon: true)
+        #expect(fairness.busiest == nil, "buyers that share a place are no buyers")
+    }
 }

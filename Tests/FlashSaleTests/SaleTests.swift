@@ -149,6 +149,22 @@ struct SaleTests {
         #expect(result.audit.findings.contains { $0.contains("order 17: the buyer was told CONFIRMED") })
     }
 
+    @Test func anAnswerThatTheLedgerDoesNotBearOutIsListed() async throws {
+        let denied = try await hold(settings(), at: Shop(faults: Shop.Faults(denies: 23)))
+        #expect(!denied.audit.passes && denied.audit.unmatched == 1 && denied.audit.lostAnswers == 0)
+        let offender = try #require(denied.audit.offenders.first)
+        #expect(
+            offender.order == 23 && offender.told == "SOLD OUT" && offender.found == "the order is CONFIRMED" && offender.buyer == "buyer"
+        )
+        #expect(offender.key?.hasPrefix("sale-1-") == true)
+        let confused = try await hold(settings(), at: Shop(faults: Shop.Faults(confuses: 23)))
+        // Another buyer's order was told twice, its own is nobody's; the key gives both away.
+        #expect(confused.audit.offenders.count == 2 && confused.audit.offenders.allSatisfy { $0.order == 22 })
+        let json = try #require(try JSONSerialization.jsonObject(with: SaleReport(denied).json()) as? [String: Any])
+        #expect((json["offenders"] as? [[String: Any]])?.first?["order"] as? Int == 23)
+        #expect(json["answersChecked"] as? Int == 1000)
+    }
+
     @Test func buyersGiveUpAtTheBound() async throws {
         var faults = Shop.Faults()
         faults.refusesAll = true

@@ -19,6 +19,10 @@ final class Shop: Sendable, AuditSource {
         var silentEvery: Int?
         /// The n-th order is confirmed to the buyer and forgotten.
         var forgets: Int64?
+        /// The n-th order is confirmed, and its buyer is told that it is sold out.
+        var denies: Int64?
+        /// The n-th order's buyer is told of the order before.
+        var confuses: Int64?
         /// Every order is refused.
         var refusesAll = false
         /// How long an accepted order stays PENDING.
@@ -216,7 +220,7 @@ final class Shop: Sendable, AuditSource {
                 state.stock -= 1
                 let id = Int64(state.orders.count + 1)
                 state.byKey[key] = state.orders.count
-                state.orders.append((key, OrderRow(id: id, status: "CONFIRMED", quantity: 1)))
+                state.orders.append((key, OrderRow(id: id, status: "CONFIRMED", quantity: 1, key: key, buyer: "buyer")))
                 if state.isDown { state.soldWhileDown += 1 }
             } else {
                 state.soldOut.insert(key)
@@ -228,7 +232,13 @@ final class Shop: Sendable, AuditSource {
             return .answer(.serviceUnavailable, "{\"error\":\"UNAVAILABLE\"}", after: faults.delay)
         }
         guard let index = state.byKey[key] else { return .answer(.badRequest, "{\"error\":\"INSUFFICIENT_STOCK\"}", after: faults.delay) }
-        return .answer(.ok, "{\"id\":\(state.orders[index].row.id),\"status\":\"CONFIRMED\",\"failReason\":null}", after: faults.delay)
+        let id = state.orders[index].row.id
+        if id == faults.denies { return .answer(.badRequest, "{\"error\":\"INSUFFICIENT_STOCK\"}", after: faults.delay) }
+        return .answer(
+            .ok,
+            "{\"id\":\(id == faults.confuses ? id - 1 : id),\"status\":\"CONFIRMED\",\"failReason\":null}",
+            after: faults.delay
+        )
     }
 
     /// Accepts 50 orders more than there are units, as a server does that learns of the sold-out product late.

@@ -18,6 +18,7 @@ struct StoreReaderTests {
 
     private static let orders = """
         CREATE TABLE orders (id bigint PRIMARY KEY, product_id bigint NOT NULL, buyer_id text, quantity bigint NOT NULL, status text NOT NULL, fail_reason text,
+            idempotency_key text,
             created_at timestamptz NOT NULL DEFAULT '2026-01-31T09:30:00Z', updated_at timestamptz NOT NULL DEFAULT '2026-01-31T09:30:00.25Z');
         CREATE TABLE outbox (id bigint PRIMARY KEY, product_id bigint, status text NOT NULL);
         INSERT INTO outbox VALUES (1, 5, 'NEW'), (2, 5, 'SENT'), (3, NULL, 'FAILED'), (4, 5, 'DEAD'), (5, 6, 'NEW');
@@ -67,6 +68,20 @@ struct StoreReaderTests {
         var matching = OrderMatching()
         try await matching.compare(reader, product: 5, confirmedAnswers: Array(1...980), pageSize: 13)
         #expect(matching == OrderMatching())
+
+        try await sql.execute(script: "UPDATE orders SET idempotency_key = 'run-0-' || id WHERE id IN (5, 6)")
+        #expect(
+            try await reader.orders(of: 5, after: 4, limit: 1) == [
+                OrderRow(id: 5, status: "CONFIRMED", quantity: 1, key: "run-0-5", buyer: "buyer")
+            ]
+        )
+        var told = ToldAnswers()
+        told.run = "run"
+        told.tellConfirmed(5, number: ToldAnswers.number(index: 0, count: 5))
+        told.tellSoldOut(number: ToldAnswers.number(index: 0, count: 6))
+        var answers = OrderMatching()
+        try await answers.compare(reader, product: 5, confirmedAnswers: [5], told: told, pageSize: 13)
+        #expect(answers.offenders.map(\.order) == [6] && answers.unmatched == 1 && answers.answersChecked == 2)
 
         try await sql.execute(script: "DELETE FROM stock_ledger WHERE request_id = 'DEC-77'")
         let broken = try await Audit.run(reader, product: 5, load: nil)

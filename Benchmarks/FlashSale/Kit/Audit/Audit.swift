@@ -77,6 +77,10 @@ public struct Audit: Equatable, Sendable {
     public let unmatched: Int
     /// Of these, confirmed answers that the order database does not bear out.
     public let lostAnswers: Int
+    /// Answers to buyers that the stores do not bear out, at most 1,000 of them.
+    public let offenders: [OrderMatching.Offender]
+    /// Answers to buyers that were compared with the stores.
+    public let answersChecked: Int
     /// PENDING orders and pending reservations in Redis.
     public let pending: Int64
     /// Redis less PostgreSQL, in units. Nil if Redis holds nothing to compare.
@@ -102,6 +106,8 @@ public struct Audit: Equatable, Sendable {
         leaked = 0
         unmatched = 0
         lostAnswers = 0
+        offenders = []
+        answersChecked = 0
         pending = 0
         drift = nil
         outbox = nil
@@ -123,6 +129,8 @@ public struct Audit: Equatable, Sendable {
         errors = input.errors
         unmatched = input.matching.unmatched
         lostAnswers = input.matching.lostAnswers
+        offenders = input.matching.offenders
+        answersChecked = input.matching.answersChecked
         var findings: [String] = []
 
         // Three witnesses of a unit sold twice: the ledger's sums, the orders, the stock itself.
@@ -206,7 +214,8 @@ public struct Audit: Equatable, Sendable {
             source,
             product: product,
             confirmedAnswers: load?.confirmedOrders ?? [],
-            refusedAnswers: load?.refusedOrders ?? []
+            refusedAnswers: load?.refusedOrders ?? [],
+            told: load?.told
         )
         return Audit(
             Input(

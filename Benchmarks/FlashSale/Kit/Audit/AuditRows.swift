@@ -83,12 +83,18 @@ public struct OrderRow: Equatable, Sendable {
     public var status: String
     /// Units ordered.
     public var quantity: Int64
+    /// The idempotency key that it was placed under; nil if it had none, or the source does not tell.
+    public var key: String?
+    /// Who ordered; nil if nobody was named, or the source does not tell.
+    public var buyer: String?
 
     /// One order.
-    public init(id: Int64, status: String, quantity: Int64) {
+    public init(id: Int64, status: String, quantity: Int64, key: String? = nil, buyer: String? = nil) {
         self.id = id
         self.status = status
         self.quantity = quantity
+        self.key = key
+        self.buyer = buyer
     }
 }
 

@@ -43,7 +43,7 @@ enum AuditSQL {
 
     /// Order database: a page of orders in the order of their ids.
     static let orderPage = """
-        SELECT id::bigint, status::text, quantity::bigint FROM orders WHERE product_id = $1 AND id > $2 ORDER BY id LIMIT $3
+        SELECT id::bigint, status::text, quantity::bigint, idempotency_key::text, buyer_id::text FROM orders WHERE product_id = $1 AND id > $2 ORDER BY id LIMIT $3
         """
 
     /// Order database: a page of orders in the order of their ids, with their times in microseconds since 1970.

@@ -176,6 +176,7 @@ public struct HTTPBooks: Sendable {
         var result = Orders()
         result.told = told.count
         result.lookedUp = chosen.count
+        result.matching.answersChecked = chosen.count
         // An id that was given to two buyers is seen without asking anybody.
         var known: Set<Int64> = []
         for id in confirmed where !known.insert(id).inserted {

@@ -9,9 +9,30 @@ public struct OrderMatching: Equatable, Sendable {
     public private(set) var lostAnswers = 0
     /// Up to ten findings in words.
     public private(set) var examples: [String] = []
+    /// Answers that the stores do not bear out, one by one: at most `offenderLimit`.
+    public private(set) var offenders: [Offender] = []
+    /// Answers to buyers that were compared with the stores.
+    public internal(set) var answersChecked = 0
 
     /// Findings that are spelled out.
     public static let exampleLimit = 10
+
+    /// Offenders that are kept.
+    public static let offenderLimit = 1_000
+
+    /// An answer to a buyer that the stores do not bear out.
+    public struct Offender: Equatable, Sendable {
+        /// The order that the buyer was told of, or that the stores have under the buyer's key.
+        public var order: Int64
+        /// The buyer's key, where it is known.
+        public var key: String?
+        /// Who was told, where it is known.
+        public var buyer: String?
+        /// What the buyer was told.
+        public var told: String
+        /// What the stores have.
+        public var found: String
+    }
 
     /// Nothing compared yet.
     public init() {}
@@ -63,15 +84,35 @@ public struct OrderMatching: Equatable, Sendable {
         describe("CONFIRMED orders hold \(units) units more than the ledger has given out")
     }
 
+    private mutating func offend(_ order: Int64, key: String?, buyer: String?, told: String, found: String) {
+        guard offenders.count < Self.offenderLimit else { return }
+        offenders.append(Offender(order: order, key: key, buyer: buyer, told: told, found: found))
+    }
+
+    /// A buyer was told *sold out* and of no order, and the order database has one under the buyer's key.
+    mutating func addWrongSoldOut(_ order: OrderRow, key: String) {
+        offend(order.id, key: key, buyer: order.buyer, told: "SOLD OUT", found: "the order is \(order.status)")
+        note("order \(order.id): the buyer was told under the key \(key) that it is sold out, the order is \(order.status)")
+    }
+
+    /// A buyer was told that an order is confirmed which belongs to another key.
+    mutating func addWrongKey(_ order: OrderRow, told key: String) {
+        let owner = order.key ?? "no key"
+        offend(order.id, key: key, buyer: order.buyer, told: "CONFIRMED", found: "the order was placed under \(owner)")
+        note("order \(order.id): a buyer was told of it under the key \(key), it was placed under \(owner)")
+    }
+
     /// A buyer was told *confirmed*, and the order database does not say so.
-    public mutating func addLostAnswer(order id: Int64, because reason: String) {
+    public mutating func addLostAnswer(order id: Int64, because reason: String, key: String? = nil) {
         lostAnswers += 1
+        offend(id, key: key, buyer: nil, told: "CONFIRMED", found: reason)
         unmatched += 1
         describe("order \(id): the buyer was told CONFIRMED, \(reason)")
     }
 
     /// A buyer was told *sold out* and of an order that failed for it, and the order database has it otherwise.
     public mutating func addWrongRefusal(order id: Int64, because reason: String) {
+        offend(id, key: nil, buyer: nil, told: "SOLD OUT", found: reason)
         unmatched += 1
         describe("order \(id): the buyer was told that it is sold out, \(reason)")
     }
@@ -89,12 +130,14 @@ public struct OrderMatching: Equatable, Sendable {
     /// - Parameters:
     ///   - confirmedAnswers: ids that buyers were told are confirmed, in any order. Each must be a CONFIRMED order, and no id may have been given twice.
     ///   - refusedAnswers: likewise ids of orders that buyers were told failed for want of stock. Each must be a FAILED order.
+    ///   - told: what buyers were told under which keys; nil if that is not known.
     ///   - pageSize: rows in memory of each side.
     public mutating func compare(
         _ source: some AuditSource,
         product: Int64,
         confirmedAnswers: [Int64],
         refusedAnswers: [Int64] = [],
+        told: ToldAnswers? = nil,
         pageSize: Int = 25_000
     ) async throws {
         var orders = Page<OrderRow>(id: \.id) { try await source.orders(of: product, after: $0, limit: pageSize) }
@@ -102,6 +145,9 @@ public struct OrderMatching: Equatable, Sendable {
         // A buyer may have cancelled since: then the success was durable all the same.
         var confirmed = Answers(confirmedAnswers, statuses: ["CONFIRMED", "CANCELLED"])
         var refused = Answers(refusedAnswers, statuses: ["FAILED"])
+        answersChecked += confirmedAnswers.count + refusedAnswers.count
+        var keys = told.map { ToldKeys($0) }
+        if let told { answersChecked += told.soldOut.count }
         var order = try await orders.next()
         var row = try await ledger.next()
         while order != nil || row != nil {
@@ -109,12 +155,15 @@ public struct OrderMatching: Equatable, Sendable {
             let thisOrder = order?.id == id ? order : nil
             let thisRow = row?.orderID == id ? row : nil
             add(order: thisOrder, ledger: thisRow)
-            for (id, reason) in confirmed.findings(upTo: id, order: thisOrder) { addLostAnswer(order: id, because: reason) }
+            for (id, reason) in confirmed.findings(upTo: id, order: thisOrder) {
+                addLostAnswer(order: id, because: reason, key: keys?.key(of: id))
+            }
             for (id, reason) in refused.findings(upTo: id, order: thisOrder) { addWrongRefusal(order: id, because: reason) }
+            if let thisOrder { judge(thisOrder, by: &keys) }
             if thisOrder != nil { order = try await orders.next() }
             if thisRow != nil { row = try await ledger.next() }
         }
-        for (id, reason) in confirmed.findings(upTo: .max, order: nil) { addLostAnswer(order: id, because: reason) }
+        for (id, reason) in confirmed.findings(upTo: .max, order: nil) { addLostAnswer(order: id, because: reason, key: keys?.key(of: id)) }
         for (id, reason) in refused.findings(upTo: .max, order: nil) { addWrongRefusal(order: id, because: reason) }
     }
 

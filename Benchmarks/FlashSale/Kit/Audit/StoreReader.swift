@@ -79,7 +79,13 @@ public struct StoreReader: AuditSource {
     /// See `AuditSource`.
     public func orders(of product: Int64, after: Int64, limit: Int) async throws -> [OrderRow] {
         try await orders.query(AuditSQL.orderPage, [.int(product), .int(after), .int(Int64(limit))]).map {
-            OrderRow(id: try $0.int(0), status: try $0.text(1), quantity: try $0.int(2))
+            OrderRow(
+                id: try $0.int(0),
+                status: try $0.text(1),
+                quantity: try $0.int(2),
+                key: try $0.optionalText(3),
+                buyer: try $0.optionalText(4)
+            )
         }
     }
 

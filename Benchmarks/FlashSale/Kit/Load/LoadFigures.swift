@@ -107,6 +107,10 @@ public struct LoadFigures: Sendable {
     public var lastConfirmedAt: Duration?
     /// When the first order was answered *sold out*.
     public var firstSoldOutAt: Duration?
+    /// What buyers were told, under which keys.
+    public var told = ToldAnswers()
+    /// Who got the units.
+    public var fairness = Fairness()
     /// How well the harness kept up with its own plan.
     public var health = GeneratorHealth()
 
@@ -176,6 +180,8 @@ public struct LoadFigures: Sendable {
         acceptLatencies.add(other.acceptLatencies)
         lastConfirmedAt = [lastConfirmedAt, other.lastConfirmedAt].compactMap { $0 }.max()
         firstSoldOutAt = [firstSoldOutAt, other.firstSoldOutAt].compactMap { $0 }.min()
+        told.add(other.told)
+        fairness.add(other.fairness)
         health.add(other.health)
     }
 }

@@ -5,8 +5,10 @@ extension LoadGenerator {
     func begin(at place: Int, intended: NIODeadline) {
         figures.sent += 1
         interval.sent += 1
+        let number = ToldAnswers.number(index: index, count: figures.sent)
         let order = Order(
-            key: "\(plan.run)-\(index)-\(figures.sent)",
+            number: number,
+            key: figures.told.key(number),
             buyer: Int(generator.next() % UInt64(max(plan.buyers, 1))) + 1,
             intended: intended,
             phase: phase,
@@ -68,6 +70,7 @@ extension LoadGenerator {
         case .confirmed(let id):
             figures.phases[index].confirmed += 1
             figures.confirmedOrders.append(id)
+            figures.told.tellConfirmed(id, number: order.number)
             sold(plan.quantity, at: now)
         case .accepted(let id):
             figures.phases[index].confirmed += 1
@@ -75,7 +78,11 @@ extension LoadGenerator {
             figures.acceptLatencies.record(microseconds: microseconds)
             sold(plan.quantity, at: now)
         case .soldOut, .soldOutOrder:
-            if case .soldOutOrder(let id) = outcome { figures.refusedOrders.append(id) }
+            if case .soldOutOrder(let id) = outcome {
+                figures.refusedOrders.append(id)
+            } else {
+                figures.told.tellSoldOut(number: order.number)
+            }
             figures.phases[index].soldOut += 1
             if figures.firstSoldOutAt == nil { figures.firstSoldOutAt = Duration(now - opened) }
         case .failed(let reason):
@@ -84,6 +91,10 @@ extension LoadGenerator {
         case .unknown(let cause):
             figures.phases[index].errors += 1
             figures.countFailure(cause)
+        }
+        if kind == .confirmed || kind == .soldOut {
+            let arrival = (order.intended - opened).nanoseconds / 1_000_000
+            figures.fairness.add(arrivedAt: arrival, buyer: order.buyer, hasWon: kind == .confirmed)
         }
         if case .ownPace = limit {
             figures.phases[index].ownPaceOrders += 1

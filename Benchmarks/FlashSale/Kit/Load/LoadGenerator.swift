@@ -9,6 +9,8 @@ import NIOCore
 /// It stops sending when the plan's orders were sent or its time is over, and `mayFinish` was said, or at `stop`. It is finished when, after that, no place is taken.
 final class LoadGenerator {
     struct Order {
+        /// See `ToldAnswers`.
+        let number: UInt64
         let key: String
         let buyer: Int
         let intended: NIODeadline
@@ -77,6 +79,7 @@ final class LoadGenerator {
         deadline = plan.deadline.map { TimeAmount($0) }
         stage = plan.budget == nil ? .open : .approaching(0)
         if let open = plan.arrivals.open { arrivals = ArrivalSequence(open.schedule, process: open.process, index: index, of: count) }
+        figures.told.run = plan.run
         finished = eventLoop.makePromise(of: Void.self)
     }
 

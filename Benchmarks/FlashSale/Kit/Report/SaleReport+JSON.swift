@@ -49,6 +49,20 @@ extension SaleReport {
             "remarks": .array(audit.remarks.map { .string($0) }),
             "generator": generator,
         ]
+        fields["answersChecked"] = .int(audit.answersChecked)
+        fields["offenders"] = .array(
+            audit.offenders.map {
+                .object([
+                    "order": .int($0.order), "key": .optional($0.key), "buyer": .optional($0.buyer), "told": .string($0.told),
+                    "found": .string($0.found),
+                ])
+            }
+        )
+        var fairness: [String: JSONValue] = ["order": load.fairness.order.map { .double($0) } ?? .null]
+        if let busiest = load.fairness.busiest {
+            fairness["busiest"] = .object(["buyers": .int(busiest.buyers), "sent": .double(busiest.sent), "got": .double(busiest.won)])
+        }
+        fields["fairness"] = .object(fairness)
         // Of an open loop alone.
         if load.due > 0 {
             fields["rate"] = .object(["due": .int(load.due), "sent": .int(load.sent), "attainment": .double(load.attainment)])

@@ -83,6 +83,13 @@ public struct SaleReport: Sendable {
             lines.append("\(drain.confirmed.grouped) confirmed; all decided \(Sale.decimal(drain.seconds)) s after the last was accepted")
         }
         if !load.failReasons.isEmpty { lines.append("failed or given up\(Self.list(load.failReasons))") }
+        if let fairness = load.fairness.line { lines.append(fairness) }
+        if result.audit.answersChecked > 0 {
+            let wrong = result.audit.offenders.count
+            lines.append(
+                "\(result.audit.answersChecked.grouped) answers to buyers looked up: \(wrong == 0 ? "each is borne out" : "\(wrong.grouped) are not")"
+            )
+        }
         if load.due > 0 {
             let percent = (load.attainment * 100).digits(1)
             lines.append("rate: \(load.sent.grouped) of the \(load.due.grouped) orders meant by then were sent (\(percent) %)")
