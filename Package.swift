@@ -113,10 +113,12 @@ let package = Package(
 
         // MARK: Servers
 
+        library("StockContract", ["APIErrors", "HotPath", "MessageBroker", "StrictJSON"]),
         library(
             "ProductServer",
             [
-                "APIErrors", "CircuitBreaker", "HotPath", "MessageBroker", "ServerMetrics", "PostgresClient", "RedisClient", "ServerKit",
+                "StockContract", "APIErrors", "CircuitBreaker", "HotPath", "MessageBroker", "ServerMetrics", "PostgresClient",
+                "RedisClient", "ServerKit",
                 "StockGate", "StrictJSON",
             ],
             resources: [.embedInCode("HTTP/openapi.json"), .embedInCode("Catalog/Migrations")]
@@ -125,7 +127,8 @@ let package = Package(
         library(
             "OrderServer",
             [
-                "APIErrors", "BlockingThreads", "CircuitBreaker", "HotPath", "MessageBroker", "ServerMetrics", "PostgresClient",
+                "StockContract", "APIErrors", "BlockingThreads", "CircuitBreaker", "HotPath", "MessageBroker", "ServerMetrics",
+                "PostgresClient",
                 "ServerKit", "StrictJSON",
             ],
             resources: [.embedInCode("HTTP/openapi.json"), .embedInCode("Store/Migrations")]
@@ -148,7 +151,8 @@ let package = Package(
         library(
             "FuzzKit",
             [
-                "APIErrors", "CLibPQ", "HotPath", "MessageBroker", "ServerMetrics", "OrderServer", "PostgresClient", "ProductServer",
+                "APIErrors", "CLibPQ", "HotPath", "StockContract", "MessageBroker", "ServerMetrics", "OrderServer", "PostgresClient",
+                "ProductServer",
                 "RedisClient", "ServerKit", "StockGate",
                 "StockGateProof", "StrictJSON",
             ],
@@ -164,15 +168,17 @@ let package = Package(
         tests("BlockingThreadsTests", ["BlockingThreads"]),
         tests("CircuitBreakerTests", ["CircuitBreaker"]),
         tests("RedisClientTests", ["RedisClient", "PrivateServers", nioCore, nioEmbedded, nioPosix]),
-        tests("MessageBrokerTests", ["MessageBroker", "PrivateServers"]),
+        tests("MessageBrokerTests", ["MessageBroker", "PrivateServers", "StockContract"]),
         tests("PostgresClientTests", ["BlockingThreads", "PostgresClient", "PrivateServers"]),
         tests("StrictJSONTests", ["StrictJSON", nioCore]),
-        tests("APIErrorsTests", ["APIErrors", "HotPath", "StrictJSON"]),
+        tests("APIErrorsTests", ["APIErrors", "HotPath", "StockContract", "StrictJSON"]),
+        tests("StockContractTests", ["APIErrors", "MessageBroker", "StockContract", "StrictJSON"]),
         tests("ServerMetricsTests", ["ServerMetrics"]),
         tests("HotPathTests", ["APIErrors", "HotPath", nioCore, nioEmbedded, nioHTTP1]),
         tests(
             "ServerKitTests",
             [
+                "StockContract",
                 "APIErrors", "CircuitBreaker", "HotPath", "ServerMetrics", "ServerKit", "StrictJSON", hummingbirdTesting, nioEmbedded,
                 nioHTTP1,
                 nioHTTPTypes, nioPosix,
@@ -188,7 +194,8 @@ let package = Package(
         tests(
             "SystemTests",
             [
-                "AttackKit", "FlashSaleKit", "MessageBroker", "PostgresClient", "RedisClient", "PrivateServers", "StockGateProof", nioCore,
+                "StockContract", "AttackKit", "FlashSaleKit", "MessageBroker", "PostgresClient", "RedisClient", "PrivateServers",
+                "StockGateProof", nioCore,
                 nioHTTP1, nioPosix,
             ]
         ),
@@ -197,7 +204,8 @@ let package = Package(
         tests(
             "OrderServerTests",
             [
-                "APIErrors", "BlockingThreads", "HotPath", "ServerMetrics", "StrictJSON", "OrderServer", "ServerKit", "PostgresClient",
+                "StockContract", "APIErrors", "BlockingThreads", "HotPath", "ServerMetrics", "StrictJSON", "OrderServer", "ServerKit",
+                "PostgresClient",
                 "CircuitBreaker",
                 "MessageBroker", "PrivateServers", hummingbird,
                 hummingbirdTesting, nioCore, nioHTTP1, nioPosix,
@@ -206,6 +214,7 @@ let package = Package(
         tests(
             "ProductServerTests",
             [
+                "StockContract",
                 "APIErrors", "HotPath", "ServerMetrics", "StrictJSON", "ProductServer", "ServerKit", "StockGate", "PostgresClient",
                 "CircuitBreaker", "MessageBroker", "PrivateServers",
                 hummingbirdTesting, nioCore, nioPosix,

@@ -1,64 +1,57 @@
-/// The stable codes of errors, and the only place that says which HTTP status each has.
-public enum APIErrorCode: String, Sendable, CaseIterable {
-    /// Malformed or out-of-range input.
-    case validationError = "VALIDATION_ERROR"
-    /// Sold out, or fewer left than asked.
-    case insufficientStock = "INSUFFICIENT_STOCK"
-    /// A transition that the state does not allow.
-    case invalidState = "INVALID_STATE"
-    /// Admin without a token.
-    case unauthorized = "UNAUTHORIZED"
-    /// Admin with a wrong token, or from elsewhere.
-    case forbidden = "FORBIDDEN"
-    /// No such product.
-    case productNotFound = "PRODUCT_NOT_FOUND"
-    /// No such order.
-    case orderNotFound = "ORDER_NOT_FOUND"
-    /// No such route or thing.
-    case notFound = "NOT_FOUND"
-    /// The route has other methods.
-    case methodNotAllowed = "METHOD_NOT_ALLOWED"
-    /// A decrease whose key was compensated or finally refused.
-    case keyClosed = "KEY_CLOSED"
-    /// A request whose bytes did not come in time.
-    case requestTimeout = "REQUEST_TIMEOUT"
-    /// The same key is being worked on.
-    case requestInProgress = "REQUEST_IN_PROGRESS"
-    /// A body above the limit.
-    case payloadTooLarge = "PAYLOAD_TOO_LARGE"
-    /// A body that is not JSON.
-    case unsupportedMediaType = "UNSUPPORTED_MEDIA_TYPE"
-    /// The same key with another payload.
-    case keyReused = "KEY_REUSED"
-    /// No answer from a service that this one needs.
-    case dependencyFailed = "DEPENDENCY_FAILED"
-    /// Too much work queued.
-    case overloaded = "OVERLOADED"
-    /// A row stayed locked.
-    case lockTimeout = "LOCK_TIMEOUT"
-    /// The service cannot work now.
-    case unavailable = "UNAVAILABLE"
-    /// A fault of the server itself.
-    case internalError = "INTERNAL_ERROR"
-
+/// A stable code of errors, with the HTTP status that it has and the message for a thrower who has no better one.
+///
+/// The codes that every server answers with are below; a shop adds its own in an extension.
+public struct APIErrorCode: Sendable, Hashable {
+    /// The code as callers see it, such as `NOT_FOUND`.
+    public let rawValue: String
     /// The HTTP status.
-    public var status: Int {
-        switch self {
-        case .validationError, .insufficientStock, .invalidState: 400
-        case .unauthorized: 401
-        case .forbidden: 403
-        case .productNotFound, .orderNotFound, .notFound: 404
-        case .methodNotAllowed: 405
-        case .requestTimeout: 408
-        case .keyClosed, .requestInProgress: 409
-        case .payloadTooLarge: 413
-        case .unsupportedMediaType: 415
-        case .keyReused: 422
-        case .dependencyFailed: 424
-        case .internalError: 500
-        case .overloaded, .lockTimeout, .unavailable: 503
-        }
+    public let status: Int
+    /// The message when the thrower has no better one.
+    public let defaultMessage: ErrorMessage
+
+    /// Makes a code. Each one is made in one place.
+    public init(_ rawValue: String, status: Int, message: ErrorMessage) {
+        self.rawValue = rawValue
+        self.status = status
+        self.defaultMessage = message
     }
+
+    /// Two codes are the same if callers see the same one.
+    public static func == (one: APIErrorCode, other: APIErrorCode) -> Bool { one.rawValue == other.rawValue }
+
+    /// Hashes what callers see.
+    public func hash(into hasher: inout Hasher) { hasher.combine(self.rawValue) }
+}
+
+extension APIErrorCode {
+    /// Malformed or out-of-range input.
+    public static let validationError = APIErrorCode("VALIDATION_ERROR", status: 400, message: .validation)
+    /// Admin without a token.
+    public static let unauthorized = APIErrorCode("UNAUTHORIZED", status: 401, message: .unauthorized)
+    /// Admin with a wrong token, or from elsewhere.
+    public static let forbidden = APIErrorCode("FORBIDDEN", status: 403, message: .forbidden)
+    /// No such route or thing.
+    public static let notFound = APIErrorCode("NOT_FOUND", status: 404, message: .notFound)
+    /// The route has other methods.
+    public static let methodNotAllowed = APIErrorCode("METHOD_NOT_ALLOWED", status: 405, message: .methodNotAllowed)
+    /// A request whose bytes did not come in time.
+    public static let requestTimeout = APIErrorCode("REQUEST_TIMEOUT", status: 408, message: .requestTimeout)
+    /// A body above the limit.
+    public static let payloadTooLarge = APIErrorCode("PAYLOAD_TOO_LARGE", status: 413, message: .payloadTooLarge)
+    /// A body that is not JSON.
+    public static let unsupportedMediaType = APIErrorCode("UNSUPPORTED_MEDIA_TYPE", status: 415, message: .unsupportedMediaType)
+    /// A fault of the server itself.
+    public static let internalError = APIErrorCode("INTERNAL_ERROR", status: 500, message: .internalError)
+    /// Too much work queued.
+    public static let overloaded = APIErrorCode("OVERLOADED", status: 503, message: .overloaded)
+    /// The service cannot work now.
+    public static let unavailable = APIErrorCode("UNAVAILABLE", status: 503, message: .unavailable)
+
+    /// All of the above.
+    public static let general: [APIErrorCode] = [
+        .validationError, .unauthorized, .forbidden, .notFound, .methodNotAllowed, .requestTimeout, .payloadTooLarge, .unsupportedMediaType,
+        .internalError, .overloaded, .unavailable,
+    ]
 
     /// The status' standard phrase, which is the title of a problem document.
     package var phrase: String {
@@ -74,34 +67,9 @@ public enum APIErrorCode: String, Sendable, CaseIterable {
         case 415: "Unsupported Media Type"
         case 422: "Unprocessable Content"
         case 424: "Failed Dependency"
+        case 501: "Not Implemented"
         case 503: "Service Unavailable"
         default: "Internal Server Error"
-        }
-    }
-
-    /// The message when the thrower has no better one.
-    public var defaultMessage: ErrorMessage {
-        switch self {
-        case .validationError: .validation
-        case .insufficientStock: .insufficientStock
-        case .invalidState: .invalidState
-        case .unauthorized: .unauthorized
-        case .forbidden: .forbidden
-        case .productNotFound: .productNotFound
-        case .orderNotFound: .orderNotFound
-        case .notFound: .notFound
-        case .methodNotAllowed: .methodNotAllowed
-        case .keyClosed: .keyClosed
-        case .requestTimeout: .requestTimeout
-        case .requestInProgress: .requestInProgress
-        case .payloadTooLarge: .payloadTooLarge
-        case .unsupportedMediaType: .unsupportedMediaType
-        case .keyReused: .keyReused
-        case .dependencyFailed: .dependencyFailed
-        case .overloaded: .overloaded
-        case .lockTimeout: .lockTimeout
-        case .unavailable: .unavailable
-        case .internalError: .internalError
         }
     }
 }

@@ -45,52 +45,25 @@ extension ErrorMessage {
     // MARK: Of the codes
 
     package static let validation = ErrorMessage(en: "The request is not valid.", ko: "요청이 올바르지 않습니다.")
-    package static let insufficientStock = ErrorMessage(en: "There is not enough stock.", ko: "재고가 부족합니다.")
-    package static let invalidState = ErrorMessage(
-        en: "The current state does not allow this.",
-        ko: "현재 상태에서는 처리할 수 없습니다."
-    )
     package static let unauthorized = ErrorMessage(en: "A token is required.", ko: "인증 토큰이 필요합니다.")
     package static let forbidden = ErrorMessage(en: "This is not allowed.", ko: "허용되지 않은 요청입니다.")
-    package static let productNotFound = ErrorMessage(en: "There is no such product.", ko: "상품을 찾을 수 없습니다.")
-    package static let orderNotFound = ErrorMessage(en: "There is no such order.", ko: "주문을 찾을 수 없습니다.")
     package static let notFound = ErrorMessage(en: "There is nothing here.", ko: "요청한 자원을 찾을 수 없습니다.")
     package static let methodNotAllowed = ErrorMessage(
         en: "The method is not allowed here.",
         ko: "허용되지 않은 메서드입니다."
     )
-    package static let keyClosed = ErrorMessage(
-        en: "This key was compensated or finally refused before and can never be committed.",
-        ko: "이미 보상되었거나 최종 거절된 키이므로 다시 처리할 수 없습니다."
-    )
     package static let requestTimeout = ErrorMessage(
         en: "The request did not come in time.",
         ko: "요청이 제한 시간 안에 도착하지 않았습니다."
-    )
-    package static let requestInProgress = ErrorMessage(
-        en: "A request with the same key is still being worked on.",
-        ko: "같은 키의 요청을 아직 처리하고 있습니다."
     )
     package static let payloadTooLarge = ErrorMessage(en: "The body is too large.", ko: "요청 본문이 너무 큽니다.")
     package static let unsupportedMediaType = ErrorMessage(
         en: "The body must be application/json.",
         ko: "요청 본문은 application/json이어야 합니다."
     )
-    package static let keyReused = ErrorMessage(
-        en: "The key was used before with another payload.",
-        ko: "같은 키가 다른 내용으로 이미 사용되었습니다."
-    )
-    package static let dependencyFailed = ErrorMessage(
-        en: "A service that this one needs gave no answer.",
-        ko: "필요한 서비스가 응답하지 않았습니다."
-    )
     package static let overloaded = ErrorMessage(
         en: "The server is overloaded. Try again with the same key.",
         ko: "서버가 혼잡합니다. 같은 키로 다시 시도해 주세요."
-    )
-    package static let lockTimeout = ErrorMessage(
-        en: "The stock is busy. Try again with the same key.",
-        ko: "재고가 사용 중입니다. 같은 키로 다시 시도해 주세요."
     )
     package static let unavailable = ErrorMessage(
         en: "The service is not available. Try again with the same key.",
@@ -126,10 +99,6 @@ extension ErrorMessage {
     package static let fieldChoice = ErrorMessage(
         en: "{field} must be one of {allowed}.",
         ko: "{field} 값은 다음 중 하나여야 합니다: {allowed}."
-    )
-    package static let fieldCode = ErrorMessage(
-        en: "{field} must have 1 to 64 of A-Z a-z 0-9 . _ -, at least one of them no digit.",
-        ko: "{field} 값은 A-Z a-z 0-9 . _ - 중 1자 이상 64자 이하여야 하며 숫자만으로 이루어질 수 없습니다."
     )
     package static let fieldKey = ErrorMessage(
         en: "{field} must have 1 to 255 printable ASCII characters.",

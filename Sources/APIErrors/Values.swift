@@ -4,16 +4,6 @@ import StrictJSON
 public enum Values {
     /// Ids: 1 to 2^63-1.
     public static let idRange: ClosedRange<Int64> = 1...Int64.max
-    /// What one request may take or give back.
-    public static let quantityRange: ClosedRange<Int64> = 1...1_000_000_000
-    /// A product's stock.
-    public static let stockRange: ClosedRange<Int64> = 0...1_000_000_000_000
-    /// Prices, in the currency's smallest unit.
-    public static let priceRange: ClosedRange<Int64> = 0...1_000_000_000_000
-    /// Characters of a product's name.
-    public static let nameLength = 1...200
-    /// Characters of a buyer's or user's id.
-    public static let userIDLength = 1...128
     /// Characters of a reason that a caller gives.
     public static let reasonLength = 1...200
     /// Bytes of a request's body.
@@ -55,26 +45,6 @@ public enum Values {
     ) throws(APIError) -> String {
         guard let text = PercentEncoding.decode(bytes, plusIsSpace: plusIsSpace) else { throw .invalid(field: field, .fieldEncoding) }
         return try self.text(text, field: field, length: length)
-    }
-
-    /// Whether a text is a product code: 1 to 64 of `A-Z a-z 0-9 . _ -`, at least one of them no digit.
-    public static func isCode(_ text: some StringProtocol) -> Bool {
-        guard (1...64).contains(text.utf8.count) else { return false }
-        var allDigits = true
-        for byte in text.utf8 {
-            switch byte {
-            case 0x30...0x39: break
-            case 0x41...0x5A, 0x61...0x7A, UInt8(ascii: "."), UInt8(ascii: "_"), UInt8(ascii: "-"): allDigits = false
-            default: return false
-            }
-        }
-        return !allDigits
-    }
-
-    /// Checks a product code in a body.
-    public static func code(_ text: String, field: String = "code") throws(APIError) -> String {
-        guard self.isCode(text) else { throw .invalid(field: field, .fieldCode) }
-        return text
     }
 
     /// The id that a text is, or nil: digits without sign and leading zeros, 1 to 2^63-1.
@@ -161,25 +131,6 @@ public enum Values {
     /// The value of an `Idempotency-Attempt`: 1 when missing.
     public static func idempotencyAttempt(_ text: String?) throws(APIError) -> Int64 {
         try self.number(text, field: "Idempotency-Attempt", in: self.attemptRange) ?? 1
-    }
-}
-
-/// What a path's `{id}` names: a product by id or by code.
-public enum IDOrCode: Sendable, Hashable {
-    /// Digits alone.
-    case id(Int64)
-    /// Anything else that a code may be.
-    case code(String)
-
-    /// Reads a path component; nil if it is neither.
-    public init?(_ text: String) {
-        if let id = Values.id(text) {
-            self = .id(id)
-        } else if Values.isCode(text) {
-            self = .code(text)
-        } else {
-            return nil
-        }
     }
 }
 

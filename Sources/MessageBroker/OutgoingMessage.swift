@@ -53,14 +53,17 @@ public struct OutgoingMessage: Sendable, Hashable {
         self.isMandatory = isMandatory
     }
 
-    /// A copy of a delivery for the dead-letter exchange, with the reason in a header: publish it, and acknowledge the delivery once it is confirmed.
-    public static func deadLetter(_ delivery: Delivery, reason: String) -> OutgoingMessage {
+    /// A copy of a delivery for a dead-letter exchange, with the reason in a header: publish it, and acknowledge the delivery once it is confirmed.
+    /// - Parameters:
+    ///   - reason: cut to 500 characters
+    ///   - header: the header that the reason goes into
+    public static func deadLetter(_ delivery: Delivery, to exchange: String, reason: String, header: String) -> OutgoingMessage {
         // What somebody else sent, and a reason made of it, must not make a message that cannot be published.
         var headers = delivery.headers.filter { $0.key.utf8.count <= 255 }
         if headers.encodedBytes > maximumHeaderBytes / 2 { headers = [:] }
-        headers[StockGateTopology.deadReasonHeader] = .string(String(reason.prefix(500)))
+        headers[header] = .string(String(reason.prefix(500)))
         return OutgoingMessage(
-            exchange: StockGateTopology.deadExchange,
+            exchange: exchange,
             routingKey: delivery.routingKey.shortened,
             body: delivery.body,
             messageID: delivery.messageID?.shortened,

@@ -1,18 +1,7 @@
 import HotPath
 import ServerKit
+import StockContract
 import StrictJSON
-
-/// Where an order is in its life: `PENDING -> CONFIRMED | FAILED`, `CONFIRMED -> CANCELLED`.
-enum OrderStatus: String, Sendable, CaseIterable {
-    /// Its saga runs, or waits for recovery.
-    case pending = "PENDING"
-    /// Its stock is taken.
-    case confirmed = "CONFIRMED"
-    /// It holds no stock; the reason is an error code.
-    case failed = "FAILED"
-    /// It was confirmed, and its stock was given back.
-    case cancelled = "CANCELLED"
-}
 
 /// An order as it is stored.
 struct Order: Sendable, Equatable {
@@ -45,12 +34,10 @@ struct Order: Sendable, Equatable {
     /// Runs from here on were begun because the key of the run before was another order's; runs below are counted.
     static let firstOtherRun: Int64 = 1_000_000_000
 
-    /// `7`, or `7.2` for its second run.
-    private var keySuffix: String { self.run == 1 ? "\(self.id)" : "\(self.id).\(self.run)" }
     /// The key of this run's decrement.
-    var decreaseKey: String { "DEC-" + self.keySuffix }
+    var decreaseKey: String { StockKey.decrease(order: self.id, run: self.run) }
     /// The key of this run's compensation.
-    var increaseKey: String { "INC-" + self.keySuffix }
+    var increaseKey: String { StockKey.increase(order: self.id, run: self.run) }
 }
 
 /// An order before it has an id.

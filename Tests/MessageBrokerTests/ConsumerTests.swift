@@ -1,4 +1,5 @@
 import MessageBroker
+import StockContract
 import Testing
 
 extension BrokerTests {
@@ -123,7 +124,12 @@ extension BrokerTests {
             let dead = try await names.consumer(names.deadQueue)
             _ = try await publisher.publish([names.message("bad")])
             let delivery = try #require(try await consumer.deliveries(1).first)
-            var letter = OutgoingMessage.deadLetter(delivery, reason: "unknown product")
+            var letter = OutgoingMessage.deadLetter(
+                delivery,
+                to: StockGateTopology.deadExchange,
+                reason: "unknown product",
+                header: StockGateTopology.deadReasonHeader
+            )
             letter.exchange = names.deadQueue
             #expect(try await publisher.publish([letter]) == [.confirmed])
             #expect(consumer.acknowledge([delivery]) == 1)

@@ -1,5 +1,6 @@
 import APIErrors
 import ServerKit
+import StockContract
 import Synchronization
 import Testing
 

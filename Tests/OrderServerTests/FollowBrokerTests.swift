@@ -1,9 +1,10 @@
 import Logging
 import MessageBroker
-import ServerMetrics
 import PostgresClient
 import ServerKit
 import PrivateServers
+import ServerMetrics
+import StockContract
 import StrictJSON
 import Testing
 

@@ -8,6 +8,7 @@ import PostgresClient
 import ServerKit
 import ServiceLifecycle
 import PrivateServers
+import StockContract
 import StrictJSON
 import Synchronization
 import Testing
@@ -171,8 +172,8 @@ struct FollowPositionTests {
     @Test("a message is read back as it was written")
     func roundTrip() throws {
         let event = try OrderEvent(Array(message("order.failed", [(7, .failed, 2), (8, .cancelled, 3)]).utf8))
-        #expect(event.orders[0] == VersionedOrder(order: .sample(7, .failed), version: 2))
-        #expect(event.orders[1] == VersionedOrder(order: .sample(8, .cancelled), version: 3))
+        #expect(VersionedOrder(event: event.orders[0]) == VersionedOrder(order: .sample(7, .failed), version: 2))
+        #expect(VersionedOrder(event: event.orders[1]) == VersionedOrder(order: .sample(8, .cancelled), version: 3))
     }
 
     @Test(

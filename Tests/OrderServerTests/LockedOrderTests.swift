@@ -1,9 +1,10 @@
 import CircuitBreaker
-import ServerMetrics
 import NIOPosix
 import PostgresClient
 import ServerKit
 import PrivateServers
+import ServerMetrics
+import StockContract
 import Synchronization
 import Testing
 

@@ -1,6 +1,7 @@
 import MessageBroker
 import ServerKit
 import PrivateServers
+import StockContract
 import StrictJSON
 import Testing
 

@@ -1,8 +1,9 @@
 import CircuitBreaker
-import ServerMetrics
 import NIOHTTP1
 import NIOPosix
 import ServerKit
+import ServerMetrics
+import StockContract
 import StrictJSON
 import Synchronization
 import Testing
@@ -52,7 +53,7 @@ struct StockBatchesTests {
     @Test("changes of the largest size never make a call that is refused for its size", arguments: [false, true])
     func largestKeys(isEscaped: Bool) async throws {
         let product = try await ProductStandIn.start(stock: [:])
-        product.state.withLock { $0.maximumBytes = StockBatchLimits.maximumBytes }
+        product.state.withLock { $0.maximumBytes = StockBatch.maximumBytes }
         let batches = try self.batches(product)
         let changes = (0..<2_048).map { self.largest($0, isEscaped: isEscaped) }
         #expect(changes[0].key.utf8.count == 255)
@@ -61,9 +62,9 @@ struct StockBatchesTests {
         #expect(answers.allSatisfy(self.isDecided))
         let (largest, tooLarge, items) = product.state.withLock { ($0.largestBody, $0.tooLarge, $0.largestCall) }
         #expect(tooLarge == 0)
-        #expect(items < StockBatchLimits.maximumItems, "the bytes are what cuts")
+        #expect(items < StockBatch.maximumItems, "the bytes are what cuts")
         // Few are cut for nothing: the estimate counts 18 digits more than a change may have.
-        #expect((StockBatchLimits.maximumBytes - 16_384...StockBatchLimits.maximumBytes).contains(largest), "\(largest)")
+        #expect((StockBatch.maximumBytes - 16_384...StockBatch.maximumBytes).contains(largest), "\(largest)")
         #expect(Set(product.seen).count == 2_048)
         await product.stop()
     }
@@ -71,7 +72,7 @@ struct StockBatchesTests {
     @Test("ordinary changes are cut by their number alone")
     func ordinary() async throws {
         let product = try await ProductStandIn.start(stock: [:])
-        product.state.withLock { $0.maximumBytes = StockBatchLimits.maximumBytes }
+        product.state.withLock { $0.maximumBytes = StockBatch.maximumBytes }
         let batches = try self.batches(product)
         let changes = (0..<3_000).map { index in
             StockChange(
@@ -85,7 +86,7 @@ struct StockBatchesTests {
             )
         }
         #expect(await self.send(changes, batches).allSatisfy(self.isDecided))
-        #expect(product.state.withLock { $0.largestCall } == StockBatchLimits.maximumItems)
+        #expect(product.state.withLock { $0.largestCall } == StockBatch.maximumItems)
         await product.stop()
     }
 

@@ -1,6 +1,7 @@
 import APIErrors
 import NIOPosix
 import ServerKit
+import StockContract
 import Synchronization
 import Testing
 

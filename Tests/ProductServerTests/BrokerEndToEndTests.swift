@@ -1,9 +1,10 @@
 import Foundation
 import Logging
 import MessageBroker
-import ServerMetrics
 import NIOPosix
 import ServerKit
+import ServerMetrics
+import StockContract
 import StockGate
 import PrivateServers
 import Testing

@@ -1,4 +1,5 @@
 import NIOCore
+import StockContract
 import StockGate
 import Testing
 

@@ -2,6 +2,7 @@ import HotPath
 import HTTPTypes
 import MessageBroker
 import ServerKit
+import StockContract
 import StockGate
 import StrictJSON
 import Testing

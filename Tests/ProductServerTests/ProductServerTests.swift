@@ -1,3 +1,4 @@
+import StockContract
 import HotPath
 import HTTPTypes
 import Hummingbird
@@ -318,7 +319,7 @@ struct ProductServerTests {
                 let body = "{\"items\":[\(items.joined(separator: ","))]}"
                 return body + String(repeating: " ", count: max(0, (bytes ?? 0) - body.utf8.count))
             }
-            let most = items(StockBatchLimits.maximumItems) { "DEC-\($0)" }
+            let most = items(StockBatch.maximumItems) { "DEC-\($0)" }
             let whole = try await server.ask(.post, path, body(most), admin: true)
             #expect(whole.status == 200)
             guard case .array(let results)? = whole["items"] else {
@@ -332,9 +333,9 @@ struct ProductServerTests {
             #expect(more["details"] == ["field": "items", "minimum": 1, "maximum": 512])
 
             // Keys of 255 characters, and as many bytes as there may be.
-            let long = items(StockBatchLimits.maximumItems) { "DEC-\($0)-".padding(to: 255) }
-            let full = body(long, bytes: StockBatchLimits.maximumBytes)
-            #expect(full.utf8.count == StockBatchLimits.maximumBytes)
+            let long = items(StockBatch.maximumItems) { "DEC-\($0)-".padding(to: 255) }
+            let full = body(long, bytes: StockBatch.maximumBytes)
+            #expect(full.utf8.count == StockBatch.maximumBytes)
             #expect(try await server.ask(.post, path, full, admin: true).status == 200)
             let tooLarge = try await server.ask(.post, path, full + " ", admin: true)
             #expect(tooLarge.status == 413)

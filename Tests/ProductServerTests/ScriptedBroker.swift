@@ -1,5 +1,6 @@
 import Foundation
 import MessageBroker
+import StockContract
 import Synchronization
 
 @testable import MessageBroker

@@ -1,6 +1,7 @@
 import MessageBroker
-import ServerMetrics
 import ServerKit
+import ServerMetrics
+import StockContract
 import StockGate
 import StrictJSON
 import Testing
@@ -25,7 +26,7 @@ import Testing
     @Test func aMessageIsRead() throws {
         let orders = #"[{"orderId":7,"key":"DEC-7","quantity":3,"buyerId":null,"more":[]},{"orderId":8,"key":"DEC-8.2","quantity":1}]"#
         let command = try StockCommand(Array(Self.body(orders: orders).utf8))
-        #expect(command.messageID == "42" && command.product == ProductID(1))
+        #expect(command.messageID == "42" && command.productID == 1)
         #expect(command.time.description == "2026-01-31T09:30:00.123456Z")
         #expect(command.orders == [.init(id: 7, key: "DEC-7", quantity: 3), .init(id: 8, key: "DEC-8.2", quantity: 1)])
         let whole = try StockCommand(Array(Self.body(time: #""2026-01-31T09:30:00Z""#).utf8))
@@ -79,7 +80,7 @@ import Testing
                 ).utf8
             )
         )
-        #expect(command.product.rawValue == .max && command.orders[0].id == .max)
+        #expect(command.productID == .max && command.orders[0].id == .max)
         let figures = CommandFigures(registry: MetricsRegistry())
         for count in [Int64.min, -1, .max] {
             let delivery = IncomingCommand(

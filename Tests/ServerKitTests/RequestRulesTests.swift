@@ -4,9 +4,10 @@ import HTTPTypes
 import Hummingbird
 import HummingbirdTesting
 import Logging
-import ServerMetrics
 import NIOCore
 import NIOPosix
+import ServerMetrics
+import StockContract
 import StrictJSON
 import Testing
 

@@ -4,8 +4,9 @@ import HTTPTypes
 import Hummingbird
 import HummingbirdTesting
 import Logging
-import ServerMetrics
 import NIOCore
+import ServerMetrics
+import StockContract
 import StrictJSON
 import Testing
 

@@ -2,6 +2,7 @@ import Foundation
 import MessageBroker
 import PostgresClient
 import PrivateServers
+import StockContract
 import StockGateProof
 import Testing
 

@@ -1,6 +1,7 @@
 import Foundation
 import MessageBroker
 import PrivateServers
+import StockContract
 import Testing
 
 extension Faults.Start {

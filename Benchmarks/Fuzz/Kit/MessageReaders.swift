@@ -1,4 +1,5 @@
 import APIErrors
+import StockContract
 import StrictJSON
 
 #if DEBUG
@@ -84,7 +85,7 @@ import StrictJSON
             } catch {
                 // A stranger's key, which no order has, in a command that is well-formed otherwise.
                 if case .command(let command) = command.content,
-                    command.orders.contains(where: { !StockResultMessage.isKey($0.key, ofOrder: $0.id) })
+                    command.orders.contains(where: { StockKey.run(of: $0.key, order: $0.id) == nil })
                 {
                     return nil
                 }
@@ -161,21 +162,11 @@ import StrictJSON
                 _ = (position.missed, position.start)
             }
             guard let event = try? OrderEvent(bytes) else { return nil }
-            for order in event.orders {
+            for order in event.orders.map(VersionedOrder.init(event:)) {
                 guard order.version >= 1, Values.idRange.contains(order.order.id) else { return "\(order)" }
                 if let what = order.order.writtenAgain() { return what }
             }
             return nil
-        }
-    }
-
-    extension StockResultMessage {
-        /// Whether a result may name this key for this order.
-        static func isKey(_ key: String, ofOrder id: Int64) -> Bool {
-            let body =
-                #"{"version":1,"type":"stock.result","results":[{"orderId":\#(id),"key":""# + key.filter { $0 != "\"" && $0 != "\\" }
-                + #"","outcome":"COMMITTED"}]}"#
-            return !key.contains("\"") && !key.contains("\\") && (try? StockResultMessage(Array(body.utf8))) != nil
         }
     }
 

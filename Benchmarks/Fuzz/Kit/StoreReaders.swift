@@ -1,3 +1,4 @@
+import StockContract
 import StrictJSON
 
 #if DEBUG

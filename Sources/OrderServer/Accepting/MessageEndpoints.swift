@@ -1,5 +1,6 @@
 import Logging
 import MessageBroker
+import StockContract
 
 /// Publishes messages and says what became of each.
 protocol MessagePublishing: Sendable {

@@ -1,6 +1,7 @@
 import MessageBroker
-import ServerMetrics
 import ServerKit
+import ServerMetrics
+import StockContract
 import Synchronization
 
 /// What the order server counts of messages.
@@ -94,7 +95,7 @@ struct MessagingFigures: Sendable {
     }
 
     /// Results were written, or found written.
-    func results(_ outcome: StockResult.Outcome, _ count: Int) {
+    func results(_ outcome: OrderStockResult.Outcome, _ count: Int) {
         if count > 0 { self.results.with(outcome.rawValue.lowercased()).add(UInt64(count)) }
     }
 

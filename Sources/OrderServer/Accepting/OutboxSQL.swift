@@ -1,10 +1,12 @@
+import StockContract
+
 /// Pieces of the statements that write messages beside the orders they tell of.
 ///
 /// The texts are made in SQL, out of the rows really written: a draft whose key was taken, or a change that somebody else was faster with, is in no message.
 /// What callers give goes into parameters; these pieces hold none of it.
 enum OutboxSQL {
     /// Sends commands for the product server.
-    static let decreaseTopic = "stock.decrease"
+    static let decreaseTopic = StockCommand.type
     /// Lanes of commands; events have the lane behind them.
     static let commandLanes: Int64 = 16
 
@@ -62,6 +64,11 @@ enum OutboxSQL {
             #"'{"version":1,"type":"' || \#(type) || '","messageId":"' || \#(id) || '",' || \#(product)'"time":"' || (select ts from clock) || '","orders":['"#
     }
 
+    /// The type of the event that tells of each status.
+    private static let kinds = [
+        (OrderStatus.pending, OrderEvent.Kind.created), (.confirmed, .confirmed), (.failed, .failed), (.cancelled, .cancelled),
+    ].map { "when '\($0.rawValue)' then '\($1.rawValue)'" }.joined(separator: " ")
+
     /// Writes one event row for each kind of change in `rows`, a table of `d`.
     ///
     /// `$first`, `$first + 1`: ids (`bigint[]`) and statuses (`text[]`) of the rows to write; empty when events are not written.
@@ -71,7 +78,7 @@ enum OutboxSQL {
           select e.id, \(commandLanes), e.topic, array_agg(d.id order by d.id),
             \(head(type: "e.topic", id: "e.id")) || string_agg(\(eventOrder(created: created)), ',' order by d.id) || ']}'
           from (
-            select id, status, case status when 'PENDING' then 'order.created' else 'order.' || lower(status) end as topic
+            select id, status, case status \(kinds) end as topic
             from unnest($\(first)::bigint[], $\(first + 1)::text[]) as e(id, status)
           ) as e join \(rows) d on d.status = e.status
           group by e.id, e.topic returning 1

@@ -1,6 +1,7 @@
-import ServerMetrics
 import PostgresClient
 import ServerKit
+import ServerMetrics
+import StockContract
 
 /// What the statements that write orders need in order to write messages beside them. There is one only with a broker.
 struct OutboxWriting: Sendable {

@@ -15,6 +15,7 @@ import Logging
 import MessageBroker
 import PostgresClient
 import ServerKit
+import StockContract
 import Synchronization
 
 /// Writes what the product server decided about orders that went over the broker.
@@ -31,7 +32,7 @@ final class ResultConsumer: Sendable {
     private struct Aside: Sendable {
         enum Task: Sendable {
             /// Results to write or to give back.
-            case settle([StockResult])
+            case settle([OrderStockResult])
             /// To the dead letters.
             case bury(StockResultMessage.Poison)
         }
@@ -160,8 +161,8 @@ final class ResultConsumer: Sendable {
 
     /// Writes messages together. Those with nothing left to do are acknowledged, the others are put aside.
     private func write(_ messages: [StockResultMessage], _ deliveries: [Delivery]) async throws {
-        var left: [Int: [StockResult]] = [:]
-        var together: [(message: Int, result: StockResult)] = []
+        var left: [Int: [OrderStockResult]] = [:]
+        var together: [(message: Int, result: OrderStockResult)] = []
         for (index, message) in messages.enumerated() {
             together += message.results.map { (index, $0) }
             guard together.count >= self.settings.maximumResults || index == messages.count - 1 else { continue }
@@ -204,7 +205,7 @@ final class ResultConsumer: Sendable {
                     aside.task = .settle(try await self.giveBack(open))
                 } catch let error as PostgresError where error.mayBeOneMembers && results.count > 1 {
                     // Of the orders of one message, too, one alone may be locked or refused.
-                    var open: [StockResult] = []
+                    var open: [OrderStockResult] = []
                     for result in results where (try? await self.apply([result], self.asideWorker))?.isEmpty != true { open.append(result) }
                     aside.task = .settle(open)
                 } catch let error as PostgresError where error.isRefusalOfValues {
@@ -237,7 +238,7 @@ final class ResultConsumer: Sendable {
 
     /// Gives back what was taken for orders that have failed.
     /// - Returns: those that are not judged to the end
-    private func giveBack(_ results: [StockResult]) async throws -> [StockResult] {
+    private func giveBack(_ results: [OrderStockResult]) async throws -> [OrderStockResult] {
         var open = results
         for (place, (result, order)) in zip(results, try await self.orders(of: results, self.asideWorker)).enumerated().reversed() {
             guard case .lateSuccess(let order) = ResultJudgement(result, order) else { continue }
@@ -250,9 +251,7 @@ final class ResultConsumer: Sendable {
     /// Puts a message that nobody can act on to the dead letters.
     /// - Returns: whether the broker has it
     private func bury(_ delivery: Delivery, _ poison: StockResultMessage.Poison) async -> Bool {
-        var letter = OutgoingMessage.deadLetter(delivery, reason: poison.code)
-        letter.headers["reason"] = .string(poison.code)
-        letter.headers["detail"] = .string(String(poison.detail.prefix(200)))
+        let letter = OutgoingMessage.deadLetter(delivery, reason: poison.code, detail: poison.detail, maximumDetail: 200)
         let outcomes = (try? await self.endpoints.publisher.publish([letter])) ?? []
         guard outcomes == [.confirmed] else { return false }
         self.figures.poison.add()
@@ -265,7 +264,7 @@ final class ResultConsumer: Sendable {
 
     /// Writes results by one statement.
     /// - Returns: the places of those that are not settled by it: late successes, and orders that changed meanwhile
-    private func apply(_ given: [StockResult], _ worker: PostgresWorker) async throws -> [Int] {
+    private func apply(_ given: [OrderStockResult], _ worker: PostgresWorker) async throws -> [Int] {
         let places = try await self.takeOtherKeys(given, worker)
         if places.isEmpty { return [] }
         let results = places.map { given[$0] }
@@ -311,8 +310,10 @@ final class ResultConsumer: Sendable {
     /// Orders that wait, and whose key is said to be another order's, or to be closed: no order that waits can have done that itself. Those made just now take another
     /// key at once; of the others somebody may have sent the key over HTTP meanwhile. Recovery settles both over HTTP, where the ledger compares the times.
     /// - Returns: the places of the results that are left
-    private func takeOtherKeys(_ results: [StockResult], _ worker: PostgresWorker) async throws -> [Int] {
-        let taken = results.filter { $0.outcome == .refused && ($0.reason == "KEY_REUSED" || $0.reason == "KEY_CLOSED") }
+    private func takeOtherKeys(_ results: [OrderStockResult], _ worker: PostgresWorker) async throws -> [Int] {
+        let taken = results.filter {
+            $0.outcome == .refused && ($0.reason == APIErrorCode.keyReused.rawValue || $0.reason == APIErrorCode.keyClosed.rawValue)
+        }
         if taken.isEmpty { return Array(results.indices) }
         let parameters: [PostgresValue] = [
             .ints(taken.map(\.orderID)), .ints(taken.map(\.run)), .int(OrderFlow.freshAge(self.flow.settings).microseconds),
@@ -339,12 +340,12 @@ final class ResultConsumer: Sendable {
         select (select coalesce(array_agg(id), '{}') from renewed), (select coalesce(array_agg(id), '{}') from t)
         """
 
-    private static func steps(_ outcome: StockResult.Outcome, reason: String?) -> String {
+    private static func steps(_ outcome: OrderStockResult.Outcome, reason: String?) -> String {
         StepRecord.json([StepRecord(step: "STOCK", run: 1, action: .execute, outcome: reason ?? "DONE", attempts: 1, at: .now)])
     }
 
     /// The orders of results as they are, in the results' order.
-    private func orders(of results: [StockResult], _ worker: PostgresWorker) async throws -> [Order?] {
+    private func orders(of results: [OrderStockResult], _ worker: PostgresWorker) async throws -> [Order?] {
         let ids = results.map(\.orderID)
         if ids.isEmpty { return [] }
         let rows = try await worker.perform { session in
@@ -360,7 +361,7 @@ final class ResultConsumer: Sendable {
 
     /// Results that changed nothing: what they mean for the orders as they are.
     /// - Returns: the places of those that are not settled
-    private func judge(_ results: [StockResult], _ worker: PostgresWorker) async throws -> [Int] {
+    private func judge(_ results: [OrderStockResult], _ worker: PostgresWorker) async throws -> [Int] {
         var open: [Int] = []
         for (place, (result, order)) in zip(results, try await self.orders(of: results, worker)).enumerated() {
             switch ResultJudgement(result, order) {
@@ -401,7 +402,7 @@ enum ResultJudgement: Sendable, Equatable {
     /// The order waits for this very result: it was not written for another reason.
     case again
 
-    init(_ result: StockResult, _ order: Order?) {
+    init(_ result: OrderStockResult, _ order: Order?) {
         guard let order else {
             self = .unexpected
             return

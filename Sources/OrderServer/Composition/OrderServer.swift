@@ -3,11 +3,12 @@
 import CircuitBreaker
 import Glibc
 import Logging
-import ServerMetrics
 import NIOPosix
 import PostgresClient
 import ServerKit
+import ServerMetrics
 import ServiceLifecycle
+import StockContract
 
 /// The order server: orders, their saga and its recovery, over HTTP.
 public enum OrderServer {

@@ -10,6 +10,7 @@ import Logging
 import PostgresClient
 import ServerKit
 import ServiceLifecycle
+import StockContract
 import StrictJSON
 
 /// Builds a replica of the orders from the stream of their events.
@@ -199,7 +200,7 @@ struct FollowService: Service, CustomStringConvertible {
         var newest: [Int64: VersionedOrder] = [:]
         var count = 0
         for event in events {
-            for order in event.orders {
+            for order in event.orders.map(VersionedOrder.init(event:)) {
                 count += 1
                 if let known = newest[order.order.id], known.version >= order.version { continue }
                 newest[order.order.id] = order

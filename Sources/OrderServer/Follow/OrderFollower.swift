@@ -4,15 +4,16 @@ import APIErrors
 import HTTPTypes
 import Hummingbird
 import Logging
-import ServerMetrics
 import PostgresClient
 import ServerKit
+import ServerMetrics
 import ServiceLifecycle
+import StockContract
 
 /// An order server that only shows orders: a replica in a database of its own, made from the stream of the orders' events.
 struct OrderFollower {
     /// The stream's name in the database of a replica.
-    static let stream = "order.events.stream"
+    static let stream = StockGateTopology.orderEventsStream
 
     let publicRouter: ServerRouter
     let adminRouter: ServerRouter

@@ -2,6 +2,7 @@ import APIErrors
 import Hummingbird
 import PostgresClient
 import ServerKit
+import StockContract
 
 /// What the admin port has of its own.
 struct InternalRoutes: Sendable {

@@ -4,6 +4,7 @@ import Hummingbird
 import PostgresClient
 import ServerKit
 import ServiceLifecycle
+import StockContract
 import StrictJSON
 
 /// Everything that only reads orders; the same for a server that sells and for one that follows.

@@ -2,6 +2,7 @@ import APIErrors
 import Hummingbird
 import PostgresClient
 import ServerKit
+import StockContract
 
 /// What changes orders, under `/orders`, each also under `/v1`.
 struct OrderRoutes: Sendable {

@@ -6,6 +6,7 @@ import HotPath
 import HTTPTypes
 import NIOCore
 import ServerKit
+import StockContract
 
 struct PlaceOrderHotPath: HotPathEndpoint {
     /// One of its routes.

@@ -5,6 +5,7 @@ import HotPath
 import HTTPTypes
 import Hummingbird
 import ServerKit
+import StockContract
 import StrictJSON
 
 extension APIError {

@@ -2,6 +2,7 @@ import APIErrors
 import HTTPTypes
 import Hummingbird
 import ServerKit
+import StockContract
 import StrictJSON
 
 /// What makes orders under a user: POST `/{userId}/orders`.

@@ -5,6 +5,7 @@
 import APIErrors
 import NIOCore
 import ServerKit
+import StockContract
 import Synchronization
 
 /// The deadlines of all buyers who wait. All of them wait for equally long, so that the first to come is the first to be due: no timer for each.

@@ -10,6 +10,7 @@ import HotPath
 import Logging
 import PostgresClient
 import ServerKit
+import StockContract
 import StrictJSON
 
 /// What buyers and admins can do with orders.

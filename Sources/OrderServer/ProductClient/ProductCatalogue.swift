@@ -10,6 +10,7 @@ import APIErrors
 import NIOCore
 import NIOHTTP1
 import ServerKit
+import StockContract
 import Synchronization
 
 /// What the order server needs to know of a product.
@@ -186,7 +187,7 @@ final class ProductCatalogue: Sendable {
                 if case .code(let code) = product { self.remember(code, id) }
                 return ProductFacts(id: id, price: price)
             }
-            if answer.status == 404, let body, (try? body.text("error")) == "PRODUCT_NOT_FOUND" {
+            if answer.status == 404, let body, (try? body.text("error")) == APIErrorCode.productNotFound.rawValue {
                 throw APIError(.productNotFound)
             }
             cause = "HTTP_\(answer.status)"

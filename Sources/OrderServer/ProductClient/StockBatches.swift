@@ -1,16 +1,17 @@
 // Invariant: every change that was handed in is answered exactly once, by the call that carried it. A call is never larger than the product server takes, in changes and in
 // bytes: one that is refused for its size has decided nothing for anybody in it.
 //
-// Bounds: `maximumQueued` changes wait; one more has no answer at once. `StockBatchLimits` for a call, `maximumCalls` calls out. One change alone goes at the
+// Bounds: `maximumQueued` changes wait; one more has no answer at once. `StockBatch` for a call, `maximumCalls` calls out. One change alone goes at the
 // loop's next turn: no timer delays it. Nothing is repeated here; the saga repeats, under the same key. A product server that takes less than the limits say, since it is older or
 // something stands in front of it, tells so with 413: from then on calls are smaller, and what was refused goes through when the saga repeats it.
 
 import APIErrors
 import CircuitBreaker
-import ServerMetrics
 import NIOCore
 import NIOHTTP1
 import ServerKit
+import ServerMetrics
+import StockContract
 import StrictJSON
 import Synchronization
 
@@ -25,7 +26,7 @@ final class StockBatches: StockCalls {
 
         var maximumBatch: Int {
             switch self {
-            case .batch: StockBatchLimits.maximumItems
+            case .batch: StockBatch.maximumItems
             case .single: 1
             }
         }
@@ -51,7 +52,7 @@ final class StockBatches: StockCalls {
         var calls = 0
         var isFlushDue = false
         /// Bytes of a body at most.
-        var maximumBytes = StockBatchLimits.maximumBytes
+        var maximumBytes = StockBatch.maximumBytes
         /// Ids of calls given so far.
         var lastCall: UInt64 = 0
     }
@@ -100,7 +101,7 @@ final class StockBatches: StockCalls {
         case .wait: break
         // At the loop's next turn, so that a group of orders that was just written leaves together.
         case .flush: self.loop.execute { self.flush() }
-        case .refuse: done(.noAnswer(cause: "OVERLOADED", retryAfter: nil))
+        case .refuse: done(.noAnswer(cause: APIErrorCode.overloaded.rawValue, retryAfter: nil))
         }
     }
 
@@ -127,7 +128,7 @@ final class StockBatches: StockCalls {
 
     /// The first changes that fit into one call: one at least.
     private func batch(of waiting: [Item], within maximumBytes: Int) -> (items: ArraySlice<Item>, bytes: Int) {
-        var bytes = StockBatches.frameBytes
+        var bytes = StockBatch.frameBytes
         var count = 0
         for item in waiting.prefix(self.route.maximumBatch) {
             if bytes + item.bytes > maximumBytes, count > 0 { break }
@@ -188,8 +189,6 @@ final class StockBatches: StockCalls {
 
     // MARK: The wire
 
-    /// `{"items":[` and `]}`
-    private static let frameBytes = 12
     /// Below this no limit is believed: a change takes less than half of it.
     static let minimumBytes = 4096
 
@@ -226,11 +225,8 @@ final class StockBatches: StockCalls {
             )
         }
         headers.add(name: "x-request-id", value: id)
-        var json = JSONWriter(capacity: call.bytes)
-        json.object { json in
-            json.array("items", call.items) { json, item in item.change.write(to: &json) }
-        }
-        return HTTPPeer.Request(method: .POST, path: "/internal/stock/batch", headers: headers, body: json.byteBuffer)
+        let body = StockBatch.call(call.items.lazy.map(\.change), capacity: call.bytes)
+        return HTTPPeer.Request(method: .POST, path: StockBatch.path, headers: headers, body: body.byteBuffer)
     }
 
     /// One answer for each change, or fewer if what came cannot be understood.
@@ -245,15 +241,14 @@ final class StockBatches: StockCalls {
             let code = body.flatMap { try? $0.text("error") } ?? "HTTP_\(answer.status)"
             return Array(repeating: .noAnswer(cause: code, retryAfter: answer.retryAfter), count: count)
         }
-        guard let items = try? body?.objects("items", count: count...count) else { return [] }
+        guard let body, let items = StockBatch.answers(body, count: count) else { return [] }
         return items.map { item in
-            let status = (try? item.int("status", in: 100...599)) ?? 0
-            let retryAfter = (try? item.optionalInt("retryAfter", in: 0...86_400)).flatMap { $0 }
-            return StockBatches.one(
-                item,
-                status: Int(status),
-                retryAfter: retryAfter.map { .seconds($0) },
-                isReplayed: item.value("replayed") == true
+            StockAnswer(
+                status: item.status,
+                code: item.error,
+                remainingStock: item.remainingStock,
+                retryAfter: item.retryAfter.map { .seconds($0) },
+                isReplayed: item.isReplayed
             )
         }
     }
@@ -262,48 +257,9 @@ final class StockBatches: StockCalls {
         StockAnswer(
             status: status,
             code: body.flatMap { try? $0.text("error") },
-            remainingStock: body.flatMap { try? $0.int("remainingStock", in: 0...Int64.max) },
+            remainingStock: body.flatMap { try? $0.int("remainingStock", in: Values.remainingRange) },
             retryAfter: retryAfter,
             isReplayed: isReplayed
         )
-    }
-}
-
-extension StockChange {
-    /// Writes the change as an item of a call.
-    func write(to json: inout JSONWriter) {
-        json.object { json in
-            json.member("direction", self.direction.rawValue)
-            json.member("productId", self.productID)
-            json.member("orderId", self.orderID)
-            json.member("quantity", self.quantity)
-            json.member("key", self.key)
-            json.member("attempt", self.attempt)
-            if let since { json.member("since", since) }
-            if let requestID { json.member("requestId", requestID) }
-        }
-    }
-
-    /// Bytes of the change in a call, never less than it has there: the numbers count with all the digits that they may have.
-    var maximumWireBytes: Int {
-        let frame: StaticString = #"{"direction":"OUT","productId":,"orderId":,"quantity":,"key":"","attempt":},"#
-        let id: StaticString = #","requestId":"""#
-        let time: StaticString = #","since":"2026-01-31T09:30:00.123456Z""#
-        var bytes = frame.utf8CodeUnitCount + 4 * 19 + StockChange.escapedBytes(self.key)
-        if since != nil { bytes += time.utf8CodeUnitCount }
-        if let requestID { bytes += id.utf8CodeUnitCount + StockChange.escapedBytes(requestID) }
-        return bytes
-    }
-
-    /// Bytes of a text in JSON, without its quotes.
-    private static func escapedBytes(_ text: String) -> Int {
-        text.utf8.reduce(0) { bytes, byte in
-            switch byte {
-            // The longest escape, \u and four digits.
-            case 0..<0x20, 0x7F: bytes + 6
-            case UInt8(ascii: "\""), UInt8(ascii: "\\"), UInt8(ascii: "/"): bytes + 2
-            default: bytes + 1
-            }
-        }
     }
 }

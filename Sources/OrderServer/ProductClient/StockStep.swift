@@ -1,3 +1,6 @@
+import APIErrors
+import StockContract
+
 extension SagaStep {
     /// Takes the order's stock from the product server; gives it back as compensation.
     static func stock(_ calls: any StockCalls, soldOut: SoldOutMemory? = nil) -> SagaStep {
@@ -16,18 +19,20 @@ extension SagaStep {
                 switch answer {
                 // This key has not been sent before, and has taken units: another order's, whose id came round again.
                 case .replayed where attempt == 1: done(.keyTaken(code: "REPLAYED"))
-                case .refused("KEY_CLOSED") where attempt == 1: done(.keyTaken(code: "KEY_CLOSED"))
+                case .refused(APIErrorCode.keyClosed.rawValue) where attempt == 1: done(.keyTaken(code: APIErrorCode.keyClosed.rawValue))
                 // What a repeat of this order sends is what its first attempt has sent: whoever sent something else, or long before, was another order.
-                case .refused("KEY_REUSED"): done(.keyTaken(code: "KEY_REUSED"))
+                case .refused(APIErrorCode.keyReused.rawValue): done(.keyTaken(code: APIErrorCode.keyReused.rawValue))
                 case .done, .replayed:
                     soldOut?.sawStock(product: order.productID)
                     done(.done)
-                case .refused("KEY_CLOSED"):
+                case .refused(APIErrorCode.keyClosed.rawValue):
                     // The key of an order that is still undecided is closed by one thing only: an earlier attempt's final *no* for want of stock, whose
                     // answer was lost.
-                    done(.refused(reason: "INSUFFICIENT_STOCK"))
+                    done(.refused(reason: APIErrorCode.insufficientStock.rawValue))
                 case .refused(let code):
-                    if code == "INSUFFICIENT_STOCK" { soldOut?.sawRefusal(product: order.productID, quantity: order.quantity) }
+                    if code == APIErrorCode.insufficientStock.rawValue {
+                        soldOut?.sawRefusal(product: order.productID, quantity: order.quantity)
+                    }
                     done(.refused(reason: code))
                 case .noAnswer(let cause, let retryAfter):
                     soldOut?.sawNothing(product: order.productID)
@@ -48,7 +53,7 @@ extension SagaStep {
                 switch answer {
                 case .done, .replayed: done(.done)
                 // The decrease was closed before it took effect: nothing is to be given back.
-                case .refused("KEY_CLOSED"): done(.done)
+                case .refused(APIErrorCode.keyClosed.rawValue): done(.done)
                 case .refused(let code): done(.refused(reason: code))
                 case .noAnswer(let cause, let retryAfter): done(.noAnswer(cause: cause, retryAfter: retryAfter))
                 }

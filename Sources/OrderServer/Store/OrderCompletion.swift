@@ -6,9 +6,10 @@
 //
 // Bounds: those of the writer, and of `LockedRows`.
 
-import ServerMetrics
 import PostgresClient
 import ServerKit
+import ServerMetrics
+import StockContract
 import StrictJSON
 import Synchronization
 

@@ -11,9 +11,10 @@
 // Bounds: those of the writer. Ids are taken from the sequences in blocks of 1024 (the sequences' increment); a block's rest is lost with the process.
 
 import HotPath
-import ServerMetrics
 import PostgresClient
 import ServerKit
+import ServerMetrics
+import StockContract
 import StrictJSON
 import Synchronization
 

@@ -1,5 +1,6 @@
 import PostgresClient
 import ServerKit
+import StockContract
 import StrictJSON
 
 extension Order {

@@ -1,5 +1,6 @@
 import PostgresClient
 import ServerKit
+import StockContract
 
 /// Orders in PostgreSQL: everything that is not done in groups.
 struct OrderStore: Sendable {

@@ -1,4 +1,5 @@
 import PostgresClient
+import StockContract
 
 /// An order, and which of its states it is: the version grows with every change.
 struct VersionedOrder: Sendable, Equatable {
@@ -35,5 +36,30 @@ extension OrderStore {
         var orders: [VersionedOrder] = []
         for row in rows { orders.append(try VersionedOrder(row: row)) }
         return orders
+    }
+}
+
+extension VersionedOrder {
+    /// What an event says about an order. The rest of the order stays where it was made.
+    init(event order: OrderEvent.Order) {
+        self.init(
+            order: Order(
+                id: order.id,
+                productID: order.productID,
+                productCode: order.productCode,
+                buyerID: order.buyerID,
+                quantity: order.quantity,
+                unitPrice: order.unitPrice,
+                status: order.status,
+                failReason: order.failReason,
+                idempotencyKey: nil,
+                run: order.run,
+                cancelRequestedAt: nil,
+                cancelKey: nil,
+                createdAt: order.createdAt,
+                updatedAt: order.updatedAt
+            ),
+            version: order.version
+        )
     }
 }

@@ -2,6 +2,7 @@ import APIErrors
 import Hummingbird
 import Logging
 import ServerKit
+import StockContract
 import StockGate
 import StrictJSON
 

@@ -3,6 +3,7 @@ import Hummingbird
 import Logging
 import NIOCore
 import ServerKit
+import StockContract
 import StockGate
 import StrictJSON
 
@@ -11,12 +12,6 @@ import StrictJSON
 ///
 /// Since all are answered together, none of them waits for a product's row that has been locked for a while: it is LOCK_TIMEOUT at once, for the order server to ask again.
 struct StockBatchRoute: Sendable {
-    static let path = "/internal/stock/batch"
-    /// Items in one call at most.
-    static let maximumItems = StockBatchLimits.maximumItems
-    /// Bytes of a body at most. The admin port must let as much through.
-    static let maximumBytes = StockBatchLimits.maximumBytes
-
     let engine: StockEngine
 
     private struct Item: Sendable {
@@ -24,6 +19,27 @@ struct StockBatchRoute: Sendable {
             case decrease(DecreaseRequest)
             case increase(IncreaseRequest)
             case refused(APIError)
+
+            init(_ change: StockChange) {
+                let product = ProductID(change.productID)
+                switch change.direction {
+                case .out:
+                    self = .decrease(
+                        DecreaseRequest(
+                            product: product,
+                            key: change.key,
+                            orderID: change.orderID,
+                            quantity: change.quantity,
+                            isRepeat: change.attempt > 1,
+                            since: change.since?.microsecondsSinceEpoch
+                        )
+                    )
+                case .in:
+                    self = .increase(
+                        IncreaseRequest(product: product, key: change.key, orderID: change.orderID, quantity: change.quantity)
+                    )
+                }
+            }
         }
 
         var kind: Kind
@@ -31,15 +47,10 @@ struct StockBatchRoute: Sendable {
         var requestID: String?
     }
 
-    private enum Direction: String, CaseIterable {
-        case out = "OUT"
-        case `in` = "IN"
-    }
-
     func register(on router: ServerRouter) {
-        router.post(RouterPath(Self.path)) { request, context -> Response in
-            let body = try await request.jsonObject(upTo: Self.maximumBytes)
-            let items = try body.objects("items", count: 1...Self.maximumItems).map(Self.item)
+        router.post(RouterPath(StockBatch.path)) { request, context -> Response in
+            let body = try await request.jsonObject(upTo: StockBatch.maximumBytes)
+            let items = try StockBatch.items(of: body).map(Self.item)
             let results = await decide(items, on: context.channel.eventLoop)
             if context.logger.logLevel <= .debug { Self.log(items, results, context.logger) }
             let language = Language.negotiated(request.headers[.acceptLanguage])
@@ -50,47 +61,10 @@ struct StockBatchRoute: Sendable {
     /// A malformed item is refused alone; the others go on.
     private static func item(_ object: JSONObjectReader) -> Item {
         do throws(APIError) {
-            let requestID = try object.text("requestId")
-            guard requestID.map(ServerRequestContext.isRequestID) ?? true else {
-                return Item(kind: .refused(.invalid(field: object.path("requestId"))))
-            }
-            return Item(kind: kind(object), requestID: requestID)
+            let change = try StockChange(object)
+            return Item(kind: Item.Kind(change), requestID: change.requestID)
         } catch {
-            return Item(kind: .refused(error))
-        }
-    }
-
-    private static func kind(_ object: JSONObjectReader) -> Item.Kind {
-        do throws(APIError) {
-            let product = ProductID(try object.int("productId", in: Values.idRange))
-            let orderID = try object.int("orderId", in: Values.idRange)
-            let quantity = try object.int("quantity", in: Values.quantityRange)
-            let key = try Values.idempotencyKey(try object.string("key", length: 1...255), field: "key")
-            let attempt = try object.optionalInt("attempt", in: Values.attemptRange) ?? 1
-            var since: Int64?
-            if let text = try object.text("since") {
-                guard let time = Timestamp(rfc3339: text) else { throw .invalid(field: object.path("since")) }
-                since = time.microsecondsSinceEpoch
-            }
-            switch try object.choice("direction", Direction.self) {
-            case .out:
-                return .decrease(
-                    DecreaseRequest(
-                        product: product,
-                        key: try StockRequest.decreaseKey(key),
-                        orderID: orderID,
-                        quantity: quantity,
-                        isRepeat: attempt > 1,
-                        since: since
-                    )
-                )
-            case .in:
-                return .increase(
-                    IncreaseRequest(product: product, key: try StockRequest.increaseKey(key), orderID: orderID, quantity: quantity)
-                )
-            }
-        } catch {
-            return .refused(error)
+            return Item(kind: .refused(error), requestID: (try? StockChange.requestID(of: object)) ?? nil)
         }
     }
 
@@ -138,25 +112,14 @@ struct StockBatchRoute: Sendable {
 
     private static func response(_ results: [Outcome], _ language: Language) -> Response {
         .json { json in
-            json.object { json in
-                json.name("items")
-                json.array(results) { json, result in
-                    json.object { json in
-                        switch result {
-                        case .success(let result):
-                            json.member("status", 200)
-                            json.member("remainingStock", result.remaining)
-                            json.member("replayed", result.isReplayed)
-                            json.member("message", result.message)
-                        case .failure(let error):
-                            json.member("status", error.code.status)
-                            json.member("error", error.code.rawValue)
-                            json.member("message", error.message.text(language, details: error.details))
-                            json.member("retryAfter", error.retryAfter.map { $0.components.seconds })
-                        }
-                    }
+            let answers = results.lazy.map { result in
+                switch result {
+                case .success(let result):
+                    StockItemAnswer(remainingStock: result.remaining, isReplayed: result.isReplayed, message: result.message)
+                case .failure(let error): StockItemAnswer(error, language: language)
                 }
             }
+            StockBatch.answer(answers, to: &json)
         }
     }
 }

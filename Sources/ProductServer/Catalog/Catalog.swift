@@ -1,5 +1,6 @@
 import APIErrors
 import ServerKit
+import StockContract
 import StockGate
 
 /// The catalogue's rules: what the engine must be told when a product changes.
@@ -62,7 +63,6 @@ struct Catalog: Sendable {
 
 extension ErrorMessage {
     static let codeTaken = ErrorMessage(en: "The code belongs to another product.", ko: "이미 사용 중인 상품 코드입니다.")
-    static let keyPrefix = ErrorMessage(en: "{field} must begin with {prefix}.", ko: "{field}은(는) {prefix}(으)로 시작해야 합니다.")
     static let notGated = ErrorMessage(
         en: "The product is not sold through Redis (stockStrategy).",
         ko: "Redis로 판매되지 않는 상품입니다(stockStrategy)."

@@ -4,12 +4,13 @@ import CircuitBreaker
 import Hummingbird
 import Logging
 import MessageBroker
-import ServerMetrics
 import NIOCore
 import NIOPosix
 import PostgresClient
 import ServerKit
+import ServerMetrics
 import ServiceLifecycle
+import StockContract
 import StockGate
 import StrictJSON
 import Synchronization
@@ -68,8 +69,8 @@ public enum ProductServer {
             hotPath: routes.hotPath,
             // Orders go on while the admin port has too many connections.
             adminRules: .init(
-                maximumBodyBytes: StockBatchRoute.maximumBytes,
-                reservedPaths: ["/metrics": false, StockBatchRoute.path: true]
+                maximumBodyBytes: StockBatch.maximumBytes,
+                reservedPaths: ["/metrics": false, StockBatch.path: true]
             ),
             drain: routes.drain,
             rereadables: settings.rereadables,
@@ -174,7 +175,7 @@ public enum ProductServer {
             metrics: metrics,
             registry: registry,
             tokens: settings.server.adminTokens,
-            services: .init(tokens: settings.serviceTokens, templates: [StockBatchRoute.path])
+            services: .init(tokens: settings.serviceTokens, templates: [StockBatch.path])
         )
         adminRouter.add(middleware: trouble)
         StockAdminRoutes(engine: engine).register(on: adminRouter)

@@ -2,6 +2,7 @@ import CircuitBreaker
 import PostgresClient
 import RedisClient
 import ServerKit
+import StockContract
 import StockGate
 
 /// The product server's settings: plain values, and the one reader that knows their variables.

@@ -3,6 +3,7 @@ import HotPath
 import HTTPTypes
 import Hummingbird
 import ServerKit
+import StockContract
 
 /// The catalogue over HTTP.
 struct CatalogRoutes: Sendable {
@@ -34,7 +35,7 @@ struct CatalogRoutes: Sendable {
             return Response.list(products, listing, facts) { $0.write(&$1) }
         }
         router.versioned(.get, "/products/{id}") { _, context -> Response in
-            Self.answer(try await catalog.find(try context.pathIDOrCode(orThrow: .productNotFound)))
+            Self.answer(try await catalog.find(try context.path(as: IDOrCode.init, orThrow: .productNotFound)))
         }
         router.versioned(.patch, "/products/{id}") { request, context -> Response in
             let id = try context.pathID(orThrow: .productNotFound)

@@ -6,6 +6,7 @@ import HotPath
 import HTTPTypes
 import NIOCore
 import ServerKit
+import StockContract
 import StockGate
 import StrictJSON
 
@@ -32,7 +33,7 @@ struct DecreaseHotPath: HotPathEndpoint {
         guard services.admits(head) else { return nil }
         guard head.saysJSON else { return nil }
         // Bad keys and attempts are the router's to refuse.
-        guard let given = try? head.idempotencyKey(), let key = try? StockRequest.decreaseKey(given),
+        guard let given = try? head.idempotencyKey(), let key = try? StockKey.checkedDecrease(given),
             let attempt = try? Values.idempotencyAttempt(head.field("idempotency-attempt")),
             let since = try? Values.idempotencySince(head.field("idempotency-since")) as Int64??
         else { return nil }

@@ -6,6 +6,7 @@ import HTTPTypes
 import Hummingbird
 import PostgresClient
 import ServerKit
+import StockContract
 import StockGate
 import StrictJSON
 

@@ -2,6 +2,7 @@ import APIErrors
 import HotPath
 import Hummingbird
 import ServerKit
+import StockContract
 import StockGate
 import StrictJSON
 
@@ -12,16 +13,16 @@ struct StockRoutes: Sendable {
 
     func register(on router: ServerRouter) {
         router.versioned(.patch, "/products/{id}/stock/decrease-by-order") { request, context -> Response in
-            try await decrease(request, context, key: try StockRequest.decreaseKey(try request.requiredIdempotencyKey()))
+            try await decrease(request, context, key: try StockKey.checkedDecrease(try request.requiredIdempotencyKey()))
         }
         router.versioned(.patch, "/products/{id}/stock/increase-by-order") { request, context -> Response in
-            try await increase(request, context, key: try StockRequest.increaseKey(try request.requiredIdempotencyKey()))
+            try await increase(request, context, key: try StockKey.checkedIncrease(try request.requiredIdempotencyKey()))
         }
         router.versioned(.patch, "/products/{id}/stock") { request, context -> Response in
             let key = try request.requiredIdempotencyKey()
-            return key.hasPrefix("INC-")
-                ? try await increase(request, context, key: try StockRequest.increaseKey(key))
-                : try await decrease(request, context, key: try StockRequest.decreaseKey(key))
+            return key.hasPrefix(StockKey.increasePrefix)
+                ? try await increase(request, context, key: try StockKey.checkedIncrease(key))
+                : try await decrease(request, context, key: try StockKey.checkedDecrease(key))
         }
         router.versioned(.get, "/products/{id}/stock/requests/{key}") { _, context -> Response in
             let id = try context.pathID(orThrow: .productNotFound)
@@ -111,24 +112,11 @@ extension IncreaseRequest {
 
 /// Rules of stock requests that every way in shares.
 enum StockRequest {
-    /// A decrease's key is `DEC-…`: its compensation is found under `INC-…`.
-    static func decreaseKey(_ key: String) throws(APIError) -> String { try check(key, prefix: "DEC-") }
-
-    /// An increase's key is `INC-…`, and belongs to the decrease under `DEC-…`.
-    static func increaseKey(_ key: String) throws(APIError) -> String { try check(key, prefix: "INC-") }
-
     /// Whether a caller waits while the product's row is locked by somebody else; `Prefer: wait=0` (RFC 7240) says that he does not.
     static func isPatient(prefer: String?) -> Bool {
         guard let prefer else { return true }
         return !prefer.split(separator: ",").contains { entry in
             entry.filter { $0 != " " && $0 != "\t" }.lowercased() == "wait=0"
         }
-    }
-
-    private static func check(_ key: String, prefix: String) throws(APIError) -> String {
-        guard key.hasPrefix(prefix), key.utf8.count > prefix.utf8.count else {
-            throw .invalid(field: "Idempotency-Key", .keyPrefix, JSONMember("prefix", .string(prefix)))
-        }
-        return key
     }
 }

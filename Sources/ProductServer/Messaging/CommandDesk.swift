@@ -132,7 +132,7 @@ final class CommandDesk: @unchecked Sendable {
         for index in indices {
             let order = command.orders[index]
             let request = DecreaseRequest(
-                product: command.product,
+                product: ProductID(command.productID),
                 key: order.key,
                 orderID: order.id,
                 quantity: order.quantity,

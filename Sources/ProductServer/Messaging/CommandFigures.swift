@@ -1,6 +1,7 @@
 import MessageBroker
-import ServerMetrics
 import ServerKit
+import ServerMetrics
+import StockContract
 import StockGate
 import StrictJSON
 import Synchronization

@@ -9,6 +9,7 @@
 import APIErrors
 import NIOCore
 import ServerKit
+import StockContract
 import StockGate
 
 struct CommandLife: Sendable {

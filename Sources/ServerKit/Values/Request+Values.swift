@@ -108,10 +108,14 @@ extension RequestContext {
         return id
     }
 
-    /// The id or code in the path; a path that has neither is answered with `code`, a 404.
-    public func pathIDOrCode(_ name: String = "id", orThrow code: APIErrorCode) throws(APIError) -> IDOrCode {
-        guard let text = self.parameters.get(name), let id = IDOrCode(text) else { throw APIError(code) }
-        return id
+    /// What a text in the path is read as; a path whose text is nothing of the kind is answered with `code`, a 404.
+    public func path<Value>(
+        _ name: String = "id",
+        as read: (String) -> Value?,
+        orThrow code: APIErrorCode
+    ) throws(APIError) -> Value {
+        guard let text = self.parameters.get(name), let value = read(text) else { throw APIError(code) }
+        return value
     }
 
     /// The key in the path, written as in an `Idempotency-Key`; a path that has none is answered with `code`, a 404.

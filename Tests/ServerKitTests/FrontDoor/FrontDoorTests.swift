@@ -1,10 +1,11 @@
 import APIErrors
 import HotPath
 import HTTPTypes
-import ServerMetrics
 import NIOCore
 import NIOEmbedded
 import NIOHTTPTypes
+import ServerMetrics
+import StockContract
 import Testing
 
 @testable import ServerKit
