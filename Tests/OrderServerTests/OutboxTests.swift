@@ -1,6 +1,7 @@
 import MessageBroker
 import NIOHTTP1
 import ServerKit
+import StockContract
 import StrictJSON
 import Synchronization
 import Testing
@@ -91,6 +92,13 @@ struct OutboxTests {
             let shown = try await bed.send(.GET, "/orders/\(id)")
             let events = try publisher.sent.filter { $0.exchange == "order.events" }.map { (try JSONDocument($0.body).value, $0) }
             #expect(events.map(\.1.routingKey) == ["order.created", "order.confirmed"])
+            // The database writes these; the contract writes the same.
+            #expect(try StockCommand(command.body).body == command.body)
+            for (_, event) in events {
+                let read = try OrderEvent(event.body)
+                #expect(read.body == event.body)
+                #expect(read.kind.rawValue == event.routingKey && read.messageID == event.messageID)
+            }
             for (event, version) in zip(events.map(\.0), [1, 2] as [Int64]) {
                 guard case .array(let orders) = event["orders"] ?? .null, let order = orders.first else {
                     throw TestBed.Failure(description: "no orders")

@@ -2,7 +2,8 @@ import StockContract
 
 /// Pieces of the statements that write messages beside the orders they tell of.
 ///
-/// The texts are made in SQL, out of the rows really written: a draft whose key was taken, or a change that somebody else was faster with, is in no message.
+/// The texts are made by the functions of V005_outbox_messages.sql, out of the rows really written: a draft whose key was taken, or a change that somebody else was
+/// faster with, is in no message.
 /// What callers give goes into parameters; these pieces hold none of it.
 enum OutboxSQL {
     /// Sends commands for the product server.
@@ -28,41 +29,28 @@ enum OutboxSQL {
     }
 
     /// The statement's time as RFC 3339, as the table `clock (ts)`.
-    static let clock = "clock as (select to_char(now() at time zone 'UTC', \(timeFormat)) as ts)"
+    static let clock = "clock as (select outbox_time(now()) as ts)"
 
-    private static let timeFormat = #"'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'"#
-
-    private static func json(_ text: String) -> String { "coalesce(to_json(\(text))::text, 'null')" }
-
-    /// One order of a command. Of a row `d`; `$traces` is the number of a parameter of type `jsonb`: trace contexts by order id, or null.
-    static func commandOrder(traces: Int) -> String {
-        """
-        '{"orderId":' || d.id || ',"key":"DEC-' || d.id || '","quantity":' || d.quantity || ',"buyerId":' || \(json("d.buyer_id"))
-          || coalesce(',"traceparent":' || to_json($\(traces)::jsonb ->> d.id::text)::text, '') || '}'
-        """
+    /// The payload of a command, of the rows `d` of one message; `$traces` is the number of a parameter of type `jsonb`: trace contexts by order id, or null.
+    static func command(traces: Int) -> String {
+        let order = "outbox_command_order(d.id, d.quantity, d.buyer_id, $\(traces)::jsonb ->> d.id::text)"
+        return """
+            outbox_message('\(decreaseTopic)', d.message_id, d.product_id, (select ts from clock), string_agg(\(order), ',' order by d.id))
+            """
     }
 
     /// One order of an event, of a row `d` that has just been written.
-    static func eventOrder(created: String) -> String {
+    private static func eventOrder(created: String) -> String {
         """
-        '{"id":' || d.id || ',"productId":' || d.product_id || ',"buyerId":' || \(json("d.buyer_id")) || ',"quantity":' || d.quantity
-          || ',"status":"' || d.status || '","failReason":' || \(json("d.fail_reason")) || ',"createdAt":"' || \(created)
-          || '","updatedAt":"' || (select ts from clock) || '","productCode":' || \(json("d.product_code"))
-          || ',"unitPrice":' || coalesce(d.unit_price::text, 'null') || ',"run":' || d.run || ',"version":' || d.version || '}'
+        outbox_event_order(d.id, d.product_id, d.product_code, d.buyer_id, d.quantity, d.unit_price, d.status, d.fail_reason, d.run, d.version,
+          \(created), (select ts from clock))
         """
     }
 
     /// The time an order was made, of a row `d` made earlier.
-    static let createdBefore = "to_char(d.created_at at time zone 'UTC', \(timeFormat))"
+    static let createdBefore = "outbox_time(d.created_at)"
     /// The same, of a row made by this statement.
     static let createdNow = "(select ts from clock)"
-
-    /// A message's members in front of `orders`.
-    static func head(type: String, id: String, product: String? = nil) -> String {
-        let product = product.map { #"'"productId":' || \#($0) || ',' || "# } ?? ""
-        return
-            #"'{"version":1,"type":"' || \#(type) || '","messageId":"' || \#(id) || '",' || \#(product)'"time":"' || (select ts from clock) || '","orders":['"#
-    }
 
     /// The type of the event that tells of each status.
     private static let kinds = [
@@ -76,7 +64,7 @@ enum OutboxSQL {
         """
         insert into outbox (id, lane, topic, order_ids, payload)
           select e.id, \(commandLanes), e.topic, array_agg(d.id order by d.id),
-            \(head(type: "e.topic", id: "e.id")) || string_agg(\(eventOrder(created: created)), ',' order by d.id) || ']}'
+            outbox_message(e.topic, e.id, null, (select ts from clock), string_agg(\(eventOrder(created: created)), ',' order by d.id))
           from (
             select id, status, case status \(kinds) end as topic
             from unnest($\(first)::bigint[], $\(first + 1)::text[]) as e(id, status)

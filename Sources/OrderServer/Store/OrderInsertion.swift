@@ -153,8 +153,7 @@ final class OrderInsertion: Sendable {
         ), commands as (
           insert into outbox (id, lane, topic, product_id, order_ids, payload, traceparent)
           select d.message_id, d.product_id % \(OutboxSQL.commandLanes), '\(OutboxSQL.decreaseTopic)', d.product_id, array_agg(d.id order by d.id),
-            \(OutboxSQL.head(type: "'\(OutboxSQL.decreaseTopic)'", id: "d.message_id", product: "d.product_id"))
-              || string_agg(\(OutboxSQL.commandOrder(traces: 10)), ',' order by d.id) || ']}',
+            \(OutboxSQL.command(traces: 10)),
             case when count(*) = 1 then min($10::jsonb ->> d.id::text) end
           from made d where d.message_id is not null group by d.message_id, d.product_id returning 1
         ), events as (
