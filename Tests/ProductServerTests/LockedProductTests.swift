@@ -72,7 +72,7 @@ struct LockedProductTests {
 
     @Test("wait=0 alone is hasty")
     func prefer() {
-        for hasty in ["wait=0", "WAIT=0", "a, wait = 0", "wait=0,b"] { #expect(!StockRequest.isPatient(prefer: hasty)) }
-        for patient in [nil, "", "wait=10", "wait", "nowait=0", "respond-async"] { #expect(StockRequest.isPatient(prefer: patient)) }
+        for hasty in ["wait=0", "WAIT=0", "a, wait = 0", "wait=0,b"] { #expect(!StockRequestHead.isPatient(prefer: hasty)) }
+        for patient in [nil, "", "wait=10", "wait", "nowait=0", "respond-async"] { #expect(StockRequestHead.isPatient(prefer: patient)) }
     }
 }

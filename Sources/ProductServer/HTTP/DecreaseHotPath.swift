@@ -18,9 +18,7 @@ struct DecreaseHotPath: HotPathEndpoint {
     struct Match {
         let product: Int64
         let key: String
-        let isRepeat: Bool
-        let since: Int64?
-        let isPatient: Bool
+        let head: StockRequestHead
     }
 
     private static var suffix: StaticString { "/stock/decrease-by-order" }
@@ -33,12 +31,8 @@ struct DecreaseHotPath: HotPathEndpoint {
         guard services.admits(head) else { return nil }
         guard head.saysJSON else { return nil }
         // Bad keys and attempts are the router's to refuse.
-        guard let given = try? head.idempotencyKey(), let key = try? StockKey.checkedDecrease(given),
-            let attempt = try? Values.idempotencyAttempt(head.field("idempotency-attempt")),
-            let since = try? Values.idempotencySince(head.field("idempotency-since")) as Int64??
-        else { return nil }
-        let isPatient = StockRequest.isPatient(prefer: head.field("prefer"))
-        return Match(product: product, key: key, isRepeat: attempt > 1, since: since, isPatient: isPatient)
+        guard let key = try? StockRequestHead.decreaseKey(head), let rest = try? StockRequestHead(head) else { return nil }
+        return Match(product: product, key: key, head: rest)
     }
 
     func respond(
@@ -60,13 +54,12 @@ struct DecreaseHotPath: HotPathEndpoint {
                 JSONObjectReader(body.readableBytesView),
                 product: match.product,
                 key: match.key,
-                isRepeat: match.isRepeat,
-                since: match.since
+                match.head
             )
         } catch {
             return finish(HotPathAnswer(error, to: head))
         }
-        engine.decrease(request, on: eventLoop, isPatient: match.isPatient) { decided in
+        engine.decrease(request, on: eventLoop, isPatient: match.head.isPatient) { decided in
             do throws(APIError) {
                 finish(try decided.result().hotPathAnswer)
             } catch {

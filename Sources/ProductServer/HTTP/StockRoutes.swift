@@ -13,13 +13,13 @@ struct StockRoutes: Sendable {
 
     func register(on router: ServerRouter) {
         router.versioned(.patch, "/products/{id}/stock/decrease-by-order") { request, context -> Response in
-            try await decrease(request, context, key: try StockKey.checkedDecrease(try request.requiredIdempotencyKey()))
+            try await decrease(request, context, key: try StockRequestHead.decreaseKey(request))
         }
         router.versioned(.patch, "/products/{id}/stock/increase-by-order") { request, context -> Response in
-            try await increase(request, context, key: try StockKey.checkedIncrease(try request.requiredIdempotencyKey()))
+            try await increase(request, context, key: try StockRequestHead.increaseKey(request))
         }
         router.versioned(.patch, "/products/{id}/stock") { request, context -> Response in
-            let key = try request.requiredIdempotencyKey()
+            let key = try StockRequestHead.key(request)
             return key.hasPrefix(StockKey.increasePrefix)
                 ? try await increase(request, context, key: try StockKey.checkedIncrease(key))
                 : try await decrease(request, context, key: try StockKey.checkedDecrease(key))
@@ -53,14 +53,11 @@ struct StockRoutes: Sendable {
 
     private func decrease(_ request: Request, _ context: ServerRequestContext, key: String) async throws -> Response {
         let id = try context.pathID(orThrow: .productNotFound)
-        let attempt = try request.idempotencyAttempt()
-        let since = try request.idempotencySince()
-        let body = try await request.jsonObject()
-        let decrease = try DecreaseRequest(body, product: id, key: key, isRepeat: attempt > 1, since: since)
+        let head = try StockRequestHead(request)
+        let decrease = try DecreaseRequest(try await request.jsonObject(), product: id, key: key, head)
         let loop = context.channel.eventLoop
-        let isPatient = StockRequest.isPatient(prefer: request.headers[.prefer])
         let answer = await withCheckedContinuation { continuation in
-            loop.execute { engine.decrease(decrease, on: loop, isPatient: isPatient) { continuation.resume(returning: $0) } }
+            loop.execute { engine.decrease(decrease, on: loop, isPatient: head.isPatient) { continuation.resume(returning: $0) } }
         }
         return try answer.result().response()
     }
@@ -70,7 +67,7 @@ struct StockRoutes: Sendable {
         _ = try request.idempotencyAttempt()
         let increase = try IncreaseRequest(try await request.jsonObject(), product: id, key: key)
         let loop = context.channel.eventLoop
-        let isPatient = StockRequest.isPatient(prefer: request.headers[.prefer])
+        let isPatient = StockRequestHead.isPatient(prefer: request.field("prefer"))
         let answer = await withCheckedContinuation { continuation in
             loop.execute { engine.increase(increase, on: loop, isPatient: isPatient) { continuation.resume(returning: $0) } }
         }
@@ -81,15 +78,15 @@ struct StockRoutes: Sendable {
 extension DecreaseRequest {
     /// The body of a decrease. Its buyer is checked and not kept.
     /// - Throws: `VALIDATION_ERROR`, also for a member that a decrease does not know
-    init(_ body: JSONObjectReader, product: Int64, key: String, isRepeat: Bool, since: Int64?) throws(APIError) {
+    init(_ body: JSONObjectReader, product: Int64, key: String, _ head: StockRequestHead) throws(APIError) {
         try body.refuseMembers(otherThan: ["orderId", "quantity", "buyerId"])
         self.init(
             product: ProductID(product),
             key: key,
             orderID: try body.int("orderId", in: Values.idRange),
             quantity: try body.int("quantity", in: Values.quantityRange),
-            isRepeat: isRepeat,
-            since: since
+            isRepeat: head.isRepeat,
+            since: head.since
         )
         _ = try body.optionalString("buyerId", length: Values.userIDLength)
     }
@@ -107,16 +104,5 @@ extension IncreaseRequest {
             quantity: try body.int("quantity", in: Values.quantityRange)
         )
         _ = try body.optionalString("reason", length: Values.reasonLength)
-    }
-}
-
-/// Rules of stock requests that every way in shares.
-enum StockRequest {
-    /// Whether a caller waits while the product's row is locked by somebody else; `Prefer: wait=0` (RFC 7240) says that he does not.
-    static func isPatient(prefer: String?) -> Bool {
-        guard let prefer else { return true }
-        return !prefer.split(separator: ",").contains { entry in
-            entry.filter { $0 != " " && $0 != "\t" }.lowercased() == "wait=0"
-        }
     }
 }

@@ -51,11 +51,6 @@ extension Request {
         try Values.idempotencyAttempt(self.headers[.idempotencyAttempt])
     }
 
-    /// The `Idempotency-Since` in microseconds since the Unix epoch, nil when missing.
-    public func idempotencySince() throws(APIError) -> Int64? {
-        try Values.idempotencySince(self.headers[.idempotencySince])
-    }
-
     /// Whether the client prefers a 202 (`Prefer: respond-async`, RFC 7240).
     public var prefersAsync: Bool {
         guard let prefer = self.headers[.prefer] else { return false }
@@ -145,4 +140,9 @@ private enum QuerySwitch: String, CaseIterable {
     case `true`, `false`
     case one = "1"
     case zero = "0"
+}
+
+extension Request: RequestFields {
+    /// The value of a field, nil if it is missing; its values joined by commas if it is there more than once.
+    package func field(_ name: StaticString) -> String? { HTTPField.Name(name.description).flatMap { self.headers[$0] } }
 }

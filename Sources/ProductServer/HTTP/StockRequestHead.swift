@@ -1,0 +1,47 @@
+import APIErrors
+import HotPath
+import StockContract
+
+/// What the head of a decrease says besides its key, which the hot path and the router's route both read here; and the keys of every stock request.
+struct StockRequestHead {
+    /// Whether the caller says that it may have asked before: the ledger decides then, and its *no* is final.
+    let isRepeat: Bool
+    /// `Idempotency-Since`, in microseconds since the Unix epoch.
+    let since: Int64?
+    /// Whether the caller waits while the product's row is locked by somebody else.
+    let isPatient: Bool
+
+    /// - Throws: `VALIDATION_ERROR`
+    init(_ fields: some RequestFields) throws(APIError) {
+        self.isRepeat = try Values.idempotencyAttempt(fields.field("idempotency-attempt")) > 1
+        self.since = try Values.idempotencySince(fields.field("idempotency-since"))
+        self.isPatient = Self.isPatient(prefer: fields.field("prefer"))
+    }
+
+    /// The key of a decrease, which every such request has.
+    /// - Throws: `VALIDATION_ERROR`
+    static func decreaseKey(_ fields: some RequestFields) throws(APIError) -> String {
+        try StockKey.checkedDecrease(try Self.key(fields))
+    }
+
+    /// The key of an increase, which every such request has.
+    /// - Throws: `VALIDATION_ERROR`
+    static func increaseKey(_ fields: some RequestFields) throws(APIError) -> String {
+        try StockKey.checkedIncrease(try Self.key(fields))
+    }
+
+    /// The key of a change in either direction.
+    /// - Throws: `VALIDATION_ERROR`
+    static func key(_ fields: some RequestFields) throws(APIError) -> String {
+        guard let key = try fields.idempotencyKey() else { throw .missing(field: "Idempotency-Key") }
+        return key
+    }
+
+    /// Whether `Prefer` lets the server wait; `wait=0` (RFC 7240) says that it does not.
+    static func isPatient(prefer: String?) -> Bool {
+        guard let prefer else { return true }
+        return !prefer.split(separator: ",").contains { entry in
+            entry.filter { $0 != " " && $0 != "\t" }.lowercased() == "wait=0"
+        }
+    }
+}
