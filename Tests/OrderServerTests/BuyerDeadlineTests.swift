@@ -9,7 +9,7 @@ import Testing
 @Suite("Buyers' deadlines", .timeLimit(.minutes(1)))
 struct BuyerDeadlineTests {
     private final class Answers: Sendable {
-        let all = Mutex<[Result<OrderFlow.Placed, APIError>]>([])
+        let all = Mutex<[Result<PlacedOrder, APIError>]>([])
         var count: Int { self.all.withLock { $0.count } }
         func wait(for count: Int) async throws {
             let deadline = ContinuousClock.now + .seconds(20)

@@ -48,7 +48,7 @@ struct FinalRefusalTests {
 
     private func confirmed(_ parts: OrderServerParts) async throws -> Int64 {
         let draft = OrderDraft(productID: 1, quantity: 3)
-        let placed = try await parts.flow.place(draft)
+        let placed = try await PlacedOrder.awaited { parts.flows.placing.place(draft, done: $0) }
         #expect(placed.order.status == .confirmed)
         return placed.order.id
     }
@@ -96,7 +96,7 @@ struct FinalRefusalTests {
             for (code, status) in [("KEY_REUSED", 422), ("PRODUCT_NOT_FOUND", 404)] {
                 bed.product.state.withLock { $0.refusals["INC-\(id)"] = (status, code) }
                 for _ in 0..<3 {
-                    await #expect(throws: APIError.self) { try await parts.flow.cancel(id: id, key: nil, requestID: "r-1") }
+                    await #expect(throws: APIError.self) { try await parts.flows.cancellation.cancel(id: id, key: nil, requestID: "r-1") }
                 }
                 let named = lines.errors.filter { $0.contains("reason=\(code)") }
                 #expect(named.count == 1, "\(lines.errors)")
@@ -105,7 +105,7 @@ struct FinalRefusalTests {
                 #expect(named.first?.contains("requestId=r-1") ?? false)
             }
             #expect(lines.errors.count == 2)
-            #expect(parts.flow.figures.undoRefused[.cancel]?.value == 2)
+            #expect(parts.foundation.figures.undoRefused[.cancel]?.value == 2)
         }
     }
 
@@ -159,12 +159,12 @@ struct FinalRefusalTests {
             bed.product.state.withLock { $0.refusals["INC-\(id)"] = (422, "KEY_REUSED") }
             // Somebody has failed the order while this server's call was out.
             _ = try await bed.pool.query("update orders set status = 'PENDING'")
-            let order = try #require(try await parts.flow.store.order(id: id))
+            let order = try #require(try await parts.flows.conclusion.store.order(id: id))
             _ = try await bed.pool.query("update orders set status = 'FAILED', fail_reason = 'INSUFFICIENT_STOCK'")
-            #expect(await parts.flow.recover(OrderStore.Work(order: order, attempt: 2)))
+            #expect(await parts.recovery.recover(OrderStore.Work(order: order, attempt: 2)))
             #expect(try await bed.count("select count(*) from saga_work") == 0)
             #expect(lines.errors.count == 1)
-            #expect(parts.flow.figures.undoRefused[.lateSuccess]?.value == 1)
+            #expect(parts.foundation.figures.undoRefused[.lateSuccess]?.value == 1)
         }
     }
 
@@ -174,33 +174,21 @@ struct FinalRefusalTests {
     func inTheSaga() async throws {
         try await self.run { bed, parts, lines in
             let payment = ScriptedStep("PAYMENT", [.refused(reason: "CARD_DECLINED"), .refused(reason: "CARD_DECLINED")])
-            let flow = parts.flow
-            let sold = OrderFlow(
-                settings: flow.settings,
-                store: flow.store,
-                insertion: flow.insertion,
-                completion: flow.completion,
-                keys: flow.keys,
-                orchestrator: SagaOrchestrator(steps: flow.orchestrator.steps + [payment.step], policy: flow.orchestrator.policy),
-                soldOut: flow.soldOut,
-                breaker: flow.breaker,
-                figures: flow.figures,
-                backlog: nil,
-                changes: flow.changes,
-                logger: flow.logger
-            )
+            var foundation = parts.foundation
+            foundation.steps.append(payment.step)
+            let placing = OrderFlows(parts.settings, on: foundation).placing
             // The next id is known: blocks begin at 1.
             bed.product.state.withLock { state in
                 for id in 1...3 { state.refusals["INC-\(id)"] = (422, "KEY_REUSED") }
             }
-            let placed = try await sold.place(OrderDraft(productID: 1, quantity: 3))
+            let placed = try await PlacedOrder.awaited { placing.place(OrderDraft(productID: 1, quantity: 3), done: $0) }
             #expect(placed.order.status == .failed)
             #expect(placed.order.failReason == "CARD_DECLINED")
             #expect(lines.errors.count == 1)
             #expect(lines.errors.first?.contains("key=INC-\(placed.order.id) ") ?? false)
-            #expect(flow.figures.undoRefused[.saga]?.value == 1)
+            #expect(parts.foundation.figures.undoRefused[.saga]?.value == 1)
             #expect(try await bed.count("select count(*) from saga_work") == 0)
-            let steps = try #require(try await flow.store.orderWithSteps(id: placed.order.id)).steps
+            let steps = try #require(try await foundation.store.orderWithSteps(id: placed.order.id)).steps
             #expect(steps.contains("CARD_DECLINED") && steps.contains("KEY_REUSED"))
         }
     }

@@ -65,13 +65,13 @@ struct HTTPPeerTests {
             try await Task.sleep(for: .milliseconds(1))
         }
         #expect(server.counts.withLock { $0.opened - $0.closed } <= 1, "those that have aged are closed")
-        peer.close()
+        peer.shutdown()
 
         let young = HTTPPeer(endpoint, loop: MultiThreadedEventLoopGroup.singleton.next(), connectionAge: .seconds(3600))
         let opened = server.counts.withLock { $0.opened }
         for _ in 0..<20 { #expect(try await self.call(young) == 200) }
         #expect(server.counts.withLock { $0.opened } == opened + 1)
-        young.close()
+        young.shutdown()
         try await channel.close()
     }
 
@@ -103,7 +103,7 @@ struct HTTPPeerTests {
         let deadline = ContinuousClock.now + .seconds(30)
         while new.counts.withLock({ $0.calls }) == 0, ContinuousClock.now < deadline { #expect(try await self.call(peer) == 200) }
         #expect(new.counts.withLock { $0.calls } > 0)
-        peer.close()
+        peer.shutdown()
         for channel in [name, first, second] { try await channel.close() }
     }
 

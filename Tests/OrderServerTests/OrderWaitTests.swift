@@ -161,7 +161,7 @@ struct OrderWaitTests {
         try await TestBed.run { bed in
             var reader = SettingsReader(environment: ["ORDER_DATABASE_URL": bed.databaseURL])
             let parts = try OrderServerParts(try OrderSettings(from: &reader), group: .singleton, logger: .init(label: "test"))
-            parts.flow.changes.shutdown()
+            parts.foundation.changes.shutdown()
             try await self.pending(bed)
             let app = Application(
                 router: parts.publicRouter,
@@ -178,7 +178,7 @@ struct OrderWaitTests {
                 #expect(stream.status == .serviceUnavailable)
                 #expect(String(buffer: stream.body).contains("UNAVAILABLE"))
             }
-            #expect(parts.flow.changes.refused.value == 0)
+            #expect(parts.foundation.changes.refused.value == 0)
             await parts.stores.end()
         }
     }

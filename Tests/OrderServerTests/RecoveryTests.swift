@@ -77,9 +77,9 @@ struct RecoveryTests {
             let parts = try OrderServerParts(settings, group: .singleton, logger: Logger(label: "test"))
             // Somebody has failed the order while this server's call was out.
             try await self.leave(bed, 5000, status: "PENDING")
-            guard let order = try await parts.flow.store.order(id: 5000) else { throw TestBed.Failure(description: "no order") }
+            guard let order = try await parts.flows.conclusion.store.order(id: 5000) else { throw TestBed.Failure(description: "no order") }
             _ = try await bed.pool.query("update orders set status = 'FAILED', fail_reason = 'INSUFFICIENT_STOCK' where id = 5000")
-            #expect(await parts.flow.recover(OrderStore.Work(order: order, attempt: 2)))
+            #expect(await parts.recovery.recover(OrderStore.Work(order: order, attempt: 2)))
             #expect(bed.product.seen == ["OUT DEC-5000 2", "IN INC-5000 1"])
             #expect(bed.product.stock(1) == 100)
             #expect(try await bed.count("select count(*) from orders where status = 'FAILED'") == 1)

@@ -47,7 +47,8 @@ final class ResultConsumer: Sendable {
     private let asideWorker: PostgresWorker
     private let aside = AsyncStream.makeStream(of: Aside.self)
     private let endpoints: MessageEndpoints
-    private let flow: OrderFlow
+    private let conclusion: OrderConclusion
+    private let soldOut: SoldOutMemory
     private let outbox: OutboxWriting
     private let changes: OrderChanges
     private let figures: MessagingFigures
@@ -58,7 +59,8 @@ final class ResultConsumer: Sendable {
         configuration: PostgresConfiguration,
         settings: Settings,
         endpoints: MessageEndpoints,
-        flow: OrderFlow,
+        conclusion: OrderConclusion,
+        soldOut: SoldOutMemory,
         outbox: OutboxWriting,
         changes: OrderChanges,
         figures: MessagingFigures,
@@ -75,7 +77,8 @@ final class ResultConsumer: Sendable {
             maximumQueued: settings.maximumAside + settings.maximumMessages
         )
         self.endpoints = endpoints
-        self.flow = flow
+        self.conclusion = conclusion
+        self.soldOut = soldOut
         self.outbox = outbox
         self.changes = changes
         self.figures = figures
@@ -242,7 +245,7 @@ final class ResultConsumer: Sendable {
         var open = results
         for (place, (result, order)) in zip(results, try await self.orders(of: results, self.asideWorker)).enumerated().reversed() {
             guard case .lateSuccess(let order) = ResultJudgement(result, order) else { continue }
-            try await self.flow.undoLateSuccess(order)
+            try await self.conclusion.undoLateSuccess(order)
             open.remove(at: place)
         }
         return open
@@ -294,8 +297,8 @@ final class ResultConsumer: Sendable {
             }
         }
         let confirmed = written.values.count { $0 == OrderStatus.confirmed.rawValue }
-        self.flow.figures.confirmed.add(UInt64(confirmed))
-        self.flow.figures.failed.add(UInt64(written.count - confirmed))
+        self.conclusion.figures.confirmed.add(UInt64(confirmed))
+        self.conclusion.figures.failed.add(UInt64(written.count - confirmed))
         self.figures.results(.committed, confirmed)
         self.figures.results(.refused, written.count - confirmed)
         if written.count == results.count { return [] }
@@ -316,11 +319,11 @@ final class ResultConsumer: Sendable {
         }
         if taken.isEmpty { return Array(results.indices) }
         let parameters: [PostgresValue] = [
-            .ints(taken.map(\.orderID)), .ints(taken.map(\.run)), .int(OrderFlow.freshAge(self.flow.settings).microseconds),
+            .ints(taken.map(\.orderID)), .ints(taken.map(\.run)), .int(self.conclusion.deadlines.freshAge.microseconds),
         ]
         let row = try await worker.perform { session in try session.query(ResultConsumer.otherKeysSQL, parameters).one() }
         let (renewed, waiting) = (try row.ints(0), Set(try row.ints(1)))
-        if !renewed.isEmpty { self.flow.noteKeyTaken(orders: renewed.count, example: nil, newKey: nil, "RESULT") }
+        if !renewed.isEmpty { self.conclusion.noteKeyTaken(orders: renewed.count, example: nil, newKey: nil, "RESULT") }
         if !waiting.isEmpty {
             self.logger.info("orders whose key is taken were handed to recovery", metadata: ["orders": "\(waiting.count)"])
         }
@@ -378,13 +381,13 @@ final class ResultConsumer: Sendable {
     /// What the results say of the product, for buyers that come now.
     private func remember(_ message: StockResultMessage) {
         // A result that waited in the queue says nothing about now.
-        guard let product = message.productID, let time = message.time, self.flow.soldOut.isFresh(time) else { return }
-        if message.results.contains(where: { $0.outcome == .committed }) { self.flow.soldOut.sawStock(product: product) }
+        guard let product = message.productID, let time = message.time, self.soldOut.isFresh(time) else { return }
+        if message.results.contains(where: { $0.outcome == .committed }) { self.soldOut.sawStock(product: product) }
         // Whoever is refused has wanted more than there is.
         if let last = message.results.last(where: { $0.reason == APIErrorCode.insufficientStock.rawValue }), last.outcome == .refused,
             let left = last.remainingStock, left < .max
         {
-            self.flow.soldOut.sawRefusal(product: product, quantity: left + 1)
+            self.soldOut.sawRefusal(product: product, quantity: left + 1)
         }
     }
 }

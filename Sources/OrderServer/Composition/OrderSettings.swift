@@ -26,7 +26,9 @@ public struct OrderSettings: Sendable {
     /// After which a connection to a product server carries no further call.
     var connectionAge: Duration
     var retry: RetryPolicy
-    var flow: OrderFlow.Settings
+    var deadlines: OrderDeadlines
+    /// Whether a sold-out request leaves a FAILED order.
+    var persistsRejected: Bool
     var soldOutTime: Duration
     var checksUnitPrice: Bool
     var recovery: RecoveryService.Settings
@@ -122,14 +124,14 @@ public struct OrderSettings: Sendable {
             in: .milliseconds(1)...second * 60,
             "a wait between calls at most"
         )
-        self.flow = OrderFlow.Settings()
-        self.flow.buyerDeadline = reader.duration(
+        self.deadlines = OrderDeadlines()
+        self.deadlines.buyer = reader.duration(
             "ORDER_DEADLINE",
             default: second * 3,
             in: .milliseconds(10)...second * 60,
             "how long a buyer waits before 424"
         )
-        self.flow.persistsRejected = reader.bool("PERSIST_REJECTED", default: false, "keep a FAILED order of every sold-out request")
+        self.persistsRejected = reader.bool("PERSIST_REJECTED", default: false, "keep a FAILED order of every sold-out request")
         self.soldOutTime = reader.duration(
             "SOLD_OUT_MEMORY",
             default: .milliseconds(20),
@@ -155,10 +157,10 @@ public struct OrderSettings: Sendable {
             in: .milliseconds(100)...second * 3_600,
             "age at which a PENDING order is settled by recovery"
         )
-        if self.recoveryAge <= self.flow.buyerDeadline {
+        if self.recoveryAge <= self.deadlines.buyer {
             reader.refuse("RECOVERY_AGE must be longer than ORDER_DEADLINE")
         }
-        self.recovery.lease = self.flow.recoveryDeadline + self.callTimeout * 2 + second * 5
+        self.recovery.lease = self.deadlines.recovery + self.callTimeout * 2 + second * 5
         let waitInOpen = reader.duration(
             "PRODUCT_BREAKER_WAIT",
             default: second,
@@ -172,7 +174,7 @@ public struct OrderSettings: Sendable {
         self.relayPostgres = self.postgres
         self.relayPostgres.options = OrderSettings.indexOnly + " -c enable_sort=off -c synchronous_commit=off"
         // Whoever reads has an answer in the time of whoever buys.
-        self.postgres.callTimeout = min(self.postgres.callTimeout, max(second * 3, self.flow.buyerDeadline))
+        self.postgres.callTimeout = min(self.postgres.callTimeout, max(second * 3, self.deadlines.buyer))
         self.postgres.statementTimeout = min(self.postgres.statementTimeout, self.postgres.callTimeout - .milliseconds(200))
         self.postgres.applicationName = "stockgate-order"
         self.groupPostgres.applicationName = "stockgate-order-groups"

@@ -5,9 +5,11 @@
 // Bounds: `batch` orders at a time; `Outbox.step` messages at a time, and that many pruned; one round each `interval`, or at once while full batches come. Several instances share the list.
 // Stops: at shutdown, after the batch in hand.
 
+import APIErrors
 import Logging
 import PostgresClient
 import ServerKit
+import ServerMetrics
 import ServiceLifecycle
 
 /// Settles orders that nobody drives any more, at start and at intervals.
@@ -34,19 +36,21 @@ struct RecoveryService: Service {
     }
 
     let settings: Settings
-    let flow: OrderFlow
+    let conclusion: OrderConclusion
+    let cancellation: OrderCancellation
     let store: OrderStore
     /// Nil without a broker.
     let outbox: Outbox?
     let logger: Logger
     private let tables = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingOldest(1))
 
-    init(settings: Settings, flow: OrderFlow, store: OrderStore, outbox: Outbox? = nil, logger: Logger) {
+    init(settings: Settings, conclusion: OrderConclusion, cancellation: OrderCancellation, outbox: Outbox? = nil) {
         self.settings = settings
-        self.flow = flow
-        self.store = store
+        self.conclusion = conclusion
+        self.cancellation = cancellation
+        self.store = conclusion.store
         self.outbox = outbox
-        self.logger = logger
+        self.logger = conclusion.logger
     }
 
     /// The tables are there: recovery may begin.
@@ -71,13 +75,13 @@ struct RecoveryService: Service {
             if found > 0 { self.logger.info("pending orders found", metadata: ["orders": "\(found)"]) }
             let isMore = try await self.tidyOutbox()
             let work = try await self.store.claim(limit: self.settings.batch, lease: self.settings.lease)
-            self.flow.figures.backlog.orders.store(try await self.store.backlog(), ordering: .relaxed)
+            self.conclusion.figures.backlog.orders.store(try await self.store.backlog(), ordering: .relaxed)
             guard !work.isEmpty else { return isMore }
             let settled = await withTaskGroup(of: Bool.self) { group in
                 for one in work { group.addTask { await self.settle(one) } }
                 return await group.reduce(into: 0) { $0 += $1 ? 1 : 0 }
             }
-            self.flow.figures.recovered.add(UInt64(settled))
+            self.conclusion.figures.recovered.add(UInt64(settled))
             self.logger.info("orders recovered", metadata: ["settled": "\(settled)", "claimed": "\(work.count)"])
             return (work.count == self.settings.batch && settled > 0) || isMore
         } catch {
@@ -95,7 +99,7 @@ struct RecoveryService: Service {
         if orders > 0 { self.logger.info("orders without a result found", metadata: ["orders": "\(orders)"]) }
         let overdue = try await outbox.store.collectOverdue(age: outbox.age, limit: Outbox.step)
         if overdue.messages > 0 {
-            self.flow.figures.overdue.add(UInt64(overdue.orders))
+            self.conclusion.figures.overdue.add(UInt64(overdue.orders))
             self.logger.warning(
                 "the broker has not taken these commands in time: their orders are settled over HTTP",
                 metadata: ["messages": "\(overdue.messages)", "orders": "\(overdue.orders)"]
@@ -106,9 +110,35 @@ struct RecoveryService: Service {
     }
 
     private func settle(_ work: OrderStore.Work) async -> Bool {
-        if await self.flow.recover(work) { return true }
+        if await self.recover(work) { return true }
         // Sooner than the lease says: one second more with each attempt, up to ten. Without PostgreSQL the lease it is.
         try? await self.store.postpone(id: work.order.id, attempt: work.attempt, delay: .seconds(min(work.attempt, 10)))
         return false
+    }
+
+    /// Settles one order from recovery's list, whatever state it is in now.
+    /// - Returns: whether it is settled
+    func recover(_ work: OrderStore.Work) async -> Bool {
+        let deadline = ContinuousClock.now + self.conclusion.deadlines.recovery
+        let order = work.order
+        // The keys may have been sent before.
+        let attempt = max(2, work.attempt)
+        do throws(APIError) {
+            switch order.status {
+            case .pending:
+                let (result, records) = await self.conclusion.orchestrator.run(order, firstAttempt: attempt, deadline: deadline)
+                guard case .settled = try await self.conclusion.settle(order, result, records, deadline) else { return false }
+            case .confirmed where order.cancelRequestedAt != nil:
+                if case .undecided = try await self.cancellation.giveBack(order, firstAttempt: attempt, deadline) { return false }
+            case .failed:
+                // Somebody may have had a success that came too late, and died.
+                guard try await self.conclusion.undo(order, firstAttempt: attempt, reason: "FAILED", deadline) else { return false }
+            case .confirmed, .cancelled: break
+            }
+        } catch {
+            return false
+        }
+        await self.conclusion.drop(order.id, attempt: work.attempt)
+        return true
     }
 }

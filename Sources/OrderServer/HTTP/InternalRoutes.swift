@@ -6,12 +6,12 @@ import StockContract
 
 /// What the admin port has of its own.
 struct InternalRoutes: Sendable {
-    let flow: OrderFlow
+    let rerun: OrderRerun
     let outbox: OutboxStore
 
     func register(on router: ServerRouter) {
         router.on("/internal/orders/{id}/retry", method: .post) { _, context in
-            let order = try await self.flow.retry(id: try context.pathID(orThrow: .orderNotFound), requestID: context.requestID)
+            let order = try await self.rerun.retry(id: try context.pathID(orThrow: .orderNotFound), requestID: context.requestID)
             return Response.json { order.write(to: &$0) }
         }
         router.on("/internal/outbox", method: .get, query: ["status"] + Listing.parameters) { request, _ in try await self.list(request) }

@@ -6,7 +6,10 @@ import StockContract
 
 /// What changes orders, under `/orders`, each also under `/v1`.
 struct OrderRoutes: Sendable {
-    let flow: OrderFlow
+    let placing: OrderPlacing
+    /// Nil without a broker.
+    let accepting: OrderAccepting?
+    let cancellation: OrderCancellation
 
     func register(on router: ServerRouter) {
         router.versioned(.post, "/orders") { request, context in
@@ -21,16 +24,20 @@ struct OrderRoutes: Sendable {
         let body = try await request.jsonObject()
         var draft = try OrderDraft(body, idempotencyKey: key)
         draft.requestID = .given(context.requestID)
-        guard isAsynchronous else { return .placed(try await self.flow.place(draft), to: request) }
-        guard self.flow.isAccepting else { return .asynchronousNotImplemented(request) }
+        guard isAsynchronous else {
+            let given = draft
+            return .placed(try await PlacedOrder.awaited { self.placing.place(given, done: $0) }, to: request)
+        }
+        guard let accepting else { return .asynchronousNotImplemented(request) }
         draft.traceparent = context.traceparent
-        return .accepted(try await self.flow.accept(draft), to: request)
+        let given = draft
+        return .accepted(try await PlacedOrder.awaited { accepting.accept(given, done: $0) }, to: request)
     }
 
     private func cancel(_ request: Request, _ context: ServerRequestContext) async throws -> Response {
         let key = try request.idempotencyKey()
         let id = try context.pathID(orThrow: .orderNotFound)
-        return .placed(try await self.flow.cancel(id: id, key: key, requestID: context.requestID), to: request)
+        return .placed(try await self.cancellation.cancel(id: id, key: key, requestID: context.requestID), to: request)
     }
 }
 
@@ -39,9 +46,7 @@ func shaped<Value: Sendable>(_ read: () async throws(PostgresError) -> Value) as
     do throws(PostgresError) {
         return try await read()
     } catch {
-        if error.code == .poolExhausted { throw APIError(.overloaded) }
-        // `lock_not_available`
-        throw APIError(error.sqlState == "55P03" ? .lockTimeout : .unavailable)
+        throw APIError(error)
     }
 }
 

@@ -12,19 +12,20 @@ struct PlaceOrderHotPath: HotPathEndpoint {
     /// One of its routes.
     struct Route: Sendable {
         let path: String
-        let isAsynchronous: Bool
+        /// Where its orders go over the broker; nil where they do not.
+        let accepting: OrderAccepting?
         let figures: RouteFigures
     }
 
-    let flow: OrderFlow
+    let placing: OrderPlacing
     let routes: [Route]
 
-    init(flow: OrderFlow, metrics: HTTPMetrics) {
-        self.flow = flow
-        let route = { (path: String, isAsynchronous: Bool) in
-            Route(path: path, isAsynchronous: isAsynchronous, figures: metrics.figures(route: path, method: "POST"))
+    init(placing: OrderPlacing, accepting: OrderAccepting?, metrics: HTTPMetrics) {
+        self.placing = placing
+        let route = { (path: String, accepting: OrderAccepting?) in
+            Route(path: path, accepting: accepting, figures: metrics.figures(route: path, method: "POST"))
         }
-        self.routes = [route("/orders", false), route("/v1/orders", false)] + (flow.isAccepting ? [route("/v2/orders", true)] : [])
+        self.routes = [route("/orders", nil), route("/v1/orders", nil)] + (accepting.map { [route("/v2/orders", $0)] } ?? [])
     }
 
     struct Match {
@@ -45,7 +46,7 @@ struct PlaceOrderHotPath: HotPathEndpoint {
             // A bad key is the router's to refuse.
             return nil
         }
-        let trace = route.isAsynchronous ? head.field("traceparent").flatMap { isTraceparent($0) ? $0 : nil } : nil
+        let trace = route.accepting != nil ? head.field("traceparent").flatMap { isTraceparent($0) ? $0 : nil } : nil
         return Match(route: route, key: key, traceparent: trace)
     }
 
@@ -70,20 +71,21 @@ struct PlaceOrderHotPath: HotPathEndpoint {
             return finish(HotPathAnswer(error, to: head))
         }
         draft.requestID = head.id
-        let isAsynchronous = match.route.isAsynchronous
+        let accepting = match.route.accepting
+        let isAsynchronous = accepting != nil
         let finished = NIOLoopBound(finish, eventLoop: eventLoop)
-        let done = { @Sendable (result: Result<OrderFlow.Placed, APIError>) in
+        let done = { @Sendable (result: Result<PlacedOrder, APIError>) in
             if eventLoop.inEventLoop {
                 finished.value(HotPathAnswer(result, isAsynchronous: isAsynchronous, to: head))
             } else {
                 eventLoop.execute { finished.value(HotPathAnswer(result, isAsynchronous: isAsynchronous, to: head)) }
             }
         }
-        if isAsynchronous {
+        if let accepting {
             draft.traceparent = match.traceparent
-            self.flow.accept(draft, done: done)
+            accepting.accept(draft, done: done)
         } else {
-            self.flow.place(draft, done: done)
+            self.placing.place(draft, done: done)
         }
     }
 }

@@ -32,7 +32,7 @@ extension APIError {
     }
 }
 
-extension OrderFlow.Placed {
+extension PlacedOrder {
     /// The error that the caller gets instead of the order; nil for the order. Too little stock is an error, by whatever way it was found out, and names the FAILED order.
     ///
     /// A repeat of a request that was answered 202 is told what has become of its order instead: it was promised that and no more.
@@ -47,7 +47,7 @@ extension OrderFlow.Placed {
 extension Response {
     /// What came of an order that was waited for: the order, or the error that stands for it, and whether it is a replay.
     static func placed(
-        _ placed: OrderFlow.Placed,
+        _ placed: PlacedOrder,
         _ status: HTTPResponse.Status = .ok,
         to request: Request,
         _ write: (Order, inout JSONWriter) -> Void = { $0.write(to: &$1) }
@@ -58,7 +58,7 @@ extension Response {
 
     /// What came of an order that goes over the broker: 202 while it is PENDING, 200 when a replay finds its final state.
     static func accepted(
-        _ placed: OrderFlow.Placed,
+        _ placed: PlacedOrder,
         to request: Request,
         _ write: (Order, inout JSONWriter) -> Void = { $0.write(to: &$1) }
     ) -> Response {
@@ -70,7 +70,7 @@ extension Response {
         return .json(isPending ? .accepted : .ok, headers: headers) { write(placed.order, &$0) }
     }
 
-    private static func refused(_ refusal: APIError, _ placed: OrderFlow.Placed, to request: Request) -> Response {
+    private static func refused(_ refusal: APIError, _ placed: PlacedOrder, to request: Request) -> Response {
         var response = refusal.response(to: request)
         if placed.isReplay { response.headers[.idempotencyReplayed] = "true" }
         return response
@@ -79,7 +79,7 @@ extension Response {
 
 extension HotPathAnswer {
     /// The same for the hot path.
-    init(_ result: Result<OrderFlow.Placed, APIError>, isAsynchronous: Bool, to head: HotRequestHead) {
+    init(_ result: Result<PlacedOrder, APIError>, isAsynchronous: Bool, to head: HotRequestHead) {
         switch result {
         case .success(let placed):
             if let refusal = placed.refusal(isAsynchronous: isAsynchronous) {

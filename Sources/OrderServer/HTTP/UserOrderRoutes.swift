@@ -7,7 +7,10 @@ import StrictJSON
 
 /// What makes orders under a user: POST `/{userId}/orders`.
 struct UserOrderRoutes: Sendable {
-    let flow: OrderFlow
+    let placing: OrderPlacing
+    /// Nil without a broker.
+    let accepting: OrderAccepting?
+    let earlier: EarlierOrders
     let catalogue: ProductCatalogue
     /// Whether the price that a buyer names must be the product's.
     let checksUnitPrice: Bool
@@ -31,7 +34,7 @@ struct UserOrderRoutes: Sendable {
             )
         }
         let isAsynchronous = request.prefersAsync
-        if isAsynchronous, !self.flow.isAccepting { return .asynchronousNotImplemented(request) }
+        if isAsynchronous, self.accepting == nil { return .asynchronousNotImplemented(request) }
         let productID: Int64
         do throws(APIError) {
             productID = try await self.productID(of: product, unitPrice: unitPrice, context.requestID)
@@ -52,11 +55,13 @@ struct UserOrderRoutes: Sendable {
             traceparent: isAsynchronous ? context.traceparent : nil,
             requestID: .given(context.requestID)
         )
-        let placed = isAsynchronous ? try await self.flow.accept(draft) : try await self.flow.place(draft)
+        let placed = try await PlacedOrder.awaited { done in
+            if isAsynchronous, let accepting { accepting.accept(draft, done: done) } else { self.placing.place(draft, done: done) }
+        }
         return Self.answer(placed, isAsynchronous, to: request)
     }
 
-    private static func answer(_ placed: OrderFlow.Placed, _ isAsynchronous: Bool, to request: Request) -> Response {
+    private static func answer(_ placed: PlacedOrder, _ isAsynchronous: Bool, to request: Request) -> Response {
         isAsynchronous
             ? .accepted(placed, to: request) { $0.writeForUser(to: &$1) }
             : .placed(placed, .created, to: request) { $0.writeForUser(to: &$1) }
@@ -85,9 +90,9 @@ struct UserOrderRoutes: Sendable {
         _ unitPrice: Int64,
         _ requestID: String,
         waits: Bool
-    ) async throws(APIError) -> OrderFlow.Placed? {
+    ) async throws(APIError) -> PlacedOrder? {
         guard let key else { return nil }
-        return try await self.flow.repeated(key: key, buyer: user, requestID: requestID, waits: waits) { order in
+        return try await self.earlier.repeated(key: key, buyer: user, requestID: requestID, waits: waits) { order in
             let isProduct =
                 switch product {
                 case .id(let id): order.productID == id

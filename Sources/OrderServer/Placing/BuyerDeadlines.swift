@@ -6,6 +6,7 @@ import APIErrors
 import NIOCore
 import ServerKit
 import StockContract
+import StrictJSON
 import Synchronization
 
 /// The deadlines of all buyers who wait. All of them wait for equally long, so that the first to come is the first to be due: no timer for each.
@@ -16,10 +17,30 @@ final class BuyerDeadlines: Sendable {
     }
 
     private let state = Mutex(State())
+    /// How long each buyer waits.
+    private let time: Duration
     /// How late an answer may be.
     private let tick: Duration
 
-    init(tick: Duration = .milliseconds(20)) { self.tick = tick }
+    init(time: Duration = .seconds(3), tick: Duration = .milliseconds(20)) {
+        self.time = time
+        self.tick = tick
+    }
+
+    /// Begins a buyer's wait: `done` is called once, with the answer or at the deadline.
+    func begin(_ done: @escaping PlacedOrder.Done) -> BuyerWait {
+        let wait = BuyerWait(deadline: .now + self.time, done: done)
+        self.watch(wait)
+        return wait
+    }
+
+    /// Answers at the deadline at the latest; what `body` has begun goes on.
+    func answer(_ body: @escaping @Sendable (BuyerWait) async throws(APIError) -> PlacedOrder) async throws(APIError) -> PlacedOrder {
+        try await PlacedOrder.awaited { done in
+            let wait = self.begin(done)
+            PlacedOrder.inTask({ wait.answer($0) }) { () async throws(APIError) in try await body(wait) }
+        }
+    }
 
     /// Answers the wait at its deadline, if nothing has by then.
     func watch(_ wait: BuyerWait) {
@@ -60,17 +81,15 @@ final class BuyerDeadlines: Sendable {
 
 /// One buyer who waits for an answer.
 final class BuyerWait: Sendable {
-    typealias Done = @Sendable (Result<OrderFlow.Placed, APIError>) -> Void
-
     private struct State {
-        var done: Done?
+        var done: PlacedOrder.Done?
         var order: (id: Int64, status: OrderStatus)?
     }
 
     let deadline: ContinuousClock.Instant
     private let state: Mutex<State>
 
-    init(deadline: ContinuousClock.Instant, done: @escaping Done) {
+    init(deadline: ContinuousClock.Instant, done: @escaping PlacedOrder.Done) {
         self.deadline = deadline
         self.state = Mutex(State(done: done))
     }
@@ -81,7 +100,7 @@ final class BuyerWait: Sendable {
     func began(_ orderID: Int64, _ status: OrderStatus) { self.state.withLock { $0.order = (orderID, status) } }
 
     /// Answers, if nothing has answered yet.
-    func answer(_ result: Result<OrderFlow.Placed, APIError>) { self.take()?.done(result) }
+    func answer(_ result: Result<PlacedOrder, APIError>) { self.take()?.done(result) }
 
     /// The time is over.
     func expire() {
@@ -99,7 +118,7 @@ final class BuyerWait: Sendable {
         )
     }
 
-    private func take() -> (done: Done, order: (id: Int64, status: OrderStatus)?)? {
+    private func take() -> (done: PlacedOrder.Done, order: (id: Int64, status: OrderStatus)?)? {
         self.state.withLock { state in
             guard let done = state.done else { return nil }
             state.done = nil

@@ -107,7 +107,7 @@ final class HTTPPeer: Sendable {
     }
 
     /// Closes the idle connections; busy ones close when their call ends.
-    func close() {
+    func shutdown() {
         let idle = self.state.withLock { state in
             state.isClosed = true
             defer { state.idle = [] }

@@ -23,7 +23,7 @@ final class HTTPPeers: Sendable {
         return self.peers[first]
     }
 
-    func close() {
-        for peer in self.peers { peer.close() }
+    func shutdown() {
+        for peer in self.peers { peer.shutdown() }
     }
 }

@@ -1,0 +1,61 @@
+// An order over the broker, up to its answer 202. It is written with callbacks alone: only a key that is taken, or a look for one, needs a task.
+//
+//   1. `accept`: the buyer's deadline begins, the memory of sold-out products is asked, and room for the order's message is reserved.
+//   2. The order's row and the message that carries it are written by one statement, in a group with others, and the buyer is answered.
+//
+// What follows happens without the buyer: `OutboxRelay` publishes the message, `ResultConsumer` writes what the product server has decided.
+//
+// Bounds: the buyer's deadline; `OutboxBacklog.maximumOrders` orders whose messages are not sent: one more is OVERLOADED.
+
+import APIErrors
+import ServerKit
+import ServerMetrics
+import StockContract
+import StrictJSON
+
+/// Makes orders that a message carries to the product server. There is one only with a broker.
+final class OrderAccepting: Sendable {
+    private let soldOut: SoldOutMemory
+    private let backlog: OutboxBacklog
+    private let insertion: OrderInsertion
+    private let deadlines: BuyerDeadlines
+    private let turnaway: OrderTurnaway
+    private let figures: OrderFigures
+
+    init(
+        soldOut: SoldOutMemory,
+        backlog: OutboxBacklog,
+        insertion: OrderInsertion,
+        deadlines: BuyerDeadlines,
+        turnaway: OrderTurnaway,
+        figures: OrderFigures
+    ) {
+        self.soldOut = soldOut
+        self.backlog = backlog
+        self.insertion = insertion
+        self.deadlines = deadlines
+        self.turnaway = turnaway
+        self.figures = figures
+    }
+
+    /// Makes an order together with its message; `done` is called once, at once or on the group writer's thread. The order is PENDING, or in any state if it is a replay.
+    ///
+    /// Errors: `INSUFFICIENT_STOCK` without an order if the product is known to be sold out; `OVERLOADED` if too many orders wait to be sent; `UNAVAILABLE`; `KEY_REUSED`.
+    func accept(_ draft: OrderDraft, done: @escaping PlacedOrder.Done) {
+        let wait = self.deadlines.begin(done)
+        if self.soldOut.isSoldOut(product: draft.productID, quantity: draft.quantity) {
+            return self.turnaway.soldOut(draft, wait.deadline, waits: false) { wait.answer($0) }
+        }
+        guard self.backlog.reserve() else {
+            return wait.answer(.failure(APIError(.overloaded, details: ["waitingOrders": .int(Int64(self.backlog.orders))])))
+        }
+        self.insertion.insert(draft, isAsynchronous: true, deadline: wait.deadline) { outcome in
+            if case .made(let order) = outcome {
+                self.figures.accepted.add()
+                return wait.answer(.success(PlacedOrder(order: order, isReplay: false)))
+            }
+            self.backlog.release(orders: 1)
+            self.turnaway.notInserted(outcome, draft, wait.deadline, waits: false) { wait.answer($0) }
+        }
+    }
+}

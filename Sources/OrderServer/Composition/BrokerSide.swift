@@ -1,0 +1,85 @@
+import CircuitBreaker
+import Logging
+import MessageBroker
+import PostgresClient
+import ServerKit
+import ServerMetrics
+import StockContract
+
+/// What there is only with a broker.
+struct BrokerSide {
+    private let settings: MessagingSettings
+    let endpoints: MessageEndpoints
+    let backlog: OutboxBacklog
+    let outbox: OutboxWriting
+    let figures: MessagingFigures
+    let commands: OutboxRelay
+    let events: OutboxRelay
+    let logger: Logger
+
+    init(
+        _ messaging: MessagingSettings,
+        _ settings: OrderSettings,
+        _ given: MessageEndpoints?,
+        registry: MetricsRegistry,
+        logger: Logger
+    ) throws {
+        let endpoints = try given ?? MessageEndpoints(messaging.broker, prefetch: messaging.prefetch, logger: logger)
+        let backlog = OutboxBacklog(maximumOrders: messaging.maximumOrders, maximumEvents: messaging.maximumEvents)
+        let figures = MessagingFigures(registry)
+        MessagingFigures.register(endpoints, backlog, in: registry)
+        let relay = { (kind: OutboxSQL.Kind, publisher: any MessagePublishing) throws(PostgresError) in
+            try OutboxRelay(
+                kind,
+                configuration: settings.relayPostgres,
+                settings: messaging.relay,
+                publishTimeout: messaging.broker.confirmTimeout + .seconds(2),
+                publisher: publisher,
+                backlog: backlog,
+                figures: figures,
+                logger: logger
+            )
+        }
+        let commands = try relay(.commands, endpoints.publisher)
+        let events = try relay(.events, endpoints.events)
+        self.settings = messaging
+        self.endpoints = endpoints
+        self.backlog = backlog
+        self.figures = figures
+        self.commands = commands
+        self.events = events
+        self.logger = logger
+        self.outbox = OutboxWriting(
+            backlog: backlog,
+            droppedEvents: figures.droppedEvents,
+            wakeCommands: { commands.wake() },
+            wakeEvents: { events.wake() },
+            mustNotify: { !endpoints.publisher.snapshot.isConnected }
+        )
+    }
+
+    func service(
+        _ conclusion: OrderConclusion,
+        _ soldOut: SoldOutMemory,
+        _ changes: OrderChanges,
+        _ settings: OrderSettings
+    ) throws -> MessagingService {
+        MessagingService(
+            endpoints: self.endpoints,
+            relays: [self.commands, self.events],
+            consumer: try ResultConsumer(
+                configuration: settings.groupPostgres,
+                settings: self.settings.results,
+                endpoints: self.endpoints,
+                conclusion: conclusion,
+                soldOut: soldOut,
+                outbox: self.outbox,
+                changes: changes,
+                figures: self.figures,
+                logger: self.logger
+            ),
+            postgres: settings.postgres,
+            logger: self.logger
+        )
+    }
+}

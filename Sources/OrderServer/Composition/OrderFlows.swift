@@ -1,0 +1,73 @@
+import CircuitBreaker
+import Logging
+import ServerKit
+import StockContract
+
+/// What can be done with orders, each in a type of its own.
+struct OrderFlows: Sendable {
+    let placing: OrderPlacing
+    /// Nil without a broker.
+    let accepting: OrderAccepting?
+    let cancellation: OrderCancellation
+    let conclusion: OrderConclusion
+    let rerun: OrderRerun
+    let earlier: EarlierOrders
+
+    /// What the flows stand on.
+    struct Foundation: Sendable {
+        var store: OrderStore
+        var writers: OrderWriters
+        var changes: OrderChanges
+        var soldOut: SoldOutMemory
+        var breaker: CircuitBreaker
+        /// Nil without a broker.
+        var backlog: OutboxBacklog?
+        /// Those of each order's saga, in their order. A new step is one more value here.
+        var steps: [SagaStep]
+        var figures: OrderFigures
+        var logger: Logger
+    }
+
+    init(_ settings: OrderSettings, on foundation: Foundation) {
+        let trouble = StoreTrouble(foundation.logger)
+        let deadlines = BuyerDeadlines(time: settings.deadlines.buyer)
+        let conclusion = OrderConclusion(
+            deadlines: settings.deadlines,
+            store: foundation.store,
+            completion: foundation.writers.completion,
+            orchestrator: SagaOrchestrator(steps: foundation.steps, policy: settings.retry),
+            trouble: trouble,
+            figures: foundation.figures,
+            logger: foundation.logger
+        )
+        self.conclusion = conclusion
+        self.earlier = EarlierOrders(keys: foundation.writers.keys, conclusion: conclusion, trouble: trouble)
+        let turnaway = OrderTurnaway(
+            persistsRejected: settings.persistsRejected,
+            insertion: foundation.writers.insertion,
+            earlier: self.earlier,
+            trouble: trouble,
+            figures: foundation.figures
+        )
+        self.placing = OrderPlacing(
+            soldOut: foundation.soldOut,
+            breaker: foundation.breaker,
+            insertion: foundation.writers.insertion,
+            deadlines: deadlines,
+            turnaway: turnaway,
+            conclusion: conclusion
+        )
+        self.accepting = foundation.backlog.map { backlog in
+            OrderAccepting(
+                soldOut: foundation.soldOut,
+                backlog: backlog,
+                insertion: foundation.writers.insertion,
+                deadlines: deadlines,
+                turnaway: turnaway,
+                figures: foundation.figures
+            )
+        }
+        self.cancellation = OrderCancellation(conclusion: conclusion, deadlines: deadlines)
+        self.rerun = OrderRerun(conclusion: conclusion, deadlines: deadlines, changes: foundation.changes)
+    }
+}

@@ -1,0 +1,129 @@
+import CircuitBreaker
+import Logging
+import NIOPosix
+import PostgresClient
+import ServerKit
+import ServerMetrics
+import StockContract
+
+/// Everything that an order server which sells consists of.
+struct OrderServerParts {
+    let settings: OrderSettings
+    let publicRouter: ServerRouter
+    let adminRouter: ServerRouter
+    let hotPath: PlaceOrderHotPath
+    let registry: MetricsRegistry
+    let drain = ServerDrain()
+    let stores: StoresService
+    let transactions: TransactionWatch
+    let writers: OrderWriters
+    let foundation: OrderFlows.Foundation
+    let flows: OrderFlows
+    let recovery: RecoveryService
+    /// Nil without a broker.
+    let messaging: MessagingService?
+
+    init(
+        _ settings: OrderSettings,
+        group: MultiThreadedEventLoopGroup,
+        logger: Logger,
+        endpoints: MessageEndpoints? = nil
+    ) throws {
+        self.settings = settings
+        let registry = MetricsRegistry()
+        self.registry = registry
+        let metrics = HTTPMetrics(registry: registry)
+        ProcessMetrics.register(in: registry)
+        let figures = OrderFigures(registry)
+
+        // The database, the broker, the product server.
+        let pool = PostgresPool(configuration: settings.postgres, maximumConnections: settings.poolConnections)
+        let broker = try settings.messaging.map { try BrokerSide($0, settings, endpoints, registry: registry, logger: logger) }
+        let store = OrderStore(pool: pool, recoveryAge: settings.recoveryAge, outbox: broker?.outbox)
+        let readers = ReadStores(settings)
+        readers.register(in: registry)
+        self.transactions = readers.transactions(registry, logger)
+        let changes = OrderChanges(maximumWaiters: settings.maximumWaiters, store: store, logger: logger)
+        changes.register(in: registry)
+        let writers = try OrderWriters(
+            settings,
+            pool: pool,
+            outbox: broker?.outbox,
+            changes: changes,
+            figures: figures,
+            logger: logger
+        )
+        writers.register(figures, in: registry)
+        self.writers = writers
+        let product = try ProductSide(settings, group: group, figures: figures)
+        CircuitBreakerMetrics.register(product.breakers, in: registry, resilience4j: settings.server.showsResilience4jMetrics)
+        registry.collector("orders_waiting", help: "Orders that wait for a step", kind: .gauge) {
+            [
+                .init(labels: [(name: "step", value: "insert")], Double(writers.insertion.queued)),
+                .init(labels: [(name: "step", value: "product")], Double(product.calls.queued)),
+                .init(labels: [(name: "step", value: "complete")], Double(writers.completion.queued)),
+            ]
+        }
+        registry.gauge("orders_database_waiting", help: "Callers that wait for a connection of the pool") { Double(pool.figures().waiting) }
+
+        // What becomes of an order.
+        let foundation = OrderFlows.Foundation(
+            store: store,
+            writers: writers,
+            changes: changes,
+            soldOut: product.soldOut,
+            breaker: product.breaker,
+            backlog: broker?.backlog,
+            steps: [.stock(product.calls, soldOut: product.soldOut)],
+            figures: figures,
+            logger: logger
+        )
+        let flows = OrderFlows(settings, on: foundation)
+        self.foundation = foundation
+        self.flows = flows
+        self.messaging = try broker?.service(flows.conclusion, product.soldOut, changes, settings)
+        self.recovery = RecoveryService(
+            settings: settings.recovery,
+            conclusion: flows.conclusion,
+            cancellation: flows.cancellation,
+            outbox: settings.messaging.map {
+                RecoveryService.Outbox(store: OutboxStore(pool: pool), age: $0.recoveryAge, retention: $0.retention)
+            }
+        )
+
+        // What callers reach.
+        let publicRouter = ServerRouter(metrics: metrics)
+        let checks: [HealthCheck] =
+            [.database(writers.insertion, writers.completion, writers.keys), .productServer(product.breaker)]
+            + (broker.map { [.broker($0.endpoints, $0.backlog, product.breaker)] } ?? [])
+        HealthRoutes(checks: checks, drain: self.drain).register(on: publicRouter)
+        OpenAPIDocument(PackageResources.openapi_json).register(on: publicRouter)
+        OrderReadRoutes(store: readers.orders, changes: changes).register(on: publicRouter)
+        OrderRoutes(placing: flows.placing, accepting: flows.accepting, cancellation: flows.cancellation).register(on: publicRouter)
+        UserOrderRoutes(
+            placing: flows.placing,
+            accepting: flows.accepting,
+            earlier: flows.earlier,
+            catalogue: product.catalogue,
+            checksUnitPrice: settings.checksUnitPrice
+        ).register(on: publicRouter)
+        self.publicRouter = publicRouter
+        self.hotPath = PlaceOrderHotPath(placing: flows.placing, accepting: flows.accepting, metrics: metrics)
+
+        let adminRouter = ServerAssembly.adminRouter(metrics: metrics, registry: registry, tokens: settings.server.adminTokens)
+        InternalRoutes(
+            rerun: flows.rerun,
+            outbox: OutboxStore(pool: pool, lists: readers.lists, listBound: settings.reads.listBound)
+        ).register(on: adminRouter)
+        CircuitBreakerRoutes(registry: product.breakers).register(on: adminRouter)
+        self.adminRouter = adminRouter
+
+        self.stores = StoresService {
+            changes.shutdown()
+            await writers.shutdown()
+            await pool.shutdown()
+            await readers.shutdown()
+            product.shutdown()
+        }
+    }
+}

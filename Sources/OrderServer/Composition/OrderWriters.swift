@@ -1,0 +1,100 @@
+import Logging
+import PostgresClient
+import ServerKit
+import ServerMetrics
+import StockContract
+
+/// The sessions that do orders' work in groups: they insert, complete and look keys up.
+struct OrderWriters: Sendable {
+    let insertion: OrderInsertion
+    let completion: OrderCompletion
+    let keys: KeyLookup
+    private let locked: LockedRows
+
+    /// - Parameters:
+    ///   - pool: gives connections up that nobody uses, when the database has no place left for a writer
+    ///   - outbox: nil without a broker
+    init(
+        _ settings: OrderSettings,
+        pool: PostgresPool,
+        outbox: OutboxWriting?,
+        changes: OrderChanges,
+        figures: OrderFigures,
+        logger: Logger
+    ) throws {
+        let onTrouble = { @Sendable [weak pool] (writer: String, trouble: PostgresError?, isNews: Bool) in
+            // The database may have no place left: what nobody uses gives way to what sells.
+            if trouble?.code == .connectFailed { pool?.closeIdle() }
+            guard isNews else { return }
+            guard let trouble else { return logger.notice("orders' database works again", metadata: ["writer": "\(writer)"]) }
+            logger.warning("orders cannot use their database", metadata: ["writer": "\(writer)", "why": "\(trouble)"])
+        }
+        var writers = settings.groupPostgres
+        writers.lockTimeout = GroupWrite.rowWait
+        let locked = try LockedRows(configuration: settings.groupPostgres, table: "orders", id: "id", turn: GroupWrite.rowWait) { change in
+            OrderWriters.log(change, logger)
+        }
+        self.locked = locked
+        self.insertion = try OrderInsertion(
+            configuration: writers,
+            maximumQueued: settings.maximumQueued,
+            maximumBatch: settings.maximumBatch,
+            batches: figures.insertBatches,
+            outbox: outbox,
+            onTrouble: onTrouble,
+            idsCameAgain: { sequence, raise in
+                figures.idsTaken.add()
+                if let raise { return IDSequence.warn(sequence, raise, logger) }
+                logger.warning("ids had rows already; others were taken", metadata: ["sequence": "\(sequence.rawValue)"])
+            }
+        )
+        self.completion = try OrderCompletion(
+            configuration: writers,
+            maximumQueued: settings.maximumQueued,
+            maximumBatch: settings.maximumBatch,
+            batches: figures.completionBatches,
+            locked: locked,
+            outbox: outbox,
+            changed: changes,
+            onTrouble: onTrouble
+        )
+        self.keys = try KeyLookup(
+            configuration: settings.groupPostgres,
+            maximumQueued: settings.maximumQueued,
+            maximumBatch: settings.maximumBatch,
+            onTrouble: onTrouble
+        )
+    }
+
+    private static func log(_ change: LockedRows.Change, _ logger: Logger) {
+        switch change {
+        case .locked(let orders):
+            logger.warning(
+                "rows of orders are locked by another transaction",
+                metadata: ["orders": "\(orders.prefix(8).map(String.init).joined(separator: ","))", "count": "\(orders.count)"]
+            )
+        case .freed(let order, let after):
+            logger.notice("the row of an order is free again", metadata: ["order": "\(order)", "after": "\(after)"])
+        }
+    }
+
+    /// Takes the places at the database that selling needs, before anything else takes them.
+    func connect() async {
+        async let inserting: Void = self.insertion.connect()
+        async let completing: Void = self.completion.connect()
+        async let looking: Void = self.keys.connect()
+        _ = await (inserting, completing, looking)
+    }
+
+    func shutdown() async {
+        await self.insertion.shutdown()
+        await self.locked.shutDown()
+        await self.completion.shutdown()
+        await self.keys.shutdown()
+    }
+
+    /// Adds what the writers have to show.
+    func register(_ figures: OrderFigures, in registry: MetricsRegistry) {
+        figures.register(self.locked, in: registry)
+    }
+}

@@ -1,0 +1,49 @@
+import CircuitBreaker
+import NIOPosix
+import ServerKit
+import ServerMetrics
+import StockContract
+
+/// The product servers as an order server sees them.
+struct ProductSide: Sendable {
+    let catalogue: ProductCatalogue
+    let calls: StockBatches
+    let breaker: CircuitBreaker
+    let breakers: CircuitBreakerRegistry
+    let soldOut: SoldOutMemory
+    private let publicPeers: HTTPPeers
+    private let batchPeers: HTTPPeers?
+
+    init(_ settings: OrderSettings, group: MultiThreadedEventLoopGroup, figures: OrderFigures) throws {
+        let loop = group.next()
+        self.publicPeers = HTTPPeers(settings.productServers, loop: loop, connectionAge: settings.connectionAge)
+        self.batchPeers =
+            settings.internalServers.isEmpty
+            ? nil : HTTPPeers(settings.internalServers, loop: loop, connectionAge: settings.connectionAge)
+        self.breaker = CircuitBreaker(name: "productServer", settings: settings.breaker)
+        self.breakers = CircuitBreakerRegistry()
+        try self.breakers.add(self.breaker)
+        self.calls = StockBatches(
+            peers: self.batchPeers ?? self.publicPeers,
+            route: self.batchPeers == nil ? .single : .batch,
+            settings: StockBatches.Settings(
+                // One request carries one order then: as many calls as orders may be at work.
+                maximumCalls: self.batchPeers == nil ? max(64, settings.maximumCalls) : settings.maximumCalls,
+                maximumQueued: settings.maximumQueued,
+                callTimeout: settings.callTimeout,
+                token: settings.token
+            ),
+            breaker: self.breaker,
+            loop: loop,
+            sizes: figures.callBatches
+        )
+        self.catalogue = ProductCatalogue(peers: self.publicPeers, timeout: settings.callTimeout)
+        self.soldOut = SoldOutMemory(time: settings.soldOutTime)
+    }
+
+    func shutdown() {
+        self.publicPeers.shutdown()
+        self.batchPeers?.shutdown()
+        self.breakers.shutdown()
+    }
+}

@@ -1,0 +1,37 @@
+import APIErrors
+import Logging
+import PostgresClient
+import ServerKit
+import ServerMetrics
+import StockContract
+
+/// Orders whose keys another order has: their ids came round again.
+extension OrderConclusion {
+    /// Lets an order whose key is another's go on under another key.
+    /// - Returns: nil if the order is no longer in that run, or if somebody else may have sent its key meanwhile
+    func takeAnotherKey(_ order: Order, _ code: String, _ records: [StepRecord]) async throws(APIError) -> Order? {
+        // The ledger's own word needs no more; a replay says so only of a key that nobody else can have sent.
+        let age = code == APIErrorCode.keyReused.rawValue ? nil : self.deadlines.freshAge
+        let found = try await self.trouble.noting("an order did not take another key") { () throws(PostgresError) in
+            try await self.store.takeAnotherKey(id: order.id, run: order.run, age: age, records: records)
+        }
+        guard var renewed = found else { return nil }
+        renewed.requestID = order.requestID
+        self.noteKeyTaken(orders: 1, example: order, newKey: renewed.decreaseKey, code)
+        return renewed
+    }
+
+    /// Counts and logs orders whose keys were another's.
+    func noteKeyTaken(orders: Int, example order: Order?, newKey: String?, _ code: String) {
+        self.figures.keysTaken.add(UInt64(orders))
+        var metadata: Logger.Metadata = ["orders": "\(orders)", "seenBy": "\(code)"]
+        if let order { metadata["key"] = "\(order.decreaseKey)" }
+        metadata["newKey"] = newKey.map { "\($0)" }
+        self.keyTakenLog.log(
+            .error,
+            "order ids come round again: the ledger has sold under an order's key before it was made; it takes another key. Was the order database restored?",
+            to: self.logger,
+            metadata: metadata
+        )
+    }
+}

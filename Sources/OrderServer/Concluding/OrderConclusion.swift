@@ -1,0 +1,190 @@
+// What a saga came to becomes the order's final state. It is written with async calls alone: a rush needs none of it, see `OrderPlacing`.
+//
+// Invariant: a final state is answered only when it is durable. Whatever is left open is in the table of orders as PENDING or in saga_work, and recovery settles it. What the product
+// server has refused for good to take back is closed: it is noted with the order, logged and counted once, and recovery does not ask again.
+//
+// Bounds: each saga ends at the deadline that its caller gives. An order takes another key once.
+
+import APIErrors
+import Logging
+import PostgresClient
+import ServerKit
+import ServerMetrics
+import StockContract
+import StrictJSON
+
+/// How long an order may be worked on.
+struct OrderDeadlines: Sendable {
+    /// How long a buyer waits for an answer.
+    var buyer: Duration = .seconds(3)
+    /// How long one order's saga may take in recovery.
+    var recovery: Duration = .seconds(10)
+
+    /// How lately an order must have been changed for its driver to be the only one that has sent its key: others begin only after ``buyer``, and their clocks may differ from the
+    /// database's by as much as this.
+    var freshAge: Duration { self.buyer / 2 }
+}
+
+/// A state in which a saga leaves its order.
+struct FinalState: Sendable, Equatable {
+    var status: OrderStatus
+    /// An error code.
+    var failReason: String?
+
+    static let confirmed = FinalState(status: .confirmed)
+    static func failed(_ reason: String) -> FinalState { FinalState(status: .failed, failReason: reason) }
+}
+
+/// Concludes orders: runs their sagas where nobody else has, and writes what these came to.
+final class OrderConclusion: Sendable {
+    enum Settled {
+        case settled(Order)
+        /// Nobody knows yet. The cause is that of the last call.
+        case undecided(cause: String)
+    }
+
+    let deadlines: OrderDeadlines
+    let store: OrderStore
+    let completion: OrderCompletion
+    let orchestrator: SagaOrchestrator
+    let trouble: StoreTrouble
+    let figures: OrderFigures
+    let logger: Logger
+    let keyTakenLog = LogThrottle()
+
+    init(
+        deadlines: OrderDeadlines,
+        store: OrderStore,
+        completion: OrderCompletion,
+        orchestrator: SagaOrchestrator,
+        trouble: StoreTrouble,
+        figures: OrderFigures,
+        logger: Logger
+    ) {
+        self.deadlines = deadlines
+        self.store = store
+        self.completion = completion
+        self.orchestrator = orchestrator
+        self.trouble = trouble
+        self.figures = figures
+        self.logger = logger
+    }
+
+    // MARK: For somebody who waits
+
+    /// Runs a PENDING order's saga and writes what it came to.
+    /// - Throws: `DEPENDENCY_FAILED` if that is not known yet, `UNAVAILABLE` or `OVERLOADED` if it could not be written
+    func drive(_ order: Order, firstAttempt: Int64, _ deadline: ContinuousClock.Instant) async throws(APIError) -> Order {
+        let (result, records) = await self.orchestrator.run(order, firstAttempt: firstAttempt, deadline: deadline)
+        return try await self.conclude(order, result, records, deadline)
+    }
+
+    /// Writes what a saga came to, and leaves what is undecided to recovery.
+    /// - Throws: as ``drive(_:firstAttempt:_:)``
+    func conclude(
+        _ order: Order,
+        _ result: SagaResult,
+        _ records: [StepRecord],
+        _ deadline: ContinuousClock.Instant
+    ) async throws(APIError) -> Order {
+        switch try await self.settle(order, result, records, deadline) {
+        case .settled(let order): return order
+        case .undecided(let cause):
+            self.figures.undecided.add()
+            await self.leaveToRecovery(order)
+            throw APIError(
+                .dependencyFailed,
+                details: ["orderId": .int(order.id), "status": .string(OrderStatus.pending.rawValue), "cause": .string(cause)],
+                retryAfter: .seconds(1)
+            )
+        }
+    }
+
+    // MARK: Writing
+
+    /// Writes what a saga came to; of an order that somebody else has settled meanwhile that state counts. An order whose key is another's goes on under another key, once.
+    func settle(
+        _ order: Order,
+        _ result: SagaResult,
+        _ records: [StepRecord],
+        _ deadline: ContinuousClock.Instant,
+        mayTakeAnotherKey: Bool = true
+    ) async throws(APIError) -> Settled {
+        let state: FinalState
+        switch result {
+        case .undecided(let cause): return .undecided(cause: cause)
+        case .keyTaken(let code) where mayTakeAnotherKey:
+            guard let renewed = try await self.takeAnotherKey(order, code, records) else {
+                guard let current = try await self.load(order.id) else { throw APIError(.unavailable) }
+                // PENDING still: recovery asks as a repeat, and the ledger compares the times then.
+                return current.status == .pending ? .undecided(cause: code) : .settled(current)
+            }
+            let (result, records) = await self.orchestrator.run(renewed, deadline: deadline)
+            return try await self.settle(renewed, result, records, deadline, mayTakeAnotherKey: false)
+        case .keyTaken: state = .failed(APIErrorCode.keyReused.rawValue)
+        case .confirmed: state = .confirmed
+        case .failed(let reason), .notUndone(_, let reason): state = .failed(reason)
+        }
+        let outcome = await self.completion.complete(
+            order,
+            from: .pending,
+            to: state.status,
+            failReason: state.failReason,
+            records: records
+        )
+        // The order has failed all the same; its history has the refusal already.
+        if case .notUndone(let refusal, _) = result, case .written = outcome { await self.noteUndoRefused(order, refusal, [], .saga) }
+        return .settled(try await self.settled(order, state, outcome))
+    }
+
+    /// The order after an attempt to write its final state.
+    /// - Throws: `UNAVAILABLE` or `OVERLOADED` if it was not written
+    func settled(_ order: Order, _ state: FinalState, _ outcome: CompletionOutcome) async throws(APIError) -> Order {
+        switch outcome {
+        case .written(let time): return self.written(order, state, at: time)
+        case .overtaken:
+            guard let current = try await self.load(order.id) else { throw APIError(.unavailable) }
+            if state == .confirmed, current.status == .failed, current.run == order.run { await self.undoOvertaken(current) }
+            return current
+        case .overloaded: throw APIError(.overloaded)
+        case .unavailable(let error): throw self.trouble.noted(error, "an order's outcome was not written")
+        }
+    }
+
+    /// The order, whose final state is durable since `time`. Counts it.
+    func written(_ order: Order, _ state: FinalState, at time: Timestamp) -> Order {
+        var order = order
+        order.status = state.status
+        order.failReason = state.failReason
+        order.updatedAt = time
+        if state.status == .confirmed { self.figures.confirmed.add() } else { self.figures.failed.add() }
+        return order
+    }
+
+    /// The order as it is stored; nil if there is none.
+    func load(_ id: Int64) async throws(APIError) -> Order? {
+        try await self.trouble.noting("an order was not read") { () throws(PostgresError) in try await self.store.order(id: id) }
+    }
+
+    // MARK: Recovery's list
+
+    /// Puts an order on recovery's list. Best effort: a PENDING order that is not on it is found by its age.
+    func leaveToRecovery(_ order: Order) async {
+        do throws(PostgresError) {
+            try await self.store.leaveToRecovery(id: order.id, after: .seconds(1))
+        } catch {
+            self.logger.warning("an order was not handed to recovery", metadata: ["order": "\(order.id)", "error": "\(error)"])
+        }
+    }
+
+    /// Takes a settled order off recovery's list.
+    /// - Parameter attempt: recovery's own; the order stays on the list if somebody has put it there again since
+    func drop(_ id: Int64, attempt: Int64?) async {
+        do throws(PostgresError) {
+            try await self.store.drop(id: id, attempt: attempt)
+        } catch {
+            // Recovery finds a settled order and drops it then.
+            self.logger.debug("a settled order stays on recovery's list", metadata: ["order": "\(id)", "error": "\(error)"])
+        }
+    }
+}

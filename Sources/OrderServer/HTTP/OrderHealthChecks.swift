@@ -1,0 +1,61 @@
+import CircuitBreaker
+import PostgresClient
+import ServerKit
+import StockContract
+import StrictJSON
+
+/// What `/readyz` of an order server asks.
+extension HealthCheck {
+    /// Asked of the sessions that write orders: another connection may well work while they do not.
+    static func database(_ insertion: OrderInsertion, _ completion: OrderCompletion, _ keys: KeyLookup) -> HealthCheck {
+        HealthCheck("database") {
+            async let inserting = insertion.troubleWriting()
+            async let completing = completion.troubleWriting()
+            async let looking = keys.trouble()
+            let (insert, complete, look) = await (inserting, completing, looking)
+            guard let trouble = insert ?? complete ?? look else { return HealthReport(.up) }
+            return HealthReport(
+                insert == nil && complete == nil ? .degraded : .down,
+                detail: [
+                    "reason": .string(String(describing: trouble)), "canMakeOrders": .bool(insert == nil),
+                    "canCompleteOrders": .bool(complete == nil), "canFindKeys": .bool(look == nil),
+                ]
+            )
+        }
+    }
+
+    /// Without the product server an order server still shows and keeps orders.
+    static func productServer(_ breaker: CircuitBreaker) -> HealthCheck {
+        HealthCheck("productServer", timeoutState: .degraded) {
+            let state = breaker.state
+            return HealthReport(state == .closed ? .up : .degraded, detail: ["breaker": .string(state.rawValue)])
+        }
+    }
+
+    /// Without the broker, or while it takes no messages (its memory or disk is short), this server still sells over HTTP, and accepts orders up to a bound: it is degraded. It is of no use where neither
+    /// way is open: as many orders wait as may, and the product server is not asked.
+    static func broker(_ endpoints: MessageEndpoints, _ backlog: OutboxBacklog, _ products: CircuitBreaker) -> HealthCheck {
+        HealthCheck("broker", timeoutState: .degraded) {
+            let snapshots = [endpoints.publisher.snapshot, endpoints.events.snapshot, endpoints.results.snapshot]
+            let (publisher, events, results) = (snapshots[0].isConnected, snapshots[1].isConnected, snapshots[2].isConnected)
+            // The same words of several connections once.
+            let failures = Set(snapshots.compactMap { $0.isConnected ? nil : $0.lastFailure.map { Redaction.masked($0.message) } })
+            let blocked = snapshots[0].blockedReason ?? snapshots[1].blockedReason
+            let isFull = backlog.orders >= backlog.maximumOrders
+            let state: HealthState =
+                if isFull, products.isWaiting { .down } else if publisher, events, results, blocked == nil, !isFull { .up } else {
+                    .degraded
+                }
+            return HealthReport(
+                state,
+                detail: [
+                    "commandsConnected": .bool(publisher), "eventsConnected": .bool(events), "resultsConnected": .bool(results),
+                    "blocked": blocked.map { .string($0) } ?? .null,
+                    "waitingOrders": .int(Int64(backlog.orders)), "maximumWaitingOrders": .int(Int64(backlog.maximumOrders)),
+                    "waitingEvents": .int(Int64(backlog.events)),
+                    "failures": .array(failures.sorted().map { .string($0) }),
+                ]
+            )
+        }
+    }
+}

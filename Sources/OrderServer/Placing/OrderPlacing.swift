@@ -1,0 +1,118 @@
+// A synchronous order from its first step to its answer. It is written with callbacks alone: of a rush, an order that is confirmed or refused at the first try needs no task.
+//
+//   1. `place`: the buyer's deadline begins, and the memory of sold-out products is asked.
+//   2. `insert`: the order's row is written, PENDING, in a group with others.
+//   3. `run`: the saga asks the product server for the stock, in a call with others.
+//   4. `write`: the final state is written, in a group with others, and the buyer is answered.
+//
+// Whatever goes another way leaves this file for good: a request that gets no new order for `OrderTurnaway`, an outcome that is neither *confirmed* nor *failed* for
+// `OrderConclusion`.
+//
+// Invariant: the saga begins only for an order whose row is durable, and a final state is answered only when it is durable.
+//
+// Bounds: the buyer's deadline, whatever the databases and the product server do: an order without an outcome by then is concluded without its buyer.
+
+import APIErrors
+import CircuitBreaker
+import ServerKit
+import StockContract
+
+/// Makes orders and runs their sagas.
+final class OrderPlacing: Sendable {
+    private let soldOut: SoldOutMemory
+    private let breaker: CircuitBreaker
+    private let insertion: OrderInsertion
+    private let orchestrator: SagaOrchestrator
+    private let completion: OrderCompletion
+    private let deadlines: BuyerDeadlines
+    private let turnaway: OrderTurnaway
+    private let conclusion: OrderConclusion
+
+    init(
+        soldOut: SoldOutMemory,
+        breaker: CircuitBreaker,
+        insertion: OrderInsertion,
+        deadlines: BuyerDeadlines,
+        turnaway: OrderTurnaway,
+        conclusion: OrderConclusion
+    ) {
+        self.soldOut = soldOut
+        self.breaker = breaker
+        self.insertion = insertion
+        self.orchestrator = conclusion.orchestrator
+        self.completion = conclusion.completion
+        self.deadlines = deadlines
+        self.turnaway = turnaway
+        self.conclusion = conclusion
+    }
+
+    /// Makes an order and runs its saga; `done` is called once, on whatever thread the outcome is known.
+    ///
+    /// An order that failed is a success here, for want of stock too: ``PlacedOrder/refusal(isAsynchronous:)`` says what its buyer is told. Errors: `INSUFFICIENT_STOCK` without an order
+    /// if the product is known to be sold out; `DEPENDENCY_FAILED` if the outcome is not known yet, or if the breaker is open (no order is made then); `KEY_REUSED`,
+    /// `REQUEST_IN_PROGRESS`, `OVERLOADED`, `UNAVAILABLE`.
+    func place(_ draft: OrderDraft, done: @escaping PlacedOrder.Done) {
+        let wait = self.deadlines.begin(done)
+        self.soldOut.ask(product: draft.productID, quantity: draft.quantity) { verdict in
+            switch verdict {
+            case .soldOut: self.turnaway.soldOut(draft, wait.deadline, waits: true) { wait.answer($0) }
+            case .proceed: self.insert(draft, wait) { wait.answer($0) }
+            case .probe(let probe):
+                self.insert(draft, wait) { result in
+                    self.soldOut.endProbe(product: draft.productID, probe: probe)
+                    wait.answer(result)
+                }
+            }
+        }
+    }
+
+    private func insert(_ draft: OrderDraft, _ wait: BuyerWait, _ done: @escaping PlacedOrder.Done) {
+        // An open breaker is known before anything is written: no order is made that recovery would have to carry.
+        if self.breaker.isWaiting {
+            return self.turnaway.breakerOpen(draft, wait.deadline, retryAfter: self.breaker.snapshot().openRemaining, done)
+        }
+        self.insertion.insert(draft, deadline: wait.deadline) { outcome in
+            switch outcome {
+            case .made(let order):
+                wait.began(order.id, .pending)
+                self.run(order, wait.deadline, done)
+            case let other: self.turnaway.notInserted(other, draft, wait.deadline, waits: true, done)
+            }
+        }
+    }
+
+    private func run(_ order: Order, _ deadline: ContinuousClock.Instant, _ done: @escaping PlacedOrder.Done) {
+        self.orchestrator.start(order, deadline: deadline) { result, records in
+            switch result {
+            case .confirmed: self.write(order, .confirmed, records, done)
+            case .failed(let reason): self.write(order, .failed(reason), records, done)
+            case .notUndone, .keyTaken, .undecided:
+                PlacedOrder.inTask(done) { () async throws(APIError) in
+                    PlacedOrder(order: try await self.conclusion.conclude(order, result, records, deadline), isReplay: false)
+                }
+            }
+        }
+    }
+
+    private func write(_ order: Order, _ state: FinalState, _ records: [StepRecord], _ done: @escaping PlacedOrder.Done) {
+        self.completion.complete(order, from: .pending, to: state.status, failReason: state.failReason, records: records) { outcome in
+            if case .written(let time) = outcome {
+                return done(.success(PlacedOrder(order: self.conclusion.written(order, state, at: time), isReplay: false)))
+            }
+            PlacedOrder.inTask(done) { () async throws(APIError) in
+                PlacedOrder(order: try await self.conclusion.settled(order, state, outcome), isReplay: false)
+            }
+        }
+    }
+}
+
+extension CircuitBreaker {
+    /// Whether a call would be turned away for a while yet.
+    var isWaiting: Bool {
+        switch self.state {
+        case .closed, .halfOpen, .disabled, .metricsOnly: false
+        case .forcedOpen: true
+        case .open: (self.snapshot().openRemaining ?? .zero) > .zero
+        }
+    }
+}

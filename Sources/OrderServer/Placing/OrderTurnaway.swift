@@ -1,0 +1,72 @@
+// What is answered to a request that gets no new order at the first try: the product is sold out, the breaker is open, the key is taken, the row was not written. A key brings
+// the order that it has made, if it has made one.
+
+import APIErrors
+import ServerKit
+import ServerMetrics
+import StockContract
+import StrictJSON
+
+/// Answers requests that get no new order. `done` is called once.
+struct OrderTurnaway: Sendable {
+    /// Whether a sold-out request leaves a FAILED order.
+    let persistsRejected: Bool
+    let insertion: OrderInsertion
+    let earlier: EarlierOrders
+    let trouble: StoreTrouble
+    let figures: OrderFigures
+
+    /// The product is known to be sold out. Only a key, or an order that is to be kept, needs the database.
+    /// - Parameter waits: whether an order that is being worked on is waited for
+    func soldOut(_ draft: OrderDraft, _ deadline: ContinuousClock.Instant, waits: Bool, _ done: @escaping PlacedOrder.Done) {
+        if draft.idempotencyKey == nil, !self.persistsRejected {
+            self.figures.turnedAway.add()
+            return done(.failure(.soldOut(product: draft.productID)))
+        }
+        PlacedOrder.inTask(done) { () async throws(APIError) in
+            if let placed = try await self.earlier.order(of: draft, deadline, waits: waits) { return placed }
+            guard self.persistsRejected else {
+                self.figures.turnedAway.add()
+                throw .soldOut(product: draft.productID)
+            }
+            switch await self.insertion.insert(draft, failReason: APIErrorCode.insufficientStock.rawValue) {
+            case .made(let order):
+                self.figures.failed.add()
+                return PlacedOrder(order: order, isReplay: false)
+            case let other:
+                return try await PlacedOrder.awaited { self.notInserted(other, draft, deadline, waits: waits, $0) }
+            }
+        }
+    }
+
+    /// The breaker around the product server is open for a while yet.
+    func breakerOpen(_ draft: OrderDraft, _ deadline: ContinuousClock.Instant, retryAfter: Duration?, _ done: @escaping PlacedOrder.Done) {
+        let error = APIError(.dependencyFailed, details: ["cause": "BREAKER_OPEN"], retryAfter: retryAfter ?? .seconds(1))
+        if draft.idempotencyKey == nil { return done(.failure(error)) }
+        PlacedOrder.inTask(done) { () async throws(APIError) in
+            guard let placed = try await self.earlier.order(of: draft, deadline, waits: true) else { throw error }
+            return placed
+        }
+    }
+
+    /// The order was not inserted, for whatever reason.
+    /// - Parameter waits: whether an order that is being worked on is waited for
+    func notInserted(
+        _ outcome: InsertOutcome,
+        _ draft: OrderDraft,
+        _ deadline: ContinuousClock.Instant,
+        waits: Bool,
+        _ done: @escaping PlacedOrder.Done
+    ) {
+        switch outcome {
+        case .made(let order): done(.success(PlacedOrder(order: order, isReplay: false)))
+        case .overloaded: done(.failure(APIError(.overloaded)))
+        case .unavailable(let error): done(.failure(self.trouble.noted(error, "an order was not inserted")))
+        case .keyTaken:
+            PlacedOrder.inTask(done) { () async throws(APIError) in
+                guard let placed = try await self.earlier.order(of: draft, deadline, waits: waits) else { throw APIError(.unavailable) }
+                return placed
+            }
+        }
+    }
+}

@@ -1,0 +1,31 @@
+import APIErrors
+import ServerKit
+import StockContract
+
+/// An order, and whether an earlier request with the same key had made it.
+struct PlacedOrder: Sendable {
+    var order: Order
+    var isReplay: Bool
+
+    /// Told once what came of a request.
+    typealias Done = @Sendable (Result<PlacedOrder, APIError>) -> Void
+
+    /// Starts what tells its end by a callback, and waits for that end.
+    static func awaited(_ start: (_ done: @escaping Done) -> Void) async throws(APIError) -> PlacedOrder {
+        let result: Result<PlacedOrder, APIError> = await withCheckedContinuation { continuation in
+            start { continuation.resume(returning: $0) }
+        }
+        return try result.get()
+    }
+
+    /// Goes on in a task of its own, off the hot path, and tells the end by a callback.
+    static func inTask(_ done: @escaping Done, _ body: @escaping @Sendable () async throws(APIError) -> PlacedOrder) {
+        Task {
+            do throws(APIError) {
+                done(.success(try await body()))
+            } catch {
+                done(.failure(error))
+            }
+        }
+    }
+}
