@@ -83,7 +83,7 @@ let package = Package(
 
         library("BlockingThreads", ["CThreads"]),
         library("RedisClient", ["BlockingThreads", "CHiredis", deques, nioCore, nioPosix]),
-        library("PostgresClient", ["BlockingThreads", "CLibPQ"]),
+        library("PostgresClient", ["BlockingThreads", "CLibPQ", deques]),
         library("MessageBroker", ["BlockingThreads", "CRabbitMQ", deques]),
 
         // MARK: The engine
@@ -163,7 +163,7 @@ let package = Package(
 
         // MARK: Tests
 
-        library("StockGateProof", ["StockGate", heaps], settings: fast),
+        library("StockGateProof", ["PostgresClient", "StockGate", heaps], settings: fast),
         library("PrivateServers", ["BlockingThreads", "PostgresClient", nioCore, nioPosix]),
         tests("BlockingThreadsTests", ["BlockingThreads"]),
         tests("CircuitBreakerTests", ["CircuitBreaker"]),

@@ -1,7 +1,7 @@
 // Invariant: an order is found by its key together with its buyer, as the database compares them, byte by byte. Two buyers' ids that Swift takes for the same text, since
 // they differ in their Unicode form alone, stay two: answers are matched to questions by their place, never by a text.
 //
-// Bounds: those of the writer it gathers in. A look is repeatable.
+// Bounds: those of the group it gathers in. A look is repeatable.
 
 import PostgresClient
 import ServerKit
@@ -17,7 +17,7 @@ final class KeyLookup: Sendable {
         var done: CheckedContinuation<Outcome, Never>
     }
 
-    private let reader: GroupWriter<Item>
+    private let group: GroupCommit<Item>
     private static let sql = """
         select t.n, \(Order.columns) from unnest($1, $2) with ordinality as t(k, b, n)
         join orders o on o.idempotency_key = t.k and coalesce(o.buyer_id, '') collate "C" = t.b
@@ -27,15 +27,13 @@ final class KeyLookup: Sendable {
         configuration: PostgresConfiguration,
         maximumQueued: Int,
         maximumBatch: Int,
-        onTrouble: (@Sendable (_ reader: String, _ trouble: PostgresError?, _ isNews: Bool) -> Void)? = nil
+        onTrouble: OrderWriterTrouble? = nil
     ) throws(PostgresError) {
-        self.reader = try GroupWriter(
-            configuration: configuration,
-            name: "order-keys",
-            maximumQueued: maximumQueued,
-            maximumBatch: maximumBatch,
-            onTrouble: onTrouble
-        ) { session, items in
+        self.group = GroupCommit(
+            worker: try PostgresWorker(orders: "order-keys", configuration, onTrouble),
+            capacity: maximumQueued,
+            maximumBatch: maximumBatch
+        ) { _, session, items in
             do throws(PostgresError) {
                 var found: [Int64: Order] = [:]
                 for row in try session.repeatable(KeyLookup.sql, [.texts(items.map(\.key)), .texts(items.map { $0.buyer ?? "" })]) {
@@ -46,6 +44,8 @@ final class KeyLookup: Sendable {
             } catch {
                 for item in items { item.done.resume(returning: .failure(error)) }
             }
+        } fail: { items, why in
+            for item in items { item.done.resume(returning: .failure(why.error)) }
         }
     }
 
@@ -53,16 +53,14 @@ final class KeyLookup: Sendable {
     /// - Parameter buyer: nil for the scope that orders without a buyer share
     func order(key: String, buyer: String?) async -> Outcome {
         await withCheckedContinuation { continuation in
-            if !self.reader.add(Item(key: key, buyer: buyer, done: continuation)) {
-                continuation.resume(returning: .failure(PostgresError(code: .poolExhausted, message: "too many look-ups wait")))
-            }
+            self.group.add(Item(key: key, buyer: buyer, done: continuation))
         }
     }
 
     /// Takes the reader's place at the server.
-    func connect() async { await self.reader.connect() }
+    func connect() async { await self.group.connect() }
     /// What keeps keys from being looked up, nil if nothing does.
-    func trouble() async -> PostgresError? { await self.reader.troubleWriting() }
+    func trouble() async -> PostgresError? { await self.group.troubleWriting() }
 
-    func shutdown() async { await self.reader.shutdown() }
+    func shutdown() async { await self.group.shutdown() }
 }

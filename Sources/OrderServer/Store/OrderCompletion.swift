@@ -38,59 +38,21 @@ struct OrderChange: Sendable {
 
 /// Writes orders' final states in groups.
 final class OrderCompletion: Sendable {
-    struct Item: Sendable {
+    struct Item: RowMember {
         var change: OrderChange
         /// When it has waited long enough for its row; nil before it is put out for the first time.
         var waitsUntil: ContinuousClock.Instant?
         /// Called once, on the writer's thread or that of `LockedRows`.
         var done: @Sendable (CompletionOutcome) -> Void
+
+        var row: Int64 { self.change.id }
+        var grace: Duration? { nil }
     }
 
     /// How long one order waits for its row.
     static let patience = Duration.seconds(2)
 
-    /// Where items wait whose rows are locked, and the way back.
-    private final class Stuck: Sendable {
-        let rows: LockedRows
-        private let writer = Mutex<GroupWriter<Item>?>(nil)
-
-        init(_ rows: LockedRows) { self.rows = rows }
-
-        func begin(_ writer: GroupWriter<Item>) { self.writer.withLock { $0 = writer } }
-
-        /// Nothing comes back any more.
-        func end() { self.writer.withLock { $0 = nil } }
-
-        func add(_ item: Item) {
-            let isAccepted = self.writer.withLock { $0 }?.add(item) ?? false
-            if !isAccepted { item.done(.overloaded) }
-        }
-
-        func wait(_ item: Item) {
-            var item = item
-            let now = ContinuousClock.now
-            let until = item.waitsUntil ?? now + OrderCompletion.patience
-            item.waitsUntil = until
-            let waiting = item
-            let admission = self.rows.wait(for: item.change.id, until: until) { ending in
-                if ending == .free { self.add(waiting) } else { waiting.done(.unavailable(Stuck.timedOut)) }
-            }
-            switch admission {
-            case .waiting: break
-            case .notLocked where now < until: self.add(waiting)
-            case .notLocked, .refused, .tooLate: waiting.done(.unavailable(Stuck.timedOut))
-            }
-        }
-
-        private static let timedOut = PostgresError(
-            code: .server(sqlState: "55P03"),
-            message: "the order's row is locked by another transaction",
-            sqlState: "55P03"
-        )
-    }
-
-    private let stuck: Stuck
-    private let writer: GroupWriter<Item>
+    private let group: GroupCommit<Item>
 
     init(
         configuration: PostgresConfiguration,
@@ -100,29 +62,27 @@ final class OrderCompletion: Sendable {
         locked: LockedRows,
         outbox: OutboxWriting? = nil,
         changed: OrderChanges? = nil,
-        onTrouble: (@Sendable (_ writer: String, _ trouble: PostgresError?, _ isNews: Bool) -> Void)? = nil
+        onTrouble: OrderWriterTrouble? = nil
     ) throws(PostgresError) {
-        let stuck = Stuck(locked)
-        self.stuck = stuck
         let ids = Mutex(IDSequence.messages.block)
-        self.writer = try GroupWriter(
-            configuration: configuration,
-            name: "order-complete",
-            maximumQueued: maximumQueued,
+        self.group = GroupCommit(
+            worker: try PostgresWorker(orders: "order-complete", configuration, onTrouble),
+            capacity: maximumQueued,
             maximumBatch: maximumBatch,
-            onTrouble: onTrouble
-        ) { session, items in
+            rowWaits: .init(rows: locked, patience: OrderCompletion.patience, comesBackExempt: false)
+        ) { group, session, items in
             batches.record(UInt64(items.count))
-            ids.withLock { OrderCompletion.commit(session, items, &$0, stuck, outbox, changed) }
+            ids.withLock { OrderCompletion.commit(session, items, &$0, group, outbox, changed) }
+        } fail: { items, why in
+            for item in items { item.done(why == .full ? .overloaded : .unavailable(why.error)) }
         }
-        stuck.begin(self.writer)
     }
 
-    var queued: Int { self.writer.queued }
+    var queued: Int { self.group.waiting }
     /// Takes the writer's place at the server.
-    func connect() async { await self.writer.connect() }
+    func connect() async { await self.group.connect() }
     /// What keeps final states from being written, nil if nothing does.
-    func troubleWriting() async -> PostgresError? { await self.writer.troubleWriting() }
+    func troubleWriting() async -> PostgresError? { await self.group.troubleWriting() }
 
     /// Moves an order on; `done` is called when that is durable, on the writer's thread, or at once if too many wait.
     func complete(
@@ -144,8 +104,7 @@ final class OrderCompletion: Sendable {
             ),
             done: done
         )
-        if !self.stuck.rows.isEmpty, self.stuck.rows.isLocked(order.id) { return self.stuck.wait(item) }
-        if !self.writer.add(item) { done(.overloaded) }
+        self.group.addOrWait(item)
     }
 
     /// Moves an order on and returns when that is durable.
@@ -161,10 +120,7 @@ final class OrderCompletion: Sendable {
         }
     }
 
-    func shutdown() async {
-        await self.writer.shutdown()
-        self.stuck.end()
-    }
+    func shutdown() async { await self.group.shutdown() }
 
     private static let update = """
           update orders o set status = t.s, fail_reason = t.f, updated_at = now(), version = o.version + 1,
@@ -197,7 +153,7 @@ final class OrderCompletion: Sendable {
         _ session: PostgresSession,
         _ items: ArraySlice<Item>,
         _ ids: inout IDBlock,
-        _ stuck: Stuck,
+        _ group: GroupCommit<Item>,
         _ outbox: OutboxWriting?,
         _ changed: OrderChanges?
     ) {
@@ -210,11 +166,8 @@ final class OrderCompletion: Sendable {
                 }
             }
         } putOut: { part in
-            let found = (try? stuck.rows.locked(among: part.map(\.change.id), session)) ?? []
-            guard !found.isEmpty else { return nil }
-            stuck.rows.found(found)
-            for item in part where found.contains(item.change.id) { stuck.wait(item) }
-            return part.filter { !found.contains($0.change.id) }[...]
+            // What is locked cannot be told then: the part goes on as with a lock that nobody can name.
+            (try? group.putOut(of: part, session)) ?? nil
         } fail: { part, error in
             for item in part { item.done(.unavailable(error)) }
         }

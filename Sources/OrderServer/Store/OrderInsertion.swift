@@ -54,7 +54,7 @@ final class OrderInsertion: Sendable {
         let cameAgain: @Sendable (IDSequence, IDSequence.Raise?) -> Void
     }
 
-    private let writer: GroupWriter<Item>
+    private let group: GroupCommit<Item>
     let batches: Histogram
 
     init(
@@ -63,19 +63,17 @@ final class OrderInsertion: Sendable {
         maximumBatch: Int,
         batches: Histogram,
         outbox: OutboxWriting? = nil,
-        onTrouble: (@Sendable (_ writer: String, _ trouble: PostgresError?, _ isNews: Bool) -> Void)? = nil,
+        onTrouble: OrderWriterTrouble? = nil,
         idsCameAgain: @escaping @Sendable (IDSequence, IDSequence.Raise?) -> Void = { _, _ in }
     ) throws(PostgresError) {
         self.batches = batches
         let ids = Mutex(IDs(cameAgain: idsCameAgain))
-        self.writer = try GroupWriter(
-            configuration: configuration,
-            name: "order-insert",
-            maximumQueued: maximumQueued,
+        self.group = GroupCommit(
+            worker: try PostgresWorker(orders: "order-insert", configuration, onTrouble),
+            capacity: maximumQueued,
             maximumBatch: maximumBatch,
-            gathering: .init(enough: 16, time: .microseconds(1_500)) { $0.contains { $0.isAsynchronous } },
-            onTrouble: onTrouble
-        ) { session, items in
+            gathering: .init(enough: 16, time: .microseconds(1_500)) { $0.contains { $0.isAsynchronous } }
+        ) { _, session, items in
             // While the database hangs, those who wait give up one after the other; what they asked for is not made behind their backs.
             let items = OrderInsertion.inTime(items)
             guard !items.isEmpty else { return }
@@ -86,14 +84,16 @@ final class OrderInsertion: Sendable {
                 ids.mayStartAnew = true
                 OrderInsertion.commit(session, items, &ids, outbox)
             }
+        } fail: { items, why in
+            for item in items { item.done(why == .full ? .overloaded : .unavailable(why.error)) }
         }
     }
 
-    var queued: Int { self.writer.queued }
+    var queued: Int { self.group.waiting }
     /// Takes the writer's place at the server.
-    func connect() async { await self.writer.connect() }
+    func connect() async { await self.group.connect() }
     /// What keeps orders from being made, nil if nothing does.
-    func troubleWriting() async -> PostgresError? { await self.writer.troubleWriting() }
+    func troubleWriting() async -> PostgresError? { await self.group.troubleWriting() }
 
     /// Makes an order and returns when it is durable.
     func insert(_ draft: OrderDraft, failReason: String? = nil, isAsynchronous: Bool = false) async -> InsertOutcome {
@@ -110,11 +110,10 @@ final class OrderInsertion: Sendable {
         deadline: ContinuousClock.Instant? = nil,
         done: @escaping @Sendable (InsertOutcome) -> Void
     ) {
-        let item = Item(draft: draft, failReason: failReason, isAsynchronous: isAsynchronous, deadline: deadline, done: done)
-        if !self.writer.add(item) { done(.overloaded) }
+        self.group.add(Item(draft: draft, failReason: failReason, isAsynchronous: isAsynchronous, deadline: deadline, done: done))
     }
 
-    func shutdown() async { await self.writer.shutdown() }
+    func shutdown() async { await self.group.shutdown() }
 
     /// What a group has at least, though one of its buyers has less left.
     private static let leastTime: Duration = .milliseconds(200)

@@ -1,10 +1,10 @@
-// One lane of group commit: a queue, a thread, a connection.
+// One lane of the ledger's group commit: what its requests mean to `GroupCommit`, and where their answers go.
 //
 // Invariant: every member is answered exactly once: with a decision, or with `unknown`, or with `notRun`.
 //
-// Who suffers: the members of one statement wait for its locks together, and what comes meanwhile waits for the lane. So the lane's session waits for a lock only
-//   `LedgerConfiguration.rowWait`. Then the products whose rows somebody else's transaction holds are put out: their members wait apart (`LockedRows`), or are told *lock
-//   timeout*, once the row has been locked for longer than `grace`, if they are not patient; as are those that come while the row is known to be locked. The rest goes on together.
+// Who suffers: see `GroupCommit`. The lane's session waits for a lock only `LedgerConfiguration.rowWait`; then the products whose rows somebody else's transaction holds
+//   are put out. Their members wait apart, or are told *lock timeout*, once the row has been locked for longer than `grace`, if they are not patient; as are those that
+//   come while the row is known to be locked. The rest goes on together.
 //
 // Bounds: the committer's; a batch that deadlocked is tried `maximumDeadlockRetries` times; one that failed for a bad member is halved until that member is
 //   alone. A batch that waits in vain for another lock than a product's row is tried once more, then halved, for `patience` altogether.
@@ -15,8 +15,10 @@ import PostgresClient
 import Synchronization
 
 /// A request in a lane, and where its answer goes.
-struct LaneMember<Request: Sendable, Reply: Sendable>: Sendable {
+struct LaneMember<Request: Sendable, Reply: Sendable>: RowMember {
     let request: Request
+    /// The product, whose row the statement locks.
+    let row: Int64
     /// The loop that `answer` is called on; nil: the lane's own thread.
     let eventLoop: (any EventLoop)?
     /// Whether it waits for a row that has been locked for a while; else it is told *lock timeout* at once.
@@ -24,6 +26,9 @@ struct LaneMember<Request: Sendable, Reply: Sendable>: Sendable {
     /// When it has waited long enough for its row; nil before it is put out for the first time.
     var waitsUntil: ContinuousClock.Instant?
     let answer: @Sendable (Result<Reply, CommitFailure>) -> Void
+
+    /// How long a row may have been locked before members that are not patient give it up: longer than other servers' groups have it, even on a slow disk.
+    var grace: Duration? { isPatient ? nil : .milliseconds(100) }
 }
 
 /// What one lane has done, for metrics.
@@ -48,37 +53,19 @@ public struct LaneFigures: Sendable {
     public var seconds: Double = 0
 }
 
-/// What the caller of `enqueue` has to do once it has let go of the lock.
-private enum AfterEnqueue {
-    case wake
-    case none
-    case refuse(Unavailable)
-}
-
 final class LedgerLane<Request: Sendable, Reply: Sendable>: Sendable {
     typealias Member = LaneMember<Request, Reply>
-
-    private struct State: Sendable {
-        var committer: Committer<Member>
-        var isDraining = false
-        var isShutDown = false
-        var figures = LaneFigures()
-    }
+    /// Sends one batch as one statement and returns a reply for each member, in order.
+    typealias Send = @Sendable (PostgresSession, [Request]) throws(PostgresError) -> [Reply]
 
     private static var maximumDeadlockRetries: Int { 5 }
-    /// How long a row may have been locked before members that are not patient give it up: longer than other servers' groups have it, even on a slow disk.
-    private static var grace: Duration { .milliseconds(100) }
 
-    private let state: Mutex<State>
-    private let worker: PostgresWorker
-    /// The products whose rows are known to be locked; shared by all lanes.
-    private let locked: LockedRows
-    /// How long one member waits for a locked row, and a batch for another lock.
-    private let patience: Duration
-    private let product: @Sendable (Request) -> ProductID
-    /// Sends one batch as one statement and returns a reply for each member, in order.
-    private let send: @Sendable (PostgresSession, [Request]) throws(PostgresError) -> [Reply]
+    private let group: GroupCommit<Member>
+    private let tally: LaneTally
 
+    /// - Parameters:
+    ///   - locked: the products whose rows are known to be locked; shared by all lanes.
+    ///   - patience: how long one member waits for a locked row, and a batch for another lock.
     init(
         worker: PostgresWorker,
         capacity: Int,
@@ -86,227 +73,115 @@ final class LedgerLane<Request: Sendable, Reply: Sendable>: Sendable {
         locked: LockedRows,
         patience: Duration,
         key: @escaping @Sendable (Request) -> String,
-        product: @escaping @Sendable (Request) -> ProductID,
-        send: @escaping @Sendable (PostgresSession, [Request]) throws(PostgresError) -> [Reply]
+        send: @escaping Send
     ) {
-        self.worker = worker
-        self.locked = locked
-        self.patience = patience
-        self.product = product
-        self.send = send
-        self.state = Mutex(State(committer: Committer(capacity: capacity, maximumBatch: maximumBatch) { key($0.request) }))
+        let tally = LaneTally()
+        self.tally = tally
+        self.group = GroupCommit(
+            worker: worker,
+            capacity: capacity,
+            maximumBatch: maximumBatch,
+            key: { key($0.request) },
+            rowWaits: .init(rows: locked, patience: patience, comesBackExempt: true)
+        ) { group, session, batch in
+            Self.write(batch, group, session, patience, tally, send)
+        } fail: { members, why in
+            let failure: CommitFailure =
+                switch why {
+                case .full: .notRun(.overloaded)
+                case .stopped: .notRun(.ledgerDown)
+                case .rowLocked: .notRun(.lockTimeout)
+                }
+            Self.deliver(members) { _ in .failure(failure) }
+        }
     }
 
     var figures: LaneFigures {
-        state.withLock {
-            var figures = $0.figures
-            figures.waiting = $0.committer.count
-            figures.refused = UInt64($0.committer.refused)
-            return figures
-        }
+        var figures = tally.figures
+        figures.waiting = group.waiting
+        figures.refused = UInt64(group.refused)
+        return figures
     }
 
     /// Queues one request. `isExempt`: it was sent before with an unknown outcome and must not be turned away now.
-    func enqueue(_ member: Member, isExempt: Bool = false) {
-        if !locked.isEmpty, locked.isLocked(product(member.request).rawValue) { return waitForRow(member) }
-        let next: AfterEnqueue = state.withLock { state in
-            if state.isShutDown { return .refuse(.ledgerDown) }
-            guard state.committer.arrived(member, isExempt: isExempt) == .accepted else { return .refuse(.overloaded) }
-            if state.isDraining { return .none }
-            state.isDraining = true
-            return .wake
-        }
-        switch next {
-        case .none: break
-        case .refuse(let why): deliver([(member, .failure(.notRun(why)))])
-        case .wake:
-            do {
-                try worker.submit { session in self.drain(session) }
-            } catch {
-                failWaiting(.ledgerDown)
-            }
-        }
-    }
+    func enqueue(_ member: Member, isExempt: Bool = false) { group.addOrWait(member, isExempt: isExempt) }
 
     /// Answers what waits with `ledgerDown`, and what comes after.
-    func shutDown() {
-        state.withLock { $0.isShutDown = true }
-        failWaiting(.ledgerDown)
-    }
-
-    private func failWaiting(_ why: Unavailable) {
-        while true {
-            let batch = state.withLock { state in
-                let batch = state.committer.connectionFreed()
-                if batch.isEmpty { state.isDraining = false }
-                return batch
-            }
-            if batch.isEmpty { return }
-            deliver(batch.map { ($0, .failure(.notRun(why))) })
-        }
-    }
+    func shutDown() { group.stop() }
 
     // MARK: On the lane's thread
 
-    private func drain(_ session: PostgresSession) {
-        while true {
-            let batch = state.withLock { state in
-                let batch = state.committer.connectionFreed()
-                if batch.isEmpty { state.isDraining = false }
-                return batch
-            }
-            if batch.isEmpty { return }
-            execute(batch, session)
-        }
-    }
-
-    /// A part of a batch that is sent as one statement.
-    private struct Piece {
-        var members: [Member]
-        /// It has waited in vain before, for a lock that is no product's row.
-        var hasWaited = false
-    }
-
-    private func execute(_ batch: [Member], _ session: PostgresSession) {
-        let until = ContinuousClock.now + patience
-        var deadlocks = 0
-        var pieces = [Piece(members: batch)]
-        // Ends: each round answers a piece, makes it smaller, halves it, or uses up one of its repeats.
-        while let piece = pieces.popLast() {
-            let members = piece.members
+    private static func write(
+        _ batch: ArraySlice<Member>,
+        _ group: GroupCommit<Member>,
+        _ session: PostgresSession,
+        _ patience: Duration,
+        _ tally: LaneTally,
+        _ send: Send
+    ) {
+        GroupWrite.run(batch, patience: patience, repeats: maximumDeadlockRetries, judge: Self.verdict) { (part) throws(PostgresError) in
             let began = ContinuousClock.now
-            do {
-                let replies = try send(session, members.map(\.request))
-                note(batch: members.count, since: began)
-                guard replies.count == members.count else {
-                    // The statement committed and its answer makes no sense: unknown, to be settled by sending it again.
-                    deliver(members.map { ($0, .failure(.unknown)) })
-                    continue
-                }
-                deliver(zip(members, replies).map { ($0, .success($1)) })
+            let replies: [Reply]
+            do throws(PostgresError) {
+                replies = try send(session, part.map(\.request))
             } catch {
-                note(batch: members.count, since: began, failed: error)
-                switch Self.verdict(on: error) {
-                case .again where deadlocks < Self.maximumDeadlockRetries:
-                    deadlocks += 1
-                    pieces.append(piece)
-                case .again: deliver(members.map { ($0, .failure(.notRun(.lockTimeout))) })
-                case .whole(let failure): deliver(members.map { ($0, .failure(failure)) })
-                case .badMember: pieces += halves(of: members, hasWaited: piece.hasWaited, else: .ledgerDown)
-                case .waitedInVain: pieces += withoutLocked(piece, until, session)
-                }
+                tally.note(batch: part.count, since: began, failed: error)
+                throw error
             }
-        }
-    }
-
-    /// What is to be sent next, the last first. A single member is answered instead.
-    private func halves(of members: [Member], hasWaited: Bool, else why: Unavailable) -> [Piece] {
-        switch Committer<Member>.retry(members) {
-        case .fail(let only):
-            deliver([(only, .failure(.notRun(why)))])
-            return []
-        case .halves(let first, let second):
-            return [Piece(members: second, hasWaited: hasWaited), Piece(members: first, hasWaited: hasWaited)]
-        }
-    }
-
-    /// A piece was rolled back because a lock was not to be had: the members of locked products are put out, and the rest is returned.
-    private func withoutLocked(_ piece: Piece, _ until: ContinuousClock.Instant, _ session: PostgresSession) -> [Piece] {
-        let products = Set(piece.members.map { product($0.request).rawValue })
-        var found: Set<Int64> = []
-        do throws(PostgresError) {
-            found = try locked.locked(among: products.sorted(), session)
-        } catch  where error.isLockTimeout {
-            // The whole table is locked.
-        } catch {
-            deliver(piece.members.map { ($0, .failure(.notRun(.ledgerDown))) })
-            return []
-        }
-        guard found.isEmpty else {
-            locked.found(found)
-            var rest: [Member] = []
-            var out: [Member] = []
-            for member in piece.members {
-                if found.contains(product(member.request).rawValue) { out.append(member) } else { rest.append(member) }
+            tally.note(batch: part.count, since: began)
+            guard replies.count == part.count else {
+                // The statement committed and its answer makes no sense: unknown, to be settled by sending it again.
+                return deliver(part) { _ in .failure(.unknown) }
             }
-            let count = UInt64(out.count)
-            state.withLock { $0.figures.putOut += count }
-            for member in out { waitForRow(member) }
-            return rest.isEmpty ? [] : [Piece(members: rest, hasWaited: piece.hasWaited)]
-        }
-        // The row has become free since, or the lock is another: a table's, or that of a key that somebody else is writing.
-        guard ContinuousClock.now < until else {
-            deliver(piece.members.map { ($0, .failure(.notRun(.lockTimeout))) })
-            return []
-        }
-        if piece.hasWaited { return halves(of: piece.members, hasWaited: true, else: .lockTimeout) }
-        return [Piece(members: piece.members, hasWaited: true)]
-    }
-
-    /// A member whose product's row is locked: it waits apart from the lane, and comes back when the row is free.
-    private func waitForRow(_ member: Member) {
-        var member = member
-        let now = ContinuousClock.now
-        let until = member.waitsUntil ?? now + patience
-        member.waitsUntil = until
-        let waiting = member
-        let grace: Duration? = member.isPatient ? nil : Self.grace
-        let admission = locked.wait(for: product(member.request).rawValue, until: until, grace: grace) { ending in
-            switch ending {
-            case .free: self.enqueue(waiting, isExempt: true)
-            case .timedOut: self.deliver([(waiting, .failure(.notRun(.lockTimeout)))])
-            case .shutDown: self.deliver([(waiting, .failure(.notRun(.ledgerDown)))])
+            deliver(part) { .success(replies[$0]) }
+        } putOut: { part in
+            do throws(PostgresError) {
+                let rest = try group.putOut(of: part, session)
+                if let rest { tally.notePutOut(part.count - rest.count) }
+                return rest
+            } catch  where error.isLockTimeout {
+                // The whole table is locked.
+                return nil
+            } catch {
+                deliver(part) { _ in .failure(.notRun(.ledgerDown)) }
+                return []
             }
-        }
-        switch admission {
-        case .waiting: break
-        case .notLocked where now < until: enqueue(waiting, isExempt: true)
-        case .notLocked, .refused, .tooLate: deliver([(waiting, .failure(.notRun(.lockTimeout)))])
+        } fail: { part, error in
+            let failure = failure(after: error)
+            deliver(part) { _ in .failure(failure) }
         }
     }
 
-    private enum Verdict {
-        case again
-        case whole(CommitFailure)
-        case badMember
-        case waitedInVain
-    }
-
-    /// What an error means for the members of the batch that met it.
-    private static func verdict(on error: PostgresError) -> Verdict {
-        // A reply that cannot be read may be that of a statement that committed.
-        if error.isOutcomeUnknown || error.code == .decoding { return .whole(.unknown) }
-        guard let sqlState = error.sqlState else { return .whole(.notRun(.ledgerDown)) }
+    /// What an error means for a batch.
+    private static func verdict(on error: PostgresError) -> GroupWrite.Verdict {
+        guard !error.isOutcomeUnknown, error.code != .decoding, let sqlState = error.sqlState else { return .fail }
         switch sqlState {
-        case "55P03": return .waitedInVain
-        case "57014": return .whole(.notRun(.lockTimeout))
+        case "55P03": return .locked
+        case "57014": return .fail
         case "40P01", "40001": return .again
-        default: break
-        }
-        switch sqlState.prefix(2) {
-        // The server goes away, or is broken: whether the transaction had ended by then is not said.
-        case "57", "58", "XX", "08": return .whole(.unknown)
-        case "53", "25", "28", "3D", "42": return .whole(.notRun(.ledgerDown))
-        default: return .badMember
+        default: return ["57", "58", "XX", "08", "53", "25", "28", "3D", "42"].contains(sqlState.prefix(2)) ? .fail : .halve
         }
     }
 
-    private func note(batch: Int, since began: ContinuousClock.Instant, failed error: PostgresError? = nil) {
-        let seconds = (ContinuousClock.now - began) / .seconds(1)
-        state.withLock { state in
-            state.figures.batches += 1
-            state.figures.members += UInt64(batch)
-            state.figures.largestBatch = max(state.figures.largestBatch, batch)
-            state.figures.seconds += seconds
-            if let error { if error.isOutcomeUnknown { state.figures.unknown += 1 } else { state.figures.rolledBack += 1 } }
+    /// What the members are told of a batch that is not sent any more.
+    private static func failure(after error: PostgresError) -> CommitFailure {
+        // A reply that cannot be read may be that of a statement that committed.
+        if error.isOutcomeUnknown || error.code == .decoding { return .unknown }
+        switch error.sqlState {
+        case "55P03", "57014", "40P01", "40001": return .notRun(.lockTimeout)
+        // The server goes away, or is broken: whether the transaction had ended by then is not said.
+        case let state? where ["57", "58", "XX", "08"].contains(state.prefix(2)): return .unknown
+        default: return .notRun(.ledgerDown)
         }
     }
 
     /// Answers on each member's own loop, with one hop a loop and batch.
-    private func deliver(_ results: [(Member, Result<Reply, CommitFailure>)]) {
-        var rest = results[...]
+    ///
+    /// - Parameter result: of the member at this place, from 0
+    private static func deliver(_ members: ArraySlice<Member>, _ result: (Int) -> Result<Reply, CommitFailure>) {
         var groups: [(loop: any EventLoop, results: [(Member, Result<Reply, CommitFailure>)])] = []
-        while let (member, result) = rest.popFirst() {
+        for (place, member) in members.enumerated() {
+            let result = result(place)
             guard let loop = member.eventLoop else {
                 member.answer(result)
                 continue
@@ -321,4 +196,24 @@ final class LedgerLane<Request: Sendable, Reply: Sendable>: Sendable {
             group.loop.execute { for (member, result) in group.results { member.answer(result) } }
         }
     }
+}
+
+/// The count of one lane's statements.
+private final class LaneTally: Sendable {
+    private let state = Mutex(LaneFigures())
+
+    var figures: LaneFigures { state.withLock { $0 } }
+
+    func note(batch: Int, since began: ContinuousClock.Instant, failed error: PostgresError? = nil) {
+        let seconds = (ContinuousClock.now - began) / .seconds(1)
+        state.withLock { figures in
+            figures.batches += 1
+            figures.members += UInt64(batch)
+            figures.largestBatch = max(figures.largestBatch, batch)
+            figures.seconds += seconds
+            if let error { if error.isOutcomeUnknown { figures.unknown += 1 } else { figures.rolledBack += 1 } }
+        }
+    }
+
+    func notePutOut(_ members: Int) { state.withLock { $0.putOut += UInt64(members) } }
 }

@@ -107,7 +107,6 @@ public final class PostgresLedger: Sendable {
                     locked: locked,
                     patience: patience,
                     key: { $0.decrease.key },
-                    product: { $0.decrease.product },
                     send: Self.send
                 )
             )
@@ -121,7 +120,6 @@ public final class PostgresLedger: Sendable {
             locked: locked,
             patience: patience,
             key: { $0.key },
-            product: { $0.product },
             send: Self.send
         )
         self.patience = patience
@@ -189,7 +187,8 @@ public final class PostgresLedger: Sendable {
         answer: @escaping @Sendable (Result<CommitReply, CommitFailure>) -> Void
     ) {
         let lane = lanes[Int(UInt64(bitPattern: request.decrease.product.rawValue) % UInt64(lanes.count))]
-        lane.enqueue(.init(request: request, eventLoop: eventLoop, isPatient: isPatient, answer: answer), isExempt: isExempt)
+        let row = request.decrease.product.rawValue
+        lane.enqueue(.init(request: request, row: row, eventLoop: eventLoop, isPatient: isPatient, answer: answer), isExempt: isExempt)
     }
 
     func increase(
@@ -199,7 +198,8 @@ public final class PostgresLedger: Sendable {
         isPatient: Bool = true,
         answer: @escaping @Sendable (Result<IncreaseReply, CommitFailure>) -> Void
     ) {
-        increaseLane.enqueue(.init(request: request, eventLoop: eventLoop, isPatient: isPatient, answer: answer), isExempt: isExempt)
+        let row = request.product.rawValue
+        increaseLane.enqueue(.init(request: request, row: row, eventLoop: eventLoop, isPatient: isPatient, answer: answer), isExempt: isExempt)
     }
 
     private static let commitStatement = "select outcome, told, bumped, remaining, gated from stock_commit($1, $2, $3, $4, $5, $6, $7)"

@@ -1,3 +1,4 @@
+import PostgresClient
 import StockGate
 
 /// One server: the place where processes live and die.

@@ -5,7 +5,7 @@
 // Bounds: `capacity` members wait at most; the next is refused at once. `maximumBatch` members go in one statement.
 // Stop: nothing waits and nothing is out.
 
-import DequeModule
+public import DequeModule
 
 /// The waiting members of one lane of group commit, as a value. `Member` is what the shell needs to send and to answer.
 public struct Committer<Member: Sendable>: Sendable {
@@ -25,28 +25,30 @@ public struct Committer<Member: Sendable>: Sendable {
         case fail(Member)
     }
 
-    private var waiting: Deque<Member> = []
-    private let capacity: Int
-    private let maximumBatch: Int
-    private let key: @Sendable (Member) -> String
+    @usableFromInline var waiting: Deque<Member> = []
+    @usableFromInline let capacity: Int
+    @usableFromInline let maximumBatch: Int
+    @usableFromInline let key: (@Sendable (Member) -> String)?
 
     /// Members refused because `capacity` waited already.
-    public private(set) var refused = 0
+    @inlinable public var refused: Int { refusals }
+    @usableFromInline var refusals = 0
 
-    /// An empty lane. `key` tells which members must not share a statement.
-    public init(capacity: Int, maximumBatch: Int, key: @escaping @Sendable (Member) -> String) {
+    /// An empty lane. `key` tells which members must not share a statement; nil: all may.
+    public init(capacity: Int, maximumBatch: Int, key: (@Sendable (Member) -> String)?) {
         self.capacity = capacity
         self.maximumBatch = maximumBatch
         self.key = key
     }
 
     /// Members that wait.
-    public var count: Int { waiting.count }
+    @inlinable public var count: Int { waiting.count }
 
     /// A member comes. `isExempt`: it was let in before and comes back after an unknown outcome; turning it away now would leave it undecided.
+    @inlinable
     public mutating func arrived(_ member: Member, isExempt: Bool) -> Admission {
         guard isExempt || waiting.count < capacity else {
-            refused += 1
+            refusals += 1
             return .refused
         }
         waiting.append(member)
@@ -54,9 +56,15 @@ public struct Committer<Member: Sendable>: Sendable {
     }
 
     /// A connection is free: what it shall send, at most `maximumBatch` members, no key twice. Empty if nothing waits.
+    @inlinable
     public mutating func connectionFreed() -> [Member] {
         if waiting.count == 1 { return [waiting.removeFirst()] }
         var batch: [Member] = []
+        guard let key else {
+            batch.reserveCapacity(min(waiting.count, maximumBatch))
+            while batch.count < maximumBatch, let member = waiting.popFirst() { batch.append(member) }
+            return batch
+        }
         var keys: Set<String> = []
         var deferred: Deque<Member> = []
         batch.reserveCapacity(min(waiting.count, maximumBatch))
@@ -74,7 +82,7 @@ public struct Committer<Member: Sendable>: Sendable {
     /// A batch was rolled back for one of its members.
     public static func retry(_ batch: [Member]) -> Retry {
         if batch.count == 1, let only = batch.first { return .fail(only) }
-        let middle = batch.count / 2
-        return .halves(Array(batch[..<middle]), Array(batch[middle...]))
+        guard let (first, second) = GroupWrite.halves(of: batch[...]) else { return .halves([], []) }
+        return .halves(Array(first), Array(second))
     }
 }

@@ -1,4 +1,4 @@
-import StockGate
+import PostgresClient
 import Testing
 
 @Suite("Committer: batches, order, bounds")

@@ -1,0 +1,126 @@
+/// One group on its way into PostgreSQL: what one member cannot have, the others do not wait for.
+///
+/// Who suffers: the members of a statement wait for its locks together, so the session's `lock_timeout` is short. After it the members of locked rows are put out, if the caller
+/// can tell which they are, and the rest goes on. A group that is refused for one member is halved until that one is alone: the others stay together as far as they can.
+///
+/// Stops: each round ends a part, makes it smaller, or uses up one of its repeats.
+public enum GroupWrite {
+    /// How long a statement of a group waits for a lock.
+    public static let rowWait = Duration.milliseconds(50)
+
+    /// What an error means for the part that met it.
+    public enum Verdict: Hashable, Sendable {
+        /// Nothing was written, and the same statement may pass: it is sent again, a bounded number of times for the whole group.
+        case again
+        /// Without one of its members the statement may pass: the part is halved.
+        case halve
+        /// It waited for a lock in vain.
+        case locked
+        /// The part fails as a whole.
+        case fail
+    }
+
+    /// What an error means where statements repeat themselves what may be repeated.
+    public static func verdict(on error: PostgresError) -> Verdict {
+        if error.isLockTimeout { return .locked }
+        if case .server = error.code, !error.isTransient { return .halve }
+        return .fail
+    }
+
+    @usableFromInline
+    struct Part<Member> {
+        @usableFromInline var members: ArraySlice<Member>
+        /// It has waited in vain before, and nobody could tell for what.
+        @usableFromInline var hasWaited: Bool
+
+        @usableFromInline init(members: ArraySlice<Member>, hasWaited: Bool = false) {
+            self.members = members
+            self.hasWaited = hasWaited
+        }
+    }
+
+    /// Writes a group.
+    /// - Parameters:
+    ///   - patience: how long the group goes on trying while it waits in vain for a lock that nobody can name, such as a table's
+    ///   - repeats: statements of the group that may be sent again as they are
+    ///   - judge: what an error means
+    ///   - send: writes a part and answers its members; throws if nothing of it was written, or nobody knows
+    ///   - putOut: takes the members whose rows are locked out of a part, sees to them and returns the others; nil if it finds none
+    ///   - fail: answers the members of a part that cannot be written
+    @inlinable
+    public static func run<Member>(
+        _ members: ArraySlice<Member>,
+        patience: Duration,
+        repeats: Int = 0,
+        judge: (PostgresError) -> Verdict = { verdict(on: $0) },
+        send: (ArraySlice<Member>) throws(PostgresError) -> Void,
+        putOut: (ArraySlice<Member>) -> ArraySlice<Member>?,
+        fail: (ArraySlice<Member>, PostgresError) -> Void
+    ) {
+        let until = ContinuousClock.now + patience
+        var repeats = repeats
+        var parts = [Part(members: members)]
+        while var part = parts.popLast() {
+            guard !part.members.isEmpty else { continue }
+            do throws(PostgresError) {
+                try send(part.members)
+            } catch {
+                switch judge(error) {
+                case .again where repeats > 0:
+                    repeats -= 1
+                    parts.append(part)
+                case .again, .fail: fail(part.members, error)
+                case .halve: split(part, into: &parts) { fail($0, error) }
+                case .locked:
+                    if let rest = putOut(part.members) {
+                        parts.append(Part(members: rest, hasWaited: part.hasWaited))
+                    } else if ContinuousClock.now >= until {
+                        fail(part.members, error)
+                    } else if part.hasWaited {
+                        split(part, into: &parts) { fail($0, error) }
+                    } else {
+                        // The row has become free since, or the lock is another.
+                        part.hasWaited = true
+                        parts.append(part)
+                    }
+                }
+            }
+        }
+    }
+
+    /// Halves a part, whose first half is sent first; a single member fails.
+    @inlinable
+    static func split<Member>(_ part: Part<Member>, into parts: inout [Part<Member>], fail: (ArraySlice<Member>) -> Void) {
+        guard let (first, second) = halves(of: part.members) else { return fail(part.members) }
+        parts.append(Part(members: second, hasWaited: part.hasWaited))
+        parts.append(Part(members: first, hasWaited: part.hasWaited))
+    }
+
+    /// The two halves of a part, of which the second is the larger one; nil if there is nothing to part.
+    @inlinable
+    public static func halves<Member>(of members: ArraySlice<Member>) -> (first: ArraySlice<Member>, second: ArraySlice<Member>)? {
+        guard members.count > 1 else { return nil }
+        let half = members.count / 2
+        return (members.prefix(half), members.dropFirst(half))
+    }
+}
+
+extension PostgresSession {
+    /// Runs a statement that may be repeated, again while PostgreSQL is in passing trouble: at most 3 times within `bound`. One that waited for a lock in vain is the caller's to
+    /// repeat: others wait behind it.
+    public func repeatable(
+        _ sql: String,
+        _ parameters: [PostgresValue],
+        within bound: Duration = .seconds(2)
+    ) throws(PostgresError) -> PostgresResult {
+        let deadline = ContinuousClock.now + bound
+        for _ in 1..<3 {
+            do throws(PostgresError) {
+                return try self.query(sql, parameters)
+            } catch  where error.isTransient && ContinuousClock.now < deadline && error.code != .connectFailed && !error.isLockTimeout {
+                continue
+            }
+        }
+        return try self.query(sql, parameters)
+    }
+}

@@ -1,0 +1,155 @@
+import BlockingThreads
+import PostgresClient
+import Synchronization
+import Testing
+
+/// The groups that are made, and who is refused. Nothing is written: a session connects at its first statement.
+@Suite("Group commit", .timeLimit(.minutes(3)))
+struct GroupCommitTests {
+    private final class Groups: Sendable {
+        let sizes = Mutex<[Int]>([])
+        let taken = Mutex<[Int]>([])
+        let failed = Mutex<[(Int, GroupFailure)]>([])
+        /// The first group is held until then.
+        let release = WakeSignal()
+    }
+
+    private func group(
+        _ groups: Groups,
+        _ gathering: GroupCommit<Int>.Gathering? = nil,
+        capacity: Int = 100,
+        maximumBatch: Int = 100
+    ) throws -> GroupCommit<Int> {
+        GroupCommit(
+            worker: try PostgresWorker(configuration: PostgresConfiguration(url: "postgresql://127.0.0.1:1/none"), name: "test"),
+            capacity: capacity,
+            maximumBatch: maximumBatch,
+            gathering: gathering
+        ) { _, _, items in
+            groups.taken.withLock { $0 += items }
+            let isFirst = groups.sizes.withLock { sizes in
+                sizes.append(items.count)
+                return sizes.count == 1
+            }
+            if isFirst { groups.release.wait() }
+        } fail: { items, why in
+            groups.failed.withLock { failed in failed += items.map { ($0, why) } }
+        }
+    }
+
+    private func waits(for expected: [Int], _ groups: Groups) async throws -> Bool {
+        let deadline = ContinuousClock.now + .seconds(60)
+        while ContinuousClock.now < deadline {
+            if groups.sizes.withLock({ $0 == expected }) { return true }
+            try await Task.sleep(for: .milliseconds(1))
+        }
+        return false
+    }
+
+    @Test("a few that came while a group was written wait for enough, one that comes to a writer at rest does not")
+    func gathersUntilEnough() async throws {
+        let groups = Groups()
+        let group = try self.group(groups, .init(enough: 4, time: .seconds(60)) { _ in true })
+        #expect(group.add(1))
+        #expect(try await self.waits(for: [1], groups))
+        #expect(group.add(2))
+        groups.release.signal()
+        for item in 3...5 { #expect(group.add(item)) }
+        #expect(try await self.waits(for: [1, 4], groups))
+        await group.shutdown()
+    }
+
+    @Test("the wait has an end")
+    func gathersForATime() async throws {
+        let groups = Groups()
+        let group = try self.group(groups, .init(enough: 4, time: .milliseconds(5)) { _ in true })
+        #expect(group.add(1))
+        #expect(try await self.waits(for: [1], groups))
+        #expect(group.add(2))
+        groups.release.signal()
+        #expect(try await self.waits(for: [1, 1], groups))
+        await group.shutdown()
+    }
+
+    @Test("what does not follow such a group goes at once")
+    func gathersOnlyWhereItIsWorthIt() async throws {
+        let groups = Groups()
+        let group = try self.group(groups, .init(enough: 4, time: .seconds(60)) { $0.contains(9) })
+        #expect(group.add(1))
+        #expect(try await self.waits(for: [1], groups))
+        #expect(group.add(2))
+        groups.release.signal()
+        #expect(try await self.waits(for: [1, 1], groups))
+        await group.shutdown()
+    }
+
+    @Test("what comes while a group is written goes in batches behind it, and only what comes then is waited for")
+    func batches() async throws {
+        let groups = Groups()
+        // The rest of a round goes at once, though it is fewer than enough.
+        let group = try self.group(groups, .init(enough: 3, time: .seconds(60)) { !$0.contains(9) }, maximumBatch: 4)
+        #expect(group.add(0))
+        #expect(try await self.waits(for: [1], groups))
+        for item in 1...9 { #expect(group.add(item)) }
+        #expect(group.waiting == 9)
+        groups.release.signal()
+        #expect(try await self.waits(for: [1, 4, 4, 1], groups))
+        #expect(groups.taken.withLock { $0 } == Array(0...9))
+        #expect(group.waiting == 0)
+        await group.shutdown()
+    }
+
+    @Test("one more than the capacity fails at once, one that was let in before does not, and the others are written")
+    func capacity() async throws {
+        let groups = Groups()
+        let group = try self.group(groups, capacity: 2)
+        #expect(group.add(0))
+        #expect(try await self.waits(for: [1], groups))
+        #expect(group.add(1))
+        #expect(group.add(2))
+        #expect(!group.add(3))
+        #expect(group.add(4, isExempt: true))
+        #expect(group.refused == 1)
+        #expect(groups.failed.withLock { $0.map(\.0) } == [3])
+        #expect(groups.failed.withLock { $0.map(\.1) } == [.full])
+        groups.release.signal()
+        await group.shutdown()
+        #expect(groups.taken.withLock { $0 } == [0, 1, 2, 4])
+    }
+
+    @Test("a shutdown lets what waits be written; what comes behind it fails at once, and no connection is tried for it")
+    func shutdown() async throws {
+        let groups = Groups()
+        let group = try self.group(groups)
+        #expect(group.add(0))
+        #expect(try await self.waits(for: [1], groups))
+        #expect(group.add(1))
+        groups.release.signal()
+        await group.shutdown()
+        #expect(groups.taken.withLock { $0 } == [0, 1])
+        #expect(groups.failed.withLock { $0.isEmpty })
+        // Let in, and failed by the time that `add` returns.
+        group.add(2)
+        group.add(3)
+        #expect(groups.failed.withLock { $0.map(\.0) } == [2, 3])
+        #expect(groups.failed.withLock { $0.map(\.1) } == [.stopped, .stopped])
+        #expect(groups.taken.withLock { $0 } == [0, 1])
+        #expect(group.waiting == 0)
+        #expect(GroupFailure.stopped.error.code == .shutDown && !GroupFailure.stopped.error.isOutcomeUnknown)
+    }
+
+    @Test("a stop fails what waits and what comes, and leaves what is being written alone")
+    func stop() async throws {
+        let groups = Groups()
+        let group = try self.group(groups)
+        #expect(group.add(0))
+        #expect(try await self.waits(for: [1], groups))
+        #expect(group.add(1))
+        group.stop()
+        #expect(!group.add(2))
+        #expect(groups.failed.withLock { $0.map(\.0) } == [1, 2])
+        groups.release.signal()
+        await group.shutdown()
+        #expect(groups.taken.withLock { $0 } == [0])
+    }
+}
