@@ -105,7 +105,7 @@ enum EngineBenchmark {
                 """,
                 [.int(product)]
             ).one()
-            let (gone, written) = (try row.int(0), try row.int(1))
+            let (gone, written) = (try row.decode(0, as: Int64.self), try row.decode(1, as: Int64.self))
             if gone != Int64(sold) || written != Int64(sold) {
                 isSound = false
                 print("product \(product): told \(sold), stock fell by \(gone), ledger says \(written)")

@@ -93,8 +93,8 @@ public struct KeyedList: Sendable {
             "select count(*)\(filters.isEmpty ? "" : " filter (where \(filters.joined(separator: " and ")))"), \(walked)",
             parameters
         ).one()
-        var page = Page(total: try counted.int(0))
-        let last = try counted.int(1) < bound ? nil : try counted.optionalInt(2)
+        var page = Page(total: try counted.decode(0, as: Int64.self))
+        let last = try counted.decode(1, as: Int64.self) < bound ? nil : try counted.decode(2, as: Int64?.self)
         page.isTotalExact = last == nil
         guard offset < (page.total ?? 0) else {
             page.isBeyondBound = offset > 0 && !page.isTotalExact
@@ -119,7 +119,7 @@ public struct KeyedList: Sendable {
         try await list.fill(&page, columns, join, size, 0, pool)
         if page.next == nil {
             let end = try await pool.query("select \(list.walked)", list.parameters).one()
-            if try end.int(0) == bound { page.next = try end.optionalInt(1) }
+            if try end.decode(0, as: Int64.self) == bound { page.next = try end.decode(1, as: Int64?.self) }
         }
         return page
     }
@@ -154,7 +154,7 @@ public struct KeyedList: Sendable {
         page.rows = Array(result)
         if page.rows.count > size {
             page.rows.removeLast(page.rows.count - Int(size))
-            page.next = try page.rows.last?.int(0)
+            page.next = try page.rows.last?.decode(0, as: Int64.self)
         }
     }
 }

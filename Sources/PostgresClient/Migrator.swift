@@ -138,7 +138,7 @@ public struct Migrator: Sendable {
     }
 
     private static func isThere(_ table: String, _ session: PostgresSession) throws -> Bool {
-        try session.query("SELECT to_regclass($1) IS NOT NULL", [.text(table)]).one().bool(0)
+        try session.query("SELECT to_regclass($1) IS NOT NULL", [.text(table)]).one().decode(0, as: Bool.self)
     }
 
     /// Those that are not applied, in order. All is looked at before anything is applied.
@@ -152,11 +152,11 @@ public struct Migrator: Sendable {
             "SELECT encode(sha256(convert_to(t.sql, 'UTF8')), 'hex') FROM unnest($1) WITH ORDINALITY AS t(sql, n) ORDER BY n",
             [.texts(migrations.map(\.sql))]
         ) {
-            checksums.append(try row.text(0))
+            checksums.append(try row.decode(0, as: String.self))
         }
         var applied: [Int: String] = [:]
         for row in try session.query("SELECT version, checksum FROM \(table)") {
-            applied[Int(try row.int(0))] = try row.text(1)
+            applied[try row.decode(0, as: Int.self)] = try row.decode(1, as: String.self)
         }
         let newest = applied.keys.max() ?? 0
         var missing: [(Migration, checksum: String)] = []

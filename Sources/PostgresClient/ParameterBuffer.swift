@@ -81,7 +81,7 @@ struct ParameterBuffer: ~Copyable {
         case .int(let value):
             append(value)
         case .timestampMicros(let value):
-            append(BinaryFormat.postgresMicros(value))
+            append(PostgresTimestamp.postgresMicros(value))
         case .double(let value):
             append(value.bitPattern)
         case .bool(let value):
@@ -98,7 +98,7 @@ struct ParameterBuffer: ~Copyable {
             appendEightByteElements(values) { $0 }
         case .timestampsMicros(let values):
             appendArrayHeader(of: TypeID.timestamptz, count: values.count, hasNull: false)
-            appendEightByteElements(values, BinaryFormat.postgresMicros)
+            appendEightByteElements(values, PostgresTimestamp.postgresMicros)
         case .optionalInts(let values):
             appendArrayHeader(of: TypeID.int8, count: values.count, hasNull: values.contains { $0 == nil })
             for value in values {

@@ -131,7 +131,7 @@ public final class PostgresSession {
         defer { monitor = watching }
         do throws(PostgresError) {
             let answer = try query("SELECT current_setting('transaction_read_only')", [], timeout: timeout)
-            guard try answer.one().text(0) == "off" else {
+            guard try answer.one().decode(0, as: String.self) == "off" else {
                 noteReadOnly()
                 let state = PostgresError.readOnly
                 throw PostgresError(code: .server(sqlState: state), message: "the database may only be read", sqlState: state)

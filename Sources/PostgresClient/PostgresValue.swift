@@ -88,4 +88,36 @@ enum TypeID {
     static let jsonb: UInt32 = 3802
     /// The first id of a type that a user may make: enums and domains among them.
     static let firstUserDefined: UInt32 = 16384
+
+    /// The type's name, for errors.
+    static func word(for id: UInt32) -> String {
+        switch id {
+        case bool: "bool"
+        case bytea: "bytea"
+        case char: "char"
+        case name: "name"
+        case int8: "int8"
+        case int2: "int2"
+        case int4: "int4"
+        case text: "text"
+        case oid: "oid"
+        case json: "json"
+        case float4: "float4"
+        case float8: "float8"
+        case boolArray: "bool[]"
+        case int2Array: "int2[]"
+        case int4Array: "int4[]"
+        case textArray: "text[]"
+        case varcharArray: "varchar[]"
+        case int8Array: "int8[]"
+        case bpchar: "bpchar"
+        case varchar: "varchar"
+        case timestamp: "timestamp"
+        case timestamptz: "timestamptz"
+        case timestamptzArray: "timestamptz[]"
+        case uuid: "uuid"
+        case jsonb: "jsonb"
+        default: "the type with object id \(id)"
+        }
+    }
 }

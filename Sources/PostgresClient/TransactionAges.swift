@@ -68,7 +68,11 @@ extension PostgresPool {
         var transactions: [TransactionAges.Seen] = []
         for row in rows {
             transactions.append(
-                .init(transaction: try row.text(0), who: try row.text(1), age: try row.optionalInt(2).map { .microseconds($0) })
+                .init(
+                    transaction: try row.decode(0),
+                    who: try row.decode(1),
+                    age: try row.decode(2, as: Int64?.self).map { .microseconds($0) }
+                )
             )
         }
         return transactions

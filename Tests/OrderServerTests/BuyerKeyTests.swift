@@ -139,7 +139,7 @@ struct BuyerKeyTests {
                     explain select 1 from unnest(array['k'], array['a']) with ordinality as t(k, b, n)
                     join orders o on o.idempotency_key = t.k and coalesce(o.buyer_id, '') collate "C" = t.b
                     """
-                ).map { row in try row.text(0) }.joined(separator: "\n")
+                ).map { row in try row.decode(0, as: String.self) }.joined(separator: "\n")
             }
             #expect(plan.contains("using orders_buyer_key"), "\(plan)")
             #expect(plan.contains("Index Cond: ((idempotency_key = ") && plan.contains(" AND ((COALESCE(buyer_id, "), "\(plan)")

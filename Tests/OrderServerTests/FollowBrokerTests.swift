@@ -45,7 +45,7 @@ struct FollowBrokerTests {
             try await self.wait(figures) { $0.position.last == 69 }
             #expect(figures.current.position.missed == 0)
         }
-        #expect(try await pool.query("select count(*) from orders where status = 'CONFIRMED'").one().int(0) == 70)
+        #expect(try await pool.query("select count(*) from orders where status = 'CONFIRMED'").one().decode(0, as: Int64.self) == 70)
         await publisher.close()
         await pool.shutdown()
     }
@@ -76,7 +76,7 @@ struct FollowBrokerTests {
         }
         _ = try await pool.query("delete from follow_position")
         try await self.following(pool, url) { figures in try await self.wait(figures) { $0.position.last == 9 } }
-        #expect(try await pool.query("select count(*) from orders where status = 'CONFIRMED'").one().int(0) == 60)
+        #expect(try await pool.query("select count(*) from orders where status = 'CONFIRMED'").one().decode(0, as: Int64.self) == 60)
         await second.close()
         await pool.shutdown()
     }

@@ -68,7 +68,7 @@ struct FollowReplayTests {
             try await bed.wait("select count(*) from outbox where status <> 'SENT'", for: 0)
 
             let rows = try await bed.pool.query("select payload, topic from outbox where product_id is null order by id")
-            let payloads = try rows.map { (row) throws(PostgresError) in try row.text(0) }
+            let payloads = try rows.map { (row) throws(PostgresError) in try row.decode(0, as: String.self) }
             #expect(publisher.sent.filter { $0.exchange == "order.events" }.count == payloads.count)
             // What was published is what is in the rows.
             #expect(

@@ -262,7 +262,7 @@ struct FollowTests {
             try await task.value
         }
 
-        func count(_ sql: String) async throws -> Int64 { try await self.pool.query(sql).one().int(0) }
+        func count(_ sql: String) async throws -> Int64 { try await self.pool.query(sql).one().decode(0, as: Int64.self) }
 
         func wait(_ sql: String, for value: Int64) async throws {
             let deadline = ContinuousClock.now + .seconds(60)

@@ -89,7 +89,7 @@ struct LockedOrderTests {
             let first = Task { try await bed.place(1) }
             var stuck: Int64?
             while stuck == nil {
-                stuck = try await bed.pool.query("select id from orders where status = 'PENDING'").first?.int(0)
+                stuck = try await bed.pool.query("select id from orders where status = 'PENDING'").first?.decode(0, as: Int64.self)
                 try await Task.sleep(for: .milliseconds(2))
             }
             let id = try #require(stuck)
@@ -102,7 +102,10 @@ struct LockedOrderTests {
                 let cancelled = try await bed.send(.POST, "/orders/\(try made.orderID)/cancel")
                 #expect(cancelled["status"] == "CANCELLED", "\(cancelled)")
             }
-            #expect(try await bed.pool.query("select status from orders where id = $1", [.int(id)]).one().text(0) == "PENDING")
+            #expect(
+                try await bed.pool.query("select status from orders where id = $1", [.int(id)]).one().decode(0, as: String.self)
+                    == "PENDING"
+            )
             await lock.end()
             let answer = try await first.value
             // In time, or after so long that its buyer had to be told to ask again.
@@ -156,13 +159,14 @@ struct LockedOrderTests {
         ) { bed in
             func accept(_ product: Int) async throws -> Int64 {
                 let id = try await bed.send(.POST, "/v2/orders", #"{"productId":\#(product),"quantity":1,"buyerId":"u-1"}"#).orderID
-                return try await bed.pool.query("select message_id from orders where id = $1", [.int(id)]).one().int(0)
+                return try await bed.pool.query("select message_id from orders where id = $1", [.int(id)]).one().decode(0, as: Int64.self)
             }
             func lock(_ message: Int64) async throws -> RowLock {
                 try await RowLock(url: bed.databaseURL, "select 1 from outbox where id = \(message) for update")
             }
             func sent(_ message: Int64) async throws -> Bool {
-                try await bed.pool.query("select status from outbox where id = $1", [.int(message)]).one().text(0) == "SENT"
+                try await bed.pool.query("select status from outbox where id = $1", [.int(message)]).one().decode(0, as: String.self)
+                    == "SENT"
             }
             // Published and not marked: its row is locked meanwhile.
             let published = try await accept(1)

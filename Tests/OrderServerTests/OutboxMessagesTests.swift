@@ -10,7 +10,9 @@ import Testing
 @Suite("Messages are written by the database as the contract writes them", .serialized, .timeLimit(.minutes(5)))
 struct OutboxMessagesTests {
     /// Everything that JSON escapes, and characters of one to four bytes.
-    private static let texts = ["u-001", "\"", "\\", "/", "é한😀\u{2028}", "{\"a\":[1]}", "'; drop table orders; --", "%s $1", " ", "\u{FFFD}"]
+    private static let texts = [
+        "u-001", "\"", "\\", "/", "é한😀\u{2028}", "{\"a\":[1]}", "'; drop table orders; --", "%s $1", " ", "\u{FFFD}",
+    ]
     private static let numbers: [Int64] = [1, 2, 7, 1_000_000_000, .max]
     private static let times: [Int64] = [
         0, -1, 1, 999_999, 1_769_851_800_123_456, 951_782_400_000_000, 4_102_444_799_999_999, -62_135_596_800_000_000,
@@ -30,7 +32,7 @@ struct OutboxMessagesTests {
         try await self.bed { pool in
             for microseconds in Self.times {
                 let sql = "select outbox_time('epoch'::timestamptz + $1 * interval '1 microsecond')"
-                let text = try await pool.query(sql, [.int(microseconds)]).one().text(0)
+                let text = try await pool.query(sql, [.int(microseconds)]).one().decode(0, as: String.self)
                 #expect(text == Timestamp(microsecondsSinceEpoch: microseconds).description)
             }
         }
@@ -62,7 +64,7 @@ struct OutboxMessagesTests {
                         "select outbox_command_order($1, $2, $3, $4)",
                         [.int(order.id), .int(order.quantity), .optionalText(order.buyerID), .optionalText(order.traceparent)]
                     ).one()
-                    texts.append(try row.text(0))
+                    texts.append(try row.decode(0, as: String.self))
                 }
                 let text = try await pool.query(
                     "select outbox_message($1, $2::bigint, $3, $4, $5)",
@@ -70,7 +72,7 @@ struct OutboxMessagesTests {
                         .text(OutboxSQL.decreaseTopic), .text(command.messageID), .int(command.productID), .text(command.time.description),
                         .text(texts.joined(separator: ",")),
                     ]
-                ).one().text(0)
+                ).one().decode(0, as: String.self)
                 #expect(text == String(decoding: command.body, as: UTF8.self))
                 #expect(try StockCommand(Array(text.utf8)) == command)
             }
@@ -111,7 +113,7 @@ struct OutboxMessagesTests {
                         .optionalText(order.unitPrice.map(String.init)), .text(order.status.rawValue), .optionalText(order.failReason),
                         .int(order.run), .int(order.version), .text(order.createdAt.description), .text(order.updatedAt.description),
                     ]
-                ).one().text(0)
+                ).one().decode(0, as: String.self)
                 #expect(text == String(decoding: event.body, as: UTF8.self))
                 #expect(try OrderEvent(Array(text.utf8)) == event)
             }

@@ -98,7 +98,7 @@ struct RequestRulesTests {
                 }
                 #expect(list.count == 1, "\(user)")
             }
-            let buyers = try await bed.pool.query("select buyer_id from orders order by id").map { try $0.text(0) }
+            let buyers = try await bed.pool.query("select buyer_id from orders order by id").map { try $0.decode(0, as: String.self) }
             #expect(buyers == ["김", "a/b", "a+b", "100%", "%41", "u v"])
             #expect(try await bed.send(.GET, "/%6Frders/%31")["id"] == 1)
             #expect(try await bed.send(.GET, "/%761/orders/1")["id"] == 1)

@@ -209,7 +209,7 @@ struct TestBed: Sendable {
     }
 
     /// The only cell of a query.
-    func count(_ sql: String) async throws -> Int64 { try await self.pool.query(sql).one().int(0) }
+    func count(_ sql: String) async throws -> Int64 { try await self.pool.query(sql).one().decode(0, as: Int64.self) }
 
     /// Waits until a query's only cell is `value`.
     func wait(_ sql: String, for value: Int64, within bound: Duration = .seconds(60)) async throws {

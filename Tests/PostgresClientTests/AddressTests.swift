@@ -51,9 +51,9 @@ import Testing
         )
         configuration.options = "-c enable_sort=off -c enable_seqscan=off"
         let session = PostgresSession(configuration: configuration)
-        #expect(try session.query("SHOW enable_sort").one().text(0) == "on")
-        #expect(try session.query("SHOW enable_seqscan").one().text(0) == "off")
-        #expect(try PostgresSession(configuration: base).query("SHOW enable_seqscan").one().text(0) == "on")
+        #expect(try session.query("SHOW enable_sort").one().decode(0, as: String.self) == "on")
+        #expect(try session.query("SHOW enable_seqscan").one().decode(0, as: String.self) == "off")
+        #expect(try PostgresSession(configuration: base).query("SHOW enable_seqscan").one().decode(0, as: String.self) == "on")
     }
 
     @Test(

@@ -71,13 +71,13 @@ import Testing
         #expect(second?.code == .connectFailed)
         #expect(ContinuousClock.now - start < .seconds(30), "the call's own bound, not the minute of the others")
         server.resume()
-        #expect(try session.query("SELECT count(*) FROM t").one().int(0) <= 1)
+        #expect(try session.query("SELECT count(*) FROM t").one().decode(0, as: Int64.self) <= 1)
     }
 
     @Test func terminatedBackendIsNoticedBeforeSending() async throws {
         let configuration = try SharedServer.configuration()
         let session = PostgresSession(configuration: configuration)
-        let id = try session.query("SELECT pg_backend_pid()").one().int(0)
+        let id = try session.query("SELECT pg_backend_pid()").one().decode(0, as: Int64.self)
         let other = PostgresSession(configuration: configuration)
         _ = try other.query("SELECT pg_terminate_backend($1::int)", [.int(id)])
         let isGone = try await eventually { try other.query("SELECT 1 FROM pg_stat_activity WHERE pid = $1::int", [.int(id)]).isEmpty }

@@ -61,7 +61,7 @@ struct GroupCommitRowTests {
         #expect(await add(3, group, grace: .zero) == .rowLocked)
         await lock.end()
         #expect(await stuck.value == nil)
-        #expect(try await pool.query("select sum(n)::bigint from group_rows_back").one().int(0) == 8)
+        #expect(try await pool.query("select sum(n)::bigint from group_rows_back").one().decode(0, as: Int64.self) == 8)
         await group.shutdown()
         await rows.shutDown()
         await pool.shutdown()
@@ -83,7 +83,7 @@ struct GroupCommitRowTests {
         await lock.end()
         for group in [hasty, group] { await group.shutdown() }
         await hastyRows.shutDown()
-        #expect(try await pool.query("select sum(n)::bigint from group_rows_end").one().int(0) == 0)
+        #expect(try await pool.query("select sum(n)::bigint from group_rows_end").one().decode(0, as: Int64.self) == 0)
         await pool.shutdown()
     }
 }

@@ -60,7 +60,7 @@ import Testing
         let pool = PostgresPool(configuration: try SharedServer.configuration(), maximumConnections: 2, acquireTimeout: .seconds(60))
         let sum = try await withThrowingTaskGroup(of: Int64.self) { group in
             for number in 0..<100 {
-                group.addTask { try await pool.query("SELECT $1", [.int(Int64(number))]).one().int(0) }
+                group.addTask { try await pool.query("SELECT $1", [.int(Int64(number))]).one().decode(0, as: Int64.self) }
             }
             return try await group.reduce(0, +)
         }
@@ -98,7 +98,7 @@ import Testing
 
     @Test func workerRunsJobsInOrderRefusesAtItsBoundAndShutsDown() async throws {
         let worker = try PostgresWorker(configuration: try SharedServer.configuration(), maximumQueued: 2)
-        let one = try await worker.perform { try $0.query("SELECT 1").one().int(0) }
+        let one = try await worker.perform { try $0.query("SELECT 1").one().decode(0, as: Int64.self) }
         #expect(one == 1)
         let gate = WakeSignal()
         let began = WakeSignal()

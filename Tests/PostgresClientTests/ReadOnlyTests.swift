@@ -37,7 +37,7 @@ import Testing
         for session in sessions {
             let refused = #expect(throws: PostgresError.self) { try insert(session) }
             #expect(refused?.code == .server(sqlState: "25006") && refused?.isTransient == true && refused?.isOutcomeUnknown == false)
-            #expect(try session.query("select count(*) from t").one().int(0) == 0, "reads go on")
+            #expect(try session.query("select count(*) from t").one().decode(0, as: Int64.self) == 0, "reads go on")
         }
         try database.setReadOnly(false)
         // Whatever their age, each is replaced within its rest; a call that comes after it does not fail.
@@ -46,7 +46,7 @@ import Testing
         try insert(sessions[0])
         try sessions[1].transaction { _ = try $0.query("insert into t values (1)") }
         #expect(sessions.map(\.connectionsOpened) == [2, 2])
-        #expect(try sessions[0].query("select count(*) from t").one().int(0) == 2)
+        #expect(try sessions[0].query("select count(*) from t").one().decode(0, as: Int64.self) == 2)
     }
 
     @Test func oldSessionIsReplacedAndItsStatementSentOnceMore() throws {
@@ -58,7 +58,7 @@ import Testing
         _ = WakeSignal().wait(for: PostgresSession.readOnlyRest)
         try insert(session)
         #expect(session.connectionsOpened == 2)
-        #expect(try session.query("select count(*) from t").one().int(0) == 1)
+        #expect(try session.query("select count(*) from t").one().decode(0, as: Int64.self) == 1)
     }
 
     @Test func databaseThatStaysReadOnlyCostsFewSessions() throws {
@@ -142,7 +142,7 @@ import Testing
             )
         }
         #expect(await eventually { pool.figures().open == 0 })
-        #expect(try await eventually { try await observer.query(count).one().int(0) == 0 })
+        #expect(try await eventually { try await observer.query(count).one().decode(0, as: Int64.self) == 0 })
         #expect(try await pool.query("select 1").count == 1)
         pool.closeIdle()
         #expect(pool.figures().open == 0)

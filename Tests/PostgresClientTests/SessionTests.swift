@@ -17,33 +17,33 @@ import Testing
                 .bools([true, false]), .optionalText(nil),
             ]
         ).one()
-        #expect(try row.int(0) == .min)
-        #expect(try row.text(1) == "grüße 🛒")
-        #expect(try row.bool(2))
-        #expect(try row.double(3) == -0.5)
-        #expect(try row.bytes(4) == [0, 255])
-        #expect(try row.ints(5) == [1, -2, .max])
-        #expect(try row.texts(6) == ["a", "", "ü"])
-        #expect(try row.texts(7) == ["x", nil])
-        #expect(try row.timestampMicros(8) == 1_700_000_000_123_456)
-        #expect(try row.text(9) == #"{"a": 1}"#)
-        #expect(try row.ints(10).isEmpty)
-        #expect(try row.optionalInt(11) == nil)
+        #expect(try row.decode(0, as: Int64.self) == .min)
+        #expect(try row.decode(1, as: String.self) == "grüße 🛒")
+        #expect(try row.decode(2, as: Bool.self))
+        #expect(try row.decode(3, as: Double.self) == -0.5)
+        #expect(try row.decode(4, as: [UInt8].self) == [0, 255])
+        #expect(try row.decode(5, as: [Int64].self) == [1, -2, .max])
+        #expect(try row.decode(6, as: [String?].self) == ["a", "", "ü"])
+        #expect(try row.decode(7, as: [String?].self) == ["x", nil])
+        #expect(try row.decode(8, as: PostgresTimestamp.self).microsecondsSinceEpoch == 1_700_000_000_123_456)
+        #expect(try row.decode(9, as: String.self) == #"{"a": 1}"#)
+        #expect(try row.decode(10, as: [Int64].self).isEmpty)
+        #expect(try row.decode(11, as: Int64?.self) == nil)
         #expect(try row.isNull(11))
-        #expect(try row.int(12) == 7)
-        #expect(try row.int(13) == 8)
-        #expect(try row.text(14) == "00112233-4455-6677-8899-aabbccddeeff")
-        #expect(try row.int(15) == 2)
-        #expect(try row.optionalText(16) == nil)
-        #expect(throws: PostgresError.self) { try row.int(1) }
-        #expect(throws: PostgresError.self) { try row.int(11) }
-        #expect(throws: PostgresError.self) { try row.int(99) }
+        #expect(try row.decode(12, as: Int64.self) == 7)
+        #expect(try row.decode(13, as: Int64.self) == 8)
+        #expect(try row.decode(14, as: String.self) == "00112233-4455-6677-8899-aabbccddeeff")
+        #expect(try row.decode(15, as: Int64.self) == 2)
+        #expect(try row.decode(16, as: String?.self) == nil)
+        #expect(throws: PostgresError.self) { try row.decode(1, as: Int64.self) }
+        #expect(throws: PostgresError.self) { try row.decode(11, as: Int64.self) }
+        #expect(throws: PostgresError.self) { try row.decode(99, as: Int64.self) }
     }
 
     @Test func timestampIsTheServersOwn() throws {
         let session = PostgresSession(configuration: try SharedServer.configuration())
         let row = try session.query("SELECT $1 = '2024-02-29 12:00:00+00'::timestamptz", [.timestampMicros(1_709_208_000_000_000)]).one()
-        #expect(try row.bool(0))
+        #expect(try row.decode(0, as: Bool.self))
     }
 
     /// A row may hold what no clock shows; what cannot be counted in 64 bits of microseconds since 1970 is refused with words.
@@ -51,28 +51,30 @@ import Testing
         let session = PostgresSession(configuration: try SharedServer.configuration())
         for text in ["infinity", "-infinity", "294276-12-31 23:59:59.999999+00"] {
             let rows = try session.query("SELECT $1::timestamptz", [.text(text)])
-            let error = #expect(throws: PostgresError.self, "\(text)") { try rows.one().timestampMicros(0) }
+            let error = #expect(throws: PostgresError.self, "\(text)") {
+                try rows.one().decode(0, as: PostgresTimestamp.self).microsecondsSinceEpoch
+            }
             #expect(error?.code == .decoding)
-            #expect(throws: PostgresError.self) { try rows.one().optionalTimestampMicros(0) }
+            #expect(throws: PostgresError.self) { try rows.one().decode(0, as: PostgresTimestamp?.self).map(\.microsecondsSinceEpoch) }
         }
         let early = try session.query("SELECT '4713-01-01 00:00:00+00 BC'::timestamptz, '292277-01-01 00:00:00+00'::timestamptz").one()
-        #expect(try early.timestampMicros(0) == -210_863_520_000_000_000)
-        #expect(try early.timestampMicros(1) > 0)
+        #expect(try early.decode(0, as: PostgresTimestamp.self).microsecondsSinceEpoch == -210_863_520_000_000_000)
+        #expect(try early.decode(1, as: PostgresTimestamp.self).microsecondsSinceEpoch > 0)
         // On the way out: what PostgreSQL cannot hold is refused by it, not taken for another time.
         for micros in [Int64.min, Int64.min + 1, -300_000_000_000_000_000] {
             #expect(throws: PostgresError.self, "\(micros)") { try session.query("SELECT $1 + interval '0'", [.timestampMicros(micros)]) }
             #expect(throws: PostgresError.self, "\(micros)") { try session.query("SELECT $1", [.timestampsMicros([0, micros])]) }
         }
         let whole = try session.query("SELECT $1, $2", [.ints([.min, .max]), .int(.min)]).one()
-        #expect(try whole.ints(0) == [.min, .max])
-        #expect(try whole.int(1) == .min)
+        #expect(try whole.decode(0, as: [Int64].self) == [.min, .max])
+        #expect(try whole.decode(1, as: Int64.self) == .min)
     }
 
     @Test func rowsAreLentWithoutCopying() throws {
         let session = PostgresSession(configuration: try SharedServer.configuration())
         var sum: Int64 = 0
         let affected = try session.query("SELECT v, v * 2 FROM unnest($1) AS v", [.ints(Array(1...1000))]) { (row) throws(PostgresError) in
-            sum += try row.int(0) + row.int(1)
+            sum += try row.decode(0, as: Int64.self) + row.decode(1, as: Int64.self)
         }
         #expect(affected == 1000)
         #expect(sum == 3 * 500_500)
@@ -149,13 +151,13 @@ import Testing
         configuration.preparedStatements = 3
         let session = PostgresSession(configuration: configuration)
         for number in 0..<10 {
-            #expect(try session.query("SELECT \(number)::bigint + $1", [.int(1)]).one().int(0) == Int64(number + 1))
+            #expect(try session.query("SELECT \(number)::bigint + $1", [.int(1)]).one().decode(0, as: Int64.self) == Int64(number + 1))
         }
         #expect(session.preparedStatementCount == 3)
-        #expect(try session.query("SELECT count(*) FROM pg_prepared_statements").one().int(0) == 3)
+        #expect(try session.query("SELECT count(*) FROM pg_prepared_statements").one().decode(0, as: Int64.self) == 3)
         // The same text with a null first: its type is the server's choice, and must not stick.
-        #expect(try session.query("SELECT coalesce($1, 5::int4)", [.null]).one().int(0) == 5)
-        #expect(try session.query("SELECT coalesce($1, 5::int4)", [.int(6)]).one().int(0) == 6)
+        #expect(try session.query("SELECT coalesce($1, 5::int4)", [.null]).one().decode(0, as: Int64.self) == 5)
+        #expect(try session.query("SELECT coalesce($1, 5::int4)", [.int(6)]).one().decode(0, as: Int64.self) == 6)
 
         let table = "changing_\(UInt32.random(in: 0 ... .max))"
         try session.execute(script: "CREATE TABLE \(table) (a bigint)")
@@ -186,7 +188,7 @@ import Testing
             try session.transaction { _ = try $0.query("SELECT pg_sleep(60)", timeout: .milliseconds(150)) }
         }
         #expect(inside?.code == .timedOut(outcomeUnknown: false))
-        #expect(try session.query("SELECT 1").one().int(0) == 1)
+        #expect(try session.query("SELECT 1").one().decode(0, as: Int64.self) == 1)
     }
 
     @Test func noPasswordIsShown() throws {

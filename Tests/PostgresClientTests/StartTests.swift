@@ -145,10 +145,10 @@ import Testing
         )
         for options in ["", "?options=-c%20work_mem%3D8MB"] {
             let session = PostgresSession(configuration: try PostgresConfiguration(url: server.url + options))
-            #expect(try session.query("SHOW transaction_isolation").one().text(0) == "read committed")
-            let inside = try session.transaction { try $0.query("SHOW transaction_isolation").one().text(0) }
+            #expect(try session.query("SHOW transaction_isolation").one().decode(0, as: String.self) == "read committed")
+            let inside = try session.transaction { try $0.query("SHOW transaction_isolation").one().decode(0, as: String.self) }
             #expect(inside == "read committed")
-            if !options.isEmpty { #expect(try session.query("SHOW work_mem").one().text(0) == "8MB") }
+            if !options.isEmpty { #expect(try session.query("SHOW work_mem").one().decode(0, as: String.self) == "8MB") }
             try session.checkIsDirect()
         }
     }

@@ -49,7 +49,7 @@ struct TransactionAgeTests {
         let holding = Task {
             try await holder.transaction { transaction in
                 try transaction.execute(script: "set transaction isolation level repeatable read")
-                pid.withLock { $0 = (try? transaction.query("select pg_backend_pid()::text").one().text(0)) ?? "" }
+                pid.withLock { $0 = (try? transaction.query("select pg_backend_pid()::text").one().decode(0, as: String.self)) ?? "" }
                 isOpen.yield()
                 released.wait()
             }

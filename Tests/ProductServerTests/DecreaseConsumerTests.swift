@@ -109,7 +109,7 @@ struct DecreaseConsumerTests {
             """,
             [.int(product)]
         ).one()
-        return (try row.int(0), try row.int(1), try row.int(2))
+        return (try row.decode(0, as: Int64.self), try row.decode(1, as: Int64.self), try row.decode(2, as: Int64.self))
     }
 
     // MARK: The usual way

@@ -17,7 +17,7 @@ struct ProductKeyTests {
     private let body = #"{"name":"Keyboard","price":39000,"stock":100}"#
 
     private func count(_ server: ProductServerFixture, _ table: String) async throws -> Int64 {
-        try await server.engine.ledger.pool.query("select count(*) from \(table)").one().int(0)
+        try await server.engine.ledger.pool.query("select count(*) from \(table)").one().decode(0, as: Int64.self)
     }
 
     @Test func aRepeatFindsTheFirstProductAsItIs() async throws {
@@ -140,7 +140,7 @@ struct ProductKeyTests {
                     #expect(answers.filter { $0.status == 422 && $0.error == "KEY_REUSED" }.count == 8 - made.count)
                     #expect(made.allSatisfy { $0["id"] == made[0]["id"] })
                     #expect(made.count { $0.headers[.idempotencyReplayed] == nil } == 1)
-                    #expect(try await pool.query("select count(*) from products").one().int(0) == Int64(round))
+                    #expect(try await pool.query("select count(*) from products").one().decode(0, as: Int64.self) == Int64(round))
                 }
             }
             #expect(try await count(server, "product_stock") == 10)
@@ -185,7 +185,7 @@ struct ProductKeyTests {
 
     private static func wait(_ pool: PostgresPool, _ sql: String) async throws {
         let deadline = ContinuousClock.now + .seconds(60)
-        while try await pool.query(sql).one().int(0) == 0 {
+        while try await pool.query(sql).one().decode(0, as: Int64.self) == 0 {
             guard ContinuousClock.now < deadline else { throw ProductServerFixture.Missing(what: sql) }
             try await Task.sleep(for: .milliseconds(5))
         }

@@ -219,7 +219,7 @@ extension Faults.OverTheBroker {
                     WHERE o.product_id = $1 AND o.status = 'PENDING' AND b.status = 'SENT'
                     """,
                     [.int(sale.product)]
-                ).map { try $0.text(0) }
+                ).map { try $0.decode(0, as: String.self) }
             )
             let configuration = try BrokerConfiguration(url: amqp)
             let consumer = try Consumer(

@@ -124,12 +124,12 @@ private actor Follower {
 
     /// How many orders of a product it has.
     func orders(of product: Int64) async throws -> Int {
-        Int(try await replica.query("SELECT count(*) FROM orders WHERE product_id = $1", [.int(product)]).one().int(0))
+        Int(try await replica.query("SELECT count(*) FROM orders WHERE product_id = $1", [.int(product)]).one().decode(0, as: Int64.self))
     }
 
     /// How many changes of orders it has: grows with every event that it takes.
     func changes() async throws -> Int {
-        Int(try await replica.query("SELECT coalesce(sum(version + 1), 0)::bigint FROM orders").one().int(0))
+        Int(try await replica.query("SELECT coalesce(sum(version + 1), 0)::bigint FROM orders").one().decode(0, as: Int64.self))
     }
 
     /// All that an event tells of an order, of all orders together.
@@ -147,7 +147,10 @@ private actor Follower {
         do {
             try await untilDone("both databases have the same orders") {
                 let rows = (try await source.query(Self.digest).one(), try await replica.query(Self.digest).one())
-                texts = ("\(try rows.0.int(0)) orders \(try rows.0.text(1))", "\(try rows.1.int(0)) orders \(try rows.1.text(1))")
+                texts = (
+                    "\(try rows.0.decode(0, as: Int64.self)) orders \(try rows.0.decode(1, as: String.self))",
+                    "\(try rows.1.decode(0, as: Int64.self)) orders \(try rows.1.decode(1, as: String.self))"
+                )
                 return (texts.0 == texts.1, try await changes())
             }
         } catch {
@@ -163,7 +166,7 @@ private actor Follower {
         let copy = try await Client("http://127.0.0.1:\(port)")
         defer { for client in [original, copy] { client.close() } }
         for row in try await source.query("SELECT id FROM orders ORDER BY id DESC LIMIT $1", [.int(count)]) {
-            let id = try row.int(0)
+            let id = try row.decode(0, as: Int64.self)
             let shown = (try await original.call(.GET, "/orders/\(id)"), try await copy.call(.GET, "/orders/\(id)"))
             #expect(shown.0.status == 200)
             #expect(shown.0.text == shown.1.text)
@@ -174,11 +177,14 @@ private actor Follower {
     private func differences() async throws -> String {
         let sql = "SELECT id, status, version, updated_at::text FROM orders ORDER BY id"
         var known: [Int64: String] = [:]
-        for row in try await source.query(sql) { known[try row.int(0)] = "\(try row.text(1)) \(try row.int(2)) \(try row.text(3))" }
+        for row in try await source.query(sql) {
+            known[try row.decode(0, as: Int64.self)] =
+                "\(try row.decode(1, as: String.self)) \(try row.decode(2, as: Int64.self)) \(try row.decode(3, as: String.self))"
+        }
         var others: [String] = []
         for row in try await replica.query(sql) {
-            let text = "\(try row.text(1)) \(try row.int(2)) \(try row.text(3))"
-            let id = try row.int(0)
+            let text = "\(try row.decode(1, as: String.self)) \(try row.decode(2, as: Int64.self)) \(try row.decode(3, as: String.self))"
+            let id = try row.decode(0, as: Int64.self)
             if let original = known.removeValue(forKey: id), original == text { continue }
             others.append("\(id): \(text)")
         }

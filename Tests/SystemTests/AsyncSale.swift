@@ -102,7 +102,7 @@ actor AsyncSale {
         try await load.finished()
         try await untilNone("orders to measure the machine are PENDING") {
             let sql = "SELECT count(*) FROM orders WHERE product_id = $1 AND status = 'PENDING'"
-            return Int(try await orders.query(sql, [.int(product)]).one().int(0))
+            return Int(try await orders.query(sql, [.int(product)]).one().decode(0, as: Int64.self))
         }
         let took = (ContinuousClock.now - began).inSeconds
         await orders.close()
@@ -123,7 +123,7 @@ actor AsyncSale {
         )
         products = try PostgresConnection(configuration: PostgresConfiguration(url: addresses.address("PRODUCT_DATABASE_URL")))
         orders = try PostgresConnection(configuration: PostgresConfiguration(url: addresses.address("ORDER_DATABASE_URL")))
-        openedAt = try await orders.query("SELECT now()").one().timestampMicros(0)
+        openedAt = try await orders.query("SELECT now()").one().decode(0, as: PostgresTimestamp.self).microsecondsSinceEpoch
         let gateway = try addresses.address("GATEWAY_URL")
         let id = try await stack.addProduct(stock: Self.stock)
         product = id
@@ -179,15 +179,15 @@ actor AsyncSale {
     @discardableResult
     func heals() async throws -> Duration {
         let began = ContinuousClock.now
-        let now = try await orders.query("SELECT now()").one().timestampMicros(0)
+        let now = try await orders.query("SELECT now()").one().decode(0, as: PostgresTimestamp.self).microsecondsSinceEpoch
         try await untilNone("commands of the orders accepted before are unsent") {
             let sql = "SELECT count(*) FROM outbox WHERE product_id = $1 AND status IN ('NEW', 'FAILED') AND created_at <= $2"
-            return Int(try await orders.query(sql, [.int(product), .timestampMicros(now)]).one().int(0))
+            return Int(try await orders.query(sql, [.int(product), .timestampMicros(now)]).one().decode(0, as: Int64.self))
         }
         sending = ContinuousClock.now - began
         try await untilNone("of the orders accepted before are PENDING") {
             let sql = "SELECT count(*) FROM orders WHERE product_id = $1 AND status = 'PENDING' AND created_at <= $2"
-            return Int(try await orders.query(sql, [.int(product), .timestampMicros(now)]).one().int(0))
+            return Int(try await orders.query(sql, [.int(product), .timestampMicros(now)]).one().decode(0, as: Int64.self))
         }
         healing = ContinuousClock.now - began
         return ContinuousClock.now - began
@@ -196,7 +196,7 @@ actor AsyncSale {
     /// Commands of this product's outbox that are in one of these states, and have been published so often at least.
     func commands(_ statuses: [String], attempts: Int64 = 0) async throws -> Int {
         let sql = "SELECT count(*) FROM outbox WHERE product_id = $1 AND status = any($2) AND attempts >= $3"
-        return Int(try await orders.query(sql, [.int(product), .texts(statuses), .int(attempts)]).one().int(0))
+        return Int(try await orders.query(sql, [.int(product), .texts(statuses), .int(attempts)]).one().decode(0, as: Int64.self))
     }
 
     /// Has every message of this sale that was sent until now sent again, the events' too.
@@ -209,7 +209,7 @@ actor AsyncSale {
             )
             SELECT count(product_id) FROM again
             """
-        return Int(try await orders.query(sql, [.int(product), .timestampMicros(openedAt)]).one().int(0))
+        return Int(try await orders.query(sql, [.int(product), .timestampMicros(openedAt)]).one().decode(0, as: Int64.self))
     }
 
     /// Takes most of the stock away, and waits until the rest is sold and buyers are refused.
@@ -241,12 +241,12 @@ actor AsyncSale {
         do {
             try await untilNone("orders are PENDING after the last one") { try await pendingOrders() }
             try await untilNone("messages of the outbox are unsent") {
-                Int(try await orders.query("SELECT count(*) FROM outbox WHERE status IN ('NEW', 'FAILED')").one().int(0))
+                Int(try await orders.query("SELECT count(*) FROM outbox WHERE status IN ('NEW', 'FAILED')").one().decode(0, as: Int64.self))
             }
             try await untilNone("orders are left to recovery") {
                 Int(
                     try await orders.query("SELECT count(*) FROM saga_work JOIN orders ON id = order_id WHERE status = 'PENDING'").one()
-                        .int(0)
+                        .decode(0, as: Int64.self)
                 )
             }
         } catch {
@@ -280,7 +280,7 @@ actor AsyncSale {
                 GROUP BY order_id HAVING count(*) > 1
             ) AS twice
             """
-        let applied = try await products.query(twice, [.int(product)]).one().int(0)
+        let applied = try await products.query(twice, [.int(product)]).one().decode(0, as: Int64.self)
         print(
             "ASYNC FAULT \(name): accepted \(accepted.count), commands delivered again \(redelivered) and published again \(republished), "
                 + "orders decided twice \(duplicates), applied twice \(applied), results twice \(results), unexpected \(unexpected); "
@@ -299,9 +299,12 @@ actor AsyncSale {
         #expect(Set(accepted).count == accepted.count, "each key has an order of its own")
         let known = "SELECT count(*) FILTER (WHERE status IN ('CONFIRMED', 'FAILED')), count(*) FROM orders WHERE id = any($1)"
         let row = try await orders.query(known, [.ints(accepted)]).one()
-        let (final, there) = (try row.int(0), try row.int(1))
+        let (final, there) = (try row.decode(0, as: Int64.self), try row.decode(1, as: Int64.self))
         #expect(final == accepted.count, "every accepted order is there and final; \(there) are there")
-        let made = try await orders.query("SELECT count(*) FROM orders WHERE product_id = $1", [.int(product)]).one().int(0)
+        let made = try await orders.query("SELECT count(*) FROM orders WHERE product_id = $1", [.int(product)]).one().decode(
+            0,
+            as: Int64.self
+        )
         #expect(made >= accepted.count && made <= accepted.count + end.errors, "\(made) orders for \(accepted.count) accepted keys")
     }
 }

@@ -46,7 +46,10 @@ extension Faults.TwoInstances {
                 "SELECT (SELECT count(*) FROM product_stock), (SELECT sum(stock)::bigint FROM product_stock), (SELECT count(*) FROM stock_ledger)"
             ).one()
             let order = try await orders.query("SELECT count(*) FROM orders").one()
-            return [try stock.int(0), try stock.int(1), try stock.int(2), try order.int(0)]
+            return [
+                try stock.decode(0, as: Int64.self), try stock.decode(1, as: Int64.self), try stock.decode(2, as: Int64.self),
+                try order.decode(0, as: Int64.self),
+            ]
         }
         let before = try await books()
 

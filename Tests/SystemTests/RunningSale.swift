@@ -163,7 +163,7 @@ actor RunningSale {
     /// Of these keys, those that the ledger has.
     func committed(_ keys: [String]) async throws -> Int {
         let row = try await products.query("SELECT count(*) FROM stock_ledger WHERE request_id = any($1)", [.texts(keys)]).one()
-        return Int(try row.int(0))
+        return Int(try row.decode(0, as: Int64.self))
     }
 
     /// Holds the product's row locked (or that of another one) while `body` runs, 60 s at most: nothing of it is committed meanwhile.
@@ -182,7 +182,7 @@ actor RunningSale {
         do {
             try await until("the row is held") {
                 let sleeping = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1 AND wait_event = 'PgSleep'"
-                return try await products.query(sleeping, [.text(name)]).one().int(0) == 1
+                return try await products.query(sleeping, [.text(name)]).one().decode(0, as: Int64.self) == 1
             }
             try await body()
         } catch {
@@ -197,7 +197,7 @@ actor RunningSale {
     /// Statements of the product servers that wait for a lock.
     func commitsWaiting() async throws -> Int64 {
         let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'product-server%' AND wait_event_type = 'Lock'"
-        return try await products.query(sql).one().int(0)
+        return try await products.query(sql).one().decode(0, as: Int64.self)
     }
 
     /// PENDING orders.
@@ -207,10 +207,10 @@ actor RunningSale {
     /// - Returns: how long it took
     func settlesOrders() async throws -> Duration {
         let began = ContinuousClock.now
-        let now = try await orders.query("SELECT now()").one().timestampMicros(0)
+        let now = try await orders.query("SELECT now()").one().decode(0, as: PostgresTimestamp.self).microsecondsSinceEpoch
         try await untilNone("of the orders made before the fault are PENDING") {
             let sql = "SELECT count(*) FROM orders WHERE product_id = $1 AND status = 'PENDING' AND created_at <= $2"
-            return Int(try await orders.query(sql, [.int(product), .timestampMicros(now)]).one().int(0))
+            return Int(try await orders.query(sql, [.int(product), .timestampMicros(now)]).one().decode(0, as: Int64.self))
         }
         return ContinuousClock.now - began
     }
@@ -224,7 +224,7 @@ actor RunningSale {
         let (connection, name) = isProducts ? (products, "product-server") : (orders, "stockgate-order")
         try await until("no session of \(name) is left") {
             let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE $1 || '%'"
-            return try await connection.query(sql, [.text(name)]).one().int(0) == 0
+            return try await connection.query(sql, [.text(name)]).one().decode(0, as: Int64.self) == 0
         }
     }
 
@@ -258,7 +258,7 @@ actor RunningSale {
                 SELECT count(*) FROM saga_work JOIN orders ON id = order_id
                 WHERE status = 'PENDING' OR status = 'CONFIRMED' AND cancel_requested_at IS NOT NULL
                 """
-            return Int(try await orders.query(sql).one().int(0))
+            return Int(try await orders.query(sql).one().decode(0, as: Int64.self))
         }
         let rests = try await Audit.settle(stores, product: product, bound: .seconds(120), interval: .milliseconds(150))
         let rest = ContinuousClock.now - restBegan
@@ -269,7 +269,9 @@ actor RunningSale {
             """
         let left = try await orders.query(listed, [.int(product)])
         for row in left {
-            notes.append("on recovery's list, though settled: \(try row.int(1)) \(try row.text(0)), due in \(try row.text(2))")
+            notes.append(
+                "on recovery's list, though settled: \(try row.decode(1, as: Int64.self)) \(try row.decode(0, as: String.self)), due in \(try row.decode(2, as: String.self))"
+            )
         }
         print(
             "FAULT \(name): \(audit.line) \(notes.joined(separator: ", ")); orders \(end.orders), confirmed \(end.confirmed), cancelled \(cancelled.count), "
@@ -281,7 +283,10 @@ actor RunningSale {
         #expect(audit.oversold == 0)
         #expect(end.failed == 0, "no order is refused for anything but too little stock: \(end.failReasons)")
         let sql = "SELECT count(*) FROM orders WHERE id = any($1) AND status = 'CANCELLED'"
-        #expect(try await orders.query(sql, [.ints(cancelled)]).one().int(0) == cancelled.count, "a confirmed cancellation is durable")
+        #expect(
+            try await orders.query(sql, [.ints(cancelled)]).one().decode(0, as: Int64.self) == cancelled.count,
+            "a confirmed cancellation is durable"
+        )
         await stores.close()
         await products.close()
         await orders.close()

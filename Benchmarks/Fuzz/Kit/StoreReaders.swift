@@ -189,19 +189,20 @@ import StrictJSON
                 TypeID.timestamptz, TypeID.uuid, TypeID.jsonb, 99_999, 1,
             ]
             for type in types {
-                bytes.withUnsafeBytes { cell in
-                    _ = try? BinaryFormat.int(cell, type: type, column: 0)
-                    _ = try? BinaryFormat.double(cell, type: type, column: 0)
-                    _ = try? BinaryFormat.bool(cell, type: type, column: 0)
-                    _ = try? BinaryFormat.text(cell, type: type, column: 0)
-                    _ = try? BinaryFormat.bytes(cell, type: type, column: 0)
-                    _ = try? BinaryFormat.ints(cell, type: type, column: 0)
-                    _ = try? BinaryFormat.texts(cell, type: type, column: 0)
-                    if let micros = try? BinaryFormat.timestampMicros(cell, type: type, column: 0) {
-                        let time = Timestamp(microsecondsSinceEpoch: micros)
+                bytes.withUnsafeBytes { bytes in
+                    let cell = PostgresCell(bytes: bytes, type: type)
+                    _ = try? Int64(cell)
+                    _ = try? Double(cell)
+                    _ = try? Bool(cell)
+                    _ = try? String(cell)
+                    _ = try? [UInt8](cell)
+                    _ = try? [Int64](cell)
+                    _ = try? [String?](cell)
+                    if let stamp = try? PostgresTimestamp(cell) {
+                        let time = Timestamp(microsecondsSinceEpoch: stamp.microsecondsSinceEpoch)
                         _ = (
                             time.description, Timestamp.now.microseconds(since: time), time.microseconds(since: .now),
-                            BinaryFormat.postgresMicros(micros)
+                            PostgresTimestamp.postgresMicros(stamp.microsecondsSinceEpoch)
                         )
                     }
                 }

@@ -135,7 +135,7 @@ final class OutboxRelay: Sendable {
                 let held = try transaction.query(
                     OutboxRelay.lanesSQL,
                     [.int(self.kind.lanes.lowerBound), .int(self.kind.lanes.upperBound)]
-                ).one().ints(0)
+                ).one().decode(0, as: [Int64].self)
                 let isBusy = held.count < self.kind.lanes.count
                 var action = RelayMachine.Action.look
                 // Ends with the time, or when no row is found.
@@ -205,14 +205,14 @@ final class OutboxRelay: Sendable {
         for row in rows {
             found.append(
                 RelayRow(
-                    id: try row.int(0),
-                    topic: try row.text(1),
-                    productID: try row.optionalInt(2),
-                    orders: Int(try row.int(3)),
-                    payload: try row.text(4),
-                    traceparent: try row.optionalText(5),
-                    attempts: try row.int(6),
-                    error: try row.optionalText(7)
+                    id: try row.decode(0),
+                    topic: try row.decode(1),
+                    productID: try row.decode(2),
+                    orders: try row.decode(3),
+                    payload: try row.decode(4),
+                    traceparent: try row.decode(5),
+                    attempts: try row.decode(6),
+                    error: try row.decode(7)
                 )
             )
         }
@@ -361,8 +361,8 @@ final class OutboxRelay: Sendable {
         // Each but that of the untouched may be repeated: it changes only what waits.
         if !sent.isEmpty {
             let row = try OutboxRelay.marked(session, OutboxRelay.sentSQL, [.ints(sent)]).one()
-            for delay in try row.ints(0) { self.figures.relaySeconds(self.kind).record(.microseconds(delay)) }
-            let events = Int(try row.int(1))
+            for delay in try row.decode(0, as: [Int64].self) { self.figures.relaySeconds(self.kind).record(.microseconds(delay)) }
+            let events = try row.decode(1, as: Int.self)
             self.backlog.addEvents(-events)
             self.backlog.release(orders: sentOrders)
         }
@@ -377,10 +377,10 @@ final class OutboxRelay: Sendable {
         if !untouched.isEmpty { _ = try OutboxRelay.marked(session, OutboxRelay.untouchedSQL, [.ints(untouched)], isRepeatable: false) }
         if !dead.isEmpty {
             let row = try OutboxRelay.marked(session, OutboxRelay.deadSQL, [.ints(dead.map(\.id)), .texts(dead.map(\.error))]).one()
-            self.backlog.addEvents(-Int(try row.int(1)))
+            self.backlog.addEvents(-(try row.decode(1, as: Int.self)))
             self.backlog.release(orders: deadOrders)
             self.figures.dead.add(UInt64(dead.count))
-            let left = try row.int(0)
+            let left = try row.decode(0, as: Int64.self)
             self.logger.error(
                 "messages were given up; their orders are left to recovery",
                 metadata: ["messages": "\(dead.count)", "orders": "\(left)", "error": "\(dead[0].error)"]
@@ -402,10 +402,10 @@ final class OutboxRelay: Sendable {
         do throws(PostgresError) {
             let row = try session.query(OutboxRelay.countSQL, []).one()
             self.backlog.endCount(
-                orders: Int(try row.int(0)),
-                events: Int(try row.int(1)),
-                oldestAge: .microseconds(max(0, try row.int(4))),
-                rows: [.new: Int(try row.int(2)), .failed: Int(try row.int(3)), .dead: Int(try row.int(5))]
+                orders: try row.decode(0),
+                events: try row.decode(1),
+                oldestAge: .microseconds(max(0, try row.decode(4, as: Int64.self))),
+                rows: [.new: try row.decode(2), .failed: try row.decode(3), .dead: try row.decode(5, as: Int.self)]
             )
         } catch {
             self.logger.debug("the outbox was not counted", metadata: ["error": "\(error)"])

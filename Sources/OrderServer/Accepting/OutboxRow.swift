@@ -3,7 +3,7 @@ import ServerKit
 import StrictJSON
 
 /// Where a message is: `NEW -> SENT | FAILED`, `FAILED -> SENT | FAILED | DEAD`; an operator's requeue makes FAILED and DEAD NEW again.
-enum OutboxStatus: String, Sendable, CaseIterable {
+enum OutboxStatus: String, PostgresDecodable, Sendable, CaseIterable {
     /// Not published yet.
     case new = "NEW"
     /// The broker has confirmed it.
@@ -34,21 +34,17 @@ struct OutboxRow: Sendable, Equatable {
 
     /// Reads ``columns``.
     init(row: PostgresRow, from first: Int = 0) throws(PostgresError) {
-        let status = try row.text(first + 4)
-        guard let known = OutboxStatus(rawValue: status) else {
-            throw PostgresError(code: .decoding, message: "\(status) is no status of a message")
-        }
-        self.id = try row.int(first)
-        self.topic = try row.text(first + 1)
-        self.productID = try row.optionalInt(first + 2)
-        self.orderIDs = try row.ints(first + 3)
-        self.status = known
-        self.attempts = try row.int(first + 5)
-        self.dueAt = try row.optionalTimestampMicros(first + 6).map(Timestamp.init(microsecondsSinceEpoch:))
-        self.error = try row.optionalText(first + 7)
-        self.createdAt = Timestamp(microsecondsSinceEpoch: try row.timestampMicros(first + 8))
-        self.sentAt = try row.optionalTimestampMicros(first + 9).map(Timestamp.init(microsecondsSinceEpoch:))
-        self.checkedAt = try row.optionalTimestampMicros(first + 10).map(Timestamp.init(microsecondsSinceEpoch:))
+        self.id = try row.decode(first)
+        self.topic = try row.decode(first + 1)
+        self.productID = try row.decode(first + 2)
+        self.orderIDs = try row.decode(first + 3)
+        self.status = try row.decode(first + 4)
+        self.attempts = try row.decode(first + 5)
+        self.dueAt = try row.decode(first + 6, as: PostgresTimestamp?.self).map(Timestamp.init)
+        self.error = try row.decode(first + 7)
+        self.createdAt = Timestamp(try row.decode(first + 8))
+        self.sentAt = try row.decode(first + 9, as: PostgresTimestamp?.self).map(Timestamp.init)
+        self.checkedAt = try row.decode(first + 10, as: PostgresTimestamp?.self).map(Timestamp.init)
     }
 
     /// Writes it as an object.

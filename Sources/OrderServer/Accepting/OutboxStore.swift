@@ -58,10 +58,7 @@ struct OutboxStore: Sendable {
         )
         if let row = rows.first { return .requeued(try OutboxRow(row: row)) }
         guard let row = try await self.pool.query("select status from outbox where id = $1", [.int(id)]).first else { return .unknown }
-        guard let status = OutboxStatus(rawValue: try row.text(0)) else {
-            throw PostgresError(code: .decoding, message: "no status of a message")
-        }
-        return .notAllowed(status)
+        return .notAllowed(try row.decode(0))
     }
 
     /// Hands the orders of commands to recovery that were sent longer ago than `age` and have no result yet; each command once.
@@ -84,7 +81,7 @@ struct OutboxStore: Sendable {
             """,
             [.int(age.microseconds), .int(Int64(limit))]
         ).one()
-        return (Int(try row.int(0)), Int(try row.int(1)))
+        return (try row.decode(0, as: Int.self), try row.decode(1, as: Int.self))
     }
 
     /// Takes commands off the outbox whose orders were made longer ago than `age` and that no broker has taken yet, and hands their orders to recovery.
@@ -94,7 +91,9 @@ struct OutboxStore: Sendable {
     /// - Returns: commands taken off and orders found
     func collectOverdue(age: Duration, limit: Int) async throws(PostgresError) -> (messages: Int, orders: Int) {
         let age = PostgresValue.int(age.microseconds)
-        guard try await self.pool.query("select exists (\(OutboxStore.overdue))", [age]).one().bool(0) else { return (0, 0) }
+        guard try await self.pool.query("select exists (\(OutboxStore.overdue))", [age]).one().decode(0, as: Bool.self) else {
+            return (0, 0)
+        }
         do {
             return try await self.pool.transaction { transaction in
                 try transaction.execute(script: "set local lock_timeout = '500ms'")
@@ -104,7 +103,7 @@ struct OutboxStore: Sendable {
                     from (select lane from outbox_lanes where lane in (\(OutboxStore.overdue)) order by lane for update) as l
                     """,
                     [age]
-                ).one().ints(0)
+                ).one().decode(0, as: [Int64].self)
                 // A statement of its own: what the lanes' last holder marked is seen.
                 let row = try transaction.query(
                     """
@@ -126,7 +125,7 @@ struct OutboxStore: Sendable {
                     """,
                     [age, .ints(lanes), .int(Int64(limit))]
                 ).one()
-                return (Int(try row.int(0)), Int(try row.int(1)))
+                return (try row.decode(0, as: Int.self), try row.decode(1, as: Int.self))
             }
         } catch let error as PostgresError {
             if error.sqlState == "55P03" { return (0, 0) }
@@ -156,6 +155,6 @@ struct OutboxStore: Sendable {
             """,
             [.int(age.microseconds), .int(Int64(limit))]
         ).one()
-        return Int(try row.int(0))
+        return try row.decode(0, as: Int.self)
     }
 }

@@ -322,7 +322,7 @@ final class ResultConsumer: Sendable {
             .ints(taken.map(\.orderID)), .ints(taken.map(\.run)), .int(self.conclusion.deadlines.freshAge.microseconds),
         ]
         let row = try await worker.perform { session in try session.query(ResultConsumer.otherKeysSQL, parameters).one() }
-        let (renewed, waiting) = (try row.ints(0), Set(try row.ints(1)))
+        let (renewed, waiting) = (try row.decode(0, as: [Int64].self), Set(try row.decode(1, as: [Int64].self)))
         if !renewed.isEmpty { self.conclusion.noteKeyTaken(orders: renewed.count, example: nil, newKey: nil, "RESULT") }
         if !waiting.isEmpty {
             self.logger.info("orders whose key is taken were handed to recovery", metadata: ["orders": "\(waiting.count)"])

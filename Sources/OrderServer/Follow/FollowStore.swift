@@ -29,14 +29,14 @@ struct FollowStore: Sendable {
             return count
         }
         var last: UInt64?
-        if let offset = try row.optionalInt(0) { last = try count(offset) }
+        if let offset = try row.decode(0, as: Int64?.self) { last = try count(offset) }
         let position = FollowPosition(
             last: last,
-            missedAtBeginning: try count(try row.int(1)),
-            missedLater: try count(try row.int(2)),
-            gaps: try count(try row.int(3))
+            missedAtBeginning: try count(try row.decode(1, as: Int64.self)),
+            missedLater: try count(try row.decode(2, as: Int64.self)),
+            gaps: try count(try row.decode(3, as: Int64.self))
         )
-        return (position, try row.optionalTimestampMicros(4).map(Timestamp.init(microsecondsSinceEpoch:)))
+        return (position, try row.decode(4, as: PostgresTimestamp?.self).map(Timestamp.init))
     }
 
     /// Writes orders and the position behind them in one statement, which may be repeated.
@@ -58,7 +58,7 @@ struct FollowStore: Sendable {
                 .timestampsMicros(orders.map(\.order.createdAt.microsecondsSinceEpoch)),
                 .timestampsMicros(orders.map(\.order.updatedAt.microsecondsSinceEpoch)),
             ]
-        ).one().ints(0)
+        ).one().decode(0, as: [Int64].self)
     }
 
     private static let applySQL = """

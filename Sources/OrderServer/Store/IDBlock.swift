@@ -21,7 +21,7 @@ struct IDBlock {
     /// One id, ascending as long as nobody else takes blocks.
     mutating func take(_ session: PostgresSession) throws(PostgresError) -> Int64 {
         if self.next == self.end {
-            self.next = try session.repeatable(self.sequence.takeSQL, []).one().int(0)
+            self.next = try session.repeatable(self.sequence.takeSQL, []).one().decode(0, as: Int64.self)
             self.end = self.next + IDBlock.size
         }
         defer { self.next += 1 }

@@ -49,13 +49,13 @@ enum IDSequence: String, Sendable, CaseIterable {
     /// - Returns: nil if it was
     func raise(_ session: PostgresSession) throws(PostgresError) -> Raise? {
         let state = try session.query(self.stateSQL).one()
-        guard try state.int(0) < (try state.int(1)) else { return nil }
+        guard try state.decode(0, as: Int64.self) < (try state.decode(1, as: Int64.self)) else { return nil }
         do {
             return try session.transaction { transaction in
                 // Keeps everybody from taking a block until this is committed; it changes nothing by itself.
                 try transaction.execute(script: "alter sequence \(self.rawValue) increment by \(IDBlock.size)")
                 let state = try transaction.query(self.stateSQL).one()
-                let (next, free) = (try state.int(0), try state.int(1))
+                let (next, free) = (try state.decode(0, as: Int64.self), try state.decode(1, as: Int64.self))
                 guard next < free else { return nil }
                 _ = try transaction.query("select setval('\(self.rawValue)', $1, false)", [.int(free)])
                 return Raise(from: next, to: free)

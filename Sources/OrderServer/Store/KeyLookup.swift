@@ -37,7 +37,7 @@ final class KeyLookup: Sendable {
             do throws(PostgresError) {
                 var found: [Int64: Order] = [:]
                 for row in try session.repeatable(KeyLookup.sql, [.texts(items.map(\.key)), .texts(items.map { $0.buyer ?? "" })]) {
-                    found[try row.int(0)] = try Order(row: row, from: 1)
+                    found[try row.decode(0, as: Int64.self)] = try Order(row: row, from: 1)
                 }
                 // Places are counted from 1.
                 for (place, item) in zip(Int64(1)..., items) { item.done.resume(returning: .success(found[place])) }

@@ -213,10 +213,10 @@ final class OrderCompletion: Sendable {
             _ = try ids.startAnew(session)
             return try self.write(session, changes, &ids, outbox, changed, mayStartAnew: false)
         }
-        if let outbox, hasEvents { outbox.wrote(commands: 0, events: Int(try row.int(3))) }
+        if let outbox, hasEvents { outbox.wrote(commands: 0, events: try row.decode(3)) }
         var status: [Int64: String] = [:]
-        for (id, text) in zip(try row.ints(1), try row.texts(2)) { status[id] = text }
+        for (id, text) in zip(try row.decode(1, as: [Int64].self), try row.decode(2, as: [String?].self)) { status[id] = text }
         changed?.changed(Array(status.keys))
-        return (Timestamp(microsecondsSinceEpoch: try row.timestampMicros(0)), status)
+        return (Timestamp(try row.decode(0)), status)
     }
 }

@@ -280,9 +280,9 @@ final class OrderInsertion: Sendable {
             }
             return
         }
-        let now = Timestamp(microsecondsSinceEpoch: try row.timestampMicros(0))
-        let made = try row.ints(1)
-        if let outbox = insertion.outbox { outbox.wrote(commands: Int(try row.int(2)), events: Int(try row.int(3))) }
+        let now = Timestamp(try row.decode(0))
+        let made = try row.decode(1, as: [Int64].self)
+        if let outbox = insertion.outbox { outbox.wrote(commands: try row.decode(2), events: try row.decode(3)) }
         let isWhole = made.count == ids.count
         let others = isWhole ? [] : self.withTakenIDs(session, items, ids, made: Set(made))
         // The orders go on while PostgreSQL works on the next group, if there is one.
@@ -312,7 +312,9 @@ final class OrderInsertion: Sendable {
         }
         guard !unclear.isEmpty else { return taken }
         do throws(PostgresError) {
-            for row in try session.query("select id from orders where id = any($1)", [.ints(unclear)]) { taken.insert(try row.int(0)) }
+            for row in try session.query("select id from orders where id = any($1)", [.ints(unclear)]) {
+                taken.insert(try row.decode(0, as: Int64.self))
+            }
         } catch {
             // The orders that were made must go on: what is unclear is taken for a repeat, whose order is looked for by its key.
         }
@@ -344,7 +346,7 @@ final class OrderInsertion: Sendable {
         // A row that is older than any statement can be is another order's, whose id came round again.
         let own = "select id, created_at from orders where id = any($1) and created_at > now() - interval '1 minute'"
         for row in try session.repeatable(own, [.ints(ids)]) {
-            made[try row.int(0)] = Timestamp(microsecondsSinceEpoch: try row.timestampMicros(1))
+            made[try row.decode(0, as: Int64.self)] = Timestamp(try row.decode(1))
         }
         for (item, id) in zip(items, ids) {
             item.done(made[id].map { .made(item.order(id: id, at: $0)) } ?? .keyTaken)

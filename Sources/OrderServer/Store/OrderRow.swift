@@ -15,29 +15,32 @@ extension Order {
 
     /// Reads ``columns`` of a row, beginning at column `first`.
     init(row: PostgresRow, from first: Int = 0) throws(PostgresError) {
-        let status = try row.text(first + 6)
-        guard let known = OrderStatus(rawValue: status) else {
-            throw PostgresError(code: .decoding, message: "\(status) is no status of an order")
-        }
         self.init(
-            id: try row.int(first),
-            productID: try row.int(first + 1),
-            productCode: try row.optionalText(first + 2),
-            buyerID: try row.optionalText(first + 3),
-            quantity: try row.int(first + 4),
-            unitPrice: try row.optionalInt(first + 5),
-            status: known,
-            failReason: try row.optionalText(first + 7),
-            idempotencyKey: try row.optionalText(first + 8),
-            run: try row.int(first + 9),
-            cancelRequestedAt: try row.optionalTimestampMicros(first + 10).map(Timestamp.init(microsecondsSinceEpoch:)),
-            cancelKey: try row.optionalText(first + 11),
-            createdAt: Timestamp(microsecondsSinceEpoch: try row.timestampMicros(first + 12)),
-            updatedAt: Timestamp(microsecondsSinceEpoch: try row.timestampMicros(first + 13)),
-            version: try row.int(first + 14),
-            wentOverBroker: try row.bool(first + 15)
+            id: try row.decode(first),
+            productID: try row.decode(first + 1),
+            productCode: try row.decode(first + 2),
+            buyerID: try row.decode(first + 3),
+            quantity: try row.decode(first + 4),
+            unitPrice: try row.decode(first + 5),
+            status: try row.decode(first + 6),
+            failReason: try row.decode(first + 7),
+            idempotencyKey: try row.decode(first + 8),
+            run: try row.decode(first + 9),
+            cancelRequestedAt: try row.decode(first + 10, as: PostgresTimestamp?.self).map(Timestamp.init),
+            cancelKey: try row.decode(first + 11),
+            createdAt: Timestamp(try row.decode(first + 12)),
+            updatedAt: Timestamp(try row.decode(first + 13)),
+            version: try row.decode(first + 14),
+            wentOverBroker: try row.decode(first + 15)
         )
     }
+}
+
+extension OrderStatus: PostgresDecodable {}
+
+extension Timestamp {
+    /// The time of a column.
+    init(_ time: PostgresTimestamp) { self.init(microsecondsSinceEpoch: time.microsecondsSinceEpoch) }
 }
 
 extension StepRecord {

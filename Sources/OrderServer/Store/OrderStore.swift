@@ -51,7 +51,7 @@ struct OrderStore: Sendable {
     func orderWithSteps(id: Int64) async throws(PostgresError) -> (order: Order, steps: String)? {
         let rows = try await self.pool.query("select \(Order.columns), o.steps from orders o where o.id = $1", [.int(id)])
         guard let row = rows.first else { return nil }
-        return (try Order(row: row), "[" + (try row.text(Order.columnCount)) + "]")
+        return (try Order(row: row), "[" + (try row.decode(Order.columnCount, as: String.self)) + "]")
     }
 
     /// Orders, newest id first.
@@ -129,7 +129,9 @@ struct OrderStore: Sendable {
     func beginRetry(id: Int64) async throws(PostgresError) -> Order? {
         var events: (ids: [Int64], statuses: [String]) = ([], [])
         if let outbox, outbox.backlog.takesEvents {
-            events = ([try await self.pool.query("select nextval('outbox_ids')").one().int(0)], [OrderStatus.pending.rawValue])
+            events = (
+                [try await self.pool.query("select nextval('outbox_ids')").one().decode(0, as: Int64.self)], [OrderStatus.pending.rawValue]
+            )
         }
         let rows = try await self.pool.query(
             """
@@ -206,7 +208,7 @@ struct OrderStore: Sendable {
             return try await self.pool.transaction(timeout: .seconds(65)) { transaction in
                 // The first stretch of all is as long as the table.
                 try transaction.execute(script: "set local statement_timeout = '60s'")
-                return Int(try transaction.query(OrderStore.collectSQL, parameters, timeout: .seconds(65)).one().int(0))
+                return try transaction.query(OrderStore.collectSQL, parameters, timeout: .seconds(65)).one().decode(0, as: Int.self)
             }
         } catch let error as PostgresError {
             throw error
@@ -245,7 +247,7 @@ struct OrderStore: Sendable {
             [.int(Int64(limit)), .int(lease.microseconds)]
         )
         var work: [Work] = []
-        for row in rows { work.append(Work(order: try Order(row: row, from: 1), attempt: try row.int(0))) }
+        for row in rows { work.append(Work(order: try Order(row: row, from: 1), attempt: try row.decode(0))) }
         return work
     }
 
@@ -268,7 +270,7 @@ struct OrderStore: Sendable {
 
     /// Orders on recovery's list.
     func backlog() async throws(PostgresError) -> Int {
-        Int(try await self.pool.query("select count(*) from saga_work").one().int(0))
+        try await self.pool.query("select count(*) from saga_work").one().decode(0, as: Int.self)
     }
 
     /// Whether PostgreSQL answers: all that a replica needs to be shown.

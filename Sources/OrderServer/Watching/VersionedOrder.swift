@@ -13,7 +13,7 @@ struct VersionedOrder: Sendable, Equatable {
 extension VersionedOrder {
     /// Reads the version and, behind it, ``Order/columns``.
     init(row: PostgresRow) throws(PostgresError) {
-        self.init(order: try Order(row: row, from: 1), version: try row.int(0))
+        self.init(order: try Order(row: row, from: 1), version: try row.decode(0))
     }
 }
 

@@ -137,7 +137,7 @@ public final class LockedRows: Sendable {
     /// Which of these rows another transaction holds locked now. Waits for none of them. For a session outside of a transaction: inside, the free ones would stay locked.
     public func locked(among rows: [Int64], _ session: PostgresSession) throws(PostgresError) -> Set<Int64> {
         var locked: Set<Int64> = []
-        try session.query(lockedSQL, [.ints(rows)]) { (row) throws(PostgresError) in locked.insert(try row.int(0)) }
+        try session.query(lockedSQL, [.ints(rows)]) { (row) throws(PostgresError) in locked.insert(try row.decode(0, as: Int64.self)) }
         return locked
     }
 

@@ -82,7 +82,7 @@ struct CatalogStore: Sendable {
                 .text(new.stockStrategy.rawValue),
             ]
         ).one()
-        return try row.bool(9) ? .replayed(try Self.product(row)) : .keyReused
+        return try row.decode(9, as: Bool.self) ? .replayed(try Self.product(row)) : .keyReused
     }
 
     func find(_ which: IDOrCode) async throws -> Product? {
@@ -139,9 +139,9 @@ struct CatalogStore: Sendable {
                 [.int(id)]
             ).first
             guard let found else { return nil }
-            let status = try change.status?.rawValue ?? found.text(0)
-            let strategy = try change.stockStrategy?.rawValue ?? found.text(1)
-            let engineMustKnow = try status != found.text(0) || strategy != found.text(1)
+            let status = try change.status?.rawValue ?? found.decode(0, as: String.self)
+            let strategy = try change.stockStrategy?.rawValue ?? found.decode(1, as: String.self)
+            let engineMustKnow = try status != found.decode(0, as: String.self) || strategy != found.decode(1, as: String.self)
             _ = try transaction.query(
                 """
                 update products set name = coalesce($2, name), price = coalesce($3, price), status = $4, stock_strategy = $5, updated_at = now()
@@ -189,12 +189,12 @@ struct CatalogStore: Sendable {
         return (
             try rows.map { row in
                 LedgerRow(
-                    direction: try row.text(1),
-                    quantity: try row.int(2),
-                    reason: try row.text(3),
-                    orderID: try row.optionalInt(4),
-                    requestID: try row.text(5),
-                    createdAt: Timestamp(microsecondsSinceEpoch: try row.timestampMicros(6))
+                    direction: try row.decode(1),
+                    quantity: try row.decode(2),
+                    reason: try row.decode(3),
+                    orderID: try row.decode(4),
+                    requestID: try row.decode(5),
+                    createdAt: Timestamp(try row.decode(6))
                 )
             },
             facts
@@ -202,21 +202,24 @@ struct CatalogStore: Sendable {
     }
 
     private static func product(_ row: PostgresRow, from first: Int = 0) throws -> Product {
-        guard let status = Product.Status(rawValue: try row.text(first + 5)),
-            let strategy = Product.StockStrategy(rawValue: try row.text(first + 6))
-        else {
-            throw PostgresError(code: .decoding, message: "a product has a status or strategy that is not known")
-        }
-        return Product(
-            id: try row.int(first),
-            code: try row.text(first + 1),
-            name: try row.text(first + 2),
-            price: try row.int(first + 3),
-            stock: try row.int(first + 4),
-            status: status,
-            stockStrategy: strategy,
-            createdAt: Timestamp(microsecondsSinceEpoch: try row.timestampMicros(first + 7)),
-            updatedAt: Timestamp(microsecondsSinceEpoch: try row.timestampMicros(first + 8))
+        Product(
+            id: try row.decode(first),
+            code: try row.decode(first + 1),
+            name: try row.decode(first + 2),
+            price: try row.decode(first + 3),
+            stock: try row.decode(first + 4),
+            status: try row.decode(first + 5),
+            stockStrategy: try row.decode(first + 6),
+            createdAt: Timestamp(try row.decode(first + 7)),
+            updatedAt: Timestamp(try row.decode(first + 8))
         )
     }
+}
+
+extension Product.Status: PostgresDecodable {}
+extension Product.StockStrategy: PostgresDecodable {}
+
+extension Timestamp {
+    /// The time of a column.
+    fileprivate init(_ time: PostgresTimestamp) { self.init(microsecondsSinceEpoch: time.microsecondsSinceEpoch) }
 }

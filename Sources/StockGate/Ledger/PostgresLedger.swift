@@ -199,7 +199,10 @@ public final class PostgresLedger: Sendable {
         answer: @escaping @Sendable (Result<IncreaseReply, CommitFailure>) -> Void
     ) {
         let row = request.product.rawValue
-        increaseLane.enqueue(.init(request: request, row: row, eventLoop: eventLoop, isPatient: isPatient, answer: answer), isExempt: isExempt)
+        increaseLane.enqueue(
+            .init(request: request, row: row, eventLoop: eventLoop, isPatient: isPatient, answer: answer),
+            isExempt: isExempt
+        )
     }
 
     private static let commitStatement = "select outcome, told, bumped, remaining, gated from stock_commit($1, $2, $3, $4, $5, $6, $7)"
@@ -217,16 +220,13 @@ public final class PostgresLedger: Sendable {
             .ints(batch.map { ($0.reserveSent ? 1 : 0) | ($0.isFirm ? 2 : 0) }),
         ]
         _ = try session.query(commitStatement, parameters) { row throws(PostgresError) in
-            guard let outcome = CommitOutcome(rawValue: try row.int(0)) else {
-                throw PostgresError(code: .decoding, message: "stock_commit replied an outcome that is not known")
-            }
             replies.append(
                 CommitReply(
-                    outcome: outcome,
-                    told: try row.int(1),
-                    bumped: try row.bool(2),
-                    remaining: try row.int(3),
-                    isGated: try row.bool(4)
+                    outcome: try row.decode(0),
+                    told: try row.decode(1),
+                    bumped: try row.decode(2),
+                    remaining: try row.decode(3),
+                    isGated: try row.decode(4)
                 )
             )
         }
@@ -243,17 +243,14 @@ public final class PostgresLedger: Sendable {
             .ints(batch.map(\.quantity)),
         ]
         _ = try session.query(increaseStatement, parameters) { row throws(PostgresError) in
-            guard let outcome = IncreaseOutcome(rawValue: try row.int(0)) else {
-                throw PostgresError(code: .decoding, message: "stock_increase replied an outcome that is not known")
-            }
             replies.append(
                 IncreaseReply(
-                    outcome: outcome,
-                    told: try row.int(1),
-                    bumped: try row.bool(2),
-                    quantity: try row.int(3),
-                    remaining: try row.int(4),
-                    isGated: try row.bool(5)
+                    outcome: try row.decode(0),
+                    told: try row.decode(1),
+                    bumped: try row.decode(2),
+                    quantity: try row.decode(3),
+                    remaining: try row.decode(4),
+                    isGated: try row.decode(5)
                 )
             )
         }
@@ -279,11 +276,7 @@ public final class PostgresLedger: Sendable {
             "select product_id, fence, stock, is_on_sale from stock_bump($1)",
             [.ints(products.map(\.rawValue))]
         )
-        var states: [ProductID: Resync.LedgerState] = [:]
-        for row in rows {
-            states[ProductID(try row.int(0))] = .init(fence: try row.int(1), stock: try row.int(2), isOnSale: try row.bool(3))
-        }
-        return states
+        return try Self.states(rows)
     }
 
     /// Raises the fences of these products, but waits for no row for longer than `lockWait`. Those that do not exist are in neither answer.
@@ -300,14 +293,25 @@ public final class PostgresLedger: Sendable {
         var states: [ProductID: Resync.LedgerState] = [:]
         var locked: Set<ProductID> = []
         for row in rows {
-            let id = ProductID(try row.int(0))
-            if try row.bool(4) {
+            let id = ProductID(try row.decode(0, as: Int64.self))
+            if try row.decode(4, as: Bool.self) {
                 locked.insert(id)
             } else {
-                states[id] = .init(fence: try row.int(1), stock: try row.int(2), isOnSale: try row.bool(3))
+                states[id] = try Self.state(row)
             }
         }
         return (states, locked)
+    }
+
+    private static func states(_ rows: PostgresResult) throws(PostgresError) -> [ProductID: Resync.LedgerState] {
+        var states: [ProductID: Resync.LedgerState] = [:]
+        for row in rows { states[ProductID(try row.decode(0, as: Int64.self))] = try state(row) }
+        return states
+    }
+
+    /// Behind the product's id: fence, stock, and whether the product is on sale.
+    private static func state(_ row: PostgresRow) throws(PostgresError) -> Resync.LedgerState {
+        .init(fence: try row.decode(1), stock: try row.decode(2), isOnSale: try row.decode(3))
     }
 
     /// Raises the fences of these products above what Redis holds for each. Those that do not exist, or whose row is locked, are missing in the answer.
@@ -316,16 +320,12 @@ public final class PostgresLedger: Sendable {
             "select product_id, fence, stock, is_on_sale from stock_raise($1, $2)",
             [.ints(products.map(\.id.rawValue)), .ints(products.map(\.above))]
         )
-        var states: [ProductID: Resync.LedgerState] = [:]
-        for row in rows {
-            states[ProductID(try row.int(0))] = .init(fence: try row.int(1), stock: try row.int(2), isOnSale: try row.bool(3))
-        }
-        return states
+        return try Self.states(rows)
     }
 
     /// What tells this ledger from every other one; empty where the role may not ask.
     public func name() async throws(PostgresError) -> String {
-        try await pool.query("select stock_ledger_name()").one().text(0)
+        try await pool.query("select stock_ledger_name()").one().decode(0, as: String.self)
     }
 
     /// The products' ledger states as they are, without raising anything. Those that do not exist are missing in the answer.
@@ -334,11 +334,7 @@ public final class PostgresLedger: Sendable {
             "select product_id, fence, stock, is_on_sale from product_stock where product_id = any($1)",
             [.ints(products.map(\.rawValue))]
         )
-        var states: [ProductID: Resync.LedgerState] = [:]
-        for row in rows {
-            states[ProductID(try row.int(0))] = .init(fence: try row.int(1), stock: try row.int(2), isOnSale: try row.bool(3))
-        }
-        return states
+        return try Self.states(rows)
     }
 
     /// The ids of gated products, greater than `after`, at most `limit`, in order.
@@ -348,7 +344,7 @@ public final class PostgresLedger: Sendable {
             [.int(after), .int(Int64(limit))]
         )
         var products: [ProductID] = []
-        for row in rows { products.append(ProductID(try row.int(0))) }
+        for row in rows { products.append(ProductID(try row.decode(0, as: Int64.self))) }
         return products
     }
 
@@ -363,26 +359,23 @@ public final class PostgresLedger: Sendable {
             [.text(key)]
         )
         guard let row = rows.first else { return nil }
-        guard let direction = LedgerEntry.Direction(rawValue: try row.text(4)) else {
-            throw PostgresError(code: .decoding, message: "a ledger row has a direction that is not known")
-        }
         return LedgerEntry(
-            product: ProductID(try row.int(0)),
-            orderID: try row.int(1),
-            quantity: try row.int(2),
-            remaining: try row.int(3),
-            direction: direction
+            product: ProductID(try row.decode(0, as: Int64.self)),
+            orderID: try row.decode(1),
+            quantity: try row.decode(2),
+            remaining: try row.decode(3),
+            direction: try row.decode(4)
         )
     }
 
     /// When the ledger's row for a key was written, microseconds since the Unix epoch by the ledger's clock; nil: there is none.
     func timeOfEntry(forKey key: String) async throws(PostgresError) -> Int64? {
         let rows = try await pool.query("select created_at from stock_ledger where request_id = $1", [.text(key)])
-        return try rows.first.map { row throws(PostgresError) in try row.timestampMicros(0) }
+        return try rows.first.map { row throws(PostgresError) in try row.decode(0, as: PostgresTimestamp.self).microsecondsSinceEpoch }
     }
 
     /// What became of a change by hand.
-    public enum AdjustOutcome: Int64, Sendable {
+    public enum AdjustOutcome: Int64, PostgresDecodable, Sendable {
         /// Done, durably.
         case done = 0
         /// Done before, under the same key.
@@ -408,16 +401,13 @@ public final class PostgresLedger: Sendable {
             "select outcome, remaining, gated from stock_adjust($1, $2, $3, $4, 'MANUAL')",
             [.int(product.rawValue), .text(key), .int(quantity), .int(maximum)]
         ).one()
-        guard let outcome = AdjustOutcome(rawValue: try row.int(0)) else {
-            throw PostgresError(code: .decoding, message: "stock_adjust replied an outcome that is not known")
-        }
-        return (outcome, try row.int(1), try row.bool(2))
+        return (try row.decode(0), try row.decode(1), try row.decode(2))
     }
 
     /// Whether a product is gated; nil: no such product. Reads no row of the ledger.
     public func isGated(_ product: ProductID) async throws(PostgresError) -> Bool? {
         let rows = try await pool.query("select is_gated from product_stock where product_id = $1", [.int(product.rawValue)])
-        return try rows.first.map { (row) throws(PostgresError) in try row.bool(0) }
+        return try rows.first.map { (row) throws(PostgresError) in try row.decode(0, as: Bool.self) }
     }
 
     /// The ledger's sums for one product; nil: no such product.
@@ -431,18 +421,18 @@ public final class PostgresLedger: Sendable {
         while true {
             let rows = try await reads.query(Self.totalsStatement, [.int(product.rawValue), .int(auditRows)])
             guard let row = rows.first else { return nil }
-            let behind = try row.int(7)
+            let behind = try row.decode(7, as: Int64.self)
             if behind < auditRows {
                 // So that the next audit reads little. It may fail: this answer does not need it.
                 if behind > auditRows / 2 { _ = try? await advance(product) }
                 return LedgerTotals(
-                    initialStock: try row.int(0),
-                    stock: try row.int(1),
-                    fence: try row.int(2),
-                    isGated: try row.bool(3),
-                    restocked: try row.int(4),
-                    sold: try row.int(5),
-                    returned: try row.int(6)
+                    initialStock: try row.decode(0),
+                    stock: try row.decode(1),
+                    fence: try row.decode(2),
+                    isGated: try row.decode(3),
+                    restocked: try row.decode(4),
+                    sold: try row.decode(5),
+                    returned: try row.decode(6)
                 )
             }
             guard ContinuousClock.now < deadline else {
@@ -503,3 +493,7 @@ public struct LedgerTotals: Hashable, Sendable {
         return counter < 0 ? .min : .max
     }
 }
+
+extension CommitOutcome: PostgresDecodable {}
+extension IncreaseOutcome: PostgresDecodable {}
+extension LedgerEntry.Direction: PostgresDecodable {}

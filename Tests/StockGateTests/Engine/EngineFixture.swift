@@ -111,7 +111,7 @@ final class EngineFixture: Sendable {
     func fences() async throws -> [ProductID: Int64] {
         var fences: [ProductID: Int64] = [:]
         for row in try await admin.query("select product_id, fence from product_stock") {
-            fences[ProductID(try row.int(0))] = try row.int(1)
+            fences[ProductID(try row.decode(0, as: Int64.self))] = try row.decode(1, as: Int64.self)
         }
         return fences
     }
@@ -152,7 +152,7 @@ final class EngineFixture: Sendable {
             """,
             [.int(product.rawValue)]
         ).one()
-        return (try row.int(0), try row.int(1), try row.int(2))
+        return (try row.decode(0, as: Int64.self), try row.decode(1, as: Int64.self), try row.decode(2, as: Int64.self))
     }
 
     /// Whether Redis serves exactly PostgreSQL's stock, under its fence, with nothing pending.

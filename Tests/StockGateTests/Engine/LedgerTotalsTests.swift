@@ -35,7 +35,7 @@ struct LedgerTotalsTests {
             "select coalesce(max(up_to_id), 0), coalesce(max(entries), 0) from stock_ledger_totals where product_id = $1",
             [.int(product.rawValue)]
         ).one()
-        return (try row.int(0), try row.int(1))
+        return (try row.decode(0, as: Int64.self), try row.decode(1, as: Int64.self))
     }
 
     @Test func sumsAreKeptAndOnlyWhatCameBehindThemIsRead() async throws {
@@ -103,7 +103,7 @@ struct LedgerTotalsTests {
             let outcome = try send(
                 "select outcome from stock_commit($1, $2, $3, $4, $5, $6, $7)",
                 [.ints([product.rawValue]), .texts(["DEC-\(order)"]), .ints([1]), .ints([order]), .ints([0]), .ints([0]), .ints([0])]
-            ).one().int(0)
+            ).one().decode(0, as: Int64.self)
             #expect(outcome == 0)
         }
         let configuration = try PostgresConfiguration(url: fixture.postgres.url)

@@ -11,7 +11,7 @@ struct RowPlaceTests {
         let statement = "select outcome from stock_commit('{1}', '{\(key)}', '{1}', '{1}', '{1}', '{1}', '{1}')"
         var hits = 0
         for row in try session.query("explain (analyze, buffers, timing off, costs off) " + statement) {
-            let line = try row.text(0)
+            let line = try row.decode(0, as: String.self)
             guard hits == 0, let found = line.firstRange(of: "shared hit=") else { continue }
             hits = Int(line[found.upperBound...].prefix { $0.isNumber }) ?? 0
         }
@@ -80,15 +80,21 @@ struct RowPlaceTests {
             let row = try session.query(
                 "select outcome, remaining from stock_commit('{\(product)}', '{DEC-\(n)}', '{1}', '{\(n)}', '{1}', '{1}', '{1}')"
             ).one()
-            #expect(try row.int(0) == 0 && row.int(1) == 9 - Int64(n / 2))
+            #expect(try row.decode(0, as: Int64.self) == 0 && row.decode(1, as: Int64.self) == 9 - Int64(n / 2))
         }
         // A place where nothing is, and one of a row that is gone.
         _ = try session.query("select set_config('stockgate.row_1', '(99999,1)', false)")
         #expect(
-            try session.query("select outcome from stock_commit('{1}', '{DEC-9}', '{1}', '{9}', '{1}', '{1}', '{1}')").one().int(0) == 0
+            try session.query("select outcome from stock_commit('{1}', '{DEC-9}', '{1}', '{9}', '{1}', '{1}', '{1}')").one().decode(
+                0,
+                as: Int64.self
+            ) == 0
         )
         #expect(
-            try session.query("select outcome from stock_commit('{129}', '{DEC-10}', '{1}', '{9}', '{1}', '{1}', '{1}')").one().int(0) == 6
+            try session.query("select outcome from stock_commit('{129}', '{DEC-10}', '{1}', '{9}', '{1}', '{1}', '{1}')").one().decode(
+                0,
+                as: Int64.self
+            ) == 6
         )
         session.close()
         #expect(try await fixture.books(one).stock == 6)

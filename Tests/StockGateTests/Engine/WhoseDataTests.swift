@@ -300,7 +300,7 @@ struct WhoseDataTests {
             _ = try await pool.query("create role poor")
             let name = try await pool.transaction { session in
                 _ = try session.query("set local role poor")
-                return try session.query("select stock_ledger_name()").one().text(0)
+                return try session.query("select stock_ledger_name()").one().decode(0, as: String.self)
             }
             #expect(name == "")
             _ = try await pool.query("create or replace function stock_ledger_name() returns text language sql as 'select ''''::text'")

@@ -131,7 +131,7 @@ struct EffectReader: Sendable {
             [.text(requests.buyerPrefix)]
         )
         for result in [ledger, bought] {
-            for row in result { counts[try row.text(0), default: 0] += Int(try row.int(1)) }
+            for row in result { counts[try row.decode(0, as: String.self), default: 0] += Int(try row.decode(1, as: Int64.self)) }
         }
         return counts
     }

@@ -49,7 +49,11 @@ public struct StoreReader: AuditSource {
     /// See `AuditSource`.
     public func product(_ id: Int64) async throws -> ProductRow? {
         try await products.query(AuditSQL.product, [.int(id)]).first.map {
-            ProductRow(stock: try $0.int(0), fence: try $0.int(1), initialStock: try $0.int(2))
+            ProductRow(
+                stock: try $0.decode(0, as: Int64.self),
+                fence: try $0.decode(1, as: Int64.self),
+                initialStock: try $0.decode(2, as: Int64.self)
+            )
         }
     }
 
@@ -57,10 +61,10 @@ public struct StoreReader: AuditSource {
     public func ledgerTotals(of product: Int64) async throws -> LedgerTotals {
         let row = try await products.query(AuditSQL.ledgerTotals, [.int(product)]).one()
         return LedgerTotals(
-            sold: try row.int(0),
-            returned: try row.int(1),
-            restocked: try row.int(2),
-            decrementsWithoutOrder: try row.int(3)
+            sold: try row.decode(0),
+            returned: try row.decode(1),
+            restocked: try row.decode(2),
+            decrementsWithoutOrder: try row.decode(3)
         )
     }
 
@@ -68,11 +72,11 @@ public struct StoreReader: AuditSource {
     public func orderTotals(of product: Int64) async throws -> OrderTotals {
         let row = try await orders.query(AuditSQL.orderTotals, [.int(product)]).one()
         return OrderTotals(
-            confirmedUnits: try row.int(0),
-            confirmed: try row.int(1),
-            pending: try row.int(2),
-            failed: try row.int(3),
-            cancelled: try row.int(4)
+            confirmedUnits: try row.decode(0),
+            confirmed: try row.decode(1),
+            pending: try row.decode(2),
+            failed: try row.decode(3),
+            cancelled: try row.decode(4)
         )
     }
 
@@ -80,11 +84,11 @@ public struct StoreReader: AuditSource {
     public func orders(of product: Int64, after: Int64, limit: Int) async throws -> [OrderRow] {
         try await orders.query(AuditSQL.orderPage, [.int(product), .int(after), .int(Int64(limit))]).map {
             OrderRow(
-                id: try $0.int(0),
-                status: try $0.text(1),
-                quantity: try $0.int(2),
-                key: try $0.optionalText(3),
-                buyer: try $0.optionalText(4)
+                id: try $0.decode(0),
+                status: try $0.decode(1),
+                quantity: try $0.decode(2),
+                key: try $0.decode(3),
+                buyer: try $0.decode(4)
             )
         }
     }
@@ -93,11 +97,11 @@ public struct StoreReader: AuditSource {
     public func ledger(of product: Int64, after: Int64, limit: Int) async throws -> [LedgerRow] {
         try await products.query(AuditSQL.ledgerPage, [.int(product), .int(after), .int(Int64(limit))]).map {
             LedgerRow(
-                orderID: try $0.int(0),
-                decrements: try $0.int(1),
-                decremented: try $0.int(2),
-                increments: try $0.int(3),
-                incremented: try $0.int(4)
+                orderID: try $0.decode(0),
+                decrements: try $0.decode(1),
+                decremented: try $0.decode(2),
+                increments: try $0.decode(3),
+                incremented: try $0.decode(4)
             )
         }
     }
@@ -106,11 +110,11 @@ public struct StoreReader: AuditSource {
     public func orderEndings(of product: Int64, after: Int64, limit: Int) async throws -> [OrderEnding] {
         try await orders.query(AuditSQL.orderEndings, [.int(product), .int(after), .int(Int64(limit))]).map {
             OrderEnding(
-                id: try $0.int(0),
-                status: try $0.text(1),
-                failReason: try $0.optionalText(2),
-                createdAt: try $0.int(3),
-                updatedAt: try $0.int(4)
+                id: try $0.decode(0),
+                status: try $0.decode(1),
+                failReason: try $0.decode(2),
+                createdAt: try $0.decode(3),
+                updatedAt: try $0.decode(4)
             )
         }
     }
@@ -118,12 +122,12 @@ public struct StoreReader: AuditSource {
     /// See `AuditSource`.
     public func outbox(of product: Int64) async throws -> OutboxTotals {
         let row = try await orders.query(AuditSQL.outbox, [.int(product)]).one()
-        return OutboxTotals(open: try row.int(0), dead: try row.int(1))
+        return OutboxTotals(open: try row.decode(0, as: Int64.self), dead: try row.decode(1, as: Int64.self))
     }
 
     /// See `AuditSource`.
     public func hasWaitingMessages() async throws -> Bool {
-        try await orders.query(AuditSQL.waitingMessages, []).one().int(0) > 0
+        try await orders.query(AuditSQL.waitingMessages, []).one().decode(0, as: Int64.self) > 0
     }
 
     /// See `AuditSource`.

@@ -1,0 +1,45 @@
+public import CLibPQ
+
+/// One row still in libpq's memory, lent to a closure for the time of the call: nothing of it is copied but what is decoded. Columns are counted from 0.
+public struct PostgresRowView: ~Copyable {
+    @usableFromInline let result: OpaquePointer
+    @usableFromInline let row: Int32
+    @usableFromInline let typeIDs: UnsafeBufferPointer<UInt32>
+
+    init(result: OpaquePointer, row: Int32, typeIDs: UnsafeBufferPointer<UInt32>) {
+        self.result = result
+        self.row = row
+        self.typeIDs = typeIDs
+    }
+
+    /// A cell, valid during the closure's call, which this value cannot outlive.
+    @inlinable
+    func cell(_ column: Int) throws(PostgresError) -> PostgresCell {
+        guard column >= 0, column < typeIDs.count else { throw PostgresError(noColumn: column, of: typeIDs.count) }
+        // In range: a result has at most 1664 columns.
+        let number = Int32(truncatingIfNeeded: column)
+        let length = Int(PQgetlength(result, row, number))
+        if length == 0, PQgetisnull(result, row, number) == 1 { return PostgresCell(bytes: nil, type: typeIDs[column]) }
+        return PostgresCell(bytes: UnsafeRawBufferPointer(start: PQgetvalue(result, row, number), count: length), type: typeIDs[column])
+    }
+
+    /// Whether the cell is `NULL`.
+    public func isNull(_ column: Int) throws(PostgresError) -> Bool { try cell(column).isNull }
+
+    /// Reads a cell as the type that is wanted; see ``PostgresRow/decode(_:as:)``.
+    @inlinable
+    public func decode<Value: PostgresDecodable>(_ column: Int, as type: Value.Type = Value.self) throws(PostgresError) -> Value {
+        let cell = try cell(column)
+        do throws(PostgresCellError) {
+            return try Value(cell)
+        } catch {
+            throw failure(error, column, cell.type)
+        }
+    }
+
+    @usableFromInline
+    func failure(_ error: PostgresCellError, _ column: Int, _ type: UInt32) -> PostgresError {
+        let name = PQfname(result, Int32(truncatingIfNeeded: column)).map { String(cString: $0) } ?? ""
+        return PostgresError(error, column: column, name: name, type: type)
+    }
+}
