@@ -24,12 +24,12 @@ final class AMQPConnection {
         case unblocked
     }
 
-    private enum ContentMethod {
+    enum ContentMethod {
         case deliver(number: UInt64, isRedelivered: Bool, exchange: String, routingKey: String)
         case `return`(code: Int, text: String)
     }
 
-    private struct Properties {
+    struct Properties {
         var messageID: String?
         var correlationID: String?
         var type: String?
@@ -44,13 +44,13 @@ final class AMQPConnection {
     private static let channel: UInt16 = 1
     private static let frameMaximum = 131072
 
-    private let handle: amqp_connection_state_t
+    let handle: amqp_connection_state_t
     private let socket: Int32
     private let output = OutputBuffer()
     private let pool = EncodingPool()
     private let input: UnsafeMutableRawPointer
     private let inputCapacity = 256 << 10
-    private var assembler: ContentAssembler<ContentMethod, Properties>
+    var assembler: ContentAssembler<ContentMethod, Properties>
     private var heartbeats: HeartbeatClock
     private var isInputPending = true
     /// The frame size agreed on, in bytes.
@@ -361,112 +361,6 @@ final class AMQPConnection {
         }
     }
 
-    private func received(_ frame: amqp_frame_t, _ handleEvent: (Event) throws(BrokerError) -> Void) throws(BrokerError) {
-        // All that is kept is copied below; refused by the library while it holds frames of its own.
-        defer { amqp_maybe_release_buffers_on_channel(handle, frame.channel) }
-        switch Int32(frame.frame_type) {
-        case AMQP_FRAME_METHOD: try received(frame.payload.method, handleEvent)
-        case AMQP_FRAME_HEADER:
-            guard let decoded = frame.payload.properties.decoded else { throw outOfTurn() }
-            let properties = Self.properties(decoded.assumingMemoryBound(to: amqp_basic_properties_t.self).pointee)
-            try step(assembler.received(properties: properties, bodySize: frame.payload.properties.body_size), handleEvent)
-        case AMQP_FRAME_BODY:
-            try step(assembler.received(fragment: UnsafeRawBufferPointer(frame.payload.body_fragment)), handleEvent)
-        default: return
-        }
-    }
-
-    private func received(_ method: amqp_method_t, _ handleEvent: (Event) throws(BrokerError) -> Void) throws(BrokerError) {
-        func decoded<T>(_ type: T.Type) throws(BrokerError) -> T {
-            guard let pointer = method.decoded else { throw outOfTurn() }
-            return pointer.assumingMemoryBound(to: type).pointee
-        }
-        switch method.id {
-        case AMQP_BASIC_ACK_METHOD:
-            let ack = try decoded(amqp_basic_ack_t.self)
-            try handleEvent(.acknowledged(ack.delivery_tag, multiple: ack.multiple != 0))
-        case AMQP_BASIC_NACK_METHOD:
-            let nack = try decoded(amqp_basic_nack_t.self)
-            try handleEvent(.refused(nack.delivery_tag, multiple: nack.multiple != 0))
-        case AMQP_BASIC_DELIVER_METHOD:
-            let deliver = try decoded(amqp_basic_deliver_t.self)
-            let content = ContentMethod.deliver(
-                number: deliver.delivery_tag,
-                isRedelivered: deliver.redelivered != 0,
-                exchange: String(deliver.exchange),
-                routingKey: String(deliver.routing_key)
-            )
-            try step(assembler.received(method: content), handleEvent)
-        case AMQP_BASIC_RETURN_METHOD:
-            let returned = try decoded(amqp_basic_return_t.self)
-            let content = ContentMethod.return(code: Int(returned.reply_code), text: String(returned.reply_text))
-            try step(assembler.received(method: content), handleEvent)
-        case AMQP_BASIC_CANCEL_METHOD: try handleEvent(.consumerCancelled)
-        case AMQP_CONNECTION_BLOCKED_METHOD:
-            try handleEvent(.blocked(reason: String(try decoded(amqp_connection_blocked_t.self).reason)))
-        case AMQP_CONNECTION_UNBLOCKED_METHOD: try handleEvent(.unblocked)
-        case AMQP_CHANNEL_CLOSE_METHOD:
-            let close = try decoded(amqp_channel_close_t.self)
-            throw BrokerError(code: .refused(replyCode: Int(close.reply_code)), message: String(close.reply_text))
-        case AMQP_CONNECTION_CLOSE_METHOD:
-            let close = try decoded(amqp_connection_close_t.self)
-            throw BrokerError(code: .refused(replyCode: Int(close.reply_code)), message: String(close.reply_text))
-        default: return
-        }
-    }
-
-    private func step(
-        _ step: ContentAssembler<ContentMethod, Properties>.Step,
-        _ handleEvent: (Event) throws(BrokerError) -> Void
-    ) throws(BrokerError) {
-        switch step {
-        case .needsMore: return
-        case .outOfTurn: throw outOfTurn()
-        case .complete(let content):
-            let properties = content.properties
-            switch content.method {
-            case .return(let code, let text): try handleEvent(.returned(sequence: properties.sequence, code: code, text: text))
-            case .deliver(let number, let isRedelivered, let exchange, let routingKey):
-                guard let body = content.body else { return try handleEvent(.oversized(number: number)) }
-                let delivery = Delivery(
-                    body: body,
-                    messageID: properties.messageID,
-                    correlationID: properties.correlationID,
-                    type: properties.type,
-                    contentType: properties.contentType,
-                    timestamp: properties.timestamp,
-                    headers: properties.headers,
-                    exchange: exchange,
-                    routingKey: routingKey,
-                    isRedelivered: isRedelivered,
-                    tag: DeliveryTag(generation: generation, number: number)
-                )
-                try handleEvent(.delivered(number: number, delivery))
-            }
-        }
-    }
-
-    private func outOfTurn() -> BrokerError { BrokerError(code: .connectionLost, message: "the broker sent a frame out of turn") }
-
-    private static func properties(_ source: amqp_basic_properties_t) -> Properties {
-        let flags = Int32(bitPattern: source._flags)
-        func text(_ flag: Int32, _ bytes: amqp_bytes_t) -> String? { flags & flag == 0 ? nil : String(bytes) }
-        var properties = Properties(
-            messageID: text(AMQP_BASIC_MESSAGE_ID_FLAG, source.message_id),
-            correlationID: text(AMQP_BASIC_CORRELATION_ID_FLAG, source.correlation_id),
-            type: text(AMQP_BASIC_TYPE_FLAG, source.type),
-            contentType: text(AMQP_BASIC_CONTENT_TYPE_FLAG, source.content_type),
-            timestamp: flags & AMQP_BASIC_TIMESTAMP_FLAG == 0 ? nil : source.timestamp
-        )
-        if flags & AMQP_BASIC_HEADERS_FLAG != 0 {
-            properties.headers = [String: HeaderValue](source.headers)
-            if case .integer(let sequence)? = properties.headers.removeValue(forKey: sequenceHeader) {
-                properties.sequence = UInt64(bitPattern: sequence)
-            }
-        }
-        return properties
-    }
-
     // MARK: Errors
 
     private static func text(of status: Int32) -> String { amqp_error_string2(status).map { String(cString: $0) } ?? "error \(status)" }
@@ -478,18 +372,24 @@ final class AMQPConnection {
             let code: BrokerError.Code = reply.library_error == AMQP_STATUS_TIMEOUT.rawValue ? .timedOut : .connectionLost
             return BrokerError(code: code, message: text(of: reply.library_error))
         case AMQP_RESPONSE_SERVER_EXCEPTION:
-            if let decoded = reply.reply.decoded {
-                if reply.reply.id == AMQP_CHANNEL_CLOSE_METHOD {
-                    let close = decoded.assumingMemoryBound(to: amqp_channel_close_t.self).pointee
-                    return BrokerError(code: .refused(replyCode: Int(close.reply_code)), message: String(close.reply_text))
-                }
-                if reply.reply.id == AMQP_CONNECTION_CLOSE_METHOD {
-                    let close = decoded.assumingMemoryBound(to: amqp_connection_close_t.self).pointee
-                    return BrokerError(code: .refused(replyCode: Int(close.reply_code)), message: String(close.reply_text))
-                }
-            }
-            return BrokerError(code: .connectionLost, message: "the broker refused a call")
+            return refusal(reply.reply) ?? BrokerError(code: .connectionLost, message: "the broker refused a call")
         default: return BrokerError(code: .connectionLost, message: "the broker did not answer")
         }
+    }
+
+    /// The broker closes the channel or the connection and says why; nil for every other method.
+    static func refusal(_ method: amqp_method_t) -> BrokerError? {
+        guard let decoded = method.decoded else { return nil }
+        let (code, text): (UInt16, amqp_bytes_t)
+        switch method.id {
+        case AMQP_CHANNEL_CLOSE_METHOD:
+            let close = decoded.assumingMemoryBound(to: amqp_channel_close_t.self).pointee
+            (code, text) = (close.reply_code, close.reply_text)
+        case AMQP_CONNECTION_CLOSE_METHOD:
+            let close = decoded.assumingMemoryBound(to: amqp_connection_close_t.self).pointee
+            (code, text) = (close.reply_code, close.reply_text)
+        default: return nil
+        }
+        return BrokerError(code: .refused(replyCode: Int(code)), message: String(text))
     }
 }

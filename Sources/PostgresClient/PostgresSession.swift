@@ -11,7 +11,6 @@
 
 import BlockingThreads
 import CLibPQ
-import Glibc
 
 /// A synchronous connection to PostgreSQL. It belongs to one thread: it is not `Sendable`, and only that thread's jobs see it.
 ///
@@ -19,19 +18,19 @@ import Glibc
 /// `connectFailed` and `retryAfter` until the next attempt is due.
 public final class PostgresSession {
     let configuration: PostgresConfiguration
-    private var link: OpaquePointer?
+    var link: OpaquePointer?
     private var statements: StatementCache
     private var parameters = ParameterBuffer()
     private var typeIDs: [UInt32] = []
-    private var transactions = 0
+    var transactions = 0
     /// The open transaction's number, if one is open.
-    private(set) var openTransaction: Int?
-    private var insideTransaction: Bool { openTransaction != nil }
-    private let backoff: Backoff
-    private var failedAttempts = 0
-    private var nextAttempt: ContinuousClock.Instant?
+    var openTransaction: Int?
+    var insideTransaction: Bool { openTransaction != nil }
+    let backoff: Backoff
+    var failedAttempts = 0
+    var nextAttempt: ContinuousClock.Instant?
     private var postponed: [() -> Void] = []
-    private var openedAt = ContinuousClock.now
+    var openedAt = ContinuousClock.now
     private var isReadOnly = false
     /// No call goes beyond it; nil for the configuration's bounds alone. For one who has promised an answer by then.
     public var limit: ContinuousClock.Instant?
@@ -42,7 +41,7 @@ public final class PostgresSession {
     static let readOnlyRest: Duration = .milliseconds(200)
 
     /// How often this session has opened a connection.
-    public private(set) var connectionsOpened = 0
+    public internal(set) var connectionsOpened = 0
 
     /// Makes a session; nothing is opened yet.
     public init(configuration: PostgresConfiguration) {
@@ -116,7 +115,7 @@ public final class PostgresSession {
     }
 
     /// The earlier of the call's own bound and ``limit``.
-    private func deadline(_ timeout: Duration?) -> Deadline {
+    func deadline(_ timeout: Duration?) -> Deadline {
         let deadline = Deadline(after: timeout ?? configuration.callTimeout)
         return limit.map(deadline.orSooner) ?? deadline
     }
@@ -141,30 +140,6 @@ public final class PostgresSession {
             throw error
         }
         watching?.succeeded()
-    }
-
-    /// Runs `body` between `BEGIN` and `COMMIT`; whatever it throws rolls back and is thrown on.
-    ///
-    /// A statement lost inside the body has a known outcome: nothing was committed. Only the `COMMIT` itself can be unknown.
-    public func transaction<T>(
-        timeout: Duration? = nil,
-        _ body: (PostgresTransaction) throws -> T
-    ) throws -> T {
-        guard !insideTransaction else { throw PostgresError(code: .misuse, message: "a transaction inside a transaction") }
-        let number = try begin(timeout)
-        defer { openTransaction = nil }
-        var isCommitting = false
-        do {
-            let value = try body(PostgresTransaction(session: self, number: number))
-            isCommitting = true
-            try commit(timeout)
-            monitor?.succeeded()
-            return value
-        } catch {
-            if let error = error as? PostgresError { monitor?.failed(error) }
-            if !isCommitting { rollBack(timeout) }
-            throw error
-        }
     }
 
     /// Leaves work to a moment at which this thread would only wait: once the next statement is on its way, or before a connection is opened. A committer
@@ -244,18 +219,18 @@ public final class PostgresSession {
     }
 
     /// The open connection's session may only read, or its server is about to end it.
-    private func leave(after refusal: PostgresError) {
+    func leave(after refusal: PostgresError) {
         guard let state = refusal.sqlState else { return }
         if state == PostgresError.readOnly { noteReadOnly() } else if PostgresError.serverLeaves(state) { close() }
     }
 
-    private func noteReadOnly() {
+    func noteReadOnly() {
         isReadOnly = true
         replaceIfReadOnly()
     }
 
     /// What the server said of the session without being asked; from PostgreSQL 14 on.
-    private static func isReportedReadOnly(_ link: OpaquePointer) -> Bool {
+    static func isReportedReadOnly(_ link: OpaquePointer) -> Bool {
         let parameters: [String] = ["default_transaction_read_only", "in_hot_standby"]
         return parameters.contains { name in
             PQparameterStatus(link, name).map { String(cString: $0) == "on" } ?? false
@@ -263,66 +238,8 @@ public final class PostgresSession {
     }
 
     /// Closes a session that was found to be read-only and is old enough.
-    private func replaceIfReadOnly() {
+    func replaceIfReadOnly() {
         if isReadOnly, ContinuousClock.now - openedAt >= Self.readOnlyRest { close() }
-    }
-
-    // MARK: Transactions
-
-    private func begin(_ timeout: Duration?) throws(PostgresError) -> Int {
-        do throws(PostgresError) {
-            let deadline = self.deadline(timeout)
-            // What a transaction did cannot be sent once more: a session that is told to be read-only is replaced before it begins.
-            if link.map(Self.isReportedReadOnly) ?? false { noteReadOnly() }
-            let link = try openLink(deadline)
-            PQclear(try exchange(link, deadline, commits: false) { PQsendQuery(link, "BEGIN") })
-        } catch {
-            monitor?.failed(error)
-            throw error
-        }
-        transactions += 1
-        openTransaction = transactions
-        return transactions
-    }
-
-    private func commit(_ timeout: Duration?) throws(PostgresError) {
-        guard let link, isConnected else {
-            close()
-            throw PostgresError(code: .connectionLost(outcomeUnknown: false), message: "the connection was lost inside the transaction")
-        }
-        let result = try exchange(link, deadline(timeout), commits: true) {
-            PQsendQuery(link, "COMMIT")
-        }
-        defer { PQclear(result) }
-        // The server answers the COMMIT of a failed transaction with success and the tag ROLLBACK.
-        guard let tag = PQcmdStatus(result), String(cString: tag) == "COMMIT" else {
-            throw PostgresError(
-                code: .server(sqlState: "25P02"),
-                message: "rolled back: a statement of the transaction failed and its error was not thrown on",
-                sqlState: "25P02"
-            )
-        }
-    }
-
-    /// Best effort: a connection that cannot roll back is closed, which rolls back.
-    private func rollBack(_ timeout: Duration?) {
-        guard let link, isConnected else { return close() }
-        do {
-            PQclear(
-                try exchange(link, deadline(timeout), commits: false) { PQsendQuery(link, "ROLLBACK") }
-            )
-        } catch {
-            close()
-        }
-    }
-
-    private func checkTransactionState() throws(PostgresError) {
-        guard let link else { return }
-        let state = PQtransactionStatus(link)
-        let isOpen = state == PQTRANS_INTRANS || state == PQTRANS_INERROR
-        guard isOpen != insideTransaction else { return }
-        close()
-        throw PostgresError(code: .misuse, message: "a statement opened or ended a transaction by itself; the connection was closed")
     }
 
     // MARK: One statement
@@ -398,213 +315,5 @@ public final class PostgresSession {
     private static func rowsAffected(_ result: OpaquePointer) -> Int {
         guard let text = PQcmdTuples(result) else { return 0 }
         return Int(String(cString: text)) ?? 0
-    }
-
-    // MARK: The wire
-
-    /// Sends, waits and collects. The result is the caller's to clear.
-    ///
-    /// - Parameter commits: whether what is sent takes effect by itself, so that a lost answer leaves the outcome unknown.
-    private func exchange(
-        _ link: OpaquePointer,
-        _ deadline: Deadline,
-        commits: Bool,
-        send: () -> Int32
-    ) throws(PostgresError) -> OpaquePointer {
-        guard send() == 1 else {
-            let message = Self.message(link)
-            // Refused by libpq itself (a parameter too large, say): nothing went out and the connection is sound. A broken connection
-            // may have taken a part.
-            if PQstatus(link) == CONNECTION_OK, PQtransactionStatus(link) != PQTRANS_ACTIVE {
-                throw PostgresError(code: .misuse, message: message)
-            }
-            throw lost(commits, message)
-        }
-        try flush(link, deadline, commits)
-        doPostponed()
-        return try collect(link, deadline, commits)
-    }
-
-    private func flush(_ link: OpaquePointer, _ deadline: Deadline, _ commits: Bool) throws(PostgresError) {
-        while true {
-            switch PQflush(link) {
-            case 0: return
-            case 1:
-                guard let ready = deadline.wait(for: PQsocket(link), reading: true, writing: true) else { throw timedOut(commits) }
-                // The server may be blocked writing to us; it must be read before it reads on.
-                if ready.readable, PQconsumeInput(link) == 0 { throw lost(commits, Self.message(link)) }
-            default: throw lost(commits, Self.message(link))
-            }
-        }
-    }
-
-    private func collect(_ link: OpaquePointer, _ deadline: Deadline, _ commits: Bool) throws(PostgresError) -> OpaquePointer {
-        var good: OpaquePointer?
-        var failure: PostgresError?
-        // Bound: the deadline. Each round takes one result, the last one is followed by nil.
-        while true {
-            while PQisBusy(link) == 1 {
-                guard deadline.wait(for: PQsocket(link), reading: true, writing: false) != nil else {
-                    PQclear(good)
-                    throw timedOut(commits)
-                }
-                guard PQconsumeInput(link) == 1 else {
-                    PQclear(good)
-                    throw lost(commits, failure?.message ?? Self.message(link), failure?.sqlState)
-                }
-            }
-            guard let result = PQgetResult(link) else { break }
-            switch PQresultStatus(result) {
-            case PGRES_TUPLES_OK, PGRES_COMMAND_OK, PGRES_EMPTY_QUERY:
-                PQclear(good)
-                good = result
-            case PGRES_COPY_IN, PGRES_COPY_OUT, PGRES_COPY_BOTH:
-                PQclear(result)
-                PQclear(good)
-                close()
-                throw PostgresError(code: .misuse, message: "COPY is not supported; the connection was closed")
-            default:
-                if failure == nil { failure = Self.serverError(result) }
-                PQclear(result)
-            }
-        }
-        // A server that ends the connection while it answers (terminated by an administrator, say) leaves open what it had done.
-        if PQstatus(link) != CONNECTION_OK {
-            PQclear(good)
-            throw lost(commits, failure?.message ?? Self.message(link), failure?.sqlState)
-        }
-        if let failure {
-            PQclear(good)
-            leave(after: failure)
-            throw failure
-        }
-        guard let good else { throw lost(commits, "the server gave no result") }
-        return good
-    }
-
-    private func lost(_ commits: Bool, _ message: String, _ sqlState: String? = nil) -> PostgresError {
-        close()
-        return PostgresError(code: .connectionLost(outcomeUnknown: commits), message: message, sqlState: sqlState)
-    }
-
-    private func timedOut(_ commits: Bool) -> PostgresError {
-        close()
-        return PostgresError(
-            code: .timedOut(outcomeUnknown: commits),
-            message: "no answer within the call's bound; the connection was closed"
-        )
-    }
-
-    private static func message(_ link: OpaquePointer) -> String {
-        let text = PQerrorMessage(link).map { String(cString: $0) } ?? ""
-        return text.split(separator: "\n").joined(separator: " ")
-    }
-
-    private static func serverError(_ result: OpaquePointer) -> PostgresError {
-        func field(_ code: Character) -> String? {
-            guard let ascii = code.asciiValue, let text = PQresultErrorField(result, Int32(ascii)) else { return nil }
-            return String(cString: text)
-        }
-        // Field letters: PostgreSQL documentation, "Error and Notice Message Fields".
-        let state = field("C")
-        let message = field("M") ?? PQresultErrorMessage(result).map { String(cString: $0) } ?? "unknown error"
-        return PostgresError(code: .server(sqlState: state ?? ""), message: message, sqlState: state, constraint: field("n"))
-    }
-
-    // MARK: Opening
-
-    /// The open connection; found dead while idle, it is replaced, for nothing has been sent on it.
-    private func openLink(_ deadline: Deadline) throws(PostgresError) -> OpaquePointer {
-        if !insideTransaction { replaceIfReadOnly() }
-        if let link {
-            if isSound(link) { return link }
-            let message = Self.message(link)
-            close()
-            if insideTransaction {
-                throw PostgresError(code: .connectionLost(outcomeUnknown: false), message: message)
-            }
-        } else if insideTransaction {
-            throw PostgresError(code: .connectionLost(outcomeUnknown: false), message: "the connection was lost earlier in the transaction")
-        }
-        if let nextAttempt {
-            let wait = nextAttempt - .now
-            if wait > .zero {
-                throw PostgresError(
-                    code: .connectFailed,
-                    message: "waiting for the next attempt to connect",
-                    retryAfter: wait
-                )
-            }
-        }
-        doPostponed()
-        do {
-            let opened = try PostgresSession.open(configuration, deadline.orSooner(configuration.connectTimeout))
-            failedAttempts = 0
-            nextAttempt = nil
-            link = opened
-            openedAt = .now
-            connectionsOpened += 1
-            return opened
-        } catch {
-            failedAttempts = min(failedAttempts + 1, 32)
-            if failedAttempts >= 2 {
-                nextAttempt = .now + backoff.wait(after: failedAttempts - 2, random: .random(in: 0...1))
-            }
-            throw error
-        }
-    }
-
-    /// Whether an idle connection still lives: an idle server says nothing, so anything readable is its farewell, a parameter's change or
-    /// a notice. Bound: 16 looks, which is more than a farewell takes.
-    private func isSound(_ link: OpaquePointer) -> Bool {
-        for _ in 0..<16 {
-            guard PQstatus(link) == CONNECTION_OK else { return false }
-            guard Deadline(after: .zero).wait(for: PQsocket(link), reading: true, writing: false) != nil else { return true }
-            guard PQconsumeInput(link) == 1 else { return false }
-            while let notification = PQnotifies(link) { PQfreemem(notification) }
-        }
-        return PQstatus(link) == CONNECTION_OK
-    }
-
-    /// Opens a connection within the deadline.
-    static func open(_ configuration: PostgresConfiguration, _ deadline: Deadline) throws(PostgresError) -> OpaquePointer {
-        let settings = configuration.connectionSettings
-        // libpq wants two arrays of C strings that end with null and copies them.
-        let keywords = settings.map { strdup($0.keyword) }
-        let values = settings.map { strdup($0.value) }
-        defer {
-            for text in keywords + values { free(text) }
-        }
-        let started = (keywords.map { UnsafePointer($0) } + [nil]).withUnsafeBufferPointer { keywords in
-            (values.map { UnsafePointer($0) } + [nil]).withUnsafeBufferPointer { values in
-                PQconnectStartParams(keywords.baseAddress, values.baseAddress, 0)
-            }
-        }
-        guard let link = started else { throw PostgresError(code: .connectFailed, message: "out of memory") }
-        // Notices would go to the process's standard error.
-        PQsetNoticeProcessor(link, { _, _ in }, nil)
-        // The only way to the SQLSTATE of a refusal.
-        PQsetErrorVerbosity(link, PQERRORS_VERBOSE)
-        var wanted = PGRES_POLLING_WRITING
-        while true {
-            if PQstatus(link) == CONNECTION_BAD || wanted == PGRES_POLLING_FAILED {
-                let failure = ConnectFailure(PQerrorMessage(link).map { String(cString: $0) } ?? "")
-                PQfinish(link)
-                throw PostgresError(code: .connectFailed, message: failure.message, sqlState: failure.sqlState)
-            }
-            if wanted == PGRES_POLLING_OK { break }
-            let isReading = wanted == PGRES_POLLING_READING
-            guard deadline.wait(for: PQsocket(link), reading: isReading, writing: !isReading) != nil else {
-                PQfinish(link)
-                throw PostgresError(code: .connectFailed, message: "no connection within the bound")
-            }
-            wanted = PQconnectPoll(link)
-        }
-        PQsetErrorVerbosity(link, PQERRORS_DEFAULT)
-        guard PQsetnonblocking(link, 1) == 0 else {
-            PQfinish(link)
-            throw PostgresError(code: .connectFailed, message: "the connection cannot be made non-blocking")
-        }
-        return link
     }
 }

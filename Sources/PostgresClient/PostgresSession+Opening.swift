@@ -1,0 +1,102 @@
+// How a session's connection is opened, and found dead before a statement is sent on it.
+
+import BlockingThreads
+import CLibPQ
+import Glibc
+
+extension PostgresSession {
+    /// The open connection; found dead while idle, it is replaced, for nothing has been sent on it.
+    func openLink(_ deadline: Deadline) throws(PostgresError) -> OpaquePointer {
+        if !insideTransaction { replaceIfReadOnly() }
+        if let link {
+            if isSound(link) { return link }
+            let message = Self.message(link)
+            close()
+            if insideTransaction {
+                throw PostgresError(code: .connectionLost(outcomeUnknown: false), message: message)
+            }
+        } else if insideTransaction {
+            throw PostgresError(code: .connectionLost(outcomeUnknown: false), message: "the connection was lost earlier in the transaction")
+        }
+        if let nextAttempt {
+            let wait = nextAttempt - .now
+            if wait > .zero {
+                throw PostgresError(
+                    code: .connectFailed,
+                    message: "waiting for the next attempt to connect",
+                    retryAfter: wait
+                )
+            }
+        }
+        doPostponed()
+        do {
+            let opened = try PostgresSession.open(configuration, deadline.orSooner(configuration.connectTimeout))
+            failedAttempts = 0
+            nextAttempt = nil
+            link = opened
+            openedAt = .now
+            connectionsOpened += 1
+            return opened
+        } catch {
+            failedAttempts = min(failedAttempts + 1, 32)
+            if failedAttempts >= 2 {
+                nextAttempt = .now + backoff.wait(after: failedAttempts - 2, random: .random(in: 0...1))
+            }
+            throw error
+        }
+    }
+
+    /// Whether an idle connection still lives: an idle server says nothing, so anything readable is its farewell, a parameter's change or
+    /// a notice. Bound: 16 looks, which is more than a farewell takes.
+    private func isSound(_ link: OpaquePointer) -> Bool {
+        for _ in 0..<16 {
+            guard PQstatus(link) == CONNECTION_OK else { return false }
+            guard Deadline(after: .zero).wait(for: PQsocket(link), reading: true, writing: false) != nil else { return true }
+            guard PQconsumeInput(link) == 1 else { return false }
+            while let notification = PQnotifies(link) { PQfreemem(notification) }
+        }
+        return PQstatus(link) == CONNECTION_OK
+    }
+
+    /// Opens a connection within the deadline.
+    static func open(_ configuration: PostgresConfiguration, _ deadline: Deadline) throws(PostgresError) -> OpaquePointer {
+        let settings = configuration.connectionSettings
+        // libpq wants two arrays of C strings that end with null and copies them.
+        let keywords = settings.map { strdup($0.keyword) }
+        let values = settings.map { strdup($0.value) }
+        defer {
+            for text in keywords + values { free(text) }
+        }
+        let started = (keywords.map { UnsafePointer($0) } + [nil]).withUnsafeBufferPointer { keywords in
+            (values.map { UnsafePointer($0) } + [nil]).withUnsafeBufferPointer { values in
+                PQconnectStartParams(keywords.baseAddress, values.baseAddress, 0)
+            }
+        }
+        guard let link = started else { throw PostgresError(code: .connectFailed, message: "out of memory") }
+        // Notices would go to the process's standard error.
+        PQsetNoticeProcessor(link, { _, _ in }, nil)
+        // The only way to the SQLSTATE of a refusal.
+        PQsetErrorVerbosity(link, PQERRORS_VERBOSE)
+        var wanted = PGRES_POLLING_WRITING
+        while true {
+            if PQstatus(link) == CONNECTION_BAD || wanted == PGRES_POLLING_FAILED {
+                let failure = ConnectFailure(PQerrorMessage(link).map { String(cString: $0) } ?? "")
+                PQfinish(link)
+                throw PostgresError(code: .connectFailed, message: failure.message, sqlState: failure.sqlState)
+            }
+            if wanted == PGRES_POLLING_OK { break }
+            let isReading = wanted == PGRES_POLLING_READING
+            guard deadline.wait(for: PQsocket(link), reading: isReading, writing: !isReading) != nil else {
+                PQfinish(link)
+                throw PostgresError(code: .connectFailed, message: "no connection within the bound")
+            }
+            wanted = PQconnectPoll(link)
+        }
+        PQsetErrorVerbosity(link, PQERRORS_DEFAULT)
+        guard PQsetnonblocking(link, 1) == 0 else {
+            PQfinish(link)
+            throw PostgresError(code: .connectFailed, message: "the connection cannot be made non-blocking")
+        }
+        return link
+    }
+}

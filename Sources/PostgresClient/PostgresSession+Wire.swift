@@ -1,0 +1,114 @@
+// One exchange with the server: send, flush, collect. Every wait ends at the call's deadline; a connection whose state is in doubt afterwards is closed.
+
+import CLibPQ
+
+extension PostgresSession {
+    /// Sends, waits and collects. The result is the caller's to clear.
+    ///
+    /// - Parameter commits: whether what is sent takes effect by itself, so that a lost answer leaves the outcome unknown.
+    func exchange(
+        _ link: OpaquePointer,
+        _ deadline: Deadline,
+        commits: Bool,
+        send: () -> Int32
+    ) throws(PostgresError) -> OpaquePointer {
+        guard send() == 1 else {
+            let message = Self.message(link)
+            // Refused by libpq itself (a parameter too large, say): nothing went out and the connection is sound. A broken connection
+            // may have taken a part.
+            if PQstatus(link) == CONNECTION_OK, PQtransactionStatus(link) != PQTRANS_ACTIVE {
+                throw PostgresError(code: .misuse, message: message)
+            }
+            throw lost(commits, message)
+        }
+        try flush(link, deadline, commits)
+        doPostponed()
+        return try collect(link, deadline, commits)
+    }
+
+    private func flush(_ link: OpaquePointer, _ deadline: Deadline, _ commits: Bool) throws(PostgresError) {
+        while true {
+            switch PQflush(link) {
+            case 0: return
+            case 1:
+                guard let ready = deadline.wait(for: PQsocket(link), reading: true, writing: true) else { throw timedOut(commits) }
+                // The server may be blocked writing to us; it must be read before it reads on.
+                if ready.readable, PQconsumeInput(link) == 0 { throw lost(commits, Self.message(link)) }
+            default: throw lost(commits, Self.message(link))
+            }
+        }
+    }
+
+    private func collect(_ link: OpaquePointer, _ deadline: Deadline, _ commits: Bool) throws(PostgresError) -> OpaquePointer {
+        var good: OpaquePointer?
+        var failure: PostgresError?
+        // Bound: the deadline. Each round takes one result, the last one is followed by nil.
+        while true {
+            while PQisBusy(link) == 1 {
+                guard deadline.wait(for: PQsocket(link), reading: true, writing: false) != nil else {
+                    PQclear(good)
+                    throw timedOut(commits)
+                }
+                guard PQconsumeInput(link) == 1 else {
+                    PQclear(good)
+                    throw lost(commits, failure?.message ?? Self.message(link), failure?.sqlState)
+                }
+            }
+            guard let result = PQgetResult(link) else { break }
+            switch PQresultStatus(result) {
+            case PGRES_TUPLES_OK, PGRES_COMMAND_OK, PGRES_EMPTY_QUERY:
+                PQclear(good)
+                good = result
+            case PGRES_COPY_IN, PGRES_COPY_OUT, PGRES_COPY_BOTH:
+                PQclear(result)
+                PQclear(good)
+                close()
+                throw PostgresError(code: .misuse, message: "COPY is not supported; the connection was closed")
+            default:
+                if failure == nil { failure = Self.serverError(result) }
+                PQclear(result)
+            }
+        }
+        // A server that ends the connection while it answers (terminated by an administrator, say) leaves open what it had done.
+        if PQstatus(link) != CONNECTION_OK {
+            PQclear(good)
+            throw lost(commits, failure?.message ?? Self.message(link), failure?.sqlState)
+        }
+        if let failure {
+            PQclear(good)
+            leave(after: failure)
+            throw failure
+        }
+        guard let good else { throw lost(commits, "the server gave no result") }
+        return good
+    }
+
+    func lost(_ commits: Bool, _ message: String, _ sqlState: String? = nil) -> PostgresError {
+        close()
+        return PostgresError(code: .connectionLost(outcomeUnknown: commits), message: message, sqlState: sqlState)
+    }
+
+    func timedOut(_ commits: Bool) -> PostgresError {
+        close()
+        return PostgresError(
+            code: .timedOut(outcomeUnknown: commits),
+            message: "no answer within the call's bound; the connection was closed"
+        )
+    }
+
+    static func message(_ link: OpaquePointer) -> String {
+        let text = PQerrorMessage(link).map { String(cString: $0) } ?? ""
+        return text.split(separator: "\n").joined(separator: " ")
+    }
+
+    private static func serverError(_ result: OpaquePointer) -> PostgresError {
+        func field(_ code: Character) -> String? {
+            guard let ascii = code.asciiValue, let text = PQresultErrorField(result, Int32(ascii)) else { return nil }
+            return String(cString: text)
+        }
+        // Field letters: PostgreSQL documentation, "Error and Notice Message Fields".
+        let state = field("C")
+        let message = field("M") ?? PQresultErrorMessage(result).map { String(cString: $0) } ?? "unknown error"
+        return PostgresError(code: .server(sqlState: state ?? ""), message: message, sqlState: state, constraint: field("n"))
+    }
+}
