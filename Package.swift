@@ -34,6 +34,7 @@ func tests(_ name: String, _ dependencies: [Target.Dependency], settings: [Swift
 
 // MARK: What other packages give
 
+let algorithms = Target.Dependency.product(name: "Algorithms", package: "swift-algorithms")
 let argumentParser = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
 let deques = Target.Dependency.product(name: "DequeModule", package: "swift-collections")
 let heaps = Target.Dependency.product(name: "HeapModule", package: "swift-collections")
@@ -65,6 +66,7 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-nio-ssl.git", from: "2.37.0"),
         .package(url: "https://github.com/apple/swift-log.git", from: "1.14.0"),
         .package(url: "https://github.com/apple/swift-http-types.git", from: "1.8.0"),
+        .package(url: "https://github.com/apple/swift-algorithms.git", from: "1.2.0"),
         .package(url: "https://github.com/apple/swift-collections.git", from: "1.6.0"),
         .package(url: "https://github.com/apple/swift-argument-parser.git", from: "1.8.0"),
         .package(url: "https://github.com/hummingbird-project/hummingbird.git", from: "2.28.0"),
@@ -83,7 +85,7 @@ let package = Package(
 
         library("BlockingThreads", ["CThreads"]),
         library("RedisClient", ["BlockingThreads", "CHiredis", deques, nioCore, nioPosix]),
-        library("PostgresClient", ["BlockingThreads", "CLibPQ", deques]),
+        library("PostgresClient", ["BlockingThreads", "CLibPQ", algorithms, deques]),
         library("MessageBroker", ["BlockingThreads", "CRabbitMQ", deques]),
 
         // MARK: The engine

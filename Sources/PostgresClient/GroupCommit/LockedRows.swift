@@ -9,6 +9,7 @@
 // Bounds: one connection and one thread, whatever is locked; those of the machine; each waiter's own time, noticed with a delay of one round.
 // Stops: `shutDown`; a watch with nothing to look at sleeps.
 
+import Algorithms
 import Synchronization
 
 /// Watches the rows of one table that others hold locked, and keeps who waits for them.
@@ -208,11 +209,8 @@ public final class LockedRows: Sendable {
             guard let turn else { return }
             do throws(PostgresError) {
                 if try isFree(turn, session) { free([turn]) }
-                var rest = rows.filter { $0 != turn }[...]
-                while !rest.isEmpty {
-                    let looked = Array(rest.prefix(Self.lookedAtOnce))
-                    rest = rest.dropFirst(looked.count)
-                    let locked = try self.locked(among: looked, session)
+                for looked in rows.filter({ $0 != turn }).chunks(ofCount: Self.lookedAtOnce) {
+                    let locked = try self.locked(among: Array(looked), session)
                     free(looked.filter { !locked.contains($0) })
                 }
             } catch  where error.isLockTimeout {
