@@ -24,6 +24,7 @@ func madeUpResult(_ change: (inout LoadFigures) -> Void = { _ in }) -> SaleResul
         transitions: [],
         story: [],
         points: [],
+        faults: [],
         hasSettled: true,
         audit: Audit(unauditedUnits: 1000, confirmedUnits: 1000, load: load),
         reachedLimit: false

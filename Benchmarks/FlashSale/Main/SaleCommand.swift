@@ -94,6 +94,8 @@ struct SaleCommand: AsyncParsableCommand {
             chosen.seed = settings.seed &+ UInt64(number - 1)
             let report = try await hold(chosen, stack: script, basis: basis, console: console, eventLoop: eventLoop)
             try outputs.write(report, isFirst: number == 1)
+            if let page = outputs.html { console.line("report: \(page.path)") }
+            tell(report.audit, console: console)
             runs.append(report)
         }
         await reader?.close()
@@ -120,7 +122,6 @@ struct SaleCommand: AsyncParsableCommand {
         )
         console.line("")
         for line in report.table { console.line(line) }
-        tell(result.audit, console: console)
         return report
     }
 

@@ -48,6 +48,15 @@ extension SaleReport {
             "findings": .array(audit.findings.map { .string($0) }),
             "remarks": .array(audit.remarks.map { .string($0) }),
             "generator": generator,
+            "series": .array(result.points.map { Self.json($0, withHistogram: false) }),
+            "faults": .array(
+                result.faults.map {
+                    .object([
+                        "server": .string($0.server), "what": .string($0.what), "fromSeconds": .double($0.from),
+                        "toSeconds": $0.to.map { .double($0) } ?? .null,
+                    ])
+                }
+            ),
         ]
         fields["answersChecked"] = .int(audit.answersChecked)
         fields["offenders"] = .array(

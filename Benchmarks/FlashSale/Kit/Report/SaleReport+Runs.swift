@@ -2,6 +2,8 @@ import Foundation
 
 // Several runs of one sale.
 extension SaleReport {
+    /// The judgement on the books.
+    public var audit: Audit { result.audit }
     /// Whether the audit passed.
     public var passes: Bool { result.audit.passes }
     /// Whether nobody was told of a confirmed order.

@@ -62,6 +62,7 @@ extension Sale {
         let beganAt = log.now
         let words = disruption.kind == .kill ? "killed" : "paused"
         do {
+            log.began(FaultSpan(server: disruption.server, what: words, from: beganAt.inSeconds, to: nil), index: index)
             try await stack.run([verbs.0, disruption.server])
             let sold = before.figures.unitsConfirmed
             let number = pid.map { " (pid \($0))" } ?? ""
@@ -73,11 +74,13 @@ extension Sale {
             }
         } catch {
             await giveBack(disruption, verb: verbs.1, stack: stack)
+            log.ended(index, at: log.now)
             throw error
         }
         let after = try await load.peek()
         await giveBack(disruption, verb: verbs.1, stack: stack)
         let backAt = log.now
+        log.ended(index, at: backAt)
         let sold = after.figures.confirmed - before.figures.confirmed
         let seconds = (after.elapsed - before.elapsed).inSeconds
         var text = "\(disruption.server) is back; meanwhile \(sold.grouped) orders were \(promise) in \(Self.decimal(seconds)) s"

@@ -106,9 +106,11 @@ public struct Sale: Sendable {
             transitions: log.transitions,
             story: log.storyLines,
             points: log.points,
+            faults: log.faults,
             hasSettled: hasSettled,
             audit: audit,
-            reachedLimit: reachedLimit
+            reachedLimit: reachedLimit,
+            isNewProduct: settings.product == nil
         )
     }
 

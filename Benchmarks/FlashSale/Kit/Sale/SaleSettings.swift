@@ -79,10 +79,14 @@ public struct SaleResult: Sendable {
     public var story: [Story.Line]
     /// The sale over time.
     public var points: [SalePoint]
+    /// What was done to the servers.
+    public var faults: [FaultSpan]
     /// Whether everything came to rest in time.
     public var hasSettled: Bool
     /// The judgement.
     public var audit: Audit
     /// The longest the sale might have taken was reached.
     public var reachedLimit: Bool
+    /// Whether the product was made for this sale.
+    public var isNewProduct = true
 }

@@ -13,6 +13,7 @@ final class SaleLog: Sendable {
         var recoveredAt: Duration?
         var stock: (redis: Int64?, database: Int64?) = (nil, nil)
         var points: [SalePoint] = []
+        var faults: [Int: FaultSpan] = [:]
     }
 
     /// Points that are kept: a day of one a second.
@@ -78,6 +79,17 @@ final class SaleLog: Sendable {
 
     func saw(redis: Int64?, database: Int64?) {
         state.withLock { $0.stock = (redis, database) }
+    }
+
+    /// Faults in the order in which they began.
+    var faults: [FaultSpan] { state.withLock { $0.faults.values.sorted { ($0.from, $0.server) < ($1.from, $1.server) } } }
+
+    func began(_ fault: FaultSpan, index: Int) {
+        state.withLock { $0.faults[index] = fault }
+    }
+
+    func ended(_ index: Int, at moment: Duration) {
+        state.withLock { $0.faults[index]?.to = moment.inSeconds }
     }
 
     func add(_ point: SalePoint) {

@@ -9,6 +9,7 @@ struct OutputOptions: ParsableArguments {
     @Option(
         help: ArgumentHelp("The figures as JSON; - for standard output, where the rest then goes to standard error.", valueName: "file")
     ) var json: String?
+    @Option(help: ArgumentHelp("The sale as one self-contained page.", valueName: "file")) var html: String?
     @Option(help: ArgumentHelp("One JSON object a line for each interval, with its histogram.", valueName: "file")) var ndjson: String?
     @Option(help: ArgumentHelp("The intervals as a table for a spreadsheet.", valueName: "file")) var csv: String?
     @Option(help: ArgumentHelp("The latencies as HdrHistogram's percentile distribution.", valueName: "file")) var hgrm: String?
@@ -35,6 +36,7 @@ struct OutputOptions: ParsableArguments {
     func open() throws -> Outputs {
         Outputs(
             json: try json.flatMap { $0 == "-" ? nil : try OutputFile($0) },
+            html: try html.map { try OutputFile($0) },
             ndjson: try ndjson.map { try OutputFile($0) },
             csv: try csv.map { try OutputFile($0) },
             hgrm: try hgrm.map { try OutputFile($0) },
@@ -46,14 +48,16 @@ struct OutputOptions: ParsableArguments {
 /// The files of a run, open from before it.
 struct Outputs {
     let json: OutputFile?
+    let html: OutputFile?
     let ndjson: OutputFile?
     let csv: OutputFile?
     let hgrm: OutputFile?
     let isJSONOnStandardOutput: Bool
 
-    /// The lines and the histogram of one sale; those of several follow each other but for the table and the histogram, which are the last one's.
+    /// The lines and the histogram of one sale; those of several follow each other but for the page, the table and the histogram, which are the last one's.
     func write(_ report: SaleReport, isFirst: Bool) throws {
         if isFirst { try ndjson?.write(report.ndjson()) } else { try ndjson?.append(report.ndjson()) }
+        try html?.write(report.html())
         try csv?.write(report.csv())
         try hgrm?.write(report.hgrm())
     }

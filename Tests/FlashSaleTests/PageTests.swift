@@ -1,0 +1,108 @@
+import Foundation
+import FoundationXML
+import Testing
+
+@testable import FlashSaleKit
+
+@Suite("The page")
+struct PageTests {
+    /// A sale with every kind of thing that a page draws.
+    private func result() -> SaleResult {
+        var result = madeUpResult { load in
+            load.phases[1].byOutcome[OrderOutcome.refused.rawValue].record(microseconds: 5)
+            load.phases[1].byOutcome[OrderOutcome.error.rawValue].record(microseconds: 119_000_000)
+            load.countFailure("<script>alert(1)</script>")
+        }
+        for second in 1...20 {
+            var look = LoadGenerator.Look(interval: IntervalFigures(), totals: LoadTotals(), elapsed: .seconds(second), limit: .ownPace)
+            if second != 7 {
+                look.interval.outcomes = [100 * second, 5, 1, 0]
+                for step in 1...100 { look.interval.latencies.record(microseconds: Int64(step * second * 10)) }
+            }
+            look.interval.due = 90
+            let log = SaleLog()
+            log.look("CLOSED")
+            if second % 3 > 0 { log.saw(redis: Int64(1000 - second * 50), database: Int64(1000 - second * 49)) }
+            result.points.append(SalePoint(look, seconds: 1, log: log))
+        }
+        result.duration = .seconds(20)
+        result.faults = [
+            FaultSpan(server: "redis", what: "killed", from: 4, to: 9), FaultSpan(server: "order-1", what: "paused", from: 12, to: nil),
+        ]
+        result.transitions = [
+            BreakerTransition(atSeconds: 4.2, from: "CLOSED", to: "OPEN", reason: nil, inferred: false),
+            BreakerTransition(atSeconds: 9.5, from: "OPEN", to: "HALF_OPEN", reason: nil, inferred: false),
+            BreakerTransition(atSeconds: 9.8, from: "HALF_OPEN", to: "CLOSED", reason: nil, inferred: false),
+        ]
+        result.story = [Story.Line(at: .seconds(4), text: "redis killed & \"<gone>\"")]
+        return result
+    }
+
+    /// What is wrong with a text as XML, nil if nothing is.
+    private func problem(_ page: String) -> String? {
+        let parser = XMLParser(data: Data(page.utf8))
+        return parser.parse() ? nil : "line \(parser.lineNumber): \(String(describing: parser.parserError))"
+    }
+
+    private func page(_ result: SaleResult) throws -> String {
+        let metadata = RunMetadata.json(SaleSettings(), audit: .none, started: .now)
+        return HTMLReport(SaleReport(result, requirements: try Requirement.list("p99<1ms,generator=ok"), metadata: metadata)).text
+    }
+
+    @Test func isWholeAndAsksForNothing() throws {
+        let page = try page(result())
+        #expect(problem(page) == nil)
+        #expect(!page.contains("<script") && !page.contains("<link") && !page.contains("src=") && !page.contains("url("))
+        #expect(!page.contains("http:") && !page.contains("https:") || page.contains("gateway"), "the settings name the gateway alone")
+        #expect(page.contains("prefers-color-scheme:dark") && page.contains("width=device-width"))
+        #expect(!page.lowercased().contains("nan ") && !page.contains("inf ") && !page.contains("nan\""))
+    }
+
+    @Test func drawsEverythingForADeskAndForAPhone() throws {
+        let page = try page(result())
+        #expect(page.components(separatedBy: "<svg").count - 1 == 10, "five drawings, each twice")
+        #expect(page.components(separatedBy: "class=\"fault\" x=").count - 1 == 12, "two outages in three drawings, each twice")
+        for state in ["OPEN", "HALF_OPEN", "CLOSED"] { #expect(page.contains("breaker \(state)\"")) }
+        for style in ["confirmed", "soldout", "refused", "error", "p99", "redis", "database", "meant"] {
+            #expect(page.contains(" \(style)\" d=\"M"), "\(style)")
+        }
+        #expect(page.contains("threshold missed") && page.contains("not audited"))
+        #expect(page.contains("redis killed &amp; &quot;&lt;gone&gt;&quot;") && page.contains("&lt;script&gt;alert(1)"))
+    }
+
+    @Test func aSaleOfNothingIsStillAPage() throws {
+        var result = madeUpResult { $0 = LoadFigures() }
+        result.duration = .zero
+        #expect(try problem(page(result)) == nil)
+    }
+
+    @Test func whatTheStoresDoNotBearOutIsListed() throws {
+        var result = result()
+        var matching = OrderMatching()
+        matching.addLostAnswer(order: 77, because: "there is no such order", key: "run-0-9")
+        result.audit = Audit(
+            Audit.Input(
+                product: ProductRow(stock: 0, fence: 1, initialStock: 5),
+                ledger: LedgerTotals(sold: 6, returned: 0, restocked: 0),
+                orders: OrderTotals(confirmedUnits: 6, confirmed: 6, pending: 0),
+                redis: nil,
+                matching: matching
+            )
+        )
+        let page = try page(result)
+        #expect(problem(page) == nil)
+        #expect(page.contains("audit fail") && page.contains("run-0-9") && page.contains("<td>77</td>") && page.contains("oversold=1"))
+    }
+
+    @Test(arguments: [
+        (0.0...10.0, 5, [0.0, 2, 4, 6, 8, 10]), (0...1, 4, [0, 0.5, 1]), (0...3_043, 5, [0, 1000, 2000, 3000]), (-5...5, 2, [-5, 0, 5]),
+    ])
+    func ticksAreRound(range: ClosedRange<Double>, count: Int, expected: [Double]) {
+        #expect(Plot.ticks(range, count: count) == expected)
+    }
+
+    @Test(arguments: [(0.0, "0"), (0.25, "0.25"), (5.0, "5"), (1500, "1.5k"), (20_000, "20k"), (2_500_000, "2.5M"), (-1000, "-1k")])
+    func labelsAreShort(value: Double, expected: String) {
+        #expect(Plot.label(value) == expected)
+    }
+}
