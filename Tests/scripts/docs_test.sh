@@ -132,7 +132,9 @@ for document in "${documents[@]}"; do
     while IFS= read -r metric; do
         printf '%s\n' "$metric" >>"$work/names"
         base=$(sed -E 's/_(bucket|count|sum|max)$//' <<<"$metric")
-        if ! grep -rqwE -- "$metric|$base" Sources Benchmarks scripts; then printf '%s: %s\n' "$document" "$metric" >>"$work/failures"; fi
+        # The engine's names are registered without the prefix that all of them get, those of its lanes without a longer one.
+        bare=${metric#stockgate_}
+        if ! grep -rqwE -- "$metric|$base" Sources Benchmarks scripts && ! grep -rqF -e "(\"$bare\"," -e "(\"${bare#lane_}\"," Sources; then printf '%s: %s\n' "$document" "$metric" >>"$work/failures"; fi
     done < <(grep -oE '`(stockgate|orders?|outbox|http|process|redis|resilience4j|broker)_[a-z0-9_]+(\{[^`]*\})?`' "$document" | tr -d '\140' | sed 's/{.*//' | sort -u)
 done
 named metrics 15
