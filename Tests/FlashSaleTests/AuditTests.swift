@@ -276,6 +276,25 @@ struct AuditTests {
         #expect(matching.offenders.map(\.order) == [2], "order 3 failed, order 4 is another run's, nobody has 9")
     }
 
+    @Test func severalProductsAreJudgedTogetherAndNoneHidesAnother() async throws {
+        var more = Books()
+        more.redis?.counter = 2
+        var fewer = Books()
+        fewer.redis?.counter = -2
+        var load = LoadFigures()
+        load.confirmedOrders = [1, 4, 2, 3]
+        load.confirmedProducts = [0, 1, 1, 0]
+        #expect(load.told(ofProduct: 1).confirmed == [4, 2] && load.told(ofProduct: 0).confirmed == [1, 3])
+        let parts = [
+            (product: Int64(7), audit: try await Audit.run(more, product: 7, load: load, place: 0)),
+            (product: Int64(8), audit: try await Audit.run(fewer, product: 8, load: load, place: 1)),
+        ]
+        let audit = Audit(of: parts, load: load)
+        #expect(!audit.passes && audit.drift == 4 && audit.initial == 8 && audit.confirmed == 8 && audit.answersChecked == 4)
+        #expect(audit.findings.contains { $0.hasPrefix("product 8: drift") })
+        #expect(try await Audit(of: [(7, Audit.run(Books(), product: 7, load: load, place: 1))], load: load).passes)
+    }
+
     @Test func offendersAreBounded() {
         var matching = OrderMatching()
         for id in 1...2_000 { matching.addLostAnswer(order: Int64(id), because: "there is no such order") }

@@ -52,6 +52,30 @@ struct PlanTests {
         #expect(throws: PlanError.self) { try Disruption(kill: text) }
     }
 
+    @Test(arguments: [
+        ("even", ProductSpread.even), ("hot", .hot(0.9)), ("hot:75%", .hot(0.75)), ("zipf", .zipf(1)), ("zipf:1.5", .zipf(1.5)),
+    ])
+    func spreads(text: String, expected: ProductSpread) throws {
+        #expect(try ProductSpread(text) == expected)
+    }
+
+    @Test(arguments: ["", "hot:", "hot:5", "hot:101%", "zipf:-1", "zipf:x", "even:5%", "zip"])
+    func noSpreads(text: String) {
+        #expect(throws: PlanError.self) { try ProductSpread(text) }
+    }
+
+    @Test(arguments: [
+        (ProductSpread.even, [0.25, 0.25, 0.25, 0.25]), (.hot(0.7), [0.7, 0.1, 0.1, 0.1]), (.zipf(1), [0.48, 0.24, 0.16, 0.12]),
+        (.hot(1), [1, 0, 0, 0]),
+    ])
+    func productsAreChosenBySpread(spread: ProductSpread, parts: [Double]) {
+        let choice = ProductChoice(spread, count: 4)
+        var generator = SeededGenerator(seed: 3)
+        var counts = [0, 0, 0, 0]
+        for _ in 0..<20_000 { counts[choice.next(using: &generator)] += 1 }
+        for (count, part) in zip(counts, parts) { #expect(abs(Double(count) / 20_000 - part) < 0.02, "\(counts)") }
+    }
+
     @Test func theSameSeedGivesTheSameArrivals() {
         var one = SeededGenerator(seed: 7)
         var two = SeededGenerator(seed: 7)

@@ -23,6 +23,10 @@ final class Shop: Sendable, AuditSource {
         var denies: Int64?
         /// The n-th order's buyer is told of the order before.
         var confuses: Int64?
+        /// Every n-th repeat of a key makes another order.
+        var splits = false
+        /// Cancellations are promised and forgotten.
+        var forgetsCancellations = false
         /// Every order is refused.
         var refusesAll = false
         /// How long an accepted order stays PENDING.
@@ -157,6 +161,8 @@ final class Shop: Sendable, AuditSource {
                 return faults.hidesProduct
                     ? .answer(.notFound, "{\"error\":\"PRODUCT_NOT_FOUND\"}", after: .zero)
                     : .answer(.ok, "{\"id\":1,\"stock\":\(state.stock)}", after: .zero)
+            case (.POST, let path) where path.hasSuffix("/cancel"):
+                return cancel(path, &state)
             case (.POST, "/order-service/orders"):
                 return order(head, &state)
             case (.POST, "/order-service/v2/orders"):
@@ -215,6 +221,7 @@ final class Shop: Sendable, AuditSource {
         state.attempts[key] = attempt
         if (head.headers.first(name: "idempotency-attempt").flatMap { Int($0) } ?? 1) != attempt { state.malformed += 1 }
         if faults.refusesAll { return .answer(.internalServerError, "{\"error\":\"INTERNAL\"}", after: .zero) }
+        if faults.splits, attempt == 2 { state.byKey[key] = nil }
         if state.byKey[key] == nil, !state.soldOut.contains(key) {
             if state.stock > 0 {
                 state.stock -= 1
@@ -239,6 +246,18 @@ final class Shop: Sendable, AuditSource {
             "{\"id\":\(id == faults.confuses ? id - 1 : id),\"status\":\"CONFIRMED\",\"failReason\":null}",
             after: faults.delay
         )
+    }
+
+    private func cancel(_ path: String, _ state: inout State) -> Reply {
+        let id = path.split(separator: "/").dropLast().last.flatMap { Int($0) } ?? 0
+        guard state.orders.indices.contains(id - 1), state.orders[id - 1].row.status == "CONFIRMED" else {
+            return .answer(.badRequest, "{\"error\":\"INVALID_STATE\"}", after: .zero)
+        }
+        if !faults.forgetsCancellations {
+            state.orders[id - 1].row.status = "CANCELLED"
+            state.stock += 1
+        }
+        return .answer(.ok, "{\"id\":\(id),\"status\":\"CANCELLED\"}", after: .zero)
     }
 
     /// Accepts 50 orders more than there are units, as a server does that learns of the sold-out product late.
@@ -293,7 +312,10 @@ final class Shop: Sendable, AuditSource {
         state.withLock { ProductRow(stock: $0.stock, fence: 1, initialStock: $0.units) }
     }
     func ledgerTotals(of product: Int64) async throws -> LedgerTotals {
-        state.withLock { LedgerTotals(sold: $0.units - $0.stock, returned: 0, restocked: 0) }
+        state.withLock { state in
+            let returned = Int64(state.orders.count { $0.row.status == "CANCELLED" })
+            return LedgerTotals(sold: state.units - state.stock + returned, returned: returned, restocked: 0)
+        }
     }
     func orderTotals(of product: Int64) async throws -> OrderTotals {
         state.withLock {
@@ -311,10 +333,13 @@ final class Shop: Sendable, AuditSource {
     func ledger(of product: Int64, after: Int64, limit: Int) async throws -> [LedgerRow] {
         state.withLock { state in
             Array(
-                state.orders.filter { $0.row.status == "CONFIRMED" }.map { LedgerRow(orderID: $0.row.id, decrements: 1, decremented: 1) }
-                    .filter { $0.orderID > after }.prefix(
-                        limit
-                    )
+                state.orders.filter { $0.row.status != "FAILED" }.map {
+                    let returned: Int64 = $0.row.status == "CANCELLED" ? 1 : 0
+                    return LedgerRow(orderID: $0.row.id, decrements: 1, decremented: 1, increments: returned, incremented: returned)
+                }
+                .filter { $0.orderID > after }.prefix(
+                    limit
+                )
             )
         }
     }

@@ -30,15 +30,7 @@ struct SaleCommand: AsyncParsableCommand {
             """
     )
 
-    @Option(help: "Units put on sale.") var units = 20_000
-    @Option(help: "Units an order asks for.") var quantity = 1
-    @Option(help: "Buyers that orders are spread over.") var buyers = 10_000
-    @Option(help: "Sell this product instead of a new one.") var product: Int64?
-    @Flag(
-        help:
-            "Orders go to /v2/orders: accepted first, decided over the broker. Both times are told; the audit waits until every order is decided."
-    )
-    var async = false
+    @OptionGroup(title: "SALE") var shape: ShapeOptions
     @Option(help: "For everything to come to rest before the audit.") var settle = "60s"
     @Option(help: "The longest the sale may take.") var limit = "180s"
     @Option(help: "Run this between the sale and the audit, with PRODUCT_ID in its environment: to show that a broken ledger is found.")
@@ -58,16 +50,8 @@ struct SaleCommand: AsyncParsableCommand {
 
     /// Everything but the addresses may be checked without an environment.
     private func settings(environment: [String: String]) throws -> SaleSettings {
-        try check("units", units, 1...1_000_000_000)
-        try check("quantity", quantity, 1...1_000_000_000)
-        try check("buyers", buyers, 1...1_000_000_000)
-        if let product, product < 1 { throw PlanError("--product must be an id, 1 or more, not \(product)") }
         var settings = SaleSettings()
-        settings.units = units
-        settings.quantity = quantity
-        settings.buyers = buyers
-        settings.product = product
-        settings.isAsync = async
+        try shape.fill(&settings)
         settings.settle = try Duration(span: settle)
         settings.limit = try positive(limit, "--limit")
         settings.beforeAudit = beforeAudit

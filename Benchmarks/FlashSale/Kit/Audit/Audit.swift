@@ -88,7 +88,7 @@ public struct Audit: Equatable, Sendable {
     /// Messages of the outbox, if orders went through it.
     public let outbox: OutboxTotals?
     /// What is wrong, in words. Empty if the audit passes.
-    public let findings: [String]
+    public internal(set) var findings: [String]
 
     /// Whether every promise was kept, as far as the basis shows it.
     public var passes: Bool { findings.isEmpty }
@@ -198,11 +198,13 @@ public struct Audit: Equatable, Sendable {
     }
 
     /// Reads everything and judges it.
+    /// - Parameter place: the product's place among those of the sale.
     /// - Throws: what the source throws, and `PlanError` if there is no such product.
     public static func run(
         _ source: some AuditSource,
         product: Int64,
         load: LoadFigures?,
+        place: Int = 0,
         outbox: OutboxTotals? = nil
     ) async throws -> Audit {
         guard let row = try await source.product(product) else { throw PlanError("there is no product \(product) in the product database") }
@@ -210,11 +212,13 @@ public struct Audit: Equatable, Sendable {
         let orders = try await source.orderTotals(of: product)
         var matching = OrderMatching()
         matching.add(decrementsWithoutOrder: ledger.decrementsWithoutOrder)
+        let answers = load?.told(ofProduct: place)
         try await matching.compare(
             source,
             product: product,
-            confirmedAnswers: load?.confirmedOrders ?? [],
-            refusedAnswers: load?.refusedOrders ?? [],
+            confirmedAnswers: answers?.confirmed ?? [],
+            refusedAnswers: answers?.refused ?? [],
+            cancelledAnswers: load?.cancelledOrders ?? [],
             told: load?.told
         )
         return Audit(

@@ -143,9 +143,9 @@ public struct HTTPBooks: Sendable {
     }
 
     /// Reads the figures, looks the orders up, and judges.
-    func audit(_ product: Int64, load: LoadFigures) async throws -> Audit {
+    func audit(_ product: Int64, load: LoadFigures, place: Int = 0) async throws -> Audit {
         let figures = try await figures(of: product)
-        var orders = try await lookUp(confirmed: load.confirmedOrders, refused: load.refusedOrders)
+        var orders = try await lookUp(confirmed: load.told(ofProduct: place).confirmed, refused: load.told(ofProduct: place).refused)
         let sold = figures.ledger.sold - figures.ledger.returned
         // The orders that were looked up are a part of those that exist.
         if orders.confirmedUnits > sold {

@@ -117,6 +117,13 @@ public struct OrderMatching: Equatable, Sendable {
         describe("order \(id): the buyer was told that it is sold out, \(reason)")
     }
 
+    /// A buyer was told *cancelled*, and the order database has it otherwise.
+    mutating func addLostCancellation(order id: Int64, because reason: String) {
+        offend(id, key: nil, buyer: nil, told: "CANCELLED", found: reason)
+        unmatched += 1
+        describe("order \(id): the buyer was told CANCELLED, \(reason)")
+    }
+
     private mutating func note(_ finding: String) {
         unmatched += 1
         describe(finding)
@@ -137,6 +144,7 @@ public struct OrderMatching: Equatable, Sendable {
         product: Int64,
         confirmedAnswers: [Int64],
         refusedAnswers: [Int64] = [],
+        cancelledAnswers: [Int64] = [],
         told: ToldAnswers? = nil,
         pageSize: Int = 25_000
     ) async throws {
@@ -145,6 +153,8 @@ public struct OrderMatching: Equatable, Sendable {
         // A buyer may have cancelled since: then the success was durable all the same.
         var confirmed = Answers(confirmedAnswers, statuses: ["CONFIRMED", "CANCELLED"])
         var refused = Answers(refusedAnswers, statuses: ["FAILED"])
+        // One product's cancellations among those of all: only what is found can be judged.
+        let cancelled = Set(cancelledAnswers)
         answersChecked += confirmedAnswers.count + refusedAnswers.count
         var keys = told.map { ToldKeys($0) }
         if let told { answersChecked += told.soldOut.count }
@@ -159,7 +169,12 @@ public struct OrderMatching: Equatable, Sendable {
                 addLostAnswer(order: id, because: reason, key: keys?.key(of: id))
             }
             for (id, reason) in refused.findings(upTo: id, order: thisOrder) { addWrongRefusal(order: id, because: reason) }
-            if let thisOrder { judge(thisOrder, by: &keys) }
+            if let thisOrder {
+                judge(thisOrder, by: &keys)
+                if thisOrder.status != "CANCELLED", cancelled.contains(thisOrder.id) {
+                    addLostCancellation(order: thisOrder.id, because: "the order is \(thisOrder.status)")
+                }
+            }
             if thisOrder != nil { order = try await orders.next() }
             if thisRow != nil { row = try await ledger.next() }
         }

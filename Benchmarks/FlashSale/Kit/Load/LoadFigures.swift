@@ -97,6 +97,28 @@ public struct LoadFigures: Sendable {
     public var confirmedOrders: [Int64] = []
     /// The ids of FAILED orders that buyers were told of with *sold out*; the audit looks each one up.
     public var refusedOrders: [Int64] = []
+    /// The products' places of the two lists above, where there is more than one product.
+    public var confirmedProducts: [UInt32] = []
+    /// See `confirmedProducts`.
+    public var refusedProducts: [UInt32] = []
+    /// The ids that buyers were told are cancelled.
+    public var cancelledOrders: [Int64] = []
+    /// Units of those.
+    public var unitsCancelled = 0
+    /// Cancellations that were refused or given up.
+    public var cancellationsFailed = 0
+    /// Orders that were sent twice under one key.
+    public var duplicates = 0
+    /// Keys that were answered in two ways.
+    public private(set) var conflicts = 0
+    /// The first hundred of them in words.
+    public private(set) var conflictExamples: [String] = []
+    /// Looks at the product, how long they took, and those that were not answered 200.
+    public var views = 0
+    /// See `views`.
+    public var viewLatencies = Latencies()
+    /// See `views`.
+    public var viewErrors = 0
     /// The ids that buyers were told are accepted, to be decided later.
     public var acceptedOrders: [Int64] = []
     /// From the intended beginning of an order to its acceptance, repeats included.
@@ -122,6 +144,22 @@ public struct LoadFigures: Sendable {
         self.drain = drain
         confirmedOrders = drain.promised
         for (reason, count) in drain.failReasons { Self.count(reason, in: &failReasons, by: count) }
+    }
+
+    mutating func addConflict(_ text: String) {
+        conflicts += 1
+        if conflictExamples.count < 100 { conflictExamples.append(text) }
+    }
+
+    /// The orders that buyers were told of for one of several products.
+    func told(ofProduct place: Int) -> (confirmed: [Int64], refused: [Int64]) {
+        guard !confirmedProducts.isEmpty || !refusedProducts.isEmpty else {
+            return place == 0 ? (confirmedOrders, refusedOrders) : ([], [])
+        }
+        func chosen(_ orders: [Int64], _ products: [UInt32]) -> [Int64] {
+            zip(orders, products).filter { $0.1 == UInt32(place) }.map { $0.0 }
+        }
+        return (chosen(confirmedOrders, confirmedProducts), chosen(refusedOrders, refusedProducts))
     }
 
     mutating func countFailure(_ reason: String) {
@@ -176,6 +214,17 @@ public struct LoadFigures: Sendable {
         for (word, count) in other.retryCauses { Self.count(word, in: &retryCauses, by: count) }
         confirmedOrders += other.confirmedOrders
         refusedOrders += other.refusedOrders
+        confirmedProducts += other.confirmedProducts
+        refusedProducts += other.refusedProducts
+        cancelledOrders += other.cancelledOrders
+        unitsCancelled += other.unitsCancelled
+        cancellationsFailed += other.cancellationsFailed
+        duplicates += other.duplicates
+        conflicts += other.conflicts
+        conflictExamples = Array((conflictExamples + other.conflictExamples).prefix(100))
+        views += other.views
+        viewErrors += other.viewErrors
+        viewLatencies.add(other.viewLatencies)
         acceptedOrders += other.acceptedOrders
         acceptLatencies.add(other.acceptLatencies)
         lastConfirmedAt = [lastConfirmedAt, other.lastConfirmedAt].compactMap { $0 }.max()

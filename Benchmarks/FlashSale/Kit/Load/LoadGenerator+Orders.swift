@@ -6,20 +6,25 @@ extension LoadGenerator {
         figures.sent += 1
         interval.sent += 1
         let number = ToldAnswers.number(index: index, count: figures.sent)
-        let order = Order(
+        var order = Order(
             number: number,
             key: figures.told.key(number),
             buyer: Int(generator.next() % UInt64(max(plan.buyers, 1))) + 1,
+            product: choice.next(using: &generator),
+            quantity: plan.largestQuantity.map { Int.random(in: plan.quantity...max($0, plan.quantity), using: &generator) }
+                ?? plan.quantity,
             intended: intended,
             phase: phase,
             attempt: 1
         )
+        if plan.habits.views > 0 { order.step = .view(left: plan.habits.views) } else { double(&order) }
         orders[place] = order
         send(order, at: place)
     }
 
-    private func send(_ order: Order, at place: Int) {
-        let body = "{\"productId\":\(plan.product),\"quantity\":\(plan.quantity),\"buyerId\":\"buyer-\(order.buyer)\"}"
+    func send(_ order: Order, at place: Int) {
+        if case .view(let left) = order.step { return look(order, at: place, left: left) }
+        let body = "{\"productId\":\(plan.products[order.product]),\"quantity\":\(order.quantity),\"buyerId\":\"buyer-\(order.buyer)\"}"
         let request = template.request(key: order.key, attempt: order.attempt, body: body, allocator: allocator)
         connections[place].send(request) { [weak self] result in self?.answered(result, at: place) }
     }
@@ -58,6 +63,27 @@ extension LoadGenerator {
     }
 
     func end(_ order: Order, at place: Int, as outcome: AttemptOutcome) {
+        if order.isDoubled || order.isTwin || order.mustRepeat { compare(order, outcome) }
+        guard !order.isTwin else { return leave(place) }
+        count(order, outcome)
+        var order = order
+        if order.mustRepeat, !isClosed {
+            order.mustRepeat = false
+            order.isTwin = true
+            order.attempt += 1
+            orders[place] = order
+            send(order, at: place)
+        } else if let id = wantsToCancel(outcome) {
+            order.step = .cancel(id)
+            order.attempt = 1
+            orders[place] = order
+            cancel(order, at: place, id: id)
+        } else {
+            leave(place)
+        }
+    }
+
+    private func count(_ order: Order, _ outcome: AttemptOutcome) {
         let now = NIODeadline.now()
         let microseconds = (now - order.intended).nanoseconds / 1000
         let kind = outcome.kind
@@ -70,16 +96,18 @@ extension LoadGenerator {
         case .confirmed(let id):
             figures.phases[index].confirmed += 1
             figures.confirmedOrders.append(id)
+            if plan.products.count > 1 { figures.confirmedProducts.append(UInt32(order.product)) }
             figures.told.tellConfirmed(id, number: order.number)
-            sold(plan.quantity, at: now)
+            sold(order.quantity, at: now)
         case .accepted(let id):
             figures.phases[index].confirmed += 1
             figures.acceptedOrders.append(id)
             figures.acceptLatencies.record(microseconds: microseconds)
-            sold(plan.quantity, at: now)
+            sold(order.quantity, at: now)
         case .soldOut, .soldOutOrder:
             if case .soldOutOrder(let id) = outcome {
                 figures.refusedOrders.append(id)
+                if plan.products.count > 1 { figures.refusedProducts.append(UInt32(order.product)) }
             } else {
                 figures.told.tellSoldOut(number: order.number)
             }
@@ -100,8 +128,6 @@ extension LoadGenerator {
             figures.phases[index].ownPaceOrders += 1
             if kind == .confirmed { figures.phases[index].ownPaceConfirmed += 1 }
         }
-        orders[place] = nil
-        free(place)
     }
 
     private func sold(_ units: Int, at now: NIODeadline) {

@@ -13,9 +13,25 @@ final class LoadGenerator {
         let number: UInt64
         let key: String
         let buyer: Int
-        let intended: NIODeadline
+        /// Its place among the plan's products.
+        let product: Int
+        let quantity: Int
+        var intended: NIODeadline
         let phase: SalePhase
         var attempt: Int
+        var step = Step.order
+        /// Sent again under the same key when it has ended: nobody was free to send it at the same time.
+        var mustRepeat = false
+        /// Sent twice at the same time; this one counts.
+        var isDoubled = false
+        /// The second of the two: it counts for nothing, but its answer must be the first's.
+        var isTwin = false
+    }
+
+    enum Step: Equatable {
+        case view(left: Int)
+        case order
+        case cancel(Int64)
     }
 
     /// Arrivals that wait for a place.
@@ -31,6 +47,12 @@ final class LoadGenerator {
     let count: Int
     let connections: [HTTPConnection]
     let template: HTTPRequestTemplate
+    /// By the product's place.
+    let views: [HTTPRequestTemplate]
+    let cancelHead: String
+    let choice: ProductChoice
+    /// The first answers to orders that are sent twice; as many as are in flight.
+    var pairs: [UInt64: AttemptOutcome] = [:]
     let allocator = ByteBufferAllocator()
     let deadline: TimeAmount?
     var orders: [Order?]
@@ -76,6 +98,22 @@ final class LoadGenerator {
         idle = Array((0..<places).reversed())
         generator = SeededGenerator(seed: plan.seed &+ UInt64(index) &* 0x9E37_79B9)
         template = HTTPRequestTemplate(method: "POST", path: plan.orderPath, endpoint: endpoints[0], fields: plan.headers, isJSON: true)
+        views =
+            plan.habits.views == 0
+            ? []
+            : plan.products.map {
+                HTTPRequestTemplate(
+                    method: "GET",
+                    path: "\(plan.productPath)/\($0)",
+                    endpoint: endpoints[0],
+                    fields: plan.headers,
+                    isJSON: false
+                )
+            }
+        cancelHead =
+            "POST \(endpoints[0].prefix)\(plan.orderPath)/{id}/cancel HTTP/1.1\r\nHost: \(endpoints[0].authority)\r\n"
+            + plan.headers.map { "\($0.name): \($0.value)\r\n" }.joined() + "Content-Length: 0\r\n\r\n"
+        choice = ProductChoice(plan.spread, count: plan.products.count)
         deadline = plan.deadline.map { TimeAmount($0) }
         stage = plan.budget == nil ? .open : .approaching(0)
         if let open = plan.arrivals.open { arrivals = ArrivalSequence(open.schedule, process: open.process, index: index, of: count) }
@@ -139,7 +177,12 @@ final class LoadGenerator {
         for connection in connections { connection.close() }
         for place in orders.indices {
             guard let order = orders[place] else { continue }
-            end(order, at: place, as: .unknown("ABANDONED"))
+            if case .cancel = order.step {
+                figures.cancellationsFailed += 1
+                leave(place)
+            } else {
+                end(order, at: place, as: .unknown("ABANDONED"))
+            }
         }
         finished.succeed(())
     }

@@ -34,6 +34,20 @@ public struct OrderPlan: Sendable {
     /// rather than repeated. Nil: an arrival without a place is shed at once, and orders are repeated up to the policy's limit.
     public var deadline: Duration?
 
+    /// Products beside the hot one.
+    public var moreProducts: [Int64] = []
+    /// How orders are spread over the products.
+    public var spread = ProductSpread.even
+    /// Units an order asks for at most, from `quantity` on, all alike; nil for always `quantity`.
+    public var largestQuantity: Int?
+    /// What buyers do beside ordering.
+    public var habits = BuyerHabits()
+    /// The gateway's path to the products, for those who look.
+    public var productPath = "/product-service/products"
+
+    /// All products, the hot one first.
+    var products: [Int64] { [product] + moreProducts }
+
     /// Where orders go.
     var orderPath: String { path ?? (isAsync ? "/order-service/v2/orders" : "/order-service/orders") }
 }

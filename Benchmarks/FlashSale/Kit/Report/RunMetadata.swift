@@ -65,7 +65,11 @@ extension SaleSettings {
         if let lasts { lines.append(("duration", "\(lasts.inSeconds.plain) s")) }
         if let deadline { lines.append(("deadline", "\(deadline.inSeconds.plain) s")) }
         lines.append(("kind of order", isAsync ? "accepted first, decided over the broker" : "decided at once"))
-        lines.append(("quantity", String(quantity)))
+        lines.append(("quantity", largestQuantity.map { "\(quantity) to \($0)" } ?? String(quantity)))
+        if products > 1 { lines.append(("products", "\(products), \(spread)")) }
+        if habits.duplicates > 0 { lines.append(("sent twice", "\((habits.duplicates * 100).plain) %")) }
+        if habits.cancellations > 0 { lines.append(("cancelled", "\((habits.cancellations * 100).plain) %")) }
+        if habits.views > 0 { lines.append(("looks before an order", String(habits.views))) }
         lines.append(("buyers", buyers.grouped))
         lines.append(("timeout, retries", "\(timeout.inSeconds.plain) s, \(retries)"))
         lines.append(("threads", String(threads)))

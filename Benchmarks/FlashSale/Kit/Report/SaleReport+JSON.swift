@@ -72,6 +72,15 @@ extension SaleReport {
             fairness["busiest"] = .object(["buyers": .int(busiest.buyers), "sent": .double(busiest.sent), "got": .double(busiest.won)])
         }
         fields["fairness"] = .object(fairness)
+        if load.duplicates > 0 { fields["duplicates"] = .object(["sent": .int(load.duplicates), "conflicts": .int(load.conflicts)]) }
+        if !load.cancelledOrders.isEmpty || load.cancellationsFailed > 0 {
+            fields["cancellations"] = .object(["cancelled": .int(load.cancelledOrders.count), "failed": .int(load.cancellationsFailed)])
+        }
+        if load.views > 0 {
+            fields["views"] = .object([
+                "count": .int(load.views), "errors": .int(load.viewErrors), "latencyMs": Self.milliseconds(load.viewLatencies),
+            ])
+        }
         // Of an open loop alone.
         if load.due > 0 {
             fields["rate"] = .object(["due": .int(load.due), "sent": .int(load.sent), "attainment": .double(load.attainment)])

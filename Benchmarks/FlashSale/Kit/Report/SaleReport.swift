@@ -83,6 +83,19 @@ public struct SaleReport: Sendable {
             lines.append("\(drain.confirmed.grouped) confirmed; all decided \(Sale.decimal(drain.seconds)) s after the last was accepted")
         }
         if !load.failReasons.isEmpty { lines.append("failed or given up\(Self.list(load.failReasons))") }
+        if load.duplicates > 0 {
+            lines.append("\(load.duplicates.grouped) orders sent twice under one key, \(load.conflicts.grouped) answered in two ways")
+        }
+        if !load.cancelledOrders.isEmpty || load.cancellationsFailed > 0 {
+            lines.append(
+                "\(load.cancelledOrders.count.grouped) orders cancelled, \(load.cancellationsFailed.grouped) cancellations refused or given up"
+            )
+        }
+        if load.views > 0 {
+            let times =
+                "p50 \(Sale.decimal(load.viewLatencies.milliseconds(at: 50))) ms, p99 \(Sale.decimal(load.viewLatencies.milliseconds(at: 99))) ms"
+            lines.append("\(load.views.grouped) looks at the product, \(times), \(load.viewErrors.grouped) not answered with it")
+        }
         if let fairness = load.fairness.line { lines.append(fairness) }
         if result.audit.answersChecked > 0 {
             let wrong = result.audit.offenders.count

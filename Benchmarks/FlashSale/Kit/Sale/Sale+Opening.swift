@@ -24,6 +24,11 @@ extension Sale {
             try await books.check()
         case .none: break
         }
+        guard settings.products == 1 || !settings.isAsync else { throw PlanError("--async sells one product") }
+        guard settings.products == 1 || settings.product == nil else { throw PlanError("--product and --products exclude each other") }
+        guard settings.habits.cancellations == 0 || !settings.isAsync else {
+            throw PlanError("--cancel is for orders that are decided at once")
+        }
     }
 
     /// A server that the stack does not have cannot be taken away.

@@ -44,16 +44,23 @@ public struct Sale: Sendable {
         let gateways = try ([settings.gateway] + settings.moreGateways).map { try HTTPEndpoint($0, tls: settings.tls) }
         for gateway in gateways { try await check(gateway) }
         let gateway = gateways[0]
-        let (product, units) = try await putOnSale(gateway)
-        try await look(at: product, through: gateway)
-        try await waitUntilGated(product)
+        var products: [Int64] = []
+        var units = 0
+        for _ in 0..<settings.products {
+            let made = try await putOnSale(gateway)
+            products.append(made.product)
+            units += made.units
+        }
+        for product in products { try await look(at: product, through: gateway) }
+        for product in products { try await waitUntilGated(product) }
+        let product = products[0]
 
         let watch = try await BreakerWatch.make(settings, eventLoop: eventLoop, log: log)
         // Threads of the sale's own, which end with it. One needs none: the load then shares a loop with the looks at the breaker.
         let group = settings.threads > 1 ? MultiThreadedEventLoopGroup(numberOfThreads: settings.threads) : nil
         defer { group?.shutdownGracefully { _ in } }
         let loops = group.map { Array($0.makeIterator()) } ?? [eventLoop]
-        let load = try await Load.make(plan: plan(product: product, units: units), endpoints: gateways, eventLoops: loops)
+        let load = try await Load.make(plan: plan(products: products, units: units), endpoints: gateways, eventLoops: loops)
         console.line(opening(product: product, units: units))
         let reachedLimit = try await withThrowingTaskGroup(of: Void.self) { group in
             group.addTask { await watch.run() }
@@ -69,17 +76,22 @@ public struct Sale: Sendable {
         await lastLook.look(withEvents: true)
         tellTheEnd(end, units: units)
         for line in log.linesToTell(all: true) { console.story(line.rendered) }
-        return try await audited(product, units: units, end: end, reachedLimit: reachedLimit)
+        return try await audited(products, units: units, end: end, reachedLimit: reachedLimit)
     }
 
     /// Waits until all is quiet, reads the books and judges them.
-    private func audited(_ product: Int64, units: Int, end: LoadGenerator.Snapshot, reachedLimit: Bool) async throws -> SaleResult {
+    private func audited(_ products: [Int64], units: Int, end: LoadGenerator.Snapshot, reachedLimit: Bool) async throws -> SaleResult {
         if settings.isAsync, case .stores(let source) = basis { try await Drain.untilSent(source, bound: settings.settle) }
-        let hasSettled = try await basis.settle(product, bound: settings.settle)
+        let deadline = ContinuousClock.now + settings.settle
+        var hasSettled = true
+        for product in products {
+            let rest = max(.zero, deadline - .now)
+            if try await !basis.settle(product, bound: rest) { hasSettled = false }
+        }
         if !hasSettled { console.story("          not at rest after \(settings.settle.inSeconds) s: audited as it is") }
         if let command = settings.beforeAudit {
             console.line("before the audit: \(command)")
-            let output = try await StackScript.shell(command, environment: ["PRODUCT_ID": String(product)])
+            let output = try await StackScript.shell(command, environment: ["PRODUCT_ID": String(products[0])])
             if !output.isEmpty { console.line(output) }
         }
         var figures = end.figures
@@ -88,19 +100,31 @@ public struct Sale: Sendable {
         case .stores(let source):
             var outbox: OutboxTotals?
             if settings.isAsync {
-                let drain = try await Drain.read(source, product: product, accepted: figures.acceptedOrders)
-                outbox = try await source.outbox(of: product)
+                let drain = try await Drain.read(source, product: products[0], accepted: figures.acceptedOrders)
+                outbox = try await source.outbox(of: products[0])
                 figures.learn(drain)
                 console.story(drained(drain))
             }
-            audit = try await Audit.run(source, product: product, load: figures, outbox: outbox)
+            var parts: [(product: Int64, audit: Audit)] = []
+            for (place, product) in products.enumerated() {
+                parts.append((product, try await Audit.run(source, product: product, load: figures, place: place, outbox: outbox)))
+            }
+            audit = Audit(of: parts, load: figures)
         case .http(let books):
-            audit = try await books.audit(product, load: figures)
+            var parts: [(product: Int64, audit: Audit)] = []
+            for (place, product) in products.enumerated() {
+                parts.append((product, try await books.audit(product, load: figures, place: place)))
+            }
+            audit = Audit(of: parts, load: figures)
         case .none:
-            audit = Audit(unauditedUnits: Int64(units), confirmedUnits: Int64(figures.unitsConfirmed), load: figures)
+            audit = Audit(
+                unauditedUnits: Int64(units),
+                confirmedUnits: Int64(figures.unitsConfirmed - figures.unitsCancelled),
+                load: figures
+            )
         }
         return SaleResult(
-            product: product,
+            product: products[0],
             load: figures,
             duration: end.elapsed,
             transitions: log.transitions,
@@ -108,20 +132,20 @@ public struct Sale: Sendable {
             points: log.points,
             faults: log.faults,
             hasSettled: hasSettled,
-            audit: audit,
+            audit: audit.adding(figures),
             reachedLimit: reachedLimit,
             isNewProduct: settings.product == nil
         )
     }
 
-    private func plan(product: Int64, units: Int) -> OrderPlan {
+    private func plan(products: [Int64], units: Int) -> OrderPlan {
         var budget: UnitBudget?
         // An open loop keeps the rate it was given; there is nothing to budget for without an outage.
         if case .concurrency = settings.arrivals, !settings.isUnbudgeted, !settings.disruptions.isEmpty {
             budget = UnitBudget(units: units, disruptions: settings.disruptions)
         }
         return OrderPlan(
-            product: product,
+            product: products[0],
             quantity: settings.quantity,
             buyers: settings.buyers,
             orders: settings.orders,
@@ -131,13 +155,18 @@ public struct Sale: Sendable {
             retry: RetryPolicy(limit: settings.retries),
             seed: settings.seed,
             // The time makes a run's keys its own, also with the same seed.
-            run: "sale-\(product)-\(String(UInt64(Date.now.timeIntervalSince1970 * 1000), radix: 36))-\(settings.seed)",
+            run: "sale-\(products[0])-\(String(UInt64(Date.now.timeIntervalSince1970 * 1000), radix: 36))-\(settings.seed)",
             budget: budget,
             isAsync: settings.isAsync,
             headers: settings.headers,
             path: settings.orderPath,
             lasts: settings.lasts,
-            deadline: settings.deadline
+            deadline: settings.deadline,
+            moreProducts: Array(products.dropFirst()),
+            spread: settings.spread,
+            largestQuantity: settings.largestQuantity,
+            habits: settings.habits,
+            productPath: settings.productPath
         )
     }
 }

@@ -18,6 +18,14 @@ public struct SaleSettings: Sendable {
     public var moreGateways: [String] = []
     /// Units an order asks for.
     public var quantity = 1
+    /// Units an order asks for at most, from `quantity` on; nil for always `quantity`.
+    public var largestQuantity: Int?
+    /// Products on sale, each with `units`.
+    public var products = 1
+    /// How orders are spread over them.
+    public var spread = ProductSpread.even
+    /// What buyers do beside ordering.
+    public var habits = BuyerHabits()
     /// Buyers that orders are spread over.
     public var buyers = 10_000
     /// In the order in which they begin.
