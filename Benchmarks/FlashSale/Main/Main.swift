@@ -46,13 +46,16 @@ enum Main {
     }
 }
 
-/// Runs `body` in a task that SIGINT and SIGTERM cancel; it gives back what it took away before it ends.
-func interruptible<Value: Sendable>(_ body: @escaping @Sendable () async throws -> Value) async throws -> Value {
+/// Runs `body` in a task. The first SIGINT or SIGTERM ends it in order, where it can (`interruption`); the next cancels it, and it still gives back what it took away.
+func interruptible<Value: Sendable>(
+    _ interruption: Interruption? = nil,
+    _ body: @escaping @Sendable () async throws -> Value
+) async throws -> Value {
     let task = Task { try await body() }
     let sources = [SIGINT, SIGTERM].map { number in
         signal(number, SIG_IGN)
         let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
-        source.setEventHandler { task.cancel() }
+        source.setEventHandler { if interruption?.interrupt() != true { task.cancel() } }
         source.resume()
         return source
     }

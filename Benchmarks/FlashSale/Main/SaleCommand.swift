@@ -70,17 +70,19 @@ struct SaleCommand: AsyncParsableCommand {
         let console = Console.standard(isQuiet: output.quiet, onStandardError: outputs.isJSONOnStandardOutput)
         let eventLoop = MultiThreadedEventLoopGroup.singleton.next()
         let (basis, reader) = try target.basis(settings, environment: environment, eventLoop: eventLoop)
+        let tools = try faults.tools(stack: script, environment: environment)
         var runs: [SaleReport] = []
         for number in 1...output.repeat {
             if output.repeat > 1 { console.line("== run \(number) of \(output.repeat)") }
             var chosen = settings
             // Another run of the same seed would ask nothing new of the servers.
             chosen.seed = settings.seed &+ UInt64(number - 1)
-            let report = try await hold(chosen, stack: script, basis: basis, console: console, eventLoop: eventLoop)
+            let report = try await hold(chosen, tools: tools, basis: basis, console: console, eventLoop: eventLoop)
             try outputs.write(report, isFirst: number == 1)
             if let page = outputs.html { console.line("report: \(page.path)") }
             tell(report.audit, console: console)
             runs.append(report)
+            if report.wasInterrupted { break }
         }
         await reader?.close()
         try outputs.write(json: runs.count == 1 ? runs[0].json() : SaleReport.json(of: runs))
@@ -90,14 +92,15 @@ struct SaleCommand: AsyncParsableCommand {
 
     private func hold(
         _ settings: SaleSettings,
-        stack: StackScript?,
+        tools: FaultTools,
         basis: AuditBasis,
         console: Console,
         eventLoop: any EventLoop
     ) async throws -> SaleReport {
         let started = Date.now
-        let sale = Sale(settings: settings, stack: stack, basis: basis, console: console, eventLoop: eventLoop)
-        let result = try await interruptible { try await sale.run() }
+        let interruption = Interruption()
+        let sale = Sale(settings: settings, tools: tools, basis: basis, console: console, eventLoop: eventLoop, interruption: interruption)
+        let result = try await interruptible(interruption) { try await sale.run() }
         let report = SaleReport(
             result,
             percentiles: try SaleReport.percentiles(output.percentiles),
@@ -111,6 +114,7 @@ struct SaleCommand: AsyncParsableCommand {
 
     /// Ends with the status of the worst that happened.
     private func conclude(_ runs: [SaleReport], console: Console) throws {
+        if runs.contains(where: \.wasInterrupted) { throw ExitCode(Status.interrupted) }
         if runs.contains(where: { !$0.passes }) { throw ExitCode(Status.auditFailed) }
         // Books that agree that nothing happened are no sale.
         if runs.contains(where: { $0.hasSoldNothing }) {

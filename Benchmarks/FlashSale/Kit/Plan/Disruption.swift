@@ -29,16 +29,78 @@ public enum Moment: Equatable, Sendable {
         case .sold(let fraction): soldFraction >= fraction
         }
     }
+
+    /// As it is written.
+    var words: String {
+        switch self {
+        case .elapsed(let time): "\(time.inSeconds.plain)s"
+        case .sold(let part): "\((part * 100).plain)%"
+        }
+    }
 }
 
-/// One server that is taken away during the sale and given back.
+/// A fault: something that is done to one server during the sale, and undone.
 public struct Disruption: Equatable, Sendable {
-    /// How the server is taken away.
-    public enum Kind: String, Sendable, CaseIterable {
+    /// What is done.
+    public enum Kind: Equatable, Sendable {
         /// SIGKILL, then started again.
         case kill
         /// SIGSTOP, then SIGCONT: connections stay open and nothing answers.
         case pause
+        /// Everything that Redis holds is deleted, once.
+        case flush
+        /// Every connection to the server is ended, once: of Redis and PostgreSQL by themselves, of others by a proxy before them.
+        case cut
+        /// A proxy before the server holds every answer back so long.
+        case slow(Duration)
+        /// A proxy before the server takes everything and hands nothing on.
+        case stall
+
+        /// Whether it is done once and needs no undoing.
+        var isOnce: Bool { self == .flush || self == .cut }
+
+        /// As it is written.
+        var name: String {
+            switch self {
+            case .kill: "kill"
+            case .pause: "pause"
+            case .flush: "flush"
+            case .cut: "cut"
+            case .slow(let time): "slow=\((time.inSeconds * 1000).plain)ms"
+            case .stall: "stall"
+            }
+        }
+
+        /// What has been done to the server.
+        var words: String {
+            switch self {
+            case .kill: "killed"
+            case .pause: "paused"
+            case .flush: "flushed"
+            case .cut: "cut off"
+            case .slow(let time): "slowed by \((time.inSeconds * 1000).plain) ms"
+            case .stall: "silenced"
+            }
+        }
+
+        /// Reads `kill`, `pause`, `flush`, `cut`, `stall` or `slow=200ms`.
+        /// - Throws: `PlanError` that lists them.
+        init(_ text: String) throws(PlanError) {
+            switch text {
+            case "kill": self = .kill
+            case "pause": self = .pause
+            case "flush": self = .flush
+            case "cut": self = .cut
+            case "stall": self = .stall
+            default:
+                guard text.hasPrefix("slow=") else {
+                    throw PlanError("'\(text)' is no fault: kill, pause, flush, cut, stall or slow=200ms")
+                }
+                let time = try Duration(span: String(text.dropFirst("slow=".count)))
+                guard time >= .milliseconds(1) else { throw PlanError("'\(text)' slows nothing") }
+                self = .slow(time)
+            }
+        }
     }
 
     /// When the server comes back.
@@ -51,18 +113,20 @@ public struct Disruption: Equatable, Sendable {
 
     /// The server's name in the stack script, such as `redis`.
     public let server: String
-    /// How it is taken away.
+    /// What is done to it.
     public let kind: Kind
-    /// When it is taken away.
+    /// When it is done.
     public let start: Moment
-    /// When it comes back.
+    /// When it is undone.
     public let end: End
 
-    /// Reads `4s..9s`, `30%..60%`, `30%+5s`, or `4s`, which lasts one second.
+    /// Reads `4s..9s`, `30%..60%`, `30%+5s`, or `4s`, which lasts one second, or no time for what is done once.
     /// - Throws: `PlanError` that says what is wrong with the span.
     public init(server: String, kind: Kind, span: String) throws(PlanError) {
         self.server = server
         self.kind = kind
+        let isSpan = span.contains("..") || span.contains("+")
+        guard !isSpan || !kind.isOnce else { throw PlanError("\(kind.name) is done once: '\(span)' must be a moment, such as 4s") }
         if let dots = span.firstRange(of: "..") {
             let start = try Moment(String(span[..<dots.lowerBound]))
             let end = try Moment(String(span[dots.upperBound...]))
@@ -83,40 +147,43 @@ public struct Disruption: Equatable, Sendable {
             self.end = .after(length)
         } else {
             self.start = try Moment(span)
-            self.end = .after(.seconds(1))
+            self.end = .after(kind.isOnce ? .zero : .seconds(1))
         }
     }
 
     /// Reads `product@5s..6s`: a server of the stack, killed for that span.
     /// - Throws: `PlanError` that says what is wrong.
     public init(kill text: String) throws(PlanError) {
+        let (server, span) = try Self.split(text, example: "product@5s..6s")
+        try self.init(server: server, kind: .kill, span: span)
+    }
+
+    /// Reads `redis:pause@4s+2s`, `redis:flush@5s`, `postgres:cut@30%` or `redis:slow=200ms@4s..9s`.
+    /// - Throws: `PlanError` that says what is wrong.
+    public init(fault text: String) throws(PlanError) {
+        let (what, span) = try Self.split(text, example: "redis:pause@4s+2s", extra: ":=.")
+        let parts = what.split(separator: ":", omittingEmptySubsequences: false)
+        guard parts.count == 2, !parts[0].isEmpty else { throw PlanError("'\(text)' names no server and fault: write redis:pause@4s+2s") }
+        try self.init(server: String(parts[0]), kind: try Kind(String(parts[1])), span: span)
+    }
+
+    private static func split(_ text: String, example: String, extra: String = "") throws(PlanError) -> (String, String) {
         guard let at = text.firstIndex(of: "@"), at > text.startIndex else {
-            throw PlanError("'\(text)' names no server: write product@5s..6s")
+            throw PlanError("'\(text)' names no server: write \(example)")
         }
-        let server = String(text[..<at])
-        guard server.allSatisfy({ $0.isASCII && ($0.isLetter || $0.isNumber || $0 == "-") }), !server.hasPrefix("-") else {
-            throw PlanError("'\(server)' is no name of a server")
+        let name = String(text[..<at])
+        guard name.allSatisfy({ $0.isASCII && ($0.isLetter || $0.isNumber || $0 == "-" || extra.contains($0)) }), !name.hasPrefix("-")
+        else {
+            throw PlanError("'\(name)' is no name of a server")
         }
-        try self.init(server: server, kind: .kill, span: String(text[text.index(after: at)...]))
+        return (name, String(text[text.index(after: at)...]))
     }
-}
 
-extension Moment {
-    /// As it is written.
-    var words: String {
-        switch self {
-        case .elapsed(let time): "\(time.inSeconds.plain)s"
-        case .sold(let part): "\((part * 100).plain)%"
-        }
-    }
-}
-
-extension Disruption {
     /// As a reader is told of it.
     var words: String {
         switch end {
-        case .at(let moment): "\(server) \(kind.rawValue) \(start.words)..\(moment.words)"
-        case .after(let length): "\(server) \(kind.rawValue) \(start.words)+\(length.inSeconds.plain)s"
+        case .at(let moment): "\(server) \(kind.name) \(start.words)..\(moment.words)"
+        case .after(let length): "\(server) \(kind.name) \(start.words)" + (length > .zero ? "+\(length.inSeconds.plain)s" : "")
         }
     }
 }

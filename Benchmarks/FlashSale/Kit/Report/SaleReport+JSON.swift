@@ -42,6 +42,7 @@ extension SaleReport {
             "stale": .int(load.stale),
             "reachedLimit": .bool(result.reachedLimit),
             "hasSettled": .bool(result.hasSettled),
+            "interrupted": .bool(result.wasInterrupted),
             "phases": .object(Dictionary(uniqueKeysWithValues: SalePhase.allCases.map { ($0.name, phase(load.phases[$0.rawValue])) })),
             "outcomes": outcomes,
             "story": .array(result.story.map { .object(["atSeconds": .double($0.at.inSeconds), "text": .string($0.text)]) }),

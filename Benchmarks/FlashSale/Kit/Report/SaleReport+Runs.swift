@@ -4,6 +4,8 @@ import Foundation
 extension SaleReport {
     /// The judgement on the books.
     public var audit: Audit { result.audit }
+    /// Whether somebody ended the sale early.
+    public var wasInterrupted: Bool { result.wasInterrupted }
     /// Whether the audit passed.
     public var passes: Bool { result.audit.passes }
     /// Whether nobody was told of a confirmed order.

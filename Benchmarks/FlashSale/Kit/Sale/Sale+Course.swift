@@ -10,15 +10,33 @@ extension Sale {
         try await load.open()
         log.open()
         log.tell("sale opens", at: .zero)
+        let faults = Task {
+            try await withThrowingTaskGroup(of: Void.self) { disruptions in
+                for (index, disruption) in settings.disruptions.enumerated() {
+                    disruptions.addTask { try await disrupt(disruption, index: index, course: course, load: load, units: units) }
+                }
+                try await disruptions.waitForAll()
+            }
+        }
         try await withThrowingTaskGroup(of: Void.self) { group in
             group.addTask {
+                try await interruption.wait()
+                log.tell("interrupted: no more orders are sent, what was taken away is given back")
+                faults.cancel()
+                try await load.stop()
+                // What is under way may still be answered.
+                try await Task.sleep(for: .seconds(5))
+                try await load.abandon()
+            }
+            group.addTask {
                 do {
-                    try await withThrowingTaskGroup(of: Void.self) { disruptions in
-                        for (index, disruption) in settings.disruptions.enumerated() {
-                            disruptions.addTask { try await disrupt(disruption, index: index, course: course, load: load, units: units) }
-                        }
-                        try await disruptions.waitForAll()
+                    try await withTaskCancellationHandler {
+                        try await faults.value
+                    } onCancel: {
+                        faults.cancel()
                     }
+                    try await load.allowFinish()
+                } catch is CancellationError where interruption.isSet {
                     try await load.allowFinish()
                 } catch {
                     // A sale whose outage cannot be made shows nothing: it ends here.
@@ -39,6 +57,8 @@ extension Sale {
             } onCancel: {
                 Task { try await load.abandon() }
             }
+            // The servers come back before the books are read, and before this returns.
+            if interruption.isSet { _ = await faults.result }
             group.cancelAll()
             while let result = await group.nextResult() {
                 if case .failure(let error) = result, !(error is CancellationError) { throw error }
@@ -49,52 +69,56 @@ extension Sale {
     }
 
     private func disrupt(_ disruption: Disruption, index: Int, course: Course, load: Load, units: Int) async throws {
-        guard let stack else { throw Failure(description: "taking servers away needs the stack script (--stack)") }
-        let verbs = disruption.kind == .kill ? ("kill", "start") : ("pause", "resume")
+        let server = disruption.server
         // Asked for now, so that the killing itself is not late.
-        let pid = (try? await stack.run(["status", disruption.server])).flatMap { Self.pid(of: disruption.server, in: $0) }
+        let isTaken = disruption.kind == .kill || disruption.kind == .pause
+        let table = isTaken ? try? await tools.stack?.run(["status", server]) : nil
+        let pid = table.flatMap { Self.pid(of: server, in: $0) }
         guard try await wait(for: disruption.start, load: load) else {
-            log.tell("\(disruption.server) is not taken away: the sale was over before")
+            log.tell("\(server) is not \(disruption.kind.words): the sale was over before")
             return
         }
         try await course.begin(index, load: load)
         let before = try await load.peek()
         let beganAt = log.now
-        let words = disruption.kind == .kill ? "killed" : "paused"
+        log.began(FaultSpan(server: server, what: disruption.kind.words, from: beganAt.inSeconds, to: nil), index: index)
         do {
-            log.began(FaultSpan(server: disruption.server, what: words, from: beganAt.inSeconds, to: nil), index: index)
-            try await stack.run([verbs.0, disruption.server])
-            let sold = before.figures.unitsConfirmed
+            try await tools.make(disruption)
             let number = pid.map { " (pid \($0))" } ?? ""
-            log.tell("\(disruption.server)\(number) \(words), with \(Self.percent(sold, of: units)) of the units sold", at: beganAt)
+            let sold = Self.percent(before.figures.unitsConfirmed, of: units)
+            log.tell("\(server)\(number) \(disruption.kind.words), with \(sold) of the units sold", at: beganAt)
             // Cancelled or not, the way back is taken.
             switch disruption.end {
             case .after(let length): try await Task.sleep(for: max(.zero, length - (log.now - beganAt)))
             case .at(let moment): _ = try await wait(for: moment, load: load)
             }
         } catch {
-            await giveBack(disruption, verb: verbs.1, stack: stack)
+            await giveBack(disruption)
             log.ended(index, at: log.now)
+            if !disruption.kind.isOnce { log.tell("\(server) is given back: the sale ends early") }
             throw error
         }
         let after = try await load.peek()
-        await giveBack(disruption, verb: verbs.1, stack: stack)
+        await giveBack(disruption)
         let backAt = log.now
-        log.ended(index, at: backAt)
-        let sold = after.figures.confirmed - before.figures.confirmed
-        let seconds = (after.elapsed - before.elapsed).inSeconds
-        var text = "\(disruption.server) is back; meanwhile \(sold.grouped) orders were \(promise) in \(Self.decimal(seconds)) s"
-        if let pace = Self.ownPace(from: before.figures, to: after.figures) { text += ", at the machine's own pace \(pace.grouped)/s" }
-        log.tell(text, at: backAt)
+        log.ended(index, at: disruption.kind.isOnce ? beganAt : backAt)
+        if !disruption.kind.isOnce {
+            let sold = after.figures.confirmed - before.figures.confirmed
+            let seconds = (after.elapsed - before.elapsed).inSeconds
+            var text = "\(server) is back; meanwhile \(sold.grouped) orders were \(promise) in \(Self.decimal(seconds)) s"
+            if let pace = Self.ownPace(from: before.figures, to: after.figures) { text += ", at the machine's own pace \(pace.grouped)/s" }
+            log.tell(text, at: backAt)
+        }
         try await course.giveBack(index, load: load)
-        if disruption.server == "redis" { try await waitUntilClosed(since: backAt) }
+        if server == "redis" { try await waitUntilClosed(since: backAt) }
         log.recovered()
         try await course.recover(index, load: load)
     }
 
-    func giveBack(_ disruption: Disruption, verb: String, stack: StackScript) async {
+    private func giveBack(_ disruption: Disruption) async {
         do {
-            try await stack.run([verb, disruption.server])
+            // In a task of its own: also a cancelled sale puts the server back.
+            try await Task { try await tools.undo(disruption) }.value
         } catch {
             log.tell("\(disruption.server) does not come back: \(error)")
         }

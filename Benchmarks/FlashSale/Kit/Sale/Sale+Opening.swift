@@ -33,18 +33,15 @@ extension Sale {
 
     /// A server that the stack does not have cannot be taken away.
     private func checkNames() async throws {
-        guard !settings.disruptions.isEmpty else { return }
-        guard let stack else { throw PlanError("taking servers away needs the script that owns them: --stack scripts/stack") }
-        let table: String
-        do {
-            table = try await stack.run(["status"])
-        } catch {
-            throw Failure(description: "the stack script: \(error)")
+        var known: [String]?
+        if settings.disruptions.contains(where: { $0.kind == .kill || $0.kind == .pause }), let stack = tools.stack {
+            do {
+                known = Self.servers(in: try await stack.run(["status"]))
+            } catch {
+                throw Failure(description: "the stack script: \(error)")
+            }
         }
-        let known = Self.servers(in: table)
-        for disruption in settings.disruptions where !known.contains(disruption.server) && !known.contains("\(disruption.server)-1") {
-            throw PlanError("the stack has no server '\(disruption.server)', only \(known.joined(separator: ", "))")
-        }
+        for disruption in settings.disruptions { try tools.check(disruption, known: known) }
     }
 
     /// The first column of the status table.

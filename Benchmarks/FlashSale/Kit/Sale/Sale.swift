@@ -15,22 +15,38 @@ public struct Sale: Sendable {
     }
 
     let settings: SaleSettings
-    let stack: StackScript?
+    let tools: FaultTools
     let basis: AuditBasis
     let console: Console
     let eventLoop: any EventLoop
+    let interruption: Interruption
     let log = SaleLog()
 
     /// - Parameters:
-    ///   - stack: takes servers away; needed only with disruptions.
+    ///   - tools: make the faults; needed only with disruptions.
     ///   - basis: what the audit is taken from.
-    ///   - eventLoop: where the load runs.
-    public init(settings: SaleSettings, stack: StackScript?, basis: AuditBasis, console: Console, eventLoop: any EventLoop) {
+    ///   - eventLoop: where the load runs, if it has one thread.
+    ///   - interruption: ends the sale early, in order.
+    public init(
+        settings: SaleSettings,
+        tools: FaultTools,
+        basis: AuditBasis,
+        console: Console,
+        eventLoop: any EventLoop,
+        interruption: Interruption = Interruption()
+    ) {
         self.settings = settings
-        self.stack = stack
+        self.tools = tools
         self.basis = basis
         self.console = console
         self.eventLoop = eventLoop
+        self.interruption = interruption
+    }
+
+    /// Faults by the stack script alone.
+    public init(settings: SaleSettings, stack: StackScript?, basis: AuditBasis, console: Console, eventLoop: any EventLoop) {
+        let tools = FaultTools(stack: stack, eventLoopGroup: eventLoop)
+        self.init(settings: settings, tools: tools, basis: basis, console: console, eventLoop: eventLoop)
     }
 
     /// An audit from the stores.
@@ -134,7 +150,8 @@ public struct Sale: Sendable {
             hasSettled: hasSettled,
             audit: audit.adding(figures),
             reachedLimit: reachedLimit,
-            isNewProduct: settings.product == nil
+            isNewProduct: settings.product == nil,
+            wasInterrupted: interruption.isSet
         )
     }
 

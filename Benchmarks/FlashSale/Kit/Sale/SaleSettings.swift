@@ -97,4 +97,6 @@ public struct SaleResult: Sendable {
     public var reachedLimit: Bool
     /// Whether the product was made for this sale.
     public var isNewProduct = true
+    /// Somebody ended the sale early.
+    public var wasInterrupted = false
 }

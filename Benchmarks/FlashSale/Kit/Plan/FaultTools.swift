@@ -1,0 +1,137 @@
+import Foundation
+import Glibc
+import NIOCore
+import PostgresClient
+import RedisClient
+
+/// What faults are made with: the script that owns the servers, the stores' own addresses, and the command files of proxies before servers.
+public struct FaultTools: Sendable {
+    /// Kills, starts, pauses and resumes.
+    public var stack: StackScript?
+    /// To flush Redis and to end its connections.
+    public var redisURL: String?
+    /// To end PostgreSQL's connections.
+    public var databases: [String] = []
+    /// By the server's name: the file, usually a named pipe, that a `fault-proxy` before it reads commands from.
+    public var proxies: [String: String] = [:]
+    private let eventLoopGroup: any EventLoopGroup
+
+    /// - Parameter eventLoopGroup: for the connection to Redis.
+    public init(stack: StackScript?, eventLoopGroup: any EventLoopGroup) {
+        self.stack = stack
+        self.eventLoopGroup = eventLoopGroup
+    }
+
+    /// Why a fault could not be made.
+    public struct Failure: Error, CustomStringConvertible {
+        /// What was tried and what came of it.
+        public let description: String
+    }
+
+    /// Finds out whether a fault can be made at all.
+    func check(_ disruption: Disruption, known: [String]?) throws(PlanError) {
+        let server = disruption.server
+        switch disruption.kind {
+        case .kill, .pause:
+            guard let known else { throw PlanError("taking servers away needs the script that owns them: --stack scripts/stack") }
+            guard known.contains(server) || known.contains("\(server)-1") else {
+                throw PlanError("the stack has no server '\(server)', only \(known.joined(separator: ", "))")
+            }
+        case .flush:
+            guard server == "redis" else { throw PlanError("only redis can be flushed, not \(server)") }
+            guard redisURL != nil else { throw PlanError("redis:flush needs REDIS_URL") }
+        case .cut where proxies[server] == nil:
+            switch server {
+            case "redis" where redisURL != nil, "postgres" where !databases.isEmpty: break
+            default:
+                throw PlanError("\(server):cut needs \(server == "redis" ? "REDIS_URL" : "a proxy before it (--proxy \(server)=FILE)")")
+            }
+        case .cut, .slow, .stall:
+            guard let file = proxies[server] else {
+                throw PlanError("\(server):\(disruption.kind.name) needs a proxy before it: --proxy \(server)=FILE")
+            }
+            guard access(file, W_OK) == 0 else { throw PlanError("--proxy \(server): \(file) cannot be written") }
+        }
+    }
+
+    /// Makes the fault.
+    func make(_ disruption: Disruption) async throws {
+        switch disruption.kind {
+        case .kill: try await stack?.run(["kill", disruption.server])
+        case .pause: try await stack?.run(["pause", disruption.server])
+        case .flush: try await redis(RedisCommand("FLUSHALL"))
+        case .cut:
+            if let file = proxies[disruption.server] {
+                try tell(file, "reset")
+            } else if disruption.server == "redis" {
+                try await redis(RedisCommand("CLIENT", "KILL", "TYPE", "normal"))
+            } else {
+                try await cutDatabases()
+            }
+        case .slow(let time): try tell(proxy(disruption), "latency \(Int((time.inSeconds * 1000).rounded()))ms")
+        case .stall: try tell(proxy(disruption), "stall")
+        }
+    }
+
+    /// Undoes it.
+    func undo(_ disruption: Disruption) async throws {
+        switch disruption.kind {
+        case .kill: try await stack?.run(["start", disruption.server])
+        case .pause: try await stack?.run(["resume", disruption.server])
+        case .flush, .cut: break
+        case .slow, .stall: try tell(proxy(disruption), "heal")
+        }
+    }
+
+    private func proxy(_ disruption: Disruption) throws -> String {
+        guard let file = proxies[disruption.server] else { throw Failure(description: "there is no proxy before \(disruption.server)") }
+        return file
+    }
+
+    private func redis(_ command: RedisCommand) async throws {
+        guard let redisURL else { throw Failure(description: "REDIS_URL is not set") }
+        var settings = try RedisSettings(url: redisURL)
+        settings.commandTimeout = .seconds(10)
+        let client = RedisClient(settings: settings, eventLoopGroup: eventLoopGroup)
+        do {
+            _ = try await client.send(command)
+        } catch {
+            await client.close()
+            throw Failure(description: "redis: \(error)")
+        }
+        await client.close()
+    }
+
+    /// Ends the connections of everybody else; the harness' own go by its name.
+    private func cutDatabases() async throws {
+        for url in databases {
+            var configuration = try PostgresConfiguration(url: url)
+            configuration.applicationName = "flash-sale"
+            let connection = try PostgresConnection(configuration: configuration, name: "fault")
+            do {
+                _ = try await connection.query(
+                    """
+                    SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+                    WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid() AND application_name <> 'flash-sale'
+                    """,
+                    []
+                )
+            } catch {
+                await connection.close()
+                throw Failure(description: "postgres: \(error)")
+            }
+            await connection.close()
+        }
+    }
+
+    /// Writes a line to a proxy's command file. A pipe that nobody reads is an error, not a wait.
+    private func tell(_ file: String, _ line: String) throws {
+        let descriptor = open(file, O_WRONLY | O_APPEND | O_NONBLOCK | O_CLOEXEC)
+        guard descriptor >= 0 else { throw Failure(description: "\(file): \(String(cString: strerror(errno)))") }
+        defer { _ = Glibc.close(descriptor) }
+        let bytes = Array((line + "\n").utf8)
+        guard write(descriptor, bytes, bytes.count) == bytes.count else {
+            throw Failure(description: "\(file): the command could not be written")
+        }
+    }
+}

@@ -1,0 +1,181 @@
+import Foundation
+import NIOPosix
+import Testing
+
+@testable import FlashSaleKit
+
+@Suite("Faults on schedule", .timeLimit(.minutes(10)))
+struct FaultTests {
+    private let group = MultiThreadedEventLoopGroup.singleton
+
+    @Test func areRead() throws {
+        let pause = try Disruption(fault: "order-2:pause@4s+2s")
+        #expect(
+            pause.server == "order-2" && pause.kind == .pause && pause.start == .elapsed(.seconds(4)) && pause.end == .after(.seconds(2))
+        )
+        let slow = try Disruption(fault: "redis:slow=1.5s@30%..60%")
+        #expect(slow.kind == .slow(.milliseconds(1500)) && slow.start == .sold(0.3) && slow.end == .at(.sold(0.6)))
+        let flush = try Disruption(fault: "redis:flush@5s")
+        #expect(flush.kind == .flush && flush.end == .after(.zero), "what is done once needs no time")
+        #expect(slow.words == "redis slow=1500ms 30%..60%" && flush.words == "redis flush 5s")
+    }
+
+    @Test(arguments: [
+        "", "redis", "redis@4s", "redis:pause", ":pause@4s", "redis:@4s", "redis:explode@4s", "redis:slow@4s", "redis:slow=@4s",
+        "redis:slow=0ms@4s",
+        "redis:flush@4s+1s", "redis:cut@1s..2s", "re dis:kill@1s", "-x:kill@1s", "redis:kill:pause@4s",
+    ])
+    func whatIsNoFaultIsSaid(text: String) {
+        #expect(throws: PlanError.self) { try Disruption(fault: text) }
+    }
+
+    @Test(arguments: [
+        ("redis:kill@1s", false), ("order:pause@1s", false), ("nobody:kill@1s", true), ("redis:flush@1s", false),
+        ("postgres:flush@1s", true),
+        ("redis:cut@1s", false), ("postgres:cut@1s", false), ("rabbitmq:cut@1s", true), ("redis:slow=5ms@1s", true),
+        ("gate:slow=5ms@1s", false),
+        ("gate:cut@1s", false), ("gate:stall@1s", false), ("away:stall@1s", true),
+    ])
+    func whatCannotBeMadeIsFoundBeforeTheSale(text: String, isRefused: Bool) throws {
+        let folder = try Folder()
+        defer { folder.remove() }
+        var tools = FaultTools(stack: nil, eventLoopGroup: group)
+        tools.redisURL = "redis://127.0.0.1:1"
+        tools.databases = ["postgresql://127.0.0.1:1/x"]
+        tools.proxies = ["gate": folder.file("commands"), "away": folder.path("nonexistent")]
+        let disruption = try Disruption(fault: text)
+        let known = ["redis", "postgres", "rabbitmq", "product-1", "order-1"]
+        if isRefused {
+            #expect(throws: PlanError.self) { try tools.check(disruption, known: known) }
+        } else {
+            try tools.check(disruption, known: known)
+        }
+        let bare = FaultTools(stack: nil, eventLoopGroup: group)
+        #expect(throws: PlanError.self) { try bare.check(disruption, known: nil) }
+    }
+
+    @Test func aProxyIsToldAndHealed() async throws {
+        let folder = try Folder()
+        defer { folder.remove() }
+        var tools = FaultTools(stack: nil, eventLoopGroup: group)
+        tools.proxies = ["redis": folder.file("commands")]
+        for text in ["redis:slow=200ms@1s", "redis:stall@1s", "redis:cut@1s"] {
+            let disruption = try Disruption(fault: text)
+            try await tools.make(disruption)
+            try await tools.undo(disruption)
+        }
+        let told = try String(contentsOfFile: folder.path("commands"), encoding: .utf8)
+        #expect(told == "latency 200ms\nheal\nstall\nheal\nreset\n")
+        // A pipe that nobody reads is said, and is not waited for.
+        mkfifo(folder.path("pipe"), 0o600)
+        tools.proxies["redis"] = folder.path("pipe")
+        await #expect(throws: FaultTools.Failure.self) { try await tools.make(try Disruption(fault: "redis:stall@1s")) }
+    }
+
+    @Test func aScheduleOfFaultsIsKeptAndToldWithItsTimes() async throws {
+        let folder = try Folder()
+        defer { folder.remove() }
+        let result = try await hold(folder) {
+            $0.disruptions = [try Disruption(fault: "gate:slow=20ms@100ms+200ms"), try Disruption(fault: "order:pause@150ms+400ms")]
+            $0.lasts = .milliseconds(100)
+        }
+        #expect(result.audit.passes, "\(result.audit.findings)")
+        #expect(folder.calls == ["status", "status order", "pause order", "resume order"])
+        #expect(try String(contentsOfFile: folder.path("commands"), encoding: .utf8) == "latency 20ms\nheal\n")
+        #expect(result.faults.map(\.words) == ["gate was slowed by 20 ms", "order was paused"])
+        let times = result.faults.map { ($0.to ?? 0) - $0.from }
+        #expect(times[0] >= 0.19 && times[1] >= 0.39 && result.faults[1].from >= 0.15)
+        #expect(result.duration >= .milliseconds(550), "the sale lasts until every fault is over")
+        #expect(HTMLReport(SaleReport(result)).text.contains("order was paused, "))
+    }
+
+    @Test func anInterruptedSaleGivesBackTellsAndAudits() async throws {
+        let folder = try Folder()
+        defer { folder.remove() }
+        let interruption = Interruption()
+        let task = Task {
+            try await hold(folder, interruption) {
+                $0.disruptions = [try Disruption(fault: "order:pause@0s+50s")]
+                $0.orders = 10_000_000
+            }
+        }
+        let deadline = ContinuousClock.now + .seconds(30)
+        while folder.calls.last != "pause order", ContinuousClock.now < deadline { try await Task.sleep(for: .milliseconds(5)) }
+        #expect(interruption.interrupt() && !interruption.interrupt())
+        let result = try await task.value
+        #expect(folder.calls.last == "resume order" && result.wasInterrupted)
+        #expect(result.audit.passes && result.load.orders > 0 && result.faults.first?.to != nil, "\(result.audit.findings)")
+        let told = result.story.map(\.text)
+        #expect(told.contains { $0.hasPrefix("interrupted:") } && told.contains("order is given back: the sale ends early"))
+    }
+
+    // MARK: A sale with a stand-in for the stack script
+
+    private func hold(
+        _ folder: Folder,
+        _ interruption: Interruption = Interruption(),
+        _ change: (inout SaleSettings) throws -> Void
+    ) async throws -> SaleResult {
+        let shop = Shop()
+        var settings = SaleSettings()
+        settings.units = 200
+        settings.orders = 300
+        settings.arrivals = .concurrency(4)
+        settings.settle = .seconds(5)
+        settings.isUnbudgeted = true
+        settings.gateway = try await shop.open()
+        settings.productServer = settings.gateway
+        try change(&settings)
+        var tools = FaultTools(stack: StackScript(path: try folder.stack()), eventLoopGroup: group)
+        tools.proxies = ["gate": folder.file("commands")]
+        let console = Console(isTerminal: false, isQuiet: true) { _ in }
+        let sale = Sale(
+            settings: settings,
+            tools: tools,
+            basis: .stores(shop),
+            console: console,
+            eventLoop: group.next(),
+            interruption: interruption
+        )
+        do {
+            let result = try await sale.run()
+            await shop.close()
+            return result
+        } catch {
+            await shop.close()
+            throw error
+        }
+    }
+
+    private struct Folder {
+        let url: URL
+
+        init() throws {
+            url = FileManager.default.temporaryDirectory.appendingPathComponent("flash-sale-test-\(UUID().uuidString)")
+            try FileManager.default.createDirectory(at: url, withIntermediateDirectories: true)
+        }
+
+        func path(_ name: String) -> String { url.appendingPathComponent(name).path }
+
+        func file(_ name: String) -> String {
+            if !FileManager.default.fileExists(atPath: path(name)) { _ = FileManager.default.createFile(atPath: path(name), contents: nil) }
+            return path(name)
+        }
+
+        func stack() throws -> String {
+            let text =
+                "#!/bin/sh\ncd '\(url.path)'\necho \"$@\" >> calls\necho SERVER STATE PID; echo order-1 running 4711; echo redis running 4712\n"
+            try text.write(toFile: path("stack"), atomically: true, encoding: .utf8)
+            try FileManager.default.setAttributes([.posixPermissions: 0o755], ofItemAtPath: path("stack"))
+            return path("stack")
+        }
+
+        var calls: [String] {
+            ((try? String(contentsOfFile: path("calls"), encoding: .utf8)) ?? "").split(separator: "\n").map(String.init)
+        }
+
+        func remove() {
+            try? FileManager.default.removeItem(at: url)
+        }
+    }
+}
