@@ -84,6 +84,8 @@ struct ThresholdTests {
         let table = SaleReport(madeUpResult(), percentiles: [50, 99.99]).table
         #expect(table.contains { $0.contains("p50") && $0.contains("p99.99") && $0.contains("max") })
         #expect(table.contains { $0.hasPrefix("sold out") && $0.contains("1.0") }, "outcomes are told apart")
+        let numbers = SaleReport(madeUpResult()).table.prefix { !$0.contains("orders sent") }
+        #expect(numbers.allSatisfy { $0.count <= 80 }, "\(numbers)")
     }
 }
 

@@ -60,9 +60,8 @@ public struct SaleReport: Sendable {
         let load = result.load
         let phases = SalePhase.allCases.map { ($0.name, load.phases[$0.rawValue]) }.filter { $0.1.orders > 0 || $0.1.time > .zero }
         let parts = phases + [("all", total)]
-        // Own pace: the part of the time in which nothing held the buyers back.
         let promise = load.drain == nil ? "confirmed" : "accepted"
-        let rates = [["", "time", "orders", "/s", promise, "/s", "own pace: orders/s", "\(promise)/s", "sold out", "failed", "errors"]]
+        let rates = [["", "time", "orders", "/s", promise, "/s", "sold out", "failed", "errors"]]
         let headings = percentiles.map { "p\($0.plain)" } + ["max"]
         var latencies = [["latency, ms"] + headings] + parts.map { self.latencies($0.0, $0.1.latencies) }
         // A sold-out answer is a fast one: together with the confirmed ones it would hide how long these took.
@@ -70,7 +69,7 @@ public struct SaleReport: Sendable {
         if outcomes.count > 1 {
             latencies += outcomes.map { self.latencies($0.0 == .confirmed ? promise : $0.0.name, $0.1) }
         }
-        var lines = Self.aligned(rates + parts.map(Self.rates)) + Self.aligned(latencies)
+        var lines = Self.aligned(rates + parts.map(Self.rates)) + ownPace(parts, promise: promise) + Self.aligned(latencies)
         var counts = "\(load.sent.grouped) orders sent, \(load.retries.grouped) attempts repeated\(Self.list(load.retryCauses))"
         if load.shed > 0 { counts += ", \(load.shed.grouped) arrivals shed: every place in flight was taken" }
         if load.stale > 0 { counts += ", \(load.stale.grouped) given up as stale" }
@@ -136,9 +135,19 @@ public struct SaleReport: Sendable {
         }
         return [
             name, Sale.decimal(part.time.inSeconds) + " s", part.orders.grouped, rate(part.orders, part.time), part.confirmed.grouped,
-            rate(part.confirmed, part.time), rate(part.ownPaceOrders, part.ownPaceTime), rate(part.ownPaceConfirmed, part.ownPaceTime),
-            part.soldOut.grouped, part.failed.grouped, part.errors.grouped,
+            rate(part.confirmed, part.time), part.soldOut.grouped, part.failed.grouped, part.errors.grouped,
         ]
+    }
+
+    /// The pace of the time in which nothing held the buyers back, where something did in the rest.
+    private func ownPace(_ parts: [(String, LoadFigures.Phase)], promise: String) -> [String] {
+        guard parts.contains(where: { $0.1.time - $0.1.ownPaceTime > .milliseconds(100) }) else { return [] }
+        let rows = parts.map { name, part in
+            let seconds = part.ownPaceTime.inSeconds
+            func rate(_ count: Int) -> String { seconds < 0.05 ? "-" : Int((Double(count) / seconds).rounded()).grouped }
+            return [name, Sale.decimal(seconds) + " s", rate(part.ownPaceOrders), rate(part.ownPaceConfirmed)]
+        }
+        return Self.aligned([["own pace", "time", "orders/s", "\(promise)/s"]] + rows)
     }
 
     private func latencies(_ name: String, _ latencies: Latencies) -> [String] {

@@ -65,8 +65,19 @@ extension Sale {
 
     var gatewayFields: [(String, String)] { settings.headers.map { ($0.name, $0.value) } }
 
-    /// Makes the product, or reads the given one.
-    func putOnSale(_ gateway: HTTPEndpoint) async throws -> (product: Int64, units: Int) {
+    /// Makes every product, or reads the given one. Returns them, the hot one first, and the units of all together.
+    func putAllOnSale(_ gateway: HTTPEndpoint) async throws -> (products: [Int64], units: Int) {
+        var products: [Int64] = []
+        var units = 0
+        for _ in 0..<settings.products {
+            let made = try await putOnSale(gateway)
+            products.append(made.product)
+            units += made.units
+        }
+        return (products, units)
+    }
+
+    private func putOnSale(_ gateway: HTTPEndpoint) async throws -> (product: Int64, units: Int) {
         let isAtGateway = settings.product != nil && settings.readsProductThroughGateway
         let server = isAtGateway ? gateway : try HTTPEndpoint(settings.productServer, tls: settings.tls)
         let path = isAtGateway ? settings.productPath : "/products"

@@ -21,18 +21,68 @@ extension Sale {
             + "\(drain.confirmed.grouped) confirmed, \(drain.soldOut.grouped) sold out, \(drain.failed.grouped) failed, \(drain.open.grouped) open"
     }
 
-    func show(_ load: Load) async throws {
+    /// Tells the story as it goes, takes the points, and draws the panel, until cancelled.
+    func show(_ load: Load, product: Int64, units: Int) async throws {
         var shown = Duration.zero
+        var drawn = Duration.zero
+        var last: LoadGenerator.Look?
         while !Task.isCancelled {
             try await Task.sleep(for: .milliseconds(100))
             for line in log.linesToTell(all: false) { console.story(line.rendered) }
-            guard log.now - shown >= settings.interval else { continue }
-            let look = try await load.look()
-            let point = SalePoint(look, seconds: max((look.elapsed - shown).inSeconds, 0.001), log: log)
-            shown = look.elapsed
-            log.add(point)
-            console.live(liveLine(look, point))
+            if log.now - shown >= settings.interval {
+                let look = try await load.look()
+                let point = SalePoint(look, seconds: max((look.elapsed - shown).inSeconds, 0.001), log: log)
+                shown = look.elapsed
+                last = look
+                log.add(point)
+                console.live(liveLine(look, point))
+            }
+            guard let terminal = console.terminal, log.now - drawn >= .milliseconds(250) else { continue }
+            drawn = log.now
+            console.draw(Panel(view: view(last, load: load, product: product, units: units), terminal: terminal).lines)
         }
+    }
+
+    private func view(_ look: LoadGenerator.Look?, load: Load, product: Int64, units: Int) -> Panel.View {
+        var view = Panel.View()
+        view.title = "Flash sale of product \(product)" + (settings.products > 1 ? " and \(settings.products - 1) more" : "")
+        view.elapsed = log.now.inSeconds
+        view.points = log.points
+        view.sold = load.soldFraction
+        (view.progress, view.left) = progress(elapsed: view.elapsed, load: load, points: view.points)
+        if let look {
+            view.outcomes = look.totals.outcomes
+            view.shed = look.totals.shed
+            view.inFlight = look.totals.inFlight
+            if case .perSecond(let rate) = look.limit { view.held = "to \(Int(rate).grouped) orders/s, to keep units for what comes" }
+        }
+        view.breaker = log.breakerState
+        view.redisIsUp = log.redisIsAlive
+        (view.redisStock, view.databaseStock) = log.stock
+        view.units = units
+        view.faults = log.faults
+        view.isAsync = settings.isAsync
+        return view
+    }
+
+    /// How far the sale is, and the seconds that it is expected to take still: by its time, else by its orders and how fast they went of late.
+    func progress(elapsed: Double, load: Load, points: [SalePoint]) -> (part: Double?, left: Double?) {
+        let length = settings.lasts ?? settings.arrivals.open?.schedule.length
+        var part: Double?
+        var left: Double?
+        if let length {
+            part = min(1, elapsed / max(length.inSeconds, 0.001))
+            left = max(0, length.inSeconds - elapsed)
+        }
+        if settings.orders < .max {
+            let byOrders = min(1, Double(load.shared.ordersIssued) / Double(settings.orders))
+            part = max(part ?? 0, byOrders)
+            let recent = points.suffix(5)
+            let rate = recent.reduce(0.0) { $0 + Double($1.sent) } / max(recent.reduce(0.0) { $0 + $1.seconds }, 0.001)
+            let missing = Double(max(0, settings.orders - load.shared.ordersIssued))
+            if rate > 0 { left = min(left ?? .infinity, missing / rate) }
+        }
+        return (part, left)
     }
 
     /// What came after the last point.

@@ -60,13 +60,7 @@ public struct Sale: Sendable {
         let gateways = try ([settings.gateway] + settings.moreGateways).map { try HTTPEndpoint($0, tls: settings.tls) }
         for gateway in gateways { try await check(gateway) }
         let gateway = gateways[0]
-        var products: [Int64] = []
-        var units = 0
-        for _ in 0..<settings.products {
-            let made = try await putOnSale(gateway)
-            products.append(made.product)
-            units += made.units
-        }
+        let (products, units) = try await putAllOnSale(gateway)
         for product in products { try await look(at: product, through: gateway) }
         for product in products { try await waitUntilGated(product) }
         let product = products[0]
@@ -81,7 +75,7 @@ public struct Sale: Sendable {
         let reachedLimit = try await withThrowingTaskGroup(of: Void.self) { group in
             group.addTask { await watch.run() }
             group.addTask { try await probeStock(product) }
-            group.addTask { try await show(load) }
+            group.addTask { try await show(load, product: product, units: units) }
             defer { group.cancelAll() }
             return try await hold(load, units: units)
         }

@@ -1,33 +1,94 @@
 import Foundation
+import Synchronization
 
-/// Where the sale is told: lines that stay, and one line that is rewritten.
+/// Where the sale is told: lines that stay, and below them a panel that is drawn anew. Where nothing can be drawn anew, lines alone.
 public struct Console: Sendable {
-    /// Whether a line can be rewritten.
-    public let isTerminal: Bool
-    /// Whether the live line and the story are left out.
-    public let isQuiet: Bool
-    private let write: @Sendable (String) -> Void
+    /// What can be shown.
+    public struct Terminal: Equatable, Sendable {
+        /// Characters in a line.
+        public var columns: Int
+        /// Lines.
+        public var rows: Int
+        /// Whether colours are wanted.
+        public var hasColours: Bool
+        /// Whether more than ASCII can be shown.
+        public var hasBlocks: Bool
 
-    /// - Parameter write: takes text as it is to appear.
-    public init(isTerminal: Bool, isQuiet: Bool, write: @escaping @Sendable (String) -> Void) {
-        self.isTerminal = isTerminal
+        /// The usual size.
+        public init(columns: Int = 80, rows: Int = 24, hasColours: Bool = false, hasBlocks: Bool = true) {
+            self.columns = columns
+            self.rows = rows
+            self.hasColours = hasColours
+            self.hasBlocks = hasBlocks
+        }
+    }
+
+    /// Whether the panel and the story are left out.
+    public let isQuiet: Bool
+    /// Looks at the terminal; nil where there is none.
+    private let look: @Sendable () -> Terminal?
+    private let write: @Sendable (String) -> Void
+    /// Lines of the panel that are on the screen.
+    private let drawn = Drawn()
+
+    private final class Drawn: Sendable {
+        let lines = Mutex(0)
+    }
+
+    /// - Parameters:
+    ///   - terminal: what it is written to now; nil for none.
+    ///   - write: takes text as it is to appear.
+    public init(isQuiet: Bool, terminal: @escaping @Sendable () -> Terminal?, write: @escaping @Sendable (String) -> Void) {
         self.isQuiet = isQuiet
+        look = terminal
         self.write = write
+    }
+
+    /// A terminal of the usual size, or none.
+    public init(isTerminal: Bool, isQuiet: Bool, write: @escaping @Sendable (String) -> Void) {
+        self.init(isQuiet: isQuiet, terminal: { isTerminal ? Terminal() : nil }, write: write)
     }
 
     /// Standard output, or standard error where the former is taken.
     public static func standard(isQuiet: Bool, onStandardError: Bool = false) -> Console {
         let descriptor = onStandardError ? STDERR_FILENO : STDOUT_FILENO
-        return Console(isTerminal: isatty(descriptor) == 1, isQuiet: isQuiet) { text in
+        let environment = ProcessInfo.processInfo.environment
+        return Console(isQuiet: isQuiet, terminal: { terminal(descriptor, environment) }) { text in
             let handle = onStandardError ? FileHandle.standardError : FileHandle.standardOutput
             // A reader that went away is no reason to end the sale halfway.
             try? handle.write(contentsOf: Data(text.utf8))
         }
     }
 
-    /// A line of the report: always printed.
+    /// What a descriptor shows. `NO_COLOR` that is set and not empty takes the colours away (no-color.org), a dumb terminal can move no cursor.
+    static func terminal(_ descriptor: Int32, _ environment: [String: String]) -> Terminal? {
+        guard isatty(descriptor) == 1, environment["TERM"] != "dumb" else { return nil }
+        var size = winsize()
+        let isKnown = ioctl(descriptor, UInt(TIOCGWINSZ), &size) == 0 && size.ws_col > 0 && size.ws_row > 0
+        return settings(environment, columns: isKnown ? Int(size.ws_col) : 80, rows: isKnown ? Int(size.ws_row) : 24)
+    }
+
+    static func settings(_ environment: [String: String], columns: Int, rows: Int) -> Terminal {
+        let locale = ["LC_ALL", "LC_CTYPE", "LANG"].lazy.compactMap { environment[$0] }.first { !$0.isEmpty } ?? ""
+        return Terminal(
+            columns: columns,
+            rows: rows,
+            hasColours: environment["NO_COLOR"]?.isEmpty ?? true,
+            hasBlocks: locale.uppercased().contains("UTF-8") || locale.uppercased().contains("UTF8")
+        )
+    }
+
+    /// Nil where nothing can be drawn anew.
+    public var terminal: Terminal? { look() }
+    /// Whether something can.
+    public var isTerminal: Bool { terminal != nil }
+
+    /// A line of the report: always printed, above the panel.
     public func line(_ text: String) {
-        write((isTerminal ? "\r\u{1B}[K" : "") + text + "\n")
+        drawn.lines.withLock { lines in
+            write(Self.erase(lines) + text + "\n")
+            lines = 0
+        }
     }
 
     /// A line of the story.
@@ -35,10 +96,22 @@ public struct Console: Sendable {
         if !isQuiet { line(text) }
     }
 
-    /// The live line: rewritten on a terminal, else a line of its own.
+    /// How the sale stands, where no panel can be drawn: a line of its own.
     public func live(_ text: String) {
+        if !isQuiet, !isTerminal { line(text) }
+    }
+
+    /// Draws the panel anew. Its lines must fit.
+    func draw(_ panel: [String]) {
         guard !isQuiet else { return }
-        // Cut to 120 columns: a line that wraps could not be rewritten.
-        write(isTerminal ? "\r\u{1B}[K" + String(text.prefix(119)) : text + "\n")
+        drawn.lines.withLock { lines in
+            write(Self.erase(lines) + panel.map { $0 + "\n" }.joined())
+            lines = panel.count
+        }
+    }
+
+    /// Goes back to the panel's first line and clears everything from there.
+    private static func erase(_ lines: Int) -> String {
+        lines == 0 ? "" : "\u{1B}[\(lines)A\r\u{1B}[J"
     }
 }
