@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Walks the documents: each file, make target, setting, route and metric that they name exists. Reads text alone: nothing is built or started.
+# Walks the documents: each file, make target, setting, route and metric that they name exists, and each function of the flows' steps. Reads text alone: nothing is built or started.
 # Ends with `N passed, N failed`; exit status 1 when something failed.
 # shellcheck disable=SC2016 # backticks are what the patterns look for
 set -uo pipefail
@@ -75,6 +75,21 @@ for document in "${documents[@]}"; do
 done
 named files 20
 verdict "$work/failures" "every file that a document names is there"
+
+# --- The steps of the flows: a file below Sources, and behind it functions that it has.
+begin
+file=
+while IFS= read -r token; do
+    if [[ $token == *.swift ]]; then
+        printf '%s\n' "$token" >>"$work/names"
+        file=Sources/$token
+        if [[ ! -e $file ]]; then printf 'docs/architecture.md: %s\n' "$token" >>"$work/failures" && file=; fi
+    elif [[ -n $file && $token =~ ^[a-z][A-Za-z]+$ ]] && ! grep -qwE -- "func $token" "$file"; then
+        printf 'docs/architecture.md: %s has no function %s\n' "$file" "$token" >>"$work/failures"
+    fi
+done < <(sed -n '/^## The five flows/,/^## Where a change goes/p' docs/architecture.md | grep -oE '`[^`]+`' | tr -d '\140')
+named "files of the flows' steps" 20
+verdict "$work/failures" "every step of a flow names a file, and functions that it has"
 
 # --- Make targets, alone or in commands.
 begin
