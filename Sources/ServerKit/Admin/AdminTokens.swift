@@ -20,8 +20,8 @@ public struct AdminTokens: Sendable, Equatable {
     /// The same tokens, wherever they come from.
     public static func == (first: AdminTokens, second: AdminTokens) -> Bool { first.tokens == second.tokens }
 
-    /// Reads one secret, whose name is `defaultName`, or `name:secret` pairs separated by commas. Nil if a secret is empty, a name is
-    /// no word of `A-Z a-z 0-9 . _ -`, or there are more than 64.
+    /// Reads one secret, whose name is `defaultName`, or `name:secret` pairs separated by commas. Nil if a secret is empty, a name has other characters than
+    /// `A-Z a-z 0-9 . _ -`, or there are more than 64.
     public init?(_ text: String, defaultName: String = "admin") {
         guard let tokens = AdminTokens.read(text, defaultName: defaultName) else { return nil }
         self.init(source: .fixed(tokens))
@@ -47,8 +47,7 @@ public struct AdminTokens: Sendable, Equatable {
 
     /// The name that a secret belongs to.
     ///
-    /// Every token is compared to its end, whatever the others gave, so that the time tells nothing but the length of the
-    /// secret that was sent.
+    /// Every token is compared to its end, also when another one has matched. So the time depends on the length of the secret that was sent alone.
     func name(of secret: some Collection<UInt8>) -> String? {
         let given = Array(secret)
         var found: String?

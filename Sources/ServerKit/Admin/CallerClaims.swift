@@ -5,14 +5,14 @@ import NIOCore
 
 /// Where a request comes from, as far as it can be known: the connection's peer, and what the request says of proxies and of the page that sent it.
 ///
-/// Without a token two things open a route: to be on this machine, and to be nobody else's hand. A browser on this machine is somebody else's hand when a page
-/// of another origin sends the request, or when a foreign name was made to point here (DNS rebinding).
+/// Without a token a route opens to a caller that is on this machine and acts for itself. A browser on this machine acts for somebody else when a page of
+/// another origin sends the request, or when a foreign name was made to point here (DNS rebinding).
 public struct CallerClaims: Sendable {
     /// The connection's other end; nil if it is not known.
     public var peer: SocketAddress?
     /// `Host`.
     public var host: String?
-    /// `Origin`: which page sent it, for everything but plain reads of one's own origin.
+    /// `Origin`: the page that sent the request. A browser leaves it out of plain reads of the page's own origin.
     public var origin: String?
     /// `Sec-Fetch-Site`: how a browser relates the page to this server.
     public var fetchSite: String?

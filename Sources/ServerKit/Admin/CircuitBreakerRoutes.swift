@@ -50,7 +50,7 @@ public struct CircuitBreakerRoutes: Sendable {
         router.get("/admin/circuitbreakerevents/{name}", query: ["follow"]) { request, context in
             try self.events(of: [try self.breaker(context)], request, as: .admin)
         }
-        // Here a name that nobody has is a breaker without events.
+        // resilience4j answers an unknown name on this path like a breaker without events.
         router.get("/actuator/circuitbreakerevents/{name}", query: ["follow"]) { request, context in
             try self.events(of: self.named(context), request, as: .actuator)
         }
@@ -63,7 +63,7 @@ public struct CircuitBreakerRoutes: Sendable {
         }
     }
 
-    /// Whose shapes: ours, which say more, or resilience4j's to the byte.
+    /// Whose shapes an answer has: this project's, which say more, or resilience4j's, byte for byte.
     private enum Shape {
         case admin
         case actuator
@@ -171,13 +171,13 @@ public struct CircuitBreakerRoutes: Sendable {
             self.followers.count.wrappingSubtract(1, ordering: .relaxed)
             throw APIError(.overloaded, retryAfter: .seconds(5))
         }
-        // Counted down when the last one that holds it lets go: also if the body is never written.
+        // The count goes down when the last reference to this is released, also if the body is never written.
         let place = FollowerPlace { [followers] in followers.count.wrappingSubtract(1, ordering: .relaxed) }
         let heartbeat = self.heartbeat
         let body = ResponseBody { writer in
             defer { withExtendedLifetime(place) {} }
             let sequences = breakers.map { ($0.name, $0.events(bufferCapacity: CircuitBreakerRoutes.followBuffer)) }
-            // Those that happened between the subscription and this line come twice: the second time is left out.
+            // An event between the subscription and this line is in both lists: its second copy is left out.
             let recent = CircuitBreakerRoutes.recent(of: breakers)
             var last: [String: UInt64] = [:]
             for event in recent {
@@ -189,7 +189,7 @@ public struct CircuitBreakerRoutes: Sendable {
                 bufferingPolicy: .bufferingNewest(CircuitBreakerRoutes.followBuffer)
             )
             let feed = Task {
-                // A stop of the server ends the streams, or it would wait for readers that never go.
+                // A stop of the server ends the streams: it would wait for ever for readers that stay.
                 await cancelWhenGracefulShutdown {
                     await withTaskGroup(of: Void.self) { group in
                         for (_, sequence) in sequences {
@@ -232,7 +232,7 @@ public struct CircuitBreakerRoutes: Sendable {
     }
 }
 
-/// Something to do once, when nobody holds this any more.
+/// Runs a closure once, when the last reference to it is released.
 private final class FollowerPlace: Sendable {
     private let leave: @Sendable () -> Void
 

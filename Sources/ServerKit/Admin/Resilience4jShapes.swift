@@ -14,7 +14,7 @@ extension JSONWriter {
         self.object { json in
             json.member("failureRate", Resilience4j.percent(breaker.failureRate))
             json.member("slowCallRate", Resilience4j.percent(breaker.slowCallRate))
-            // Its thresholds are those of the settings, whatever the state; ours in half-open are others.
+            // resilience4j shows the thresholds of the settings in every state. A breaker here has others in half-open.
             json.member("failureRateThreshold", Resilience4j.percent(settings.failureRateThreshold))
             json.member("slowCallRateThreshold", Resilience4j.percent(settings.slowCallRateThreshold))
             json.member("bufferedCalls", breaker.bufferedCalls)
@@ -67,7 +67,7 @@ enum Resilience4j {
     static func knows(_ event: CircuitBreakerEvent) -> Bool {
         if case .transition(let from, let to, _) = event.kind {
             switch (from, to) {
-            // A breaker of theirs is never made behind a gate, and goes from metrics-only to closed at once.
+            // resilience4j has no name for a start behind a recovery gate, and goes from metrics-only to closed at once.
             case (.closed, .halfOpen), (.metricsOnly, .halfOpen), (.metricsOnly, .open): return false
             default: return true
             }

@@ -71,13 +71,13 @@ struct AcceptQueue: Sendable {
             try await makeNoMore()
             let end = ContinuousClock.now + Self.drainLimit
             var emptyLooks = 0
-            // Three looks, so that a handshake that was half done at the first is over. Ends at the limit.
+            // Three looks in a row must find the queue empty: a handshake that was half done at the first is over by then. Ends at the limit.
             while emptyLooks < 3, ContinuousClock.now < end {
                 emptyLooks = try await count() == 0 ? emptyLooks + 1 : 0
                 try await Task.sleep(for: .milliseconds(2))
             }
         } catch {
-            // Without the filter, or with a socket that is closed: the stop goes on as it would without a queue.
+            // The filter could not be set, or the socket is closed: the stop goes on as if the queue were empty.
         }
     }
 }

@@ -119,7 +119,8 @@ public struct ServerAssembly: Sendable {
             "admin",
             settings,
             adminRules,
-            // The gateway, the other server and an operator may share an address: the reserve is what keeps a place for those that must be answered.
+            // The gateway, the other server and an operator may share an address, so each address may have all places. The reserve keeps some for those that
+            // must be answered.
             .init(maximum: adminMaximum, maximumPerAddress: adminMaximum + reserve),
             drain,
             registry
@@ -166,7 +167,7 @@ public struct ServerAssembly: Sendable {
     /// Runs until SIGTERM or SIGINT, or until a service fails. SIGHUP reads files of secrets again. A stop that does not end within twice the settings' shutdown timeout ends the process with status 1.
     /// - Throws: what a service or the binding of a port has failed with
     public func run() async throws {
-        // A peer that went away must fail a write, not the process.
+        // Without this, a write to a peer that has gone away ends the process. With it the write fails.
         signal(SIGPIPE, SIG_IGN)
         let hangups = HangupWatch(self.rereadables, logger: self.logger)
         defer { hangups.end() }
@@ -187,7 +188,7 @@ public struct ServerAssembly: Sendable {
             gracefulShutdownSignals: [.sigterm, .sigint],
             logger: self.logger
         )
-        // A group that has run out of time cancels what is left. That it then waits without a bound is what the watchdog is for.
+        // A group that has run out of time cancels what is left, and waits for it without a bound. The watchdog bounds that wait.
         configuration.maximumGracefulShutdownDuration = self.settings.shutdownTimeout
         try await ServiceGroup(configuration: configuration).run()
         self.logger.info("\(self.name) stopped")
@@ -240,7 +241,7 @@ private struct Door {
         configuration.times.request = TimeAmount(settings.requestTimeout)
         configuration.times.answer = TimeAmount(settings.answerTimeout)
         configuration.times.idle = TimeAmount(settings.idleTimeout)
-        // Within the stop's bound, so that the services behind have some of it as well.
+        // Shorter than the stop's bound, so that the services that stop after HTTP have a part of it.
         // Without a lame-duck time a stop waits for nobody.
         configuration.times.stopIdle = settings.lameDuck > .zero ? .milliseconds(250) : .zero
         configuration.times.stopWorking = TimeAmount(settings.shutdownTimeout * 3 / 4)
@@ -305,7 +306,7 @@ private struct HTTPService: Service, CustomStringConvertible {
         }
         if Task.isShuttingDownGracefully { return }
         let servers = ServiceGroup(configuration: .init(services: self.servers, logger: self.logger))
-        // Detached, or the servers would hear of the shutdown at once.
+        // Detached: a child task would hear of the shutdown at once, and the servers have to serve during the lame-duck time.
         let running = Task.detached { try await servers.run() }
         try await withTaskCancellationHandler {
             try await withGracefulShutdownHandler {

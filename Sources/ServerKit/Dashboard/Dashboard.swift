@@ -5,7 +5,7 @@ import NIOCore
 
 /// The operator's page on the admin port: one document that asks the port's other routes for its figures.
 ///
-/// The document itself holds no figure and no secret. Without tokens it is for this machine alone, as everything on the port is.
+/// The document itself holds neither figures nor secrets. Without tokens it is for this machine alone, as everything on the port is.
 /// With tokens anyone who reaches the port gets the document, since a browser has no way to send a token before it has a page;
 /// the page then asks for the token and sends it with each request, and those are guarded.
 public struct Dashboard: Sendable {

@@ -14,8 +14,8 @@ struct ConnectionTimes: Sendable, Equatable {
     var idle: TimeAmount = .seconds(75)
     /// What still comes is dropped for so long after the last answer, so that the answer is not lost to a reset (RFC 9112, 9.6).
     var lingering: TimeAmount = .milliseconds(500)
-    /// After a stop's end of listening, for an idle connection: a request may be on its way already, and its sender cannot tell whether a connection that ends was
-    /// read. So it is still answered; meanwhile its sender finds that no new connection is to be had.
+    /// How long an idle connection stays open when a stopping server listens no more. A request may be on its way already, and its sender could not tell
+    /// whether it was read before the end. So it is still answered; meanwhile senders find that the port is closed.
     var stopIdle: TimeAmount = .zero
     /// A stopping server waits for so long for the rest of a request that has begun to come.
     var stopReading: TimeAmount = .milliseconds(300)
@@ -81,7 +81,7 @@ struct ConnectionClock: Sendable {
             self.since = now
             return nil
         }
-        // A client that still takes an answer is no idle one.
+        // A client that still takes an answer counts as busy.
         if look.phase == .idle, look.unsent > 0 { self.since = now }
         let waited = now - self.since
         switch look.phase {

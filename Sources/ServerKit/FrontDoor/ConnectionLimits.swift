@@ -2,7 +2,7 @@
 //
 // Invariant: every connection that was let in is let out once, when it has ended.
 // Bounds: `maximumPerAddress` connections of an address; one more is closed as soon as it is accepted. `maximum` connections in all, and `reserve` more that are kept only for what must always be answered: health, and on the admin port the calls that orders need.
-//   Beyond that a connection is closed as soon as it is accepted. None of them waits in the kernel, where those that must be answered would wait behind it.
+//   Beyond that a connection is closed as soon as it is accepted. So the kernel's queue stays empty, and those that must be answered are accepted at once.
 
 import HotPath
 import ServerMetrics
@@ -28,7 +28,7 @@ enum ConnectionPass: Sendable, Equatable {
     func endsAfter(_ head: HotRequestHead, status: Int = 200) -> Bool {
         switch self {
         case .ordinary: false
-        // Whoever is refused there shall not keep a place.
+        // A connection of the reserve whose request is refused gives its place back.
         case .reserve(let paths): paths[ConnectionPass.route(head)] != true || status >= 400
         }
     }

@@ -4,9 +4,12 @@
 //
 // Invariant: answers leave in the order of their requests. At most one request of a connection is in work. See `ConnectionMachine` for when the next is taken,
 //   `RequestReader` for what a request is, `ConnectionClock` for how long it may wait.
-// Bounds: of what a client sends, at most one request and what the socket gave with it is held; the socket is read on only when that is dealt with, and a
-//   request is taken only while the client takes its answers. `maximumWaitingBytes` is never reached by these rules; a connection that reaches it is closed.
-// Stop: a stopping server answers what has come, says `Connection: close`, and closes what is idle at once and what is not within `ConnectionTimes`.
+// Bounds: of what a client sends, at most one request is held, with the bytes that one read of the socket brought along; the socket is read on only when that
+// is dealt with, and a
+//   request is taken only while the client takes its answers. These rules keep the buffer below `maximumWaitingBytes`; a connection that reaches it all the
+//   same is closed.
+// Stop: a stopping server answers what has come, says `Connection: close`, closes idle connections after `ConnectionTimes.stopIdle`, and the others within
+// the other times of a stop.
 
 import HotPath
 import HTTPTypes
@@ -37,7 +40,7 @@ final class FrontDoor<Endpoint: HotPathEndpoint>: ChannelDuplexHandler, Removabl
     /// A hot body is small; a larger one is the router's.
     static var maximumHotBodyBytes: Int { 4096 }
     static var maximumWaitingBytes: Int { 1024 * 1024 }
-    /// What was dealt with is kept in the buffer up to this size.
+    /// Bytes that were dealt with stay in the buffer up to this size.
     private static var maximumDealtWithBytes: Int { 16 * 1024 }
     /// Parts of an answer of the router's are gathered up to this size, so that a small answer is one write.
     private static var maximumGatheredBytes: Int { 16 * 1024 }
@@ -129,7 +132,7 @@ final class FrontDoor<Endpoint: HotPathEndpoint>: ChannelDuplexHandler, Removabl
     }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
-        // A socket that fails is of no more use; the router learns of it as of any other end.
+        // A socket that has failed is closed. The router hears of it as of any other end.
         self.perform(self.machine.close(), context)
     }
 
@@ -167,14 +170,14 @@ final class FrontDoor<Endpoint: HotPathEndpoint>: ChannelDuplexHandler, Removabl
         }
     }
 
-    /// Closes the server's half behind the last answer, and the rest when the client has done so too, or soon.
+    /// Closes the server's half behind the last answer. The client's half is closed when the client does so, and after a short while otherwise.
     private func endOutput(_ context: ChannelHandlerContext) {
         self.waiting = ByteBuffer()
         let lingering =
             self.machine.isQuiescing ? min(self.configuration.times.lingering, .milliseconds(100)) : self.configuration.times.lingering
         let promise = context.eventLoop.makePromise(of: Void.self)
         promise.futureResult.assumeIsolated().whenComplete { result in
-            // Without halves, or with a client that has closed its own, nothing is left to wait for.
+            // The channel has no halves, or the client has closed its own: there is nothing to wait for.
             if case .failure = result { return self.perform(self.machine.close(), context) }
             self.perform(self.machine.outputClosed(), context)
             if self.machine.state != .closed { self.close(in: lingering, context) }
@@ -214,7 +217,8 @@ final class FrontDoor<Endpoint: HotPathEndpoint>: ChannelDuplexHandler, Removabl
         if self.waiting.readableBytes == 0 {
             self.waiting = bytes
         } else {
-            // A client that always has something waiting would make the buffer grow with all that it ever sent: what was dealt with stays in front of the rest.
+            // The buffer keeps what was dealt with in front of the rest. Without this, a client that always has something waiting would make it grow by all
+            // that it ever sends.
             if self.waiting.readerIndex > Self.maximumDealtWithBytes { self.waiting.discardReadBytes() }
             self.waiting.writeBuffer(&bytes)
         }
@@ -223,14 +227,14 @@ final class FrontDoor<Endpoint: HotPathEndpoint>: ChannelDuplexHandler, Removabl
     }
 
     func channelReadComplete(context: ChannelHandlerContext) {
-        // The router is told of each request when it is whole, so it has nothing to hear of here.
+        // The router is told of each request by `handOn`, when all of it has come. Nothing is passed on here.
     }
 
     func read(context: ChannelHandlerContext) {
         if self.mayRead { context.read() } else { self.wantsRead = true }
     }
 
-    /// A client that waits for its answer before it asks again never has anything waiting: its socket stays registered for reading.
+    /// Whether the socket may be read on. It stays registered for reading while a client waits for each answer before it asks again.
     private var mayRead: Bool {
         self.waiting.readableBytes == 0 || (self.machine.state == .reading && self.isWritable)
     }
@@ -276,7 +280,7 @@ final class FrontDoor<Endpoint: HotPathEndpoint>: ChannelDuplexHandler, Removabl
         self.resumeReading(context)
     }
 
-    /// Bytes that the buffer of what waits takes, dealt with or not.
+    /// The size of the buffer of what waits, in bytes, with those that were dealt with.
     var waitingCapacity: Int { self.waiting.capacity }
 
     private var hasPart: Bool { self.reader.isInsideRequest || self.waiting.readableBytes > 0 }
@@ -300,7 +304,7 @@ final class FrontDoor<Endpoint: HotPathEndpoint>: ChannelDuplexHandler, Removabl
     // MARK: Answers of the hot path
 
     private func write(_ answer: HotPathAnswer, to head: HotRequestHead, _ request: UInt64, _ context: ChannelHandlerContext) {
-        // An answer that is given twice, or after the end, has nobody to go to.
+        // An answer that is given twice, or after the connection's end, is dropped.
         guard self.machine.state == .working, self.requests == request, self.answers &+ 1 == request else { return }
         let isLast = self.machine.answers(hasMore: self.hasPart, isDraining: self.configuration.drain.isDraining)
         var bytes = context.channel.allocator.buffer(capacity: 208 + answer.lines.utf8.count + answer.body.count)
@@ -362,7 +366,7 @@ final class FrontDoor<Endpoint: HotPathEndpoint>: ChannelDuplexHandler, Removabl
             promise?.fail(ChannelError.ioOnClosedChannel)
             return
         }
-        // Held in one place, so that its buffer grows where it is.
+        // Only this copy is kept meanwhile, so that its buffer grows without being copied.
         self.answer = nil
         if let promise { answer.promises.append(promise) }
         switch self.unwrapOutboundIn(data) {
@@ -455,7 +459,7 @@ final class FrontDoor<Endpoint: HotPathEndpoint>: ChannelDuplexHandler, Removabl
         if let verdict = self.clock.judge(look, at: context.eventLoop.now) {
             self.configuration.metrics?.closed(verdict)
             switch verdict {
-            // Empty lines alone are no request that could be answered.
+            // A client that has sent empty lines alone has asked for nothing, and is closed without an answer.
             case .request where self.isWritable && self.hasPart: self.refuse(.timeout, nil, context)
             case .request, .idle, .answer: self.perform(self.machine.close(), context)
             }

@@ -18,7 +18,7 @@ struct ErrorShaping: RouterMiddleware {
             return try await next(request, context)
         } catch {
             let response = try self.shape(error, request: request, context: context).response(to: request)
-            // The answer to a HEAD has no body, or the client takes it for the next answer.
+            // The answer to a HEAD has no body: the client would take one for the next answer.
             return request.method == .head ? response.createHeadResponse() : response
         }
     }
@@ -49,7 +49,7 @@ struct ErrorShaping: RouterMiddleware {
             default: return self.unexpected(error, request: request, context: context)
             }
         default:
-            // A connection that cannot be read any more has nobody to answer to.
+            // The bytes of this connection cannot be read any more: it ends, and the error is passed on for that.
             if "\(type(of: error))" == "HTTPParserError" { throw error }
             return self.unexpected(error, request: request, context: context)
         }
@@ -57,7 +57,7 @@ struct ErrorShaping: RouterMiddleware {
 
     private func unexpected(_ error: any Error, request: Request, context: ServerRequestContext) -> APIError {
         if error is CancellationError {
-            // The server is being stopped with the request in it.
+            // The server stops while the request is in work.
             return APIError(.unavailable)
         }
         context.logger.error(

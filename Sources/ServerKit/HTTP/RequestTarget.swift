@@ -22,7 +22,7 @@ struct RequestTarget: Equatable {
         self.path = try RequestTarget.spelled(rest[..<end])
         if end < rest.endIndex {
             let query = String(decoding: rest[rest.index(after: end)...], as: UTF8.self)
-            // A number sign is no part of a target. Encoded it is a character like others, and nothing behind it is dropped.
+            // A `#` would end the query for whoever reads the target as an address. Encoded it is a character like others, and what follows it stays.
             self.query = query.utf8.contains(UInt8(ascii: "#")) ? query.replacing("#", with: "%23") : query
         } else {
             self.query = nil

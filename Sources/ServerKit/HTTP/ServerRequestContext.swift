@@ -37,7 +37,7 @@ extension ServerRequestContext {
             self.requestID = given
             self.logger[metadataKey: "hb.request.id"] = .string(given)
         } else {
-            // Not `id`: that one traps with a log handler that keeps no metadata.
+            // The context's own `id` is not asked: it traps with a log handler that drops metadata.
             self.requestID = self.logger[metadataKey: "hb.request.id"]?.description ?? RequestID().description
         }
         if let trace = request.headers[.traceparent], isTraceparent(trace) {

@@ -5,9 +5,9 @@ import Synchronization
 public enum HealthState: String, Sendable {
     /// It works.
     case up = "UP"
-    /// It does not work, or not well, and the server can do without: ready all the same.
+    /// It works badly or not at all, and the server can do without it: the server is ready.
     case degraded = "DEGRADED"
-    /// It does not work and the server cannot do without: not ready.
+    /// It fails, and the server needs it: the server is not ready.
     case down = "DOWN"
 }
 

@@ -104,7 +104,7 @@ public struct TransactionWatch: Service, CustomStringConvertible {
         do {
             oldest = try await self.look()
         } catch {
-            // Whoever needs the database says so; here nothing is known.
+            // Those who need the database report that it is away. Here the age is unknown.
             return self.state.age.withLock { $0 = nil }
         }
         self.state.age.withLock { $0 = (oldest?.age ?? .zero) / .seconds(1) }

@@ -9,7 +9,8 @@ public final class HTTPMetrics: Sendable {
     private let routes = Routes()
     private let active = Active()
 
-    /// Every route's figures. An object of its own, which the registry may hold without holding this one, which holds the registry.
+    /// Every route's figures. The registry holds this object instead of `HTTPMetrics`, which holds the registry: two that held each other would never be
+    /// freed.
     private final class Routes: Sendable {
         let figures = Mutex<[RouteFigures]>([])
     }

@@ -47,7 +47,7 @@ public struct SettingsReader: Sendable {
         if !self.faults.isEmpty { throw SettingsError(faults: self.faults) }
     }
 
-    /// Remembers a fault that a reading behind this one has found; ``finish()`` throws it.
+    /// Remembers a fault that was found after settings were read, such as two that do not fit together; ``finish()`` throws it.
     public mutating func refuse(_ fault: String) {
         self.faults.append(fault)
     }
@@ -185,7 +185,7 @@ public struct SettingsReader: Sendable {
         )
     }
 
-    /// Why an address is refused, in words that hold nothing of it.
+    /// Why an address is refused. The words repeat nothing of the address.
     public struct Refusal: Error {
         let words: String
 
@@ -193,7 +193,7 @@ public struct SettingsReader: Sendable {
         public init(_ words: String) { self.words = words }
     }
 
-    /// An address as the library reads it that connects to it, without the blanks around it. Its secrets are shown as `***`.
+    /// An address, read by the library that will connect to it, without the blanks around it. Its secrets are shown as `***`.
     /// - Parameter parse: must not repeat what it was given
     /// - Returns: nil when it was refused, and ``finish()`` throws
     public mutating func address<Value>(
@@ -226,7 +226,7 @@ public struct SettingsReader: Sendable {
         )
     }
 
-    /// Blanks and ends of lines at both ends come with a setting that was copied, or that stands in a file.
+    /// A setting without the blanks and line ends at both ends, which come along when it is copied or stands in a file.
     static func withoutBlanks(_ text: String) -> String {
         var text = text[...]
         while text.first?.isWhitespace == true { text = text.dropFirst() }

@@ -3,7 +3,7 @@
 
 import Logging
 
-/// Waits while a server starts for what it cannot do without.
+/// Waits, while a server starts, for what that server needs.
 public struct StartWait: Sendable {
     /// What is known of a failed attempt: whether it may pass by itself, and why it failed, in one sentence without a secret.
     public typealias Judgement = (isNotThereYet: Bool, words: String)

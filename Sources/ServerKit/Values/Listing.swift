@@ -4,7 +4,7 @@ import StrictJSON
 
 /// Where a list is entered, and how much of it is shown: a page by its number, or the rows behind a key.
 public struct Listing: Sendable, Equatable {
-    /// The page and its size. Its number means nothing beside `after`.
+    /// The page and its size. Where `after` is given, the page's number is ignored.
     public var paging: Paging
     /// The key behind which to go on: the `next` of the page before.
     public var after: Int64?

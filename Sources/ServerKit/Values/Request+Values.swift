@@ -41,7 +41,7 @@ extension Request {
     public func idempotencyKey() throws(APIError) -> String? {
         let given = self.headers[values: .idempotencyKey]
         guard let key = given.first else { return nil }
-        // Joined by a comma, as other fields may be, two keys would be a third one.
+        // Two lines are refused: joined by a comma, as other fields may be, two keys would make a third one.
         guard given.count == 1 else { throw .invalid(field: "Idempotency-Key", .fieldTwice) }
         return try Values.idempotencyKey(key)
     }
