@@ -27,7 +27,7 @@ extension ByteBuffer {
 
     /// Writes the head of an answer that a route has given.
     ///
-    /// What `Connection` says is the front door's to decide, and so are transfer codings: the route's own are dropped.
+    /// The front door decides what `Connection` says and how the body is transferred. What the route says of these is dropped.
     /// - Parameters:
     ///   - request: what is answered
     ///   - isLast: whether the connection ends behind the answer
@@ -71,7 +71,7 @@ extension ByteBuffer {
         return framing
     }
 
-    /// Writes what the connection does behind the answer, where that is not what the client takes for granted.
+    /// Writes what the connection does behind the answer, where the client would expect something else.
     package mutating func writeConnection(to request: HotRequestHead?, isLast: Bool) {
         if isLast {
             self.writeStaticString("Connection: close\r\n")
@@ -80,7 +80,7 @@ extension ByteBuffer {
         }
     }
 
-    /// Writes one part of a body in chunks. An empty part would end the body, so none is written.
+    /// Writes one part of a body in chunks. An empty part is left out, because it would end the body.
     package mutating func writeChunk(_ part: inout ByteBuffer) {
         guard part.readableBytes > 0 else { return }
         self.writeString(String(part.readableBytes, radix: 16))

@@ -1,4 +1,4 @@
-// What a connection may do next. No clock, no bytes, no socket: the front door tells this machine what happens and does what it says.
+// What a connection may do next, as a value without clock, bytes or socket: the front door tells this machine what happens and does what it says.
 //
 // Invariant: at most one request is in work; the next is taken only after its answer is written, and only while the client takes answers. After the last
 //   answer no request is taken. Every request that was taken gets its answer, unless the connection ends first.

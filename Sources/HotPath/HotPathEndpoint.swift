@@ -4,7 +4,7 @@ import NIOCore
 
 /// The one route of a server that is worth answering without a task: it stands in front of the router, on the connection's event loop.
 ///
-/// Requests that it does not know go on to the router, which has the same route: what an endpoint refuses to look at is answered the same way, only slower.
+/// Requests that it leaves alone go on to the router, which has the same route and gives the same answers, only slower.
 public protocol HotPathEndpoint: Sendable {
     /// What `match` read from the request's head.
     associatedtype Match
@@ -47,7 +47,7 @@ public struct HotPathAnswer: Sendable {
         for field in rendered.headerFields { self.add(field.name, field.value) }
     }
 
-    /// Adds a header field. Line ends in a value would begin a line of their own: they are dropped.
+    /// Adds a header field. Line ends in a value are dropped, because each would begin a line of its own.
     public mutating func add(_ name: HTTPField.Name, _ value: String) {
         self.lines += name.rawName
         self.lines += ": "

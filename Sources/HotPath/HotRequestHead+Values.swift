@@ -3,7 +3,7 @@ import APIErrors
 extension HotRequestHead {
     /// Whether the body is said to be JSON, as the router's routes see it.
     public var saysJSON: Bool {
-        // What nearly all clients send, without making a text of it.
+        // Nearly all clients send exactly this, which can be compared without making a text.
         self.has("content-type", "application/json") || (self.field("content-type").map { isJSONMediaType($0) } ?? false)
     }
 

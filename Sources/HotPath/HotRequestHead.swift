@@ -7,7 +7,7 @@ import Glibc
 import NIOCore
 import StrictJSON
 
-/// The head of one HTTP/1.1 or HTTP/1.0 request, read where it lies.
+/// The head of one HTTP/1.1 or HTTP/1.0 request. Its bytes stay where they are, and values are read from them when somebody asks.
 public struct HotRequestHead: Sendable {
     /// What follows the head.
     package enum Framing: Sendable, Equatable {
@@ -72,7 +72,8 @@ public struct HotRequestHead: Sendable {
         self.bytes.withUnsafeReadableBytes { String(decoding: UnsafeRawBufferPointer(rebasing: $0[range]), as: UTF8.self) }
     }
 
-    /// The id that the request target has between two texts, or nil. Bytes are compared: characters cost more than all else that is read here.
+    /// The id that the request target has between two texts, or nil. Bytes are compared, because comparing characters would cost more than everything else
+    /// that is read here.
     public func id(after prefix: StaticString, before suffix: StaticString) -> Int64? {
         self.bytes.withUnsafeReadableBytes { bytes in
             let start = self.targetBytes.lowerBound + prefix.utf8CodeUnitCount
@@ -247,7 +248,7 @@ extension HotRequestHead {
     package static func isValueByte(_ byte: UInt8) -> Bool { (byte >= 0x20 && byte != 0x7F) || byte == UInt8(ascii: "\t") }
 }
 
-/// A set of field names that may say *yes* for a name that is not in it, but never *no* for one that is: one bit for each length and first letter.
+/// A set of field names with one bit for each length and first letter. A *no* is sure; a *yes* may be wrong, since names can share a bit.
 private struct NameSet: Sendable {
     private var bits: UInt64 = 0
 
@@ -255,7 +256,7 @@ private struct NameSet: Sendable {
 
     func mayContain(_ name: StaticString) -> Bool { self.bits & NameSet.bit(name.utf8CodeUnitCount, name.utf8Start[0]) != 0 }
 
-    /// Letters differ in their case by a bit that is left out. Seven keeps names of one length and neighbouring letters apart.
+    /// The bit in which a capital letter differs from a small one is left out. The factor seven keeps names of one length and neighbouring letters apart.
     private static func bit(_ length: Int, _ first: UInt8) -> UInt64 {
         1 << (UInt64(truncatingIfNeeded: length &* 7 &+ Int(first & 0x1F)) & 63)
     }
@@ -393,7 +394,7 @@ private struct HeadParse {
                 return true
             }
             guard let (name, value) = try HeadParse.field(self.bytes, &self.at) else {
-                // A line without an end must not grow beyond what a whole one may have.
+                // A line whose end has not come yet may be as long as a whole one.
                 return false
             }
             count += 1
@@ -437,11 +438,11 @@ private struct HeadParse {
             self.saysWhereFrom = true
         case 10 where HotRequestHead.isName(self.bytes, name.lowerBound, "connection"): self.noteConnection(value, isProxy: false)
         case 12 where HotRequestHead.isName(self.bytes, name.lowerBound, "x-request-id"):
-            // Two of them are a list, which is no id.
+            // Two fields make a list, and a list is no id.
             self.requestID = self.hasRequestID || !HotRequestID.isRequestID(self.bytes[value]) ? nil : value
             self.hasRequestID = true
         case 14 where HotRequestHead.isName(self.bytes, name.lowerBound, "content-length"):
-            // A tab behind the number is legal white space that widely used readers (llhttp, nginx) refuse: two readers, two readings.
+            // A tab behind the number is legal white space, but widely used readers (llhttp, nginx) refuse it. What two readers take in two ways is refused.
             guard self.contentLength == nil, !value.isEmpty, !self.hasTab(behind: value) else { throw .contentLength }
             self.contentLength = try self.number(value)
         case 16 where HotRequestHead.isName(self.bytes, name.lowerBound, "proxy-connection"): self.noteConnection(value, isProxy: true)
@@ -459,7 +460,7 @@ private struct HeadParse {
         self.bytes[value.upperBound...].prefix { $0 != UInt8(ascii: "\r") }.contains(UInt8(ascii: "\t"))
     }
 
-    /// The digits of a `Content-Length`. A number that 64 bits do not hold counts as the largest one: it is too large for any port.
+    /// The digits of a `Content-Length`. A number of more than 64 bits counts as the largest one, which is too large for every port.
     private func number(_ range: Range<Int>) throws(RequestRefusal) -> Int {
         var length = 0
         for index in range {
@@ -471,7 +472,8 @@ private struct HeadParse {
         return length
     }
 
-    /// `close` and `keep-alive` in any case and anywhere in the list. `Proxy-Connection` was never standard; the one thing that it is heard for is the wish to end.
+    /// `close` and `keep-alive` in any case and anywhere in the list. `Proxy-Connection` was never standard, and only its wish to end the connection is
+    /// honoured.
     private mutating func noteConnection(_ value: Range<Int>, isProxy: Bool) {
         var start = value.lowerBound
         // Ends: `start` grows in each round.

@@ -1,6 +1,7 @@
 import NIOCore
 
-/// What a request is called in answers, logs and the calls that it causes, before anybody needs it as a text: most requests of a rush are answered without one.
+/// The id of a request in answers, logs and the calls that it causes. It becomes a text only when somebody asks for one: most requests of a rush are answered
+/// before that.
 public enum HotRequestID: Sendable, Equatable, CustomStringConvertible {
     /// The caller's `X-Request-Id`.
     case given(String)
@@ -50,7 +51,7 @@ extension ByteBuffer {
         digits = (digits | digits << 16) & 0x0000_FFFF_0000_FFFF
         digits = (digits | digits << 8) & 0x00FF_00FF_00FF_00FF
         digits = (digits | digits << 4) & 0x0F0F_0F0F_0F0F_0F0F
-        // 1 in each byte of ten and more; no sum passes its byte, for each is at most 15 + 6, and at most 15 + 0x30 + 0x27.
+        // This gives 1 in each byte of ten and more. Each sum fits into its byte: the first is at most 15 + 6, the second at most 15 + 0x30 + 0x27.
         let letters = ((digits &+ 0x0606_0606_0606_0606) >> 4) & 0x0101_0101_0101_0101
         return digits &+ 0x3030_3030_3030_3030 &+ letters &* 0x27
     }

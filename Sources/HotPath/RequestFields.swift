@@ -1,6 +1,6 @@
 import APIErrors
 
-/// The header fields of a request, however it was read: on the hot path or for the router. What is read through this is read in one way by both.
+/// The header fields of a request, however it was read: on the hot path or for the router. Both readers use this, so that a field means the same in both.
 package protocol RequestFields {
     /// The value of a field, nil if it is missing.
     /// - Parameter name: in lower case

@@ -1,5 +1,5 @@
-// Reads whole requests from the bytes of a connection: head and body, one after the other. It is the only reader of those bytes: what it takes for the end of a
-// request is the end of the request for everybody behind it.
+// Reads whole requests from the bytes of a connection: head and body, one after the other. It is the only reader of those bytes, so everything behind it
+// agrees on where a request ends.
 //
 // Invariant: every byte belongs to exactly one request or to the refusal that ends the connection. A request is handed on only when all of it has come.
 // Bounds: `Limits`. A head that comes in pieces is read again only when its end has come or when it has doubled, so that the work stays linear in its bytes.
@@ -10,7 +10,7 @@ import StrictJSON
 
 /// The requests in a stream of bytes.
 package struct RequestReader {
-    /// How large a request may be. The defaults of the head are what nginx takes, some times over.
+    /// How large a request may be. The defaults of the head are a few times what nginx takes.
     package struct Limits: Sendable {
         /// Bytes of a head, the request line and the empty line included.
         package var headBytes = 32 * 1024
@@ -99,7 +99,7 @@ package struct RequestReader {
                 self.state = .body(head, length: length, mustContinue: false)
                 return .continue
             case .chunks(let head, var chunks, let mustContinue):
-                // The state must not hold the data as well, or every piece that is added would copy all before it.
+                // The state lets go of the data while a piece is added: a second reference would make each piece copy all before it.
                 self.state = .head
                 switch chunks.take(&bytes, self.limits) {
                 case .whole: return .request(head, body: chunks.data)

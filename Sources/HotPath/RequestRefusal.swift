@@ -1,7 +1,7 @@
 import APIErrors
 
-/// Why a server refuses a request before any route has seen it. The connection ends after every refusal: where the next request begins cannot be known,
-/// or is not worth knowing.
+/// Why a server refuses a request before any route has seen it. The connection ends after every refusal, because the place where the next request begins is
+/// unsure.
 package enum RequestRefusal: String, Sendable, CaseIterable, Error {
     /// The request line is not `METHOD SP target SP HTTP/1.x CRLF`.
     case requestLine
