@@ -3,8 +3,8 @@ import NIOCore
 
 /// What one connection does with commands, replies and time, without sockets, clocks or callbacks.
 ///
-/// Invariant: `pending` holds, in the order in which they were encoded, all commands whose reply has not come, also those nobody waits for
-/// any more. The n-th reply therefore always answers the first of them; a timeout or a cancellation only empties its entry.
+/// Invariant: `pending` holds, in the order in which they were encoded, all commands whose reply is still to come, with those that nobody waits for any more.
+/// The n-th reply therefore always answers the first of them; a timeout or a cancellation only empties its entry.
 /// Bounds: `maximumPending` entries, abandoned ones included. Silence with entries outstanding lasts at most `silenceLimit`.
 /// Stop: `closed` is final. Whoever gets a list of failed commands completes each of them exactly once.
 struct ConnectionStateMachine<Completion> {
@@ -24,7 +24,7 @@ struct ConnectionStateMachine<Completion> {
         var live = 0
         /// At least this many entries at the front are abandoned. Saves looking at them again at each deadline.
         var abandonedAtFront = 0
-        /// No entry's deadline lies before that of one in front of it.
+        /// The entries' deadlines are in the order of the entries.
         var deadlinesAscend = true
         var lastDeadline = NIODeadline.uptimeNanoseconds(0)
         /// When bytes last came, or when the first command went out after all had been answered.
@@ -38,7 +38,7 @@ struct ConnectionStateMachine<Completion> {
         case inactive
         /// Takes commands. -> draining, closed
         case active(Active)
-        /// Takes none, waits for the replies that somebody waits for. -> closed
+        /// Takes no commands, and waits for the replies that somebody still wants. -> closed
         case draining(Active)
         /// Final.
         case closed(RedisError)
@@ -48,7 +48,7 @@ struct ConnectionStateMachine<Completion> {
     struct Failed {
         /// These were handed to the socket: Redis may have run them.
         var sent: [Completion] = []
-        /// Of these not a byte was.
+        /// These never reached the socket: Redis has not run them.
         var unsent: [Completion] = []
 
         var isEmpty: Bool { self.sent.isEmpty && self.unsent.isEmpty }
@@ -118,7 +118,7 @@ struct ConnectionStateMachine<Completion> {
         }
     }
 
-    /// Both the channel and whoever made it say so, in either order: the second changes nothing.
+    /// The connection is open. The channel and its maker both say so, in either order; the second call changes nothing.
     mutating func connected() {
         switch self.state {
         case .inactive: self.state = .active(Active())
@@ -296,7 +296,7 @@ struct ConnectionStateMachine<Completion> {
         guard !active.pending.isEmpty else { return (expired, nil, false) }
         let silenceEnds = active.lastProgress + self.silenceLimit
         if silenceEnds <= now { return (expired, nil, true) }
-        // Not sooner than a millisecond from now, so that commands due at a thousand different moments take a few timers, not a thousand.
+        // At least a millisecond from now, so that one timer serves all commands that are due within it.
         let wake = max(min(next ?? silenceEnds, silenceEnds), now + .milliseconds(1))
         active.armed = wake
         return (expired, wake, false)

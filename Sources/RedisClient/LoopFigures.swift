@@ -2,7 +2,7 @@ import Synchronization
 
 /// Counters of one event loop's connection: written on that loop alone, read from anywhere.
 final class LoopFigures: Sendable {
-    /// One number with a single writer, so a load and a store do instead of a locked addition.
+    /// One number that a single thread writes: a load and a store are enough, and cheaper than an atomic addition.
     struct Counter: ~Copyable, Sendable {
         private let value = Atomic<Int>(0)
 

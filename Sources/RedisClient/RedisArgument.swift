@@ -1,6 +1,6 @@
 public import NIOCore
 
-/// One argument of a command. Integers are written in decimal straight into the outgoing buffer, without a `String` between.
+/// One argument of a command. Integers are written in decimal straight into the outgoing buffer; no `String` is made of them.
 public enum RedisArgument: Sendable, Hashable, ExpressibleByStringLiteral, ExpressibleByIntegerLiteral {
     /// Text, sent as UTF-8.
     case string(String)

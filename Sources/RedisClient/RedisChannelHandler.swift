@@ -2,7 +2,7 @@ import NIOCore
 
 /// The shell around `ConnectionStateMachine`: owns hiredis' reader, the outgoing buffer and the one timer of a connection. Loop-bound.
 ///
-/// Every callback into the caller runs after the machine has been left, so a completion may send, cancel or close.
+/// Completions are called when the machine's step is over, so that a completion may send, cancel or close.
 final class RedisChannelHandler: ChannelInboundHandler {
     typealias InboundIn = ByteBuffer
     typealias OutboundOut = ByteBuffer
@@ -34,7 +34,7 @@ final class RedisChannelHandler: ChannelInboundHandler {
     var pendingCount: Int { self.machine.pendingCount }
     var isOpen: Bool { self.machine.isOpen }
 
-    /// The channel's connect promise succeeds before `channelActive` is fired, so whoever waited for it says so here.
+    /// The connection is open. The channel's connect promise succeeds before `channelActive` is fired, so whoever waited for that promise calls this.
     func connected() { self.machine.connected() }
 
     // MARK: Commands
@@ -76,7 +76,7 @@ final class RedisChannelHandler: ChannelInboundHandler {
         self.figures.bytesSent.add(self.outgoing.readableBytes)
         self.figures.pending.store(self.machine.pendingCount)
         context.writeAndFlush(self.wrapOutboundOut(self.outgoing), promise: nil)
-        // Reuses the storage if the socket took it all, else the channel keeps the old one.
+        // `clear` reuses the storage if the socket has taken all of it. Otherwise the channel keeps that storage, and a new one is made.
         self.outgoing.clear()
     }
 

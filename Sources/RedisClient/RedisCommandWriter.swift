@@ -4,8 +4,8 @@ public import NIOCore
 ///
 /// The count of arguments stands first on the wire, so it is given at the start; `RedisConnection` refuses a command whose count is wrong.
 public struct RedisCommandWriter: ~Copyable {
-    // Valid for as long as the writer exists: only `withWriter` makes one, which cannot be copied out of its closure. A `ByteBuffer` held here
-    // would be a second reference to what waits to be sent, and the first write would copy all of it.
+    // Valid for as long as the writer exists: only `withWriter` makes one, which cannot be copied out of its closure. A `ByteBuffer` held here would be a
+    // second reference to the bytes that wait to be sent, and the first write would copy all of them.
     private let buffer: UnsafeMutablePointer<ByteBuffer>
     /// Arguments still to be written.
     public private(set) var remaining: Int

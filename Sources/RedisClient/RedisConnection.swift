@@ -68,7 +68,7 @@ public final class RedisConnection: @unchecked Sendable {
         return self.handler.send(deadline: deadline, completion: completion) { command.encode(into: &$0) }
     }
 
-    /// Sends a command that is written straight into the outgoing buffer, for the hottest paths: nothing is made of it in between.
+    /// Sends a command that is written straight into the outgoing buffer, without a `RedisCommand` in between: for the hottest paths.
     /// - Parameters:
     ///   - argumentCount: how many arguments `write` writes, the name included; writing another number of them traps.
     ///   - deadline: when to give up waiting.

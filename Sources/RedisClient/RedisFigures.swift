@@ -1,4 +1,5 @@
-/// What a client has done since it was made, summed over its event loops. Not one instant's picture: the loops go on while it is read.
+/// What a client has done since it was made, summed over its event loops. The numbers are of slightly different moments, since the loops go on while they are
+/// read.
 public struct RedisFigures: Sendable, Hashable {
     /// Attempts to connect, successful or not.
     public var connectAttempts = 0
@@ -10,7 +11,7 @@ public struct RedisFigures: Sendable, Hashable {
     public var connectFailures = 0
     /// Connections that are ready now.
     public var ready = 0
-    /// Commands without a reply now, as of each loop's last read or write; those nobody waits for included.
+    /// Commands without a reply, as of each loop's last read or write, with those that nobody waits for any more.
     public var pending = 0
     /// Commands whose deadline passed.
     public var timeouts = 0

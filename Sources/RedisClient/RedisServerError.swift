@@ -64,8 +64,8 @@ public struct RedisServerError: Error, Sendable, Hashable, CustomStringConvertib
         /// The key holds a value of another type.
         public static let wrongType = Kind(rawValue: "WRONGTYPE")
 
-        /// Whether Redis refuses a command of this kind before it runs anything of it. For every other kind a script may have written
-        /// something before it failed: Redis does not roll back.
+        /// Whether Redis refuses a command of this kind before it runs anything of it. With every other kind a script may have written something before it
+        /// failed, and Redis keeps that.
         /// A script's own nested call may raise `OOM`, `READONLY`, `MISCONF` or `NOREPLICAS` too; Redis 7 raises those at a script's first write
         /// at the latest, so nothing was written then either.
         public var isRefusedBeforeExecution: Bool {

@@ -16,7 +16,7 @@ extension RedisSettings {
         var rest = url[schemeEnd.upperBound...]
         var user: String?
         var password: String?
-        // The password ends at the last @ before the path of a unix socket may contain one: the first slash ends the authority.
+        // The password ends at the last @ in front of the first slash. The path of a unix socket, behind that slash, may hold an @ of its own.
         let authority = rest.prefix { $0 != "/" }
         if let at = authority.lastIndex(of: "@") {
             let credentials = authority[..<at]

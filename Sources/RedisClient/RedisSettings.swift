@@ -22,7 +22,7 @@ public struct RedisSettings: Sendable, Hashable {
     public var preparationTimeout = Duration.milliseconds(1000)
     /// The deadline of a command that gives none.
     public var commandTimeout = Duration.milliseconds(50)
-    /// How long nothing may come with commands outstanding before the connection is closed. It also bounds every command's deadline.
+    /// A connection is closed when commands are outstanding and nothing has come for so long. It also bounds every command's deadline.
     public var silenceLimit = Duration.milliseconds(1000)
     /// Commands without a reply on one connection, timed out ones included; more fail with `queueFull` at once.
     public var maximumPendingCommands = 16_384

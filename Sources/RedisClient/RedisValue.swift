@@ -65,7 +65,7 @@ public enum RedisValue: Sendable, Hashable {
             guard byte >= UInt8(ascii: "0"), byte <= UInt8(ascii: "9") else { return nil }
             let (shifted, overflowed) = result.multipliedReportingOverflow(by: 10)
             let digit = Int64(byte &- UInt8(ascii: "0"))
-            // Towards the sign, so that Int64.min is reached without passing Int64.max.
+            // Negative numbers are built downwards: Int64.min has no positive counterpart in 64 bits.
             let (next, carried) = negative ? shifted.subtractingReportingOverflow(digit) : shifted.addingReportingOverflow(digit)
             guard !overflowed, !carried else { return nil }
             result = next

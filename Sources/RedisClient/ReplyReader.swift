@@ -2,8 +2,8 @@ import CHiredis
 
 /// hiredis' reader (`redisReader`): bytes in, whole replies out as Swift values.
 ///
-/// Invariant: the C pointer never leaves this object and is freed in `deinit`. hiredis calls back into `ReplyBuilder`, which makes Swift values
-/// at once; no C reply ever exists, so none can leak, and nothing points into hiredis' buffer after a callback returned.
+/// Invariant: the C pointer never leaves this object and is freed in `deinit`. hiredis calls back into `ReplyBuilder`, which makes Swift values at once. So
+/// there are no C replies that could leak, and no pointer into hiredis' buffer outlives a callback.
 /// Bounds: `maximumBytes` since the last whole reply; `maximumElements` in one array; seven levels of nesting (hiredis 0.14).
 /// Stop: any failure is permanent. The caller closes the connection; every later call returns the same failure.
 final class ReplyReader {
@@ -86,7 +86,8 @@ final class ReplyReader {
 
 /// Builds Swift values from hiredis' callbacks, which come depth-first and in order, so a stack of unfinished arrays is enough.
 ///
-/// What the callbacks return to hiredis is only a mark that is not null; null would tell it that memory ran out, which is how a too large array is refused.
+/// The callbacks return a mark to hiredis, which only looks whether it is null. Null means that memory ran out: this is how an array that is too large is
+/// refused.
 private final class ReplyBuilder {
     struct UnfinishedArray {
         var values: [RedisValue]
@@ -132,7 +133,7 @@ private final class ReplyBuilder {
             return true
         }
         var values: [RedisValue] = []
-        // The peer's count is a claim until the elements arrive: little is reserved for it.
+        // The peer's count is only a claim until the elements arrive, so little memory is reserved for it.
         values.reserveCapacity(min(elements, 1024))
         self.unfinished.append(UnfinishedArray(values: values, missing: elements))
         return true
@@ -172,7 +173,7 @@ private final class ReplyBuilder {
                 builder.add(.null)
                 return ReplyBuilder.mark
             },
-            // Only marks would be freed here. The values that a broken reply left behind go with the builder.
+            // hiredis frees marks here, which own nothing. The values of a reply that broke off are freed with the builder.
             freeObject: { _ in }
         )
     }
