@@ -32,7 +32,7 @@ public struct Permit: Sendable, Hashable {
     public let startedAt: CircuitBreakerInstant
     /// Its slot among the probes of half-open, -1 outside it.
     let slot: Int
-    /// Its own number within the slot, so that a slot given to another permit does not take this one's result.
+    /// Its own number within the slot. When the slot has gone to another permit, the number tells their results apart.
     let serial: UInt64
 
     /// Whether it is one of the probes of half-open.
@@ -55,7 +55,7 @@ public struct Rejection: Sendable, Hashable {
         case recoveryGate = "RECOVERY_GATE"
         /// Half-open, and all probes are taken.
         case probesTaken = "PROBES_TAKEN"
-        /// Closed again, and this call is not in the share that the ramp lets through.
+        /// The breaker is closed again, and this call is outside the share that the ramp lets through.
         case ramp = "RAMP"
     }
 

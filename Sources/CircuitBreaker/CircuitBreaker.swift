@@ -1,10 +1,10 @@
-// The shell: one lock around the machine, held for a moment; what the machine wants done is done after letting go of it.
+// The shell around the machine: it holds one lock for a moment while it asks the machine, lets go of it, and then does what the machine wants done.
 //
 // Invariants
 // - Lock order: timer, machine, stripe or event hub. No lock is held while a reader is resumed, a gate or a health check is started, or a call is run.
 //   The clock is read outside the locks; the wall clock and a custom wait in open are called inside, and say so where they are given.
-// - The atomics repeat what the machine says, for rejections that need no lock. They may lag behind it by the moment of a change: a call turned
-//   away in that moment is one that came before the change.
+// - The atomics repeat what the machine says, for rejections that need no lock. While the machine changes they may lag behind it for a moment: a call that is
+// turned away then counts as one that came before the change.
 // - Calls of a free period are counted in the stripes, without the machine's lock. Whoever takes that lock to ask the machine something that can
 //   change it ends the period first and tells the machine of its calls (`endFreePeriod`).
 // Bounds: one timer task, one recovery gate, one health check, the event hub's rings.
@@ -53,8 +53,8 @@ public final class CircuitBreaker: Sendable {
         static let free: UInt8 = 5
     }
 
-    /// To end a free period costs about as much as some calls with the lock, so that where one would soon be ended by the next failure none is
-    /// begun.
+    /// Ending a free period costs about as much as some calls with the lock. So a period is begun only after this many steps without trouble: the next
+    /// failure would end it.
     private static let calmStepsBeforeFreePeriod = 32
 
     private struct Timer {
@@ -68,7 +68,7 @@ public final class CircuitBreaker: Sendable {
     private let wallClock: @Sendable () -> Int64
     private let hub: EventHub
     private let shortcut = Atomic<UInt8>(Shortcut.none)
-    /// Until then a shortcut's rejection needs no look at the machine.
+    /// Until this time a call is rejected by the shortcut alone, without asking the machine.
     private let rejectsUntil = Atomic<Int64>(.min)
     private let openUntil = Atomic<Int64>(.min)
     /// Rejections by shortcut that the machine has not been told of.
@@ -157,8 +157,8 @@ public final class CircuitBreaker: Sendable {
 
     /// Asks whether a call may be made now.
     ///
-    /// While closed it costs a lock that threads rarely share, or during the ramp one that they do; while open, opened by hand, disabled, or
-    /// behind the recovery gate no lock at all. Allocates nothing while closed.
+    /// A closed breaker takes a lock that threads rarely share, and during the ramp one that all share. One that is open, opened by hand, disabled, or behind
+    /// the recovery gate takes no lock. A closed breaker allocates nothing.
     public func admit() -> Admission { admit(atNanoseconds: clock.now()) }
 
     /// Asks whether a call may be made at `instant`, for a caller that has read the breaker's clock already.

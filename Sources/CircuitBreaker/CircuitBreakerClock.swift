@@ -105,7 +105,7 @@ struct ClockSource: Sendable {
     init(_ clock: (any CircuitBreakerClock)?, slowCallDurationThreshold: Duration) {
         switch clock {
         case .none:
-            // A lag is harmless where it is a small part of what is measured.
+            // The coarse clock's lag is harmless where it is a small part of what is measured.
             system = CoarseCircuitBreakerClock.resolution * 10 <= slowCallDurationThreshold ? coarseClock : CLOCK_MONOTONIC
             custom = nil
         case .some(is CoarseCircuitBreakerClock):
@@ -143,7 +143,7 @@ struct ClockSource: Sendable {
 @inline(__always)
 private func readClock(_ id: clockid_t) -> Int64 {
     var value = timespec()
-    // It fails for an unknown clock id alone, and these are known.
+    // The call fails only for an unknown clock, and all clocks used here are known.
     _ = clock_gettime(id, &value)
     return Int64(value.tv_sec) &* 1_000_000_000 &+ Int64(value.tv_nsec)
 }

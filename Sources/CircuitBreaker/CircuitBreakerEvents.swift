@@ -1,8 +1,8 @@
 // Events go from the breaker into two rings (changes; calls) and into a buffer for each subscriber.
 //
 // Invariant: every subscriber sees events in the order of their sequence numbers; an event is either seen by it or counted as dropped.
-// Bounds: the rings' and the buffers' capacities, and `maximumSubscribers`. A full ring or buffer drops its oldest event and counts it; a
-// subscription too many gets a sequence that ends at once, and is counted.
+// Bounds: the rings' and the buffers' capacities, and `maximumSubscribers`. A full ring or buffer drops its oldest event and counts it. A subscription beyond
+// the bound gets a sequence that ends at once, and is counted.
 
 import Synchronization
 
@@ -47,7 +47,7 @@ public struct CircuitBreakerEvents: AsyncSequence, Sendable {
     }
 }
 
-/// One reader's place in the hub; leaving it when it is let go.
+/// One reader's place in the hub. The reader leaves the hub when this is released.
 final class EventSubscription: Sendable {
     private let hub: EventHub
     private let id: UInt64

@@ -1,13 +1,14 @@
 // The breaker without lock, clock, logger or input and output: time is an argument, and each event returns what is left to do.
 //
 // Invariants
-// - Every change of phase makes a new generation. A permit of another generation changes nothing but a counter.
+// - Every change of phase makes a new generation. Recording a permit of another generation changes one counter alone.
 // - A rejected call is never recorded: it has no permit.
-// - In half-open, probes done and probes out are together never more than those permitted, and none is given while the recovery gate runs.
+// - In half-open the probes that are done and those that are out are together at most as many as are permitted. While the recovery gate runs, no probe is
+// given.
 // - At most one recovery gate run is wanted at a time: the one whose number is the present generation.
 // Bounds: the window's memory, 64 counters of running calls, the slots of half-open. Pending events are few: one for each lease that ended, and
 // at most five more for a step.
-// Stops: no method loops but over those.
+// Stops: methods loop over those alone.
 //
 // Times passed in by different threads may be a little out of order; a duration is never taken as negative.
 
@@ -50,14 +51,14 @@ struct CircuitBreakerMachine: Sendable {
         var closesDirectly: Bool
     }
 
-    /// Which thresholds the rates are beyond, so that passing one is told once.
+    /// Which thresholds the rates have reached. A threshold that is reached is told once, until the rate has been below it.
     struct Crossing: Sendable {
         var failureRate = false
         var slowCallRate = false
     }
 
-    /// What is left to do for the shell, after it has let go of its lock. Whatever the case, but for `none`: publish the pending events and look
-    /// at ``nextWake`` again.
+    /// What the shell has to do after it has let go of its lock. With every case but `none` it also publishes the pending events and looks at ``nextWake``
+    /// again.
     enum Action: Sendable, Hashable {
         case none
         case publish
@@ -84,7 +85,7 @@ struct CircuitBreakerMachine: Sendable {
     let policy: CircuitBreakerPolicy
     private(set) var phase: Phase
     private(set) var generation: UInt64 = 1
-    /// Beside the phase rather than inside it, so that its memory is taken once.
+    /// The window stands beside the phase, so that its memory is allocated once and not with each phase.
     private var window: SlidingWindow
     private var running: RunningCalls
     /// Openings in a row without a recovery.
@@ -333,11 +334,11 @@ struct CircuitBreakerMachine: Sendable {
 
     // MARK: Free periods
 
-    /// The free period that `now` is in, if it is in one. Before its end, and before it is asked anything else, the machine is to be told of the
-    /// calls in it by ``absorb(_:)``.
+    /// The free period that `now` is in, if it is in one. The shell has to tell the machine of the calls in it by ``absorb(_:)`` before the period ends, and
+    /// before it asks the machine anything else.
     ///
-    /// In it no running call becomes overdue and no result leaves a time-based window, so that only results can move a rate. A quick success moves
-    /// none up, except where it is the one that makes the minimum number of calls.
+    /// During it no running call becomes overdue and no result leaves a time-based window: only new results can move a rate. A quick success raises a rate in
+    /// one case alone, which is no free period: it brings the number of calls up to the minimum.
     func freePeriod(around now: Int64) -> FreePeriod? {
         guard case .closed(let ramp) = phase, ramp.startedAt == nil, pendingEvents.isEmpty, let period = running.period else { return nil }
         let figures = window.figures
@@ -369,7 +370,8 @@ struct CircuitBreakerMachine: Sendable {
         return min(policy.rampInitialShare + (1 - policy.rampInitialShare) * progress, 1)
     }
 
-    /// Whether this call is in the share that passes. The share is met evenly, without chance: every call earns the share, a whole one passes.
+    /// Whether this call is in the share that passes. The share is met evenly and without chance: every call adds the share to a credit, and a call passes
+    /// when the credit reaches a whole.
     private mutating func passesRamp(_ ramp: Ramp, at now: Int64) -> Bool {
         guard let start = ramp.startedAt else { return true }
         let share = share(since: start, at: now)
@@ -391,7 +393,7 @@ struct CircuitBreakerMachine: Sendable {
 
     private mutating func recordProbe(_ outcome: CallOutcome, for permit: Permit, at now: Int64) -> (RecordResult, Action) {
         guard case .probing(var probing) = phase else { return (.late, .none) }
-        // A result that comes after the lease's end comes late even when nobody has looked at the lease in between.
+        // A result that comes after its lease has ended is late, also when the end of the lease has not been noticed yet.
         let duration = now.subtractingClamped(permit.startedAt.nanoseconds)
         let isInTime = duration < policy.permitLease && probing.deadline > now
         guard isInTime, probing.giveBack(permit) else {
@@ -469,7 +471,7 @@ struct CircuitBreakerMachine: Sendable {
         if gate.closesDirectly {
             close(because: .recoveryGatePassed, ramps: true, at: now)
         } else {
-            // Still the same half-open, and no permit of its generation is out: nothing to make stale.
+            // The state is the same half-open, and no permit of its generation is out. So the generation stays.
             phase = .probing(newProbing(at: now))
         }
         return .publish
@@ -667,7 +669,7 @@ struct CircuitBreakerMachine: Sendable {
             overdue = running.overdue(at: now)
         case .open(let value):
             figures = figuresAtOpening
-            // Those that opened the breaker count as a rate even where they were the few of half-open.
+            // The calls that opened the breaker make a rate, also where they were the few probes of half-open and so fewer than the minimum.
             overdue = overdueAtOpening
             minimum = min(minimum, max(figures.calls, 1))
             open = value

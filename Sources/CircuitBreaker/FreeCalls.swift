@@ -1,12 +1,12 @@
 // Most of a closed breaker's calls change no decision: they are let through, succeed in time, and only have to be counted. The machine says for
 // how long that is so (a free period), the shell counts such calls beside it, and the machine is told of all of them before it is asked anything
-// else. What it decides is what it would have decided had it been asked every time.
+// else. Its decisions are the same as if it had been asked every time.
 
-/// A time in which the machine would let every call through and do no more with a quick success than count it.
+/// A time in which the machine would let every call through, and would only count a quick success.
 struct FreePeriod: Sendable, Hashable {
     /// The generation of the permits.
     let generation: UInt64
-    /// A call that starts before is none of this period's.
+    /// Where the period begins: a call that starts earlier belongs to another one.
     let from: Int64
     /// Where the period ends: from then on the machine must be asked.
     let until: Int64

@@ -3,8 +3,8 @@ import Synchronization
 /// A value behind a lock: `Mutex`, seen by the thread sanitizer.
 ///
 /// On Linux `Mutex` locks inside the Synchronization library, which the sanitizer does not look into: it takes every value behind one for a race.
-/// Built with `-DTHREAD_SANITIZER`, this adds an atomic word that is read after locking and written before unlocking, both of which it sees. That
-/// hides no race: two accesses that are not ordered by the lock are not ordered by the word either.
+/// Built with `-DTHREAD_SANITIZER`, this adds an atomic word that is read after locking and written before unlocking, both of which it sees. Real races are
+/// still found: the word orders exactly those accesses that the lock orders.
 struct Guarded<Value>: ~Copyable, Sendable {
     private let mutex: Mutex<Value>
     #if THREAD_SANITIZER

@@ -1,7 +1,7 @@
 // Which calls have been running for too long, without an entry for each call: calls are counted by the time they started in.
 //
-// A call is young until it has run longer than the threshold, then overdue until its lease ends, then forgotten (a permit that never comes
-// back must not count for ever). Young calls are counted in buckets of at most an eighth of the threshold, overdue ones in buckets of at most
+// A call is young until it has run longer than the threshold, then overdue until its lease ends, then forgotten, since a permit that never comes back would
+// otherwise count for ever. Young calls are counted in buckets of at most an eighth of the threshold, overdue ones in buckets of at most
 // an eighth of the lease, so a call turns overdue, or is forgotten, at most one bucket late and never early. Widths are powers of two, so
 // that finding a bucket is a shift.
 //
@@ -28,7 +28,7 @@ struct RunningCalls: Sendable {
     private(set) var overdue = 0
 
     init(isCounting: Bool, threshold: Int64, lease: Int64) {
-        // A lease that ends before a call can be too long leaves nothing to count.
+        // If the lease ends before the threshold, no call can be overdue, and nothing is counted.
         self.isCounting = isCounting && lease > threshold
         self.threshold = threshold
         self.lease = lease

@@ -69,7 +69,7 @@ struct SlidingWindow: Sendable {
 
     @inline(never)
     private mutating func turn(to now: Int64) {
-        // A count-based window's end is never, which a clock at the end of time would reach.
+        // A count-based window has no buckets. Its end is the largest time there is, which a clock at the end of time would reach.
         if buckets.isEmpty { return }
         let steps = (now - bucketEnd) / Self.bucketWidth + 1
         for _ in 0..<min(steps, Int64(buckets.count)) {
@@ -86,7 +86,7 @@ struct SlidingWindow: Sendable {
             advance(to: now)
             buckets[head].add(failed: failed, slow: slow)
         } else {
-            // While the ring is not full the byte that is written over counts nothing.
+            // A byte that is written over is taken out of the figures only when the ring is full: before that it holds no call.
             if figures.calls == outcomes.count {
                 let old = outcomes[head]
                 figures.calls &-= 1
@@ -111,13 +111,14 @@ struct SlidingWindow: Sendable {
             figures.calls &+= calls
             return
         }
-        // More of them than the ring holds leave it as full of them as it can be.
+        // More successes than the ring has places have the same effect as one for each place.
         let calls = Int(clamping: min(count, UInt64(outcomes.count)))
         guard figures.failed == 0, figures.slow == 0 else {
             for _ in 0..<calls { record(failed: false, slow: false, at: .min) }
             return
         }
-        // Nothing is pushed out that counts. From the head on there may be what was left by a reset; before it there are successes.
+        // No failed or slow call is pushed out, since there is none. From the head on there may be bytes from before a reset; in front of it there are
+        // successes.
         for index in head..<min(head + calls, outcomes.count) { outcomes[index] = 0 }
         head = (head + calls) % outcomes.count
         figures.calls = min(figures.calls + calls, outcomes.count)

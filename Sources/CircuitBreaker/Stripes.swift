@@ -1,10 +1,10 @@
 // Where the calls of a free period are counted: a stripe for each thread, on cache lines of its own, behind a lock of its own, so that threads that
-// make calls at the same time do not wait for each other. (Several threads may share a stripe; then those do.)
+// make calls at the same time do not wait for each other. Threads that share a stripe do wait for each other.
 //
 // Invariants
-// - A stripe holds a period only between `begin` and `end`, and `end` takes the period and the calls in one step: a call is either in what `end`
-//   returns, or it has not been counted and its thread knows.
-// - A stripe that no thread has asked for holds no period, so that `end` costs a lock for each thread that makes calls and not for sixteen.
+// - A stripe holds a period only between `begin` and `end`, and `end` takes the period and the calls in one step: a call is either in what `end` returns, or
+// its thread is told that it was not counted.
+// - Only a stripe that a thread has asked for holds a period, so that `end` takes as many locks as there are threads that make calls, and not sixteen.
 // - Lock order: the machine's lock, then a stripe's. `begin`, `end`, `activate` and `sum` are called with the machine's lock held.
 // Bounds: 16 stripes, 6 KiB.
 
@@ -39,8 +39,8 @@ struct Stripes: ~Copyable, Sendable {
         stripes.deallocate()
     }
 
-    /// The calling thread's stripe, by where its stack is. Stacks lie some mebibytes apart; the factor spreads equal distances. To be asked once for
-    /// a call of the breaker: a stack may cross a mebibyte.
+    /// The calling thread's stripe, by where its stack is. Stacks lie some mebibytes apart; the factor spreads equal distances. Ask once for each call of the
+    /// breaker: the answer may change within one, where its stack crosses a mebibyte.
     @inline(__always)
     static var mine: Int {
         var here: UInt8 = 0
@@ -50,7 +50,7 @@ struct Stripes: ~Copyable, Sendable {
 
     // MARK: Without the machine's lock
 
-    /// Counts a call that starts at `now`. Nil when that is in no free period: the machine is to be asked.
+    /// Counts a call that starts at `now`. Nil when `now` is outside a free period: then the machine has to be asked.
     @inline(__always)
     borrowing func start(at now: Int64, in stripe: Int) -> Permit? {
         var permit: Permit?
@@ -62,7 +62,7 @@ struct Stripes: ~Copyable, Sendable {
         return permit
     }
 
-    /// Counts a success at `now`. False when it is not a free period's: the machine is to be told.
+    /// Counts a success at `now`. False when it belongs to no free period: then the machine has to be told.
     @inline(__always)
     borrowing func succeed(_ permit: Permit, at now: Int64, in stripe: Int) -> Bool {
         var isCounted = false

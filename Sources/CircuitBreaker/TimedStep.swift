@@ -1,8 +1,8 @@
 // An async step with a limit on its time, run at most once at a time.
 //
 // Invariant: each run that is started is answered at most once, and not after a later run was started or it was cancelled.
-// Bounds: one operation runs and one run waits for it to return, whatever the number of starts: an operation that ignores cancellation holds
-// its successors up, and those time out, but it never has a second one beside it.
+// Bounds: one operation runs and one run waits for it to return, whatever the number of starts: an operation that ignores cancellation holds up its
+// successors, which time out. Two operations never run at once.
 // Stops: at the operation's end, at the limit, or when cancelled.
 
 import Synchronization
@@ -19,7 +19,7 @@ final class TimedStep: Sendable {
     private struct State {
         /// The last run that was started, as its caller numbers it.
         var run: UInt64 = 0
-        /// The number of its start, for a caller may number two starts alike.
+        /// The number of its start. The caller's number is not enough, because two starts may have the same one.
         var start: UInt64 = 0
         /// Its timer, while nobody has answered it.
         var timer: Task<Void, Never>?

@@ -35,7 +35,7 @@ public struct WaitInOpen: Sendable {
         case .exponential(let initial, let multiplier, let jitter, let maximum):
             let cap = Double(maximum.clampedNanoseconds)
             var wait = Double(initial.clampedNanoseconds)
-            // Stops at the cap, so that a large attempt neither overflows nor takes long: at most 64 doublings pass the cap; a multiplier
+            // The loop stops at the cap, so that a large attempt stays in range and is quick: doubling reaches the cap within 64 steps, and a multiplier
             // close to 1 is bounded by the count.
             var steps = min(max(attempt, 1) - 1, 10_000)
             while steps > 0, wait < cap, multiplier > 1 {
