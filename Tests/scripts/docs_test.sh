@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Walks the documents: each file, make target, setting, route and metric that they name exists, and each function of the flows' steps. Reads text alone: nothing is built or started.
+# Walks the documents: each file, make target, setting, route and metric that they name exists, and each function of the flows' steps, and each line of the log that the runbook quotes. Reads text alone: nothing is built or started.
 # Ends with `N passed, N failed`; exit status 1 when something failed.
 # shellcheck disable=SC2016 # backticks are what the patterns look for
 set -uo pipefail
@@ -90,6 +90,16 @@ while IFS= read -r token; do
 done < <(sed -n '/^## The five flows/,/^## Where a change goes/p' docs/architecture.md | grep -oE '`[^`]+`' | tr -d '\140')
 named "files of the flows' steps" 20
 verdict "$work/failures" "every step of a flow names a file, and functions that it has"
+
+# --- The lines of the log that the runbook quotes, up to where a figure stands in them.
+begin
+while IFS= read -r line; do
+    printf '%s\n' "$line" >>"$work/names"
+    if ! grep -rqF -- "$line" Sources; then printf 'docs/operations.md: nothing logs: %s\n' "$line" >>"$work/failures"; fi
+done < <(sed -n '/^## Runbook/,/^## Settings/p' docs/operations.md | sed '/^ *```/,/^ *```$/d' | tr '\n' ' ' | tr -s ' ' |
+    sed 's/`[^`]*`//g; s/\*\*[^*]*\*\*//g' | grep -oE '\*[^*]+\*' | sed 's/^\*//; s/\*$//; s/ N .*//' | grep -E '.{20}')
+named "lines of the log" 25
+verdict "$work/failures" "every line of the log that the runbook quotes is written by a server"
 
 # --- Make targets, alone or in commands.
 begin
