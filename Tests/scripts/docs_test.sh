@@ -101,6 +101,18 @@ done < <(sed -n '/^## Runbook/,/^## Settings/p' docs/operations.md | sed '/^ *``
 named "lines of the log" 25
 verdict "$work/failures" "every line of the log that the runbook quotes is written by a server"
 
+# --- The tests that the faults' tables name.
+begin
+while IFS= read -r name; do
+    printf '%s\n' "$name" >>"$work/names"
+    suite=${name%%/*}
+    if ! grep -rqwE -- "(struct|class|extension) ([A-Za-z]+[.])*${suite##*.}" Tests || ! grep -rqwE -- "func ${name#*/}" Tests; then
+        printf 'docs/faults.md: %s\n' "$name" >>"$work/failures"
+    fi
+done < <(grep -oE '`[A-Z][A-Za-z.]*/[a-z][A-Za-z0-9]+`' docs/faults.md | tr -d '\140' | sort -u)
+named "tests of the faults' tables" 20
+verdict "$work/failures" "every test that the faults' tables name is there"
+
 # --- Make targets, alone or in commands.
 begin
 for document in "${documents[@]}"; do
