@@ -52,9 +52,9 @@ public final class FaultProxy: Sendable {
     /// The port on 127.0.0.1; it stays the same while connections are refused.
     public let port: Int
     private let loop: any EventLoop
-    private let core: NIOLoopBound<Core>
+    private let core: NIOLoopBound<FaultProxyCore>
 
-    private init(port: Int, loop: any EventLoop, core: NIOLoopBound<Core>) {
+    private init(port: Int, loop: any EventLoop, core: NIOLoopBound<FaultProxyCore>) {
         self.port = port
         self.loop = loop
         self.core = core
@@ -74,7 +74,7 @@ public final class FaultProxy: Sendable {
         on group: any EventLoopGroup = MultiThreadedEventLoopGroup.singleton
     ) async throws -> FaultProxy {
         let loop = group.next()
-        let core = try await loop.submit { NIOLoopBound(Core(loop: loop, host: host, server: server), eventLoop: loop) }.get()
+        let core = try await loop.submit { NIOLoopBound(FaultProxyCore(loop: loop, host: host, server: server), eventLoop: loop) }.get()
         let port = try await loop.flatSubmit { core.value.listen(port: port) }.get()
         return FaultProxy(port: port, loop: loop, core: core)
     }
@@ -124,25 +124,25 @@ public final class FaultProxy: Sendable {
         }.get()
     }
 
-    private func perform(_ body: @escaping @Sendable (Core) -> Void) async throws {
+    private func perform(_ body: @escaping @Sendable (FaultProxyCore) -> Void) async throws {
         try await loop.submit { [core] in body(core.value) }.get()
     }
 }
 
 /// Keeps a socket from the programs that this process starts: what they hold open too would neither be refused nor reset. On the channel's loop.
-private func closeOnExec(_ channel: any Channel) throws {
+func closeOnExec(_ channel: any Channel) throws {
     try channel.pipeline.syncOperations.withUnsafeTransportIfAvailable(of: NIOBSDSocket.Handle.self) { descriptor in
         _ = fcntl(descriptor, F_SETFD, FD_CLOEXEC)
     }
 }
 
 /// The proxy on its loop.
-private final class Core {
+final class FaultProxyCore {
     let loop: any EventLoop
     let host: String
     let server: Int
     private var listener: (any Channel)?
-    private var links: [ObjectIdentifier: Link] = [:]
+    private var links: [ObjectIdentifier: FaultProxyLink] = [:]
     private var toServer = TimeAmount.zero
     private var toClient = TimeAmount.zero
     private(set) var isStalled = false
@@ -238,215 +238,13 @@ private final class Core {
         if direction == .toServer { counted.bytesToServer += count } else { counted.bytesToClient += count }
     }
 
-    func ended(_ link: Link) { links[ObjectIdentifier(link)] = nil }
+    func ended(_ link: FaultProxyLink) { links[ObjectIdentifier(link)] = nil }
 
     private func accepted(_ client: any Channel) {
         counted.accepted += 1
-        let link = Link(core: self, client: client)
+        let link = FaultProxyLink(core: self, client: client)
         guard links.count < FaultProxy.maximumConnections else { return link.cut() }
         links[ObjectIdentifier(link)] = link
         link.open()
     }
-}
-
-/// One connection through the proxy: two channels and a flow each way.
-private final class Link {
-    let core: Core
-    let client: any Channel
-    private(set) var server: (any Channel)?
-    let toServer: Flow
-    let toClient: Flow
-    private var isCut = false
-
-    init(core: Core, client: any Channel) {
-        self.core = core
-        self.client = client
-        toServer = Flow(core: core, which: .toServer)
-        toClient = Flow(core: core, which: .toClient)
-    }
-
-    func open() {
-        let bound = NIOLoopBound(self, eventLoop: core.loop)
-        do {
-            try client.pipeline.syncOperations.addHandler(Side(link: self, isClient: true))
-        } catch {
-            return cut()
-        }
-        client.closeFuture.whenComplete { _ in bound.value.closed() }
-        ClientBootstrap(group: core.loop)
-            .channelOption(.autoRead, value: false)
-            .channelOption(.allowRemoteHalfClosure, value: true)
-            .channelOption(.socketOption(.tcp_nodelay), value: 1)
-            .connectTimeout(.seconds(5))
-            .channelInitializer { channel in
-                channel.eventLoop.makeCompletedFuture {
-                    try closeOnExec(channel)
-                    try channel.pipeline.syncOperations.addHandler(Side(link: bound.value, isClient: false))
-                }
-            }
-            .connect(host: core.host, port: core.server)
-            .whenComplete { bound.value.connected($0) }
-    }
-
-    private func connected(_ result: Result<any Channel, any Error>) {
-        guard case .success(let server) = result, !isCut, client.isActive else {
-            if case .success(let server) = result { Link.reset(server) }
-            return cut()
-        }
-        self.server = server
-        let bound = NIOLoopBound(self, eventLoop: core.loop)
-        server.closeFuture.whenComplete { _ in bound.value.closed() }
-        toServer.connect(from: client, to: server)
-        toClient.connect(from: server, to: client)
-    }
-
-    /// Both sides at once, with RST.
-    func cut() {
-        guard !isCut else { return }
-        isCut = true
-        for channel in [client, server].compactMap({ $0 }) { Link.reset(channel) }
-        core.ended(self)
-    }
-
-    /// One side is gone: the other ends too, once it has what was sent to it.
-    private func closed() {
-        for flow in [toServer, toClient] { flow.sourceEnded() }
-        if server == nil || (server?.isActive == false && !client.isActive) { cut() }
-    }
-
-    private static func reset(_ channel: any Channel) {
-        // Without lingering the kernel answers with RST instead of FIN.
-        (channel as? any SocketOptionProvider)?.setSoLinger(linger(l_onoff: 1, l_linger: 0)).whenComplete { _ in
-            channel.close(promise: nil)
-        }
-    }
-}
-
-/// One way of one connection: what waits for its time, in order.
-private final class Flow {
-    private let core: Core
-    private let which: FaultProxy.Direction
-    private var source: (any Channel)?
-    private var destination: (any Channel)?
-    private var held = CircularBuffer<(bytes: ByteBuffer, came: NIODeadline)>()
-    private(set) var bytes = 0
-    private var isReading = false
-    private var hasEnded = false
-    private var timer: (task: Scheduled<Void>, due: NIODeadline)?
-
-    init(core: Core, which: FaultProxy.Direction) {
-        self.core = core
-        self.which = which
-    }
-
-    func connect(from source: any Channel, to destination: any Channel) {
-        (self.source, self.destination) = (source, destination)
-        readMore()
-        if hasEnded { drain() }
-    }
-
-    func received(_ buffer: ByteBuffer) {
-        held.append((buffer, .now()))
-        bytes += buffer.readableBytes
-        drain()
-    }
-
-    func readCompleted() {
-        isReading = false
-        readMore()
-    }
-
-    func sourceEnded() {
-        guard !hasEnded else { return }
-        hasEnded = true
-        drain()
-    }
-
-    private func readMore() {
-        guard let source, !isReading, !hasEnded, bytes < FaultProxy.bufferLimit else { return }
-        isReading = true
-        source.read()
-    }
-
-    /// Hands on what is due, as far as the receiver takes it.
-    func drain() {
-        guard let destination, !core.isStalled else { return }
-        guard destination.isActive else {
-            held.removeAll()
-            bytes = 0
-            return
-        }
-        let now = NIODeadline.now()
-        var count = 0
-        var isDue = true
-        while destination.isWritable, let first = held.first {
-            let due = first.came + core.latency(which)
-            guard due <= now else {
-                isDue = false
-                wake(at: due)
-                break
-            }
-            var buffer = first.bytes
-            if let allowed = core.allowance(which, of: buffer.readableBytes) {
-                if let rest = buffer.readSlice(length: allowed) { destination.writeAndFlush(rest, promise: nil) }
-                core.handedOn(count + allowed, which)
-                return core.reset()
-            }
-            held.removeFirst()
-            bytes -= buffer.readableBytes
-            count += buffer.readableBytes
-            destination.write(buffer, promise: nil)
-        }
-        if count > 0 {
-            core.handedOn(count, which)
-            destination.flush()
-        }
-        if held.isEmpty, hasEnded {
-            // A source that has only stopped sending still wants its answers.
-            destination.close(mode: source?.isActive == true ? .output : .all, promise: nil)
-        } else if isDue || bytes < FaultProxy.bufferLimit {
-            readMore()
-        }
-    }
-
-    private func wake(at due: NIODeadline) {
-        if let timer, timer.due == due { return }
-        timer?.task.cancel()
-        let bound = NIOLoopBound(self, eventLoop: core.loop)
-        timer = (core.loop.scheduleTask(deadline: due) { bound.value.woken() }, due)
-    }
-
-    private func woken() {
-        timer = nil
-        drain()
-    }
-}
-
-/// One channel's events, told to the link's flows.
-private final class Side: ChannelInboundHandler {
-    typealias InboundIn = ByteBuffer
-
-    private let link: Link
-    private let isClient: Bool
-
-    init(link: Link, isClient: Bool) {
-        self.link = link
-        self.isClient = isClient
-    }
-
-    private var outgoing: Flow { isClient ? link.toServer : link.toClient }
-    private var incoming: Flow { isClient ? link.toClient : link.toServer }
-
-    func channelRead(context: ChannelHandlerContext, data: NIOAny) { outgoing.received(unwrapInboundIn(data)) }
-
-    func channelReadComplete(context: ChannelHandlerContext) { outgoing.readCompleted() }
-
-    func channelWritabilityChanged(context: ChannelHandlerContext) { incoming.drain() }
-
-    func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
-        if case .inputClosed? = event as? ChannelEvent { outgoing.sourceEnded() }
-    }
-
-    /// A side that broke, breaks the other.
-    func errorCaught(context: ChannelHandlerContext, error: any Error) { link.cut() }
 }

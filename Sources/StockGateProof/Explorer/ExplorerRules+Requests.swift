@@ -1,0 +1,238 @@
+import StockGate
+
+// What buyers and those who give units back do next.
+
+extension ExplorerRules {
+    func buyer(
+        _ index: Int,
+        _ machine: PatchedReservation,
+        _ action: Reservation.Action?,
+        _ told: Told,
+        _ stale: [LedgerModel.Row]?,
+        _ state: State,
+        _ emit: Emit
+    ) {
+        func next(
+            _ state: State,
+            _ what: StaticString,
+            _ outcome: CommitOutcome? = nil,
+            _ event: (inout PatchedReservation) -> Reservation.Step
+        ) {
+            var after = state
+            buyerStep(index, machine, told, &after, event)
+            emit(after, ExplorerMove(index, what, outcome))
+        }
+        guard let action else {
+            let isKept = isKept(index, state)
+            if !world.calm || isKept { next(state, "breaker open: direct") { $0.began(throughGate: false) } }
+            if isKept { return }
+            var begun = machine
+            _ = begun.began(throughGate: true)
+            reserve(index, begun, told, state, emit)
+            return
+        }
+        switch action {
+        case .reserve where isKept(index, state): next(state, "no longer through Redis: direct") { $0.reserveFailed(sent: false) }
+        case .reserve: reserve(index, machine, told, state, emit)
+        case .awaitResync:
+            if state.gate.isLoaded(dataset: state.dataset, ledger: Self.ours, fault: fault) {
+                next(state, "resynced") { $0.resyncEnded(loaded: true) }
+            }
+            if !world.calm { next(state, "did not wait for the resync: direct") { $0.resyncEnded(loaded: false) } }
+        case .lookUp:
+            let entry = state.ledger.lookUp(machine.request.key)
+            next(state, "looked up") { $0.lookedUp(entry) }
+        case .commit(let request):
+            if fault == .lookupBeforeLock, stale == nil {
+                var after = state
+                after.actors[index] = .buyer(machine, action, told, staleRows: state.ledger.rows)
+                emit(after, ExplorerMove(index, "looked up before the lock"))
+                return
+            }
+            var after = state
+            if let reply = try? after.ledger.commit([request], lookedUpIn: stale, fault: fault).first {
+                if reply.told > 0, reply.told < request.fence { after.rest.sawAhead = true }
+                next(after, "commit", reply.outcome) { $0.committed(reply) }
+            }
+            if state.rest.zombies > 0 {
+                var after = state
+                after.rest.zombies -= 1
+                after.rest.alive.append(.commit(request))
+                next(after, "connection lost, statement alive") { $0.commitFailed(.unknown) }
+            }
+            if state.rest.refusals > 0 {
+                var after = state
+                after.rest.refusals -= 1
+                next(after, "commit known not to have run") { $0.commitFailed(.notRun(.lockTimeout)) }
+            }
+        case .settle(let held):
+            var after = state
+            _ = after.gate.settle(
+                [GateModel.SettleEntry(key: machine.request.key, held: held)],
+                now: 0,
+                retention: Self.retention,
+                fault: fault
+            )
+            after.actors[index] = .done(told)
+            emit(after, ExplorerMove(index, "settled"))
+            resend(index, state, after, emit)
+        case .release(let held), .abandon(let held):
+            let isAbandoned = if case .abandon = action { true } else { false }
+            var after = state
+            _ = after.gate.release(
+                [GateModel.ReleaseEntry(key: machine.request.key, held: held, isAbandoned: isAbandoned)],
+                fault: fault
+            )
+            after.actors[index] = .done(told)
+            emit(after, ExplorerMove(index, isAbandoned ? "abandoned" : "released"))
+            resend(index, state, after, emit)
+        case .apply(let fence, let delta):
+            var after = state
+            let entry = GateModel.ApplyEntry(fence: fence, delta: delta, key: machine.request.key)
+            guard let reply = after.gate.apply([entry], now: 0, ledger: Self.ours, fault: fault).first else { return }
+            next(after, "applied") { $0.applied(reply) }
+            if !world.calm {
+                next(state, "apply lost") { $0.applyFailed() }
+                next(after, "applied, reply lost") { $0.applyFailed() }
+            }
+        case .bump:
+            var after = state
+            _ = after.ledger.bump(Self.product)
+            next(after, "bumped") { $0.bumped() }
+        case .finish: break
+        }
+    }
+
+    /// A message ran, its answer was lost, and it will be sent again.
+    func resend(_ index: Int, _ before: State, _ after: State, _ emit: Emit) {
+        guard before.rest.resends > 0 else { return }
+        var again = after
+        again.rest.resends -= 1
+        again.actors[index] = before.actors[index]
+        emit(again, ExplorerMove(index, "ran, reply lost: sent again"))
+    }
+
+    /// A reserve runs and is answered, or its answer is lost, or it does not run and nobody knows.
+    func reserve(_ index: Int, _ machine: PatchedReservation, _ told: Told, _ state: State, _ emit: Emit) {
+        var after = state
+        let request = machine.request
+        let reply = after.gate.reserve(
+            key: request.key,
+            quantity: request.quantity,
+            dataset: state.dataset,
+            now: 0,
+            ledger: Self.ours,
+            fault: fault
+        )
+        switch reply {
+        case .reserved, .joined, .soldOut, .notOnSale:
+            if let left = state.rest.leftUnder, state.gate.fence <= left, !state.rest.isOpen {
+                after.rest.broken = "sold through what a recovery left"
+            }
+        case .notLoaded, .alreadyDone: break
+        }
+        var answered = after
+        buyerStep(index, machine, told, &answered) { $0.reserveReplied(reply) }
+        let what: StaticString =
+            switch reply {
+            case .reserved: "reserved"
+            case .joined: "joined"
+            case .soldOut: "sold out"
+            case .notLoaded: "not loaded"
+            case .notOnSale: "not on sale"
+            case .alreadyDone: "already done"
+            }
+        emit(answered, ExplorerMove(index, what))
+        guard !world.calm else { return }
+        var unsent = state
+        buyerStep(index, machine, told, &unsent) { $0.reserveFailed(sent: true) }
+        emit(unsent, ExplorerMove(index, "reserve timed out before Redis ran it: direct"))
+        buyerStep(index, machine, told, &after) { $0.reserveFailed(sent: true) }
+        emit(after, ExplorerMove(index, "reserve ran, reply lost: direct"))
+    }
+
+    func buyerStep(
+        _ index: Int,
+        _ before: PatchedReservation,
+        _ told: Told,
+        _ state: inout State,
+        _ event: (inout PatchedReservation) -> Reservation.Step
+    ) {
+        var machine = before
+        let step = event(&machine)
+        var told = told
+        if let answer = step.answer {
+            var isFinal = before.request.isRepeat
+            if case .committing(let sent, let unknownBefore) = before.state { isFinal = isFinal || sent.isFirm || unknownBefore }
+            told = ExplorerActor.told(answer, isFirm: isFinal)
+        }
+        state.actors[index] = step.action == .finish ? .done(told) : .buyer(machine, step.action, told, staleRows: nil)
+        if step.asksForResync || step.action == .awaitResync { ask(&state) }
+    }
+
+    func returning(
+        _ index: Int,
+        _ machine: PatchedIncrease,
+        _ action: Increase.Action?,
+        _ told: Told,
+        _ state: State,
+        _ emit: Emit
+    ) {
+        func next(_ state: State, _ what: StaticString, _ event: (inout PatchedIncrease) -> Increase.Step) {
+            var after = state
+            var machine = machine
+            let step = event(&machine)
+            let told = step.answer.map { ExplorerActor.told($0) } ?? told
+            after.actors[index] = step.action == .finish ? .done(told) : .returning(machine, step.action, told)
+            if step.asksForResync { ask(&after) }
+            emit(after, ExplorerMove(index, what))
+        }
+        switch action {
+        case nil:
+            var begun = machine
+            let step = begun.began()
+            returning(index, begun, step.action, told, state, emit)
+        case .commit:
+            var after = state
+            if let reply = try? after.ledger.increase([machine.request], fault: fault).first {
+                next(after, reply.outcome == .added ? "added" : "added nothing") { $0.committed(reply) }
+            }
+            if state.rest.zombies > 0 {
+                var after = state
+                after.rest.zombies -= 1
+                after.rest.alive.append(.increase(machine.request))
+                next(after, "connection lost, statement alive") { $0.commitFailed(.unknown) }
+            }
+        case .apply(let fence, let delta):
+            var after = state
+            let entry = GateModel.ApplyEntry(fence: fence, delta: delta, key: "")
+            guard let reply = after.gate.apply([entry], now: 0, ledger: Self.ours, fault: fault).first else { return }
+            next(after, "applied") { $0.applied(reply) }
+            if !world.calm {
+                next(state, "apply lost") { $0.applyFailed() }
+                next(after, "applied, reply lost") { $0.applyFailed() }
+            }
+        case .bump:
+            var after = state
+            _ = after.ledger.bump(Self.product)
+            next(after, "bumped") { $0.bumped() }
+        case .finish: break
+        }
+    }
+
+    func lookup(_ index: Int, _ request: IncreaseRequest, _ state: State, _ emit: Emit) {
+        var after = state
+        switch state.ledger.lookUp(request.decreaseKey)?.direction {
+        case .out: after.actors[index] = .done(.yes)
+        case .closed: after.actors[index] = .done(.finalNo)
+        case .in, nil:
+            // Not found proves nothing: only a compensation, which closes the key, makes it final.
+            if fault == .notFoundTrusted {
+                after.actors[index] = .done(.finalNo)
+            } else {
+                after.actors[index] = .returning(PatchedIncrease(request, fault: fault), nil, .nothing)
+            }
+        }
+        emit(after, ExplorerMove(index, "looked up"))
+    }
+}
