@@ -209,7 +209,7 @@ let package = Package(
                 "StockContract", "APIErrors", "BlockingThreads", "HotPath", "ServerMetrics", "StrictJSON", "OrderServer", "ServerKit",
                 "PostgresClient",
                 "CircuitBreaker",
-                "MessageBroker", "PrivateServers", hummingbird,
+                "MessageBroker", "PrivateServers", "StockGate", "StockGateProof", hummingbird,
                 hummingbirdTesting, nioCore, nioHTTP1, nioPosix,
             ]
         ),

@@ -51,7 +51,7 @@ public struct DecreaseRequest: Hashable, Sendable {
     }
 
     /// Whether a row made at `time` (microseconds since the Unix epoch) is too old to be this order's.
-    func isOlder(rowMadeAt time: Int64) -> Bool {
+    package func isOlder(rowMadeAt time: Int64) -> Bool {
         guard let since else { return false }
         let (age, overflow) = since.subtractingReportingOverflow(time)
         return overflow ? since > time : age > Self.clockTolerance.components.seconds * 1_000_000

@@ -19,7 +19,11 @@ enum Told: Hashable {
 
 /// One actor of a small world: a machine of the project, perhaps behind a mutant's patch, and the action that it wants next.
 enum ExplorerActor: Hashable {
-    case buyer(PatchedReservation, Reservation.Action?, Told, staleRows: [LedgerModel.Row]?)
+    case buyer(Buyer)
+    /// An order of the order server, between two requests.
+    case order(Driver)
+    /// Cancels an order once it is confirmed.
+    case canceller
     case returning(PatchedIncrease, Increase.Action?, Told)
     case lookup(IncreaseRequest)
     case resync(PatchedResync, Resync.Action?)
@@ -34,6 +38,37 @@ enum ExplorerActor: Hashable {
     case handAsks
     case done(Told)
     case dead
+
+    /// A decrease on its way.
+    struct Buyer: Hashable {
+        var machine: PatchedReservation
+        /// What it wants next; nil before it begins.
+        var action: Reservation.Action?
+        var told = Told.nothing
+        /// The rows as they were before the lock, for the fault of looking before locking.
+        var staleRows: [LedgerModel.Row]?
+        /// The order that it is for; nil for a caller of the product server.
+        var order: Driver?
+
+        init(_ machine: PatchedReservation, order: Driver? = nil) {
+            self.machine = machine
+            self.order = order
+        }
+    }
+
+    /// Who settles an order: the request that it was placed with, or another server.
+    struct Driver: Hashable {
+        enum Next: Hashable { case place, goOn, ask, write(OrderModel.Verdict) }
+
+        /// Its place among the world's orders.
+        var order: Int
+        /// The key that it asks under.
+        var key: String
+        /// Whether this driver has not asked under the key before.
+        var isFirst: Bool
+        var attempts: UInt8 = 0
+        var next: Next
+    }
 
     /// What a hand does to the ledger without Redis.
     enum Hand: Hashable { case decrease, restock, delete, relist }
@@ -52,10 +87,12 @@ enum ExplorerActor: Hashable {
     /// Whether it has begun, so that a death in the middle of it is a case of its own.
     var hasBegun: Bool {
         switch self {
-        case .buyer(_, nil, _, _), .returning(_, nil, _), .resync(_, nil), .lookup, .hand, .healer, .done, .dead, .mender,
+        case .returning(_, nil, _), .resync(_, nil), .lookup, .hand, .healer, .done, .dead, .mender, .canceller,
             .recovery(.opens):
             false
-        case .buyer, .returning, .resync, .handAsks, .recovery: true
+        case .buyer(let buyer): buyer.action != nil || buyer.order != nil
+        case .order(let driver): driver.next != .place && driver.next != .goOn
+        case .returning, .resync, .handAsks, .recovery: true
         }
     }
 

@@ -38,8 +38,9 @@ extension ExplorerRules {
         {
             return "a resync does not heal"
         }
+        if !state.rest.orders.isEmpty, let broken = orderViolation(state) { return broken }
         for (index, actor) in state.actors.enumerated() {
-            guard case .done(let told) = actor else { continue }
+            guard case .done(let told) = actor, !world.actors[index].contains("#"), !world.actors[index].hasPrefix("&") else { continue }
             if let broken = answer(world.actors[index], told, state) { return broken }
         }
         return nil
@@ -47,8 +48,13 @@ extension ExplorerRules {
 
     /// A sweep that finds nothing pending waits for ever.
     func isAtRest(_ state: State, _ index: Int) -> Bool {
-        if world.actors[index] == "sweep", case .resync(_, nil) = state.actors[index] { return state.gate.pending.isEmpty }
-        return state.actors[index].isAtRest
+        switch state.actors[index] {
+        case .resync(_, nil) where world.actors[index] == "sweep": state.gate.pending.isEmpty
+        // Nothing to cancel, or to go on with.
+        case .canceller: isIdle(index, state)
+        case .order(let driver) where driver.next == .goOn: isIdle(index, state)
+        default: state.actors[index].isAtRest
+        }
     }
 
     /// Actors who are told nothing.

@@ -5,10 +5,7 @@ import StockGate
 extension ExplorerRules {
     func buyer(
         _ index: Int,
-        _ machine: PatchedReservation,
-        _ action: Reservation.Action?,
-        _ told: Told,
-        _ stale: [LedgerModel.Row]?,
+        _ buyer: ExplorerActor.Buyer,
         _ state: State,
         _ emit: Emit
     ) {
@@ -19,21 +16,24 @@ extension ExplorerRules {
             _ event: (inout PatchedReservation) -> Reservation.Step
         ) {
             var after = state
-            buyerStep(index, machine, told, &after, event)
+            buyerStep(index, buyer, &after, event)
             emit(after, ExplorerMove(index, what, outcome))
         }
-        guard let action else {
+        let machine = buyer.machine
+        // What was answered may be written at once, or when the request has nothing more to do.
+        if let driver = buyer.order, case .write(let verdict) = driver.next { write(index, driver, verdict, tail: buyer, state, emit) }
+        guard let action = buyer.action else {
             let isKept = isKept(index, state)
             if !world.calm || isKept { next(state, "breaker open: direct") { $0.began(throughGate: false) } }
             if isKept { return }
-            var begun = machine
-            _ = begun.began(throughGate: true)
-            reserve(index, begun, told, state, emit)
+            var begun = buyer
+            _ = begun.machine.began(throughGate: true)
+            reserve(index, begun, state, emit)
             return
         }
         switch action {
         case .reserve where isKept(index, state): next(state, "no longer through Redis: direct") { $0.reserveFailed(sent: false) }
-        case .reserve: reserve(index, machine, told, state, emit)
+        case .reserve: reserve(index, buyer, state, emit)
         case .awaitResync:
             if state.gate.isLoaded(dataset: state.dataset, ledger: Self.ours, fault: fault) {
                 next(state, "resynced") { $0.resyncEnded(loaded: true) }
@@ -43,14 +43,16 @@ extension ExplorerRules {
             let entry = state.ledger.lookUp(machine.request.key)
             next(state, "looked up") { $0.lookedUp(entry) }
         case .commit(let request):
-            if fault == .lookupBeforeLock, stale == nil {
+            if fault == .lookupBeforeLock, buyer.staleRows == nil {
                 var after = state
-                after.actors[index] = .buyer(machine, action, told, staleRows: state.ledger.rows)
+                var looked = buyer
+                looked.staleRows = state.ledger.rows
+                after.actors[index] = .buyer(looked)
                 emit(after, ExplorerMove(index, "looked up before the lock"))
                 return
             }
             var after = state
-            if let reply = try? after.ledger.commit([request], lookedUpIn: stale, fault: fault).first {
+            if let reply = try? after.ledger.commit([request], lookedUpIn: buyer.staleRows, fault: fault).first {
                 if reply.told > 0, reply.told < request.fence { after.rest.sawAhead = true }
                 next(after, "commit", reply.outcome) { $0.committed(reply) }
             }
@@ -73,7 +75,7 @@ extension ExplorerRules {
                 retention: Self.retention,
                 fault: fault
             )
-            after.actors[index] = .done(told)
+            buyerFinished(index, buyer, &after)
             emit(after, ExplorerMove(index, "settled"))
             resend(index, state, after, emit)
         case .release(let held), .abandon(let held):
@@ -83,7 +85,7 @@ extension ExplorerRules {
                 [GateModel.ReleaseEntry(key: machine.request.key, held: held, isAbandoned: isAbandoned)],
                 fault: fault
             )
-            after.actors[index] = .done(told)
+            buyerFinished(index, buyer, &after)
             emit(after, ExplorerMove(index, isAbandoned ? "abandoned" : "released"))
             resend(index, state, after, emit)
         case .apply(let fence, let delta):
@@ -113,9 +115,9 @@ extension ExplorerRules {
     }
 
     /// A reserve runs and is answered, or its answer is lost, or it does not run and nobody knows.
-    func reserve(_ index: Int, _ machine: PatchedReservation, _ told: Told, _ state: State, _ emit: Emit) {
+    func reserve(_ index: Int, _ buyer: ExplorerActor.Buyer, _ state: State, _ emit: Emit) {
         var after = state
-        let request = machine.request
+        let request = buyer.machine.request
         let reply = after.gate.reserve(
             key: request.key,
             quantity: request.quantity,
@@ -132,7 +134,7 @@ extension ExplorerRules {
         case .notLoaded, .alreadyDone: break
         }
         var answered = after
-        buyerStep(index, machine, told, &answered) { $0.reserveReplied(reply) }
+        buyerStep(index, buyer, &answered) { $0.reserveReplied(reply) }
         let what: StaticString =
             switch reply {
             case .reserved: "reserved"
@@ -145,29 +147,40 @@ extension ExplorerRules {
         emit(answered, ExplorerMove(index, what))
         guard !world.calm else { return }
         var unsent = state
-        buyerStep(index, machine, told, &unsent) { $0.reserveFailed(sent: true) }
+        buyerStep(index, buyer, &unsent) { $0.reserveFailed(sent: true) }
         emit(unsent, ExplorerMove(index, "reserve timed out before Redis ran it: direct"))
-        buyerStep(index, machine, told, &after) { $0.reserveFailed(sent: true) }
+        buyerStep(index, buyer, &after) { $0.reserveFailed(sent: true) }
         emit(after, ExplorerMove(index, "reserve ran, reply lost: direct"))
     }
 
     func buyerStep(
         _ index: Int,
-        _ before: PatchedReservation,
-        _ told: Told,
+        _ before: ExplorerActor.Buyer,
         _ state: inout State,
         _ event: (inout PatchedReservation) -> Reservation.Step
     ) {
-        var machine = before
-        let step = event(&machine)
-        var told = told
+        var buyer = before
+        let step = event(&buyer.machine)
+        (buyer.action, buyer.staleRows) = (step.action, nil)
         if let answer = step.answer {
-            var isFinal = before.request.isRepeat
-            if case .committing(let sent, let unknownBefore) = before.state { isFinal = isFinal || sent.isFirm || unknownBefore }
-            told = ExplorerActor.told(answer, isFirm: isFinal)
+            let request = buyer.machine.request
+            if let driver = buyer.order {
+                let verdict = OrderModel.verdict(on: compared(answer, request), isFirst: driver.isFirst, fault: fault)
+                buyer.order?.next = .write(verdict)
+            } else {
+                var isFinal = request.isRepeat
+                if case .committing(let sent, let unknownBefore) = before.machine.state {
+                    isFinal = isFinal || sent.isFirm || unknownBefore
+                }
+                buyer.told = ExplorerActor.told(answer, isFirm: isFinal)
+            }
         }
-        state.actors[index] = step.action == .finish ? .done(told) : .buyer(machine, step.action, told, staleRows: nil)
+        if step.action == .finish { buyerFinished(index, buyer, &state) } else { state.actors[index] = .buyer(buyer) }
         if step.asksForResync || step.action == .awaitResync { ask(&state) }
+    }
+
+    private func buyerFinished(_ index: Int, _ buyer: ExplorerActor.Buyer, _ state: inout State) {
+        state.actors[index] = buyer.order.map { .order($0) } ?? .done(buyer.told)
     }
 
     func returning(

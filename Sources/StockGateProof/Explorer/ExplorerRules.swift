@@ -29,8 +29,11 @@ struct ExplorerRules {
         var ledger = LedgerModel()
         ledger.keepsRemaining = false
         let sold = world.actors.count { $0 == "+" }
-        ledger.add(Self.product, stock: world.stock + Int64(sold))
+        ledger.add(Self.product, stock: world.stock + Int64(sold) + unitsSoldEarlier)
+        var gate = GateModel()
+        addEarlierOrders(&ledger, &gate)
         var returned = 0
+        var orders: [OrderModel] = []
         let actors = world.actors.map { name -> ExplorerActor in
             switch name {
             case "resync", "sweep": return .resync(PatchedResync(forced: true, ledger: Self.ours, fault: fault), nil)
@@ -49,15 +52,27 @@ struct ExplorerRules {
                 return .returning(PatchedIncrease(Self.increase("s\(returned)"), fault: fault), nil, .nothing)
             default:
                 if name.hasPrefix("?") { return .lookup(Self.increase(String(name.dropFirst()))) }
+                if name.hasPrefix("#") {
+                    orders.append(OrderModel(letter: Self.letter(name)))
+                    let order = ExplorerActor.Driver(
+                        order: orders.count - 1,
+                        key: orders[orders.count - 1].key,
+                        isFirst: true,
+                        next: .place
+                    )
+                    return .order(order)
+                }
+                if name.hasPrefix("&") { return .order(ExplorerActor.Driver(order: 0, key: "", isFirst: false, next: .goOn)) }
+                if name.hasPrefix("-#") { return .canceller }
                 if name.hasPrefix("-") {
                     return .returning(PatchedIncrease(Self.increase(String(name.dropFirst())), fault: fault), nil, .nothing)
                 }
-                return .buyer(PatchedReservation(Self.decrease(name), fault: fault), nil, .nothing, staleRows: nil)
+                return .buyer(ExplorerActor.Buyer(PatchedReservation(Self.decrease(name), fault: fault)))
             }
         }
         var state = State(
             ledger: ledger,
-            gate: GateModel(),
+            gate: gate,
             actors: actors,
             rest: State.Rest(
                 flushes: world.flushes,
@@ -67,7 +82,9 @@ struct ExplorerRules {
                 deaths: world.deaths,
                 refusals: world.refusals,
                 resends: world.resends,
-                restores: world.restores
+                restores: world.restores,
+                unheard: world.unheard,
+                orders: orders
             )
         )
         Self.resync(&state, fault: nil)
@@ -99,8 +116,9 @@ struct ExplorerRules {
     func successors(of state: State, emit: Emit) {
         for index in state.actors.indices {
             switch state.actors[index] {
-            case .buyer(let machine, let action, let told, let stale):
-                buyer(index, machine, action, told, stale, state, emit)
+            case .buyer(let buyer): self.buyer(index, buyer, state, emit)
+            case .order(let driver): order(index, driver, state, emit)
+            case .canceller: cancel(index, state, emit)
             case .returning(let machine, let action, let told): returning(index, machine, action, told, state, emit)
             case .lookup(let request): lookup(index, request, state, emit)
             case .resync(_, nil) where world.actors[index] == "sweep" && state.gate.pending.isEmpty: break  // nothing is overdue
@@ -148,8 +166,8 @@ struct ExplorerRules {
         dead.rest.deaths -= 1
         dead.actors[index] = .dead
         emit(dead, ExplorerMove(index, "dies"))
-        if case .buyer(_, .commit(let request), _, let stale) = state.actors[index],
-            (try? dead.ledger.commit([request], lookedUpIn: stale, fault: fault)) != nil
+        if case .buyer(let buyer) = state.actors[index], case .commit(let request)? = buyer.action,
+            (try? dead.ledger.commit([request], lookedUpIn: buyer.staleRows, fault: fault)) != nil
         {
             emit(dead, ExplorerMove(index, "dies as its commit runs"))
         }
@@ -158,15 +176,15 @@ struct ExplorerRules {
     /// Two requests in one statement, in either order. A key goes in one batch at a time.
     func batches(_ state: State, _ emit: Emit) {
         for first in state.actors.indices {
-            guard case .buyer(let one, .commit(let oneRequest), let oneTold, _) = state.actors[first] else { continue }
+            guard case .buyer(let one) = state.actors[first], case .commit(let oneRequest)? = one.action else { continue }
             for second in state.actors.indices where second != first {
-                guard case .buyer(let two, .commit(let twoRequest), let twoTold, _) = state.actors[second],
+                guard case .buyer(let two) = state.actors[second], case .commit(let twoRequest)? = two.action,
                     oneRequest.decrease.key != twoRequest.decrease.key
                 else { continue }
                 var after = state
                 guard let replies = try? after.ledger.commit([oneRequest, twoRequest], fault: fault) else { continue }
-                buyerStep(first, one, oneTold, &after) { $0.committed(replies[0]) }
-                buyerStep(second, two, twoTold, &after) { $0.committed(replies[1]) }
+                buyerStep(first, one, &after) { $0.committed(replies[0]) }
+                buyerStep(second, two, &after) { $0.committed(replies[1]) }
                 emit(after, ExplorerMove(first, "commits in one statement with another"))
             }
         }

@@ -23,6 +23,9 @@ struct ExplorerState {
         var resends: Int
         var copy: GateModel?
         var restores: Int
+        var unheard: Int
+        /// The orders of the order server, also those that were lost with a restored database.
+        var orders: [OrderModel]
         var ledgerCopy: LedgerModel?
         /// Keys whose rows a restore has lost.
         var lost: [String] = []

@@ -17,6 +17,10 @@
 ///     db-only  a decrement by hand;  restock an increase by hand
 ///     foreign  a resync by another ledger that is on the same Redis: installs a stock of 50
 ///     delete   the product is discontinued;  relist it is put on sale again
+///     #a       an order that the order server settles under the key a. A second #a is made after the order database was restored to before the first, and
+///              has its id
+///     &a       another server goes on with order a while it is undecided
+///     -#a      order a is cancelled once it is confirmed
 public struct World: Hashable, Sendable, CustomStringConvertible {
     /// Who is there.
     public var actors: [String]
@@ -30,6 +34,10 @@ public struct World: Hashable, Sendable, CustomStringConvertible {
     public var losses = 0
     /// How often PostgreSQL is restored from a copy that was taken at any earlier moment.
     public var restores = 0
+    /// How often an answer does not reach the order that it is for.
+    public var unheard = 0
+    /// Orders of long ago that the order database has lost and the ledger has not: `a` was sold, `-a` sold and given back, `!a` closed without ever being sold.
+    public var earlier: [String] = []
     /// How often a connection is lost during a commit whose statement is still alive.
     public var zombies = 0
     /// How often a process dies between two steps.
@@ -57,9 +65,11 @@ public struct World: Hashable, Sendable, CustomStringConvertible {
         deaths: Int = 0,
         refusals: Int = 0,
         resends: Int = 0,
+        unheard: Int = 0,
         resyncs: Int = 99,
         batch: Bool = false,
-        calm: Bool = false
+        calm: Bool = false,
+        earlier: String = ""
     ) {
         self.actors = actors.split(separator: " ").map(String.init)
         self.stock = stock
@@ -67,6 +77,8 @@ public struct World: Hashable, Sendable, CustomStringConvertible {
         self.copies = copies
         self.losses = losses
         self.restores = restores
+        self.unheard = unheard
+        self.earlier = earlier.split(separator: " ").map(String.init)
         self.zombies = zombies
         self.deaths = deaths
         self.refusals = refusals
@@ -81,9 +93,10 @@ public struct World: Hashable, Sendable, CustomStringConvertible {
         var text = actors.joined(separator: " ") + " stock=\(stock)"
         for (name, count) in [
             ("flushes", flushes), ("copies", copies), ("losses", losses), ("restores", restores), ("zombies", zombies), ("deaths", deaths),
-            ("refusals", refusals), ("resends", resends),
+            ("refusals", refusals), ("resends", resends), ("unheard", unheard),
         ]
         where count > 0 { text += " \(name)=\(count)" }
+        if !earlier.isEmpty { text += " earlier=\(earlier.joined(separator: ","))" }
         if resyncs < 99 { text += " resyncs=\(resyncs)" }
         if batch { text += " batch" }
         if calm { text += " calm" }
@@ -164,5 +177,14 @@ public struct World: Hashable, Sendable, CustomStringConvertible {
         // Nor does it make that one's keys anew, or void them in a recovery.
         World("a b foreign mend", 1, flushes: 1), World("a -a foreign mend", 1, flushes: 1), World("a ~b foreign recovery", 1, flushes: 1),
         World("a foreign recovery healer", 1, flushes: 1), World("a mend foreign recovery", 1, flushes: 1),
+        // Order ids come round again, of orders of long ago: sold, given back, closed, of another quantity. None is confirmed by what was taken for those.
+        World("#a b resync", 1, earlier: "a"), World("#a", 1, unheard: 2, earlier: "a"), World("#a &a", 1, unheard: 1, earlier: "a"),
+        World("#a -#a b", 1, earlier: "a"), World("#a b", 1, earlier: "-a"), World("#a resync", 1, earlier: "!a"),
+        World("#a &a", 1, deaths: 1, earlier: "a"), World("#a resync", 1, zombies: 1, earlier: "a"), World("#a b", 2, earlier: "a=2"),
+        World("#a healer", 1, copies: 1, earlier: "a"), World("#a -#a healer", 1, flushes: 1, earlier: "a"),
+        // Ids of orders that were just made: the ledger cannot tell the two by their times. One decrease confirms one order, with a cancel in between too.
+        World("#a #a resync", 2), World("#a #a -#a b", 1), World("#a #a", 2, copies: 1), World("#a #a -#a", 1, deaths: 1),
+        // An order that two servers settle, whose first answer is lost, or comes late.
+        World("#a &a", 2, unheard: 1), World("#a &a b", 1), World("#a &a -#a", 1, unheard: 1), World("#a &a resync", 1, zombies: 1),
     ]
 }

@@ -146,4 +146,21 @@ public enum Fault: Hashable, Sendable, CaseIterable {
     case foreignVoided
     /// Making keys anew does not look whose data it is.
     case foreignMended
+
+    // Order ids come round again.
+
+    /// A replay as the answer to a first attempt confirms the order.
+    case replayConfirms
+    /// A closed key as the answer to a first attempt fails the order.
+    case closedKeyFails
+    /// A row's time is not compared with the order's.
+    case sinceIgnored
+    /// An order takes another key for a replay, though somebody else may have sent its own.
+    case staleTakesKey
+    /// An order goes on under another key that is not written down.
+    case newKeyUnwritten
+    /// What stands under the key before is given back when an order takes another.
+    case formerKeyCompensated
+    /// A success that meets an order which has failed is not given back.
+    case lateSuccessKept
 }

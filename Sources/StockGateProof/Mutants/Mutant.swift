@@ -40,13 +40,29 @@ public struct Mutant: Hashable, Sendable {
 
     private func huntInWorlds() -> Catch? {
         var states = 0
-        // The one large world comes last: few faults need it.
-        for world in (World.model + World.own).sorted(by: { !$0.isLarge && $1.isLarge }) {
+        // The worlds that have what the fault is about come first, and the one large world last: few faults need it.
+        let worlds = World.model + World.own
+        let likely = worlds.filter { isAbout($0) }
+        let others = worlds.filter { !isAbout($0) }.sorted { !$0.isLarge && $1.isLarge }
+        for world in likely + others {
             let report = Explorer.explore(world, fault: fault)
             states += report.states
             if let violation = report.violation { return Catch(finder: .world(world, states: states), promise: violation.promise) }
         }
         return nil
+    }
+
+    /// Whether a world has what the fault is about, where only few worlds have it.
+    private func isAbout(_ world: World) -> Bool {
+        switch fault {
+        case .lostCounterTrusted, .releaseMakesCounter: world.losses > 0
+        case .fenceAheadIsNewer, .aheadUnasked, .owedFencesForgotten: world.restores > 0
+        case .foreignUsed, .foreignOverwritten, .appliedToForeign, .foreignVoided, .foreignMended: world.actors.contains("foreign")
+        case .leftServed, .leftForever, .voidForgetsFence: world.actors.contains("recovery")
+        case .replayConfirms, .closedKeyFails, .sinceIgnored, .staleTakesKey, .newKeyUnwritten, .formerKeyCompensated, .lateSuccessKept:
+            world.actors.contains { $0.hasPrefix("#") }
+        default: false
+        }
     }
 
     private func huntInSeeds(_ seeds: Int) -> Catch? {

@@ -23,7 +23,7 @@ extension ServerProcess {
         let request = run.machine.request
         let product = Simulation.index(request.product)
         if let answer = step.answer {
-            run.answer?(answer)
+            run.answer?(simulation.compared(answer, request))
             run.answer = nil
         }
         if step.asksForResync { ask(product, forced: false) }
@@ -120,7 +120,7 @@ extension ServerProcess {
         }
         let requests = batch.map(\.request)
         let fault = fault
-        simulation.ledger(self, "commit") { (ledger, stale) throws(LedgerModel.KeyInUse) in
+        simulation.ledger(self, "commit", writes: requests.map(\.decrease.key)) { (ledger, stale) throws(LedgerModel.KeyInUse) in
             try ledger.commit(requests, lookedUpIn: stale, fault: fault)
         } _: { [self] result in
             var rest = Array(batches.dropFirst())
@@ -164,7 +164,7 @@ extension ServerProcess {
             let fault = fault
             let pace = if case .committing(unknownBefore: true) = run.machine.state { 50_000 } else { 0 }
             after(pace) { [self] in
-                simulation.ledger(self, "increase") { (ledger, _) throws(LedgerModel.KeyInUse) in
+                simulation.ledger(self, "increase", writes: [request.decreaseKey]) { (ledger, _) throws(LedgerModel.KeyInUse) in
                     try ledger.increase([request], fault: fault)
                 } _: { [self] result in
                     switch result {

@@ -1,12 +1,21 @@
 import StockGate
 
-/// One client: sends its orders, repeats what is not answered, compensates, and remembers what it was told.
+/// One client with its order server: makes its orders, repeats what is not answered, compensates, and remembers what it was told.
 final class SimulatedClient {
     /// What was told about one order.
     private struct Told {
         var order: SimulationPlan.Order
+        /// Its id and its key now; nil before it is made.
+        var identity: SimulatedOrders.Identity?
         var isSold = false
         var isFinallyRefused = false
+        /// Sold by a repeat, in a run that cannot tell whose the row is.
+        var isInDoubt = false
+        /// A compensation was sent and has not been answered.
+        var isCompensating = false
+        /// The order database has lost it.
+        var isLost = false
+        var isDone = false
     }
 
     unowned let simulation: Simulation
@@ -27,25 +36,55 @@ final class SimulatedClient {
     func start() {
         simulation.unfinished += told.count
         for index in told.indices {
-            simulation.after(told[index].order.at) { [self] in send(index, attempt: 1) }
+            simulation.after(told[index].order.at) { [self] in
+                place(index)
+                send(index, attempt: 1)
+            }
         }
     }
 
-    private func request(_ order: SimulationPlan.Order, attempt: Int) -> DecreaseRequest {
-        DecreaseRequest(
-            product: Simulation.id(order.product),
-            key: order.key,
-            orderID: order.orderID,
-            quantity: order.quantity,
-            isRepeat: attempt > 1
+    private func place(_ index: Int) {
+        let identity = simulation.orders.place(self, index, planned: told[index].order)
+        told[index].identity = identity
+        guard identity.cameRound else { return }
+        simulation.log("client \(number): order \(identity.orderID) is made, whose id a lost one had")
+        // Its twin would be told of its own row, and would take it for the earlier order's.
+        (told[index].order.isDuplicated, told[index].order.isStolen) = (false, false)
+    }
+
+    private func done(_ index: Int) {
+        guard !told[index].isDone else { return }
+        told[index].isDone = true
+        simulation.unfinished -= 1
+    }
+
+    /// The order database was restored to before this order was made.
+    func lose(_ index: Int) {
+        told[index].isLost = true
+        done(index)
+    }
+
+    /// Whether no compensation of the order is on its way.
+    func isSettled(_ index: Int) -> Bool { !told[index].isCompensating }
+
+    private func request(_ told: Told, attempt: Int) -> DecreaseRequest? {
+        guard let identity = told.identity else { return nil }
+        return DecreaseRequest(
+            product: Simulation.id(told.order.product),
+            key: identity.key,
+            orderID: identity.orderID,
+            quantity: told.order.quantity,
+            isRepeat: attempt > 1,
+            since: simulation.since(identity.madeAt)
         )
     }
 
     private func send(_ index: Int, attempt: Int) {
         let order = told[index].order
+        guard !told[index].isLost, let request = request(told[index], attempt: attempt) else { return }
         var isOver = false
         let over = { [self] (delay: Int) in
-            guard !isOver else { return }
+            guard !isOver, !told[index].isLost else { return }
             isOver = true
             if order.isGivenUp, attempt >= 2 {
                 compensate(index, attempt: 1)
@@ -53,20 +92,25 @@ final class SimulatedClient {
                 simulation.after(delay) { [self] in send(index, attempt: attempt + 1) }
             }
         }
-        let request = request(order, attempt: attempt)
         for _ in 0..<(order.isDuplicated ? 2 : 1) {
             call { process, reply in
                 process.decrease(request) { answer in
                     reply { [self] in
                         simulation.log("client \(number): \(request.key) attempt \(attempt) is told \(answer)")
-                        hear(index, answer, isRepeat: request.isRepeat)
+                        guard !told[index].isLost else { return }
+                        // A twin that comes first would be told of the other's row.
+                        if !order.isDuplicated, !isOver, takesAnotherKey(index, answer, request) {
+                            isOver = true
+                            return send(index, attempt: 1)
+                        }
+                        hear(index, answer, request)
                         guard !isOver else { return }
                         if case .unavailable = answer { return over(random.number(1000...200_000)) }
                         isOver = true
                         if case .sold = answer, order.isCompensated {
                             compensate(index, attempt: 1)
                         } else {
-                            simulation.unfinished -= 1
+                            done(index)
                         }
                     }
                 }
@@ -80,10 +124,27 @@ final class SimulatedClient {
         simulation.after(1_000_000) { over(0) }
     }
 
-    private func hear(_ index: Int, _ answer: DecreaseAnswer, isRepeat: Bool) {
+    /// An order whose key is another's goes on under one that no order has had, once.
+    private func takesAnotherKey(_ index: Int, _ answer: DecreaseAnswer, _ request: DecreaseRequest) -> Bool {
+        guard let identity = told[index].identity, identity.cameRound, identity.key == request.key, !request.key.contains(".") else {
+            return false
+        }
+        guard case .takeAnotherKey = OrderModel.verdict(on: answer, isFirst: !request.isRepeat, fault: simulation.plan.fault) else {
+            return false
+        }
+        let key = simulation.orders.newKey(identity)
+        simulation.log("client \(number): order \(identity.orderID) takes the key \(key)")
+        told[index].identity?.key = key
+        return true
+    }
+
+    private func hear(_ index: Int, _ answer: DecreaseAnswer, _ request: DecreaseRequest) {
+        guard told[index].identity?.key == request.key else { return }
         switch answer {
-        case .sold: told[index].isSold = true
-        case .insufficient, .notOnSale: if isRepeat { told[index].isFinallyRefused = true }
+        case .sold(_, let replayed):
+            told[index].isSold = true
+            if replayed, request.isRepeat, request.since == nil { told[index].isInDoubt = true }
+        case .insufficient, .notOnSale: if request.isRepeat { told[index].isFinallyRefused = true }
         case .keyClosed: told[index].isFinallyRefused = true
         case .keyReused, .productMissing, .unavailable: break
         }
@@ -92,15 +153,17 @@ final class SimulatedClient {
     /// Some clients name another quantity than they took. Told that the key is of something else, they name the right one.
     private func compensate(_ index: Int, attempt: Int, corrected: Bool = false) {
         let order = told[index].order
+        guard !told[index].isLost, let identity = told[index].identity else { return }
+        told[index].isCompensating = true
         let request = IncreaseRequest(
             product: Simulation.id(order.product),
-            key: "INC-" + order.key.dropFirst(4),
-            orderID: order.orderID,
+            key: "INC-" + identity.key.dropFirst(4),
+            orderID: identity.orderID,
             quantity: corrected ? order.quantity : order.namedQuantity
         )
         var isOver = false
         let over = { [self] in
-            guard !isOver else { return }
+            guard !isOver, !told[index].isLost else { return }
             isOver = true
             simulation.after(random.number(1000...200_000)) { [self] in compensate(index, attempt: attempt + 1, corrected: corrected) }
         }
@@ -111,12 +174,13 @@ final class SimulatedClient {
                         simulation.log("client \(number): \(request.key) is told \(answer)")
                         if case .unavailable = answer { return over() }
                         returns.append((request, answer))
-                        guard !isOver else { return }
+                        guard !isOver, !told[index].isLost else { return }
                         isOver = true
                         if answer == .keyReused, request.quantity != order.quantity {
                             return compensate(index, attempt: 1, corrected: true)
                         }
-                        simulation.unfinished -= 1
+                        told[index].isCompensating = false
+                        done(index)
                     }
                 }
             }
@@ -140,10 +204,13 @@ final class SimulatedClient {
         }
     }
 
+    /// The keys under which its orders were sold, each an order's own.
+    var soldKeys: [String] { told.filter { $0.isSold && !$0.isInDoubt }.compactMap { $0.identity?.key } }
+
     /// What was told and is not so.
     func violation() -> String? {
         for told in told {
-            let key = told.order.key
+            guard let key = told.identity?.key else { continue }
             guard !simulation.lost.contains(key), !simulation.lost.contains("INC-" + key.dropFirst(4)) else { continue }
             let isCommitted = simulation.ledger.row(key)?.direction == .out
             let isReturned = simulation.ledger.row("INC-" + key.dropFirst(4))?.direction == .in

@@ -67,10 +67,13 @@ final class Simulation {
     /// Keys whose rows a restore lost: what was told about them is void.
     private(set) var lost: Set<String> = []
     private var statements = 0
+    /// When the ledger's rows were written, microseconds; kept where orders' ids come round again.
+    var writtenAt: [String: Int] = [:]
+    private(set) lazy var orders = SimulatedOrders(self)
 
     private(set) var servers: [SimulatedServer] = []
-    private var clients: [SimulatedClient] = []
-    private var strangers: [SimulatedStranger] = []
+    private(set) var clients: [SimulatedClient] = []
+    private(set) var strangers: [SimulatedStranger] = []
     var unfinished = 0
 
     var products: Range<Int> { plan.stocks.indices }
@@ -197,10 +200,11 @@ final class Simulation {
         }
     }
 
-    /// Sends a statement to PostgreSQL. `body` is the statement; `stale` the rows as they were before it got its lock.
+    /// Sends a statement to PostgreSQL. `body` is the statement, which may write rows under these keys; `stale` the rows as they were before it got its lock.
     func ledger<Reply>(
         _ process: ServerProcess,
         _ what: StaticString,
+        writes keys: [String] = [],
         _ body: @escaping (inout LedgerModel, _ stale: [LedgerModel.Row]?) throws(LedgerModel.KeyInUse) -> Reply,
         _ done: @escaping (CallResult<Reply>) -> Void
     ) {
@@ -248,6 +252,7 @@ final class Simulation {
                 if isTracing, !isRoutine(what) {
                     log("ledger: \(what) for server \(process.server.number)\(isCut ? " (client gone)" : ""): \(reply)")
                 }
+                wrote(keys)
                 statements += 1
                 check(thoroughly: statements % 16 == 0)
                 guard !isCut else { return }
@@ -282,13 +287,16 @@ final class Simulation {
             after(down) { [unowned self] in isLedgerUp = true }
         case .ledgerRestored(let age, let down):
             guard let backup = backups.last(where: { $0.at <= now - age })?.ledger else { return }
-            lost.formUnion(ledger.lostKeys(restoring: backup))
+            let gone = ledger.lostKeys(restoring: backup)
+            lost.formUnion(gone)
+            for key in gone { writtenAt[key] = nil }
             ledger = backup
             // What is later than the backup is of a history that is gone.
             backups.removeAll { $0.at > now - age }
             ledgerGeneration += 1
             isLedgerUp = false
             after(down) { [unowned self] in isLedgerUp = true }
+        case .ordersRestored(let count): orders.restore(behind: count)
         case .ledgerLossy(let length): ledgerLossyUntil = now + length
         case .networkLossy(let length): networkLossyUntil = now + length
         case .ledgerLocked(let length): ledgerLockedUntil = now + length
@@ -350,35 +358,6 @@ final class Simulation {
             if case .reply = result { process.ask(work.product, forced: false) }
             done.call(result)
         }
-    }
-
-    // MARK: Promises
-
-    private func check(thoroughly: Bool) {
-        if ledger.products.contains(where: { $0.stock < 0 }) || thoroughly, let violation = ledger.violation() { broken = violation }
-    }
-
-    private func finalViolation() -> String? {
-        if let violation = ledger.violation() { return violation }
-        for index in products {
-            guard let row = ledger.product(Self.id(index)) else { return "product \(index + 1) is gone" }
-            let gate = gates[index]
-            let name = "product \(index + 1)"
-            // Without an audit the fences may stay apart; what is served under one fence must be exact.
-            if plan.isAuditless, !gate.isLoaded(dataset: "r\(redisRun)", fault: plan.fault) || gate.fence != row.fence { continue }
-            if !gate.isLoaded(dataset: "r\(redisRun)", fault: plan.fault) { return "\(name) is not loaded" }
-            if gate.fence != row.fence { return "\(name): fences differ: Redis \(gate.fence), PostgreSQL \(row.fence)" }
-            if !gate.pending.isEmpty { return "\(name): a reservation is stranded: \(gate.pending.map(\.key))" }
-            let expected = row.isOnSale ? row.stock : nil
-            if gate.counter != expected {
-                return
-                    "\(name): Redis holds \(gate.counter.map(String.init) ?? "nothing"), PostgreSQL \(row.stock)\(row.isOnSale ? "" : ", discontinued")"
-            }
-        }
-        for server in servers { if let open = server.process?.openWork { return "server \(server.number) did not drain: \(open)" } }
-        for client in clients { if let violation = client.violation() { return violation } }
-        for stranger in strangers { if let violation = stranger.violation() { return "a stranger: " + violation } }
-        return nil
     }
 }
 

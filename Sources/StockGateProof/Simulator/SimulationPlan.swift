@@ -26,6 +26,8 @@ public struct SimulationPlan: Sendable {
         case ledgerRestarts(down: Int)
         /// PostgreSQL is restored from what it held this long ago, as from a backup or by a replica that lagged.
         case ledgerRestored(age: Int, down: Int)
+        /// The order database is restored to what it held this many orders ago, and its sequence hands their ids out again.
+        case ordersRestored(behind: Int)
         /// Commits lose their connections; their statements may live on.
         case ledgerLossy(length: Int)
         /// Messages are lost everywhere.
@@ -101,6 +103,8 @@ public struct SimulationPlan: Sendable {
     var hands: [HandWork]
     /// The disasters.
     public var strikes: [Strike]
+    /// Whether orders say when they were made, so that the ledger tells an earlier order's row by its time. False: all of them are too young for that.
+    var comparesTimes: Bool
 
     /// Draws a plan.
     public init(seed: UInt64, fault: Fault? = nil) {
@@ -150,6 +154,7 @@ public struct SimulationPlan: Sendable {
             }
         }
         strikes = []
+        comparesTimes = true
         for _ in 0..<random.number(0...6) {
             let at = 300_000 + random.number(0...(random.happens(0.5) ? window : Self.chaos - 1_000_000))
             strikes.append(Strike(at: at, what: Self.disaster(&random, servers: servers)))
@@ -162,7 +167,11 @@ public struct SimulationPlan: Sendable {
         strangers = Self.strangers(seed: seed, clients: clients, stocks: stocks.count)
         addLosses()
         addRestores()
+        addOrderRestores()
     }
+
+    /// Whether ids of orders come round again.
+    var restoresOrders: Bool { strikes.contains { if case .ordersRestored = $0.what { true } else { false } } }
 
     /// From a stream of its own: strangers change nothing of what else a seed decides.
     private static func strangers(seed: UInt64, clients: [[Order]], stocks: Int) -> [WrongIncrease] {
@@ -217,6 +226,21 @@ public struct SimulationPlan: Sendable {
         strikes.sort { $0.at < $1.at }
         // A restore may leave another stock under an equal fence: only the audit sees that.
         isAuditless = false
+    }
+
+    /// Restores of the order database, some of them together with the ledger's. From a stream of their own, as strangers.
+    private mutating func addOrderRestores() {
+        var random = SplitMix64(seed: seed ^ 0x6F72_6465_7242_61B1)
+        guard random.happens(0.2) else { return }
+        comparesTimes = random.happens(0.6)
+        for _ in 0..<random.number(1...2) {
+            let at = 400_000 + random.number(0...Self.chaos - 1_000_000)
+            strikes.append(Strike(at: at, what: .ordersRestored(behind: random.number(1...6))))
+            guard random.happens(0.25) else { continue }
+            strikes.append(Strike(at: at, what: .ledgerRestored(age: random.number(0...2_000_000), down: random.number(0...500_000))))
+            isAuditless = false
+        }
+        strikes.sort { $0.at < $1.at }
     }
 
     private static func disaster(_ random: inout SplitMix64, servers: Int) -> Disaster {
