@@ -3,44 +3,6 @@
 import NIOCore
 import PostgresClient
 
-/// How the ledger is reached.
-public struct LedgerConfiguration: Sendable {
-    /// The database and its timeouts: `statementTimeout` holds for every statement, `lockTimeout` for every request.
-    public var postgres: PostgresConfiguration
-    /// How long a group's statement waits for a lock, and with it all of its requests: then it goes on without the products whose rows are locked, and their requests wait
-    /// apart, up to `lockTimeout`.
-    public var rowWait: Duration = .milliseconds(50)
-    /// Requests that wait for one product's locked row at most; the next is told *lock timeout* at once.
-    public var waitingForOneRow = 512
-    /// Requests that wait for all locked rows at most.
-    public var waitingForRows = 4096
-    /// Connections for group commit. A product belongs to one lane: a hot row is faster over one connection than over two.
-    public var lanes = 1
-    /// Requests that wait in one lane at most; the next is told *overloaded*.
-    public var laneCapacity = 20_000
-    /// Requests in one statement at most.
-    public var maximumBatch = 512
-    /// Connections for what the engine does besides, and for changes by hand. Nothing that only reads for a caller takes one of them.
-    public var poolSize = 6
-    /// Connections for lists and audits, whose reads may be long.
-    public var readConnections = 2
-    /// Connections for reads of one row by its key, which what is long must not hold up either.
-    public var lookupConnections = 2
-    /// Bound on one statement over either.
-    public var readTimeout: Duration = .seconds(2)
-    /// Rows of a product's ledger that one statement of an audit reads at most.
-    public var auditRows: Int64 = 50_000
-    /// How long one audit may bring the kept sums forward.
-    public var auditTime: Duration = .seconds(5)
-    /// Callers that wait for a connection of either at most, and for how long; more are told that the pool is exhausted.
-    public var readWaiting = 64
-    /// See ``readWaiting``.
-    public var readAcquireTimeout: Duration = .seconds(1)
-
-    /// Defaults for one database.
-    public init(postgres: PostgresConfiguration) { self.postgres = postgres }
-}
-
 /// The ledger in PostgreSQL.
 public final class PostgresLedger: Sendable {
     private let lanes: [LedgerLane<CommitRequest, CommitReply>]
@@ -55,8 +17,8 @@ public final class PostgresLedger: Sendable {
     public let reads: PostgresPool
     /// For reads of one row by its key.
     public let lookups: PostgresPool
-    private let auditRows: Int64
-    private let auditTime: Duration
+    let auditRows: Int64
+    let auditTime: Duration
     private let patience: Duration
 
     /// Opens nothing yet: connections are made when they are needed.
@@ -408,89 +370,6 @@ public final class PostgresLedger: Sendable {
     public func isGated(_ product: ProductID) async throws(PostgresError) -> Bool? {
         let rows = try await pool.query("select is_gated from product_stock where product_id = $1", [.int(product.rawValue)])
         return try rows.first.map { (row) throws(PostgresError) in try row.decode(0, as: Bool.self) }
-    }
-
-    /// The ledger's sums for one product; nil: no such product.
-    ///
-    /// They are the kept sums and the rows behind those, read by one statement together with the stock, so they belong together. Where more than
-    /// `auditRows` rows are behind, the kept sums are brought forward first, `auditRows` at a time; how far that came stays, also if the time is over.
-    /// - Throws: also `timedOut` if the sums are still behind after `auditTime`: the next call goes on from there
-    public func totals(of product: ProductID) async throws(PostgresError) -> LedgerTotals? {
-        let deadline = ContinuousClock.now + auditTime
-        // Each round takes `auditRows` rows that were not in the sums; the deadline bounds the rounds.
-        while true {
-            let rows = try await reads.query(Self.totalsStatement, [.int(product.rawValue), .int(auditRows)])
-            guard let row = rows.first else { return nil }
-            let behind = try row.decode(7, as: Int64.self)
-            if behind < auditRows {
-                // So that the next audit reads little. It may fail: this answer does not need it.
-                if behind > auditRows / 2 { _ = try? await advance(product) }
-                return LedgerTotals(
-                    initialStock: try row.decode(0),
-                    stock: try row.decode(1),
-                    fence: try row.decode(2),
-                    isGated: try row.decode(3),
-                    restocked: try row.decode(4),
-                    sold: try row.decode(5),
-                    returned: try row.decode(6)
-                )
-            }
-            guard ContinuousClock.now < deadline else {
-                throw PostgresError(
-                    code: .timedOut(outcomeUnknown: false),
-                    message: "the kept sums of product \(product) are still behind its ledger; the next audit goes on from there"
-                )
-            }
-            try await advance(product)
-        }
-    }
-
-    private func advance(_ product: ProductID) async throws(PostgresError) {
-        _ = try await reads.query("select stock_ledger_advance($1, $2)", [.int(product.rawValue), .int(auditRows)])
-    }
-
-    private static let totalsStatement = """
-        select s.initial_stock, s.stock, s.fence, s.is_gated,
-          (coalesce(t.restocked, 0) + l.restocked)::bigint, (coalesce(t.sold, 0) + l.sold)::bigint, (coalesce(t.returned, 0) + l.returned)::bigint,
-          l.entries
-        from product_stock s left join stock_ledger_totals t on t.product_id = s.product_id
-        cross join lateral (
-          select count(*) as entries,
-            coalesce(sum(quantity) filter (where direction = 'IN' and reason <> 'ORDER_INCREMENT'), 0)
-              - coalesce(sum(quantity) filter (where direction = 'OUT' and reason <> 'ORDER_DECREMENT'), 0) as restocked,
-            coalesce(sum(quantity) filter (where direction = 'OUT' and reason = 'ORDER_DECREMENT'), 0) as sold,
-            coalesce(sum(quantity) filter (where direction = 'IN' and reason = 'ORDER_INCREMENT'), 0) as returned
-          from (
-            select r.quantity, r.direction, r.reason from stock_ledger r
-            where r.product_id = s.product_id and r.id > coalesce(t.up_to_id, 0) order by r.id limit $2
-          ) l
-        ) l
-        where s.product_id = $1
-        """
-}
-
-/// The ledger's sums for one product: `initialStock + restocked + returned - sold = stock`, always.
-public struct LedgerTotals: Hashable, Sendable {
-    /// Units when the product was made.
-    public var initialStock: Int64
-    /// Units now.
-    public var stock: Int64
-    /// The fence now.
-    public var fence: Fence
-    /// Whether Redis gates the product.
-    public var isGated: Bool
-    /// Units added by hand, less those taken by hand.
-    public var restocked: Int64
-    /// Units decremented for orders.
-    public var sold: Int64
-    /// Units that came back from orders.
-    public var returned: Int64
-
-    /// What a counter in Redis promises beyond the stock; negative for less. Redis may hold any number: beyond 64 bits it stays at their end.
-    public func drift(of counter: Int64) -> Int64 {
-        let (difference, overflow) = counter.subtractingReportingOverflow(stock)
-        guard overflow else { return difference }
-        return counter < 0 ? .min : .max
     }
 }
 
