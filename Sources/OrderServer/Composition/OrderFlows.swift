@@ -16,7 +16,7 @@ struct OrderFlows: Sendable {
     /// What the flows stand on.
     struct Foundation: Sendable {
         var store: OrderStore
-        var writers: OrderWriters
+        var groups: OrderGroups
         var changes: OrderChanges
         var soldOut: SoldOutMemory
         var breaker: CircuitBreaker
@@ -34,17 +34,17 @@ struct OrderFlows: Sendable {
         let conclusion = OrderConclusion(
             deadlines: settings.deadlines,
             store: foundation.store,
-            completion: foundation.writers.completion,
+            completion: foundation.groups.completion,
             orchestrator: SagaOrchestrator(steps: foundation.steps, policy: settings.retry),
             trouble: trouble,
             figures: foundation.figures,
             logger: foundation.logger
         )
         self.conclusion = conclusion
-        self.earlier = EarlierOrders(keys: foundation.writers.keys, conclusion: conclusion, trouble: trouble)
+        self.earlier = EarlierOrders(keys: foundation.groups.keys, conclusion: conclusion, trouble: trouble)
         let turnaway = OrderTurnaway(
             persistsRejected: settings.persistsRejected,
-            insertion: foundation.writers.insertion,
+            insertion: foundation.groups.insertion,
             earlier: self.earlier,
             trouble: trouble,
             figures: foundation.figures
@@ -52,7 +52,7 @@ struct OrderFlows: Sendable {
         self.placing = OrderPlacing(
             soldOut: foundation.soldOut,
             breaker: foundation.breaker,
-            insertion: foundation.writers.insertion,
+            insertion: foundation.groups.insertion,
             deadlines: deadlines,
             turnaway: turnaway,
             conclusion: conclusion
@@ -61,7 +61,7 @@ struct OrderFlows: Sendable {
             OrderAccepting(
                 soldOut: foundation.soldOut,
                 backlog: backlog,
-                insertion: foundation.writers.insertion,
+                insertion: foundation.groups.insertion,
                 deadlines: deadlines,
                 turnaway: turnaway,
                 figures: foundation.figures

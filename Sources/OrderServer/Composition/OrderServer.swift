@@ -69,7 +69,7 @@ public enum OrderServer {
         let parts = try OrderServerParts(settings, group: group, logger: logger, endpoints: endpoints)
         let postgres = settings.postgres
         let recovery = parts.recovery
-        let writers = parts.writers
+        let groups = parts.groups
         let messaging = parts.messaging
         let start = StartWait(timeout: settings.server.startTimeout, logger: logger)
         try await ServerAssembly(
@@ -87,7 +87,7 @@ public enum OrderServer {
             prepare: {
                 try await start.waitForOrders { _ = try await Migrator(configuration: postgres).apply(OrderStore.migrations) }
                 await IDSequence.raiseAll(postgres, logger: logger)
-                await writers.connect()
+                await groups.connect()
                 recovery.begin()
                 messaging?.begin()
             },

@@ -16,7 +16,7 @@ struct OrderServerParts {
     let drain = ServerDrain()
     let stores: StoresService
     let transactions: TransactionWatch
-    let writers: OrderWriters
+    let groups: OrderGroups
     let foundation: OrderFlows.Foundation
     let flows: OrderFlows
     let recovery: RecoveryService
@@ -45,7 +45,7 @@ struct OrderServerParts {
         self.transactions = readers.transactions(registry, logger)
         let changes = OrderChanges(maximumWaiters: settings.maximumWaiters, store: store, logger: logger)
         changes.register(in: registry)
-        let writers = try OrderWriters(
+        let groups = try OrderGroups(
             settings,
             pool: pool,
             outbox: broker?.outbox,
@@ -53,15 +53,15 @@ struct OrderServerParts {
             figures: figures,
             logger: logger
         )
-        writers.register(figures, in: registry)
-        self.writers = writers
+        groups.register(figures, in: registry)
+        self.groups = groups
         let product = try ProductSide(settings, group: group, figures: figures)
         CircuitBreakerMetrics.register(product.breakers, in: registry, resilience4j: settings.server.showsResilience4jMetrics)
         registry.collector("orders_waiting", help: "Orders that wait for a step", kind: .gauge) {
             [
-                .init(labels: [(name: "step", value: "insert")], Double(writers.insertion.queued)),
+                .init(labels: [(name: "step", value: "insert")], Double(groups.insertion.queued)),
                 .init(labels: [(name: "step", value: "product")], Double(product.calls.queued)),
-                .init(labels: [(name: "step", value: "complete")], Double(writers.completion.queued)),
+                .init(labels: [(name: "step", value: "complete")], Double(groups.completion.queued)),
             ]
         }
         registry.gauge("orders_database_waiting", help: "Callers that wait for a connection of the pool") { Double(pool.figures().waiting) }
@@ -69,7 +69,7 @@ struct OrderServerParts {
         // What becomes of an order.
         let foundation = OrderFlows.Foundation(
             store: store,
-            writers: writers,
+            groups: groups,
             changes: changes,
             soldOut: product.soldOut,
             breaker: product.breaker,
@@ -94,7 +94,7 @@ struct OrderServerParts {
         // What callers reach.
         let publicRouter = ServerRouter(metrics: metrics)
         let checks: [HealthCheck] =
-            [.database(writers.insertion, writers.completion, writers.keys), .productServer(product.breaker)]
+            [.database(groups.insertion, groups.completion, groups.keys), .productServer(product.breaker)]
             + (broker.map { [.broker($0.endpoints, $0.backlog, product.breaker)] } ?? [])
         HealthRoutes(checks: checks, drain: self.drain).register(on: publicRouter)
         OpenAPIDocument(PackageResources.openapi_json).register(on: publicRouter)
@@ -120,7 +120,7 @@ struct OrderServerParts {
 
         self.stores = StoresService {
             changes.shutdown()
-            await writers.shutdown()
+            await groups.shutdown()
             await pool.shutdown()
             await readers.shutdown()
             product.shutdown()

@@ -5,7 +5,7 @@ import ServerMetrics
 import StockContract
 
 /// The sessions that do orders' work in groups: they insert, complete and look keys up.
-struct OrderWriters: Sendable {
+struct OrderGroups: Sendable {
     let insertion: OrderInsertion
     let completion: OrderCompletion
     let keys: KeyLookup
@@ -32,7 +32,7 @@ struct OrderWriters: Sendable {
         var writers = settings.groupPostgres
         writers.lockTimeout = GroupWrite.rowWait
         let locked = try LockedRows(configuration: settings.groupPostgres, table: "orders", id: "id", turn: GroupWrite.rowWait) { change in
-            OrderWriters.log(change, logger)
+            OrderGroups.log(change, logger)
         }
         self.locked = locked
         self.insertion = try OrderInsertion(
@@ -93,7 +93,7 @@ struct OrderWriters: Sendable {
         await self.keys.shutdown()
     }
 
-    /// Adds what the writers have to show.
+    /// Adds what the groups have to show.
     func register(_ figures: OrderFigures, in registry: MetricsRegistry) {
         figures.register(self.locked, in: registry)
     }
