@@ -1,39 +1,11 @@
 // What one server keeps for one gated product: a few hundred bytes, no matter how many requests are in flight.
 
+import NIOCore
 import Synchronization
-
-/// The process' memory of *sold out*: the counter it saw, for a short time.
-///
-/// It rejects only first attempts that want more than that. An increase on this server ends it at once; one on another server may be missed for
-/// as long as the memory lasts.
-struct SoldOutMemory: Sendable {
-    private var counter: Int64 = 0
-    private var until: UInt64 = 0
-    private var generation: UInt64 = 0
-
-    /// To be passed to `saw`: a sight from before an increase must not be remembered after it.
-    var currentGeneration: UInt64 { generation }
-
-    /// The counter, if a request for `quantity` is known to be too large at this time (nanoseconds).
-    func rejects(_ quantity: Int64, at now: UInt64) -> Int64? {
-        now < until && quantity > counter ? counter : nil
-    }
-
-    mutating func saw(counter: Int64, generation: UInt64, until: UInt64) {
-        guard generation == self.generation else { return }
-        self.counter = counter
-        self.until = until
-    }
-
-    mutating func end() {
-        generation &+= 1
-        until = 0
-    }
-}
 
 final class GatedProduct: Sendable {
     struct State: Sendable {
-        var soldOut = SoldOutMemory()
+        var soldOut = SoldOutSighting()
         var schedule: ResyncSchedule
         var standing = Standing()
         /// Decreases that asked for it lately: what a recovery installs first. Halved with every sweep.
@@ -55,14 +27,17 @@ final class GatedProduct: Sendable {
         self.keys = GateKeys(id)
         self.state = Mutex(State(schedule: ResyncSchedule(interval: resyncInterval)))
     }
-}
 
-/// A difference that one quiet look found. The same in a second look is a finding.
-struct AuditSuspicion: Hashable, Sendable {
-    var fence: Fence
-    var redisFence: Fence
-    var stock: Int64
-    var counter: Int64?
-    /// What Redis holds is another ledger's: no difference, but not to be used.
-    var isForeign = false
+    /// A decrease comes. Whether the product is sold directly, and the counter if the memory of *sold out* rejects the request.
+    func entered(_ request: DecreaseRequest) -> (isDirect: Bool, counter: Int64?) {
+        let now = NIODeadline.now().uptimeNanoseconds
+        return state.withLock { state in
+            state.heat &+= 1
+            if state.standing.isDirect { return (true, nil) }
+            return (false, request.isRepeat ? nil : state.soldOut.rejects(request.quantity, at: now))
+        }
+    }
+
+    /// What the product's memory of *sold out* holds ends, since units have come or may have come.
+    func forgetSoldOut() { state.withLock { $0.soldOut.end() } }
 }

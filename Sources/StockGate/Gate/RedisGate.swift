@@ -8,90 +8,6 @@ import CircuitBreaker
 import NIOCore
 import RedisClient
 
-/// Why Redis gave no reply, and whether it may have run the script.
-struct GateFailure: Error, Sendable {
-    /// Whether the call may have run.
-    let sent: Bool
-    /// What the breaker is told.
-    let label: String
-    /// What the log is told: Redis' own words where it said any.
-    let words: String
-    /// Whether this is trouble with Redis itself, as against a call that this process gave up, or one product's keys.
-    let isTrouble: Bool
-    /// Whether what Redis holds for this product cannot be used, while Redis itself is well: a key of another type, or of another content.
-    let isOfProduct: Bool
-
-    init(_ error: RedisError) {
-        switch error.code {
-        case .server(let server):
-            let isOfProduct = server.isOfKeys
-            self.init(
-                // A script that was refused before it began has run nothing.
-                sent: !server.kind.isRefusedBeforeExecution,
-                label: server.kind.rawValue,
-                words: "Redis: " + server.message.firstLine,
-                isTrouble: !isOfProduct,
-                isOfProduct: isOfProduct
-            )
-        case .timedOut:
-            self.init(sent: error.isOutcomeUnknown, label: "timeout", words: error.description, isTrouble: true)
-        case .connectionLost, .notConnected, .protocolViolation:
-            self.init(
-                sent: error.isOutcomeUnknown,
-                label: String(describing: error.code),
-                words: error.description,
-                isTrouble: true
-            )
-        default:
-            self.init(
-                sent: error.isOutcomeUnknown,
-                label: String(describing: error.code),
-                words: error.description,
-                isTrouble: false
-            )
-        }
-    }
-
-    init(sent: Bool, label: String, words: String? = nil, isTrouble: Bool, isOfProduct: Bool = false) {
-        self.sent = sent
-        self.label = label
-        self.words = words ?? label
-        self.isTrouble = isTrouble
-        self.isOfProduct = isOfProduct
-    }
-
-    static let notConnected = GateFailure(sent: false, label: "not connected", words: "redis: not connected", isTrouble: true)
-    /// The breaker keeps calls away from Redis.
-    static let kept = GateFailure(sent: false, label: "breaker open", isTrouble: false)
-}
-
-extension RedisServerError {
-    /// Whether a script failed over what the keys of its product hold, as against an error that every product's call would meet.
-    var isOfKeys: Bool {
-        if kind == .wrongType { return true }
-        // A script that stumbles over a value is an ERR that names the script (Redis 6 wraps the nested call's error too).
-        guard kind == .err, message.contains("user_script") else { return false }
-        return ![
-            "Unknown Redis command", "Wrong number of args", "not allowed", "ermission", "OOM", "READONLY", "read only", "MISCONF",
-            "NOREPLICAS",
-        ]
-        .contains { message.contains($0) }
-    }
-}
-
-extension String {
-    /// The first line without control characters, of 200 characters at most: for a log.
-    var firstLine: String {
-        let line = prefix { !$0.isNewline }.unicodeScalars.filter { $0.value >= 0x20 && $0.value != 0x7F }
-        return String(String.UnicodeScalarView(line).prefix(200))
-    }
-
-    /// Redis' words without the name of the script that met the error, which Redis appends: each script fails in the same way.
-    var withoutScript: String {
-        firstRange(of: " script: ").map { String(self[..<$0.lowerBound]) } ?? self
-    }
-}
-
 /// What the gate tells of failures, called on its event loop: trouble with Redis itself, and one product's keys that cannot be used.
 struct GateReports: Sendable {
     var trouble: @Sendable (GateFailure) -> Void
@@ -118,15 +34,15 @@ final class RedisGate: @unchecked Sendable {
     let eventLoop: any EventLoop
     /// The name of the ledger whose data is used; empty until it is known, and where the ledger has none.
     private(set) var ledgerName = ""
-    private let client: RedisClient
+    let client: RedisClient
     private let breaker: CircuitBreaker
-    private let times: GateTimes
+    let times: GateTimes
     private let figures: EngineCounters
     private let reports: GateReports
 
     private struct Reserving {
         var keys: GateKeys
-        var requests: [(request: DecreaseRequest, answer: Answer<ReserveReply>)] = []
+        var requests: [(request: DecreaseRequest, permit: Permit, answer: Answer<ReserveReply>)] = []
     }
     private var reserving: [ProductID: Reserving] = [:]
 
@@ -163,16 +79,25 @@ final class RedisGate: @unchecked Sendable {
 
     // MARK: Reserve
 
-    /// Takes units at the gate. The caller holds a permit of the breaker, and records the outcome.
-    func reserve(_ request: DecreaseRequest, _ keys: GateKeys, answer: @escaping Answer<ReserveReply>) {
+    /// Asks the breaker for a call of `reserve`; nil: it lets none through.
+    func admit() -> Permit? {
+        guard case .permitted(let permit) = breaker.admit() else { return nil }
+        return permit
+    }
+
+    /// Takes units at the gate. The breaker is told how it went before the caller is answered.
+    func reserve(_ request: DecreaseRequest, _ keys: GateKeys, _ permit: Permit, answer: @escaping Answer<ReserveReply>) {
         eventLoop.preconditionInEventLoop()
-        reserving[request.product, default: Reserving(keys: keys)].requests.append((request, answer))
+        reserving[request.product, default: Reserving(keys: keys)].requests.append((request, permit, answer))
         flushSoon()
     }
 
     private func send(_ product: ProductID, _ reserving: Reserving) {
         guard let connection = client.connection(on: eventLoop), let info = connection.attachment as? GateConnectionInfo else {
-            for (_, answer) in reserving.requests { answer(.failure(.notConnected)) }
+            for entry in reserving.requests {
+                record(.notConnected, for: entry.permit)
+                entry.answer(.failure(.notConnected))
+            }
             return
         }
         let keys = reserving.keys
@@ -190,9 +115,9 @@ final class RedisGate: @unchecked Sendable {
                 writer.write(info.dataset)
                 writer.write(WallClock.milliseconds())
                 writer.write(self.ledgerName)
-                for (request, _) in part {
-                    writer.write(request.key)
-                    writer.write(request.quantity)
+                for entry in part {
+                    writer.write(entry.request.key)
+                    writer.write(entry.request.quantity)
                 }
             } answer: { result in
                 switch result {
@@ -201,17 +126,26 @@ final class RedisGate: @unchecked Sendable {
                     for (index, entry) in part.enumerated() {
                         guard let reply = replies?[index] else {
                             self.report(.unreadable, of: product)
+                            self.record(.unreadable, for: entry.permit)
                             entry.answer(.failure(.unreadable))
                             continue
                         }
+                        self.breaker.record(.success, for: entry.permit)
                         entry.answer(.success(reply))
                     }
                 case .failure(let failure):
                     self.report(failure, of: product)
-                    for (_, answer) in part { answer(.failure(failure)) }
+                    for entry in part {
+                        self.record(failure, for: entry.permit)
+                        entry.answer(.failure(failure))
+                    }
                 }
             }
         }
+    }
+
+    private func record(_ failure: GateFailure, for permit: Permit) {
+        breaker.record(failure.isTrouble ? .failure(failure.label) : .ignored, for: permit)
     }
 
     /// Tells the engine, before those who asked are answered: they go on without Redis.
@@ -259,18 +193,16 @@ final class RedisGate: @unchecked Sendable {
 
     /// Whether Redis may be told now. While the breaker is open nothing goes there: its recovery gate resyncs every product.
     private var connectionForTelling: (RedisConnection, GateConnectionInfo)? {
-        switch breaker.state {
-        case .open, .forcedOpen: return nil
-        case .closed, .halfOpen, .disabled, .metricsOnly: break
-        }
-        guard let connection = client.connection(on: eventLoop), let info = connection.attachment as? GateConnectionInfo else { return nil }
+        guard !breaker.isOpen, let connection = client.connection(on: eventLoop),
+            let info = connection.attachment as? GateConnectionInfo
+        else { return nil }
         return (connection, info)
     }
 
     private func send(_ product: ProductID, _ told: Told) {
         guard let (connection, info) = connectionForTelling else {
             figures.untold.add(UInt64(told.settles.count + told.releases.count))
-            for apply in told.applies { apply.answer(.failure(.kept)) }
+            for apply in told.applies { apply.answer(.failure(.breakerOpen)) }
             return
         }
         let keys = told.keys
@@ -355,70 +287,7 @@ final class RedisGate: @unchecked Sendable {
         breaker.record(.failure(failure.label), for: permit)
     }
 
-    // MARK: Look, install, sweep
-
-    /// - Parameter marker: what to name the dataset if the product has no marker; nil changes nothing.
-    func look(_ keys: GateKeys, marker: String?, answer: @escaping Answer<GateView>) {
-        background(.look, keys: [keys.stock, keys.meta, keys.pending, keys.marker, keys.owed], arguments: { _ in [.string(marker ?? "")] })
-        {
-            info,
-            value in
-            guard let parts = value.array, parts.count == 8, let marker = parts[0].string, let stamp = parts[1].string,
-                let fence = parts[2].int, let counter = parts[3].string, let pending = parts[4].int, let off = parts[5].int,
-                let highest = parts[6].int, let ledger = parts[7].string
-            else { return nil }
-            return GateView(
-                dataset: "\(info.dataset):\(marker)",
-                stamp: stamp.isEmpty ? nil : stamp,
-                fence: fence,
-                // What is no whole number of 64 bits is wrong whatever the stock is; taken for no counter, it would look right for a product that is not on sale.
-                counter: counter.isEmpty ? nil : Int64(counter) ?? .min,
-                pending: Int(pending),
-                isOffSale: off == 1,
-                highestFence: highest,
-                ledger: ledger.isEmpty ? nil : ledger
-            )
-        } answer: {
-            answer($0)
-        }
-    }
-
-    func install(_ keys: GateKeys, dataset: String, _ ledger: Resync.LedgerState, answer: @escaping Answer<InstallReply>) {
-        background(
-            .install,
-            keys: [keys.stock, keys.meta, keys.pending, keys.owed, keys.marker],
-            arguments: { info in
-                [
-                    .integer(ledger.fence), .integer(ledger.stock), .integer(ledger.isOnSale ? 1 : 0), .string(dataset),
-                    .string(info.dataset), .string(self.ledgerName),
-                ]
-            },
-            decode: { _, value in value.int.flatMap(InstallReply.init(rawValue:)) },
-            answer: answer
-        )
-    }
-
-    /// Has Redis serve a product no longer, to any server, until it is installed anew. Another ledger's data is left alone.
-    func void(_ keys: GateKeys, answer: @escaping Answer<Int64>) {
-        background(
-            .void,
-            keys: [keys.meta],
-            arguments: { _ in [.string(self.ledgerName)] },
-            decode: { _, value in value.int },
-            answer: answer
-        )
-    }
-
-    /// Has Redis forget a product whose keys cannot be used. Another ledger's data is left alone.
-    func mend(_ keys: GateKeys, answer: @escaping Answer<Int64>) {
-        background(
-            .mend,
-            keys: [keys.stock, keys.meta, keys.pending, keys.owed, keys.marks, keys.marker],
-            arguments: { _ in [.string(self.ledgerName)] },
-            decode: { _, value in value.int },
-            answer: answer
-        )
-    }
+    // MARK: Calls
 
     /// Whether this loop's connection is ready. Asking starts to connect.
     var isConnected: Bool {
@@ -426,65 +295,7 @@ final class RedisGate: @unchecked Sendable {
         return client.connection(on: eventLoop)?.attachment is GateConnectionInfo
     }
 
-    /// One bounded step of the sweep.
-    func overdue(_ keys: GateKeys, cursor: String, bound: TimeAmount, answer: @escaping Answer<(cursor: String, overdue: Int64)>) {
-        background(
-            .overdue,
-            keys: [keys.pending],
-            arguments: { _ in [.string(cursor), .integer(WallClock.milliseconds()), .integer(bound.nanoseconds / 1_000_000)] },
-            decode: { _, value in
-                guard let parts = value.array, parts.count == 2, let next = parts[0].string, let overdue = parts[1].int else { return nil }
-                return (next, overdue)
-            },
-            answer: answer
-        )
-    }
-
-    /// Marks that one step of pruning takes at most: a fraction of a millisecond of Redis' time.
-    static let maximumPruned = 500
-
-    /// One bounded step of pruning: how many marks went.
-    func prune(_ keys: GateKeys, answer: @escaping Answer<Int64>) {
-        background(
-            .prune,
-            keys: [keys.marks, keys.meta],
-            arguments: { _ in
-                [
-                    .integer(WallClock.milliseconds() - self.times.markRetention), .integer(Int64(Self.maximumPruned)),
-                    .string(self.ledgerName),
-                ]
-            },
-            decode: { _, value in value.int },
-            answer: answer
-        )
-    }
-
-    private func background<Value>(
-        _ script: GateScript,
-        keys: [String],
-        arguments: (GateConnectionInfo) -> [RedisArgument],
-        decode: @escaping (GateConnectionInfo, RedisValue) -> Value?,
-        answer: @escaping Answer<Value>
-    ) {
-        eventLoop.preconditionInEventLoop()
-        guard let connection = client.connection(on: eventLoop), let info = connection.attachment as? GateConnectionInfo else {
-            return answer(.failure(.notConnected))
-        }
-        let arguments = arguments(info)
-        call(connection, info, script, keys: keys, argumentCount: arguments.count, timeout: times.background) { writer in
-            for argument in arguments { writer.write(argument) }
-        } answer: { result in
-            answer(
-                result.flatMap { value in
-                    decode(info, value).map { .success($0) } ?? .failure(.unreadable)
-                }
-            )
-        }
-    }
-
-    // MARK: Calls
-
-    private func call(
+    func call(
         _ connection: RedisConnection,
         _ info: GateConnectionInfo,
         _ script: GateScript,
@@ -516,62 +327,5 @@ final class RedisGate: @unchecked Sendable {
                 answer(.failure(GateFailure(error)))
             }
         }
-    }
-}
-
-extension GateFailure {
-    /// The reply makes no sense: whatever the script did, it may have done it.
-    /// The script's own reply is made from the product's keys, so it is their fault.
-    static let unreadable = GateFailure(
-        sent: true,
-        label: "unreadable reply",
-        words: "Redis holds what cannot be read: the script's reply makes no sense",
-        isTrouble: false,
-        isOfProduct: true
-    )
-}
-
-/// The reply of `Scripts/reserve.lua`.
-struct ReserveReplies {
-    private let values: [RedisValue]
-    private let fence: Fence
-
-    /// Nil unless it is as long as it must be.
-    init?(_ value: RedisValue, count: Int) {
-        guard let values = value.array, values.count == 1 + 3 * count, let fence = values[0].int else { return nil }
-        self.values = values
-        self.fence = fence
-    }
-
-    /// Nil if it makes no sense.
-    subscript(index: Int) -> ReserveReply? {
-        let at = 1 + 3 * index
-        guard let code = values[at].int, let first = values[at + 1].int, let second = values[at + 2].int else { return nil }
-        switch code {
-        case 0: return .reserved(fence: fence, token: first, left: second)
-        case 1: return .joined(fence: fence, token: first, quantity: second)
-        case 2: return .soldOut(counter: first)
-        case 3: return .notLoaded
-        case 4: return .notOnSale
-        case 5: return .alreadyDone
-        default: return nil
-        }
-    }
-}
-
-/// Consecutive parts of an array.
-struct Chunks<Element>: Sequence, IteratorProtocol {
-    private var rest: ArraySlice<Element>
-    private let size: Int
-
-    init(_ elements: [Element], of size: Int) {
-        self.rest = elements[...]
-        self.size = size
-    }
-
-    mutating func next() -> ArraySlice<Element>? {
-        guard !rest.isEmpty else { return nil }
-        defer { rest = rest.dropFirst(size) }
-        return rest.prefix(size)
     }
 }

@@ -7,10 +7,9 @@ import CircuitBreaker
 import NIOCore
 import PostgresClient
 
-// @unchecked Sendable: every member is used on `gate.eventLoop` alone. What comes back from elsewhere comes back through that loop.
+// @unchecked Sendable: every member is used on the context's event loop alone. What comes back from elsewhere comes back through that loop.
 final class DecreaseRun: @unchecked Sendable {
-    private let engine: StockEngine
-    private let gate: RedisGate
+    private let context: RequestContext
     private let product: GatedProduct?
     private var machine: Reservation
     private var completion: ((DecreaseAnswer) -> Void)?
@@ -22,20 +21,17 @@ final class DecreaseRun: @unchecked Sendable {
     let deadline: NIODeadline
 
     init(
-        engine: StockEngine,
-        gate: RedisGate,
+        context: RequestContext,
         product: GatedProduct?,
         request: DecreaseRequest,
         isPatient: Bool,
-        deadline: NIODeadline,
         completion: @escaping (DecreaseAnswer) -> Void
     ) {
-        self.engine = engine
-        self.gate = gate
+        self.context = context
         self.product = product
         self.machine = Reservation(request)
         self.isPatient = isPatient
-        self.deadline = deadline
+        self.deadline = .now() + context.times.answerWithin
         self.completion = completion
     }
 
@@ -48,7 +44,7 @@ final class DecreaseRun: @unchecked Sendable {
     /// The time is over; the request goes on without its caller.
     func hitDeadline() {
         guard completion != nil else { return }
-        engine.counters.timedOut.add(1)
+        context.metrics.timedOut.add(1)
         reply(.unavailable(.noAnswer))
     }
 
@@ -60,8 +56,8 @@ final class DecreaseRun: @unchecked Sendable {
         }
         self.completion = nil
         switch answer {
-        case .sold(_, let replayed): (replayed ? engine.counters.replayed : engine.counters.sold).add(1)
-        case .insufficient, .keyClosed, .keyReused, .notOnSale, .productMissing: engine.counters.refused.add(1)
+        case .sold(_, let replayed): (replayed ? context.metrics.replayed : context.metrics.sold).add(1)
+        case .insufficient, .keyClosed, .keyReused, .notOnSale, .productMissing: context.metrics.refused.add(1)
         case .unavailable: break
         }
         completion(answer)
@@ -77,11 +73,11 @@ final class DecreaseRun: @unchecked Sendable {
         Task {
             let time: Int64??
             do {
-                time = .some(try await engine.ledger.timeOfEntry(forKey: request.key))
+                time = .some(try await context.ledger.timeOfEntry(forKey: request.key))
             } catch {
                 time = nil
             }
-            gate.eventLoop.execute {
+            context.gate.eventLoop.execute {
                 // Without its time nothing is known of whose row it is: the caller asks again.
                 guard let time else { return self.reply(.unavailable(.ledgerDown)) }
                 self.reply(time.map(request.isOlder) ?? false ? .keyReused : answer)
@@ -91,52 +87,50 @@ final class DecreaseRun: @unchecked Sendable {
 
     private func perform(_ step: Reservation.Step) {
         if let answer = step.answer { reply(answer) }
-        if step.asksForResync { engine.ask(machine.request.product, forced: false) }
+        if step.asksForResync { context.carryOut(.resync(machine.request.product)) }
         let request = machine.request
         switch step.action {
         case .reserve: reserve()
         case .awaitResync: awaitResync()
         case .lookUp: lookUp()
         case .commit(let commit): send(commit)
-        case .settle(let held): if let product { gate.settle(request.product, product.keys, held, key: request.key) }
+        case .settle(let held): if let product { context.gate.settle(request.product, product.keys, held, key: request.key) }
         case .release(let held):
-            if let product { gate.release(request.product, product.keys, held, key: request.key, abandoned: false) }
+            if let product { context.gate.release(request.product, product.keys, held, key: request.key, abandoned: false) }
         case .abandon(let held):
-            if let product { gate.release(request.product, product.keys, held, key: request.key, abandoned: true) }
+            if let product { context.gate.release(request.product, product.keys, held, key: request.key, abandoned: true) }
         case .apply(let fence, let delta):
             guard let product else { break }
-            engine.counters.applies.add(1)
-            gate.apply(request.product, product.keys, fence, delta: delta, key: request.key) { result in
+            context.metrics.applies.add(1)
+            context.gate.apply(request.product, product.keys, fence, delta: delta, key: request.key) { result in
                 switch result {
                 case .success(let reply): self.perform(self.machine.applied(reply))
                 case .failure:
-                    self.engine.counters.lostApplies.add(1)
+                    self.context.metrics.lostApplies.add(1)
                     self.perform(self.machine.applyFailed())
                 }
             }
         case .bump:
-            engine.bump(request.product) { self.gate.eventLoop.execute { self.perform(self.machine.bumped()) } }
+            context.carryOut(
+                .raiseFence(request.product) { self.context.gate.eventLoop.execute { self.perform(self.machine.bumped()) } }
+            )
         case .finish: break
         }
-        if machine.isFinished { engine.finished() }
+        if machine.isFinished { context.carryOut(.finished) }
     }
 
     private func reserve() {
         guard let product else { return perform(machine.reserveFailed(sent: false)) }
         let (generation, isDirect) = product.state.withLock { ($0.soldOut.currentGeneration, $0.standing.isDirect) }
-        guard !isDirect, case .permitted(let permit) = engine.breaker.admit() else { return perform(machine.reserveFailed(sent: false)) }
-        gate.reserve(machine.request, product.keys) { result in
+        guard !isDirect, let permit = context.gate.admit() else { return perform(machine.reserveFailed(sent: false)) }
+        context.gate.reserve(machine.request, product.keys, permit) { result in
             switch result {
             case .success(let reply):
-                self.engine.breaker.record(.success, for: permit)
                 if case .soldOut(let counter) = reply {
-                    self.engine.counters.soldOutAtGate.add(1)
-                    self.engine.remember(product, soldOutAt: counter, generation: generation)
+                    self.context.carryOut(.soldOut(product, counter: counter, generation: generation))
                 }
                 self.perform(self.machine.reserveReplied(reply))
-            case .failure(let failure):
-                self.engine.breaker.record(failure.isTrouble ? .failure(failure.label) : .ignored, for: permit)
-                self.perform(self.machine.reserveFailed(sent: failure.sent))
+            case .failure(let failure): self.perform(self.machine.reserveFailed(sent: failure.sent))
             }
         }
     }
@@ -144,27 +138,29 @@ final class DecreaseRun: @unchecked Sendable {
     private func awaitResync() {
         guard let product else { return perform(machine.resyncEnded(loaded: false)) }
         // A resync raises the fence in the row; it ends no sooner than the lock does.
-        if engine.ledger.lockedProducts.isLocked(product.id.rawValue) { return perform(machine.resyncEnded(loaded: false)) }
+        if context.ledger.lockedProducts.isLocked(product.id.rawValue) { return perform(machine.resyncEnded(loaded: false)) }
         // Whichever comes first: the end of the resync or of the wait. Both come through this loop.
         let wait = ResyncWait { loaded in self.perform(self.machine.resyncEnded(loaded: loaded)) }
-        let timer = gate.eventLoop.assumeIsolated().scheduleTask(in: engine.times.resyncWait) { wait.end(loaded: false) }
-        engine.awaitResync(of: product) { loaded in
-            self.gate.eventLoop.execute {
-                timer.cancel()
-                wait.end(loaded: loaded)
+        let timer = context.gate.eventLoop.assumeIsolated().scheduleTask(in: context.times.resyncWait) { wait.end(loaded: false) }
+        context.carryOut(
+            .resyncWaitedFor(product) { loaded in
+                self.context.gate.eventLoop.execute {
+                    timer.cancel()
+                    wait.end(loaded: loaded)
+                }
             }
-        }
+        )
     }
 
     private func lookUp() {
         Task {
             let found: LedgerEntry??
             do {
-                found = .some(try await engine.ledger.entry(forKey: machineKey))
+                found = .some(try await context.ledger.entry(forKey: machineKey))
             } catch {
                 found = nil
             }
-            gate.eventLoop.execute {
+            context.gate.eventLoop.execute {
                 if case .some(.some) = found { self.hasOldRow = true }
                 if let found { self.perform(self.machine.lookedUp(found)) } else { self.perform(self.machine.lookUpFailed()) }
             }
@@ -175,19 +171,19 @@ final class DecreaseRun: @unchecked Sendable {
     private var machineKey: String { machine.request.key }
 
     private func send(_ commit: CommitRequest) {
-        if commit.fence == 0 { engine.counters.direct.add(1) }
+        if commit.fence == 0 { context.metrics.direct.add(1) }
         guard wasUnknown else { return transmit(commit, isExempt: false) }
-        engine.counters.unknownCommits.add(1)
-        gate.eventLoop.assumeIsolated().scheduleTask(in: backoff) { self.transmit(commit, isExempt: true) }
+        context.metrics.unknownCommits.add(1)
+        context.gate.eventLoop.assumeIsolated().scheduleTask(in: backoff) { self.transmit(commit, isExempt: true) }
         backoff = min(backoff * 2, .seconds(1))
     }
 
     private func transmit(_ commit: CommitRequest, isExempt: Bool) {
         // An earlier sending that is still unknown is settled by patience alone.
-        engine.ledger.commit(commit, on: gate.eventLoop, isExempt: isExempt, isPatient: isPatient || wasUnknown) { result in
+        context.ledger.commit(commit, on: context.gate.eventLoop, isExempt: isExempt, isPatient: isPatient || wasUnknown) { result in
             switch result {
             case .success(let reply):
-                self.engine.learned(commit.decrease.product, isGated: reply.isGated, told: reply.told)
+                self.context.carryOut(.learnt(commit.decrease.product, isGated: reply.isGated, lockedFence: reply.told))
                 switch reply.outcome {
                 case .duplicateMine, .duplicateOther, .keyClosed: self.hasOldRow = true
                 case .committed, .insufficient, .notOnSale, .productMissing, .keyReused, .keyReusedMine: break
@@ -195,10 +191,10 @@ final class DecreaseRun: @unchecked Sendable {
                 self.perform(self.machine.committed(reply))
             case .failure(let failure):
                 if failure == .unknown { self.wasUnknown = true }
-                if self.engine.isShutDown, self.wasUnknown {
+                if self.context.inFlight.isShutDown, self.wasUnknown {
                     // As if the process had died here: the reservation stays pending for another server's sweep.
                     self.reply(.unavailable(.noAnswer))
-                    return self.engine.finished()
+                    return self.context.carryOut(.finished)
                 }
                 self.perform(self.machine.commitFailed(failure))
             }

@@ -1,20 +1,13 @@
 // Carries out resyncs, many products in one round: one pipelined look, one bump statement, one pipelined install.
 //
-// Fate: a product whose row is locked, whose row or whose keys cannot be used, fails alone. The statement of a round waits for no row; a product whose
-//   row was locked is tried again beside the rounds, where it holds up nobody. What waits for a product that is sold directly never goes before what
-//   is sold through Redis.
-// Bounds: `chunk` products a round; each product's own bounds are its machine's. What waits is at most one entry a product (its schedule). At most
-//   `maximumLockWaits` statements wait for a row, each for `lockWait`.
+// Fate: a product whose row is locked, whose row or whose keys cannot be used, fails alone. The statement of a round waits for no row unless its caller
+//   gives it time.
+// Bounds: each product's own bounds are its machine's. At most `maximumLockWaits` statements of one call wait for a row, each for `lockWait`.
 // Stop: every machine of the round has finished.
 
-import DequeModule
-import NIOCore
 import PostgresClient
-import Synchronization
 
 final class ResyncDriver: Sendable {
-    typealias Ended = @Sendable (ResyncResult) -> Void
-
     /// For how long a statement waits for one product's row. Long enough for the queue behind a hot row's group commits.
     static let lockWait: Duration = .seconds(1)
     /// How many statements wait for a row at a time: they take connections of the ledger's pool.
@@ -31,109 +24,17 @@ final class ResyncDriver: Sendable {
         var isMended = false
     }
 
-    private struct Waiting: Sendable {
-        var product: GatedProduct
-        var isForced: Bool
-        var ended: Ended
-    }
-
-    private struct Queues: Sendable {
-        var urgent: Deque<Waiting> = []
-        var patient: Deque<Waiting> = []
-        var lockWaits = 0
-
-        /// What is sold directly gets an eighth of a round at least, or it would wait for ever.
-        mutating func next(_ count: Int) -> [Waiting] {
-            let reserved = min(patient.count, max(1, count / 8))
-            var round: [Waiting] = []
-            while round.count < max(1, count - reserved), let one = urgent.popFirst() { round.append(one) }
-            while round.count < count, let one = patient.popFirst() { round.append(one) }
-            return round
-        }
-    }
-
     private let ledger: PostgresLedger
-    private let gates: [RedisGate]
-    private let counters: EngineCounters
-    private let chunk: Int
-    private let name = Mutex("")
-    private let queues = Mutex(Queues())
-    private let signal: AsyncStream<Void>
-    private let wake: AsyncStream<Void>.Continuation
+    private let gates: RedisGates
+    private let products: GatedProducts
+    private let metrics: EngineCounters
 
-    init(ledger: PostgresLedger, gates: [RedisGate], counters: EngineCounters, chunk: Int) {
+    init(ledger: PostgresLedger, gates: RedisGates, products: GatedProducts, metrics: EngineCounters) {
         self.ledger = ledger
         self.gates = gates
-        self.counters = counters
-        self.chunk = max(1, chunk)
-        (self.signal, self.wake) = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1))
+        self.products = products
+        self.metrics = metrics
     }
-
-    /// The name of the ledger; empty until it is known, and where it has none.
-    var ledgerName: String { name.withLock { $0 } }
-
-    /// Has every gate serve this ledger, from the next call on.
-    func serve(ledger: String) {
-        name.withLock { $0 = ledger }
-        for gate in gates { gate.eventLoop.execute { gate.serve(ledger: ledger) } }
-    }
-
-    /// Adds a product to a next round. `isPatient`: others go first.
-    func enqueue(_ product: GatedProduct, forced: Bool, isPatient: Bool, ended: @escaping Ended) {
-        let waiting = Waiting(product: product, isForced: forced, ended: ended)
-        queues.withLock { if isPatient { $0.patient.append(waiting) } else { $0.urgent.append(waiting) } }
-        wake.yield()
-    }
-
-    /// Runs rounds until the task is cancelled. `isUsed`: whether products are resynced now; if not, a recovery does it, and those that wait here end untried.
-    func run(while isUsed: @escaping @Sendable () -> Bool) async {
-        for await _ in signal {
-            while !Task.isCancelled {
-                let round = queues.withLock { $0.next(chunk) }
-                if round.isEmpty { break }
-                guard isUsed() else {
-                    for waiting in round { waiting.ended(.untried) }
-                    continue
-                }
-                let results = await resync(round.map(Self.entry))
-                for waiting in round {
-                    let result = results[waiting.product.id] ?? .untried
-                    if result.failure?.scope == .locked, beginsLockWait() {
-                        waitForRow(waiting)
-                    } else {
-                        waiting.ended(result)
-                    }
-                }
-            }
-        }
-    }
-
-    private static func entry(_ waiting: Waiting) -> Entry {
-        Entry(
-            id: waiting.product.id,
-            isForced: waiting.isForced,
-            isMended: waiting.product.state.withLock { $0.standing.isSpoiled }
-        )
-    }
-
-    private func beginsLockWait() -> Bool {
-        queues.withLock { queues in
-            guard queues.lockWaits < Self.maximumLockWaits else { return false }
-            queues.lockWaits += 1
-            return true
-        }
-    }
-
-    /// Tries one product again, beside the rounds, and waits for its row.
-    private func waitForRow(_ waiting: Waiting) {
-        Task {
-            let results = await resync([Self.entry(waiting)], lockWaitsUntil: .now + Self.lockWait)
-            queues.withLock { $0.lockWaits -= 1 }
-            waiting.ended(results[waiting.product.id] ?? .untried)
-        }
-    }
-
-    // MARK: One round
 
     /// Resyncs these products together. Each has a result in the answer.
     /// - Parameter lockWaitsUntil: products whose rows are locked are waited for one by one until then; nil: they fail as `locked` at once.
@@ -147,9 +48,9 @@ final class ResyncDriver: Sendable {
         }
         for result in results.values {
             switch result.outcome {
-            case .installed, .newer: counters.resyncs.add(1)
-            case .notNeeded, .productMissing, .foreign: counters.resyncsNotNeeded.add(1)
-            case .failed: counters.resyncsFailed.add(1)
+            case .installed, .newer: metrics.resyncs.add(1)
+            case .notNeeded, .productMissing, .foreign: metrics.resyncsNotNeeded.add(1)
+            case .failed: metrics.resyncsFailed.add(1)
             }
         }
         return results
@@ -179,7 +80,7 @@ final class ResyncDriver: Sendable {
         var round = Round()
         let broken = await mend(entries.filter(\.isMended).map(\.id))
         for entry in entries where round.machines[entry.id] == nil {
-            var machine = Resync(forced: entry.isForced || entry.isMended, ledger: ledgerName)
+            var machine = Resync(forced: entry.isForced || entry.isMended, ledger: products.ledgerName)
             let action = machine.began()
             round.machines[entry.id] = machine
             if let failure = broken[entry.id] {
@@ -225,7 +126,7 @@ final class ResyncDriver: Sendable {
     ) async -> [ProductID: ResyncFailure] {
         guard !ids.isEmpty else { return [:] }
         var failures: [ProductID: ResyncFailure] = [:]
-        for (id, result) in zip(ids, await pipelined(ids, call)) {
+        for (id, result) in zip(ids, await gates.pipelined(ids, call)) {
             if case .failure(let failure) = result { failures[id] = ResyncFailure(failure) }
         }
         return failures
@@ -234,7 +135,7 @@ final class ResyncDriver: Sendable {
     private func look(_ round: inout Round) async {
         let ids = round.actions.compactMap { $0.1 == .look ? $0.0 : nil }
         guard !ids.isEmpty else { return }
-        let results = await pipelined(ids) { gate, id, answer in
+        let results = await gates.pipelined(ids) { gate, id, answer in
             gate.look(GateKeys(id), marker: Self.newMarker(), answer: answer)
         }
         for (id, result) in zip(ids, results) {
@@ -331,7 +232,7 @@ final class ResyncDriver: Sendable {
             for raise in waiting {
                 switch results[raise.id] ?? .failure(.locked) {
                 case .success(let state):
-                    counters.raisedAboveRedis.add(1)
+                    metrics.raisedAboveRedis.add(1)
                     round.take(raise.id) { $0.raised(state) }
                 case .failure(let failure):
                     if failure.scope == .locked, goesOn { locked.append(raise) } else { round.fail(raise.id, failure) }
@@ -365,7 +266,7 @@ final class ResyncDriver: Sendable {
             if case .install(let dataset, let ledger) = $0.1 { ($0.0, dataset, ledger) } else { nil }
         }
         guard !installs.isEmpty else { return }
-        let results = await pipelined(installs) { gate, install, answer in
+        let results = await gates.pipelined(installs) { gate, install, answer in
             gate.install(GateKeys(install.0), dataset: install.1, install.2, answer: answer)
         }
         for (install, result) in zip(installs, results) {
@@ -376,154 +277,5 @@ final class ResyncDriver: Sendable {
         }
     }
 
-    // MARK: Looks
-
-    /// What Redis holds for one product; nil if it does not answer.
-    func look(_ id: ProductID) async -> GateView? {
-        let results = await pipelined([id]) { gate, id, answer in gate.look(GateKeys(id), marker: nil, answer: answer) }
-        return try? results.first?.get()
-    }
-
-    /// One bounded step of the sweep for each product: how many of its reservations are overdue.
-    func overdue(
-        _ products: [GatedProduct],
-        bound: TimeAmount,
-        spoiled: (GatedProduct, GateFailure) -> Void
-    ) async -> [(GatedProduct, Int64)] {
-        let results = await pipelined(products) { gate, product, answer in
-            gate.overdue(product.keys, cursor: product.state.withLock { $0.sweepCursor }, bound: bound) { result in
-                answer(result.map { OverdueStep(cursor: $0.cursor, overdue: $0.overdue) })
-            }
-        }
-        var overdue: [(GatedProduct, Int64)] = []
-        for (product, result) in zip(products, results) {
-            switch result {
-            case .success(let step):
-                product.state.withLock { $0.sweepCursor = step.cursor }
-                overdue.append((product, step.overdue))
-            case .failure(let failure): if failure.isOfProduct { spoiled(product, failure) }
-            }
-        }
-        return overdue
-    }
-
-    /// One bounded step of pruning for each product. Returns those that may have more to prune, and how many marks went.
-    func prune(_ products: [ProductID]) async -> (more: [ProductID], pruned: Int64) {
-        let results = await pipelined(products) { gate, id, answer in gate.prune(GateKeys(id), answer: answer) }
-        var (more, pruned): ([ProductID], Int64) = ([], 0)
-        for (id, result) in zip(products, results) {
-            guard case .success(let count) = result else { continue }
-            pruned += count
-            if count >= RedisGate.maximumPruned { more.append(id) }
-        }
-        return (more, pruned)
-    }
-
-    private struct OverdueStep: Sendable {
-        let cursor: String
-        let overdue: Int64
-    }
-
-    /// Reads Redis, PostgreSQL, then Redis again. A product whose two looks differ, or that has reservations pending, is not quiet and is left out.
-    func quietLook(
-        _ products: [GatedProduct],
-        spoiled: (GatedProduct, GateFailure) -> Void
-    ) async -> [(GatedProduct, AuditSuspicion?)] {
-        func looks() async -> [GateView?] {
-            await pipelined(products) { gate, product, answer in gate.look(product.keys, marker: nil, answer: answer) }.map {
-                try? $0.get()
-            }
-        }
-        let first = await pipelined(products) { gate, product, answer in gate.look(product.keys, marker: nil, answer: answer) }
-        for (product, result) in zip(products, first) {
-            if case .failure(let failure) = result, failure.isOfProduct { spoiled(product, failure) }
-        }
-        let before = first.map { try? $0.get() }
-        guard let states = try? await ledger.states(of: products.map(\.id)) else { return [] }
-        let after = await looks()
-        var findings: [(GatedProduct, AuditSuspicion?)] = []
-        for (index, product) in products.enumerated() {
-            guard let view = before[index], view == after[index], let state = states[product.id] else { continue }
-            if view.foreignLedger(to: ledgerName) != nil {
-                findings.append(
-                    (
-                        product,
-                        AuditSuspicion(
-                            fence: state.fence,
-                            redisFence: view.fence,
-                            stock: state.stock,
-                            counter: view.counter,
-                            isForeign: true
-                        )
-                    )
-                )
-                continue
-            }
-            guard view.pending == 0 else { continue }
-            let expected = state.isOnSale ? state.stock : nil
-            let isExact = view.isLoaded && view.fence == state.fence && view.counter == expected
-            findings.append(
-                (
-                    product,
-                    isExact
-                        ? nil : AuditSuspicion(fence: state.fence, redisFence: view.fence, stock: state.stock, counter: view.counter)
-                )
-            )
-        }
-        return findings
-    }
-
-    // MARK: Pipelining
-
     private static func newMarker() -> String { String(UInt64.random(in: .min ... .max), radix: 36) }
-
-    /// Sends one call for each element over one connection and waits for all replies.
-    private func pipelined<Element: Sendable, Value: Sendable>(
-        _ elements: [Element],
-        _ call: @escaping @Sendable (RedisGate, Element, @escaping RedisGate.Answer<Value>) -> Void
-    ) async -> [Result<Value, GateFailure>] {
-        guard !elements.isEmpty else { return [] }
-        return await withCheckedContinuation { continuation in
-            overReadyGate(gates[...]) { gate in
-                guard let gate else { return continuation.resume(returning: elements.map { _ in .failure(.notConnected) }) }
-                let gathered = Gathered<Value>(count: elements.count) { continuation.resume(returning: $0) }
-                for (index, element) in elements.enumerated() { call(gate, element) { gathered.set(index, $0) } }
-            }
-        }
-    }
-
-    /// Finds a loop whose connection is ready, and goes on there: one that is being made anew must not fail what another can do.
-    private func overReadyGate(_ gates: ArraySlice<RedisGate>, _ body: @escaping @Sendable (RedisGate?) -> Void) {
-        guard let gate = gates.first else { return body(nil) }
-        gate.eventLoop.execute {
-            if gate.isConnected { body(gate) } else { self.overReadyGate(gates.dropFirst(), body) }
-        }
-    }
-}
-
-/// Replies that come back one by one, on one event loop.
-private final class Gathered<Value: Sendable> {
-    private var results: [Result<Value, GateFailure>?]
-    private var missing: Int
-    private let done: ([Result<Value, GateFailure>]) -> Void
-
-    init(count: Int, done: @escaping ([Result<Value, GateFailure>]) -> Void) {
-        self.results = Array(repeating: nil, count: count)
-        self.missing = count
-        self.done = done
-    }
-
-    func set(_ index: Int, _ result: Result<Value, GateFailure>) {
-        guard results[index] == nil else { return }
-        results[index] = result
-        missing -= 1
-        if missing == 0 { done(results.map { $0 ?? .failure(.notConnected) }) }
-    }
-}
-
-extension ResyncFailure {
-    /// The row was locked when the statement came by, and there was no time to wait for it.
-    static let locked = ResyncFailure(.locked, "PostgreSQL: another transaction has locked the product's row")
-    /// The dataset changed under each of its rounds.
-    static let datasetMoves = ResyncFailure(.keys, "Redis: the product's dataset changed again and again")
 }

@@ -21,6 +21,11 @@ public struct ResyncFailure: Error, Hashable, Sendable {
     /// The first line of Redis' or PostgreSQL's own words.
     public var words: String
 
+    /// The row was locked when the statement came by, and there was no time to wait for it.
+    static let locked = ResyncFailure(.locked, "PostgreSQL: another transaction has locked the product's row")
+    /// The dataset changed under each of its rounds.
+    static let datasetMoves = ResyncFailure(.keys, "Redis: the product's dataset changed again and again")
+
     init(_ scope: Scope, _ words: String) {
         self.scope = scope
         self.words = words

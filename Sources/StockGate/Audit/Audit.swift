@@ -1,0 +1,105 @@
+// Compares Redis with the ledger. It alone finds what a process left that died between its commit and its apply.
+//
+// A quiet look reads Redis, PostgreSQL, then Redis again unchanged, with nothing pending. The same difference in two quiet looks, a second apart, is a finding.
+// Bounds: `chunk` products a look.
+
+import CircuitBreaker
+import PostgresClient
+
+/// A difference that one quiet look found. The same in a second look is a finding.
+struct AuditSuspicion: Hashable, Sendable {
+    var fence: Fence
+    var redisFence: Fence
+    var stock: Int64
+    var counter: Int64?
+    /// What Redis holds is another ledger's: no difference, but not to be used.
+    var isForeign = false
+}
+
+struct Audit: Sendable {
+    let products: GatedProducts
+    let ledger: PostgresLedger
+    let gates: RedisGates
+    let resyncs: ResyncCoordinator
+    let breaker: CircuitBreaker
+    let events: EventLog
+    let metrics: EngineCounters
+    /// Products that are looked at together at most.
+    let chunk: Int
+
+    /// The ledger's sums and what Redis holds, for one product; nil: no such product. Redis that cannot be reached is nil within.
+    func product(_ id: ProductID) async throws(PostgresError) -> (ledger: LedgerTotals, gate: GateView?)? {
+        guard let totals = try await ledger.totals(of: id) else { return nil }
+        guard !breaker.isOpen else { return (totals, nil) }
+        return (totals, await gates.look(id))
+    }
+
+    /// One audit of all gated products.
+    func run() async {
+        guard !breaker.isOpen else { return }
+        // The data of another ledger may be gone by now. What was left is void, and is known to be.
+        let audited = products.all.filter { !$0.state.withLock { $0.standing.isLeft } }
+        for chunk in Chunks(audited, of: chunk) { await audit(Array(chunk)) }
+    }
+
+    private func audit(_ products: [GatedProduct]) async {
+        var suspects: [GatedProduct] = []
+        for (product, suspicion) in await quietLook(products) {
+            let wasForeign = product.state.withLock { state in
+                state.suspicion = suspicion
+                return state.standing.isForeign
+            }
+            let isForeign = suspicion?.isForeign ?? false
+            // No difference to be counted. A resync takes note of the owner, and installs once the other's data is gone.
+            if isForeign != wasForeign { resyncs.ask(product, forced: false) }
+            if suspicion != nil, !isForeign { suspects.append(product) }
+        }
+        guard !suspects.isEmpty else { return }
+        try? await Task.sleep(for: .seconds(1))
+        for (product, suspicion) in await quietLook(suspects) {
+            guard let suspicion, !suspicion.isForeign, product.state.withLock({ $0.suspicion }) == suspicion else { continue }
+            metrics.auditFindings.add(1)
+            events.tell(
+                .auditFound(
+                    product.id,
+                    stock: suspicion.stock,
+                    counter: suspicion.counter,
+                    fence: suspicion.fence,
+                    redisFence: suspicion.redisFence
+                )
+            )
+            resyncs.ask(product, forced: true)
+        }
+    }
+
+    /// What a quiet look finds. A product whose two looks differ, or that has reservations pending, is not quiet and is left out.
+    private func quietLook(_ products: [GatedProduct]) async -> [(GatedProduct, AuditSuspicion?)] {
+        let first = await looks(products)
+        for (product, result) in zip(products, first) {
+            if case .failure(let failure) = result, failure.isOfProduct { resyncs.spoiled(product, failure) }
+        }
+        guard let states = try? await ledger.states(of: products.map(\.id)) else { return [] }
+        let second = await looks(products)
+        var findings: [(GatedProduct, AuditSuspicion?)] = []
+        for (index, product) in products.enumerated() {
+            guard let view = try? first[index].get(), let again = try? second[index].get(), view == again, let state = states[product.id]
+            else { continue }
+            if view.foreignLedger(to: self.products.ledgerName) != nil {
+                findings.append((product, Self.suspicion(view, state, isForeign: true)))
+            } else if view.pending == 0 {
+                let expected = state.isOnSale ? state.stock : nil
+                let isExact = view.isLoaded && view.fence == state.fence && view.counter == expected
+                findings.append((product, isExact ? nil : Self.suspicion(view, state, isForeign: false)))
+            }
+        }
+        return findings
+    }
+
+    private func looks(_ products: [GatedProduct]) async -> [Result<GateView, GateFailure>] {
+        await gates.pipelined(products) { gate, product, answer in gate.look(product.keys, marker: nil, answer: answer) }
+    }
+
+    private static func suspicion(_ view: GateView, _ state: Resync.LedgerState, isForeign: Bool) -> AuditSuspicion {
+        AuditSuspicion(fence: state.fence, redisFence: view.fence, stock: state.stock, counter: view.counter, isForeign: isForeign)
+    }
+}

@@ -1,0 +1,132 @@
+// Settled marks that are older than their retention go from Redis, in small steps, so that no reserve waits for long: of gated products, and of those that
+// were gated once and that Redis alone still knows. Those are found by the names of their marks.
+//
+// Bounds: one step of pruning takes at most `RedisGate.maximumPruned` marks of a product. One scan has `maximumSteps` steps of SCAN, each of about `stepSize`
+//   keys of the server, ours or not. Stop of a scan: the cursor is back at its beginning, the steps are used up, or the time is over; the next scan goes on
+//   where this one stopped.
+
+import CircuitBreaker
+import RedisClient
+import Synchronization
+
+final class Pruning: Sendable {
+    static let maximumSteps = 200
+    static let stepSize: Int64 = 1000
+
+    private struct State: Sendable {
+        var cursor = "0"
+        var told: String?
+    }
+
+    private let products: GatedProducts
+    private let gates: RedisGates
+    private let redis: RedisClient
+    private let breaker: CircuitBreaker
+    private let events: EventLog
+    private let metrics: EngineCounters
+    private let chunk: Int
+    private let state = Mutex(State())
+
+    /// `chunk`: products in one round at most.
+    init(
+        products: GatedProducts,
+        gates: RedisGates,
+        redis: RedisClient,
+        breaker: CircuitBreaker,
+        events: EventLog,
+        metrics: EngineCounters,
+        chunk: Int
+    ) {
+        self.products = products
+        self.gates = gates
+        self.redis = redis
+        self.breaker = breaker
+        self.events = events
+        self.metrics = metrics
+        self.chunk = max(1, chunk)
+    }
+
+    /// Prunes all that is there now, unless the breaker is open.
+    func run() async {
+        guard !breaker.isOpen else { return }
+        await prune(products.ids, pause: .milliseconds(5)) { !Task.isCancelled }
+        do throws(RedisError) {
+            try await scan { found in
+                await prune(products.unknown(among: found), pause: .milliseconds(5)) { !Task.isCancelled }
+            }
+        } catch {
+            if isNews(error) { events.tell(.trouble("products that are not gated any more are not pruned in Redis: \(error)")) }
+        }
+    }
+
+    /// Before a recovery: a Redis that is out of memory permits nothing that an install needs, but it does permit pruning.
+    func makeRoom(within time: Duration) async {
+        guard await isOutOfMemory() else { return }
+        let before = metrics.prunedMarks.count
+        let end = ContinuousClock.now + time
+        await prune(products.ids, pause: .zero) { ContinuousClock.now < end }
+        try? await scan(until: end) { found in await prune(found, pause: .zero) { ContinuousClock.now < end } }
+        events.tell(.trouble("Redis is out of memory; \(metrics.prunedMarks.count &- before) marks past their retention were pruned"))
+    }
+
+    private func isOutOfMemory() async -> Bool {
+        do {
+            // Writes nothing: no product has this key, and only one that exists would be set.
+            _ = try await redis.send(RedisCommand("SET", "sg:{0}:memory", "1", "XX"))
+            return false
+        } catch {
+            return error.serverError?.kind == .outOfMemory
+        }
+    }
+
+    /// In small steps until nothing is left.
+    private func prune(_ ids: [ProductID], pause: Duration, while goesOn: () -> Bool) async {
+        var left = ids
+        while !left.isEmpty, goesOn() {
+            var more: [ProductID] = []
+            for chunk in Chunks(left, of: chunk) { more += await step(Array(chunk)) }
+            left = more
+            if !left.isEmpty, pause > .zero { try? await Task.sleep(for: pause) }
+        }
+    }
+
+    /// One bounded step for each product. Returns those that may have more to prune.
+    private func step(_ ids: [ProductID]) async -> [ProductID] {
+        let results = await gates.pipelined(ids) { gate, id, answer in gate.prune(GateKeys(id), answer: answer) }
+        var (more, pruned): ([ProductID], Int64) = ([], 0)
+        for (id, result) in zip(ids, results) {
+            guard case .success(let count) = result else { continue }
+            pruned += count
+            if count >= RedisGate.maximumPruned { more.append(id) }
+        }
+        metrics.prunedMarks.add(UInt64(max(0, pruned)))
+        return more
+    }
+
+    /// Whether this was not said before.
+    private func isNews(_ error: RedisError) -> Bool {
+        let text = String(describing: error)
+        return state.withLock { state in
+            defer { state.told = text }
+            return state.told != text
+        }
+    }
+
+    /// Goes on over the names of all keys.
+    private func scan(until end: ContinuousClock.Instant? = nil, found: ([ProductID]) async -> Void) async throws(RedisError) {
+        for _ in 0..<Self.maximumSteps {
+            if Task.isCancelled || end.map({ ContinuousClock.now >= $0 }) ?? false { return }
+            let cursor = state.withLock { $0.cursor }
+            let reply = try await redis.send(
+                RedisCommand("SCAN", .string(cursor), "MATCH", .string(GateKeys.marksPattern), "COUNT", .integer(Self.stepSize))
+            )
+            guard let parts = reply.array, parts.count == 2, let next = parts[0].string, let names = parts[1].array else {
+                throw RedisError(.protocolViolation, detail: "SCAN replied something else")
+            }
+            state.withLock { $0.cursor = next }
+            let products = names.compactMap { $0.string.flatMap(GateKeys.product(ofMarks:)) }
+            if !products.isEmpty { await found(products) }
+            if next == "0" { return state.withLock { $0.told = nil } }
+        }
+    }
+}

@@ -1,0 +1,157 @@
+// How the engine's parts are put together.
+//
+// Each part knows those that were made before it, and none knows the engine. One thing runs in a circle: the breaker runs the recovery, which works on the
+// gates, which ask the breaker. So the breaker waits for the recovery at a latch. `StockEngine` closes it when it ends, which breaks the circle.
+
+import CircuitBreaker
+import NIOCore
+import PostgresClient
+import RedisClient
+
+struct EngineParts: Sendable {
+    let breaker: CircuitBreaker
+    let ledger: PostgresLedger
+    let redis: RedisClient
+    let events: EventLog
+    let inFlight: InFlight
+    let products: GatedProducts
+    let gates: RedisGates
+    let resyncs: ResyncCoordinator
+    let driver: ResyncDriver
+    let recovery: Recovery
+    /// Where the breaker waits for the recovery.
+    let recoveryLatch: Latch<Recovery>
+    let sweep: Sweep
+    let audit: Audit
+    let pruning: Pruning
+    /// By their event loops.
+    let contexts: [ObjectIdentifier: RequestContext]
+
+    init(
+        _ configuration: EngineConfiguration,
+        eventLoopGroup: any EventLoopGroup,
+        metrics: EngineCounters,
+        onEvent: @escaping @Sendable (EngineEvent) -> Void
+    ) throws(PostgresError) {
+        let times = EngineTimes(configuration)
+        let events = EventLog(onEvent)
+        let inFlight = InFlight(maximum: configuration.maximumInFlight, metrics: metrics)
+        let products = GatedProducts(resyncInterval: times.resyncInterval)
+        let outage = Outage()
+        let latch = Latch<Recovery>()
+        let ledger = try Self.ledger(configuration, events)
+        let breaker = CircuitBreaker(
+            name: "redisStock",
+            settings: configuration.breaker,
+            startsBehindGate: true,
+            recoveryGate: { try await latch.value().run() },
+            // Without it a Redis that is back stays half used until enough buyers have come, and in the night nobody comes.
+            healthCheck: { await (try? latch.value())?.isRedisAnswering() ?? false }
+        )
+        let resyncs = ResyncCoordinator(
+            products: products,
+            breaker: breaker,
+            outage: outage,
+            inFlight: inFlight,
+            group: eventLoopGroup,
+            events: events,
+            metrics: metrics,
+            chunk: configuration.resyncChunk
+        )
+        let connections = GateConnections(events: events) { resyncs.connected(dataset: $0) }
+        let redis = RedisClient(
+            settings: configuration.redis,
+            eventLoopGroup: eventLoopGroup,
+            onConnect: { connections.learn($0) },
+            onDisconnect: { _, error in events.tell(.redisDisconnected(why: String(describing: error))) }
+        )
+        let reports = GateReports(
+            trouble: { events.redisFailed($0) },
+            spoiled: { id, failure in if let product = products[id] { resyncs.spoiled(product, failure) } }
+        )
+        let loops = eventLoopGroup.makeIterator().map { loop in
+            RedisGate(eventLoop: loop, client: redis, breaker: breaker, times: times.gate, figures: metrics, reports: reports)
+        }
+        let gates = RedisGates(loops)
+        let driver = ResyncDriver(ledger: ledger, gates: gates, products: products, metrics: metrics)
+        let pruning = Pruning(
+            products: products,
+            gates: gates,
+            redis: redis,
+            breaker: breaker,
+            events: events,
+            metrics: metrics,
+            chunk: configuration.resyncChunk
+        )
+        let recovery = Recovery(
+            configuration: configuration,
+            products: products,
+            breaker: breaker,
+            redis: redis,
+            driver: driver,
+            coordinator: resyncs,
+            outage: outage,
+            pruning: pruning,
+            events: events
+        )
+        let bumps = FenceBumps(ledger: ledger, events: events, inFlight: inFlight)
+        var contexts: [ObjectIdentifier: RequestContext] = [:]
+        for gate in loops {
+            contexts[ObjectIdentifier(gate.eventLoop)] = RequestContext(
+                gate: gate,
+                ledger: ledger,
+                metrics: metrics,
+                times: times,
+                inFlight: inFlight,
+                products: products,
+                resyncs: resyncs,
+                bumps: bumps
+            )
+        }
+        self.breaker = breaker
+        self.ledger = ledger
+        self.redis = redis
+        self.events = events
+        self.inFlight = inFlight
+        self.products = products
+        self.gates = gates
+        self.resyncs = resyncs
+        self.driver = driver
+        self.recovery = recovery
+        self.recoveryLatch = latch
+        self.sweep = Sweep(
+            products: products,
+            gates: gates,
+            resyncs: resyncs,
+            breaker: breaker,
+            events: events,
+            metrics: metrics,
+            chunk: configuration.resyncChunk,
+            bound: times.pendingBound
+        )
+        self.audit = Audit(
+            products: products,
+            ledger: ledger,
+            gates: gates,
+            resyncs: resyncs,
+            breaker: breaker,
+            events: events,
+            metrics: metrics,
+            chunk: configuration.resyncChunk
+        )
+        self.pruning = pruning
+        self.contexts = contexts
+        latch.open(recovery)
+    }
+
+    private static func ledger(_ configuration: EngineConfiguration, _ events: EventLog) throws(PostgresError) -> PostgresLedger {
+        try PostgresLedger(configuration.ledger) { lane, trouble in
+            events.tell(.laneChanged(lane, why: trouble.map { String(describing: $0) }))
+        } onLockedProducts: { change in
+            switch change {
+            case .locked(let rows): events.tell(.productsLocked(rows.map { ProductID($0) }))
+            case .freed(let row, let after): events.tell(.productUnlocked(ProductID(row), after: after))
+            }
+        }
+    }
+}

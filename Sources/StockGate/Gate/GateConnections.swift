@@ -1,0 +1,58 @@
+// What each new connection to Redis learns before it is used: the scripts, the dataset, and whether Redis knows and permits all that the scripts do.
+
+import NIOCore
+import RedisClient
+import Synchronization
+
+final class GateConnections: Sendable {
+    private let events: EventLog
+    private let connected: @Sendable (_ dataset: String) -> Void
+    private let refusals = Mutex<String?>(nil)
+
+    /// `connected` is told of each connection's dataset before the connection is used.
+    init(events: EventLog, connected: @escaping @Sendable (_ dataset: String) -> Void) {
+        self.events = events
+        self.connected = connected
+    }
+
+    /// Prepares a connection. Its result becomes the connection's attachment: a `GateConnectionInfo`.
+    func learn(_ connection: RedisConnection) -> EventLoopFuture<any Sendable> {
+        let deadline = NIODeadline.now() + .seconds(1)
+        @Sendable func named(_ command: String, _ reply: EventLoopFuture<RedisValue>) -> EventLoopFuture<RedisValue> {
+            reply.flatMapErrorThrowing { throw GateRefusal(command, $0) ?? $0 }
+        }
+        let loads = GateScript.allCases.map { named("SCRIPT LOAD", connection.send(.scriptLoad($0.source), deadline: deadline)) }
+        let infos = ["server", "replication"].map { named("INFO", connection.send(.info($0), deadline: deadline)) }
+        let learnt = EventLoopFuture.whenAllSucceed(loads + infos, on: connection.eventLoop).flatMap { replies in
+            let scripts = replies.prefix(loads.count).map { $0.string ?? "" }
+            let info = replies.dropFirst(loads.count).map { $0.string ?? "" }.joined(separator: "\n")
+            let check = RedisCommand.evalSHA(scripts[GateScript.check.rawValue], keys: GateRefusal.keys)
+            return named("EVALSHA", connection.send(check, deadline: deadline)).flatMapThrowing { reply -> any Sendable in
+                let learnt = try GateConnectionInfo(scripts: scripts, info: info)
+                if let refusal = GateRefusal(reply, info: info) { throw refusal }
+                self.accepted(learnt.dataset)
+                return learnt
+            }
+        }
+        return learnt.flatMapErrorThrowing { error in
+            if let refusal = error as? GateRefusal { self.refused(refusal) }
+            throw error
+        }
+    }
+
+    private func accepted(_ dataset: String) {
+        refusals.withLock { $0 = nil }
+        events.tell(.redisConnected(dataset: dataset))
+        connected(dataset)
+    }
+
+    /// Each connection is refused the same, again and again: told once.
+    private func refused(_ refusal: GateRefusal) {
+        let text = refusal.description
+        let isNews = refusals.withLock { told in
+            defer { told = text }
+            return told != text
+        }
+        if isNews { events.tell(.redisRefuses(why: text)) }
+    }
+}

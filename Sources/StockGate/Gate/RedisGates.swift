@@ -1,0 +1,63 @@
+// The gates of all event loops, for what goes out for many products at a time and comes back to a task.
+
+import NIOCore
+
+final class RedisGates: Sendable {
+    private let gates: [RedisGate]
+
+    init(_ gates: [RedisGate]) { self.gates = gates }
+
+    /// Has every gate serve the ledger of this name, from the next call on.
+    func serve(ledger: String) {
+        for gate in gates { gate.eventLoop.execute { gate.serve(ledger: ledger) } }
+    }
+
+    /// What Redis holds for one product; nil if it does not answer.
+    func look(_ id: ProductID) async -> GateView? {
+        let results = await pipelined([id]) { gate, id, answer in gate.look(GateKeys(id), marker: nil, answer: answer) }
+        return try? results.first?.get()
+    }
+
+    /// Sends one call for each element over one connection and waits for all replies.
+    func pipelined<Element: Sendable, Value: Sendable>(
+        _ elements: [Element],
+        _ call: @escaping @Sendable (RedisGate, Element, @escaping RedisGate.Answer<Value>) -> Void
+    ) async -> [Result<Value, GateFailure>] {
+        guard !elements.isEmpty else { return [] }
+        return await withCheckedContinuation { continuation in
+            overReadyGate(gates[...]) { gate in
+                guard let gate else { return continuation.resume(returning: elements.map { _ in .failure(.notConnected) }) }
+                let gathered = Gathered<Value>(count: elements.count) { continuation.resume(returning: $0) }
+                for (index, element) in elements.enumerated() { call(gate, element) { gathered.set(index, $0) } }
+            }
+        }
+    }
+
+    /// Finds a loop whose connection is ready, and goes on there: one that is being made anew must not fail what another can do.
+    private func overReadyGate(_ gates: ArraySlice<RedisGate>, _ body: @escaping @Sendable (RedisGate?) -> Void) {
+        guard let gate = gates.first else { return body(nil) }
+        gate.eventLoop.execute {
+            if gate.isConnected { body(gate) } else { self.overReadyGate(gates.dropFirst(), body) }
+        }
+    }
+}
+
+/// Replies that come back one by one, on one event loop.
+private final class Gathered<Value: Sendable> {
+    private var results: [Result<Value, GateFailure>?]
+    private var missing: Int
+    private let done: ([Result<Value, GateFailure>]) -> Void
+
+    init(count: Int, done: @escaping ([Result<Value, GateFailure>]) -> Void) {
+        self.results = Array(repeating: nil, count: count)
+        self.missing = count
+        self.done = done
+    }
+
+    func set(_ index: Int, _ result: Result<Value, GateFailure>) {
+        guard results[index] == nil else { return }
+        results[index] = result
+        missing -= 1
+        if missing == 0 { done(results.map { $0 ?? .failure(.notConnected) }) }
+    }
+}

@@ -1,0 +1,29 @@
+import RedisClient
+
+/// The reply of `Scripts/reserve.lua`.
+struct ReserveReplies {
+    private let values: [RedisValue]
+    private let fence: Fence
+
+    /// Nil unless it is as long as it must be.
+    init?(_ value: RedisValue, count: Int) {
+        guard let values = value.array, values.count == 1 + 3 * count, let fence = values[0].int else { return nil }
+        self.values = values
+        self.fence = fence
+    }
+
+    /// Nil if it makes no sense.
+    subscript(index: Int) -> ReserveReply? {
+        let at = 1 + 3 * index
+        guard let code = values[at].int, let first = values[at + 1].int, let second = values[at + 2].int else { return nil }
+        switch code {
+        case 0: return .reserved(fence: fence, token: first, left: second)
+        case 1: return .joined(fence: fence, token: first, quantity: second)
+        case 2: return .soldOut(counter: first)
+        case 3: return .notLoaded
+        case 4: return .notOnSale
+        case 5: return .alreadyDone
+        default: return nil
+        }
+    }
+}

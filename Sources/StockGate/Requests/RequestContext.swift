@@ -1,0 +1,106 @@
+// What the requests of one event loop work with, and the one way from them to the rest of the engine.
+//
+// A run sends to the gate and to the ledger itself, for their replies are its machine's events. Whatever else follows from a reply is an effect, a value
+// that `carryOut` takes: a run knows neither the gated products, nor resyncs, nor how a fence is raised.
+
+import NIOCore
+
+/// What follows from a step of a request for the rest of the engine.
+enum RequestEffect {
+    /// The product is to be resynced soon. Nobody waits for it.
+    case resync(ProductID)
+    /// The product is to be resynced, and `ended` is called once, on any thread, with whether Redis serves it now.
+    case resyncWaitedFor(GatedProduct, ended: @Sendable (Bool) -> Void)
+    /// The product's fence is to be raised; `done` is called once, on any thread.
+    case raiseFence(ProductID, done: @Sendable () -> Void)
+    /// The ledger replied under this fence, and said whether the product is gated: changes made through another server are learnt here first.
+    case learnt(ProductID, isGated: Bool, lockedFence: Fence)
+    /// Redis called the product sold out. `generation`: the memory's when the reserve was sent.
+    case soldOut(GatedProduct, counter: Int64, generation: UInt64)
+    /// Units came back: what is remembered of *sold out* is void.
+    case unitsReturned(ProductID)
+    /// The request has had its last message.
+    case finished
+}
+
+/// What all requests of one event loop share.
+final class RequestContext: Sendable {
+    /// The loop's gate.
+    let gate: RedisGate
+    /// The ledger.
+    let ledger: PostgresLedger
+    /// What is counted.
+    let metrics: EngineCounters
+    /// The engine's durations.
+    let times: EngineTimes
+    /// Who is let in.
+    let inFlight: InFlight
+    private let deadlines: DeadlineQueue
+    private let products: GatedProducts
+    private let resyncs: ResyncCoordinator
+    private let bumps: FenceBumps
+
+    init(
+        gate: RedisGate,
+        ledger: PostgresLedger,
+        metrics: EngineCounters,
+        times: EngineTimes,
+        inFlight: InFlight,
+        products: GatedProducts,
+        resyncs: ResyncCoordinator,
+        bumps: FenceBumps
+    ) {
+        self.gate = gate
+        self.ledger = ledger
+        self.metrics = metrics
+        self.times = times
+        self.inFlight = inFlight
+        self.deadlines = DeadlineQueue(eventLoop: gate.eventLoop)
+        self.products = products
+        self.resyncs = resyncs
+        self.bumps = bumps
+    }
+
+    /// Begins a decrease, on the loop. `completion` is called once, on the loop.
+    func decrease(_ request: DecreaseRequest, isPatient: Bool, completion: @escaping (DecreaseAnswer) -> Void) {
+        var product = products[request.product]
+        if let known = product {
+            let (isDirect, counter) = known.entered(request)
+            if isDirect { product = nil }
+            if let counter {
+                metrics.soldOutFromMemory.add(1)
+                // As where Redis itself says it: a counter below zero is Redis' fault, and none of the buyer's business.
+                return completion(.insufficient(remaining: max(counter, 0)))
+            }
+        }
+        guard inFlight.enter() else { return completion(.unavailable(.overloaded)) }
+        let run = DecreaseRun(context: self, product: product, request: request, isPatient: isPatient, completion: completion)
+        deadlines.append(run)
+        run.begin()
+    }
+
+    /// Begins an increase, on the loop. `completion` is called once, on the loop.
+    func increase(_ request: IncreaseRequest, isPatient: Bool, completion: @escaping (IncreaseAnswer) -> Void) {
+        guard inFlight.enter() else { return completion(.unavailable(.overloaded)) }
+        IncreaseRun(context: self, request: request, isPatient: isPatient, completion: completion).begin()
+    }
+
+    /// Carries out what follows from a request's step.
+    func carryOut(_ effect: RequestEffect) {
+        switch effect {
+        case .resync(let id): resyncs.ask(id, forced: false)
+        case .resyncWaitedFor(let product, let ended): resyncs.awaitResync(of: product, ended)
+        case .raiseFence(let id, let done): bumps.raise(id, done)
+        case .learnt(let id, let isGated, let lockedFence):
+            guard lockedFence > 0, isGated != (products[id] != nil) else { return }
+            products.set(id, isGated: isGated)
+            if isGated { resyncs.ask(id, forced: false) }
+        case .soldOut(let product, let counter, let generation):
+            metrics.soldOutAtGate.add(1)
+            let until = NIODeadline.now().uptimeNanoseconds + times.soldOutMemory
+            product.state.withLock { $0.soldOut.saw(counter: counter, generation: generation, until: until) }
+        case .unitsReturned(let id): products[id]?.forgetSoldOut()
+        case .finished: inFlight.leave()
+        }
+    }
+}

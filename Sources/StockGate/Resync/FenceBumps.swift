@@ -1,0 +1,52 @@
+import PostgresClient
+import Synchronization
+
+/// Raises products' fences after an apply was lost; many that are lost together share one statement. Each is tried until it succeeds or the engine ends.
+///
+/// Bounds: one task for each product with a lost apply; those who wait are bounded by the requests in flight.
+final class FenceBumps: Sendable {
+    private let ledger: PostgresLedger
+    private let events: EventLog
+    private let inFlight: InFlight
+    private let waiting = Mutex<[ProductID: [@Sendable () -> Void]]>([:])
+
+    init(ledger: PostgresLedger, events: EventLog, inFlight: InFlight) {
+        self.ledger = ledger
+        self.events = events
+        self.inFlight = inFlight
+    }
+
+    /// Raises a product's fence; `done` is called once it is raised.
+    func raise(_ id: ProductID, _ done: @escaping @Sendable () -> Void) {
+        let isFirst = waiting.withLock { waiting in
+            waiting[id, default: []].append(done)
+            return waiting[id]?.count == 1
+        }
+        if isFirst { Task { await raise(id) } }
+    }
+
+    private func raise(_ id: ProductID) async {
+        var pause = Duration.milliseconds(10)
+        while !inFlight.isShutDown {
+            await ledger.untilFree(id)
+            // Those that come while the statement runs wait for the next one: theirs must be a bump after their loss.
+            let served = waiting.withLock { $0[id] ?? [] }
+            do throws(PostgresError) {
+                _ = try await ledger.bump([id])
+                let isDone = waiting.withLock { waiting in
+                    waiting[id]?.removeFirst(served.count)
+                    if waiting[id]?.isEmpty ?? true { waiting[id] = nil }
+                    return waiting[id] == nil
+                }
+                for done in served { done() }
+                if isDone { return }
+                pause = .milliseconds(10)
+            } catch {
+                if error.isLockTimeout { ledger.lockedProducts.found([id.rawValue]) }
+                events.tell(.trouble("fence of product \(id) not raised: \(error)"))
+                try? await Task.sleep(for: pause)
+                pause = min(pause * 2, .seconds(1))
+            }
+        }
+    }
+}

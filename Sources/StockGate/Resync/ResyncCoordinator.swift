@@ -1,0 +1,233 @@
+// When products are resynced, who waits for it, and what follows from how it ended. The driver carries resyncs out; nobody else tells it to, but a recovery.
+//
+// Fate: a product that fails does not fail its round. One whose row is locked is tried again beside the rounds, where it holds up nobody.
+// Bounds: one resync of a product at a time and one remembered request (its schedule); `chunk` products a round; `ResyncDriver.maximumLockWaits` products
+//   that are waited for beside the rounds. Those who wait for a product are bounded by the requests in flight.
+
+import CircuitBreaker
+import NIOCore
+import Synchronization
+
+final class ResyncCoordinator: Sendable {
+    private let products: GatedProducts
+    private let breaker: CircuitBreaker
+    private let outage: Outage
+    private let inFlight: InFlight
+    private let group: any EventLoopGroup
+    private let events: EventLog
+    private let metrics: EngineCounters
+    private let chunk: Int
+    private let queue = ResyncQueue()
+    private let lockWaits = Mutex(0)
+
+    /// `chunk`: products in one round at most.
+    init(
+        products: GatedProducts,
+        breaker: CircuitBreaker,
+        outage: Outage,
+        inFlight: InFlight,
+        group: any EventLoopGroup,
+        events: EventLog,
+        metrics: EngineCounters,
+        chunk: Int
+    ) {
+        self.products = products
+        self.breaker = breaker
+        self.outage = outage
+        self.inFlight = inFlight
+        self.group = group
+        self.events = events
+        self.metrics = metrics
+        self.chunk = max(1, chunk)
+    }
+
+    // MARK: Asking
+
+    /// Asks for a resync of a product; it comes soon, one at a time. While the breaker is open nothing comes: its recovery resyncs all.
+    func ask(_ id: ProductID, forced: Bool) {
+        guard let product = products[id] else { return }
+        ask(product, forced: forced)
+    }
+
+    /// As for its id.
+    func ask(_ product: GatedProduct, forced: Bool) {
+        guard isServing, !inFlight.isShutDown else {
+            // The recovery brings it, or goes on with it once it has passed.
+            product.state.withLock { $0.standing.heard() }
+            return endWaits(for: product, loaded: false)
+        }
+        let now = NIODeadline.now().uptimeNanoseconds
+        let action = product.state.withLock { $0.standing.isHeld(at: now) ? nil : $0.schedule.asked(forced: forced, at: now) }
+        if let action { follow(action, product) } else { endWaits(for: product, loaded: false) }
+    }
+
+    /// Asks, and tells `waiter` once, on any thread, whether Redis serves the product now.
+    func awaitResync(of product: GatedProduct, _ waiter: @escaping @Sendable (Bool) -> Void) {
+        product.state.withLock { $0.waiters.append(waiter) }
+        ask(product, forced: false)
+    }
+
+    /// A script failed over what Redis holds for one product: it is sold directly until its keys are made anew.
+    func spoiled(_ product: GatedProduct, _ failure: GateFailure) {
+        let now = NIODeadline.now().uptimeNanoseconds
+        guard let until = product.state.withLock({ $0.standing.spoiled(at: now) }) else { return }
+        metrics.spoiled.add(1)
+        events.say(failure.words.withoutScript, of: .product(product.id), .leftDirect(product.id, why: failure.words))
+        group.next().scheduleTask(deadline: .uptimeNanoseconds(until)) { self.ask(product, forced: true) }
+    }
+
+    /// A new connection to Redis asks for a look at every gated product: what it finds may be another dataset. While a recovery runs, another dataset is
+    /// all that matters: it installs each product anyway.
+    func connected(dataset: String) {
+        outage.saw(dataset: dataset)
+        guard isServing else { return }
+        for product in products.all { ask(product, forced: false) }
+    }
+
+    /// Whether products are resynced one by one as they are asked for. Else a recovery does it.
+    private var isServing: Bool { !breaker.isOpen && !outage.isRecovering }
+
+    private func endWaits(for product: GatedProduct, loaded: Bool) {
+        let waiters = product.state.withLock { state in
+            let waiters = state.waiters
+            state.waiters = []
+            return waiters
+        }
+        for waiter in waiters { waiter(loaded) }
+    }
+
+    // MARK: Schedules
+
+    private func follow(_ action: ResyncSchedule.Action, _ product: GatedProduct) {
+        switch action {
+        case .none: break
+        case .wait(let until):
+            group.next().scheduleTask(deadline: .uptimeNanoseconds(until)) {
+                let now = NIODeadline.now().uptimeNanoseconds
+                self.follow(product.state.withLock { $0.schedule.timerFired(at: now) }, product)
+            }
+        case .run(let forced):
+            let (mark, isDirect) = product.state.withLock { ($0.standing.mark, $0.standing.isDirect) }
+            let waiting = ResyncQueue.Waiting(product: product, isForced: forced) { self.ended($0, product, since: mark) }
+            queue.append(waiting, isPatient: isDirect)
+        }
+    }
+
+    private func ended(_ result: ResyncResult, _ product: GatedProduct, since mark: UInt64) {
+        note(result, product, in: nil, since: mark)
+        endWaits(for: product, loaded: result.outcome.hasSucceeded && result.outcome.foreignLedger == nil)
+        // A failure is tried again, unless the breaker's recovery will do it anyway.
+        let succeeded = result.outcome.hasSucceeded || breaker.isOpen || inFlight.isShutDown
+        let now = NIODeadline.now().uptimeNanoseconds
+        follow(product.state.withLock { $0.schedule.ended(succeeded: succeeded, at: now) }, product)
+    }
+
+    // MARK: Rounds
+
+    /// Has the driver resync what waits, round after round, until the task is cancelled. What waits while a recovery does it ends untried.
+    func run(_ driver: ResyncDriver) async {
+        for await _ in queue.arrivals {
+            while !Task.isCancelled {
+                let round = queue.next(chunk)
+                if round.isEmpty { break }
+                guard isServing else {
+                    for waiting in round { waiting.ended(.untried) }
+                    continue
+                }
+                let results = await driver.resync(round.map(Self.entry))
+                for waiting in round {
+                    let result = results[waiting.product.id] ?? .untried
+                    if result.failure?.scope == .locked, beginsLockWait() {
+                        waitForRow(waiting, driver)
+                    } else {
+                        waiting.ended(result)
+                    }
+                }
+            }
+        }
+    }
+
+    /// Resyncs one product now, for an operator. Works for gated products alone.
+    func resync(_ id: ProductID, _ driver: ResyncDriver) async -> Resync.Outcome {
+        let product = products[id]
+        let (mark, isSpoiled) = product?.state.withLock { ($0.standing.mark, $0.standing.isSpoiled) } ?? (0, false)
+        let entry = ResyncDriver.Entry(id: id, isForced: true, isMended: isSpoiled)
+        let results = await driver.resync([entry], lockWaitsUntil: .now + ResyncDriver.lockWait)
+        let result = results[id] ?? .untried
+        if let product {
+            note(result, product, in: nil, since: mark)
+        } else if let failure = result.failure {
+            events.say(failure.words, of: .resync(id), .resyncFailed(id, why: failure.words))
+        }
+        return result.outcome
+    }
+
+    private static func entry(_ waiting: ResyncQueue.Waiting) -> ResyncDriver.Entry {
+        ResyncDriver.Entry(
+            id: waiting.product.id,
+            isForced: waiting.isForced,
+            isMended: waiting.product.state.withLock { $0.standing.isSpoiled }
+        )
+    }
+
+    private func beginsLockWait() -> Bool {
+        lockWaits.withLock { count in
+            guard count < ResyncDriver.maximumLockWaits else { return false }
+            count += 1
+            return true
+        }
+    }
+
+    /// Tries one product again, beside the rounds, and waits for its row.
+    private func waitForRow(_ waiting: ResyncQueue.Waiting, _ driver: ResyncDriver) {
+        Task {
+            let results = await driver.resync([Self.entry(waiting)], lockWaitsUntil: .now + ResyncDriver.lockWait)
+            lockWaits.withLock { $0 -= 1 }
+            waiting.ended(results[waiting.product.id] ?? .untried)
+        }
+    }
+
+    // MARK: Results
+
+    /// Takes note of how a resync ended, and says it. `outage`: the one whose recovery did it; nil for a resync of everyday.
+    func note(_ result: ResyncResult, _ product: GatedProduct, in outage: UInt64?, since mark: UInt64) {
+        guard result.outcome.hasSucceeded else {
+            product.forgetSoldOut()
+            if let failure = result.failure, outage == nil { say(failure, product) }
+            return
+        }
+        if case .installed(let ledger) = result.outcome {
+            events.tell(.resynced(product.id, fence: ledger.fence, stock: ledger.stock))
+        }
+        let theirs = result.outcome.foreignLedger
+        product.state.withLock { state in
+            state.soldOut.end()
+            if theirs == nil {
+                _ = state.standing.installed(in: outage, since: mark)
+            } else {
+                state.standing.foundForeign(in: outage, since: mark)
+            }
+        }
+        switch products.saw(foreignLedger: theirs, for: product.id) {
+        case .nothing: break
+        case .found(let theirs): events.tell(.foreignLedger(product.id, theirs: theirs, ours: products.ledgerName))
+        case .gone: events.tell(.foreignLedgerGone)
+        }
+        events.isOver(.resync(product.id))
+        // The trouble that it was named for is over, unless Redis holds another ledger's data: then it is not sold through Redis.
+        if theirs == nil, events.isOver(.product(product.id)) { events.tell(.gatedAgain(product.id)) }
+    }
+
+    private func say(_ failure: ResyncFailure, _ product: GatedProduct) {
+        switch failure.scope {
+        case .redis: events.say(failure.news, of: .redis, .redisFailed(why: failure.words))
+        case .ledger: events.say(failure.words, of: .recovery, .trouble("products not resynced: \(failure.words)"))
+        case .locked, .row, .keys:
+            // What is sold directly was named when it was left, and nothing is new unless the reason is.
+            let isDirect = product.state.withLock { $0.standing.isDirect }
+            let event: EngineEvent =
+                isDirect ? .leftDirect(product.id, why: failure.words) : .resyncFailed(product.id, why: failure.words)
+            events.say(failure.news, of: isDirect ? .product(product.id) : .resync(product.id), event)
+        }
+    }
+}
