@@ -133,14 +133,14 @@ enum EngineBenchmark {
         print(String(format: "%.0f bytes a gated product in the process, measured with 100,000", memory))
         let batches = engine.ledger.decreaseFigures.first
         print("batches \(batches?.batches ?? 0), members \(batches?.members ?? 0), largest \(batches?.largestBatch ?? 0)")
-        let counters = engine.counters
+        let metrics = engine.metrics
         print(
-            "reserves \(counters.reserves.count), direct \(counters.direct.count), applies \(counters.applies.count), "
-                + "lost applies \(counters.lostApplies.count), resyncs \(counters.resyncs.count), "
+            "reserves \(metrics.reserves.count), direct \(metrics.direct.count), applies \(metrics.applies.count), "
+                + "lost applies \(metrics.lostApplies.count), resyncs \(metrics.resyncs.count), "
                 + "Redis timeouts \(engine.redis.figures.timeouts), connections \(engine.redis.figures.connects)"
         )
         run.cancel()
-        await engine.shutDown()
+        await engine.shutdown()
         await pool.shutdown()
         print(isSound ? "the ledger holds what the callers were told" : "THE LEDGER DIFFERS FROM WHAT THE CALLERS WERE TOLD")
         if !isSound { exit(1) }
@@ -239,7 +239,7 @@ enum EngineBenchmark {
         let before = residentBytes()
         for id in 1...count { engine.setGated(ProductID(Int64(id)), true) }
         let after = residentBytes()
-        await engine.shutDown()
+        await engine.shutdown()
         return Double(after - before) / Double(count)
     }
 

@@ -30,7 +30,7 @@ struct EngineParts: Sendable {
     init(
         _ configuration: EngineConfiguration,
         eventLoopGroup: any EventLoopGroup,
-        metrics: EngineCounters,
+        metrics: EngineMetrics,
         onEvent: @escaping @Sendable (EngineEvent) -> Void
     ) throws(PostgresError) {
         let times = EngineTimes(configuration)
@@ -70,7 +70,7 @@ struct EngineParts: Sendable {
             spoiled: { id, failure in if let product = products[id] { resyncs.spoiled(product, failure) } }
         )
         let loops = eventLoopGroup.makeIterator().map { loop in
-            RedisGate(eventLoop: loop, client: redis, breaker: breaker, times: times.gate, figures: metrics, reports: reports)
+            RedisGate(eventLoop: loop, client: redis, breaker: breaker, times: times.gate, metrics: metrics, reports: reports)
         }
         let gates = RedisGates(loops)
         let driver = ResyncDriver(ledger: ledger, gates: gates, products: products, metrics: metrics)

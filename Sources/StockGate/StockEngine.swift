@@ -20,7 +20,7 @@ public final class StockEngine: Sendable {
     /// The connections to Redis.
     public let redis: RedisClient
     /// What the engine has done.
-    public let counters = EngineCounters()
+    public let metrics = EngineMetrics()
 
     private let group: any EventLoopGroup
     private let contexts: [ObjectIdentifier: RequestContext]
@@ -32,7 +32,7 @@ public final class StockEngine: Sendable {
         eventLoopGroup: any EventLoopGroup,
         onEvent: @escaping @Sendable (EngineEvent) -> Void = { _ in }
     ) throws(PostgresError) {
-        parts = try EngineParts(configuration, eventLoopGroup: eventLoopGroup, metrics: counters, onEvent: onEvent)
+        parts = try EngineParts(configuration, eventLoopGroup: eventLoopGroup, metrics: metrics, onEvent: onEvent)
         self.configuration = configuration
         breaker = parts.breaker
         ledger = parts.ledger
@@ -73,11 +73,11 @@ public final class StockEngine: Sendable {
     }
 
     /// Ends everything. Requests that are still in flight are told *no answer*; their keys decide.
-    public func shutDown() async {
+    public func shutdown() async {
         parts.inFlight.shutdown()
         breaker.shutdown()
         parts.recoveryLatch.close()
-        await ledger.shutDown()
+        await ledger.shutdown()
         await redis.close()
     }
 

@@ -92,11 +92,11 @@ struct LedgerSessionsTests {
         do {
             try await body(engine, lanes)
         } catch {
-            await engine.shutDown()
+            await engine.shutdown()
             await owner.shutdown()
             throw error
         }
-        await engine.shutDown()
+        await engine.shutdown()
         await owner.shutdown()
     }
 

@@ -43,11 +43,11 @@ struct ProductServerFixture {
             try await body(fixture)
         } catch {
             run.cancel()
-            await engine.shutDown()
+            await engine.shutdown()
             throw error
         }
         run.cancel()
-        await engine.shutDown()
+        await engine.shutdown()
     }
 
     /// Asks the public port and returns status, body and headers.

@@ -6,37 +6,37 @@ import Synchronization
 extension MetricsRegistry {
     /// The engine's figures under this project's names.
     func register(_ engine: StockEngine) {
-        let counters = engine.counters
+        let metrics = engine.metrics
         func counter(_ name: String, _ help: String, _ counter: EngineCounter) {
             collector("stockgate_" + name, help: help, kind: .counter) { [.init(Double(counter.count))] }
         }
-        counter("reserves_total", "Reserves sent to Redis.", counters.reserves)
-        counter("reserve_calls_total", "Script calls that the reserves went in.", counters.reserveCalls)
-        counter("sold_out_from_memory_total", "Decreases rejected by this process' memory of sold out.", counters.soldOutFromMemory)
-        counter("sold_out_at_gate_total", "Decreases that Redis called sold out.", counters.soldOutAtGate)
-        counter("decreases_sold_total", "Decreases committed.", counters.sold)
-        counter("decreases_replayed_total", "Decreases that were duplicates of committed ones.", counters.replayed)
-        counter("decreases_refused_total", "Decreases that were refused.", counters.refused)
-        counter("decreases_direct_total", "Decreases that went to the ledger without a reservation.", counters.direct)
-        counter("decreases_overloaded_total", "Requests turned away because too much was in flight.", counters.overloaded)
-        counter("decreases_timed_out_total", "Requests not answered in time.", counters.timedOut)
-        counter("commits_unknown_total", "Commits whose outcome was unknown and that were sent again.", counters.unknownCommits)
-        counter("increases_total", "Increases that added units.", counters.increases)
-        counter("applies_total", "Stock changes told to Redis under another fence than their reservation's.", counters.applies)
-        counter("applies_lost_total", "Applies that failed or are unknown, each followed by a bump.", counters.lostApplies)
-        counter("untold_total", "Settles and releases that could not be sent.", counters.untold)
-        counter("resyncs_total", "Resyncs that installed or found a newer install.", counters.resyncs)
-        counter("resyncs_not_needed_total", "Resyncs that found nothing behind.", counters.resyncsNotNeeded)
-        counter("resyncs_failed_total", "Resyncs that failed.", counters.resyncsFailed)
-        counter("spoiled_total", "Times that a product's keys in Redis could not be used and were made anew.", counters.spoiled)
-        counter("swept_total", "Products resynced for an overdue reservation.", counters.swept)
-        counter("audit_findings_total", "Differences between Redis and PostgreSQL found in two looks.", counters.auditFindings)
-        counter("fences_raised_total", "Fences that were raised because Redis was ahead of the ledger.", counters.raisedAboveRedis)
-        counter("marks_pruned_total", "Settled marks past their retention that were pruned in the background.", counters.prunedMarks)
+        counter("reserves_total", "Reserves sent to Redis.", metrics.reserves)
+        counter("reserve_calls_total", "Script calls that the reserves went in.", metrics.reserveCalls)
+        counter("sold_out_from_memory_total", "Decreases rejected by this process' memory of sold out.", metrics.soldOutFromMemory)
+        counter("sold_out_at_gate_total", "Decreases that Redis called sold out.", metrics.soldOutAtGate)
+        counter("decreases_sold_total", "Decreases committed.", metrics.sold)
+        counter("decreases_replayed_total", "Decreases that were duplicates of committed ones.", metrics.replayed)
+        counter("decreases_refused_total", "Decreases that were refused.", metrics.refused)
+        counter("decreases_direct_total", "Decreases that went to the ledger without a reservation.", metrics.direct)
+        counter("decreases_overloaded_total", "Requests turned away because too much was in flight.", metrics.overloaded)
+        counter("decreases_timed_out_total", "Requests not answered in time.", metrics.timedOut)
+        counter("commits_unknown_total", "Commits whose outcome was unknown and that were sent again.", metrics.unknownCommits)
+        counter("increases_total", "Increases that added units.", metrics.increases)
+        counter("applies_total", "Stock changes told to Redis under another fence than their reservation's.", metrics.applies)
+        counter("applies_lost_total", "Applies that failed or are unknown, each followed by a bump.", metrics.lostApplies)
+        counter("untold_total", "Settles and releases that could not be sent.", metrics.untold)
+        counter("resyncs_total", "Resyncs that installed or found a newer install.", metrics.resyncs)
+        counter("resyncs_not_needed_total", "Resyncs that found nothing behind.", metrics.resyncsNotNeeded)
+        counter("resyncs_failed_total", "Resyncs that failed.", metrics.resyncsFailed)
+        counter("spoiled_total", "Times that a product's keys in Redis could not be used and were made anew.", metrics.spoiled)
+        counter("swept_total", "Products resynced for an overdue reservation.", metrics.swept)
+        counter("audit_findings_total", "Differences between Redis and PostgreSQL found in two looks.", metrics.auditFindings)
+        counter("fences_raised_total", "Fences that were raised because Redis was ahead of the ledger.", metrics.raisedAboveRedis)
+        counter("marks_pruned_total", "Settled marks past their retention that were pruned in the background.", metrics.prunedMarks)
         gauge("stockgate_foreign_products", help: "Gated products sold without Redis, which holds another ledger's data for them.") {
             Double(engine.foreignProductCount)
         }
-        gauge("stockgate_in_flight", help: "Requests in flight.") { Double(counters.inFlight.load(ordering: .relaxed)) }
+        gauge("stockgate_in_flight", help: "Requests in flight.") { Double(metrics.inFlight.load(ordering: .relaxed)) }
         gauge("stockgate_gated_products", help: "Gated products that this server knows.") { Double(engine.gatedProductCount) }
         gauge("stockgate_direct_products", help: "Gated products that are sold through the ledger alone until they can be installed.") {
             Double(engine.directProductCount)

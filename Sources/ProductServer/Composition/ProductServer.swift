@@ -252,7 +252,7 @@ private struct EngineService: Service, CustomStringConvertible {
             await started.wait()
             await engine.run()
         }
-        await engine.shutDown()
+        await engine.shutdown()
     }
 }
 

@@ -23,7 +23,7 @@ struct Audit: Sendable {
     let resyncs: ResyncCoordinator
     let breaker: CircuitBreaker
     let events: EventLog
-    let metrics: EngineCounters
+    let metrics: EngineMetrics
     /// Products that are looked at together at most.
     let chunk: Int
 

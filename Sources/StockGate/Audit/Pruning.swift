@@ -23,7 +23,7 @@ final class Pruning: Sendable {
     private let redis: RedisClient
     private let breaker: CircuitBreaker
     private let events: EventLog
-    private let metrics: EngineCounters
+    private let metrics: EngineMetrics
     private let chunk: Int
     private let state = Mutex(State())
 
@@ -34,7 +34,7 @@ final class Pruning: Sendable {
         redis: RedisClient,
         breaker: CircuitBreaker,
         events: EventLog,
-        metrics: EngineCounters,
+        metrics: EngineMetrics,
         chunk: Int
     ) {
         self.products = products

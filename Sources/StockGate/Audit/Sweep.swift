@@ -10,7 +10,7 @@ struct Sweep: Sendable {
     let resyncs: ResyncCoordinator
     let breaker: CircuitBreaker
     let events: EventLog
-    let metrics: EngineCounters
+    let metrics: EngineMetrics
     /// Products that are looked at together at most.
     let chunk: Int
     /// How long a reservation may be pending.

@@ -37,7 +37,7 @@ final class RedisGate: @unchecked Sendable {
     let client: RedisClient
     private let breaker: CircuitBreaker
     let times: GateTimes
-    private let figures: EngineCounters
+    private let metrics: EngineMetrics
     private let reports: GateReports
 
     private struct Reserving {
@@ -60,7 +60,7 @@ final class RedisGate: @unchecked Sendable {
         client: RedisClient,
         breaker: CircuitBreaker,
         times: GateTimes,
-        figures: EngineCounters,
+        metrics: EngineMetrics,
         reports: GateReports
     ) {
         self.reports = reports
@@ -68,7 +68,7 @@ final class RedisGate: @unchecked Sendable {
         self.client = client
         self.breaker = breaker
         self.times = times
-        self.figures = figures
+        self.metrics = metrics
     }
 
     /// To be called on the loop.
@@ -102,8 +102,8 @@ final class RedisGate: @unchecked Sendable {
         }
         let keys = reserving.keys
         for part in Chunks(reserving.requests, of: Self.maximumTold) {
-            figures.reserves.add(UInt64(part.count))
-            figures.reserveCalls.add(1)
+            metrics.reserves.add(UInt64(part.count))
+            metrics.reserveCalls.add(1)
             call(
                 connection,
                 info,
@@ -201,7 +201,7 @@ final class RedisGate: @unchecked Sendable {
 
     private func send(_ product: ProductID, _ told: Told) {
         guard let (connection, info) = connectionForTelling else {
-            figures.untold.add(UInt64(told.settles.count + told.releases.count))
+            metrics.untold.add(UInt64(told.settles.count + told.releases.count))
             for apply in told.applies { apply.answer(.failure(.breakerOpen)) }
             return
         }

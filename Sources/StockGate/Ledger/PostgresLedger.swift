@@ -129,7 +129,7 @@ public final class PostgresLedger: Sendable {
     public var increaseFigures: LaneFigures { increaseLane.figures }
 
     /// Answers what waits and closes every connection.
-    public func shutDown() async {
+    public func shutdown() async {
         for lane in lanes { lane.shutDown() }
         increaseLane.shutDown()
         await lockedProducts.shutDown()

@@ -5,10 +5,10 @@ import Synchronization
 /// A request that was let in counts until its last message, which may be long after its answer.
 final class InFlight: Sendable {
     private let maximum: Int
-    private let metrics: EngineCounters
+    private let metrics: EngineMetrics
     private let stopping = Atomic<Bool>(false)
 
-    init(maximum: Int, metrics: EngineCounters) {
+    init(maximum: Int, metrics: EngineMetrics) {
         self.maximum = maximum
         self.metrics = metrics
     }

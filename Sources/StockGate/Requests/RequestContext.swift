@@ -30,7 +30,7 @@ final class RequestContext: Sendable {
     /// The ledger.
     let ledger: PostgresLedger
     /// What is counted.
-    let metrics: EngineCounters
+    let metrics: EngineMetrics
     /// The engine's durations.
     let times: EngineTimes
     /// Who is let in.
@@ -43,7 +43,7 @@ final class RequestContext: Sendable {
     init(
         gate: RedisGate,
         ledger: PostgresLedger,
-        metrics: EngineCounters,
+        metrics: EngineMetrics,
         times: EngineTimes,
         inFlight: InFlight,
         products: GatedProducts,

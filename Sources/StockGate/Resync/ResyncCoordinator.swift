@@ -15,7 +15,7 @@ final class ResyncCoordinator: Sendable {
     private let inFlight: InFlight
     private let group: any EventLoopGroup
     private let events: EventLog
-    private let metrics: EngineCounters
+    private let metrics: EngineMetrics
     private let chunk: Int
     private let queue = ResyncQueue()
     private let lockWaits = Mutex(0)
@@ -28,7 +28,7 @@ final class ResyncCoordinator: Sendable {
         inFlight: InFlight,
         group: any EventLoopGroup,
         events: EventLog,
-        metrics: EngineCounters,
+        metrics: EngineMetrics,
         chunk: Int
     ) {
         self.products = products

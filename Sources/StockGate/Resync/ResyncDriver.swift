@@ -27,9 +27,9 @@ final class ResyncDriver: Sendable {
     private let ledger: PostgresLedger
     private let gates: RedisGates
     private let products: GatedProducts
-    private let metrics: EngineCounters
+    private let metrics: EngineMetrics
 
-    init(ledger: PostgresLedger, gates: RedisGates, products: GatedProducts, metrics: EngineCounters) {
+    init(ledger: PostgresLedger, gates: RedisGates, products: GatedProducts, metrics: EngineMetrics) {
         self.ledger = ledger
         self.gates = gates
         self.products = products

@@ -81,7 +81,7 @@ final class EngineFixture: Sendable {
     func stop() async {
         for (engine, run) in engines.withLock({ $0 }) {
             run.cancel()
-            await engine.shutDown()
+            await engine.shutdown()
         }
         await admin.shutdown()
         redis.stop()

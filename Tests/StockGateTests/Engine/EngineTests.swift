@@ -49,15 +49,15 @@ struct EngineTests {
             #expect(rush.sold.count == 500)
             #expect(rush.refused == 1500)
             try await expectSound(fixture, engine, product, rush, stock: 500)
-            #expect(engine.counters.direct.count == 0)
+            #expect(engine.metrics.direct.count == 0)
             // Sold out stays cheap: asked again within the memory's time, Redis is not asked.
             _ = await engine.decrease(DecreaseRequest(product: product, key: "DEC-9000", orderID: 9000, quantity: 1, isRepeat: false))
-            let reserves = engine.counters.reserves.count
+            let reserves = engine.metrics.reserves.count
             let answer = await engine.decrease(
                 DecreaseRequest(product: product, key: "DEC-9001", orderID: 9001, quantity: 1, isRepeat: false)
             )
             #expect(answer == .insufficient(remaining: 0))
-            #expect(engine.counters.reserves.count == reserves)
+            #expect(engine.metrics.reserves.count == reserves)
         }
     }
 
@@ -128,7 +128,7 @@ struct EngineTests {
                     let audit = try #require(try await engine.audit(id))
                     facts += [audit.ledger.stock, audit.ledger.fence, audit.ledger.returned, audit.gate?.counter, audit.gate?.fence]
                 }
-                return facts + [Int64(engine.counters.applies.count), Int64(engine.counters.increases.count)]
+                return facts + [Int64(engine.metrics.applies.count), Int64(engine.metrics.increases.count)]
             }
             let before = try await facts()
             for request in wrong { #expect(await engine.increase(request) == .keyReused, "\(request)") }
@@ -222,7 +222,7 @@ struct EngineTests {
             _ = try fixture.redis.call(["SET", "sg:{1}:stock", "-9223372036854775808"])
             #expect(await eventually { findings.withLock { $0 } == [.min] })
             #expect(try await eventually { try await fixture.isExact(product, engine) })
-            #expect(engine.counters.auditFindings.count == 1)
+            #expect(engine.metrics.auditFindings.count == 1)
             // A product that is not on sale has no counter; what cannot be read is not taken for that.
             _ = try await engine.ledger.pool.query("update product_stock set is_on_sale = false, fence = fence + 1")
             _ = await engine.resync(product)
@@ -299,7 +299,7 @@ struct EngineTests {
             let rush = await running
             #expect(rush.sold.count == 3000)
             #expect(await eventually { engine.breaker.state == .closed || self.probe(engine) })
-            #expect(engine.counters.direct.count > 0)
+            #expect(engine.metrics.direct.count > 0)
             try await expectSound(fixture, engine, product, rush, stock: 3000)
         }
     }
@@ -485,7 +485,7 @@ struct EngineTests {
             _ = try fixture.redis.call(["HSET", "sg:{1}:pending", "DEC-dead", "77:4:1"])
             #expect(try await !fixture.isExact(product, engine))
             #expect(try await eventually { try await fixture.isExact(product, engine) })
-            #expect(engine.counters.swept.count >= 1)
+            #expect(engine.metrics.swept.count >= 1)
         }
     }
 
@@ -496,7 +496,7 @@ struct EngineTests {
             // As a process that died between commit and apply leaves it: the same fence, another stock.
             _ = try fixture.redis.call(["INCRBY", "sg:{1}:stock", "3"])
             #expect(try await eventually { try await fixture.isExact(product, engine) })
-            #expect(engine.counters.auditFindings.count >= 1)
+            #expect(engine.metrics.auditFindings.count >= 1)
         }
     }
 
@@ -523,7 +523,7 @@ struct EngineTests {
             }
             #expect(answers.0 == 12)
             #expect(answers.1 == 8)
-            #expect(engine.counters.overloaded.count == 12)
+            #expect(engine.metrics.overloaded.count == 12)
             #expect(try await eventually { try await fixture.isExact(product, engine) })
         }
     }

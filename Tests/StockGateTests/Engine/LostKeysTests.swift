@@ -41,8 +41,8 @@ struct LostKeysTests {
                 #expect(try await eventually { try await fixture.isExact(product, engine) })
             }
             // The product was installed anew, and the buyers went through the gate again.
-            #expect(engine.counters.direct.count == 0)
-            #expect(engine.counters.auditFindings.count == 0)
+            #expect(engine.metrics.direct.count == 0)
+            #expect(engine.metrics.auditFindings.count == 0)
         }
     }
 
@@ -62,17 +62,17 @@ struct LostKeysTests {
             fixture.postgres.resume()
             #expect(await refused == .keyReused)
             #expect(try await eventually { try fixture.redis.call(["HLEN", "sg:{1}:pending"]) == ":0\r\n" })
-            let resyncs = engine.counters.resyncs.count
+            let resyncs = engine.metrics.resyncs.count
             func expectNoneMade() throws {
                 let counter = try fixture.redis.call(["EXISTS", "sg:{1}:stock"])
                 // A machine that is busy may lose a connection, and a new one has the product installed.
-                #expect(counter == ":0\r\n" || engine.counters.resyncs.count > resyncs)
+                #expect(counter == ":0\r\n" || engine.metrics.resyncs.count > resyncs)
             }
             try expectNoneMade()
             // A returned unit makes none either.
             let back = IncreaseRequest(product: product, key: "INC-1", orderID: 1, quantity: 1)
             #expect(await engine.increase(back) == .added(quantity: 1, remaining: 1000, replayed: false))
-            #expect(await eventually { engine.counters.applies.count == 1 })
+            #expect(await eventually { engine.metrics.applies.count == 1 })
             try expectNoneMade()
             #expect(await ask(engine, product, 3) == .sold(remaining: 999, replayed: false))
             #expect(try await eventually { try await fixture.isExact(product, engine) })
@@ -91,16 +91,16 @@ struct LostKeysTests {
             }
             // New connections may have it installed once more; buyers do not.
             let few: UInt64 = 5
-            var resyncs = engine.counters.resyncs.count
+            var resyncs = engine.metrics.resyncs.count
             for order in Int64(1)...20 { #expect(await ask(engine, product, order) == .notOnSale) }
-            #expect(engine.counters.direct.count == 0 && engine.counters.resyncs.count < resyncs + few)
+            #expect(engine.metrics.direct.count == 0 && engine.metrics.resyncs.count < resyncs + few)
             // As the version before left it: without the word of the install. It is installed again, once.
-            resyncs = engine.counters.resyncs.count
+            resyncs = engine.metrics.resyncs.count
             _ = try fixture.redis.call(["HDEL", "sg:{1}:meta", "off"])
             #expect(await ask(engine, product, 21) == .notOnSale)
-            #expect(await eventually { engine.counters.resyncs.count > resyncs })
+            #expect(await eventually { engine.metrics.resyncs.count > resyncs })
             for order in Int64(22)...40 { #expect(await ask(engine, product, order) == .notOnSale) }
-            #expect(engine.counters.resyncs.count < resyncs + few)
+            #expect(engine.metrics.resyncs.count < resyncs + few)
             // On sale again: what the install wrote before says nothing any more.
             _ = try await engine.ledger.pool.query("update product_stock set is_on_sale = true, fence = fence + 1")
             _ = await engine.resync(product)
@@ -142,7 +142,7 @@ struct LostKeysTests {
                 }
             }
             // What was told to buyers never came from a counter that was too small.
-            #expect(engine.counters.refused.count == 0 && engine.counters.soldOutAtGate.count == 0)
+            #expect(engine.metrics.refused.count == 0 && engine.metrics.soldOutAtGate.count == 0)
         }
     }
 }

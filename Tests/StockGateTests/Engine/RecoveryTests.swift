@@ -47,7 +47,7 @@ struct RecoveryTests {
 
     /// Buys so many, and says how many of them went without Redis.
     private func directOf(_ count: Int64, _ engine: StockEngine, _ product: ProductID, from first: Int64) async -> UInt64 {
-        let before = engine.counters.direct.count
+        let before = engine.metrics.direct.count
         for order in first..<first + count {
             let answer = await buy(engine, product, order)
             guard case .sold = answer else {
@@ -55,7 +55,7 @@ struct RecoveryTests {
                 break
             }
         }
-        return engine.counters.direct.count - before
+        return engine.metrics.direct.count - before
     }
 
     private func isServed(_ fixture: EngineFixture, _ product: ProductID) throws -> Bool {
@@ -165,8 +165,8 @@ struct RecoveryTests {
                 #expect(await eventually { events.leftDirect.map(\.product) == [locked] })
                 #expect(events.leftDirect.first?.why.contains("PostgreSQL: canceling statement due to lock timeout") == true)
                 // It is tried again, and the same is not said again.
-                let failed = engine.counters.resyncsFailed.count
-                #expect(await eventually { engine.counters.resyncsFailed.count > failed + 3 })
+                let failed = engine.metrics.resyncsFailed.count
+                #expect(await eventually { engine.metrics.resyncsFailed.count > failed + 3 })
                 #expect(events.leftDirect.count == 1)
                 #expect(engine.directProductCount == 1)
                 #expect(try !isServed(fixture, locked))
@@ -193,7 +193,7 @@ struct RecoveryTests {
                 first.breaker.transition(to: .close)
                 #expect(await eventually { first.breaker.state == .closed && first.directProductCount == 1 })
                 #expect(try !isServed(fixture, locked))
-                let refused = second.counters.soldOutAtGate.count
+                let refused = second.metrics.soldOutAtGate.count
                 async let answers = (buy(first, locked, 100), buy(second, locked, 101))
                 // Both wait for the row, or are told that it is locked; nobody is told *sold out*.
                 for answer in await [answers.0, answers.1] {
@@ -202,7 +202,7 @@ struct RecoveryTests {
                     default: Issue.record("\(answer)")
                     }
                 }
-                #expect(second.counters.soldOutAtGate.count == refused)
+                #expect(second.metrics.soldOutAtGate.count == refused)
             }
             #expect(try await eventually { try await fixture.isExact(locked, first) && first.directProductCount == 0 })
             #expect(await directOf(3, second, locked, from: 200) == 0)
@@ -268,9 +268,9 @@ struct RecoveryTests {
             #expect(await directOf(20, engine, hot, from: 1) == 20)
             let passed = events.recovered.count
             // An attempt that is not wanted any more in its midst: the next one goes on with what is left.
-            let installed = engine.counters.resyncs.count
+            let installed = engine.metrics.resyncs.count
             engine.breaker.transition(to: .close)
-            #expect(await eventually { engine.counters.resyncs.count >= installed + 200 })
+            #expect(await eventually { engine.metrics.resyncs.count >= installed + 200 })
             engine.breaker.transition(to: .forceOpen)
             engine.breaker.transition(to: .close)
             #expect(await eventually(within: .seconds(60)) { events.recovered.count > passed })

@@ -51,7 +51,7 @@ struct RedisRoomTests {
             // What is within the retention stays: a repeat gets the first result.
             #expect(try await eventually { try marks(of: 1, fixture.redis) == ":1\r\n" })
             #expect(await ask(engine, product, 1) == .sold(remaining: 9, replayed: true))
-            #expect(await eventually { engine.counters.prunedMarks.count == 60_000 })
+            #expect(await eventually { engine.metrics.prunedMarks.count == 60_000 })
             #expect(try marks(of: 4, fixture.redis) == ":20000\r\n")
             #expect(try fixture.redis.call(["EXISTS", "sg:{x}:marks", "sg:{0}:marks", "sg:{-1}:marks", "sg:{01}:marks"]) == ":4\r\n")
         }
@@ -74,13 +74,13 @@ struct RedisRoomTests {
             #expect(rush.sold.count == 198 && rush.unknown.isEmpty)
             #expect(await eventually { engine.breaker.state == .closed })
             // Settles take some of those of their product along.
-            #expect(engine.counters.prunedMarks.count > 150_000)
+            #expect(engine.metrics.prunedMarks.count > 150_000)
             #expect(try marks(of: 2, fixture.redis) == ":0\r\n")
             #expect(try await eventually { try await fixture.isExact(product, engine) })
-            let direct = engine.counters.direct.count
+            let direct = engine.metrics.direct.count
             let again = await Rush.run(engine, product, orders: 200..<300)
             #expect(again.sold.count == 100)
-            #expect(engine.counters.direct.count == direct)
+            #expect(engine.metrics.direct.count == direct)
         }
     }
 
@@ -104,9 +104,9 @@ struct RedisRoomTests {
             _ = try fixture.redis.call(["ACL", "SETUSER", "shop", "~sg:*", "+@all"])
             #expect(await eventually { engine.breaker.state == .closed })
             #expect(try await eventually { try await fixture.isExact(ProductID(1), engine) })
-            let direct = engine.counters.direct.count
+            let direct = engine.metrics.direct.count
             #expect(await ask(engine, ProductID(1), 100) == .sold(remaining: 4, replayed: false))
-            #expect(engine.counters.direct.count == direct)
+            #expect(engine.metrics.direct.count == direct)
         }
     }
 
@@ -129,7 +129,7 @@ struct RedisRoomTests {
         #expect(lines.count == 1)
         for word in words { #expect(lines.first?.contains(word) == true, "\(lines)") }
         #expect(lines.first?.contains("secret") == false)
-        #expect(engine.counters.reserves.count == 0)
+        #expect(engine.metrics.reserves.count == 0)
         return engine
     }
 }

@@ -51,7 +51,7 @@ struct WhoseDataTests {
             #expect(try await eventually { try await fixture.isExact(product, engine) })
             let audit = try #require(try await engine.audit(product))
             #expect(audit.ledger.fence == fence + 1 && audit.ledger.stock == 100)
-            #expect(engine.counters.raisedAboveRedis.count == 1)
+            #expect(engine.metrics.raisedAboveRedis.count == 1)
             // Order ids go on, as after a restore of the product database alone. Marks of what was lost say *already done*, and are not believed.
             let second = await Rush.run(engine, product, orders: 150..<400)
             #expect(second.sold.count == 100)
@@ -82,10 +82,10 @@ struct WhoseDataTests {
             #expect(try await eventually { try await fixture.isExact(product, engine) }, "\(who)")
             // In one step; new connections of a start may have it installed once more.
             #expect((fence + 1...fence + 8).contains(try #require(try await engine.audit(product)).ledger.fence))
-            let direct = engine.counters.direct.count
+            let direct = engine.metrics.direct.count
             let rush = await Rush.run(engine, product, orders: 100..<300)
             #expect(rush.sold.count == (who == "a commit" ? 99 : 100))
-            #expect(engine.counters.direct.count == direct)
+            #expect(engine.metrics.direct.count == direct)
             #expect(try await eventually { try await fixture.isExact(product, engine) })
         }
     }
@@ -106,13 +106,13 @@ struct WhoseDataTests {
                 _ = try fixture.redis.call(["CLIENT", "KILL", "TYPE", "normal"])
                 #expect(try await eventually { try await fixture.isExact(other, engine) })
                 #expect(await eventually { heard.withLock { !$0.isEmpty } })
-                #expect(engine.counters.raisedAboveRedis.count == 1)
+                #expect(engine.metrics.raisedAboveRedis.count == 1)
             }
             #expect(try await eventually { try await fixture.isExact(product, engine) })
             let lines = heard.withLock { $0 }
             #expect(lines.allSatisfy { $0.hasPrefix("1: PostgreSQL: ") && $0.contains("locked") }, "\(lines)")
             #expect((fence + 1...fence + 8).contains(try #require(try await engine.audit(product)).ledger.fence))
-            #expect(engine.counters.raisedAboveRedis.count >= 2)
+            #expect(engine.metrics.raisedAboveRedis.count >= 2)
         }
     }
 
@@ -193,9 +193,9 @@ struct WhoseDataTests {
             // An audit comes by, and finds what is wrong with its own product alone.
             #expect(try await eventually { try await fixture.isExact(own, engine) })
             _ = try fixture.redis.call(["INCRBY", "sg:{4}:stock", "3"])
-            #expect(await eventually { engine.counters.auditFindings.count > 0 })
+            #expect(await eventually { engine.metrics.auditFindings.count > 0 })
             #expect(try await eventually { try await fixture.isExact(own, engine) })
-            #expect(engine.counters.auditFindings.count == 1)
+            #expect(engine.metrics.auditFindings.count == 1)
             #expect(try (1...3).map { try fixture.redis.call(["HGETALL", "sg:{\($0)}:meta"]) } == before)
             for id in 1...3 { #expect(try fixture.redis.call(["GET", "sg:{\(id)}:stock"]) == "$2\r\n20\r\n") }
             #expect(await ask(engine, own, 9001) == .sold(remaining: 19, replayed: false))
@@ -207,7 +207,7 @@ struct WhoseDataTests {
             #expect(heard.withLock { $0 }.last == "gone")
             let name = engine.ledgerName
             #expect(try fixture.redis.call(["HGET", "sg:{1}:meta", "ledger"]) == "$\(name.utf8.count)\r\n\(name)\r\n")
-            #expect(engine.counters.auditFindings.count == 1)
+            #expect(engine.metrics.auditFindings.count == 1)
         }
     }
 
@@ -217,7 +217,7 @@ struct WhoseDataTests {
             let product = try await fixture.addProduct(1, stock: 20)
             let first = try await fixture.startEngine(quiet)
             #expect(try await eventually { try await fixture.isExact(product, first) })
-            await first.shutDown()
+            await first.shutdown()
             _ = try fixture.redis.call(["HSET", "sg:{1}:meta", "ledger", "1/other/public"])
             _ = try fixture.redis.call(["SET", "sg:{1}:pending", "of another type"])
             let names = ["meta", "stock", "pending", "marker"].map { "sg:{1}:\($0)" }
@@ -230,7 +230,7 @@ struct WhoseDataTests {
             #expect(heard.withLock { $0.count == 1 && $0[0].hasPrefix("1: Redis: WRONGTYPE") })
             let rush = await Rush.run(engine, product, orders: 1..<41)
             #expect(rush.sold.count == 20 && rush.unknown.isEmpty)
-            #expect(engine.counters.reserves.count == 0)
+            #expect(engine.metrics.reserves.count == 0)
             #expect(try names.map { try fixture.redis.call(["DUMP", $0]) } == before)
             // The other one's servers have made it right: it is theirs, and nothing else is wrong with it.
             _ = try fixture.redis.call(["DEL", "sg:{1}:pending"])
@@ -257,7 +257,7 @@ struct WhoseDataTests {
                 let (sold, theirs) = await (a, b)
                 #expect(sold.sold.count == 50 && theirs.sold.count == 30)
                 #expect(try await eventually { try await one.isExact(product, first) })
-                #expect(second.counters.reserves.count == 0)
+                #expect(second.metrics.reserves.count == 0)
                 // Redis is emptied. Whoever comes first has it, and nobody is oversold.
                 _ = try one.redis.call(["FLUSHALL"])
                 _ = try await first.adjust(product, key: "a", by: 40, maximum: 1000)
@@ -280,9 +280,9 @@ struct WhoseDataTests {
             let engine = try await fixture.startEngine(quiet)
             #expect(try await eventually { try await fixture.isExact(product, engine) })
             _ = try fixture.redis.call(["HDEL", "sg:{1}:meta", "ledger"])
-            let resyncs = engine.counters.resyncs.count
+            let resyncs = engine.metrics.resyncs.count
             #expect(await ask(engine, product, 1) == .sold(remaining: 9, replayed: false))
-            #expect(engine.counters.resyncs.count == resyncs && engine.counters.direct.count == 0)
+            #expect(engine.metrics.resyncs.count == resyncs && engine.metrics.direct.count == 0)
             _ = await engine.resync(product)
             let name = engine.ledgerName
             #expect(name.split(separator: "/").count == 3 && name.hasSuffix("/public"))
@@ -307,7 +307,7 @@ struct WhoseDataTests {
             let engine = try await fixture.startEngine(quiet)
             #expect(engine.ledgerName == "")
             #expect(await ask(engine, product, 1) == .sold(remaining: 9, replayed: false))
-            #expect(engine.counters.direct.count == 0)
+            #expect(engine.metrics.direct.count == 0)
             _ = await engine.resync(product)
             #expect(try fixture.redis.call(["HGET", "sg:{1}:meta", "ledger"]).contains("/public"))
         }

@@ -11,7 +11,7 @@ public final class EngineCounter: Sendable {
 }
 
 /// What the engine has done since it started.
-public final class EngineCounters: Sendable {
+public final class EngineMetrics: Sendable {
     /// Reserves sent to Redis.
     public let reserves = EngineCounter()
     /// Script calls that they went in.
