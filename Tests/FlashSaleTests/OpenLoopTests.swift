@@ -36,7 +36,8 @@ struct OpenLoopTests {
 
     @Test(arguments: [1, 3]) func stagesAreSentToTheirEndByAnyNumberOfThreads(threads: Int) async throws {
         let result = try await hold {
-            $0.arrivals = try open("400ms:500,0s:1000,400ms:1000")
+            // A place for every order: a machine that stands still sheds none.
+            $0.arrivals = try open("400ms:500,0s:1000,400ms:1000", inFlight: 600)
             $0.threads = threads
         }
         #expect(result.audit.passes, "\(result.audit.findings)")

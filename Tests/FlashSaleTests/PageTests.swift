@@ -7,7 +7,9 @@ import Testing
 @Suite("The page")
 struct PageTests {
     /// A sale with every kind of thing that a page draws.
-    private func result() -> SaleResult {
+    private func result() -> SaleResult { Self.result }
+
+    private static let result: SaleResult = {
         var result = madeUpResult { load in
             load.phases[1].byOutcome[OrderOutcome.refused.rawValue].record(microseconds: 5)
             load.phases[1].byOutcome[OrderOutcome.error.rawValue].record(microseconds: 119_000_000)
@@ -36,7 +38,7 @@ struct PageTests {
         ]
         result.story = [Story.Line(at: .seconds(4), text: "redis killed & \"<gone>\"")]
         return result
-    }
+    }()
 
     /// What is wrong with a text as XML, nil if nothing is.
     private func problem(_ page: String) -> String? {

@@ -6,7 +6,8 @@ import Testing
 
 @Suite("The terminal view")
 struct PanelTests {
-    private func view() -> Panel.View {
+    /// Made once: thirty histograms take their time.
+    private static let view: Panel.View = {
         var view = Panel.View()
         view.title = "Flash sale of product 7"
         view.elapsed = 30.5
@@ -31,11 +32,11 @@ struct PanelTests {
             view.points.append(SalePoint(look, seconds: 1, log: SaleLog()))
         }
         return view
-    }
+    }()
 
     private func lines(_ columns: Int, _ rows: Int, colours: Bool = false, blocks: Bool = true) -> [String] {
         let terminal = Console.Terminal(columns: columns, rows: rows, hasColours: colours, hasBlocks: blocks)
-        return Panel(view: view(), terminal: terminal).lines
+        return Panel(view: Self.view, terminal: terminal).lines
     }
 
     private func plain(_ line: String) -> String { line.replacing(/\u{1B}\[[0-9]+m/, with: "") }

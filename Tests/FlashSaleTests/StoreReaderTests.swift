@@ -67,7 +67,7 @@ struct StoreReaderTests {
         // Pages are complete, whatever their size.
         var matching = OrderMatching()
         try await matching.compare(reader, product: 5, confirmedAnswers: Array(1...980), pageSize: 13)
-        #expect(matching == OrderMatching())
+        #expect(matching.unmatched == 0 && matching.examples.isEmpty && matching.offenders.isEmpty && matching.answersChecked == 980)
 
         try await sql.execute(script: "UPDATE orders SET idempotency_key = 'run-0-' || id WHERE id IN (5, 6)")
         #expect(
