@@ -76,6 +76,15 @@ struct PlanTests {
         for (count, part) in zip(counts, parts) { #expect(abs(Double(count) / 20_000 - part) < 0.02, "\(counts)") }
     }
 
+    @Test func aLongSaleIsNotCutOffByTheUsualLimit() throws {
+        var settings = SaleSettings()
+        #expect(settings.usualLimit == .seconds(180))
+        settings.lasts = .seconds(600)
+        #expect(settings.usualLimit == .seconds(660))
+        settings.arrivals = .schedule(try ArrivalSchedule(rate: nil, stages: "500s:10,400s:20", bursts: []), .even, inFlight: 10)
+        #expect(settings.usualLimit == .seconds(960))
+    }
+
     @Test func theSameSeedGivesTheSameArrivals() {
         var one = SeededGenerator(seed: 7)
         var two = SeededGenerator(seed: 7)

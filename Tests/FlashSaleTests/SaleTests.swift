@@ -9,13 +9,13 @@ import Testing
 @Suite("A sale", .timeLimit(.minutes(10)))
 struct SaleTests {
     /// Everything printed.
-    private final class Output: Sendable {
+    final class Output: Sendable {
         private let text = Mutex("")
         var lines: [String] { text.withLock { $0.split(separator: "\n").map(String.init) } }
         func write(_ more: String) { text.withLock { $0 += more } }
     }
 
-    private func settings(units: Int = 300, orders: Int = 1000, concurrency: Int = 16) -> SaleSettings {
+    func settings(units: Int = 300, orders: Int = 1000, concurrency: Int = 16) -> SaleSettings {
         var settings = SaleSettings()
         settings.units = units
         settings.orders = orders
@@ -25,7 +25,7 @@ struct SaleTests {
         return settings
     }
 
-    private func hold(_ settings: SaleSettings, at shop: Shop, stack: StackScript? = nil, output: Output = Output()) async throws
+    func hold(_ settings: SaleSettings, at shop: Shop, stack: StackScript? = nil, output: Output = Output()) async throws
         -> SaleResult
     {
         var settings = settings
@@ -233,60 +233,6 @@ struct SaleTests {
         await shop.close()
     }
 
-    // MARK: What buyers do
-
-    @Test(arguments: [16, 1]) func ordersThatAreSentTwiceAreAnsweredAlike(concurrency: Int) async throws {
-        // With one connection the second comes behind the first, with more beside it.
-        var settings = settings(units: 100, orders: 300, concurrency: concurrency)
-        settings.habits.duplicates = 0.5
-        let result = try await hold(settings, at: Shop())
-        #expect(result.audit.passes, "\(result.audit.findings)")
-        #expect(result.load.duplicates > 90 && result.load.duplicates < 210 && result.load.conflicts == 0)
-        #expect(
-            result.load.orders == 300 && result.load.confirmed == 100 && result.load.unitsConfirmed == 100,
-            "the second counts for nothing"
-        )
-        let split = try await hold(settings, at: Shop(faults: Shop.Faults(splits: true)))
-        #expect(!split.audit.passes && split.load.conflicts > 5)
-        #expect(split.audit.findings.contains { $0.hasPrefix("duplicates: \(split.load.conflicts) keys were answered in two ways") })
-    }
-
-    @Test func cancellationsGiveUnitsBackAndAreLookedUp() async throws {
-        var settings = settings(units: 100, orders: 600)
-        settings.habits.cancellations = 0.3
-        let result = try await hold(settings, at: Shop())
-        #expect(result.audit.passes, "\(result.audit.findings)")
-        #expect(result.load.cancelledOrders.count > 10 && result.load.cancellationsFailed == 0)
-        #expect(result.load.unitsConfirmed - result.load.unitsCancelled == 100, "what was given back was sold again")
-        let forgotten = try await hold(settings, at: Shop(faults: Shop.Faults(forgetsCancellations: true)))
-        #expect(!forgotten.audit.passes)
-        #expect(
-            forgotten.audit.offenders.allSatisfy { $0.told == "CANCELLED" }
-                && forgotten.audit.offenders.count == forgotten.load.cancelledOrders.count
-        )
-    }
-
-    @Test func buyersLookBeforeTheyOrder() async throws {
-        var settings = settings(units: 20, orders: 50)
-        settings.habits.views = 3
-        settings.habits.duplicates = 0.5
-        let result = try await hold(settings, at: Shop())
-        #expect(result.audit.passes && result.load.views == 150 && result.load.viewErrors == 0 && result.load.viewLatencies.count == 150)
-        #expect(result.load.duplicates > 5 && result.load.conflicts == 0)
-        #expect(SaleReport(result).table.contains { $0.hasPrefix("150 looks at the product") })
-    }
-
-    @Test func severalGatewaysShareTheBuyers() async throws {
-        let (shop, other) = (Shop(), Shop(faults: Shop.Faults(refusesAll: true)))
-        var settings = settings(units: 1000, orders: 200, concurrency: 8)
-        settings.retries = 0
-        settings.moreGateways = [try await other.open()]
-        let result = try await hold(settings, at: shop)
-        // Half of the connections go to the one that refuses everything.
-        #expect(result.load.confirmed > 0 && result.load.errors > 0 && result.load.orders == 200)
-        await other.close()
-    }
-
     // MARK: Outages
 
     /// A stack script that makes a file for a server that is down, and keeps a record of its calls.
@@ -417,45 +363,5 @@ struct SaleTests {
         let object = try #require(try JSONSerialization.jsonObject(with: SaleReport(result).json()) as? [String: Any])
         #expect(object["drift"] is NSNull)
         #expect(object["pass"] as? Bool == false)
-    }
-}
-
-@Suite("The stack script", .timeLimit(.minutes(10)))
-struct StackScriptTests {
-    @Test func settingsAreRead() {
-        let settings = StackScript.settings(in: "A=1\nexport B='two words'\n# C=3\n\nD=\"x=y\"\n  E=\nnonsense\n=5")
-        #expect(settings["A"] == "1")
-        #expect(settings["B"] == "two words")
-        #expect(settings["D"] == "x=y")
-        #expect(settings["E"] == "")
-        #expect(settings["nonsense"] == nil)
-    }
-
-    @Test func failureSaysWhatWasPrinted() async throws {
-        let failure = await #expect(throws: StackScript.Failure.self) {
-            try await StackScript.shell("echo the reason >&2; exit 3", environment: [:])
-        }
-        #expect(failure?.description.contains("(3): the reason") == true)
-        await #expect(throws: StackScript.Failure.self) { try await StackScript(path: "/nonexistent/stack").run(["env"]) }
-    }
-
-    @Test func aServerLeftRunningDoesNotHoldTheScript() async throws {
-        let began = ContinuousClock.now
-        let output = try await StackScript.shell("sleep 60 & echo started", environment: [:])
-        #expect(output == "started")
-        #expect(ContinuousClock.now - began < .seconds(40))
-    }
-
-    @Test func aScriptThatHangsIsKilled() async {
-        await #expect(throws: StackScript.Failure.self) {
-            try await StackScript.shell("exec sleep 50", environment: [:], bound: .milliseconds(100))
-        }
-    }
-
-    @Test func theServersProcessIsFoundInTheTable() {
-        let table = "SERVER STATE PID PORT UP\nredis        running      4711   6379  3s\npostgres     stopped         -      -  -\n"
-        #expect(Sale.pid(of: "redis", in: table) == 4711)
-        #expect(Sale.pid(of: "postgres", in: table) == nil)
-        #expect(Sale.pid(of: "gateway", in: table) == nil)
     }
 }

@@ -32,7 +32,7 @@ struct SaleCommand: AsyncParsableCommand {
 
     @OptionGroup(title: "SALE") var shape: ShapeOptions
     @Option(help: "For everything to come to rest before the audit.") var settle = "60s"
-    @Option(help: "The longest the sale may take.") var limit = "180s"
+    @Option(help: "The longest the sale may take. (default: 180s, or a minute more than --duration or --stages)") var limit: String?
     @Option(help: "Run this between the sale and the audit, with PRODUCT_ID in its environment: to show that a broken ledger is found.")
     var beforeAudit: String?
     @OptionGroup(title: "LOAD") var load: LoadOptions
@@ -53,9 +53,9 @@ struct SaleCommand: AsyncParsableCommand {
         var settings = SaleSettings()
         try shape.fill(&settings)
         settings.settle = try Duration(span: settle)
-        settings.limit = try positive(limit, "--limit")
         settings.beforeAudit = beforeAudit
         try load.fill(&settings)
+        settings.limit = try limit.map { try positive($0, "--limit") } ?? settings.usualLimit
         try faults.fill(&settings)
         try output.fill(&settings)
         try target.fill(&settings, environment: environment)

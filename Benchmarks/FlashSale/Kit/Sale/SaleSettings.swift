@@ -69,6 +69,12 @@ public struct SaleSettings: Sendable {
     /// Run between the sale and the audit, with `PRODUCT_ID` in its environment.
     public var beforeAudit: String?
 
+    /// Three minutes, or a minute more than the sale is meant to last.
+    public var usualLimit: Duration {
+        let meant = [lasts, arrivals.open?.schedule.length].compactMap { $0 }.max() ?? .zero
+        return max(.seconds(180), meant + .seconds(60))
+    }
+
     /// A sale of 20,000 units without outages.
     public init() {}
 }
