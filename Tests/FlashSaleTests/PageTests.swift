@@ -29,7 +29,8 @@ struct PageTests {
         }
         result.duration = .seconds(20)
         result.faults = [
-            FaultSpan(server: "redis", what: "killed", from: 4, to: 9), FaultSpan(server: "order-1", what: "paused", from: 12, to: nil),
+            FaultSpan(server: "redis", what: "killed", from: 4, to: 9), FaultSpan(server: "redis", what: "flushed", from: 10, to: 10),
+            FaultSpan(server: "order-1", what: "paused", from: 12, to: nil),
         ]
         result.transitions = [
             BreakerTransition(atSeconds: 4.2, from: "CLOSED", to: "OPEN", reason: nil, inferred: false),
@@ -63,7 +64,8 @@ struct PageTests {
     @Test func drawsEverythingForADeskAndForAPhone() throws {
         let page = try page(result())
         #expect(page.components(separatedBy: "<svg").count - 1 == 10, "five drawings, each twice")
-        #expect(page.components(separatedBy: "class=\"fault\" x=").count - 1 == 12, "two outages in three drawings, each twice")
+        #expect(page.components(separatedBy: "class=\"fault\" x=").count - 1 == 18, "three faults in three drawings, each twice")
+        #expect(page.contains("while redis was killed for 5.0 s, redis was flushed, order-1 was paused for 8.0 s."))
         for state in ["OPEN", "HALF_OPEN", "CLOSED"] { #expect(page.contains("breaker \(state)\"")) }
         for style in ["confirmed", "soldout", "refused", "error", "p99", "redis", "database", "meant"] {
             #expect(page.contains(" \(style)\" d=\"M"), "\(style)")

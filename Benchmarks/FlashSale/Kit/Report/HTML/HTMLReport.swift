@@ -79,7 +79,12 @@ struct HTMLReport {
             "\(Int(result.audit.confirmed).grouped) of \(Int(result.audit.initial).grouped) units sold to \(load.orders.grouped) orders in "
         text += "\(Sale.decimal(result.duration.inSeconds)) s"
         if !result.faults.isEmpty {
-            text += ", while " + result.faults.map { "\($0.words) for \(Sale.decimal(($0.to ?? end) - $0.from)) s" }.joined(separator: ", ")
+            let faults = result.faults.map { fault in
+                let seconds = (fault.to ?? end) - fault.from
+                // What is done once lasts no time.
+                return fault.words + (seconds > 0.05 ? " for \(Sale.decimal(seconds)) s" : "")
+            }
+            text += ", while " + faults.joined(separator: ", ")
         }
         return text + "."
     }

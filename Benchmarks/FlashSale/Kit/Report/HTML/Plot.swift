@@ -15,7 +15,8 @@ struct Plot {
     let yScale: Scale
     var left = 52.0
     var right = 12.0
-    var top = 10.0
+    /// Room for the unit above the drawing, where no line runs through it.
+    var top = 24.0
     var bottom = 26.0
 
     init(width: Double, height: Double, x: ClosedRange<Double>, y: ClosedRange<Double>, yScale: Scale = .linear) {
@@ -97,7 +98,7 @@ struct Plot {
         }
         svg +=
             #"<line class="axis" x1="\#(Self.n(left))" x2="\#(Self.n(width - right))" y1="\#(Self.n(height - bottom))" y2="\#(Self.n(height - bottom))"/>"#
-        svg += #"<text class="tick unit" x="\#(Self.n(left + 4))" y="\#(Self.n(top + 11))">\#(yUnit)</text>"#
+        svg += #"<text class="tick unit" x="\#(Self.n(left))" y="\#(Self.n(top - 10))">\#(yUnit)</text>"#
         return svg
     }
 
