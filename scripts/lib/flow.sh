@@ -38,13 +38,16 @@ load_settings() {
 
 # Runs a command so that Ctrl-C and TERM reach it and this script's own traps run at once. Its exit status is the result.
 CHILD=
+# Other processes that Ctrl-C and TERM end.
+BESIDE=()
 interruptible() {
     "$@" &
     CHILD=$!
     wait "$CHILD"
 }
 interrupt() {
-    if [[ -n $CHILD ]]; then kill -TERM "$CHILD" 2>/dev/null || true; fi
+    local pid
+    for pid in $CHILD "${BESIDE[@]}"; do kill -TERM "$pid" 2>/dev/null || true; done
     exit "$1"
 }
 trap 'interrupt 130' INT
