@@ -341,7 +341,16 @@ struct LedgerContractTests {
     /// The control: the same race with one statement whose snapshot is older than its lock.
     @Test("the race would notice a lookup before the lock", .timeLimit(.minutes(10)))
     func hotKeysControl() throws {
-        let outcome = try race(rounds: 1000) { connection, _, round in
+        // Where one core has to do for both connections they seldom meet: the race is run again until they have.
+        var outcome = try unlocked()
+        for _ in 1..<20 where outcome.taken == outcome.rows { outcome = try unlocked() }
+        #expect(outcome.rows == 1000)
+        #expect(outcome.taken > outcome.rows)
+    }
+
+    /// One race of statements whose snapshots are older than their locks.
+    private func unlocked() throws -> (replies: [String: Int], taken: Int, rows: Int) {
+        try race(rounds: 1000) { connection, _, round in
             _ = try connection.query(
                 """
                 with locked as (select product_id from product_stock where product_id = 1 for update),
@@ -357,8 +366,6 @@ struct LedgerContractTests {
             )
             return ""
         }
-        #expect(outcome.rows == 1000)
-        #expect(outcome.taken > outcome.rows)
     }
 
     /// Two connections begin every round together. Returns how often each reply came, the units taken, and the ledger's rows.
