@@ -55,7 +55,7 @@ struct FinalRefusalTests {
 
     @Test("a cancellation ends: the order stays CONFIRMED, the caller is told that it is final, nothing asks again")
     func overHTTP() async throws {
-        try await TestBed.run(settings: ["RECOVERY_AGE": "1100ms"]) { bed in
+        try await TestBed.run(settings: ["RECOVERY_AGE": "1100ms", "ORDER_DEADLINE": "1s"]) { bed in
             let id = try await bed.place().orderID
             bed.product.state.withLock { $0.refusals["INC-\(id)"] = (422, "KEY_REUSED") }
             for _ in 0..<2 {

@@ -89,7 +89,10 @@ struct FollowReplayTests {
     func retried() async throws {
         let publisher = ScriptedPublisher()
         let endpoints = MessageEndpoints(publisher: publisher, events: publisher, results: ScriptedResults())
-        try await TestBed.run(settings: ["PERSIST_REJECTED": "true", "SOLD_OUT_MEMORY": "0s"], endpoints: endpoints) { bed in
+        try await TestBed.run(
+            settings: ["PERSIST_REJECTED": "true", "SOLD_OUT_MEMORY": "0s", "ORDER_DEADLINE": "1s"],
+            endpoints: endpoints
+        ) { bed in
             _ = try await bed.place(1_000)
             _ = try await bed.pool.query("delete from saga_work")
             let id = try await bed.count("select id from orders where status = 'FAILED'")

@@ -65,7 +65,7 @@ struct OrderHTTPTests {
 
     @Test("a product known to be sold out costs neither a call nor a row; a key that has an order still gets it")
     func soldOutIsRemembered() async throws {
-        try await TestBed.run(stock: [1: 3], settings: ["SOLD_OUT_MEMORY": "1s"]) { bed in
+        try await TestBed.run(stock: [1: 3], adjust: TestBed.longMemory) { bed in
             let made = try await bed.place(3, key: "winner")
             #expect(made["status"] == "CONFIRMED")
             let first = try await bed.place(1)
@@ -86,7 +86,7 @@ struct OrderHTTPTests {
 
     @Test("PERSIST_REJECTED keeps a FAILED order without a call")
     func persistRejected() async throws {
-        try await TestBed.run(stock: [1: 0], settings: ["SOLD_OUT_MEMORY": "1s", "PERSIST_REJECTED": "true"]) { bed in
+        try await TestBed.run(stock: [1: 0], settings: ["PERSIST_REJECTED": "true"], adjust: TestBed.longMemory) { bed in
             _ = try await bed.place(1)
             let kept = try await bed.place(1)
             #expect(kept.status == 400)
@@ -107,7 +107,7 @@ struct OrderHTTPTests {
         ]
     )
     func retries(fault: ProductStandIn.Fault) async throws {
-        try await TestBed.run { bed in
+        try await TestBed.run(settings: ["PRODUCT_TIMEOUT": fault.isSilent ? "1s" : "5s"]) { bed in
             bed.product.script(fault)
             let made = try await bed.place(key: "k")
             #expect(made["status"] == "CONFIRMED", "\(made)")
@@ -129,7 +129,7 @@ struct OrderHTTPTests {
 
     @Test("no answer in time is 424, the order stays PENDING and recovery settles it")
     func noAnswer() async throws {
-        try await TestBed.run(settings: ["ORDER_DEADLINE": "300ms"]) { bed in
+        try await TestBed.run(settings: ["ORDER_DEADLINE": "1s", "PRODUCT_TIMEOUT": "600ms"]) { bed in
             bed.product.script(.dropAfter, .hang, .hang, .hang)
             let made = try await bed.place(key: "k")
             #expect(made.status == 424)
@@ -229,7 +229,7 @@ struct OrderHTTPTests {
 
     @Test("an order stays CONFIRMED while its stock cannot be given back, and is cancelled when it can")
     func cancelWithoutAnswer() async throws {
-        try await TestBed.run(settings: ["ORDER_DEADLINE": "300ms", "RECOVERY_AGE": "600ms"]) { bed in
+        try await TestBed.run(settings: ["ORDER_DEADLINE": "1s", "PRODUCT_TIMEOUT": "600ms", "RECOVERY_AGE": "1200ms"]) { bed in
             guard case .int(let id) = try await bed.place()["id"] else { throw TestBed.Failure(description: "no id") }
             bed.product.script(.hang, .hang, .hang)
             let answer = try await bed.send(.POST, "/orders/\(id)/cancel")

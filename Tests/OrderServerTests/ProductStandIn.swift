@@ -20,6 +20,9 @@ final class ProductStandIn: Sendable {
         case hang
         /// Nothing is done; every item is answered with this status and code.
         case items(Int, String)
+
+        /// Whether the caller hears nothing, not even the connection's end.
+        var isSilent: Bool { if case .hang = self { true } else { false } }
     }
 
     /// What happens to a look at a product, in the order given.

@@ -20,7 +20,7 @@ struct RecoveryTests {
 
     @Test("an order whose decrement was done, or not, or refused before a crash is settled by its own key")
     func settles() async throws {
-        try await TestBed.run(servers: 2, stock: [1: 3], settings: ["RECOVERY_AGE": "2s"]) { bed in
+        try await TestBed.run(servers: 2, stock: [1: 3], settings: ["RECOVERY_AGE": "2s", "ORDER_DEADLINE": "1s"]) { bed in
             // Done for 5000 and not told; never asked for 5001, which finds nothing left.
             bed.product.state.withLock { state in
                 state.taken["DEC-5000"] = 3
@@ -70,13 +70,13 @@ struct RecoveryTests {
 
     @Test("a success that comes after the order has failed is given back")
     func lateSuccess() async throws {
-        // The bed's own server has to leave the order alone.
+        // The bed's own server has to leave the order alone: it is younger than what that server settles.
         try await TestBed.run(settings: ["RECOVERY_AGE": "3600s"]) { bed in
             var reader = SettingsReader(environment: ["ORDER_DATABASE_URL": bed.databaseURL, "PRODUCT_INTERNAL_URL": bed.product.url])
             let settings = try OrderSettings(from: &reader)
             let parts = try OrderServerParts(settings, group: .singleton, logger: Logger(label: "test"))
             // Somebody has failed the order while this server's call was out.
-            try await self.leave(bed, 5000, status: "PENDING")
+            try await self.leave(bed, 5000, status: "PENDING", old: false)
             guard let order = try await parts.flows.conclusion.store.order(id: 5000) else { throw TestBed.Failure(description: "no order") }
             _ = try await bed.pool.query("update orders set status = 'FAILED', fail_reason = 'INSUFFICIENT_STOCK' where id = 5000")
             #expect(await parts.recovery.recover(OrderStore.Work(order: order, attempt: 2)))
@@ -102,7 +102,11 @@ struct RecoveryTests {
 
     @Test("a server that is stopped in the middle leaves nothing that another does not settle")
     func endsInTheMiddle() async throws {
-        try await TestBed.run(servers: 2, stock: [1: 1_000], settings: ["RECOVERY_AGE": "1500ms"]) { bed in
+        try await TestBed.run(
+            servers: 2,
+            stock: [1: 1_000],
+            settings: ["RECOVERY_AGE": "1500ms", "ORDER_DEADLINE": "1s", "PRODUCT_TIMEOUT": "200ms"]
+        ) { bed in
             let orders = Task {
                 await withTaskGroup(of: Void.self) { group in
                     for _ in 0..<300 { group.addTask { _ = try? await bed.place(1) } }

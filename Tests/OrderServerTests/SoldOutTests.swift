@@ -36,7 +36,7 @@ struct SoldOutTests {
 
     @Test("without a key: each is refused, and those that name an order are the orders that there are")
     func withoutKey() async throws {
-        try await TestBed.run(servers: 2, stock: [1: 0], settings: ["SOLD_OUT_MEMORY": "1s"]) { bed in
+        try await TestBed.run(servers: 2, stock: [1: 0], adjust: TestBed.longMemory) { bed in
             let first = [try await bed.place(1, server: 0), try await bed.place(1, server: 1)]
             let rest = try await withThrowingTaskGroup(of: TestBed.Answer.self) { group in
                 for index in 0..<60 { group.addTask { try await bed.place(1, server: index % 2) } }
@@ -53,7 +53,7 @@ struct SoldOutTests {
 
     @Test("PERSIST_REJECTED: every refusal names an order of its own")
     func persisted() async throws {
-        try await TestBed.run(stock: [1: 0], settings: ["SOLD_OUT_MEMORY": "1s", "PERSIST_REJECTED": "true"]) { bed in
+        try await TestBed.run(stock: [1: 0], settings: ["PERSIST_REJECTED": "true"], adjust: TestBed.longMemory) { bed in
             var named: Set<Int64> = []
             for path in ["/orders", "/v1/orders"] {
                 for _ in 0..<5 { named.insert(try await bed.place(1, path: path).refusedOrder) }
@@ -145,7 +145,7 @@ extension OutboxTests {
 
     @Test("PERSIST_REJECTED: known to be sold out, an order is refused at once with the one it made, repeated likewise")
     func rejectedAtOnce() async throws {
-        try await self.run(settings: ["SOLD_OUT_MEMORY": "1s", "PERSIST_REJECTED": "true"], stock: [1: 0]) { bed, publisher, _ in
+        try await self.run(settings: ["PERSIST_REJECTED": "true"], stock: [1: 0], adjust: TestBed.longMemory) { bed, publisher, _ in
             _ = try await bed.place(1)
             for headers in [HTTPHeaders(), ["prefer": "handling=strict"]] {
                 let key = "k\(headers.count)"

@@ -181,7 +181,7 @@ struct RequestIDTests {
 
     @Test("an order that waits for its repeat goes on under the repeat's id")
     func repeated() async throws {
-        try await TestBed.run(settings: ["ORDER_DEADLINE": "100ms", "RECOVERY_AGE": "3600s"]) { bed in
+        try await TestBed.run(settings: ["ORDER_DEADLINE": "1s", "RECOVERY_AGE": "3600s"]) { bed in
             bed.product.script(.hang)
             let first = try await bed.place(1, key: "k", headers: ["x-request-id": "first"])
             #expect(first.status == 424)

@@ -75,12 +75,17 @@ struct TestBed: Sendable {
     let databaseURL: String
     let servers: [Server]
 
+    /// A memory of sold-out products that no machine is too slow for. The setting itself ends at a second, of which half is without a second look.
+    static let longMemory: @Sendable (inout OrderSettings) -> Void = { $0.soldOutTime = .seconds(120) }
+
     /// Runs `body` with so many order servers.
+    /// - Parameter adjust: changes what no setting can say
     static func run(
         servers: Int = 1,
         stock: [Int64: Int64] = [1: 100],
         settings: [String: String] = [:],
         endpoints: MessageEndpoints? = nil,
+        adjust: @Sendable (inout OrderSettings) -> Void = { _ in },
         _ body: (TestBed) async throws -> Void
     ) async throws {
         let base = try self.postgres.get().url
@@ -91,7 +96,7 @@ struct TestBed: Sendable {
         let url = String(base.dropLast("postgres".count)) + name
         let product = try await ProductStandIn.start(stock: stock)
         var running: [Server] = []
-        for _ in 0..<servers { running.append(try await self.start(url, product.url, settings, endpoints)) }
+        for _ in 0..<servers { running.append(try await self.start(url, product.url, settings, endpoints, adjust: adjust)) }
         let bed = TestBed(
             product: product,
             pool: PostgresPool(configuration: try PostgresConfiguration(url: url), maximumConnections: 2),
@@ -122,17 +127,23 @@ struct TestBed: Sendable {
         _ database: String,
         _ product: String,
         _ settings: [String: String],
-        _ endpoints: MessageEndpoints? = nil
+        _ endpoints: MessageEndpoints? = nil,
+        adjust: @Sendable (inout OrderSettings) -> Void = { _ in }
     ) async throws -> Server {
+        // A call that is answered late because the machine is busy is not to be repeated, nor its buyer sent away: tests of silence have bounds of their own.
         var environment = [
             "ORDER_PORT": "0", "ORDER_ADMIN_PORT": "0", "ORDER_DATABASE_URL": database, "PRODUCT_SERVER_URL": product,
-            "PRODUCT_INTERNAL_URL": product, "ORDER_DEADLINE": "1s", "PRODUCT_TIMEOUT": "200ms", "PRODUCT_BACKOFF": "5ms",
+            "PRODUCT_INTERNAL_URL": product, "ORDER_DEADLINE": "15s", "PRODUCT_TIMEOUT": "5s", "PRODUCT_BACKOFF": "5ms",
             "PRODUCT_BACKOFF_MAX": "20ms", "RECOVERY_AGE": "30s", "RECOVERY_INTERVAL": "20ms", "LOG_LEVEL": "critical",
+            // The tests' own connections stay open: every stop would wait for all of this time.
+            "LAME_DUCK": "0s",
         ]
         if endpoints != nil { environment["AMQP_URL"] = "amqp://127.0.0.1:1/" }
         environment.merge(settings) { $1 }
         var reader = SettingsReader(environment: environment)
-        let parsed = try OrderSettings(from: &reader)
+        var given = try OrderSettings(from: &reader)
+        adjust(&given)
+        let parsed = given
         let (ports, found) = AsyncStream.makeStream(of: ServerAssembly.Ports.self)
         let run = Run { try await OrderServer.run(parsed, endpoints: endpoints) { found.yield($0) } }
         let group = ServiceGroup(services: [run], logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() })

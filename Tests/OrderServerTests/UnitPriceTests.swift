@@ -54,7 +54,7 @@ struct UnitPriceTests {
 
     @Test("a product server that does not answer is 424 and leaves no order; one lost connection is not noticed")
     func unreachable() async throws {
-        try await TestBed.run { bed in
+        try await TestBed.run(settings: ["PRODUCT_TIMEOUT": "500ms"]) { bed in
             // One that does not answer neither: the other attempt may reach another instance.
             for fault in [ProductStandIn.LookFault.drop, .hang] {
                 bed.product.state.withLock { $0.lookFaults = [fault] }
