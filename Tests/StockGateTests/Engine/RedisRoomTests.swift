@@ -57,6 +57,37 @@ struct RedisRoomTests {
         }
     }
 
+    /// Once the last sale is older than the retention, nothing of any sale is left, though nobody asks the gate for anything any more.
+    @Test func nothingIsLeftOnceTheLastSaleIsBeyondTheRetention() async throws {
+        try await withFixture { fixture in
+            let products = [try await fixture.addProduct(1, stock: 300), try await fixture.addProduct(2, stock: 1000)]
+            let engine = try await fixture.startEngine { configuration in
+                let usual = configuration.pruneInterval
+                #expect(usual <= .seconds(60), "in a shop, within a minute")
+                configuration.pruneInterval = .milliseconds(200)
+                configuration.markRetention = .seconds(1)
+            }
+            // One is sold out, one is not.
+            for (product, first) in zip(products, [Int64(1), 10_001]) {
+                #expect(await Rush.run(engine, product, orders: first..<first + 400).sold.count == (product == products[0] ? 300 : 400))
+                #expect(try await eventually { try await fixture.isExact(product, engine) })
+            }
+            let reserves = engine.counters.reserves.count
+            for product in products {
+                let keys = ["marks", "pending", "owed"].map { "sg:{\(product.rawValue)}:\($0)" }
+                #expect(try await eventually { try fixture.redis.call(["EXISTS"] + keys) == ":0\r\n" }, "\(product)")
+            }
+            #expect(engine.counters.reserves.count == reserves)
+            #expect(engine.counters.prunedMarks.count > 0)
+            // The ledger knows what Redis has forgotten.
+            let again = DecreaseRequest(product: products[1], key: "DEC-10001", orderID: 10_001, quantity: 1, isRepeat: false)
+            guard case .sold(_, replayed: true) = await engine.decrease(again) else {
+                Issue.record("the first result is lost")
+                return
+            }
+        }
+    }
+
     /// Redis has no memory left, all of it is marks that are past their retention: the recovery prunes them first.
     @Test func aRedisWithoutMemoryIsPrunedBeforeTheRecovery() async throws {
         try await withFixture { fixture in
