@@ -3,7 +3,18 @@ import Foundation
 import PostgresClient
 import Testing
 
-extension Faults.OverTheBroker {
+extension Faults {
+    /// With a stack of its own: what it reads is this sale's events, and not those of every sale before it.
+    @Suite(
+        "A follower's faults",
+        .serialized,
+        .stackWithBroker(instances: 2, ["OUTBOX_BACKOFF_MAX": "2s", "ASYNC_RECOVERY_AGE": "1h"]),
+        .timeLimit(.minutes(20))
+    )
+    struct Following {}
+}
+
+extension Faults.Following {
     /// A second order service with a database of its own, made from the events alone, dies and is stopped under load. It ends with the same orders.
     @Test func followerRestarted() async throws {
         let follower = try await Follower(of: Stack.current)
@@ -11,7 +22,7 @@ extension Faults.OverTheBroker {
             try await AsyncSale.hold("follower killed and stopped") { sale in
                 let product = sale.product
                 try await follower.start()
-                // It begins with all sales before this one, some hundred thousand events.
+                // It begins with the events of before, of which a machine makes some thousands while it is measured.
                 try await untilDone("the follower has some of the orders") {
                     let orders = try await follower.orders(of: product)
                     return (orders > 0, try await follower.changes())
