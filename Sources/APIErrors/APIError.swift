@@ -1,4 +1,4 @@
-import StrictJSON
+public import StrictJSON
 
 /// An error as a caller sees it: a stable code, a message in the caller's language, and details for programs.
 public struct APIError: Error, Sendable, Equatable {

@@ -1,4 +1,4 @@
-import StrictJSON
+public import StrictJSON
 
 /// A message in every language, with `{name}` where a member of the error's `details` goes.
 ///

@@ -1,4 +1,4 @@
-import StrictJSON
+public import StrictJSON
 
 /// Typed access to the members of a JSON object of a request. Every fault is a `VALIDATION_ERROR` that names the field.
 ///

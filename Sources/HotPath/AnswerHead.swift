@@ -1,5 +1,5 @@
-import HTTPTypes
-import NIOCore
+package import HTTPTypes
+package import NIOCore
 
 /// How an answer's body is told apart from what follows it (RFC 9112, 6.3).
 package enum AnswerFraming: Equatable {

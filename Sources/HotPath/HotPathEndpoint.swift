@@ -1,6 +1,6 @@
-import APIErrors
-import HTTPTypes
-import NIOCore
+public import APIErrors
+public import HTTPTypes
+public import NIOCore
 
 /// The one route of a server that is worth answering without a task: it stands in front of the router, on the connection's event loop.
 ///

@@ -1,4 +1,4 @@
-import APIErrors
+public import APIErrors
 
 extension HotRequestHead {
     /// Whether the body is said to be JSON, as the router's routes see it.

@@ -4,7 +4,7 @@
 
 import APIErrors
 import Glibc
-import NIOCore
+package import NIOCore
 import StrictJSON
 
 /// The head of one HTTP/1.1 or HTTP/1.0 request. Its bytes stay where they are, and values are read from them when somebody asks.

@@ -1,5 +1,5 @@
-import APIErrors
-import HTTPTypes
+public import APIErrors
+package import HTTPTypes
 import StrictJSON
 
 /// An error ready to be sent by any HTTP server.

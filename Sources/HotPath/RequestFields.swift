@@ -1,4 +1,4 @@
-import APIErrors
+package import APIErrors
 
 /// The header fields of a request, however it was read: on the hot path or for the router. Both readers use this, so that a field means the same in both.
 package protocol RequestFields {

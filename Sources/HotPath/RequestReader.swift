@@ -5,7 +5,7 @@
 // Bounds: `Limits`. A head that comes in pieces is read again only when its end has come or when it has doubled, so that the work stays linear in its bytes.
 
 import APIErrors
-import NIOCore
+package import NIOCore
 import StrictJSON
 
 /// The requests in a stream of bytes.

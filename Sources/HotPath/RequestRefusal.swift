@@ -1,4 +1,5 @@
-import APIErrors
+package import APIErrors
+import StrictJSON
 
 /// Why a server refuses a request before any route has seen it. The connection ends after every refusal, because the place where the next request begins is
 /// unsure.

@@ -6,6 +6,7 @@
 // Stop: every error is the end of the connection.
 
 import BlockingThreads
+import CDispatch
 import CRabbitMQ
 import Glibc
 

@@ -9,8 +9,8 @@
 // Bounds: `maximumConnections` at a time, more are reset.
 
 import Foundation
-import NIOCore
-import NIOPosix
+public import NIOCore
+public import NIOPosix
 
 /// A TCP proxy on loopback that makes the network in front of a server slow, silent or broken.
 ///

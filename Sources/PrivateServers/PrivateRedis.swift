@@ -1,4 +1,4 @@
-import Foundation
+public import Foundation
 import Synchronization
 
 /// A Redis server of a test's own: on loopback, on a free port, in a temporary folder, without persistence unless asked for.

@@ -1,4 +1,4 @@
-import Synchronization
+public import Synchronization
 
 /// A number that only grows. Adding is one relaxed atomic operation.
 public final class Counter: Sendable {

@@ -1,4 +1,4 @@
-import MessageBroker
+package import MessageBroker
 
 extension OutgoingMessage {
     /// A copy of a delivery for the dead letters, with the reason in headers: publish it, and acknowledge the delivery once it is confirmed.

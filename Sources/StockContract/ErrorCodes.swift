@@ -1,4 +1,4 @@
-import APIErrors
+package import APIErrors
 
 /// The shop's own error codes, each with the HTTP status that it has over HTTP. `APIErrors` has those that any server answers with.
 extension APIErrorCode {

@@ -1,6 +1,6 @@
-import APIErrors
+package import APIErrors
 import HotPath
-import StrictJSON
+package import StrictJSON
 
 /// The call by which the order server asks for many changes of stock at once. Each item is a request of its own, with the same promises and its own answer;
 /// they only share the way.

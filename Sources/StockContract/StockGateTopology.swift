@@ -1,4 +1,4 @@
-import MessageBroker
+package import MessageBroker
 
 /// The names of the asynchronous path. No other source file has one of them as a text, so that the two servers cannot disagree.
 package enum StockGateTopology {

@@ -1,4 +1,4 @@
-import APIErrors
+package import APIErrors
 import StrictJSON
 
 /// The keys under which stock is taken and given back.

@@ -1,4 +1,4 @@
-import APIErrors
+package import APIErrors
 
 /// The ranges and forms of the shop's values, in requests and messages alike.
 extension Values {

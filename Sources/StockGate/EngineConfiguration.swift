@@ -1,7 +1,7 @@
-import CircuitBreaker
 import NIOCore
+public import CircuitBreaker
 import PostgresClient
-import RedisClient
+public import RedisClient
 
 /// Everything that can be set about the engine. The defaults suit a sale.
 public struct EngineConfiguration: Sendable {

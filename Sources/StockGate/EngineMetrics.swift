@@ -1,4 +1,4 @@
-import Synchronization
+public import Synchronization
 
 /// A count that only grows; adding is one relaxed atomic.
 public final class EngineCounter: Sendable {

@@ -4,10 +4,10 @@
 //   `Resync/`.
 // Bounds: `maximumInFlight` requests; per gated product one `GatedProduct`; one recovery, one sweep, one audit at a time.
 
-import CircuitBreaker
-import NIOCore
-import PostgresClient
-import RedisClient
+public import CircuitBreaker
+public import NIOCore
+public import PostgresClient
+public import RedisClient
 
 /// The stock engine: a gate in Redis, a ledger in PostgreSQL, and a breaker between them.
 public final class StockEngine: Sendable {

@@ -1,4 +1,4 @@
-import NIOCore
+public import NIOCore
 
 /// Appends JSON to a byte array: the caller says what comes, the writer puts the commas and escapes.
 ///

@@ -1,4 +1,5 @@
 import MessageBroker
+import PrivateServers
 import StockContract
 import Testing
 

@@ -1,6 +1,7 @@
 import APIErrors
 import ServerKit
 import StockContract
+import StrictJSON
 import Synchronization
 import Testing
 

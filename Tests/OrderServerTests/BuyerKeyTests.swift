@@ -1,6 +1,7 @@
 import NIOHTTP1
 import PostgresClient
 import ServerKit
+import StrictJSON
 import Testing
 
 @testable import OrderServer

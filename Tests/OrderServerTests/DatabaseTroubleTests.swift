@@ -2,6 +2,7 @@ import NIOHTTP1
 import PostgresClient
 import ServerKit
 import PrivateServers
+import StrictJSON
 import Testing
 
 @testable import MessageBroker

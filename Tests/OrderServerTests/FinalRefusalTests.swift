@@ -4,6 +4,9 @@ import NIOHTTP1
 import NIOPosix
 import PostgresClient
 import ServerKit
+import ServerMetrics
+import StockContract
+import StrictJSON
 import Synchronization
 import Testing
 

@@ -1,10 +1,12 @@
 import APIErrors
 import Logging
+import MessageBroker
 import ServerMetrics
 import NIOHTTP1
 import PostgresClient
 import ServerKit
 import StrictJSON
+import Synchronization
 import Testing
 
 @testable import OrderServer

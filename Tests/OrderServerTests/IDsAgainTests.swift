@@ -1,5 +1,9 @@
+import NIOCore
 import NIOHTTP1
+import PostgresClient
 import ServerKit
+import StrictJSON
+import Synchronization
 import Testing
 
 @testable import OrderServer

@@ -1,10 +1,14 @@
 import CircuitBreaker
+import MessageBroker
+import NIOCore
+import NIOHTTP1
 import NIOPosix
 import PostgresClient
 import ServerKit
 import PrivateServers
 import ServerMetrics
 import StockContract
+import StrictJSON
 import Synchronization
 import Testing
 

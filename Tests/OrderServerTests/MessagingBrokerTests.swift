@@ -1,4 +1,5 @@
 import MessageBroker
+import NIOHTTP1
 import ServerKit
 import PrivateServers
 import StockContract

@@ -1,6 +1,7 @@
 import APIErrors
 import PostgresClient
 import ServerKit
+import ServerMetrics
 import StockContract
 import StrictJSON
 import Synchronization

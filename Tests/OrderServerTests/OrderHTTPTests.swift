@@ -1,4 +1,9 @@
+import Logging
+import NIOHTTP1
+import NIOPosix
 import ServerKit
+import StrictJSON
+import Synchronization
 import Testing
 
 @testable import OrderServer

@@ -1,9 +1,14 @@
 import Hummingbird
 import HummingbirdTesting
+import Logging
 import NIOCore
 import NIOHTTP1
 import NIOPosix
+import PostgresClient
 import ServerKit
+import ServerMetrics
+import StockContract
+import StrictJSON
 import Synchronization
 import Testing
 

@@ -1,4 +1,6 @@
+import MessageBroker
 import NIOHTTP1
+import PostgresClient
 import ServerKit
 import StrictJSON
 import Testing

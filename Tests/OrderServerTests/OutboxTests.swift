@@ -1,5 +1,6 @@
 import MessageBroker
 import NIOHTTP1
+import PostgresClient
 import ServerKit
 import StockContract
 import StrictJSON

@@ -3,6 +3,7 @@ import NIOCore
 import NIOHTTP1
 import PostgresClient
 import ServerKit
+import StrictJSON
 import Synchronization
 import Testing
 

@@ -1,6 +1,8 @@
 import Logging
 import NIOPosix
+import PostgresClient
 import ServerKit
+import Synchronization
 import Testing
 
 @testable import OrderServer

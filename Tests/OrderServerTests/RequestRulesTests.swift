@@ -1,6 +1,11 @@
+import HTTPTypes
+import Hummingbird
 import Logging
 import NIOHTTP1
+import NIOPosix
+import PostgresClient
 import ServerKit
+import StrictJSON
 import Testing
 
 @testable import OrderServer

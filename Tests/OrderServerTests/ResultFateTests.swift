@@ -1,6 +1,7 @@
 import MessageBroker
 import PostgresClient
 import ServerKit
+import Synchronization
 import Testing
 
 @testable import OrderServer

@@ -1,5 +1,6 @@
 import ServerKit
 import StockContract
+import StrictJSON
 import Synchronization
 import Testing
 

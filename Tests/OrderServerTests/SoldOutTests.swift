@@ -1,5 +1,6 @@
 import NIOHTTP1
 import ServerKit
+import StrictJSON
 import Testing
 
 @testable import OrderServer

@@ -1,6 +1,7 @@
 import CircuitBreaker
 import NIOHTTP1
 import NIOPosix
+import PostgresClient
 import ServerKit
 import ServerMetrics
 import StockContract

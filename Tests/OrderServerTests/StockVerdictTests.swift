@@ -1,3 +1,4 @@
+import StockContract
 import StockGate
 import StockGateProof
 import Testing

@@ -1,7 +1,9 @@
 import APIErrors
+import NIOHTTP1
 import NIOPosix
 import ServerKit
 import StockContract
+import StrictJSON
 import Synchronization
 import Testing
 

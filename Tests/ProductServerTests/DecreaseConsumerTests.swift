@@ -1,6 +1,9 @@
 import Foundation
+import HTTPTypes
 import Logging
 import MessageBroker
+import PostgresClient
+import PrivateServers
 import ServerMetrics
 import NIOCore
 import NIOPosix

@@ -4,6 +4,7 @@ import PostgresClient
 import ServerKit
 import StockGate
 import PrivateServers
+import StrictJSON
 import Synchronization
 import Testing
 

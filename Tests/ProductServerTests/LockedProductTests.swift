@@ -1,3 +1,5 @@
+import StrictJSON
+import HTTPTypes
 import HotPath
 import ServerKit
 import PrivateServers

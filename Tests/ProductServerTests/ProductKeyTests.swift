@@ -6,7 +6,10 @@ import HummingbirdTesting
 import NIOCore
 import NIOPosix
 import PostgresClient
+import PrivateServers
 import ServerKit
+import StockGate
+import StrictJSON
 import Testing
 
 @testable import ProductServer

@@ -7,6 +7,7 @@ import PostgresClient
 import ServerKit
 import StockGate
 import PrivateServers
+import StrictJSON
 import Testing
 
 @Suite(.serialized, .timeLimit(.minutes(10)))

@@ -1,7 +1,9 @@
 import Dispatch
 import HTTPTypes
 import PostgresClient
+import PrivateServers
 import ServerKit
+import StockContract
 import StockGate
 import StrictJSON
 import Testing

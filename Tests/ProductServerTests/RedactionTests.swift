@@ -1,3 +1,4 @@
+import RedisClient
 import ServerKit
 import StockGate
 import Testing

@@ -1,3 +1,4 @@
+import StrictJSON
 import HTTPTypes
 import Hummingbird
 import ServerKit

@@ -1,3 +1,4 @@
+import APIErrors
 import HTTPTypes
 import Hummingbird
 import NIOCore

@@ -1,6 +1,7 @@
 import Hummingbird
 import HummingbirdTesting
 import ServerMetrics
+import StrictJSON
 import Synchronization
 import Testing
 

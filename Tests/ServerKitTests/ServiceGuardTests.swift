@@ -1,3 +1,4 @@
+import APIErrors
 import HotPath
 import HTTPTypes
 import Hummingbird

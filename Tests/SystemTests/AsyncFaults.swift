@@ -1,5 +1,7 @@
+import FlashSaleKit
 import Foundation
 import MessageBroker
+import NIOHTTP1
 import PostgresClient
 import PrivateServers
 import StockContract

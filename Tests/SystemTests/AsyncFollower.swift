@@ -1,5 +1,6 @@
 import FlashSaleKit
 import Foundation
+import NIOHTTP1
 import PostgresClient
 import Testing
 

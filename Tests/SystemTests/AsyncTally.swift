@@ -1,4 +1,6 @@
 import Foundation
+import NIOCore
+import NIOHTTP1
 
 /// What the servers have counted of messages since the sale opened, over their restarts.
 ///

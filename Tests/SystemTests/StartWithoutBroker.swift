@@ -1,5 +1,6 @@
 import Foundation
 import MessageBroker
+import NIOHTTP1
 import PrivateServers
 import StockContract
 import Testing

@@ -19,6 +19,7 @@ import Logging
 import MessageBroker
 import PostgresClient
 import ServerKit
+import ServerMetrics
 import StockContract
 import StrictJSON
 import Synchronization

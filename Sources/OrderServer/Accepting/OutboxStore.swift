@@ -1,3 +1,4 @@
+import APIErrors
 import PostgresClient
 import ServerKit
 

@@ -15,7 +15,9 @@ import Logging
 import MessageBroker
 import PostgresClient
 import ServerKit
+import ServerMetrics
 import StockContract
+import StrictJSON
 import Synchronization
 
 /// Writes what the product server decided about orders that went over the broker.

@@ -9,6 +9,7 @@
 // Bounds: the buyer's deadline, from which on recovery goes on alone.
 
 import APIErrors
+import Logging
 import PostgresClient
 import ServerKit
 import ServerMetrics

@@ -9,6 +9,7 @@ import ServerKit
 import ServerMetrics
 import ServiceLifecycle
 import StockContract
+import StrictJSON
 
 /// An order server that only shows orders: a replica in a database of its own, made from the stream of the orders' events.
 struct OrderFollower {

@@ -2,12 +2,14 @@
 
 import Glibc
 import Logging
+import MessageBroker
 import NIOPosix
 import PostgresClient
-import ServerKit
+public import ServerKit
 import ServerMetrics
 import ServiceLifecycle
 import StockContract
+import StrictJSON
 
 /// The order server: orders, their saga and its recovery, over HTTP.
 public enum OrderServer {

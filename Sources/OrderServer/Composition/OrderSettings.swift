@@ -1,6 +1,6 @@
 import CircuitBreaker
-import PostgresClient
-import ServerKit
+public import PostgresClient
+public import ServerKit
 
 /// The order server's settings.
 public struct OrderSettings: Sendable {

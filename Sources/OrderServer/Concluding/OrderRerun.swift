@@ -1,4 +1,5 @@
 import APIErrors
+import Logging
 import PostgresClient
 import ServerKit
 import StockContract

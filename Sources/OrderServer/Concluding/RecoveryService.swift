@@ -11,6 +11,8 @@ import PostgresClient
 import ServerKit
 import ServerMetrics
 import ServiceLifecycle
+import StockContract
+import Synchronization
 
 /// Settles orders that nobody drives any more, at start and at intervals.
 struct RecoveryService: Service {

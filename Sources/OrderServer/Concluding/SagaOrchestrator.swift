@@ -1,4 +1,5 @@
 import ServerKit
+import StrictJSON
 import Synchronization
 
 /// What a saga came to.

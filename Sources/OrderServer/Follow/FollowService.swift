@@ -9,6 +9,7 @@ import APIErrors
 import Logging
 import PostgresClient
 import ServerKit
+import ServerMetrics
 import ServiceLifecycle
 import StockContract
 import StrictJSON

@@ -1,5 +1,6 @@
 import PostgresClient
 import ServerKit
+import StockContract
 import StrictJSON
 
 /// A replica's orders and its position, in one database of its own.

@@ -3,6 +3,7 @@ import Hummingbird
 import PostgresClient
 import ServerKit
 import StockContract
+import StrictJSON
 
 /// What the admin port has of its own.
 struct InternalRoutes: Sendable {

@@ -1,4 +1,5 @@
 import ServerKit
+import StockContract
 import StrictJSON
 
 extension Order {

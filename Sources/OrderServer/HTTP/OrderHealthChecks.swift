@@ -1,4 +1,5 @@
 import CircuitBreaker
+import MessageBroker
 import PostgresClient
 import ServerKit
 import StockContract

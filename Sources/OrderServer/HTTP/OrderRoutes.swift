@@ -1,4 +1,5 @@
 import APIErrors
+import HotPath
 import Hummingbird
 import PostgresClient
 import ServerKit

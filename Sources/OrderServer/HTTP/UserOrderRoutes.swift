@@ -1,4 +1,5 @@
 import APIErrors
+import HotPath
 import HTTPTypes
 import Hummingbird
 import ServerKit

@@ -1,5 +1,6 @@
 import APIErrors
 import HotPath
+import Logging
 import ServerKit
 import StockContract
 import StrictJSON

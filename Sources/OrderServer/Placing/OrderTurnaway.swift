@@ -2,6 +2,7 @@
 // the order that it has made, if it has made one.
 
 import APIErrors
+import Logging
 import ServerKit
 import ServerMetrics
 import StockContract

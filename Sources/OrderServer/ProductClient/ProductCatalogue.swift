@@ -11,6 +11,7 @@ import NIOCore
 import NIOHTTP1
 import ServerKit
 import StockContract
+import StrictJSON
 import Synchronization
 
 /// What the order server needs to know of a product.

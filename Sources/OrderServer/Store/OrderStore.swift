@@ -1,5 +1,7 @@
+import APIErrors
 import PostgresClient
 import ServerKit
+import ServerMetrics
 import StockContract
 
 /// Orders in PostgreSQL: everything that is not done in groups.

@@ -1,3 +1,5 @@
+import PostgresClient
+import RedisClient
 import ServerMetrics
 import ServerKit
 import StockGate

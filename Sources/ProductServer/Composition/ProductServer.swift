@@ -7,7 +7,7 @@ import MessageBroker
 import NIOCore
 import NIOPosix
 import PostgresClient
-import ServerKit
+public import ServerKit
 import ServerMetrics
 import ServiceLifecycle
 import StockContract

@@ -1,9 +1,9 @@
 import CircuitBreaker
 import PostgresClient
 import RedisClient
-import ServerKit
+public import ServerKit
 import StockContract
-import StockGate
+public import StockGate
 
 /// The product server's settings: plain values, and the one reader that knows their variables.
 public struct ProductSettings: Sendable {

@@ -4,6 +4,7 @@ import APIErrors
 import HotPath
 import HTTPTypes
 import Hummingbird
+import Logging
 import PostgresClient
 import ServerKit
 import StockContract

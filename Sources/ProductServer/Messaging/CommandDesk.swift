@@ -10,6 +10,8 @@ import Logging
 import MessageBroker
 import NIOCore
 import ServerKit
+import ServerMetrics
+import StockContract
 import StockGate
 import StrictJSON
 import Synchronization

@@ -7,12 +7,14 @@
 // Bounds: the prefetch, twice (deliveries of a lost connection come again while their first copy is still in hand); beyond it nothing is taken. What a
 //   command may cost in time stands in `CommandLife`, in orders in `CommandDesk`.
 
+import APIErrors
 import Logging
 import MessageBroker
 import ServerMetrics
 import NIOCore
 import ServerKit
 import ServiceLifecycle
+import StockContract
 import StockGate
 import Synchronization
 

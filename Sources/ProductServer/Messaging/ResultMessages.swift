@@ -1,3 +1,4 @@
+import APIErrors
 import MessageBroker
 import ServerKit
 import StockContract

@@ -1,6 +1,7 @@
 import APIErrors
 import HTTPTypes
-import Hummingbird
+public import Hummingbird
+import Logging
 import NIOCore
 
 /// Lets admins in: with a token if there are tokens, from this machine if there are none.

@@ -1,7 +1,8 @@
 import APIErrors
+import CNIOLinux
 import HTTPTypes
 import Hummingbird
-import NIOCore
+public import NIOCore
 
 /// Where a request comes from, as far as it can be known: the connection's peer, and what the request says of proxies and of the page that sent it.
 ///

@@ -1,5 +1,5 @@
 import APIErrors
-import CircuitBreaker
+public import CircuitBreaker
 import HTTPTypes
 import Hummingbird
 import Logging

@@ -1,7 +1,8 @@
-import APIErrors
-import HotPath
+public import APIErrors
+public import HotPath
 import HTTPTypes
-import Hummingbird
+public import Hummingbird
+import Logging
 import NIOCore
 
 /// Lets the shop's own services change stock and catalogue: with one of `SERVICE_TOKENS` if there are any, from this machine if there are none.

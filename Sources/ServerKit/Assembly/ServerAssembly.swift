@@ -1,14 +1,15 @@
-import APIErrors
+public import APIErrors
 import Glibc
-import HotPath
+public import HotPath
 import Hummingbird
 import HummingbirdCore
-import Logging
-import ServerMetrics
-import NIOCore
-import NIOPosix
-import ServiceLifecycle
+public import Logging
+public import ServerMetrics
+public import NIOCore
+public import NIOPosix
+public import ServiceLifecycle
 import Synchronization
+import UnixSignals
 
 /// One server process: stores and workers, a public and an admin port, on one group of event loops under one service group.
 ///

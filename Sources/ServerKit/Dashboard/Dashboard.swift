@@ -1,6 +1,6 @@
 import APIErrors
 import HTTPTypes
-import Hummingbird
+public import Hummingbird
 import NIOCore
 
 /// The operator's page on the admin port: one document that asks the port's other routes for its figures.

@@ -1,7 +1,7 @@
-import APIErrors
+public import APIErrors
 import HTTPTypes
-import HotPath
-import Hummingbird
+public import HotPath
+public import Hummingbird
 import NIOCore
 
 extension APIError {

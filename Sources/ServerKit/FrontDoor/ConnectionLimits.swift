@@ -4,6 +4,7 @@
 // Bounds: `maximumPerAddress` connections of an address; one more is closed as soon as it is accepted. `maximum` connections in all, and `reserve` more that are kept only for what must always be answered: health, and on the admin port the calls that orders need.
 //   Beyond that a connection is closed as soon as it is accepted. So the kernel's queue stays empty, and those that must be answered are accepted at once.
 
+import CNIOLinux
 import HotPath
 import ServerMetrics
 import NIOCore

@@ -11,6 +11,7 @@
 // Stop: a stopping server answers what has come, says `Connection: close`, closes idle connections after `ConnectionTimes.stopIdle`, and the others within
 // the other times of a stop.
 
+import APIErrors
 import HotPath
 import HTTPTypes
 import Hummingbird

@@ -1,9 +1,9 @@
-import HotPath
+public import HotPath
 import HTTPTypes
 import Hummingbird
 import HummingbirdCore
 import Logging
-import NIOCore
+public import NIOCore
 import NIOHTTPTypes
 
 /// Hummingbird's child channel with the front door as the only reader and writer of its bytes, and with the tasks of each connection on the connection's own

@@ -1,7 +1,7 @@
 import HTTPTypes
-import Hummingbird
+public import Hummingbird
 import NIOCore
-import StrictJSON
+public import StrictJSON
 
 /// A server's OpenAPI 3.1 document: served at `/openapi.json`, and what the routes are compared to.
 public struct OpenAPIDocument: Sendable {

@@ -1,7 +1,7 @@
-import HTTPTypes
-import Hummingbird
+public import HTTPTypes
+public import Hummingbird
 import NIOCore
-import StrictJSON
+public import StrictJSON
 
 extension Response {
     /// A JSON answer.

@@ -1,8 +1,8 @@
 import APIErrors
 import HotPath
-import Hummingbird
+public import Hummingbird
 import Logging
-import NIOCore
+public import NIOCore
 
 /// What travels with a request through both servers: ids for the log, the peer, and who the admin is.
 public struct ServerRequestContext: RequestContext {

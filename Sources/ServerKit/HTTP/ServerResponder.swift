@@ -1,5 +1,5 @@
 import APIErrors
-import Hummingbird
+public import Hummingbird
 
 /// What the HTTP reader gives requests to: brings a request's target into its one spelling and lets the router have it.
 public struct ServerResponder: HTTPResponder {

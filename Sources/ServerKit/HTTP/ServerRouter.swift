@@ -1,5 +1,5 @@
-import HTTPTypes
-import Hummingbird
+public import HTTPTypes
+public import Hummingbird
 
 /// Hummingbird's router with what every route of both servers has: one spelling of a path, declared query parameters, request ids, figures, and errors in
 /// the one shape.

@@ -1,4 +1,4 @@
-import StrictJSON
+public import StrictJSON
 import Synchronization
 
 /// What a dependency is to the server right now.

@@ -3,9 +3,9 @@
 //
 // Bounds: one look at a time, `interval` apart.
 
-import Logging
-import ServerMetrics
-import ServiceLifecycle
+public import Logging
+public import ServerMetrics
+public import ServiceLifecycle
 import Synchronization
 
 /// Decides when the age of the oldest open transaction is worth a line in the log.

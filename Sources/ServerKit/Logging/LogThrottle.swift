@@ -1,4 +1,4 @@
-import Logging
+public import Logging
 import Synchronization
 
 /// Lets one line of a kind through in each interval, so that an outage that thousands of requests meet does not fill the log. What was left out is counted in the next line.

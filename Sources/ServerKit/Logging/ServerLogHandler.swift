@@ -1,5 +1,5 @@
 import Glibc
-import Logging
+public import Logging
 import StrictJSON
 
 /// How lines of the log look.

@@ -1,5 +1,5 @@
-import CircuitBreaker
-import ServerMetrics
+public import CircuitBreaker
+public import ServerMetrics
 
 /// The breakers' figures, under names of our own and, if wanted, under those of resilience4j's Micrometer module.
 public enum CircuitBreakerMetrics {

@@ -1,4 +1,4 @@
-import ServerMetrics
+public import ServerMetrics
 import Synchronization
 
 /// Requests counted by route template, method and status, and timed by route template and method.

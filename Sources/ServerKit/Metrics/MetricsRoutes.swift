@@ -1,6 +1,6 @@
 import HTTPTypes
-import Hummingbird
-import ServerMetrics
+public import Hummingbird
+public import ServerMetrics
 import NIOCore
 
 extension MetricsRegistry {

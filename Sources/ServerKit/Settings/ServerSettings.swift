@@ -1,4 +1,4 @@
-import Logging
+public import Logging
 
 /// The settings that both servers have.
 public struct ServerSettings: Sendable, Equatable {

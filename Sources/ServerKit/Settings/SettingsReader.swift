@@ -1,5 +1,6 @@
 import APIErrors
-import FoundationEssentials
+import Foundation
+public import FoundationEssentials
 
 /// Reads a server's settings from the environment: each call declares one setting, its default and its meaning, and returns its value.
 ///

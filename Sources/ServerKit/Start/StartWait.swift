@@ -1,7 +1,7 @@
 // Invariant: what may be there later is waited for, what never will be is not. A stop ends the wait at once, whatever the attempt under way is doing.
 // Bounds: `timeout` for all waits of one start together; one attempt at a time, with 100 ms to 1 s between two.
 
-import Logging
+public import Logging
 
 /// Waits, while a server starts, for what that server needs.
 public struct StartWait: Sendable {

@@ -1,6 +1,6 @@
-import APIErrors
-import Hummingbird
-import StrictJSON
+public import APIErrors
+public import Hummingbird
+public import StrictJSON
 
 /// Where a list is entered, and how much of it is shown: a page by its number, or the rows behind a key.
 public struct Listing: Sendable, Equatable {

@@ -1,7 +1,7 @@
-import APIErrors
+public import APIErrors
 import HotPath
 import HTTPTypes
-import Hummingbird
+public import Hummingbird
 
 extension Request {
     /// The body as a JSON object.

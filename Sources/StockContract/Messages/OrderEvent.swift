@@ -1,5 +1,5 @@
-import APIErrors
-import StrictJSON
+package import APIErrors
+package import StrictJSON
 
 /// One message of the orders' events: what one group of orders has become. `docs/messages.md` has its schema.
 ///

@@ -1,5 +1,5 @@
-import APIErrors
-import StrictJSON
+package import APIErrors
+package import StrictJSON
 
 /// A message of the queue ``StockGateTopology/decreaseQueue``: the decreases of one group of orders for one product. `docs/messages.md` has its schema.
 ///

@@ -1,5 +1,5 @@
 import APIErrors
-import StrictJSON
+package import StrictJSON
 
 /// What the product server decided about one order of a command.
 package struct OrderStockResult: Sendable, Equatable {

@@ -1,4 +1,4 @@
-import PostgresClient
+public import PostgresClient
 
 /// How the ledger is reached.
 public struct LedgerConfiguration: Sendable {

@@ -1,4 +1,4 @@
-import PostgresClient
+public import PostgresClient
 
 /// The ledger's sums for one product: `initialStock + restocked + returned - sold = stock`, always.
 public struct LedgerTotals: Hashable, Sendable {

@@ -1,7 +1,7 @@
 // The ledger's SQL, and nothing but: what each statement means stands in `Migrations/`.
 
 import NIOCore
-import PostgresClient
+public import PostgresClient
 
 /// The ledger in PostgreSQL.
 public final class PostgresLedger: Sendable {

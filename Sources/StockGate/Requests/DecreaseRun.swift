@@ -6,6 +6,7 @@
 import CircuitBreaker
 import NIOCore
 import PostgresClient
+import Synchronization
 
 // @unchecked Sendable: every member is used on the context's event loop alone. What comes back from elsewhere comes back through that loop.
 final class DecreaseRun: @unchecked Sendable {

@@ -1,4 +1,4 @@
-import StockGate
+public import StockGate
 
 /// What Redis holds for one product, with the replies of the scripts in `StockGate/Gate/Scripts`. Contract tests hold the two together.
 ///

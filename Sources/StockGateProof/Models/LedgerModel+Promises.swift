@@ -1,4 +1,4 @@
-import StockGate
+public import StockGate
 
 // What the ledger's rows must say, and what callers may have been told of them.
 

@@ -1,4 +1,4 @@
-import StockGate
+public import StockGate
 
 /// What PostgreSQL holds, with the replies of the functions in `StockGate/Ledger/Migrations`. Contract tests hold the two together.
 ///

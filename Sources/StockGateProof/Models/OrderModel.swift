@@ -1,4 +1,4 @@
-import StockGate
+public import StockGate
 
 /// One order as the order database holds it, and what the order server makes of what it is told of the order's decrease: *The saga's side* of
 /// `docs/protocol.md`. A test of the order server's holds the two together.

@@ -1,4 +1,4 @@
-import StockGate
+public import StockGate
 
 /// The product's `Increase`, behind a patch as in `PatchedReservation`.
 public struct PatchedIncrease: Hashable, Sendable {

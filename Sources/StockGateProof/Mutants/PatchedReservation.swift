@@ -1,4 +1,4 @@
-import StockGate
+public import StockGate
 
 /// The product's `Reservation`, behind a patch: with a fault it is told something else than what happened, or its step is changed. Without one it is
 /// the machine itself.

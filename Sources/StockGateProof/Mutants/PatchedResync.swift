@@ -1,4 +1,4 @@
-import StockGate
+public import StockGate
 
 /// The product's `Resync`, behind a patch as in `PatchedReservation`.
 public struct PatchedResync: Hashable, Sendable {

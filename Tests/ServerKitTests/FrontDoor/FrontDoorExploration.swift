@@ -5,6 +5,7 @@
 // reset; and whoever still has a connection behind all that is answered.
 
 import NIOCore
+import NIOEmbedded
 import Testing
 
 @testable import ServerKit

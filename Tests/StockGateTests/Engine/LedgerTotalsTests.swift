@@ -1,4 +1,5 @@
 import PostgresClient
+import PrivateServers
 import StockGate
 import Testing
 

@@ -1,4 +1,5 @@
 import CircuitBreaker
+import NIOCore
 import NIOPosix
 import PostgresClient
 import StockGate

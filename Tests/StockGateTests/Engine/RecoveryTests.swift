@@ -1,5 +1,6 @@
 import CircuitBreaker
 import PostgresClient
+import RedisClient
 import StockGate
 import PrivateServers
 import Synchronization

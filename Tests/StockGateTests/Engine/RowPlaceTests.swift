@@ -1,5 +1,6 @@
 import Dispatch
 import PostgresClient
+import PrivateServers
 import StockGate
 import Testing
 

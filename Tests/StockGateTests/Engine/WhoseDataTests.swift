@@ -1,3 +1,4 @@
+import CircuitBreaker
 import PostgresClient
 import RedisClient
 import StockGate

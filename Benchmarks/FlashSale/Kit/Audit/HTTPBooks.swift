@@ -1,5 +1,6 @@
 import Foundation
-import NIOCore
+public import NIOCore
+import NIOHTTP1
 
 /// The books over HTTP: the product server's own audit of a product, and each order that a buyer was told of, looked up through the gateway.
 ///

@@ -1,3 +1,4 @@
+import DequeModule
 import NIOCore
 
 // When orders are begun.

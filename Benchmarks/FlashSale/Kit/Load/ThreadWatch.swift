@@ -1,5 +1,6 @@
 import Glibc
 import NIOCore
+import SwiftOverlayShims
 
 /// A generator's look at its own thread: how late its ticks are and how much of the processor the thread uses.
 struct ThreadWatch {

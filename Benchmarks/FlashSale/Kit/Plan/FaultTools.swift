@@ -1,6 +1,6 @@
 import Foundation
 import Glibc
-import NIOCore
+public import NIOCore
 import PostgresClient
 import RedisClient
 

@@ -1,4 +1,4 @@
-import Foundation
+public import Foundation
 
 /// Two reports beside each other.
 ///

@@ -1,4 +1,4 @@
-import Foundation
+public import Foundation
 import Glibc
 
 /// A file that the report goes to, opened before the sale: a sale of minutes whose figures cannot be kept is not begun.

@@ -1,4 +1,4 @@
-import Foundation
+public import Foundation
 
 /// What a run was: where, when, with which settings. Nothing secret: headers by their names alone.
 public enum RunMetadata {

@@ -1,4 +1,4 @@
-import Foundation
+public import Foundation
 
 extension SaleReport {
     /// The figures as JSON, keys sorted.

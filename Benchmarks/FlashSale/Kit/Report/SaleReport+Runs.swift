@@ -1,4 +1,4 @@
-import Foundation
+public import Foundation
 
 // Several runs of one sale.
 extension SaleReport {

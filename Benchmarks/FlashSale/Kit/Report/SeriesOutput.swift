@@ -1,4 +1,5 @@
-import Foundation
+public import Foundation
+import Histogram
 
 /// The sale over time and its latencies, for other tools.
 extension SaleReport {

@@ -1,5 +1,6 @@
 import Foundation
 import NIOCore
+import NIOHTTP1
 
 // Before the sale. What is wrong with the settings, the servers or the stores is found here, while nothing has been sold yet.
 extension Sale {

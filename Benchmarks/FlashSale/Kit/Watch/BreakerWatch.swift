@@ -1,5 +1,6 @@
 import Foundation
 import NIOCore
+import NIOHTTP1
 
 /// Looks at the product server's breaker four times a second, and at its events twice.
 ///

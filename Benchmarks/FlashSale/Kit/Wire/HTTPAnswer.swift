@@ -1,4 +1,4 @@
-import NIOCore
+public import NIOCore
 
 /// A whole answer.
 public struct HTTPAnswer: Sendable {

@@ -1,5 +1,5 @@
-import NIOCore
-import NIOHTTP1
+public import NIOCore
+public import NIOHTTP1
 
 /// A few calls from tasks: creating the product, looking at the breaker. Buyers use `HTTPConnection` itself.
 ///

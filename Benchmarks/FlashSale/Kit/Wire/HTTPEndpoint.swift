@@ -1,4 +1,4 @@
-import NIOCore
+public import NIOCore
 import NIOSSL
 
 /// How a server's certificate is judged.

@@ -1,4 +1,4 @@
-import Foundation
+public import Foundation
 
 /// A sale as one page: no script, no network, light and dark, for a desk and a phone.
 struct HTMLReport {
