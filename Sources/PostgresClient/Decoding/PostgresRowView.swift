@@ -14,6 +14,7 @@ public struct PostgresRowView: ~Copyable {
 
     /// A cell, valid during the closure's call, which this value cannot outlive.
     @inlinable
+    @inline(__always)
     func cell(_ column: Int) throws(PostgresError) -> PostgresCell {
         guard column >= 0, column < typeIDs.count else { throw PostgresError(noColumn: column, of: typeIDs.count) }
         // In range: a result has at most 1664 columns.
@@ -28,6 +29,7 @@ public struct PostgresRowView: ~Copyable {
 
     /// Reads a cell as the type that is wanted; see ``PostgresRow/decode(_:as:)``.
     @inlinable
+    @inline(__always)
     public func decode<Value: PostgresDecodable>(_ column: Int, as type: Value.Type = Value.self) throws(PostgresError) -> Value {
         let cell = try cell(column)
         do throws(PostgresCellError) {
