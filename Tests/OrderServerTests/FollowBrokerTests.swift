@@ -84,7 +84,7 @@ struct FollowBrokerTests {
     private func following(_ pool: PostgresPool, _ url: BrokerConfiguration, _ body: (FollowFigures) async throws -> Void) async throws {
         let figures = FollowFigures(MetricsRegistry())
         let service = FollowService(
-            store: FollowStore(pool: pool, stream: OrderFollower.stream),
+            store: FollowStore(pool: pool, stream: OrderFollowerParts.stream),
             changes: OrderChanges(maximumWaiters: 1) { _ in [] },
             figures: figures,
             logger: Logger(label: "follower") { _ in SwiftLogNoOpLogHandler() },

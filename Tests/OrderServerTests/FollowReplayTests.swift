@@ -126,7 +126,7 @@ struct FollowReplayTests {
         for payload in payloads { stream.append(payload) }
         let figures = FollowFigures(MetricsRegistry())
         let service = FollowService(
-            store: FollowStore(pool: pool, stream: OrderFollower.stream),
+            store: FollowStore(pool: pool, stream: OrderFollowerParts.stream),
             changes: OrderChanges(maximumWaiters: 1) { _ in [] },
             figures: figures,
             logger: Logger(label: "follower") { _ in SwiftLogNoOpLogHandler() },

@@ -232,13 +232,9 @@ struct FollowTests {
             follow.batch = 4
             let (followSettings, stream) = (follow, self.stream)
             let run = Run {
-                try await OrderFollower.run(
-                    settings,
-                    follow: followSettings,
-                    logger: Logger(label: "follower") { _ in SwiftLogNoOpLogHandler() },
-                    open: { stream.open($0) },
-                    onReady: { found.yield($0) }
-                )
+                let logger = Logger(label: "follower") { _ in SwiftLogNoOpLogHandler() }
+                let parts = OrderFollowerParts(settings, follow: followSettings, logger: logger) { stream.open($0) }
+                try await parts.assembly(logger: logger, onReady: { found.yield($0) }).run()
             }
             let group = ServiceGroup(services: [run], logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() })
             let task = Task {

@@ -71,7 +71,7 @@ struct RequestRulesTests {
         #expect(try document.queryParameterDifferences(of: parts.publicRouter.routes + parts.adminRouter.routes) == [])
         var reader = SettingsReader(environment: [:])
         struct Unused: Error {}
-        let follower = OrderFollower(try OrderSettings(from: &reader), logger: Logger(label: "test")) { _ in throw Unused() }
+        let follower = OrderFollowerParts(try OrderSettings(from: &reader), logger: Logger(label: "test")) { _ in throw Unused() }
         #expect(try document.queryParameterDifferences(of: follower.publicRouter.routes + follower.adminRouter.routes) == [])
     }
 

@@ -40,6 +40,7 @@ struct BrokerEndToEndTests {
                 maximumOrders: 8_192,
                 giveUpAfter: .seconds(60),
                 stopWithin: .seconds(5),
+                prepared: PreparedLatch(isOpen: true),
                 logger: Logger(label: "test"),
                 decide: DecreaseConsumerTests.decide(server.engine)
             )
@@ -90,7 +91,6 @@ struct BrokerEndToEndTests {
             var all: [OutgoingMessage] = []
             for (index, one) in good.enumerated() { all += index < odd.count ? [one, odd[index]] : [one] }
             #expect(try await sender.publish(all).allSatisfy { $0 == .confirmed })
-            consumer.open()
             let run = Task { try await consumer.run() }
             try await DecreaseConsumerTests.eventually("all good ones are sold") {
                 try await DecreaseConsumerTests.sold(server, id).rows == Int64(good.count)
@@ -148,6 +148,7 @@ struct BrokerEndToEndTests {
                 maximumOrders: 8_192,
                 giveUpAfter: .seconds(60),
                 stopWithin: .seconds(5),
+                prepared: PreparedLatch(isOpen: true),
                 logger: Logger(label: "test"),
                 decide: DecreaseConsumerTests.decide(server.engine)
             )
@@ -173,7 +174,6 @@ struct BrokerEndToEndTests {
             let outcomes = try await sender.publish(commands + [poison])
             #expect(outcomes.allSatisfy { $0 == .confirmed })
 
-            consumer.open()
             let run = Task { try await consumer.run() }
             var answers: [OutgoingMessage] = []
             var answered: Set<String> = []

@@ -71,9 +71,9 @@ struct DecreaseConsumerTests {
             maximumOrders: maximumOrders,
             giveUpAfter: giveUpAfter,
             stopWithin: stopWithin,
+            prepared: PreparedLatch(isOpen: true),
             logger: Logger(label: "test")
         ) { request, loop, completion in decide(request, loop, completion) }
-        consumer.open()
         let run = Task { try await consumer.run() }
         do {
             try await body(consumer)
@@ -478,12 +478,12 @@ struct DecreaseConsumerTests {
             maximumOrders: 1,
             giveUpAfter: .seconds(60),
             stopWithin: .seconds(5),
+            prepared: PreparedLatch(isOpen: true),
             logger: Logger(label: "test")
         ) { _, loop, completion in
             let completion = Completion(completion)
             answers.withLock { $0.append((loop, completion)) }
         }
-        consumer.open()
         let run = Task { try await consumer.run() }
         broker.enqueue((1...3).map { Self.command($0, product: 1, orders: [$0]) })
         try await Self.eventually("the first is under way") { answers.withLock { $0.count } == 1 && consumer.desk.commandsHeld == 3 }
@@ -505,7 +505,7 @@ struct DecreaseConsumerTests {
             var reader = SettingsReader(environment: ["AMQP_URL": "amqp://guest:secret@127.0.0.1:5672/"])
             let settings = try ProductSettings(from: &reader)
             #expect(!reader.givenText.contains("secret"))
-            let routes = try ProductServer.routes(settings, server.engine, broker: .init(source: broker, sink: broker))
+            let routes = try ProductServerParts(settings, server.engine, broker: .init(source: broker, sink: broker))
             let with = ProductServerFixture(
                 postgres: server.postgres,
                 redis: server.redis,

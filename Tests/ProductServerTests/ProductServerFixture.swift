@@ -18,7 +18,7 @@ struct ProductServerFixture {
     let redis: PrivateRedis
     let engine: StockEngine
     let run: Task<Void, Never>
-    let routes: ProductServer.Routes
+    let routes: ProductServerParts
 
     static func with(_ more: [String: String] = [:], _ body: (ProductServerFixture) async throws -> Void) async throws {
         let postgres = try PrivatePostgres.start(fsync: false)
@@ -37,7 +37,7 @@ struct ProductServerFixture {
             redis: redis,
             engine: engine,
             run: run,
-            routes: try ProductServer.routes(settings, engine)
+            routes: try ProductServerParts(settings, engine)
         )
         do {
             try await body(fixture)

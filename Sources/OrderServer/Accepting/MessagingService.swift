@@ -13,24 +13,30 @@ struct MessagingService: Service, CustomStringConvertible {
     let consumer: ResultConsumer
     let postgres: PostgresConfiguration
     let logger: Logger
-    private let tables = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingOldest(1))
+    /// The tables are there.
+    private let prepared: PreparedLatch
 
     var description: String { "messaging" }
 
-    init(endpoints: MessageEndpoints, relays: [OutboxRelay], consumer: ResultConsumer, postgres: PostgresConfiguration, logger: Logger) {
+    init(
+        endpoints: MessageEndpoints,
+        relays: [OutboxRelay],
+        consumer: ResultConsumer,
+        postgres: PostgresConfiguration,
+        prepared: PreparedLatch,
+        logger: Logger
+    ) {
         self.endpoints = endpoints
         self.relays = relays
         self.consumer = consumer
         self.postgres = postgres
+        self.prepared = prepared
         self.logger = logger
     }
 
-    /// The tables are there: everything may begin.
-    func begin() { self.tables.continuation.yield() }
-
     func run() async throws {
         try? await cancelWhenGracefulShutdown {
-            for await _ in self.tables.stream { break }
+            await self.prepared.wait()
             if Task.isCancelled { return }
             for relay in self.relays { relay.start() }
             let listener = try PostgresListener(configuration: self.postgres, channels: [OutboxChannel.name])

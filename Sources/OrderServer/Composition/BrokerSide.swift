@@ -62,7 +62,8 @@ struct BrokerSide {
         _ conclusion: OrderConclusion,
         _ soldOut: SoldOutMemory,
         _ changes: OrderChanges,
-        _ settings: OrderSettings
+        _ settings: OrderSettings,
+        _ prepared: PreparedLatch
     ) throws -> MessagingService {
         MessagingService(
             endpoints: self.endpoints,
@@ -79,6 +80,7 @@ struct BrokerSide {
                 logger: self.logger
             ),
             postgres: settings.postgres,
+            prepared: prepared,
             logger: self.logger
         )
     }

@@ -1,5 +1,3 @@
-// The composition of a server that follows: what `OrderServerParts` is for one that sells.
-
 import APIErrors
 import HTTPTypes
 import Hummingbird
@@ -11,15 +9,18 @@ import ServiceLifecycle
 import StockContract
 import StrictJSON
 
-/// An order server that only shows orders: a replica in a database of its own, made from the stream of the orders' events.
-struct OrderFollower {
+/// Everything that an order server consists of which only shows orders: a replica in a database of its own, made from the stream of the orders' events. ``OrderServerParts`` is that
+/// for a server which sells.
+struct OrderFollowerParts {
     /// The stream's name in the database of a replica.
     static let stream = StockGateTopology.orderEventsStream
 
+    let settings: OrderSettings
     let publicRouter: ServerRouter
     let adminRouter: ServerRouter
     let registry = MetricsRegistry()
     let drain = ServerDrain()
+    let prepared = PreparedLatch()
     let stores: StoresService
     let transactions: TransactionWatch
     let follow: FollowService
@@ -31,6 +32,7 @@ struct OrderFollower {
         logger: Logger,
         open: @escaping @Sendable (StreamStart) throws -> any OrderEventSource
     ) {
+        self.settings = settings
         let registry = self.registry
         let metrics = HTTPMetrics(registry: registry)
         ProcessMetrics.register(in: registry)
@@ -45,9 +47,10 @@ struct OrderFollower {
         let figures = FollowFigures(registry)
         self.follow = FollowService(
             settings: followSettings,
-            store: FollowStore(pool: pool, stream: OrderFollower.stream),
+            store: FollowStore(pool: pool, stream: OrderFollowerParts.stream),
             changes: changes,
             figures: figures,
+            prepared: self.prepared,
             logger: logger,
             open: open
         )
@@ -60,7 +63,7 @@ struct OrderFollower {
         HealthRoutes(checks: checks, drain: self.drain).register(on: publicRouter)
         OpenAPIDocument(PackageResources.openapi_json).register(on: publicRouter)
         OrderReadRoutes(store: readers.orders, changes: changes).register(on: publicRouter)
-        OrderFollower.refuseWrites(on: publicRouter)
+        OrderFollowerParts.refuseWrites(on: publicRouter)
         self.publicRouter = publicRouter
         self.adminRouter = ServerAssembly.adminRouter(metrics: metrics, registry: registry, tokens: settings.server.adminTokens)
         self.stores = StoresService {
@@ -70,38 +73,30 @@ struct OrderFollower {
         }
     }
 
-    /// Runs until SIGTERM or SIGINT.
-    static func run(
-        _ settings: OrderSettings,
-        follow followSettings: FollowService.Settings = FollowService.Settings(),
-        logger: Logger,
-        open: @escaping @Sendable (StreamStart) throws -> any OrderEventSource,
-        onReady: @escaping @Sendable (ServerAssembly.Ports) async -> Void
-    ) async throws {
-        let follower = OrderFollower(settings, follow: followSettings, logger: logger, open: open)
-        let postgres = settings.postgres
-        let follow = follower.follow
-        let start = StartWait(timeout: settings.server.startTimeout, logger: logger)
-        try await ServerAssembly(
-            name: OrderServer.program,
-            settings: settings.server,
+    /// The server of these parts.
+    func assembly(logger: Logger, onReady: @escaping @Sendable (ServerAssembly.Ports) async -> Void) -> ServerAssembly {
+        let start = StartWait(timeout: self.settings.server.startTimeout, logger: logger)
+        let postgres = self.settings.postgres
+        return ServerAssembly(
+            name: OrderServer.program.name,
+            settings: self.settings.server,
             logger: logger,
-            publicRouter: follower.publicRouter,
-            adminRouter: follower.adminRouter,
-            registry: follower.registry,
-            eventLoopGroup: ServerAssembly.eventLoopGroup(settings.server),
-            services: [follower.stores, follower.transactions, follow],
-            drain: follower.drain,
-            rereadables: settings.rereadables,
+            publicRouter: self.publicRouter,
+            adminRouter: self.adminRouter,
+            registry: self.registry,
+            eventLoopGroup: ServerAssembly.eventLoopGroup(self.settings.server),
+            services: [self.stores, self.transactions, self.follow],
+            drain: self.drain,
+            rereadables: self.settings.rereadables,
             prepare: {
                 try await start.waitForOrders {
                     _ = try await Migrator(configuration: postgres).apply(OrderStore.migrations)
                     _ = try await Migrator(configuration: postgres, table: FollowStore.migrationsTable).apply(FollowStore.migrations)
                 }
-                follow.begin()
             },
+            prepared: self.prepared,
             onReady: onReady
-        ).run()
+        )
     }
 
     /// Paths that have nothing to read are there all the same, with no method allowed. Where there is a GET, the router names it.
@@ -113,23 +108,6 @@ struct OrderFollower {
                 response.headers[.allow] = ""
                 return response
             }
-        }
-    }
-}
-
-extension OrderChanges {
-    /// Adds what waiting has to show.
-    func register(in registry: MetricsRegistry) {
-        registry.gauge("orders_watched", help: "Requests that wait for an order and streams of an order's changes") { [self] in
-            Double(self.places)
-        }
-        let counters = [
-            ("orders_watch_lookups_total", "Statements that looked for changes of orders waited for", self.lookups),
-            ("orders_watch_failed_lookups_total", "Such statements that failed", self.failedLookups),
-            ("orders_watch_refused_total", "Requests to wait that were OVERLOADED", self.refused),
-        ]
-        for (name, help, counter) in counters {
-            registry.collector(name, help: help, kind: .counter) { [.init(Double(counter.value))] }
         }
     }
 }

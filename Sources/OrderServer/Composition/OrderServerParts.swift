@@ -6,7 +6,7 @@ import ServerKit
 import ServerMetrics
 import StockContract
 
-/// Everything that an order server which sells consists of.
+/// Everything that an order server which sells consists of; ``OrderFollowerParts`` is that for one which follows.
 struct OrderServerParts {
     let settings: OrderSettings
     let publicRouter: ServerRouter
@@ -14,6 +14,7 @@ struct OrderServerParts {
     let hotPath: PlaceOrderHotPath
     let registry: MetricsRegistry
     let drain = ServerDrain()
+    let prepared = PreparedLatch()
     let stores: StoresService
     let transactions: TransactionWatch
     let groups: OrderGroups
@@ -81,14 +82,15 @@ struct OrderServerParts {
         let flows = OrderFlows(settings, on: foundation)
         self.foundation = foundation
         self.flows = flows
-        self.messaging = try broker?.service(flows.conclusion, product.soldOut, changes, settings)
+        self.messaging = try broker?.service(flows.conclusion, product.soldOut, changes, settings, self.prepared)
         self.recovery = RecoveryService(
             settings: settings.recovery,
             conclusion: flows.conclusion,
             cancellation: flows.cancellation,
             outbox: settings.messaging.map {
                 RecoveryService.Outbox(store: OutboxStore(pool: pool), age: $0.recoveryAge, retention: $0.retention)
-            }
+            },
+            prepared: self.prepared
         )
 
         // What callers reach.
@@ -125,5 +127,35 @@ struct OrderServerParts {
             await readers.shutdown()
             product.shutdown()
         }
+    }
+
+    /// The server of these parts.
+    func assembly(
+        _ group: MultiThreadedEventLoopGroup,
+        logger: Logger,
+        onReady: @escaping @Sendable (ServerAssembly.Ports) async -> Void
+    ) -> ServerAssembly {
+        let start = StartWait(timeout: self.settings.server.startTimeout, logger: logger)
+        let (postgres, groups) = (self.settings.postgres, self.groups)
+        return ServerAssembly(
+            name: OrderServer.program.name,
+            settings: self.settings.server,
+            logger: logger,
+            publicRouter: self.publicRouter,
+            adminRouter: self.adminRouter,
+            registry: self.registry,
+            eventLoopGroup: group,
+            services: [self.stores, self.transactions] + (self.messaging.map { [$0] } ?? []) + [self.recovery],
+            hotPath: self.hotPath,
+            drain: self.drain,
+            rereadables: self.settings.rereadables,
+            prepare: {
+                try await start.waitForOrders { _ = try await Migrator(configuration: postgres).apply(OrderStore.migrations) }
+                await IDSequence.raiseAll(postgres, logger: logger)
+                await groups.connect()
+            },
+            prepared: self.prepared,
+            onReady: onReady
+        )
     }
 }

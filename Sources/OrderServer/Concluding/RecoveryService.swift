@@ -44,23 +44,28 @@ struct RecoveryService: Service {
     /// Nil without a broker.
     let outbox: Outbox?
     let logger: Logger
-    private let tables = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingOldest(1))
+    /// The tables are there.
+    private let prepared: PreparedLatch
 
-    init(settings: Settings, conclusion: OrderConclusion, cancellation: OrderCancellation, outbox: Outbox? = nil) {
+    init(
+        settings: Settings,
+        conclusion: OrderConclusion,
+        cancellation: OrderCancellation,
+        outbox: Outbox? = nil,
+        prepared: PreparedLatch
+    ) {
         self.settings = settings
         self.conclusion = conclusion
         self.cancellation = cancellation
         self.store = conclusion.store
         self.outbox = outbox
         self.logger = conclusion.logger
+        self.prepared = prepared
     }
-
-    /// The tables are there: recovery may begin.
-    func begin() { self.tables.continuation.yield() }
 
     func run() async throws {
         try? await cancelWhenGracefulShutdown {
-            for await _ in self.tables.stream { break }
+            await self.prepared.wait()
             // Ends by cancellation.
             while !Task.isCancelled {
                 let isFull = await self.round()

@@ -36,7 +36,8 @@ struct FollowService: Service, CustomStringConvertible {
     let figures: FollowFigures
     let logger: Logger
     let open: @Sendable (StreamStart) throws -> any OrderEventSource
-    private let tables = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingOldest(1))
+    /// The tables are there.
+    private let prepared: PreparedLatch
 
     var description: String { "follow" }
 
@@ -45,6 +46,7 @@ struct FollowService: Service, CustomStringConvertible {
         store: FollowStore,
         changes: OrderChanges,
         figures: FollowFigures,
+        prepared: PreparedLatch = PreparedLatch(),
         logger: Logger,
         open: @escaping @Sendable (StreamStart) throws -> any OrderEventSource
     ) {
@@ -52,16 +54,14 @@ struct FollowService: Service, CustomStringConvertible {
         self.store = store
         self.changes = changes
         self.figures = figures
+        self.prepared = prepared
         self.logger = logger
         self.open = open
     }
 
-    /// The tables are there: following may begin.
-    func begin() { self.tables.continuation.yield() }
-
     func run() async throws {
         await cancelWhenGracefulShutdown {
-            for await _ in self.tables.stream { break }
+            await self.prepared.wait()
             await self.follow()
         }
     }

@@ -65,7 +65,8 @@ struct DecreaseConsumer: Service, CustomStringConvertible {
     private let prefetch: Int
     private let stopWithin: Duration
     private let logger: Logger
-    private let opening = Opening()
+    /// The engine can decide.
+    private let prepared: PreparedLatch
     /// How long a suspect keeps the others waiting: ten times what a commit usually takes.
     private static let suspectTime = Duration.milliseconds(50)
 
@@ -83,6 +84,7 @@ struct DecreaseConsumer: Service, CustomStringConvertible {
         maximumOrders: Int,
         giveUpAfter: Duration,
         stopWithin: Duration,
+        prepared: PreparedLatch,
         logger: Logger,
         decide: @escaping CommandDesk.Decide
     ) {
@@ -100,17 +102,15 @@ struct DecreaseConsumer: Service, CustomStringConvertible {
         )
         self.prefetch = prefetch
         self.stopWithin = stopWithin
+        self.prepared = prepared
         self.logger = logger
         register(in: registry)
     }
 
-    /// Lets the taking begin: the engine can decide.
-    func open() { opening.open() }
-
     /// Takes until the server stops; then ends what is in hand, within its bound, and gives back the rest.
     func run() async throws {
         await cancelWhenGracefulShutdown {
-            await opening.wait()
+            await prepared.wait()
             await take()
         }
         await desk.stop(within: stopWithin)

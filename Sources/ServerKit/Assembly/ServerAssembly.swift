@@ -53,6 +53,7 @@ public struct ServerAssembly: Sendable {
     private let publicServer: Application<ServerResponder>
     private let adminServer: Application<ServerResponder>
     private let prepare: @Sendable () async throws -> Void
+    private let prepared: PreparedLatch
     private let readiness: ServerReadiness
     private let drain: ServerDrain
     private let connections: [ConnectionLimits]
@@ -72,6 +73,7 @@ public struct ServerAssembly: Sendable {
     ///   - drain: begins when the server has been told to stop
     ///   - rereadables: what SIGHUP reads again
     ///   - prepare: what must be done when the services run and before a port is bound, such as migrations
+    ///   - prepared: opened behind `prepare`: services that need what it does wait for it
     ///   - onReady: called once when both ports are bound
     public init(
         name: String,
@@ -88,6 +90,7 @@ public struct ServerAssembly: Sendable {
         drain: ServerDrain = ServerDrain(),
         rereadables: [any Rereadable] = [],
         prepare: @escaping @Sendable () async throws -> Void = {},
+        prepared: PreparedLatch = PreparedLatch(),
         onReady: @escaping @Sendable (Ports) async -> Void = { _ in }
     ) {
         self.name = name
@@ -95,6 +98,7 @@ public struct ServerAssembly: Sendable {
         self.logger = logger
         self.services = services
         self.prepare = prepare
+        self.prepared = prepared
         self.rereadables = rereadables
         let readiness = ServerReadiness { ports in
             // The one line that scripts wait for. Standard output has nothing else.
@@ -177,6 +181,7 @@ public struct ServerAssembly: Sendable {
         defer { watchdog.end() }
         let http = HTTPService(
             prepare: self.prepare,
+            prepared: self.prepared,
             servers: [self.adminServer, self.publicServer],
             drain: self.drain,
             lameDuck: self.settings.lameDuck,
@@ -289,6 +294,7 @@ private final class StopWatchdog: Service, CustomStringConvertible {
 /// made, and those that wait in the kernel are accepted, before the ports are closed.
 private struct HTTPService: Service, CustomStringConvertible {
     let prepare: @Sendable () async throws -> Void
+    let prepared: PreparedLatch
     let servers: [any Service]
     let drain: ServerDrain
     let lameDuck: Duration
@@ -305,6 +311,7 @@ private struct HTTPService: Service, CustomStringConvertible {
         } catch is CancellationError {
             return
         }
+        self.prepared.open()
         if Task.isShuttingDownGracefully { return }
         let servers = ServiceGroup(configuration: .init(services: self.servers, logger: self.logger))
         // Detached: a child task would hear of the shutdown at once, and the servers have to serve during the lame-duck time.

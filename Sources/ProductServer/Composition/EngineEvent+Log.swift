@@ -1,0 +1,58 @@
+import Logging
+import StockGate
+
+extension EngineEvent {
+    /// One line each, with figures as metadata.
+    func log(_ logger: Logger) {
+        switch self {
+        case .redisConnected(let dataset): logger.info("connected to Redis", metadata: ["dataset": "\(dataset)"])
+        case .redisDisconnected(let why): logger.warning("connection to Redis ended", metadata: ["why": "\(why)"])
+        case .recovered(let products, let direct, let took):
+            logger.notice("recovered: Redis is exact", metadata: ["products": "\(products)", "direct": "\(direct)", "took": "\(took)"])
+        case .redisFailed(let why): logger.warning("Redis fails", metadata: ["why": "\(why)"])
+        case .leftDirect(let product, let why):
+            logger.warning(
+                "the product is sold without Redis until it can be installed",
+                metadata: ["product": "\(product)", "why": "\(why)"]
+            )
+        case .gatedAgain(let product): logger.notice("the product is sold through Redis again", metadata: ["product": "\(product)"])
+        case .untold(let count): logger.warning("more products have trouble than are named", metadata: ["lines": "\(count)"])
+        case .recoveryFailed(let why): logger.warning("recovery failed", metadata: ["why": "\(why)"])
+        case .resynced(let product, let fence, let stock):
+            logger.debug("resynced", metadata: ["product": "\(product)", "fence": "\(fence)", "stock": "\(stock)"])
+        case .resyncFailed(let product, let why):
+            logger.warning("resync failed", metadata: ["product": "\(product)", "why": "\(why)"])
+        case .swept(let product, let overdue):
+            logger.warning("reservations overdue", metadata: ["product": "\(product)", "overdue": "\(overdue)"])
+        case .auditFound(let product, let stock, let counter, let fence, let redisFence):
+            logger.error(
+                "audit: Redis and PostgreSQL differ",
+                metadata: [
+                    "product": "\(product)", "stock": "\(stock)", "counter": "\(counter.map(String.init) ?? "none")", "fence": "\(fence)",
+                    "redisFence": "\(redisFence)",
+                ]
+            )
+        case .productsLocked(let products):
+            logger.warning(
+                "rows of products are locked by another transaction; their requests are told LOCK_TIMEOUT",
+                metadata: [
+                    "products": "\(products.prefix(8).map(\.description).joined(separator: ","))", "count": "\(products.count)",
+                ]
+            )
+        case .productUnlocked(let product, let after):
+            logger.notice("the row of a product is free again", metadata: ["product": "\(product)", "after": "\(after)"])
+        case .laneChanged(let lane, let why?):
+            logger.warning("a lane of sales cannot use PostgreSQL", metadata: ["lane": "\(lane)", "why": "\(why)"])
+        case .laneChanged(let lane, nil): logger.notice("a lane of sales uses PostgreSQL again", metadata: ["lane": "\(lane)"])
+        case .redisRefuses(let why):
+            logger.error("Redis refuses what is needed, and everything is sold without it", metadata: ["why": "\(why)"])
+        case .foreignLedger(let product, let theirs, let ours):
+            logger.error(
+                "Redis holds another ledger's data: its products are sold without Redis until its keys sg:{…} are deleted, or this server has a Redis of its own",
+                metadata: ["product": "\(product)", "theirs": "\(theirs)", "ours": "\(ours)"]
+            )
+        case .foreignLedgerGone: logger.notice("no other ledger's data is in Redis any more: it is used again")
+        case .trouble(let what): logger.warning("\(what)")
+        }
+    }
+}

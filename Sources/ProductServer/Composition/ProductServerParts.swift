@@ -1,0 +1,156 @@
+import APIErrors
+import CircuitBreaker
+import Logging
+import NIOCore
+import NIOPosix
+import PostgresClient
+import ServerKit
+import ServerMetrics
+import ServiceLifecycle
+import StockContract
+import StockGate
+import Synchronization
+
+/// Everything that a product server consists of.
+struct ProductServerParts {
+    let settings: ProductSettings
+    let engine: StockEngine
+    let publicRouter: ServerRouter
+    let adminRouter: ServerRouter
+    let hotPath: DecreaseHotPath
+    let registry = MetricsRegistry()
+    let drain = ServerDrain()
+    let prepared = PreparedLatch()
+    let transactions: TransactionWatch
+    /// Nil without a broker.
+    let consumer: DecreaseConsumer?
+
+    init(
+        _ settings: ProductSettings,
+        _ engine: StockEngine,
+        broker: BrokerConnections? = nil,
+        eventLoop: any EventLoop = MultiThreadedEventLoopGroup.singleton.any(),
+        logger: Logger = Logger(label: ProductServer.program.name)
+    ) throws {
+        self.settings = settings
+        self.engine = engine
+        let registry = self.registry
+        let metrics = HTTPMetrics(registry: registry)
+        ProcessMetrics.register(in: registry)
+        registry.register(engine)
+        let breakers = CircuitBreakerRegistry()
+        try breakers.add(engine.breaker)
+        CircuitBreakerMetrics.register(breakers, in: registry, resilience4j: settings.server.showsResilience4jMetrics)
+        self.transactions = TransactionWatch(
+            registry: registry,
+            logger: logger,
+            look: ProductServerParts.oldestTransaction(engine.ledger.reads)
+        )
+
+        // The broker.
+        let prepared = self.prepared
+        let consumer = broker.flatMap { broker in
+            settings.messaging.map { messaging in
+                DecreaseConsumer(
+                    source: broker.source,
+                    sink: broker.sink,
+                    registry: registry,
+                    eventLoop: eventLoop,
+                    prefetch: messaging.prefetch,
+                    maximumOrders: messaging.maximumOrders,
+                    giveUpAfter: messaging.giveUpAfter,
+                    // HTTP ends its requests first; both fit into the server's bound.
+                    stopWithin: settings.server.shutdownTimeout / 2,
+                    prepared: prepared,
+                    logger: logger
+                ) { request, loop, completion in engine.decrease(request, on: loop, completion: completion) }
+            }
+        }
+        self.consumer = consumer
+
+        // What callers reach.
+        let store = CatalogStore(ledger: engine.ledger, listBound: settings.listBound)
+        let services = ServiceGuard(tokens: settings.serviceTokens)
+        let trouble = DatabaseTrouble()
+        let checks = [.database(engine), .redis(engine)] + (consumer.map { [$0.healthCheck] } ?? [])
+        let publicRouter = ServerRouter(metrics: metrics)
+        publicRouter.add(middleware: ServiceRouteGuard(services, openReads: ProductServerParts.openReads))
+        HealthRoutes(checks: checks, drain: self.drain).register(on: publicRouter)
+        OpenAPIDocument(ProductServer.openAPI).register(on: publicRouter)
+        publicRouter.add(middleware: trouble)
+        CatalogRoutes(catalog: Catalog(store: store, engine: engine)).register(on: publicRouter)
+        StockRoutes(engine: engine, store: store).register(on: publicRouter)
+        self.publicRouter = publicRouter
+        self.hotPath = DecreaseHotPath(
+            engine: engine,
+            services: services,
+            figures: metrics.figures(route: "/products/{id}/stock/decrease-by-order", method: "PATCH")
+        )
+
+        let adminRouter = ServerAssembly.adminRouter(
+            metrics: metrics,
+            registry: registry,
+            tokens: settings.server.adminTokens,
+            services: .init(tokens: settings.serviceTokens, templates: [StockBatch.path])
+        )
+        adminRouter.add(middleware: trouble)
+        StockAdminRoutes(engine: engine).register(on: adminRouter)
+        StockBatchRoute(engine: engine).register(on: adminRouter)
+        CircuitBreakerRoutes(registry: breakers).register(on: adminRouter)
+        self.adminRouter = adminRouter
+    }
+
+    /// The server of these parts.
+    func assembly(
+        _ group: MultiThreadedEventLoopGroup,
+        logger: Logger,
+        onReady: @escaping @Sendable (ServerAssembly.Ports) async -> Void
+    ) -> ServerAssembly {
+        let start = StartWait(timeout: self.settings.server.startTimeout, logger: logger)
+        let (postgres, engine) = (self.settings.engine.ledger.postgres, self.engine)
+        let consumer: [any Service] = self.consumer.map { [$0] } ?? []
+        return ServerAssembly(
+            name: ProductServer.program.name,
+            settings: self.settings.server,
+            logger: logger,
+            publicRouter: self.publicRouter,
+            adminRouter: self.adminRouter,
+            registry: self.registry,
+            eventLoopGroup: group,
+            services: [EngineService(engine: engine, prepared: self.prepared)] + consumer + [self.transactions],
+            hotPath: self.hotPath,
+            // Orders go on while the admin port has too many connections.
+            adminRules: .init(
+                maximumBodyBytes: StockBatch.maximumBytes,
+                reservedPaths: ["/metrics": false, StockBatch.path: true]
+            ),
+            drain: self.drain,
+            rereadables: self.settings.rereadables,
+            prepare: {
+                try await start.wait(
+                    for: "PostgreSQL",
+                    at: "PRODUCT_DATABASE_URL",
+                    judge: { PostgresStartTrouble($0).map { ($0.isNotThereYet, $0.words) } }
+                ) {
+                    _ = try await Migrator(configuration: postgres).apply(ProductServer.migrations)
+                    try await engine.start()
+                }
+            },
+            prepared: self.prepared,
+            onReady: onReady
+        )
+    }
+
+    /// What everybody who reaches the public port may read; all else there is for the shop's services.
+    static let openReads: Set<String> = [
+        "/livez", "/readyz", "/openapi.json", "/products", "/products/{id}", "/v1/products", "/v1/products/{id}",
+    ]
+
+    private static func oldestTransaction(_ pool: PostgresPool) -> @Sendable () async throws -> TransactionWatch.Oldest? {
+        let ages = Mutex(TransactionAges())
+        return {
+            let transactions = try await pool.openTransactions()
+            return ages.withLock { $0.saw(transactions, at: .now) }.map { .init(age: $0.age, who: $0.who) }
+        }
+    }
+}

@@ -1,0 +1,38 @@
+import APIErrors
+import CircuitBreaker
+import ServerKit
+import StockGate
+import StrictJSON
+
+/// What `/readyz` of a product server asks.
+extension HealthCheck {
+    /// Asked of the sessions that sell: another connection may well work while they do not. Where some lanes sell, this server is worth asking.
+    static func database(_ engine: StockEngine) -> HealthCheck {
+        HealthCheck("database") {
+            let (selling, giving) = await engine.ledger.laneTroubles()
+            let troubles = selling.compactMap(\.self)
+            guard let first = troubles.first ?? giving else { return HealthReport(.up) }
+            return HealthReport(
+                troubles.count == selling.count ? .down : .degraded,
+                detail: [
+                    "reason": .string(String(describing: first)), "lanes": .int(Int64(selling.count)),
+                    "lanesInTrouble": .int(Int64(troubles.count)), "canGiveBack": .bool(giving == nil),
+                ]
+            )
+        }
+    }
+
+    /// An open breaker is ready: the fallback serves.
+    static func redis(_ engine: StockEngine) -> HealthCheck {
+        HealthCheck("redis", timeoutState: .degraded) {
+            let snapshot = engine.breaker.snapshot()
+            let foreign = engine.foreignProductCount
+            let isUp = snapshot.state == .closed && foreign == 0
+            let breaker = JSONValue.string(snapshot.state.rawValue)
+            return HealthReport(
+                isUp ? .up : .degraded,
+                detail: foreign == 0 ? ["breaker": breaker] : ["breaker": breaker, "foreignProducts": .int(Int64(foreign))]
+            )
+        }
+    }
+}
