@@ -75,7 +75,7 @@ struct FinalRefusalTests {
             }
             #expect(try await bed.count("select count(*) from saga_work") == 0)
             #expect(try await bed.count("select count(*) from orders where cancel_requested_at is not null or cancel_key is not null") == 0)
-            #expect(try await bed.text("/metrics").contains("\norders_undo_refused_total{during=\"cancel\"} 1\n"))
+            #expect(try await bed.text("/metrics").contains("\nstockgate_orders_undo_refused_total{during=\"cancel\"} 1\n"))
             let shown = try await bed.send(.GET, "/orders/\(id)?expand=saga")
             #expect(shown["status"] == "CONFIRMED")
             guard case .array(let steps) = shown["saga"] else { throw TestBed.Failure(description: "no steps") }
@@ -213,7 +213,7 @@ extension OutboxTests {
             try await bed.wait("select count(*) from orders where id = \(next) and status = 'CONFIRMED'", for: 1)
             #expect(try await bed.count("select count(*) from orders where id = \(id) and status = 'CONFIRMED' and run = 2") == 1)
             try await results.waitUntilAcknowledged(3)
-            #expect(try await bed.text("/metrics").contains("\norders_undo_refused_total{during=\"late_success\"} 1\n"))
+            #expect(try await bed.text("/metrics").contains("\nstockgate_orders_undo_refused_total{during=\"late_success\"} 1\n"))
         }
     }
 }

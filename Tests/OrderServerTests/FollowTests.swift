@@ -361,8 +361,8 @@ struct FollowTests {
                 }
                 #expect(try await TestBed.send(follower.admin, .POST, "/internal/orders/7/retry").status == 404)
                 let metrics = try await follower.metrics()
-                #expect(metrics.contains("\norder_follow_orders_total{outcome=\"applied\"} 3\n"))
-                #expect(metrics.contains("\norder_follow_position 1\n"))
+                #expect(metrics.contains("\nstockgate_order_follow_orders_total{outcome=\"applied\"} 3\n"))
+                #expect(metrics.contains("\nstockgate_order_follow_position 1\n"))
             }
         }
     }
@@ -429,7 +429,7 @@ struct FollowTests {
                 _ = try await follower.wait(for: "UP", status: 200)
                 #expect(try await bed.count("select last_offset from follow_position") == 7)
                 #expect(try await bed.count(FollowTests.digest) == 8)
-                #expect(try await follower.metrics().contains("\norder_follow_orders_total{outcome=\"stale\"} 4\n"))
+                #expect(try await follower.metrics().contains("\nstockgate_order_follow_orders_total{outcome=\"stale\"} 4\n"))
             }
         }
     }
@@ -447,12 +447,12 @@ struct FollowTests {
                 _ = try await follower.wait(for: "UP", status: 200)
                 #expect(try await bed.count("select last_offset from follow_position") == 5)
                 #expect(try await bed.count(FollowTests.digest) == 4)
-                #expect(try await follower.metrics().contains("\norder_follow_poison_total 2\n"))
+                #expect(try await follower.metrics().contains("\nstockgate_order_follow_poison_total 2\n"))
                 _ = try await bed.pool.query("alter table orders add constraint odd check (id <> 7)")
                 for id in Int64(6)...8 { bed.stream.append(message("order.confirmed", [(id, .confirmed, 2)])) }
                 try await bed.wait("select last_offset from follow_position", for: 8)
                 #expect(try await bed.count(FollowTests.digest) == 6)
-                #expect(try await follower.metrics().contains("\norder_follow_poison_total 3\n"))
+                #expect(try await follower.metrics().contains("\nstockgate_order_follow_poison_total 3\n"))
             }
         }
     }
@@ -467,7 +467,7 @@ struct FollowTests {
             try await bed.follower { follower in
                 _ = try await follower.wait(for: "UP", status: 200)
                 #expect(try await bed.count("select count(*) from orders") == 3)
-                #expect(try await follower.metrics().contains("\norder_follow_poison_total 1\n"))
+                #expect(try await follower.metrics().contains("\nstockgate_order_follow_poison_total 1\n"))
                 #expect(try await follower.send(.GET, "/orders/9223372036854775807")["status"] == "CONFIRMED")
             }
             _ = try await bed.pool.query("update follow_position set missed_later = -1, complete_at = '-infinity'")
@@ -493,7 +493,7 @@ struct FollowTests {
                     // The first answer may be that of the start, which knows the database's position alone.
                     #expect(detail["missedAtBeginning"] == .some(12) || detail["connected"] == .some(.bool(false)))
                     try await bed.wait("select missed_at_beginning from follow_position", for: 12)
-                    #expect(try await follower.metrics().contains("\norder_follow_missed_messages_total{at=\"beginning\"} 12\n"))
+                    #expect(try await follower.metrics().contains("\nstockgate_order_follow_missed_messages_total{at=\"beginning\"} 12\n"))
                 }
             }
         }

@@ -99,7 +99,7 @@ struct LockedOrderTests {
             let id = try #require(stuck)
             let lock = try await self.lock(bed, id)
             // Its saga ends meanwhile, and its outcome meets the lock.
-            #expect(try await self.eventually { try await self.metrics(bed).contains("\norders_locked 1\n") })
+            #expect(try await self.eventually { try await self.metrics(bed).contains("\nstockgate_orders_locked 1\n") })
             for _ in 0..<10 {
                 let made = try await bed.place(1)
                 #expect(made["status"] == "CONFIRMED", "\(made)")

@@ -32,7 +32,7 @@ struct OrderWaitTests {
         let deadline = ContinuousClock.now + .seconds(60)
         while true {
             let text = try await bed.text("/metrics")
-            if text.contains("\norders_watched \(count)\n") { return }
+            if text.contains("\nstockgate_orders_watched \(count)\n") { return }
             guard ContinuousClock.now < deadline else { throw TestBed.Failure(description: "not \(count) waiting") }
             try await Task.sleep(for: .milliseconds(5))
         }

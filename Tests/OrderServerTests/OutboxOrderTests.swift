@@ -80,7 +80,7 @@ extension OutboxTests {
             results.put(self.result("COMMITTED", id))
             let deadline = ContinuousClock.now + .seconds(60)
             while results.acknowledged < 1, ContinuousClock.now < deadline { try await Task.sleep(for: .milliseconds(1)) }
-            #expect(try await bed.text("/metrics").contains("\norder_results_duplicate_total 1\n"))
+            #expect(try await bed.text("/metrics").contains("\nstockgate_order_results_duplicate_total 1\n"))
             #expect(try await bed.count("select version from orders") == 2)
         }
     }
@@ -122,7 +122,7 @@ extension OutboxTests {
             #expect(dead.count == bad.count)
             #expect(dead.allSatisfy { $0.headers["reason"] == .string("VALIDATION_ERROR") })
             #expect(try await bed.count("select count(*) from orders where status = 'PENDING'") == 1)
-            #expect(try await bed.text("/metrics").contains("\norder_results_unexpected_total 1\n"))
+            #expect(try await bed.text("/metrics").contains("\nstockgate_order_results_unexpected_total 1\n"))
         }
     }
 

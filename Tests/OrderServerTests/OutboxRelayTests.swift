@@ -163,9 +163,9 @@ extension OutboxTests {
             #expect(health["detail"]?["maximumWaitingOrders"] == .int(50))
             #expect(health["detail"]?["waitingEvents"] == .int(3))
             let text = try await bed.text("/metrics")
-            #expect(text.contains("\norder_events_dropped_total 2\n"))
-            #expect(text.contains("\noutbox_backlog_orders 5\n"))
-            #expect(text.contains("\nbroker_connected{end=\"publisher\"} 0\n"))
+            #expect(text.contains("\nstockgate_order_events_dropped_total 2\n"))
+            #expect(text.contains("\nstockgate_outbox_backlog_orders 5\n"))
+            #expect(text.contains("\nstockgate_broker_connected{end=\"publisher\"} 0\n"))
             publisher.set { $0.isConnected = true }
             try await bed.wait("select count(*) from outbox where status <> 'SENT'", for: 0)
             try await self.wait("UP again") { try await self.broker(bed)["detail"]?["waitingOrders"] == .int(0) }

@@ -188,7 +188,7 @@ struct ReadTests {
             func age(_ server: TestBed.Server) async throws -> Double? {
                 let answer = try await server.admin.call(.init(method: .GET, path: "/metrics"), timeout: .seconds(20)).get()
                 let lines = String(buffer: answer.body).split(separator: "\n")
-                let name = "database_oldest_transaction_seconds "
+                let name = "stockgate_database_oldest_transaction_seconds "
                 return lines.first { $0.hasPrefix(name) }.flatMap { Double($0.dropFirst(name.count)) }
             }
             let deadline = ContinuousClock.now + .seconds(60)

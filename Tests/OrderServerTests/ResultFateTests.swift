@@ -35,8 +35,8 @@ extension OutboxTests {
             #expect(letters.map { $0.headers["reason"] } == ["NOT_WRITTEN"])
             #expect(letters.first.map { String(decoding: $0.body, as: UTF8.self) } == self.result("COMMITTED", ids[2]))
             #expect(results.requeued == 0)
-            #expect(try await bed.text("/metrics").contains("\norder_results_poison_total 1\n"))
-            #expect(try await bed.text("/metrics").contains("\norder_results_aside 0\n"))
+            #expect(try await bed.text("/metrics").contains("\nstockgate_order_results_poison_total 1\n"))
+            #expect(try await bed.text("/metrics").contains("\nstockgate_order_results_aside 0\n"))
         }
     }
 
@@ -62,7 +62,7 @@ extension OutboxTests {
             try await results.waitUntilAcknowledged(5)
             #expect(try await bed.count(sleeping) == 1, "the row is locked all the while")
             #expect(try await bed.count("select count(*) from orders where status = 'CONFIRMED'") == 5)
-            #expect(try await bed.text("/metrics").contains("\norder_results_aside 1\n"))
+            #expect(try await bed.text("/metrics").contains("\nstockgate_order_results_aside 1\n"))
             _ = try await bed.pool.query("select pg_cancel_backend(pid) from pg_stat_activity where application_name = 'holder'")
             _ = await holding.value
             try await results.waitUntilAcknowledged(6)

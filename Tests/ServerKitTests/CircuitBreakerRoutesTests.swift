@@ -110,7 +110,7 @@ import Testing
     @Test func figuresUnderBothNames() async throws {
         try await application().test(.router) { _ in
             let text = String(decoding: metrics.exposition(), as: UTF8.self)
-            #expect(text.contains(#"circuit_breaker_state{name="redisStock",state="closed"} 1"#))
+            #expect(text.contains(#"stockgate_circuit_breaker_state{name="redisStock",state="closed"} 1"#))
             #expect(text.contains(#"resilience4j_circuitbreaker_state{name="redisStock",state="half_open"} 0"#))
             #expect(text.contains(#"resilience4j_circuitbreaker_failure_rate{name="redisStock"} -1"#))
             #expect(text.contains(#"resilience4j_circuitbreaker_not_permitted_calls_total{name="redisStock",kind="not_permitted"} 0"#))

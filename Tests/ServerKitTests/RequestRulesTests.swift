@@ -142,7 +142,7 @@ import Testing
             let text = String(
                 buffer: try await client.execute(uri: "/metrics", method: .get, headers: [.authorization: "Bearer 1234"]).body
             )
-            #expect(text.contains(#"http_requests_total{route="unmatched",method="other",status="400"} 1"#))
+            #expect(text.contains(#"stockgate_http_requests_total{route="unmatched",method="other",status="400"} 1"#))
         }
     }
 

@@ -178,12 +178,12 @@ import Testing
             _ = try await client.execute(uri: "/made/up", method: .get)
             _ = try await client.execute(uri: "/products/1", method: .delete)
             let text = String(buffer: try await client.execute(uri: "/metrics", method: .get).body)
-            #expect(text.contains(#"http_requests_total{route="/products/{id}",method="GET",status="200"} 3"#))
-            #expect(text.contains(#"http_requests_total{route="/products/{id}",method="GET",status="404"} 1"#))
-            #expect(text.contains(#"http_requests_total{route="unmatched",method="other",status="404"} 1"#))
-            #expect(text.contains(#"http_requests_total{route="unmatched",method="other",status="405"} 1"#))
-            #expect(text.contains(#"http_request_duration_seconds_count{route="/products/{id}",method="GET"} 4"#))
-            #expect(text.contains("http_requests_active 1\n"))
+            #expect(text.contains(#"stockgate_http_requests_total{route="/products/{id}",method="GET",status="200"} 3"#))
+            #expect(text.contains(#"stockgate_http_requests_total{route="/products/{id}",method="GET",status="404"} 1"#))
+            #expect(text.contains(#"stockgate_http_requests_total{route="unmatched",method="other",status="404"} 1"#))
+            #expect(text.contains(#"stockgate_http_requests_total{route="unmatched",method="other",status="405"} 1"#))
+            #expect(text.contains(#"stockgate_http_request_duration_seconds_count{route="/products/{id}",method="GET"} 4"#))
+            #expect(text.contains("stockgate_http_requests_active 1\n"))
             #expect(!text.contains("made"))
         }
     }

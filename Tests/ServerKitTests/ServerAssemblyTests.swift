@@ -144,7 +144,7 @@ import Testing
             #expect(live.hasPrefix("HTTP/1.1 200 OK\r\n"))
             #expect(live.hasSuffix(#"{"status":"UP"}"#))
             let metrics = try await exchange(ports.adminPort, ["GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"])
-            #expect(metrics.contains(#"http_requests_total{route="/livez",method="GET",status="200"} 1"#))
+            #expect(metrics.contains(#"stockgate_http_requests_total{route="/livez",method="GET",status="200"} 1"#))
             let rebinding = try await exchange(
                 ports.adminPort,
                 ["GET /metrics HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n"]
@@ -300,7 +300,7 @@ import Testing
                 try await provider.setSoLinger(linger(l_onoff: 1, l_linger: 0)).get()
                 try await channel.close()
             }
-            try await self.wait(for: #"http_connections{port="public"}"#, toBe: "0", ports)
+            try await self.wait(for: #"stockgate_http_connections{port="public"}"#, toBe: "0", ports)
             held.letGo()
             // The stop that follows would not end with a connection left.
         }
@@ -351,7 +351,7 @@ import Testing
             )
         }
         // The kernel has connected them; the server may still be about to let them in.
-        try await self.wait(for: #"http_connections{port="public"}"#, toBe: "\(count)", ports)
+        try await self.wait(for: #"stockgate_http_connections{port="public"}"#, toBe: "\(count)", ports)
         return channels
     }
 
@@ -361,7 +361,7 @@ import Testing
             let refused = try await exchange(ports.publicPort, [post + "Content-Length: 2\r\n\r\n{}"])
             #expect(refused == "", "closed as it came")
             for channel in channels { try await channel.close() }
-            try await self.wait(for: #"http_connections{port="public"}"#, toBe: "0", ports)
+            try await self.wait(for: #"stockgate_http_connections{port="public"}"#, toBe: "0", ports)
             let taken = try await exchange(ports.publicPort, [post + "Connection: close\r\nContent-Length: 2\r\n\r\n{}"])
             #expect(taken.hasPrefix("HTTP/1.1 200 "))
         }
@@ -393,7 +393,7 @@ import Testing
             let body = String(repeating: "x", count: 60_000)
             let echo = post + "Content-Length: \(body.utf8.count + 2)\r\n\r\n\"\(body)\""
             for _ in 0..<400 { channel.writeAndFlush(ByteBuffer(string: echo), promise: nil) }
-            try await self.wait(for: #"http_connections_timed_out_total{port="public",waited_for="answer"}"#, toBe: "1", ports)
+            try await self.wait(for: #"stockgate_http_connections_timed_out_total{port="public",waited_for="answer"}"#, toBe: "1", ports)
             try? await channel.close()
         }
     }

@@ -31,7 +31,7 @@ struct TransactionWatchTests {
             .success(.seconds(1)),
         ])
         let (ended, end) = AsyncStream.makeStream(of: Void.self)
-        let name = "database_oldest_transaction_seconds "
+        let name = "stockgate_database_oldest_transaction_seconds "
         let logger = Logger(label: "test") { label in
             ServerLogHandler(label: label, level: .info, format: .text) { line in
                 lines.withLock { $0 += String(decoding: line, as: UTF8.self) }

@@ -260,7 +260,7 @@ extension Faults.OverTheBroker {
             #expect(commands.count >= 10, "\(commands.count) commands make an order worth reversing")
             try await untilAtLeast(600, "second copies have come too") {
                 await sale.tally.look()
-                return await sale.tally.total("order_results_duplicate_total")
+                return await sale.tally.total("stockgate_order_results_duplicate_total")
             }
             await sale.note("\(results.count) results of \(commands.count) waiting commands")
         }
@@ -288,7 +288,7 @@ extension Faults.OverTheBroker {
             try await sale.accepts(300, "after the results' queue was deleted")
             try await sale.heals()
             await sale.tally.look()
-            let recovered = await sale.tally.total("orders_recovered_total")
+            let recovered = await sale.tally.total("stockgate_orders_recovered_total")
             #expect(recovered > 0, "messages were lost with the queues")
             await sale.note("\(recovered) orders settled by recovery")
             await sale.note("\(commands) orders PENDING when the commands' queue was deleted, \(results) when the results' was")

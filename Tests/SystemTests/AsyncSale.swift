@@ -271,9 +271,9 @@ actor AsyncSale {
         let redelivered = await tally.total("stockgate_commands_redelivered_total")
         let republished = await tally.total("stockgate_commands_republished_total")
         let duplicates = await tally.total("stockgate_command_orders_total", where: "\"duplicate\"")
-        let results = await tally.total("order_results_duplicate_total")
-        let unexpected = await tally.total("order_results_unexpected_total")
-        let poison = await tally.total("stockgate_commands_poison_total") + tally.total("order_results_poison_total")
+        let results = await tally.total("stockgate_order_results_duplicate_total")
+        let unexpected = await tally.total("stockgate_order_results_unexpected_total")
+        let poison = await tally.total("stockgate_commands_poison_total") + tally.total("stockgate_order_results_poison_total")
         let twice = """
             SELECT count(*) FROM (
                 SELECT FROM stock_ledger WHERE product_id = $1 AND reason = 'ORDER_DECREMENT' AND direction = 'OUT'

@@ -8,7 +8,7 @@ extension Faults.TwoInstances {
     private static func requests(_ stack: Stack, _ kind: String, _ instance: Int) async throws -> Double {
         let admin = try await Client(try stack.address(kind, instance, "ADMIN_PORT"))
         defer { admin.close() }
-        return try await admin.metric("http_requests_total")
+        return try await admin.metric("stockgate_http_requests_total")
     }
 
     @Test(arguments: ["order", "product"])

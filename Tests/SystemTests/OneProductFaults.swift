@@ -104,7 +104,7 @@ extension Faults.OneInstance {
 
     /// How often the breaker has opened.
     private static func opened(_ admin: Client) async throws -> Double {
-        try await admin.metric("circuit_breaker_openings_total")
+        try await admin.metric("stockgate_circuit_breaker_openings_total")
     }
 
     private static func isExact(_ product: Int64, sold: Int, at admin: Client) async throws {

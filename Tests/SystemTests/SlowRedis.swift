@@ -83,16 +83,16 @@ private enum Outage {
         let product = try await product(on: server)
         let before = try await decrease(product, 1...50, on: server).sorted()
 
-        let failedBefore = try await admin.metric("circuit_breaker_calls_total", where: "kind=\"failed\"")
-        let openingsBefore = try await admin.metric("circuit_breaker_openings_total")
+        let failedBefore = try await admin.metric("stockgate_circuit_breaker_calls_total", where: "kind=\"failed\"")
+        let openingsBefore = try await admin.metric("stockgate_circuit_breaker_openings_total")
         var began = ContinuousClock.now
         try await `break`(proxy)
         try await sale.breaker(is: ["OPEN"])
         let opened = ContinuousClock.now - began
         // Its window is a hundred calls, of which half must have failed.
-        let failed = try await admin.metric("circuit_breaker_calls_total", where: "kind=\"failed\"") - failedBefore
+        let failed = try await admin.metric("stockgate_circuit_breaker_calls_total", where: "kind=\"failed\"") - failedBefore
         #expect(failed > 0 && failed <= 100, "opened after \(failed) failed calls")
-        #expect(try await admin.metric("circuit_breaker_openings_total") > openingsBefore)
+        #expect(try await admin.metric("stockgate_circuit_breaker_openings_total") > openingsBefore)
 
         let reserves = try await admin.metric("stockgate_reserves_total")
         #expect(reserves >= 20, "the gate was used before")
@@ -104,12 +104,12 @@ private enum Outage {
         try await untilAtLeast(200, "decreases while it is open") {
             let seen = (
                 state: await admin.breaker(), reserves: try await admin.metric("stockgate_reserves_total"),
-                openings: try await admin.metric("circuit_breaker_openings_total")
+                openings: try await admin.metric("stockgate_circuit_breaker_openings_total")
             )
             guard seen.state == "OPEN" else { return took.count }
             let ten = try await decrease(product, (order + 1)...(order + 10), on: server)
             order += 10
-            if await admin.breaker() == "OPEN", try await admin.metric("circuit_breaker_openings_total") == seen.openings {
+            if await admin.breaker() == "OPEN", try await admin.metric("stockgate_circuit_breaker_openings_total") == seen.openings {
                 took += ten
                 sent += try await admin.metric("stockgate_reserves_total") - seen.reserves
             }

@@ -30,7 +30,7 @@ struct MessagingFigures: Sendable {
     init(_ registry: MetricsRegistry) {
         let relaySeconds = { (kind: String) in
             registry.histogram(
-                "outbox_relay_seconds",
+                "stockgate_outbox_relay_seconds",
                 help: "From the writing of a message to the broker's confirm",
                 labels: [(name: "kind", value: kind)],
                 bounds: MessagingFigures.relayBounds
@@ -38,31 +38,48 @@ struct MessagingFigures: Sendable {
         }
         self.commandSeconds = relaySeconds("commands")
         self.eventSeconds = relaySeconds("events")
-        self.dead = registry.counter("outbox_dead_total", help: "Messages given up; their orders were left to recovery")
-        self.droppedEvents = registry.counter("order_events_dropped_total", help: "Events that were not written because too many wait")
+        self.dead = registry.counter("stockgate_outbox_dead_total", help: "Messages given up; their orders were left to recovery")
+        self.droppedEvents = registry.counter(
+            "stockgate_order_events_dropped_total",
+            help: "Events that were not written because too many wait"
+        )
         self.resultBatches = registry.histogram(
-            "order_results_batch_size",
+            "stockgate_order_results_batch_size",
             help: "Results written by one statement",
             bounds: Histogram.sizeBounds,
             scale: 1
         )
-        self.duplicates = registry.counter("order_results_duplicate_total", help: "Results for orders that had that state already")
-        self.unexpected = registry.counter("order_results_unexpected_total", help: "Results for orders that this database does not have")
-        self.kept = registry.counter("order_results_kept_total", help: "Results for orders that were in another state, which they kept")
-        self.redelivered = registry.counter("order_results_redelivered_total", help: "Result messages that had been delivered before")
+        self.duplicates = registry.counter(
+            "stockgate_order_results_duplicate_total",
+            help: "Results for orders that had that state already"
+        )
+        self.unexpected = registry.counter(
+            "stockgate_order_results_unexpected_total",
+            help: "Results for orders that this database does not have"
+        )
+        self.kept = registry.counter(
+            "stockgate_order_results_kept_total",
+            help: "Results for orders that were in another state, which they kept"
+        )
+        self.redelivered = registry.counter(
+            "stockgate_order_results_redelivered_total",
+            help: "Result messages that had been delivered before"
+        )
         self.poison = registry.counter(
-            "order_results_poison_total",
+            "stockgate_order_results_poison_total",
             help: "Result messages that could not be read or written, put to the dead letters"
         )
         let aside = self.aside
-        registry.gauge("order_results_aside", help: "Result messages that are tried alone, out of their batch") { Double(aside.count) }
+        registry.gauge("stockgate_order_results_aside", help: "Result messages that are tried alone, out of their batch") {
+            Double(aside.count)
+        }
         self.publishes = registry.counters(
-            "outbox_publish_total",
+            "stockgate_outbox_publish_total",
             help: "Attempts to publish by outcome",
             labelNames: ["outcome"],
             capacity: 8
         )
-        self.results = registry.counters("order_results_total", help: "Results by outcome", labelNames: ["outcome"], capacity: 8)
+        self.results = registry.counters("stockgate_order_results_total", help: "Results by outcome", labelNames: ["outcome"], capacity: 8)
     }
 
     /// Nanoseconds: close together where the delay is meant to be, below 20 ms.
@@ -101,23 +118,26 @@ struct MessagingFigures: Sendable {
 
     /// Registers what is read when somebody asks.
     static func register(_ endpoints: MessageEndpoints, _ backlog: OutboxBacklog, in registry: MetricsRegistry) {
-        registry.collector("outbox_rows", help: "Messages by status, as of the relay's last count", kind: .gauge) {
+        registry.collector("stockgate_outbox_rows", help: "Messages by status, as of the relay's last count", kind: .gauge) {
             let rows = backlog.rows
             return [OutboxStatus.new, .failed, .dead].map { .init(labels: [(name: "status", value: $0.rawValue)], Double(rows[$0] ?? 0)) }
         }
-        registry.gauge("outbox_backlog_orders", help: "Accepted orders whose message is not sent, an estimate") { Double(backlog.orders) }
-        registry.gauge("outbox_backlog_events", help: "Rows of events that are not sent, an estimate") { Double(backlog.events) }
-        registry.gauge("outbox_oldest_seconds", help: "Age of the oldest message that is not sent, as of the relay's last count") {
+        registry.gauge("stockgate_outbox_backlog_orders", help: "Accepted orders whose message is not sent, an estimate") {
+            Double(backlog.orders)
+        }
+        registry.gauge("stockgate_outbox_backlog_events", help: "Rows of events that are not sent, an estimate") { Double(backlog.events) }
+        registry.gauge("stockgate_outbox_oldest_seconds", help: "Age of the oldest message that is not sent, as of the relay's last count")
+        {
             Double(backlog.oldestAge.microseconds) / 1e6
         }
-        registry.collector("broker_connected", help: "Whether the connection to the broker is there", kind: .gauge) {
+        registry.collector("stockgate_broker_connected", help: "Whether the connection to the broker is there", kind: .gauge) {
             [
                 .init(labels: [(name: "end", value: "publisher")], endpoints.publisher.snapshot.isConnected ? 1 : 0),
                 .init(labels: [(name: "end", value: "events")], endpoints.events.snapshot.isConnected ? 1 : 0),
                 .init(labels: [(name: "end", value: "results")], endpoints.results.snapshot.isConnected ? 1 : 0),
             ]
         }
-        registry.collector("broker_reconnects_total", help: "Connections to the broker after the first", kind: .counter) {
+        registry.collector("stockgate_broker_reconnects_total", help: "Connections to the broker after the first", kind: .counter) {
             [
                 .init(labels: [(name: "end", value: "publisher")], Double(endpoints.publisher.snapshot.reconnects)),
                 .init(labels: [(name: "end", value: "events")], Double(endpoints.events.snapshot.reconnects)),

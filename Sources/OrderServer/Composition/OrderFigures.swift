@@ -40,58 +40,75 @@ struct OrderFigures: Sendable {
 
     init(_ registry: MetricsRegistry) {
         let backlog = self.backlog
-        registry.gauge("orders_recovery_backlog", help: "Orders on recovery's list, as of its last round") {
+        registry.gauge("stockgate_orders_recovery_backlog", help: "Orders on recovery's list, as of its last round") {
             Double(backlog.orders.load(ordering: .relaxed))
         }
         let orders = { (outcome: String) in
-            registry.counter("orders_total", help: "Orders by what their saga came to", labels: [(name: "outcome", value: outcome)])
+            registry.counter(
+                "stockgate_orders_total",
+                help: "Orders by what their saga came to",
+                labels: [(name: "outcome", value: outcome)]
+            )
         }
-        self.accepted = registry.counter("orders_accepted_total", help: "Orders accepted with their message, to be decided over the broker")
+        self.accepted = registry.counter(
+            "stockgate_orders_accepted_total",
+            help: "Orders accepted with their message, to be decided over the broker"
+        )
         self.confirmed = orders("confirmed")
         self.failed = orders("failed")
         self.cancelled = orders("cancelled")
         self.undecided = orders("undecided")
-        self.turnedAway = registry.counter("orders_turned_away_total", help: "Requests answered from the memory of a sold-out product")
-        self.lateSuccesses = registry.counter("orders_late_success_total", help: "Decrements found done for an order that had failed")
-        self.recovered = registry.counter("orders_recovered_total", help: "Orders settled by recovery")
+        self.turnedAway = registry.counter(
+            "stockgate_orders_turned_away_total",
+            help: "Requests answered from the memory of a sold-out product"
+        )
+        self.lateSuccesses = registry.counter(
+            "stockgate_orders_late_success_total",
+            help: "Decrements found done for an order that had failed"
+        )
+        self.recovered = registry.counter("stockgate_orders_recovered_total", help: "Orders settled by recovery")
         self.overdue = registry.counter(
-            "outbox_overdue_orders_total",
+            "stockgate_outbox_overdue_orders_total",
             help: "Orders whose message no broker took in time; recovery settled them over HTTP"
         )
         self.keysTaken = registry.counter(
-            "orders_key_taken_total",
+            "stockgate_orders_key_taken_total",
             help: "Orders that took another key, since theirs had sold another order's units: order ids come round again"
         )
         self.idsTaken = registry.counter(
-            "orders_id_taken_total",
+            "stockgate_orders_id_taken_total",
             help: "Groups of orders that took other ids, since theirs had rows already"
         )
         var undoRefused: [Undoing: Counter] = [:]
         for undoing in Undoing.allCases {
             undoRefused[undoing] = registry.counter(
-                "orders_undo_refused_total",
+                "stockgate_orders_undo_refused_total",
                 help: "Orders whose stock the product server refused for good to take back; each is in the log and needs operator action",
                 labels: [(name: "during", value: undoing.rawValue)]
             )
         }
         self.undoRefused = undoRefused
         let sizes = { (name: String, help: String) in registry.histogram(name, help: help, bounds: Histogram.sizeBounds, scale: 1) }
-        self.insertBatches = sizes("orders_insert_batch_size", "Orders inserted by one statement")
-        self.completionBatches = sizes("orders_completion_batch_size", "Final states written by one statement")
-        self.callBatches = sizes("orders_product_batch_size", "Changes of stock sent in one call")
+        self.insertBatches = sizes("stockgate_orders_insert_batch_size", "Orders inserted by one statement")
+        self.completionBatches = sizes("stockgate_orders_completion_batch_size", "Final states written by one statement")
+        self.callBatches = sizes("stockgate_orders_product_batch_size", "Changes of stock sent in one call")
     }
 
     /// Orders whose rows others hold locked.
     func register(_ locked: LockedRows, in registry: MetricsRegistry) {
-        registry.gauge("orders_locked", help: "Orders whose row is known to be locked by another transaction") {
+        registry.gauge("stockgate_orders_locked", help: "Orders whose row is known to be locked by another transaction") {
             Double(locked.figures.locked)
         }
-        registry.gauge("orders_locked_waiting", help: "Outcomes of orders that wait for a locked row") { Double(locked.figures.waiting) }
+        registry.gauge("stockgate_orders_locked_waiting", help: "Outcomes of orders that wait for a locked row") {
+            Double(locked.figures.waiting)
+        }
         let counter = { (name: String, help: String, value: @escaping @Sendable (LockedRows.Figures) -> Int) in
             registry.collector(name, help: help, kind: .counter) { [.init(Double(value(locked.figures)))] }
         }
-        counter("orders_locked_total", "Rows of orders found locked") { $0.found }
-        counter("orders_locked_refused_total", "Outcomes of orders refused because too many waited for locked rows") { $0.refused }
-        counter("orders_locked_timed_out_total", "Outcomes of orders that waited for a locked row in vain") { $0.timedOut }
+        counter("stockgate_orders_locked_total", "Rows of orders found locked") { $0.found }
+        counter("stockgate_orders_locked_refused_total", "Outcomes of orders refused because too many waited for locked rows") {
+            $0.refused
+        }
+        counter("stockgate_orders_locked_timed_out_total", "Outcomes of orders that waited for a locked row in vain") { $0.timedOut }
     }
 }

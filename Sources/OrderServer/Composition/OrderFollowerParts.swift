@@ -43,7 +43,9 @@ struct OrderFollowerParts {
         self.transactions = readers.transactions(registry, logger)
         let changes = OrderChanges(maximumWaiters: settings.maximumWaiters, store: store, logger: logger)
         changes.register(in: registry)
-        registry.gauge("orders_database_waiting", help: "Callers that wait for a connection of the pool") { Double(pool.figures().waiting) }
+        registry.gauge("stockgate_orders_database_waiting", help: "Callers that wait for a connection of the pool") {
+            Double(pool.figures().waiting)
+        }
         let figures = FollowFigures(registry)
         self.follow = FollowService(
             settings: followSettings,

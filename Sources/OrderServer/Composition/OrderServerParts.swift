@@ -58,14 +58,16 @@ struct OrderServerParts {
         self.groups = groups
         let product = try ProductSide(settings, group: group, figures: figures)
         CircuitBreakerMetrics.register(product.breakers, in: registry, resilience4j: settings.server.showsResilience4jMetrics)
-        registry.collector("orders_waiting", help: "Orders that wait for a step", kind: .gauge) {
+        registry.collector("stockgate_orders_waiting", help: "Orders that wait for a step", kind: .gauge) {
             [
                 .init(labels: [(name: "step", value: "insert")], Double(groups.insertion.queued)),
                 .init(labels: [(name: "step", value: "product")], Double(product.calls.queued)),
                 .init(labels: [(name: "step", value: "complete")], Double(groups.completion.queued)),
             ]
         }
-        registry.gauge("orders_database_waiting", help: "Callers that wait for a connection of the pool") { Double(pool.figures().waiting) }
+        registry.gauge("stockgate_orders_database_waiting", help: "Callers that wait for a connection of the pool") {
+            Double(pool.figures().waiting)
+        }
 
         // What becomes of an order.
         let foundation = OrderFlows.Foundation(

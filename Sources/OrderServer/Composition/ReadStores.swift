@@ -43,10 +43,14 @@ struct ReadStores: Sendable {
     /// Adds what the pools have to show.
     func register(in registry: MetricsRegistry) {
         let pools = [("lists", self.lists), ("lookups", self.lookups)]
-        registry.collector("orders_read_pool_waiting", help: "Readers that wait for a connection of their pool", kind: .gauge) {
+        registry.collector("stockgate_orders_read_pool_waiting", help: "Readers that wait for a connection of their pool", kind: .gauge) {
             pools.map { .init(labels: [(name: "pool", value: $0.0)], Double($0.1.figures().waiting)) }
         }
-        registry.collector("orders_read_pool_refused_total", help: "Readers that got no connection of their pool in time", kind: .counter) {
+        registry.collector(
+            "stockgate_orders_read_pool_refused_total",
+            help: "Readers that got no connection of their pool in time",
+            kind: .counter
+        ) {
             pools.map { pool in
                 let figures = pool.1.figures()
                 return .init(labels: [(name: "pool", value: pool.0)], Double(figures.rejected) + Double(figures.expired))

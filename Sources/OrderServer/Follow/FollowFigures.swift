@@ -27,11 +27,11 @@ final class FollowFigures: Sendable {
     let batches: Histogram
 
     init(_ registry: MetricsRegistry) {
-        self.messages = registry.counter("order_follow_messages_total", help: "Messages of the stream read, repeats included")
-        self.poison = registry.counter("order_follow_poison_total", help: "Messages left out because they cannot be read")
+        self.messages = registry.counter("stockgate_order_follow_messages_total", help: "Messages of the stream read, repeats included")
+        self.poison = registry.counter("stockgate_order_follow_poison_total", help: "Messages left out because they cannot be read")
         let orders = { (outcome: String) in
             registry.counter(
-                "order_follow_orders_total",
+                "stockgate_order_follow_orders_total",
                 help: "Orders in the messages: applied, or stale because a version as new was here or in the same batch",
                 labels: [(name: "outcome", value: outcome)]
             )
@@ -39,24 +39,31 @@ final class FollowFigures: Sendable {
         self.applied = orders("applied")
         self.stale = orders("stale")
         self.batches = registry.histogram(
-            "order_follow_batch_size",
+            "stockgate_order_follow_batch_size",
             help: "Messages applied by one statement",
             bounds: Histogram.sizeBounds,
             scale: 1
         )
-        registry.gauge("order_follow_lag_seconds", help: "Since when the replica is not known to have everything; -1 if it never had") {
+        registry.gauge(
+            "stockgate_order_follow_lag_seconds",
+            help: "Since when the replica is not known to have everything; -1 if it never had"
+        ) {
             [self] in
             self.lag().map { Double($0.microseconds) / 1e6 } ?? -1
         }
-        registry.gauge("order_follow_position", help: "Offset of the newest message applied; -1 for none") { [self] in
+        registry.gauge("stockgate_order_follow_position", help: "Offset of the newest message applied; -1 for none") { [self] in
             self.current.position.last.map { Double($0) } ?? -1
         }
-        registry.collector("order_follow_gaps_total", help: "How often the stream had been cut in front of the replica", kind: .counter) {
+        registry.collector(
+            "stockgate_order_follow_gaps_total",
+            help: "How often the stream had been cut in front of the replica",
+            kind: .counter
+        ) {
             [self] in
             [.init(Double(self.current.position.gaps))]
         }
         registry.collector(
-            "order_follow_missed_messages_total",
+            "stockgate_order_follow_missed_messages_total",
             help: "Messages cut from the stream before the replica saw them",
             kind: .counter
         ) {
@@ -67,8 +74,11 @@ final class FollowFigures: Sendable {
                 .init(labels: [(name: "at", value: "later")], Double(position.missedLater)),
             ]
         }
-        registry.gauge("order_follow_connected", help: "1 while the stream's broker is connected") { [self] in self.isConnected ? 1 : 0 }
-        registry.collector("order_follow_reconnects_total", help: "Connections to the stream's broker made again", kind: .counter) {
+        registry.gauge("stockgate_order_follow_connected", help: "1 while the stream's broker is connected") { [self] in
+            self.isConnected ? 1 : 0
+        }
+        registry.collector("stockgate_order_follow_reconnects_total", help: "Connections to the stream's broker made again", kind: .counter)
+        {
             [self] in
             [.init(Double(self.source.withLock { $0 }?.reconnects ?? 0))]
         }

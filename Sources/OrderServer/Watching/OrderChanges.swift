@@ -194,13 +194,13 @@ final class OrderChanges: Sendable {
 extension OrderChanges {
     /// Adds what waiting has to show.
     func register(in registry: MetricsRegistry) {
-        registry.gauge("orders_watched", help: "Requests that wait for an order and streams of an order's changes") { [self] in
+        registry.gauge("stockgate_orders_watched", help: "Requests that wait for an order and streams of an order's changes") { [self] in
             Double(self.places)
         }
         let counters = [
-            ("orders_watch_lookups_total", "Statements that looked for changes of orders waited for", self.lookups),
-            ("orders_watch_failed_lookups_total", "Such statements that failed", self.failedLookups),
-            ("orders_watch_refused_total", "Requests to wait that were OVERLOADED", self.refused),
+            ("stockgate_orders_watch_lookups_total", "Statements that looked for changes of orders waited for", self.lookups),
+            ("stockgate_orders_watch_failed_lookups_total", "Such statements that failed", self.failedLookups),
+            ("stockgate_orders_watch_refused_total", "Requests to wait that were OVERLOADED", self.refused),
         ]
         for (name, help, counter) in counters {
             registry.collector(name, help: help, kind: .counter) { [.init(Double(counter.value))] }

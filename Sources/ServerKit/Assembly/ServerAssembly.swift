@@ -240,7 +240,7 @@ private struct Door {
         var bounds = bounds
         bounds.reservedPaths = rules.reservedPaths
         let connections = ConnectionLimits(bounds, metrics: metrics)
-        registry.gauge("http_connections", help: "Open connections.", labels: [("port", port)]) { Double(connections.count) }
+        registry.gauge("stockgate_http_connections", help: "Open connections.", labels: [("port", port)]) { Double(connections.count) }
         self.connections = connections
         var configuration = FrontDoorConfiguration()
         configuration.limits.bodyBytes = rules.maximumBodyBytes

@@ -143,25 +143,25 @@ final class FrontDoorMetrics: Sendable {
             )
         }
         self.refusals = counters(
-            "http_requests_refused_total",
+            "stockgate_http_requests_refused_total",
             "Requests refused before any route saw them, which ends their connection.",
             "reason",
             of: RequestRefusal.self
         )
         self.closes = counters(
-            "http_connections_timed_out_total",
+            "stockgate_http_connections_timed_out_total",
             "Connections closed for waiting too long: for the rest of a request, for their answer to be taken, or for a request.",
             "waited_for",
             of: ConnectionClock.Verdict.self
         )
         self.closed = counters(
-            "http_connections_refused_total",
+            "stockgate_http_connections_refused_total",
             "Connections closed as soon as they came, because the server or their address had too many.",
             "full",
             of: Full.self
         )
         self.reserved = registry.counter(
-            "http_connections_reserved_total",
+            "stockgate_http_connections_reserved_total",
             help: "Connections kept only for health and what orders need, because the server had too many.",
             labels: [("port", port)]
         )

@@ -79,7 +79,7 @@ public struct TransactionWatch: Service, CustomStringConvertible {
         self.look = look
         let state = self.state
         registry.collector(
-            "database_oldest_transaction_seconds",
+            "stockgate_database_oldest_transaction_seconds",
             help: "Age of the oldest open transaction that keeps dead rows of this server's database; none where it could not be read",
             kind: .gauge
         ) {

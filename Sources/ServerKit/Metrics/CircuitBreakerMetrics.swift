@@ -19,28 +19,30 @@ public enum CircuitBreakerMetrics {
             }
         }
 
-        show("circuit_breaker_state", "1 for the state the breaker is in, 0 for the others.", .gauge, self.states)
-        show("circuit_breaker_failure_rate_percent", "Failed calls of the window, -1 with too few calls.", .gauge) {
+        show("stockgate_circuit_breaker_state", "1 for the state the breaker is in, 0 for the others.", .gauge, self.states)
+        show("stockgate_circuit_breaker_failure_rate_percent", "Failed calls of the window, -1 with too few calls.", .gauge) {
             [([], $0.failureRate ?? -1)]
         }
-        show("circuit_breaker_slow_call_rate_percent", "Slow calls of the window, -1 with too few calls.", .gauge) {
+        show("stockgate_circuit_breaker_slow_call_rate_percent", "Slow calls of the window, -1 with too few calls.", .gauge) {
             [([], $0.slowCallRate ?? -1)]
         }
-        show("circuit_breaker_buffered_calls", "Calls in the window.", .gauge, self.buffered)
-        show("circuit_breaker_open_attempt", "Openings in a row without a recovery.", .gauge) { [([], Double($0.attempt))] }
-        show("circuit_breaker_calls_total", "Calls by outcome.", .counter) {
+        show("stockgate_circuit_breaker_buffered_calls", "Calls in the window.", .gauge, self.buffered)
+        show("stockgate_circuit_breaker_open_attempt", "Openings in a row without a recovery.", .gauge) { [([], Double($0.attempt))] }
+        show("stockgate_circuit_breaker_calls_total", "Calls by outcome.", .counter) {
             [
                 ([("kind", "successful")], Double($0.totals.succeeded)), ([("kind", "failed")], Double($0.totals.failed)),
                 ([("kind", "ignored")], Double($0.totals.excluded)), ([("kind", "not_permitted")], Double($0.totals.notPermitted)),
             ]
         }
-        show("circuit_breaker_slow_calls_total", "Slow calls, failed or not.", .counter) { [([], Double($0.totals.slow))] }
-        show("circuit_breaker_openings_total", "Changes to OPEN.", .counter) { [([], Double($0.totals.openings))] }
-        show("circuit_breaker_late_results_total", "Results that came too late to count.", .counter) {
+        show("stockgate_circuit_breaker_slow_calls_total", "Slow calls, failed or not.", .counter) { [([], Double($0.totals.slow))] }
+        show("stockgate_circuit_breaker_openings_total", "Changes to OPEN.", .counter) { [([], Double($0.totals.openings))] }
+        show("stockgate_circuit_breaker_late_results_total", "Results that came too late to count.", .counter) {
             [([], Double($0.totals.lateResults))]
         }
-        show("circuit_breaker_ended_leases_total", "Probes that never came back.", .counter) { [([], Double($0.totals.endedLeases))] }
-        show("circuit_breaker_dropped_events_total", "Events that a reader was too slow for.", .counter) {
+        show("stockgate_circuit_breaker_ended_leases_total", "Probes that never came back.", .counter) {
+            [([], Double($0.totals.endedLeases))]
+        }
+        show("stockgate_circuit_breaker_dropped_events_total", "Events that a reader was too slow for.", .counter) {
             [([], Double($0.droppedEvents))]
         }
 

@@ -23,10 +23,11 @@ public final class HTTPMetrics: Sendable {
     /// Makes the metrics and shows them in a registry.
     public init(registry: MetricsRegistry) {
         self.registry = registry
-        registry.collector("http_requests_total", help: "Requests answered, by route, method and status.", kind: .counter) { [routes] in
+        registry.collector("stockgate_http_requests_total", help: "Requests answered, by route, method and status.", kind: .counter) {
+            [routes] in
             routes.figures.withLock { $0 }.flatMap(\.samples)
         }
-        registry.gauge("http_requests_active", help: "Requests being worked on.") { [active] in
+        registry.gauge("stockgate_http_requests_active", help: "Requests being worked on.") { [active] in
             Double(active.count.load(ordering: .relaxed))
         }
     }
@@ -40,7 +41,7 @@ public final class HTTPMetrics: Sendable {
                 route: route,
                 method: method,
                 durations: self.registry.histogram(
-                    "http_request_duration_seconds",
+                    "stockgate_http_request_duration_seconds",
                     help: "Time from a request's head to its answer, by route and method.",
                     labels: [("route", route), ("method", method)]
                 ),

@@ -475,8 +475,8 @@ struct FrontDoorTests {
         let silent = try FrontDoorBed(times: self.times, metrics: metrics)
         silent.advance(.seconds(76))
         let text = String(decoding: registry.exposition(), as: UTF8.self)
-        #expect(text.contains(#"http_requests_refused_total{port="public",reason="host"} 1"#))
-        #expect(text.contains(#"http_connections_timed_out_total{port="public",waited_for="idle"} 1"#))
+        #expect(text.contains(#"stockgate_http_requests_refused_total{port="public",reason="host"} 1"#))
+        #expect(text.contains(#"stockgate_http_connections_timed_out_total{port="public",waited_for="idle"} 1"#))
     }
 }
 
@@ -508,9 +508,9 @@ struct ConnectionLimitsTests {
         limits.leave(two)
         #expect(limits.enter(one) == .ordinary)
         let text = String(decoding: registry.exposition(), as: UTF8.self)
-        #expect(text.contains(#"http_connections_refused_total{port="public",full="total"} 1"#))
-        #expect(text.contains(#"http_connections_refused_total{port="public",full="address"} 1"#))
-        #expect(text.contains(#"http_connections_reserved_total{port="public"} 3"#))
+        #expect(text.contains(#"stockgate_http_connections_refused_total{port="public",full="total"} 1"#))
+        #expect(text.contains(#"stockgate_http_connections_refused_total{port="public",full="address"} 1"#))
+        #expect(text.contains(#"stockgate_http_connections_reserved_total{port="public"} 3"#))
     }
 
     @Test("an IPv6 client is its /64; an IPv4 address is the same in both notations")
