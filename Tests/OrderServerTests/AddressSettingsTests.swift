@@ -6,9 +6,9 @@ import Testing
 
 /// The addresses of this server's settings: what the libraries take, and refusals that name the variable and nothing else.
 @Suite("Addresses") struct AddressSettingsTests {
-    private func settings(_ environment: [String: String]) throws -> OrderSettings {
+    private func settings(_ environment: [String: String]) throws -> OrderServerConfiguration {
         var reader = SettingsReader(environment: environment)
-        return try OrderSettings(from: &reader)
+        return try OrderServerConfiguration(from: &reader)
     }
 
     @Test("what libpq takes is taken, and the statements in groups have their plans with it")

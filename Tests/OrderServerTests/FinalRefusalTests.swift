@@ -38,7 +38,7 @@ struct FinalRefusalTests {
                 "PRODUCT_BACKOFF": "5ms", "PRODUCT_TIMEOUT": "200ms",
             ])
             let lines = Lines()
-            let parts = try OrderServerParts(try OrderSettings(from: &reader), group: .singleton, logger: lines.logger)
+            let parts = try OrderServerParts(try OrderServerConfiguration(from: &reader), group: .singleton, logger: lines.logger)
             do {
                 try await body(bed, parts, lines)
             } catch {
@@ -108,7 +108,7 @@ struct FinalRefusalTests {
                 #expect(named.first?.contains("requestId=r-1") ?? false)
             }
             #expect(lines.errors.count == 2)
-            #expect(parts.foundation.figures.undoRefused[.cancel]?.value == 2)
+            #expect(parts.foundation.metrics.undoRefused[.cancel]?.value == 2)
         }
     }
 
@@ -167,7 +167,7 @@ struct FinalRefusalTests {
             #expect(await parts.recovery.recover(OrderStore.Work(order: order, attempt: 2)))
             #expect(try await bed.count("select count(*) from saga_work") == 0)
             #expect(lines.errors.count == 1)
-            #expect(parts.foundation.figures.undoRefused[.lateSuccess]?.value == 1)
+            #expect(parts.foundation.metrics.undoRefused[.lateSuccess]?.value == 1)
         }
     }
 
@@ -189,7 +189,7 @@ struct FinalRefusalTests {
             #expect(placed.order.failReason == "CARD_DECLINED")
             #expect(lines.errors.count == 1)
             #expect(lines.errors.first?.contains("key=INC-\(placed.order.id) ") ?? false)
-            #expect(parts.foundation.figures.undoRefused[.saga]?.value == 1)
+            #expect(parts.foundation.metrics.undoRefused[.saga]?.value == 1)
             #expect(try await bed.count("select count(*) from saga_work") == 0)
             let steps = try #require(try await foundation.store.orderWithSteps(id: placed.order.id)).steps
             #expect(steps.contains("CARD_DECLINED") && steps.contains("KEY_REUSED"))

@@ -81,12 +81,12 @@ struct FollowBrokerTests {
         await pool.shutdown()
     }
 
-    private func following(_ pool: PostgresPool, _ url: BrokerConfiguration, _ body: (FollowFigures) async throws -> Void) async throws {
-        let figures = FollowFigures(MetricsRegistry())
+    private func following(_ pool: PostgresPool, _ url: BrokerConfiguration, _ body: (FollowMetrics) async throws -> Void) async throws {
+        let figures = FollowMetrics(MetricsRegistry())
         let service = FollowService(
             store: FollowStore(pool: pool, stream: OrderFollowerParts.stream),
-            changes: OrderChanges(maximumWaiters: 1) { _ in [] },
-            figures: figures,
+            changes: OrderWatch(maximumWaiters: 1) { _ in [] },
+            metrics: figures,
             logger: Logger(label: "follower") { _ in SwiftLogNoOpLogHandler() },
             open: { try BrokerEventSource(url, start: $0) }
         )
@@ -126,7 +126,7 @@ struct FollowBrokerTests {
         #expect(outcomes.allSatisfy { $0 == .confirmed })
     }
 
-    private func wait(_ figures: FollowFigures, until isTrue: (FollowFigures.View) -> Bool) async throws {
+    private func wait(_ figures: FollowMetrics, until isTrue: (FollowMetrics.View) -> Bool) async throws {
         let deadline = ContinuousClock.now + .seconds(60)
         while !isTrue(figures.current) {
             guard ContinuousClock.now < deadline else { throw TestBed.Failure(description: "not so: \(figures.current)") }

@@ -124,11 +124,11 @@ struct FollowReplayTests {
         let pool = PostgresPool(configuration: configuration, maximumConnections: 2)
         let stream = ScriptedStream()
         for payload in payloads { stream.append(payload) }
-        let figures = FollowFigures(MetricsRegistry())
+        let figures = FollowMetrics(MetricsRegistry())
         let service = FollowService(
             store: FollowStore(pool: pool, stream: OrderFollowerParts.stream),
-            changes: OrderChanges(maximumWaiters: 1) { _ in [] },
-            figures: figures,
+            changes: OrderWatch(maximumWaiters: 1) { _ in [] },
+            metrics: figures,
             logger: Logger(label: "follower") { _ in SwiftLogNoOpLogHandler() },
             open: { stream.open($0) }
         )

@@ -226,9 +226,9 @@ struct FollowTests {
         /// Runs a follower for the time of `body`.
         func follower(_ body: (Follower) async throws -> Void) async throws {
             var reader = SettingsReader(environment: self.environment)
-            let settings = try OrderSettings(from: &reader)
+            let settings = try OrderServerConfiguration(from: &reader)
             let (ports, found) = AsyncStream.makeStream(of: ServerAssembly.Ports.self)
-            var follow = FollowService.Settings()
+            var follow = FollowService.Configuration()
             follow.batch = 4
             let (followSettings, stream) = (follow, self.stream)
             let run = Run {

@@ -226,7 +226,7 @@ struct LockedOrderTests {
         let batches = StockBatches(
             peers: HTTPPeers([try #require(HTTPEndpoint(product.url))], loop: loop),
             route: .batch,
-            settings: StockBatches.Settings(callTimeout: .seconds(10)),
+            settings: StockBatches.Configuration(callTimeout: .seconds(10)),
             breaker: breaker,
             loop: loop,
             sizes: Histogram(bounds: Histogram.sizeBounds, scale: 1)

@@ -367,7 +367,7 @@ struct OrderHTTPTests {
             #expect(answer["openapi"] == "3.1.0")
         }
         var reader = SettingsReader(environment: [:])
-        let parts = try OrderServerParts(try OrderSettings(from: &reader), group: .singleton, logger: .init(label: "test"))
+        let parts = try OrderServerParts(try OrderServerConfiguration(from: &reader), group: .singleton, logger: .init(label: "test"))
         let document = OpenAPIDocument(PackageResources.openapi_json)
         let routes = parts.publicRouter.routes + parts.adminRouter.routes
         let undocumented = try document.undocumentedRoutes(of: routes)

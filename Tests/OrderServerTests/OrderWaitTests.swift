@@ -163,7 +163,7 @@ struct OrderWaitTests {
         }
         try await TestBed.run { bed in
             var reader = SettingsReader(environment: ["ORDER_DATABASE_URL": bed.databaseURL])
-            let parts = try OrderServerParts(try OrderSettings(from: &reader), group: .singleton, logger: .init(label: "test"))
+            let parts = try OrderServerParts(try OrderServerConfiguration(from: &reader), group: .singleton, logger: .init(label: "test"))
             parts.foundation.changes.shutdown()
             try await self.pending(bed)
             let app = Application(
@@ -188,9 +188,9 @@ struct OrderWaitTests {
 
     @Test("heartbeats, and the end of a stream's life")
     func heartbeat() async throws {
-        let changes = OrderChanges(maximumWaiters: 1, interval: .milliseconds(5)) { _ in [] }
+        let changes = OrderWatch(maximumWaiters: 1, interval: .milliseconds(5)) { _ in [] }
         let stream = OrderEventStream(
-            settings: OrderEventStream.Settings(heartbeat: .milliseconds(20), maximumLife: .seconds(1)),
+            settings: OrderEventStream.Configuration(heartbeat: .milliseconds(20), maximumLife: .seconds(1)),
             changes: changes,
             first: VersionedOrder(order: .sample(7, .pending), version: 1),
             seen: 0

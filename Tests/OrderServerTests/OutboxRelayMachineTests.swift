@@ -9,7 +9,7 @@ struct OutboxRelayMachineTests {
         RelayRow(id: id, topic: "stock.decrease", productID: product, orders: 1, payload: "{}", attempts: attempts, error: error)
     }
 
-    private func publishing(_ rows: [RelayRow], _ settings: RelayMachine.Settings = .init()) -> RelayMachine {
+    private func publishing(_ rows: [RelayRow], _ settings: RelayMachine.Configuration = .init()) -> RelayMachine {
         var machine = RelayMachine(settings: settings)
         _ = machine.handle(.woke(isConnected: true))
         _ = machine.handle(.found(rows, isBusy: false))
@@ -32,7 +32,7 @@ struct OutboxRelayMachineTests {
         _ = marking.handle(.published([.confirmed]))
         var stopped = RelayMachine()
         _ = stopped.handle(.stop)
-        let settings = RelayMachine.Settings()
+        let settings = RelayMachine.Configuration()
         let poll = RelayMachine.Action.sleep(settings.pollInterval)
         let trouble = RelayMachine.Action.sleep(settings.troubleInterval)
         let connection = RelayMachine.Action.sleep(settings.connectionInterval)
@@ -90,7 +90,7 @@ struct OutboxRelayMachineTests {
 
     @Test("waits double up to the maximum, and the last attempt makes the row DEAD")
     func backoff() {
-        var settings = RelayMachine.Settings()
+        var settings = RelayMachine.Configuration()
         settings.maximumAttempts = 4
         settings.backoff = RetryPolicy(maximumAttempts: 4, initialBackoff: .milliseconds(100), maximumBackoff: .milliseconds(300))
         let waits: [Duration] = [.milliseconds(100), .milliseconds(200), .milliseconds(300)]
@@ -114,7 +114,7 @@ struct OutboxRelayMachineTests {
 
     @Test("a batch is bounded in rows and bytes, and never empty for a large row")
     func bounds() {
-        var settings = RelayMachine.Settings()
+        var settings = RelayMachine.Configuration()
         settings.maximumRows = 3
         settings.maximumBytes = 10
         var machine = RelayMachine(settings: settings)

@@ -75,7 +75,7 @@ struct RecoveryTests {
         // The bed's own server has to leave the order alone: it is younger than what that server settles.
         try await TestBed.run(settings: ["RECOVERY_AGE": "3600s"]) { bed in
             var reader = SettingsReader(environment: ["ORDER_DATABASE_URL": bed.databaseURL, "PRODUCT_INTERNAL_URL": bed.product.url])
-            let settings = try OrderSettings(from: &reader)
+            let settings = try OrderServerConfiguration(from: &reader)
             let parts = try OrderServerParts(settings, group: .singleton, logger: Logger(label: "test"))
             // Somebody has failed the order while this server's call was out.
             try await self.leave(bed, 5000, status: "PENDING", old: false)

@@ -28,7 +28,7 @@ struct RequestRulesTests {
 
     private func parts() throws -> OrderServerParts {
         var reader = SettingsReader(environment: [:])
-        return try OrderServerParts(try OrderSettings(from: &reader), group: .singleton, logger: Logger(label: "test"))
+        return try OrderServerParts(try OrderServerConfiguration(from: &reader), group: .singleton, logger: Logger(label: "test"))
     }
 
     @Test("every route refuses unknown and repeated query parameters, by name")
@@ -71,7 +71,8 @@ struct RequestRulesTests {
         #expect(try document.queryParameterDifferences(of: parts.publicRouter.routes + parts.adminRouter.routes) == [])
         var reader = SettingsReader(environment: [:])
         struct Unused: Error {}
-        let follower = OrderFollowerParts(try OrderSettings(from: &reader), logger: Logger(label: "test")) { _ in throw Unused() }
+        let follower = OrderFollowerParts(try OrderServerConfiguration(from: &reader), logger: Logger(label: "test")) { _ in throw Unused()
+        }
         #expect(try document.queryParameterDifferences(of: follower.publicRouter.routes + follower.adminRouter.routes) == [])
     }
 

@@ -161,10 +161,10 @@ struct StockStepTests {
 }
 
 @Suite("The memory of sold-out products", .timeLimit(.minutes(10)))
-struct SoldOutMemoryTests {
+struct SoldOutProductsTests {
     @Test("turns away what is no smaller, until stock is seen")
     func remembers() async {
-        let memory = SoldOutMemory(time: .seconds(60))
+        let memory = SoldOutProducts(time: .seconds(60))
         #expect(await memory.ask(product: 1, quantity: 5) == .proceed)
         memory.sawRefusal(product: 1, quantity: 5)
         #expect(await memory.ask(product: 1, quantity: 5) == .soldOut)
@@ -177,10 +177,10 @@ struct SoldOutMemoryTests {
 
     @Test("afterwards one asks, the others wait for what it learns")
     func oneProbe() async {
-        let memory = SoldOutMemory(time: .nanoseconds(1))
+        let memory = SoldOutProducts(time: .nanoseconds(1))
         memory.sawRefusal(product: 1, quantity: 1)
         #expect(await memory.ask(product: 1, quantity: 1) == .probe(1))
-        let told = Mutex<[Int64: SoldOutMemory.Verdict]>([:])
+        let told = Mutex<[Int64: SoldOutProducts.Verdict]>([:])
         for quantity: Int64 in [1, 9] {
             memory.ask(product: 1, quantity: quantity) { verdict in told.withLock { $0[quantity] = verdict } }
         }
@@ -191,13 +191,13 @@ struct SoldOutMemoryTests {
 
     @Test("a probe that ends without an answer holds nobody up, and an earlier one's end does not end a later one")
     func endedProbe() async {
-        let memory = SoldOutMemory(time: .nanoseconds(1))
+        let memory = SoldOutProducts(time: .nanoseconds(1))
         memory.sawRefusal(product: 1, quantity: 1)
         #expect(await memory.ask(product: 1, quantity: 1) == .probe(1))
         memory.sawRefusal(product: 1, quantity: 1)
         #expect(await memory.ask(product: 1, quantity: 1) == .probe(2))
         memory.endProbe(product: 1, probe: 1)
-        let told = Mutex<SoldOutMemory.Verdict?>(nil)
+        let told = Mutex<SoldOutProducts.Verdict?>(nil)
         memory.ask(product: 1, quantity: 1) { verdict in told.withLock { $0 = verdict } }
         #expect(told.withLock { $0 } == nil, "it waits")
         memory.endProbe(product: 1, probe: 2)
@@ -206,7 +206,7 @@ struct SoldOutMemoryTests {
 
     @Test("in its second half one request looks again while the others are still turned away")
     func looksAgain() async {
-        let memory = SoldOutMemory(time: .seconds(8))
+        let memory = SoldOutProducts(time: .seconds(8))
         let refused = ContinuousClock.now
         memory.sawRefusal(product: 1, quantity: 1)
         var verdict = await memory.ask(product: 1, quantity: 1)
@@ -222,11 +222,11 @@ struct SoldOutMemoryTests {
 
     @Test("no more products than its capacity, and nothing with a time of zero")
     func bounds() async {
-        let memory = SoldOutMemory(time: .seconds(60), capacity: 2)
+        let memory = SoldOutProducts(time: .seconds(60), capacity: 2)
         for product in 1...3 { memory.sawRefusal(product: Int64(product), quantity: 1) }
         #expect(await memory.ask(product: 2, quantity: 1) == .soldOut)
         #expect(await memory.ask(product: 3, quantity: 1) == .proceed)
-        let none = SoldOutMemory(time: .zero)
+        let none = SoldOutProducts(time: .zero)
         none.sawRefusal(product: 1, quantity: 1)
         #expect(await none.ask(product: 1, quantity: 1) == .proceed)
     }

@@ -18,7 +18,7 @@ struct StockBatchesTests {
         return StockBatches(
             peers: HTTPPeers([try #require(HTTPEndpoint(product.url))], loop: loop),
             route: .batch,
-            settings: StockBatches.Settings(maximumCalls: calls, callTimeout: .seconds(10)),
+            settings: StockBatches.Configuration(maximumCalls: calls, callTimeout: .seconds(10)),
             breaker: CircuitBreaker(name: "test", settings: try CircuitBreakerSettings { _ in }),
             loop: loop,
             sizes: Histogram(bounds: Histogram.sizeBounds, scale: 1)

@@ -141,7 +141,7 @@ struct TestBed: Sendable {
         if endpoints != nil { environment["AMQP_URL"] = "amqp://127.0.0.1:1/" }
         environment.merge(settings) { $1 }
         var reader = SettingsReader(environment: environment)
-        var given = try OrderSettings(from: &reader)
+        var given = try OrderServerConfiguration(from: &reader)
         adjust(&given)
         let parsed = given
         let (ports, found) = AsyncStream.makeStream(of: ServerAssembly.Ports.self)

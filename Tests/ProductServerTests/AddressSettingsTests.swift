@@ -5,9 +5,9 @@ import Testing
 
 /// The addresses of this server's settings: what the libraries take, and refusals that name the variable and nothing else.
 @Suite struct AddressSettingsTests {
-    private func settings(_ environment: [String: String]) throws -> ProductSettings {
+    private func settings(_ environment: [String: String]) throws -> ProductServerConfiguration {
         var reader = SettingsReader(environment: environment)
-        return try ProductSettings(from: &reader)
+        return try ProductServerConfiguration(from: &reader)
     }
 
     @Test(

@@ -323,7 +323,7 @@ struct DecreaseConsumerTests {
             try await Self.consuming(broker, registry: registry, decide: Self.decide(server.engine)) { consumer in
                 server.postgres.kill()
                 broker.enqueue((0..<10).map { Self.command($0, product: id, orders: ($0 * 10 + 1)...($0 * 10 + 10)) })
-                try await Self.eventually("a round without an outcome") { consumer.figures.waits.value > 0 }
+                try await Self.eventually("a round without an outcome") { consumer.metrics.waits.value > 0 }
                 #expect(broker.acknowledged == 0 && broker.results.isEmpty && broker.unacknowledged == 10)
                 try server.postgres.restart()
                 try await Self.eventually("acknowledged") { broker.acknowledged == 10 }
@@ -503,7 +503,7 @@ struct DecreaseConsumerTests {
             #expect(without.status == 200 && !without.body.contains("broker"))
             let broker = ScriptedBroker()
             var reader = SettingsReader(environment: ["AMQP_URL": "amqp://guest:secret@127.0.0.1:5672/"])
-            let settings = try ProductSettings(from: &reader)
+            let settings = try ProductServerConfiguration(from: &reader)
             #expect(!reader.givenText.contains("secret"))
             let routes = try ProductServerParts(settings, server.engine, broker: .init(source: broker, sink: broker))
             let with = ProductServerFixture(

@@ -85,7 +85,7 @@ struct LedgerSessionsTests {
         ] { _ = try await owner.query(sql) }
         let url = postgres.url.replacing("postgres@", with: "shop@")
         var reader = SettingsReader(environment: ["REDIS_URL": redis.url, "PRODUCT_DATABASE_URL": url])
-        let settings = try ProductSettings(from: &reader)
+        let settings = try ProductServerConfiguration(from: &reader)
         let lanes = Lanes()
         let engine = try StockEngine(settings.engine, eventLoopGroup: MultiThreadedEventLoopGroup.singleton) { event in
             if case .laneChanged(let lane, let why) = event { lanes.note(lane, why) }

@@ -27,7 +27,7 @@ struct ProductServerFixture {
         defer { redis.stop() }
         let own = ["REDIS_URL": redis.url, "PRODUCT_DATABASE_URL": postgres.url, "BREAKER_WAIT": "200ms", "BREAKER_MINIMUM_CALLS": "5"]
         var reader = SettingsReader(environment: own.merging(more) { $1 })
-        let settings = try ProductSettings(from: &reader)
+        let settings = try ProductServerConfiguration(from: &reader)
         _ = try await Migrator(configuration: settings.engine.ledger.postgres).apply(ProductServer.migrations)
         let engine = try StockEngine(settings.engine, eventLoopGroup: MultiThreadedEventLoopGroup.singleton)
         try await engine.start()

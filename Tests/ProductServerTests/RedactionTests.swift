@@ -137,7 +137,7 @@ import Testing
                     "REDIS://u:\(inAddress)@[::1]:1",
                 ].randomElement(using: &dice) ?? ""
             var reader = SettingsReader(environment: ["REDIS_URL": redis])
-            guard let settings = try? ProductSettings(from: &reader) else { continue }
+            guard let settings = try? ProductServerConfiguration(from: &reader) else { continue }
             taken += 1
             #expect(settings.engine.redis.password == password, "\(redis)")
             #expect(Self.isHidden(redis), "\(redis) -> \(Redaction.maskedAddress(redis))")

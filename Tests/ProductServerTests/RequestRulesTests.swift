@@ -268,7 +268,7 @@ struct RequestRulesTests {
             "REDIS_URL": redis.url, "PRODUCT_DATABASE_URL": postgres.url, "PRODUCT_PORT": "0", "PRODUCT_ADMIN_PORT": "0",
             "LOG_LEVEL": "critical",
         ])
-        let settings = try ProductSettings(from: &reader)
+        let settings = try ProductServerConfiguration(from: &reader)
         let (ports, found) = AsyncStream.makeStream(of: ServerAssembly.Ports.self)
         let run = Run {
             defer { found.finish() }

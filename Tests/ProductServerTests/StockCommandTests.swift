@@ -82,7 +82,7 @@ import Testing
             )
         )
         #expect(command.productID == .max && command.orders[0].id == .max)
-        let figures = CommandFigures(registry: MetricsRegistry())
+        let figures = CommandMetrics(registry: MetricsRegistry())
         for count in [Int64.min, -1, .max] {
             let delivery = IncomingCommand(
                 Delivery(

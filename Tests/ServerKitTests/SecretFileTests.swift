@@ -74,7 +74,7 @@ import Testing
             ),
         ] {
             var reader = SettingsReader(environment: environment)
-            _ = ServerSettings(from: &reader, publicPort: ("P", 1), adminPort: ("A", 2))
+            _ = ServerConfiguration(from: &reader, publicPort: ("P", 1), adminPort: ("A", 2))
             let error = #expect(throws: SettingsError.self) { try reader.finish() }
             #expect(error?.faults.first == fault)
         }

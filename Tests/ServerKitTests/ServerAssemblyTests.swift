@@ -36,10 +36,10 @@ import Testing
         func run() async throws { try await assembly.run() }
     }
 
-    private func settings(_ more: [String: String] = [:]) throws -> ServerSettings {
+    private func settings(_ more: [String: String] = [:]) throws -> ServerConfiguration {
         let environment = ["PUBLIC": "0", "ADMIN": "0", "SHUTDOWN_TIMEOUT": "5s"].merging(more) { $1 }
         var reader = SettingsReader(environment: environment)
-        let settings = ServerSettings(from: &reader, publicPort: ("PUBLIC", 8081), adminPort: ("ADMIN", 9081))
+        let settings = ServerConfiguration(from: &reader, publicPort: ("PUBLIC", 8081), adminPort: ("ADMIN", 9081))
         try reader.finish()
         return settings
     }

@@ -54,7 +54,7 @@ import Testing
 
     @Test func helpListsEverySettingAndNoSecret() throws {
         var reader = SettingsReader(environment: ["ADMIN_TOKEN": "ann:s3cret"])
-        let settings = ServerSettings(from: &reader, publicPort: ("PRODUCT_PORT", 8081), adminPort: ("PRODUCT_ADMIN_PORT", 9081))
+        let settings = ServerConfiguration(from: &reader, publicPort: ("PRODUCT_PORT", 8081), adminPort: ("PRODUCT_ADMIN_PORT", 9081))
         try reader.finish()
         #expect(settings.adminTokens == AdminTokens("ann:s3cret"))
         let help = reader.help(program: "product-server", summary: "keeps stock")

@@ -113,7 +113,7 @@ import StrictJSON
             }
             guard !message.results.isEmpty else { return "no results" }
             var random = SplitMix64(seed: bytes.seed)
-            let memory = SoldOutMemory(time: .seconds(1))
+            let memory = SoldOutProducts(time: .seconds(1))
             if let time = message.time { _ = memory.isFresh(time) }
             for result in message.results {
                 guard result.orderID >= 1, result.run >= 1, (result.remainingStock ?? 0) >= 0 else { return "\(result)" }

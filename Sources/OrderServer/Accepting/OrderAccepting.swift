@@ -15,27 +15,27 @@ import StrictJSON
 
 /// Makes orders that a message carries to the product server. There is one only with a broker.
 final class OrderAccepting: Sendable {
-    private let soldOut: SoldOutMemory
+    private let soldOut: SoldOutProducts
     private let backlog: OutboxBacklog
     private let insertion: OrderInsertion
     private let deadlines: BuyerDeadlines
     private let turnaway: OrderTurnaway
-    private let figures: OrderFigures
+    private let metrics: OrderMetrics
 
     init(
-        soldOut: SoldOutMemory,
+        soldOut: SoldOutProducts,
         backlog: OutboxBacklog,
         insertion: OrderInsertion,
         deadlines: BuyerDeadlines,
         turnaway: OrderTurnaway,
-        figures: OrderFigures
+        metrics: OrderMetrics
     ) {
         self.soldOut = soldOut
         self.backlog = backlog
         self.insertion = insertion
         self.deadlines = deadlines
         self.turnaway = turnaway
-        self.figures = figures
+        self.metrics = metrics
     }
 
     /// Makes an order together with its message; `done` is called once, at once or on the group writer's thread. The order is PENDING, or in any state if it is a replay.
@@ -51,7 +51,7 @@ final class OrderAccepting: Sendable {
         }
         self.insertion.insert(draft, isAsynchronous: true, deadline: wait.deadline) { outcome in
             if case .made(let order) = outcome {
-                self.figures.accepted.add()
+                self.metrics.accepted.add()
                 return wait.answer(.success(PlacedOrder(order: order, isReplay: false)))
             }
             self.backlog.release(orders: 1)

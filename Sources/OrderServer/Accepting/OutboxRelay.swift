@@ -33,7 +33,7 @@ final class OutboxRelay: Sendable {
     private let publishTimeout: Duration
     private let publisher: any MessagePublishing
     private let backlog: OutboxBacklog
-    private let figures: MessagingFigures
+    private let metrics: MessagingMetrics
     private let logger: Logger
     private let signal = WakeSignal()
     private let isStopping = Atomic(false)
@@ -43,11 +43,11 @@ final class OutboxRelay: Sendable {
     init(
         _ kind: OutboxSQL.Kind,
         configuration: PostgresConfiguration,
-        settings: RelayMachine.Settings,
+        settings: RelayMachine.Configuration,
         publishTimeout: Duration,
         publisher: any MessagePublishing,
         backlog: OutboxBacklog,
-        figures: MessagingFigures,
+        metrics: MessagingMetrics,
         logger: Logger
     ) throws(PostgresError) {
         self.kind = kind
@@ -60,7 +60,7 @@ final class OutboxRelay: Sendable {
         self.publishTimeout = publishTimeout
         self.publisher = publisher
         self.backlog = backlog
-        self.figures = figures
+        self.metrics = metrics
         self.logger = logger
     }
 
@@ -250,7 +250,7 @@ final class OutboxRelay: Sendable {
         // The publisher has a bound of its own; this one is for a publisher that breaks it.
         _ = done.wait(for: self.publishTimeout)
         let event = result.event.withLock { $0 } ?? .published([])
-        if case .published(let outcomes) = event { self.figures.published(outcomes, of: batch.count) }
+        if case .published(let outcomes) = event { self.metrics.published(outcomes, of: batch.count) }
         return event
     }
 
@@ -362,7 +362,7 @@ final class OutboxRelay: Sendable {
         // Each but that of the untouched may be repeated: it changes only what waits.
         if !sent.isEmpty {
             let row = try OutboxRelay.marked(session, OutboxRelay.sentSQL, [.ints(sent)]).one()
-            for delay in try row.decode(0, as: [Int64].self) { self.figures.relaySeconds(self.kind).record(.microseconds(delay)) }
+            for delay in try row.decode(0, as: [Int64].self) { self.metrics.relaySeconds(self.kind).record(.microseconds(delay)) }
             let events = try row.decode(1, as: Int.self)
             self.backlog.addEvents(-events)
             self.backlog.release(orders: sentOrders)
@@ -380,7 +380,7 @@ final class OutboxRelay: Sendable {
             let row = try OutboxRelay.marked(session, OutboxRelay.deadSQL, [.ints(dead.map(\.id)), .texts(dead.map(\.error))]).one()
             self.backlog.addEvents(-(try row.decode(1, as: Int.self)))
             self.backlog.release(orders: deadOrders)
-            self.figures.dead.add(UInt64(dead.count))
+            self.metrics.dead.add(UInt64(dead.count))
             let left = try row.decode(0, as: Int64.self)
             self.logger.error(
                 "messages were given up; their orders are left to recovery",

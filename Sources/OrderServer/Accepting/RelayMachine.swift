@@ -43,7 +43,7 @@ enum RelayMark: Sendable, Equatable {
 
 /// What the relay does next: an event in, an action out. It holds no clock, no connection and does no I/O.
 struct RelayMachine: Sendable, Equatable {
-    struct Settings: Sendable, Equatable {
+    struct Configuration: Sendable, Equatable {
         var maximumRows = 128
         var maximumBytes = 8 << 20
         var maximumAttempts: Int64 = 20
@@ -121,9 +121,9 @@ struct RelayMachine: Sendable, Equatable {
     }
 
     private(set) var state = State.asleep
-    let settings: Settings
+    let settings: Configuration
 
-    init(settings: Settings = Settings()) { self.settings = settings }
+    init(settings: Configuration = Configuration()) { self.settings = settings }
 
     /// Takes an event.
     /// - Parameter random: gives 0 to 1, for the jitter of waits

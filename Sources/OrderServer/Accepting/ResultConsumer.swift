@@ -22,7 +22,7 @@ import Synchronization
 
 /// Writes what the product server decided about orders that went over the broker.
 final class ResultConsumer: Sendable {
-    struct Settings: Sendable {
+    struct Configuration: Sendable {
         var maximumMessages = 64
         var maximumResults = 2048
         /// Twice the prefetch: deliveries of a lost connection come again while their first copy is still aside.
@@ -43,29 +43,29 @@ final class ResultConsumer: Sendable {
         var task: Task
     }
 
-    private let settings: Settings
+    private let settings: Configuration
     private let worker: PostgresWorker
     /// For what is aside: a row that is locked holds up nobody else. Connects when there is something.
     private let asideWorker: PostgresWorker
     private let aside = AsyncStream.makeStream(of: Aside.self)
     private let endpoints: MessageEndpoints
     private let conclusion: OrderConclusion
-    private let soldOut: SoldOutMemory
+    private let soldOut: SoldOutProducts
     private let outbox: OutboxWriting
-    private let changes: OrderChanges
-    private let figures: MessagingFigures
+    private let changes: OrderWatch
+    private let metrics: MessagingMetrics
     private let logger: Logger
     private let ids = Mutex(IDSequence.messages.block)
 
     init(
         configuration: PostgresConfiguration,
-        settings: Settings,
+        settings: Configuration,
         endpoints: MessageEndpoints,
         conclusion: OrderConclusion,
-        soldOut: SoldOutMemory,
+        soldOut: SoldOutProducts,
         outbox: OutboxWriting,
-        changes: OrderChanges,
-        figures: MessagingFigures,
+        changes: OrderWatch,
+        metrics: MessagingMetrics,
         logger: Logger
     ) throws(PostgresError) {
         self.settings = settings
@@ -83,7 +83,7 @@ final class ResultConsumer: Sendable {
         self.soldOut = soldOut
         self.outbox = outbox
         self.changes = changes
-        self.figures = figures
+        self.metrics = metrics
         self.logger = logger
     }
 
@@ -98,7 +98,7 @@ final class ResultConsumer: Sendable {
 
     private func consume() async {
         while !Task.isCancelled {
-            guard self.figures.aside.count < self.settings.maximumAside else {
+            guard self.metrics.aside.count < self.settings.maximumAside else {
                 try? await Task.sleep(for: .milliseconds(20))
                 continue
             }
@@ -126,7 +126,7 @@ final class ResultConsumer: Sendable {
         var messages: [StockResultMessage] = []
         var readable: [Delivery] = []
         for delivery in deliveries {
-            if delivery.isRedelivered || delivery.deliveryCount > 0 { self.figures.redelivered.add() }
+            if delivery.isRedelivered || delivery.deliveryCount > 0 { self.metrics.redelivered.add() }
             do throws(StockResultMessage.Poison) {
                 messages.append(try StockResultMessage(delivery.body))
                 readable.append(delivery)
@@ -183,7 +183,7 @@ final class ResultConsumer: Sendable {
     // MARK: Aside
 
     private func putAside(_ aside: Aside) {
-        self.figures.aside.add(1)
+        self.metrics.aside.add(1)
         self.aside.continuation.yield(aside)
     }
 
@@ -196,7 +196,7 @@ final class ResultConsumer: Sendable {
 
     /// Tries until it is done or the task is cancelled.
     private func settle(_ first: Aside) async {
-        defer { self.figures.aside.add(-1) }
+        defer { self.metrics.aside.add(-1) }
         var aside = first
         var wait = Duration.milliseconds(20)
         let began = ContinuousClock.now
@@ -259,7 +259,7 @@ final class ResultConsumer: Sendable {
         let letter = OutgoingMessage.deadLetter(delivery, reason: poison.code, detail: poison.detail, maximumDetail: 200)
         let outcomes = (try? await self.endpoints.publisher.publish([letter])) ?? []
         guard outcomes == [.confirmed] else { return false }
-        self.figures.poison.add()
+        self.metrics.poison.add()
         self.logger.error("a result could not be used", metadata: ["reason": "\(poison.code)", "detail": "\(poison.detail)"])
         self.endpoints.results.acknowledge([delivery])
         return true
@@ -291,7 +291,7 @@ final class ResultConsumer: Sendable {
             let to: OrderStatus = result.outcome == .committed ? .confirmed : .failed
             changes.append(OrderChange(id: result.orderID, run: result.run, from: .pending, to: to, failReason: reason, steps: steps))
         }
-        self.figures.resultBatches.record(UInt64(changes.count))
+        self.metrics.resultBatches.record(UInt64(changes.count))
         let batch = changes
         let written = try await worker.perform { session in
             try self.ids.withLock { ids throws(PostgresError) in
@@ -299,10 +299,10 @@ final class ResultConsumer: Sendable {
             }
         }
         let confirmed = written.values.count { $0 == OrderStatus.confirmed.rawValue }
-        self.conclusion.figures.confirmed.add(UInt64(confirmed))
-        self.conclusion.figures.failed.add(UInt64(written.count - confirmed))
-        self.figures.results(.committed, confirmed)
-        self.figures.results(.refused, written.count - confirmed)
+        self.conclusion.metrics.confirmed.add(UInt64(confirmed))
+        self.conclusion.metrics.failed.add(UInt64(written.count - confirmed))
+        self.metrics.results(.committed, confirmed)
+        self.metrics.results(.refused, written.count - confirmed)
         if written.count == results.count { return [] }
         var claimed: Set<Int64> = []
         // The first result of an order that was written is done with.
@@ -370,9 +370,9 @@ final class ResultConsumer: Sendable {
         var open: [Int] = []
         for (place, (result, order)) in zip(results, try await self.orders(of: results, worker)).enumerated() {
             switch ResultJudgement(result, order) {
-            case .unexpected: self.figures.unexpected.add()
-            case .duplicate: self.figures.duplicates.add()
-            case .kept: self.figures.kept.add()
+            case .unexpected: self.metrics.unexpected.add()
+            case .duplicate: self.metrics.duplicates.add()
+            case .kept: self.metrics.kept.add()
             // `again`: it became PENDING again between the statement and the look, or another server holds it.
             case .lateSuccess, .again: open.append(place)
             }

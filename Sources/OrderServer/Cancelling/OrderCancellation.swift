@@ -87,7 +87,7 @@ struct OrderCancellation: Sendable {
         case .written(let time):
             order.status = .cancelled
             order.updatedAt = time
-            self.conclusion.figures.cancelled.add()
+            self.conclusion.metrics.cancelled.add()
             return order
         case .overtaken:
             guard let current = try await self.conclusion.load(order.id) else { throw APIError(.unavailable) }

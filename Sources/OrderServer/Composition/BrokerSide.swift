@@ -8,26 +8,26 @@ import StockContract
 
 /// What there is only with a broker.
 struct BrokerSide {
-    private let settings: MessagingSettings
+    private let settings: MessagingConfiguration
     let endpoints: MessageEndpoints
     let backlog: OutboxBacklog
     let outbox: OutboxWriting
-    let figures: MessagingFigures
+    let metrics: MessagingMetrics
     let commands: OutboxRelay
     let events: OutboxRelay
     let logger: Logger
 
     init(
-        _ messaging: MessagingSettings,
-        _ settings: OrderSettings,
+        _ messaging: MessagingConfiguration,
+        _ settings: OrderServerConfiguration,
         _ given: MessageEndpoints?,
         registry: MetricsRegistry,
         logger: Logger
     ) throws {
         let endpoints = try given ?? MessageEndpoints(messaging.broker, prefetch: messaging.prefetch, logger: logger)
         let backlog = OutboxBacklog(maximumOrders: messaging.maximumOrders, maximumEvents: messaging.maximumEvents)
-        let figures = MessagingFigures(registry)
-        MessagingFigures.register(endpoints, backlog, in: registry)
+        let metrics = MessagingMetrics(registry)
+        MessagingMetrics.register(endpoints, backlog, in: registry)
         let relay = { (kind: OutboxSQL.Kind, publisher: any MessagePublishing) throws(PostgresError) in
             try OutboxRelay(
                 kind,
@@ -36,7 +36,7 @@ struct BrokerSide {
                 publishTimeout: messaging.broker.confirmTimeout + .seconds(2),
                 publisher: publisher,
                 backlog: backlog,
-                figures: figures,
+                metrics: metrics,
                 logger: logger
             )
         }
@@ -45,13 +45,13 @@ struct BrokerSide {
         self.settings = messaging
         self.endpoints = endpoints
         self.backlog = backlog
-        self.figures = figures
+        self.metrics = metrics
         self.commands = commands
         self.events = events
         self.logger = logger
         self.outbox = OutboxWriting(
             backlog: backlog,
-            droppedEvents: figures.droppedEvents,
+            droppedEvents: metrics.droppedEvents,
             wakeCommands: { commands.wake() },
             wakeEvents: { events.wake() },
             mustNotify: { !endpoints.publisher.snapshot.isConnected }
@@ -60,9 +60,9 @@ struct BrokerSide {
 
     func service(
         _ conclusion: OrderConclusion,
-        _ soldOut: SoldOutMemory,
-        _ changes: OrderChanges,
-        _ settings: OrderSettings,
+        _ soldOut: SoldOutProducts,
+        _ changes: OrderWatch,
+        _ settings: OrderServerConfiguration,
         _ prepared: PreparedLatch
     ) throws -> MessagingService {
         MessagingService(
@@ -76,7 +76,7 @@ struct BrokerSide {
                 soldOut: soldOut,
                 outbox: self.outbox,
                 changes: changes,
-                figures: self.figures,
+                metrics: self.metrics,
                 logger: self.logger
             ),
             postgres: settings.postgres,

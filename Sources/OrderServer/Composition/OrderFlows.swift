@@ -17,18 +17,18 @@ struct OrderFlows: Sendable {
     struct Foundation: Sendable {
         var store: OrderStore
         var groups: OrderGroups
-        var changes: OrderChanges
-        var soldOut: SoldOutMemory
+        var changes: OrderWatch
+        var soldOut: SoldOutProducts
         var breaker: CircuitBreaker
         /// Nil without a broker.
         var backlog: OutboxBacklog?
         /// Those of each order's saga, in their order. A new step is one more value here.
         var steps: [SagaStep]
-        var figures: OrderFigures
+        var metrics: OrderMetrics
         var logger: Logger
     }
 
-    init(_ settings: OrderSettings, on foundation: Foundation) {
+    init(_ settings: OrderServerConfiguration, on foundation: Foundation) {
         let trouble = StoreTrouble(foundation.logger)
         let deadlines = BuyerDeadlines(time: settings.deadlines.buyer)
         let conclusion = OrderConclusion(
@@ -37,7 +37,7 @@ struct OrderFlows: Sendable {
             completion: foundation.groups.completion,
             orchestrator: SagaOrchestrator(steps: foundation.steps, policy: settings.retry),
             trouble: trouble,
-            figures: foundation.figures,
+            metrics: foundation.metrics,
             logger: foundation.logger
         )
         self.conclusion = conclusion
@@ -47,7 +47,7 @@ struct OrderFlows: Sendable {
             insertion: foundation.groups.insertion,
             earlier: self.earlier,
             trouble: trouble,
-            figures: foundation.figures
+            metrics: foundation.metrics
         )
         self.placing = OrderPlacing(
             soldOut: foundation.soldOut,
@@ -64,7 +64,7 @@ struct OrderFlows: Sendable {
                 insertion: foundation.groups.insertion,
                 deadlines: deadlines,
                 turnaway: turnaway,
-                figures: foundation.figures
+                metrics: foundation.metrics
             )
         }
         self.cancellation = OrderCancellation(conclusion: conclusion, deadlines: deadlines)

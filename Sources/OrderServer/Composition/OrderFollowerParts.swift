@@ -15,7 +15,7 @@ struct OrderFollowerParts {
     /// The stream's name in the database of a replica.
     static let stream = StockGateTopology.orderEventsStream
 
-    let settings: OrderSettings
+    let settings: OrderServerConfiguration
     let publicRouter: ServerRouter
     let adminRouter: ServerRouter
     let registry = MetricsRegistry()
@@ -27,47 +27,47 @@ struct OrderFollowerParts {
 
     /// - Parameter open: opens the stream
     init(
-        _ settings: OrderSettings,
-        follow followSettings: FollowService.Settings = FollowService.Settings(),
+        _ settings: OrderServerConfiguration,
+        follow followSettings: FollowService.Configuration = FollowService.Configuration(),
         logger: Logger,
         open: @escaping @Sendable (StreamStart) throws -> any OrderEventSource
     ) {
         self.settings = settings
         let registry = self.registry
-        let metrics = HTTPMetrics(registry: registry)
+        let http = HTTPMetrics(registry: registry)
         ProcessMetrics.register(in: registry)
         let pool = PostgresPool(configuration: settings.postgres, maximumConnections: settings.poolConnections)
         let store = OrderStore(pool: pool, recoveryAge: settings.recoveryAge)
         let readers = ReadStores(settings)
         readers.register(in: registry)
         self.transactions = readers.transactions(registry, logger)
-        let changes = OrderChanges(maximumWaiters: settings.maximumWaiters, store: store, logger: logger)
+        let changes = OrderWatch(maximumWaiters: settings.maximumWaiters, store: store, logger: logger)
         changes.register(in: registry)
         registry.gauge("stockgate_orders_database_waiting", help: "Callers that wait for a connection of the pool") {
             Double(pool.figures().waiting)
         }
-        let figures = FollowFigures(registry)
+        let metrics = FollowMetrics(registry)
         self.follow = FollowService(
             settings: followSettings,
             store: FollowStore(pool: pool, stream: OrderFollowerParts.stream),
             changes: changes,
-            figures: figures,
+            metrics: metrics,
             prepared: self.prepared,
             logger: logger,
             open: open
         )
 
-        let publicRouter = ServerRouter(metrics: metrics)
+        let publicRouter = ServerRouter(metrics: http)
         let checks = [
             HealthCheck("database") { await store.isAnswering() ? HealthReport(.up) : HealthReport(.down) },
-            HealthCheck("follow") { figures.report() },
+            HealthCheck("follow") { metrics.report() },
         ]
         HealthRoutes(checks: checks, drain: self.drain).register(on: publicRouter)
         OpenAPIDocument(PackageResources.openapi_json).register(on: publicRouter)
         OrderReadRoutes(store: readers.orders, changes: changes).register(on: publicRouter)
         OrderFollowerParts.refuseWrites(on: publicRouter)
         self.publicRouter = publicRouter
-        self.adminRouter = ServerAssembly.adminRouter(metrics: metrics, registry: registry, tokens: settings.server.adminTokens)
+        self.adminRouter = ServerAssembly.adminRouter(metrics: http, registry: registry, tokens: settings.server.adminTokens)
         self.stores = StoresService {
             changes.shutdown()
             await pool.shutdown()

@@ -15,11 +15,11 @@ struct OrderGroups: Sendable {
     ///   - pool: gives connections up that nobody uses, when the database has no place left for a writer
     ///   - outbox: nil without a broker
     init(
-        _ settings: OrderSettings,
+        _ settings: OrderServerConfiguration,
         pool: PostgresPool,
         outbox: OutboxWriting?,
-        changes: OrderChanges,
-        figures: OrderFigures,
+        changes: OrderWatch,
+        metrics: OrderMetrics,
         logger: Logger
     ) throws {
         let onTrouble = { @Sendable [weak pool] (writer: String, trouble: PostgresError?, isNews: Bool) in
@@ -39,11 +39,11 @@ struct OrderGroups: Sendable {
             configuration: writers,
             maximumQueued: settings.maximumQueued,
             maximumBatch: settings.maximumBatch,
-            batches: figures.insertBatches,
+            batches: metrics.insertBatches,
             outbox: outbox,
             onTrouble: onTrouble,
             idsCameAgain: { sequence, raise in
-                figures.idsTaken.add()
+                metrics.idsTaken.add()
                 if let raise { return IDSequence.warn(sequence, raise, logger) }
                 logger.warning("ids had rows already; others were taken", metadata: ["sequence": "\(sequence.rawValue)"])
             }
@@ -52,7 +52,7 @@ struct OrderGroups: Sendable {
             configuration: writers,
             maximumQueued: settings.maximumQueued,
             maximumBatch: settings.maximumBatch,
-            batches: figures.completionBatches,
+            batches: metrics.completionBatches,
             locked: locked,
             outbox: outbox,
             changed: changes,
@@ -94,7 +94,7 @@ struct OrderGroups: Sendable {
     }
 
     /// Adds what the groups have to show.
-    func register(_ figures: OrderFigures, in registry: MetricsRegistry) {
-        figures.register(self.locked, in: registry)
+    func register(_ metrics: OrderMetrics, in registry: MetricsRegistry) {
+        metrics.register(self.locked, in: registry)
     }
 }

@@ -1,7 +1,7 @@
 // The order server's composition root: this folder alone knows every concrete type.
 //
 //   OrderServer            the program
-//   OrderSettings          what the environment sets
+//   OrderServerConfiguration          what the environment sets
 //   OrderServerParts       what a server that sells consists of: OrderGroups (the database), BrokerSide, ProductSide, and OrderFlows on top of them
 //   OrderFollowerParts     what a server that follows consists of
 
@@ -15,7 +15,7 @@ public enum OrderServer {
     static let program = ServerProgram(
         name: "order-server",
         summary: "the order server: orders and their saga, in PostgreSQL, over the product server",
-        read: { try OrderSettings(from: &$0) },
+        read: { try OrderServerConfiguration(from: &$0) },
         server: { $0.server },
         run: { try await OrderServer.run($0) }
     )
@@ -28,7 +28,7 @@ public enum OrderServer {
 
     /// Runs until SIGTERM or SIGINT.
     public static func run(
-        _ settings: OrderSettings,
+        _ settings: OrderServerConfiguration,
         onReady: @escaping @Sendable (ServerAssembly.Ports) async -> Void = { _ in }
     ) async throws {
         try await self.run(settings, endpoints: nil, onReady: onReady)
@@ -36,7 +36,7 @@ public enum OrderServer {
 
     /// The same, with ends at the broker other than those that the settings name.
     static func run(
-        _ settings: OrderSettings,
+        _ settings: OrderServerConfiguration,
         endpoints: MessageEndpoints?,
         onReady: @escaping @Sendable (ServerAssembly.Ports) async -> Void
     ) async throws {

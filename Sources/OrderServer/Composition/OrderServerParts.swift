@@ -8,7 +8,7 @@ import StockContract
 
 /// Everything that an order server which sells consists of; ``OrderFollowerParts`` is that for one which follows.
 struct OrderServerParts {
-    let settings: OrderSettings
+    let settings: OrderServerConfiguration
     let publicRouter: ServerRouter
     let adminRouter: ServerRouter
     let hotPath: PlaceOrderHotPath
@@ -25,7 +25,7 @@ struct OrderServerParts {
     let messaging: MessagingService?
 
     init(
-        _ settings: OrderSettings,
+        _ settings: OrderServerConfiguration,
         group: MultiThreadedEventLoopGroup,
         logger: Logger,
         endpoints: MessageEndpoints? = nil
@@ -33,9 +33,9 @@ struct OrderServerParts {
         self.settings = settings
         let registry = MetricsRegistry()
         self.registry = registry
-        let metrics = HTTPMetrics(registry: registry)
+        let http = HTTPMetrics(registry: registry)
         ProcessMetrics.register(in: registry)
-        let figures = OrderFigures(registry)
+        let metrics = OrderMetrics(registry)
 
         // The database, the broker, the product server.
         let pool = PostgresPool(configuration: settings.postgres, maximumConnections: settings.poolConnections)
@@ -44,19 +44,19 @@ struct OrderServerParts {
         let readers = ReadStores(settings)
         readers.register(in: registry)
         self.transactions = readers.transactions(registry, logger)
-        let changes = OrderChanges(maximumWaiters: settings.maximumWaiters, store: store, logger: logger)
+        let changes = OrderWatch(maximumWaiters: settings.maximumWaiters, store: store, logger: logger)
         changes.register(in: registry)
         let groups = try OrderGroups(
             settings,
             pool: pool,
             outbox: broker?.outbox,
             changes: changes,
-            figures: figures,
+            metrics: metrics,
             logger: logger
         )
-        groups.register(figures, in: registry)
+        groups.register(metrics, in: registry)
         self.groups = groups
-        let product = try ProductSide(settings, group: group, figures: figures)
+        let product = try ProductSide(settings, group: group, metrics: metrics)
         CircuitBreakerMetrics.register(product.breakers, in: registry, resilience4j: settings.server.showsResilience4jMetrics)
         registry.collector("stockgate_orders_waiting", help: "Orders that wait for a step", kind: .gauge) {
             [
@@ -78,7 +78,7 @@ struct OrderServerParts {
             breaker: product.breaker,
             backlog: broker?.backlog,
             steps: [.stock(product.calls, soldOut: product.soldOut)],
-            figures: figures,
+            metrics: metrics,
             logger: logger
         )
         let flows = OrderFlows(settings, on: foundation)
@@ -96,7 +96,7 @@ struct OrderServerParts {
         )
 
         // What callers reach.
-        let publicRouter = ServerRouter(metrics: metrics)
+        let publicRouter = ServerRouter(metrics: http)
         let checks: [HealthCheck] =
             [.database(groups.insertion, groups.completion, groups.keys), .productServer(product.breaker)]
             + (broker.map { [.broker($0.endpoints, $0.backlog, product.breaker)] } ?? [])
@@ -112,9 +112,9 @@ struct OrderServerParts {
             checksUnitPrice: settings.checksUnitPrice
         ).register(on: publicRouter)
         self.publicRouter = publicRouter
-        self.hotPath = PlaceOrderHotPath(placing: flows.placing, accepting: flows.accepting, metrics: metrics)
+        self.hotPath = PlaceOrderHotPath(placing: flows.placing, accepting: flows.accepting, metrics: http)
 
-        let adminRouter = ServerAssembly.adminRouter(metrics: metrics, registry: registry, tokens: settings.server.adminTokens)
+        let adminRouter = ServerAssembly.adminRouter(metrics: http, registry: registry, tokens: settings.server.adminTokens)
         InternalRoutes(
             rerun: flows.rerun,
             outbox: OutboxStore(pool: pool, lists: readers.lists, listBound: settings.reads.listBound)

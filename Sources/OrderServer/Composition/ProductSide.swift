@@ -10,11 +10,11 @@ struct ProductSide: Sendable {
     let calls: StockBatches
     let breaker: CircuitBreaker
     let breakers: CircuitBreakerRegistry
-    let soldOut: SoldOutMemory
+    let soldOut: SoldOutProducts
     private let publicPeers: HTTPPeers
     private let batchPeers: HTTPPeers?
 
-    init(_ settings: OrderSettings, group: MultiThreadedEventLoopGroup, figures: OrderFigures) throws {
+    init(_ settings: OrderServerConfiguration, group: MultiThreadedEventLoopGroup, metrics: OrderMetrics) throws {
         let loop = group.next()
         self.publicPeers = HTTPPeers(settings.productServers, loop: loop, connectionAge: settings.connectionAge)
         self.batchPeers =
@@ -26,7 +26,7 @@ struct ProductSide: Sendable {
         self.calls = StockBatches(
             peers: self.batchPeers ?? self.publicPeers,
             route: self.batchPeers == nil ? .single : .batch,
-            settings: StockBatches.Settings(
+            settings: StockBatches.Configuration(
                 // One request carries one order then: as many calls as orders may be at work.
                 maximumCalls: self.batchPeers == nil ? max(64, settings.maximumCalls) : settings.maximumCalls,
                 maximumQueued: settings.maximumQueued,
@@ -35,10 +35,10 @@ struct ProductSide: Sendable {
             ),
             breaker: self.breaker,
             loop: loop,
-            sizes: figures.callBatches
+            sizes: metrics.callBatches
         )
         self.catalogue = ProductCatalogue(peers: self.publicPeers, timeout: settings.callTimeout)
-        self.soldOut = SoldOutMemory(time: settings.soldOutTime)
+        self.soldOut = SoldOutProducts(time: settings.soldOutTime)
     }
 
     func shutdown() {

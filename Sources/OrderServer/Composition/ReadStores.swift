@@ -13,7 +13,7 @@ struct ReadStores: Sendable {
     /// Both.
     let orders: OrderStore
 
-    init(_ settings: OrderSettings) {
+    init(_ settings: OrderServerConfiguration) {
         self.lookups = settings.readPool(connections: settings.reads.lookupConnections)
         self.lists = settings.readPool(connections: settings.reads.connections)
         self.orders = OrderStore(

@@ -23,7 +23,7 @@ extension OrderConclusion {
 
     /// Counts and logs orders whose keys were another's.
     func noteKeyTaken(orders: Int, example order: Order?, newKey: String?, _ code: String) {
-        self.figures.keysTaken.add(UInt64(orders))
+        self.metrics.keysTaken.add(UInt64(orders))
         var metadata: Logger.Metadata = ["orders": "\(orders)", "seenBy": "\(code)"]
         if let order { metadata["key"] = "\(order.decreaseKey)" }
         metadata["newKey"] = newKey.map { "\($0)" }

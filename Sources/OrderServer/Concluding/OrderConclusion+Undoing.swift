@@ -9,7 +9,7 @@ import StockContract
 extension OrderConclusion {
     /// Gives back what was taken for an order that was found to have failed before this answer came. What cannot be given back now is left to recovery.
     func undoOvertaken(_ order: Order) async {
-        self.figures.lateSuccesses.add()
+        self.metrics.lateSuccesses.add()
         await self.leaveToRecovery(order)
         let (undone, records) = await self.orchestrator.run(
             order,
@@ -24,7 +24,7 @@ extension OrderConclusion {
     /// Gives back what was taken for a run of an order that has failed. Refused for good by the product server, that has ended as well.
     /// - Throws: if it is neither done, refused nor left to recovery
     func undoLateSuccess(_ order: Order) async throws {
-        self.figures.lateSuccesses.add()
+        self.metrics.lateSuccesses.add()
         // Recovery undoes an order's present run; an earlier one is undone here.
         guard let current = try await self.store.order(id: order.id), current.run != order.run || current.status != .failed else {
             return try await self.store.leaveToRecovery(id: order.id, after: .zero)
@@ -67,7 +67,7 @@ extension OrderConclusion {
         _ order: Order,
         _ refusal: String,
         _ records: [StepRecord],
-        _ undoing: OrderFigures.Undoing
+        _ undoing: OrderMetrics.Undoing
     ) async -> Bool {
         var metadata: Logger.Metadata = [
             "order": "\(order.id)", "key": "\(order.increaseKey)", "reason": "\(refusal)", "during": "\(undoing.rawValue)",
@@ -82,7 +82,7 @@ extension OrderConclusion {
             self.logger.warning("a final refusal to take stock back was not noted", metadata: metadata)
             return false
         }
-        self.figures.undoRefused[undoing]?.add()
+        self.metrics.undoRefused[undoing]?.add()
         self.logger.error("the product server has refused for good to take stock back: needs operator action", metadata: metadata)
         return true
     }

@@ -48,7 +48,7 @@ final class OrderConclusion: Sendable {
     let completion: OrderCompletion
     let orchestrator: SagaOrchestrator
     let trouble: StoreTrouble
-    let figures: OrderFigures
+    let metrics: OrderMetrics
     let logger: Logger
     let keyTakenLog = LogThrottle()
 
@@ -58,7 +58,7 @@ final class OrderConclusion: Sendable {
         completion: OrderCompletion,
         orchestrator: SagaOrchestrator,
         trouble: StoreTrouble,
-        figures: OrderFigures,
+        metrics: OrderMetrics,
         logger: Logger
     ) {
         self.deadlines = deadlines
@@ -66,7 +66,7 @@ final class OrderConclusion: Sendable {
         self.completion = completion
         self.orchestrator = orchestrator
         self.trouble = trouble
-        self.figures = figures
+        self.metrics = metrics
         self.logger = logger
     }
 
@@ -90,7 +90,7 @@ final class OrderConclusion: Sendable {
         switch try await self.settle(order, result, records, deadline) {
         case .settled(let order): return order
         case .undecided(let cause):
-            self.figures.undecided.add()
+            self.metrics.undecided.add()
             await self.leaveToRecovery(order)
             throw APIError(
                 .dependencyFailed,
@@ -157,7 +157,7 @@ final class OrderConclusion: Sendable {
         order.status = state.status
         order.failReason = state.failReason
         order.updatedAt = time
-        if state.status == .confirmed { self.figures.confirmed.add() } else { self.figures.failed.add() }
+        if state.status == .confirmed { self.metrics.confirmed.add() } else { self.metrics.failed.add() }
         return order
     }
 

@@ -10,7 +10,7 @@ struct OrderRerun: Sendable {
     let conclusion: OrderConclusion
     let deadlines: BuyerDeadlines
     /// Told of the change, which no group writes.
-    let changes: OrderChanges
+    let changes: OrderWatch
 
     /// Runs a FAILED order's saga again, under new keys.
     /// - Throws: `ORDER_NOT_FOUND`; `INVALID_STATE` if it is not FAILED; `REQUEST_IN_PROGRESS` if its last run is still being settled; as ``OrderConclusion/drive(_:firstAttempt:_:)``

@@ -16,7 +16,7 @@ import Synchronization
 
 /// Settles orders that nobody drives any more, at start and at intervals.
 struct RecoveryService: Service {
-    struct Settings: Sendable {
+    struct Configuration: Sendable {
         var interval: Duration = .seconds(1)
         /// Orders settled at the same time.
         var batch = 256
@@ -37,7 +37,7 @@ struct RecoveryService: Service {
         var retention: Duration
     }
 
-    let settings: Settings
+    let settings: Configuration
     let conclusion: OrderConclusion
     let cancellation: OrderCancellation
     let store: OrderStore
@@ -48,7 +48,7 @@ struct RecoveryService: Service {
     private let prepared: PreparedLatch
 
     init(
-        settings: Settings,
+        settings: Configuration,
         conclusion: OrderConclusion,
         cancellation: OrderCancellation,
         outbox: Outbox? = nil,
@@ -82,13 +82,13 @@ struct RecoveryService: Service {
             if found > 0 { self.logger.info("pending orders found", metadata: ["orders": "\(found)"]) }
             let isMore = try await self.tidyOutbox()
             let work = try await self.store.claim(limit: self.settings.batch, lease: self.settings.lease)
-            self.conclusion.figures.backlog.orders.store(try await self.store.backlog(), ordering: .relaxed)
+            self.conclusion.metrics.backlog.orders.store(try await self.store.backlog(), ordering: .relaxed)
             guard !work.isEmpty else { return isMore }
             let settled = await withTaskGroup(of: Bool.self) { group in
                 for one in work { group.addTask { await self.settle(one) } }
                 return await group.reduce(into: 0) { $0 += $1 ? 1 : 0 }
             }
-            self.conclusion.figures.recovered.add(UInt64(settled))
+            self.conclusion.metrics.recovered.add(UInt64(settled))
             self.logger.info("orders recovered", metadata: ["settled": "\(settled)", "claimed": "\(work.count)"])
             return (work.count == self.settings.batch && settled > 0) || isMore
         } catch {
@@ -106,7 +106,7 @@ struct RecoveryService: Service {
         if orders > 0 { self.logger.info("orders without a result found", metadata: ["orders": "\(orders)"]) }
         let overdue = try await outbox.store.collectOverdue(age: outbox.age, limit: Outbox.step)
         if overdue.messages > 0 {
-            self.conclusion.figures.overdue.add(UInt64(overdue.orders))
+            self.conclusion.metrics.overdue.add(UInt64(overdue.orders))
             self.logger.warning(
                 "the broker has not taken these commands in time: their orders are settled over HTTP",
                 metadata: ["messages": "\(overdue.messages)", "orders": "\(overdue.orders)"]

@@ -16,7 +16,7 @@ import StrictJSON
 
 /// Builds a replica of the orders from the stream of their events.
 struct FollowService: Service, CustomStringConvertible {
-    struct Settings: Sendable {
+    struct Configuration: Sendable {
         var batch = 64
         /// How long to wait for a message before the replica is known to have everything.
         var wait: Duration = .milliseconds(200)
@@ -30,10 +30,10 @@ struct FollowService: Service, CustomStringConvertible {
         var logInterval: Duration = .seconds(60)
     }
 
-    let settings: Settings
+    let settings: Configuration
     let store: FollowStore
-    let changes: OrderChanges
-    let figures: FollowFigures
+    let changes: OrderWatch
+    let metrics: FollowMetrics
     let logger: Logger
     let open: @Sendable (StreamStart) throws -> any OrderEventSource
     /// The tables are there.
@@ -42,10 +42,10 @@ struct FollowService: Service, CustomStringConvertible {
     var description: String { "follow" }
 
     init(
-        settings: Settings = Settings(),
+        settings: Configuration = Configuration(),
         store: FollowStore,
-        changes: OrderChanges,
-        figures: FollowFigures,
+        changes: OrderWatch,
+        metrics: FollowMetrics,
         prepared: PreparedLatch = PreparedLatch(),
         logger: Logger,
         open: @escaping @Sendable (StreamStart) throws -> any OrderEventSource
@@ -53,7 +53,7 @@ struct FollowService: Service, CustomStringConvertible {
         self.settings = settings
         self.store = store
         self.changes = changes
-        self.figures = figures
+        self.metrics = metrics
         self.prepared = prepared
         self.logger = logger
         self.open = open
@@ -76,14 +76,14 @@ struct FollowService: Service, CustomStringConvertible {
                 let (stored, completeAt) = try await self.store.load()
                 let position = anew ?? stored
                 anew = nil
-                self.figures.change { view in
+                self.metrics.change { view in
                     view.position = position
                     view.completeUntil = view.completeUntil ?? completeAt
                     view.hadCaughtUp = completeAt != nil
                     view.isWriting = true
                 }
                 let source = try self.open(position.start)
-                self.figures.use(source)
+                self.metrics.use(source)
                 self.logger.info("following", metadata: ["stream": "\(self.store.stream)", "from": "\(position.start)"])
                 do {
                     anew = try await self.read(source, position)
@@ -95,7 +95,7 @@ struct FollowService: Service, CustomStringConvertible {
                 backoff = self.settings.minimumBackoff
             } catch {
                 if Task.isCancelled { return }
-                self.figures.change { $0.isWriting = false }
+                self.metrics.change { $0.isWriting = false }
                 self.logger.warning("following was interrupted", metadata: ["error": "\(error)"])
                 try? await Task.sleep(for: backoff)
                 backoff = min(backoff * 2, self.settings.maximumBackoff)
@@ -122,10 +122,10 @@ struct FollowService: Service, CustomStringConvertible {
                     quiet = 0
                     continue
                 }
-                let isFirst = !self.figures.current.hasCaughtUp
+                let isFirst = !self.metrics.current.hasCaughtUp
                 quiet += 1
                 if isFirst, quiet < self.settings.quietRounds { continue }
-                self.figures.change { view in
+                self.metrics.change { view in
                     view.completeUntil = max(view.completeUntil ?? asked, asked)
                     view.hasCaughtUp = true
                 }
@@ -138,7 +138,7 @@ struct FollowService: Service, CustomStringConvertible {
                 continue
             }
             quiet = 0
-            self.figures.messages.add(UInt64(batch.messages.count))
+            self.metrics.messages.add(UInt64(batch.messages.count))
             let gaps = position.gaps
             switch position.received(batch.messages.map(\.offset)) {
             case .apply: break
@@ -155,7 +155,7 @@ struct FollowService: Service, CustomStringConvertible {
             let time = try await self.apply(batch, position, &poison)
             batch.acknowledge()
             let reached = position
-            self.figures.change { view in
+            self.metrics.change { view in
                 view.position = reached
                 if let time { view.completeUntil = max(view.completeUntil ?? time, time) }
             }
@@ -175,7 +175,7 @@ struct FollowService: Service, CustomStringConvertible {
                 self.leaveOut(message.offset, "\(error.code.rawValue) \(error.details)", &poison)
             }
         }
-        self.figures.batches.record(UInt64(batch.messages.count))
+        self.metrics.batches.record(UInt64(batch.messages.count))
         do throws(PostgresError) {
             try await self.write(events, position)
         } catch {
@@ -211,16 +211,16 @@ struct FollowService: Service, CustomStringConvertible {
         // Ends when it is written, refused or the task is cancelled.
         while true {
             do throws(PostgresError) {
-                let changed = try await self.store.apply(Array(newest.values), position ?? self.figures.current.position)
-                self.figures.change { $0.isWriting = true }
-                self.figures.applied.add(UInt64(changed.count))
-                self.figures.stale.add(UInt64(count - changed.count))
+                let changed = try await self.store.apply(Array(newest.values), position ?? self.metrics.current.position)
+                self.metrics.change { $0.isWriting = true }
+                self.metrics.applied.add(UInt64(changed.count))
+                self.metrics.stale.add(UInt64(count - changed.count))
                 self.changes.changed(changed)
                 return
             } catch {
                 if Task.isCancelled { throw error }
                 if case .server = error.code, !error.isTransient { throw error }
-                self.figures.change { $0.isWriting = false }
+                self.metrics.change { $0.isWriting = false }
                 self.logger.warning("the replica's database did not take a batch", metadata: ["error": "\(error)"])
                 guard (try? await Task.sleep(for: backoff)) != nil else { throw error }
                 backoff = min(backoff * 2, self.settings.maximumBackoff)
@@ -229,7 +229,7 @@ struct FollowService: Service, CustomStringConvertible {
     }
 
     private func leaveOut(_ offset: UInt64, _ reason: String, _ poison: inout PoisonLog) {
-        self.figures.poison.add()
+        self.metrics.poison.add()
         guard let count = poison.add(now: .now) else { return }
         self.logger.error(
             "messages of the stream cannot be read and are left out",

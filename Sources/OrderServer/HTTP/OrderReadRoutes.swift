@@ -13,8 +13,8 @@ struct OrderReadRoutes: Sendable {
     static let maximumWait: Duration = .seconds(30)
 
     let store: OrderStore
-    let changes: OrderChanges
-    var eventStreams = OrderEventStream.Settings()
+    let changes: OrderWatch
+    var eventStreams = OrderEventStream.Configuration()
 
     func register(on router: ServerRouter) {
         router.versioned(.get, "/orders", query: ["buyerId", "status"] + Listing.parameters) { request, _ in try await self.list(request) }
@@ -144,7 +144,7 @@ extension Request {
     }
 }
 
-extension OrderChanges {
+extension OrderWatch {
     /// Runs a wait; when the server begins to stop, all waits end.
     func endingWithServer<Value: Sendable>(_ wait: @Sendable () async -> Value) async -> Value {
         await withGracefulShutdownHandler {

@@ -19,7 +19,7 @@ import StockContract
 
 /// Makes orders and runs their sagas.
 final class OrderPlacing: Sendable {
-    private let soldOut: SoldOutMemory
+    private let soldOut: SoldOutProducts
     private let breaker: CircuitBreaker
     private let insertion: OrderInsertion
     private let orchestrator: SagaOrchestrator
@@ -29,7 +29,7 @@ final class OrderPlacing: Sendable {
     private let conclusion: OrderConclusion
 
     init(
-        soldOut: SoldOutMemory,
+        soldOut: SoldOutProducts,
         breaker: CircuitBreaker,
         insertion: OrderInsertion,
         deadlines: BuyerDeadlines,

@@ -15,24 +15,24 @@ struct OrderTurnaway: Sendable {
     let insertion: OrderInsertion
     let earlier: EarlierOrders
     let trouble: StoreTrouble
-    let figures: OrderFigures
+    let metrics: OrderMetrics
 
     /// The product is known to be sold out. Only a key, or an order that is to be kept, needs the database.
     /// - Parameter waits: whether an order that is being worked on is waited for
     func soldOut(_ draft: OrderDraft, _ deadline: ContinuousClock.Instant, waits: Bool, _ done: @escaping PlacedOrder.Done) {
         if draft.idempotencyKey == nil, !self.persistsRejected {
-            self.figures.turnedAway.add()
+            self.metrics.turnedAway.add()
             return done(.failure(.soldOut(product: draft.productID)))
         }
         PlacedOrder.inTask(done) { () async throws(APIError) in
             if let placed = try await self.earlier.order(of: draft, deadline, waits: waits) { return placed }
             guard self.persistsRejected else {
-                self.figures.turnedAway.add()
+                self.metrics.turnedAway.add()
                 throw .soldOut(product: draft.productID)
             }
             switch await self.insertion.insert(draft, failReason: APIErrorCode.insufficientStock.rawValue) {
             case .made(let order):
-                self.figures.failed.add()
+                self.metrics.failed.add()
                 return PlacedOrder(order: order, isReplay: false)
             case let other:
                 return try await PlacedOrder.awaited { self.notInserted(other, draft, deadline, waits: waits, $0) }

@@ -32,7 +32,7 @@ final class StockBatches: StockCalls {
         }
     }
 
-    struct Settings: Sendable {
+    struct Configuration: Sendable {
         var maximumCalls = 2
         var maximumQueued = 20_000
         var callTimeout: Duration = .seconds(2)
@@ -68,14 +68,14 @@ final class StockBatches: StockCalls {
     private let state = Mutex(State())
     private let peers: HTTPPeers
     private let route: Route
-    private let settings: Settings
+    private let settings: Configuration
     private let breaker: CircuitBreaker
     private let loop: any EventLoop
     private let sizes: Histogram
     /// Begins the id of every call; another in every process.
     private let callName = "batch-" + String(UInt64.random(in: 0...UInt64.max), radix: 36) + "-"
 
-    init(peers: HTTPPeers, route: Route, settings: Settings, breaker: CircuitBreaker, loop: any EventLoop, sizes: Histogram) {
+    init(peers: HTTPPeers, route: Route, settings: Configuration, breaker: CircuitBreaker, loop: any EventLoop, sizes: Histogram) {
         self.peers = peers
         self.route = route
         self.settings = settings

@@ -3,7 +3,7 @@ import StockContract
 
 extension SagaStep {
     /// Takes the order's stock from the product server; gives it back as compensation.
-    static func stock(_ calls: any StockCalls, soldOut: SoldOutMemory? = nil) -> SagaStep {
+    static func stock(_ calls: any StockCalls, soldOut: SoldOutProducts? = nil) -> SagaStep {
         SagaStep(name: "STOCK") { order, attempt, done in
             let change = StockChange(
                 direction: .out,

@@ -61,7 +61,7 @@ final class OrderCompletion: Sendable {
         batches: Histogram,
         locked: LockedRows,
         outbox: OutboxWriting? = nil,
-        changed: OrderChanges? = nil,
+        changed: OrderWatch? = nil,
         onTrouble: OrderWriterTrouble? = nil
     ) throws(PostgresError) {
         let ids = Mutex(IDSequence.messages.block)
@@ -155,7 +155,7 @@ final class OrderCompletion: Sendable {
         _ ids: inout IDBlock,
         _ group: GroupCommit<Item>,
         _ outbox: OutboxWriting?,
-        _ changed: OrderChanges?
+        _ changed: OrderWatch?
     ) {
         GroupWrite.run(items, patience: self.patience) { (part) throws(PostgresError) in
             let (now, status) = try self.write(session, part.map(\.change), &ids, outbox, changed)
@@ -180,7 +180,7 @@ final class OrderCompletion: Sendable {
         _ changes: [OrderChange],
         _ ids: inout IDBlock,
         _ outbox: OutboxWriting?,
-        _ changed: OrderChanges?,
+        _ changed: OrderWatch?,
         mayStartAnew: Bool = true
     ) throws(PostgresError) -> (at: Timestamp, status: [Int64: String]) {
         // Rows are locked in id order, so that two servers that settle the same orders seldom lock each other out. Of the same order twice in one

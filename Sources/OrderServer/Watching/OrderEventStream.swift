@@ -1,7 +1,7 @@
 // Invariant: each event carries the whole order and its version as `id`; versions of one stream grow; a version that the client names in `Last-Event-ID` is not sent
 // again. States that follow each other faster than they are looked up come as the last of them.
 //
-// Bounds: one of the places of `OrderChanges`; `maximumLife`; a silent stream writes a comment each `heartbeat`, by which a client that has gone is noticed at the
+// Bounds: one of the places of `OrderWatch`; `maximumLife`; a silent stream writes a comment each `heartbeat`, by which a client that has gone is noticed at the
 // latest. Stops: with the first state that is not PENDING, the end of its life, the client's going, the server's stop.
 
 import APIErrors
@@ -13,13 +13,13 @@ import StrictJSON
 
 /// The changes of one order as server-sent events (WHATWG HTML, section 9.2).
 struct OrderEventStream: Sendable {
-    struct Settings: Sendable {
+    struct Configuration: Sendable {
         var heartbeat: Duration = .seconds(15)
         var maximumLife: Duration = .seconds(300)
     }
 
-    let settings: Settings
-    let changes: OrderChanges
+    let settings: Configuration
+    let changes: OrderWatch
     /// The order when the client came.
     let first: VersionedOrder
     /// The version that the client knows, 0 for none.
@@ -46,7 +46,7 @@ struct OrderEventStream: Sendable {
     }
 
     /// Writes events until the stream ends.
-    func run(_ place: OrderChanges.Place, on channel: any Channel, _ write: (ByteBuffer) async throws -> Void) async throws {
+    func run(_ place: OrderWatch.Place, on channel: any Channel, _ write: (ByteBuffer) async throws -> Void) async throws {
         let deadline = ContinuousClock.now + self.settings.maximumLife
         let id = self.first.order.id
         var current = self.first

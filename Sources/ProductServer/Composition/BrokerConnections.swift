@@ -14,7 +14,7 @@ struct BrokerConnections {
     }
 
     /// Whatever the broker says, sales over HTTP begin without it: the connections go on trying, and health and log say why.
-    init(_ settings: MessagingSettings, _ logger: Logger) throws {
+    init(_ settings: CommandConfiguration, _ logger: Logger) throws {
         let journal = BrokerJournal(ends: ["commands", "results"]) { news in
             logger.log(level: news.isTrouble ? .warning : .notice, "\(news.text)", metadata: news.why.map { ["why": "\($0)"] })
         }

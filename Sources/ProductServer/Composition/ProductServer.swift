@@ -1,7 +1,7 @@
 // The product server's composition root: this folder alone knows every concrete type.
 //
 //   ProductServer          the program
-//   ProductSettings        what the environment sets
+//   ProductServerConfiguration        what the environment sets
 //   ProductServerParts     what a product server consists of, on top of one engine and BrokerConnections
 
 import Logging
@@ -14,7 +14,7 @@ public enum ProductServer {
     static let program = ServerProgram(
         name: "product-server",
         summary: "the product server: catalogue, stock through Redis, ledger in PostgreSQL",
-        read: { try ProductSettings(from: &$0) },
+        read: { try ProductServerConfiguration(from: &$0) },
         server: { $0.server },
         run: { try await ProductServer.run($0) }
     )
@@ -27,7 +27,7 @@ public enum ProductServer {
 
     /// Runs until SIGTERM or SIGINT.
     public static func run(
-        _ settings: ProductSettings,
+        _ settings: ProductServerConfiguration,
         onReady: @escaping @Sendable (ServerAssembly.Ports) async -> Void = { _ in }
     ) async throws {
         let logger = Logger(label: self.program.name)

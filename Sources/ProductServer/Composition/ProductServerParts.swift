@@ -13,7 +13,7 @@ import Synchronization
 
 /// Everything that a product server consists of.
 struct ProductServerParts {
-    let settings: ProductSettings
+    let settings: ProductServerConfiguration
     let engine: StockEngine
     let publicRouter: ServerRouter
     let adminRouter: ServerRouter
@@ -26,7 +26,7 @@ struct ProductServerParts {
     let consumer: DecreaseConsumer?
 
     init(
-        _ settings: ProductSettings,
+        _ settings: ProductServerConfiguration,
         _ engine: StockEngine,
         broker: BrokerConnections? = nil,
         eventLoop: any EventLoop = MultiThreadedEventLoopGroup.singleton.any(),

@@ -28,7 +28,7 @@ final class CommandDesk: @unchecked Sendable {
     private let decide: Decide
     private let source: any CommandSource
     private let sink: any ResultSink
-    private let figures: CommandFigures
+    private let metrics: CommandMetrics
     private let maximumOrders: Int
     private let giveUpAfter: TimeAmount
 
@@ -47,7 +47,7 @@ final class CommandDesk: @unchecked Sendable {
         eventLoop: any EventLoop,
         source: any CommandSource,
         sink: any ResultSink,
-        figures: CommandFigures,
+        metrics: CommandMetrics,
         maximumOrders: Int,
         giveUpAfter: Duration,
         decide: @escaping Decide
@@ -55,7 +55,7 @@ final class CommandDesk: @unchecked Sendable {
         self.eventLoop = eventLoop
         self.source = source
         self.sink = sink
-        self.figures = figures
+        self.metrics = metrics
         self.maximumOrders = maximumOrders
         self.giveUpAfter = TimeAmount(giveUpAfter)
         self.decide = decide
@@ -68,7 +68,7 @@ final class CommandDesk: @unchecked Sendable {
     func take(_ commands: [IncomingCommand]) {
         guard !commands.isEmpty else { return }
         held.wrappingAdd(commands.count, ordering: .relaxed)
-        for command in commands { figures.received(command) }
+        for command in commands { metrics.received(command) }
         eventLoop.execute {
             let giveUpAt = NIODeadline.now() + self.giveUpAfter
             for command in commands { self.waiting.append(CommandRun(command, giveUpAt: giveUpAt)) }
@@ -108,7 +108,7 @@ final class CommandDesk: @unchecked Sendable {
             running[ObjectIdentifier(next)] = next
             perform(isStopping ? next.life.stopped() : next.life.began(), next)
         }
-        figures.ordersInFlight.store(orders, ordering: .relaxed)
+        metrics.ordersInFlight.store(orders, ordering: .relaxed)
     }
 
     private func perform(_ action: CommandLife.Action, _ run: CommandRun) {
@@ -116,15 +116,15 @@ final class CommandDesk: @unchecked Sendable {
         case .none: break
         case .decide(let indices, let asRepeats): send(run, indices, asRepeats: asRepeats)
         case .wait(let duration):
-            figures.waits.add()
+            metrics.waits.add()
             eventLoop.assumeIsolated().scheduleTask(in: TimeAmount(duration)) { self.perform(run.life.waitEnded(), run) }
         case .publish(let parts):
             ready.append(Draft(run: run, messages: ResultMessages(command: run.command, verdicts: run.life.verdicts), parts: parts))
             schedulePublish()
         case .acknowledge: break  // by `ended`, all of a batch at once
         case .requeue(let why):
-            figures.requeued(why)
-            if !source.reject(run.command.delivery, requeue: true) { figures.tooLate.add() }
+            metrics.requeued(why)
+            if !source.reject(run.command.delivery, requeue: true) { metrics.tooLate.add() }
             finish(run)
         }
     }
@@ -142,7 +142,7 @@ final class CommandDesk: @unchecked Sendable {
                 since: command.time.microsecondsSinceEpoch
             )
             decide(request, eventLoop) { answer in
-                self.figures.decided(answer)
+                self.metrics.decided(answer)
                 let verdict = CommandLife.Verdict(answer, asRepeat: asRepeats)
                 self.perform(run.life.decided(index, verdict, at: .now()), run)
             }
@@ -193,19 +193,19 @@ final class CommandDesk: @unchecked Sendable {
         let now = NIODeadline.now()
         for draft in drafts {
             let confirmed = draft.parts.filter { _ in rest.popFirst() == .confirmed }
-            if confirmed.count < draft.parts.count { figures.unconfirmed.add(UInt64(draft.parts.count - confirmed.count)) }
-            if confirmed.contains(.deadLetter) { figures.deadLetters.add() }
+            if confirmed.count < draft.parts.count { metrics.unconfirmed.add(UInt64(draft.parts.count - confirmed.count)) }
+            if confirmed.contains(.deadLetter) { metrics.deadLetters.add() }
             let action = draft.run.life.published(confirmed: confirmed, at: now)
             if action == .acknowledge {
                 acknowledged.append(draft.run)
-                figures.finished(draft.run.command)
+                metrics.finished(draft.run.command)
             } else {
                 perform(action, draft.run)
             }
         }
         if !acknowledged.isEmpty {
             let inTime = source.acknowledge(acknowledged.map(\.command.delivery))
-            figures.tooLate.add(UInt64(clamping: acknowledged.count - inTime))
+            metrics.tooLate.add(UInt64(clamping: acknowledged.count - inTime))
         }
         // Only now: whoever waits for the last one closes the source, and what is acknowledged after that is delivered again.
         for run in acknowledged { finish(run) }
@@ -220,7 +220,7 @@ final class CommandDesk: @unchecked Sendable {
         }
         orders -= run.command.orderCount
         held.wrappingSubtract(1, ordering: .relaxed)
-        figures.ordersInFlight.store(orders, ordering: .relaxed)
+        metrics.ordersInFlight.store(orders, ordering: .relaxed)
         if isStopping { tellIfIdle() } else if !waiting.isEmpty { beginWaiting() }
     }
 }

@@ -19,7 +19,7 @@ import StockGate
 import Synchronization
 
 /// The consumer's settings.
-struct MessagingSettings: Sendable {
+struct CommandConfiguration: Sendable {
     /// Where the broker is; its description hides the password.
     var broker: BrokerConfiguration
     /// Commands delivered and not settled at most.
@@ -61,7 +61,7 @@ struct DecreaseConsumer: Service, CustomStringConvertible {
     let source: any CommandSource
     let sink: any ResultSink
     let desk: CommandDesk
-    let figures: CommandFigures
+    let metrics: CommandMetrics
     private let prefetch: Int
     private let stopWithin: Duration
     private let logger: Logger
@@ -90,12 +90,12 @@ struct DecreaseConsumer: Service, CustomStringConvertible {
     ) {
         self.source = source
         self.sink = sink
-        self.figures = CommandFigures(registry: registry)
+        self.metrics = CommandMetrics(registry: registry)
         self.desk = CommandDesk(
             eventLoop: eventLoop,
             source: source,
             sink: sink,
-            figures: figures,
+            metrics: metrics,
             maximumOrders: maximumOrders,
             giveUpAfter: giveUpAfter,
             decide: decide

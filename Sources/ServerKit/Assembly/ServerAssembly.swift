@@ -47,7 +47,7 @@ public struct ServerAssembly: Sendable {
     private static let maximumAdminConnections = 256
 
     private let name: String
-    private let settings: ServerSettings
+    private let settings: ServerConfiguration
     private let logger: Logger
     private let services: [any Service]
     private let publicServer: Application<ServerResponder>
@@ -77,7 +77,7 @@ public struct ServerAssembly: Sendable {
     ///   - onReady: called once when both ports are bound
     public init(
         name: String,
-        settings: ServerSettings,
+        settings: ServerConfiguration,
         logger: Logger,
         publicRouter: ServerRouter,
         adminRouter: ServerRouter,
@@ -164,7 +164,7 @@ public struct ServerAssembly: Sendable {
     }
 
     /// A group of as many event loops as the settings say.
-    public static func eventLoopGroup(_ settings: ServerSettings) -> MultiThreadedEventLoopGroup {
+    public static func eventLoopGroup(_ settings: ServerConfiguration) -> MultiThreadedEventLoopGroup {
         settings.eventLoops == 0
             ? .singleton : MultiThreadedEventLoopGroup(numberOfThreads: settings.eventLoops)
     }
@@ -230,7 +230,7 @@ private struct Door {
 
     init(
         _ port: String,
-        _ settings: ServerSettings,
+        _ settings: ServerConfiguration,
         _ rules: ServerAssembly.PortRules,
         _ bounds: ConnectionLimits.Bounds,
         _ drain: ServerDrain,

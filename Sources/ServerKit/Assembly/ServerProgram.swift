@@ -7,7 +7,7 @@ public struct ServerProgram<Configuration: Sendable>: Sendable {
     public let name: String
     private let summary: String
     private let read: @Sendable (inout SettingsReader) throws -> Configuration
-    private let server: @Sendable (Configuration) -> ServerSettings
+    private let server: @Sendable (Configuration) -> ServerConfiguration
     private let run: @Sendable (Configuration) async throws -> Void
 
     /// Describes a program.
@@ -20,7 +20,7 @@ public struct ServerProgram<Configuration: Sendable>: Sendable {
         name: String,
         summary: String,
         read: @escaping @Sendable (inout SettingsReader) throws -> Configuration,
-        server: @escaping @Sendable (Configuration) -> ServerSettings,
+        server: @escaping @Sendable (Configuration) -> ServerConfiguration,
         run: @escaping @Sendable (Configuration) async throws -> Void
     ) {
         self.name = name

@@ -8,7 +8,7 @@ public import FoundationEssentials
 /// the moment and is remembered; ``finish()`` then throws all faults at once. A variable that is set but empty counts as missing.
 ///
 /// ```swift
-/// struct ProductSettings {
+/// struct ProductServerConfiguration {
 ///     let port: Int
 ///     init(from reader: inout SettingsReader) {
 ///         port = reader.int("PRODUCT_PORT", default: 8081, in: 0...65535, "public port")

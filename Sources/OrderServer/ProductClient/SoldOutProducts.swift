@@ -9,7 +9,7 @@ import StrictJSON
 import Synchronization
 
 /// Remembers for a short time that a product could not give so many units, so that a rush for a sold-out product costs neither a call nor a row.
-final class SoldOutMemory: Sendable {
+final class SoldOutProducts: Sendable {
     /// What a request is to do.
     enum Verdict: Sendable, Equatable {
         /// Ask the product server.

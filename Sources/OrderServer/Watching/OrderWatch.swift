@@ -9,7 +9,7 @@ import ServerKit
 import Synchronization
 
 /// Lets callers wait until an order changes, whichever server changes it.
-final class OrderChanges: Sendable {
+final class OrderWatch: Sendable {
     /// How a wait has ended.
     enum Outcome: Sendable, Equatable {
         /// There is a version above the one seen.
@@ -73,9 +73,9 @@ final class OrderChanges: Sendable {
 
     /// One caller's right to wait; given back when the last one that holds it lets go.
     final class Place: Sendable {
-        private let changes: OrderChanges
+        private let changes: OrderWatch
 
-        fileprivate init(_ changes: OrderChanges) { self.changes = changes }
+        fileprivate init(_ changes: OrderWatch) { self.changes = changes }
 
         deinit { self.changes.state.withLock { $0.machine.leave() } }
 
@@ -191,7 +191,7 @@ final class OrderChanges: Sendable {
     }
 }
 
-extension OrderChanges {
+extension OrderWatch {
     /// Adds what waiting has to show.
     func register(in registry: MetricsRegistry) {
         registry.gauge("stockgate_orders_watched", help: "Requests that wait for an order and streams of an order's changes") { [self] in

@@ -7,7 +7,7 @@ import StrictJSON
 import Synchronization
 
 /// What the consumer of `stock.decrease` has done.
-final class CommandFigures: Sendable {
+final class CommandMetrics: Sendable {
     let commands: Counter
     let redelivered: Counter
     let republished: Counter
@@ -92,10 +92,10 @@ final class CommandFigures: Sendable {
 extension DecreaseConsumer {
     /// Figures that are read when somebody asks.
     func register(in registry: MetricsRegistry) {
-        let (desk, source, sink, figures) = (self.desk, self.source, self.sink, self.figures)
+        let (desk, source, sink, metrics) = (self.desk, self.source, self.sink, self.metrics)
         registry.gauge("stockgate_commands_in_hand", help: "Commands delivered and not settled.") { Double(desk.commandsHeld) }
         registry.gauge("stockgate_command_orders_in_flight", help: "Orders of commands without a confirmed result.") {
-            Double(figures.ordersInFlight.load(ordering: .relaxed))
+            Double(metrics.ordersInFlight.load(ordering: .relaxed))
         }
         registry.collector("stockgate_broker_connected", help: "1 while a connection to the broker works.", kind: .gauge) {
             [("consumer", source.snapshot), ("publisher", sink.snapshot)].map { name, snapshot in

@@ -4,7 +4,7 @@ import ServerKit
 import Synchronization
 
 /// What the order server counts.
-struct OrderFigures: Sendable {
+struct OrderMetrics: Sendable {
     let accepted: Counter
     let confirmed: Counter
     let failed: Counter

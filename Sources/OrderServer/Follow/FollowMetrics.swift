@@ -4,7 +4,7 @@ import StrictJSON
 import Synchronization
 
 /// What a follower counts, and what its readiness and its metrics show.
-final class FollowFigures: Sendable {
+final class FollowMetrics: Sendable {
     /// The state as of the last batch.
     struct View: Sendable, Equatable {
         var position = FollowPosition()

@@ -3,10 +3,10 @@ import PostgresClient
 import ServerKit
 
 /// The settings of the path over the broker.
-struct MessagingSettings: Sendable {
+struct MessagingConfiguration: Sendable {
     var broker: BrokerConfiguration
-    var relay: RelayMachine.Settings
-    var results: ResultConsumer.Settings
+    var relay: RelayMachine.Configuration
+    var results: ResultConsumer.Configuration
     /// Result messages in hand at most.
     var prefetch: Int
     /// Orders that may wait in commands.
@@ -27,7 +27,7 @@ struct MessagingSettings: Sendable {
         ) { url throws(SettingsReader.Refusal) in
             do throws(BrokerError) { return try BrokerConfiguration(url: url) } catch { throw .init(error.message) }
         }
-        self.relay = RelayMachine.Settings()
+        self.relay = RelayMachine.Configuration()
         self.relay.maximumRows = reader.int("RELAY_BATCH", default: 128, in: 1...4_096, "messages published together at most")
         self.relay.pause = reader.duration(
             "RELAY_PAUSE",
@@ -82,7 +82,7 @@ struct MessagingSettings: Sendable {
             in: second...second * 2_592_000,
             "how long sent messages are kept"
         )
-        self.results = ResultConsumer.Settings()
+        self.results = ResultConsumer.Configuration()
         self.results.maximumMessages = reader.int("RESULT_BATCH", default: 64, in: 1...4_096, "result messages taken together at most")
         self.prefetch = reader.int("RESULT_PREFETCH", default: 512, in: 1...65_535, "result messages in hand at most")
         guard let broker else { return nil }

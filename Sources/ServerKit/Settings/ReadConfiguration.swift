@@ -1,5 +1,5 @@
 /// How reads of a server's database are kept apart from what sells, recovers and says *ready*, and how they are bounded.
-public struct ReadSettings: Sendable, Equatable {
+public struct ReadConfiguration: Sendable, Equatable {
     /// Connections for lists, audits and what watches the database.
     public var connections: Int
     /// Connections for reads of one row by its key.

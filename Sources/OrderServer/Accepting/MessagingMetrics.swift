@@ -5,7 +5,7 @@ import StockContract
 import Synchronization
 
 /// What the order server counts of messages.
-struct MessagingFigures: Sendable {
+struct MessagingMetrics: Sendable {
     /// How many result messages are out of their batch.
     final class Aside: Sendable {
         private let held = Atomic<Int>(0)
@@ -33,7 +33,7 @@ struct MessagingFigures: Sendable {
                 "stockgate_outbox_relay_seconds",
                 help: "From the writing of a message to the broker's confirm",
                 labels: [(name: "kind", value: kind)],
-                bounds: MessagingFigures.relayBounds
+                bounds: MessagingMetrics.relayBounds
             )
         }
         self.commandSeconds = relaySeconds("commands")

@@ -1,7 +1,7 @@
 public import Logging
 
 /// The settings that both servers have.
-public struct ServerSettings: Sendable, Equatable {
+public struct ServerConfiguration: Sendable, Equatable {
     /// The address that both ports are bound to.
     public var bindAddress: String
     /// The public port; 0 takes a free one.

@@ -6,9 +6,9 @@ import StockContract
 public import StockGate
 
 /// The product server's settings: plain values, and the one reader that knows their variables.
-public struct ProductSettings: Sendable {
+public struct ProductServerConfiguration: Sendable {
     /// What both servers have.
-    public var server: ServerSettings
+    public var server: ServerConfiguration
     /// Who may change stock and catalogue.
     public var serviceTokens: AdminTokens
     /// What the engine is made of.
@@ -16,14 +16,14 @@ public struct ProductSettings: Sendable {
     /// Rows that one statement of a list walks at most.
     var listBound: Int64
     /// The broker and how its commands are taken; nil: none are.
-    var messaging: MessagingSettings?
+    var messaging: CommandConfiguration?
     /// What SIGHUP reads again.
     let rereadables: [any Rereadable]
 
     /// Reads the environment.
     /// - Throws: `SettingsError` with every variable that cannot be read
     public init(from reader: inout SettingsReader) throws {
-        server = ServerSettings(from: &reader, publicPort: ("PRODUCT_PORT", 8081), adminPort: ("PRODUCT_ADMIN_PORT", 9081))
+        server = ServerConfiguration(from: &reader, publicPort: ("PRODUCT_PORT", 8081), adminPort: ("PRODUCT_ADMIN_PORT", 9081))
         serviceTokens = reader.serviceTokens()
         let gate = reader.address("REDIS_URL", default: "redis://127.0.0.1:6379", "the gate's Redis") {
             url throws(SettingsReader.Refusal) in
@@ -65,7 +65,7 @@ public struct ProductSettings: Sendable {
             "connections for group commit of decreases; a product uses one of them"
         )
         let poolSize = reader.int("LEDGER_POOL", default: 6, in: 2...64, "connections for the engine's other work and for changes by hand")
-        let reads = ReadSettings(from: &reader)
+        let reads = ReadConfiguration(from: &reader)
         listBound = reads.listBound
         let inFlight = reader.int("MAX_IN_FLIGHT", default: 20_000, in: 1...1_000_000, "stock requests in flight; the next is OVERLOADED")
         let pendingBound = reader.duration(
@@ -108,7 +108,7 @@ public struct ProductSettings: Sendable {
         let breakerCalls = reader.int("BREAKER_MINIMUM_CALLS", default: 20, in: 1...1_000, "calls before redisStock judges")
         let breakerRate = reader.int("BREAKER_FAILURE_RATE", default: 50, in: 1...100, "percent of failures that opens redisStock")
         let breakerProbes = reader.int("BREAKER_PROBES", default: 10, in: 1...1_000, "calls that redisStock lets through in half-open")
-        messaging = MessagingSettings(from: &reader)
+        messaging = CommandConfiguration(from: &reader)
         rereadables = reader.rereadables
         try reader.finish()
 
@@ -126,8 +126,8 @@ public struct ProductSettings: Sendable {
         ledger.readConnections = reads.connections
         ledger.lookupConnections = reads.lookupConnections
         ledger.readTimeout = reads.timeout
-        ledger.readWaiting = ReadSettings.maximumWaiting
-        ledger.readAcquireTimeout = ReadSettings.acquireTimeout
+        ledger.readWaiting = ReadConfiguration.maximumWaiting
+        ledger.readAcquireTimeout = ReadConfiguration.acquireTimeout
         redis.commandTimeout = gateTimeout
         // A window of calls, not of time: in a sale a hundred calls are some 10 ms, so a Redis that is gone is found out before a second hundred of
         // buyers has met it. With a window of seconds the successes before the fault outvote it for just as long. A false alarm costs little: the

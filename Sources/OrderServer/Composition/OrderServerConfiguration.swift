@@ -3,9 +3,9 @@ public import PostgresClient
 public import ServerKit
 
 /// The order server's settings.
-public struct OrderSettings: Sendable {
+public struct OrderServerConfiguration: Sendable {
     /// What both servers have.
-    public var server: ServerSettings
+    public var server: ServerConfiguration
     /// The order database.
     public var postgres: PostgresConfiguration
     /// The same, for the statements that are done in groups.
@@ -13,7 +13,7 @@ public struct OrderSettings: Sendable {
     /// Connections for everything that is not done in groups; three more do that, and a fourth while results are aside.
     var poolConnections: Int
     /// Connections of their own for what only reads.
-    var reads: ReadSettings
+    var reads: ReadConfiguration
     var maximumQueued: Int
     var maximumBatch: Int
     /// Public ports of the product servers.
@@ -31,11 +31,11 @@ public struct OrderSettings: Sendable {
     var persistsRejected: Bool
     var soldOutTime: Duration
     var checksUnitPrice: Bool
-    var recovery: RecoveryService.Settings
+    var recovery: RecoveryService.Configuration
     var recoveryAge: Duration
     var breaker: CircuitBreakerSettings
     /// Orders over the broker; nil without one.
-    var messaging: MessagingSettings?
+    var messaging: MessagingConfiguration?
     /// Requests that wait for an order, and streams of an order's changes.
     var maximumWaiters: Int
     /// Whether this server only shows a replica of the orders of others.
@@ -48,7 +48,7 @@ public struct OrderSettings: Sendable {
     /// Reads them.
     /// - Throws: ``SettingsError`` with every fault
     public init(from reader: inout SettingsReader) throws {
-        self.server = ServerSettings(from: &reader, publicPort: ("ORDER_PORT", 8082), adminPort: ("ORDER_ADMIN_PORT", 9082))
+        self.server = ServerConfiguration(from: &reader, publicPort: ("ORDER_PORT", 8082), adminPort: ("ORDER_ADMIN_PORT", 9082))
         let database = reader.address(
             "ORDER_DATABASE_URL",
             default: "postgresql://127.0.0.1:5432/orders",
@@ -62,7 +62,7 @@ public struct OrderSettings: Sendable {
             in: 1...256,
             "connections besides the three that write in groups, and those for reading"
         )
-        self.reads = ReadSettings(from: &reader)
+        self.reads = ReadConfiguration(from: &reader)
         self.maximumQueued = reader.int(
             "ORDER_QUEUE",
             default: 10_000,
@@ -143,7 +143,7 @@ public struct OrderSettings: Sendable {
             default: true,
             "refuse a unitPrice that is not the product's price as it is when the order comes"
         )
-        self.recovery = RecoveryService.Settings()
+        self.recovery = RecoveryService.Configuration()
         self.recovery.interval = reader.duration(
             "RECOVERY_INTERVAL",
             default: second,
@@ -170,9 +170,9 @@ public struct OrderSettings: Sendable {
         // One that was refused is thrown below.
         self.postgres = try database ?? PostgresConfiguration(url: "postgresql://127.0.0.1/orders")
         self.groupPostgres = self.postgres
-        self.groupPostgres.options = OrderSettings.indexOnly
+        self.groupPostgres.options = OrderServerConfiguration.indexOnly
         self.relayPostgres = self.postgres
-        self.relayPostgres.options = OrderSettings.indexOnly + " -c enable_sort=off -c synchronous_commit=off"
+        self.relayPostgres.options = OrderServerConfiguration.indexOnly + " -c enable_sort=off -c synchronous_commit=off"
         // Whoever reads has an answer in the time of whoever buys.
         self.postgres.callTimeout = min(self.postgres.callTimeout, max(second * 3, self.deadlines.buyer))
         self.postgres.statementTimeout = min(self.postgres.statementTimeout, self.postgres.callTimeout - .milliseconds(200))
@@ -185,7 +185,7 @@ public struct OrderSettings: Sendable {
             in: 1...100_000,
             "requests that wait for an order's change and streams of changes; more are OVERLOADED"
         )
-        self.messaging = MessagingSettings(from: &reader)
+        self.messaging = MessagingConfiguration(from: &reader)
         self.follows = reader.bool(
             "FOLLOW",
             default: false,
@@ -216,8 +216,8 @@ public struct OrderSettings: Sendable {
         return PostgresPool(
             configuration: configuration,
             maximumConnections: connections,
-            maximumWaiting: ReadSettings.maximumWaiting,
-            acquireTimeout: ReadSettings.acquireTimeout
+            maximumWaiting: ReadConfiguration.maximumWaiting,
+            acquireTimeout: ReadConfiguration.acquireTimeout
         )
     }
 

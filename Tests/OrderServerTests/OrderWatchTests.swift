@@ -238,7 +238,7 @@ struct OrderWaitersTests {
 
 /// The shell, over a store that is a dictionary.
 @Suite("Order changes", .timeLimit(.minutes(10)))
-struct OrderChangesTests {
+struct OrderWatchTests {
     private final class Store: Sendable {
         struct State {
             var versions: [Int64: Int64] = [:]
@@ -261,8 +261,8 @@ struct OrderChangesTests {
         }
     }
 
-    private func changes(_ store: Store, places: Int = 100, interval: Duration = .milliseconds(10)) -> OrderChanges {
-        OrderChanges(maximumWaiters: places, batch: 50, interval: interval) { (wanted) throws(PostgresError) in try store.look(wanted) }
+    private func changes(_ store: Store, places: Int = 100, interval: Duration = .milliseconds(10)) -> OrderWatch {
+        OrderWatch(maximumWaiters: places, batch: 50, interval: interval) { (wanted) throws(PostgresError) in try store.look(wanted) }
     }
 
     @Test("a change of this server wakes without a sweep; nobody waiting costs nothing")
@@ -285,7 +285,7 @@ struct OrderChangesTests {
         let changes = self.changes(store)
         let place = try changes.place()
         store.state.withLock { $0.fails = true }
-        async let all = withTaskGroup(of: OrderChanges.Outcome.self) { group in
+        async let all = withTaskGroup(of: OrderWatch.Outcome.self) { group in
             for order in Int64(1)...40 { group.addTask { await place.next(order: order, after: 1, within: .seconds(20)) } }
             return await group.reduce(into: 0) { if case .changed = $1 { $0 += 1 } }
         }
