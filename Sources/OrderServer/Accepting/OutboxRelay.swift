@@ -53,8 +53,8 @@ final class OutboxRelay: Sendable {
         self.kind = kind
         let name = kind == .commands ? "relay-commands" : "relay-events"
         self.worker = try PostgresWorker(configuration: configuration, name: name, maximumQueued: 1)
-        self.takeSQL = OutboxRelay.takeSQL(kind)
-        self.takeFreeSQL = OutboxRelay.takeSQL(kind, locking: "for update of o skip locked")
+        self.takeSQL = RelaySQL.take(kind)
+        self.takeFreeSQL = RelaySQL.take(kind, locking: "for update of o skip locked")
         self.configuration = configuration
         self.machine = RelayMachine(settings: settings)
         self.publishTimeout = publishTimeout
@@ -134,7 +134,7 @@ final class OutboxRelay: Sendable {
         do {
             let action = try lanes.transaction { transaction in
                 let held = try transaction.query(
-                    OutboxRelay.lanesSQL,
+                    RelaySQL.lanes,
                     [.int(self.kind.lanes.lowerBound), .int(self.kind.lanes.upperBound)]
                 ).one().decode(0, as: [Int64].self)
                 let isBusy = held.count < self.kind.lanes.count
@@ -169,31 +169,6 @@ final class OutboxRelay: Sendable {
         }
     }
 
-    private static let lanesSQL = """
-        select coalesce(array_agg(lane::bigint), '{}') from (select lane from outbox_lanes where lane between $1 and $2 order by lane for update skip locked) as l
-        """
-
-    /// After the lanes are locked, in a statement of its own: what the lanes' last holder marked is seen. Raises the counts of attempts with it, visibly for whoever
-    /// comes after this process.
-    private static func takeSQL(_ kind: OutboxSQL.Kind, locking: String = "") -> String {
-        """
-        with due as materialized (
-          select o.id
-          from outbox o
-          where o.status in ('NEW', 'FAILED') and \(kind.condition) and o.lane = any($1::bigint[]) and (o.status = 'NEW' or o.due_at <= now())
-            and not exists (
-              select from outbox f where f.status = 'FAILED' and f.product_id = o.product_id and f.id < o.id and f.due_at > now()
-            )
-          order by o.id limit $2 \(locking)
-        ), taken as (
-          update outbox o set attempts = o.attempts + 1 from due where o.id = due.id and o.status in ('NEW', 'FAILED')
-          returning o.id, o.topic, o.product_id, o.order_ids, o.payload, o.traceparent, o.attempts, o.error
-        )
-        select id, topic, product_id, case when product_id is null then 0 else cardinality(order_ids) end::bigint, payload, traceparent, attempts - 1, error
-        from taken order by id
-        """
-    }
-
     private func take(_ session: PostgresSession, _ lanes: [Int64], _ limit: Int) throws(PostgresError) -> [RelayRow] {
         var found: [RelayRow] = []
         let parameters: [PostgresValue] = [.ints(lanes), .int(Int64(limit))]
@@ -226,7 +201,7 @@ final class OutboxRelay: Sendable {
         let going = Set(batch.map(\.id))
         _ = try OutboxRelay.marked(
             session,
-            OutboxRelay.untouchedSQL,
+            RelaySQL.untouched,
             [.ints(taken.map(\.id).filter { !going.contains($0) })],
             isRepeatable: false
         )
@@ -298,48 +273,6 @@ final class OutboxRelay: Sendable {
         }
     }
 
-    private static func sentSQL(_ free: String, _ condition: String) -> String {
-        """
-        with \(free.isEmpty ? "" : free + ", ")sent as (
-          update outbox o set status = 'SENT', sent_at = clock_timestamp(), due_at = null, error = null
-          where o.id = any($1) and o.status in ('NEW', 'FAILED')\(condition) returning o.sent_at - o.created_at as delay, o.product_id is null as is_event
-        )
-        select coalesce(array_agg((extract(epoch from delay) * 1000000)::bigint), '{}'), count(*) filter (where is_event) from sent
-        """
-    }
-
-    private static func failedSQL(_ free: String, _ condition: String) -> String {
-        """
-        \(free.isEmpty ? "" : "with " + free)
-        update outbox o set status = 'FAILED', due_at = now() + t.w * interval '1 microsecond', error = t.e
-        from unnest($1::bigint[], $2::bigint[], $3::text[]) as t(i, w, e)
-        where o.id = t.i and o.status in ('NEW', 'FAILED')\(condition)
-        """
-    }
-
-    private static func untouchedSQL(_ free: String, _ condition: String) -> String {
-        """
-        \(free.isEmpty ? "" : "with " + free)
-        update outbox o set attempts = greatest(attempts - 1, 0) where o.id = any($1) and o.status in ('NEW', 'FAILED')\(condition)
-        """
-    }
-
-    /// The orders of a message that is given up are settled by recovery, whose calls say that they may be repeats.
-    private static func deadSQL(_ free: String, _ condition: String) -> String {
-        """
-        with \(free.isEmpty ? "" : free + ", ")dead as (
-          update outbox o set status = 'DEAD', due_at = null, error = t.e from unnest($1::bigint[], $2::text[]) as t(i, e)
-          where o.id = t.i and o.status in ('NEW', 'FAILED')\(condition) returning o.product_id, o.order_ids
-        ), work as (
-          insert into saga_work (order_id, due_at, attempts)
-          select o.id, now(), 2 from dead d, unnest(d.order_ids) as u(id) join orders o on o.id = u.id
-          where d.product_id is not null and o.status = 'PENDING'
-          on conflict do nothing returning 1
-        )
-        select (select count(*) from work), (select count(*) from dead where product_id is null)
-        """
-    }
-
     private func mark(_ session: PostgresSession, _ marks: [RelayMark]) throws(PostgresError) {
         var sent: [Int64] = []
         var sentOrders = 0
@@ -361,7 +294,7 @@ final class OutboxRelay: Sendable {
         }
         // Each but that of the untouched may be repeated: it changes only what waits.
         if !sent.isEmpty {
-            let row = try OutboxRelay.marked(session, OutboxRelay.sentSQL, [.ints(sent)]).one()
+            let row = try OutboxRelay.marked(session, RelaySQL.sent, [.ints(sent)]).one()
             for delay in try row.decode(0, as: [Int64].self) { self.metrics.relaySeconds(self.kind).record(.microseconds(delay)) }
             let events = try row.decode(1, as: Int.self)
             self.backlog.addEvents(-events)
@@ -370,14 +303,14 @@ final class OutboxRelay: Sendable {
         if !failed.isEmpty {
             _ = try OutboxRelay.marked(
                 session,
-                OutboxRelay.failedSQL,
+                RelaySQL.failed,
                 [.ints(failed.map(\.id)), .ints(failed.map(\.after)), .texts(failed.map(\.error))]
             )
             self.logger.warning("messages were not taken", metadata: ["messages": "\(failed.count)", "error": "\(failed[0].error)"])
         }
-        if !untouched.isEmpty { _ = try OutboxRelay.marked(session, OutboxRelay.untouchedSQL, [.ints(untouched)], isRepeatable: false) }
+        if !untouched.isEmpty { _ = try OutboxRelay.marked(session, RelaySQL.untouched, [.ints(untouched)], isRepeatable: false) }
         if !dead.isEmpty {
-            let row = try OutboxRelay.marked(session, OutboxRelay.deadSQL, [.ints(dead.map(\.id)), .texts(dead.map(\.error))]).one()
+            let row = try OutboxRelay.marked(session, RelaySQL.dead, [.ints(dead.map(\.id)), .texts(dead.map(\.error))]).one()
             self.backlog.addEvents(-(try row.decode(1, as: Int.self)))
             self.backlog.release(orders: deadOrders)
             self.metrics.dead.add(UInt64(dead.count))
@@ -391,17 +324,10 @@ final class OutboxRelay: Sendable {
 
     // MARK: The count, of both kinds; the relay of commands makes it
 
-    private static let countSQL = """
-        select coalesce(sum(cardinality(order_ids)) filter (where product_id is not null), 0)::bigint,
-          count(*) filter (where product_id is null), count(*) filter (where status = 'NEW'), count(*) filter (where status = 'FAILED'),
-          coalesce(extract(epoch from now() - min(created_at)) * 1000000, 0)::bigint, (select count(*) from outbox where status = 'DEAD')
-        from outbox where status in ('NEW', 'FAILED')
-        """
-
     private func count(_ session: PostgresSession) {
         self.backlog.beginCount()
         do throws(PostgresError) {
-            let row = try session.query(OutboxRelay.countSQL, []).one()
+            let row = try session.query(RelaySQL.count, []).one()
             self.backlog.endCount(
                 orders: try row.decode(0),
                 events: try row.decode(1),

@@ -51,11 +51,9 @@ final class ResultConsumer: Sendable {
     private let endpoints: MessageEndpoints
     private let conclusion: OrderConclusion
     private let soldOut: SoldOutProducts
-    private let outbox: OutboxWriting
-    private let changes: OrderWatch
+    private let writer: ResultWriter
     private let metrics: MessagingMetrics
     private let logger: Logger
-    private let ids = Mutex(IDSequence.messages.block)
 
     init(
         configuration: PostgresConfiguration,
@@ -81,8 +79,7 @@ final class ResultConsumer: Sendable {
         self.endpoints = endpoints
         self.conclusion = conclusion
         self.soldOut = soldOut
-        self.outbox = outbox
-        self.changes = changes
+        self.writer = ResultWriter(conclusion: conclusion, outbox: outbox, changes: changes, metrics: metrics, logger: logger)
         self.metrics = metrics
         self.logger = logger
     }
@@ -171,7 +168,7 @@ final class ResultConsumer: Sendable {
         for (index, message) in messages.enumerated() {
             together += message.results.map { (index, $0) }
             guard together.count >= self.settings.maximumResults || index == messages.count - 1 else { continue }
-            let undone = try await self.apply(together.map(\.result), self.worker)
+            let undone = try await self.writer.apply(together.map(\.result), self.worker)
             for place in undone { left[together[place].message, default: []].append(together[place].result) }
             together = []
         }
@@ -205,13 +202,15 @@ final class ResultConsumer: Sendable {
             switch aside.task {
             case .settle(let results):
                 do {
-                    let left = try await self.apply(results, self.asideWorker)
+                    let left = try await self.writer.apply(results, self.asideWorker)
                     let open = left.map { results[$0] }
                     aside.task = .settle(try await self.giveBack(open))
                 } catch let error as PostgresError where error.mayBeOneMembers && results.count > 1 {
                     // Of the orders of one message, too, one alone may be locked or refused.
                     var open: [OrderStockResult] = []
-                    for result in results where (try? await self.apply([result], self.asideWorker))?.isEmpty != true { open.append(result) }
+                    for result in results where (try? await self.writer.apply([result], self.asideWorker))?.isEmpty != true {
+                        open.append(result)
+                    }
                     aside.task = .settle(open)
                 } catch let error as PostgresError where error.isRefusalOfValues {
                     aside.task = .bury(StockResultMessage.Poison(code: "NOT_WRITTEN", detail: "\(error)"))
@@ -245,7 +244,7 @@ final class ResultConsumer: Sendable {
     /// - Returns: those that are not judged to the end
     private func giveBack(_ results: [OrderStockResult]) async throws -> [OrderStockResult] {
         var open = results
-        for (place, (result, order)) in zip(results, try await self.orders(of: results, self.asideWorker)).enumerated().reversed() {
+        for (place, (result, order)) in zip(results, try await self.writer.orders(of: results, self.asideWorker)).enumerated().reversed() {
             guard case .lateSuccess(let order) = ResultJudgement(result, order) else { continue }
             try await self.conclusion.undoLateSuccess(order)
             open.remove(at: place)
@@ -265,121 +264,6 @@ final class ResultConsumer: Sendable {
         return true
     }
 
-    // MARK: Writing
-
-    /// Writes results by one statement.
-    /// - Returns: the places of those that are not settled by it: late successes, and orders that changed meanwhile
-    private func apply(_ given: [OrderStockResult], _ worker: PostgresWorker) async throws -> [Int] {
-        let places = try await self.takeOtherKeys(given, worker)
-        if places.isEmpty { return [] }
-        let results = places.map { given[$0] }
-        // Of two results for one order the first is written, the other is judged by the state that it finds.
-        var first: [Int64: Int] = [:]
-        var changes: [OrderChange] = []
-        changes.reserveCapacity(results.count)
-        let done = ResultConsumer.steps(.committed, reason: nil)
-        var refused: [String: String] = [:]
-        for (index, result) in results.enumerated() where first.updateValue(index, forKey: result.orderID) == nil {
-            let reason = result.outcome == .committed ? nil : result.reason ?? "REFUSED"
-            let steps: String
-            if let reason {
-                if refused[reason] == nil { refused[reason] = ResultConsumer.steps(.refused, reason: reason) }
-                steps = refused[reason] ?? ""
-            } else {
-                steps = done
-            }
-            let to: OrderStatus = result.outcome == .committed ? .confirmed : .failed
-            changes.append(OrderChange(id: result.orderID, run: result.run, from: .pending, to: to, failReason: reason, steps: steps))
-        }
-        self.metrics.resultBatches.record(UInt64(changes.count))
-        let batch = changes
-        let written = try await worker.perform { session in
-            try self.ids.withLock { ids throws(PostgresError) in
-                try OrderCompletion.write(session, batch, &ids, self.outbox, self.changes).status
-            }
-        }
-        let confirmed = written.values.count { $0 == OrderStatus.confirmed.rawValue }
-        self.conclusion.metrics.confirmed.add(UInt64(confirmed))
-        self.conclusion.metrics.failed.add(UInt64(written.count - confirmed))
-        self.metrics.results(.committed, confirmed)
-        self.metrics.results(.refused, written.count - confirmed)
-        if written.count == results.count { return [] }
-        var claimed: Set<Int64> = []
-        // The first result of an order that was written is done with.
-        let others = results.indices.filter {
-            !(written[results[$0].orderID] != nil && claimed.insert(results[$0].orderID).inserted)
-        }
-        return try await self.judge(others.map { results[$0] }, worker).map { places[others[$0]] }
-    }
-
-    /// Orders that wait, and whose key is said to be another order's, or to be closed: no order that waits can have done that itself. Those made just now take another
-    /// key at once; of the others somebody may have sent the key over HTTP meanwhile. Recovery settles both over HTTP, where the ledger compares the times.
-    /// - Returns: the places of the results that are left
-    private func takeOtherKeys(_ results: [OrderStockResult], _ worker: PostgresWorker) async throws -> [Int] {
-        let taken = results.filter {
-            $0.outcome == .refused && ($0.reason == APIErrorCode.keyReused.rawValue || $0.reason == APIErrorCode.keyClosed.rawValue)
-        }
-        if taken.isEmpty { return Array(results.indices) }
-        let parameters: [PostgresValue] = [
-            .ints(taken.map(\.orderID)), .ints(taken.map(\.run)), .int(self.conclusion.deadlines.freshAge.microseconds),
-        ]
-        let row = try await worker.perform { session in try session.query(ResultConsumer.otherKeysSQL, parameters).one() }
-        let (renewed, waiting) = (try row.decode(0, as: [Int64].self), Set(try row.decode(1, as: [Int64].self)))
-        if !renewed.isEmpty { self.conclusion.noteKeyTaken(orders: renewed.count, example: nil, newKey: nil, "RESULT") }
-        if !waiting.isEmpty {
-            self.logger.info("orders whose key is taken were handed to recovery", metadata: ["orders": "\(waiting.count)"])
-        }
-        return results.indices.filter { !waiting.contains(results[$0].orderID) }
-    }
-
-    private static let otherKeysSQL = """
-        with t as (
-          select o.id, o.updated_at > now() - $3 * interval '1 microsecond' as is_new
-          from unnest($1, $2) as r(i, n) join orders o on o.id = r.i and o.run = r.n where o.status = 'PENDING'
-        ), renewed as (
-          update orders o set run = \(OrderStore.otherRun), updated_at = now() from t
-          where o.id = t.id and t.is_new and o.status = 'PENDING' returning o.id
-        ), work as (
-          insert into saga_work (order_id, due_at) select id, now() from t on conflict do nothing
-        )
-        select (select coalesce(array_agg(id), '{}') from renewed), (select coalesce(array_agg(id), '{}') from t)
-        """
-
-    private static func steps(_ outcome: OrderStockResult.Outcome, reason: String?) -> String {
-        StepRecord.json([StepRecord(step: "STOCK", run: 1, action: .execute, outcome: reason ?? "DONE", attempts: 1, at: .now)])
-    }
-
-    /// The orders of results as they are, in the results' order.
-    private func orders(of results: [OrderStockResult], _ worker: PostgresWorker) async throws -> [Order?] {
-        let ids = results.map(\.orderID)
-        if ids.isEmpty { return [] }
-        let rows = try await worker.perform { session in
-            try session.query("select \(Order.columns) from orders o where o.id = any($1)", [.ints(ids)])
-        }
-        var orders: [Int64: Order] = [:]
-        for row in rows {
-            let order = try Order(row: row)
-            orders[order.id] = order
-        }
-        return ids.map { orders[$0] }
-    }
-
-    /// Results that changed nothing: what they mean for the orders as they are.
-    /// - Returns: the places of those that are not settled
-    private func judge(_ results: [OrderStockResult], _ worker: PostgresWorker) async throws -> [Int] {
-        var open: [Int] = []
-        for (place, (result, order)) in zip(results, try await self.orders(of: results, worker)).enumerated() {
-            switch ResultJudgement(result, order) {
-            case .unexpected: self.metrics.unexpected.add()
-            case .duplicate: self.metrics.duplicates.add()
-            case .kept: self.metrics.kept.add()
-            // `again`: it became PENDING again between the statement and the look, or another server holds it.
-            case .lateSuccess, .again: open.append(place)
-            }
-        }
-        return open
-    }
-
     /// What the results say of the product, for buyers that come now.
     private func remember(_ message: StockResultMessage) {
         // A result that waited in the queue says nothing about now.
@@ -390,47 +274,6 @@ final class ResultConsumer: Sendable {
             let left = last.remainingStock, left < .max
         {
             self.soldOut.sawRefusal(product: product, quantity: left + 1)
-        }
-    }
-}
-
-/// What a result means that did not change its order.
-enum ResultJudgement: Sendable, Equatable {
-    /// This database does not have the order.
-    case unexpected
-    /// The order has that state already.
-    case duplicate
-    /// The order has another state, and keeps it.
-    case kept
-    /// The stock was taken for a run of the order that has failed: it goes back.
-    case lateSuccess(Order)
-    /// The order waits for this very result: it was not written for another reason.
-    case again
-
-    init(_ result: OrderStockResult, _ order: Order?) {
-        guard let order else {
-            self = .unexpected
-            return
-        }
-        guard order.run == result.run else {
-            // A run begins only after the one before it has failed.
-            // Of an order that took another key, the key before it was another order's, and so are its units.
-            let isOwn = order.run < Order.firstOtherRun || result.run >= Order.firstOtherRun
-            guard result.outcome == .committed, result.run < order.run, isOwn else {
-                self = .kept
-                return
-            }
-            var earlier = order
-            earlier.run = result.run
-            earlier.status = .failed
-            self = .lateSuccess(earlier)
-            return
-        }
-        switch (result.outcome, order.status) {
-        case (_, .pending): self = .again
-        case (.committed, .confirmed), (.committed, .cancelled), (.refused, .failed): self = .duplicate
-        case (.refused, .confirmed), (.refused, .cancelled): self = .kept
-        case (.committed, .failed): self = .lateSuccess(order)
         }
     }
 }
