@@ -110,7 +110,8 @@ let package = Package(
         library(
             "ServerKit",
             [
-                "APIErrors", "CircuitBreaker", "HotPath", "ServerMetrics", "StrictJSON", deques, httpTypes, hummingbird, logging, nioCore,
+                "APIErrors", "CircuitBreaker", "HotPath", "PostgresClient", "ServerMetrics", "StrictJSON", deques, httpTypes, hummingbird,
+                logging, nioCore,
                 nioPosix, lifecycle,
             ],
             resources: [.embedInCode("Dashboard/dashboard.html")]

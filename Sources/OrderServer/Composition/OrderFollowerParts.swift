@@ -40,7 +40,7 @@ struct OrderFollowerParts {
         let store = OrderStore(pool: pool, recoveryAge: settings.recoveryAge)
         let readers = ReadStores(settings)
         readers.register(in: registry)
-        self.transactions = readers.transactions(registry, logger)
+        self.transactions = TransactionWatch(readers.lists, registry: registry, logger: logger)
         let changes = OrderWatch(maximumWaiters: settings.maximumWaiters, store: store, logger: logger)
         changes.register(in: registry)
         registry.gauge("stockgate_orders_database_waiting", help: "Callers that wait for a connection of the pool") {
@@ -91,7 +91,7 @@ struct OrderFollowerParts {
             drain: self.drain,
             rereadables: self.settings.rereadables,
             prepare: {
-                try await start.waitForOrders {
+                try await start.waitForPostgres(at: "ORDER_DATABASE_URL") {
                     _ = try await Migrator(configuration: postgres).apply(OrderStore.migrations)
                     _ = try await Migrator(configuration: postgres, table: FollowStore.migrationsTable).apply(FollowStore.migrations)
                 }

@@ -43,7 +43,7 @@ struct OrderServerParts {
         let store = OrderStore(pool: pool, recoveryAge: settings.recoveryAge, outbox: broker?.outbox)
         let readers = ReadStores(settings)
         readers.register(in: registry)
-        self.transactions = readers.transactions(registry, logger)
+        self.transactions = TransactionWatch(readers.lists, registry: registry, logger: logger)
         let changes = OrderWatch(maximumWaiters: settings.maximumWaiters, store: store, logger: logger)
         changes.register(in: registry)
         let groups = try OrderGroups(
@@ -152,7 +152,9 @@ struct OrderServerParts {
             drain: self.drain,
             rereadables: self.settings.rereadables,
             prepare: {
-                try await start.waitForOrders { _ = try await Migrator(configuration: postgres).apply(OrderStore.migrations) }
+                try await start.waitForPostgres(at: "ORDER_DATABASE_URL") {
+                    _ = try await Migrator(configuration: postgres).apply(OrderStore.migrations)
+                }
                 await IDSequence.raiseAll(postgres, logger: logger)
                 await groups.connect()
             },

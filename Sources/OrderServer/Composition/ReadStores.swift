@@ -1,8 +1,6 @@
-import Logging
 import ServerMetrics
 import PostgresClient
 import ServerKit
-import Synchronization
 
 /// The orders for those who only read, over connections of their own: many readers and long reads take none from what sells, settles and says *ready*.
 struct ReadStores: Sendable {
@@ -22,16 +20,6 @@ struct ReadStores: Sendable {
             lists: self.lists,
             listBound: settings.reads.listBound
         )
-    }
-
-    /// Watches the database's open transactions.
-    func transactions(_ registry: MetricsRegistry, _ logger: Logger) -> TransactionWatch {
-        let lists = self.lists
-        let ages = Mutex(TransactionAges())
-        return TransactionWatch(registry: registry, logger: logger) {
-            let transactions = try await lists.openTransactions()
-            return ages.withLock { $0.saw(transactions, at: .now) }.map { .init(age: $0.age, who: $0.who) }
-        }
     }
 
     /// Closes the connections.

@@ -23,7 +23,7 @@ struct InternalRoutes: Sendable {
         let status = try request.query("status", as: OutboxStatus.self)
         let listing = try request.listing()
         let (rows, page) = try await shaped { () throws(PostgresError) in try await self.outbox.rows(status: status, listing) }
-        return .list(rows, listing, try page.facts(bound: self.outbox.listBound)) { $0.write(to: &$1) }
+        return .list(rows, listing, try ListFacts(page, bound: self.outbox.listBound)) { $0.write(to: &$1) }
     }
 
     private func requeue(_ context: ServerRequestContext) async throws -> Response {

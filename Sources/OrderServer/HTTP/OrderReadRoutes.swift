@@ -35,7 +35,7 @@ struct OrderReadRoutes: Sendable {
         let (orders, page) = try await shaped { () throws(PostgresError) in
             try await self.store.orders(buyer: buyer, status: status, listing)
         }
-        return .list(orders, listing, try page.facts(bound: self.store.listBound)) { $0.write(to: &$1) }
+        return .list(orders, listing, try ListFacts(page, bound: self.store.listBound)) { $0.write(to: &$1) }
     }
 
     private func listOfUser(_ request: Request, _ context: ServerRequestContext) async throws -> Response {
@@ -45,7 +45,7 @@ struct OrderReadRoutes: Sendable {
             try await self.store.orders(buyer: user, status: nil, listing)
         }
         // The list's shape has no room for `next`: it is the id of the last order shown.
-        _ = try page.facts(bound: self.store.listBound)
+        _ = try ListFacts(page, bound: self.store.listBound)
         return .json { $0.array(orders) { $1.writeForUser(to: &$0) } }
     }
 

@@ -50,12 +50,3 @@ func shaped<Value: Sendable>(_ read: () async throws(PostgresError) -> Value) as
         throw APIError(error)
     }
 }
-
-extension KeyedList.Page {
-    /// What the answer says besides the rows.
-    /// - Throws: `VALIDATION_ERROR` for a page that lies behind what a list walks
-    func facts(bound: Int64) throws(APIError) -> ListFacts {
-        if self.isBeyondBound { throw .pageTooDeep(bound: bound) }
-        return ListFacts(next: self.next, total: self.total, isTotalExact: self.isTotalExact)
-    }
-}

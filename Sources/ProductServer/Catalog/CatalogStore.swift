@@ -127,8 +127,7 @@ struct CatalogStore: Sendable {
             join: join,
             of: reads
         )
-        if page.isBeyondBound { throw APIError.pageTooDeep(bound: listBound) }
-        return (page.rows, ListFacts(next: page.next, total: page.total, isTotalExact: page.isTotalExact))
+        return (page.rows, try ListFacts(page, bound: listBound))
     }
 
     /// Changes a product; nil: there is none. `engineMustKnow`: whether it is on sale or gated has changed, and the fence was raised.

@@ -9,7 +9,6 @@ import ServerMetrics
 import ServiceLifecycle
 import StockContract
 import StockGate
-import Synchronization
 
 /// Everything that a product server consists of.
 struct ProductServerParts {
@@ -41,11 +40,7 @@ struct ProductServerParts {
         let breakers = CircuitBreakerRegistry()
         try breakers.add(engine.breaker)
         CircuitBreakerMetrics.register(breakers, in: registry, resilience4j: settings.server.showsResilience4jMetrics)
-        self.transactions = TransactionWatch(
-            registry: registry,
-            logger: logger,
-            look: ProductServerParts.oldestTransaction(engine.ledger.reads)
-        )
+        self.transactions = TransactionWatch(engine.ledger.reads, registry: registry, logger: logger)
 
         // The broker.
         let prepared = self.prepared
@@ -127,11 +122,7 @@ struct ProductServerParts {
             drain: self.drain,
             rereadables: self.settings.rereadables,
             prepare: {
-                try await start.wait(
-                    for: "PostgreSQL",
-                    at: "PRODUCT_DATABASE_URL",
-                    judge: { PostgresStartTrouble($0).map { ($0.isNotThereYet, $0.words) } }
-                ) {
+                try await start.waitForPostgres(at: "PRODUCT_DATABASE_URL") {
                     _ = try await Migrator(configuration: postgres).apply(ProductServer.migrations)
                     try await engine.start()
                 }
@@ -145,12 +136,4 @@ struct ProductServerParts {
     static let openReads: Set<String> = [
         "/livez", "/readyz", "/openapi.json", "/products", "/products/{id}", "/v1/products", "/v1/products/{id}",
     ]
-
-    private static func oldestTransaction(_ pool: PostgresPool) -> @Sendable () async throws -> TransactionWatch.Oldest? {
-        let ages = Mutex(TransactionAges())
-        return {
-            let transactions = try await pool.openTransactions()
-            return ages.withLock { $0.saw(transactions, at: .now) }.map { .init(age: $0.age, who: $0.who) }
-        }
-    }
 }

@@ -72,7 +72,7 @@ extension Response {
 
 extension APIError {
     /// A page so far behind that finding it would walk more rows than one request may.
-    public static func pageTooDeep(bound: Int64) -> APIError {
+    static func pageTooDeep(bound: Int64) -> APIError {
         .invalid(field: "page", .pageTooDeep, JSONMember("maximumRows", .int(bound)))
     }
 }
