@@ -96,7 +96,7 @@ let package = Package(
         library("CircuitBreaker"),
         library(
             "StockGate",
-            ["CircuitBreaker", "RedisClient", "PostgresClient", deques, nioCore],
+            ["CircuitBreaker", "RedisClient", "PostgresClient", algorithms, deques, nioCore],
             resources: [.embedInCode("Gate/Scripts"), .embedInCode("Ledger/Migrations")]
         ),
 

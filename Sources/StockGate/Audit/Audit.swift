@@ -3,6 +3,7 @@
 // A quiet look reads Redis, PostgreSQL, then Redis again unchanged, with nothing pending. The same difference in two quiet looks, a second apart, is a finding.
 // Bounds: `chunk` products a look.
 
+import Algorithms
 import CircuitBreaker
 import PostgresClient
 
@@ -39,7 +40,7 @@ struct Audit: Sendable {
         guard !breaker.isOpen else { return }
         // The data of another ledger may be gone by now. What was left is void, and is known to be.
         let audited = products.all.filter { !$0.state.withLock { $0.standing.isLeft } }
-        for chunk in Chunks(audited, of: chunk) { await audit(Array(chunk)) }
+        for chunk in audited.chunks(ofCount: chunk) { await audit(Array(chunk)) }
     }
 
     private func audit(_ products: [GatedProduct]) async {

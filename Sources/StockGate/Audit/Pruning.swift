@@ -5,6 +5,7 @@
 //   keys of the server, ours or not. Stop of a scan: the cursor is back at its beginning, the steps are used up, or the time is over; the next scan goes on
 //   where this one stopped.
 
+import Algorithms
 import CircuitBreaker
 import RedisClient
 import Synchronization
@@ -84,7 +85,7 @@ final class Pruning: Sendable {
         var left = ids
         while !left.isEmpty, goesOn() {
             var more: [ProductID] = []
-            for chunk in Chunks(left, of: chunk) { more += await step(Array(chunk)) }
+            for chunk in left.chunks(ofCount: chunk) { more += await step(Array(chunk)) }
             left = more
             if !left.isEmpty, pause > .zero { try? await Task.sleep(for: pause) }
         }

@@ -1,3 +1,4 @@
+import Algorithms
 import CircuitBreaker
 import NIOCore
 
@@ -23,7 +24,7 @@ struct Sweep: Sendable {
         guard !breaker.isOpen else { return }
         // What Redis holds of the others is void, or another ledger's.
         let swept = all.filter { !$0.state.withLock { $0.standing.isDirect } }
-        for chunk in Chunks(swept, of: chunk) { await sweep(Array(chunk)) }
+        for chunk in swept.chunks(ofCount: chunk) { await sweep(Array(chunk)) }
     }
 
     private func sweep(_ products: [GatedProduct]) async {

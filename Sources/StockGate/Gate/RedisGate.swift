@@ -4,6 +4,7 @@
 //   resync finds their reservations.
 // Bounds: what waits here is bounded by the requests in flight; one script call carries at most `maximumTold` entries.
 
+import Algorithms
 import CircuitBreaker
 import NIOCore
 import RedisClient
@@ -101,7 +102,7 @@ final class RedisGate: @unchecked Sendable {
             return
         }
         let keys = reserving.keys
-        for part in Chunks(reserving.requests, of: Self.maximumTold) {
+        for part in reserving.requests.chunks(ofCount: Self.maximumTold) {
             metrics.reserves.add(UInt64(part.count))
             metrics.reserveCalls.add(1)
             call(
@@ -206,7 +207,7 @@ final class RedisGate: @unchecked Sendable {
             return
         }
         let keys = told.keys
-        for part in Chunks(told.settles, of: Self.maximumTold) {
+        for part in told.settles.chunks(ofCount: Self.maximumTold) {
             call(
                 connection,
                 info,
@@ -226,7 +227,7 @@ final class RedisGate: @unchecked Sendable {
                 self.note($0, of: product)
             }
         }
-        for part in Chunks(told.releases, of: Self.maximumTold) {
+        for part in told.releases.chunks(ofCount: Self.maximumTold) {
             call(
                 connection,
                 info,
@@ -245,7 +246,7 @@ final class RedisGate: @unchecked Sendable {
                 self.note($0, of: product)
             }
         }
-        for part in Chunks(told.applies, of: Self.maximumTold) {
+        for part in told.applies.chunks(ofCount: Self.maximumTold) {
             call(
                 connection,
                 info,

@@ -6,6 +6,7 @@
 // What was done is kept when an attempt fails, until one passes: no fence is raised twice for one outage, but where something was sold directly since.
 // Bounds: the breaker's time limit, and `chunk` products a round; the breaker runs one recovery at a time.
 
+import Algorithms
 import CircuitBreaker
 import RedisClient
 import Synchronization
@@ -127,7 +128,7 @@ final class Recovery: Sendable {
             var locked: [Owed] = []
             var left: [Left] = []
             var done = 0
-            for chunk in Chunks(owed, of: configuration.resyncChunk) {
+            for chunk in owed.chunks(ofCount: configuration.resyncChunk) {
                 guard ContinuousClock.now < end, outage.number == number else { break }
                 done += chunk.count
                 for (one, failure) in try await install(Array(chunk), in: number, lockWaitsUntil: nil) {
@@ -192,7 +193,7 @@ final class Recovery: Sendable {
     private func void(_ left: [GatedProduct]) async throws {
         for product in left { product.state.withLock { $0.standing.left() } }
         let number = outage.number
-        for chunk in Chunks(left.filter { !$0.state.withLock { $0.standing.isVoided(in: number) } }, of: configuration.resyncChunk) {
+        for chunk in (left.filter { !$0.state.withLock { $0.standing.isVoided(in: number) } }).chunks(ofCount: configuration.resyncChunk) {
             try Task.checkCancellation()
             let failures = await driver.void(chunk.map(\.id))
             for product in chunk where failures[product.id] == nil {
