@@ -9,7 +9,7 @@ final class SimulatedClient {
         var identity: SimulatedOrders.Identity?
         var isSold = false
         var isFinallyRefused = false
-        /// Sold by a repeat, in a run that cannot tell whose the row is.
+        /// Sold by a row that may be the earlier order's, in a run that cannot tell by the times: what the protocol leaves open.
         var isInDoubt = false
         /// A compensation was sent and has not been answered.
         var isCompensating = false
@@ -143,7 +143,10 @@ final class SimulatedClient {
         switch answer {
         case .sold(_, let replayed):
             told[index].isSold = true
-            if replayed, request.isRepeat, request.since == nil { told[index].isInDoubt = true }
+            guard request.since == nil, let identity = told[index].identity, identity.cameRound else { return }
+            // A first attempt that had to send its commit again takes the row that it finds for its own.
+            let isFoundAgain = !replayed && simulation.isWritten(request.key, before: identity.madeAt)
+            if isFoundAgain || replayed && request.isRepeat { told[index].isInDoubt = true }
         case .insufficient, .notOnSale: if request.isRepeat { told[index].isFinallyRefused = true }
         case .keyClosed: told[index].isFinallyRefused = true
         case .keyReused, .productMissing, .unavailable: break
