@@ -17,7 +17,7 @@ struct OutboxTests {
         settings: [String: String] = [:],
         stock: [Int64: Int64] = [1: 100],
         events: ScriptedPublisher? = nil,
-        adjust: @Sendable (inout OrderSettings) -> Void = { _ in },
+        adjust: @Sendable (inout OrderServerConfiguration) -> Void = { _ in },
         _ body: (TestBed, ScriptedPublisher, ScriptedResults) async throws -> Void
     ) async throws {
         let publisher = ScriptedPublisher()

@@ -76,7 +76,7 @@ struct TestBed: Sendable {
     let servers: [Server]
 
     /// A memory of sold-out products that no machine is too slow for. The setting itself ends at a second, of which half is without a second look.
-    static let longMemory: @Sendable (inout OrderSettings) -> Void = { $0.soldOutTime = .seconds(120) }
+    static let longMemory: @Sendable (inout OrderServerConfiguration) -> Void = { $0.soldOutTime = .seconds(120) }
 
     /// Runs `body` with so many order servers.
     /// - Parameter adjust: changes what no setting can say
@@ -85,7 +85,7 @@ struct TestBed: Sendable {
         stock: [Int64: Int64] = [1: 100],
         settings: [String: String] = [:],
         endpoints: MessageEndpoints? = nil,
-        adjust: @Sendable (inout OrderSettings) -> Void = { _ in },
+        adjust: @Sendable (inout OrderServerConfiguration) -> Void = { _ in },
         _ body: (TestBed) async throws -> Void
     ) async throws {
         let base = try self.postgres.get().url
@@ -128,7 +128,7 @@ struct TestBed: Sendable {
         _ product: String,
         _ settings: [String: String],
         _ endpoints: MessageEndpoints? = nil,
-        adjust: @Sendable (inout OrderSettings) -> Void = { _ in }
+        adjust: @Sendable (inout OrderServerConfiguration) -> Void = { _ in }
     ) async throws -> Server {
         // A call that is answered late because the machine is busy is not to be repeated, nor its buyer sent away: tests of silence have bounds of their own.
         var environment = [

@@ -5,6 +5,7 @@
 //   ProductServerParts     what a product server consists of, on top of one engine and BrokerConnections
 
 import Logging
+import NIOPosix
 import PostgresClient
 public import ServerKit
 import StockGate

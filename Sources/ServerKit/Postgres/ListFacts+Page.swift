@@ -1,5 +1,5 @@
-import APIErrors
-import PostgresClient
+public import APIErrors
+public import PostgresClient
 
 extension ListFacts {
     /// What the answer says of a page of a table besides its rows.

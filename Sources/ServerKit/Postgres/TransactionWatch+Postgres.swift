@@ -1,6 +1,6 @@
-import Logging
-import PostgresClient
-import ServerMetrics
+public import Logging
+public import PostgresClient
+public import ServerMetrics
 import Synchronization
 
 extension TransactionWatch {

@@ -6,6 +6,7 @@
 import Algorithms
 import CircuitBreaker
 import PostgresClient
+import Synchronization
 
 /// A difference that one quiet look found. The same in a second look is a finding.
 struct AuditSuspicion: Hashable, Sendable {

@@ -1,6 +1,7 @@
 import Algorithms
 import CircuitBreaker
 import NIOCore
+import Synchronization
 
 /// Looks in Redis for reservations that have been pending for too long: they belong to a process that died or hangs. Their products are resynced.
 ///

@@ -4,6 +4,7 @@
 // that `carryOut` takes: a run knows neither the gated products, nor resyncs, nor how a fence is raised.
 
 import NIOCore
+import Synchronization
 
 /// What follows from a step of a request for the rest of the engine.
 enum RequestEffect {

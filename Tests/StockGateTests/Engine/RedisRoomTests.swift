@@ -73,13 +73,13 @@ struct RedisRoomTests {
                 #expect(await Rush.run(engine, product, orders: first..<first + 400).sold.count == (product == products[0] ? 300 : 400))
                 #expect(try await eventually { try await fixture.isExact(product, engine) })
             }
-            let reserves = engine.counters.reserves.count
+            let reserves = engine.metrics.reserves.count
             for product in products {
                 let keys = ["marks", "pending", "owed"].map { "sg:{\(product.rawValue)}:\($0)" }
                 #expect(try await eventually { try fixture.redis.call(["EXISTS"] + keys) == ":0\r\n" }, "\(product)")
             }
-            #expect(engine.counters.reserves.count == reserves)
-            #expect(engine.counters.prunedMarks.count > 0)
+            #expect(engine.metrics.reserves.count == reserves)
+            #expect(engine.metrics.prunedMarks.count > 0)
             // The ledger knows what Redis has forgotten.
             let again = DecreaseRequest(product: products[1], key: "DEC-10001", orderID: 10_001, quantity: 1, isRepeat: false)
             guard case .sold(_, replayed: true) = await engine.decrease(again) else {
