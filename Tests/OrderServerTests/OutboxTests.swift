@@ -185,7 +185,7 @@ struct OutboxTests {
             try await bed.wait("select count(*) from outbox where status = 'SENT'", for: 2)
             let counted = ContinuousClock.now + .seconds(60)
             var figures = ""
-            while !figures.contains("\noutbox_backlog_events 0\n") || !figures.contains("\noutbox_backlog_orders 0\n"),
+            while !figures.contains("\nstockgate_outbox_backlog_events 0\n") || !figures.contains("\nstockgate_outbox_backlog_orders 0\n"),
                 ContinuousClock.now < counted
             {
                 figures = try await bed.text("/metrics")

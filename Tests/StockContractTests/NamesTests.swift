@@ -11,7 +11,7 @@ import Testing
         let sources = root.appending(path: "Sources")
         let files = FileManager.default.enumerator(at: sources, includingPropertiesForKeys: nil)?.compactMap { $0 as? URL } ?? []
         // Settings have names of the same form: the environment's LOCK_TIMEOUT is no error code.
-        return files.filter { $0.pathExtension == "swift" && !$0.lastPathComponent.hasSuffix("Settings.swift") }.map { file in
+        return files.filter { $0.pathExtension == "swift" && !$0.lastPathComponent.hasSuffix("Configuration.swift") }.map { file in
             let text = (try? String(contentsOf: file, encoding: .utf8)) ?? ""
             var texts: Set<String> = []
             for line in text.split(separator: "\n") {

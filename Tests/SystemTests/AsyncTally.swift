@@ -13,7 +13,8 @@ actor AsyncTally {
 
     /// Beginnings of the names that are kept.
     private static let names = [
-        "stockgate_command", "stockgate_dead_letters", "stockgate_results", "order_results", "outbox_publish", "orders_recovered",
+        "stockgate_command", "stockgate_dead_letters", "stockgate_results", "stockgate_order_results", "stockgate_outbox_publish",
+        "stockgate_orders_recovered",
     ]
 
     init(_ stack: Stack) async throws {

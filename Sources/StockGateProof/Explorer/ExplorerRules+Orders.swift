@@ -82,7 +82,7 @@ extension ExplorerRules {
         var request = Self.decrease(state.rest.orders[driver.order].letter)
         request.key = driver.key
         request.isRepeat = !driver.isFirst
-        request.since = Self.now
+        request.since = world.timeless ? nil : Self.now
         var driver = driver
         driver.attempts += 1
         buyer(index, ExplorerActor.Buyer(PatchedReservation(request, fault: fault), order: driver), state, emit)

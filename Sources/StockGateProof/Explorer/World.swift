@@ -48,6 +48,8 @@ public struct World: Hashable, Sendable, CustomStringConvertible {
     public var resends = 0
     /// The most resyncs that the healer may need.
     public var resyncs = 99
+    /// Whether orders do not say when they were made: a ledger whose clock cannot be compared, or a caller that does not say it.
+    public var timeless = false
     /// Whether two requests may go in one statement.
     public var batch = false
     /// Nothing is lost, and no direct path.
@@ -69,6 +71,7 @@ public struct World: Hashable, Sendable, CustomStringConvertible {
         resyncs: Int = 99,
         batch: Bool = false,
         calm: Bool = false,
+        timeless: Bool = false,
         earlier: String = ""
     ) {
         self.actors = actors.split(separator: " ").map(String.init)
@@ -86,6 +89,7 @@ public struct World: Hashable, Sendable, CustomStringConvertible {
         self.resyncs = resyncs
         self.batch = batch
         self.calm = calm
+        self.timeless = timeless
     }
 
     /// The world in one line.
@@ -100,6 +104,7 @@ public struct World: Hashable, Sendable, CustomStringConvertible {
         if resyncs < 99 { text += " resyncs=\(resyncs)" }
         if batch { text += " batch" }
         if calm { text += " calm" }
+        if timeless { text += " timeless" }
         return text
     }
 
@@ -182,6 +187,9 @@ public struct World: Hashable, Sendable, CustomStringConvertible {
         World("#a -#a b", 1, earlier: "a"), World("#a b", 1, earlier: "-a"), World("#a resync", 1, earlier: "!a"),
         World("#a &a", 1, deaths: 1, earlier: "a"), World("#a resync", 1, zombies: 1, earlier: "a"), World("#a b", 2, earlier: "a=2"),
         World("#a healer", 1, copies: 1, earlier: "a"), World("#a -#a healer", 1, flushes: 1, earlier: "a"),
+        // The same without times, where only a replay or a closed key as the answer to a first attempt tells.
+        World("#a b", 1, timeless: true, earlier: "a"), World("#a b", 1, timeless: true, earlier: "-a"),
+        World("#a resync", 1, timeless: true, earlier: "!a"),
         // Ids of orders that were just made: the ledger cannot tell the two by their times. One decrease confirms one order, with a cancel in between too.
         World("#a #a resync", 2), World("#a #a -#a b", 1), World("#a #a", 2, copies: 1), World("#a #a -#a", 1, deaths: 1),
         // An order that two servers settle, whose first answer is lost, or comes late.
