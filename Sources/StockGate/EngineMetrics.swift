@@ -28,15 +28,15 @@ public final class EngineMetrics: Sendable {
     public let refused = EngineCounter()
     /// Decreases that went without a reservation.
     public let direct = EngineCounter()
-    /// Decreases turned away because too much was in flight.
+    /// Decreases and increases turned away because too much was in flight.
     public let overloaded = EngineCounter()
-    /// Decreases that were not answered in time.
+    /// Decreases and increases that were not answered in time.
     public let timedOut = EngineCounter()
     /// Commits whose outcome was unknown, and that were sent again.
     public let unknownCommits = EngineCounter()
     /// Increases that added units.
     public let increases = EngineCounter()
-    /// Commits that met another fence than their reservation's.
+    /// Changes of stock that Redis was told of afterwards: commits that met another fence than their reservation's, and increases.
     public let applies = EngineCounter()
     /// Applies that failed or are unknown.
     public let lostApplies = EngineCounter()

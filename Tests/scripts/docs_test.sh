@@ -140,8 +140,12 @@ begin
 while IFS= read -r word; do
     printf '%s\n' "$word" >>"$work/names"
     if ! grep -qwF -- "$word" "${documents[@]}"; then printf 'undocumented: %s\n' "$word" >>"$work/failures"; fi
-done < <(grep -rhoE '^ +"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+",$' Sources --include='*Settings*.swift' --include='*Configuration*.swift' | tr -d ' ",' | sort -u)
-named "settings that are read" 20
+done < <({
+    # The name stands in a line of its own, or in the line of the call.
+    grep -rhoE '^ +"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+",$' Sources --include='*Settings*.swift' --include='*Configuration*.swift'
+    grep -rhoE 'reader\.[A-Za-z]+\("[A-Z][A-Z0-9]*(_[A-Z0-9]+)*"' Sources --include='*.swift' | grep -oE '"[A-Z0-9_]+"'
+} | tr -d ' ",' | sort -u)
+named "settings that are read" 50
 verdict "$work/failures" "every setting that a server reads is in a document"
 
 # --- Routes, as the OpenAPI documents of the servers have them.

@@ -6,7 +6,7 @@ import StockContract
 /// faster with, is in no message.
 /// What callers give goes into parameters; these pieces hold none of it.
 enum OutboxSQL {
-    /// Sends commands for the product server.
+    /// The topic of rows that carry a command for the product server.
     static let decreaseTopic = StockCommand.type
     /// Lanes of commands; events have the lane behind them.
     static let commandLanes: Int64 = 16

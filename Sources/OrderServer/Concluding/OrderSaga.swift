@@ -112,7 +112,7 @@ struct OrderSaga: Sendable, Equatable {
             case .refused(let reason):
                 return self.compensate(step: step - 1, why: Why(reason: reason))
             case .keyTaken(let code):
-                // Behind other steps, which are done under the run's keys, the order fails with what they did undone.
+                // Earlier steps used this run's keys: what they did is undone and the order fails. The first step alone can go on under another key.
                 guard step == 0 else { return self.compensate(step: step - 1, why: Why(reason: code)) }
                 self.state = .keyTaken
                 return .takeAnotherKey(code: code)

@@ -44,7 +44,7 @@ struct RecoveryService: Service {
     /// Nil without a broker.
     let outbox: Outbox?
     let logger: Logger
-    /// The tables are there.
+    /// Opens once the migrations are applied.
     private let prepared: PreparedLatch
 
     init(

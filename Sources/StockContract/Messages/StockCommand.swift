@@ -3,8 +3,8 @@ package import StrictJSON
 
 /// A message of the queue ``StockGateTopology/decreaseQueue``: the decreases of one group of orders for one product. `docs/messages.md` has its schema.
 ///
-/// The order server's messages are written by a function of its database (`outbox_command`, beside the outbox), out of the rows that were really written; a
-/// test of the order server reads them with this reader and compares them with this writer.
+/// The order server's messages are written by functions of its database (`outbox_message` and `outbox_command_order`, migration V005), out of the rows that
+/// were really written; a test of the order server reads them with this reader and compares them with this writer.
 package struct StockCommand: Sendable, Equatable {
     /// The version that is written and understood.
     package static let version: Int64 = 1

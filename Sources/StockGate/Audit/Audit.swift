@@ -39,7 +39,7 @@ struct Audit: Sendable {
     /// One audit of all gated products.
     func run() async {
         guard !breaker.isOpen else { return }
-        // The data of another ledger may be gone by now. What was left is void, and is known to be.
+        // Products that a recovery passed over are left out: Redis does not serve them. Another ledger's are looked at, for its data may be gone by now.
         let audited = products.all.filter { !$0.state.withLock { $0.standing.isLeft } }
         for chunk in audited.chunks(ofCount: chunk) { await audit(Array(chunk)) }
     }

@@ -59,7 +59,7 @@ struct Standing: Hashable, Sendable {
         }
         let wasDirect = isDirect
         isForeign = false
-        // What began before it was left, or failed, says nothing of what Redis holds since.
+        // A resync that began before the product was last marked as sold directly cannot end that: it knows nothing of what Redis holds since.
         guard mark >= directSince else { return false }
         isSpoiled = false
         isLeft = false

@@ -45,7 +45,7 @@ public struct Resync: Hashable, Sendable {
         case start
         /// -> comparing, bumping, finished
         case looking
-        /// -> bumping, finished
+        /// -> bumping, raising, finished
         case comparing(GateView)
         /// -> installing, raising, finished
         case bumping(GateView)
@@ -117,8 +117,8 @@ public struct Resync: Hashable, Sendable {
         return .look
     }
 
-    /// The gate was looked at. Redis is read before PostgreSQL: a fence in Redis is never ahead, so equal now means equal then, and one that is ahead is from a
-    /// history that the ledger has lost.
+    /// The gate was looked at. Redis is read before PostgreSQL, where fences only grow: equal fences mean that Redis was exact when it was read. A fence of
+    /// Redis' that is larger comes from a history that the ledger has lost.
     public mutating func looked(_ view: GateView) -> Action {
         if let theirs = view.foreignLedger(to: ledgerName) { return finish(.foreign(theirs)) }
         if isForced || !view.isLoaded {
