@@ -3,8 +3,9 @@ import PrivateServers
 import Testing
 
 @Suite struct FaultTests {
+    /// Whether the statement runs. It is active while it is prepared, too: a server that dies then has not run it.
     private func isSleeping(_ observer: PostgresConnection) async throws -> Bool {
-        try await observer.query("SELECT 1 FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%' AND state = 'active'").count == 1
+        try await observer.query("SELECT 1 FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%' AND wait_event = 'PgSleep'").count == 1
     }
 
     @Test func serverKilledInACallIsUnknownAndComesBack() async throws {
