@@ -99,7 +99,10 @@ final class ServerProcess: Sendable {
     /// Whether it has taken SIGTERM over: its services run.
     var hasHandlers: Bool {
         let status = (try? String(contentsOfFile: "/proc/\(process.processIdentifier)/status", encoding: .utf8)) ?? ""
-        let masks = status.split(separator: "\n").filter { $0.hasPrefix("SigIgn:") || $0.hasPrefix("SigCgt:") || $0.hasPrefix("SigBlk:") }
+        let masks = status.split(separator: "\n").filter { $0.hasPrefix("SigIgn:") || $0.hasPrefix("SigCgt:") }
+        // Before it is this program, it has what it was forked with: a signal that is blocked then ends it by its default as soon as it runs.
+        let program = try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/\(process.processIdentifier)/exe")
+        guard program == process.executableURL?.resolvingSymlinksInPath().path(percentEncoded: false) else { return false }
         return masks.contains {
             UInt64($0.split(separator: "\t").last ?? "", radix: 16).map { $0 & (1 << UInt64(SIGTERM - 1)) != 0 } ?? false
         }
