@@ -46,6 +46,9 @@ struct EarlierOrders: Sendable {
         _ isSame: (Order) -> Bool
     ) async throws(APIError) -> PlacedOrder? {
         var wait = Duration.milliseconds(5)
+        // Whoever waits is told that the order is under way, which he can use, before his own deadline tells him that nothing is known: a busy machine wakes late.
+        let buyersDeadline = deadline
+        let deadline = buyersDeadline - min(.milliseconds(250), self.conclusion.deadlines.buyer / 8)
         // Bound: the deadline; the waits double up to 100 ms.
         while true {
             var order: Order
@@ -60,7 +63,7 @@ struct EarlierOrders: Sendable {
             if order.status != .pending || !waits { return PlacedOrder(order: order, isReplay: true) }
             // The order's own request has given up by now, or its server has died: whoever asks goes on with it.
             if Timestamp.now.microseconds(since: order.updatedAt) > self.conclusion.deadlines.buyer.microseconds {
-                return PlacedOrder(order: try await self.conclusion.drive(order, firstAttempt: 2, deadline), isReplay: true)
+                return PlacedOrder(order: try await self.conclusion.drive(order, firstAttempt: 2, buyersDeadline), isReplay: true)
             }
             guard ContinuousClock.now + wait < deadline, (try? await Task.sleep(for: wait)) != nil else {
                 throw APIError(.requestInProgress, details: ["orderId": .int(order.id)], retryAfter: .seconds(1))
