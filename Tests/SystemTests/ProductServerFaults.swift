@@ -7,7 +7,18 @@ extension Faults {
     struct OneInstance {}
 }
 
-extension Faults.OneInstance {
+extension Faults {
+    /// The only product server, whose groups wait in PostgreSQL for a held row until long after it is killed; by default they wait for 50 ms.
+    @Suite(
+        "Faults of one instance with patient groups",
+        .serialized,
+        .stack(instances: 1, ["LEDGER_ROW_WAIT": "2s"]),
+        .timeLimit(.minutes(20))
+    )
+    struct OnePatientInstance {}
+}
+
+extension Faults.OnePatientInstance {
     /// Dies between reserve and commit, and between commit and settle, until both were met.
     ///
     /// The first kill comes at any moment. Then the product's row is held while the server is killed: what waits in the process dies with it, and
@@ -45,7 +56,9 @@ extension Faults.OneInstance {
             #expect(unsettled > 0, "died between commit and settle")
         }
     }
+}
 
+extension Faults.OneInstance {
     @Test func productServerPaused() async throws {
         try await RunningSale.hold("product server paused, one instance") { sale in
             try await sale.stack("pause product")
