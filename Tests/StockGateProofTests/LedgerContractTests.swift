@@ -80,7 +80,7 @@ struct LedgerContractTests {
             let expected: [[String]]
             do throws(LedgerModel.KeyInUse) {
                 expected = try model.commit(batch).map {
-                    ["\($0.outcome.rawValue)", "\($0.told)", $0.bumped ? "t" : "f", "\($0.remaining)", $0.isGated ? "t" : "f"]
+                    ["\($0.outcome.rawValue)", "\($0.lockedFence)", $0.bumped ? "t" : "f", "\($0.remaining)", $0.isGated ? "t" : "f"]
                 }
             } catch { expected = [["SG001"]] }
             return ("commit \(batch)", try commit(database, batch), expected)
@@ -102,7 +102,7 @@ struct LedgerContractTests {
             do throws(LedgerModel.KeyInUse) {
                 expected = try model.increase(batch).map {
                     [
-                        "\($0.outcome.rawValue)", "\($0.told)", $0.bumped ? "t" : "f", "\($0.quantity)", "\($0.remaining)",
+                        "\($0.outcome.rawValue)", "\($0.lockedFence)", $0.bumped ? "t" : "f", "\($0.quantity)", "\($0.remaining)",
                         $0.isGated ? "t" : "f",
                     ]
                 }

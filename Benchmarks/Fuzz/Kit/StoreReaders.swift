@@ -116,7 +116,7 @@ import StrictJSON
                                 [CommitOutcome.committed, .duplicateMine, .insufficient, .keyClosed, .notOnSale, .productMissing],
                                 &random
                             ),
-                            told: Mutation.pick(Self.numbers, &random),
+                            lockedFence: Mutation.pick(Self.numbers, &random),
                             bumped: Bool.random(using: &random),
                             remaining: Mutation.pick([0, 1, .max], &random),
                             isGated: Bool.random(using: &random)

@@ -185,7 +185,7 @@ public final class PostgresLedger: Sendable {
             replies.append(
                 CommitReply(
                     outcome: try row.decode(0),
-                    told: try row.decode(1),
+                    lockedFence: try row.decode(1),
                     bumped: try row.decode(2),
                     remaining: try row.decode(3),
                     isGated: try row.decode(4)
@@ -208,7 +208,7 @@ public final class PostgresLedger: Sendable {
             replies.append(
                 IncreaseReply(
                     outcome: try row.decode(0),
-                    told: try row.decode(1),
+                    lockedFence: try row.decode(1),
                     bumped: try row.decode(2),
                     quantity: try row.decode(3),
                     remaining: try row.decode(4),

@@ -48,7 +48,7 @@ public struct CommitReply: Hashable, Sendable {
     /// What was decided.
     public var outcome: CommitOutcome
     /// The product's fence as it was locked, before the statement's own bump; 0 if there is no such product.
-    public var told: Fence
+    public var lockedFence: Fence
     /// Whether the statement bumped this product's fence.
     public var bumped: Bool
     /// Stock after this decrement; for a duplicate, after the first one; else the stock that was not enough.
@@ -57,9 +57,9 @@ public struct CommitReply: Hashable, Sendable {
     public var isGated: Bool
 
     /// Creates a reply.
-    public init(outcome: CommitOutcome, told: Fence, bumped: Bool, remaining: Int64, isGated: Bool) {
+    public init(outcome: CommitOutcome, lockedFence: Fence, bumped: Bool, remaining: Int64, isGated: Bool) {
         self.outcome = outcome
-        self.told = told
+        self.lockedFence = lockedFence
         self.bumped = bumped
         self.remaining = remaining
         self.isGated = isGated
@@ -88,7 +88,7 @@ public struct IncreaseReply: Hashable, Sendable {
     /// What was decided.
     public var outcome: IncreaseOutcome
     /// The product's fence as it was locked.
-    public var told: Fence
+    public var lockedFence: Fence
     /// Whether the statement bumped this product's fence.
     public var bumped: Bool
     /// Units given back, now or by the first call.
@@ -99,9 +99,9 @@ public struct IncreaseReply: Hashable, Sendable {
     public var isGated: Bool
 
     /// Creates a reply.
-    public init(outcome: IncreaseOutcome, told: Fence, bumped: Bool, quantity: Quantity, remaining: Int64, isGated: Bool) {
+    public init(outcome: IncreaseOutcome, lockedFence: Fence, bumped: Bool, quantity: Quantity, remaining: Int64, isGated: Bool) {
         self.outcome = outcome
-        self.told = told
+        self.lockedFence = lockedFence
         self.bumped = bumped
         self.quantity = quantity
         self.remaining = remaining

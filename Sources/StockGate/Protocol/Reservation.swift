@@ -157,12 +157,12 @@ public struct Reservation: Hashable, Sendable {
         }
         let held = Held(fence: sent.fence, token: sent.token)
         // A ledger that is under an older fence than Redis has lost commits: restored from a backup, or failed over.
-        let isRedisAhead = reply.told > 0 && reply.told < sent.fence
+        let isRedisAhead = reply.lockedFence > 0 && reply.lockedFence < sent.fence
         let asks = reply.bumped || isRedisAhead
         switch reply.outcome {
-        case .committed where reply.told != sent.fence:
-            state = .applying(reply.told)
-            return Step(.apply(reply.told, delta: -request.quantity), answer: answer, asks: asks)
+        case .committed where reply.lockedFence != sent.fence:
+            state = .applying(reply.lockedFence)
+            return Step(.apply(reply.lockedFence, delta: -request.quantity), answer: answer, asks: asks)
         case .committed, .duplicateMine, .keyReusedMine:
             state = .finished
             return Step(.settle(held), answer: answer, asks: asks)

@@ -184,7 +184,7 @@ final class DecreaseRun: @unchecked Sendable {
         context.ledger.commit(commit, on: context.gate.eventLoop, isExempt: isExempt, isPatient: isPatient || wasUnknown) { result in
             switch result {
             case .success(let reply):
-                self.context.carryOut(.learnt(commit.decrease.product, isGated: reply.isGated, lockedFence: reply.told))
+                self.context.carryOut(.learnt(commit.decrease.product, isGated: reply.isGated, lockedFence: reply.lockedFence))
                 switch reply.outcome {
                 case .duplicateMine, .duplicateOther, .keyClosed: self.hasOldRow = true
                 case .committed, .insufficient, .notOnSale, .productMissing, .keyReused, .keyReusedMine: break

@@ -72,7 +72,7 @@ final class IncreaseRun: @unchecked Sendable {
         context.ledger.increase(machine.request, on: context.gate.eventLoop, isExempt: isExempt, isPatient: isPatient) { result in
             switch result {
             case .success(let reply):
-                self.context.carryOut(.learnt(self.machine.request.product, isGated: reply.isGated, lockedFence: reply.told))
+                self.context.carryOut(.learnt(self.machine.request.product, isGated: reply.isGated, lockedFence: reply.lockedFence))
                 if reply.outcome == .added {
                     self.context.metrics.increases.add(1)
                     self.context.carryOut(.unitsReturned(self.machine.request.product))

@@ -53,7 +53,7 @@ extension ExplorerRules {
             }
             var after = state
             if let reply = try? after.ledger.commit([request], lookedUpIn: buyer.staleRows, fault: fault).first {
-                if reply.told > 0, reply.told < request.fence { after.rest.sawAhead = true }
+                if reply.lockedFence > 0, reply.lockedFence < request.fence { after.rest.sawAhead = true }
                 next(after, "commit", reply.outcome) { $0.committed(reply) }
             }
             if state.rest.zombies > 0 {

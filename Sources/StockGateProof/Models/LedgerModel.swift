@@ -122,7 +122,7 @@ public struct LedgerModel: Hashable, Sendable {
     ) throws(KeyInUse) -> [CommitReply] {
         let known = fault == .lookupBeforeLock ? stale ?? rows : rows
         var after = self
-        var replies = batch.map { _ in CommitReply(outcome: .productMissing, told: 0, bumped: false, remaining: 0, isGated: false) }
+        var replies = batch.map { _ in CommitReply(outcome: .productMissing, lockedFence: 0, bumped: false, remaining: 0, isGated: false) }
         var written: [Row] = []
         for place in after.products.indices {
             let product = after.products[place]
@@ -164,7 +164,7 @@ public struct LedgerModel: Hashable, Sendable {
                 if request.fence == 0 && request.reserveSent { bump = true }
                 replies[index] = CommitReply(
                     outcome: outcome,
-                    told: product.fence,
+                    lockedFence: product.fence,
                     bumped: false,
                     remaining: remaining,
                     isGated: product.isGated
@@ -186,7 +186,7 @@ public struct LedgerModel: Hashable, Sendable {
     public mutating func increase(_ batch: [IncreaseRequest], fault: Fault? = nil) throws(KeyInUse) -> [IncreaseReply] {
         var after = self
         var replies = batch.map { _ in
-            IncreaseReply(outcome: .productMissing, told: 0, bumped: false, quantity: 0, remaining: 0, isGated: false)
+            IncreaseReply(outcome: .productMissing, lockedFence: 0, bumped: false, quantity: 0, remaining: 0, isGated: false)
         }
         var written: [Row] = []
         for place in after.products.indices {
@@ -198,7 +198,7 @@ public struct LedgerModel: Hashable, Sendable {
                 members.append(index)
                 var reply = IncreaseReply(
                     outcome: .keyReused,
-                    told: product.fence,
+                    lockedFence: product.fence,
                     bumped: false,
                     quantity: 0,
                     remaining: stockLeft,

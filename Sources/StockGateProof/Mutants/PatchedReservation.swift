@@ -49,13 +49,13 @@ public struct PatchedReservation: Hashable, Sendable {
     public mutating func committed(_ reply: CommitReply) -> Reservation.Step {
         guard let fault, case .committing(let sent, _) = machine.state else { return machine.committed(reply) }
         let isDirect = sent.fence == 0
-        let isRedisAhead = !isDirect && reply.told > 0 && reply.told < sent.fence
+        let isRedisAhead = !isDirect && reply.lockedFence > 0 && reply.lockedFence < sent.fence
         let held = Held(fence: sent.fence, token: sent.token)
         var step = machine.committed(reply)
         switch fault {
         case .bumperSilent: step.asksForResync = isRedisAhead
         case .aheadUnasked where isRedisAhead: step.asksForResync = reply.bumped
-        case .askAlways where !isDirect && reply.told != sent.fence: step.asksForResync = true
+        case .askAlways where !isDirect && reply.lockedFence != sent.fence: step.asksForResync = true
         case .mismatchSettled: if case .apply = step.action { step.action = .settle(held) }
         case .duplicateOtherKept where !isDirect && reply.outcome == .duplicateOther: step.action = .settle(held)
         default: break

@@ -6,7 +6,7 @@ struct IncreaseTests {
     private static let request = IncreaseRequest(product: ProductID(7), key: "INC-1", orderID: 1, quantity: 2)
 
     private static func reply(_ outcome: IncreaseOutcome, bumped: Bool = false, isGated: Bool = true) -> IncreaseReply {
-        IncreaseReply(outcome: outcome, told: 3, bumped: bumped, quantity: 2, remaining: 5, isGated: isGated)
+        IncreaseReply(outcome: outcome, lockedFence: 3, bumped: bumped, quantity: 2, remaining: 5, isGated: isGated)
     }
 
     private static func committing() -> Increase {

@@ -10,8 +10,8 @@ struct ReservationTests {
 
     private static let held = Held(fence: 3, token: 9)
 
-    private static func reply(_ outcome: CommitOutcome, told: Fence = 3, bumped: Bool = false, remaining: Int64 = 5) -> CommitReply {
-        CommitReply(outcome: outcome, told: told, bumped: bumped, remaining: remaining, isGated: true)
+    private static func reply(_ outcome: CommitOutcome, lockedFence: Fence = 3, bumped: Bool = false, remaining: Int64 = 5) -> CommitReply {
+        CommitReply(outcome: outcome, lockedFence: lockedFence, bumped: bumped, remaining: remaining, isGated: true)
     }
 
     private static func reserving(isRepeat: Bool = false) -> Reservation {
@@ -34,7 +34,7 @@ struct ReservationTests {
 
     private static func applying() -> Reservation {
         var machine = reserved()
-        _ = machine.committed(reply(.committed, told: 4))
+        _ = machine.committed(reply(.committed, lockedFence: 4))
         return machine
     }
 
@@ -166,7 +166,7 @@ struct ReservationTests {
         for (told, action) in [(Fence(3), one.same), (4, one.newer)] {
             for bumped in [false, true] {
                 var machine = Self.reserved()
-                let step = machine.committed(Self.reply(one.outcome, told: told, bumped: bumped))
+                let step = machine.committed(Self.reply(one.outcome, lockedFence: told, bumped: bumped))
                 #expect(step.answer == one.answer)
                 #expect(step.action == action)
                 #expect(step.asksForResync == bumped)
@@ -181,12 +181,12 @@ struct ReservationTests {
     )
     func ahead(_ one: CommitCase) {
         var machine = Self.reserved()
-        let step = machine.committed(Self.reply(one.outcome, told: 2))
+        let step = machine.committed(Self.reply(one.outcome, lockedFence: 2))
         #expect(step.answer == one.answer)
         #expect(step.asksForResync)
         // No such product has no fence.
         machine = Self.reserved()
-        #expect(!machine.committed(Self.reply(one.outcome, told: 0)).asksForResync)
+        #expect(!machine.committed(Self.reply(one.outcome, lockedFence: 0)).asksForResync)
     }
 
     @Test("every outcome has a case")
