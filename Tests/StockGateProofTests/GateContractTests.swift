@@ -71,8 +71,8 @@ struct GateContractTests {
     private func look(_ redis: RawRedis, _ scripts: Scripts, _ model: inout GateModel, _ newMarker: String) throws -> Compared {
         let view = model.look(newMarker: newMarker, dataset: "d")
         let expected = RawReply.list([
-            .text(model.marker ?? ""), .text(view.stamp ?? ""), .number(view.fence), .text(view.counter.map(String.init) ?? ""),
-            .number(Int64(view.pending)), .number(view.isOffSale ? 1 : 0), .number(view.highestFence), .text(view.ledger ?? ""),
+            .text(model.marker ?? ""), .text(view.stamp ?? ""), .number(view.fence.rawValue), .text(view.counter.map(String.init) ?? ""),
+            .number(Int64(view.pending)), .number(view.isOffSale ? 1 : 0), .number(view.highestFence.rawValue), .text(view.ledger ?? ""),
         ])
         return (
             "look", try redis.eval(scripts.look, keys: [Self.stock, Self.meta, Self.pending, Self.marker, Self.owed], [newMarker]), expected
@@ -92,8 +92,8 @@ struct GateContractTests {
         func ledger() -> String { self.ledger(&random) }
         func held() -> Held {
             Held(
-                fence: max(1, model.fence - Int64(random.happens(0.2) ? 1 : 0)),
-                token: max(1, model.sequence - Int64(random.happens(0.4) ? random.number(0...4) : 0))
+                fence: Fence(max(1, model.fence.rawValue - Int64(random.happens(0.2) ? 1 : 0))),
+                token: Token(max(1, model.sequence - Int64(random.happens(0.4) ? random.number(0...4) : 0)))
             )
         }
         /// Mostly a reservation that exists.
@@ -102,7 +102,10 @@ struct GateContractTests {
             let one = model.pending[random.number(0...model.pending.count - 1)]
             return (
                 one.key,
-                Held(fence: random.happens(0.9) ? model.fence : model.fence + 1, token: random.happens(0.9) ? one.token : one.token + 1)
+                Held(
+                    fence: random.happens(0.9) ? model.fence : model.fence.next,
+                    token: random.happens(0.9) ? one.token : Token(one.token.rawValue + 1)
+                )
             )
         }
         switch random.number(0...24) {
@@ -114,9 +117,9 @@ struct GateContractTests {
             let requests = (0..<count).map { _ in (key: key(), quantity: Int64(random.number(1...4))) }
             var expected: [Int64] = []
             for request in requests {
-                switch model.reserve(key: request.key, quantity: request.quantity, dataset: dataset, now: now, ledger: ledger) {
-                case .reserved(_, let token, let left): expected += [0, token, left]
-                case .joined(_, let token, let quantity): expected += [1, token, quantity]
+                switch model.reserve(key: request.key, quantity: Quantity(request.quantity), dataset: dataset, now: now, ledger: ledger) {
+                case .reserved(_, let token, let left): expected += [0, token.rawValue, left]
+                case .joined(_, let token, let quantity): expected += [1, token.rawValue, quantity.rawValue]
                 case .soldOut(let counter): expected += [2, counter, 0]
                 case .notLoaded: expected += [3, 0, 0]
                 case .notOnSale: expected += [4, 0, 0]
@@ -124,7 +127,7 @@ struct GateContractTests {
                 }
                 kinds.insert("reserve \(expected[expected.count - 3])")
             }
-            let fence = expected.first == 3 ? 0 : model.fence
+            let fence = expected.first == 3 ? 0 : model.fence.rawValue
             let words = requests.flatMap { [$0.key, "\($0.quantity)"] }
             let real = try redis.eval(
                 scripts.reserve,
@@ -157,7 +160,7 @@ struct GateContractTests {
             let entries = (0..<random.number(1...3)).map { _ in
                 let isDecrement = random.happens(0.5)
                 return GateModel.ApplyEntry(
-                    fence: max(1, model.fence + Int64(random.number(0...4)) - 2),
+                    fence: Fence(max(1, model.fence.rawValue + Int64(random.number(0...4)) - 2)),
                     delta: Int64(random.number(1...3)) * (isDecrement ? -1 : 1),
                     key: isDecrement ? key() : ""
                 )
@@ -169,7 +172,7 @@ struct GateContractTests {
             return ("apply \(words)", real, expected)
         case 17...18:
             let ledger = Resync.LedgerState(
-                fence: max(1, model.fence + Int64(random.number(0...3)) - 1),
+                fence: Fence(max(1, model.fence.rawValue + Int64(random.number(0...3)) - 1)),
                 stock: random.happens(0.05) ? 9_000_000_000_000 : Int64(random.number(0...9)),
                 isOnSale: random.happens(0.85)
             )

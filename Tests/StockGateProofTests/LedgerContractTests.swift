@@ -60,18 +60,19 @@ struct LedgerContractTests {
                 // A key goes in one batch at a time, but for the case that must be rolled back.
                 if batch.contains(where: { $0.decrease.key == key }), !random.happens(0.15) { continue }
                 let home = random.happens(0.9) ? ProductID(Int64(number % 3 + 1)) : product()
-                let fence = random.happens(0.4) ? 0 : max(1, (model.product(home)?.fence ?? 1) - Int64(random.number(0...1)))
+                let fence =
+                    random.happens(0.4) ? 0 : Fence(max(1, (model.product(home)?.fence.rawValue ?? 1) - Int64(random.number(0...1))))
                 batch.append(
                     CommitRequest(
                         decrease: DecreaseRequest(
                             product: home,
                             key: key,
                             orderID: random.happens(0.95) ? 1 : 2,
-                            quantity: random.happens(0.9) ? Int64(number % 3 + 1) : 2,
+                            quantity: random.happens(0.9) ? Quantity(Int64(number % 3 + 1)) : 2,
                             isRepeat: false
                         ),
                         fence: fence,
-                        token: fence == 0 ? 0 : Int64(random.number(1...2)),
+                        token: fence == 0 ? 0 : Token(Int64(random.number(1...2))),
                         reserveSent: random.happens(0.5),
                         isFirm: random.happens(0.3)
                     )
@@ -95,7 +96,7 @@ struct LedgerContractTests {
                     product: home,
                     key: "INC-\(number)",
                     orderID: random.happens(0.9) ? 1 : 2,
-                    quantity: isOld ? 0 : Int64(quantity)
+                    quantity: isOld ? 0 : Quantity(Int64(quantity))
                 )
             }
             let expected: [[String]]
@@ -124,7 +125,7 @@ struct LedgerContractTests {
             }
             if random.happens(0.3) {
                 let above = random.happens(0.1) ? Int64.max : Int64(random.number(0...60))
-                let raised = model.raise(product, above: above)
+                let raised = model.raise(product, above: Fence(above))
                 let expected = raised.map { [["\(product)", "\($0.fence)", "\($0.stock)", $0.isOnSale ? "t" : "f"]] } ?? []
                 return (
                     "raise", try database.query("select * from stock_raise($1, $2)", [list([product.rawValue]), list([above])]), expected
@@ -164,7 +165,7 @@ struct LedgerContractTests {
                 product: ProductID? = nil
             ) throws {
                 let product = product ?? home
-                model.addRow("\(key)-\(number)", direction, product, quantity: quantity, orderID: order)
+                model.addRow("\(key)-\(number)", direction, product, quantity: Quantity(quantity), orderID: order)
                 _ = try database.query(
                     """
                     insert into stock_ledger (product_id, request_id, direction, quantity, reason, order_id, fence, token, remaining)
@@ -310,7 +311,7 @@ struct LedgerContractTests {
                                     ),
                                     // As reserved, so that the set-based way is taken.
                                     fence: 1,
-                                    token: Int64(round + 1),
+                                    token: Token(Int64(round + 1)),
                                     reserveSent: true,
                                     isFirm: false
                                 )

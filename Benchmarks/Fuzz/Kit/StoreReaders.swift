@@ -116,7 +116,7 @@ import StrictJSON
                                 [CommitOutcome.committed, .duplicateMine, .insufficient, .keyClosed, .notOnSale, .productMissing],
                                 &random
                             ),
-                            lockedFence: Mutation.pick(Self.numbers, &random),
+                            lockedFence: Fence(Mutation.pick(Self.numbers, &random)),
                             bumped: Bool.random(using: &random),
                             remaining: Mutation.pick([0, 1, .max], &random),
                             isGated: Bool.random(using: &random)
@@ -140,19 +140,27 @@ import StrictJSON
                         GateView(
                             dataset: "d",
                             stamp: Mutation.pick([String?.none, "d", "e"], &random),
-                            fence: Mutation.pick(Self.numbers, &random),
+                            fence: Fence(Mutation.pick(Self.numbers, &random)),
                             counter: Mutation.pick(Self.numbers.map { Int64?.some($0) } + [nil], &random),
                             pending: Mutation.pick([0, 1, .max, .min], &random)
                         )
                     )
-                case .readFence: action = resync.fenceRead(Mutation.pick(Self.numbers.map { Int64?.some($0) } + [nil], &random))
+                case .readFence: action = resync.fenceRead(Mutation.pick(Self.numbers.map { Fence?.some(Fence($0)) } + [nil], &random))
                 case .bump:
                     action = resync.bumped(
-                        .init(fence: Mutation.pick(Self.numbers, &random), stock: Mutation.pick(Self.numbers, &random), isOnSale: true)
+                        .init(
+                            fence: Fence(Mutation.pick(Self.numbers, &random)),
+                            stock: Mutation.pick(Self.numbers, &random),
+                            isOnSale: true
+                        )
                     )
                 case .raise:
                     action = resync.raised(
-                        .init(fence: Mutation.pick(Self.numbers, &random), stock: Mutation.pick(Self.numbers, &random), isOnSale: true)
+                        .init(
+                            fence: Fence(Mutation.pick(Self.numbers, &random)),
+                            stock: Mutation.pick(Self.numbers, &random),
+                            isOnSale: true
+                        )
                     )
                 case .install:
                     action = resync.installReplied(

@@ -28,7 +28,7 @@ struct StockAdminRoutes: Sendable {
                         json.object { json in
                             json.member("productId", id)
                             json.member("stock", ledger.stock)
-                            json.member("fence", ledger.fence)
+                            json.member("fence", ledger.fence.rawValue)
                         }
                     }
                 }
@@ -77,8 +77,8 @@ struct StockAdminRoutes: Sendable {
                     json.member("databaseStock", ledger.stock)
                     json.member("redisStock", counter)
                     json.member("redisPending", gate.map { Int64($0.pending) })
-                    json.member("fence", ledger.fence)
-                    json.member("redisFence", gate?.fence)
+                    json.member("fence", ledger.fence.rawValue)
+                    json.member("redisFence", gate?.fence.rawValue)
                     // What Redis promises beyond what there is; pending reservations hold what the ledger has not taken yet.
                     json.member("drift", counter.map(ledger.drift))
                 }

@@ -29,14 +29,14 @@ struct StockBatchRoute: Sendable {
                             product: product,
                             key: change.key,
                             orderID: change.orderID,
-                            quantity: change.quantity,
+                            quantity: Quantity(change.quantity),
                             isRepeat: change.attempt > 1,
                             since: change.since?.microsecondsSinceEpoch
                         )
                     )
                 case .in:
                     self = .increase(
-                        IncreaseRequest(product: product, key: change.key, orderID: change.orderID, quantity: change.quantity)
+                        IncreaseRequest(product: product, key: change.key, orderID: change.orderID, quantity: Quantity(change.quantity))
                     )
                 }
             }

@@ -84,7 +84,7 @@ extension DecreaseRequest {
             product: ProductID(product),
             key: key,
             orderID: try body.int("orderId", in: Values.idRange),
-            quantity: try body.int("quantity", in: Values.quantityRange),
+            quantity: Quantity(try body.int("quantity", in: Values.quantityRange)),
             isRepeat: head.isRepeat,
             since: head.since
         )
@@ -101,7 +101,7 @@ extension IncreaseRequest {
             product: ProductID(product),
             key: key,
             orderID: try body.int("orderId", in: Values.idRange),
-            quantity: try body.int("quantity", in: Values.quantityRange)
+            quantity: Quantity(try body.int("quantity", in: Values.quantityRange))
         )
         _ = try body.optionalString("reason", length: Values.reasonLength)
     }

@@ -137,7 +137,7 @@ final class CommandDesk: @unchecked Sendable {
                 product: ProductID(command.productID),
                 key: order.key,
                 orderID: order.id,
-                quantity: order.quantity,
+                quantity: Quantity(order.quantity),
                 isRepeat: asRepeats,
                 since: command.time.microsecondsSinceEpoch
             )

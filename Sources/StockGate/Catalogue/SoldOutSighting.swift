@@ -12,7 +12,7 @@ struct SoldOutSighting: Sendable {
 
     /// The counter, if a request for `quantity` is known to be too large at this time (nanoseconds).
     func rejects(_ quantity: Quantity, at now: UInt64) -> Int64? {
-        now < until && quantity > counter ? counter : nil
+        now < until && quantity.rawValue > counter ? counter : nil
     }
 
     /// Redis called the product sold out, with this counter.

@@ -17,12 +17,12 @@ extension RedisGate {
             return GateView(
                 dataset: "\(info.dataset):\(marker)",
                 stamp: stamp.isEmpty ? nil : stamp,
-                fence: fence,
+                fence: Fence(fence),
                 // What is no whole number of 64 bits is wrong whatever the stock is; taken for no counter, it would look right for a product that is not on sale.
                 counter: counter.isEmpty ? nil : Int64(counter) ?? .min,
                 pending: Int(pending),
                 isOffSale: off == 1,
-                highestFence: highest,
+                highestFence: Fence(highest),
                 ledger: ledger.isEmpty ? nil : ledger
             )
         } answer: {
@@ -36,7 +36,7 @@ extension RedisGate {
             keys: [keys.stock, keys.meta, keys.pending, keys.owed, keys.marker],
             arguments: { info in
                 [
-                    .integer(ledger.fence), .integer(ledger.stock), .integer(ledger.isOnSale ? 1 : 0), .string(dataset),
+                    .integer(ledger.fence.rawValue), .integer(ledger.stock), .integer(ledger.isOnSale ? 1 : 0), .string(dataset),
                     .string(info.dataset), .string(self.ledgerName),
                 ]
             },

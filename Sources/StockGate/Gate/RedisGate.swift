@@ -118,7 +118,7 @@ final class RedisGate: @unchecked Sendable {
                 writer.write(self.ledgerName)
                 for entry in part {
                     writer.write(entry.request.key)
-                    writer.write(entry.request.quantity)
+                    writer.write(entry.request.quantity.rawValue)
                 }
             } answer: { result in
                 switch result {
@@ -219,9 +219,9 @@ final class RedisGate: @unchecked Sendable {
                 writer.write(WallClock.milliseconds())
                 writer.write(self.times.markRetention)
                 for entry in part {
-                    writer.write(entry.held.fence)
+                    writer.write(entry.held.fence.rawValue)
                     writer.write(entry.key)
-                    writer.write(entry.held.token)
+                    writer.write(entry.held.token.rawValue)
                 }
             } answer: {
                 self.note($0, of: product)
@@ -237,9 +237,9 @@ final class RedisGate: @unchecked Sendable {
                 timeout: times.background
             ) { writer in
                 for entry in part {
-                    writer.write(entry.held.fence)
+                    writer.write(entry.held.fence.rawValue)
                     writer.write(entry.key)
-                    writer.write(entry.held.token)
+                    writer.write(entry.held.token.rawValue)
                     writer.write(entry.abandoned ? "A" as StaticString : "R")
                 }
             } answer: {
@@ -258,7 +258,7 @@ final class RedisGate: @unchecked Sendable {
                 writer.write(WallClock.milliseconds())
                 writer.write(self.ledgerName)
                 for entry in part {
-                    writer.write(entry.fence)
+                    writer.write(entry.fence.rawValue)
                     writer.write(entry.delta)
                     writer.write(entry.key)
                 }

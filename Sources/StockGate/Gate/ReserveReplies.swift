@@ -9,7 +9,7 @@ struct ReserveReplies {
     init?(_ value: RedisValue, count: Int) {
         guard let values = value.array, values.count == 1 + 3 * count, let fence = values[0].int else { return nil }
         self.values = values
-        self.fence = fence
+        self.fence = Fence(fence)
     }
 
     /// Nil if it makes no sense.
@@ -17,8 +17,8 @@ struct ReserveReplies {
         let at = 1 + 3 * index
         guard let code = values[at].int, let first = values[at + 1].int, let second = values[at + 2].int else { return nil }
         switch code {
-        case 0: return .reserved(fence: fence, token: first, left: second)
-        case 1: return .joined(fence: fence, token: first, quantity: second)
+        case 0: return .reserved(fence: fence, token: Token(first), left: second)
+        case 1: return .joined(fence: fence, token: Token(first), quantity: Quantity(second))
         case 2: return .soldOut(counter: first)
         case 3: return .notLoaded
         case 4: return .notOnSale

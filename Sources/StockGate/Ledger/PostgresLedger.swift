@@ -175,10 +175,10 @@ public final class PostgresLedger: Sendable {
         let parameters: [PostgresValue] = [
             .ints(batch.map(\.decrease.product.rawValue)),
             .texts(batch.map(\.decrease.key)),
-            .ints(batch.map(\.decrease.quantity)),
+            .ints(batch.map(\.decrease.quantity.rawValue)),
             .ints(batch.map(\.decrease.orderID)),
-            .ints(batch.map(\.fence)),
-            .ints(batch.map(\.token)),
+            .ints(batch.map(\.fence.rawValue)),
+            .ints(batch.map(\.token.rawValue)),
             .ints(batch.map { ($0.reserveSent ? 1 : 0) | ($0.isFirm ? 2 : 0) }),
         ]
         _ = try session.query(commitStatement, parameters) { row throws(PostgresError) in
@@ -202,7 +202,7 @@ public final class PostgresLedger: Sendable {
         var replies: [IncreaseReply] = []
         let parameters: [PostgresValue] = [
             .ints(batch.map(\.product.rawValue)), .texts(batch.map(\.key)), .texts(batch.map(\.decreaseKey)), .ints(batch.map(\.orderID)),
-            .ints(batch.map(\.quantity)),
+            .ints(batch.map(\.quantity.rawValue)),
         ]
         _ = try session.query(increaseStatement, parameters) { row throws(PostgresError) in
             replies.append(
@@ -280,7 +280,7 @@ public final class PostgresLedger: Sendable {
     public func raise(_ products: [(id: ProductID, above: Fence)]) async throws(PostgresError) -> [ProductID: Resync.LedgerState] {
         let rows = try await pool.query(
             "select product_id, fence, stock, is_on_sale from stock_raise($1, $2)",
-            [.ints(products.map(\.id.rawValue)), .ints(products.map(\.above))]
+            [.ints(products.map(\.id.rawValue)), .ints(products.map(\.above.rawValue))]
         )
         return try Self.states(rows)
     }

@@ -74,8 +74,8 @@ public struct Increase: Hashable, Sendable {
             state = .finished
             return Step(.finish, answer: answer, asks: asks)
         }
-        state = .applying(reply.lockedFence, delta: reply.quantity)
-        return Step(.apply(reply.lockedFence, delta: reply.quantity), answer: answer, asks: asks)
+        state = .applying(reply.lockedFence, delta: reply.quantity.rawValue)
+        return Step(.apply(reply.lockedFence, delta: reply.quantity.rawValue), answer: answer, asks: asks)
     }
 
     /// The commit brought no decision.

@@ -162,7 +162,7 @@ public struct Reservation: Hashable, Sendable {
         switch reply.outcome {
         case .committed where reply.lockedFence != sent.fence:
             state = .applying(reply.lockedFence)
-            return Step(.apply(reply.lockedFence, delta: -request.quantity), answer: answer, asks: asks)
+            return Step(.apply(reply.lockedFence, delta: -request.quantity.rawValue), answer: answer, asks: asks)
         case .committed, .duplicateMine, .keyReusedMine:
             state = .finished
             return Step(.settle(held), answer: answer, asks: asks)

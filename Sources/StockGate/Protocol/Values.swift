@@ -1,26 +1,3 @@
-/// A product's id: 1 to 2^63-1.
-public struct ProductID: Hashable, Sendable, Comparable, CustomStringConvertible {
-    /// The number itself.
-    public let rawValue: Int64
-
-    /// Wraps a number that the caller has checked to be 1 or more.
-    public init(_ rawValue: Int64) { self.rawValue = rawValue }
-
-    /// Orders by number.
-    public static func < (left: ProductID, right: ProductID) -> Bool { left.rawValue < right.rawValue }
-    /// The number in decimal.
-    public var description: String { String(rawValue) }
-}
-
-/// A product's fence: a number in PostgreSQL that only grows. Redis serves what was installed under one fence. 0 stands for *none*.
-public typealias Fence = Int64
-
-/// Tells one reservation of a key from another under the same fence. 0 stands for *none*.
-public typealias Token = Int64
-
-/// A number of units: 1 to 1,000,000,000 in a request.
-public typealias Quantity = Int64
-
 /// One decrease, as its caller sent it.
 public struct DecreaseRequest: Hashable, Sendable {
     /// Whose stock.

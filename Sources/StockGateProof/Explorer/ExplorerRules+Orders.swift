@@ -25,7 +25,7 @@ extension ExplorerRules {
 
     /// Units that the orders of long ago have taken for good.
     var unitsSoldEarlier: Int64 {
-        world.earlier.filter { !$0.hasPrefix("!") && !$0.hasPrefix("-") }.reduce(0) { $0 + Self.decrease($1).quantity }
+        world.earlier.filter { !$0.hasPrefix("!") && !$0.hasPrefix("-") }.reduce(0) { $0 + Self.decrease($1).quantity.rawValue }
     }
 
     private func isEarlier(_ key: String) -> Bool {

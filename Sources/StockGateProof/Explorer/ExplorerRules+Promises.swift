@@ -90,7 +90,7 @@ extension ExplorerRules {
     }
 
     static func isExact(_ state: State, _ row: LedgerModel.Product, countingPending: Bool) -> Bool {
-        let pending = state.gate.pending.reduce(0) { $0 + $1.quantity }
+        let pending = state.gate.pending.reduce(0) { $0 + $1.quantity.rawValue }
         guard pending == 0 || countingPending else { return false }
         guard row.isOnSale else { return state.gate.counter == nil }
         return state.gate.counter.map { $0 + pending } == row.stock

@@ -53,7 +53,7 @@ extension ExplorerRules {
         let next: Resync.Action
         // The same number as ours, of all fences: what is said under one must not be taken for the other.
         let theirs = Resync.LedgerState(
-            fence: max(state.ledger.product(Self.product)?.fence ?? 1, state.gate.fence + 1),
+            fence: max(state.ledger.product(Self.product)?.fence ?? 1, state.gate.fence.next),
             stock: Self.theirStock,
             isOnSale: true
         )

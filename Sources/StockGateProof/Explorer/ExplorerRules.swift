@@ -96,7 +96,7 @@ struct ExplorerRules {
         let name = String(name.drop { $0 == "~" })
         let letter = String(name.prefix { $0.isLetter || $0.isNumber })
         var quantity: Quantity = letter.first?.isUppercase == true ? 2 : 1
-        if let named = name.split(separator: "=").dropFirst().first.flatMap({ Int64($0) }) { quantity = named }
+        if let named = name.split(separator: "=").dropFirst().first.flatMap({ Int64($0) }) { quantity = Quantity(named) }
         let order = Int64(letter.utf8.reduce(0) { $0 + Int($1) }) + (name.hasSuffix("@") ? 1000 : 0)
         return DecreaseRequest(product: product, key: "DEC-" + letter, orderID: order, quantity: quantity, isRepeat: name.hasSuffix("'"))
     }

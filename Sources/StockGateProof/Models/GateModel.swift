@@ -155,20 +155,20 @@ public struct GateModel: Hashable, Sendable {
         let place = pendingIndex(key)
         if place.isFound {
             pending[place.index].isShared = true
-            if fault == .joinTakesAgain, let counter { self.counter = counter - quantity }
+            if fault == .joinTakesAgain, let counter { self.counter = counter - quantity.rawValue }
             let held = pending[place.index]
             return .joined(fence: fence, token: held.token, quantity: held.quantity)
         }
         guard let counter else { return .notOnSale }
-        guard counter >= quantity else { return .soldOut(counter: counter) }
-        self.counter = counter - quantity
+        guard counter >= quantity.rawValue else { return .soldOut(counter: counter) }
+        self.counter = counter - quantity.rawValue
         sequence += 1
         if fault == .settleBeforeCommit {
             mark(key, at: now)
         } else {
-            pending.insert(Pending(key: key, token: sequence, quantity: quantity, time: now, isShared: false), at: place.index)
+            pending.insert(Pending(key: key, token: Token(sequence), quantity: quantity, time: now, isShared: false), at: place.index)
         }
-        return .reserved(fence: fence, token: sequence, left: counter - quantity)
+        return .reserved(fence: fence, token: Token(sequence), left: counter - quantity.rawValue)
     }
 
     /// `settle.lua`. Returns the number of reservations forgotten.
@@ -202,9 +202,9 @@ public struct GateModel: Hashable, Sendable {
             guard !entry.isAbandoned || !held.isShared else { continue }
             pending.remove(at: place.index)
             if let counter {
-                self.counter = counter + held.quantity
+                self.counter = counter + held.quantity.rawValue
             } else if fault == .releaseMakesCounter {
-                counter = held.quantity
+                counter = held.quantity.rawValue
             }
             given += 1
         }

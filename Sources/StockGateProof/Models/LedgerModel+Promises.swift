@@ -10,8 +10,8 @@ extension LedgerModel {
             var expected = product.initial
             for row in rows where row.product == product.id {
                 switch row.direction {
-                case .out: expected -= row.quantity
-                case .in: expected += row.quantity
+                case .out: expected -= row.quantity.rawValue
+                case .in: expected += row.quantity.rawValue
                 case .closed: break
                 }
             }

@@ -149,9 +149,9 @@ public struct LedgerModel: Hashable, Sendable {
                 } else if !product.isOnSale {
                     outcome = .notOnSale
                     closes = request.isFirm && fault != .notOnSaleLeavesOpen
-                } else if stockLeft >= quantity || fault == .stockUnchecked {
+                } else if stockLeft >= quantity.rawValue || fault == .stockUnchecked {
                     outcome = .committed
-                    stockLeft -= quantity
+                    stockLeft -= quantity.rawValue
                     remaining = stockLeft
                     written.append(newRow(request, .out, remaining: remaining))
                     if request.fence == 0 && fault != .directSilent { bump = true }
@@ -172,7 +172,7 @@ public struct LedgerModel: Hashable, Sendable {
             }
             after.products[place].stock = stockLeft
             if bump {
-                after.products[place].fence += 1
+                after.products[place].fence = after.products[place].fence.next
                 for index in members { replies[index].bumped = true }
             }
         }
@@ -219,7 +219,7 @@ public struct LedgerModel: Hashable, Sendable {
                 } else if let decrease, decrease.direction == .out {
                     reply.outcome = .added
                     reply.quantity = fault == .increaseTrustsQuantity ? request.quantity : decrease.quantity
-                    stockLeft += reply.quantity
+                    stockLeft += reply.quantity.rawValue
                     reply.remaining = stockLeft
                     if !product.isGated && fault != .untoldSilent { bump = true }
                     written.append(newRow(request, request.key, .in, reply))
@@ -236,7 +236,7 @@ public struct LedgerModel: Hashable, Sendable {
             }
             after.products[place].stock = stockLeft
             if bump {
-                after.products[place].fence += 1
+                after.products[place].fence = after.products[place].fence.next
                 for index in members { replies[index].bumped = true }
             }
         }
@@ -259,14 +259,14 @@ public struct LedgerModel: Hashable, Sendable {
     /// `stock_bump`, one product.
     public mutating func bump(_ id: ProductID) -> Resync.LedgerState? {
         guard let place = products.firstIndex(where: { $0.id == id }) else { return nil }
-        products[place].fence += 1
+        products[place].fence = products[place].fence.next
         return Resync.LedgerState(fence: products[place].fence, stock: products[place].stock, isOnSale: products[place].isOnSale)
     }
 
     /// `stock_raise`, one product whose row is free.
     public mutating func raise(_ id: ProductID, above: Fence) -> Resync.LedgerState? {
         guard let place = products.firstIndex(where: { $0.id == id }) else { return nil }
-        if above <= 1 << 51 { products[place].fence = max(products[place].fence, above) }
+        if above.rawValue <= 1 << 51 { products[place].fence = max(products[place].fence, above) }
         return bump(id)
     }
 
@@ -287,20 +287,20 @@ public struct LedgerModel: Hashable, Sendable {
         let product = products[place]
         if key.hasPrefix("DEC-") || key.hasPrefix("INC-") { return (.keyReused, product.stock, product.isGated) }
         if let row = row(key) {
-            let signed = row.direction == .in ? row.quantity : -row.quantity
+            let signed = row.direction == .in ? row.quantity.rawValue : -row.quantity.rawValue
             guard row.product == id, signed == quantity else { return (.keyReused, product.stock, product.isGated) }
             return (.duplicate, row.remaining, product.isGated)
         }
         guard product.stock + quantity >= 0 else { return (.belowZero, product.stock, product.isGated) }
         guard product.stock + quantity <= maximum else { return (.aboveMaximum, product.stock, product.isGated) }
         products[place].stock += quantity
-        if fault != .untoldSilent { products[place].fence += 1 }
+        if fault != .untoldSilent { products[place].fence = products[place].fence.next }
         _ = insert(
             Row(
                 key: key,
                 product: id,
                 direction: quantity > 0 ? .in : .out,
-                quantity: abs(quantity),
+                quantity: Quantity(abs(quantity)),
                 orderID: 0,
                 fence: 0,
                 token: 0,
@@ -314,7 +314,7 @@ public struct LedgerModel: Hashable, Sendable {
     public mutating func setOnSale(_ id: ProductID, _ isOnSale: Bool) {
         guard let place = products.firstIndex(where: { $0.id == id }) else { return }
         products[place].isOnSale = isOnSale
-        products[place].fence += 1
+        products[place].fence = products[place].fence.next
     }
 
     // MARK: Rows
@@ -370,4 +370,9 @@ public struct LedgerModel: Hashable, Sendable {
         }
         return low
     }
+}
+
+extension Fence {
+    /// The fence after this one. Worlds and simulations are far too small to run out of fences.
+    public var next: Fence { Fence(rawValue + 1) }
 }

@@ -84,7 +84,7 @@ public struct PatchedReservation: Hashable, Sendable {
     public mutating func applyFailed() -> Reservation.Step {
         switch (fault, machine.state) {
         case (.lostApplyIgnored, _): Reservation.Step(.finish)
-        case (.applySentTwice, .applying(let fence)): Reservation.Step(.apply(fence, delta: -request.quantity))
+        case (.applySentTwice, .applying(let fence)): Reservation.Step(.apply(fence, delta: -request.quantity.rawValue))
         default: machine.applyFailed()
         }
     }

@@ -9,7 +9,7 @@ extension ServerProcess {
     func decrease(_ request: DecreaseRequest, _ answer: @escaping (DecreaseAnswer) -> Void) {
         guard isReady else { return answer(.unavailable(.overloaded)) }
         let product = Simulation.index(request.product)
-        if let soldOut = work[product].soldOut, simulation.now < soldOut.until, soldOut.counter < request.quantity,
+        if let soldOut = work[product].soldOut, simulation.now < soldOut.until, soldOut.counter < request.quantity.rawValue,
             !request.isRepeat || fault == .memoryRejectsRepeats
         {
             return answer(.insufficient(remaining: soldOut.counter))

@@ -118,7 +118,7 @@ final class SimulatedClient {
         }
         if order.isStolen, attempt == 1 {
             var other = request
-            other.quantity += 1
+            other.quantity = Quantity(other.quantity.rawValue + 1)
             call { process, _ in process.decrease(other) { _ in } }
         }
         simulation.after(1_000_000) { over(0) }

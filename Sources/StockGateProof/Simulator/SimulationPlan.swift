@@ -129,11 +129,11 @@ public struct SimulationPlan: Sendable {
                         product: random.number(0...stocks.count - 1),
                         key: "DEC-\(orderID)",
                         orderID: orderID,
-                        quantity: quantity,
+                        quantity: Quantity(quantity),
                         isDuplicated: random.happens(0.2),
                         isCompensated: random.happens(0.25),
                         isGivenUp: random.happens(0.1),
-                        namedQuantity: random.happens(0.1) ? quantity + 1 : quantity,
+                        namedQuantity: Quantity(random.happens(0.1) ? quantity + 1 : quantity),
                         isStolen: random.happens(0.04)
                     )
                 )
@@ -188,7 +188,7 @@ public struct SimulationPlan: Sendable {
             )
             switch random.number(0...2) {
             case 0 where stocks > 1: wrong.product = (order.product + 1) % stocks
-            case 1: wrong.quantity += 1
+            case 1: wrong.quantity = Quantity(wrong.quantity.rawValue + 1)
             default: wrong.orderID += 1000
             }
             strangers.append(wrong)

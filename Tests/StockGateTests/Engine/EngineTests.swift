@@ -67,7 +67,7 @@ struct EngineTests {
             let engine = try await fixture.startEngine()
             func ask(_ order: Int64, _ quantity: Int64 = 1, isRepeat: Bool = false) async -> DecreaseAnswer {
                 await engine.decrease(
-                    DecreaseRequest(product: product, key: "DEC-\(order)", orderID: order, quantity: quantity, isRepeat: isRepeat)
+                    DecreaseRequest(product: product, key: "DEC-\(order)", orderID: order, quantity: Quantity(quantity), isRepeat: isRepeat)
                 )
             }
             #expect(await ask(1) == .sold(remaining: 1, replayed: false))
@@ -126,7 +126,10 @@ struct EngineTests {
                 var facts: [Int64?] = []
                 for id in [product, other] {
                     let audit = try #require(try await engine.audit(id))
-                    facts += [audit.ledger.stock, audit.ledger.fence, audit.ledger.returned, audit.gate?.counter, audit.gate?.fence]
+                    facts += [
+                        audit.ledger.stock, audit.ledger.fence.rawValue, audit.ledger.returned, audit.gate?.counter,
+                        audit.gate?.fence.rawValue,
+                    ]
                 }
                 return facts + [Int64(engine.metrics.applies.count), Int64(engine.metrics.increases.count)]
             }
@@ -167,7 +170,7 @@ struct EngineTests {
             #expect(await engine.increase(second) == .keyReused)
             #expect(await engine.increase(first) == .nothingToReturn(remaining: 5, replayed: true))
             for quantity in [3, 2] as [Int64] {
-                let late = DecreaseRequest(product: product, key: "DEC-9", orderID: 9, quantity: quantity, isRepeat: false)
+                let late = DecreaseRequest(product: product, key: "DEC-9", orderID: 9, quantity: Quantity(quantity), isRepeat: false)
                 #expect(await engine.decrease(late) == .keyClosed)
                 // Its reservation is given back by then, and the next one does not join it.
                 #expect(try await eventually { try await fixture.isExact(product, engine) })
@@ -414,7 +417,7 @@ struct EngineTests {
             let engine = try await fixture.startEngine { $0.soldOutMemory = .seconds(60) }
             func ask(_ order: Int64, _ quantity: Int64 = 1) async -> DecreaseAnswer {
                 await engine.decrease(
-                    DecreaseRequest(product: product, key: "DEC-\(order)", orderID: order, quantity: quantity, isRepeat: false)
+                    DecreaseRequest(product: product, key: "DEC-\(order)", orderID: order, quantity: Quantity(quantity), isRepeat: false)
                 )
             }
             #expect(await ask(1) == .sold(remaining: 0, replayed: false))

@@ -9,7 +9,7 @@ struct LedgerArchiveTests {
     private func decrease(_ order: Int64, _ quantity: Int64 = 1, of product: ProductID = ProductID(1), isRepeat: Bool = true)
         -> DecreaseRequest
     {
-        DecreaseRequest(product: product, key: "DEC-\(order)", orderID: order, quantity: quantity, isRepeat: isRepeat)
+        DecreaseRequest(product: product, key: "DEC-\(order)", orderID: order, quantity: Quantity(quantity), isRepeat: isRepeat)
     }
 
     /// Takes everything into the sums, makes it old, and archives it.

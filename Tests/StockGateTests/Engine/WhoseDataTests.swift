@@ -35,9 +35,9 @@ struct WhoseDataTests {
         _ = try await engine.ledger.pool.query("update product_stock set stock = initial_stock, fence = 1")
     }
 
-    private func raised(_ fixture: EngineFixture, _ engine: StockEngine, _ product: ProductID) async throws -> Fence {
+    private func raised(_ fixture: EngineFixture, _ engine: StockEngine, _ product: ProductID) async throws -> Int64 {
         for _ in 0..<10 { _ = await engine.resync(product) }
-        return try #require(try await engine.audit(product)).ledger.fence
+        return try #require(try await engine.audit(product)).ledger.fence.rawValue
     }
 
     /// Redis says *sold out*, so nobody comes as far as the ledger: the audit sees that it is ahead.
@@ -51,7 +51,7 @@ struct WhoseDataTests {
             try await restore(engine)
             #expect(try await eventually { try await fixture.isExact(product, engine) })
             let audit = try #require(try await engine.audit(product))
-            #expect(audit.ledger.fence == fence + 1 && audit.ledger.stock == 100)
+            #expect(audit.ledger.fence.rawValue == fence + 1 && audit.ledger.stock == 100)
             #expect(engine.metrics.raisedAboveRedis.count == 1)
             // Order ids go on, as after a restore of the product database alone. Marks of what was lost say *already done*, and are not believed.
             let second = await Rush.run(engine, product, orders: 150..<400)
@@ -78,11 +78,11 @@ struct WhoseDataTests {
                     Issue.record("not installed")
                     return
                 }
-                #expect(state.fence == fence + 1 && state.stock == 100)
+                #expect(state.fence.rawValue == fence + 1 && state.stock == 100)
             }
             #expect(try await eventually { try await fixture.isExact(product, engine) }, "\(who)")
             // In one step; new connections of a start may have it installed once more.
-            #expect((fence + 1...fence + 8).contains(try #require(try await engine.audit(product)).ledger.fence))
+            #expect((fence + 1...fence + 8).contains(try #require(try await engine.audit(product)).ledger.fence.rawValue))
             let direct = engine.metrics.direct.count
             let rush = await Rush.run(engine, product, orders: 100..<300)
             #expect(rush.sold.count == (who == "a commit" ? 99 : 100))
@@ -112,7 +112,7 @@ struct WhoseDataTests {
             #expect(try await eventually { try await fixture.isExact(product, engine) })
             let lines = heard.withLock { $0 }
             #expect(lines.allSatisfy { $0.hasPrefix("1: PostgreSQL: ") && $0.contains("locked") }, "\(lines)")
-            #expect((fence + 1...fence + 8).contains(try #require(try await engine.audit(product)).ledger.fence))
+            #expect((fence + 1...fence + 8).contains(try #require(try await engine.audit(product)).ledger.fence.rawValue))
             #expect(engine.metrics.raisedAboveRedis.count >= 2)
         }
     }
@@ -129,7 +129,7 @@ struct WhoseDataTests {
                 Issue.record("not installed")
                 return
             }
-            #expect(state.fence == fence + 4)
+            #expect(state.fence.rawValue == fence + 4)
             #expect(try await fixture.isExact(product, engine))
             #expect(try fixture.redis.call(["HLEN", "sg:{1}:owed"]) == ":0\r\n")
         }
@@ -148,7 +148,7 @@ struct WhoseDataTests {
                 order += 1
                 #expect(await ask(engine, product, order) == .sold(remaining: 100 - order, replayed: false), "\(text)")
                 #expect(try await eventually { try await fixture.isExact(product, engine) }, "\(text)")
-                let fence = try #require(try await engine.audit(product)).ledger.fence
+                let fence = try #require(try await engine.audit(product)).ledger.fence.rawValue
                 #expect(fence < 1000, "\(text)")
             }
         }
