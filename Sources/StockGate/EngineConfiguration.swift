@@ -5,35 +5,35 @@ public import RedisClient
 
 /// Everything that can be set about the engine. The defaults suit a sale.
 public struct EngineConfiguration: Sendable {
-    /// The truth.
+    /// The database that holds the truth about the stock.
     public var ledger: LedgerConfiguration
-    /// The gate. Its `commandTimeout` bounds a reserve (50 ms): a buyer waits for it.
+    /// The Redis that gates the stock. Its `commandTimeout` (50 ms) bounds a reserve, because a buyer waits for it.
     public var redis: RedisSettings
-    /// The breaker `redisStock` around the gate.
+    /// The breaker `redisStock` around every Redis call.
     public var breaker: CircuitBreakerSettings
-    /// Bounds Redis calls that no buyer waits for.
+    /// Bounds those Redis calls that no buyer waits for.
     public var backgroundTimeout: Duration = .milliseconds(500)
     /// For how long this process remembers *sold out*.
     public var soldOutMemory: Duration = .milliseconds(20)
-    /// Requests in flight at most; the next is told *overloaded* at once.
+    /// Requests in flight at most. The next one is told *overloaded* at once.
     public var maximumInFlight = 20_000
-    /// A request that is not decided by then is told *no answer*; it goes on in the background.
+    /// A request that is still undecided after this time is told *no answer*, and goes on in the background.
     public var answerWithin: Duration = .seconds(3)
-    /// For how long a request waits for a resync of its product before it goes direct.
+    /// How long a request waits for a resync of its product before it goes directly to the ledger.
     public var resyncWait: Duration = .milliseconds(500)
-    /// Between two resyncs of one product on this server.
+    /// The time between two resyncs of one product on this server.
     public var resyncInterval: Duration = .milliseconds(50)
     /// Products in one round of a resync at most.
     public var resyncChunk = 256
-    /// A reservation pending for longer belongs to a process that died or hangs.
+    /// A reservation that is pending for longer than this belongs to a process that died or hangs.
     public var pendingBound: Duration = .seconds(30)
-    /// Between two sweeps.
+    /// The time between two sweeps.
     public var sweepInterval: Duration = .seconds(5)
-    /// Between two audits of all gated products.
+    /// The time between two audits of all gated products.
     public var auditInterval: Duration = .seconds(30)
-    /// Between two reads of which products are gated, for changes made through other servers.
+    /// The time between two reads of which products are gated. They find the changes that were made through other servers.
     public var gatedRefresh: Duration = .seconds(5)
-    /// Between two prunings of marks that are older than their retention. Each goes on, in small steps, until none is left.
+    /// The time between two prunings of old marks. Each goes on, in small steps, until nothing is left to prune.
     public var pruneInterval: Duration = .seconds(10)
     /// How long settled marks are kept.
     public var markRetention: Duration = .seconds(24 * 3600)
@@ -46,7 +46,7 @@ public struct EngineConfiguration: Sendable {
     }
 }
 
-/// The engine's durations, in the units of their users.
+/// The engine's durations, converted to the units in which their users need them.
 struct EngineTimes: Sendable {
     let gate: GateTimes
     let answerWithin: TimeAmount

@@ -1,6 +1,6 @@
 public import Synchronization
 
-/// A count that only grows; adding is one relaxed atomic.
+/// A count that only grows. Adding to it is one relaxed atomic operation.
 public final class EngineCounter: Sendable {
     private let value = Atomic<UInt64>(0)
 
@@ -14,7 +14,7 @@ public final class EngineCounter: Sendable {
 public final class EngineMetrics: Sendable {
     /// Reserves sent to Redis.
     public let reserves = EngineCounter()
-    /// Script calls that they went in.
+    /// Script calls that carried reserves. One call may carry several.
     public let reserveCalls = EngineCounter()
     /// Decreases answered from the process' memory of *sold out*.
     public let soldOutFromMemory = EngineCounter()
@@ -36,23 +36,23 @@ public final class EngineMetrics: Sendable {
     public let unknownCommits = EngineCounter()
     /// Increases that added units.
     public let increases = EngineCounter()
-    /// Changes of stock that Redis was told of afterwards: commits that met another fence than their reservation's, and increases.
+    /// Changes of stock that Redis was told of after their commit: increases, and decreases whose commit met another fence than their reservation's.
     public let applies = EngineCounter()
     /// Applies that failed or are unknown.
     public let lostApplies = EngineCounter()
-    /// Settles and releases that could not be sent.
+    /// Settles and releases that could not be sent to Redis.
     public let untold = EngineCounter()
     /// Resyncs that installed.
     public let resyncs = EngineCounter()
-    /// Resyncs that found nothing behind.
+    /// Resyncs with nothing to install: Redis was up to date or holds another ledger's data, or the product is missing.
     public let resyncsNotNeeded = EngineCounter()
     /// Resyncs that failed.
     public let resyncsFailed = EngineCounter()
-    /// Times that a product was sold directly because what Redis held for it could not be used.
+    /// How often a product was switched to direct sale because what Redis held for it could not be used.
     public let spoiled = EngineCounter()
-    /// Fences that were raised because Redis was ahead of the ledger.
+    /// Fences that were raised because Redis held a higher one than the ledger.
     public let raisedAboveRedis = EngineCounter()
-    /// Settled marks that were older than their retention and are gone, without those that settles took along.
+    /// Settled marks that pruning removed. Marks that a settle removed along the way are not counted.
     public let prunedMarks = EngineCounter()
     /// Resyncs asked for by the sweep.
     public let swept = EngineCounter()

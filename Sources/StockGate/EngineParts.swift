@@ -1,7 +1,8 @@
 // How the engine's parts are put together.
 //
-// Each part knows those that were made before it, and none knows the engine. One thing runs in a circle: the breaker runs the recovery, which works on the
-// gates, which ask the breaker. So the breaker waits for the recovery at a latch. `StockEngine` closes it when it ends, which breaks the circle.
+// Each part knows only parts that were made before it, and none knows the engine. There is one circle: the breaker runs the recovery, the recovery works on the
+// gates, and the gates ask the breaker. Therefore the breaker gets a latch, and waits there for the recovery to be made. `StockEngine` closes the latch when it
+// shuts down, which breaks the circle.
 
 import CircuitBreaker
 import NIOCore
@@ -19,12 +20,12 @@ struct EngineParts: Sendable {
     let resyncs: ResyncCoordinator
     let driver: ResyncDriver
     let recovery: Recovery
-    /// Where the breaker waits for the recovery.
+    /// The latch through which the breaker gets the recovery.
     let recoveryLatch: Latch<Recovery>
     let sweep: Sweep
     let audit: Audit
     let pruning: Pruning
-    /// By their event loops.
+    /// The request context of each event loop, by the loop's identity.
     let contexts: [ObjectIdentifier: RequestContext]
 
     init(
@@ -45,7 +46,8 @@ struct EngineParts: Sendable {
             settings: configuration.breaker,
             startsBehindGate: true,
             recoveryGate: { try await latch.value().run() },
-            // Without it a Redis that is back stays half used until enough buyers have come, and in the night nobody comes.
+            // Probes Redis while no buyer does. Without this check a Redis that is back would stay half open until enough buyers came, which can take all
+            // night.
             healthCheck: { await (try? latch.value())?.isRedisAnswering() ?? false }
         )
         let resyncs = ResyncCoordinator(

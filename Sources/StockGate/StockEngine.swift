@@ -1,8 +1,8 @@
 // The one public face of the engine: decrease, increase, adjust, resync, audit, start, run, shut down.
 //
-// Invariant: the five promises of the reservation protocol. What a request and a resync do stands in `Protocol/`; what carries them out, in `Requests/` and
+// Invariant: the five promises of the reservation protocol. What a request and a resync do is defined in `Protocol/`, and carried out in `Requests/` and
 //   `Resync/`.
-// Bounds: `maximumInFlight` requests; per gated product one `GatedProduct`; one recovery, one sweep, one audit at a time.
+// Bounds: `maximumInFlight` requests; one `GatedProduct` for each gated product; one recovery, one sweep and one audit at a time.
 
 public import CircuitBreaker
 public import NIOCore
@@ -19,14 +19,14 @@ public final class StockEngine: Sendable {
     public let ledger: PostgresLedger
     /// The connections to Redis.
     public let redis: RedisClient
-    /// What the engine has done.
+    /// Counts of what the engine has done.
     public let metrics = EngineMetrics()
 
     private let group: any EventLoopGroup
     private let contexts: [ObjectIdentifier: RequestContext]
     private let parts: EngineParts
 
-    /// Makes an engine; nothing is connected before `start`.
+    /// Makes an engine. Nothing is connected before `start`.
     public init(
         _ configuration: EngineConfiguration,
         eventLoopGroup: any EventLoopGroup,
@@ -45,15 +45,15 @@ public final class StockEngine: Sendable {
 
     // MARK: Life
 
-    /// Reads which products are gated and puts them behind the breaker's recovery gate. Returns when Redis serves them exactly, or when the breaker has
-    /// opened because it cannot be reached: then the fallback serves.
+    /// Reads which products are gated, and has the breaker's recovery install them. Returns when Redis serves them exactly, or when the breaker has opened
+    /// because Redis cannot be reached; products are sold through the ledger alone then.
     public func start() async throws(PostgresError) {
         await ledger.connectLanes()
         _ = try await refreshProducts()
         await parts.recovery.start()
     }
 
-    /// What goes on in the background until the task is cancelled: resyncs, the sweep, the audit, pruning, and the list of gated products.
+    /// Works in the background until the task is cancelled: resyncs, the sweep, the audit, pruning, and the list of gated products.
     public func run() async {
         await withTaskGroup(of: Void.self) { group in
             group.addTask { await self.parts.resyncs.run(self.parts.driver) }
@@ -72,7 +72,7 @@ public final class StockEngine: Sendable {
         }
     }
 
-    /// Ends everything. Requests that are still in flight are told *no answer*; their keys decide.
+    /// Shuts everything down. Requests that are still in flight are told *no answer*; their callers learn the decision by sending the key again.
     public func shutdown() async {
         parts.inFlight.shutdown()
         breaker.shutdown()
@@ -81,7 +81,7 @@ public final class StockEngine: Sendable {
         await redis.close()
     }
 
-    /// Returns the products that are gated and were not known to be.
+    /// Reads which products are gated, and returns those that were not known before.
     private func refreshProducts() async throws(PostgresError) -> [ProductID] {
         let name = try await ledger.name()
         if parts.products.belong(to: name) { parts.gates.serve(ledger: name) }
@@ -99,8 +99,8 @@ public final class StockEngine: Sendable {
 
     /// Decreases stock, on an event loop of the engine's group and without a task. `completion` is called once, on that loop.
     ///
-    /// - Parameter isPatient: whether it waits for the product's row, up to the ledger's `lockTimeout`. Else it is told *lock timeout* as soon as the row has been locked for a
-    ///   tenth of a second: for callers whose other requests wait for this one's answer.
+    /// - Parameter isPatient: whether the request waits for the product's row, up to the ledger's `lockTimeout`. Otherwise it is told *lock timeout* once the
+    ///   row has been locked for a tenth of a second. That is for callers whose other requests wait for this one's answer.
     public func decrease(
         _ request: DecreaseRequest,
         on eventLoop: any EventLoop,
@@ -108,7 +108,7 @@ public final class StockEngine: Sendable {
         completion: @escaping (DecreaseAnswer) -> Void
     ) {
         eventLoop.preconditionInEventLoop()
-        // A loop of another group: never by this project's servers.
+        // The event loop belongs to another group. This project's servers never pass such a loop.
         guard let context = contexts[ObjectIdentifier(eventLoop)] else { return completion(.unavailable(.overloaded)) }
         context.decrease(request, isPatient: isPatient, completion: completion)
     }
@@ -149,7 +149,7 @@ public final class StockEngine: Sendable {
         maximum: Int64
     ) async throws(PostgresError) -> (outcome: PostgresLedger.AdjustOutcome, remaining: Int64) {
         let (outcome, remaining, isGated) = try await ledger.adjust(product, key: key, by: quantity, maximum: maximum)
-        // The statement bumped, also for a duplicate whose first sender may have died before it asked.
+        // A duplicate asks too: its first sending raised the fence, and that server may have died before it asked.
         if isGated, outcome == .done || outcome == .duplicate {
             parts.products[product]?.forgetSoldOut()
             ask(product, forced: outcome == .duplicate)
@@ -168,19 +168,19 @@ public final class StockEngine: Sendable {
     /// Gated products that are sold without Redis, because it holds another ledger's data for them.
     public var foreignProductCount: Int { parts.products.foreignCount }
 
-    /// The ledger's name, as Redis' data carries it; empty until `start`, and where the role may not ask.
+    /// The name that marks this ledger's data in Redis. Empty until `start`, and where the database role may not ask for it.
     public var ledgerName: String { parts.products.ledgerName }
 
-    /// Takes note that a product is gated now, or is not. The ledger knows already, and its fence was raised with the change.
+    /// Records that a product is gated now, or is not. The ledger's row says so already, and its fence was raised with that change.
     public func setGated(_ id: ProductID, _ isGated: Bool) { parts.products.set(id, isGated: isGated) }
 
-    /// Asks for a resync of a product; it comes soon, one at a time. While the breaker is open nothing comes: its recovery gate resyncs all.
+    /// Asks for a resync of a product. It comes soon, one at a time. While the breaker is open none comes, because its recovery resyncs every product.
     public func ask(_ id: ProductID, forced: Bool) { parts.resyncs.ask(id, forced: forced) }
 
-    /// Resyncs one product now, for an operator. Works for gated products alone.
+    /// Resyncs one gated product now, for an operator.
     public func resync(_ id: ProductID) async -> Resync.Outcome { await parts.resyncs.resync(id, parts.driver) }
 
-    /// The ledger's sums and what Redis holds, for one product; nil: no such product. Redis that cannot be reached is nil within.
+    /// The ledger's sums and what Redis holds, for one product. The result is nil if there is no such product; `gate` is nil if Redis cannot be reached.
     public func audit(_ id: ProductID) async throws(PostgresError) -> (ledger: LedgerTotals, gate: GateView?)? {
         try await parts.audit.product(id)
     }

@@ -1,6 +1,8 @@
-// Compares Redis with the ledger. It alone finds what a process left that died between its commit and its apply.
+// Compares Redis with the ledger. Only the audit finds the difference that a process leaves when it dies between its commit in the ledger and its apply in
+// Redis.
 //
-// A quiet look reads Redis, PostgreSQL, then Redis again unchanged, with nothing pending. The same difference in two quiet looks, a second apart, is a finding.
+// A *quiet look* at a product reads Redis, then PostgreSQL, then Redis again. It counts only if Redis has not changed in between and has no reservation
+// pending. A difference that two quiet looks, a second apart, show alike is a finding.
 // Bounds: `chunk` products a look.
 
 import Algorithms
@@ -8,13 +10,13 @@ import CircuitBreaker
 import PostgresClient
 import Synchronization
 
-/// A difference that one quiet look found. The same in a second look is a finding.
+/// A difference that one quiet look showed. If a second look shows the same one, it is a finding.
 struct AuditSuspicion: Hashable, Sendable {
     var fence: Fence
     var redisFence: Fence
     var stock: Int64
     var counter: Int64?
-    /// What Redis holds is another ledger's: no difference, but not to be used.
+    /// Whether Redis holds another ledger's data for the product. That is no difference, but the data must not be used.
     var isForeign = false
 }
 
@@ -26,10 +28,10 @@ struct Audit: Sendable {
     let breaker: CircuitBreaker
     let events: EventLog
     let metrics: EngineMetrics
-    /// Products that are looked at together at most.
+    /// How many products one look takes together at most.
     let chunk: Int
 
-    /// The ledger's sums and what Redis holds, for one product; nil: no such product. Redis that cannot be reached is nil within.
+    /// The ledger's sums and what Redis holds, for one product. The result is nil if there is no such product; `gate` is nil if Redis cannot be reached.
     func product(_ id: ProductID) async throws(PostgresError) -> (ledger: LedgerTotals, gate: GateView?)? {
         guard let totals = try await ledger.totals(of: id) else { return nil }
         guard !breaker.isOpen else { return (totals, nil) }
@@ -39,7 +41,8 @@ struct Audit: Sendable {
     /// One audit of all gated products.
     func run() async {
         guard !breaker.isOpen else { return }
-        // Products that a recovery passed over are left out: Redis does not serve them. Another ledger's are looked at, for its data may be gone by now.
+        // A product that a recovery left out is sold without Redis, so there is nothing to compare. A product with another ledger's data is looked at, because
+        // that data may be gone by now.
         let audited = products.all.filter { !$0.state.withLock { $0.standing.isLeft } }
         for chunk in audited.chunks(ofCount: chunk) { await audit(Array(chunk)) }
     }
@@ -52,7 +55,7 @@ struct Audit: Sendable {
                 return state.standing.isForeign
             }
             let isForeign = suspicion?.isForeign ?? false
-            // No difference to be counted. A resync takes note of the owner, and installs once the other's data is gone.
+            // Another ledger's data is not counted as a difference. The resync records the owner, and installs the product once that data is gone.
             if isForeign != wasForeign { resyncs.ask(product, forced: false) }
             if suspicion != nil, !isForeign { suspects.append(product) }
         }
@@ -74,7 +77,7 @@ struct Audit: Sendable {
         }
     }
 
-    /// What a quiet look finds. A product whose two looks differ, or that has reservations pending, is not quiet and is left out.
+    /// The products whose look was quiet, each with the difference that it showed.
     private func quietLook(_ products: [GatedProduct]) async -> [(GatedProduct, AuditSuspicion?)] {
         let first = await looks(products)
         for (product, result) in zip(products, first) {

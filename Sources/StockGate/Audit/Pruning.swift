@@ -1,9 +1,9 @@
-// Settled marks that are older than their retention go from Redis, in small steps, so that no reserve waits for long: of gated products, and of those that
-// were gated once and that Redis alone still knows. Those are found by the names of their marks.
+// Removes from Redis the settled marks that are older than their retention. It works in small steps, so that a reserve never waits for long. Products that were
+// gated once and are known to Redis alone are pruned too: a scan finds them by the names of their marks.
 //
-// Bounds: one step of pruning takes at most `RedisGate.maximumPruned` marks of a product. One scan has `maximumSteps` steps of SCAN, each of about `stepSize`
-//   keys of the server, ours or not. Stop of a scan: the cursor is back at its beginning, the steps are used up, or the time is over; the next scan goes on
-//   where this one stopped.
+// Bounds: one step of pruning takes at most `RedisGate.maximumPruned` marks of a product. One scan has at most `maximumSteps` steps of SCAN, each over about
+//   `stepSize` of the server's keys, whoever owns them.
+// Stop of a scan: the cursor is back at the beginning, the steps are used up, or the time is over. The next scan goes on where this one stopped.
 
 import Algorithms
 import CircuitBreaker
@@ -47,7 +47,7 @@ final class Pruning: Sendable {
         self.chunk = max(1, chunk)
     }
 
-    /// Prunes all that is there now, unless the breaker is open.
+    /// Prunes every mark that is due now. Does nothing while the breaker is open.
     func run() async {
         guard !breaker.isOpen else { return }
         await prune(products.ids, pause: .milliseconds(5)) { !Task.isCancelled }
@@ -60,7 +60,7 @@ final class Pruning: Sendable {
         }
     }
 
-    /// Before a recovery: a Redis that is out of memory permits nothing that an install needs, but it does permit pruning.
+    /// Prunes before a recovery if Redis is out of memory: such a Redis refuses the writes of an install, but still runs a pruning.
     func makeRoom(within time: Duration) async {
         guard await isOutOfMemory() else { return }
         let before = metrics.prunedMarks.count
@@ -72,7 +72,7 @@ final class Pruning: Sendable {
 
     private func isOutOfMemory() async -> Bool {
         do {
-            // Writes nothing: no product has this key, and only one that exists would be set.
+            // A write that changes nothing, to learn whether Redis refuses writes: XX sets only a key that exists, and no product has this one.
             _ = try await redis.send(RedisCommand("SET", "sg:{0}:memory", "1", "XX"))
             return false
         } catch {
@@ -80,7 +80,7 @@ final class Pruning: Sendable {
         }
     }
 
-    /// In small steps until nothing is left.
+    /// Prunes these products in small steps, until nothing is left to prune or `goesOn` says no.
     private func prune(_ ids: [ProductID], pause: Duration, while goesOn: () -> Bool) async {
         var left = ids
         while !left.isEmpty, goesOn() {
@@ -104,7 +104,7 @@ final class Pruning: Sendable {
         return more
     }
 
-    /// Whether this was not said before.
+    /// Whether this error differs from the one that was reported last.
     private func isNews(_ error: RedisError) -> Bool {
         let text = String(describing: error)
         return state.withLock { state in
@@ -113,7 +113,7 @@ final class Pruning: Sendable {
         }
     }
 
-    /// Goes on over the names of all keys.
+    /// Continues the scan over the names of all keys, and gives `found` the products whose marks it meets.
     private func scan(until end: ContinuousClock.Instant? = nil, found: ([ProductID]) async -> Void) async throws(RedisError) {
         for _ in 0..<Self.maximumSteps {
             if Task.isCancelled || end.map({ ContinuousClock.now >= $0 }) ?? false { return }

@@ -3,7 +3,8 @@ import CircuitBreaker
 import NIOCore
 import Synchronization
 
-/// Looks in Redis for reservations that have been pending for too long: they belong to a process that died or hangs. Their products are resynced.
+/// Looks in Redis for reservations that have been pending for too long, and has their products resynced. Such a reservation belongs to a process that died or
+/// hangs.
 ///
 /// Bounds: one step of each product's pending reservations a sweep, `chunk` products at a time.
 struct Sweep: Sendable {
@@ -13,7 +14,7 @@ struct Sweep: Sendable {
     let breaker: CircuitBreaker
     let events: EventLog
     let metrics: EngineMetrics
-    /// Products that are looked at together at most.
+    /// How many products are looked at together at most.
     let chunk: Int
     /// How long a reservation may be pending.
     let bound: TimeAmount
@@ -23,7 +24,7 @@ struct Sweep: Sendable {
         let all = products.all
         for product in all { product.state.withLock { $0.heat /= 2 } }
         guard !breaker.isOpen else { return }
-        // What Redis holds of the others is void, or another ledger's.
+        // A product that is sold directly is skipped: the reservations that Redis holds for it are void, or another ledger's.
         let swept = all.filter { !$0.state.withLock { $0.standing.isDirect } }
         for chunk in swept.chunks(ofCount: chunk) { await sweep(Array(chunk)) }
     }

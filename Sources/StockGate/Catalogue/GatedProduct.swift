@@ -8,11 +8,11 @@ final class GatedProduct: Sendable {
         var soldOut = SoldOutSighting()
         var schedule: ResyncSchedule
         var standing = Standing()
-        /// Decreases that asked for it lately: what a recovery installs first. Halved with every sweep.
+        /// How many decreases asked for the product lately, halved with every sweep. A recovery installs the hottest products first.
         var heat: UInt32 = 0
-        /// Requests that wait for a resync. Bounded by the requests in flight.
+        /// Callbacks of the requests that wait for a resync. Bounded by the requests in flight.
         var waiters: [@Sendable (Bool) -> Void] = []
-        /// Where the sweep goes on.
+        /// The cursor at which the next step of the sweep continues.
         var sweepCursor = "0"
         /// What the last quiet look found, if it was a difference.
         var suspicion: AuditSuspicion?
@@ -28,7 +28,8 @@ final class GatedProduct: Sendable {
         self.state = Mutex(State(schedule: ResyncSchedule(interval: resyncInterval)))
     }
 
-    /// A decrease comes. Whether the product is sold directly, and the counter if the memory of *sold out* rejects the request.
+    /// Counts a decrease that comes in. Returns whether the product is sold directly, and the remembered counter if the memory of *sold out* rejects the
+    /// request.
     func entered(_ request: DecreaseRequest) -> (isDirect: Bool, counter: Int64?) {
         let now = NIODeadline.now().uptimeNanoseconds
         return state.withLock { state in
@@ -38,6 +39,6 @@ final class GatedProduct: Sendable {
         }
     }
 
-    /// What the product's memory of *sold out* holds ends, since units have come or may have come.
+    /// Ends the memory of *sold out*, because units have come or may have come.
     func forgetSoldOut() { state.withLock { $0.soldOut.end() } }
 }

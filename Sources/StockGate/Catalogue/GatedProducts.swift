@@ -1,4 +1,4 @@
-// Which products are gated, as far as this server knows, and whose data Redis holds for them.
+// The products that this server knows to be gated, and whose data Redis holds for them.
 //
 // Bounds: one `GatedProduct` for each gated product of the ledger.
 
@@ -14,28 +14,28 @@ final class GatedProducts: Sendable {
     /// `resyncInterval`: nanoseconds between two resyncs of one product.
     init(resyncInterval: UInt64) { self.resyncInterval = resyncInterval }
 
-    /// Nil: the product is not gated.
+    /// The product with this id; nil if it is not gated.
     subscript(_ id: ProductID) -> GatedProduct? { products.withLock { $0[id] } }
 
-    /// All of them, in no order.
+    /// All gated products, in no order.
     var all: [GatedProduct] { products.withLock { Array($0.values) } }
 
-    /// The ids of all of them, in no order.
+    /// The ids of all gated products, in no order.
     var ids: [ProductID] { products.withLock { Array($0.keys) } }
 
-    /// How many there are.
+    /// The number of gated products.
     var count: Int { products.withLock { $0.count } }
 
-    /// How many of them are sold through the ledger alone. Looks at each.
+    /// The number of gated products that are sold through the ledger alone. Looks at each of them.
     var directCount: Int { all.count { $0.state.withLock { $0.standing.isDirect } } }
 
-    /// For how many of them Redis holds another ledger's data.
+    /// The number of gated products for which Redis holds another ledger's data.
     var foreignCount: Int { foreign.withLock { $0.products.count } }
 
-    /// The ledger's name, as Redis' data carries it; empty until it is known, and where the role may not ask.
+    /// The name that marks this ledger's data in Redis. Empty until it is known, and where the database role may not ask for it.
     var ledgerName: String { name.withLock { $0 } }
 
-    /// The ledger has this name. The database behind its address may be another one after a restore.
+    /// Sets the ledger's name. It can change while the server runs, when a restore puts another database behind the address.
     /// - Returns: whether that is new
     func belong(to ledger: String) -> Bool {
         name.withLock { name in
@@ -49,7 +49,7 @@ final class GatedProducts: Sendable {
         products.withLock { known in ids.filter { known[$0] == nil } }
     }
 
-    /// Takes note that a product is gated now, or is not.
+    /// Records that a product is gated now, or is not.
     func set(_ id: ProductID, isGated: Bool) {
         products.withLock { products in
             if isGated {
@@ -61,7 +61,7 @@ final class GatedProducts: Sendable {
         if !isGated { foreign.withLock { _ = $0.saw(id, nil) } }
     }
 
-    /// Takes note of whose data Redis holds for a product; nil: this ledger's, or nobody's.
+    /// Records whose data Redis holds for a product: another ledger's, by name, or nil for this ledger's or nobody's.
     func saw(foreignLedger theirs: String?, for id: ProductID) -> ForeignProducts.News {
         foreign.withLock { $0.saw(id, theirs) }
     }

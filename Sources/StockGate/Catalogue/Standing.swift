@@ -1,28 +1,28 @@
-// Where one gated product stands on this server: whether its requests may go through Redis, and what the recovery of an outage still owes it.
+// Where one gated product stands on this server: whether its requests may go through Redis, and what the recovery of an outage still has to do for it.
 //
-// Invariant: while `isDirect`, this server sends no reserve of the product to Redis. Only an install that succeeded ends it, or for another ledger's data a
-//   resync that found them gone.
-// Bounds: a fixed size. An outage is named by a number; what was done for an earlier one counts for nothing.
+// Invariant: while `isDirect`, this server sends no reserve of the product to Redis. A successful install ends that. For another ledger's data, so does a
+//   resync that finds that data gone.
+// Bounds: a fixed size. Each outage has a number; work that was done in an earlier outage counts for nothing.
 
 /// The standing of one product, as a value. Times are nanoseconds of any clock that only grows.
 struct Standing: Hashable, Sendable {
-    /// What the recovery of an outage owes a product.
+    /// What the recovery of an outage still has to do for a product.
     enum Need: Hashable, Sendable {
-        /// It was installed in this outage, and nothing was heard of it since.
+        /// The product was installed in this outage, and nobody asked for a resync since.
         case nothing
-        /// It was installed in this outage, and something was heard since: a look, and an install only if its fence was raised.
+        /// The product was installed in this outage, and somebody asked for a resync since. It is looked at, and installed only if its fence was raised.
         case look
-        /// It was not installed in this outage: whatever Redis holds, the fence is raised and it is installed.
+        /// The product was not installed in this outage. Its fence is raised and it is installed, whatever Redis holds.
         case install
     }
 
-    /// Requests go to the ledger without Redis.
+    /// Whether requests go to the ledger without Redis.
     var isDirect: Bool { isLeft || isForeign }
-    /// A recovery passed without it, or what Redis holds for it cannot be used: it waits for an install.
+    /// Whether the product waits for an install, because a recovery passed without it or because what Redis holds for it cannot be used.
     private(set) var isLeft = false
-    /// Redis holds another ledger's data for it: it waits until they are gone.
+    /// Whether Redis holds another ledger's data for the product, which then waits until that data is gone.
     private(set) var isForeign = false
-    /// What Redis holds for it cannot be used: its keys are made anew before the next install.
+    /// Whether what Redis holds for the product cannot be used. Its keys are made anew before the next install.
     private(set) var isSpoiled = false
     private var installedIn: UInt64 = 0
     private var voidedIn: UInt64 = 0
@@ -38,19 +38,20 @@ struct Standing: Hashable, Sendable {
     /// The first and the longest pause before a mending.
     static let spoilPause: ClosedRange<UInt64> = 20_000_000...30_000_000_000
 
-    /// What is owed in this outage.
+    /// What a recovery still has to do for the product in this outage.
     func need(in outage: UInt64) -> Need {
         guard installedIn == outage else { return .install }
         return changes == changesAtInstall ? .nothing : .look
     }
 
-    /// To be passed to `installed`: what is heard after this moment may be newer than what the resync read.
+    /// A position in the sequence of requests for a resync. A resync takes it before it reads, and passes it to `installed`: what was asked for afterwards may
+    /// be newer than what the resync read.
     var mark: UInt64 { changes }
 
-    /// Somebody asked for a resync that does not come now, because the recovery will bring it.
+    /// Somebody asked for a resync while a recovery is due, which will do it.
     mutating func heard() { changes &+= 1 }
 
-    /// Redis serves it exactly. `outage`: the one whose recovery did it; nil for a resync of everyday.
+    /// Redis serves the product exactly. `outage` is the one whose recovery installed it; nil for a resync outside a recovery.
     /// - Returns: whether it was sold directly until now.
     mutating func installed(in outage: UInt64?, since mark: UInt64) -> Bool {
         if let outage {
@@ -59,34 +60,34 @@ struct Standing: Hashable, Sendable {
         }
         let wasDirect = isDirect
         isForeign = false
-        // A resync that began before the product was last marked as sold directly cannot end that: it knows nothing of what Redis holds since.
+        // The resync began before the product was last marked as sold directly, so it does not know what Redis has held since. It cannot end that mark.
         guard mark >= directSince else { return false }
         isSpoiled = false
         isLeft = false
         return wasDirect
     }
 
-    /// Redis holds another ledger's data for it. That is all a recovery can do for it, and it waits for no install of ours. `outage`: as in `installed`.
+    /// Redis holds another ledger's data for the product. A recovery can do no more for it, so its work counts as done. `outage`: as in `installed`.
     mutating func foundForeign(in outage: UInt64?, since mark: UInt64) {
         _ = installed(in: outage, since: mark)
         isForeign = true
     }
 
-    /// A recovery passes without it.
+    /// A recovery passes without the product.
     mutating func left() {
         changes &+= 1
         directSince = changes
         isLeft = true
     }
 
-    /// Whether Redis was told in this outage that it serves the product no longer.
+    /// Whether Redis was told in this outage to stop serving the product.
     func isVoided(in outage: UInt64) -> Bool { voidedIn == outage }
 
-    /// Redis was told that it serves the product no longer.
+    /// Redis was told to stop serving the product.
     mutating func voided(in outage: UInt64) { voidedIn = outage }
 
-    /// A script failed over what Redis holds for it.
-    /// - Returns: when to ask for a mending; nil: that is arranged already.
+    /// A script failed because of what Redis holds for the product.
+    /// - Returns: when to ask for the keys to be made anew; nil if that is planned already
     mutating func spoiled(at now: UInt64) -> UInt64? {
         isLeft = true
         isSpoiled = true
@@ -100,6 +101,6 @@ struct Standing: Hashable, Sendable {
         return heldUntil
     }
 
-    /// Whether a mending is arranged for later, so that no resync may come before it.
+    /// Whether the keys will be made anew at a later time that is planned already. No resync may come before it.
     func isHeld(at now: UInt64) -> Bool { isSpoiled && now < heldUntil }
 }

@@ -1,17 +1,17 @@
 import NIOCore
 import Synchronization
 
-/// Where all parts of the engine tell what happens. A trouble is said once until its words change.
+/// Takes the events of all parts of the engine. A trouble is reported once, and again when its words change.
 final class EventLog: Sendable {
     private let words = Mutex(EventWords())
     private let onEvent: @Sendable (EngineEvent) -> Void
 
     init(_ onEvent: @escaping @Sendable (EngineEvent) -> Void) { self.onEvent = onEvent }
 
-    /// Tells of what is news each time.
+    /// Reports an event that is news every time.
     func tell(_ event: EngineEvent) { onEvent(event) }
 
-    /// Tells of a trouble, unless `text` is what was said of `subject` last, or too much was said in this second.
+    /// Reports a trouble, unless `text` repeats what was last said of `subject`, or too much was said in this second.
     func say(_ text: String, of subject: EventWords.Subject, _ event: EngineEvent) {
         let now = NIODeadline.now().uptimeNanoseconds
         guard let untold = words.withLock({ $0.say(text, of: subject, at: now) }) else { return }
@@ -19,13 +19,13 @@ final class EventLog: Sendable {
         onEvent(event)
     }
 
-    /// Redis failed a call, in these words.
+    /// A call to Redis failed, in these words.
     func redisFailed(_ failure: GateFailure) {
         say(failure.words.withoutScript, of: .redis, .redisFailed(why: failure.words))
     }
 
-    /// The trouble is over: the same words will be news again.
-    /// - Returns: whether it had been said.
+    /// A trouble is over, so that the same words will be reported again.
+    /// - Returns: whether the trouble had been reported
     @discardableResult
     func isOver(_ subject: EventWords.Subject) -> Bool { words.withLock { $0.isOver(subject) } }
 }

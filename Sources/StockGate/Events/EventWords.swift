@@ -1,10 +1,10 @@
-// Which troubles are said: each once until its words change, and not too many in a second.
+// Decides which troubles are reported: each one once until its words change, and only so many in a second.
 //
-// Bounds: `subjects` remembered; `perSecond` said. What is beyond them is counted, and the count is said with the next one.
+// Bounds: `subjects` are remembered, and `perSecond` troubles reported. What exceeds a bound is counted, and the next report says how many those were.
 
-/// What was said last about whom, as a value. Times are nanoseconds of any clock that only grows.
+/// The last report about each subject, as a value. Times are nanoseconds of any clock that only grows.
 struct EventWords: Sendable {
-    /// Whom the words are about.
+    /// What a report is about.
     enum Subject: Hashable, Sendable {
         case redis
         case recovery
@@ -20,7 +20,8 @@ struct EventWords: Sendable {
     private var said = 0
     private var untold = 0
 
-    /// Nil: it was said before, or too much was said in this second. Else how many others were held back since the last one that was said.
+    /// Nil if these words repeat the last report, or if too much was said in this second. Otherwise report them; the result is the number of troubles that were
+    /// held back since the last report.
     mutating func say(_ words: String, of subject: Subject, at now: UInt64) -> Int? {
         if last[subject] == words { return nil }
         let isNew = last[subject] == nil
@@ -33,8 +34,8 @@ struct EventWords: Sendable {
         return untold
     }
 
-    /// The trouble is over: the same words will be news again.
-    /// - Returns: whether it had been said.
+    /// A trouble is over, so that the same words will be reported again.
+    /// - Returns: whether the trouble had been reported
     mutating func isOver(_ subject: Subject) -> Bool { last.removeValue(forKey: subject) != nil }
 
     private mutating func admits(at now: UInt64) -> Bool {

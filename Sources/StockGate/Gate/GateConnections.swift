@@ -1,4 +1,5 @@
-// What each new connection to Redis learns before it is used: the scripts, the dataset, and whether Redis knows and permits all that the scripts do.
+// What each new connection to Redis learns before it is used: the scripts' names, the dataset, and whether Redis knows and permits every command of the
+// scripts.
 
 import NIOCore
 import RedisClient
@@ -9,7 +10,7 @@ final class GateConnections: Sendable {
     private let connected: @Sendable (_ dataset: String) -> Void
     private let refusals = Mutex<String?>(nil)
 
-    /// `connected` is told of each connection's dataset before the connection is used.
+    /// `connected` is called with each connection's dataset before the connection is used.
     init(events: EventLog, connected: @escaping @Sendable (_ dataset: String) -> Void) {
         self.events = events
         self.connected = connected
@@ -46,7 +47,7 @@ final class GateConnections: Sendable {
         connected(dataset)
     }
 
-    /// Each connection is refused the same, again and again: told once.
+    /// Reports a refusal once: every further connection would be refused in the same way.
     private func refused(_ refusal: GateRefusal) {
         let text = refusal.description
         let isNews = refusals.withLock { told in

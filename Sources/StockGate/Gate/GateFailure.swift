@@ -4,13 +4,13 @@ import RedisClient
 struct GateFailure: Error, Sendable {
     /// Whether the call may have run.
     let sent: Bool
-    /// What the breaker is told.
+    /// The word that the breaker records for this failure.
     let label: String
-    /// What the log is told: Redis' own words where it said any.
+    /// What the log says: Redis' own words, where Redis answered.
     let words: String
-    /// Whether this is trouble with Redis itself, as against a call that this process gave up, or one product's keys.
+    /// Whether Redis itself is in trouble. False for a call that this process gave up, and for trouble with one product's keys.
     let isTrouble: Bool
-    /// Whether what Redis holds for this product cannot be used, while Redis itself is well: a key of another type, or of another content.
+    /// Whether Redis is well, but what it holds for this product cannot be used: a key has another type or content.
     let isOfProduct: Bool
 
     init(_ error: RedisError) {
@@ -18,7 +18,7 @@ struct GateFailure: Error, Sendable {
         case .server(let server):
             let isOfProduct = server.isOfKeys
             self.init(
-                // A script that was refused before it began has run nothing.
+                // A script that was refused before it began has changed nothing.
                 sent: !server.kind.isRefusedBeforeExecution,
                 label: server.kind.rawValue,
                 words: "Redis: " + server.message.firstLine,
@@ -55,8 +55,7 @@ struct GateFailure: Error, Sendable {
     static let notConnected = GateFailure(sent: false, label: "not connected", words: "redis: not connected", isTrouble: true)
     /// The breaker keeps calls away from Redis.
     static let breakerOpen = GateFailure(sent: false, label: "breaker open", isTrouble: false)
-    /// The reply makes no sense: whatever the script did, it may have done it.
-    /// The script's own reply is made from the product's keys, so it is their fault.
+    /// The reply makes no sense, so the script may have run. The script makes its reply from the product's keys, so the keys are at fault.
     static let unreadable = GateFailure(
         sent: true,
         label: "unreadable reply",
@@ -67,10 +66,10 @@ struct GateFailure: Error, Sendable {
 }
 
 extension RedisServerError {
-    /// Whether a script failed over what the keys of its product hold, as against an error that every product's call would meet.
+    /// Whether a script failed because of what its product's keys hold. False for an error that a call for any product would meet.
     var isOfKeys: Bool {
         if kind == .wrongType { return true }
-        // A script that stumbles over a value is an ERR that names the script (Redis 6 wraps the nested call's error too).
+        // When a script stumbles over a value, Redis answers with an ERR that names the script. Redis 6 wraps the errors of nested calls in the same way.
         guard kind == .err, message.contains("user_script") else { return false }
         return ![
             "Unknown Redis command", "Wrong number of args", "not allowed", "ermission", "OOM", "READONLY", "read only", "MISCONF",
@@ -81,13 +80,13 @@ extension RedisServerError {
 }
 
 extension String {
-    /// The first line without control characters, of 200 characters at most: for a log.
+    /// The first line, for a log: without control characters, and cut after 200 characters.
     var firstLine: String {
         let line = prefix { !$0.isNewline }.unicodeScalars.filter { $0.value >= 0x20 && $0.value != 0x7F }
         return String(String.UnicodeScalarView(line).prefix(200))
     }
 
-    /// Redis' words without the name of the script that met the error, which Redis appends: each script fails in the same way.
+    /// Redis' words without the name of the script, which Redis appends. The same trouble has the same words then, whichever script met it.
     var withoutScript: String {
         firstRange(of: " script: ").map { String(self[..<$0.lowerBound]) } ?? self
     }

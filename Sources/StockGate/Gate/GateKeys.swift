@@ -7,10 +7,10 @@ struct GateKeys: Sendable {
     let marks: String
     let marker: String
 
-    /// What every product's marks are called, as a pattern of Redis'.
+    /// A pattern of Redis that matches the name of every product's marks.
     static let marksPattern = "sg:{*}:marks"
 
-    /// The product whose marks have this name; nil: no product's.
+    /// The product whose marks have this name; nil if the name belongs to no product.
     static func product(ofMarks name: String) -> ProductID? {
         guard name.hasPrefix("sg:{"), name.hasSuffix("}:marks") else { return nil }
         let digits = name.dropFirst(4).dropLast(7)

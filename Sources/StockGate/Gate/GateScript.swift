@@ -23,7 +23,7 @@ enum GateScript: Int, CaseIterable, Sendable {
     }
 }
 
-/// Redis does not know, or does not permit, what the gate needs. Trying again does not help: somebody has to look.
+/// Redis does not know, or does not permit, a command that the gate needs. Trying again cannot help: this needs operator action.
 struct GateRefusal: Error, Sendable, CustomStringConvertible {
     /// Keys that no product has, for `Scripts/check.lua`.
     static let keys: [RedisArgument] = ["sg:{0}:check:string", "sg:{0}:check:hash", "sg:{0}:check:set"]
@@ -31,12 +31,12 @@ struct GateRefusal: Error, Sendable, CustomStringConvertible {
     /// Each command with Redis' own words.
     let description: String
 
-    /// Nil if the error is of another kind.
+    /// Nil if the error is no refusal.
     init?(_ command: String, _ error: any Error) {
         guard let server = (error as? RedisError)?.serverError else { return nil }
         let isRefused = ["NOPERM", "NOAUTH"].contains(server.kind.rawValue) || server.message.contains("unknown command")
         guard isRefused else { return nil }
-        // An unknown command is quoted with its arguments, which may be long.
+        // Redis quotes an unknown command with its arguments, which may be long.
         self.description = "\(command): \(server.message.prefix(160))"
     }
 
@@ -68,7 +68,7 @@ struct GateConnectionInfo: Sendable {
             if line.hasPrefix("role:") { role = line.dropFirst(5) }
         }
         guard let runID, let replicationID else { throw RedisError(.protocolViolation, detail: "INFO names no run_id") }
-        // A replica refuses writes; better not to be connected than to fail each call.
+        // A replica refuses writes. Refusing the connection is better than failing each call later.
         guard role != "slave" else { throw RedisError(.notConnected, detail: "this Redis is a replica") }
         self.scripts = scripts
         self.dataset = "\(runID):\(replicationID)"

@@ -1,10 +1,10 @@
-// What the gate sends for resyncs, the sweep, the audit and pruning. No buyer waits for any of it.
+// What the gate sends for resyncs, the sweep, the audit and pruning. No buyer waits for any of these calls.
 
 import NIOCore
 import RedisClient
 
 extension RedisGate {
-    /// - Parameter marker: what to name the dataset if the product has no marker; nil changes nothing.
+    /// - Parameter marker: the name to give the dataset if the product has no marker yet; nil leaves Redis unchanged
     func look(_ keys: GateKeys, marker: String?, answer: @escaping Answer<GateView>) {
         background(.look, keys: [keys.stock, keys.meta, keys.pending, keys.marker, keys.owed], arguments: { _ in [.string(marker ?? "")] })
         {
@@ -18,7 +18,8 @@ extension RedisGate {
                 dataset: "\(info.dataset):\(marker)",
                 stamp: stamp.isEmpty ? nil : stamp,
                 fence: Fence(fence),
-                // What is no whole number of 64 bits is wrong whatever the stock is; taken for no counter, it would look right for a product that is not on sale.
+                // A counter that is no 64-bit number is a difference from any stock. It must not be read as a missing counter, which is right for a product
+                // that is not on sale.
                 counter: counter.isEmpty ? nil : Int64(counter) ?? .min,
                 pending: Int(pending),
                 isOffSale: off == 1,
@@ -45,7 +46,7 @@ extension RedisGate {
         )
     }
 
-    /// Has Redis serve a product no longer, to any server, until it is installed anew. Another ledger's data is left alone.
+    /// Has Redis stop serving a product, to every server, until its next install. Another ledger's data is left alone.
     func void(_ keys: GateKeys, answer: @escaping Answer<Int64>) {
         background(
             .void,
@@ -56,7 +57,7 @@ extension RedisGate {
         )
     }
 
-    /// Has Redis forget a product whose keys cannot be used. Another ledger's data is left alone.
+    /// Removes a product's keys that cannot be used. Another ledger's data is left alone.
     func mend(_ keys: GateKeys, answer: @escaping Answer<Int64>) {
         background(
             .mend,
@@ -81,10 +82,10 @@ extension RedisGate {
         )
     }
 
-    /// Marks that one step of pruning takes at most: a fraction of a millisecond of Redis' time.
+    /// The number of marks that one step of pruning removes at most. That takes a fraction of a millisecond of Redis' time.
     static let maximumPruned = 500
 
-    /// One bounded step of pruning: how many marks went.
+    /// One bounded step of pruning. Answers with the number of marks that were removed.
     func prune(_ keys: GateKeys, answer: @escaping Answer<Int64>) {
         background(
             .prune,

@@ -1,39 +1,39 @@
-// The gate in Redis, as one event loop sees it: what is sent for one product in one turn of the loop goes out in one script call.
+// The gate in Redis, as one event loop uses it. Whatever the loop sends for one product during one turn goes out in one script call.
 //
-// Invariant: an apply is handed to a connection at most once. Settles and releases that cannot be sent are dropped: the sweep or the next
-//   resync finds their reservations.
-// Bounds: what waits here is bounded by the requests in flight; one script call carries at most `maximumTold` entries.
+// Invariant: an apply is handed to a connection at most once. A settle or release that cannot be sent is dropped; the sweep or the next resync finds its
+//   reservation.
+// Bounds: what waits here is bounded by the requests in flight. One script call carries at most `maximumTold` entries.
 
 import Algorithms
 import CircuitBreaker
 import NIOCore
 import RedisClient
 
-/// What the gate tells of failures, called on its event loop: trouble with Redis itself, and one product's keys that cannot be used.
+/// How the gate reports failures, on its event loop: trouble with Redis itself, and one product's keys that cannot be used.
 struct GateReports: Sendable {
     var trouble: @Sendable (GateFailure) -> Void
     var spoiled: @Sendable (ProductID, GateFailure) -> Void
 }
 
-/// Times of the gate.
+/// The gate's time limits.
 struct GateTimes: Sendable {
     /// For a reserve, which a buyer waits for.
     var command: TimeAmount
-    /// For looks, installs, and what nobody waits for.
+    /// For looks, installs, and every other call that no buyer waits for.
     var background: TimeAmount
     /// How long a settled mark is kept, milliseconds.
     var markRetention: Int64
 }
 
-// @unchecked Sendable: every member is used on `eventLoop` alone; each entry point checks that.
+// @unchecked Sendable: every member is used on `eventLoop` alone, and each entry point checks that it runs there.
 final class RedisGate: @unchecked Sendable {
     typealias Answer<Value> = (Result<Value, GateFailure>) -> Void
 
-    /// Entries in one script call at most. Lua's `unpack` and one turn of Redis both want it small.
+    /// Entries in one script call at most. Lua's `unpack` has a limit, and a long call would hold up Redis' other callers.
     static let maximumTold = 400
 
     let eventLoop: any EventLoop
-    /// The name of the ledger whose data is used; empty until it is known, and where the ledger has none.
+    /// The name of the ledger whose data is used. Empty until it is known, and where the ledger has none.
     private(set) var ledgerName = ""
     let client: RedisClient
     private let breaker: CircuitBreaker
@@ -72,7 +72,7 @@ final class RedisGate: @unchecked Sendable {
         self.metrics = metrics
     }
 
-    /// To be called on the loop.
+    /// Sets the ledger whose data is used. To be called on the loop.
     func serve(ledger name: String) {
         eventLoop.preconditionInEventLoop()
         ledgerName = name
@@ -80,13 +80,13 @@ final class RedisGate: @unchecked Sendable {
 
     // MARK: Reserve
 
-    /// Asks the breaker for a call of `reserve`; nil: it lets none through.
+    /// Asks the breaker to let one `reserve` through; nil if it refuses.
     func admit() -> Permit? {
         guard case .permitted(let permit) = breaker.admit() else { return nil }
         return permit
     }
 
-    /// Takes units at the gate. The breaker is told how it went before the caller is answered.
+    /// Reserves units in Redis. The breaker is told how the call went before the caller is answered.
     func reserve(_ request: DecreaseRequest, _ keys: GateKeys, _ permit: Permit, answer: @escaping Answer<ReserveReply>) {
         eventLoop.preconditionInEventLoop()
         reserving[request.product, default: Reserving(keys: keys)].requests.append((request, permit, answer))
@@ -149,7 +149,7 @@ final class RedisGate: @unchecked Sendable {
         breaker.record(failure.isTrouble ? .failure(failure.label) : .ignored, for: permit)
     }
 
-    /// Tells the engine, before those who asked are answered: they go on without Redis.
+    /// Reports a failure to the engine. This comes before the callers are answered, because they go on without Redis.
     private func report(_ failure: GateFailure, of product: ProductID) {
         if failure.isOfProduct { reports.spoiled(product, failure) } else if failure.isTrouble { reports.trouble(failure) }
     }
@@ -178,7 +178,8 @@ final class RedisGate: @unchecked Sendable {
     private func flushSoon() {
         guard !isFlushScheduled else { return }
         isFlushScheduled = true
-        // At the end of this turn: what came in one read, and what one commit answers, leaves in one call. Nothing waits for a timer.
+        // The flush runs at the end of this turn of the loop. Requests that came in one read, and the answers of one commit, leave in one call without waiting
+        // for a timer.
         eventLoop.execute { self.flush() }
     }
 
@@ -192,7 +193,7 @@ final class RedisGate: @unchecked Sendable {
         for (product, told) in all { send(product, told) }
     }
 
-    /// Whether Redis may be told now. While the breaker is open nothing goes there: its recovery gate resyncs every product.
+    /// The connection for messages about changes of stock; nil while the breaker is open, because its recovery resyncs every product anyway.
     private var connectionForTelling: (RedisConnection, GateConnectionInfo)? {
         guard !breaker.isOpen, let connection = client.connection(on: eventLoop),
             let info = connection.attachment as? GateConnectionInfo
@@ -279,7 +280,7 @@ final class RedisGate: @unchecked Sendable {
         }
     }
 
-    /// What nobody waits for tells the breaker only of trouble, and only while it is closed: in half-open the probes decide.
+    /// Records a failure of a background call with the breaker, but only while the breaker is closed: in half-open the probes decide.
     private func note(_ result: Result<RedisValue, GateFailure>, of product: ProductID) {
         guard case .failure(let failure) = result else { return }
         report(failure, of: product)
@@ -290,7 +291,7 @@ final class RedisGate: @unchecked Sendable {
 
     // MARK: Calls
 
-    /// Whether this loop's connection is ready. Asking starts to connect.
+    /// Whether this loop's connection is ready. Asking starts a connection if there is none.
     var isConnected: Bool {
         eventLoop.preconditionInEventLoop()
         return client.connection(on: eventLoop)?.attachment is GateConnectionInfo
@@ -320,10 +321,10 @@ final class RedisGate: @unchecked Sendable {
             switch result {
             case .success(let value): answer(.success(value))
             case .failure(let error) where error.serverError?.kind == .noScript:
-                // Redis forgot the script (SCRIPT FLUSH) and so has not run it: the one case in which a call is sent again, with its source.
+                // Redis has lost the script (SCRIPT FLUSH), so the script has not run. Only in this case is a call sent again, now with the script's source.
                 send("EVAL", script.source) { answer($0.mapError(GateFailure.init)) }
             case .failure(let error):
-                // The server became a replica under a connection that lives on: what the connection learnt of the dataset is void.
+                // The server became a replica while the connection stayed open. What the connection learnt about the dataset is void.
                 if error.serverError?.kind == .readOnly { connection.close() }
                 answer(.failure(GateFailure(error)))
             }

@@ -1,4 +1,4 @@
-// The gates of all event loops, for what goes out for many products at a time and comes back to a task.
+// The gates of all event loops, for calls that a task makes for many products at a time.
 
 import NIOCore
 
@@ -7,12 +7,12 @@ final class RedisGates: Sendable {
 
     init(_ gates: [RedisGate]) { self.gates = gates }
 
-    /// Has every gate serve the ledger of this name, from the next call on.
+    /// Sets the ledger whose data every gate uses, from the next call on.
     func serve(ledger: String) {
         for gate in gates { gate.eventLoop.execute { gate.serve(ledger: ledger) } }
     }
 
-    /// What Redis holds for one product; nil if it does not answer.
+    /// What Redis holds for one product; nil if Redis does not answer.
     func look(_ id: ProductID) async -> GateView? {
         let results = await pipelined([id]) { gate, id, answer in gate.look(GateKeys(id), marker: nil, answer: answer) }
         return try? results.first?.get()
@@ -33,7 +33,7 @@ final class RedisGates: Sendable {
         }
     }
 
-    /// Finds a loop whose connection is ready, and goes on there: one that is being made anew must not fail what another can do.
+    /// Runs `body` on the first loop whose connection is ready, so that a connection that is being made anew fails no call that another one can carry.
     private func overReadyGate(_ gates: ArraySlice<RedisGate>, _ body: @escaping @Sendable (RedisGate?) -> Void) {
         guard let gate = gates.first else { return body(nil) }
         gate.eventLoop.execute {
@@ -42,7 +42,7 @@ final class RedisGates: Sendable {
     }
 }
 
-/// Replies that come back one by one, on one event loop.
+/// Collects replies that arrive one by one, on one event loop.
 private final class Gathered<Value: Sendable> {
     private var results: [Result<Value, GateFailure>?]
     private var missing: Int

@@ -5,14 +5,14 @@ struct ReserveReplies {
     private let values: [RedisValue]
     private let fence: Fence
 
-    /// Nil unless it is as long as it must be.
+    /// Nil if the reply's length does not match the number of reserves.
     init?(_ value: RedisValue, count: Int) {
         guard let values = value.array, values.count == 1 + 3 * count, let fence = values[0].int else { return nil }
         self.values = values
         self.fence = Fence(fence)
     }
 
-    /// Nil if it makes no sense.
+    /// Nil if this part of the reply makes no sense.
     subscript(index: Int) -> ReserveReply? {
         let at = 1 + 3 * index
         guard let code = values[at].int, let first = values[at + 1].int, let second = values[at + 2].int else { return nil }

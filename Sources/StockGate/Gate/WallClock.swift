@@ -4,7 +4,7 @@
     import Darwin
 #endif
 
-/// The time of day, for what is kept in Redis and compared across servers.
+/// The time of day, for times that are kept in Redis and compared between servers.
 enum WallClock {
     /// Milliseconds since the Unix epoch.
     static func milliseconds() -> Int64 {

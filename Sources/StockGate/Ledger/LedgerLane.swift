@@ -1,33 +1,34 @@
 // One lane of the ledger's group commit: what its requests mean to `GroupCommit`, and where their answers go.
 //
-// Invariant: every member is answered exactly once: with a decision, or with `unknown`, or with `notRun`.
+// Invariant: every member is answered exactly once: with a decision, with `unknown`, or with `notRun`.
 //
-// Who suffers: see `GroupCommit`. The lane's session waits for a lock only `LedgerConfiguration.rowWait`; then the products whose rows somebody else's transaction holds
-//   are put out. Their members wait apart, or are told *lock timeout*, once the row has been locked for longer than `grace`, if they are not patient; as are those that
-//   come while the row is known to be locked. The rest goes on together.
+// Who suffers: see `GroupCommit`. The lane's session waits for a lock only for `LedgerConfiguration.rowWait`. Then members whose product's row is locked by
+//   another transaction are put out of the batch, and the rest goes on together. A patient member that was put out waits apart from the batch. One that is not
+//   patient is told *lock timeout* once the row has been locked for longer than `grace`. Members that come while the row is known to be locked are treated in
+//   the same way.
 //
-// Bounds: the committer's; a batch that deadlocked is tried `maximumDeadlockRetries` times; one that failed for a bad member is halved until that member is
-//   alone. A batch that waits in vain for another lock than a product's row is tried once more, then halved, for `patience` altogether.
+// Bounds: the committer's. A batch that deadlocked is tried `maximumDeadlockRetries` times. A batch that failed because of a bad member is halved until that
+//   member is alone. A batch that waits in vain for a lock that is no product's row is tried once more, then halved, for `patience` altogether.
 // Stop: after `shutDown`, waiting members are answered `notRun`.
 
 import NIOCore
 import PostgresClient
 import Synchronization
 
-/// A request in a lane, and where its answer goes.
+/// A request in a lane, and the place where its answer goes.
 struct LaneMember<Request: Sendable, Reply: Sendable>: RowMember {
     let request: Request
     /// The product, whose row the statement locks.
     let row: Int64
-    /// The loop that `answer` is called on; nil: the lane's own thread.
+    /// The loop on which `answer` is called; nil: the lane's own thread.
     let eventLoop: (any EventLoop)?
-    /// Whether it waits for a row that has been locked for a while; else it is told *lock timeout* at once.
+    /// Whether the member waits for a row that has been locked for a while. Otherwise it is told *lock timeout* at once.
     var isPatient = true
-    /// When it has waited long enough for its row; nil before it is put out for the first time.
+    /// When the member stops waiting for its row; nil until it is put out of a batch for the first time.
     var waitsUntil: ContinuousClock.Instant?
     let answer: @Sendable (Result<Reply, CommitFailure>) -> Void
 
-    /// How long a row may have been locked before members that are not patient give it up: longer than other servers' groups have it, even on a slow disk.
+    /// How long a row may be locked before an impatient member gives up. It is longer than the group commit of another server takes, even on a slow disk.
     var grace: Duration? { isPatient ? nil : .milliseconds(100) }
 }
 
@@ -37,7 +38,7 @@ public struct LaneFigures: Sendable {
     public var waiting = 0
     /// Statements that were sent.
     public var batches: UInt64 = 0
-    /// Members in them.
+    /// Members that these statements carried.
     public var members: UInt64 = 0
     /// The largest batch.
     public var largestBatch = 0
@@ -64,8 +65,8 @@ final class LedgerLane<Request: Sendable, Reply: Sendable>: Sendable {
     private let tally: LaneTally
 
     /// - Parameters:
-    ///   - locked: the products whose rows are known to be locked; shared by all lanes.
-    ///   - patience: how long one member waits for a locked row, and a batch for another lock.
+    ///   - locked: the products whose rows are known to be locked; all lanes share it
+    ///   - patience: how long one member waits for a locked row, and a batch for another lock
     init(
         worker: PostgresWorker,
         capacity: Int,
@@ -103,10 +104,10 @@ final class LedgerLane<Request: Sendable, Reply: Sendable>: Sendable {
         return figures
     }
 
-    /// Queues one request. `isExempt`: it was sent before with an unknown outcome and must not be turned away now.
+    /// Queues one request. An exempt request was sent before with an unknown outcome, so it is let in even if the lane is full.
     func enqueue(_ member: Member, isExempt: Bool = false) { group.addOrWait(member, isExempt: isExempt) }
 
-    /// Answers what waits with `ledgerDown`, and what comes after.
+    /// Answers waiting and later members with `ledgerDown`.
     func shutDown() { group.stop() }
 
     // MARK: On the lane's thread
@@ -130,7 +131,7 @@ final class LedgerLane<Request: Sendable, Reply: Sendable>: Sendable {
             }
             tally.note(batch: part.count, since: began)
             guard replies.count == part.count else {
-                // The statement committed and its answer makes no sense: unknown, to be settled by sending it again.
+                // The statement committed, but its answer makes no sense. Its outcome is unknown, and is settled by sending it again.
                 return deliver(part) { _ in .failure(.unknown) }
             }
             deliver(part) { .success(replies[$0]) }
@@ -140,7 +141,7 @@ final class LedgerLane<Request: Sendable, Reply: Sendable>: Sendable {
                 if let rest { tally.notePutOut(part.count - rest.count) }
                 return rest
             } catch  where error.isLockTimeout {
-                // The whole table is locked.
+                // The lock is not on a row: the whole table is locked.
                 return nil
             } catch {
                 deliver(part) { _ in .failure(.notRun(.ledgerDown)) }
@@ -163,13 +164,13 @@ final class LedgerLane<Request: Sendable, Reply: Sendable>: Sendable {
         }
     }
 
-    /// What the members are told of a batch that is not sent any more.
+    /// What the members of a batch are told when it is not sent again.
     private static func failure(after error: PostgresError) -> CommitFailure {
-        // A reply that cannot be read may be that of a statement that committed.
+        // An unreadable reply may be the reply of a statement that committed.
         if error.isOutcomeUnknown || error.code == .decoding { return .unknown }
         switch error.sqlState {
         case "55P03", "57014", "40P01", "40001": return .notRun(.lockTimeout)
-        // The server goes away, or is broken: whether the transaction had ended by then is not said.
+        // The server goes away or is broken, without saying whether the transaction had ended.
         case let state? where ["57", "58", "XX", "08"].contains(state.prefix(2)): return .unknown
         default: return .notRun(.ledgerDown)
         }

@@ -2,8 +2,8 @@
 public enum LedgerMigrations {
     /// Number, name and SQL, in order.
     ///
-    /// A database has one table of applied migrations for the ledger's and its host's (the product server's catalogue), and applies them in ascending
-    /// order: a new number is above every one that is out, whoever made it.
+    /// The database has one table of applied migrations for both the ledger and its host, the product server's catalogue, and applies them in ascending order.
+    /// A new number must be above every released one of either.
     public static var all: [(version: Int, name: String, sql: String)] {
         [
             (1, "ledger", String(decoding: PackageResources.V001_ledger_sql, as: UTF8.self)),

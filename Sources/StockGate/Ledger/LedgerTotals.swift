@@ -17,7 +17,8 @@ public struct LedgerTotals: Hashable, Sendable {
     /// Units that came back from orders.
     public var returned: Int64
 
-    /// What a counter in Redis promises beyond the stock; negative for less. Redis may hold any number: beyond 64 bits it stays at their end.
+    /// How many more units a counter in Redis offers than the stock has; negative for fewer. Redis may hold any number, so the difference is clamped to 64
+    /// bits.
     public func drift(of counter: Int64) -> Int64 {
         let (difference, overflow) = counter.subtractingReportingOverflow(stock)
         guard overflow else { return difference }
@@ -28,9 +29,9 @@ public struct LedgerTotals: Hashable, Sendable {
 extension PostgresLedger {
     /// The ledger's sums for one product; nil: no such product.
     ///
-    /// They are the kept sums and the rows behind those, read by one statement together with the stock, so they belong together. Where more than
-    /// `auditRows` rows are behind, the kept sums are brought forward first, `auditRows` at a time; how far that came stays, also if the time is over.
-    /// - Throws: also `timedOut` if the sums are still behind after `auditTime`: the next call goes on from there
+    /// The sums that the ledger keeps, plus the rows behind them. One statement reads both together with the stock, so that they match. Where more than
+    /// `auditRows` rows are behind, the kept sums are brought forward first, `auditRows` at a time. That progress stays, even if the time runs out.
+    /// - Throws: also `timedOut` if the sums are still behind after `auditTime`; the next call goes on from there
     public func totals(of product: ProductID) async throws(PostgresError) -> LedgerTotals? {
         let deadline = ContinuousClock.now + auditTime
         // Each round takes `auditRows` rows that were not in the sums; the deadline bounds the rounds.
@@ -39,7 +40,7 @@ extension PostgresLedger {
             guard let row = rows.first else { return nil }
             let behind = try row.decode(7, as: Int64.self)
             if behind < auditRows {
-                // So that the next audit reads little. It may fail: this answer does not need it.
+                // Brings the sums forward, so that the next audit reads little. This answer does not need it, so it may fail.
                 if behind > auditRows / 2 { _ = try? await advance(product) }
                 return LedgerTotals(
                     initialStock: try row.decode(0),

@@ -1,4 +1,4 @@
-// The ledger's SQL, and nothing but: what each statement means stands in `Migrations/`.
+// The SQL of the ledger. What each statement does is defined by the functions in `Migrations/`.
 
 import NIOCore
 public import PostgresClient
@@ -7,25 +7,25 @@ public import PostgresClient
 public final class PostgresLedger: Sendable {
     private let lanes: [LedgerLane<CommitRequest, CommitReply>]
     private let increaseLane: LedgerLane<IncreaseRequest, IncreaseReply>
-    /// The sessions that sell, in the lanes' order, and the one that gives back, last.
+    /// The sessions of the lanes: those for decreases in the lanes' order, then the one for increases.
     private let workers: [PostgresWorker]
-    /// The products whose rows somebody else's transaction holds locked, as far as group commit has met them, and who waits for them.
+    /// The products whose rows another transaction holds locked, as far as group commit has met them, and the requests that wait for them.
     public let lockedProducts: LockedRows
-    /// For statements of the engine that are not batched, and for changes by hand.
+    /// Connections for the engine's single statements, and for changes by hand.
     public let pool: PostgresPool
-    /// For lists and audits. Who reads here waits for others that read, and nobody else waits for them.
+    /// Connections for lists and audits. Such a read waits only for other reads of this kind, and nothing else waits for it.
     public let reads: PostgresPool
-    /// For reads of one row by its key.
+    /// Connections for reads of one row by its key.
     public let lookups: PostgresPool
     let auditRows: Int64
     let auditTime: Duration
     private let patience: Duration
 
-    /// Opens nothing yet: connections are made when they are needed.
+    /// Opens no connection yet: each one is made when it is needed.
     ///
     /// - Parameters:
-    ///   - onLane: told, once for each change, that a lane's session cannot work, or that it works again (nil)
-    ///   - onLockedProducts: told of products whose rows stay locked
+    ///   - onLane: called once for each change with the reason that a lane's session cannot work, or with nil when it works again
+    ///   - onLockedProducts: called with the products whose rows stay locked
     public init(
         _ configuration: LedgerConfiguration,
         onLane: @escaping @Sendable (_ lane: String, _ trouble: PostgresError?) -> Void = { _, _ in },
@@ -44,14 +44,14 @@ public final class PostgresLedger: Sendable {
         let patience = configuration.postgres.lockTimeout
         var laneConfiguration = configuration.postgres
         laneConfiguration.lockTimeout = min(configuration.rowWait, patience)
-        // Whoever reads has an answer in the time of whoever buys.
+        // A caller that reads gets an answer within the time that a buyer gets one.
         var pooled = configuration.postgres
         pooled.callTimeout = min(pooled.callTimeout, .seconds(3))
         pooled.statementTimeout = min(pooled.statementTimeout, pooled.callTimeout - .milliseconds(200))
         let pool = PostgresPool(configuration: pooled, maximumConnections: configuration.poolSize)
         let worker = { [laneConfiguration] (name: String) throws(PostgresError) in
             try PostgresWorker(configuration: laneConfiguration, name: name) { [weak pool] trouble, isNews in
-                // The server may have no place left: what nobody uses gives way to what sells.
+                // PostgreSQL may have no connection left to give. The pool closes its idle ones, so that a lane, which sells, can have one.
                 if trouble?.code == .connectFailed { pool?.closeIdle() }
                 if isNews { onLane(name, trouble) }
             }
@@ -107,14 +107,14 @@ public final class PostgresLedger: Sendable {
         self.lookups = readPool(configuration.lookupConnections)
     }
 
-    /// Opens the lanes' connections, before anything else takes the places at the server. One that cannot be opened says so by `onLane`, and is opened when it is needed.
+    /// Opens the lanes' connections before the pools take any. A lane that cannot connect is reported to `onLane`, and connects when it is needed.
     public func connectLanes() async {
         await withTaskGroup(of: Void.self) { group in
             for worker in workers { group.addTask { try? await worker.connect() } }
         }
     }
 
-    /// What keeps the lanes from writing, by lane: asked of the very sessions that sell and give back.
+    /// What keeps the lanes from writing, by lane. It asks the sessions that sell and give back themselves, not others like them.
     public func laneTroubles() async -> (selling: [PostgresError?], giving: PostgresError?) {
         let troubles = await withTaskGroup(of: (Int, PostgresError?).self) { group in
             for (index, worker) in workers.enumerated() { group.addTask { (index, await worker.troubleWriting()) } }
@@ -128,7 +128,7 @@ public final class PostgresLedger: Sendable {
     /// What the lane of increases has done.
     public var increaseFigures: LaneFigures { increaseLane.figures }
 
-    /// Answers what waits and closes every connection.
+    /// Answers waiting requests and closes every connection.
     public func shutdown() async {
         for lane in lanes { lane.shutDown() }
         increaseLane.shutDown()
@@ -219,10 +219,10 @@ public final class PostgresLedger: Sendable {
         return replies
     }
 
-    // MARK: One by one
+    // MARK: Single statements
 
-    /// Returns when a product's row is not known to be locked any more, or after the ledger's `lockTimeout`: what is tried again and again in the background waits here, over the
-    /// connection that all who wait for rows share, and holds none of the pool's.
+    /// Returns when a product's row is not known to be locked any more, or after the ledger's `lockTimeout`. Background work that tries again and again waits
+    /// here: all who wait for rows share one connection, and the pool's stay free.
     func untilFree(_ product: ProductID) async {
         guard lockedProducts.isLocked(product.rawValue) else { return }
         let until = ContinuousClock.now + patience
@@ -241,8 +241,9 @@ public final class PostgresLedger: Sendable {
         return try Self.states(rows)
     }
 
-    /// Raises the fences of these products, but waits for no row for longer than `lockWait`. Those that do not exist are in neither answer.
-    /// - Parameter lockWait: zero: those whose rows are locked are named, and the others are raised. Else a row that is locked for longer fails the whole.
+    /// Raises the fences of these products, and waits at most `lockWait` for each row. Products that do not exist are missing in both parts of the answer.
+    /// - Parameter lockWait: if zero, products whose rows are locked are named in the answer and the others are raised. Otherwise a row that stays locked for
+    ///   longer fails the whole statement.
     public func bump(
         _ products: [ProductID],
         lockWait: Duration
@@ -271,7 +272,7 @@ public final class PostgresLedger: Sendable {
         return states
     }
 
-    /// Behind the product's id: fence, stock, and whether the product is on sale.
+    /// Reads the columns behind the product's id: fence, stock, and whether the product is on sale.
     private static func state(_ row: PostgresRow) throws(PostgresError) -> Resync.LedgerState {
         .init(fence: try row.decode(1), stock: try row.decode(2), isOnSale: try row.decode(3))
     }
@@ -285,12 +286,12 @@ public final class PostgresLedger: Sendable {
         return try Self.states(rows)
     }
 
-    /// What tells this ledger from every other one; empty where the role may not ask.
+    /// The name that tells this ledger from every other one; empty where the database role may not ask for it.
     public func name() async throws(PostgresError) -> String {
         try await pool.query("select stock_ledger_name()").one().decode(0, as: String.self)
     }
 
-    /// The products' ledger states as they are, without raising anything. Those that do not exist are missing in the answer.
+    /// The products' ledger states, without raising any fence. Those that do not exist are missing in the answer.
     public func states(of products: [ProductID]) async throws(PostgresError) -> [ProductID: Resync.LedgerState] {
         let rows = try await pool.query(
             "select product_id, fence, stock, is_on_sale from product_stock where product_id = any($1)",
@@ -310,8 +311,8 @@ public final class PostgresLedger: Sendable {
         return products
     }
 
-    /// The ledger's row for a key. Finding none proves nothing: a statement may still run.
-    /// - Parameter reader: whether a caller only wants to know; the engine's own questions do not wait behind such
+    /// The ledger's row for a key. Finding none proves nothing: a statement may still be running.
+    /// - Parameter reader: whether a caller only wants to read; such reads have connections of their own, so that the engine's questions never wait behind them
     public func entry(forKey key: String, reader: Bool = false) async throws(PostgresError) -> LedgerEntry? {
         let rows = try await (reader ? lookups : pool).query(
             """
@@ -352,7 +353,7 @@ public final class PostgresLedger: Sendable {
         case productMissing = 5
     }
 
-    /// Changes the stock by a signed quantity; the statement bumps. The caller asks for a resync if the product is gated.
+    /// Changes the stock by a signed quantity, and raises the fence. The caller must ask for a resync if the product is gated.
     public func adjust(
         _ product: ProductID,
         key: String,

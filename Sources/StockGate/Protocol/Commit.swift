@@ -2,13 +2,13 @@
 public struct CommitRequest: Hashable, Sendable {
     /// What the buyer asked for.
     public var decrease: DecreaseRequest
-    /// The fence of the reservation that Redis made for it; 0 without one (the direct path).
+    /// The fence of the reservation that Redis made for it; 0 without a reservation, on the direct path.
     public var fence: Fence
     /// The reservation's token; 0 without one.
     public var token: Token
     /// Whether a reserve was sent: Redis may hold a reservation for this key.
     public var reserveSent: Bool
-    /// A repeat, or a retry after an unknown commit: a *no* to it closes the key.
+    /// Whether this is a repeat, or sent again after an unknown commit. A refusal of a firm request closes the key.
     public var isFirm: Bool
 
     /// Creates a commit. `fence` and `token` are both 0 or both not.
@@ -47,13 +47,13 @@ public enum CommitOutcome: Int64, Hashable, Sendable, CaseIterable {
 public struct CommitReply: Hashable, Sendable {
     /// What was decided.
     public var outcome: CommitOutcome
-    /// The product's fence as it was locked, before the statement's own bump; 0 if there is no such product.
+    /// The product's fence as the statement found it when it locked the row, before its own bump; 0 if there is no such product.
     public var lockedFence: Fence
     /// Whether the statement bumped this product's fence.
     public var bumped: Bool
     /// Stock after this decrement; for a duplicate, after the first one; else the stock that was not enough.
     public var remaining: Int64
-    /// Whether the product is gated by Redis now, as of the lock.
+    /// Whether the product was gated by Redis when its row was locked.
     public var isGated: Bool
 
     /// Creates a reply.
@@ -76,8 +76,8 @@ public enum IncreaseOutcome: Int64, Hashable, Sendable, CaseIterable {
     case nothingToReturn = 2
     /// Already in the ledger as `nothingToReturn`.
     case duplicateNothing = 3
-    /// The key belongs to something else: what stands under the decrease's key names another product, order or quantity. Nothing was changed, and the
-    /// key is still free for the increase that matches.
+    /// The key belongs to something else: the decrease's key names another product, order or quantity. Nothing was changed, and the matching increase can still
+    /// use this key.
     case keyReused = 4
     /// There is no such product.
     case productMissing = 5
@@ -87,7 +87,7 @@ public enum IncreaseOutcome: Int64, Hashable, Sendable, CaseIterable {
 public struct IncreaseReply: Hashable, Sendable {
     /// What was decided.
     public var outcome: IncreaseOutcome
-    /// The product's fence as it was locked.
+    /// The product's fence as the statement found it when it locked the row.
     public var lockedFence: Fence
     /// Whether the statement bumped this product's fence.
     public var bumped: Bool
@@ -95,7 +95,7 @@ public struct IncreaseReply: Hashable, Sendable {
     public var quantity: Quantity
     /// Stock after the increase.
     public var remaining: Int64
-    /// Whether the product is gated by Redis now, as of the lock.
+    /// Whether the product was gated by Redis when its row was locked.
     public var isGated: Bool
 
     /// Creates a reply.
@@ -109,11 +109,11 @@ public struct IncreaseReply: Hashable, Sendable {
     }
 }
 
-/// How a commit ended that brought no decision.
+/// Why a commit brought no decision.
 public enum CommitFailure: Error, Hashable, Sendable {
-    /// It was sent and not answered: it may have run, may still run, or never will.
+    /// The commit was sent and not answered: it may have run, may still run, or may never run.
     case unknown
-    /// It is known not to have run, and why.
+    /// The commit is known not to have run, for this reason.
     case notRun(Unavailable)
 }
 
@@ -123,7 +123,7 @@ public struct LedgerEntry: Hashable, Sendable {
     public var product: ProductID
     /// The order that it names.
     public var orderID: Int64
-    /// Units; of a closed key what was named, 0 if that was not kept.
+    /// The units of the row. For a closed key: the units that its closing named, or 0 if the row is from before they were kept.
     public var quantity: Quantity
     /// Stock after it.
     public var remaining: Int64
@@ -136,7 +136,7 @@ public struct LedgerEntry: Hashable, Sendable {
         case out = "OUT"
         /// It gave units.
         case `in` = "IN"
-        /// It took and gave nothing: the key is refused for ever.
+        /// It changed no stock: the key is refused for ever.
         case closed = "CLOSED"
     }
 

@@ -1,14 +1,14 @@
 /// What Redis replied to a reserve. The codes are those of `Scripts/reserve.lua`.
 public enum ReserveReply: Hashable, Sendable {
-    /// Units were taken from the counter under `fence`, and are pending under `token`. `left`: the counter after it.
+    /// Units were taken from the counter under `fence`, and are pending under `token`. `left` is the counter after that.
     case reserved(fence: Fence, token: Token, left: Int64)
-    /// The key is pending already, with the quantity that was recorded then.
+    /// The key is pending already. `quantity` is what the first reserve recorded.
     case joined(fence: Fence, token: Token, quantity: Quantity)
     /// The counter is smaller than the quantity.
     case soldOut(counter: Int64)
-    /// Nothing is installed, or it was installed into another dataset or by another ledger, or the counter was lost.
+    /// Redis cannot serve the product: nothing was installed, or it was installed into another dataset or by another ledger, or its counter was lost.
     case notLoaded
-    /// Loaded, and the install wrote that the product is discontinued.
+    /// The product is loaded, and its install says that it is discontinued.
     case notOnSale
     /// The key has a settled mark.
     case alreadyDone
@@ -16,11 +16,11 @@ public enum ReserveReply: Hashable, Sendable {
 
 /// What Redis replied to an apply. The codes are those of `Scripts/apply.lua`.
 public enum ApplyReply: Int64, Hashable, Sendable {
-    /// The delta is in the counter (or there is no counter, and none is needed).
+    /// The delta was added to the counter, or there is no counter and none is needed.
     case applied = 0
-    /// Redis is under an older fence: the delta is owed, and counted by the install that is to come.
+    /// Redis is under an older fence. The delta is kept as owed, and the next install adds it.
     case behind = 1
-    /// Redis is under a newer fence, whose install has counted it; or it holds another ledger's data, which is left alone.
+    /// Redis is under a newer fence, whose install has counted the delta already; or it holds another ledger's data, which was left alone.
     case passed = 2
 }
 
@@ -28,17 +28,17 @@ public enum ApplyReply: Int64, Hashable, Sendable {
 public enum InstallReply: Int64, Hashable, Sendable {
     /// Redis serves under this fence now.
     case installed = 0
-    /// A newer fence is in, or this one.
+    /// Redis serves under this fence or a newer one already.
     case newer = 1
-    /// The dataset is not the one that was read before the bump: start over.
+    /// The dataset is not the one that was read before the bump. The resync must start over.
     case datasetChanged = 2
-    /// Another ledger's data is in. Nothing was touched.
+    /// Redis holds another ledger's data. Nothing was touched.
     case foreign = 3
 }
 
 /// What a look at one product's gate found.
 public struct GateView: Hashable, Sendable {
-    /// The dataset that Redis holds now: the connection's, and the product's marker.
+    /// The dataset that Redis holds now, made of the connection's part and the product's marker.
     public var dataset: String
     /// The dataset that the product was installed into; nil if it never was.
     public var stamp: String?
@@ -51,12 +51,12 @@ public struct GateView: Hashable, Sendable {
     /// Reservations that are neither settled nor released.
     public var pending: Int
 
-    /// The highest fence that anything in Redis names for the product: the installed one, or one that is owed something. 0: none.
+    /// The highest fence that Redis holds for the product: the installed one, or one that an owed delta belongs to. 0 if there is none.
     public var highestFence: Fence
-    /// The name of the ledger that installed it; nil if nobody did, or a version that wrote no name.
+    /// The name of the ledger that installed the product; nil if nobody did, or a version that wrote no name.
     public var ledger: String?
 
-    /// Creates a view. Without a highest fence it is the installed one.
+    /// Creates a view. Without a highest fence, the installed one is taken.
     public init(
         dataset: String,
         stamp: String?,
@@ -77,13 +77,14 @@ public struct GateView: Hashable, Sendable {
         self.ledger = ledger
     }
 
-    /// The name of another ledger whose data this is; nil if it is this one's, or nobody's. A ledger without a name tells nothing from its own.
+    /// The name of the other ledger whose data this is; nil if the data is this ledger's or nobody's. A ledger without a name cannot tell other ledgers' data
+    /// from its own.
     public func foreignLedger(to ledger: String) -> String? {
         guard let theirs = self.ledger, !ledger.isEmpty, theirs != ledger else { return nil }
         return theirs
     }
 
-    /// Whether a reserve would be served. A counter that is missing was lost, unless the install wrote that there is none.
+    /// Whether Redis would serve a reserve. A missing counter was lost, unless the install says that there is none.
     public var isLoaded: Bool { fence > 0 && stamp == dataset && (counter != nil || isOffSale) }
 }
 
@@ -94,7 +95,7 @@ public struct Held: Hashable, Sendable {
     /// Its token.
     public var token: Token
 
-    /// Names a reservation.
+    /// Creates the name of a reservation.
     public init(fence: Fence, token: Token) {
         self.fence = fence
         self.token = token

@@ -1,9 +1,9 @@
-// One increase, from its request to its last message: commit, then apply; a duplicate bumps.
+// One increase, from its request to its last message: commit, then apply. A duplicate raises the fence instead.
 //
-// Invariant: the caller is answered once, after the commit; what was added is told to Redis at most once.
+// Invariant: the caller is answered once, after the commit. Redis is told of the added units at most once.
 // Stop: `isFinished`.
 
-/// The state of one increase: a cancellation, a compensation, a return.
+/// The state of one increase: a cancellation, a compensation or a return.
 public struct Increase: Hashable, Sendable {
     /// What the shell has to do next.
     public enum Action: Hashable, Sendable {
@@ -19,11 +19,11 @@ public struct Increase: Hashable, Sendable {
 
     /// What happens next, and what the caller is told now.
     public struct Step: Hashable, Sendable {
-        /// The one answer to the caller, if this is the moment.
+        /// The answer to the caller, in the one step that has it.
         public var answer: IncreaseAnswer?
         /// What the shell has to do.
         public var action: Action
-        /// Whether to ask for a resync of the product.
+        /// Whether the product should be resynced.
         public var asksForResync: Bool
 
         package init(_ action: Action, answer: IncreaseAnswer? = nil, asks: Bool = false) {
@@ -52,7 +52,7 @@ public struct Increase: Hashable, Sendable {
     /// Where it is.
     public private(set) var state: State = .start
 
-    /// An increase that has not begun.
+    /// Creates an increase that has not begun.
     public init(_ request: IncreaseRequest) {
         self.request = request
     }
@@ -85,7 +85,7 @@ public struct Increase: Hashable, Sendable {
             state = .finished
             return Step(.finish, answer: .unavailable(why))
         }
-        // Found by the next sending as a duplicate, which bumps: nobody may have applied it.
+        // The next sending finds a row that this one wrote as a duplicate. It then raises the fence, because nobody may have told Redis of the units.
         state = .committing(unknownBefore: true)
         return Step(.commit)
     }
@@ -96,7 +96,7 @@ public struct Increase: Hashable, Sendable {
         return Step(.finish, asks: reply == .behind)
     }
 
-    /// The apply failed, or its outcome is unknown: it is never sent again.
+    /// The apply failed, or its outcome is unknown. It is never sent again; the fence is raised instead.
     public mutating func applyFailed() -> Step {
         guard case .applying = state else { return Step(.finish) }
         state = .bumping

@@ -1,20 +1,20 @@
 // One decrease, from its request to its last message: the protocol as a value.
 //
-// Invariant: the buyer is answered once, after the commit. A reservation that this process made is settled, released, applied
-//   under a newer fence, or left pending for the sweep; it is never both settled and released.
-// Bounds: one reserve after another only while Redis says *not loaded* and the shell's wait for a resync succeeds, at most
-//   `Reservation.maximumReserves`; commits are repeated only while their outcome is unknown, paced by the shell.
+// Invariant: the buyer is answered once, after the commit. A reservation that this process made is settled, released, applied under a newer fence, or left
+//   pending for the sweep. It is never both settled and released.
+// Bounds: at most `Reservation.maximumReserves` reserves, the later ones only while Redis says *not loaded* and the shell's wait for a resync succeeds. A
+//   commit is repeated only while its outcome is unknown, at intervals that the shell chooses.
 // Stop: `isFinished`.
 
-/// The state of one decrease. Events go in, the next action comes out; it knows no clock, no lock and no I/O.
+/// The state of one decrease. It takes events and returns the next action, and uses no clock, lock or I/O.
 public struct Reservation: Hashable, Sendable {
     /// What the shell has to do next.
     public enum Action: Hashable, Sendable {
         /// Send a reserve to Redis.
         case reserve
-        /// Have this product resynced, and wait for it within the request's time.
+        /// Have the product resynced, and wait for that within the request's time.
         case awaitResync
-        /// Look the key up in the ledger, without a lock.
+        /// Look up the key in the ledger, without a lock.
         case lookUp
         /// Send this to the ledger.
         case commit(CommitRequest)
@@ -22,8 +22,8 @@ public struct Reservation: Hashable, Sendable {
         case settle(Held)
         /// Tell Redis to give the reservation back. Nobody waits for it.
         case release(Held)
-        /// Tell Redis to give the reservation back unless a twin joined it: nothing was decided, and the twin may be committing. A joined
-        /// one stays pending for its twin, or for the sweep.
+        /// Tell Redis to give the reservation back, unless a twin joined it. Nothing was decided for this request, but the twin may be committing under the
+        /// same reservation. Such a reservation stays pending for the twin, or for the sweep.
         case abandon(Held)
         /// Tell Redis of a decrement that was committed under this fence. Never sent twice.
         case apply(Fence, delta: Int64)
@@ -35,11 +35,11 @@ public struct Reservation: Hashable, Sendable {
 
     /// What happens next, and what the buyer is told now.
     public struct Step: Hashable, Sendable {
-        /// The one answer to the buyer, if this is the moment.
+        /// The answer to the buyer, in the one step that has it.
         public var answer: DecreaseAnswer?
         /// What the shell has to do.
         public var action: Action
-        /// Whether to ask for a resync of the product.
+        /// Whether the product should be resynced.
         public var asksForResync: Bool
 
         package init(_ action: Action, answer: DecreaseAnswer? = nil, asks: Bool = false) {
@@ -59,7 +59,7 @@ public struct Reservation: Hashable, Sendable {
         case awaitingResync
         /// Redis says *already done*. -> committing, finished
         case lookingUp
-        /// A commit is out. `unknownBefore`: an earlier sending of it may still be alive. -> committing, applying, finished
+        /// A commit is out. `unknownBefore`: an earlier sending of it may still run. -> committing, applying, finished
         case committing(CommitRequest, unknownBefore: Bool)
         /// An apply is out; the buyer has been answered. -> bumping, finished
         case applying(Fence)
@@ -69,7 +69,7 @@ public struct Reservation: Hashable, Sendable {
         case finished
     }
 
-    /// How often one request may reserve: the first time, and after each resync that it waited for.
+    /// How many reserves one request may send: the first one, and one after each resync that it waited for.
     public static let maximumReserves = 3
 
     /// What was asked for.
@@ -78,7 +78,7 @@ public struct Reservation: Hashable, Sendable {
     public private(set) var state: State = .start
     private var reserves: UInt8 = 0
 
-    /// A decrease that has not begun.
+    /// Creates a decrease that has not begun.
     public init(_ request: DecreaseRequest) {
         self.request = request
     }
@@ -100,11 +100,11 @@ public struct Reservation: Hashable, Sendable {
         case .reserved(let fence, let token, _):
             return committing(Held(fence: fence, token: token))
         case .joined(let fence, let token, let quantity):
-            // The counter was lowered by what is recorded. Committing another quantity under this token would set the two apart.
+            // The counter was lowered by the recorded quantity. A commit of another quantity under this token would make Redis and the ledger differ.
             guard quantity == request.quantity else { return finish(.keyReused) }
             return committing(Held(fence: fence, token: token))
         case .soldOut(let counter):
-            // A repeat may have been sold before the stock ran out: the ledger decides it.
+            // A repeat may have been sold before the stock ran out, so the ledger decides it.
             if request.isRepeat { return commit(fence: 0, token: 0, reserveSent: false) }
             return finish(.insufficient(remaining: max(counter, 0)))
         case .notOnSale:
@@ -125,12 +125,12 @@ public struct Reservation: Hashable, Sendable {
         commit(fence: 0, token: 0, reserveSent: sent)
     }
 
-    /// The resync that was waited for ended, or the wait did.
+    /// The resync ended, or the wait for it did.
     public mutating func resyncEnded(loaded: Bool) -> Step {
         loaded ? reserve() : commit(fence: 0, token: 0, reserveSent: false)
     }
 
-    /// The ledger was asked for a key that Redis calls done. No row: the mark came from a history that the ledger does not have.
+    /// The ledger's row for a key that Redis calls done; nil if there is none. Then the mark in Redis comes from a history that the ledger does not have.
     public mutating func lookedUp(_ entry: LedgerEntry?) -> Step {
         guard let entry else { return commit(fence: 0, token: 0, reserveSent: false) }
         guard entry.direction == .out else { return finish(.keyClosed) }
@@ -140,7 +140,7 @@ public struct Reservation: Hashable, Sendable {
         return finish(.sold(remaining: entry.remaining, replayed: true))
     }
 
-    /// The lookup failed: the commit decides.
+    /// The lookup failed, so the commit decides.
     public mutating func lookUpFailed() -> Step {
         commit(fence: 0, token: 0, reserveSent: false)
     }
@@ -148,15 +148,15 @@ public struct Reservation: Hashable, Sendable {
     /// The ledger decided.
     public mutating func committed(_ reply: CommitReply) -> Step {
         guard case .committing(let sent, let unknownBefore) = state else { return Step(.finish) }
-        // A first attempt that sent its commit twice finds its own row.
+        // A first attempt that sends its commit again can find the row that its own first sending wrote.
         let answer = Self.answer(to: reply, isOwnRow: unknownBefore && !request.isRepeat)
         let isDuplicate = reply.outcome == .duplicateMine || reply.outcome == .duplicateOther
         if sent.fence == 0 {
-            // A direct duplicate asks too: the statement that bumped may have lost its client.
+            // A duplicate on the direct path asks for a resync too: the process whose commit raised the fence may have died before it could ask.
             return finish(answer, asks: reply.bumped || isDuplicate)
         }
         let held = Held(fence: sent.fence, token: sent.token)
-        // A ledger that is under an older fence than Redis has lost commits: restored from a backup, or failed over.
+        // The ledger is under an older fence than Redis, so it has lost commits: it was restored from a backup, or has failed over.
         let isRedisAhead = reply.lockedFence > 0 && reply.lockedFence < sent.fence
         let asks = reply.bumped || isRedisAhead
         switch reply.outcome {
@@ -179,7 +179,7 @@ public struct Reservation: Hashable, Sendable {
         case .notRun(let why) where !unknownBefore:
             return abandon(sent, .unavailable(why))
         case .notRun, .unknown:
-            // Unknown is not failed. The same key and token again, firm, until answered; the reservation stays pending meanwhile.
+            // Unknown is not failed: the same key and token are sent again, firm, until an answer comes. The reservation stays pending meanwhile.
             sent.isFirm = true
             state = .committing(sent, unknownBefore: true)
             return Step(.commit(sent))
@@ -192,14 +192,14 @@ public struct Reservation: Hashable, Sendable {
         return Step(.finish, asks: reply == .behind)
     }
 
-    /// The apply failed, or its outcome is unknown: it is never sent again, and the fence is raised instead.
+    /// The apply failed, or its outcome is unknown. It is never sent again; the fence is raised instead.
     public mutating func applyFailed() -> Step {
         guard case .applying = state else { return Step(.finish) }
         state = .bumping
         return Step(.bump)
     }
 
-    /// The fence was raised: what Redis holds is void until the next install.
+    /// The fence was raised, so what Redis holds is void until the next install.
     public mutating func bumped() -> Step {
         state = .finished
         return Step(.finish, asks: true)
@@ -229,7 +229,7 @@ public struct Reservation: Hashable, Sendable {
         return Step(.commit(commit))
     }
 
-    /// The commit is known not to have run: what Redis holds for it goes back.
+    /// The commit is known not to have run, so what Redis reserved for it goes back.
     private mutating func abandon(_ sent: CommitRequest, _ answer: DecreaseAnswer) -> Step {
         state = .finished
         guard sent.fence > 0 else { return Step(.finish, answer: answer) }

@@ -1,20 +1,20 @@
-// One resync of one product: read the dataset, bump, install. Nothing is locked across the three.
+// One resync of one product: read the dataset, raise the fence, install. No lock is held across the three steps.
 //
-// Invariant: what is installed was read by the statement that raised the fence, and goes into the dataset that was read before it.
-// Bounds: starts over at most `Resync.maximumRounds` times when the dataset changes under it.
+// Invariant: an install carries the state that the statement returned which raised the fence, and goes into the dataset that was read before that.
+// Bounds: starts over at most `Resync.maximumRounds` times, when the dataset changes in between.
 // Stop: `isFinished`, with `outcome`.
 
 /// The state of one resync.
 public struct Resync: Hashable, Sendable {
     /// What the shell has to do next.
     public enum Action: Hashable, Sendable {
-        /// Look at the product's gate, making its marker if it has none.
+        /// Look at what Redis holds for the product, and make the product's marker if there is none.
         case look
         /// Read the product's fence in the ledger.
         case readFence
-        /// Raise the fence, and return it with stock and status as of that statement.
+        /// Raise the fence, and return it with the stock and the status as that statement saw them.
         case bump
-        /// Raise the fence above this one, which Redis holds, and return it likewise: the ledger lost what it had promised to Redis.
+        /// Raise the fence above this one, which Redis holds, and return the same as `bump`. The ledger has lost the commits that raised it that far.
         case raise(above: Fence)
         /// Install into this dataset.
         case install(dataset: String, LedgerState)
@@ -22,9 +22,9 @@ public struct Resync: Hashable, Sendable {
         case finish
     }
 
-    /// What a bump returns: the ledger's state as of that statement.
+    /// The ledger's state of a product, as the statement saw it that raised the fence.
     public struct LedgerState: Hashable, Sendable {
-        /// The fence, raised.
+        /// The fence after it was raised.
         public var fence: Fence
         /// Units in stock.
         public var stock: Int64
@@ -57,22 +57,22 @@ public struct Resync: Hashable, Sendable {
         case finished(Outcome)
     }
 
-    /// How a resync ended.
+    /// How the resync ended.
     public enum Outcome: Hashable, Sendable {
         /// Redis serves what was installed.
         case installed(LedgerState)
-        /// A newer fence is in already.
+        /// Redis holds a newer fence already.
         case newer
-        /// Nothing was behind any more.
+        /// Redis was up to date.
         case notNeeded
         /// The product is not in the ledger.
         case productMissing
-        /// Redis holds the data of another ledger, which has this name: it is not used, and the product is sold without Redis.
+        /// Redis holds the data of another ledger, which has this name. The data is not used, and the product is sold without Redis.
         case foreign(String)
-        /// Redis or the ledger did not answer, or the dataset kept changing. Ask again.
+        /// Redis or the ledger did not answer, or the dataset changed in every round. Ask again.
         case failed
 
-        /// Whether Redis serves this product exactly now, or is not to serve it at all. The breaker's gate asks this.
+        /// Whether Redis now serves this product exactly, or is not to serve it at all. The breaker's recovery needs to know.
         public var hasSucceeded: Bool {
             switch self {
             case .installed, .newer, .notNeeded, .productMissing, .foreign: true
@@ -80,7 +80,7 @@ public struct Resync: Hashable, Sendable {
             }
         }
 
-        /// The name of the ledger whose data is in the way.
+        /// The name of the other ledger whose data Redis holds; nil if it holds no such data.
         public var foreignLedger: String? {
             if case .foreign(let name) = self { name } else { nil }
         }
@@ -91,12 +91,12 @@ public struct Resync: Hashable, Sendable {
 
     /// Where it is.
     public private(set) var state: State = .start
-    /// Whether to install even if the fences look equal: the breaker's gate, start-up, an operator.
+    /// Whether to install even if the fences are equal: for the breaker's recovery, at the start, or for an operator.
     public let isForced: Bool
     private var rounds: UInt8 = 0
     private let ledgerName: String
 
-    /// A resync that has not begun. `ledger`: the name of the ledger whose products these are; without one no gate is another's.
+    /// Creates a resync that has not begun. `ledger` is the name of this ledger. If it is empty, no data is taken for another ledger's.
     public init(forced: Bool, ledger: String = "") {
         self.isForced = forced
         self.ledgerName = ledger
@@ -117,8 +117,8 @@ public struct Resync: Hashable, Sendable {
         return .look
     }
 
-    /// The gate was looked at. Redis is read before PostgreSQL, where fences only grow: equal fences mean that Redis was exact when it was read. A fence of
-    /// Redis' that is larger comes from a history that the ledger has lost.
+    /// The gate was looked at. Redis is read before PostgreSQL, where fences only grow, so equal fences mean that Redis was exact when it was read. A larger
+    /// fence in Redis comes from a history that the ledger has lost.
     public mutating func looked(_ view: GateView) -> Action {
         if let theirs = view.foreignLedger(to: ledgerName) { return finish(.foreign(theirs)) }
         if isForced || !view.isLoaded {
@@ -166,7 +166,7 @@ public struct Resync: Hashable, Sendable {
         switch reply {
         case .installed: return finish(.installed(ledger))
         case .newer: return finish(.newer)
-        // Somebody was faster; the next look says who.
+        // Somebody else changed Redis in between. The next look tells what it holds now.
         case .datasetChanged, .foreign: return rounds < Self.maximumRounds ? began() : finish(.failed)
         }
     }

@@ -1,6 +1,6 @@
-// When a product is resynced: one at a time, not more often than an interval, and no request is dropped.
+// Decides when a product is resynced: one resync at a time, at most one per interval, and no request is dropped.
 //
-// Bounds: one running and one remembered request a product; after failures in a row the interval doubles up to `maximumBackoff`. Stop: idle.
+// Bounds: one running and one remembered request for each product. After failures in a row the interval doubles, up to `maximumBackoff`. Stop: idle.
 
 /// The resyncs of one product on one server, as a value. Times are nanoseconds of any clock that only grows.
 public struct ResyncSchedule: Hashable, Sendable {
@@ -10,7 +10,7 @@ public struct ResyncSchedule: Hashable, Sendable {
         case run(forced: Bool)
         /// Call `timerFired` at this time.
         case wait(until: UInt64)
-        /// Nothing: a run that is under way, or waits, will serve this request.
+        /// Nothing to do: a resync that runs or waits will serve this request.
         case none
     }
 
@@ -29,13 +29,13 @@ public struct ResyncSchedule: Hashable, Sendable {
     /// The longest pause after failures in a row, nanoseconds.
     public static let maximumBackoff: UInt64 = 1_000_000_000
 
-    /// A product that nobody has asked a resync for. `interval`: nanoseconds between two beginnings.
+    /// Creates the schedule of a product that nobody has asked a resync for. `interval`: nanoseconds between the beginnings of two resyncs.
     public init(interval: UInt64) { self.interval = interval }
 
-    /// Whether a resync runs or waits.
+    /// Whether no resync runs or waits.
     public var isIdle: Bool { state == .idle }
 
-    /// Somebody asks. A request that comes while one runs is kept: what it saw may be newer than what the running one read.
+    /// Somebody asks for a resync. A request that comes while one runs is remembered, because its cause may be newer than what the running resync read.
     public mutating func asked(forced: Bool, at now: UInt64) -> Action {
         switch state {
         case .idle:
@@ -54,13 +54,13 @@ public struct ResyncSchedule: Hashable, Sendable {
         }
     }
 
-    /// The time that was waited for has come.
+    /// The time has come for which `wait` asked.
     public mutating func timerFired(at now: UInt64) -> Action {
         guard case .waiting(let forced) = state else { return .none }
         return now >= earliest ? begin(forced: forced, at: now) : .wait(until: earliest)
     }
 
-    /// The running resync ended. A failed one is asked for again.
+    /// The running resync ended. After a failure the schedule asks for another one.
     public mutating func ended(succeeded: Bool, at now: UInt64) -> Action {
         if succeeded {
             failuresInRow = 0

@@ -1,20 +1,20 @@
 /// One decrease, as its caller sent it.
 public struct DecreaseRequest: Hashable, Sendable {
-    /// Whose stock.
+    /// The product whose stock is decreased.
     public var product: ProductID
-    /// The idempotency key, at most 255 printable ASCII characters. Remembered as long as the ledger.
+    /// The idempotency key, at most 255 printable ASCII characters. The ledger remembers it for as long as it keeps the row.
     public var key: String
-    /// The order that the ledger row names; together with product and quantity the payload that a repeat must match.
+    /// The order that the ledger's row names. A repeat must match product, order and quantity.
     public var orderID: Int64
     /// Units, 1 to 1,000,000,000.
     public var quantity: Quantity
-    /// Whether the caller says that this key was sent before (attempt 2 and later, or a redelivered message).
+    /// Whether the caller says that it sent this key before: the second or a later attempt, or a redelivered message.
     public var isRepeat: Bool
-    /// When the order was made, microseconds since the Unix epoch; nil if the caller does not say. A row under this key that is older is another order's, whose
-    /// id came round again: the answer is ``DecreaseAnswer/keyReused``.
+    /// When the order was made, in microseconds since the Unix epoch; nil if the caller does not say. A row under this key that is older belongs to an earlier
+    /// order that had the same id. The answer is ``DecreaseAnswer/keyReused`` then.
     public var since: Int64?
 
-    /// How much older than ``since`` a row may be, since the order's clock and the ledger's are two.
+    /// How much older than ``since`` a row may be. The order's clock and the ledger's may differ by that much.
     public static let clockTolerance: Duration = .seconds(10)
 
     /// Creates a request from values that were validated where they came in.
@@ -37,13 +37,13 @@ public struct DecreaseRequest: Hashable, Sendable {
 
 /// One increase: the compensation or return of the decrease `DEC-x` under the key `INC-x`.
 public struct IncreaseRequest: Hashable, Sendable {
-    /// Whose stock.
+    /// The product whose stock is increased.
     public var product: ProductID
     /// The idempotency key, `INC-x`.
     public var key: String
-    /// The order that the ledger row names; together with product and quantity what must be the decrease's own.
+    /// The order that the ledger's row names. Product, order and quantity must be those of the decrease.
     public var orderID: Int64
-    /// Units that the decrease took, as the caller says: 1 to 1,000,000,000. Another number than the ledger's is refused.
+    /// Units that the decrease took, as the caller says: 1 to 1,000,000,000. The increase is refused if the ledger has another number.
     public var quantity: Quantity
 
     /// Creates a request from values that were validated where they came in.
@@ -58,13 +58,13 @@ public struct IncreaseRequest: Hashable, Sendable {
     public var decreaseKey: String { "DEC-" + key.dropFirst(4) }
 }
 
-/// Why the engine could not decide a request. Nothing was decided: the caller sends the same key again.
+/// Why the engine could not decide a request. The caller should send the same key again.
 public enum Unavailable: Hashable, Sendable {
-    /// Too much waits already. Nothing was sent.
+    /// Too many requests wait already. Nothing was sent.
     case overloaded
     /// The product's row was locked for too long. The statement is known not to have run.
     case lockTimeout
-    /// The ledger gave no answer within the request's time. It may still be decided.
+    /// The ledger gave no answer within the request's time. The request may still be decided later.
     case noAnswer
     /// The ledger could not be reached, or refused. The statement is known not to have run.
     case ledgerDown
@@ -72,12 +72,12 @@ public enum Unavailable: Hashable, Sendable {
 
 /// What a decrease is told.
 public enum DecreaseAnswer: Hashable, Sendable {
-    /// The units are the buyer's, durably. `remaining` is the stock after them; `replayed`: this is the first result of an earlier call. A first attempt whose commit was
-    /// unknown and is found when it is sent again has replayed nothing: the row is taken for its own.
+    /// The units are the buyer's, durably. `remaining` is the stock after the decrease. `replayed`: the decrease was done by an earlier call. A first attempt
+    /// that sends its commit again and finds a row takes that row for its own, and has replayed nothing.
     case sold(remaining: Int64, replayed: Bool)
-    /// Sold out, or fewer left than asked.
+    /// The product is sold out, or has fewer units left than the request wants.
     case insufficient(remaining: Int64)
-    /// The key was compensated, or finally refused: it can never be committed.
+    /// The key was compensated or finally refused. It can never be committed.
     case keyClosed
     /// The key belongs to another payload, or to an order that was made before ``DecreaseRequest/since``.
     case keyReused
@@ -85,7 +85,7 @@ public enum DecreaseAnswer: Hashable, Sendable {
     case notOnSale
     /// There is no such product.
     case productMissing
-    /// Not decided.
+    /// The request was not decided, for this reason.
     case unavailable(Unavailable)
 }
 
@@ -93,12 +93,12 @@ public enum DecreaseAnswer: Hashable, Sendable {
 public enum IncreaseAnswer: Hashable, Sendable {
     /// `quantity` units were given back, durably. `remaining` is the stock after them.
     case added(quantity: Quantity, remaining: Int64, replayed: Bool)
-    /// The decrease never happened: nothing was given back, and its key is closed.
+    /// The decrease never happened. Nothing was given back, and the decrease's key is closed.
     case nothingToReturn(remaining: Int64, replayed: Bool)
-    /// The decrease, or what closed its key, is of another product, order or quantity. Nothing was changed.
+    /// The decrease, or the row that closed its key, names another product, order or quantity. Nothing was changed.
     case keyReused
     /// There is no such product.
     case productMissing
-    /// Not decided.
+    /// The request was not decided, for this reason.
     case unavailable(Unavailable)
 }

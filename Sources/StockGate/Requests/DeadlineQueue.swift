@@ -1,10 +1,10 @@
 import DequeModule
 import NIOCore
 
-/// The requests of one loop in the order of their deadlines, which is the order they came in: all have the same time.
+/// The requests of one loop in the order of their deadlines. That is the order in which they came, because all have the same time limit.
 ///
-/// One timer looks at the head every 20 ms while anything waits; a timer a request would cost more than the request.
-// @unchecked Sendable: used on `eventLoop` alone.
+/// While any request waits, one timer looks at the head every 20 ms. A timer for each request would cost more than the request itself.
+// @unchecked Sendable: every member is used on `eventLoop` alone.
 final class DeadlineQueue: @unchecked Sendable {
     private let eventLoop: any EventLoop
     private var runs: Deque<DecreaseRun> = []

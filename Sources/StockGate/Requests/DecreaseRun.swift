@@ -1,14 +1,14 @@
-// The thin shell around `Reservation`: carries out its actions and brings it the events.
+// The thin shell around `Reservation`: carries out its actions, and brings it the events.
 //
-// Bounds: one answer, at the latest after `answerWithin`; an unknown commit is sent again after a back-off that doubles up to a second, for as
-//   long as the process lives (what was let in counts as in flight until then).
+// Bounds: one answer, at the latest after `answerWithin`. An unknown commit is sent again after a back-off that doubles up to a second, for as long as the
+//   process lives. A request that was let in counts as in flight until its last message.
 
 import CircuitBreaker
 import NIOCore
 import PostgresClient
 import Synchronization
 
-// @unchecked Sendable: every member is used on the context's event loop alone. What comes back from elsewhere comes back through that loop.
+// @unchecked Sendable: every member is used on the context's event loop alone. Callbacks from other threads hop to that loop first.
 final class DecreaseRun: @unchecked Sendable {
     private let context: RequestContext
     private let product: GatedProduct?
@@ -16,7 +16,7 @@ final class DecreaseRun: @unchecked Sendable {
     private var completion: ((DecreaseAnswer) -> Void)?
     private var backoff: TimeAmount = .milliseconds(20)
     private var wasUnknown = false
-    /// Whether the ledger had a row under the key, and it has not been compared with the order's time yet.
+    /// Whether the ledger had a row under the key whose time has not been compared with the order's yet.
     private var hasOldRow = false
     private let isPatient: Bool
     let deadline: NIODeadline
@@ -42,7 +42,7 @@ final class DecreaseRun: @unchecked Sendable {
         perform(machine.began(throughGate: product != nil))
     }
 
-    /// The time is over; the request goes on without its caller.
+    /// The request's time is over. The caller is answered, and the request goes on without it.
     func hitDeadline() {
         guard completion != nil else { return }
         context.metrics.timedOut.add(1)
@@ -64,7 +64,8 @@ final class DecreaseRun: @unchecked Sendable {
         completion(answer)
     }
 
-    /// Answers when the row's time is known. Only repeats and keys that came round again come here: no first attempt of a sale.
+    /// Compares the row's time with the order's before it answers. Only repeats, and orders whose id was used before, need this; first attempts of a sale do
+    /// not.
     private func compare(_ answer: DecreaseAnswer) {
         switch answer {
         case .sold, .keyClosed: break
@@ -79,7 +80,7 @@ final class DecreaseRun: @unchecked Sendable {
                 time = nil
             }
             context.gate.eventLoop.execute {
-                // Without its time nothing is known of whose row it is: the caller asks again.
+                // Without the row's time it is unknown whose row it is, so the caller should ask again.
                 guard let time else { return self.reply(.unavailable(.ledgerDown)) }
                 self.reply(time.map(request.isOlder) ?? false ? .keyReused : answer)
             }
@@ -138,9 +139,9 @@ final class DecreaseRun: @unchecked Sendable {
 
     private func awaitResync() {
         guard let product else { return perform(machine.resyncEnded(loaded: false)) }
-        // A resync raises the fence in the row; it ends no sooner than the lock does.
+        // A resync has to raise the fence in the row, so it cannot end before the row is unlocked.
         if context.ledger.lockedProducts.isLocked(product.id.rawValue) { return perform(machine.resyncEnded(loaded: false)) }
-        // Whichever comes first: the end of the resync or of the wait. Both come through this loop.
+        // The end of the resync or the end of the wait, whichever comes first, ends this. Both arrive on this loop.
         let wait = ResyncWait { loaded in self.perform(self.machine.resyncEnded(loaded: loaded)) }
         let timer = context.gate.eventLoop.assumeIsolated().scheduleTask(in: context.times.resyncWait) { wait.end(loaded: false) }
         context.carryOut(
@@ -168,7 +169,7 @@ final class DecreaseRun: @unchecked Sendable {
         }
     }
 
-    /// Constant from the start, so it may be read anywhere.
+    /// The request never changes, so its key may be read on any thread.
     private var machineKey: String { machine.request.key }
 
     private func send(_ commit: CommitRequest) {
@@ -180,7 +181,7 @@ final class DecreaseRun: @unchecked Sendable {
     }
 
     private func transmit(_ commit: CommitRequest, isExempt: Bool) {
-        // An earlier sending that is still unknown is settled by patience alone.
+        // An earlier sending is still unknown. Only waiting for the row can settle it.
         context.ledger.commit(commit, on: context.gate.eventLoop, isExempt: isExempt, isPatient: isPatient || wasUnknown) { result in
             switch result {
             case .success(let reply):
@@ -193,7 +194,7 @@ final class DecreaseRun: @unchecked Sendable {
             case .failure(let failure):
                 if failure == .unknown { self.wasUnknown = true }
                 if self.context.inFlight.isShutDown, self.wasUnknown {
-                    // As if the process had died here: the reservation stays pending for another server's sweep.
+                    // The request ends as if the process had died here: its reservation stays pending for another server's sweep.
                     self.reply(.unavailable(.noAnswer))
                     return self.context.carryOut(.finished)
                 }
@@ -203,7 +204,7 @@ final class DecreaseRun: @unchecked Sendable {
     }
 }
 
-/// Ends once.
+/// Calls its body once, at the first end of the wait.
 // @unchecked Sendable: used on one event loop alone; both of its callers run there.
 private final class ResyncWait: @unchecked Sendable {
     private var body: ((Bool) -> Void)?

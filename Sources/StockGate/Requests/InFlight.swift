@@ -1,8 +1,8 @@
 import Synchronization
 
-/// Lets requests in up to a bound, and none once the engine ends.
+/// Lets requests in up to a bound, and none once the engine shuts down.
 ///
-/// A request that was let in counts until its last message, which may be long after its answer.
+/// A request counts from when it is let in until its last message, which may be long after its answer.
 final class InFlight: Sendable {
     private let maximum: Int
     private let metrics: EngineMetrics
@@ -13,13 +13,13 @@ final class InFlight: Sendable {
         self.metrics = metrics
     }
 
-    /// Whether the engine ends or has ended.
+    /// Whether the engine shuts down or has shut down.
     var isShutDown: Bool { stopping.load(ordering: .relaxed) }
 
-    /// Lets nobody in from now on.
+    /// Lets no request in from now on.
     func shutdown() { stopping.store(true, ordering: .relaxed) }
 
-    /// Lets one request in, which leaves by `leave`; false: it is turned away, and counted.
+    /// Lets one request in, which must call `leave` at its end. Returns false if the request is turned away, which is counted.
     func enter() -> Bool {
         let before = metrics.inFlight.wrappingAdd(1, ordering: .relaxed).oldValue
         if before < maximum, !isShutDown { return true }
@@ -28,6 +28,6 @@ final class InFlight: Sendable {
         return false
     }
 
-    /// A request that was let in has had its last message.
+    /// A request that was let in has sent its last message.
     func leave() { metrics.inFlight.wrappingSubtract(1, ordering: .relaxed) }
 }

@@ -43,7 +43,8 @@ final class IncreaseRun: @unchecked Sendable {
             context.gate.apply(request.product, GateKeys(request.product), fence, delta: delta, key: "") { result in
                 switch result {
                 case .success(let reply):
-                    // Whoever asked Redis between the commit and this was still told *sold out*, and may have remembered it.
+                    // A request that asked Redis between the commit and this apply was still told *sold out*, and may have filled the memory of *sold out* with
+                    // it.
                     self.context.carryOut(.unitsReturned(request.product))
                     self.perform(self.machine.applied(reply))
                 case .failure:

@@ -1,40 +1,37 @@
-// What the requests of one event loop work with, and the one way from them to the rest of the engine.
+// What the requests of one event loop share, and their one way to the rest of the engine.
 //
-// A run sends to the gate and to the ledger itself, for their replies are its machine's events. Whatever else follows from a reply is an effect, a value
-// that `carryOut` takes: a run knows neither the gated products, nor resyncs, nor how a fence is raised.
+// A run talks to the gate and to the ledger itself, because their replies are the events of its machine. Whatever else follows from a reply is an effect, a
+// value that it passes to `carryOut`. Therefore a run knows nothing of the gated products, of resyncs, or of how a fence is raised.
 
 import NIOCore
 import Synchronization
 
-/// What follows from a step of a request for the rest of the engine.
+/// What a step of a request asks of the rest of the engine.
 enum RequestEffect {
-    /// The product is to be resynced soon. Nobody waits for it.
+    /// Resync the product soon. Nobody waits for it.
     case resync(ProductID)
-    /// The product is to be resynced, and `ended` is called once, on any thread, with whether Redis serves it now.
+    /// Resync the product, and call `ended` once, on any thread, with whether Redis serves the product now.
     case resyncWaitedFor(GatedProduct, ended: @Sendable (Bool) -> Void)
-    /// The product's fence is to be raised; `done` is called once, on any thread.
+    /// Raise the product's fence, and call `done` once, on any thread.
     case raiseFence(ProductID, done: @Sendable () -> Void)
-    /// The ledger replied under this fence, and said whether the product is gated: changes made through another server are learnt here first.
+    /// The ledger replied under this fence, and said whether the product is gated. The server learns of changes that another server made from such a reply
+    /// first.
     case learnt(ProductID, isGated: Bool, lockedFence: Fence)
-    /// Redis called the product sold out. `generation`: the memory's when the reserve was sent.
+    /// Redis called the product sold out. `generation` is the memory's generation when the reserve was sent.
     case soldOut(GatedProduct, counter: Int64, generation: UInt64)
-    /// Units came back: what is remembered of *sold out* is void.
+    /// Units came back, so the memory of *sold out* is void.
     case unitsReturned(ProductID)
-    /// The request has had its last message.
+    /// The request has sent its last message.
     case finished
 }
 
 /// What all requests of one event loop share.
 final class RequestContext: Sendable {
-    /// The loop's gate.
     let gate: RedisGate
-    /// The ledger.
     let ledger: PostgresLedger
-    /// What is counted.
     let metrics: EngineMetrics
-    /// The engine's durations.
     let times: EngineTimes
-    /// Who is let in.
+    /// Admits requests up to the bound.
     let inFlight: InFlight
     private let deadlines: DeadlineQueue
     private let products: GatedProducts
@@ -70,7 +67,7 @@ final class RequestContext: Sendable {
             if isDirect { product = nil }
             if let counter {
                 metrics.soldOutFromMemory.add(1)
-                // As where Redis itself says it: a counter below zero is Redis' fault, and none of the buyer's business.
+                // Redis itself may report a counter below zero. The buyer is told 0, from the memory as from Redis.
                 return completion(.insufficient(remaining: max(counter, 0)))
             }
         }
@@ -86,7 +83,7 @@ final class RequestContext: Sendable {
         IncreaseRun(context: self, request: request, isPatient: isPatient, completion: completion).begin()
     }
 
-    /// Carries out what follows from a request's step.
+    /// Carries out what a step of a request asks for.
     func carryOut(_ effect: RequestEffect) {
         switch effect {
         case .resync(let id): resyncs.ask(id, forced: false)

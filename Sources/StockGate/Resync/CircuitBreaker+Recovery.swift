@@ -1,7 +1,7 @@
 import CircuitBreaker
 
 extension CircuitBreaker {
-    /// Whether calls are kept away from Redis, by failures or by hand. Its recovery resyncs every product before calls go there again.
+    /// Whether calls are kept away from Redis, after failures or by hand. A recovery resyncs every product before calls go there again.
     var isOpen: Bool {
         switch state {
         case .open, .forcedOpen: true
@@ -9,7 +9,7 @@ extension CircuitBreaker {
         }
     }
 
-    /// Whether the last recovery that ended was used: nil if that cannot be told.
+    /// Whether the breaker used the last recovery that ended, that is, let calls through after it; nil if that is unknown.
     var isLastRecoveryUsed: Bool? {
         recentEvents().reversed().lazy.compactMap { event -> Bool? in
             switch event.kind {
@@ -20,10 +20,10 @@ extension CircuitBreaker {
         }.first
     }
 
-    /// Returns when no recovery runs. Its time limit bounds the wait, and so does the breaker's shutdown.
-    /// - Returns: false if one still runs as far as is known: the breaker was shut down, the task cancelled, or too many read events
+    /// Waits until no recovery runs. The recovery's time limit bounds the wait, and so does the breaker's shutdown.
+    /// - Returns: false if a recovery may still run: the breaker was shut down, the task was cancelled, or too many tasks read the breaker's events already
     func recoveryEnded() async -> Bool {
-        // Read from before the first look, so that no end falls between a look and the wait for the next event. Each end is an event.
+        // The events are subscribed to before the first look. The end of a recovery is an event, so an end between a look and the wait is still seen.
         var events = events(bufferCapacity: 1).makeAsyncIterator()
         while snapshot().isRecoveryGateRunning {
             guard await events.next() != nil else { return false }

@@ -1,9 +1,9 @@
 import PostgresClient
 import Synchronization
 
-/// Raises products' fences after an apply was lost; many that are lost together share one statement. Each is tried until it succeeds or the engine ends.
+/// Raises the fences of products whose apply was lost. Losses of one product share one statement, which is tried until it succeeds or the engine shuts down.
 ///
-/// Bounds: one task for each product with a lost apply; those who wait are bounded by the requests in flight.
+/// Bounds: one task for each product with a lost apply. Callers that wait are bounded by the requests in flight.
 final class FenceBumps: Sendable {
     private let ledger: PostgresLedger
     private let events: EventLog
@@ -29,7 +29,8 @@ final class FenceBumps: Sendable {
         var pause = Duration.milliseconds(10)
         while !inFlight.isShutDown {
             await ledger.untilFree(id)
-            // Those that come while the statement runs wait for the next one: theirs must be a bump after their loss.
+            // Only callers that came before the statement began are served by it. A later one lost its apply later, and needs a bump after that: the next
+            // statement.
             let served = waiting.withLock { $0[id] ?? [] }
             do throws(PostgresError) {
                 _ = try await ledger.bump([id])

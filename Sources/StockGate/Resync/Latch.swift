@@ -1,8 +1,8 @@
 import Synchronization
 
-/// A value that is there later, and those who wait for it.
+/// A value that becomes available later, and the tasks that wait for it.
 ///
-/// Bounds: as many wait as call `value` at a time. Stop: everybody who waits is answered by `open`, by `close`, or by being cancelled.
+/// Bounds: one waiter for each running call of `value`. Stop: `open`, `close` or the task's cancellation answers every waiter.
 final class Latch<Value: Sendable>: Sendable {
     private struct State: Sendable {
         var value: Value?
@@ -35,7 +35,7 @@ final class Latch<Value: Sendable>: Sendable {
         }
     }
 
-    /// Gives the value to those who wait, and to those who come. The first call counts.
+    /// Sets the value and gives it to present and later waiters. Only the first call counts.
     func open(_ value: Value) {
         let waiters = state.withLock { state -> [CheckedContinuation<Value, any Error>] in
             guard state.value == nil, !state.isClosed else { return [] }
@@ -46,7 +46,7 @@ final class Latch<Value: Sendable>: Sendable {
         for waiter in waiters { waiter.resume(returning: value) }
     }
 
-    /// Lets go of the value. Whoever waits, or comes later, is told that there will be none.
+    /// Drops the value. Present and later waiters are told that there will be none.
     func close() {
         let waiters = state.withLock { state in
             state.isClosed = true

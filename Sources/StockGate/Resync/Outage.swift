@@ -1,35 +1,36 @@
 import Synchronization
 
-/// Which outage of Redis runs, or is the next one, and how far its recovery is. What a recovery has done counts for one outage.
+/// The number of the present outage of Redis, or of the next one while Redis is well, and the progress of its recovery. Work that a recovery has done counts
+/// for one outage only.
 ///
-/// An outage ends when its recovery has passed and the breaker has used it, and when Redis holds another dataset.
+/// An outage ends when a recovery has passed and the breaker has let calls through after it, and when Redis holds another dataset.
 final class Outage: Sendable {
     private let counter = Atomic<UInt64>(1)
     private let recovering = Atomic<Bool>(false)
-    /// A recovery is done, and the breaker has not been seen to use it yet.
+    /// Whether a recovery has passed, and it is still open whether the breaker uses it.
     private let deciding = Atomic<Bool>(false)
     private let dataset = Mutex<String?>(nil)
 
     /// The outage's number, which only grows.
     var number: UInt64 { counter.load(ordering: .acquiring) }
 
-    /// Whether a recovery runs, or is done and not used yet.
+    /// Whether a recovery runs, or has passed and is not used yet.
     var isRecovering: Bool { recovering.load(ordering: .acquiring) }
 
     /// A recovery begins.
     func recoveryBegan() {
         recovering.store(true, ordering: .releasing)
-        // Nobody saw whether calls were let through since: what was done may be void.
+        // It was not seen whether calls were let through after the recovery before this one, so the work of that recovery may be void.
         if deciding.exchange(false, ordering: .acquiringAndReleasing) { end() }
     }
 
-    /// A recovery is done: it is the breaker's turn.
+    /// A recovery has passed. The breaker decides next.
     func recoveryDone() { deciding.store(true, ordering: .releasing) }
 
-    /// A recovery failed. What it did still counts.
+    /// A recovery failed. The work that it did still counts.
     func recoveryFailed() { recovering.store(false, ordering: .releasing) }
 
-    /// The breaker has used the recovery, or has not.
+    /// The breaker has let calls through after the recovery, or has decided against that.
     /// - Returns: the outage that the recovery was for; nil if another recovery has begun since
     func decided(isUsed: Bool) -> UInt64? {
         guard deciding.exchange(false, ordering: .acquiringAndReleasing) else { return nil }

@@ -1,10 +1,10 @@
-// What the breaker runs before it lets calls through again: every gated product is made safe, the hottest first.
+// What the breaker runs before it lets calls through to Redis again: every gated product is made safe, the hottest first.
 //
-// It passes as soon as every product is either installed, or sold directly and void in Redis: one that is locked or broken, and one for which the
-//   first half of the time did not suffice. Those go on being installed in the background. A product for which Redis holds another ledger's data is never
-//   sold through Redis.
-// What was done is kept when an attempt fails, until one passes: no fence is raised twice for one outage, but where something was sold directly since.
-// Bounds: the breaker's time limit, and `chunk` products a round; the breaker runs one recovery at a time.
+// A recovery passes as soon as every product is either installed in Redis, or sold directly and void in Redis. Sold directly are products that are locked or
+// broken, and those for which the first half of the time was too short; they are installed in the background later. Products for which Redis holds another
+// ledger's data are never sold through Redis. When an attempt fails, its work is kept for the next one, until one passes. So a fence is raised once for an
+// outage, except where a product was sold directly since.
+// Bounds: the breaker's time limit, and `chunk` products a round. The breaker runs one recovery at a time.
 
 import Algorithms
 import CircuitBreaker
@@ -28,7 +28,7 @@ final class Recovery: Sendable {
     private let pruning: Pruning
     private let events: EventLog
     private let started = Latch<Void>()
-    /// Sees whether the breaker uses the recovery that was done last.
+    /// The task that waits for the breaker's decision about the last recovery that passed.
     private let deciding = Mutex<Task<Void, Never>?>(nil)
 
     init(
@@ -53,7 +53,7 @@ final class Recovery: Sendable {
         self.events = events
     }
 
-    /// It is known which products are gated: recoveries may run. Returns when the first one has ended, and what it leaves is said.
+    /// Lets recoveries run, once it is known which products are gated. Returns when the first one has ended and its result has been reported.
     func start() async {
         started.open(())
         _ = await breaker.recoveryEnded()
@@ -63,7 +63,7 @@ final class Recovery: Sendable {
     /// Whether Redis answers within the time that a request gives it.
     func isRedisAnswering() async -> Bool { (try? await redis.send(RedisCommand("PING"))) != nil }
 
-    /// Makes every product safe; waits for `start` first. The breaker's time limit bounds it all.
+    /// Makes every product safe, after `start` was called. The breaker's time limit bounds the whole run.
     func run() async throws {
         try await started.value()
         let began = ContinuousClock.now
@@ -76,7 +76,7 @@ final class Recovery: Sendable {
             try Task.checkCancellation()
             outage.recoveryDone()
             let took = ContinuousClock.now - began
-            // Made before the breaker hears that the recovery is done, so that whoever waits for its end finds it.
+            // The task is made before the breaker hears that the recovery has passed, so that `start` finds it when the recovery has ended.
             deciding.withLock { $0 = Task { await self.decide(left, took: took) } }
         } catch {
             outage.recoveryFailed()
@@ -93,9 +93,10 @@ final class Recovery: Sendable {
         }
     }
 
-    /// Sees whether the breaker uses the recovery; if its time was over as it ended, the next one goes on with what is done already.
+    /// Waits for the breaker's decision, and reports the result. If the breaker timed out as the recovery ended, the next recovery goes on from the work of
+    /// this one.
     private func decide(_ left: [Left], took: Duration) async {
-        // What cannot be told is taken for used: then nothing that was done counts for a next recovery, and what is left is tried again.
+        // An unknown decision is treated as *used*: the next recovery repeats all work, and the products that are left are tried again.
         let isUsed = await breaker.recoveryEnded() ? breaker.isLastRecoveryUsed ?? true : true
         guard let number = outage.decided(isUsed: isUsed), isUsed else { return }
         events.isOver(.recovery)
@@ -106,7 +107,7 @@ final class Recovery: Sendable {
         let all = products.all
         events.tell(.recovered(products: all.count - left.count, direct: left.count, took: took))
         for (product, _) in left { coordinator.ask(product, forced: true) }
-        // What was heard of since its install is behind now.
+        // Somebody asked for a resync of these products after their install, so Redis may be behind for them.
         for product in all where product.state.withLock({ !$0.standing.isDirect && $0.standing.need(in: number) != .nothing }) {
             coordinator.ask(product, forced: false)
         }
@@ -114,13 +115,13 @@ final class Recovery: Sendable {
 
     // MARK: Installing
 
-    /// A product that the recovery passes without, and why; nil: there was no time.
+    /// A product that the recovery passes without, and why; nil: there was no time for it.
     private typealias Left = (product: GatedProduct, failure: ResyncFailure?)
 
-    /// A product that is owed an install, or a look.
+    /// A product that must be installed, or at least looked at.
     private typealias Owed = (product: GatedProduct, isForced: Bool, heat: UInt32)
 
-    /// Installs what is owed, and returns what is left. `end`: no further product is begun then.
+    /// Installs the products that need it, and returns those that are left. After `end` no further product is begun.
     private func installAll(until end: ContinuousClock.Instant) async throws -> [Left] {
         while true {
             let number = outage.number
@@ -135,9 +136,10 @@ final class Recovery: Sendable {
                     if failure.scope == .locked { locked.append(one) } else { left.append((one.product, failure)) }
                 }
             }
-            // Redis restarted meanwhile: what was installed is gone, and all is owed again.
+            // Redis restarted meanwhile: everything that was installed is gone, and must be done again.
             if outage.number != number, ContinuousClock.now < end { continue }
-            // Their rows may be free by now, or hot: a queue of group commits is waited for, somebody's open transaction is not for long.
+            // These rows may be free by now. If a row is hot, waiting behind its queue of group commits is worthwhile; waiting for another open transaction is
+            // not for long.
             let wait = min(ResyncDriver.lockWait * 2, configuration.breaker.recoveryGateTimeLimit / 5)
             if !locked.isEmpty {
                 left += try await install(locked, in: number, lockWaitsUntil: .now + wait).map { ($0.product, $1) }
@@ -159,7 +161,7 @@ final class Recovery: Sendable {
         return owed.sorted { ($1.heat, $0.product.id.rawValue) < ($0.heat, $1.product.id.rawValue) }
     }
 
-    /// Those that failed, each for a reason of its own.
+    /// Installs one chunk. Returns the products that failed, each for a reason of its own.
     /// - Throws: `RecoveryFailed` if Redis or the ledger itself fails
     private func install(
         _ owed: [Owed],
@@ -189,7 +191,7 @@ final class Recovery: Sendable {
         return failed
     }
 
-    /// No server may sell these through what Redis holds for them: it is from before the outage.
+    /// Has Redis stop serving these products to every server, because what it holds for them is from before the outage.
     private func void(_ left: [GatedProduct]) async throws {
         for product in left { product.state.withLock { $0.standing.left() } }
         let number = outage.number

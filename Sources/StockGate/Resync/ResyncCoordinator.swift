@@ -1,8 +1,9 @@
-// When products are resynced, who waits for it, and what follows from how it ended. The driver carries resyncs out; nobody else tells it to, but a recovery.
+// Decides when products are resynced, knows who waits for that, and handles the results. Only this class and a recovery use the driver, which carries resyncs
+// out.
 //
-// Fate: a product that fails does not fail its round. One whose row is locked is tried again beside the rounds, where it holds up nobody.
-// Bounds: one resync of a product at a time and one remembered request (its schedule); `chunk` products a round; `ResyncDriver.maximumLockWaits` products
-//   that are waited for beside the rounds. Those who wait for a product are bounded by the requests in flight.
+// Fate: a product that fails does not fail its round. A product whose row is locked is tried again beside the rounds, where it delays no other.
+// Bounds: each product has one running resync and one remembered request (its schedule). A round has at most `chunk` products, and at most
+//   `ResyncDriver.maximumLockWaits` products are waited for beside the rounds. Callers that wait for a product are bounded by the requests in flight.
 
 import CircuitBreaker
 import NIOCore
@@ -43,16 +44,16 @@ final class ResyncCoordinator: Sendable {
 
     // MARK: Asking
 
-    /// Asks for a resync of a product; it comes soon, one at a time. While the breaker is open nothing comes: its recovery resyncs all.
+    /// Asks for a resync of a product. It comes soon, one at a time. While the breaker is open none comes, because its recovery resyncs every product.
     func ask(_ id: ProductID, forced: Bool) {
         guard let product = products[id] else { return }
         ask(product, forced: forced)
     }
 
-    /// As for its id.
+    /// Asks for a resync of this product.
     func ask(_ product: GatedProduct, forced: Bool) {
         guard isServing, !inFlight.isShutDown else {
-            // The recovery brings it, or goes on with it once it has passed.
+            // The recovery resyncs the product, or asks for its resync once it has passed.
             product.state.withLock { $0.standing.heard() }
             return endWaits(for: product, loaded: false)
         }
@@ -61,13 +62,13 @@ final class ResyncCoordinator: Sendable {
         if let action { follow(action, product) } else { endWaits(for: product, loaded: false) }
     }
 
-    /// Asks, and tells `waiter` once, on any thread, whether Redis serves the product now.
+    /// Asks for a resync, and calls `waiter` once, on any thread, with whether Redis serves the product now.
     func awaitResync(of product: GatedProduct, _ waiter: @escaping @Sendable (Bool) -> Void) {
         product.state.withLock { $0.waiters.append(waiter) }
         ask(product, forced: false)
     }
 
-    /// A script failed over what Redis holds for one product: it is sold directly until its keys are made anew.
+    /// A script failed because of what Redis holds for one product. The product is sold directly until its keys are made anew.
     func spoiled(_ product: GatedProduct, _ failure: GateFailure) {
         let now = NIODeadline.now().uptimeNanoseconds
         guard let until = product.state.withLock({ $0.standing.spoiled(at: now) }) else { return }
@@ -76,15 +77,15 @@ final class ResyncCoordinator: Sendable {
         group.next().scheduleTask(deadline: .uptimeNanoseconds(until)) { self.ask(product, forced: true) }
     }
 
-    /// A new connection to Redis asks for a look at every gated product: what it finds may be another dataset. While a recovery runs, another dataset is
-    /// all that matters: it installs each product anyway.
+    /// A new connection may reach another dataset, so every gated product is looked at. During a recovery only the change of dataset matters, because the
+    /// recovery looks at each product anyway.
     func connected(dataset: String) {
         outage.saw(dataset: dataset)
         guard isServing else { return }
         for product in products.all { ask(product, forced: false) }
     }
 
-    /// Whether products are resynced one by one as they are asked for. Else a recovery does it.
+    /// Whether products are resynced one by one as they are asked for. Otherwise a recovery resyncs them.
     private var isServing: Bool { !breaker.isOpen && !outage.isRecovering }
 
     private func endWaits(for product: GatedProduct, loaded: Bool) {
@@ -116,7 +117,7 @@ final class ResyncCoordinator: Sendable {
     private func ended(_ result: ResyncResult, _ product: GatedProduct, since mark: UInt64) {
         note(result, product, in: nil, since: mark)
         endWaits(for: product, loaded: result.outcome.hasSucceeded && result.outcome.foreignLedger == nil)
-        // A failure is tried again, unless the breaker's recovery will do it anyway.
+        // A failed resync is tried again, unless the breaker's recovery will do it anyway.
         let succeeded = result.outcome.hasSucceeded || breaker.isOpen || inFlight.isShutDown
         let now = NIODeadline.now().uptimeNanoseconds
         follow(product.state.withLock { $0.schedule.ended(succeeded: succeeded, at: now) }, product)
@@ -124,7 +125,8 @@ final class ResyncCoordinator: Sendable {
 
     // MARK: Rounds
 
-    /// Has the driver resync what waits, round after round, until the task is cancelled. What waits while a recovery does it ends untried.
+    /// Has the driver resync waiting products, round after round, until the task is cancelled. Products that wait while a recovery is responsible are given
+    /// back untried.
     func run(_ driver: ResyncDriver) async {
         for await _ in queue.arrivals {
             while !Task.isCancelled {
@@ -147,7 +149,7 @@ final class ResyncCoordinator: Sendable {
         }
     }
 
-    /// Resyncs one product now, for an operator. Works for gated products alone.
+    /// Resyncs one gated product now, for an operator.
     func resync(_ id: ProductID, _ driver: ResyncDriver) async -> Resync.Outcome {
         let product = products[id]
         let (mark, isSpoiled) = product?.state.withLock { ($0.standing.mark, $0.standing.isSpoiled) } ?? (0, false)
@@ -189,7 +191,7 @@ final class ResyncCoordinator: Sendable {
 
     // MARK: Results
 
-    /// Takes note of how a resync ended, and says it. `outage`: the one whose recovery did it; nil for a resync of everyday.
+    /// Handles the result of a resync, and reports it. `outage` is the one whose recovery did it; nil for a resync outside a recovery.
     func note(_ result: ResyncResult, _ product: GatedProduct, in outage: UInt64?, since mark: UInt64) {
         guard result.outcome.hasSucceeded else {
             product.forgetSoldOut()
@@ -214,7 +216,7 @@ final class ResyncCoordinator: Sendable {
         case .gone: events.tell(.foreignLedgerGone)
         }
         events.isOver(.resync(product.id))
-        // The trouble that it was named for is over, unless Redis holds another ledger's data: then it is not sold through Redis.
+        // The product is sold through Redis again, so its trouble is over. Another ledger's data is different: the product stays without Redis then.
         if theirs == nil, events.isOver(.product(product.id)) { events.tell(.gatedAgain(product.id)) }
     }
 
@@ -223,7 +225,7 @@ final class ResyncCoordinator: Sendable {
         case .redis: events.say(failure.news, of: .redis, .redisFailed(why: failure.words))
         case .ledger: events.say(failure.words, of: .recovery, .trouble("products not resynced: \(failure.words)"))
         case .locked, .row, .keys:
-            // What is sold directly was named when it was left, and nothing is new unless the reason is.
+            // A product that is sold directly was reported when it was left. Only a new reason is news.
             let isDirect = product.state.withLock { $0.standing.isDirect }
             let event: EngineEvent =
                 isDirect ? .leftDirect(product.id, why: failure.words) : .resyncFailed(product.id, why: failure.words)

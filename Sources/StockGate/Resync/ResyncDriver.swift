@@ -1,18 +1,18 @@
-// Carries out resyncs, many products in one round: one pipelined look, one bump statement, one pipelined install.
+// Carries out resyncs, many products in one round: one pipelined look, one statement that raises fences, one pipelined install.
 //
-// Fate: a product whose row is locked, whose row or whose keys cannot be used, fails alone. The statement of a round waits for no row unless its caller
-//   gives it time.
-// Bounds: each product's own bounds are its machine's. At most `maximumLockWaits` statements of one call wait for a row, each for `lockWait`.
+// Fate: a product whose row is locked, or whose row or keys cannot be used, fails alone. The statement of a round waits for no row unless its caller gives it
+//   time.
+// Bounds: each product's own bounds are those of its machine. At most `maximumLockWaits` statements of one call wait for a row, each for `lockWait`.
 // Stop: every machine of the round has finished.
 
 import PostgresClient
 
 final class ResyncDriver: Sendable {
-    /// For how long a statement waits for one product's row. Long enough for the queue behind a hot row's group commits.
+    /// How long a statement waits for one product's row. This is long enough for the queue behind a hot row's group commits.
     static let lockWait: Duration = .seconds(1)
-    /// How many statements wait for a row at a time: they take connections of the ledger's pool.
+    /// How many statements wait for a row at the same time. Each takes a connection of the ledger's pool.
     static let maximumLockWaits = 3
-    /// Between two looks at a locked row whose fence is to be raised above Redis'.
+    /// The pause between two tries of a locked row whose fence must be raised above that of Redis.
     static let raisePause: Duration = .milliseconds(20)
 
     /// A product and how it is resynced.
@@ -20,7 +20,7 @@ final class ResyncDriver: Sendable {
         var id: ProductID
         /// Whether to install even if nothing looks wrong.
         var isForced: Bool
-        /// Whether to make its keys anew first.
+        /// Whether to remove the product's keys first, because they cannot be used.
         var isMended = false
     }
 
@@ -36,11 +36,11 @@ final class ResyncDriver: Sendable {
         self.metrics = metrics
     }
 
-    /// Resyncs these products together. Each has a result in the answer.
-    /// - Parameter lockWaitsUntil: products whose rows are locked are waited for one by one until then; nil: they fail as `locked` at once.
+    /// Resyncs these products together. The answer has a result for each.
+    /// - Parameter lockWaitsUntil: products whose rows are locked are waited for one by one until then; nil: they fail as `locked` at once
     func resync(_ entries: [Entry], lockWaitsUntil: ContinuousClock.Instant? = nil) async -> [ProductID: ResyncResult] {
         var results = await round(entries, lockWaitsUntil)
-        // Keys that cannot be used are made anew, once; the ledger has all that they held.
+        // Keys that cannot be used are removed, once, and the products installed anew. The ledger has everything that the keys held.
         let spoiled = entries.filter { results[$0.id]?.failure?.scope == .keys && !$0.isMended }
         if !spoiled.isEmpty {
             let again = spoiled.map { Entry(id: $0.id, isForced: true, isMended: true) }
@@ -89,7 +89,7 @@ final class ResyncDriver: Sendable {
                 round.actions.append((entry.id, action))
             }
         }
-        // Each pass moves every unfinished machine one step on; a machine has a bounded number of steps.
+        // Each pass advances every unfinished machine by one step, and each machine has a bounded number of steps.
         while !round.actions.isEmpty {
             round.next = []
             await look(&round)
@@ -106,12 +106,12 @@ final class ResyncDriver: Sendable {
         }
     }
 
-    /// Makes the keys of these products anew. Those of which it failed are in the answer.
+    /// Removes the keys of these products. The answer has those for which that failed.
     private func mend(_ ids: [ProductID]) async -> [ProductID: ResyncFailure] {
         await tell(ids) { gate, id, answer in gate.mend(GateKeys(id), answer: answer) }
     }
 
-    /// Has Redis serve these products no longer. Those of which it failed are in the answer.
+    /// Has Redis stop serving these products. The answer has those for which that failed.
     func void(_ ids: [ProductID]) async -> [ProductID: ResyncFailure] {
         var failures = await tell(ids) { gate, id, answer in gate.void(GateKeys(id), answer: answer) }
         let spoiled = failures.filter { $0.value.scope == .keys }.map(\.key)
@@ -167,7 +167,7 @@ final class ResyncDriver: Sendable {
                 if locked.contains(id) { alone.append(id) } else { round.take(id) { $0.bumped(states[id]) } }
             }
         } catch  where ResyncFailure.isOfMember(error) {
-            // One of them is bad, and the others must not fail for it.
+            // One of the products is bad. Each is tried alone, so that the others do not fail with it.
             for id in ids {
                 do {
                     let (states, locked) = try await ledger.bump([id], lockWait: .zero)
@@ -191,7 +191,7 @@ final class ResyncDriver: Sendable {
         }
     }
 
-    /// Raises these fences one by one, some at a time, and waits for their rows.
+    /// Raises these fences one by one, some at the same time, and waits for the rows.
     private func bumpAlone(
         _ ids: [ProductID],
         until end: ContinuousClock.Instant
@@ -221,7 +221,7 @@ final class ResyncDriver: Sendable {
         }
     }
 
-    /// Raises the fences of products that Redis is ahead of. A row that is locked is tried again until `lockWaitsUntil`, for it may be a hot one: its group
+    /// Raises the fences of products for which Redis is ahead. A locked row is tried again until `lockWaitsUntil`, because it may just be a hot one: its group
     /// commits leave it free between two statements.
     private func raise(_ round: inout Round, _ lockWaitsUntil: ContinuousClock.Instant?) async {
         var waiting: [Raise] = round.actions.compactMap { if case .raise(let above) = $0.1 { ($0.0, above) } else { nil } }
@@ -245,12 +245,12 @@ final class ResyncDriver: Sendable {
 
     private typealias Raise = (id: ProductID, above: Fence)
 
-    /// One statement for all; where one of them is bad, one for each.
+    /// Raises the fences in one statement, or in one statement each if one of the products is bad.
     private func raised(_ raises: [Raise]) async -> [ProductID: Result<Resync.LedgerState, ResyncFailure>] {
         var results: [ProductID: Result<Resync.LedgerState, ResyncFailure>] = [:]
         do {
             let states = try await ledger.raise(raises)
-            // The product was in the ledger a step ago: its row is locked, or the next resync finds that it is gone.
+            // A product is missing in the answer if its row is locked, or if it was deleted since the last step. The next resync tells which.
             for raise in raises { results[raise.id] = states[raise.id].map { .success($0) } ?? .failure(.locked) }
         } catch  where raises.count > 1 && ResyncFailure.isOfMember(error) {
             for raise in raises { results.merge(await raised([raise])) { $1 } }

@@ -1,12 +1,12 @@
 import PostgresClient
 
-/// Why a resync failed: who failed, and in whose words.
+/// Why a resync failed: whose trouble it was, and in whose words.
 public struct ResyncFailure: Error, Hashable, Sendable {
     /// Whose trouble it is.
     public enum Scope: Hashable, Sendable {
-        /// Redis itself: every product meets it.
+        /// Redis itself is in trouble, which affects every product.
         case redis
-        /// PostgreSQL itself: every product meets it.
+        /// PostgreSQL itself is in trouble, which affects every product.
         case ledger
         /// This product's row in the ledger is locked by another transaction.
         case locked
@@ -21,9 +21,9 @@ public struct ResyncFailure: Error, Hashable, Sendable {
     /// The first line of Redis' or PostgreSQL's own words.
     public var words: String
 
-    /// The row was locked when the statement came by, and there was no time to wait for it.
+    /// The row was locked when the statement reached it, and there was no time to wait.
     static let locked = ResyncFailure(.locked, "PostgreSQL: another transaction has locked the product's row")
-    /// The dataset changed under each of its rounds.
+    /// The dataset changed in every round of the resync.
     static let datasetMoves = ResyncFailure(.keys, "Redis: the product's dataset changed again and again")
 
     init(_ scope: Scope, _ words: String) {
@@ -46,23 +46,24 @@ public struct ResyncFailure: Error, Hashable, Sendable {
         }
     }
 
-    /// What must change to be news. Who waits for a row and who has no time to wait say it in other words.
+    /// The text whose change makes this failure news. Two failures for a locked row have different words, but are the same news.
     var news: String { scope == .locked ? "locked" : words.withoutScript }
 
-    /// Whether a statement for many that failed so may succeed for each alone.
+    /// Whether a statement for many products that failed with this error may succeed for each product alone.
     static func isOfMember(_ error: PostgresError) -> Bool {
         guard let state = error.sqlState, !error.isOutcomeUnknown else { return false }
         return ["55P03", "57014"].contains(state) || !wholeClasses.contains(String(state.prefix(2)))
     }
 
-    /// Connections, transactions that may not write, resources, logins, databases, statements, the server's going away, its files.
+    /// Classes of SQLSTATE that concern every product: connection, read-only transaction, login, database name, syntax or rights, resources, operator
+    /// intervention, I/O.
     private static let wholeClasses: Set<String> = ["08", "25", "28", "3D", "42", "53", "57", "58"]
 }
 
 /// What became of one product's resync.
 struct ResyncResult: Sendable {
     var outcome: Resync.Outcome
-    /// Why, if it failed.
+    /// Why it failed; nil if it succeeded.
     var failure: ResyncFailure?
 
     static let untried = ResyncResult(outcome: .failed, failure: nil)

@@ -1,11 +1,11 @@
 import DequeModule
 import Synchronization
 
-/// The products that wait for a round of resyncs. What is sold directly never goes before what is sold through Redis.
+/// The products that wait for a round of resyncs. Products that are sold through Redis go first.
 ///
-/// Bounds: one entry a product, which its schedule sees to.
+/// Bounds: one entry for each product; the product's schedule sees to that.
 final class ResyncQueue: Sendable {
-    /// A product that waits, and who is told how its resync ended.
+    /// A product that waits, and the callback that gets the result of its resync.
     struct Waiting: Sendable {
         var product: GatedProduct
         /// Whether to install even if nothing looks wrong.
@@ -20,20 +20,20 @@ final class ResyncQueue: Sendable {
 
     private let state = Mutex(State())
     private let wake: AsyncStream<Void>.Continuation
-    /// An element whenever something has come since the last one was taken. For one reader.
+    /// Yields whenever a product was added since the last element was taken. For one reader.
     let arrivals: AsyncStream<Void>
 
     init() {
         (self.arrivals, self.wake) = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1))
     }
 
-    /// Adds a product to a next round. `isPatient`: others go first.
+    /// Adds a product for a later round. A patient one lets the others go first.
     func append(_ waiting: Waiting, isPatient: Bool) {
         state.withLock { if isPatient { $0.patient.append(waiting) } else { $0.urgent.append(waiting) } }
         wake.yield()
     }
 
-    /// Takes a round of at most `count` products. What is sold directly gets an eighth of it at least, or it would wait for ever.
+    /// Takes a round of at most `count` products. Products that are sold directly get at least an eighth of it, so that they are never starved.
     func next(_ count: Int) -> [Waiting] {
         state.withLock { state in
             let reserved = min(state.patient.count, max(1, count / 8))
