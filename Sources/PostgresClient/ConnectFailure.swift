@@ -1,23 +1,23 @@
-// libpq has no accessor for the SQLSTATE of a connection that was refused: it stands in the text alone, and only in a verbose one. The text is read here.
+// libpq has no accessor for the SQLSTATE of a refused connection: only its verbose error text has it. This file reads that text.
 // Bound: one pass over the text.
 
-/// Why no connection was opened, as libpq tells it.
+/// Why no connection was opened, as libpq says it.
 struct ConnectFailure: Equatable {
-    /// The server's SQLSTATE, if the last address that was tried led to a server that gave one.
+    /// The server's SQLSTATE. Nil if the address that was tried last led to no server, or to one that gave none.
     var sqlState: String?
-    /// The words, in one line, without the places in the server's source that a verbose text names.
+    /// libpq's words in one line, without the places in the server's source code that a verbose text names.
     var message: String
 
-    /// What to do about a pooler, in one sentence.
+    /// What the operator of a pooler should do, in one sentence.
     static let pooler =
         "a connection pooler such as PgBouncer stands between this server and PostgreSQL, which does not work yet: "
         + "the address must be PostgreSQL's own"
 
-    /// - Parameter text: libpq's message of a connection whose errors are verbose
+    /// - Parameter text: libpq's error message, written with verbose errors
     init(_ text: String) {
         var words: [String] = []
         for line in text.split(separator: "\n") where !line.hasPrefix("LOCATION:") {
-            // Of several addresses the last one's answer counts: libpq has tried the others in vain.
+            // libpq tries the addresses one after another. The answer of the last one counts.
             if line.hasPrefix("connection to server") { sqlState = nil }
             guard let (state, rest) = Self.cut(line) else {
                 words.append(String(line))
@@ -41,19 +41,19 @@ struct ConnectFailure: Equatable {
 }
 
 extension PostgresError {
-    /// Whether the server may be there later although nobody changes anything: it has not started, is recovering, is being replaced, is full, or its name is not
-    /// known yet. What a starting program waits for; everything else must be mended by somebody first.
+    /// Whether the server may become available without anybody changing something: it has not started, is recovering, is being replaced, is full, or its name
+    /// is not known yet. A starting program waits for these. All other causes need operator action.
     public var isNotThereYet: Bool {
         switch code {
         case .connectFailed: sqlState.map(Self.mayPass) ?? !Self.isRefusal(message)
         case .connectionLost, .timedOut, .poolExhausted: true
-        // A read-only server may be one that is about to take over.
+        // A server that is read-only now may be about to take over.
         case .server(let state): state == "25006" || Self.mayPass(state)
         case .invalidConfiguration, .shutDown, .cancelled, .decoding, .misuse: false
         }
     }
 
-    /// PostgreSQL documentation, appendix A: resources, shutdown and start, system errors, rollbacks, locks.
+    /// The SQLSTATE classes and codes for resources, shutdown and start, system errors, rollbacks and locks (PostgreSQL documentation, appendix A).
     private static func mayPass(_ state: String) -> Bool {
         switch state {
         case "57014", "57P01", "57P02", "57P03", "55P03", "55006": true
@@ -62,7 +62,7 @@ extension PostgresError {
         }
     }
 
-    /// What libpq itself refuses, in its own words: a program that sets no locale gets them in English.
+    /// Whether libpq itself refused the connection. Its words are English in a program that sets no locale.
     private static func isRefusal(_ message: String) -> Bool {
         if message.contains("unexpected eof") { return false }
         return [
@@ -75,12 +75,12 @@ extension PostgresError {
 
 /// What keeps a program from using its database when it starts.
 public struct PostgresStartTrouble: Sendable, Hashable {
-    /// Whether it may pass by itself.
+    /// Whether the trouble may end by itself.
     public var isNotThereYet: Bool
     /// One sentence, without a secret.
     public var words: String
 
-    /// Judges an error of ``Migrator`` or of a statement; nil if it is neither's.
+    /// Judges an error of ``Migrator`` or of a statement; nil for any other error.
     public init?(_ error: any Error) {
         switch error {
         case let error as PostgresError:
@@ -88,7 +88,7 @@ public struct PostgresStartTrouble: Sendable, Hashable {
             words = error.message
         case let error as MigrationError:
             isNotThereYet = error.cause?.isNotThereYet ?? false
-            // Without a connection no migration is to blame.
+            // The connection failed before any migration began, so none is named.
             words = error.version == 0 ? error.cause?.message ?? error.description : error.description
         default: return nil
         }

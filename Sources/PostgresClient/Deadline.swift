@@ -1,7 +1,7 @@
 import BlockingThreads
 import Glibc
 
-/// A point on the monotonic clock until which a call may take.
+/// The point on the monotonic clock at which a call's time is over.
 struct Deadline {
     private let instant: ContinuousClock.Instant
 
@@ -18,7 +18,7 @@ struct Deadline {
 
     var remaining: Duration { instant - .now }
 
-    /// Waits until the socket can be read or written as asked, is broken (both true), or the deadline passes (nil).
+    /// Waits until the socket can be read or written as asked. Returns both true for a broken socket, and nil if the deadline passes.
     func wait(for descriptor: Int32, reading: Bool, writing: Bool) -> (readable: Bool, writable: Bool)? {
         var entry = pollfd(fd: descriptor, events: 0, revents: 0)
         if reading { entry.events |= Int16(POLLIN) }
@@ -34,7 +34,7 @@ struct Deadline {
                 if milliseconds == 0 || remaining <= .zero { return nil }
                 continue
             }
-            // Interrupted by a signal: again, with the time that is left. Anything else is a broken descriptor.
+            // A signal interrupted the wait, which goes on with the time that is left. Every other error means a broken descriptor.
             if errno != EINTR { return (true, true) }
         }
     }

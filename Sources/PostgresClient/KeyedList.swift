@@ -1,24 +1,24 @@
-// Invariant: every row of a list is met exactly once by whoever follows `next` from the first page on, as long as its key does not change.
+// Invariant: a reader that follows `next` from the first page meets every row exactly once, as long as the row's key does not change.
 //
-// Bounds: each statement walks at most `bound` rows of the index behind `key`, however many the table has and however few of them pass the filter. So a page by
-// its number, and the total beside it, know the first `bound` rows alone; what lies behind them is reached by key. A page by key that met `bound` rows without
-// filling itself is short, and its `next` goes on where it stopped. Stop: `next` is nil.
+// Bounds: each statement walks at most `bound` rows of the index behind `key`, however large the table is and however few rows pass the filter. Therefore a
+//   page by number, and the total beside it, cover only the first `bound` rows; rows behind them are reached by key. A page by key that met `bound` rows before
+//   it was full is short, and its `next` continues where it stopped. Stop: `next` is nil.
 
-/// A list in the order of a unique whole-number key, read page by page at a bounded cost.
+/// A list in the order of a unique integer key, read page by page at a bounded cost.
 ///
-/// Its texts come from the program; what callers give goes into parameters.
+/// SQL texts come from the program. Values from callers go into parameters.
 public struct KeyedList: Sendable {
     /// One page.
     public struct Page: Sendable {
         /// Rows: the key, then the columns asked for.
         public var rows: [PostgresRow] = []
-        /// The key to go on behind; nil: there is nothing more.
+        /// The key behind which the next page begins; nil: there is no further row.
         public var next: Int64?
-        /// Rows of the whole list, as far as it was walked; nil for a page by key, which is not counted.
+        /// The number of rows of the list, as far as it was walked; nil for a page by key, which is not counted.
         public var total: Int64?
-        /// Whether `total` is the whole truth, or the list goes on behind what was walked.
+        /// Whether `total` is exact. Otherwise the list goes on behind the rows that were walked.
         public var isTotalExact = true
-        /// The page begins behind what was walked, in a list that goes on: nothing is known about it.
+        /// Whether the page begins behind the rows that were walked, in a list that goes on. Then nothing is known about the page.
         public var isBeyondBound = false
     }
 
@@ -45,31 +45,31 @@ public struct KeyedList: Sendable {
     private var key: String { "\(alias).id" }
     private var order: String { isDescending ? "\(key) desc" : key }
 
-    /// Keeps to rows that an index finds in the list's order: the condition's columns come before the key in it.
-    /// - Parameter condition: makes the condition of the parameter's name
+    /// Restricts the list to rows that an index finds in the list's order: its columns before the key are those of the condition.
+    /// - Parameter condition: makes the condition from the parameter's name
     public mutating func enter(_ value: PostgresValue, _ condition: (String) -> String) {
         parameters.append(value)
         entries.append(condition("$\(parameters.count)"))
     }
 
-    /// The same, with a condition that has no parameter.
+    /// As above, with a condition that has no parameter.
     public mutating func enter(_ condition: String) { entries.append(condition) }
 
-    /// Leaves out what does not fulfil a condition; every row that is walked is looked at.
+    /// Leaves out rows that do not meet a condition. Every row that is walked is checked.
     public mutating func filter(_ value: PostgresValue, _ condition: (String) -> String) {
         parameters.append(value)
         filters.append("(" + condition("$\(parameters.count)") + ")")
     }
 
-    /// The same, with a condition that has no parameter.
+    /// As above, with a condition that has no parameter.
     public mutating func filter(_ condition: String) { filters.append("(" + condition + ")") }
 
-    /// The page behind a key, or without a key one by its number.
+    /// The page behind a key, or without a key the page at an offset.
     ///
     /// - Parameters:
-    ///   - offset: rows before the page; of no meaning beside a key.
-    ///   - columns: what a row has besides its key.
-    ///   - join: what the columns need besides the table, found for the page's rows alone.
+    ///   - offset: how many rows come before the page; ignored beside a key
+    ///   - columns: what a row has besides its key
+    ///   - join: the further tables that the columns need; joined for the rows of the page only
     public func page(
         after key: Int64?,
         offset: Int64,
@@ -124,7 +124,7 @@ public struct KeyedList: Sendable {
         return page
     }
 
-    /// How many rows are walked, and the last of them.
+    /// SQL that yields how many rows are walked, and the key of the last one.
     private var walked: String { "count(*), \(isDescending ? "min" : "max")(\(key)) from (\(walk)) \(alias)" }
 
     private var walk: String {
@@ -148,7 +148,7 @@ public struct KeyedList: Sendable {
               select \(alias).* from (\(walk)) \(alias)\(conditions) order by \(order) limit \(limit) offset \(skip)
             ) \(alias) \(join) order by \(order)
             """,
-            // One more than the page has says whether there is a next one.
+            // One row more than the page has is read, to learn whether there is a next page.
             parameters + [.int(size + 1), .int(offset)]
         )
         page.rows = Array(result)

@@ -1,7 +1,7 @@
-// Invariant: a migration is applied at most once and whole: its statements and its row in the table commit together, under one advisory lock
-// that all servers take. Versions are applied in ascending order. Where all are applied the role needs to read the table, and nothing more.
+// Invariant: a migration is applied at most once, and as a whole: its statements and its row in the table of migrations commit together, under one advisory
+//   lock that all servers take. Versions are applied in ascending order. If all are applied already, the database role needs only the right to read that table.
 //
-// Bounds: `timeout` for each statement, waiting for the lock included.
+// Bounds: `timeout` for each statement, including the wait for the lock.
 
 /// One step of a schema.
 public struct Migration: Sendable, Hashable {
@@ -24,11 +24,11 @@ public struct Migration: Sendable, Hashable {
 public struct MigrationError: Error, Sendable, Hashable, CustomStringConvertible {
     /// The kind of failure.
     public enum Code: Sendable, Hashable {
-        /// An applied migration's text is not the one that was applied.
+        /// The text of an applied migration differs from the one that was applied.
         case changedChecksum
-        /// Two migrations have one version, or a version is below 1, or the table's name is not plain.
+        /// Two migrations have the same version, a version is below 1, or the table's name is not a plain identifier.
         case invalid
-        /// A migration that is missing comes before one already applied.
+        /// A missing migration comes before one that is applied already.
         case outOfOrder
         /// PostgreSQL refused or was lost; see `cause`.
         case failed
@@ -36,9 +36,9 @@ public struct MigrationError: Error, Sendable, Hashable, CustomStringConvertible
 
     /// The kind of failure.
     public var code: Code
-    /// The migration it is about, 0 if none.
+    /// The version of the migration that failed, 0 if none did.
     public var version: Int
-    /// That migration's name.
+    /// The name of that migration.
     public var name: String
     /// What PostgreSQL said.
     public var cause: PostgresError?
@@ -55,7 +55,7 @@ public struct MigrationError: Error, Sendable, Hashable, CustomStringConvertible
     }
 }
 
-/// Applies numbered migrations at a server's start. Several servers may do so at once.
+/// Applies numbered migrations when a server starts. Several servers may do so at the same time.
 public struct Migrator: Sendable {
     private let configuration: PostgresConfiguration
     private let table: String
@@ -63,9 +63,9 @@ public struct Migrator: Sendable {
     /// Prepares to migrate.
     ///
     /// - Parameters:
-    ///   - configuration: the server. Statement and lock bounds are replaced by `timeout`.
-    ///   - table: where applied versions are kept; parts of one database with numbers of their own have tables of their own.
-    ///   - timeout: the bound for each statement and for the wait for another server that is migrating.
+    ///   - configuration: the server. `timeout` replaces its statement and lock bounds.
+    ///   - table: where applied versions are kept. Parts of one database that number their migrations separately have separate tables.
+    ///   - timeout: the bound for each statement, and for the wait while another server migrates
     public init(configuration: PostgresConfiguration, table: String = "schema_migrations", timeout: Duration = .seconds(120)) {
         var configuration = configuration
         configuration.statementTimeout = timeout
@@ -78,9 +78,9 @@ public struct Migrator: Sendable {
 
     /// Applies those of `migrations` that are not applied yet, each in a transaction of its own.
     ///
-    /// Applied versions that are not among `migrations` are left alone: a newer server made them.
-    /// - Returns: the versions applied by this call, in order.
-    /// - Throws: ``MigrationError``. What was applied before the failing one stays.
+    /// Applied versions that are not among `migrations` are left alone: they come from a newer server.
+    /// - Returns: the versions that this call applied, in order
+    /// - Throws: ``MigrationError``. Migrations that were applied before the failing one stay applied.
     public func apply(_ migrations: [Migration]) async throws -> [Int] {
         let ordered = migrations.sorted { $0.version < $1.version }
         for (index, migration) in ordered.enumerated()
@@ -104,10 +104,10 @@ public struct Migrator: Sendable {
     }
 
     private static func apply(_ migrations: [Migration], _ table: String, _ session: PostgresSession) throws -> [Int] {
-        // With nothing to do nothing is asked for that only the schema's owner may have, and no lock is taken.
+        // If every migration is applied, no lock is taken, and no right is needed that only the schema's owner has.
         if try isThere(table, session), try missing(of: migrations, table, session).isEmpty { return [] }
         _ = try session.query("SELECT pg_advisory_lock(hashtextextended($1, 0))", [.text("migrations of \(table)")])
-        // Another server may have made it while this one waited for the lock.
+        // Another server may have made the table while this one waited for the lock.
         if try !isThere(table, session) {
             try session.execute(
                 script: """
@@ -141,7 +141,7 @@ public struct Migrator: Sendable {
         try session.query("SELECT to_regclass($1) IS NOT NULL", [.text(table)]).one().decode(0, as: Bool.self)
     }
 
-    /// Those that are not applied, in order. All is looked at before anything is applied.
+    /// The migrations that are not applied, in order. All are checked before the first one is applied.
     private static func missing(
         of migrations: [Migration],
         _ table: String,

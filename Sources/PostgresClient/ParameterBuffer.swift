@@ -1,6 +1,6 @@
-/// The parameters of one statement in PostgreSQL's binary format, in one growing piece of memory that is used again for every call.
+/// The parameters of one statement in PostgreSQL's binary format. Their memory grows when needed and is reused by every call.
 ///
-/// Invariant: `[0, count)` is written, `count <= capacity`. Pointers into it are valid until the next `encode`.
+/// Invariant: `[0, count)` is written, `count <= capacity`. Pointers into the memory are valid until the next `encode`.
 struct ParameterBuffer: ~Copyable {
     private var base: UnsafeMutableRawPointer
     private var capacity: Int
@@ -12,7 +12,7 @@ struct ParameterBuffer: ~Copyable {
     private var formats: [Int32] = []
     private var pointers: [UnsafePointer<CChar>?] = []
 
-    /// A buffer larger than this, in bytes, is given back after the call that needed it.
+    /// A buffer larger than this many bytes is freed after the call that needed it.
     static let keptCapacity = 1 << 20
 
     init() {
@@ -24,7 +24,7 @@ struct ParameterBuffer: ~Copyable {
         base.deallocate()
     }
 
-    /// Replaces the content by these parameters.
+    /// Replaces the content with these parameters.
     mutating func encode(_ parameters: [PostgresValue]) throws(PostgresError) {
         count = 0
         starts.removeAll(keepingCapacity: true)
@@ -55,7 +55,7 @@ struct ParameterBuffer: ~Copyable {
         }
     }
 
-    /// Gives libpq's parallel arrays (values, lengths, formats) to `body`.
+    /// Calls `body` with libpq's parallel arrays (values, lengths, formats).
     mutating func withArguments<R>(
         _ body: (Int32, UnsafePointer<UnsafePointer<CChar>?>?, UnsafePointer<Int32>?, UnsafePointer<Int32>?) -> R
     ) -> R {

@@ -1,10 +1,10 @@
-/// Who has which connection and who waits for one. A value: it decides, ``PostgresPool`` acts after it has let go of the lock.
+/// Which caller has which connection, and which callers wait. This value decides; ``PostgresPool`` acts after it has released the lock.
 ///
-/// Invariant: `busy + idle.count <= limit`, `waiting.count <= waitingLimit`; nobody waits while a connection is idle or may be opened.
+/// Invariant: `busy + idle.count <= limit`, `waiting.count <= waitingLimit`. No caller waits while a connection is idle or may be opened.
 struct PoolStateMachine<Connection> {
     enum Acquisition {
         case use(Connection)
-        /// The place is taken; the caller opens, and gives the place back with `openFailed` if it cannot.
+        /// The caller gets the place and opens a connection. If it cannot, it returns the place with `openFailed`.
         case open
         case wait
         case rejectFull
@@ -20,7 +20,7 @@ struct PoolStateMachine<Connection> {
     let limit: Int
     let waitingLimit: Int
     private(set) var idle: [Connection] = []
-    /// Since when each idle connection is; the first has been for longest.
+    /// When each idle connection became idle, the oldest first.
     private var idleSince: [ContinuousClock.Instant] = []
     private(set) var busy = 0
     private(set) var waiting: [UInt64] = []
@@ -36,7 +36,7 @@ struct PoolStateMachine<Connection> {
     /// A caller wants a connection; `id` is new for every caller.
     mutating func acquire(_ id: UInt64) -> Acquisition {
         if isShutDown { return .rejectShutDown }
-        // The one used last: its memory and the server's are warm.
+        // The connection that was used last: its memory and the server's are warm.
         if let connection = idle.popLast() {
             idleSince.removeLast()
             busy += 1
@@ -67,7 +67,7 @@ struct PoolStateMachine<Connection> {
         return .kept
     }
 
-    /// Takes out those connections that have been idle since `instant` or longer, and says when the next one may be due.
+    /// Takes out the connections that have been idle since `instant` or longer, and says since when the oldest remaining one is idle.
     mutating func expireIdle(since instant: ContinuousClock.Instant) -> (close: [Connection], oldest: ContinuousClock.Instant?) {
         let count = idleSince.firstIndex { $0 > instant } ?? idleSince.count
         defer {
@@ -77,10 +77,11 @@ struct PoolStateMachine<Connection> {
         return (Array(idle.prefix(count)), idleSince.dropFirst(count).first)
     }
 
-    /// A place taken by `open` could not be filled.
+    /// The connection for a place that `open` granted could not be opened.
     mutating func openFailed() { busy -= 1 }
 
-    /// A waiting caller's time passed, or it was cancelled. False: it is no longer waiting, its connection is on its way.
+    /// The waiting caller's time ran out, or the caller was cancelled. Returns false if the caller does not wait any more, because a connection is on its way
+    /// to it.
     mutating func leave(_ id: UInt64, expired isExpired: Bool) -> Bool {
         guard let index = waiting.firstIndex(of: id) else { return false }
         waiting.remove(at: index)
@@ -88,7 +89,7 @@ struct PoolStateMachine<Connection> {
         return true
     }
 
-    /// No one gets a connection any more. Returns whom to refuse and what to close; busy ones are closed when they come back.
+    /// Lets no caller have a connection any more. Returns the callers to refuse and the connections to close. Busy connections are closed when they come back.
     mutating func shutDown() -> (refuse: [UInt64], close: [Connection]) {
         isShutDown = true
         defer {

@@ -1,9 +1,9 @@
 import BlockingThreads
 import CLibPQ
 
-/// Where the server is and how long anything may take. Durations of zero switch a server-side bound off.
+/// Where the server is, and how long calls may take. A duration of zero switches off a bound that the server enforces.
 ///
-/// A description, a dump and a reflection show host, port, database and user; never the password.
+/// Descriptions and dumps of this value show host, port, database and user, never the password.
 public struct PostgresConfiguration: Sendable {
     struct Setting: Sendable {
         var keyword: String
@@ -12,36 +12,37 @@ public struct PostgresConfiguration: Sendable {
 
     let settings: [Setting]
 
-    /// Bound on opening a connection. Name resolution is done by the C library and not under this bound: give an address where that matters.
+    /// Bounds the opening of a connection, except name resolution, which the C library does. Give an IP address where that matters.
     public var connectTimeout: Duration = .seconds(3)
-    /// The server's own bound on a statement (`statement_timeout`). Keep it below ``callTimeout``, so that the server answers and the outcome is known.
+    /// The server's bound on a statement (`statement_timeout`). Keep it below ``callTimeout``: then the server answers first, and the outcome is known.
     public var statementTimeout: Duration = .seconds(4)
     /// The server's bound on waiting for one lock (`lock_timeout`).
     public var lockTimeout: Duration = .seconds(2)
-    /// Client-side bound on one call, opening the connection included. When it passes, the connection is closed.
+    /// The client's bound on one call, including the opening of the connection. When it passes, the connection is closed.
     public var callTimeout: Duration = .seconds(5)
     /// The server's bound on an idle open transaction (`idle_in_transaction_session_timeout`).
     public var idleInTransactionTimeout: Duration = .seconds(10)
-    /// Bound on unacknowledged data of the TCP connection (`tcp_user_timeout`).
+    /// Bounds how long sent data of the TCP connection may stay unacknowledged (`tcp_user_timeout`).
     public var tcpUserTimeout: Duration = .seconds(10)
-    /// Options of every session, as `-c name=value`. Those in the address come behind them and win.
+    /// Options of every session, as `-c name=value`. Options in the address come after these and win.
     public var options = ""
-    /// Shown in `pg_stat_activity`, unless the address has a name of its own.
+    /// The name that `pg_stat_activity` shows, unless the address has one.
     public var applicationName: String = "stockgate"
-    /// Whether the server plans without reading or sorting whole tables where an index serves. For statements that read a few rows in an index' order: their
-    /// plans are kept, and may have been made while the tables were small.
+    /// Whether the server must plan with indexes, without reading or sorting whole tables. For statements that read a few rows in an index' order: their plans
+    /// are kept, and may have been made while the tables were small.
     public var plansThroughIndexes = false
-    /// Bound on the prepared statements kept open on one connection; the one unused for longest goes first.
+    /// Bounds the prepared statements on one connection. At the bound, the one that was unused for longest is dropped.
     public var preparedStatements: Int = 128
-    /// The wait after the second failed attempt to connect in a row; it doubles with each one more, up to ``maximumBackoff``.
+    /// The pause after the second failed attempt to connect in a row. It doubles with each further one, up to ``maximumBackoff``.
     public var minimumBackoff: Duration = .milliseconds(20)
-    /// Bound on the wait between attempts to connect.
+    /// Bounds the pause between attempts to connect.
     public var maximumBackoff: Duration = .seconds(1)
 
     /// Reads `postgresql://user:password@host:port/database?…` or `key=value …`, as libpq does.
     ///
-    /// `connect_timeout`, `application_name`, `keepalives…` and `tcp_user_timeout` are taken from the address where it has them; what cannot be honoured is refused.
-    /// - Throws: `invalidConfiguration`. The message does not repeat the string, which may hold a password.
+    /// `connect_timeout`, `application_name`, `keepalives…` and `tcp_user_timeout` are taken from the address if it has them. An address with a setting that
+    /// cannot be honoured is refused.
+    /// - Throws: `invalidConfiguration`. The message does not repeat the address, which may hold a password.
     public init(url: String) throws(PostgresError) {
         var complaint: UnsafeMutablePointer<CChar>?
         guard let options = PQconninfoParse(url, &complaint) else {
@@ -63,13 +64,13 @@ public struct PostgresConfiguration: Sendable {
                 throw Self.refusal("connect_timeout is not 1 to 3600 seconds")
             }
             connectTimeout = .seconds(seconds)
-            // Of no use to libpq itself here: it does not wait for connections that are opened step by step.
+            // libpq ignores this setting for connections that are opened step by step, as here. The bound is enforced by the session.
             settings.removeAll { $0.keyword == "connect_timeout" }
         }
         self.settings = settings
     }
 
-    /// Names of libpq's own, never a value: that may be a part of a password.
+    /// The message names libpq's own keywords, never a value, which may be a part of a password.
     private static func check(_ setting: Setting) throws(PostgresError) {
         switch setting.keyword {
         case "client_encoding":
@@ -89,7 +90,7 @@ public struct PostgresConfiguration: Sendable {
         }
     }
 
-    /// The names in `-c name=value`, `-cname=value` and `--name=value`.
+    /// The option names in `-c name=value`, `-cname=value` and `--name=value`.
     private static func optionNames(_ options: String) -> [String] {
         var names: [String] = []
         var isNext = false
@@ -114,11 +115,11 @@ public struct PostgresConfiguration: Sendable {
     /// The isolation level of every transaction.
     static let isolation = "read committed"
 
-    /// What is handed to libpq: the string's own settings, then ours.
+    /// The settings for libpq: those of the address, then those of this program.
     var connectionSettings: [Setting] {
         var result = settings.filter { $0.keyword != "options" && $0.keyword != "client_encoding" }
         var options = [self.options, settings.first { $0.keyword == "options" }?.value ?? ""].filter { !$0.isEmpty }.joined(separator: " ")
-        // A database or a role may have another default; the ledger's functions look again after each lock, which only this level lets them.
+        // The database or the role may have another default level. The ledger's functions look again after each lock, which works at this level only.
         options += " -c default_transaction_isolation=\(Self.isolation.split(separator: " ").joined(separator: "\\ "))"
         for (name, bound) in [
             ("statement_timeout", statementTimeout), ("lock_timeout", lockTimeout),

@@ -1,10 +1,9 @@
 import BlockingThreads
 
-/// An actor whose executor is one thread, on which its connection lives: a call blocks that thread and no other.
+/// An actor with a connection, whose executor is one thread of its own: a call blocks that thread and no other.
 ///
-/// Opens at the first call, opens again at the next call after a loss. Calls wait for one another in the actor's own queue, which has no bound
-/// but the number of its callers: put a ``PostgresPool`` before it where callers come from outside. Cancelling a task does not cut a call short;
-/// `callTimeout` bounds it.
+/// The connection is opened at the first call, and again at the next call after a loss. Calls wait in the actor's queue, which is bounded only by the number of
+/// callers: use a ``PostgresPool`` where callers come from outside. Cancelling a task does not end a call; `callTimeout` bounds it.
 public actor PostgresConnection {
     private let executor: ThreadExecutor
     private let session: PostgresSession
@@ -12,7 +11,7 @@ public actor PostgresConnection {
     /// The connection's own thread.
     public nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
 
-    /// Starts the thread; opens nothing yet.
+    /// Starts the thread. No connection is opened yet.
     public init(configuration: PostgresConfiguration, name: String = "postgres") throws(PostgresError) {
         executor = try ThreadUnavailable.translated(by: PostgresError.init) { () throws(ThreadUnavailable) in try ThreadExecutor(name: name)
         }

@@ -1,9 +1,9 @@
 import BlockingThreads
 
-/// What went wrong at PostgreSQL, and whether the statement may have taken effect all the same.
+/// What went wrong at PostgreSQL, and whether the statement may have taken effect anyway.
 ///
-/// The one question a caller must always ask is ``isOutcomeUnknown``: a statement that was sent and not answered may have been
-/// committed. It is settled by sending the same idempotent statement again, never by assuming that it failed.
+/// Every caller must ask ``isOutcomeUnknown``: a statement that was sent and not answered may have been committed. Such an outcome is settled by sending the
+/// same idempotent statement again, never by assuming that it failed.
 public struct PostgresError: Error, Sendable, Hashable {
     /// The kind of failure.
     public enum Code: Sendable, Hashable {
@@ -11,11 +11,11 @@ public struct PostgresError: Error, Sendable, Hashable {
         case invalidConfiguration
         /// No connection could be opened (refused, timed out, not authenticated, or waiting for the next attempt). Nothing was sent.
         case connectFailed
-        /// The connection broke during a call. `outcomeUnknown` is false if the statement cannot have been committed.
+        /// The connection broke during a call. `outcomeUnknown` is false if the statement certainly did not commit.
         case connectionLost(outcomeUnknown: Bool)
         /// The client-side bound of a call passed; the connection was closed.
         case timedOut(outcomeUnknown: Bool)
-        /// The server refused the statement; the connection lives on.
+        /// The server refused the statement. The connection can still be used.
         case server(sqlState: String)
         /// A bounded queue or pool is full, or a place in it did not come free in time. Nothing was sent.
         case poolExhausted
@@ -23,7 +23,7 @@ public struct PostgresError: Error, Sendable, Hashable {
         case shutDown
         /// The waiting task was cancelled. Nothing was sent.
         case cancelled
-        /// A cell is not of the type that was asked for, or the result has a shape that cannot be read.
+        /// A cell does not have the type that was asked for, or the result has an unexpected shape.
         case decoding
         /// The call breaks a rule of this library, for example a `COMMIT` inside a transaction's body.
         case misuse
@@ -31,13 +31,13 @@ public struct PostgresError: Error, Sendable, Hashable {
 
     /// The kind of failure.
     public var code: Code
-    /// The server's or the library's own words. Never holds the password.
+    /// The words of the server or of the library. They never hold the password.
     public var message: String
     /// The five-character SQLSTATE, if the server gave one.
     public var sqlState: String?
     /// The name of the violated constraint, if the server gave one.
     public var constraint: String?
-    /// For `connectFailed` during back-off: how long until the next attempt to connect may be made.
+    /// For `connectFailed` during a back-off: the time until the next attempt to connect.
     public var retryAfter: Duration?
 
     /// Makes an error.
@@ -55,7 +55,7 @@ public struct PostgresError: Error, Sendable, Hashable {
         self.retryAfter = retryAfter
     }
 
-    /// The statement may have been committed although no answer came.
+    /// Whether the statement may have been committed although no answer came.
     public var isOutcomeUnknown: Bool {
         switch code {
         case .connectionLost(let outcomeUnknown), .timedOut(let outcomeUnknown): outcomeUnknown
@@ -63,15 +63,15 @@ public struct PostgresError: Error, Sendable, Hashable {
         }
     }
 
-    /// A lock was not to be had within `lock_timeout`: the statement was rolled back.
+    /// Whether a lock could not be had within `lock_timeout`, so that the statement was rolled back.
     public var isLockTimeout: Bool {
         // `lock_not_available`
         if case .server("55P03") = code { true } else { false }
     }
 
-    /// The same call may well succeed later: the trouble is the server's state, not the statement.
+    /// Whether the same call may succeed later, because the trouble is the server's state and not the statement.
     ///
-    /// Says nothing about whether repeating is safe, see ``isOutcomeUnknown``.
+    /// This does not say that repeating is safe; see ``isOutcomeUnknown``.
     public var isTransient: Bool {
         switch code {
         case .connectFailed, .connectionLost, .timedOut, .poolExhausted: true
@@ -86,7 +86,7 @@ public struct PostgresError: Error, Sendable, Hashable {
 }
 
 extension PostgresError {
-    /// `connectFailed`: the system has no thread left for the connection.
+    /// A `connectFailed` for a system that has no thread left for the connection.
     init(_ unavailable: ThreadUnavailable) { self.init(code: .connectFailed, message: unavailable.description) }
 }
 

@@ -1,18 +1,18 @@
-// Invariant: `listening` comes before the first notification of every connection, so a consumer that reads the state anew at each
-// `listening` misses nothing but what the bounded buffer dropped, which is counted.
+// Invariant: on every connection, `listening` comes before the first notification. A consumer that reads the state anew at each `listening` misses only what
+//   the bounded buffer dropped, and that is counted.
 //
-// Bounds: `bufferSize` events wait for the consumer, the oldest goes first; waits between attempts to connect double up to `maximumBackoff`;
-// stopping takes at most one tick (200 ms), or `connectTimeout` while connecting.
+// Bounds: `bufferSize` events wait for the consumer; beyond that the oldest is dropped. Pauses between attempts to connect double up to `maximumBackoff`.
+//   Stopping takes at most one tick (200 ms), or `connectTimeout` while connecting.
 
 import BlockingThreads
 import CLibPQ
 import Synchronization
 
-/// Listens on channels with a connection and a thread of its own, connecting again whenever the connection is lost.
+/// Listens on channels, with a connection and a thread of its own. It connects again whenever the connection is lost.
 public final class PostgresListener: Sendable {
     /// What a consumer sees.
     public enum Event: Sendable, Hashable {
-        /// The channels are listened to from now on. After the first time: notifications may have been missed before.
+        /// The listener listens on the channels from now on. If it did so before, notifications may have been missed in between.
         case listening
         /// A `NOTIFY`.
         case notification(channel: String, payload: String)
@@ -22,7 +22,7 @@ public final class PostgresListener: Sendable {
     private let isStopped = Atomic(false)
     private let droppedEvents = Atomic(0)
 
-    /// The events. One consumer; the listener stops when that one ends.
+    /// The events, for one consumer. The listener stops when the consumer ends.
     public let events: AsyncStream<Event>
 
     /// Events dropped because the consumer was too slow.
@@ -32,7 +32,7 @@ public final class PostgresListener: Sendable {
     public init(configuration: PostgresConfiguration, channels: [String], bufferSize: Int = 256) throws(PostgresError) {
         let (events, continuation) = AsyncStream.makeStream(of: Event.self, bufferingPolicy: .bufferingNewest(max(1, bufferSize)))
         self.events = events
-        // The stream ends with its consumer or with the listener's `stop`; either ends the thread.
+        // The stream ends with its consumer or through `stop`. Both end the thread.
         continuation.onTermination = { [weak self] _ in self?.stop() }
         try ThreadUnavailable.translated(by: PostgresError.init) { () throws(ThreadUnavailable) in
             try BlockingThread.start(name: "pg-listener") { [self] in

@@ -1,25 +1,25 @@
-// Invariant: every connection lent is given back exactly once; every waiting caller is resumed exactly once, by whoever takes its
-// continuation out of the table under the lock.
+// Invariant: every connection that is lent is given back exactly once. Every waiting caller is resumed exactly once, by the code that takes its continuation
+//   out of the table under the lock.
 //
-// A connection that nobody has used for `idleTimeout` is closed: where connections are scarce, it stands in the way of a session that sells.
+// A connection that was unused for `idleTimeout` is closed, so that its place at the server is free for a session that sells.
 //
-// Bounds: `maximumConnections` threads and connections; `maximumWaiting` callers wait, one more is refused at once; each waits at most `acquireTimeout`.
+// Bounds: `maximumConnections` threads and connections. `maximumWaiting` callers wait, each at most for `acquireTimeout`; one more is refused at once.
 
 import Synchronization
 
-/// A bounded number of connections, opened when they are first needed, for any number of callers.
+/// A bounded number of connections for any number of callers. Each is opened when it is first needed.
 public final class PostgresPool: Sendable {
-    /// What a metric reads.
+    /// Figures for metrics.
     public struct Figures: Sendable, Hashable {
-        /// Connections made, idle and busy (a thread each; the server's side opens at its first call).
+        /// Connections that exist, idle and busy. Each has a thread; its session at the server is opened by its first call.
         public var open: Int
         /// Connections lent to a caller.
         public var busy: Int
         /// Callers that wait for one.
         public var waiting: Int
-        /// Callers refused because too many waited, since the start.
+        /// Callers that were refused because too many waited, since the start.
         public var rejected: Int
-        /// Callers whose wait took longer than the bound, since the start.
+        /// Callers that waited longer than the bound, since the start.
         public var expired: Int
     }
 
@@ -37,13 +37,13 @@ public final class PostgresPool: Sendable {
     private let acquireTimeout: Duration
     private let idleTimeout: Duration
 
-    /// Makes a pool; opens nothing yet.
+    /// Makes a pool. No connection is opened yet.
     ///
     /// - Parameters:
     ///   - maximumConnections: connections at most.
     ///   - maximumWaiting: callers that may wait when all are busy; 0 refuses at once.
     ///   - acquireTimeout: how long one may wait.
-    ///   - idleTimeout: how long a connection is kept that nobody uses.
+    ///   - idleTimeout: how long an unused connection is kept
     public init(
         configuration: PostgresConfiguration,
         maximumConnections: Int,
@@ -82,7 +82,7 @@ public final class PostgresPool: Sendable {
         let began = ContinuousClock.now
         let connection = try await acquire()
         defer { giveBack(connection) }
-        // The wait for a connection is a part of the call's time.
+        // The wait for a connection counts as part of the call's time.
         let left = (timeout ?? configuration.callTimeout) - (.now - began)
         return try await connection.query(sql, parameters, timeout: max(left, .milliseconds(100)))
     }
@@ -99,7 +99,7 @@ public final class PostgresPool: Sendable {
         return try await connection.transaction(timeout: max(left, .milliseconds(100)), body)
     }
 
-    /// Lends a connection to `body`, which must not keep it.
+    /// Lends a connection to `body`, which must not keep it after it returns.
     public nonisolated(nonsending) func withConnection<T>(
         _ body: nonisolated(nonsending) (PostgresConnection) async throws -> T
     ) async throws -> T {
@@ -108,13 +108,13 @@ public final class PostgresPool: Sendable {
         return try await body(connection)
     }
 
-    /// Closes the connections that nobody uses now: somebody needs their places at the server more.
+    /// Closes the connections that are idle now, because another session needs their places at the server.
     public func closeIdle() {
-        // The last reference of each ends here: the actor's end closes the connection and ends the thread.
+        // This drops the last reference to each connection. The actor's `deinit` closes the connection and ends the thread.
         _ = state.withLock { $0.machine.expireIdle(since: .now) }
     }
 
-    /// While there are idle connections, one task looks at them.
+    /// Starts the task that closes connections which are idle for too long. It runs only while there are idle ones.
     private func scheduleSweep() {
         let isFirst = state.withLock { state in
             defer { state.isSweepDue = true }
@@ -123,7 +123,7 @@ public final class PostgresPool: Sendable {
         guard isFirst else { return }
         Task { [weak self, idleTimeout] in
             var wait: Duration? = idleTimeout
-            // Ends when nothing is idle any more.
+            // The loop ends when no connection is idle.
             while let due = wait {
                 try? await Task.sleep(for: max(due, .milliseconds(10)))
                 wait = self?.sweepDue()
@@ -131,8 +131,8 @@ public final class PostgresPool: Sendable {
         }
     }
 
-    /// Closes what is due.
-    /// - Returns: the wait for the next, nil if nothing is idle
+    /// Closes the connections that have been idle for too long.
+    /// - Returns: the time until the next one is due; nil if none is idle
     private func sweepDue() -> Duration? {
         let (_, wait) = state.withLock { state in
             let (close, oldest) = state.machine.expireIdle(since: .now - idleTimeout)
@@ -142,7 +142,7 @@ public final class PostgresPool: Sendable {
         return wait
     }
 
-    /// Refuses all callers from now on, those that wait included, and closes the connections as they come back.
+    /// Refuses waiting and later callers, and closes each connection when it comes back.
     public func shutdown() async {
         let (refused, idle) = state.withLock { state in
             let (refuse, close) = state.machine.shutDown()
@@ -164,7 +164,7 @@ public final class PostgresPool: Sendable {
         let outcome: Outcome = await withTaskCancellationHandler {
             await withCheckedContinuation { continuation in
                 begin(id, continuation)
-                // A cancellation that came before the caller was in the table found nobody to refuse.
+                // If the cancellation came before the caller was in the table, its handler found nobody to refuse.
                 if Task.isCancelled { refuse(id, .cancelled, "cancelled while waiting for a connection") }
             }
         } onCancel: {
@@ -190,8 +190,8 @@ public final class PostgresPool: Sendable {
                 continuation.resume(returning: .failure(error))
             }
         case .wait:
-            // Bounded by `maximumWaiting`: at most so many timers of callers that wait, and of those served within the last
-            // `acquireTimeout`. It holds the pool only while it fires.
+            // Bounded by `maximumWaiting`: one timer for each caller that waits or was served within the last `acquireTimeout`. A timer keeps the pool alive
+            // only while it fires.
             Task { [weak self, acquireTimeout] in
                 try? await Task.sleep(for: acquireTimeout)
                 self?.refuse(id, .poolExhausted, "no connection came free within \(acquireTimeout)")
@@ -222,7 +222,7 @@ public final class PostgresPool: Sendable {
         switch step {
         case .handOver(let connection, _): next?.resume(returning: .success(connection))
         case .kept: scheduleSweep()
-        // Its last reference: the actor's end closes the connection and ends the thread.
+        // This drops the last reference. The actor's `deinit` closes the connection and ends the thread.
         case .close: break
         }
     }

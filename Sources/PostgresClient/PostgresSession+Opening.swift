@@ -1,11 +1,11 @@
-// How a session's connection is opened, and found dead before a statement is sent on it.
+// How a session opens its connection, and notices before a statement is sent that an idle connection is dead.
 
 import BlockingThreads
 import CLibPQ
 import Glibc
 
 extension PostgresSession {
-    /// The open connection; found dead while idle, it is replaced, for nothing has been sent on it.
+    /// The open connection. If it died while it was idle, a new one replaces it; nothing has been sent on the dead one.
     func openLink(_ deadline: Deadline) throws(PostgresError) -> OpaquePointer {
         if !insideTransaction { replaceIfReadOnly() }
         if let link {
@@ -46,8 +46,8 @@ extension PostgresSession {
         }
     }
 
-    /// Whether an idle connection still lives: an idle server says nothing, so anything readable is its farewell, a parameter's change or
-    /// a notice. Bound: 16 looks, which is more than a farewell takes.
+    /// Whether an idle connection still lives. An idle server sends only its farewell, a changed parameter or a notice, so whatever can be read is looked at.
+    /// Bound: 16 looks, which is more than a farewell takes.
     private func isSound(_ link: OpaquePointer) -> Bool {
         for _ in 0..<16 {
             guard PQstatus(link) == CONNECTION_OK else { return false }
@@ -61,7 +61,7 @@ extension PostgresSession {
     /// Opens a connection within the deadline.
     static func open(_ configuration: PostgresConfiguration, _ deadline: Deadline) throws(PostgresError) -> OpaquePointer {
         let settings = configuration.connectionSettings
-        // libpq wants two arrays of C strings that end with null and copies them.
+        // libpq wants two null-terminated arrays of C strings, which it copies.
         let keywords = settings.map { strdup($0.keyword) }
         let values = settings.map { strdup($0.value) }
         defer {
@@ -75,7 +75,7 @@ extension PostgresSession {
         guard let link = started else { throw PostgresError(code: .connectFailed, message: "out of memory") }
         // Notices would go to the process's standard error.
         PQsetNoticeProcessor(link, { _, _ in }, nil)
-        // The only way to the SQLSTATE of a refusal.
+        // Verbose errors are the only way to learn the SQLSTATE of a refused connection.
         PQsetErrorVerbosity(link, PQERRORS_VERBOSE)
         var wanted = PGRES_POLLING_WRITING
         while true {

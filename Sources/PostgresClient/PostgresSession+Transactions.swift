@@ -1,9 +1,9 @@
 import CLibPQ
 
 extension PostgresSession {
-    /// Runs `body` between `BEGIN` and `COMMIT`; whatever it throws rolls back and is thrown on.
+    /// Runs `body` between `BEGIN` and `COMMIT`. If `body` throws, the transaction is rolled back and the error thrown on.
     ///
-    /// A statement lost inside the body has a known outcome: nothing was committed. Only the `COMMIT` itself can be unknown.
+    /// If a statement is lost inside `body`, its outcome is known: nothing was committed. Only the outcome of the `COMMIT` itself can be unknown.
     public func transaction<T>(
         timeout: Duration? = nil,
         _ body: (PostgresTransaction) throws -> T
@@ -28,7 +28,7 @@ extension PostgresSession {
     private func begin(_ timeout: Duration?) throws(PostgresError) -> Int {
         do throws(PostgresError) {
             let deadline = self.deadline(timeout)
-            // What a transaction did cannot be sent once more: a session that is told to be read-only is replaced before it begins.
+            // A transaction cannot be sent again, so a session that is known to be read-only is replaced before the transaction begins.
             if link.map(Self.isReportedReadOnly) ?? false { noteReadOnly() }
             let link = try openLink(deadline)
             PQclear(try exchange(link, deadline, commits: false) { PQsendQuery(link, "BEGIN") })
@@ -60,7 +60,7 @@ extension PostgresSession {
         }
     }
 
-    /// Best effort: a connection that cannot roll back is closed, which rolls back.
+    /// Tries to roll back. If that fails, the connection is closed, which rolls back too.
     private func rollBack(_ timeout: Duration?) {
         guard let link, isConnected else { return close() }
         do {

@@ -1,11 +1,11 @@
-// One exchange with the server: send, flush, collect. Every wait ends at the call's deadline; a connection whose state is in doubt afterwards is closed.
+// One exchange with the server: send, flush, collect. Every wait ends at the call's deadline. If the connection's state is in doubt afterwards, it is closed.
 
 import CLibPQ
 
 extension PostgresSession {
-    /// Sends, waits and collects. The result is the caller's to clear.
+    /// Sends, waits and collects. The caller must clear the result.
     ///
-    /// - Parameter commits: whether what is sent takes effect by itself, so that a lost answer leaves the outcome unknown.
+    /// - Parameter commits: whether the statement commits by itself, so that a lost answer leaves its outcome unknown
     func exchange(
         _ link: OpaquePointer,
         _ deadline: Deadline,
@@ -14,8 +14,8 @@ extension PostgresSession {
     ) throws(PostgresError) -> OpaquePointer {
         guard send() == 1 else {
             let message = Self.message(link)
-            // Refused by libpq itself (a parameter too large, say): nothing went out and the connection is sound. A broken connection
-            // may have taken a part.
+            // libpq itself refused the call, for example because a parameter is too large. Nothing was sent and the connection is sound. If the connection is
+            // broken, a part may have been sent.
             if PQstatus(link) == CONNECTION_OK, PQtransactionStatus(link) != PQTRANS_ACTIVE {
                 throw PostgresError(code: .misuse, message: message)
             }
@@ -32,7 +32,7 @@ extension PostgresSession {
             case 0: return
             case 1:
                 guard let ready = deadline.wait(for: PQsocket(link), reading: true, writing: true) else { throw timedOut(commits) }
-                // The server may be blocked writing to us; it must be read before it reads on.
+                // The server may be blocked in writing to this client. It reads on only after this client has read.
                 if ready.readable, PQconsumeInput(link) == 0 { throw lost(commits, Self.message(link)) }
             default: throw lost(commits, Self.message(link))
             }
@@ -42,7 +42,7 @@ extension PostgresSession {
     private func collect(_ link: OpaquePointer, _ deadline: Deadline, _ commits: Bool) throws(PostgresError) -> OpaquePointer {
         var good: OpaquePointer?
         var failure: PostgresError?
-        // Bound: the deadline. Each round takes one result, the last one is followed by nil.
+        // Bound: the deadline. Each round takes one result; nil comes after the last one.
         while true {
             while PQisBusy(link) == 1 {
                 guard deadline.wait(for: PQsocket(link), reading: true, writing: false) != nil else {
@@ -69,7 +69,7 @@ extension PostgresSession {
                 PQclear(result)
             }
         }
-        // A server that ends the connection while it answers (terminated by an administrator, say) leaves open what it had done.
+        // The server ended the connection while it answered, for example because an administrator terminated it. It is unknown what it had done by then.
         if PQstatus(link) != CONNECTION_OK {
             PQclear(good)
             throw lost(commits, failure?.message ?? Self.message(link), failure?.sqlState)

@@ -1,21 +1,22 @@
-// Invariant: between two calls either `link` is nil, or it is an open, non-blocking connection with no query in progress and, outside
-// `transaction`, no transaction open. A call that cannot restore this closes the connection.
+// Invariant: between two calls either `link` is nil, or it is an open, non-blocking connection with no query in progress and, outside of `transaction`, no
+//   transaction open. A call that cannot restore this closes the connection.
 //
-// Bounds: every wait is a poll with the call's deadline; nothing is retried but a statement that the server refused to start because its
-// prepared form was outdated or a connection found dead before the statement was sent (once). When the deadline passes, the connection is
-// closed; the outcome is unknown if the statement was sent and would commit by itself.
+// Bounds: every wait is a poll with the call's deadline. A statement is repeated once, and only if it was not executed: the server refused to start it because
+//   its prepared form was outdated, or the connection was found dead before the statement was sent. When the deadline passes, the connection is closed; the
+//   outcome is unknown if the statement was sent and would commit by itself.
 //
-// A session that may only read is of no use to whoever writes, and stays so when the database may be written again (`default_transaction_read_only` of a role or a database counts when
-// a session begins; after a failover the name leads elsewhere). So a refusal for that closes it, and the statement, which did nothing, is sent once more on a new one; a session younger than
-// `readOnlyRest` waits until it is that old, so that a database that stays read-only costs five new sessions a second at most, and reads go on meanwhile.
+// A session that may only read is useless to a writer. It stays read-only when the database can be written again: `default_transaction_read_only` of a role or
+// a database counts when a session begins, and after a failover the name leads to another server. Therefore such a refusal closes the session, and the
+// statement, which did nothing, is sent once more on a new one. A session younger than `readOnlyRest` is kept until it is that old. So a database that stays
+// read-only costs at most five new sessions a second, and reads go on.
 
 import BlockingThreads
 import CLibPQ
 
-/// A synchronous connection to PostgreSQL. It belongs to one thread: it is not `Sendable`, and only that thread's jobs see it.
+/// A synchronous connection to PostgreSQL. It belongs to one thread: it is not `Sendable`, and only jobs of that thread use it.
 ///
-/// Opens at the first call and again at the next call after a loss. After two failed attempts in a row, calls fail at once with
-/// `connectFailed` and `retryAfter` until the next attempt is due.
+/// It is opened at the first call, and again at the next call after a loss. After two failed attempts in a row, calls fail at once with `connectFailed` and
+/// `retryAfter`, until the next attempt is due.
 public final class PostgresSession {
     let configuration: PostgresConfiguration
     var link: OpaquePointer?
@@ -23,7 +24,7 @@ public final class PostgresSession {
     private var parameters = ParameterBuffer()
     private var typeIDs: [UInt32] = []
     var transactions = 0
-    /// The open transaction's number, if one is open.
+    /// The number of the open transaction; nil if none is open.
     var openTransaction: Int?
     var insideTransaction: Bool { openTransaction != nil }
     let backoff: Backoff
@@ -32,9 +33,9 @@ public final class PostgresSession {
     private var postponed: [() -> Void] = []
     var openedAt = ContinuousClock.now
     private var isReadOnly = false
-    /// No call goes beyond it; nil for the configuration's bounds alone. For one who has promised an answer by then.
+    /// Every call ends by then at the latest; nil: only the configuration's bounds hold. For a caller that has promised an answer by a certain time.
     public var limit: ContinuousClock.Instant?
-    /// Told what the statements come to.
+    /// Records the results of this session's statements.
     public var monitor: PostgresSessionMonitor?
 
     /// The age at which a session that may only read is replaced.
@@ -54,7 +55,7 @@ public final class PostgresSession {
         if let link { PQfinish(link) }
     }
 
-    /// Whether a connection is open, as far as is known without asking the server.
+    /// Whether a connection is open, as far as that is known without asking the server.
     public var isConnected: Bool { link.map { PQstatus($0) == CONNECTION_OK } ?? false }
 
     /// Statements prepared on the open connection.
@@ -64,7 +65,7 @@ public final class PostgresSession {
 
     /// Runs one statement and copies its rows out.
     ///
-    /// - Parameter timeout: the client-side bound, the configuration's `callTimeout` if nil.
+    /// - Parameter timeout: the client's bound; nil: the configuration's `callTimeout`
     public func query(
         _ sql: String,
         _ parameters: [PostgresValue] = [],
@@ -75,10 +76,10 @@ public final class PostgresSession {
         return PostgresResult(storage: ResultStorage(copying: result), rowsAffected: Self.rowsAffected(result))
     }
 
-    /// Runs one statement and lends each row to `row` while it is still in libpq's memory: nothing is copied.
+    /// Runs one statement, and calls `row` with each row while it is still in libpq's memory, without copying it.
     ///
-    /// Rows are lent only after the whole statement succeeded. An error thrown by `row` ends the walk; the statement has taken effect.
-    /// - Returns: rows affected or returned.
+    /// Rows are lent only after the whole statement has succeeded. An error that `row` throws ends the walk; the statement has taken effect anyway.
+    /// - Returns: rows affected or returned
     @discardableResult
     public func query(
         _ sql: String,
@@ -90,7 +91,7 @@ public final class PostgresSession {
         defer { PQclear(result) }
         typeIDs.removeAll(keepingCapacity: true)
         for column in 0..<PQnfields(result) { typeIDs.append(PQftype(result, column)) }
-        // A copy of the reference, so that a call from inside the closure cannot change the memory under it.
+        // This copies the reference, so that a call inside the closure cannot change the memory that the loop reads.
         let typeIDs = typeIDs
         try typeIDs.withUnsafeBufferPointer { (typeIDs) throws(PostgresError) in
             for index in 0..<PQntuples(result) {
@@ -100,7 +101,7 @@ public final class PostgresSession {
         return Self.rowsAffected(result)
     }
 
-    /// Runs a script of several statements without parameters; outside a transaction the server makes it one.
+    /// Runs a script of several statements without parameters. Outside of a transaction the server runs the script as one transaction.
     public func execute(script: String, timeout: Duration? = nil) throws(PostgresError) {
         do throws(PostgresError) {
             let deadline = self.deadline(timeout)
@@ -122,10 +123,10 @@ public final class PostgresSession {
 
     /// Asks whether this session may write.
     ///
-    /// - Throws: what keeps it from writing: a `server` error of SQLSTATE 25006 if it may only read.
+    /// - Throws: the error that keeps the session from writing: a `server` error with SQLSTATE 25006 if it may only read
     public func checkCanWrite(timeout: Duration? = nil) throws(PostgresError) {
         let watching = monitor
-        // The question succeeds on a session that may only read: what it found is what counts.
+        // The question itself succeeds on a read-only session. The monitor should record the answer, not that success.
         monitor = nil
         defer { monitor = watching }
         do throws(PostgresError) {
@@ -142,22 +143,22 @@ public final class PostgresSession {
         watching?.succeeded()
     }
 
-    /// Leaves work to a moment at which this thread would only wait: once the next statement is on its way, or before a connection is opened. A committer
-    /// answers the callers of one batch so while the server works on the next. A ``PostgresWorker`` does what is left at the end of each job.
+    /// Leaves work for a moment when this thread would only wait: after the next statement was sent, or before a connection is opened. In this way a committer
+    /// answers the callers of one batch while the server works on the next. A ``PostgresWorker`` does the work that is left at the end of each job.
     ///
-    /// - Parameter work: must not use this session.
+    /// - Parameter work: must not use this session
     public func postpone(_ work: @escaping () -> Void) { postponed.append(work) }
 
-    /// Does what was postponed, in its order.
+    /// Does the postponed work, in its order.
     public func doPostponed() {
-        // Ends: what is postponed meanwhile is left to the next time.
+        // This ends: work that is postponed meanwhile is done the next time.
         let due = postponed
         guard !due.isEmpty else { return }
         postponed.removeAll()
         for work in due { work() }
     }
 
-    /// Opens the connection if it is not open, so that the first call need not.
+    /// Opens the connection if it is not open, so that the first call is faster.
     public func connect() throws(PostgresError) {
         do throws(PostgresError) {
             _ = try openLink(deadline(configuration.connectTimeout))
@@ -167,13 +168,13 @@ public final class PostgresSession {
         }
     }
 
-    /// Makes sure that this session is one of PostgreSQL's own, with the settings that were asked for.
+    /// Checks that this session is a direct session of PostgreSQL, with the settings that were asked for.
     ///
-    /// A pooler answers with a process id of its own invention, and drops what it cannot keep for a session. Behind it statements of one session run in several
-    /// of the server's: prepared statements, locks and listening fail there now and then, so it must be found out before any of them is used.
+    /// A pooler answers with a made-up process id, and loses settings that it cannot keep for a session. Behind a pooler, the statements of one session run in
+    /// several sessions of the server, where prepared statements, locks and listening sometimes fail. So a pooler must be noticed before any of these is used.
     /// - Throws: also `invalidConfiguration`, with a sentence that says what to do
     public func checkIsDirect() throws(PostgresError) {
-        // Not prepared: a pooler may forget what was.
+        // The statement is not prepared, because a pooler may lose prepared statements.
         let deadline = Deadline(after: configuration.callTimeout)
         let link = try openLink(deadline)
         let settings = ["default_transaction_isolation", "lock_timeout", "statement_timeout"]
@@ -192,9 +193,9 @@ public final class PostgresSession {
         }
     }
 
-    /// Hands over what came in on the channels listened to, waiting at most `bound` for something to come.
+    /// Calls `body` with the notifications that arrived on the session's channels. Waits at most `bound` for the first one.
     ///
-    /// - Throws: `connectionLost` if the connection is gone, and with it the listening.
+    /// - Throws: `connectionLost` if the connection is gone; the session then listens no longer
     func waitForNotifications(for bound: Duration, _ body: (_ channel: String, _ payload: String) -> Void) throws(PostgresError) {
         guard let link else { throw PostgresError(code: .connectionLost(outcomeUnknown: false), message: "not connected") }
         func deliver() {
@@ -210,7 +211,7 @@ public final class PostgresSession {
         if !isAlive { throw lost(false, Self.message(link)) }
     }
 
-    /// Closes the connection; the next call opens another.
+    /// Closes the connection. The next call opens another.
     public func close() {
         if let link { PQfinish(link) }
         link = nil
@@ -218,7 +219,7 @@ public final class PostgresSession {
         statements.removeAll()
     }
 
-    /// The open connection's session may only read, or its server is about to end it.
+    /// Handles a refusal: the session may only read, or its server is about to end it.
     func leave(after refusal: PostgresError) {
         guard let state = refusal.sqlState else { return }
         if state == PostgresError.readOnly { noteReadOnly() } else if PostgresError.serverLeaves(state) { close() }
@@ -229,7 +230,7 @@ public final class PostgresSession {
         replaceIfReadOnly()
     }
 
-    /// What the server said of the session without being asked; from PostgreSQL 14 on.
+    /// Whether the server has reported the session as read-only, which it does unasked from PostgreSQL 14 on.
     static func isReportedReadOnly(_ link: OpaquePointer) -> Bool {
         let parameters: [String] = ["default_transaction_read_only", "in_hot_standby"]
         return parameters.contains { name in
@@ -237,7 +238,7 @@ public final class PostgresSession {
         }
     }
 
-    /// Closes a session that was found to be read-only and is old enough.
+    /// Closes the session if it was found to be read-only and is old enough.
     func replaceIfReadOnly() {
         if isReadOnly, ContinuousClock.now - openedAt >= Self.readOnlyRest { close() }
     }
@@ -263,14 +264,14 @@ public final class PostgresSession {
         do {
             result = try runPrepared(key, deadline)
         } catch {
-            // Refused or lost before the statement itself was sent, so once more is safe: a plan that a schema change outdated, a name that
-            // DISCARD or a proxy forgot, a connection that died while preparing. An open transaction is broken by it and is not saved.
+            // The statement was refused or lost before it was executed, so one repeat is safe: a schema change outdated its plan, DISCARD or a proxy dropped
+            // its prepared form, or the connection died while preparing. Inside an open transaction there is no repeat, because the transaction is broken.
             let mayRepeat =
                 switch error.code {
                 case .server("26000"): true
                 case .server("0A000"): error.message.contains("cached plan")
                 case .connectionLost(outcomeUnknown: false): true
-                // Refused, and the session was old enough to be replaced.
+                // The session was refused as read-only, and was old enough to be replaced.
                 case .server(PostgresError.readOnly): link == nil
                 default: false
                 }

@@ -1,10 +1,11 @@
-// Invariant: `onTrouble` is called in the order of what happened, on the session's thread, and never under the lock.
+// Invariant: `onTrouble` is called on the session's thread, in the order of the events, and never under the lock.
 //
-// Bounds: what the last statement came to; nothing is kept of those before.
+// Bounds: only the result of the last statement is kept.
 
 import Synchronization
 
-/// What a session's statements came to lately, for those who watch it from another thread: whether it is connected and may write is known by its own work alone.
+/// The recent results of a session's statements, for observers on other threads. Whether a session is connected and may write is learnt only from its own
+/// statements.
 public final class PostgresSessionMonitor: Sendable {
     private struct State {
         var lastSuccess: ContinuousClock.Instant?
@@ -16,13 +17,14 @@ public final class PostgresSessionMonitor: Sendable {
 
     /// Makes a monitor.
     ///
-    /// - Parameter onTrouble: told of everything that keeps the session from working (`isNews`: it worked before, or was new), and with nil when it works again.
+    /// - Parameter onTrouble: called with every trouble that keeps the session from working (`isNews`: the session worked before, or is new), and with nil when
+    ///   it works again
     public init(onTrouble: (@Sendable (_ trouble: PostgresError?, _ isNews: Bool) -> Void)? = nil) { self.onTrouble = onTrouble }
 
     /// When a statement last succeeded.
     public var lastSuccess: ContinuousClock.Instant? { state.withLock { $0.lastSuccess } }
 
-    /// What keeps the session from working: it cannot connect, has lost its connection, or may only read. Nil: its last statement did what it should.
+    /// What keeps the session from working: it cannot connect, has lost its connection, or may only read. Nil if its last statement worked.
     public var trouble: PostgresError? { state.withLock { $0.trouble } }
 
     func succeeded() {
@@ -35,7 +37,7 @@ public final class PostgresSessionMonitor: Sendable {
     }
 
     func failed(_ error: PostgresError) {
-        // Waiting for the next attempt says nothing new, and hides what the last one said.
+        // A call that failed because the next attempt to connect is not due says nothing new. Recording it would hide what the last attempt said.
         guard error.isSessionTrouble, error.retryAfter == nil else { return }
         let isNews = state.withLock { state in
             defer { state.trouble = error }
@@ -46,7 +48,7 @@ public final class PostgresSessionMonitor: Sendable {
 }
 
 extension PostgresError {
-    /// Whether it is the session that fails, whatever the statement.
+    /// Whether the session is at fault, whatever the statement was.
     var isSessionTrouble: Bool {
         switch code {
         case .connectFailed, .connectionLost, .timedOut: true
@@ -58,6 +60,6 @@ extension PostgresError {
     /// `read_only_sql_transaction`.
     static let readOnly = "25006"
 
-    /// Class 57, but for a cancelled statement: shutdown, crash, still starting, database dropped, idle for too long.
+    /// SQLSTATE class 57 without cancelled statements: shutdown, crash, still starting, database dropped, session idle for too long.
     static func serverLeaves(_ state: String) -> Bool { state.hasPrefix("57P0") }
 }

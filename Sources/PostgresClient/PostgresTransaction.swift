@@ -1,13 +1,12 @@
-/// An open transaction, lent to the body that ``PostgresSession/transaction(timeout:_:)`` runs; after the
-/// body's end it refuses every call with `misuse`.
+/// An open transaction, for the body that ``PostgresSession/transaction(timeout:_:)`` runs. After the body's end it refuses every call with `misuse`.
 ///
-/// Copyable, because the optimizer of Swift 6.3.1 crashes on a generic function that lends a noncopyable value to a closure.
+/// It is copyable, because the optimizer of Swift 6.3.1 crashes on a generic function that lends a noncopyable value to a closure.
 public struct PostgresTransaction {
     let session: PostgresSession
     /// Which of the session's transactions this is.
     let number: Int
 
-    /// Runs one statement and copies its rows out. Neither `COMMIT` nor `ROLLBACK`: the body's end does that.
+    /// Runs one statement and copies its rows out. `COMMIT` and `ROLLBACK` are refused: the body's end decides between them.
     public func query(
         _ sql: String,
         _ parameters: [PostgresValue] = [],
@@ -35,7 +34,8 @@ public struct PostgresTransaction {
         try session.execute(script: script, timeout: timeout)
     }
 
-    /// A statement that ends the transaction would make "lost inside the body, so not committed" a lie; it is refused before it is sent.
+    /// Refuses a statement that would end the transaction, before it is sent. Such a statement could commit, so a loss inside the body would no longer prove
+    /// that nothing was committed.
     private func check(_ sql: String) throws(PostgresError) {
         try checkIsOpen()
         let word = sql.utf8.drop { $0 <= 32 }.prefix { ($0 | 32) >= 97 && ($0 | 32) <= 122 }

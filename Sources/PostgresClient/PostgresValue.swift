@@ -1,9 +1,9 @@
-/// A parameter of a statement, sent in PostgreSQL's binary format with the type named beside each case.
+/// A parameter of a statement, sent in PostgreSQL's binary format with the type that stands above each case.
 ///
-/// The type is declared to the server, so a parameter that is meant for another type is cast in the SQL: `$1::uuid` for a text,
-/// `$2::int` for an int where a function wants four bytes.
+/// The server is told this type. Where another type is meant, the SQL casts the parameter: `$1::uuid` for a text, `$2::int` for an int where a function wants
+/// four bytes.
 public enum PostgresValue: Sendable, Hashable {
-    /// SQL `NULL` of the type the statement implies.
+    /// SQL `NULL`, of the type that the statement implies.
     case null
     /// `int8`.
     case int(Int64)
@@ -34,12 +34,12 @@ public enum PostgresValue: Sendable, Hashable {
 }
 
 extension PostgresValue {
-    /// The value, or `null`.
+    /// The integer, or `null` for nil.
     public static func optionalInt(_ value: Int64?) -> PostgresValue { value.map(PostgresValue.int) ?? .null }
-    /// The value, or `null`.
+    /// The text, or `null` for nil.
     public static func optionalText(_ value: String?) -> PostgresValue { value.map(PostgresValue.text) ?? .null }
 
-    /// The type's object id, 0 for "as the statement implies".
+    /// The type's object id; 0 leaves the type to the statement.
     var typeID: UInt32 {
         switch self {
         case .null: 0
@@ -86,7 +86,7 @@ enum TypeID {
     static let timestamptzArray: UInt32 = 1185
     static let uuid: UInt32 = 2950
     static let jsonb: UInt32 = 3802
-    /// The first id of a type that a user may make: enums and domains among them.
+    /// The first id of types that users create, enums and domains among them.
     static let firstUserDefined: UInt32 = 16384
 
     /// The type's name, for errors.

@@ -1,29 +1,29 @@
 import BlockingThreads
 import Synchronization
 
-/// A thread that owns a connection and runs jobs on it, without tasks or executors: for a committer that takes everything that waits,
-/// runs one statement, completes the callers and looks again.
+/// A thread that owns a connection and runs jobs on it, without tasks or executors. It suits a committer, which takes all that waits, runs one statement,
+/// answers the callers and looks again.
 ///
-/// Two ways to use it. A committer keeps its own queue and submits one job when that queue becomes non-empty; the job takes all that waits,
-/// again and again until nothing does. Or one submitted job is the committer's whole loop, which sleeps in ``WakeSignal/wait(for:)``.
+/// There are two ways to use it. A committer keeps its own queue and submits one job when that queue becomes non-empty; the job takes all that waits, until the
+/// queue is empty. Or one submitted job is the committer's whole loop, which sleeps in ``WakeSignal/wait(for:)``.
 ///
 /// Bound: `maximumQueued` jobs wait; more are refused.
 public final class PostgresWorker: Sendable {
-    /// Work that runs on the worker's thread. What it postpones in its session is done before the next job.
+    /// Work that runs on the worker's thread. What it postpones in the session is done before the next job.
     public typealias Job = @Sendable (PostgresSession) -> Void
 
-    /// What the session's statements come to.
+    /// The recent results of the session's statements.
     public let monitor: PostgresSessionMonitor
     private let isProbing = Atomic(false)
     private let queue: ThreadQueue<Job>
     private let end: ThreadEnd
     private let maximumQueued: Int
 
-    /// Starts the thread; opens no connection yet.
+    /// Starts the thread. No connection is opened yet.
     ///
     /// - Parameters:
-    ///   - name: the thread's name, of which the system shows 15 bytes.
-    ///   - onTrouble: see ``PostgresSessionMonitor/init(onTrouble:)``.
+    ///   - name: the thread's name, of which the system shows 15 bytes
+    ///   - onTrouble: see ``PostgresSessionMonitor/init(onTrouble:)``
     public init(
         configuration: PostgresConfiguration,
         name: String = "postgres",
@@ -55,10 +55,10 @@ public final class PostgresWorker: Sendable {
 
     deinit { queue.stop() }
 
-    /// Jobs that wait; those taken by the thread are not counted.
+    /// Jobs that wait. A job that the thread has taken is not counted.
     public var queued: Int { queue.count }
 
-    /// Lets the thread run `job` after those submitted before.
+    /// Queues `job` behind those that were submitted before.
     ///
     /// - Throws: `poolExhausted` at the bound, `shutDown` after ``shutdown()``. The job does not run then.
     public func submit(_ job: @escaping Job) throws(PostgresError) {
@@ -69,7 +69,7 @@ public final class PostgresWorker: Sendable {
         }
     }
 
-    /// Runs `body` on the thread and waits for what it returns.
+    /// Runs `body` on the thread and returns its result.
     public func perform<T: Sendable>(_ body: @escaping @Sendable (PostgresSession) throws -> T) async throws -> T {
         try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<T, any Error>) in
             do throws(PostgresError) {
@@ -80,7 +80,7 @@ public final class PostgresWorker: Sendable {
         }
     }
 
-    /// Opens the connection, so that the first job need not, and waits until that is done or has failed. The place at the server is taken then.
+    /// Opens the connection before the first job needs it, and returns when that succeeded or failed. An open connection holds its place at the server.
     public func connect() async throws(PostgresError) {
         do {
             try await perform { try $0.connect() }
@@ -93,16 +93,16 @@ public final class PostgresWorker: Sendable {
 
     /// Asks whether this worker's own session is connected and may write.
     ///
-    /// One that works all the time does not stop for the question: what its statements came to answers it.
+    /// A busy session is not interrupted: the results of its statements answer the question.
     /// - Parameters:
-    ///   - bound: how long its answer is waited for
-    ///   - rest: for how long after a success a session that does not come to answer counts as working
-    /// - Returns: nil if it can write, else what keeps it from that
+    ///   - bound: how long to wait for the session's answer
+    ///   - rest: a session that does not answer counts as working for this long after its last success
+    /// - Returns: nil if the session can write, otherwise what keeps it from that
     public func troubleWriting(within bound: Duration = .milliseconds(700), rest: Duration = .seconds(4)) async -> PostgresError? {
         if queue.isStopped { return PostgresError(code: .shutDown, message: "the worker was shut down") }
         if monitor.trouble == nil, let last = monitor.lastSuccess, ContinuousClock.now - last < bound / 2 { return nil }
         let (answers, answer) = AsyncStream.makeStream(of: PostgresError?.self, bufferingPolicy: .bufferingOldest(1))
-        // One question at a time: the last one may wait behind a statement that hangs.
+        // Only one question is asked at a time, because it may wait behind a statement that hangs.
         if !isProbing.exchange(true, ordering: .acquiringAndReleasing) {
             do throws(PostgresError) {
                 try submit { [isProbing = ProbeEnd(self)] session in
@@ -131,16 +131,16 @@ public final class PostgresWorker: Sendable {
         return PostgresError(code: .timedOut(outcomeUnknown: false), message: "the session gives no answer")
     }
 
-    /// Lets the next question be asked; holds the worker no longer than its own queue does.
+    /// Lets the next question be asked. It keeps the worker alive no longer than the worker's own queue does.
     private struct ProbeEnd: Sendable {
         private weak let worker: PostgresWorker?
         init(_ worker: PostgresWorker) { self.worker = worker }
         func reached() { worker?.isProbing.store(false, ordering: .releasing) }
     }
 
-    /// Refuses new jobs, lets those that wait run, closes the connection and returns when the thread has ended its work.
+    /// Refuses new jobs, lets waiting jobs run, closes the connection, and returns when the thread has ended.
     ///
-    /// A loop that runs as a job must be told to end by its owner first.
+    /// If a job is an endless loop, its owner must end it first.
     public func shutdown() async {
         queue.stop()
         await end.wait()

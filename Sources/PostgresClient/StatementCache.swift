@@ -1,7 +1,7 @@
-/// Names of the statements prepared on one connection, by SQL text and parameter types.
+/// Names of the statements that are prepared on one connection, by SQL text and parameter types.
 ///
-/// Bound: `capacity` entries; at the bound the one unused for longest makes room. Types are part of the key because a `NULL` parameter
-/// leaves its type to the server, which may choose another one than the next call's value has.
+/// Bound: `capacity` entries; at the bound the one that was unused for longest is dropped. Types are part of the key, because for a `NULL` parameter the server
+/// chooses the type, and may choose another one than the next call's value has.
 struct StatementCache {
     struct Key: Hashable {
         var sql: String
@@ -22,7 +22,7 @@ struct StatementCache {
 
     var count: Int { entries.count }
 
-    /// The prepared statement's name, if there is one; counts as a use.
+    /// The name of the prepared statement, if there is one. Asking counts as a use.
     mutating func name(for key: Key) -> String? {
         uses += 1
         guard let index = entries.index(forKey: key) else { return nil }
@@ -30,7 +30,7 @@ struct StatementCache {
         return entries.values[index].name
     }
 
-    /// What must be deallocated before one more is prepared. A scan of the entries: it happens only beside a round trip.
+    /// The statement to deallocate before another one is prepared. This scans all entries, but only when a round trip is needed anyway.
     func victim() -> (key: Key, name: String)? {
         guard entries.count >= capacity else { return nil }
         return entries.min { $0.value.lastUse < $1.value.lastUse }.map { ($0.key, $0.value.name) }

@@ -1,17 +1,17 @@
-// Invariant: an age is never longer than the transaction is old. What the server shows is exact; of a transaction whose beginning it hides (it belongs to a role that
-// this one may not watch) the age counts from the first look that met it.
+// Invariant: an age is never longer than the transaction is old. Where the server shows when a transaction began, the age is exact. Where it hides that,
+//   because the transaction belongs to a role that this one may not watch, the age counts from the first look that met it.
 //
-// Bounds: `limit` transactions a look; those remembered are the ones of the last look.
+// Bounds: `limit` transactions a look; only those of the last look are remembered.
 
-/// How old the oldest open transaction of a database is, from one look to the next.
+/// How old the oldest open transaction of a database is, over a series of looks.
 public struct TransactionAges: Sendable {
     /// A transaction that a look has met.
     public struct Seen: Sendable, Hashable {
-        /// What tells it from every other one since the server's start.
+        /// An identity that no other transaction has had since the server's start.
         var transaction: String
-        /// Who has it: process, role and application.
+        /// The owner: process, role and application.
         var who: String
-        /// Nil: the server hides when it began.
+        /// The age; nil if the server hides when the transaction began.
         var age: Duration?
 
         init(transaction: String, who: String, age: Duration?) {
@@ -26,11 +26,11 @@ public struct TransactionAges: Sendable {
 
     private var firstSeen: [String: ContinuousClock.Instant] = [:]
 
-    /// Before the first look.
+    /// Creates the state before the first look.
     public init() {}
 
-    /// A look has met these.
-    /// - Returns: the oldest; nil: none is open
+    /// Records the transactions that a look has met.
+    /// - Returns: the oldest one; nil if none is open
     public mutating func saw(_ transactions: [Seen], at now: ContinuousClock.Instant) -> (age: Duration, who: String)? {
         var seen: [String: ContinuousClock.Instant] = [:]
         var oldest: (age: Duration, who: String)?
@@ -46,9 +46,9 @@ public struct TransactionAges: Sendable {
 }
 
 extension PostgresPool {
-    /// The open transactions of this database that keep dead rows from being removed; of those whose details are hidden, all that are open.
+    /// The open transactions of this database that keep dead rows from being removed. Transactions whose details are hidden are included, whatever they do.
     ///
-    /// A transaction of another database holds nothing back here; a vacuum never does.
+    /// Transactions of other databases and vacuums are left out, because they keep no dead rows of this database.
     public func openTransactions() async throws(PostgresError) -> [TransactionAges.Seen] {
         let rows = try await query(
             """

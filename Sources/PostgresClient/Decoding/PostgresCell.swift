@@ -1,4 +1,4 @@
-/// One cell of a result in PostgreSQL's binary format, lent to a ``PostgresDecodable`` for the time of its `init`.
+/// One cell of a result in PostgreSQL's binary format. A ``PostgresDecodable`` may use it during its `init` only.
 public struct PostgresCell {
     /// Nil for `NULL`.
     @usableFromInline let bytes: UnsafeRawBufferPointer?
@@ -25,19 +25,19 @@ public struct PostgresCell {
 public enum PostgresCellError: Error, Hashable, Sendable {
     /// The cell is `NULL`.
     case isNull
-    /// The column is of another type, or its bytes do not fit the type.
+    /// The column has another type, or its bytes do not fit the type.
     case mismatch(wanted: String)
-    /// The type fits, and the value cannot be had.
+    /// The column has the right type, but its value cannot be represented.
     case unreadable(String)
-    /// The type fits, and its value is none of those that the program knows.
+    /// The column has the right type, but the program does not know this value.
     case unknown(value: String, of: String)
 }
 
-/// What a cell can be read as: `try row.decode(0)` gives whatever type the place wants that it stands in.
+/// A type that a cell can be read as. `try row.decode(0)` reads the type that its context asks for.
 ///
 /// The server's bytes are not trusted: a length that does not fit the type is an error, never a read past the cell.
 public protocol PostgresDecodable {
-    /// Reads a cell, of which nothing may be kept but copies.
+    /// Reads a cell. The new value must not keep the cell, only copies of its content.
     init(_ cell: PostgresCell) throws(PostgresCellError)
 }
 
@@ -50,7 +50,7 @@ extension Optional: PostgresDecodable where Wrapped: PostgresDecodable {
 }
 
 extension PostgresDecodable where Self: RawRepresentable, RawValue: PostgresDecodable {
-    /// Reads the raw value; a cell with a value that the type does not have is an error.
+    /// Reads the raw value. A raw value without a case is an error.
     @inlinable
     public init(_ cell: PostgresCell) throws(PostgresCellError) {
         let raw = try RawValue(cell)
@@ -77,7 +77,7 @@ extension Int: PostgresDecodable {
     /// Reads an `int8`, `int4`, `int2` or `oid`.
     @inlinable
     public init(_ cell: PostgresCell) throws(PostgresCellError) {
-        // Every platform that this runs on has 64 bits.
+        // Every supported platform has 64 bits.
         self = Int(truncatingIfNeeded: try Int64(cell))
     }
 }
@@ -155,12 +155,12 @@ public struct PostgresTimestamp: PostgresDecodable, Hashable, Sendable {
         }
         let raw = Int64(bigEndian: bytes.loadUnaligned(as: Int64.self))
         let (micros, overflow) = raw.addingReportingOverflow(Self.postgresEpoch)
-        // The two ends of 64 bits are PostgreSQL's `-infinity` and `infinity`: no time that anybody could reckon with.
+        // The two ends of the 64-bit range are PostgreSQL's `-infinity` and `infinity`, which are no points in time.
         if overflow || raw == .min { throw .unreadable("the timestamp is infinite") }
         self.microsecondsSinceEpoch = micros
     }
 
-    /// The time as PostgreSQL counts it. What is too early for that becomes a number that the server refuses as out of range.
+    /// The time as PostgreSQL counts it. A time before PostgreSQL's range becomes a number that the server refuses as out of range.
     static func postgresMicros(_ unixMicros: Int64) -> Int64 {
         let (micros, overflow) = unixMicros.subtractingReportingOverflow(postgresEpoch)
         return overflow ? .min + 1 : micros
@@ -169,14 +169,14 @@ public struct PostgresTimestamp: PostgresDecodable, Hashable, Sendable {
 
 // MARK: Arrays
 
-/// What an array of one dimension can be read as the elements of.
+/// The element type of a one-dimensional array.
 public protocol PostgresArrayElement {
     /// Reads a cell that is not `NULL`.
     static func elements(of cell: PostgresCell) throws(PostgresCellError) -> [Self]
 }
 
 extension Array: PostgresDecodable where Element: PostgresArrayElement {
-    /// Reads an array, or a `bytea` as the bytes that it is.
+    /// Reads an array, or a `bytea` as an array of bytes.
     @inlinable
     public init(_ cell: PostgresCell) throws(PostgresCellError) { self = try Element.elements(of: cell) }
 }
@@ -224,7 +224,7 @@ extension Optional: PostgresArrayElement where Wrapped == String {
 }
 
 extension PostgresCell {
-    /// Walks the elements of a one-dimensional (or empty) array. Bound: the cell's own bytes, each step takes at least four.
+    /// Walks the elements of a one-dimensional or empty array. Bound: the cell's own bytes, of which each element takes at least four.
     fileprivate func forEachElement(
         _ body: (UnsafeRawBufferPointer?) throws(PostgresCellError) -> Void
     ) throws(PostgresCellError) {

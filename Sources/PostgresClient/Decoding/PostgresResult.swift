@@ -1,6 +1,6 @@
 import CLibPQ
 
-/// The rows of one statement, copied out of libpq: all cells in one buffer, with an offset each.
+/// The rows of one statement, copied out of libpq. One buffer holds the bytes of all cells.
 public struct PostgresResult: Sendable, RandomAccessCollection {
     let storage: ResultStorage
     /// Rows inserted, updated, deleted or returned by the statement.
@@ -29,9 +29,10 @@ public struct PostgresResult: Sendable, RandomAccessCollection {
     }
 }
 
-/// Immutable after its making, so that rows can share it between threads.
+/// The rows' shared memory. It is never changed after its `init`, so threads can share it.
 ///
-/// `@unchecked` is for `bytes` alone: it is written in `init`, only read afterwards, and freed in `deinit`, when no row refers to it.
+/// `@unchecked` is for `bytes` alone: `init` writes them, every other member only reads them, and `deinit` frees them, when no row refers to this object any
+/// more.
 @usableFromInline
 final class ResultStorage: @unchecked Sendable {
     struct Cell {
@@ -47,7 +48,7 @@ final class ResultStorage: @unchecked Sendable {
     /// All cells' bytes, one after another.
     private let bytes: UnsafeMutableRawPointer
 
-    /// Copies everything out of `result`, which stays the caller's to clear.
+    /// Copies all cells out of `result`. The caller still has to clear `result`.
     init(copying result: OpaquePointer) {
         let rows = Int(PQntuples(result))
         let columns = Int(PQnfields(result))
@@ -106,7 +107,7 @@ public struct PostgresRow: Sendable {
     /// Whether the cell is `NULL`.
     public func isNull(_ column: Int) throws(PostgresError) -> Bool { try storage.cell(row, column).isNull }
 
-    /// Reads a cell as the type that is wanted.
+    /// Reads a cell as the type that the caller asks for.
     ///
     /// - Throws: `decoding`, with the column's name and type, if the cell is of another type.
     @inlinable

@@ -1,6 +1,6 @@
 public import CLibPQ
 
-/// One row still in libpq's memory, lent to a closure for the time of the call: nothing of it is copied but what is decoded. Columns are counted from 0.
+/// One row that is still in libpq's memory. A closure may use it during its call. Only decoded values are copied. Columns are counted from 0.
 public struct PostgresRowView: ~Copyable {
     @usableFromInline let result: OpaquePointer
     @usableFromInline let row: Int32
@@ -12,12 +12,12 @@ public struct PostgresRowView: ~Copyable {
         self.typeIDs = typeIDs
     }
 
-    /// A cell, valid during the closure's call, which this value cannot outlive.
+    /// A cell. It is valid during the closure's call, and this value cannot live longer than that.
     @inlinable
     @inline(__always)
     func cell(_ column: Int) throws(PostgresError) -> PostgresCell {
         guard column >= 0, column < typeIDs.count else { throw PostgresError(noColumn: column, of: typeIDs.count) }
-        // In range: a result has at most 1664 columns.
+        // The number fits: a result has at most 1664 columns.
         let number = Int32(truncatingIfNeeded: column)
         let length = Int(PQgetlength(result, row, number))
         if length == 0, PQgetisnull(result, row, number) == 1 { return PostgresCell(bytes: nil, type: typeIDs[column]) }
@@ -27,7 +27,7 @@ public struct PostgresRowView: ~Copyable {
     /// Whether the cell is `NULL`.
     public func isNull(_ column: Int) throws(PostgresError) -> Bool { try cell(column).isNull }
 
-    /// Reads a cell as the type that is wanted; see ``PostgresRow/decode(_:as:)``.
+    /// Reads a cell as the type that the caller asks for; see ``PostgresRow/decode(_:as:)``.
     @inlinable
     @inline(__always)
     public func decode<Value: PostgresDecodable>(_ column: Int, as type: Value.Type = Value.self) throws(PostgresError) -> Value {

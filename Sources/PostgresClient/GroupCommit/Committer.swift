@@ -1,27 +1,27 @@
-// Group commit: everything that waits is committed together. While one batch is at PostgreSQL, the next gathers.
+// Group commit: while PostgreSQL works on one batch, new members gather, and all of them form the next batch.
 //
-// Invariant: members leave in the order they came, except that a key leaves in one batch at a time: a repeat of a key that is in the
-//   forming batch waits for the next one, so that the ordinary rules decide it, in order.
-// Bounds: `capacity` members wait at most; the next is refused at once. `maximumBatch` members go in one statement.
-// Stop: nothing waits and nothing is out.
+// Invariant: members leave in the order in which they came, with one exception: a key is in one batch at a time. A member that repeats a key of the batch that
+//   is being formed waits for the next one, where the ordinary rules decide it.
+// Bounds: `capacity` members wait at most; the next one is refused at once. A statement carries at most `maximumBatch` members.
+// Stop: no member waits and no batch is out.
 
 public import DequeModule
 
-/// The waiting members of one lane of group commit, as a value. `Member` is what the shell needs to send and to answer.
+/// The waiting members of one group commit lane, as a value. `Member` is what the shell needs to send a member and to answer it.
 public struct Committer<Member: Sendable>: Sendable {
     /// Whether a member was let in.
     public enum Admission: Hashable, Sendable {
-        /// It waits.
+        /// The member waits.
         case accepted
-        /// The queue is full: nothing was sent, the caller is told *overloaded*.
+        /// The queue is full. Nothing was sent, and the caller is told *overloaded*.
         case refused
     }
 
-    /// What failed batches are tried as next.
+    /// How a failed batch is tried again.
     public enum Retry: Sendable {
-        /// Each half by itself, in this order: one member is bad, and the others stay together as far as they can.
+        /// Each half is tried by itself, in this order, because one unknown member is bad.
         case halves([Member], [Member])
-        /// The member is alone already: it failed.
+        /// The batch was one member, so this member failed.
         case fail(Member)
     }
 
@@ -34,7 +34,7 @@ public struct Committer<Member: Sendable>: Sendable {
     @inlinable public var refused: Int { refusals }
     @usableFromInline var refusals = 0
 
-    /// An empty lane. `key` tells which members must not share a statement; nil: all may.
+    /// Creates an empty lane. Members with the same `key` never share a statement; without `key` any members may.
     public init(capacity: Int, maximumBatch: Int, key: (@Sendable (Member) -> String)?) {
         self.capacity = capacity
         self.maximumBatch = maximumBatch
@@ -44,7 +44,8 @@ public struct Committer<Member: Sendable>: Sendable {
     /// Members that wait.
     @inlinable public var count: Int { waiting.count }
 
-    /// A member comes. `isExempt`: it was let in before and comes back after an unknown outcome; turning it away now would leave it undecided.
+    /// Adds a member. An exempt member was let in before and comes back after an unknown outcome. It is let in even if the lane is full, because refusing it
+    /// now would leave it undecided.
     @inlinable
     public mutating func arrived(_ member: Member, isExempt: Bool) -> Admission {
         guard isExempt || waiting.count < capacity else {
@@ -55,7 +56,7 @@ public struct Committer<Member: Sendable>: Sendable {
         return .accepted
     }
 
-    /// A connection is free: what it shall send, at most `maximumBatch` members, no key twice. Empty if nothing waits.
+    /// Takes the next batch for a free connection: at most `maximumBatch` members, no key twice. Empty if no member waits.
     @inlinable
     public mutating func connectionFreed() -> [Member] {
         if waiting.count == 1 { return [waiting.removeFirst()] }
@@ -79,7 +80,7 @@ public struct Committer<Member: Sendable>: Sendable {
         return batch
     }
 
-    /// A batch was rolled back for one of its members.
+    /// How to go on after a batch that was rolled back because of one of its members.
     public static func retry(_ batch: [Member]) -> Retry {
         if batch.count == 1, let only = batch.first { return .fail(only) }
         guard let (first, second) = GroupWrite.halves(of: batch[...]) else { return .halves([], []) }

@@ -1,29 +1,30 @@
-// Group commit: what comes while a statement is at PostgreSQL goes together in the next one, over one connection and thread.
+// Group commit: members that come while a statement runs go together in the next one. A group has one connection and one thread.
 //
-// Invariant: every member is answered exactly once: by `commit`, which takes it on this group's thread, or by `fail`.
+// Invariant: every member is answered exactly once: by `commit`, which runs on this group's thread, or by `fail`.
 //
-// Who suffers: the members of one statement wait for its locks together, and what comes meanwhile waits for the statement. So a group whose members need a row each
-//   lets those of locked rows wait apart (`putOut`, `LockedRows`): they come back when the row is free, or fail when their time is over. See `GroupWrite` for the rest.
+// Who suffers: the members of one statement wait for its locks together, and new members wait for the statement. Therefore, in a group whose members need a row
+//   each, members of locked rows wait apart (`putOut`, `LockedRows`). They come back when the row is free, or fail when their time is over. `GroupWrite`
+//   describes the rest.
 //
-// Bounds: those of `Committer` and of `LockedRows`. One member alone goes at once: no timer delays it. Where the group gathers, the few that came while a group was
-//   written wait for more, for a bounded time.
-// Stop: `stop` fails what waits and what comes; `shutdown` lets what waits be written first.
+// Bounds: those of `Committer` and of `LockedRows`. A single member is sent at once, without a timer. Only a group that gathers (`Gathering`) may hold back a
+//   few members for a bounded time, so that more can join.
+// Stop: `stop` fails waiting and later members; `shutdown` has waiting members written first.
 
 public import BlockingThreads
 public import Synchronization
 
-/// Why members of a group were not written. Nothing of them was.
+/// Why a member was not written. Nothing of it was written.
 public enum GroupFailure: Hashable, Sendable {
-    /// Too many wait.
+    /// Too many members wait.
     case full
-    /// The group has no thread any more, or was stopped.
+    /// The group was stopped, or its thread has ended.
     case stopped
-    /// The member's row is locked by somebody else's transaction, for longer than the member may wait.
+    /// Another transaction has held the member's row locked for longer than the member may wait.
     case rowLocked
 }
 
 extension GroupFailure {
-    /// The failure as an error of a statement that was never sent.
+    /// This failure as the error of a statement that was never sent.
     public var error: PostgresError {
         switch self {
         case .full: PostgresError(code: .poolExhausted, message: "too many wait already")
@@ -34,28 +35,29 @@ extension GroupFailure {
     }
 }
 
-/// A member of a group that needs one row of a table, which somebody else's transaction may hold locked.
+/// A member that needs one row of a table. Another transaction may hold that row locked.
 public protocol RowMember: Sendable {
     /// The row's key.
     var row: Int64 { get }
-    /// Nil, or the member waits only until its row has been locked for so long; see ``LockedRows/wait(for:until:grace:_:)``.
+    /// The member waits only while its row has been locked for less than this; nil: it waits for its whole patience. See
+    /// ``LockedRows/wait(for:until:grace:_:)``.
     var grace: Duration? { get }
-    /// When the member has waited long enough for its row; nil before it is put out for the first time.
+    /// When the member stops waiting for its row; nil until it is put out of a statement for the first time.
     var waitsUntil: ContinuousClock.Instant? { get set }
 }
 
-/// Gathers members while a statement is at PostgreSQL and hands over what has gathered, on a connection and thread of its own.
+/// Gathers members while a statement runs, and then hands all of them to `commit`, on a connection and a thread of its own.
 public final class GroupCommit<Member: Sendable>: Sendable {
-    /// Waiting a little for more members after a group, where a group costs the rest of its way more than the members in it do.
+    /// A rule for waiting briefly until more members have come. It pays where sending a group costs more than the members in it do.
     public struct Gathering: Sendable {
-        /// So many members go at once.
+        /// With this many members the group goes at once.
         public var enough: Int
-        /// The longest wait.
+        /// How long the group waits at most.
         public var time: Duration
-        /// Whether what follows these members is worth waiting for.
+        /// Whether these members are likely to be followed by more, so that waiting is worthwhile.
         public var follows: @Sendable (ArraySlice<Member>) -> Bool
 
-        /// Makes a rule.
+        /// Creates a rule.
         public init(enough: Int, time: Duration, follows: @escaping @Sendable (ArraySlice<Member>) -> Bool) {
             self.enough = enough
             self.time = time
@@ -63,16 +65,16 @@ public final class GroupCommit<Member: Sendable>: Sendable {
         }
     }
 
-    /// Where members wait whose rows are locked.
+    /// The place where members of locked rows wait.
     public struct RowWaits: Sendable {
         /// The rows known to be locked.
         public var rows: LockedRows
         /// How long one member waits for its row.
         public var patience: Duration
-        /// Whether a member whose row is free again is let in although the group is full.
+        /// Whether a member that comes back when its row is free is let in even if the group is full.
         public var comesBackExempt: Bool
 
-        /// Makes a place to wait.
+        /// Creates a place to wait.
         public init(rows: LockedRows, patience: Duration, comesBackExempt: Bool) {
             self.rows = rows
             self.patience = patience
@@ -80,7 +82,7 @@ public final class GroupCommit<Member: Sendable>: Sendable {
         }
     }
 
-    /// Writes members and answers each of them, which it may postpone in the session; members of locked rows it gives to ``putOut(of:_:)``.
+    /// Writes members and answers each of them. It may postpone the answers in the session, and passes members of locked rows to ``putOut(of:_:)``.
     public typealias Commit = @Sendable (_ group: GroupCommit, _ session: PostgresSession, _ members: ArraySlice<Member>) -> Void
     /// Answers members that are not written. Called on any thread, under no lock.
     public typealias Fail = @Sendable (_ members: ArraySlice<Member>, _ why: GroupFailure) -> Void
@@ -95,7 +97,7 @@ public final class GroupCommit<Member: Sendable>: Sendable {
         init(_ committer: Committer<Member>) { self.committer = committer }
     }
 
-    /// What `add` has to do once it has let go of the lock.
+    /// What `add` must do after it has released the lock.
     @usableFromInline
     enum AfterAdd {
         case none
@@ -112,14 +114,14 @@ public final class GroupCommit<Member: Sendable>: Sendable {
     @usableFromInline let commit: Commit
     @usableFromInline let fail: Fail
 
-    /// Makes a group over a worker's thread, on which nothing else waits for long.
+    /// Makes a group on a worker's thread. No other long job may run on that worker.
     ///
     /// - Parameters:
-    ///   - capacity: members that wait at most; the next one fails.
-    ///   - maximumBatch: members handed to `commit` at once.
-    ///   - key: tells which members must not share a statement; nil: all may.
-    ///   - gathering: nil: what has come while a group was written goes when it is written, however little it is.
-    ///   - rowWaits: for ``RowMember`` members: where those of locked rows wait.
+    ///   - capacity: how many members wait at most; the next one fails
+    ///   - maximumBatch: how many members are handed to `commit` at once
+    ///   - key: members with the same key never share a statement; nil: any members may
+    ///   - gathering: when to wait for more members; nil: a group goes as soon as the one before it is written, however small it is
+    ///   - rowWaits: for ``RowMember`` members: where members of locked rows wait
     public init(
         worker: PostgresWorker,
         capacity: Int,
@@ -143,16 +145,16 @@ public final class GroupCommit<Member: Sendable>: Sendable {
     /// Members that failed because too many waited, since the start.
     public var refused: Int { state.withLock { $0.committer.refused } }
 
-    /// Opens the connection. Trouble is told by the worker's observer, and the next group connects.
+    /// Opens the connection. A failure is reported to the worker's observer, and the next group tries to connect again.
     public func connect() async { try? await worker.connect() }
 
-    /// What keeps this very group from writing, nil if nothing does.
+    /// What keeps this group's own session from writing; nil if nothing does.
     public func troubleWriting() async -> PostgresError? { await worker.troubleWriting() }
 
-    /// Lets what waits be written, then ends the thread. Members that come later fail.
+    /// Has waiting members written, then ends the thread. Later members fail.
     public func shutdown() async { await worker.shutdown() }
 
-    /// Fails what waits, and what comes from now on.
+    /// Fails waiting and later members.
     public func stop() {
         state.withLock { $0.isStopped = true }
         failWaiting()
@@ -160,7 +162,7 @@ public final class GroupCommit<Member: Sendable>: Sendable {
 
     /// Adds a member.
     ///
-    /// - Parameter isExempt: it was let in before and must not be turned away now because too many wait.
+    /// - Parameter isExempt: the member was let in before, and must be let in now even if too many wait
     /// - Returns: false if the member failed instead.
     @inlinable
     @discardableResult
@@ -187,7 +189,7 @@ public final class GroupCommit<Member: Sendable>: Sendable {
             do throws(PostgresError) {
                 try worker.submit { [self] session in drain(session) }
             } catch {
-                // The thread is gone, or has no room for the job: what waits has nobody to write it.
+                // The thread has ended, or has no room for the job, so nobody would write the waiting members.
                 failWaiting()
             }
             return true
@@ -211,7 +213,7 @@ public final class GroupCommit<Member: Sendable>: Sendable {
 
     @inlinable
     func drain(_ session: PostgresSession) {
-        // Ends when nothing waits; whoever adds the next member wakes it again.
+        // The loop ends when no member waits. Adding the next member starts it again.
         var isWorthWaiting = false
         while true {
             let (batch, isAll) = state.withLock { state in
@@ -229,7 +231,7 @@ public final class GroupCommit<Member: Sendable>: Sendable {
         }
     }
 
-    /// Waits until enough have come or the time is over, where some have come, but few.
+    /// If members have come, but few, waits until enough have come or the time is over.
     @usableFromInline
     func gather(_ gathering: Gathering, _ session: PostgresSession) {
         let isFew = state.withLock { state in
@@ -237,7 +239,7 @@ public final class GroupCommit<Member: Sendable>: Sendable {
             return state.isGathering
         }
         guard isFew else { return }
-        // Those of the last group are answered first.
+        // The members of the last group are answered before this thread waits.
         session.doPostponed()
         _ = enough.wait(for: gathering.time)
         state.withLock { $0.isGathering = false }
@@ -255,9 +257,10 @@ extension GroupCommit where Member: RowMember {
         return add(member, isExempt: isExempt)
     }
 
-    /// Takes the members whose rows others hold locked out of a part whose statement waited in vain: they wait apart. For `commit`, outside of a transaction.
+    /// For `commit`, after a statement waited for a lock in vain: takes the members whose rows are locked out of its part, and lets them wait apart. To be
+    /// called outside of a transaction.
     ///
-    /// - Returns: the others; nil if no row is locked now.
+    /// - Returns: the members that are left; nil if no row is locked now
     public func putOut(of part: ArraySlice<Member>, _ session: PostgresSession) throws(PostgresError) -> ArraySlice<Member>? {
         guard let rowWaits else { return nil }
         let found = try rowWaits.rows.locked(among: Set(part.map(\.row)).sorted(), session)

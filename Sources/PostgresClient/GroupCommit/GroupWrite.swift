@@ -1,7 +1,8 @@
-/// One group on its way into PostgreSQL: what one member cannot have, the others do not wait for.
+/// Writes one group to PostgreSQL, so that a member that cannot be written delays the others as little as possible.
 ///
-/// Who suffers: the members of a statement wait for its locks together, so the session's `lock_timeout` is short. After it the members of locked rows are put out, if the caller
-/// can tell which they are, and the rest goes on. A group that is refused for one member is halved until that one is alone: the others stay together as far as they can.
+/// Who suffers: the members of a statement wait for its locks together, so the session's `lock_timeout` is short. After a lock timeout, the members of locked
+/// rows are put out, if the caller can tell which rows those are, and the rest goes on. A group that is refused because of one member is halved until that
+/// member is alone; the others stay together as far as possible.
 ///
 /// Stops: each round ends a part, makes it smaller, or uses up one of its repeats.
 public enum GroupWrite {
@@ -10,17 +11,17 @@ public enum GroupWrite {
 
     /// What an error means for the part that met it.
     public enum Verdict: Hashable, Sendable {
-        /// Nothing was written, and the same statement may pass: it is sent again, a bounded number of times for the whole group.
+        /// Nothing was written, but the same statement may succeed when it is sent again. That is done a bounded number of times for the whole group.
         case again
-        /// Without one of its members the statement may pass: the part is halved.
+        /// The statement may succeed without one of its members. The part is halved.
         case halve
-        /// It waited for a lock in vain.
+        /// The statement waited for a lock in vain.
         case locked
         /// The part fails as a whole.
         case fail
     }
 
-    /// What an error means where statements repeat themselves what may be repeated.
+    /// The verdict for statements that repeat themselves where that is safe.
     public static func verdict(on error: PostgresError) -> Verdict {
         if error.isLockTimeout { return .locked }
         if case .server = error.code, !error.isTransient { return .halve }
@@ -30,7 +31,7 @@ public enum GroupWrite {
     @usableFromInline
     struct Part<Member> {
         @usableFromInline var members: ArraySlice<Member>
-        /// It has waited in vain before, and nobody could tell for what.
+        /// Whether the part has waited in vain for an unknown lock before.
         @usableFromInline var hasWaited: Bool
 
         @usableFromInline init(members: ArraySlice<Member>, hasWaited: Bool = false) {
@@ -41,11 +42,11 @@ public enum GroupWrite {
 
     /// Writes a group.
     /// - Parameters:
-    ///   - patience: how long the group goes on trying while it waits in vain for a lock that nobody can name, such as a table's
-    ///   - repeats: statements of the group that may be sent again as they are
+    ///   - patience: how long the group is tried again while it waits in vain for an unknown lock, such as a lock on the whole table
+    ///   - repeats: how many statements of the group may be sent again unchanged
     ///   - judge: what an error means
-    ///   - send: writes a part and answers its members; throws if nothing of it was written, or nobody knows
-    ///   - putOut: takes the members whose rows are locked out of a part, sees to them and returns the others; nil if it finds none
+    ///   - send: writes a part and answers its members; throws if nothing of it was written, or if that is unknown
+    ///   - putOut: takes the members whose rows are locked out of a part, has them wait, and returns the others; nil if it finds no such member
     ///   - fail: answers the members of a part that cannot be written
     @inlinable
     public static func run<Member>(
@@ -79,7 +80,7 @@ public enum GroupWrite {
                     } else if part.hasWaited {
                         split(part, into: &parts) { fail($0, error) }
                     } else {
-                        // The row has become free since, or the lock is another.
+                        // Either the row has become free in the meantime, or the lock is on something else.
                         part.hasWaited = true
                         parts.append(part)
                     }
@@ -88,7 +89,7 @@ public enum GroupWrite {
         }
     }
 
-    /// Halves a part, whose first half is sent first; a single member fails.
+    /// Halves a part; its first half is sent first. A single member fails.
     @inlinable
     static func split<Member>(_ part: Part<Member>, into parts: inout [Part<Member>], fail: (ArraySlice<Member>) -> Void) {
         guard let (first, second) = halves(of: part.members) else { return fail(part.members) }
@@ -96,7 +97,7 @@ public enum GroupWrite {
         parts.append(Part(members: first, hasWaited: part.hasWaited))
     }
 
-    /// The two halves of a part, of which the second is the larger one; nil if there is nothing to part.
+    /// The two halves of a part; the second may be larger by one. Nil if there is only one member.
     @inlinable
     public static func halves<Member>(of members: ArraySlice<Member>) -> (first: ArraySlice<Member>, second: ArraySlice<Member>)? {
         guard members.count > 1 else { return nil }
@@ -106,8 +107,8 @@ public enum GroupWrite {
 }
 
 extension PostgresSession {
-    /// Runs a statement that may be repeated, again while PostgreSQL is in passing trouble: at most 3 times within `bound`. One that waited for a lock in vain is the caller's to
-    /// repeat: others wait behind it.
+    /// Runs a statement that is safe to repeat. It is repeated while PostgreSQL is in passing trouble: at most 3 times within `bound`. A lock timeout is thrown
+    /// at once, because other callers wait behind this statement.
     public func repeatable(
         _ sql: String,
         _ parameters: [PostgresValue],

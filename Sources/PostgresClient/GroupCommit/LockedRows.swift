@@ -1,50 +1,51 @@
-// Whoever writes many rows in one statement waits for the one that somebody else's open transaction has locked, and with it wait all the others. A group writer
-// therefore waits for a lock only briefly. What it could not get it asks `locked(among:_:)` about, leaves those rows' members here, and goes on with the rest.
+// A statement that writes many rows waits for any of them that another open transaction has locked, and delays all its members. Therefore a group waits for a
+// lock only briefly. Then it asks `locked(among:_:)` which rows are locked, leaves the members of those rows here, and goes on with the rest.
 //
-// Invariant: every waiter is called exactly once. A row that was found locked stays known as locked until this watch could lock it or has lost its connection.
+// Invariant: every waiter is called exactly once. A row that was found locked counts as locked until this watch could lock it, or has lost its connection.
 //
-// Who suffers: only callers of locked rows share this watch. One row is waited for at a time, for `turn`, so that others who want it too cannot always be first;
-// between two turns all rows are looked at without waiting. A row that is free again is found within two turns, whatever the others do.
+// Who suffers: only callers of locked rows share this watch. It waits for one row at a time, for `turn`, so that it gets into the row's queue of locks even
+//   where others want the row. Between two turns it looks at all rows without waiting. So a row that becomes free is found within two turns, whatever happens
+//   to the other rows.
 //
-// Bounds: one connection and one thread, whatever is locked; those of the machine; each waiter's own time, noticed with a delay of one round.
-// Stops: `shutDown`; a watch with nothing to look at sleeps.
+// Bounds: one connection and one thread, however many rows are locked; those of the machine; each waiter's own time, noticed with a delay of up to one round.
+// Stops: `shutDown`. A watch without locked rows sleeps.
 
 import Algorithms
 import Synchronization
 
-/// Watches the rows of one table that others hold locked, and keeps who waits for them.
+/// Watches the rows of one table that other transactions hold locked, and keeps the callers that wait for them.
 public final class LockedRows: Sendable {
     /// How a wait ended.
     public enum Ending: Sendable, Hashable {
-        /// The row could be locked just now: try again.
+        /// The watch could lock the row just now. Try again.
         case free
-        /// The time is over, or nobody can tell since the database is away.
+        /// The waiter's time is over, or the database is away, so that nobody can tell.
         case timedOut
         /// The watch was shut down.
         case shutDown
     }
 
-    /// What becomes of a caller who wants a row.
+    /// The answer to a caller that wants a row.
     public enum Admission: Sendable, Hashable {
-        /// The row is not known to be locked: nobody will be called.
+        /// The row is not known to be locked. The waiter will not be called.
         case notLocked
         /// The waiter will be called, on the watch's thread.
         case waiting
-        /// Too many wait already: nobody will be called.
+        /// Too many callers wait already. The waiter will not be called.
         case refused
-        /// The time is over already, or the row has been locked for longer than the caller would wait: nobody will be called.
+        /// The waiter's time is over, or the row has been locked for longer than its grace. The waiter will not be called.
         case tooLate
     }
 
-    /// What an operator may want to read.
+    /// A change that an operator may want to read.
     public enum Change: Sendable {
         /// These rows have been locked for a second or longer.
         case locked([Int64])
-        /// One of them is free again.
+        /// One of the announced rows is free again.
         case freed(Int64, after: Duration)
     }
 
-    /// What a metric reads.
+    /// Figures for metrics.
     public struct Figures: Sendable, Hashable {
         /// Rows known to be locked.
         public var locked: Int
@@ -52,13 +53,13 @@ public final class LockedRows: Sendable {
         public var waiting: Int
         /// Rows found locked, since the start.
         public var found: Int
-        /// Callers turned away because too many waited, since the start.
+        /// Callers that were turned away because too many waited, since the start.
         public var refused: Int
-        /// Callers whose time was over, since the start.
+        /// Callers whose time ran out, since the start.
         public var timedOut: Int
     }
 
-    /// Whom a wait's end is told.
+    /// Called with the end of a wait.
     public typealias Waiter = @Sendable (Ending) -> Void
 
     private struct State {
@@ -81,10 +82,10 @@ public final class LockedRows: Sendable {
     /// Makes a watch; it connects when the first row is found locked.
     ///
     /// - Parameters:
-    ///   - table: the table, and `id` its primary key, a `bigint`: words of the program, never of a caller.
-    ///   - turn: how long one row is waited for before it is the next one's turn.
-    ///   - maximumWaitingForOne: callers that may wait for one row.
-    ///   - maximumWaiting: callers that may wait for all rows together.
+    ///   - table: the table; `id` is its primary key, a `bigint`. Both become part of the SQL, so they must come from the program, never from a caller.
+    ///   - turn: how long the watch waits for one row before it goes on to the next
+    ///   - maximumWaitingForOne: callers that may wait for one row
+    ///   - maximumWaiting: callers that may wait for all rows together
     public init(
         configuration: PostgresConfiguration,
         table: StaticString,
@@ -106,7 +107,7 @@ public final class LockedRows: Sendable {
                 )
             )
         )
-        // Whoever can be locked without waiting is free. The lock ends with the statement.
+        // A row that this statement locks without waiting is free. The lock ends with the statement.
         self.lockedSQL = """
             with free as materialized (select \(id) from \(table) where \(id) = any($1) for update skip locked)
             select r.\(id) from \(table) r where r.\(id) = any($1) and not exists (select from free f where f.\(id) = r.\(id))
@@ -115,7 +116,7 @@ public final class LockedRows: Sendable {
         self.onChange = onChange
     }
 
-    /// Whether no row is known to be locked: one relaxed load, for those who ask for every request.
+    /// Whether no row is known to be locked. One relaxed load, so that it can be asked for every request.
     public var isEmpty: Bool { count.load(ordering: .relaxed) == 0 }
 
     /// Whether a row is known to be locked.
@@ -135,14 +136,15 @@ public final class LockedRows: Sendable {
         }
     }
 
-    /// Which of these rows another transaction holds locked now. Waits for none of them. For a session outside of a transaction: inside, the free ones would stay locked.
+    /// Which of these rows another transaction holds locked now. Waits for none of them. The session must be outside of a transaction, which would keep the
+    /// free rows locked.
     public func locked(among rows: [Int64], _ session: PostgresSession) throws(PostgresError) -> Set<Int64> {
         var locked: Set<Int64> = []
         try session.query(lockedSQL, [.ints(rows)]) { (row) throws(PostgresError) in locked.insert(try row.decode(0, as: Int64.self)) }
         return locked
     }
 
-    /// Rows were found locked: they are watched until they are free.
+    /// Rows were found locked. They are watched until they are free.
     public func found(_ rows: Set<Int64>) {
         let mustWatch = state.withLock { state in
             guard !state.isShutDown else { return false }
@@ -158,9 +160,9 @@ public final class LockedRows: Sendable {
     /// Waits for a row that is known to be locked.
     ///
     /// - Parameters:
-    ///   - grace: for callers in a hurry: they wait only until the row has been locked for so long. So a row that several servers write in turn is waited for, and one that
-    ///     somebody has forgotten is not.
-    ///   - waiter: called once, on the watch's thread, if the answer is `waiting`.
+    ///   - grace: for impatient callers, who wait only while the row has been locked for less than this. They wait for a row that several servers write in
+    ///     turn, but not for one that an open transaction has forgotten.
+    ///   - waiter: called once, on the watch's thread, if the answer is `waiting`
     public func wait(
         for row: Int64,
         until: ContinuousClock.Instant,
@@ -200,7 +202,7 @@ public final class LockedRows: Sendable {
     // MARK: On the watch's thread
 
     private func watch(_ session: PostgresSession) {
-        // Ends when no row is known to be locked; whoever finds the next one starts it again.
+        // The loop ends when no row is known to be locked. The next row that is found locked starts it again.
         while true {
             let (turn, rows) = state.withLock { state -> (Int64?, [Int64]) in
                 if state.machine.isEmpty { state.isWatching = false }
@@ -216,7 +218,7 @@ public final class LockedRows: Sendable {
             } catch  where error.isLockTimeout {
                 // The whole table is locked.
             } catch {
-                // What is locked cannot be told. Callers hear that they shall come again; the next of them finds out.
+                // It is unknown which rows are locked. The callers are told to try again, and the next one finds out.
                 end(.timedOut)
             }
             let (expired, late) = state.withLock { state in
@@ -227,7 +229,7 @@ public final class LockedRows: Sendable {
         }
     }
 
-    /// Waits one turn.
+    /// Waits for a row, for one turn.
     private func isFree(_ row: Int64, _ session: PostgresSession) throws(PostgresError) -> Bool {
         do throws(PostgresError) {
             _ = try session.query(turnSQL, [.int(row)])

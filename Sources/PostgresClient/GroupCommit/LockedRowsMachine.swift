@@ -1,18 +1,19 @@
-/// Which rows of a table are known to be locked by somebody's open transaction, and who waits for them, as a value: it decides, ``LockedRows`` acts after it has
-/// let go of the lock.
+/// The rows of a table that are known to be locked by another open transaction, and the callers that wait for them. This value decides; ``LockedRows`` acts
+/// after it has released its lock.
 ///
-/// Invariant: who waits is handed out exactly once: by `freed`, `expired` or `forgetAll`.
+/// Invariant: each waiting caller is handed out exactly once: by `freed`, `expired` or `forgetAll`.
 ///
-/// Bounds: `maximumRows` rows; `maximumWaitingForOne` wait for one row and `maximumWaiting` for all together, so that the callers of a locked row leave room for the others'.
+/// Bounds: `maximumRows` rows. At most `maximumWaitingForOne` callers wait for one row and `maximumWaiting` for all rows, so that one row's callers leave room
+/// for those of other rows.
 struct LockedRowsMachine<Waiter> {
     enum Admission: Hashable {
-        /// The row is not known to be locked: nothing was kept.
+        /// The row is not known to be locked. The waiter was not kept.
         case notLocked
-        /// It waits.
+        /// The waiter waits.
         case waiting
-        /// Too many wait already: nothing was kept.
+        /// Too many wait already. The waiter was not kept.
         case refused
-        /// The row has been locked for too long already: nothing was kept.
+        /// The row has been locked for too long already. The waiter was not kept.
         case tooLate
     }
 
@@ -50,7 +51,7 @@ struct LockedRowsMachine<Waiter> {
 
     func isLocked(_ row: Int64) -> Bool { rows[row] != nil }
 
-    /// Rows were found locked. Beyond the bound they are not noted.
+    /// Rows were found locked. Rows beyond the bound are not remembered.
     mutating func found(_ locked: some Sequence<Int64>, at now: ContinuousClock.Instant) {
         for row in locked where rows[row] == nil && rows.count < maximumRows {
             rows[row] = Row(since: now)
@@ -59,7 +60,7 @@ struct LockedRowsMachine<Waiter> {
         }
     }
 
-    /// A caller wants a row. `grace`: he waits only until the row has been locked for so long.
+    /// A caller wants a row. With `grace`, it waits only while the row has been locked for less than that.
     mutating func arrived(
         _ waiter: Waiter,
         for row: Int64,
@@ -79,7 +80,7 @@ struct LockedRowsMachine<Waiter> {
         return .waiting
     }
 
-    /// The row whose turn it is to be waited for; the next call names another if there is one.
+    /// The row that the watch waits for next. Repeated calls go through the rows in turn.
     mutating func nextTurn() -> Int64? {
         guard let row = turns.first else { return nil }
         turns.append(turns.removeFirst())
@@ -88,7 +89,7 @@ struct LockedRowsMachine<Waiter> {
 
     /// Rows were found free.
     ///
-    /// - Returns: who waited, in their order, and for how long each row was locked that had been announced.
+    /// - Returns: the callers that waited, in their order; and each freed row that had been announced, with the time that it was locked
     mutating func freed(_ free: [Int64], at now: ContinuousClock.Instant) -> (waiters: [Waiter], announced: [(row: Int64, after: Duration)])
     {
         var waiters: [Waiter] = []
@@ -103,7 +104,7 @@ struct LockedRowsMachine<Waiter> {
         return (waiters, announced)
     }
 
-    /// Those whose time is over.
+    /// Takes out the callers whose time is over.
     mutating func expired(at now: ContinuousClock.Instant) -> [Waiter] {
         var waiters: [Waiter] = []
         for id in turns {
@@ -116,7 +117,7 @@ struct LockedRowsMachine<Waiter> {
         return waiters
     }
 
-    /// Rows that have been locked for `after` now, each told once.
+    /// The rows that have been locked for at least `after` now. Each is named once.
     mutating func toAnnounce(after: Duration, at now: ContinuousClock.Instant) -> [Int64] {
         var late: [Int64] = []
         for id in turns {
@@ -127,7 +128,7 @@ struct LockedRowsMachine<Waiter> {
         return late
     }
 
-    /// Nothing is known any more. Returns who waited.
+    /// Forgets all rows. Returns the callers that waited.
     mutating func forgetAll() -> [Waiter] {
         let waiters = turns.flatMap { rows[$0]?.waiting.map(\.waiter) ?? [] }
         rows = [:]
