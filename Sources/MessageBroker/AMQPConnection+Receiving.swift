@@ -1,12 +1,12 @@
-// What the broker sends: frames that the library has decoded become events, and the frames of one message become a delivery.
+// Input from the broker: frames that the library has decoded become events, and the frames of one message become a delivery.
 //
-// Invariant: nothing of the library's memory leaves here; what is kept is copied.
+// Invariant: no pointer into the library's memory leaves this file; everything that is kept is copied.
 
 import CRabbitMQ
 
 extension AMQPConnection {
     func received(_ frame: amqp_frame_t, _ handleEvent: (Event) throws(BrokerError) -> Void) throws(BrokerError) {
-        // All that is kept is copied below; refused by the library while it holds frames of its own.
+        // Everything that is kept is copied below. The library refuses to release the buffers while it still holds frames in them.
         defer { amqp_maybe_release_buffers_on_channel(handle, frame.channel) }
         switch Int32(frame.frame_type) {
         case AMQP_FRAME_METHOD: try received(frame.payload.method, handleEvent)

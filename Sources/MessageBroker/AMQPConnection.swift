@@ -1,24 +1,25 @@
-// One connection with one channel. rabbitmq-c opens it and makes the calls that set it up, which block this thread within their bounds. From then on the library
-// is the codec alone: its encoders fill one buffer that goes out in one write, its parser reads what was received, and nothing blocks but `poll`.
+// One connection with one channel. rabbitmq-c opens it and makes the calls that set it up; these block the thread, within their bounds. From then on the
+// library only encodes and decodes: its encoders fill one buffer, which goes out in one write, and its parser reads what was received. Nothing blocks then
+// except `poll`.
 //
-// Invariant: the handle stays on the thread that made it and is freed in `deinit`; nothing of the library's memory leaves `receive`. The library writes to the
-// socket only while the output buffer is empty, so its frames never fall into the middle of ours.
-// Stop: every error is the end of the connection.
+// Invariant: the handle stays on the thread that made it and is freed in `deinit`. No pointer into the library's memory leaves `receive`. The library writes to
+//   the socket only while the output buffer is empty, so that its frames never cut one of the buffer's frames in two.
+// Stop: every error ends the connection.
 
 import BlockingThreads
 import CDispatch
 import CRabbitMQ
 import Glibc
 
-/// A connection to the broker. Belongs to one thread.
+/// A connection to the broker. Only one thread may use it.
 final class AMQPConnection {
-    /// What the broker says.
+    /// What the broker sends.
     enum Event {
         case acknowledged(UInt64, multiple: Bool)
         case refused(UInt64, multiple: Bool)
         case returned(sequence: UInt64?, code: Int, text: String)
         case delivered(number: UInt64, Delivery)
-        /// Over the bound; its body was not kept.
+        /// A delivery whose body exceeds the bound and was not kept.
         case oversized(number: UInt64)
         case consumerCancelled
         case blocked(reason: String)
@@ -40,7 +41,7 @@ final class AMQPConnection {
         var sequence: UInt64?
     }
 
-    /// The header by which a returned message is known again: a return carries no delivery tag. Receivers do not see it.
+    /// The header by which a returned message is recognised, because a return has no delivery tag. Receivers do not see it.
     static let sequenceHeader = "x-publish-sequence"
     private static let channel: UInt16 = 1
     private static let frameMaximum = 131072
@@ -54,15 +55,15 @@ final class AMQPConnection {
     var assembler: ContentAssembler<ContentMethod, Properties>
     private var heartbeats: HeartbeatClock
     private var isInputPending = true
-    /// The frame size agreed on, in bytes.
+    /// The frame size that client and broker agreed on, in bytes.
     private let frameMaximum: Int
-    /// The connection's number, which deliveries carry.
+    /// The number of this connection, which its deliveries carry.
     var generation: UInt64 = 0
 
-    /// Bytes that wait to be written.
+    /// The number of bytes that wait to be written.
     var unwritten: Int { output.count }
 
-    /// Connects, logs in and opens the channel.
+    /// Connects, logs in and opens the channel. Blocks within the connect timeout.
     init(_ configuration: BrokerConfiguration) throws(BrokerError) {
         guard let handle = amqp_new_connection() else { throw BrokerError(code: .connectFailed, message: "no memory for a connection") }
         var isOpen = false
@@ -92,7 +93,7 @@ final class AMQPConnection {
             configuration.password
         )
         if let failure = Self.failure(login) {
-            // 403: user or password; 530: the virtual host.
+            // 403: wrong user or password; 530: no right on the virtual host.
             switch failure.code {
             case .refused(403), .refused(530):
                 throw BrokerError(code: .authenticationFailed, message: "\(configuration): \(failure.message)")
@@ -116,9 +117,9 @@ final class AMQPConnection {
         input.deallocate()
     }
 
-    // MARK: Calls that block, within the call timeout
+    // MARK: Calls that block within the call timeout
 
-    /// Declares what is not there yet.
+    /// Declares the exchanges, queues and bindings that do not exist yet.
     func declare(_ topology: Topology) throws(BrokerError) {
         for exchange in topology.exchanges {
             pool.recycle()
@@ -156,7 +157,7 @@ final class AMQPConnection {
         amqp_maybe_release_buffers(handle)
     }
 
-    /// Switches publisher confirms on.
+    /// Turns on publisher confirms.
     func selectConfirms() throws(BrokerError) {
         _ = amqp_confirm_select(handle, Self.channel)
         try check("channel", "confirms")
@@ -191,7 +192,7 @@ final class AMQPConnection {
         throw BrokerError(code: failure.code, message: "\(kind) '\(name)': \(failure.message)")
     }
 
-    /// Takes leave, so that the broker need not find out; within `bound`. Only with an empty output buffer, else the socket is just closed.
+    /// Closes the connection in the orderly way, within `bound`, so that the broker knows at once. If output is still waiting, only the socket is closed.
     func close(within bound: Duration) {
         guard output.count == 0, bound > .zero else { return }
         var limit = timeval(bound)
@@ -201,13 +202,13 @@ final class AMQPConnection {
 
     // MARK: Writing
 
-    /// The calls that block are over; from now on heartbeats are this connection's own. The library kept them until here.
+    /// Ends the phase of blocking calls. The library sent the heartbeats until here; from now on this class sends them.
     func beginServing() {
         heartbeats.sent(at: .now)
         heartbeats.received(at: .now)
     }
 
-    /// Appends a message. False: it cannot be encoded, and nothing was appended.
+    /// Appends a message. Returns false, with nothing appended, if the message cannot be encoded.
     func append(_ message: OutgoingMessage, sequence: UInt64) -> Bool {
         pool.recycle()
         var properties = amqp_basic_properties_t()
@@ -276,11 +277,11 @@ final class AMQPConnection {
         guard isEncoded else { throw BrokerError(code: .connectionLost, message: "an acknowledgement could not be encoded") }
     }
 
-    /// Writes what the socket takes now.
+    /// Writes as many bytes as the socket takes now.
     func flush() throws(BrokerError) {
         while output.count > 0 {
             let bytes = output.unwritten
-            // A broken connection is an error here, not a signal that ends the process.
+            // MSG_NOSIGNAL: a broken connection must be an error here, not a signal that ends the process.
             let sent = send(socket, bytes.baseAddress, bytes.count, Int32(MSG_DONTWAIT) | Int32(MSG_NOSIGNAL))
             if sent > 0 {
                 output.wrote(sent)
@@ -297,8 +298,8 @@ final class AMQPConnection {
 
     // MARK: Waiting and reading
 
-    /// Writes a heartbeat if one is due, then sleeps until there is something to read or to write, the wake descriptor is signalled, or the time comes.
-    /// - Returns: whether there may be something to read.
+    /// Writes a heartbeat if one is due, then sleeps until the socket can be read or written, the wake descriptor is signalled, or `end` comes.
+    /// - Returns: whether there may be something to read
     func wait(until end: ContinuousClock.Instant, or wake: WakeDescriptor) throws(BrokerError) -> Bool {
         let now = ContinuousClock.now
         var limit = end
@@ -306,7 +307,7 @@ final class AMQPConnection {
         case .wait(let until): limit = min(limit, until)
         case .dead: throw BrokerError(code: .timedOut, message: "the broker has been silent for two heartbeat intervals")
         case .send:
-            // While other bytes wait they are the sign of life, once the socket takes them.
+            // Other bytes that wait will serve as the heartbeat, once the socket takes them.
             if output.count == 0 { output.appendHeartbeat() }
             try flush()
             limit = min(limit, now + .seconds(1))
@@ -324,7 +325,7 @@ final class AMQPConnection {
         return isInputPending || (ready > 0 && entries.0.revents & ~Int16(POLLOUT) != 0)
     }
 
-    /// Reads what is there, within one buffer, and gives every event to `handle`.
+    /// Reads once, at most one buffer, and passes every event to `handleEvent`.
     func receive(_ handleEvent: (Event) throws(BrokerError) -> Void) throws(BrokerError) {
         if isInputPending {
             try drainLibrary(handleEvent)
@@ -345,12 +346,12 @@ final class AMQPConnection {
                 throw BrokerError(code: .connectionLost, message: "the broker's bytes cannot be read: \(Self.text(of: used))")
             }
             consumed += Int(used)
-            // Zero: more bytes are needed.
+            // Type 0 means that the frame is incomplete and more bytes are needed.
             if frame.frame_type != 0 { try received(frame, handleEvent) }
         }
     }
 
-    /// What the library has read or decoded on its own while it waited for the answer to a call.
+    /// Handles the frames that the library read or decoded while it waited for the answer to a call.
     private func drainLibrary(_ handleEvent: (Event) throws(BrokerError) -> Void) throws(BrokerError) {
         while amqp_frames_enqueued(handle) != 0 || amqp_data_in_buffer(handle) != 0 {
             var frame = amqp_frame_t()
@@ -378,7 +379,7 @@ final class AMQPConnection {
         }
     }
 
-    /// The broker closes the channel or the connection and says why; nil for every other method.
+    /// The reason that the broker gives when it closes the channel or the connection; nil for every other method.
     static func refusal(_ method: amqp_method_t) -> BrokerError? {
         guard let decoded = method.decoded else { return nil }
         let (code, text): (UInt16, amqp_bytes_t)

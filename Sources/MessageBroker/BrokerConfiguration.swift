@@ -2,9 +2,9 @@ import CDispatch
 import CRabbitMQ
 import Glibc
 
-/// Where the broker is and how long anything may take.
+/// Where the broker is, and how long calls may take.
 ///
-/// A description, a dump and a reflection show user, host, port and virtual host; never the password.
+/// Descriptions and dumps of this value show user, host, port and virtual host, never the password.
 public struct BrokerConfiguration: Sendable {
     let host: String
     let port: Int
@@ -12,33 +12,33 @@ public struct BrokerConfiguration: Sendable {
     let password: String
     let virtualHost: String
 
-    /// Shown in the broker's list of connections.
+    /// The name that the broker shows in its list of connections.
     public var connectionName = "stockgate"
-    /// Bound on the TCP connection, and again on the AMQP handshake. Name resolution is done by the C library and not under this bound: give an address
-    /// where that matters.
+    /// Bounds the TCP connection, and the AMQP handshake once more. Name resolution, which the C library does, has no bound: give an IP address where that
+    /// matters.
     public var connectTimeout: Duration = .seconds(3)
-    /// Bound on each declaration and on the other calls that set up a connection.
+    /// Bounds each declaration, and each other call that sets up a connection.
     public var callTimeout: Duration = .seconds(5)
-    /// The interval asked of the broker, in whole seconds, at least one. A silent broker is noticed within twice that.
+    /// The heartbeat interval that the client asks for, in whole seconds, at least one. A silent broker is noticed within twice that time.
     public var heartbeat: Duration = .seconds(10)
-    /// Bound on a publish call. What is written and unconfirmed then is ``PublishOutcome/unknown``, and the connection is opened anew.
+    /// Bounds a publish call. A message that is written but unconfirmed then is ``PublishOutcome/unknown``, and a new connection is opened.
     public var confirmTimeout: Duration = .seconds(5)
-    /// Bound on messages that are written and not yet confirmed. Further ones wait in the publisher.
+    /// Bounds the messages that are written and not yet confirmed. Further messages wait in the publisher.
     public var maximumInFlight = 4096
-    /// Bound on messages that wait or are in flight. Beyond it a publish call is refused as `overloaded`.
+    /// Bounds the messages that wait or are in flight. Beyond it a publish call is refused as `overloaded`.
     public var maximumQueued = 65536
-    /// Bound on a received body in bytes. A larger message is not kept: it goes to the dead-letter exchange, if its queue has one.
+    /// Bounds a received body, in bytes. A larger message is not kept: it goes to the dead-letter exchange, if its queue has one.
     public var maximumBodyBytes = 16 << 20
-    /// The wait after the first failure in a row; it doubles with each one more, up to ``maximumBackoff``, and is shortened by up to half at random.
+    /// The pause after the first failure in a row. It doubles with each further one, up to ``maximumBackoff``, and is shortened by up to half at random.
     public var minimumBackoff: Duration = .milliseconds(100)
-    /// Bound on the wait between attempts to connect.
+    /// Bounds the pause between attempts to connect.
     public var maximumBackoff: Duration = .seconds(5)
 
-    /// Reads `amqp://user:password@host:port/vhost`, its parts percent-encoded. Without a virtual host it is `/`, without a port 5672.
+    /// Reads `amqp://user:password@host:port/vhost`, with percent-encoded parts. The virtual host is `/` if none is given, and the port 5672.
     ///
     /// - Throws: `invalidConfiguration`. The message does not repeat the string, which may hold a password.
     public init(url: String) throws(BrokerError) {
-        // The C library says no more than that it cannot be read.
+        // An address with parameters gets a message of its own, because the C library would only say that the address cannot be read.
         let rest = url.firstRange(of: "://").map { url[$0.upperBound...] } ?? ""
         let behindLogin = rest.lastIndex(of: "@").map { rest[rest.index(after: $0)...] } ?? rest
         if behindLogin.contains("?") {
@@ -47,7 +47,7 @@ public struct BrokerConfiguration: Sendable {
                 message: "an address has no parameters here: amqp://user:password@host:port/vhost"
             )
         }
-        // The parser writes into its argument, and its answer points into it.
+        // The parser writes into its argument, and its result points into it.
         var characters = Array(url.utf8CString)
         let parsed = characters.withUnsafeMutableBufferPointer { buffer -> (String, Int, String, String, String, Bool)? in
             var info = amqp_connection_info()
@@ -74,7 +74,7 @@ public struct BrokerConfiguration: Sendable {
         self.virtualHost = virtualHost.isEmpty ? "/" : virtualHost
     }
 
-    /// Whole seconds, as the protocol wants them.
+    /// The heartbeat interval in whole seconds, as the protocol has it.
     var heartbeatSeconds: Int32 { Int32(clamping: max(1, heartbeat.components.seconds)) }
 }
 

@@ -1,6 +1,6 @@
 import BlockingThreads
 
-/// What went wrong at the broker. Whether a message may be there all the same is said by ``PublishOutcome``, not by an error.
+/// What went wrong at the broker. Whether a message may have been stored anyway is told by ``PublishOutcome``, not by an error.
 public struct BrokerError: Error, Sendable, Hashable {
     /// The kind of failure.
     public enum Code: Sendable, Hashable {
@@ -8,9 +8,9 @@ public struct BrokerError: Error, Sendable, Hashable {
         case invalidConfiguration
         /// A message cannot be encoded: a name over 255 bytes, or headers over ``OutgoingMessage/maximumHeaderBytes``. Nothing was sent.
         case invalidMessage
-        /// No TCP connection, or no AMQP handshake in time.
+        /// No TCP connection was made, or no AMQP handshake in time.
         case connectFailed
-        /// The user, the password or the right on the virtual host is wrong.
+        /// The user or the password is wrong, or the user has no right on the virtual host.
         case authenticationFailed
         /// A queue or exchange exists with other arguments (406 PRECONDITION_FAILED).
         case topologyMismatch(name: String)
@@ -20,19 +20,19 @@ public struct BrokerError: Error, Sendable, Hashable {
         case connectionLost
         /// The broker did not answer within a bound.
         case timedOut
-        /// There is no connection now. Nothing was sent.
+        /// There is no connection at the moment. Nothing was sent.
         case notConnected
         /// The bound on waiting messages is reached. Nothing was sent.
         case overloaded
-        /// It was closed. Nothing was sent.
+        /// The publisher or consumer was closed. Nothing was sent.
         case closed
     }
 
     /// The kind of failure.
     public var code: Code
-    /// The broker's or the library's own words. Never holds the password.
+    /// The words of the broker or of the library. They never hold the password.
     public var message: String
-    /// For `notConnected`: how long until the next attempt to connect.
+    /// For `notConnected`: the time until the next attempt to connect.
     public var retryAfter: Duration?
 
     /// Makes an error.
@@ -42,7 +42,7 @@ public struct BrokerError: Error, Sendable, Hashable {
         self.retryAfter = retryAfter
     }
 
-    /// Somebody must change something before it can work: the next attempt will fail in the same way.
+    /// Whether every further attempt will fail in the same way, until an operator changes something.
     public var isPermanent: Bool {
         switch code {
         case .invalidConfiguration, .invalidMessage, .authenticationFailed, .topologyMismatch, .closed: true
@@ -52,7 +52,7 @@ public struct BrokerError: Error, Sendable, Hashable {
 }
 
 extension BrokerError {
-    /// `connectFailed`: the system has no thread or descriptor left for the connection.
+    /// A `connectFailed` for a system that has no thread or descriptor left for the connection.
     init(_ unavailable: ThreadUnavailable) { self.init(code: .connectFailed, message: unavailable.description) }
 }
 

@@ -1,36 +1,36 @@
-// Invariant: one thing that happens to the broker is told once, however many connections meet it and however often they try again.
+// Invariant: an event at the broker is reported once, however many connections it affects and however often they try again.
 // Bounds: one standing for each connection.
 
 import Synchronization
 
-/// What happened to one connection.
+/// A change of one connection.
 public enum ConnectionChange: Sendable, Hashable {
-    /// It is in use, with the topology declared.
+    /// The connection is in use, and the topology is declared.
     case connected
-    /// The broker takes no messages for now.
+    /// The broker takes no messages over the connection for now.
     case blocked(reason: String)
-    /// It takes messages again.
+    /// The broker takes messages again.
     case unblocked
-    /// It broke, or an attempt to connect failed.
+    /// The connection broke, or an attempt to connect failed.
     case failed(BrokerError)
 }
 
-/// Makes news of what happens to the connections of one program to its broker.
+/// Turns the changes of a program's connections to one broker into news, each told once.
 public struct BrokerNews: Sendable {
     /// What is worth a line in a log.
     public enum Item: Sendable, Hashable {
-        /// All connections are there that could be.
+        /// Every connection that was not up for this reason is up.
         case connected(isBack: Bool)
-        /// It cannot be reached.
+        /// The broker cannot be reached.
         case away(why: String)
-        /// It answers, and refuses what this program needs: rights, a password, a limit, a queue of another kind.
+        /// The broker answers, but refuses something that this program needs: rights, a password, a limit, a queue of another kind.
         case refused(why: String)
-        /// It takes no messages for now.
+        /// The broker takes no messages for now.
         case blocked(why: String)
-        /// It takes messages again.
+        /// The broker takes messages again.
         case unblocked
 
-        /// Whether something does not work from now on.
+        /// Whether this news tells of a trouble that begins.
         public var isTrouble: Bool {
             switch self {
             case .away, .refused, .blocked: true
@@ -38,7 +38,7 @@ public struct BrokerNews: Sendable {
             }
         }
 
-        /// One sentence.
+        /// The news in one sentence.
         public var text: String {
             switch self {
             case .connected(let isBack): isBack ? "the broker is back" : "connected to the broker"
@@ -49,7 +49,7 @@ public struct BrokerNews: Sendable {
             }
         }
 
-        /// The broker's or the library's own words, if there are some.
+        /// The words of the broker or of the library, if there are any.
         public var why: String? {
             switch self {
             case .away(let why), .refused(let why), .blocked(let why): why
@@ -63,7 +63,7 @@ public struct BrokerNews: Sendable {
         case up
         case blocked
         case away
-        // Each refusal is one of its own: another must be mended then.
+        // Refusals with different words are different states, because each needs a mending of its own.
         case refused(String)
     }
 
@@ -74,8 +74,8 @@ public struct BrokerNews: Sendable {
         standings = Dictionary(ends.map { ($0, .starting) }) { first, _ in first }
     }
 
-    /// A connection has changed.
-    /// - Returns: what to tell; nil if it is known already, or if another connection is still as this one was
+    /// Records a change of a connection.
+    /// - Returns: the news to report; nil if it is known already, or if another connection is still in the state that this one has left
     public mutating func heard(_ change: ConnectionChange, from end: String) -> Item? {
         let before = standings[end] ?? .starting
         let now: Standing
@@ -98,23 +98,23 @@ public struct BrokerNews: Sendable {
     }
 }
 
-/// The news of connections that live on threads of their own.
+/// The news of connections that run on threads of their own.
 public final class BrokerJournal: Sendable {
     private let news: Mutex<BrokerNews>
     private let tell: @Sendable (BrokerNews.Item) -> Void
 
     /// - Parameters:
     ///   - ends: the connections' names
-    ///   - tell: called on a connection's thread; it must be quick
+    ///   - tell: called on a connection's thread, and must be quick
     public init(ends: [String], tell: @escaping @Sendable (BrokerNews.Item) -> Void) {
         news = Mutex(BrokerNews(ends: ends))
         self.tell = tell
     }
 
-    /// What a connection is given to report to.
+    /// The function to which a connection reports its changes.
     public func observer(of end: String) -> @Sendable (ConnectionChange) -> Void {
         { change in
-            // Told under the lock, so that the lines stand in the order of what happened.
+            // `tell` is called under the lock, so that the news keeps the order of the events.
             self.news.withLock { news in
                 if let item = news.heard(change, from: end) { self.tell(item) }
             }
@@ -123,7 +123,7 @@ public final class BrokerJournal: Sendable {
 }
 
 extension BrokerError {
-    /// The broker answers and refuses. What it says when it is stopped (320 CONNECTION_FORCED) is no refusal.
+    /// Whether the broker answers and refuses. The message of a broker that is being stopped (320 CONNECTION_FORCED) is no refusal.
     var isRefusal: Bool {
         switch code {
         case .authenticationFailed, .topologyMismatch, .invalidConfiguration: true

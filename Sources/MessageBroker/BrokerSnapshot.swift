@@ -10,19 +10,19 @@ public struct BrokerSnapshot: Sendable, Hashable {
         case blocked(reason: String)
         /// Waits before the next attempt.
         case backingOff(retryAt: ContinuousClock.Instant)
-        /// Final.
+        /// Closed for good.
         case closed
     }
 
     /// What the connection does.
     public var state = State.connecting
-    /// Since when.
+    /// When the connection entered this state.
     public var stateSince = ContinuousClock.now
     /// Why the last connection or attempt ended.
     public var lastFailure: BrokerError?
-    /// Connections that got ready.
+    /// How often a connection became ready.
     public var connects = 0
-    /// Connections that got ready after an earlier one.
+    /// How often a connection became ready after an earlier one.
     public var reconnects: Int { max(0, connects - 1) }
     /// Attempts that failed.
     public var failedConnects = 0
@@ -33,7 +33,7 @@ public struct BrokerSnapshot: Sendable, Hashable {
     public var confirmed = 0
     /// Messages that reached no queue.
     public var returned = 0
-    /// Messages answered by a nack.
+    /// Messages that the broker refused with a nack.
     public var rejected = 0
     /// Messages whose outcome is unknown.
     public var unknown = 0
@@ -46,7 +46,7 @@ public struct BrokerSnapshot: Sendable, Hashable {
 
     /// Messages received.
     public var delivered = 0
-    /// Those of them that had been delivered before.
+    /// Deliveries that had been delivered before.
     public var redelivered = 0
     /// Deliveries acknowledged.
     public var acknowledged = 0
@@ -54,17 +54,17 @@ public struct BrokerSnapshot: Sendable, Hashable {
     public var rejectedDeliveries = 0
     /// Acknowledgements and rejections that came after their connection was lost, or twice.
     public var lateSettlements = 0
-    /// Times the broker ended the consumer, because its queue was deleted or moved.
+    /// How often the broker ended the consumer because its queue was deleted or moved.
     public var consumerCancels = 0
-    /// Deliveries that nobody has asked for yet now.
+    /// Deliveries that wait for a caller now.
     public var buffered = 0
     /// Deliveries neither acknowledged nor rejected now.
     public var unacknowledged = 0
 
-    /// Why the broker takes no messages over this connection now; nil if it does, or if there is no connection.
+    /// Why the broker takes no messages over this connection now; nil if it takes them, or if there is no connection.
     public var blockedReason: String? { if case .blocked(let reason) = state { reason } else { nil } }
 
-    /// Connected, blocked or not.
+    /// Whether the connection is up, blocked or not.
     public var isConnected: Bool {
         switch state {
         case .connected, .blocked: true

@@ -1,18 +1,18 @@
-// Which published messages of one connection wait for their confirm.
+// The published messages of one connection that wait for their confirm.
 //
-// Invariant: tags are the numbers 1, 2, 3, … in the order of writing, as the broker counts them; each is settled at most once. A return settles nothing: the ack
-// that follows it does.
-// Bound: `inFlight` is what the caller lets in; the window is as long as the span from the oldest unsettled tag to the newest.
+// Invariant: tags are the numbers 1, 2, 3, … in the order of writing, as the broker counts them, and each tag is settled at most once. A returned message is
+//   settled by the ack that follows, not by the return.
+// Bound: the caller bounds `inFlight`. The window spans from the oldest unsettled tag to the newest.
 
 import DequeModule
 
-/// Matches confirms and returns to published messages. A value: it decides, the publisher's thread acts.
+/// Matches confirms and returns to published messages. This value decides; the publisher's thread acts.
 struct ConfirmTracker<Ticket> {
-    /// What an answer of the broker means.
+    /// The meaning of an answer from the broker.
     enum Answer: Hashable {
-        /// It settled this many messages. Zero: all of them had been settled before.
+        /// The answer settled this many messages. Zero: all of them had been settled before.
         case settled(Int)
-        /// The broker answers a tag that was never written. The connection cannot be trusted.
+        /// The broker answered a tag that was never written, so the connection cannot be trusted.
         case neverWritten
     }
 
@@ -31,7 +31,7 @@ struct ConfirmTracker<Ticket> {
     /// The tag that the next message gets.
     var next: UInt64 { first + UInt64(window.count) }
 
-    /// A message is written.
+    /// Records a message that is written.
     mutating func wrote(_ ticket: Ticket) -> UInt64 {
         defer {
             window.append(Entry(ticket: ticket))
@@ -40,7 +40,7 @@ struct ConfirmTracker<Ticket> {
         return next
     }
 
-    /// The broker gives a mandatory message back. Its ack is still to come.
+    /// The broker returns a mandatory message. Its ack is still to come.
     mutating func returned(_ tag: UInt64, code: Int, text: String) -> Answer {
         guard tag > 0, tag < next else { return .neverWritten }
         guard tag >= first, !window[Int(tag - first)].isSettled else { return .settled(0) }
@@ -48,19 +48,19 @@ struct ConfirmTracker<Ticket> {
         return .settled(0)
     }
 
-    /// The broker acknowledges a message, or with `multiple` all up to it.
+    /// The broker acknowledges a message, or with `multiple` all messages up to it.
     mutating func acknowledged(_ tag: UInt64, multiple: Bool, _ settle: (Ticket, PublishOutcome) -> Void) -> Answer {
         answer(tag, multiple) { entry in
             settle(entry.ticket, entry.returned.map { .returned(code: $0.code, text: $0.text) } ?? .confirmed)
         }
     }
 
-    /// The broker refuses a message, or with `multiple` all up to it.
+    /// The broker refuses a message, or with `multiple` all messages up to it.
     mutating func refused(_ tag: UInt64, multiple: Bool, _ settle: (Ticket, PublishOutcome) -> Void) -> Answer {
         answer(tag, multiple) { settle($0.ticket, .rejected) }
     }
 
-    /// The connection is over: what was returned is known, all else that was written is not. Tags begin at 1 again.
+    /// The connection has ended. Returned messages have that outcome, and all other unsettled ones are unknown. Tags begin at 1 again.
     mutating func lost(_ settle: (Ticket, PublishOutcome) -> Void) {
         for entry in window where !entry.isSettled {
             settle(entry.ticket, entry.returned.map { .returned(code: $0.code, text: $0.text) } ?? .unknown)
@@ -69,7 +69,7 @@ struct ConfirmTracker<Ticket> {
     }
 
     private mutating func answer(_ tag: UInt64, _ multiple: Bool, _ settle: (Entry) -> Void) -> Answer {
-        // Zero with `multiple` means all, by the protocol.
+        // In the protocol, tag zero with `multiple` means all tags.
         let last = tag == 0 && multiple ? next - 1 : tag
         guard last < next, last > 0 || multiple else { return .neverWritten }
         guard last >= first else { return .settled(0) }

@@ -1,27 +1,27 @@
-// The life of a connection's thread: connect, declare, serve, wait, again.
+// The life of a connection's thread: connect, declare, serve, pause, and again.
 //
-// Invariant: a role sees `ready` before any event of a connection and `ended` after the last; between attempts nothing is held.
-// Bounds: an attempt takes at most the connect timeout twice and a call timeout per declaration; waits between attempts are those of `ReconnectBackoff`; one read
-// per turn takes at most one buffer, so that writing and deadlines get their turn.
-// Stop: `stop`. What is under way may finish until its deadline.
+// Invariant: a role sees `ready` before any event of a connection, and `ended` after the last one. Between two attempts no connection is held.
+// Bounds: an attempt takes at most twice the connect timeout, and a call timeout for each declaration. Pauses between attempts are those of the back-off. A
+//   turn reads at most one buffer, so that writing and deadlines get their turn too.
+// Stop: `stop`. Work that is under way may finish until the deadline of `stop`.
 
 import BlockingThreads
 
-/// What a publisher or a consumer does with its connection. Lives on the connection's thread.
+/// What a publisher or a consumer does with its connection. A role lives on the connection's thread.
 protocol ConnectionRole: AnyObject {
-    /// Sets up a new connection, whose topology is declared.
+    /// Sets up a new connection after the topology was declared.
     func prepare(_ connection: AMQPConnection) throws(BrokerError)
     /// The connection is in use from now on.
     func ready()
-    /// Moves what waits into the connection's buffer.
-    /// - Returns: when it wants its next turn without an event.
+    /// Moves waiting work into the connection's buffer.
+    /// - Returns: when the role wants its next turn if no event comes before
     func turn(_ connection: AMQPConnection, now: ContinuousClock.Instant) throws(BrokerError) -> ContinuousClock.Instant?
     func received(_ event: AMQPConnection.Event) throws(BrokerError)
-    /// All that was read has been given to `received`.
+    /// Called after everything that was read has been passed to `received`.
     func endOfInput() throws(BrokerError)
-    /// The connection or the attempt is over.
+    /// The connection has ended, or the attempt has failed.
     func ended(_ failure: BrokerError, retryAt: ContinuousClock.Instant?)
-    /// Nothing is under way.
+    /// Whether no work is under way.
     var isDrained: Bool { get }
 }
 
@@ -29,14 +29,14 @@ protocol ConnectionRole: AnyObject {
 final class ConnectionControl: Sendable {
     struct Status: Sendable {
         var snapshot = BrokerSnapshot()
-        /// Set: the thread is to end, at the latest then.
+        /// If set, the thread ends by then at the latest.
         var stopAt: ContinuousClock.Instant?
         var isEnded = false
     }
 
     let status = AsyncMonitor(Status())
     let wake: WakeDescriptor
-    /// Hears of every change, on the connection's thread.
+    /// Called with every change, on the connection's thread.
     let onChange: @Sendable (ConnectionChange) -> Void
 
     init(onChange: @escaping @Sendable (ConnectionChange) -> Void) throws(BrokerError) {
@@ -44,17 +44,17 @@ final class ConnectionControl: Sendable {
         self.onChange = onChange
     }
 
-    /// Lets the thread end, when what is under way is done or the time has come.
+    /// Lets the thread end once its work is done, or at the latest at this time.
     func stop(at end: ContinuousClock.Instant) {
         status.update { $0.stopAt = min($0.stopAt ?? end, end) }
         wake.signal()
     }
 
-    /// Returns when the thread has ended, or after the bound: then it still is in a call of the library, and ends after that.
+    /// Returns when the thread has ended, or after `bound` if it is still in a call of the library. Then it ends after that call.
     func close(within bound: Duration) async {
         let end = ContinuousClock.now + bound
         stop(at: end)
-        // A little more, so that what is given up at the end is told.
+        // A little longer than the bound, so that outcomes which are given up at the end are still reported.
         _ = await status.wait(until: end + .milliseconds(250)) { $0.isEnded ? true : nil }
     }
 
@@ -78,7 +78,7 @@ final class ConnectionControl: Sendable {
     }
 }
 
-/// Runs on the connection's thread and returns when it was stopped.
+/// Runs on the connection's thread, and returns when it was stopped.
 struct ConnectionLoop<Role: ConnectionRole> {
     let configuration: BrokerConfiguration
     let topology: Topology
@@ -121,7 +121,7 @@ struct ConnectionLoop<Role: ConnectionRole> {
 
     private var stopAt: ContinuousClock.Instant? { control.status.withLock { $0.stopAt } }
 
-    /// Returns when it was stopped and nothing is under way any more.
+    /// Serves one connection. Returns when the loop was stopped and no work is under way.
     private func serve(_ connection: AMQPConnection) throws(BrokerError) {
         while true {
             let now = ContinuousClock.now

@@ -1,37 +1,38 @@
 // Consumes one queue over one connection, with manual acknowledgement, in batches.
 //
-// Invariant: a delivery is given to one caller, and acknowledged only on the connection it came from; what is not acknowledged when that ends comes again.
-// Bounds: the prefetch bounds what is buffered and what is unacknowledged together, so also the acknowledgements that wait to be written.
+// Invariant: a delivery is given to one caller, and acknowledged only on the connection that it came from. When that connection ends, the broker delivers
+//   unacknowledged messages again.
+// Bounds: the prefetch bounds buffered and unacknowledged deliveries together, and with them the acknowledgements that wait to be written.
 // Stop: `close`, or the end of the last reference.
 
 import BlockingThreads
 import DequeModule
 import Synchronization
 
-/// Receives the messages of one queue. Any number of callers at once; one connection, one thread.
+/// Receives the messages of one queue, for any number of concurrent callers, over one connection and one thread.
 public final class Consumer: Sendable {
-    /// Where to begin to read a stream.
+    /// Where to begin reading a stream.
     public enum StreamOffset: Sendable, Hashable {
-        /// The oldest message there is.
+        /// At the oldest message.
         case first
-        /// The last chunk of messages.
+        /// At the last chunk of messages.
         case last
-        /// What is published from now on.
+        /// At the next message that is published.
         case next
-        /// The message with this offset, or the oldest after it.
+        /// At the message with this offset, or the first one after it.
         case offset(UInt64)
     }
 
     private let control: ConnectionControl
     private let inbox: AsyncMonitor<ConsumerInbox>
 
-    /// Starts the thread, which connects, declares the topology, consumes, and keeps on trying for ever.
+    /// Starts the thread, which connects, declares the topology and consumes. It tries again for ever.
     ///
     /// - Parameters:
-    ///   - prefetch: how many unacknowledged deliveries the broker may send, 1 to 65535.
-    ///   - streamOffset: for a stream: where to begin. After a reconnect it goes on behind the last offset up to which all was acknowledged.
-    ///   - name: the thread's name, of which the system shows 15 bytes.
-    ///   - onChange: hears of every change of the connection, on its thread.
+    ///   - prefetch: how many unacknowledged deliveries the broker may send, 1 to 65535
+    ///   - streamOffset: for a stream: where to begin. After a reconnect, reading continues behind the last offset up to which all messages were acknowledged.
+    ///   - name: the thread's name, of which the system shows 15 bytes
+    ///   - onChange: called with every change of the connection, on its thread
     /// - Throws: only if the system has no thread or descriptor left.
     public init(
         configuration: BrokerConfiguration,
@@ -57,9 +58,9 @@ public final class Consumer: Sendable {
 
     deinit { control.stop(at: .now) }
 
-    /// Everything that is there, up to `max` deliveries; waits only while there is nothing, also across reconnects.
+    /// The deliveries that are there, at most `max`. Waits only while there is none, also across reconnects.
     ///
-    /// - Returns: none if nothing came within `wait`, or the task was cancelled.
+    /// - Returns: an empty array if nothing came within `wait`, or if the task was cancelled
     /// - Throws: `closed`.
     public func nextBatch(max: Int, wait: Duration) async throws(BrokerError) -> [Delivery] {
         let batch = await inbox.wait(until: .now + wait) { inbox -> Result<[Delivery], BrokerError>? in
@@ -70,9 +71,9 @@ public final class Consumer: Sendable {
         return try batch?.get() ?? []
     }
 
-    /// Acknowledges deliveries: the broker forgets them. Returns at once; the thread writes it.
+    /// Acknowledges deliveries, so that the broker forgets them. Returns at once; the thread writes the acknowledgements.
     ///
-    /// - Returns: how many of them could still be acknowledged. Those of an older connection, and those settled before, are ignored.
+    /// - Returns: how many of them could still be acknowledged. Deliveries of an older connection, and those that were settled before, are ignored.
     @discardableResult
     public func acknowledge(_ deliveries: [Delivery]) -> Int {
         let count = inbox.withLock { $0.acknowledge(deliveries.lazy.map(\.tag)) }
@@ -80,10 +81,10 @@ public final class Consumer: Sendable {
         return count
     }
 
-    /// Rejects a delivery. Returns at once; the thread writes it.
+    /// Rejects a delivery. Returns at once; the thread writes the rejection.
     ///
-    /// - Parameter requeue: true: it is delivered again; false: it goes to the queue's dead-letter exchange, if it has one.
-    /// - Returns: false if it could no longer be rejected, as for ``acknowledge(_:)``.
+    /// - Parameter requeue: true: the message is delivered again; false: it goes to the queue's dead-letter exchange, if there is one
+    /// - Returns: false if the delivery could no longer be rejected, for the reasons given at ``acknowledge(_:)``
     @discardableResult
     public func reject(_ delivery: Delivery, requeue: Bool) -> Bool {
         let isRejected = inbox.withLock { $0.reject(delivery.tag, requeue: requeue) }
@@ -91,9 +92,10 @@ public final class Consumer: Sendable {
         return isRejected
     }
 
-    /// Waits until connected and consuming.
+    /// Waits until the consumer is connected and consuming.
     ///
-    /// - Throws: the last failure: at once if it is permanent (topology, authentication), else when the bound has passed. The connection goes on trying.
+    /// - Throws: the last failure: at once if it is permanent (topology, authentication), otherwise when the bound has passed. The thread goes on trying to
+    ///   connect.
     public func waitUntilConnected(within bound: Duration) async throws(BrokerError) {
         try await control.waitUntilConnected(within: bound)
     }
@@ -113,22 +115,23 @@ public final class Consumer: Sendable {
         return snapshot
     }
 
-    /// Gives out nothing more, writes the acknowledgements given so far, at most that long, and closes the connection. The rest goes back to the queue.
+    /// Stops giving out deliveries, spends at most `bound` on writing the acknowledgements given so far, and closes the connection. Unsettled messages go back
+    /// to the queue.
     public func close(within bound: Duration = .seconds(5)) async {
         inbox.update { $0.isClosed = true }
         await control.close(within: bound)
     }
 }
 
-/// What the consumer's callers and its thread share.
+/// What the consumer's callers share with its thread.
 struct ConsumerInbox: Sendable {
     var buffer: Deque<Delivery> = []
     var tracker = SettlementTracker()
-    /// Acknowledgements and rejections to be written.
+    /// Acknowledgements and rejections that wait to be written.
     var frames: [SettlementTracker.Frame] = []
     var isClosed = false
     var streamOffset: Consumer.StreamOffset?
-    /// Offsets of the deliveries from the oldest unsettled one on, of a stream.
+    /// For a stream: the offsets of the deliveries, from the oldest unsettled one on.
     private var offsets: Deque<UInt64?> = []
     private let isStream: Bool
 
@@ -169,13 +172,13 @@ struct ConsumerInbox: Sendable {
         return true
     }
 
-    /// A delivery came. False: the broker broke its protocol.
+    /// Records a delivery. Returns false if the broker broke the protocol.
     mutating func arrived(_ number: UInt64, _ delivery: Delivery) -> Bool {
         guard tracker.delivered(number) else { return false }
         if isStream {
             let offset = delivery.streamOffset
             offsets.append(offset)
-            // A stream is sent in chunks: the first one may begin before the offset that was asked for.
+            // A stream is sent in chunks, and the first chunk may begin before the offset that was asked for.
             if case .offset(let wanted)? = streamOffset, let offset, offset < wanted {
                 _ = tracker.acknowledge(CollectionOfOne(delivery.tag), &frames)
                 advance()
@@ -188,7 +191,7 @@ struct ConsumerInbox: Sendable {
         return true
     }
 
-    /// A delivery came whose body was too large to keep: to the dead letters, or past it in a stream.
+    /// Handles a delivery whose body was too large to keep. It goes to the dead letters; in a stream it is skipped.
     mutating func arrivedOversized(_ tag: DeliveryTag) -> Bool {
         guard tracker.delivered(tag.number) else { return false }
         delivered += 1
@@ -201,7 +204,7 @@ struct ConsumerInbox: Sendable {
         return true
     }
 
-    /// The connection is over.
+    /// The connection has ended.
     mutating func lost() {
         buffer.removeAll()
         frames.removeAll()
@@ -209,7 +212,7 @@ struct ConsumerInbox: Sendable {
         tracker.lost()
     }
 
-    /// Moves the offset to resume from behind all that is settled.
+    /// Moves the offset at which to resume behind all deliveries that are settled.
     private mutating func advance() {
         guard isStream else { return }
         while offsets.count > tracker.unsettledSpan {
@@ -234,7 +237,7 @@ extension Consumer.StreamOffset {
     }
 }
 
-/// The consumer's part of the connection's thread.
+/// The part of the consumer that runs on the connection's thread.
 final class ConsumerRole: ConnectionRole {
     private enum Arrival {
         case delivery(UInt64, Delivery)
@@ -280,7 +283,7 @@ final class ConsumerRole: ConnectionRole {
         case .oversized(let number): arrivals.append(.oversized(number))
         case .consumerCancelled:
             control.status.withLock { $0.snapshot.consumerCancels += 1 }
-            // A new connection declares the queue again, and makes sure that nothing of the old one is acknowledged on it.
+            // A new connection declares the queue again, and makes sure that no delivery of the old consumer is acknowledged on it.
             throw BrokerError(code: .connectionLost, message: "the broker ended the consumer of '\(queue)': the queue was deleted or moved")
         case .acknowledged, .refused, .returned, .blocked, .unblocked: return
         }

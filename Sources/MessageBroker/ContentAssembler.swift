@@ -1,7 +1,7 @@
-// Puts a message together from its method, header and body frames.
+// Builds a message from its method, header and body frames.
 //
-// Bounds: a body over `maximumBodyBytes` is read to its end and not kept.
-// Stop: a frame out of turn is a breach of the protocol, after which the connection is closed.
+// Bounds: a body over `maximumBodyBytes` is read to its end, but not kept.
+// Stop: a frame out of order breaks the protocol, and the connection is closed.
 
 /// One channel's content, frame by frame. A value.
 struct ContentAssembler<Method, Properties> {
@@ -9,7 +9,7 @@ struct ContentAssembler<Method, Properties> {
     struct Content {
         var method: Method
         var properties: Properties
-        /// Nil: over the bound.
+        /// The body; nil if it exceeds the bound.
         var body: [UInt8]?
     }
 
@@ -22,7 +22,7 @@ struct ContentAssembler<Method, Properties> {
     private enum State {
         /// -> header
         case idle
-        /// A method that carries content came. -> body, idle
+        /// A method that carries content has come. -> body, idle
         case header(Method)
         /// -> idle
         case body(Method, Properties, [UInt8], size: UInt64, missing: UInt64)
@@ -33,7 +33,7 @@ struct ContentAssembler<Method, Properties> {
 
     init(maximumBodyBytes: Int) { self.maximumBodyBytes = max(0, maximumBodyBytes) }
 
-    /// Nothing is half read.
+    /// Whether no message is half read.
     var isIdle: Bool {
         if case .idle = state { true } else { false }
     }
@@ -60,7 +60,7 @@ struct ContentAssembler<Method, Properties> {
         guard case .body(let method, let properties, var body, let size, let missing) = state, UInt64(fragment.count) <= missing else {
             return .outOfTurn
         }
-        // Lets go of the second reference, or the bytes would be copied.
+        // This drops the second reference to the bytes, which would otherwise be copied.
         state = .idle
         let isKept = size <= UInt64(maximumBodyBytes)
         if isKept { body.append(contentsOf: fragment) }

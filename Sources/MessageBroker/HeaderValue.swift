@@ -29,7 +29,7 @@ public indirect enum HeaderValue: Sendable, Hashable {
         if case .integer(let value) = self { value } else { nil }
     }
 
-    /// An upper bound of its size on the wire, in bytes.
+    /// An upper bound of the value's size on the wire, in bytes.
     var encodedBytes: Int {
         switch self {
         case .string(let value): 5 + value.utf8.count
@@ -40,7 +40,7 @@ public indirect enum HeaderValue: Sendable, Hashable {
         }
     }
 
-    /// How deep lists and tables lie in each other.
+    /// How many levels of lists and tables are nested in each other.
     var depth: Int {
         switch self {
         case .list(let values): 1 + (values.map(\.depth).max() ?? 0)

@@ -1,13 +1,13 @@
-/// When to send a heartbeat, and when the other side has been silent for too long. A value; time is an argument.
+/// Decides when to send a heartbeat, and when the other side has been silent for too long. A value; time is an argument.
 ///
-/// Invariant: something is sent at least once in half an interval; a connection on which nothing came for two intervals is dead (AMQP 0-9-1, 4.2.7).
+/// Invariant: something is sent at least once in half an interval. A connection on which nothing came for two intervals is dead (AMQP 0-9-1, 4.2.7).
 struct HeartbeatClock {
     enum Due: Hashable {
-        /// Nothing until then.
+        /// Nothing is due until then.
         case wait(until: ContinuousClock.Instant)
         /// A heartbeat is to be written.
         case send
-        /// The other side is silent.
+        /// The other side has been silent for too long.
         case dead
     }
 

@@ -1,29 +1,29 @@
 /// A message to publish.
 public struct OutgoingMessage: Sendable, Hashable {
-    /// Bound on the headers and properties on the wire, in bytes: they must fit one frame.
+    /// Bounds the headers and properties on the wire, in bytes, because they must fit one frame.
     public static let maximumHeaderBytes = 64 << 10
 
-    /// The exchange to publish to; empty is the default exchange, which routes to the queue named by the routing key.
+    /// The exchange to publish to. The empty name is the default exchange, which routes to the queue that the routing key names.
     public var exchange: String
     /// The routing key.
     public var routingKey: String
     /// The content.
     public var body: [UInt8]
-    /// Names the message, for whoever receives it more than once.
+    /// An id of the message, by which a receiver can tell that it has received the message before.
     public var messageID: String?
-    /// Names what it belongs to.
+    /// An id of what the message belongs to.
     public var correlationID: String?
-    /// What kind of message it is.
+    /// The kind of message.
     public var type: String?
     /// The MIME type of the body.
     public var contentType: String?
-    /// Seconds since 1970.
+    /// The time, in seconds since 1970.
     public var timestamp: UInt64?
     /// Further headers, such as `traceparent`.
     public var headers: [String: HeaderValue]
-    /// Survives a restart of the broker.
+    /// Whether the message survives a restart of the broker.
     public var isPersistent: Bool
-    /// Comes back as ``PublishOutcome/returned(code:text:)`` if it reaches no queue.
+    /// Whether the message comes back as ``PublishOutcome/returned(code:text:)`` if it reaches no queue.
     public var isMandatory: Bool
 
     /// Makes a message.
@@ -53,12 +53,12 @@ public struct OutgoingMessage: Sendable, Hashable {
         self.isMandatory = isMandatory
     }
 
-    /// A copy of a delivery for a dead-letter exchange, with the reason in a header: publish it, and acknowledge the delivery once it is confirmed.
+    /// A copy of a delivery for a dead-letter exchange, with the reason in a header. Publish it, and acknowledge the delivery once the copy is confirmed.
     /// - Parameters:
-    ///   - reason: cut to 500 characters
-    ///   - header: the header that the reason goes into
+    ///   - reason: the text, of which 500 characters are kept
+    ///   - header: the header that gets the reason
     public static func deadLetter(_ delivery: Delivery, to exchange: String, reason: String, header: String) -> OutgoingMessage {
-        // What somebody else sent, and a reason made of it, must not make a message that cannot be published.
+        // The delivery and the reason come from other senders, and may exceed what can be published. The copy keeps what fits.
         var headers = delivery.headers.filter { $0.key.utf8.count <= 255 }
         if headers.encodedBytes > maximumHeaderBytes / 2 { headers = [:] }
         headers[header] = .string(String(reason.prefix(500)))
@@ -75,7 +75,7 @@ public struct OutgoingMessage: Sendable, Hashable {
         )
     }
 
-    /// Checks what the wire format bounds.
+    /// Checks the bounds of the wire format.
     ///
     /// - Throws: `invalidMessage`.
     func validate() throws(BrokerError) {
@@ -98,7 +98,7 @@ public struct OutgoingMessage: Sendable, Hashable {
 }
 
 extension String {
-    /// As much of it as a name on the wire holds. Text that was repaired while reading is longer than what came.
+    /// The beginning of the text, as much as fits into a name on the wire. Text that was repaired while it was read may be longer than it was on the wire.
     fileprivate var shortened: String {
         var text = self
         while text.utf8.count > 255 { text.removeLast() }

@@ -1,10 +1,10 @@
-// Frames on their way to the socket, many in one write.
+// Frames on their way to the socket; one write carries many.
 //
-// Invariant: what lies before `head` is written; frames are appended whole.
+// Invariant: bytes before `head` are written. Frames are appended as a whole.
 
 import CRabbitMQ
 
-/// Bytes to write. Belongs to one thread.
+/// Bytes to write. Only one thread may use this object.
 final class OutputBuffer {
     private var memory: UnsafeMutableRawPointer
     private var capacity: Int
@@ -30,7 +30,7 @@ final class OutputBuffer {
         }
     }
 
-    /// A place to go back to, as long as nothing is written.
+    /// A position to go back to. It is valid until the next write.
     var mark: Int { tail - head }
 
     func takeBack(to mark: Int) { tail = head + mark }
@@ -56,9 +56,9 @@ final class OutputBuffer {
         tail += MemoryLayout<Number>.size
     }
 
-    /// Appends a method frame. False: the library cannot encode it.
+    /// Appends a method frame. Returns false if the library cannot encode it.
     func append<Method>(method id: UInt32, channel: UInt16, _ method: Method) -> Bool {
-        // Names are bounded to 255 bytes each and there are at most a few; tables in methods go through the library's own calls.
+        // This is enough: such a method has only a few names of at most 255 bytes. Methods with tables go through the library's own calls.
         reserve(4096)
         let start = tail
         put(UInt8(AMQP_FRAME_METHOD))
@@ -70,7 +70,7 @@ final class OutputBuffer {
         return close(start, length: length)
     }
 
-    /// Appends a message's header and body frames. False: the library cannot encode them.
+    /// Appends a message's header and body frames. Returns false if the library cannot encode them.
     func append(properties: inout amqp_basic_properties_t, channel: UInt16, body: [UInt8], frameMaximum: Int) -> Bool {
         let bound = OutgoingMessage.maximumHeaderBytes + 4096
         reserve(bound)
@@ -108,7 +108,7 @@ final class OutputBuffer {
         put(UInt8(AMQP_FRAME_END))
     }
 
-    /// Writes the frame's length and its end; takes it back if it could not be encoded.
+    /// Completes a frame with its length and its end mark. Removes it again if it could not be encoded.
     private func close(_ start: Int, length: Int32) -> Bool {
         guard length >= 0 else {
             tail = start

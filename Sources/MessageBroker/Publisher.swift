@@ -1,25 +1,25 @@
 // Publishes with confirms over one connection.
 //
-// Invariant: every message of an accepted batch gets exactly one outcome; messages are written in the order of acceptance, and none is written twice.
-// Bounds: `maximumQueued` messages wait or are in flight, more are refused; `maximumInFlight` are written and unanswered; a batch is answered by its
-// deadline (`confirmTimeout`), whatever the broker does.
+// Invariant: every message of an accepted batch gets exactly one outcome. Messages are written in the order of acceptance, and none is written twice.
+// Bounds: `maximumQueued` messages wait or are in flight; more are refused. `maximumInFlight` messages are written and unanswered. A batch is answered by its
+//   deadline (`confirmTimeout`), whatever the broker does.
 // Stop: `close`, or the end of the last reference.
 
 import BlockingThreads
 import DequeModule
 import Synchronization
 
-/// Publishes messages and says what became of each. Any number of callers at once; one connection, one thread.
+/// Publishes messages and reports the outcome of each, for any number of concurrent callers, over one connection and one thread.
 public final class Publisher: Sendable {
     private let configuration: BrokerConfiguration
     private let control: ConnectionControl
     private let inbox: PublisherInbox
 
-    /// Starts the thread, which connects, declares the topology and keeps on trying for ever.
+    /// Starts the thread, which connects and declares the topology. It tries again for ever.
     ///
     /// - Parameters:
-    ///   - name: the thread's name, of which the system shows 15 bytes.
-    ///   - onChange: hears of every change of the connection, on its thread.
+    ///   - name: the thread's name, of which the system shows 15 bytes
+    ///   - onChange: called with every change of the connection, on its thread
     /// - Throws: only if the system has no thread or descriptor left.
     public init(
         configuration: BrokerConfiguration,
@@ -44,10 +44,10 @@ public final class Publisher: Sendable {
 
     /// Publishes the messages in their order.
     ///
-    /// Takes at most the configuration's `confirmTimeout`. Is not interrupted by the task's cancellation: what is written cannot be taken back.
+    /// Takes at most the configuration's `confirmTimeout`. Cancelling the task does not interrupt it, because a message that is written cannot be taken back.
     ///
-    /// - Returns: one outcome per message.
-    /// - Throws: `notConnected`, `overloaded`, `invalidMessage` or `closed`. Nothing was sent then.
+    /// - Returns: one outcome for each message
+    /// - Throws: `notConnected`, `overloaded`, `invalidMessage` or `closed`. Then nothing was sent.
     public func publish(_ messages: [OutgoingMessage]) async throws(BrokerError) -> [PublishOutcome] {
         if messages.isEmpty { return [] }
         for message in messages { try message.validate() }
@@ -62,9 +62,10 @@ public final class Publisher: Sendable {
         }.get()
     }
 
-    /// Waits until connected, with the topology declared.
+    /// Waits until the publisher is connected and the topology declared.
     ///
-    /// - Throws: the last failure: at once if it is permanent (topology, authentication), else when the bound has passed. The connection goes on trying.
+    /// - Throws: the last failure: at once if it is permanent (topology, authentication), otherwise when the bound has passed. The thread goes on trying to
+    ///   connect.
     public func waitUntilConnected(within bound: Duration) async throws(BrokerError) {
         try await control.waitUntilConnected(within: bound)
     }
@@ -76,20 +77,20 @@ public final class Publisher: Sendable {
         return snapshot
     }
 
-    /// Refuses new messages, waits for what is under way, at most that long, and closes the connection. What is left is `unknown` or `unsent`.
+    /// Refuses new messages, waits at most `bound` for those under way, and closes the connection. Messages that are left are `unknown` or `unsent`.
     public func close(within bound: Duration = .seconds(5)) async {
         inbox.close()
         await control.close(within: bound)
     }
 }
 
-/// The messages of one call, and where their outcomes go.
+/// The messages of one call, and the callback for their outcomes.
 struct PublishBatch: Sendable {
     let messages: [OutgoingMessage]
     let deadline: ContinuousClock.Instant
     private(set) var outcomes: [PublishOutcome]
     private(set) var remaining: Int
-    /// Messages before this index are written, or given up.
+    /// Messages before this index are written or given up.
     var next = 0
     private let continuation: CheckedContinuation<Result<[PublishOutcome], BrokerError>, Never>
 
@@ -113,7 +114,7 @@ struct PublishBatch: Sendable {
     func answer() { continuation.resume(returning: .success(outcomes)) }
 }
 
-/// Where callers put their batches for the thread.
+/// Takes batches from callers and keeps them for the thread.
 final class PublisherInbox: Sendable {
     private enum Gate {
         /// -> open, closed
@@ -127,7 +128,7 @@ final class PublisherInbox: Sendable {
     private struct State {
         var gate = Gate.shut(BrokerError(code: .notConnected, message: "the first attempt to connect runs"), retryAt: nil)
         var batches: [PublishBatch] = []
-        /// Messages accepted and not answered.
+        /// Messages that are accepted and not yet answered.
         var count = 0
     }
 
@@ -136,7 +137,7 @@ final class PublisherInbox: Sendable {
     var count: Int { state.withLock { $0.count } }
     var isEmpty: Bool { state.withLock { $0.batches.isEmpty } }
 
-    /// Nil: accepted.
+    /// Accepts a batch. Returns nil, or the reason of a refusal.
     func push(_ batch: PublishBatch, limit: Int) -> BrokerError? {
         state.withLock { state in
             switch state.gate {
@@ -184,7 +185,7 @@ final class PublisherInbox: Sendable {
     func close() { state.withLock { $0.gate = .closed } }
 }
 
-/// The publisher's part of the connection's thread.
+/// The part of the publisher that runs on the connection's thread.
 final class PublisherRole: ConnectionRole {
     private struct Ticket {
         var batch: UInt64
@@ -205,12 +206,12 @@ final class PublisherRole: ConnectionRole {
     private let inbox: PublisherInbox
     private var confirms = ConfirmTracker<Ticket>()
     private var batches: [UInt64: PublishBatch] = [:]
-    /// Batches by their deadlines, the answered ones among them until they come to the front.
+    /// Batches in the order of their deadlines. An answered batch stays in the queue until it reaches the front.
     private var deadlines: Deque<UInt64> = []
-    /// Batches that are not wholly written.
+    /// Batches that are not completely written.
     private var writing: Deque<UInt64> = []
     private var nextID: UInt64 = 0
-    /// Batches to be answered once the counts are reported.
+    /// Batches that will be answered once the counts are reported.
     private var finished: [PublishBatch] = []
     private var isBlocked = false
     private var counts = Counts()
@@ -236,12 +237,12 @@ final class PublisherRole: ConnectionRole {
     func turn(_ connection: AMQPConnection, now: ContinuousClock.Instant) throws(BrokerError) -> ContinuousClock.Instant? {
         takeNew()
         try expire(now)
-        // A blocked broker does not read; what it is not given is certainly not there.
+        // A blocked broker does not read. A message that is held back is certainly not stored.
         while !isBlocked, confirms.inFlight < max(1, configuration.maximumInFlight), let id = writing.first {
             if connection.unwritten >= Self.writtenAtOnce {
                 try connection.flush()
                 if connection.unwritten > 0 { break }
-                // The confirms that came meanwhile are read before more is written.
+                // Confirms that have come meanwhile are read before more is written.
                 report()
                 return now
             }
@@ -290,8 +291,8 @@ final class PublisherRole: ConnectionRole {
     }
 
     /// Answers the batches whose time has passed.
-    /// - Throws: if one of them has written messages: the broker is stuck. One that has said that it is blocked is left in peace; its late confirms find
-    ///   no batch any more.
+    /// - Throws: if such a batch has written messages, because the broker is stuck then. A broker that has reported itself as blocked is an exception: its
+    ///   connection stays, and late confirms find no batch.
     private func expire(_ now: ContinuousClock.Instant) throws(BrokerError) {
         while let deadline = firstDeadline, deadline <= now {
             let id = deadlines.removeFirst()
@@ -357,7 +358,7 @@ final class PublisherRole: ConnectionRole {
     func endOfInput() { report() }
 
     func ended(_ failure: BrokerError, retryAt: ContinuousClock.Instant?) {
-        // First the gate: whatever comes in before is given up below.
+        // The inbox is shut first. Batches that came before are given up below.
         inbox.shut(failure, retryAt: retryAt)
         takeNew()
         confirms.lost { settle($0, $1) }
@@ -371,7 +372,7 @@ final class PublisherRole: ConnectionRole {
         report()
     }
 
-    /// Tells the counts, then the callers.
+    /// Reports the counts, then the outcomes to the callers.
     private func report() {
         let counts = counts
         let inFlight = confirms.inFlight

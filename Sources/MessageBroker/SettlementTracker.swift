@@ -1,12 +1,12 @@
-// Which deliveries of a consumer's connection are still to be acknowledged or rejected.
+// The deliveries of a consumer's connection that are still to be acknowledged or rejected.
 //
-// Invariant: a tag is settled at most once, and only on the connection that delivered it: those of an older generation, and those settled before, change nothing.
-// An acknowledgement with `multiple` covers only tags that are acknowledged by it or were settled before.
-// Bound: the broker's prefetch bounds the unsettled tags; the window spans from the oldest of them to the newest.
+// Invariant: a tag is settled at most once, and only on the connection that delivered it. Tags of an older generation, and tags that were settled before,
+//   change nothing. An acknowledgement with `multiple` covers only tags that it acknowledges or that were settled before.
+// Bound: the broker's prefetch bounds the unsettled tags. The window spans from the oldest of them to the newest.
 
 import DequeModule
 
-/// Decides what may be acknowledged and with how few frames. A value.
+/// Decides which deliveries may be acknowledged, with as few frames as possible. A value.
 struct SettlementTracker {
     /// A frame to write.
     enum Frame: Sendable, Hashable {
@@ -17,13 +17,13 @@ struct SettlementTracker {
     private enum Entry {
         /// Delivered. -> chosen, settled
         case open
-        /// To be acknowledged by the call that runs. -> settled
+        /// Chosen by the call of `acknowledge` that runs. -> settled
         case chosen
         /// Final.
         case settled
     }
 
-    /// Counts connections.
+    /// The number of this connection.
     private(set) var generation: UInt64 = 0
     private var window: Deque<Entry> = []
     /// The tag of the window's first entry.
@@ -31,10 +31,10 @@ struct SettlementTracker {
     /// Deliveries not yet settled.
     private(set) var unsettled = 0
 
-    /// From the oldest delivery that is not settled to the newest.
+    /// How many tags there are from the oldest unsettled delivery to the newest delivery.
     var unsettledSpan: Int { window.count }
 
-    /// The connection is over; whatever it delivered can no longer be settled.
+    /// The connection has ended. Its deliveries can no longer be settled.
     mutating func lost() {
         generation += 1
         window.removeAll(keepingCapacity: true)
@@ -42,7 +42,7 @@ struct SettlementTracker {
         unsettled = 0
     }
 
-    /// A delivery came. False: its tag is not the one that follows, so the broker broke its protocol.
+    /// Records a delivery. Returns false if its tag does not follow the one before, which breaks the protocol.
     mutating func delivered(_ number: UInt64) -> Bool {
         guard number == first + UInt64(window.count) else { return false }
         window.append(.open)
@@ -50,7 +50,7 @@ struct SettlementTracker {
         return true
     }
 
-    /// Acknowledges those that can be; the frames follow each other in the order of tags.
+    /// Acknowledges those deliveries that still can be. The frames are in the order of tags.
     mutating func acknowledge(_ tags: some Sequence<DeliveryTag>, _ frames: inout [Frame]) -> Int {
         var count = 0
         var lowest = UInt64.max
@@ -65,7 +65,7 @@ struct SettlementTracker {
         guard count > 0 else { return 0 }
         unsettled -= count
 
-        // As far as nothing stays open below, one frame does for all.
+        // Where no tag below stays open, one frame with `multiple` acknowledges all of them.
         var number = first
         var last: UInt64?
         var covered = 0
@@ -93,7 +93,7 @@ struct SettlementTracker {
         return count
     }
 
-    /// Rejects a delivery, if it still can be.
+    /// Rejects a delivery. Returns nil if that is no longer possible.
     mutating func reject(_ tag: DeliveryTag, requeue: Bool) -> Frame? {
         guard let index = index(of: tag), case .open = window[index] else { return nil }
         window[index] = .settled

@@ -1,6 +1,6 @@
-// Swift values to the C library's tables and back. What goes out lies in a pool that the caller recycles; what comes in is copied.
+// Converts Swift values to the C library's tables and back. Outgoing values are put into a pool that the caller recycles; incoming ones are copied.
 //
-// Bound: tables and lists lie at most `maximumDepth` deep in each other; what is deeper is read as null.
+// Bound: at most `maximumDepth` levels of nested tables and lists. Deeper values are read as null.
 
 import CRabbitMQ
 
@@ -8,7 +8,7 @@ enum TableEncoding {
     static let maximumDepth = 16
 }
 
-/// Memory of the C library for values on their way out. Belongs to one thread.
+/// The C library's memory for outgoing values. Only one thread may use it.
 final class EncodingPool {
     private let pool: UnsafeMutablePointer<amqp_pool_t>
 
@@ -23,7 +23,7 @@ final class EncodingPool {
         pool.deallocate()
     }
 
-    /// Frees what was given out, for use again.
+    /// Frees all values that were put into the pool, so that it can be used again.
     func recycle() { recycle_amqp_pool(pool) }
 
     func bytes(_ text: String) -> amqp_bytes_t {
@@ -91,7 +91,7 @@ final class EncodingPool {
 }
 
 extension String {
-    /// Copies; what is no UTF-8 is repaired.
+    /// Copies the bytes. Invalid UTF-8 is repaired.
     init(_ bytes: amqp_bytes_t) { self.init(decoding: UnsafeRawBufferPointer(bytes), as: UTF8.self) }
 }
 

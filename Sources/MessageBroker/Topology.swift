@@ -1,26 +1,26 @@
-/// Exchanges, queues and bindings, as a value: declared at every connect, which changes nothing if they are there already.
+/// Exchanges, queues and bindings, as a value. They are declared at every connect, which changes nothing if they exist already.
 ///
-/// One that exists with other arguments is an error that names it (``BrokerError/Code/topologyMismatch(name:)``); nothing is ever deleted.
+/// If one of them exists with other arguments, that is an error which names it (``BrokerError/Code/topologyMismatch(name:)``). Nothing is ever deleted.
 public struct Topology: Sendable, Hashable {
-    /// Where messages are published to. Survives a restart of the broker.
+    /// An exchange, to which messages are published.
     public struct Exchange: Sendable, Hashable {
-        /// How an exchange chooses queues.
+        /// How an exchange chooses the queues of a message.
         public enum Kind: String, Sendable, Hashable {
-            /// By the same routing key.
+            /// Queues bound with the message's routing key.
             case direct
-            /// By a pattern of the routing key.
+            /// Queues bound with a pattern that matches the routing key.
             case topic
             /// All bound queues.
             case fanout
-            /// By headers.
+            /// Queues whose binding matches the message's headers.
             case headers
         }
 
         /// Its name.
         public var name: String
-        /// How it chooses queues.
+        /// How the exchange chooses queues.
         public var kind: Kind
-        /// Survives a restart of the broker.
+        /// Whether the exchange survives a restart of the broker.
         public var isDurable: Bool
 
         /// Makes an exchange.
@@ -31,23 +31,23 @@ public struct Topology: Sendable, Hashable {
         }
     }
 
-    /// Where messages wait. Durable.
+    /// A durable queue, in which messages wait.
     public struct Queue: Sendable, Hashable {
         /// The `x-queue-type`.
         public enum Kind: String, Sendable, Hashable {
-            /// Replicated by Raft; messages are on disk before their confirm.
+            /// Replicated by Raft. Messages are on disk before they are confirmed.
             case quorum
             /// An append-only log that each reader reads from an offset of its own.
             case stream
-            /// The queue of one node.
+            /// A queue on one node.
             case classic
         }
 
-        /// What happens to a message that finds the queue full.
+        /// What happens when a message comes to a full queue.
         public enum Overflow: String, Sendable, Hashable {
-            /// The oldest one goes to the dead-letter exchange.
+            /// The oldest message goes to the dead-letter exchange.
             case dropHead = "drop-head"
-            /// The new one is answered by a nack.
+            /// The new message is refused with a nack.
             case rejectPublish = "reject-publish"
         }
 
@@ -68,9 +68,9 @@ public struct Topology: Sendable, Hashable {
         /// A quorum queue.
         ///
         /// - Parameters:
-        ///   - deliveryLimit: deliveries that came back before a message goes to the dead-letter exchange.
-        ///   - deadLetterExchange: where rejected messages and those over the limit go; a queue must be bound to it, or they stay.
-        ///   - maximumLength: bound on its messages.
+        ///   - deliveryLimit: how often a message may come back before it goes to the dead-letter exchange
+        ///   - deadLetterExchange: where rejected messages and those over the limit go. They stay in the queue if no queue is bound to it.
+        ///   - maximumLength: how many messages the queue holds at most
         public static func quorum(
             _ name: String,
             deliveryLimit: Int? = nil,
@@ -84,7 +84,8 @@ public struct Topology: Sendable, Hashable {
             if maximumLength != nil || deadLetterExchange != nil { arguments["x-overflow"] = .string(overflow.rawValue) }
             if let deadLetterExchange {
                 arguments["x-dead-letter-exchange"] = .string(deadLetterExchange)
-                // A dead letter leaves its queue only when the dead-letter queue has confirmed it; the broker offers that with this overflow alone.
+                // With this strategy a dead letter leaves its queue only when the dead-letter queue has confirmed it. The broker offers it for this overflow
+                // only.
                 if overflow == .rejectPublish { arguments["x-dead-letter-strategy"] = "at-least-once" }
             }
             return Queue(name, kind: .quorum, arguments: arguments)
@@ -93,15 +94,15 @@ public struct Topology: Sendable, Hashable {
         /// A stream.
         ///
         /// - Parameters:
-        ///   - maximumBytes: bound on its size; the oldest segments go first.
-        ///   - segmentBytes: size of a segment, the unit of removal.
+        ///   - maximumBytes: the size of the stream at most; beyond it the oldest segments are removed
+        ///   - segmentBytes: the size of a segment, the unit of removal
         public static func stream(_ name: String, maximumBytes: Int, segmentBytes: Int? = nil) -> Queue {
             var arguments: [String: HeaderValue] = ["x-max-length-bytes": .integer(Int64(maximumBytes))]
             if let segmentBytes { arguments["x-stream-max-segment-size-bytes"] = .integer(Int64(segmentBytes)) }
             return Queue(name, kind: .stream, arguments: arguments)
         }
 
-        /// All arguments, the queue's type among them.
+        /// The queue's type and all further arguments.
         var declaredArguments: [String: HeaderValue] {
             arguments.merging(["x-queue-type": .string(kind.rawValue)]) { own, _ in own }
         }
@@ -124,11 +125,11 @@ public struct Topology: Sendable, Hashable {
         }
     }
 
-    /// Declared first.
+    /// Exchanges, which are declared first.
     public var exchanges: [Exchange]
-    /// Declared second.
+    /// Queues, which are declared second.
     public var queues: [Queue]
-    /// Declared last.
+    /// Bindings, which are declared last.
     public var bindings: [Binding]
 
     /// Makes a topology.
