@@ -1,12 +1,11 @@
-// Everything of a proxy happens on one event loop: its state needs no lock.
+// A proxy runs on one event loop, so its state needs no lock.
 //
 // Invariants
-// - Bytes leave in the order they came, each at most once; nothing is made up.
-// - A direction of a connection holds at most `bufferLimit` bytes (and one read more); beyond them it stops reading, so that the sender is held
-//   back by TCP rather than by memory.
-// - Latency is a delay, not a rate: what came within a millisecond leaves within a millisecond, later. What a delay can hold bounds the
-//   throughput: `bufferLimit` bytes per latency and direction.
-// Bounds: `maximumConnections` at a time, more are reset.
+// - Bytes leave in the order in which they came, each at most once. The proxy never makes up bytes.
+// - Each direction of a connection holds at most `bufferLimit` bytes, plus one read. Beyond that the proxy stops reading, so that TCP holds back the sender.
+// - Latency delays bytes without a limit on their rate: what came within a millisecond leaves within a later millisecond. Only `bufferLimit` limits the
+//   throughput, to that many bytes per latency and direction.
+// Bounds: `maximumConnections` at a time; more are reset.
 
 import Foundation
 public import NIOCore
@@ -20,36 +19,36 @@ public import NIOPosix
 /// try await proxy.heal()
 /// ```
 public final class FaultProxy: Sendable {
-    /// Which way bytes go.
+    /// The direction of bytes through the proxy.
     public enum Direction: Sendable {
-        /// From those who connected to the server behind.
+        /// From the client to the server.
         case toServer
-        /// The answers.
+        /// From the server to the client.
         case toClient
     }
 
-    /// What the proxy has seen since it was started.
+    /// What the proxy has counted since its start.
     public struct Figures: Sendable, Hashable {
         /// Connections that are open.
         public internal(set) var connections = 0
-        /// Connections that were taken.
+        /// Connections that were accepted.
         public internal(set) var accepted = 0
         /// Connections that were cut with RST by ``FaultProxy/reset()``.
         public internal(set) var reset = 0
-        /// Bytes handed on to the server.
+        /// Bytes that were passed to the server.
         public internal(set) var bytesToServer = 0
-        /// Bytes handed on to those who connected.
+        /// Bytes that were passed to clients.
         public internal(set) var bytesToClient = 0
-        /// Bytes held back now, both ways.
+        /// Bytes that are held back now, in both directions.
         public internal(set) var bytesHeld = 0
     }
 
     /// Bytes that one direction of a connection holds back before it stops reading.
     public static let bufferLimit = 4 << 20
-    /// Connections at a time.
+    /// How many connections the proxy has at a time. Further ones are reset.
     public static let maximumConnections = 1_024
 
-    /// The port on 127.0.0.1; it stays the same while connections are refused.
+    /// The port on 127.0.0.1. It stays the same while connections are refused.
     public let port: Int
     private let loop: any EventLoop
     private let core: NIOLoopBound<FaultProxyCore>
@@ -79,27 +78,27 @@ public final class FaultProxy: Sendable {
         return FaultProxy(port: port, loop: loop, core: core)
     }
 
-    /// Holds bytes back for so long, from now on and those that are held already. Nothing else is changed.
+    /// Delays bytes by these times: bytes that come from now on, and those that are held already.
     public func delay(toServer: Duration = .zero, toClient: Duration = .zero) async throws {
         try await perform { $0.delay(toServer: TimeAmount(toServer), toClient: TimeAmount(toClient)) }
     }
 
-    /// Takes connections and bytes, and hands nothing on.
+    /// Accepts connections and bytes, but passes none on.
     public func stall() async throws { try await perform { $0.stall() } }
 
-    /// Cuts every connection now, both sides, with RST. New ones are taken as before.
+    /// Cuts every connection now, on both sides, with RST. New connections are accepted as before.
     public func reset() async throws { try await perform { $0.reset() } }
 
-    /// Hands on so many more bytes of all connections together in one direction, then cuts every connection as ``reset()`` does, once.
+    /// Passes on this many more bytes in one direction, over all connections together, then cuts every connection once, as ``reset()`` does.
     public func reset(afterBytes count: Int, _ direction: Direction) async throws {
         try await perform { $0.reset(afterBytes: count, direction) }
     }
 
-    /// Refuses new connections: nobody listens. Open ones stay.
+    /// Refuses new connections by closing the listening socket. Open connections stay.
     public func refuse() async throws { try await loop.flatSubmit { [core] in core.value.refuse() }.get() }
 
-    /// Ends every fault: what is held leaves at once, connections are taken again.
-    /// - Throws: when the port cannot be bound again within two seconds
+    /// Ends every fault. Bytes that are held leave at once, and connections are accepted again.
+    /// - Throws: if the port cannot be bound again within two seconds
     public func heal() async throws {
         let deadline = ContinuousClock.now + .seconds(2)
         while true {
@@ -111,12 +110,12 @@ public final class FaultProxy: Sendable {
         }
     }
 
-    /// What it has seen.
+    /// The counts now.
     public var figures: Figures {
         get async throws { try await loop.submit { [core] in core.value.figures }.get() }
     }
 
-    /// Cuts every connection and stops listening. It cannot be used afterwards.
+    /// Cuts every connection and stops listening. The proxy cannot be used afterwards.
     public func stop() async throws {
         try await loop.flatSubmit { [core] in
             core.value.reset()
@@ -129,7 +128,8 @@ public final class FaultProxy: Sendable {
     }
 }
 
-/// Keeps a socket from the programs that this process starts: what they hold open too would neither be refused nor reset. On the channel's loop.
+/// Keeps programs that this process starts from inheriting a socket: a socket that they held open could be neither refused nor reset. To be called on the
+/// channel's loop.
 func closeOnExec(_ channel: any Channel) throws {
     try channel.pipeline.syncOperations.withUnsafeTransportIfAvailable(of: NIOBSDSocket.Handle.self) { descriptor in
         _ = fcntl(descriptor, F_SETFD, FD_CLOEXEC)
@@ -220,11 +220,11 @@ final class FaultProxyCore {
         }
     }
 
-    // MARK: What its connections ask and tell
+    // MARK: What connections ask and report
 
     func latency(_ direction: FaultProxy.Direction) -> TimeAmount { direction == .toServer ? toServer : toClient }
 
-    /// How many of these bytes may pass before everything is cut; nil for all of them.
+    /// How many of these bytes may pass before every connection is cut; nil: all of them.
     func allowance(_ direction: FaultProxy.Direction, of count: Int) -> Int? {
         guard let limit = bytesUntilReset, limit.direction == direction else { return nil }
         guard count >= limit.count else {

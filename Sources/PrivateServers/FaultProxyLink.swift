@@ -1,7 +1,7 @@
 import NIOCore
 import NIOPosix
 
-/// One connection through the proxy: two channels and a flow each way.
+/// One connection through the proxy: two channels, and a flow in each direction.
 final class FaultProxyLink {
     let core: FaultProxyCore
     let client: any Channel
@@ -52,7 +52,7 @@ final class FaultProxyLink {
         toClient.connect(from: server, to: client)
     }
 
-    /// Both sides at once, with RST.
+    /// Cuts both sides at once, with RST.
     func cut() {
         guard !isCut else { return }
         isCut = true
@@ -60,21 +60,21 @@ final class FaultProxyLink {
         core.ended(self)
     }
 
-    /// One side is gone: the other ends too, once it has what was sent to it.
+    /// One side has closed. The other side is closed once it has everything that was sent to it.
     private func closed() {
         for flow in [toServer, toClient] { flow.sourceEnded() }
         if server == nil || (server?.isActive == false && !client.isActive) { cut() }
     }
 
     private static func reset(_ channel: any Channel) {
-        // Without lingering the kernel answers with RST instead of FIN.
+        // With a linger time of zero the kernel answers with RST instead of FIN.
         (channel as? any SocketOptionProvider)?.setSoLinger(linger(l_onoff: 1, l_linger: 0)).whenComplete { _ in
             channel.close(promise: nil)
         }
     }
 }
 
-/// One way of one connection: what waits for its time, in order.
+/// One direction of one connection: a queue of bytes, each held until its time.
 final class FaultProxyFlow {
     private let core: FaultProxyCore
     private let which: FaultProxy.Direction
@@ -120,7 +120,7 @@ final class FaultProxyFlow {
         source.read()
     }
 
-    /// Hands on what is due, as far as the receiver takes it.
+    /// Passes on the bytes that are due, as far as the receiver takes them.
     func drain() {
         guard let destination, !core.isStalled else { return }
         guard destination.isActive else {
@@ -154,7 +154,7 @@ final class FaultProxyFlow {
             destination.flush()
         }
         if held.isEmpty, hasEnded {
-            // A source that has only stopped sending still wants its answers.
+            // A source that has only stopped sending still waits for answers.
             destination.close(mode: source?.isActive == true ? .output : .all, promise: nil)
         } else if isDue || bytes < FaultProxy.bufferLimit {
             readMore()
@@ -174,7 +174,7 @@ final class FaultProxyFlow {
     }
 }
 
-/// One channel's events, told to the link's flows.
+/// Passes one channel's events to the link's flows.
 private final class Side: ChannelInboundHandler {
     typealias InboundIn = ByteBuffer
 
@@ -199,6 +199,6 @@ private final class Side: ChannelInboundHandler {
         if case .inputClosed? = event as? ChannelEvent { outgoing.sourceEnded() }
     }
 
-    /// A side that broke, breaks the other.
+    /// An error on one side cuts both.
     func errorCaught(context: ChannelHandlerContext, error: any Error) { link.cut() }
 }

@@ -1,38 +1,38 @@
-// Invariant: a server lives no longer than this process, however this ends. Each server has a keeper, a small shell in a session of its own that
-// reads from a socket pair; when this process's end closes (`stop`, `deinit`, exit, crash, SIGKILL) the keeper ends the server and removes its folder.
+// Invariant: a server lives no longer than this process, however the process ends. Each server has a keeper, a small shell in a session of its own that reads
+//   from a socket pair. When this process's end of the pair closes (`stop`, `deinit`, exit, crash, SIGKILL), the keeper ends the server and removes its folder.
 //
-// Bounds: 30 s for a server to get ready or to end; five tries to find a free port.
+// Bounds: 30 s for a server to become ready or to end; five tries to find a free port.
 
 import Foundation
 import Synchronization
 
-/// A PostgreSQL server of this process's own: on loopback, on a free port, in a temporary folder.
+/// A PostgreSQL server that belongs to this process: on loopback, on a free port, in a temporary folder.
 public final class PrivatePostgres: Sendable {
-    /// Why there is no server.
+    /// Why no server could be started.
     public struct Failure: Error, CustomStringConvertible {
-        /// What to do about it.
+        /// What went wrong, and what to do about it.
         public var description: String
 
-        /// Says why.
+        /// Creates a failure.
         public init(description: String) { self.description = description }
     }
 
-    /// Where it listens, on 127.0.0.1.
+    /// The server's port on 127.0.0.1.
     public let port: Int
-    /// The address of the database `postgres` for the superuser `postgres`; no password is asked for.
+    /// The address of the database `postgres` for the superuser `postgres`, who needs no password.
     public var url: String { "postgresql://postgres@127.0.0.1:\(port)/postgres" }
-    /// The server's log, for a failed test's message.
+    /// The text of the server's log, for the message of a failed test.
     public var log: String { (try? String(contentsOf: folder.appending(path: "log"), encoding: .utf8)) ?? "" }
 
     private let folder: URL
     private let keeper: Keeper
     private static let bound: TimeInterval = 30
 
-    /// Starts a server and waits until it takes connections.
+    /// Starts a server, and waits until it accepts connections.
     ///
     /// - Parameters:
-    ///   - fsync: false makes commits cheap and a crash of the machine unsafe. Killing the server is safe either way.
-    ///   - settings: more lines of its configuration, such as `max_connections = 20`.
+    ///   - fsync: false makes commits cheap, but data can be lost if the machine crashes. Killing the server is safe either way.
+    ///   - settings: further lines of the server's configuration, such as `max_connections = 20`
     public static func start(fsync: Bool = true, settings: [String] = []) throws -> PrivatePostgres {
         let installation = try Installation.shared()
         var lastFailure: any Error = Failure(description: "no free port")
@@ -64,14 +64,14 @@ public final class PrivatePostgres: Sendable {
         try startServer()
     }
 
-    /// Ends the server at once and removes its folder. Also done when the last reference goes.
+    /// Ends the server at once and removes its folder. The end of the last reference does the same.
     public func stop() {
-        // A stopped process takes no signal but SIGKILL and SIGCONT.
+        // A paused process handles no signal except SIGKILL and SIGCONT.
         resume()
         keeper.end(within: Self.bound)
     }
 
-    /// Kills the server and all its processes with SIGKILL and waits until they are gone; ``restart()`` brings it back on the same port and data.
+    /// Kills the server and all its processes with SIGKILL, and waits until they have ended. ``restart()`` starts it again with the same port and data.
     public func kill() {
         guard let server = serverID else { return }
         let all = [server] + children(of: server)
@@ -79,21 +79,21 @@ public final class PrivatePostgres: Sendable {
         Self.wait { all.allSatisfy { !Self.isAlive($0) } }
     }
 
-    /// Stops all the server's processes where they are (SIGSTOP): connections stay open, nothing answers.
+    /// Pauses all the server's processes (SIGSTOP): connections stay open, but nothing answers.
     public func pause() {
         guard let server = serverID else { return }
         Glibc.kill(server, SIGSTOP)
         for id in children(of: server) { Glibc.kill(id, SIGSTOP) }
     }
 
-    /// Lets a paused server go on.
+    /// Lets a paused server continue.
     public func resume() {
         guard let server = serverID else { return }
         for id in children(of: server) { Glibc.kill(id, SIGCONT) }
         Glibc.kill(server, SIGCONT)
     }
 
-    /// Starts a killed server again (kills it first if it runs) and waits until it takes connections.
+    /// Starts a killed server again, after killing it if it runs, and waits until it accepts connections.
     public func restart() throws {
         kill()
         try startServer()
@@ -102,10 +102,10 @@ public final class PrivatePostgres: Sendable {
     // MARK: The server's processes
 
     private func startServer() throws {
-        // The old file would look ready.
+        // The old file would make the server look ready.
         try? FileManager.default.removeItem(at: folder.appending(path: "data/postmaster.pid"))
         try keeper.order("start")
-        // Line 8 of the file says "ready" when connections are taken (PostgreSQL `src/include/utils/pidfile.h`).
+        // Line 8 of the file says "ready" when the server accepts connections (PostgreSQL `src/include/utils/pidfile.h`).
         let isReady = Self.wait {
             let lines = self.stateLines
             return lines.count >= 8 && lines[7].hasPrefix("ready")
@@ -127,7 +127,7 @@ public final class PrivatePostgres: Sendable {
 
     private static func isAlive(_ id: pid_t) -> Bool { processState(id).map { $0.state != "Z" && $0.state != "X" } ?? false }
 
-    /// From `/proc/N/stat`: the state's letter and the parent follow the name, which is in parentheses.
+    /// Reads `/proc/N/stat`. The state's letter and the parent stand behind the name, which is in parentheses.
     private static func processState(_ id: pid_t) -> (state: Substring, parent: pid_t)? {
         guard let text = try? String(contentsOfFile: "/proc/\(id)/stat", encoding: .utf8), let end = text.lastIndex(of: ")") else {
             return nil
@@ -166,12 +166,12 @@ public final class PrivatePostgres: Sendable {
 
     // MARK: The keeper
 
-    /// The shell that outlives this process by a moment, to clean up after it.
+    /// The shell that lives slightly longer than this process, to clean up after it.
     private final class Keeper: Sendable {
         private let line: Mutex<FileHandle?>
         private let folder: URL
 
-        /// - Parameter command: what `start` runs, its output going to `log` in the folder.
+        /// - Parameter command: the command that `start` runs; its output goes to the file `log` in the folder
         init(folder: URL, command: [String]) throws {
             self.folder = folder
             let script = """
@@ -190,7 +190,7 @@ public final class PrivatePostgres: Sendable {
                 fi
                 rm -rf "$folder"
                 """
-            // Closed on exec from its making on: a child that inherited our end would keep the server alive.
+            // The sockets are made close-on-exec: a child that inherited this process's end would keep the server alive.
             var ends: [Int32] = [-1, -1]
             guard socketpair(AF_UNIX, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0, &ends) == 0 else {
                 throw Failure(description: "no socket pair")
@@ -204,7 +204,7 @@ public final class PrivatePostgres: Sendable {
             process.standardInput = reading
             process.standardOutput = FileHandle.nullDevice
             process.standardError = FileHandle.nullDevice
-            // A thread of Swift's pool blocks all signals and a child inherits that: a shell that cannot get SIGCHLD waits for ever.
+            // A thread of Swift's pool blocks all signals, and a child inherits that. A shell that gets no SIGCHLD would wait for ever.
             var none = sigset_t()
             var before = sigset_t()
             sigemptyset(&none)
@@ -223,7 +223,7 @@ public final class PrivatePostgres: Sendable {
             try line.withLock { try $0?.write(contentsOf: Data((word + "\n").utf8)) }
         }
 
-        /// Ends the server and waits until the folder is gone.
+        /// Ends the server, and waits until the folder is removed.
         func end(within bound: TimeInterval) {
             line.withLock { line in
                 try? line?.close()
@@ -235,7 +235,7 @@ public final class PrivatePostgres: Sendable {
 
     // MARK: The installation
 
-    /// The server's programs, and a data folder made once in this process that every server copies.
+    /// The server's programs, and a data folder that this process makes once and every server copies.
     private struct Installation: Sendable {
         let programs: String
         let template: URL
@@ -255,7 +255,7 @@ public final class PrivatePostgres: Sendable {
         private init() throws {
             programs = try Self.findPrograms()
             template = try Self.makeFolder()
-            // Removes the template when this process ends.
+            // This keeper removes the template when this process ends.
             keeper = try Keeper(folder: template, command: ["/bin/true"])
             try Self.run(
                 command(
@@ -268,7 +268,7 @@ public final class PrivatePostgres: Sendable {
             )
         }
 
-        /// The program's command line, as the user `postgres` where we are root: the server refuses to run as root.
+        /// The program's command line. Under root it runs as the user `postgres`, because the server refuses to run as root.
         func command(_ program: String, _ arguments: [String]) -> [String] {
             let asUser = geteuid() == 0 ? ["/usr/bin/setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] : []
             return asUser + [programs + "/" + program] + arguments

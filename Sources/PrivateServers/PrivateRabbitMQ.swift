@@ -1,22 +1,22 @@
-// Invariant: the broker lives no longer than this process: `stop`, `deinit` and exit end it, and a watching shell ends it when the process is gone.
+// Invariant: the broker lives no longer than this process. `stop`, `deinit` and exit end it, and a watching shell ends it when the process has ended.
 //
-// Bounds: those of `scripts/stack`, which does the work: 90 s for a start, 30 s for a stop.
+// Bounds: those of the script `scripts/stack`, which starts and stops the broker: 90 s for a start, 30 s for a stop.
 
 import Foundation
 import Synchronization
 
-/// A RabbitMQ broker of this process's own: on loopback, on free ports, in a temporary folder. A start takes several seconds.
+/// A RabbitMQ broker that belongs to this process: on loopback, on free ports, in a temporary folder. A start takes several seconds.
 public final class PrivateRabbitMQ: Sendable {
-    /// Why there is no broker.
+    /// Why no broker could be started.
     public struct Failure: Error, CustomStringConvertible {
-        /// What to do about it.
+        /// What went wrong, and what to do about it.
         public var description: String
 
-        /// Says why.
+        /// Creates a failure.
         public init(description: String) { self.description = description }
     }
 
-    /// `amqp://user:password@127.0.0.1:port`; stays the same over restarts.
+    /// `amqp://user:password@127.0.0.1:port`. It stays the same over restarts.
     public let url: String
     /// The TCP port.
     public let port: Int
@@ -25,7 +25,7 @@ public final class PrivateRabbitMQ: Sendable {
     /// When a topology was first known to be declared.
     private let declaredAt = Mutex<ContinuousClock.Instant?>(nil)
 
-    /// Does something of this broker's on a thread of its own: it takes seconds, in which other tests need the few threads that tasks run on.
+    /// Runs a function on a thread of its own. Calls to the broker's tools take seconds, during which other tests need the few threads that run tasks.
     public static func onThread<Value: Sendable>(_ body: @escaping @Sendable () throws -> Value) async throws -> Value {
         try await withCheckedThrowingContinuation { continuation in
             Thread.detachNewThread { continuation.resume(with: Result(catching: body)) }
@@ -59,54 +59,54 @@ public final class PrivateRabbitMQ: Sendable {
 
     deinit { stop() }
 
-    /// Says that a topology is declared now: ``settle()`` counts from the first time.
+    /// Records that a topology is declared now. ``settle()`` counts from the first call.
     public func noteDeclared() {
         declaredAt.withLock { $0 = $0 ?? .now }
     }
 
     /// Waits until the topology has been there for 3 s. To be called before a kill.
     ///
-    /// RabbitMQ 3.10.8 loses a stream whose broker is killed within about a second of the stream's first declaration: after the restart the queue answers
-    /// 404, "home node … is down or inaccessible", for good. What a test of a crash is about is a broker in use, not one that was never used: nothing but
-    /// time tells the two apart, so this is one of the few waits for time itself.
+    /// RabbitMQ 3.10.8 loses a stream if its broker is killed within about a second of the stream's first declaration: after the restart the queue answers 404,
+    /// "home node … is down or inaccessible", for good. A test of a crash is about a broker in use. Only time tells such a broker from one that has just begun,
+    /// so this is one of the few waits for time itself.
     public func settle() async throws {
         noteDeclared()
         guard let declared = declaredAt.withLock({ $0 }) else { return }
         try await Task.sleep(until: declared + .seconds(3), clock: .continuous)
     }
 
-    /// Kills it at once, as a crash would.
+    /// Kills the broker at once, as a crash would.
     public func kill() throws { try Self.run(folder, ["kill", "rabbitmq"]) }
 
-    /// Starts it on the same port with what is on its disk, after killing it if it runs.
+    /// Starts the broker on the same port with the data on its disk, after killing it if it runs.
     public func restart() throws {
         try kill()
         try Self.run(folder, ["start", "rabbitmq"])
     }
 
-    /// Stops the process from running, as a long hiccup would; connections stay up.
+    /// Pauses the broker's process, as a long hiccup would. Connections stay open.
     public func pause() throws { try Self.run(folder, ["pause", "rabbitmq"]) }
 
-    /// Lets a paused broker go on.
+    /// Lets a paused broker continue.
     public func resume() throws { try Self.run(folder, ["resume", "rabbitmq"]) }
 
-    /// Runs one command of `rabbitmqctl`, such as `["delete_queue", "name"]`; takes a second or two.
+    /// Runs one command of `rabbitmqctl`, such as `["delete_queue", "name"]`. It takes a second or two.
     public func control(_ arguments: [String]) throws {
         let libraries = URL(fileURLWithPath: Self.script).deletingLastPathComponent().appendingPathComponent("lib").path
-        // Not the one on the path: run by root, that one becomes a user who cannot read the stack's folder.
+        // The program on the path is not used: when root runs it, it becomes a user who cannot read the stack's folder.
         let command =
             "for library in common process ports rabbitmq; do source \(libraries)/$library.sh; done; load_ports; rabbitmq_environment; exec /usr/lib/rabbitmq/bin/rabbitmqctl -q \"$@\""
         try Self.run(folder, ["-c", command, "-"] + arguments, isScript: false)
     }
 
-    /// Ends it and removes its folder.
+    /// Ends the broker and removes its folder.
     public func stop() {
         let isFirst = isGone.withLock { isGone in
             defer { isGone = true }
             return !isGone
         }
         guard isFirst else { return }
-        // A crash is quicker than an orderly stop, and its disk is removed anyway.
+        // A kill is faster than an orderly stop, and the broker's disk is removed anyway.
         _ = try? Self.run(folder, ["kill", "rabbitmq"])
         _ = try? Self.run(folder, ["destroy"])
     }
@@ -121,7 +121,7 @@ public final class PrivateRabbitMQ: Sendable {
 
     private static func environment(_ folder: URL) -> [String: String] {
         var environment = ProcessInfo.processInfo.environment
-        // Ports that the caller's shell knows belong to another stack.
+        // Port settings in the caller's environment belong to another stack.
         for name in environment.keys where name.hasSuffix("_PORT") { environment[name] = nil }
         environment["STACK_DIR"] = folder.path
         environment["STACK_PORTS"] = "any"
@@ -135,7 +135,7 @@ public final class PrivateRabbitMQ: Sendable {
         process.executableURL = URL(fileURLWithPath: "/bin/bash")
         process.arguments = (isScript ? [script] : []) + arguments
         process.environment = environment(folder)
-        // Into files: a pipe would be held open by what the script starts.
+        // Output goes to files. The processes that the script starts would hold a pipe open.
         let name = FileManager.default.temporaryDirectory.appendingPathComponent("stockgate-output-\(UUID().uuidString)").path
         defer {
             try? FileManager.default.removeItem(atPath: name)
@@ -160,7 +160,7 @@ public final class PrivateRabbitMQ: Sendable {
         return try String(contentsOfFile: name, encoding: .utf8)
     }
 
-    /// The process may be killed: the broker must not outlive it.
+    /// Starts a shell that ends the broker if this process is killed.
     private func watch() throws {
         let process = Process()
         process.executableURL = URL(fileURLWithPath: "/usr/bin/setsid")

@@ -1,17 +1,17 @@
 public import Foundation
 import Synchronization
 
-/// A Redis server of a test's own: on loopback, on a free port, in a temporary folder, without persistence unless asked for.
+/// A Redis server that belongs to one test: on loopback, on a free port, in a temporary folder, without persistence unless a test asks for it.
 ///
-/// It cannot outlive the tests: the kernel kills it when the process that started it ends, however that ends, and `deinit` and exit stop it too.
+/// The server cannot outlive the tests: the kernel kills it when the process that started it ends, however that happens, and `deinit` and exit stop it too.
 public final class PrivateRedis: Sendable {
-    /// Why a server did not start or did not do what it was asked to.
+    /// Why a server did not start, or did not do what it was told.
     public struct Failure: Error, Sendable, CustomStringConvertible {
         /// What went wrong and what helps.
         public let description: String
     }
 
-    /// The TCP port; it stays the same over restarts.
+    /// The TCP port. It stays the same over restarts.
     public let port: Int
     /// The working folder: dump, log and Unix socket.
     public let directory: URL
@@ -29,7 +29,7 @@ public final class PrivateRedis: Sendable {
     public var socketPath: String { self.directory.appendingPathComponent("redis.sock").path }
     /// The path of the dump that `save` writes.
     public var dumpPath: String { self.directory.appendingPathComponent("dump.rdb").path }
-    /// The process id, or nil while it is not running.
+    /// The process id; nil while the server does not run.
     public var pid: Int32? { self.state.withLock { $0.process.map(\.processIdentifier) } }
 
     private init(port: Int, directory: URL, options: [String]) {
@@ -48,7 +48,7 @@ public final class PrivateRedis: Sendable {
     /// - Parameter options: further settings as on the command line, such as `["--maxmemory", "1mb"]`.
     public static func start(options: [String] = []) throws -> PrivateRedis {
         var last: any Error = Failure(description: "no free port")
-        // Somebody else may take the port between the look and the start: a few tries.
+        // Another process may take the port between the search and the start, so there are several tries.
         for _ in 0..<5 {
             let directory = FileManager.default.temporaryDirectory.appendingPathComponent("redis-\(UUID().uuidString.prefix(8))")
             try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true)
@@ -63,20 +63,20 @@ public final class PrivateRedis: Sendable {
         throw last
     }
 
-    /// Stops it in an orderly way, without saving.
+    /// Stops the server in the orderly way, without saving.
     public func stop() {
-        // The signal alone may not reach it: a child inherits the signals that its starter has blocked.
+        // The signal alone may not reach the server, because a child inherits the signals that its starter has blocked.
         self.resume()
         _ = try? self.call(["SHUTDOWN", "NOSAVE"])
         self.end(SIGTERM)
     }
 
-    /// Kills it at once, as a crash would.
+    /// Kills the server at once, as a crash would.
     public func kill() {
         self.end(SIGKILL)
     }
 
-    /// Stops the process from running, as a long hiccup would; connections stay up.
+    /// Pauses the server's process, as a long hiccup would. Connections stay open.
     public func pause() {
         self.state.withLock { state in
             guard let process = state.process else { return }
@@ -85,7 +85,7 @@ public final class PrivateRedis: Sendable {
         }
     }
 
-    /// Lets a paused server go on.
+    /// Lets a paused server continue.
     public func resume() {
         self.state.withLock { state in
             guard let process = state.process else { return }
@@ -94,15 +94,15 @@ public final class PrivateRedis: Sendable {
         }
     }
 
-    /// Kills it if it runs and starts it again on the same port, with the dump that `save` wrote, if there is one.
-    /// - Parameter empty: whether to remove the dump first.
+    /// Starts the server again on the same port, after killing it if it runs, with the dump that `save` wrote, if there is one.
+    /// - Parameter empty: whether to remove the dump first
     public func restart(empty: Bool = true) throws {
         self.kill()
         if empty { try? FileManager.default.removeItem(atPath: self.dumpPath) }
         try self.launch()
     }
 
-    /// Kills it if it runs and starts it again on the same port, with a copy of this dump.
+    /// Starts the server again on the same port, after killing it if it runs, with a copy of this dump.
     public func restart(fromDump dump: String) throws {
         self.kill()
         let content = try Data(contentsOf: URL(fileURLWithPath: dump))
@@ -110,7 +110,7 @@ public final class PrivateRedis: Sendable {
         try self.launch()
     }
 
-    /// Writes a dump of the data as it is now and returns the path of a copy of it, which later saves leave alone.
+    /// Writes a dump of the present data, and returns the path of a copy that later saves leave alone.
     public func saveDumpCopy() throws -> String {
         let reply = try self.call(["SAVE"])
         guard reply.hasPrefix("+OK") else { throw Failure(description: "SAVE: \(reply)") }
@@ -119,7 +119,7 @@ public final class PrivateRedis: Sendable {
         return copy.path
     }
 
-    /// Sends one command over a connection of its own, blocking, and returns the raw reply (one read of at most 64 kB), within two seconds.
+    /// Sends one command over a new connection, blocking, and returns the raw reply: one read of at most 64 kB, within two seconds.
     @discardableResult
     public func call(_ arguments: [String]) throws -> String {
         let socket = Foundation.socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
@@ -181,14 +181,14 @@ public final class PrivateRedis: Sendable {
             if let reply = try? self.call(["PING"]), reply.hasPrefix("+PONG") || reply.hasPrefix("-NOAUTH"), self.answersItself(process) {
                 return
             }
-            // Polls for a server's start, which has no other sign; bounded by the deadline above.
+            // A server's start shows no other sign, so it is polled. The deadline above bounds the polling.
             usleep(5000)
         }
         self.end(SIGKILL)
         throw Failure(description: "redis-server did not answer within 10 s: \(self.logTail())")
     }
 
-    /// Whether it is this server that answers, and not another one that took the port first.
+    /// Whether this server answers, and not another one that took the port first.
     private func answersItself(_ process: Process) -> Bool {
         guard let info = try? self.call(["INFO", "server"]) else { return false }
         return info.hasPrefix("-NOAUTH") || info.contains("process_id:\(process.processIdentifier)\r\n")
@@ -212,14 +212,14 @@ public final class PrivateRedis: Sendable {
     }
 }
 
-/// Starts processes from one thread that never ends, and kills those left over at exit.
+/// Starts processes from one thread that never ends, and kills those that are left at exit.
 ///
-/// The kernel sends the parent-death signal when the *thread* that started a child ends, not the process; threads of a pool come and go.
+/// The kernel sends the parent-death signal when the *thread* that started a child ends, even if its process lives on. The threads of a pool come and go.
 private final class ProcessStarter: Sendable {
     static let shared = ProcessStarter()
 
     private struct Job: @unchecked Sendable {
-        // Handed to the starter's thread and back, never used by both at a time: the caller waits on `done`.
+        // The process object is passed to the starter's thread and back. The caller waits on `done`, so the two never use it at the same time.
         let process: Process
         let done: DispatchSemaphore
     }
@@ -254,7 +254,7 @@ private final class ProcessStarter: Sendable {
         let pid = process.processIdentifier
         if process.isRunning {
             _ = kill(pid, signal)
-            // A paused process takes its signal only once it goes on.
+            // A paused process handles its signal only after it continues.
             _ = kill(pid, SIGCONT)
             let deadline = Date().addingTimeInterval(3)
             while process.isRunning {
@@ -302,7 +302,7 @@ private func loopbackAddress(port: UInt16) -> sockaddr_in {
     return address
 }
 
-/// A TCP port of loopback that nobody listened on a moment ago.
+/// A TCP port of loopback on which nobody listened a moment ago.
 private func freeLoopbackPort() throws -> Int {
     let socket = Foundation.socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
     guard socket >= 0 else { throw PrivateRedis.Failure(description: "socket: errno \(errno)") }

@@ -1,12 +1,12 @@
 import BlockingThreads
 import PostgresClient
 
-/// Somebody's open transaction that holds rows locked: an operator's session, a report, a migration that was forgotten.
+/// An open transaction that holds rows locked, like an operator's session, a report, or a migration that was forgotten.
 public final class RowLock: Sendable {
     private let worker: PostgresWorker
     private let release = WakeSignal()
 
-    /// Opens a transaction and runs one statement in it; returns when that has its locks.
+    /// Opens a transaction, runs one statement in it, and returns when the statement has its locks.
     ///
     /// - Parameter sql: for example `select 1 from product_stock where product_id = 1 for update`.
     public init(url: String, _ sql: String) async throws {
