@@ -209,7 +209,7 @@ enum EngineBenchmark {
         throw PrivatePostgres.Failure(description: "pgbench gave no figure: is it installed (postgresql-contrib)? It said: \(text)")
     }
 
-    /// Seconds from asking to exact for so many gated products, through the breaker's recovery gate.
+    /// Seconds from asking to exact for so many gated products, through the breaker's recovery.
     static func resync(_ engine: StockEngine, _ pool: PostgresPool, products: Int) async throws -> Double {
         _ = try await pool.query(
             "insert into product_stock (product_id, stock, initial_stock, is_gated) select 1000 + i, 10, 10, true from generate_series(1, $1::bigint) i",

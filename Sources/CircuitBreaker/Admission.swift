@@ -51,8 +51,8 @@ public struct Rejection: Sendable, Hashable {
         case open = "OPEN"
         /// The breaker was opened by hand.
         case forcedOpen = "FORCED_OPEN"
-        /// Half-open, and the recovery gate has not passed yet.
-        case recoveryGate = "RECOVERY_GATE"
+        /// Half-open, and the recovery has not passed yet.
+        case recovery = "RECOVERY_GATE"
         /// Half-open, and all probes are taken.
         case probesTaken = "PROBES_TAKEN"
         /// The breaker is closed again, and this call is outside the share that the ramp lets through.

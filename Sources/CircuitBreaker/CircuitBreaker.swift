@@ -1,13 +1,13 @@
 // The shell around the machine: it holds one lock for a moment while it asks the machine, lets go of it, and then does what the machine wants done.
 //
 // Invariants
-// - Lock order: timer, machine, stripe or event hub. No lock is held while a reader is resumed, a gate or a health check is started, or a call is run.
+// - Lock order: timer, machine, stripe or event hub. No lock is held while a reader is resumed, a recovery or a health check is started, or a call is run.
 //   The clock is read outside the locks; the wall clock and a custom wait in open are called inside, and say so where they are given.
 // - The atomics repeat what the machine says, for rejections that need no lock. While the machine changes they may lag behind it for a moment: a call that is
-// turned away then counts as one that came before the change.
+//   turned away then counts as one that came before the change.
 // - Calls of a free period are counted in the stripes, without the machine's lock. Whoever takes that lock to ask the machine something that can
 //   change it ends the period first and tells the machine of its calls (`endFreePeriod`).
-// Bounds: one timer task, one recovery gate, one health check, the event hub's rings.
+// Bounds: one timer task, one recovery, one health check, the event hub's rings.
 
 import Synchronization
 
@@ -17,7 +17,7 @@ import Synchronization
 /// let breaker = CircuitBreaker(
 ///     name: "stock",
 ///     settings: try CircuitBreakerSettings { $0.slowCallDurationThreshold = .milliseconds(20) },
-///     recoveryGate: { try await resynchronise() }
+///     recovery: { try await resynchronise() }
 /// )
 ///
 /// switch breaker.admit() {
@@ -47,7 +47,7 @@ public final class CircuitBreaker: Sendable {
         static let none: UInt8 = 0
         static let open: UInt8 = 1
         static let forcedOpen: UInt8 = 2
-        static let recoveryGate: UInt8 = 3
+        static let recovery: UInt8 = 3
         static let disabled: UInt8 = 4
         /// The stripes hold a free period, or did a moment ago.
         static let free: UInt8 = 5
@@ -79,7 +79,7 @@ public final class CircuitBreaker: Sendable {
     private let machine: Guarded<CircuitBreakerMachine>
     private let timer = Guarded(Timer())
     /// Set once at the end of `init`, for they call back.
-    private let steps = Guarded<(recoveryGate: TimedStep?, healthCheck: TimedStep?)>((nil, nil))
+    private let steps = Guarded<(recovery: TimedStep?, healthCheck: TimedStep?)>((nil, nil))
 
     /// Makes a breaker.
     /// - Parameters:
@@ -89,9 +89,9 @@ public final class CircuitBreaker: Sendable {
     ///     lag is at most a tenth of the slow-call threshold, the exact one otherwise.
     ///   - wallClock: milliseconds since 1970, for the events. Called while a lock is held: it must be quick and must not call the breaker.
     ///   - seed: the start of the random numbers that spread the wait in open; nil takes the system's.
-    ///   - startsBehindGate: begin in half-open with the recovery gate running, and close when it passes. Without a gate it begins closed.
-    ///   - recoveryGate: must return before half-open lets a probe through. Throwing, or taking longer than
-    ///     ``CircuitBreakerSettings/Values/recoveryGateTimeLimit``, goes back to open. It is cancelled when its result is no longer wanted, and
+    ///   - startsInRecovery: begin in half-open with the recovery running, and close when it passes. Without a recovery it begins closed.
+    ///   - recovery: must return before half-open lets a probe through. Throwing, or taking longer than
+    ///     ``CircuitBreakerSettings/Values/recoveryTimeLimit``, goes back to open. It is cancelled when its result is no longer wanted, and
     ///     never runs twice at a time.
     ///   - healthCheck: true when the callee answers. Run while open and the wait is over, and as a probe where half-open has no traffic.
     public init(
@@ -100,8 +100,8 @@ public final class CircuitBreaker: Sendable {
         clock: (any CircuitBreakerClock)? = nil,
         wallClock: @escaping @Sendable () -> Int64 = systemUnixMilliseconds,
         seed: UInt64? = nil,
-        startsBehindGate: Bool = false,
-        recoveryGate: (@Sendable () async throws -> Void)? = nil,
+        startsInRecovery: Bool = false,
+        recovery: (@Sendable () async throws -> Void)? = nil,
         healthCheck: (@Sendable () async -> Bool)? = nil
     ) {
         self.name = name
@@ -112,15 +112,15 @@ public final class CircuitBreaker: Sendable {
         hub = EventHub(name: name, ringCapacity: settings.eventRingCapacity)
         machine = Guarded(
             CircuitBreakerMachine(
-                policy: CircuitBreakerPolicy(settings, hasRecoveryGate: recoveryGate != nil, hasHealthCheck: healthCheck != nil),
-                startsBehindGate: startsBehindGate,
+                policy: CircuitBreakerPolicy(settings, hasRecovery: recovery != nil, hasHealthCheck: healthCheck != nil),
+                startsInRecovery: startsInRecovery,
                 seed: seed ?? UInt64.random(in: .min ... .max),
                 at: clock.now()
             )
         )
-        let gateStep = recoveryGate.map { gate in
-            TimedStep(clock: clock, limit: settings.recoveryGateTimeLimit, operation: gate) { [weak self] run, end in
-                self?.recoveryGateEnded(run: run, end)
+        let recoveryStep = recovery.map { recovery in
+            TimedStep(clock: clock, limit: settings.recoveryTimeLimit, operation: recovery) { [weak self] run, end in
+                self?.recoveryStepEnded(run: run, end)
             }
         }
         let checkStep = healthCheck.map { check in
@@ -128,8 +128,8 @@ public final class CircuitBreaker: Sendable {
                 [weak self] run, end in self?.healthCheckEnded(run: run, end)
             }
         }
-        steps.withLock { $0 = (gateStep, checkStep) }
-        if startsBehindGate, recoveryGate != nil { step { (_, _) in .startRecoveryGate(run: 1) } }
+        steps.withLock { $0 = (recoveryStep, checkStep) }
+        if startsInRecovery, recovery != nil { step { (_, _) in .startRecovery(run: 1) } }
     }
 
     private struct Unhealthy: Error {}
@@ -138,8 +138,8 @@ public final class CircuitBreaker: Sendable {
         shutdown()
     }
 
-    /// Stops what runs in the background (the recovery gate, the health check, the timer) and ends the event sequences. The state stays as it
-    /// is; calls are admitted and recorded as before, but a gate is no longer started. Can be called more than once.
+    /// Stops what runs in the background (the recovery, the health check, the timer) and ends the event sequences. The state stays as it
+    /// is; calls are admitted and recorded as before, but a recovery is no longer started. Can be called more than once.
     public func shutdown() {
         let task = timer.withLock { timer in
             timer.isShutDown = true
@@ -148,7 +148,7 @@ public final class CircuitBreaker: Sendable {
         }
         task?.cancel()
         let steps = steps.withLock { $0 }
-        steps.recoveryGate?.cancel(through: .max)
+        steps.recovery?.cancel(through: .max)
         steps.healthCheck?.cancel(through: .max)
         hub.finish()
     }
@@ -158,7 +158,7 @@ public final class CircuitBreaker: Sendable {
     /// Asks whether a call may be made now.
     ///
     /// A closed breaker takes a lock that threads rarely share, and during the ramp one that all share. One that is open, opened by hand, disabled, or behind
-    /// the recovery gate takes no lock. A closed breaker allocates nothing.
+    /// its recovery takes no lock. A closed breaker allocates nothing.
     public func admit() -> Admission { admit(atNanoseconds: clock.now()) }
 
     /// Asks whether a call may be made at `instant`, for a caller that has read the breaker's clock already.
@@ -180,7 +180,7 @@ public final class CircuitBreaker: Sendable {
                 case Shortcut.forcedOpen:
                     return .rejected(Rejection(state: .forcedOpen, reason: .forcedOpen))
                 default:
-                    return .rejected(Rejection(state: .halfOpen, reason: .recoveryGate))
+                    return .rejected(Rejection(state: .halfOpen, reason: .recovery))
                 }
             }
         }
@@ -251,7 +251,7 @@ public final class CircuitBreaker: Sendable {
     ///   - manual: what is asked for.
     ///   - by: who asks, for the event. Cut at 200 bytes.
     ///   - reason: why, for the event. Cut at 200 bytes.
-    /// - Returns: the state afterwards: ``CircuitBreakerState/halfOpen`` when closing goes through the recovery gate.
+    /// - Returns: the state afterwards: ``CircuitBreakerState/halfOpen`` when closing goes through the recovery.
     @discardableResult
     public func transition(to manual: ManualTransition, by: String? = nil, reason: String? = nil) -> CircuitBreakerState {
         step { machine, now in machine.transition(to: manual, by: by, reason: reason, at: now) }
@@ -329,9 +329,9 @@ public final class CircuitBreaker: Sendable {
         case .forcedOpen:
             rejectsUntil.store(machine.nextRejectionEventAt, ordering: .relaxed)
             shortcut.store(Shortcut.forcedOpen, ordering: .releasing)
-        case .gate:
+        case .recovering:
             rejectsUntil.store(machine.nextRejectionEventAt, ordering: .relaxed)
-            shortcut.store(Shortcut.recoveryGate, ordering: .releasing)
+            shortcut.store(Shortcut.recovery, ordering: .releasing)
         case .disabled:
             shortcut.store(Shortcut.disabled, ordering: .releasing)
         case .closed, .probing, .metricsOnly:
@@ -347,22 +347,22 @@ public final class CircuitBreaker: Sendable {
         switch action {
         case .none, .publish:
             break
-        case .startRecoveryGate(let run):
-            steps.withLock { $0.recoveryGate }?.start(run: run)
-        case .cancelRecoveryGate(let run):
-            steps.withLock { $0.recoveryGate }?.cancel(through: run)
+        case .startRecovery(let run):
+            steps.withLock { $0.recovery }?.start(run: run)
+        case .cancelRecovery(let run):
+            steps.withLock { $0.recovery }?.cancel(through: run)
         case .startHealthCheck(let run):
             steps.withLock { $0.healthCheck }?.start(run: run)
         }
         setTimer()
     }
 
-    private func recoveryGateEnded(run: UInt64, _ end: TimedStep.End) {
+    private func recoveryStepEnded(run: UInt64, _ end: TimedStep.End) {
         step { machine, now in
             switch end {
-            case .succeeded: machine.recoveryGatePassed(run: run, at: now)
-            case .failed(let label): machine.recoveryGateFailed(run: run, failure: .failed(label: label), at: now)
-            case .timedOut: machine.recoveryGateFailed(run: run, failure: .timedOut, at: now)
+            case .succeeded: machine.recoveryPassed(run: run, at: now)
+            case .failed(let label): machine.recoveryFailed(run: run, failure: .failed(label: label), at: now)
+            case .timedOut: machine.recoveryFailed(run: run, failure: .timedOut, at: now)
             }
         }
     }

@@ -18,12 +18,12 @@ public struct CircuitBreakerEvent: Sendable, Hashable {
         case callsRejected(count: UInt64)
         /// A probe did not come back within its lease and counts as failed.
         case permitLeaseEnded
-        /// The recovery gate was started, at this attempt.
-        case recoveryGateStarted(attempt: Int)
-        /// The recovery gate succeeded.
-        case recoveryGatePassed(duration: Duration)
-        /// The recovery gate failed or took too long.
-        case recoveryGateFailed(label: String, duration: Duration)
+        /// The recovery was started, at this attempt.
+        case recoveryStarted(attempt: Int)
+        /// The recovery succeeded.
+        case recoveryPassed(duration: Duration)
+        /// The recovery failed or took too long.
+        case recoveryFailed(label: String, duration: Duration)
         /// A health check was answered.
         case healthCheck(passed: Bool)
         /// In ``CircuitBreakerState/metricsOnly``: the failure rate reached its threshold.
@@ -32,7 +32,7 @@ public struct CircuitBreakerEvent: Sendable, Hashable {
         case slowCallRateReached(percent: Double)
         /// The whole traffic passes again.
         case rampEnded
-        /// Someone asked to close while the recovery gate was running: it closes when the gate passes.
+        /// Someone asked to close while the recovery was running: it closes when the recovery passes.
         case closeRequested(by: String?, reason: String?)
         /// The figures were cleared by hand.
         case reset(by: String?, reason: String?)
@@ -64,17 +64,17 @@ public enum TransitionReason: Sendable, Hashable {
     case waitElapsed
     /// A health check passed while open.
     case healthCheckPassed
-    /// The recovery gate failed.
-    case recoveryGateFailed(label: String)
-    /// The recovery gate took too long.
-    case recoveryGateTimedOut
-    /// The recovery gate passed, and closing after it had been asked for.
-    case recoveryGatePassed
+    /// The recovery failed.
+    case recoveryFailed(label: String)
+    /// The recovery took too long.
+    case recoveryTimedOut
+    /// The recovery passed, and closing after it had been asked for.
+    case recoveryPassed
     /// Enough probes succeeded.
     case probesSucceeded
     /// Half-open took too long.
     case halfOpenTimedOut
-    /// The breaker has just been made, and starts behind its recovery gate.
+    /// The breaker has just been made, and starts behind its recovery.
     case startup
     /// By hand.
     case manual(by: String?, reason: String?)
@@ -89,9 +89,9 @@ extension CircuitBreakerEvent.Kind {
         case .slowCall: "SLOW_CALL"
         case .callsRejected: "NOT_PERMITTED"
         case .permitLeaseEnded: "PERMIT_LEASE_ENDED"
-        case .recoveryGateStarted: "RECOVERY_GATE_STARTED"
-        case .recoveryGatePassed: "RECOVERY_GATE_PASSED"
-        case .recoveryGateFailed: "RECOVERY_GATE_FAILED"
+        case .recoveryStarted: "RECOVERY_GATE_STARTED"
+        case .recoveryPassed: "RECOVERY_GATE_PASSED"
+        case .recoveryFailed: "RECOVERY_GATE_FAILED"
         case .healthCheck: "HEALTH_CHECK"
         case .failureRateReached: "FAILURE_RATE_EXCEEDED"
         case .slowCallRateReached: "SLOW_CALL_RATE_EXCEEDED"
@@ -119,9 +119,9 @@ extension TransitionReason: CustomStringConvertible {
         case .slowCallRate(let percent): "slow-call rate \(oneDecimal(percent))%"
         case .waitElapsed: "wait elapsed"
         case .healthCheckPassed: "health check passed"
-        case .recoveryGateFailed(let label): "recovery gate failed: \(label)"
-        case .recoveryGateTimedOut: "recovery gate timed out"
-        case .recoveryGatePassed: "recovery gate passed"
+        case .recoveryFailed(let label): "recovery gate failed: \(label)"
+        case .recoveryTimedOut: "recovery gate timed out"
+        case .recoveryPassed: "recovery gate passed"
         case .probesSucceeded: "probes succeeded"
         case .halfOpenTimedOut: "half-open took too long"
         case .startup: "start-up"

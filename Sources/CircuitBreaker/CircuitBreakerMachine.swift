@@ -3,9 +3,8 @@
 // Invariants
 // - Every change of phase makes a new generation. Recording a permit of another generation changes one counter alone.
 // - A rejected call is never recorded: it has no permit.
-// - In half-open the probes that are done and those that are out are together at most as many as are permitted. While the recovery gate runs, no probe is
-// given.
-// - At most one recovery gate run is wanted at a time: the one whose number is the present generation.
+// - In half-open the probes that are done and those that are out are together at most as many as are permitted. While the recovery runs, no probe is given.
+// - At most one recovery run is wanted at a time: the one whose number is the present generation.
 // Bounds: the window's memory, 64 counters of running calls, the slots of half-open. Pending events are few: one for each lease that ended, and
 // at most five more for a step.
 // Stops: methods loop over those alone.
@@ -18,10 +17,10 @@ struct CircuitBreakerMachine: Sendable {
     enum Phase: Sendable {
         /// To `open`; by hand to all.
         case closed(Ramp)
-        /// To `gate` where there is a recovery gate, to `probing` where there is none; by hand to all.
+        /// To `recovering` where there is a recovery, to `probing` where there is none; by hand to all.
         case open(Open)
-        /// HALF_OPEN while the recovery gate runs. To `probing` or `closed` when it passes, to `open` when it does not; by hand to all.
-        case gate(Gate)
+        /// HALF_OPEN while the recovery runs. To `probing` or `closed` when it passes, to `open` when it does not; by hand to all.
+        case recovering(Recovery)
         /// HALF_OPEN with probes. To `closed` or `open`; by hand to all.
         case probing(Probing)
         /// By hand to all.
@@ -45,7 +44,7 @@ struct CircuitBreakerMachine: Sendable {
         var isChecking = false
     }
 
-    struct Gate: Sendable {
+    struct Recovery: Sendable {
         let startedAt: Int64
         /// Close when it passes, without probes.
         var closesDirectly: Bool
@@ -62,16 +61,16 @@ struct CircuitBreakerMachine: Sendable {
     enum Action: Sendable, Hashable {
         case none
         case publish
-        /// Start the recovery gate and answer with ``recoveryGatePassed(run:at:)`` or ``recoveryGateFailed(run:failure:at:)``.
-        case startRecoveryGate(run: UInt64)
-        /// The results of recovery gate runs up to this one are no longer wanted.
-        case cancelRecoveryGate(through: UInt64)
+        /// Start the recovery and answer with ``recoveryPassed(run:at:)`` or ``recoveryFailed(run:failure:at:)``.
+        case startRecovery(run: UInt64)
+        /// The results of recovery runs up to this one are no longer wanted.
+        case cancelRecovery(through: UInt64)
         /// Start a health check and answer with ``healthCheckAnswered(run:healthy:at:)``.
         case startHealthCheck(run: UInt64)
     }
 
-    /// Why a recovery gate did not pass.
-    enum GateFailure: Sendable, Hashable {
+    /// Why a recovery did not pass.
+    enum RecoveryFailure: Sendable, Hashable {
         case failed(label: String)
         case timedOut
     }
@@ -101,17 +100,17 @@ struct CircuitBreakerMachine: Sendable {
     private var random: SplitMix64
     private(set) var pendingEvents: [PendingEvent] = []
 
-    /// A closed breaker, or one in half-open whose recovery gate, run 1, is to be started at once.
-    init(policy: CircuitBreakerPolicy, startsBehindGate: Bool = false, seed: UInt64, at now: Int64) {
+    /// A closed breaker, or one in half-open whose recovery, run 1, is to be started at once.
+    init(policy: CircuitBreakerPolicy, startsInRecovery: Bool = false, seed: UInt64, at now: Int64) {
         self.policy = policy
         window = SlidingWindow(policy.window, at: now)
         running = RunningCalls(isCounting: policy.countsRunningSlowCalls, threshold: policy.slowCallDuration, lease: policy.permitLease)
         random = SplitMix64(seed: seed)
         pendingEvents.reserveCapacity(8)
-        if startsBehindGate, policy.hasRecoveryGate {
-            phase = .gate(Gate(startedAt: now, closesDirectly: true))
+        if startsInRecovery, policy.hasRecovery {
+            phase = .recovering(Recovery(startedAt: now, closesDirectly: true))
             emit(.transition(from: .closed, to: .halfOpen, reason: .startup), at: now)
-            emit(.recoveryGateStarted(attempt: 0), at: now)
+            emit(.recoveryStarted(attempt: 0), at: now)
         } else {
             phase = .closed(Ramp())
         }
@@ -121,7 +120,7 @@ struct CircuitBreakerMachine: Sendable {
         switch phase {
         case .closed: .closed
         case .open: .open
-        case .gate, .probing: .halfOpen
+        case .recovering, .probing: .halfOpen
         case .disabled: .disabled
         case .forcedOpen: .forcedOpen
         case .metricsOnly: .metricsOnly
@@ -139,7 +138,7 @@ struct CircuitBreakerMachine: Sendable {
             if let leaseEnd = probing.firstLeaseEnd(lease: policy.permitLease) { wake = min(wake, leaseEnd) }
             if policy.hasHealthCheck, probing.checkPermit == nil { wake = min(wake, probing.nextCheckAt) }
             return wake == .max ? nil : wake
-        case .closed, .gate, .disabled, .forcedOpen, .metricsOnly:
+        case .closed, .recovering, .disabled, .forcedOpen, .metricsOnly:
             return nil
         }
     }
@@ -178,10 +177,10 @@ struct CircuitBreakerMachine: Sendable {
         case .open(let open):
             guard now >= open.until else { return reject(.open, at: now) }
             let action = enterHalfOpen(because: .waitElapsed, closesDirectly: false, at: now)
-            guard case .publish = action else { return (reject(.recoveryGate, at: now).0, action) }
+            guard case .publish = action else { return (reject(.recovery, at: now).0, action) }
             return admitProbe(at: now)
-        case .gate:
-            return reject(.recoveryGate, at: now)
+        case .recovering:
+            return reject(.recovery, at: now)
         case .probing:
             return admitProbe(at: now)
         }
@@ -255,7 +254,7 @@ struct CircuitBreakerMachine: Sendable {
             return (.counted, pendingEvents.isEmpty ? .none : .publish)
         case .probing:
             return recordProbe(outcome, for: permit, at: now)
-        case .open, .gate, .disabled, .forcedOpen:
+        case .open, .recovering, .disabled, .forcedOpen:
             // No permit carries a generation of these.
             totals.lateResults += 1
             return (.late, .none)
@@ -446,13 +445,13 @@ struct CircuitBreakerMachine: Sendable {
     }
 
     private mutating func enterHalfOpen(because reason: TransitionReason, closesDirectly: Bool, at now: Int64) -> Action {
-        guard policy.hasRecoveryGate else {
+        guard policy.hasRecovery else {
             enter(.probing(newProbing(at: now)), because: reason, at: now)
             return .publish
         }
-        enter(.gate(Gate(startedAt: now, closesDirectly: closesDirectly)), because: reason, at: now)
-        emit(.recoveryGateStarted(attempt: attempt), at: now)
-        return .startRecoveryGate(run: generation)
+        enter(.recovering(Recovery(startedAt: now, closesDirectly: closesDirectly)), because: reason, at: now)
+        emit(.recoveryStarted(attempt: attempt), at: now)
+        return .startRecovery(run: generation)
     }
 
     private func newProbing(at now: Int64) -> Probing {
@@ -464,12 +463,12 @@ struct CircuitBreakerMachine: Sendable {
         )
     }
 
-    /// The recovery gate's run has succeeded.
-    mutating func recoveryGatePassed(run: UInt64, at now: Int64) -> Action {
-        guard run == generation, case .gate(let gate) = phase else { return .none }
-        emit(.recoveryGatePassed(duration: .nanoseconds(max(now - gate.startedAt, 0))), at: now)
-        if gate.closesDirectly {
-            close(because: .recoveryGatePassed, ramps: true, at: now)
+    /// The recovery's run has succeeded.
+    mutating func recoveryPassed(run: UInt64, at now: Int64) -> Action {
+        guard run == generation, case .recovering(let recovery) = phase else { return .none }
+        emit(.recoveryPassed(duration: .nanoseconds(max(now - recovery.startedAt, 0))), at: now)
+        if recovery.closesDirectly {
+            close(because: .recoveryPassed, ramps: true, at: now)
         } else {
             // The state is the same half-open, and no permit of its generation is out. So the generation stays.
             phase = .probing(newProbing(at: now))
@@ -477,17 +476,17 @@ struct CircuitBreakerMachine: Sendable {
         return .publish
     }
 
-    /// The recovery gate's run has failed or taken too long.
-    mutating func recoveryGateFailed(run: UInt64, failure: GateFailure, at now: Int64) -> Action {
-        guard run == generation, case .gate(let gate) = phase else { return .none }
-        let duration = Duration.nanoseconds(max(now - gate.startedAt, 0))
+    /// The recovery's run has failed or taken too long.
+    mutating func recoveryFailed(run: UInt64, failure: RecoveryFailure, at now: Int64) -> Action {
+        guard run == generation, case .recovering(let recovery) = phase else { return .none }
+        let duration = Duration.nanoseconds(max(now - recovery.startedAt, 0))
         switch failure {
         case .failed(let label):
-            emit(.recoveryGateFailed(label: label.cut, duration: duration), at: now)
-            open(because: .recoveryGateFailed(label: label.cut), at: now)
+            emit(.recoveryFailed(label: label.cut, duration: duration), at: now)
+            open(because: .recoveryFailed(label: label.cut), at: now)
         case .timedOut:
-            emit(.recoveryGateFailed(label: "timed out", duration: duration), at: now)
-            open(because: .recoveryGateTimedOut, at: now)
+            emit(.recoveryFailed(label: "timed out", duration: duration), at: now)
+            open(because: .recoveryTimedOut, at: now)
         }
         return .publish
     }
@@ -515,7 +514,7 @@ struct CircuitBreakerMachine: Sendable {
             probing.checkPermit = probing.take(generation: generation, at: now)
             phase = .probing(probing)
             return probing.checkPermit == nil ? .publish : .startHealthCheck(run: generation)
-        case .closed, .gate, .disabled, .forcedOpen, .metricsOnly:
+        case .closed, .recovering, .disabled, .forcedOpen, .metricsOnly:
             return .none
         }
     }
@@ -541,7 +540,7 @@ struct CircuitBreakerMachine: Sendable {
             emit(.healthCheck(passed: healthy), at: now)
             _ = recordProbe(healthy ? .success : .failure("health check"), for: permit, at: now)
             return .publish
-        case .closed, .gate, .disabled, .forcedOpen, .metricsOnly:
+        case .closed, .recovering, .disabled, .forcedOpen, .metricsOnly:
             return .none
         }
     }
@@ -553,8 +552,8 @@ struct CircuitBreakerMachine: Sendable {
         let by = by?.cut
         let reason = reason?.cut
         let why = TransitionReason.manual(by: by, reason: reason)
-        var stopsGate = false
-        if case .gate = phase { stopsGate = true }
+        var stopsRecovery = false
+        if case .recovering = phase { stopsRecovery = true }
         switch manual {
         case .forceOpen:
             if case .forcedOpen = phase { return .none }
@@ -584,7 +583,7 @@ struct CircuitBreakerMachine: Sendable {
             return close(by: by, reason: reason, at: now)
         }
         attempt = 0
-        return stopsGate ? .cancelRecoveryGate(through: generation) : .publish
+        return stopsRecovery ? .cancelRecovery(through: generation) : .publish
     }
 
     private mutating func close(by: String?, reason: String?, at now: Int64) -> Action {
@@ -592,17 +591,17 @@ struct CircuitBreakerMachine: Sendable {
         switch phase {
         case .closed:
             return pendingEvents.isEmpty ? .none : .publish
-        case .gate(var gate):
-            gate.closesDirectly = true
-            phase = .gate(gate)
+        case .recovering(var recovery):
+            recovery.closesDirectly = true
+            phase = .recovering(recovery)
             emit(.closeRequested(by: by, reason: reason), at: now)
             return .publish
         case .probing:
-            // The gate of this half-open has passed already.
+            // The recovery of this half-open has passed already.
             close(because: why, ramps: false, at: now)
             return .publish
         case .open, .disabled, .forcedOpen, .metricsOnly:
-            if policy.hasRecoveryGate { return enterHalfOpen(because: why, closesDirectly: true, at: now) }
+            if policy.hasRecovery { return enterHalfOpen(because: why, closesDirectly: true, at: now) }
             close(because: why, ramps: false, at: now)
             return .publish
         }
@@ -620,7 +619,7 @@ struct CircuitBreakerMachine: Sendable {
         case .probing(let probing):
             figuresAtOpening = probing.figures
             overdueAtOpening = overdueProbes(probing, at: now)
-        case .open, .gate, .disabled, .forcedOpen, .metricsOnly:
+        case .open, .recovering, .disabled, .forcedOpen, .metricsOnly:
             figuresAtOpening = Figures()
             overdueAtOpening = 0
         }
@@ -657,7 +656,7 @@ struct CircuitBreakerMachine: Sendable {
         var minimum = policy.minimumNumberOfCalls
         var open: Open?
         var probing: Probing?
-        var isGate = false
+        var isRecovering = false
         var share: Double?
         switch phase {
         case .closed(let ramp):
@@ -673,8 +672,8 @@ struct CircuitBreakerMachine: Sendable {
             overdue = overdueAtOpening
             minimum = min(minimum, max(figures.calls, 1))
             open = value
-        case .gate:
-            isGate = true
+        case .recovering:
+            isRecovering = true
         case .probing(let value):
             figures = value.figures
             overdue = overdueProbes(value, at: now)
@@ -704,7 +703,7 @@ struct CircuitBreakerMachine: Sendable {
             openUntil: open.map { CircuitBreakerInstant(nanoseconds: $0.until) },
             openUntilUnixMilliseconds: open.map { unixMilliseconds.addingClamped($0.until.subtractingClamped(now) / 1_000_000) },
             attempt: attempt,
-            isRecoveryGateRunning: isGate,
+            isRecoveryRunning: isRecovering,
             permittedCallsInHalfOpen: policy.permittedCallsInHalfOpen,
             remainingProbes: probing?.remaining ?? 0,
             probesInFlight: probing?.inFlight ?? 0,

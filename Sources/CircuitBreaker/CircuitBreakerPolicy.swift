@@ -14,7 +14,7 @@ struct CircuitBreakerPolicy: Sendable {
     let permitLease: Int64
     let waitInOpen: WaitInOpen
     let movesToHalfOpenByItself: Bool
-    let hasRecoveryGate: Bool
+    let hasRecovery: Bool
     let hasHealthCheck: Bool
     let healthCheckInterval: Int64
     /// 0 when there is no ramp.
@@ -22,7 +22,7 @@ struct CircuitBreakerPolicy: Sendable {
     let rampInitialShare: Double
     let rejectionEventInterval: Int64
 
-    init(_ settings: CircuitBreakerSettings, hasRecoveryGate: Bool, hasHealthCheck: Bool) {
+    init(_ settings: CircuitBreakerSettings, hasRecovery: Bool, hasHealthCheck: Bool) {
         let values = settings.values
         window = values.window
         minimumNumberOfCalls = values.minimumNumberOfCalls
@@ -37,7 +37,7 @@ struct CircuitBreakerPolicy: Sendable {
         permitLease = values.permitLease.clampedNanoseconds
         waitInOpen = values.waitInOpen
         movesToHalfOpenByItself = values.movesToHalfOpenByItself
-        self.hasRecoveryGate = hasRecoveryGate
+        self.hasRecovery = hasRecovery
         self.hasHealthCheck = hasHealthCheck
         healthCheckInterval = values.healthCheckInterval.clampedNanoseconds
         rampDuration = values.ramp?.duration.clampedNanoseconds ?? 0

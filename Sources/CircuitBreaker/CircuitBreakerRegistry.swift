@@ -27,7 +27,7 @@ public final class CircuitBreakerRegistry: Sendable {
     ///   - defaults: the settings of a breaker that has none of its own.
     ///   - overrides: settings by name.
     ///   - capacity: the most breakers it holds; names often come from outside.
-    ///   - clock: the clock of the breakers it makes, see ``CircuitBreaker/init(name:settings:clock:wallClock:seed:startsBehindGate:recoveryGate:healthCheck:)``.
+    ///   - clock: the clock of the breakers it makes, see ``CircuitBreaker/init(name:settings:clock:wallClock:seed:startsInRecovery:recovery:healthCheck:)``.
     ///   - wallClock: milliseconds since 1970, for the events of the breakers it makes.
     public init(
         defaults: CircuitBreakerSettings = .default,
@@ -54,7 +54,7 @@ public final class CircuitBreakerRegistry: Sendable {
         }
     }
 
-    /// The breaker of this name, made by `make` when there is none yet: for one with a recovery gate or a health check.
+    /// The breaker of this name, made by `make` when there is none yet: for one with a recovery or a health check.
     ///
     /// `make` is called with the registry's lock held, so that a breaker is made once: it must not call the registry.
     /// - Throws: ``CircuitBreakerRegistryError``, full or shut down.

@@ -54,7 +54,7 @@ public struct CircuitBreakerSettings: Sendable {
         public var halfOpenFailureRateThreshold: Double?
         /// Percent of slow probes at which half-open goes back to open; nil takes ``slowCallRateThreshold``.
         public var halfOpenSlowCallRateThreshold: Double?
-        /// The longest time with probes in half-open before it goes back to open; nil sets no limit. The recovery gate has its own.
+        /// The longest time with probes in half-open before it goes back to open; nil sets no limit. The recovery has its own.
         public var maximumTimeInHalfOpen: Duration?
         /// The longest time a permit may be out. A probe that is out longer has failed, and its slot is spent: what does not answer has not
         /// recovered. In the other states a running call that is out longer is no longer counted as running.
@@ -63,8 +63,8 @@ public struct CircuitBreakerSettings: Sendable {
         public var waitInOpen: WaitInOpen = .constant(.seconds(5))
         /// Whether a timer moves the breaker to half-open when the wait is over. Without it the first call does.
         public var movesToHalfOpenByItself = false
-        /// The longest time of the recovery gate. Beyond it the breaker goes back to open.
-        public var recoveryGateTimeLimit: Duration = .seconds(30)
+        /// The longest time of the recovery. Beyond it the breaker goes back to open.
+        public var recoveryTimeLimit: Duration = .seconds(30)
         /// The time between two health checks, where there is one.
         public var healthCheckInterval: Duration = .seconds(1)
         /// The longest time of a health check. Beyond it the check has failed.
@@ -173,7 +173,7 @@ extension CircuitBreakerSettings.Values {
         case .custom(let maximum, _):
             try duration("waitInOpen.maximum", maximum)
         }
-        try duration("recoveryGateTimeLimit", recoveryGateTimeLimit)
+        try duration("recoveryTimeLimit", recoveryTimeLimit)
         try duration("healthCheckInterval", healthCheckInterval)
         try duration("healthCheckTimeLimit", healthCheckTimeLimit)
         if let ramp {

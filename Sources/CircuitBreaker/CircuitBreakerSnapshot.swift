@@ -66,8 +66,8 @@ public struct CircuitBreakerSnapshot: Sendable, Hashable {
     public let openUntilUnixMilliseconds: Int64?
     /// Openings in a row without a recovery; 0 when closed.
     public let attempt: Int
-    /// Whether the recovery gate is running.
-    public let isRecoveryGateRunning: Bool
+    /// Whether the recovery is running.
+    public let isRecoveryRunning: Bool
     /// Probes half-open lets through in all.
     public let permittedCallsInHalfOpen: Int
     /// Probes that may still be handed out; 0 unless probes are let through.

@@ -8,7 +8,7 @@ public enum CircuitBreakerState: String, Sendable, Hashable, CaseIterable {
     case closed = "CLOSED"
     /// Calls are rejected until the wait is over. Goes to ``halfOpen``.
     case open = "OPEN"
-    /// The recovery gate runs, then a few probes pass. Goes to ``closed`` or back to ``open``.
+    /// The recovery runs, then a few probes pass. Goes to ``closed`` or back to ``open``.
     case halfOpen = "HALF_OPEN"
     /// By hand: every call passes, nothing is counted.
     case disabled = "DISABLED"
@@ -28,7 +28,7 @@ public enum ManualTransition: String, Sendable, Hashable, CaseIterable {
     case forceOpen = "FORCE_OPEN"
     /// To ``CircuitBreakerState/disabled``.
     case disable = "DISABLE"
-    /// To ``CircuitBreakerState/closed``: through the recovery gate when there is one (the state is then
+    /// To ``CircuitBreakerState/closed``: through the recovery when there is one (the state is then
     /// ``CircuitBreakerState/halfOpen`` while it runs, and no probe is asked for afterwards), at once when there is none.
     case close = "CLOSE"
     /// To ``CircuitBreakerState/metricsOnly``.

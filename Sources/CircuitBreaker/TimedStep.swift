@@ -7,7 +7,7 @@
 
 import Synchronization
 
-/// Runs the recovery gate or the health check for the shell.
+/// Runs the recovery or the health check for the shell.
 final class TimedStep: Sendable {
     /// How a run ended.
     enum End: Sendable {

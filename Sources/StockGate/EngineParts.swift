@@ -44,8 +44,8 @@ struct EngineParts: Sendable {
         let breaker = CircuitBreaker(
             name: "redisStock",
             settings: configuration.breaker,
-            startsBehindGate: true,
-            recoveryGate: { try await latch.value().run() },
+            startsInRecovery: true,
+            recovery: { try await latch.value().run() },
             // Probes Redis while no buyer does. Without this check a Redis that is back would stay half open until enough buyers came, which can take all
             // night.
             healthCheck: { await (try? latch.value())?.isRedisAnswering() ?? false }

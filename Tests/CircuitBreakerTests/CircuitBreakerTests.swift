@@ -6,21 +6,21 @@ import Testing
     let clock = ManualClock()
 
     func make(
-        gate: TestGate? = nil,
-        startsBehindGate: Bool = false,
+        recovery: TestRecovery? = nil,
+        startsInRecovery: Bool = false,
         settings change: (inout CircuitBreakerSettings.Values) -> Void = { _ in },
         healthCheck: (@Sendable () async -> Bool)? = nil
     ) throws -> CircuitBreaker {
-        var recoveryGate: (@Sendable () async throws -> Void)?
-        if let gate { recoveryGate = { try await gate.pass() } }
+        var run: (@Sendable () async throws -> Void)?
+        if let recovery { run = { try await recovery.pass() } }
         return CircuitBreaker(
             name: "stock",
             settings: try makeSettings(change),
             clock: clock,
             wallClock: { [clock] in 1_000_000 + clock.now().nanoseconds / 1_000_000 },
             seed: 1,
-            startsBehindGate: startsBehindGate,
-            recoveryGate: recoveryGate,
+            startsInRecovery: startsInRecovery,
+            recovery: run,
             healthCheck: healthCheck
         )
     }
@@ -30,9 +30,9 @@ import Testing
         #expect(breaker.state == .open)
     }
 
-    @Test func aWholeRoundThroughTheGate() async throws {
-        let gate = TestGate()
-        let breaker = try make(gate: gate)
+    @Test func aWholeRoundThroughTheRecovery() async throws {
+        let recovery = TestRecovery()
+        let breaker = try make(recovery: recovery)
         open(breaker)
         #expect(breaker.admit().rejection?.retryAfter == .seconds(5))
         #expect(breaker.snapshot().openUntilUnixMilliseconds == 1_005_000)
@@ -41,90 +41,90 @@ import Testing
         #expect(breaker.snapshot().openUntilUnixMilliseconds == 1_005_000)
         clock.advance(by: .seconds(3))
         #expect(breaker.snapshot().state == .open, "looking changes nothing")
-        for _ in 0..<10 { #expect(breaker.admit().rejection?.reason == .recoveryGate) }
-        #expect(await eventually { gate.running == 1 })
-        gate.answer(true)
-        #expect(await eventually { !breaker.snapshot().isRecoveryGateRunning })
+        for _ in 0..<10 { #expect(breaker.admit().rejection?.reason == .recovery) }
+        #expect(await eventually { recovery.running == 1 })
+        recovery.answer(true)
+        #expect(await eventually { !breaker.snapshot().isRecoveryRunning })
         #expect(breaker.state == .halfOpen)
         for _ in 0..<2 { breaker.record(.success, for: try #require(breaker.admit().permit)) }
         #expect(breaker.state == .closed)
-        #expect(gate.starts == 1)
+        #expect(recovery.starts == 1)
         let names = breaker.recentEvents().filter { $0.kind.name != "ERROR" && $0.kind.name != "NOT_PERMITTED" }.map(\.kind.name)
         #expect(names == ["STATE_TRANSITION", "STATE_TRANSITION", "RECOVERY_GATE_STARTED", "RECOVERY_GATE_PASSED", "STATE_TRANSITION"])
         #expect(breaker.recentEvents().map(\.sequence) == Array(1...UInt64(breaker.recentEvents().count)))
         #expect(breaker.recentEvents().last?.unixMilliseconds == 1_005_000)
-        // One at first in open and ten behind the gate, of which the first moved the breaker on, and one more.
+        // One at first in open and ten during the recovery, of which the first moved the breaker on, and one more.
         #expect(breaker.snapshot().totals.notPermitted == 12)
     }
 
-    @Test func aGateThatFailsGoesBackToOpen() async throws {
-        let gate = TestGate()
-        let breaker = try make(gate: gate)
+    @Test func aRecoveryThatFailsGoesBackToOpen() async throws {
+        let recovery = TestRecovery()
+        let breaker = try make(recovery: recovery)
         open(breaker)
         clock.advance(by: .seconds(5))
         _ = breaker.admit()
-        #expect(await eventually { gate.running == 1 })
-        gate.answer(false)
+        #expect(await eventually { recovery.running == 1 })
+        recovery.answer(false)
         #expect(await eventually { breaker.state == .open })
         #expect(breaker.snapshot().attempt == 2)
         #expect(
-            breaker.recentEvents().contains { if case .recoveryGateFailed(let label, _) = $0.kind { label == "Refused()" } else { false } }
+            breaker.recentEvents().contains { if case .recoveryFailed(let label, _) = $0.kind { label == "Refused()" } else { false } }
         )
     }
 
-    @Test func aGateThatHangsTimesOutAndNeverRunsTwice() async throws {
-        let gate = TestGate()
-        let breaker = try make(gate: gate)
+    @Test func aRecoveryThatHangsTimesOutAndNeverRunsTwice() async throws {
+        let recovery = TestRecovery()
+        let breaker = try make(recovery: recovery)
         open(breaker)
         for attempt in 2...4 {
             clock.advance(by: .seconds(5))
             _ = breaker.admit()
-            #expect(await eventually { gate.running == 1 && clock.sleeperCount > 0 })
+            #expect(await eventually { recovery.running == 1 && clock.sleeperCount > 0 })
             clock.advance(by: .seconds(30))
             #expect(await eventually { breaker.state == .open })
             #expect(breaker.snapshot().attempt == attempt)
         }
-        #expect(gate.starts == 1)
+        #expect(recovery.starts == 1)
         clock.advance(by: .seconds(5))
         _ = breaker.admit()
         // The first run returns at last; its result is nobody's, and the run that waited for it begins.
-        gate.answer(true)
-        #expect(await eventually { gate.starts == 2 })
-        #expect(breaker.snapshot().isRecoveryGateRunning)
-        gate.answer(true)
-        #expect(await eventually { !breaker.snapshot().isRecoveryGateRunning })
+        recovery.answer(true)
+        #expect(await eventually { recovery.starts == 2 })
+        #expect(breaker.snapshot().isRecoveryRunning)
+        recovery.answer(true)
+        #expect(await eventually { !breaker.snapshot().isRecoveryRunning })
         #expect(breaker.state == .halfOpen)
-        #expect(gate.mostRunning == 1)
+        #expect(recovery.mostRunning == 1)
     }
 
-    @Test func closingByHandGoesThroughTheGate() async throws {
-        let gate = TestGate()
-        let breaker = try make(gate: gate)
+    @Test func closingByHandGoesThroughTheRecovery() async throws {
+        let recovery = TestRecovery()
+        let breaker = try make(recovery: recovery)
         breaker.transition(to: .forceOpen, by: "alice", reason: "maintenance")
         #expect(breaker.admit().rejection?.reason == .forcedOpen)
         #expect(breaker.transition(to: .close, by: "alice", reason: "done") == .halfOpen)
-        #expect(breaker.admit().rejection?.reason == .recoveryGate)
-        #expect(await eventually { gate.running == 1 })
-        gate.answer(true)
+        #expect(breaker.admit().rejection?.reason == .recovery)
+        #expect(await eventually { recovery.running == 1 })
+        recovery.answer(true)
         #expect(await eventually { breaker.state == .closed })
         let reasons = breaker.recentEvents().compactMap { if case .transition(_, _, let reason) = $0.kind { reason } else { nil } }
         #expect(
             reasons == [
-                .manual(by: "alice", reason: "maintenance"), .manual(by: "alice", reason: "done"), .recoveryGatePassed,
+                .manual(by: "alice", reason: "maintenance"), .manual(by: "alice", reason: "done"), .recoveryPassed,
             ]
         )
     }
 
-    @Test func startsBehindItsGate() async throws {
-        let gate = TestGate()
-        let breaker = try make(gate: gate, startsBehindGate: true)
+    @Test func startsInItsRecovery() async throws {
+        let recovery = TestRecovery()
+        let breaker = try make(recovery: recovery, startsInRecovery: true)
         #expect(breaker.state == .halfOpen)
-        #expect(breaker.admit().rejection?.reason == .recoveryGate)
-        #expect(await eventually { gate.running == 1 })
-        gate.answer(true)
+        #expect(breaker.admit().rejection?.reason == .recovery)
+        #expect(await eventually { recovery.running == 1 })
+        recovery.answer(true)
         #expect(await eventually { breaker.state == .closed })
         #expect(breaker.recentEvents().first?.kind == .transition(from: .closed, to: .halfOpen, reason: .startup))
-        #expect(try make(startsBehindGate: true).state == .closed, "without a gate there is nothing to start behind")
+        #expect(try make(startsInRecovery: true).state == .closed, "without a recovery there is nothing to start in")
     }
 
     @Test func movesToHalfOpenWithoutTraffic() async throws {
@@ -231,18 +231,18 @@ import Testing
     }
 
     @Test func shutDownBreakersAreLetGo() async throws {
-        let gate = TestGate()
+        let recovery = TestRecovery()
         weak var weakBreaker: CircuitBreaker?
         do {
-            let breaker = try make(gate: gate)
+            let breaker = try make(recovery: recovery)
             weakBreaker = breaker
             open(breaker)
             clock.advance(by: .seconds(5))
             _ = breaker.admit()
-            #expect(await eventually { gate.running == 1 })
+            #expect(await eventually { recovery.running == 1 })
         }
         #expect(await eventually { weakBreaker == nil })
-        gate.answer(true)
-        #expect(await eventually { gate.running == 0 && clock.sleeperCount == 0 })
+        recovery.answer(true)
+        #expect(await eventually { recovery.running == 0 && clock.sleeperCount == 0 })
     }
 }

@@ -15,16 +15,16 @@ func makeSettings(_ change: (inout CircuitBreakerSettings.Values) -> Void = { _ 
 }
 
 func makeMachine(
-    gate: Bool = false,
+    recovery: Bool = false,
     healthCheck: Bool = false,
-    startsBehindGate: Bool = false,
+    startsInRecovery: Bool = false,
     seed: UInt64 = 1,
     at now: Int64 = 0,
     _ change: (inout CircuitBreakerSettings.Values) -> Void = { _ in }
 ) throws -> CircuitBreakerMachine {
     CircuitBreakerMachine(
-        policy: CircuitBreakerPolicy(try makeSettings(change), hasRecoveryGate: gate, hasHealthCheck: healthCheck),
-        startsBehindGate: startsBehindGate,
+        policy: CircuitBreakerPolicy(try makeSettings(change), hasRecovery: recovery, hasHealthCheck: healthCheck),
+        startsInRecovery: startsInRecovery,
         seed: seed,
         at: now
     )
@@ -52,7 +52,7 @@ extension CircuitBreakerMachine {
         switch phase {
         case .closed(let ramp): ramp.startedAt == nil ? "closed" : "ramping"
         case .open: "open"
-        case .gate(let gate): gate.closesDirectly ? "gateThenClosed" : "gate"
+        case .recovering(let recovery): recovery.closesDirectly ? "recoveringThenClosed" : "recovering"
         case .probing: "probing"
         case .disabled: "disabled"
         case .forcedOpen: "forcedOpen"

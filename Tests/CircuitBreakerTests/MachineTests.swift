@@ -121,32 +121,32 @@ import Testing
         #expect(machine.state == .open)
     }
 
-    @Test func theGateLetsNoProbeThroughUntilItPasses() throws {
-        var machine = try makeMachine(gate: true)
+    @Test func theRecoveryLetsNoProbeThroughUntilItPasses() throws {
+        var machine = try makeMachine(recovery: true)
         machine.fail(at: 0)
         let (admission, action) = machine.admit(at: 5 * second)
         let run = machine.generation
-        #expect(admission.rejection?.reason == .recoveryGate)
-        #expect(action == .startRecoveryGate(run: run))
-        for _ in 0..<5 { #expect(machine.admit(at: 6 * second).0.rejection?.reason == .recoveryGate) }
-        #expect(machine.recoveryGateFailed(run: run, failure: .timedOut, at: 7 * second) == .publish)
+        #expect(admission.rejection?.reason == .recovery)
+        #expect(action == .startRecovery(run: run))
+        for _ in 0..<5 { #expect(machine.admit(at: 6 * second).0.rejection?.reason == .recovery) }
+        #expect(machine.recoveryFailed(run: run, failure: .timedOut, at: 7 * second) == .publish)
         #expect(machine.state == .open)
         #expect(machine.attempt == 2)
-        #expect(machine.recoveryGatePassed(run: run, at: 7 * second) == .none, "it has been answered")
+        #expect(machine.recoveryPassed(run: run, at: 7 * second) == .none, "it has been answered")
         _ = machine.admit(at: 12 * second)
-        #expect(machine.recoveryGatePassed(run: run, at: 12 * second) == .none, "an earlier run's")
-        #expect(machine.recoveryGatePassed(run: machine.generation, at: 12 * second) == .publish)
+        #expect(machine.recoveryPassed(run: run, at: 12 * second) == .none, "an earlier run's")
+        #expect(machine.recoveryPassed(run: machine.generation, at: 12 * second) == .publish)
         for _ in 0..<2 { machine.call(.success, at: 12 * second) }
         #expect(machine.state == .closed)
     }
 
-    @Test func startsBehindItsGate() throws {
-        var machine = try makeMachine(gate: true, startsBehindGate: true)
+    @Test func startsInItsRecovery() throws {
+        var machine = try makeMachine(recovery: true, startsInRecovery: true)
         var kinds: [CircuitBreakerEvent.Kind] = []
         machine.takePendingEvents { kinds.append($0.kind) }
-        #expect(kinds == [.transition(from: .closed, to: .halfOpen, reason: .startup), .recoveryGateStarted(attempt: 0)])
-        #expect(machine.admit(at: 0).0.rejection?.reason == .recoveryGate)
-        _ = machine.recoveryGatePassed(run: 1, at: 0)
+        #expect(kinds == [.transition(from: .closed, to: .halfOpen, reason: .startup), .recoveryStarted(attempt: 0)])
+        #expect(machine.admit(at: 0).0.rejection?.reason == .recovery)
+        _ = machine.recoveryPassed(run: 1, at: 0)
         #expect(machine.state == .closed)
     }
 
@@ -197,7 +197,7 @@ import Testing
     }
 
     @Test func attemptsWaitLonger() throws {
-        var machine = try makeMachine(gate: true) { $0.waitInOpen = .custom(maximum: .seconds(10)) { .seconds($0) } }
+        var machine = try makeMachine(recovery: true) { $0.waitInOpen = .custom(maximum: .seconds(10)) { .seconds($0) } }
         machine.fail(at: 0)
         var now: Int64 = 0
         for attempt in 1...4 {
@@ -205,7 +205,7 @@ import Testing
             #expect(machine.figures(at: now).openRemaining == .seconds(attempt))
             now += Int64(attempt) * second
             _ = machine.admit(at: now)
-            _ = machine.recoveryGateFailed(run: machine.generation, failure: .failed(label: "x"), at: now)
+            _ = machine.recoveryFailed(run: machine.generation, failure: .failed(label: "x"), at: now)
         }
     }
 

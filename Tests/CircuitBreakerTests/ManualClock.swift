@@ -70,8 +70,8 @@ func eventually(_ condition: () async -> Bool) async -> Bool {
     return false
 }
 
-/// A recovery gate that the test opens.
-final class TestGate: Sendable {
+/// A recovery whose end the test decides.
+final class TestRecovery: Sendable {
     struct Refused: Error {}
 
     private struct State {

@@ -9,7 +9,7 @@ import Testing
 
     func check(seed: UInt64) throws {
         var random = SplitMix64(seed: seed)
-        let hasGate = Bool.random(using: &random)
+        let hasRecovery = Bool.random(using: &random)
         let hasCheck = Bool.random(using: &random)
         let permitted = Int.random(in: 1...6, using: &random)
         let windowSize = Int.random(in: 1...20, using: &random)
@@ -17,7 +17,7 @@ import Testing
         let threshold = Double.random(in: 10...100, using: &random)
         let hasRamp = Bool.random(using: &random)
         let minimum = Int.random(in: 1...windowSize, using: &random)
-        var machine = try makeMachine(gate: hasGate, healthCheck: hasCheck, startsBehindGate: Bool.random(using: &random), seed: seed) {
+        var machine = try makeMachine(recovery: hasRecovery, healthCheck: hasCheck, startsInRecovery: Bool.random(using: &random), seed: seed) {
             $0.window = isTimed ? .time(seconds: windowSize) : .count(windowSize)
             $0.minimumNumberOfCalls = minimum
             $0.failureRateThreshold = threshold
@@ -46,7 +46,7 @@ import Testing
                 #expect(admission == other && action == otherAction, context(step))
                 if let permit = admission.permit {
                     permits.append(permit)
-                    #expect(machine.phaseName != "gate" && machine.phaseName != "gateThenClosed", context(step))
+                    #expect(machine.phaseName != "recovering" && machine.phaseName != "recoveringThenClosed", context(step))
                     #expect(machine.state != .open && machine.state != .forcedOpen, context(step))
                 } else {
                     rejected += 1
@@ -75,10 +75,10 @@ import Testing
                 let run = machine.generation - UInt64.random(in: 0...1, using: &random)
                 _ =
                     Bool.random(using: &random)
-                    ? (machine.recoveryGatePassed(run: run, at: now), twin.recoveryGatePassed(run: run, at: now))
+                    ? (machine.recoveryPassed(run: run, at: now), twin.recoveryPassed(run: run, at: now))
                     : (
-                        machine.recoveryGateFailed(run: run, failure: .timedOut, at: now),
-                        twin.recoveryGateFailed(run: run, failure: .timedOut, at: now)
+                        machine.recoveryFailed(run: run, failure: .timedOut, at: now),
+                        twin.recoveryFailed(run: run, failure: .timedOut, at: now)
                     )
             case 17:
                 _ = (machine.hitDeadline(at: now), twin.hitDeadline(at: now))
@@ -103,7 +103,7 @@ import Testing
             if machine.phaseName == "probing" {
                 #expect(figures.probesInFlight + figures.bufferedCalls + figures.remainingProbes == permitted, context(step))
                 #expect(figures.remainingProbes >= 0 && figures.probesInFlight >= 0, context(step))
-            } else if machine.phaseName.hasPrefix("gate") {
+            } else if machine.phaseName.hasPrefix("recovering") {
                 #expect(figures.probesInFlight == 0 && figures.bufferedCalls == 0, context(step))
             }
             if !isTimed { #expect(figures.bufferedCalls <= max(windowSize, permitted), context(step)) }

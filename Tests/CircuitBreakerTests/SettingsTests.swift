@@ -30,7 +30,7 @@ import Testing
         ("waitInOpen.multiplier", { $0.waitInOpen = .exponential(initial: .seconds(1), multiplier: 0.5, maximum: .seconds(1)) }),
         ("waitInOpen.jitter", { $0.waitInOpen = .exponential(initial: .seconds(1), jitter: 1.5, maximum: .seconds(1)) }),
         ("waitInOpen.maximum", { $0.waitInOpen = .custom(maximum: .zero) { _ in .seconds(1) } }),
-        ("recoveryGateTimeLimit", { $0.recoveryGateTimeLimit = .zero }),
+        ("recoveryTimeLimit", { $0.recoveryTimeLimit = .zero }),
         ("healthCheckInterval", { $0.healthCheckInterval = .zero }),
         ("healthCheckTimeLimit", { $0.healthCheckTimeLimit = .zero }),
         ("ramp.duration", { $0.ramp = .init(duration: .zero) }),

@@ -14,7 +14,7 @@ import Testing
             values.rejectionEventInterval = .milliseconds(1)
             values.ramp = .init(duration: .milliseconds(2))
         }
-        let breaker = CircuitBreaker(name: "stress", settings: settings, clock: .monotonic, recoveryGate: { await Task.yield() })
+        let breaker = CircuitBreaker(name: "stress", settings: settings, clock: .monotonic, recovery: { await Task.yield() })
         let events = breaker.events(bufferCapacity: 100_000)
         let (permitted, rejected, late) = await withTaskGroup(of: (Int, Int, Int).self) { group in
             for worker in 0..<8 {

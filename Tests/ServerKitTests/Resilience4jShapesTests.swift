@@ -33,7 +33,7 @@ import Testing
     private static let began: Int64 = 1_484_059_157_117
 
     @discardableResult
-    private func breaker(_ name: String, startsBehindGate: Bool = false, gate: (@Sendable () async throws -> Void)? = nil) throws
+    private func breaker(_ name: String, startsInRecovery: Bool = false, gate: (@Sendable () async throws -> Void)? = nil) throws
         -> CircuitBreaker
     {
         let breaker = CircuitBreaker(
@@ -47,8 +47,8 @@ import Testing
             },
             clock: clock,
             wallClock: { [clock] in Self.began + clock.now().nanoseconds / 1_000_000 },
-            startsBehindGate: startsBehindGate,
-            recoveryGate: gate
+            startsInRecovery: startsInRecovery,
+            recovery: gate
         )
         try breakers.add(breaker)
         return breaker
@@ -220,7 +220,7 @@ import Testing
     /// A breaker of a server that has just been started says that it waits for its gate; resilience4j has no name for that change.
     @Test func theStartBehindTheGateIsAnEvent() async throws {
         let (opens, open) = AsyncStream<Void>.makeStream()
-        let breaker = try breaker("backendA", startsBehindGate: true) { for await _ in opens { return } }
+        let breaker = try breaker("backendA", startsInRecovery: true) { for await _ in opens { return } }
         var readers = breaker.events.makeAsyncIterator()
         #expect(breaker.state == .halfOpen)
         open.yield()

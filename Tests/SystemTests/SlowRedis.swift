@@ -73,7 +73,7 @@ private enum Outage {
     /// Breaks the network, and heals it again.
     ///
     /// What must hold: the breaker opens after a bounded number of failed calls; while it is open nothing is sent to reserve, and decreases do not take as
-    /// long as Redis would; it closes behind its gate when the network heals.
+    /// long as Redis would; it closes after its recovery when the network heals.
     static func hold(_ sale: RunningSale, _ break: (FaultProxy) async throws -> Void) async throws {
         let proxy = try #require(sale.stack.redisProxy)
         let admin = try await Client(try sale.stack.address("PRODUCT_ADMIN_PORT"))

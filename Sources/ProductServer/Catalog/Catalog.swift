@@ -44,7 +44,7 @@ struct Catalog: Sendable {
     }
 
     /// The ledger knows that the product is gated, or that it went on or off sale. Redis learns it before the answer, if it is in use; if not, the
-    /// breaker's recovery gate installs it, and until then requests go direct.
+    /// breaker's recovery installs it, and until then requests go direct.
     private func gate(_ id: Int64) async {
         let wasUsed = isRedisUsed
         if wasUsed { _ = await engine.resync(ProductID(id)) }

@@ -97,7 +97,7 @@ public struct ProductServerConfiguration: Sendable {
             "BREAKER_WAIT",
             default: .seconds(5),
             in: .milliseconds(50)...(.seconds(600)),
-            "how long redisStock stays open before its recovery gate"
+            "how long redisStock stays open before its recovery"
         )
         let resyncTimeout = reader.duration(
             "RESYNC_TIMEOUT",
@@ -131,7 +131,7 @@ public struct ProductServerConfiguration: Sendable {
         redis.commandTimeout = gateTimeout
         // A window of calls, not of time: in a sale a hundred calls are some 10 ms, so a Redis that is gone is found out before a second hundred of
         // buyers has met it. With a window of seconds the successes before the fault outvote it for just as long. A false alarm costs little: the
-        // fallback serves at nearly the same speed, and the recovery gate makes Redis exact before it is used again.
+        // fallback serves at nearly the same speed, and the recovery makes Redis exact before it is used again.
         let breaker = try CircuitBreakerSettings { values in
             values.window = .count(100)
             values.minimumNumberOfCalls = breakerCalls
@@ -140,7 +140,7 @@ public struct ProductServerConfiguration: Sendable {
             values.waitInOpen = .constant(breakerWait)
             // The sale needs its gate back whether or not a buyer happens to come by.
             values.movesToHalfOpenByItself = true
-            values.recoveryGateTimeLimit = resyncTimeout
+            values.recoveryTimeLimit = resyncTimeout
             values.permitLease = .seconds(2)
             values.maximumTimeInHalfOpen = .seconds(60)
             values.eventRingCapacity = 500

@@ -279,9 +279,9 @@ extension JSONWriter {
         case .error(let label, let took): (errorMessage, duration) = (label, took)
         case .slowCall(let took, let failed): (duration, reason) = (took, failed ? "failed" : nil)
         case .callsRejected(let rejected): count = rejected
-        case .recoveryGateStarted(let attempt): count = UInt64(clamping: attempt)
-        case .recoveryGatePassed(let took): duration = took
-        case .recoveryGateFailed(let label, let took): (errorMessage, duration) = (label, took)
+        case .recoveryStarted(let attempt): count = UInt64(clamping: attempt)
+        case .recoveryPassed(let took): duration = took
+        case .recoveryFailed(let label, let took): (errorMessage, duration) = (label, took)
         case .healthCheck(let passed): reason = passed ? "passed" : "failed"
         case .failureRateReached(let percent), .slowCallRateReached(let percent): reason = JSONWriter.percent(percent)
         case .closeRequested(let by, let why), .reset(let by, let why):

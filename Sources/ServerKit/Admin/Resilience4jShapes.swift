@@ -67,7 +67,7 @@ enum Resilience4j {
     static func knows(_ event: CircuitBreakerEvent) -> Bool {
         if case .transition(let from, let to, _) = event.kind {
             switch (from, to) {
-            // resilience4j has no name for a start behind a recovery gate, and goes from metrics-only to closed at once.
+            // resilience4j has no name for a start in a recovery, and goes from metrics-only to closed at once.
             case (.closed, .halfOpen), (.metricsOnly, .halfOpen), (.metricsOnly, .open): return false
             default: return true
             }

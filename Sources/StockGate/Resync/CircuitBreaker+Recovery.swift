@@ -13,8 +13,8 @@ extension CircuitBreaker {
     var isLastRecoveryUsed: Bool? {
         recentEvents().reversed().lazy.compactMap { event -> Bool? in
             switch event.kind {
-            case .recoveryGatePassed: true
-            case .recoveryGateFailed: false
+            case .recoveryPassed: true
+            case .recoveryFailed: false
             default: nil
             }
         }.first
@@ -25,7 +25,7 @@ extension CircuitBreaker {
     func recoveryEnded() async -> Bool {
         // The events are subscribed to before the first look. The end of a recovery is an event, so an end between a look and the wait is still seen.
         var events = events(bufferCapacity: 1).makeAsyncIterator()
-        while snapshot().isRecoveryGateRunning {
+        while snapshot().isRecoveryRunning {
             guard await events.next() != nil else { return false }
         }
         return true

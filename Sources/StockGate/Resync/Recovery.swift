@@ -70,8 +70,8 @@ final class Recovery: Sendable {
         outage.recoveryBegan()
         do {
             try await redis.waitUntilConnected(timeout: configuration.backgroundTimeout)
-            await pruning.makeRoom(within: min(.seconds(3), configuration.breaker.recoveryGateTimeLimit / 4))
-            let left = try await installAll(until: began + configuration.breaker.recoveryGateTimeLimit / 2)
+            await pruning.makeRoom(within: min(.seconds(3), configuration.breaker.recoveryTimeLimit / 4))
+            let left = try await installAll(until: began + configuration.breaker.recoveryTimeLimit / 2)
             try await void(left.map(\.product))
             try Task.checkCancellation()
             outage.recoveryDone()
@@ -84,7 +84,7 @@ final class Recovery: Sendable {
                 switch error {
                 case let error as RecoveryFailed: error.why
                 case is CancellationError:
-                    "it was not done within \(configuration.breaker.recoveryGateTimeLimit), or is not wanted any more"
+                    "it was not done within \(configuration.breaker.recoveryTimeLimit), or is not wanted any more"
                 case let error as RedisError: "Redis cannot be reached: \(error)"
                 default: String(describing: error).firstLine
                 }
@@ -140,7 +140,7 @@ final class Recovery: Sendable {
             if outage.number != number, ContinuousClock.now < end { continue }
             // These rows may be free by now. If a row is hot, waiting behind its queue of group commits is worthwhile; waiting for another open transaction is
             // not for long.
-            let wait = min(ResyncDriver.lockWait * 2, configuration.breaker.recoveryGateTimeLimit / 5)
+            let wait = min(ResyncDriver.lockWait * 2, configuration.breaker.recoveryTimeLimit / 5)
             if !locked.isEmpty {
                 left += try await install(locked, in: number, lockWaitsUntil: .now + wait).map { ($0.product, $1) }
             }

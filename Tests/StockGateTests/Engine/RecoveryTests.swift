@@ -238,7 +238,7 @@ struct RecoveryTests {
                 values.movesToHalfOpenByItself = true
                 values.permittedCallsInHalfOpen = 1
                 values.maximumTimeInHalfOpen = .seconds(600)
-                values.recoveryGateTimeLimit = .milliseconds(400)
+                values.recoveryTimeLimit = .milliseconds(400)
                 values.healthCheckTimeLimit = .seconds(10)
             }
             let engine = try await fixture.startEngine {

@@ -117,8 +117,8 @@ struct RecoveryEndTests {
         let latch = Latch<Void>()
         let breaker = CircuitBreaker(
             name: "test",
-            startsBehindGate: true,
-            recoveryGate: {
+            startsInRecovery: true,
+            recovery: {
                 try await latch.value()
                 if !passes { throw Refused() }
             }
@@ -130,7 +130,7 @@ struct RecoveryEndTests {
             return ended
         }
         await Task.yield()
-        #expect(breaker.snapshot().isRecoveryGateRunning)
+        #expect(breaker.snapshot().isRecoveryRunning)
         #expect(!isDone.withLock { $0 })
         latch.open(())
         #expect(await waiting.value)
@@ -142,7 +142,7 @@ struct RecoveryEndTests {
     @Test("The breaker's shutdown ends the wait", .timeLimit(.minutes(1)))
     func shutdown() async {
         let latch = Latch<Void>()
-        let breaker = CircuitBreaker(name: "test", startsBehindGate: true, recoveryGate: { try await latch.value() })
+        let breaker = CircuitBreaker(name: "test", startsInRecovery: true, recovery: { try await latch.value() })
         let waiting = Task { await breaker.recoveryEnded() }
         await Task.yield()
         breaker.shutdown()
