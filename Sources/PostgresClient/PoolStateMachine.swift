@@ -90,7 +90,7 @@ struct PoolStateMachine<Connection> {
     }
 
     /// Lets no caller have a connection any more. Returns the callers to refuse and the connections to close. Busy connections are closed when they come back.
-    mutating func shutDown() -> (refuse: [UInt64], close: [Connection]) {
+    mutating func shutdown() -> (refuse: [UInt64], close: [Connection]) {
         isShutDown = true
         defer {
             waiting = []

@@ -145,7 +145,7 @@ public final class PostgresPool: Sendable {
     /// Refuses waiting and later callers, and closes each connection when it comes back.
     public func shutdown() async {
         let (refused, idle) = state.withLock { state in
-            let (refuse, close) = state.machine.shutDown()
+            let (refuse, close) = state.machine.shutdown()
             return (refuse.compactMap { state.continuations.removeValue(forKey: $0) }, close)
         }
         for continuation in refused {

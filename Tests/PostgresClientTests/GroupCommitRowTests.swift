@@ -63,7 +63,7 @@ struct GroupCommitRowTests {
         #expect(await stuck.value == nil)
         #expect(try await pool.query("select sum(n)::bigint from group_rows_back").one().decode(0, as: Int64.self) == 8)
         await group.shutdown()
-        await rows.shutDown()
+        await rows.shutdown()
         await pool.shutdown()
     }
 
@@ -78,11 +78,11 @@ struct GroupCommitRowTests {
         let (group, rows) = try self.group("group_rows_end", patience: .seconds(120))
         let stuck = Task { await add(3, group) }
         while rows.figures.waiting == 0 { try await Task.sleep(for: .milliseconds(1)) }
-        await rows.shutDown()
+        await rows.shutdown()
         #expect(await stuck.value == .stopped)
         await lock.end()
         for group in [hasty, group] { await group.shutdown() }
-        await hastyRows.shutDown()
+        await hastyRows.shutdown()
         #expect(try await pool.query("select sum(n)::bigint from group_rows_end").one().decode(0, as: Int64.self) == 0)
         await pool.shutdown()
     }

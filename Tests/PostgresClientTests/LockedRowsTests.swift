@@ -123,7 +123,7 @@ import Testing
         rows.found([1])
         let one = Endings()
         #expect(rows.wait(for: 1, until: .now + .seconds(600), one.waiter()) == .waiting)
-        await rows.shutDown()
+        await rows.shutdown()
         #expect(one.told == [.shutDown])
         #expect(rows.wait(for: 1, until: .now + .seconds(1), one.waiter()) == .notLocked)
         await third.end()
@@ -147,7 +147,7 @@ import Testing
         #expect(await eventually { endings.told == [.timedOut] })
         #expect(rows.isEmpty)
         await lock.end()
-        await rows.shutDown()
+        await rows.shutdown()
         await pool.shutdown()
     }
 }

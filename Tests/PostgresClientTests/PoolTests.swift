@@ -20,7 +20,7 @@ import Testing
         let hasLeft = machine.leave(6, expired: true)
         #expect(hasLeft)
         #expect(machine.expired == 1)
-        _ = machine.shutDown()
+        _ = machine.shutdown()
         guard case .close(10) = machine.giveBack(10), case .rejectShutDown = machine.acquire(7) else { return #expect(Bool(false), "shut") }
         #expect(machine.busy == 1)
     }

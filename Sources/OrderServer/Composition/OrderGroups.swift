@@ -88,7 +88,7 @@ struct OrderGroups: Sendable {
 
     func shutdown() async {
         await self.insertion.shutdown()
-        await self.locked.shutDown()
+        await self.locked.shutdown()
         await self.completion.shutdown()
         await self.keys.shutdown()
     }

@@ -180,7 +180,7 @@ public final class LockedRows: Sendable {
     }
 
     /// Ends every wait and closes the connection.
-    public func shutDown() async {
+    public func shutdown() async {
         let waiters = state.withLock { state in
             state.isShutDown = true
             let waiters = state.machine.forgetAll()

@@ -130,9 +130,9 @@ public final class PostgresLedger: Sendable {
 
     /// Answers waiting requests and closes every connection.
     public func shutdown() async {
-        for lane in lanes { lane.shutDown() }
-        increaseLane.shutDown()
-        await lockedProducts.shutDown()
+        for lane in lanes { lane.shutdown() }
+        increaseLane.shutdown()
+        await lockedProducts.shutdown()
         for worker in workers { await worker.shutdown() }
         await pool.shutdown()
         await reads.shutdown()
