@@ -7,31 +7,31 @@ import StrictJSON
 struct Order: Sendable, Equatable {
     var id: Int64
     var productID: Int64
-    /// The code that the buyer named the product by, if it was one.
+    /// The product's code, if the buyer named the product by it.
     var productCode: String?
     var buyerID: String?
     /// Units.
     var quantity: Int64
-    /// In the currency's smallest unit, if the buyer named one.
+    /// The price of a unit in the currency's smallest unit, if the buyer named one.
     var unitPrice: Int64?
     var status: OrderStatus
     var failReason: String?
     var idempotencyKey: String?
-    /// 1, and one more each time the order is run again. An order whose key was found to be another's goes on as the run that the Unix time in seconds names: a number that
-    /// no order of this id has had.
+    /// The number of the run: 1 at first, and one more each time the order is run again. If an order's key belongs to another order, it goes on in a run whose
+    /// number is the Unix time in seconds, which no earlier order with this id can have had.
     var run: Int64
     var cancelRequestedAt: Timestamp?
     var cancelKey: String?
     var createdAt: Timestamp
     var updatedAt: Timestamp
-    /// 1, and one more with each change: an event about the order is newer than another if its version is greater.
+    /// The version: 1 at first, and one more with each change. Of two events about an order, the one with the greater version is newer.
     var version: Int64 = 1
-    /// Whether it was accepted with a message that carries it to the product server.
+    /// Whether the order was accepted with a message that carries it to the product server.
     var wentOverBroker = false
-    /// `X-Request-Id` of the request that works on it now, passed on with every call for it. Not stored.
+    /// The `X-Request-Id` of the request that works on the order now. Every call for the order passes it on. It is not stored.
     var requestID: String?
 
-    /// Runs from here on were begun because the key of the run before was another order's; runs below are counted.
+    /// The first run number of the kind that follows a key of another order. Smaller run numbers are counted.
     static let firstOtherRun: Int64 = 1_000_000_000
 
     /// The key of this run's decrement.
@@ -52,10 +52,10 @@ struct OrderDraft: Sendable, Equatable {
     var idempotencyKey: String?
     /// The W3C trace context of the request, passed on with an order that goes over the broker.
     var traceparent: String?
-    /// `X-Request-Id` of the request, passed on with every call for the order.
+    /// The `X-Request-Id` of the request. Every call for the order passes it on.
     var requestID: HotRequestID?
 
-    /// Whether `order` is what this draft asked for. The code is another name of the product, and counts for nothing.
+    /// Whether `order` is what this draft asks for. The code is only another name of the product, and is not compared.
     func isSame(as order: Order) -> Bool {
         self.productID == order.productID && self.buyerID == order.buyerID && self.quantity == order.quantity
             && self.unitPrice == order.unitPrice

@@ -2,17 +2,17 @@ import Logging
 import MessageBroker
 import StockContract
 
-/// Publishes messages and says what became of each.
+/// Publishes messages and reports the outcome of each.
 protocol MessagePublishing: Sendable {
-    /// One outcome for each message, in order, within a bound of its own.
+    /// Returns one outcome for each message, in their order, within the publisher's own bound.
     func publish(_ messages: [OutgoingMessage]) async throws(BrokerError) -> [PublishOutcome]
     var snapshot: BrokerSnapshot { get }
     func close(within bound: Duration) async
 }
 
-/// Gives deliveries of one queue, each of which must be acknowledged.
+/// Receives deliveries from one queue. Each delivery must be acknowledged.
 protocol MessageReceiving: Sendable {
-    /// What is there, at most so many; empty if nothing came in time or the task was cancelled.
+    /// The deliveries that are there, at most `max`. Empty if none came in time, or if the task was cancelled.
     func nextBatch(max: Int, wait: Duration) async throws(BrokerError) -> [Delivery]
     @discardableResult func acknowledge(_ deliveries: [Delivery]) -> Int
     @discardableResult func reject(_ delivery: Delivery, requeue: Bool) -> Bool
@@ -23,13 +23,13 @@ protocol MessageReceiving: Sendable {
 extension Publisher: MessagePublishing {}
 extension Consumer: MessageReceiving {}
 
-/// The ends of the order server at the broker.
+/// The order server's connections to the broker.
 struct MessageEndpoints: Sendable {
-    /// Of commands and dead letters.
+    /// Publishes commands and dead letters.
     var publisher: any MessagePublishing
-    /// Of events: a connection of its own, so that a stream that cannot be declared holds no command up.
+    /// Publishes events. It has a connection of its own, so that a stream that cannot be declared delays no command.
     var events: any MessagePublishing
-    /// Of stock results.
+    /// Receives stock results.
     var results: any MessageReceiving
 
     init(publisher: any MessagePublishing, events: any MessagePublishing, results: any MessageReceiving) {
@@ -38,7 +38,7 @@ struct MessageEndpoints: Sendable {
         self.results = results
     }
 
-    /// Connects to a broker, and goes on trying. The log says when it goes, refuses and comes back.
+    /// Starts to connect to a broker, and goes on trying. The log says when the broker goes away, refuses, and comes back.
     init(_ configuration: BrokerConfiguration, prefetch: Int, logger: Logger) throws(BrokerError) {
         let journal = BrokerJournal(ends: ["commands", "events", "results"]) { $0.log(logger) }
         self.publisher = try Publisher(
@@ -65,7 +65,7 @@ struct MessageEndpoints: Sendable {
 }
 
 extension BrokerNews.Item {
-    /// One line.
+    /// Writes this piece of news as one line.
     func log(_ logger: Logger) {
         logger.log(level: self.isTrouble ? .warning : .notice, "\(self.text)", metadata: self.why.map { ["why": "\($0)"] })
     }

@@ -2,23 +2,23 @@ import MessageBroker
 import PostgresClient
 import ServerKit
 
-/// The settings of the path over the broker.
+/// Settings for orders over the broker.
 struct MessagingConfiguration: Sendable {
     var broker: BrokerConfiguration
     var relay: RelayMachine.Configuration
     var results: ResultConsumer.Configuration
-    /// Result messages in hand at most.
+    /// How many unacknowledged result messages the consumer has at most.
     var prefetch: Int
-    /// Orders that may wait in commands.
+    /// How many orders may wait in commands that are not sent.
     var maximumOrders: Int
-    /// Rows of events that may wait.
+    /// How many event rows may wait.
     var maximumEvents: Int
-    /// How long a command may wait to be sent, and the orders of a sent one for their result, before recovery takes them up.
+    /// How long a command may wait to be sent, and how long a sent command's orders may wait for their result, before recovery takes them up.
     var recoveryAge: Duration
-    /// How long what was sent is kept.
+    /// How long rows of sent messages are kept.
     var retention: Duration
 
-    /// Reads them; nil without `AMQP_URL`.
+    /// Reads the settings; nil without `AMQP_URL`.
     init?(from reader: inout SettingsReader) {
         let second = Duration.seconds(1)
         let broker = reader.optionalAddress(

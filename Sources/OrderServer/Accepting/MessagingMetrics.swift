@@ -4,9 +4,9 @@ import ServerMetrics
 import StockContract
 import Synchronization
 
-/// What the order server counts of messages.
+/// The order server's counts of messages.
 struct MessagingMetrics: Sendable {
-    /// How many result messages are out of their batch.
+    /// How many result messages were put out of their batch and are not settled yet.
     final class Aside: Sendable {
         private let held = Atomic<Int>(0)
         var count: Int { self.held.load(ordering: .relaxed) }
@@ -82,12 +82,12 @@ struct MessagingMetrics: Sendable {
         self.results = registry.counters("stockgate_order_results_total", help: "Results by outcome", labelNames: ["outcome"], capacity: 8)
     }
 
-    /// Nanoseconds: close together where the delay is meant to be, below 20 ms.
+    /// Bucket bounds in nanoseconds. They are close together below 20 ms, where the delay should be.
     private static let relayBounds: [UInt64] = [
         0.5, 1, 2.5, 5, 7.5, 10, 12, 14, 15, 16, 17, 18, 19, 20, 21, 22, 25, 30, 40, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000,
     ].map { UInt64($0 * 1_000_000) }
 
-    /// From a message's row to its confirm.
+    /// The time from the writing of a message's row to the broker's confirm.
     func relaySeconds(_ kind: OutboxSQL.Kind) -> Histogram {
         switch kind {
         case .commands: self.commandSeconds
@@ -95,7 +95,7 @@ struct MessagingMetrics: Sendable {
         }
     }
 
-    /// An attempt for so many messages has ended.
+    /// An attempt to publish `count` messages has ended.
     func published(_ outcomes: [PublishOutcome], of count: Int) {
         var confirmed: UInt64 = 0
         for outcome in outcomes {
@@ -111,12 +111,12 @@ struct MessagingMetrics: Sendable {
         if count > outcomes.count { self.publishes.with("unknown").add(UInt64(count - outcomes.count)) }
     }
 
-    /// Results were written, or found written.
+    /// Results were written, or were found written already.
     func results(_ outcome: OrderStockResult.Outcome, _ count: Int) {
         if count > 0 { self.results.with(outcome.rawValue.lowercased()).add(UInt64(count)) }
     }
 
-    /// Registers what is read when somebody asks.
+    /// Registers the values that are read when metrics are asked for.
     static func register(_ endpoints: MessageEndpoints, _ backlog: OutboxBacklog, in registry: MetricsRegistry) {
         registry.collector("stockgate_outbox_rows", help: "Messages by status, as of the relay's last count", kind: .gauge) {
             let rows = backlog.rows

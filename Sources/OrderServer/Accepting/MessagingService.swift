@@ -1,4 +1,4 @@
-// Stops: the result consumer first, then the relays after the batch in hand, then the broker's connections.
+// Stop: first the result consumer, then the relays after their present batch, then the broker's connections.
 
 import Logging
 import MessageBroker
@@ -6,14 +6,14 @@ import PostgresClient
 import ServerKit
 import ServiceLifecycle
 
-/// Runs everything that goes over the broker: relays, result consumer, and the listening for other servers' messages.
+/// Runs everything that uses the broker: the relays, the result consumer, and the listener for other servers' messages.
 struct MessagingService: Service, CustomStringConvertible {
     let endpoints: MessageEndpoints
     let relays: [OutboxRelay]
     let consumer: ResultConsumer
     let postgres: PostgresConfiguration
     let logger: Logger
-    /// The tables are there.
+    /// Opens once the tables exist.
     private let prepared: PreparedLatch
 
     var description: String { "messaging" }
@@ -42,7 +42,7 @@ struct MessagingService: Service, CustomStringConvertible {
             let listener = try PostgresListener(configuration: self.postgres, channels: [OutboxChannel.name])
             await withTaskGroup(of: Void.self) { group in
                 group.addTask { await self.consumer.run() }
-                // Each event, `listening` too, may mean that there is something.
+                // Each event, including `listening`, may mean that there are rows to publish.
                 group.addTask {
                     for await _ in listener.events {
                         for relay in self.relays { relay.wake() }

@@ -1,11 +1,11 @@
-// An order over the broker, up to its answer 202. It is written with callbacks alone: only a key that is taken, or a look for one, needs a task.
+// An order over the broker, up to its answer 202. This path uses callbacks; only a key that is taken, or a look-up of one, needs a task.
 //
 //   1. `accept`: the buyer's deadline begins, the memory of sold-out products is asked, and room for the order's message is reserved.
-//   2. The order's row and the message that carries it are written by one statement, in a group with others, and the buyer is answered.
+//   2. One statement writes the order's row and the message that carries the order, in a group with others, and the buyer is answered.
 //
-// What follows happens without the buyer: `OutboxRelay` publishes the message, `ResultConsumer` writes what the product server has decided.
+// The rest happens without the buyer: `OutboxRelay` publishes the message, and `ResultConsumer` writes what the product server has decided.
 //
-// Bounds: the buyer's deadline; `OutboxBacklog.maximumOrders` orders whose messages are not sent: one more is OVERLOADED.
+// Bounds: the buyer's deadline, and `OutboxBacklog.maximumOrders` orders whose messages are not sent. One more order is OVERLOADED.
 
 import APIErrors
 import ServerKit
@@ -13,7 +13,7 @@ import ServerMetrics
 import StockContract
 import StrictJSON
 
-/// Makes orders that a message carries to the product server. There is one only with a broker.
+/// Makes orders that a message carries to the product server. This object exists only if there is a broker.
 final class OrderAccepting: Sendable {
     private let soldOut: SoldOutProducts
     private let backlog: OutboxBacklog
@@ -38,7 +38,8 @@ final class OrderAccepting: Sendable {
         self.metrics = metrics
     }
 
-    /// Makes an order together with its message; `done` is called once, at once or on the group writer's thread. The order is PENDING, or in any state if it is a replay.
+    /// Makes an order together with its message. `done` is called once, immediately or on the group writer's thread. The order is PENDING; a replay may be in
+    /// any state.
     ///
     /// Errors: `INSUFFICIENT_STOCK` without an order if the product is known to be sold out; `OVERLOADED` if too many orders wait to be sent; `UNAVAILABLE`; `KEY_REUSED`.
     func accept(_ draft: OrderDraft, done: @escaping PlacedOrder.Done) {

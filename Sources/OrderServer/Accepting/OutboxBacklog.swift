@@ -1,18 +1,21 @@
-// Invariant: a count says only what waited at one moment between its begin and its end. So it does not replace the number, which this process keeps itself; it sets
-//   bounds to it: at least what was found less what left during the count, at most what was found and what came during the count. An order that came during a count is
-//   never there twice. One whose row was written, or sent, while the count began or ended may be missed until the next count: the number errs downwards then.
+// The number of waiting orders, and that of waiting events, are kept by this process; counts in the database correct them.
 //
-// Bounds: `maximumOrders` orders in commands not sent, `maximumEvents` rows of events not sent. Beyond the first, orders are refused; beyond the second, events are not written and are counted.
+// Invariant: a count is true for one moment between its begin and its end. So it does not replace the number, but bounds it: the number is at least what was
+//   counted less what left during the count, and at most what was counted plus what came during the count. An order that came during a count is never counted
+//   twice. An order whose row was written or sent while a count began or ended may be missed until the next count; the number is then too low.
+//
+// Bounds: `maximumOrders` orders in commands that are not sent, `maximumEvents` event rows that are not sent. Beyond the first bound orders are refused. Beyond
+//   the second, events are not written, and are counted as dropped.
 
 import ServerKit
 import Synchronization
 
-/// What waits in the outbox, known without asking the database.
+/// How much waits in the outbox, known without asking the database.
 final class OutboxBacklog: Sendable {
     private struct State {
         var orders = 0
         var events = 0
-        /// While a count runs: what came and what left since it began.
+        /// The orders that came and left since the present count began; nil if none runs.
         var ordersSince = Moved()
         var eventsSince = Moved()
         var oldestAge: Duration = .zero
@@ -23,7 +26,7 @@ final class OutboxBacklog: Sendable {
         var came = 0
         var left = 0
 
-        /// The number within the bounds that a count sets to it.
+        /// The number, brought within the bounds that a count gives.
         func corrected(_ number: Int, counted: Int) -> Int { max(0, min(max(number, counted - self.left), counted + self.came)) }
     }
 
@@ -38,14 +41,14 @@ final class OutboxBacklog: Sendable {
 
     /// Orders that wait in commands.
     var orders: Int { self.state.withLock { $0.orders } }
-    /// Rows of events that wait.
+    /// Event rows that wait.
     var events: Int { self.state.withLock { $0.events } }
-    /// Age of the oldest row that waits, as of the last count.
+    /// The age of the oldest waiting row, from the last count.
     var oldestAge: Duration { self.state.withLock { $0.oldestAge } }
-    /// Rows that wait or are dead, as of the last count.
+    /// The rows that wait or are dead, from the last count.
     var rows: [OutboxStatus: Int] { self.state.withLock { $0.rows } }
 
-    /// Makes room for an order; false if there is none.
+    /// Reserves room for an order. Returns false if there is none.
     func reserve() -> Bool {
         self.state.withLock { state in
             guard state.orders < self.maximumOrders else { return false }
@@ -55,7 +58,7 @@ final class OutboxBacklog: Sendable {
         }
     }
 
-    /// Gives the room of orders back: they are sent, or were not made.
+    /// Releases the room of orders that were sent, or were not made.
     func release(orders: Int) {
         self.state.withLock { state in
             state.orders = max(0, state.orders - orders)
@@ -66,7 +69,7 @@ final class OutboxBacklog: Sendable {
     /// Whether events may be written.
     var takesEvents: Bool { self.state.withLock { $0.events < self.maximumEvents } }
 
-    /// So many more rows of events wait, or fewer.
+    /// Adds to the number of waiting event rows. `rows` may be negative.
     func addEvents(_ rows: Int) {
         self.state.withLock { state in
             state.events = max(0, state.events + rows)

@@ -1,4 +1,4 @@
-/// The channel on which servers tell one another's relays that there is something.
+/// The PostgreSQL channel on which servers tell each other's relays that there are rows to publish.
 enum OutboxChannel {
     static let name = "stockgate_outbox"
 }

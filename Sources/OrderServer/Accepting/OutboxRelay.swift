@@ -1,18 +1,20 @@
-// Invariant: a row is published only while this relay's transaction holds the row's lane, and only after its count of attempts was raised: whatever dies afterwards,
-// the next attempt says that it is a repeat. A row becomes SENT only after the broker's confirm.
+// Invariant: a row is published only while this relay's transaction holds the row's lane, and only after the row's count of attempts was raised. So if this
+//   process dies, the next attempt is marked as a repeat. A row becomes SENT only after the broker's confirm.
 //
-// The lanes are kept from batch to batch while there is something to publish, so that a batch costs the database two statements: one that takes rows and raises
-// their counts, one that marks them. After `laneTime` they are let go, for other servers' relays. Should the connection that holds them be lost, this is noticed then:
-// until then another relay may have taken the lanes, and both may publish the same rows, as after a crash.
+// The relay keeps its lanes from batch to batch while there are rows to publish, so that a batch costs the database two statements: one takes rows and raises
+// their counts, one marks them. After `laneTime` it releases the lanes for other servers' relays. If the connection that holds the lanes is lost, the relay
+// notices at that point. Until then another relay may have taken the lanes, and both may publish the same rows, as after a crash.
 //
-// Commands and events have a relay each: whatever becomes of the stream of events, no command waits for it.
+// Commands and events have a relay each, so that trouble with the stream of events delays no command.
 //
-// Who suffers: the rows of one batch are taken and marked together. A row that somebody else's transaction holds locked is waited for only briefly (`GroupWrite.rowWait`); then
-// the statement is sent once more in a form that leaves locked rows out. Such a row is taken later, behind younger ones of its product; or, published already, once more, as a repeat.
+// Who suffers: the rows of one batch are taken and marked together. A row that another transaction has locked is waited for only briefly
+//   (`GroupWrite.rowWait`). Then the statement is sent again in a form that skips locked rows. A row that was skipped when rows were taken is taken later,
+//   behind younger rows of its product. A row that was skipped when rows were marked is published once more, as a repeat.
 //
-// Bounds: one batch at a time (RelayMachine); a batch is waited for `publishTimeout` at most, and begun within `laneTime` of taking the lanes. Two connections and one thread. Nothing here is flushed by itself
-// (synchronous_commit is off): what a crash of the database forgets is published again, as a repeat.
-// Stops: when told to, after the batch in hand.
+// Bounds: one batch at a time (RelayMachine). A batch is waited for `publishTimeout` at most, and begins within `laneTime` of taking the lanes. Two connections
+//   and one thread. The relay's commits are not flushed (synchronous_commit is off): what a crash of the database loses of them is published again, as a
+//   repeat.
+// Stops: when told to, after the present batch.
 
 import BlockingThreads
 import Logging
@@ -24,7 +26,7 @@ import StockContract
 import StrictJSON
 import Synchronization
 
-/// Publishes the outbox's rows of one kind: the shell around ``RelayMachine``.
+/// Publishes the outbox's rows of one kind. This is the shell around ``RelayMachine``.
 final class OutboxRelay: Sendable {
     private let kind: OutboxSQL.Kind
     private let worker: PostgresWorker
@@ -64,16 +66,16 @@ final class OutboxRelay: Sendable {
         self.logger = logger
     }
 
-    /// There may be something to publish.
+    /// Tells the relay that there may be rows to publish.
     func wake() { self.signal.signal() }
 
-    /// The tables are there: begins.
+    /// Begins to publish, once the tables exist.
     func start() {
-        // Refused only after the end.
+        // The worker refuses the job only if it was shut down.
         try? self.worker.submit { [self] session in self.run(session) }
     }
 
-    /// Ends after the batch in hand.
+    /// Ends the relay after its present batch.
     func stop() async {
         self.isStopping.store(true, ordering: .releasing)
         self.signal.signal()
@@ -82,7 +84,7 @@ final class OutboxRelay: Sendable {
 
     // MARK: The loop
 
-    /// How long lanes are kept.
+    /// How long the relay keeps lanes.
     private static let laneTime = Duration.milliseconds(100)
 
     private func run(_ lanes: PostgresSession) {
@@ -93,7 +95,7 @@ final class OutboxRelay: Sendable {
         var machine = self.machine
         var nextCount = ContinuousClock.now
         var action = machine.handle(.woke(isConnected: self.publisher.snapshot.isConnected))
-        // Ends with `stop`, which the machine takes when it sleeps.
+        // The loop ends with `stop`, which the machine sees when it sleeps.
         while true {
             if self.kind == .commands, ContinuousClock.now >= nextCount {
                 self.count(rows)
@@ -113,7 +115,7 @@ final class OutboxRelay: Sendable {
         }
     }
 
-    /// Ends with the time: whoever wakes meanwhile is served after it.
+    /// Sleeps for the whole time. A wake in between takes effect afterwards.
     private func pause(_ duration: Duration) {
         let end = ContinuousClock.now + duration
         while !self.isStopping.load(ordering: .acquiring), ContinuousClock.now < end { _ = self.signal.wait(for: end - .now) }
@@ -123,7 +125,7 @@ final class OutboxRelay: Sendable {
         machine.handle(self.isStopping.load(ordering: .acquiring) ? .stop : .woke(isConnected: self.publisher.snapshot.isConnected))
     }
 
-    /// Takes lanes, and publishes and marks batch after batch until there is no row left or it is others' turn.
+    /// Takes lanes, then publishes and marks batch after batch, until no row is left or the lanes must go to other relays.
     private func rounds(_ machine: inout RelayMachine, _ lanes: PostgresSession, _ rows: PostgresSession) -> RelayMachine.Action {
         if self.isStopping.load(ordering: .acquiring) {
             _ = machine.handle(.found([], isBusy: false))
@@ -139,13 +141,13 @@ final class OutboxRelay: Sendable {
                 ).one().decode(0, as: [Int64].self)
                 let isBusy = held.count < self.kind.lanes.count
                 var action = RelayMachine.Action.look
-                // Ends with the time, or when no row is found.
+                // The loop ends when the time is over or no row is found.
                 while true {
                     switch action {
                     case .look:
                         let taken = held.isEmpty ? [] : try self.take(rows, held, present.settings.maximumRows)
                         action = present.handle(.found(taken, isBusy: isBusy))
-                        // Nothing to publish: the lanes are let go, and those in others' hands asked for again.
+                        // No row is left. The lanes are released, and lanes that other relays hold are tried again.
                         guard case .publish(let batch) = action else { return action }
                         try self.giveBack(rows, taken, butNot: batch)
                     case .publish(let batch): action = present.handle(self.publish(batch))
@@ -164,7 +166,7 @@ final class OutboxRelay: Sendable {
             return action
         } catch {
             self.logger.warning("the outbox could not be worked on", metadata: ["error": "\(error)"])
-            // As before the look, whatever became of it: what was not marked is found again.
+            // The machine goes back to its state before the look. Rows that were not marked will be found again.
             return machine.handle(.databaseFailed)
         }
     }
@@ -195,7 +197,7 @@ final class OutboxRelay: Sendable {
         return found
     }
 
-    /// What was taken and does not go with this batch was not attempted.
+    /// Lowers the count of attempts of rows that were taken, but are not in this batch.
     private func giveBack(_ session: PostgresSession, _ taken: [RelayRow], butNot batch: [RelayRow]) throws(PostgresError) {
         guard batch.count < taken.count else { return }
         let going = Set(batch.map(\.id))
@@ -222,7 +224,7 @@ final class OutboxRelay: Sendable {
             result.event.withLock { $0 = event }
             done.signal()
         }
-        // The publisher has a bound of its own; this one is for a publisher that breaks it.
+        // The publisher has its own bound. This one is for a publisher that exceeds it.
         _ = done.wait(for: self.publishTimeout)
         let event = result.event.withLock { $0 } ?? .published([])
         if case .published(let outcomes) = event { self.metrics.published(outcomes, of: batch.count) }
@@ -250,11 +252,11 @@ final class OutboxRelay: Sendable {
 
     // MARK: Marks
 
-    /// Marks rows, those that can be had: $1 are their ids.
+    /// Marks rows, and skips those that are locked. $1 has the rows' ids.
     ///
     /// - Parameters:
-    ///   - sql: with a place for a condition, and one for what is to stand in front of it
-    ///   - isRepeatable: whether it may be sent again after it may have run
+    ///   - sql: makes the statement from a table of rows that are free and a condition that uses it; both may be empty
+    ///   - isRepeatable: whether the statement may be sent again after it may have run
     private static func marked(
         _ session: PostgresSession,
         _ sql: (_ free: String, _ condition: String) -> String,
@@ -267,7 +269,7 @@ final class OutboxRelay: Sendable {
         do throws(PostgresError) {
             return try send(sql("", ""))
         } catch  where error.isLockTimeout {
-            // That one has not run.
+            // The statement that timed out has not run.
             let free = "free as materialized (select id from outbox where id = any($1::bigint[]) for update skip locked)"
             return try send(sql(free, " and o.id in (select id from free)"))
         }
@@ -292,7 +294,7 @@ final class OutboxRelay: Sendable {
             case .untouched(let id): untouched.append(id)
             }
         }
-        // Each but that of the untouched may be repeated: it changes only what waits.
+        // Each statement except that for untouched rows may be repeated, because it changes only rows that wait.
         if !sent.isEmpty {
             let row = try OutboxRelay.marked(session, RelaySQL.sent, [.ints(sent)]).one()
             for delay in try row.decode(0, as: [Int64].self) { self.metrics.relaySeconds(self.kind).record(.microseconds(delay)) }

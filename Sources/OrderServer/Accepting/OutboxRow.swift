@@ -2,26 +2,26 @@ import PostgresClient
 import ServerKit
 import StrictJSON
 
-/// Where a message is: `NEW -> SENT | FAILED`, `FAILED -> SENT | FAILED | DEAD`; an operator's requeue makes FAILED and DEAD NEW again.
+/// The state of a message: `NEW -> SENT | FAILED`, `FAILED -> SENT | FAILED | DEAD`. When an operator requeues it, FAILED and DEAD become NEW again.
 enum OutboxStatus: String, PostgresDecodable, Sendable, CaseIterable {
     /// Not published yet.
     case new = "NEW"
     /// The broker has confirmed it.
     case sent = "SENT"
-    /// The last attempt failed, or nobody knows; it is tried again.
+    /// The last attempt failed, or its outcome is unknown. The message is tried again.
     case failed = "FAILED"
-    /// Given up; its orders were handed to recovery.
+    /// The message was given up, and its orders were handed to recovery.
     case dead = "DEAD"
 }
 
-/// A row of the outbox as the admin port shows it: without its payload.
+/// A row of the outbox, without its payload, as the admin port shows it.
 struct OutboxRow: Sendable, Equatable {
     var id: Int64
     var topic: String
     var productID: Int64?
     var orderIDs: [Int64]
     var status: OutboxStatus
-    /// How often it was published.
+    /// How often an attempt to publish the message was made.
     var attempts: Int64
     var dueAt: Timestamp?
     var error: String?
@@ -47,7 +47,7 @@ struct OutboxRow: Sendable, Equatable {
         self.checkedAt = try row.decode(first + 10, as: PostgresTimestamp?.self).map(Timestamp.init)
     }
 
-    /// Writes it as an object.
+    /// Writes the row as an object.
     func write(to json: inout JSONWriter) {
         json.object { json in
             json.member("id", self.id)

@@ -1,17 +1,16 @@
 import StockContract
 
-/// Pieces of the statements that write messages beside the orders they tell of.
+/// Parts of the statements that write messages together with the orders that they are about.
 ///
-/// The texts are made by the functions of V005_outbox_messages.sql, out of the rows really written: a draft whose key was taken, or a change that somebody else was
-/// faster with, is in no message.
-/// What callers give goes into parameters; these pieces hold none of it.
+/// Functions of V005_outbox_messages.sql make the messages' texts from the rows that were really written. So a draft whose key was taken, or a change that came
+/// too late, is in no message. Values from callers go into parameters; these parts contain none.
 enum OutboxSQL {
     /// The topic of rows that carry a command for the product server.
     static let decreaseTopic = StockCommand.type
-    /// Lanes of commands; events have the lane behind them.
+    /// The number of lanes for commands. Events have the next lane.
     static let commandLanes: Int64 = 16
 
-    /// One of the two kinds of rows: each has lanes, a publisher and a relay of its own, so that commands never wait for events.
+    /// The kind of a row. Each kind has lanes, a publisher and a relay of its own, so that commands never wait for events.
     enum Kind: Int64, Sendable {
         case commands = 0
         case events = 1
@@ -24,14 +23,15 @@ enum OutboxSQL {
             }
         }
 
-        /// The condition on a row `o` that the index of waiting rows begins with.
+        /// The condition on a row `o` that matches the beginning of the index of waiting rows.
         var condition: String { "o.lane / \(commandLanes) = \(self.rawValue)" }
     }
 
-    /// The statement's time as RFC 3339, as the table `clock (ts)`.
+    /// The statement's time as RFC 3339, in the table `clock (ts)`.
     static let clock = "clock as (select outbox_time(now()) as ts)"
 
-    /// The payload of a command, of the rows `d` of one message; `$traces` is the number of a parameter of type `jsonb`: trace contexts by order id, or null.
+    /// The payload of a command, made from the rows `d` of one message. `$traces` is the number of a `jsonb` parameter with the trace contexts by order id, or
+    /// null.
     static func command(traces: Int) -> String {
         let order = "outbox_command_order(d.id, d.quantity, d.buyer_id, $\(traces)::jsonb ->> d.id::text)"
         return """
@@ -39,7 +39,7 @@ enum OutboxSQL {
             """
     }
 
-    /// One order of an event, of a row `d` that has just been written.
+    /// One order of an event, made from a row `d` that has just been written.
     private static func eventOrder(created: String) -> String {
         """
         outbox_event_order(d.id, d.product_id, d.product_code, d.buyer_id, d.quantity, d.unit_price, d.status, d.fail_reason, d.run, d.version,
@@ -47,19 +47,19 @@ enum OutboxSQL {
         """
     }
 
-    /// The time an order was made, of a row `d` made earlier.
+    /// The time when an order was made, for a row `d` that was made earlier.
     static let createdBefore = "outbox_time(d.created_at)"
-    /// The same, of a row made by this statement.
+    /// The time when an order was made, for a row that this statement makes.
     static let createdNow = "(select ts from clock)"
 
-    /// The type of the event that tells of each status.
+    /// The type of the event for each status.
     private static let kinds = [
         (OrderStatus.pending, OrderEvent.Kind.created), (.confirmed, .confirmed), (.failed, .failed), (.cancelled, .cancelled),
     ].map { "when '\($0.rawValue)' then '\($1.rawValue)'" }.joined(separator: " ")
 
-    /// Writes one event row for each kind of change in `rows`, a table of `d`.
+    /// Writes one event row for each kind of change in `rows`, a table of rows `d`.
     ///
-    /// `$first`, `$first + 1`: ids (`bigint[]`) and statuses (`text[]`) of the rows to write; empty when events are not written.
+    /// `$first` and `$first + 1` have the ids (`bigint[]`) and statuses (`text[]`) of the event rows to write. They are empty if no events are to be written.
     static func events(rows: String, first: Int, created: String) -> String {
         """
         insert into outbox (id, lane, topic, order_ids, payload)

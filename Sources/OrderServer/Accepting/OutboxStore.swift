@@ -2,15 +2,15 @@ import APIErrors
 import PostgresClient
 import ServerKit
 
-/// The outbox for operators and for recovery; the writers and the relay have statements of their own.
+/// The outbox for operators and for recovery. The writers and the relay have their own statements.
 struct OutboxStore: Sendable {
     let pool: PostgresPool
-    /// For lists, whose reads may be long: nothing else waits behind them.
+    /// Connections for lists, whose reads may be long. Nothing else waits for these connections.
     let lists: PostgresPool
-    /// Rows that one statement of a list walks at most.
+    /// How many rows one statement of a list walks at most.
     let listBound: Int64
 
-    /// - Parameter lists: `pool` where nobody else uses it
+    /// - Parameter lists: nil: `pool`, which is right if nobody else uses it
     init(pool: PostgresPool, lists: PostgresPool? = nil, listBound: Int64 = 100_000) {
         self.pool = pool
         self.lists = lists ?? pool
@@ -21,7 +21,7 @@ struct OutboxStore: Sendable {
     func rows(status: OutboxStatus?, _ listing: Listing) async throws(PostgresError) -> (rows: [OutboxRow], page: KeyedList.Page) {
         var list = KeyedList(of: "outbox", alias: "b", newestFirst: true, bound: self.listBound)
         switch status {
-        // Written out: the index of the dead is found by the word.
+        // The condition is written as text: the index of dead rows has this condition.
         case .dead: list.enter("b.status = 'DEAD'")
         case .some(let status): list.filter(.text(status.rawValue)) { "b.status = \($0)" }
         case nil: break
@@ -38,15 +38,15 @@ struct OutboxStore: Sendable {
         return (rows, page)
     }
 
-    /// What became of a requeue.
+    /// The outcome of a requeue.
     enum Requeue: Sendable {
         case requeued(OutboxRow)
-        /// It is neither FAILED nor DEAD.
+        /// The message is neither FAILED nor DEAD.
         case notAllowed(OutboxStatus)
         case unknown
     }
 
-    /// Makes a FAILED or DEAD message NEW again. Its count of attempts stays: what it carried may be done already.
+    /// Makes a FAILED or DEAD message NEW again. Its count of attempts stays, because what the message carries may have been done already.
     func requeue(id: Int64) async throws(PostgresError) -> Requeue {
         let rows = try await self.pool.query(
             """
@@ -62,8 +62,9 @@ struct OutboxStore: Sendable {
         return .notAllowed(try row.decode(0))
     }
 
-    /// Hands the orders of commands to recovery that were sent longer ago than `age` and have no result yet; each command once.
-    /// - Returns: commands looked at and orders found
+    /// Finds commands that were sent longer ago than `age` and have orders without a result, and hands those orders to recovery. Each command is looked at
+    /// once.
+    /// - Returns: the numbers of commands looked at and of orders found
     func collectUnanswered(age: Duration, limit: Int) async throws(PostgresError) -> (messages: Int, orders: Int) {
         let row = try await self.pool.query(
             """
@@ -85,11 +86,12 @@ struct OutboxStore: Sendable {
         return (try row.decode(0, as: Int.self), try row.decode(1, as: Int.self))
     }
 
-    /// Takes commands off the outbox whose orders were made longer ago than `age` and that no broker has taken yet, and hands their orders to recovery.
+    /// Takes commands off the outbox that no broker has taken yet and whose orders were made longer ago than `age`, and hands their orders to recovery.
     ///
-    /// Their lanes are locked, as by a relay: what is being published is left alone. Whatever a broker may have got of them in earlier attempts is a repeat then, as is
-    /// the call by recovery. Lanes that do not come free within half a second are left to the next round: their relay is at work.
-    /// - Returns: commands taken off and orders found
+    /// The commands' lanes are locked, as a relay does, so that a command which is being published is left alone. If a broker has got a command in an earlier
+    /// attempt, that command and recovery's call are repeats of each other. Lanes that do not become free within half a second are left to the next round,
+    /// because their relay works.
+    /// - Returns: the numbers of commands taken off and of orders found
     func collectOverdue(age: Duration, limit: Int) async throws(PostgresError) -> (messages: Int, orders: Int) {
         let age = PostgresValue.int(age.microseconds)
         guard try await self.pool.query("select exists (\(OutboxStore.overdue))", [age]).one().decode(0, as: Bool.self) else {
@@ -105,7 +107,7 @@ struct OutboxStore: Sendable {
                     """,
                     [age]
                 ).one().decode(0, as: [Int64].self)
-                // A statement of its own: what the lanes' last holder marked is seen.
+                // This is a separate statement, so that it sees what the last holder of the lanes has marked.
                 let row = try transaction.query(
                     """
                     with overdue as (
@@ -136,14 +138,14 @@ struct OutboxStore: Sendable {
         }
     }
 
-    /// The lanes of such commands. Bound: what waits, as for the relay's count.
+    /// The lanes of overdue commands. Bound: the rows that wait, as for the relay's count.
     private static let overdue = """
         select o.lane from outbox o
         where o.status in ('NEW', 'FAILED') and \(OutboxSQL.Kind.commands.condition) and o.created_at <= now() - $1 * interval '1 microsecond'
         """
 
-    /// Deletes messages sent longer ago than `age`, at most so many; of commands only those looked at.
-    /// - Returns: deleted
+    /// Deletes messages that were sent longer ago than `age`, at most `limit`. Of commands, only those that were looked at for missing results.
+    /// - Returns: how many were deleted
     func prune(age: Duration, limit: Int) async throws(PostgresError) -> Int {
         let row = try await self.pool.query(
             """

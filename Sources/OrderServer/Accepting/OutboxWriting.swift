@@ -3,21 +3,23 @@ import ServerKit
 import ServerMetrics
 import StockContract
 
-/// What the statements that write orders need in order to write messages beside them. There is one only with a broker.
+/// What statements that write orders need to write messages with them. It exists only if there is a broker.
 struct OutboxWriting: Sendable {
     let backlog: OutboxBacklog
-    /// Events that were not written, because too many wait.
+    /// Events that were not written because too many wait.
     let droppedEvents: Counter
-    /// Tells this server's relay of commands that there is something.
+    /// Wakes this server's relay of commands.
     let wakeCommands: @Sendable () -> Void
-    /// The same for the relay of events.
+    /// Wakes this server's relay of events.
     let wakeEvents: @Sendable () -> Void
-    /// Whether other servers' relays must be told, because this one's cannot publish commands now. Events that it cannot publish wait for the others' next look.
+    /// Whether other servers' relays must be notified, because this server's relay cannot publish commands now. Events wait for the other relays' next look
+    /// instead.
     ///
-    /// Not always: PostgreSQL lets the commits of transactions with a NOTIFY pass one by one, each with its flush (`PreCommit_Notify`, async.c).
+    /// Notifying always would be slow: PostgreSQL lets transactions with a NOTIFY commit only one by one, each with its own flush (`PreCommit_Notify`,
+    /// async.c).
     let mustNotify: @Sendable () -> Bool
 
-    /// Ids of the event rows of a statement that may write events of these statuses; fewer when too many wait.
+    /// Ids for the event rows of a statement that may write events of these statuses. There are fewer ids, or none, when too many events wait.
     func eventRows(
         _ statuses: Set<OrderStatus>,
         orders: Int,
@@ -32,14 +34,14 @@ struct OutboxWriting: Sendable {
         return (try ids.take(statuses.count, session), statuses)
     }
 
-    /// A statement is durable that wrote so many rows.
+    /// A statement that wrote this many rows is durable.
     func wrote(commands: Int, events: Int) {
         if events > 0 { self.backlog.addEvents(events) }
         if commands > 0 { self.wakeCommands() }
         if events > 0 { self.wakeEvents() }
     }
 
-    /// A statement may have written rows of both kinds.
+    /// Wakes both relays, because a statement may have written rows of both kinds.
     func wake() {
         self.wakeCommands()
         self.wakeEvents()

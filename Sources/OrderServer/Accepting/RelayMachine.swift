@@ -1,37 +1,37 @@
-// Invariant: a row is marked SENT only for a confirm of its own. Rows of one product go out in the order of their ids: behind one whose attempt failed nothing of
-// that product goes until its wait is over (the query that finds rows sees to it), and after a definite refusal it then goes alone, as a probe.
-// In the batch in which it fails for the first time, later ones may have been taken: a batch is pipelined.
+// Invariant: a row is marked SENT only for its own confirm. Rows of one product are published in the order of their ids. If the attempt for a row failed, later
+//   rows of its product wait until that row's pause is over; the query that finds rows ensures this. After a definite refusal the row then goes alone, as a
+//   probe. Only in the batch in which a row fails for the first time may later rows of its product have been published, because a batch is pipelined.
 //
-// Bounds: one batch at a time, of `maximumRows` rows and about `maximumBytes`; `maximumAttempts` attempts of a row, then it is DEAD. Attempts for which there was no
-// connection are not counted. Stops: at `stop`, after the batch in hand.
+// Bounds: one batch at a time, of `maximumRows` rows and about `maximumBytes`. After `maximumAttempts` attempts a row is DEAD; an attempt without a connection
+//   is not counted. Stops: at `stop`, after the present batch.
 
 import MessageBroker
 
-/// A row of the outbox that may be published.
+/// A row of the outbox that may be published now.
 struct RelayRow: Sendable, Equatable {
     var id: Int64
     var topic: String
-    /// Nil for events: their order does not matter, since each carries its version.
+    /// The product; nil for an event. The order of events is irrelevant, because each carries its version.
     var productID: Int64?
-    /// How many orders wait for it: none for an event.
+    /// How many orders wait for the message: none for an event.
     var orders: Int
     var payload: String
     var traceparent: String?
-    /// Attempts before this one.
+    /// How many attempts were made before this one.
     var attempts: Int64
     /// Why the last attempt failed; nil if there was none.
     var error: String?
 }
 
-/// What becomes of a row after an attempt.
+/// How a row is marked after an attempt.
 enum RelayMark: Sendable, Equatable {
-    /// The broker has it.
+    /// The broker has the message.
     case sent(id: Int64, orders: Int)
-    /// Again after a wait.
+    /// The row is tried again after a pause.
     case failed(id: Int64, after: Duration, error: String)
-    /// Never again; its orders go to recovery.
+    /// The row is given up, and its orders go to recovery.
     case dead(id: Int64, orders: Int, error: String)
-    /// It was never written: the attempt does not count.
+    /// The message was never written to the connection, so the attempt is not counted.
     case untouched(id: Int64)
 
     var id: Int64 {
@@ -41,28 +41,28 @@ enum RelayMark: Sendable, Equatable {
     }
 }
 
-/// What the relay does next: an event in, an action out. It holds no clock, no connection and does no I/O.
+/// Decides what the relay does next. It takes an event and returns an action; it has no clock and no connection, and does no I/O.
 struct RelayMachine: Sendable, Equatable {
     struct Configuration: Sendable, Equatable {
         var maximumRows = 128
         var maximumBytes = 8 << 20
         var maximumAttempts: Int64 = 20
-        /// Waits between a row's attempts.
+        /// The pauses between attempts for a row.
         var backoff = RetryPolicy(maximumAttempts: 20, initialBackoff: .milliseconds(100), maximumBackoff: .seconds(30))
-        /// Between a batch and the next look at most, so that what is written meanwhile goes together: a round costs the same for one message as for many.
-        /// A message that comes to a relay at rest goes at once.
+        /// The longest pause between a batch and the next look. Rows that are written meanwhile go together, because a round costs the same for one message as
+        /// for many. A message that finds the relay at rest goes at once.
         var pause: Duration = .milliseconds(8)
-        /// The pause for each order of the batch beyond the first ``ordersWithoutPause``. At a moderate rate batches are small and the delay is what counts;
-        /// near the limit it is the cost.
+        /// The pause for each order of the batch beyond the first ``ordersWithoutPause``. At a moderate rate batches are small and a short delay matters most;
+        /// near the limit the cost matters most.
         var pausePerOrder: Duration = .microseconds(60)
         var ordersWithoutPause = 32
-        /// Looks without being woken.
+        /// How often the relay looks without being woken.
         var pollInterval: Duration = .seconds(1)
-        /// Looks for the broker's connection.
+        /// How often the relay checks whether the broker is connected again.
         var connectionInterval: Duration = .milliseconds(50)
-        /// The next look after one that found lanes in another relay's hands.
+        /// The pause after a look that found lanes in the hands of another relay.
         var busyInterval: Duration = .milliseconds(5)
-        /// The next look after trouble with the database.
+        /// The pause after trouble with the database.
         var troubleInterval: Duration = .milliseconds(200)
     }
 
@@ -81,42 +81,42 @@ struct RelayMachine: Sendable, Equatable {
         case stopped
     }
 
-    /// What follows a mark.
+    /// What the relay does after marking.
     enum Next: Sendable, Equatable {
-        /// There may be more already.
+        /// Pause, because there may be more rows already.
         case pause(Duration)
         case sleep(Duration)
         case reconnect
     }
 
     enum Event: Sendable, Equatable {
-        /// The sleep is over, by a wake or by its time.
+        /// The sleep has ended, by a wake or after its time.
         case woke(isConnected: Bool)
-        /// The rows that are due, by id. `isBusy`: another relay holds some lanes.
+        /// The rows that are due, in the order of their ids. `isBusy`: another relay holds some lanes.
         case found([RelayRow], isBusy: Bool)
-        /// What became of each row of the batch.
+        /// The outcome for each row of the batch.
         case published([PublishOutcome])
         /// Nothing of the batch was sent.
         case notPublished(BrokerError.Code)
         /// The marks are written.
         case marked
-        /// The database could not be read, or not be written.
+        /// The database could not be read or written.
         case databaseFailed
         case stop
     }
 
     enum Action: Sendable, Equatable {
-        /// Until woken, or the time is over.
+        /// Sleep until woken, or until the time is over.
         case sleep(Duration)
-        /// Until the time is over, whoever wakes; a stop ends it.
+        /// Sleep until the time is over, even if woken. A stop ends the pause.
         case pause(Duration)
         /// Take lanes and look for rows.
         case look
-        /// Count the attempts, then publish.
+        /// Publish these rows, whose attempts are counted already.
         case publish([RelayRow])
         case mark([RelayMark])
         case end
-        /// The event belongs to nothing that is going on.
+        /// Do nothing: the event belongs to no step that is under way.
         case ignore
     }
 
@@ -125,8 +125,8 @@ struct RelayMachine: Sendable, Equatable {
 
     init(settings: Configuration = Configuration()) { self.settings = settings }
 
-    /// Takes an event.
-    /// - Parameter random: gives 0 to 1, for the jitter of waits
+    /// Takes an event and returns what to do.
+    /// - Parameter random: returns 0 to 1, for the jitter of pauses
     mutating func handle(_ event: Event, random: () -> Double = { .random(in: 0...1) }) -> Action {
         switch (self.state, event) {
         case (.asleep, .woke(let isConnected)), (.disconnected, .woke(let isConnected)):
@@ -139,7 +139,7 @@ struct RelayMachine: Sendable, Equatable {
             let batch = self.batch(of: rows)
             if batch.isEmpty {
                 if !isBusy { return self.sleep(self.settings.pollInterval) }
-                // Whoever wakes now has written what the other relay finds before this one would.
+                // The other relay finds the rows of whoever wakes this one now, and earlier than this one could.
                 self.state = .asleep
                 return .pause(self.settings.busyInterval)
             }
@@ -149,7 +149,7 @@ struct RelayMachine: Sendable, Equatable {
         case (.publishing(let rows), .published(let outcomes)):
             return self.settle(rows, outcomes, random)
         case (.publishing(let rows), .notPublished(let code)):
-            // Overloaded: the connection is there, and so may be room soon.
+            // `overloaded` means that there is a connection, and may soon be room.
             self.state = .marking(next: code == .overloaded ? .sleep(self.settings.connectionInterval) : .reconnect)
             return .mark(rows.map { .untouched(id: $0.id) })
 
@@ -162,7 +162,7 @@ struct RelayMachine: Sendable, Equatable {
             case .reconnect: return self.disconnect()
             }
 
-        // What was not marked is found again, as a repeat.
+        // Rows that were not marked are found again, and published as repeats.
         case (.looking, .databaseFailed), (.publishing, .databaseFailed), (.marking, .databaseFailed):
             return self.sleep(self.settings.troubleInterval)
 
@@ -190,7 +190,7 @@ struct RelayMachine: Sendable, Equatable {
     private func batch(of rows: [RelayRow]) -> [RelayRow] {
         var batch: [RelayRow] = []
         var bytes = 0
-        /// Products whose first row goes alone.
+        /// Products whose first row must be published alone.
         var probed: Set<Int64> = []
         for row in rows.prefix(self.settings.maximumRows) {
             if let product = row.productID {
@@ -204,7 +204,7 @@ struct RelayMachine: Sendable, Equatable {
         return batch
     }
 
-    /// Nobody waits for events: they always take the longest.
+    /// The pause before the next look. For events it is always the longest, because nobody waits for them.
     private func pause(after rows: [RelayRow]) -> Duration {
         if rows.contains(where: { $0.productID == nil }) { return self.settings.pause }
         let orders = rows.reduce(0) { $0 + $1.orders }
@@ -218,7 +218,7 @@ struct RelayMachine: Sendable, Equatable {
         var isDisconnected = false
         var marks: [RelayMark] = []
         for (index, row) in rows.enumerated() {
-            // An outcome that is missing is not known.
+            // The outcome is missing, and therefore unknown.
             let error: String
             switch index < outcomes.count ? outcomes[index] : .unknown {
             case .confirmed:

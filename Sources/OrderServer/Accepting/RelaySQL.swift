@@ -1,14 +1,15 @@
 import ServerKit
 import StockContract
 
-/// The relay's statements. Those that mark rows have a place for a condition, and one for what is to stand in front of it: see `OutboxRelay.marked`.
+/// The relay's statements. Those that mark rows take a table of rows that are free and a condition on it, for the case of locked rows: see
+/// `OutboxRelay.marked`.
 enum RelaySQL {
     static let lanes = """
         select coalesce(array_agg(lane::bigint), '{}') from (select lane from outbox_lanes where lane between $1 and $2 order by lane for update skip locked) as l
         """
 
-    /// After the lanes are locked, in a statement of its own: what the lanes' last holder marked is seen. Raises the counts of attempts with it, visibly for whoever
-    /// comes after this process.
+    /// Takes rows. It must be a separate statement after the lanes are locked, so that it sees what the lanes' last holder has marked. It also raises the
+    /// counts of attempts, which a successor of this process will see.
     static func take(_ kind: OutboxSQL.Kind, locking: String = "") -> String {
         """
         with due as materialized (
@@ -54,7 +55,7 @@ enum RelaySQL {
         """
     }
 
-    /// The orders of a message that is given up are settled by recovery, whose calls say that they may be repeats.
+    /// Gives messages up. Recovery settles their orders, and its calls are marked as possible repeats.
     static func dead(_ free: String, _ condition: String) -> String {
         """
         with \(free.isEmpty ? "" : free + ", ")dead as (

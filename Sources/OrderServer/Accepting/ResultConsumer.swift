@@ -1,14 +1,15 @@
-// Invariant: a delivery is acknowledged only after what it says is durable: written, found written, or left to recovery. Results may come again and in any order; a final
-// state is never changed by one. A success for an order that has failed is given back.
+// Invariant: a delivery is acknowledged only after its content is durable: written, found written, or handed to recovery. Results may come repeatedly and in
+//   any order, and never change a final state. The stock of a success that comes for a failed order is given back.
 //
-// Who shares whose fate: the results of a batch are written by one statement. What does not go with it is put aside, alone, and the others are acknowledged: a message that
-// cannot be read, one that the database refuses for what it says, one whose order's row is locked, a late success whose stock is still to be given back. Trouble of the whole
-// database is waited out with the batch in hand, up to a second between attempts. A message that came back before may be what ended the process that had it: it is read and
-// written alone, after those that come for the first time.
+// Who shares whose fate: one statement writes the results of a batch. A message that cannot go with the batch is put aside, alone, and the others are
+// acknowledged: a message that cannot be read, one whose values the database refuses, one whose order's row is locked, a late success whose stock must still be
+// given back. While the whole database is in trouble, the batch waits, with up to a second between attempts. A message that came back before may be what ended
+// the process that had it. It is read and written alone, after the messages that come for the first time.
 //
-// Bounds: `maximumMessages` messages are taken at a time, `maximumResults` results go into one statement, `maximumAside` messages are aside, each tried again up to two seconds
-// after the last attempt; with so many aside nothing more is taken. A dead letter that the broker does not take for `buryWithin` goes back to the queue, whose own limit ends it.
-// Stops: when its task is cancelled, after the statement in hand. What is not acknowledged then is delivered again.
+// Bounds: `maximumMessages` messages are taken at a time, `maximumResults` results go into one statement, and `maximumAside` messages are aside, each tried
+//   again within two seconds of its last attempt. While that many are aside, no more messages are taken. A dead letter that the broker does not take for
+//   `buryWithin` goes back to the queue, whose own limit ends it.
+// Stops: when its task is cancelled, after the present statement. Unacknowledged messages are delivered again.
 
 import APIErrors
 import Logging
@@ -25,7 +26,7 @@ final class ResultConsumer: Sendable {
     struct Configuration: Sendable {
         var maximumMessages = 64
         var maximumResults = 2048
-        /// Twice the prefetch: deliveries of a lost connection come again while their first copy is still aside.
+        /// Twice the prefetch: after a lost connection, messages may be delivered again while their first copies are still aside.
         var maximumAside = 1024
         var buryWithin = Duration.seconds(60)
     }
@@ -33,9 +34,9 @@ final class ResultConsumer: Sendable {
     /// A message that was put out of its batch.
     private struct Aside: Sendable {
         enum Task: Sendable {
-            /// Results to write or to give back.
+            /// Write these results, or give their stock back.
             case settle([OrderStockResult])
-            /// To the dead letters.
+            /// Move the message to the dead letters.
             case bury(StockResultMessage.Poison)
         }
 
@@ -45,7 +46,7 @@ final class ResultConsumer: Sendable {
 
     private let settings: Configuration
     private let worker: PostgresWorker
-    /// For what is aside: a row that is locked holds up nobody else. Connects when there is something.
+    /// The worker for messages aside, so that a locked row delays no batch. It connects when it is first needed.
     private let asideWorker: PostgresWorker
     private let aside = AsyncStream.makeStream(of: Aside.self)
     private let endpoints: MessageEndpoints
@@ -67,7 +68,7 @@ final class ResultConsumer: Sendable {
         logger: Logger
     ) throws(PostgresError) {
         self.settings = settings
-        // A row that somebody else's transaction holds is waited for briefly, and then tried again.
+        // The session waits for a locked row only briefly, and the message is tried again later.
         var configuration = configuration
         configuration.lockTimeout = GroupWrite.rowWait
         self.worker = try PostgresWorker(configuration: configuration, name: "order-results", maximumQueued: 16)
@@ -111,7 +112,7 @@ final class ResultConsumer: Sendable {
         }
     }
 
-    /// Lets the statement in hand end.
+    /// Lets the present statement end.
     func shutdown() async {
         await self.worker.shutdown()
         await self.asideWorker.shutdown()
@@ -132,7 +133,7 @@ final class ResultConsumer: Sendable {
             }
         }
         var wait = Duration.milliseconds(20)
-        // Until it is written; the deliveries stay unacknowledged meanwhile.
+        // The loop ends when the messages are written. Until then their deliveries stay unacknowledged.
         while !messages.isEmpty, !Task.isCancelled {
             do {
                 try await self.write(messages, readable)
@@ -161,7 +162,7 @@ final class ResultConsumer: Sendable {
         }
     }
 
-    /// Writes messages together. Those with nothing left to do are acknowledged, the others are put aside.
+    /// Writes messages together. Messages that are settled are acknowledged, the others are put aside.
     private func write(_ messages: [StockResultMessage], _ deliveries: [Delivery]) async throws {
         var left: [Int: [OrderStockResult]] = [:]
         var together: [(message: Int, result: OrderStockResult)] = []
@@ -191,7 +192,7 @@ final class ResultConsumer: Sendable {
         }
     }
 
-    /// Tries until it is done or the task is cancelled.
+    /// Tries a message until it is settled or the task is cancelled.
     private func settle(_ first: Aside) async {
         defer { self.metrics.aside.add(-1) }
         var aside = first
@@ -206,7 +207,7 @@ final class ResultConsumer: Sendable {
                     let open = left.map { results[$0] }
                     aside.task = .settle(try await self.giveBack(open))
                 } catch let error as PostgresError where error.mayBeOneMembers && results.count > 1 {
-                    // Of the orders of one message, too, one alone may be locked or refused.
+                    // One of the message's own orders may be the locked or refused one, so each is tried alone.
                     var open: [OrderStockResult] = []
                     for result in results where (try? await self.writer.apply([result], self.asideWorker))?.isEmpty != true {
                         open.append(result)
@@ -240,8 +241,8 @@ final class ResultConsumer: Sendable {
         }
     }
 
-    /// Gives back what was taken for orders that have failed.
-    /// - Returns: those that are not judged to the end
+    /// Gives stock back that was taken for failed orders.
+    /// - Returns: the results that are not settled yet
     private func giveBack(_ results: [OrderStockResult]) async throws -> [OrderStockResult] {
         var open = results
         for (place, (result, order)) in zip(results, try await self.writer.orders(of: results, self.asideWorker)).enumerated().reversed() {
@@ -252,8 +253,8 @@ final class ResultConsumer: Sendable {
         return open
     }
 
-    /// Puts a message that nobody can act on to the dead letters.
-    /// - Returns: whether the broker has it
+    /// Moves a message that cannot be processed to the dead letters.
+    /// - Returns: whether the broker has stored it
     private func bury(_ delivery: Delivery, _ poison: StockResultMessage.Poison) async -> Bool {
         let letter = OutgoingMessage.deadLetter(delivery, reason: poison.code, detail: poison.detail, maximumDetail: 200)
         let outcomes = (try? await self.endpoints.publisher.publish([letter])) ?? []
@@ -264,12 +265,12 @@ final class ResultConsumer: Sendable {
         return true
     }
 
-    /// What the results say of the product, for buyers that come now.
+    /// Updates the memory of sold-out products with what the results say about the present stock.
     private func remember(_ message: StockResultMessage) {
-        // A result that waited in the queue says nothing about now.
+        // A result that waited in the queue for long says nothing about the present.
         guard let product = message.productID, let time = message.time, self.soldOut.isFresh(time) else { return }
         if message.results.contains(where: { $0.outcome == .committed }) { self.soldOut.sawStock(product: product) }
-        // Whoever is refused has wanted more than there is.
+        // A refused order wanted more units than there are.
         if let last = message.results.last(where: { $0.reason == APIErrorCode.insufficientStock.rawValue }), last.outcome == .refused,
             let left = last.remainingStock, left < .max
         {
@@ -279,14 +280,14 @@ final class ResultConsumer: Sendable {
 }
 
 extension PostgresError {
-    /// The database refuses what one of the values says: it will refuse it again. Data exceptions, constraints, checks of views, and what a trigger raises; see
-    /// PostgreSQL's documentation, appendix A. Missing rights or a read-only database are no such thing.
+    /// Whether the database refuses a value of the statement, which it would do again: data exceptions, constraints, checks of views, and exceptions raised by
+    /// triggers (PostgreSQL documentation, appendix A). Missing rights and a read-only database are not such refusals.
     fileprivate var isRefusalOfValues: Bool {
         guard case .server(let state) = self.code else { return false }
         return ["22", "23", "44", "P0"].contains(state.prefix(2))
     }
 
-    /// Without one of its members the statement may well pass: a value is refused, or a row is locked.
+    /// Whether the statement may succeed without one of its members: a value is refused, or a row is locked.
     fileprivate var mayBeOneMembers: Bool {
         guard case .server(let state) = self.code else { return false }
         return self.isRefusalOfValues || state == "55P03" || state == "57014" || state.hasPrefix("40")

@@ -1,16 +1,16 @@
 import StockContract
 
-/// What a result means that did not change its order.
+/// The meaning of a result that did not change its order.
 enum ResultJudgement: Sendable, Equatable {
     /// This database does not have the order.
     case unexpected
-    /// The order has that state already.
+    /// The order is in that state already.
     case duplicate
-    /// The order has another state, and keeps it.
+    /// The order is in another state, and keeps it.
     case kept
-    /// The stock was taken for a run of the order that has failed: it goes back.
+    /// Stock was taken for a run of the order that has failed. It must be given back.
     case lateSuccess(Order)
-    /// The order waits for this very result: it was not written for another reason.
+    /// The order waits for this very result. It was not written for another reason, and should be tried again.
     case again
 
     init(_ result: OrderStockResult, _ order: Order?) {
@@ -19,8 +19,8 @@ enum ResultJudgement: Sendable, Equatable {
             return
         }
         guard order.run == result.run else {
-            // A run begins only after the one before it has failed.
-            // Of an order that took another key, the key before it was another order's, and so are its units.
+            // The order's earlier runs have failed, because a run begins only after that. But if the order took another key, the key before belongs to another
+            // order, which owns the units.
             let isOwn = order.run < Order.firstOtherRun || result.run >= Order.firstOtherRun
             guard result.outcome == .committed, result.run < order.run, isOwn else {
                 self = .kept

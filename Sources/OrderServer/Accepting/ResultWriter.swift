@@ -1,6 +1,6 @@
-// Invariant: a result changes only an order that waits for it, in the run that the result names; a final state is never changed by one.
+// Invariant: a result changes only an order that waits for it, in the run that the result names, and never a final state.
 //
-// Bounds: one statement for so many results as the caller gives, and one more for each look that its outcome needs.
+// Bounds: one statement for all results of a call, and one more for each look that the first one makes necessary.
 
 import APIErrors
 import Logging
@@ -11,7 +11,7 @@ import StockContract
 import StrictJSON
 import Synchronization
 
-/// Writes results to the orders' table, on a session that the caller chooses.
+/// Writes results into the orders' table, on a session that the caller chooses.
 final class ResultWriter: Sendable {
     private let conclusion: OrderConclusion
     private let outbox: OutboxWriting
@@ -28,13 +28,13 @@ final class ResultWriter: Sendable {
         self.logger = logger
     }
 
-    /// Writes results by one statement.
-    /// - Returns: the places of those that are not settled by it: late successes, and orders that changed meanwhile
+    /// Writes results in one statement.
+    /// - Returns: the positions of results that are not settled yet: late successes, and orders that changed meanwhile
     func apply(_ given: [OrderStockResult], _ worker: PostgresWorker) async throws -> [Int] {
         let places = try await self.takeOtherKeys(given, worker)
         if places.isEmpty { return [] }
         let results = places.map { given[$0] }
-        // Of two results for one order the first is written, the other is judged by the state that it finds.
+        // Of two results for one order, the first one is written. The second one is judged by the state that it finds.
         var first: [Int64: Int] = [:]
         var changes: [OrderChange] = []
         changes.reserveCapacity(results.count)
@@ -66,16 +66,17 @@ final class ResultWriter: Sendable {
         self.metrics.results(.refused, written.count - confirmed)
         if written.count == results.count { return [] }
         var claimed: Set<Int64> = []
-        // The first result of an order that was written is done with.
+        // If an order was written, its first result is settled.
         let others = results.indices.filter {
             !(written[results[$0].orderID] != nil && claimed.insert(results[$0].orderID).inserted)
         }
         return try await self.judge(others.map { results[$0] }, worker).map { places[others[$0]] }
     }
 
-    /// Orders that wait, and whose key is said to be another order's, or to be closed: no order that waits can have done that itself. Those made just now take another
-    /// key at once; of the others somebody may have sent the key over HTTP meanwhile. Recovery settles both over HTTP, where the ledger compares the times.
-    /// - Returns: the places of the results that are left
+    /// Handles waiting orders whose key is reported as another order's or as closed. The order itself cannot be the cause while it waits. An order that was
+    /// made just now takes another key at once. For an older one, another driver may have sent the key over HTTP meanwhile. Recovery settles both over HTTP,
+    /// where the ledger compares the times.
+    /// - Returns: the positions of the remaining results
     private func takeOtherKeys(_ results: [OrderStockResult], _ worker: PostgresWorker) async throws -> [Int] {
         let taken = results.filter {
             $0.outcome == .refused && ($0.reason == APIErrorCode.keyReused.rawValue || $0.reason == APIErrorCode.keyClosed.rawValue)
@@ -110,7 +111,7 @@ final class ResultWriter: Sendable {
         StepRecord.json([StepRecord(step: "STOCK", run: 1, action: .execute, outcome: reason ?? "DONE", attempts: 1, at: .now)])
     }
 
-    /// The orders of results as they are, in the results' order.
+    /// The present orders for these results, in the results' order.
     func orders(of results: [OrderStockResult], _ worker: PostgresWorker) async throws -> [Order?] {
         let ids = results.map(\.orderID)
         if ids.isEmpty { return [] }
@@ -125,8 +126,8 @@ final class ResultWriter: Sendable {
         return ids.map { orders[$0] }
     }
 
-    /// Results that changed nothing: what they mean for the orders as they are.
-    /// - Returns: the places of those that are not settled
+    /// Judges results that changed nothing, by the present state of their orders.
+    /// - Returns: the positions of those that are not settled
     private func judge(_ results: [OrderStockResult], _ worker: PostgresWorker) async throws -> [Int] {
         var open: [Int] = []
         for (place, (result, order)) in zip(results, try await self.orders(of: results, worker)).enumerated() {
@@ -134,7 +135,7 @@ final class ResultWriter: Sendable {
             case .unexpected: self.metrics.unexpected.add()
             case .duplicate: self.metrics.duplicates.add()
             case .kept: self.metrics.kept.add()
-            // `again`: it became PENDING again between the statement and the look, or another server holds it.
+            // `again`: the order became PENDING again after the statement, or another server holds its row.
             case .lateSuccess, .again: open.append(place)
             }
         }

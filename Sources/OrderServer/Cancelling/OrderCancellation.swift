@@ -1,12 +1,13 @@
 // A cancellation from its first step to its answer:
 //
-//   1. `cancel`: the order is marked as being cancelled, and put on recovery's list should this process die.
+//   1. `cancel`: the order is marked as being cancelled, and put on recovery's list in case this process dies.
 //   2. `giveBack`: the saga's steps are undone, which gives the stock back, and the order becomes CANCELLED.
 //   3. `cancel` again: the order leaves recovery's list, and the buyer is answered.
 //
-// Invariant: an order becomes CANCELLED only after its stock is given back. Several cancellations of one order give back once, because they send one key.
+// Invariant: an order becomes CANCELLED only after its stock was given back. Several cancellations of one order give its stock back once, because they send the
+//   same key.
 //
-// Bounds: the buyer's deadline, from which on recovery goes on alone.
+// Bounds: the buyer's deadline. After that, recovery goes on alone.
 
 import APIErrors
 import Logging
@@ -21,19 +22,19 @@ struct OrderCancellation: Sendable {
     let conclusion: OrderConclusion
     let deadlines: BuyerDeadlines
 
-    /// What a cancellation came to.
+    /// The result of a cancellation.
     enum GivenBack {
-        /// The order is cancelled, or whatever somebody else has made of it meanwhile.
+        /// The order is cancelled, or in the state that somebody else has given it meanwhile.
         case settled(Order)
-        /// It stays CONFIRMED; the cancellation has ended.
+        /// The order stays CONFIRMED, and the cancellation has ended.
         case refused(String)
-        /// Nobody knows yet. The cause is that of the last call.
+        /// The outcome is unknown. `cause` is that of the last call.
         case undecided(cause: String)
     }
 
-    /// Gives a CONFIRMED order's stock back and cancels it. Of several at once each is answered with the cancelled order.
-    /// - Throws: `ORDER_NOT_FOUND`, `INVALID_STATE`; `DEPENDENCY_FAILED` if the stock could not be given back: the order is still CONFIRMED then, and recovery goes on
-    ///   with its cancellation. Unless the product server has refused it for good: then the cancellation has ended, and the error's `details.final` is true
+    /// Gives a CONFIRMED order's stock back and cancels the order. Concurrent calls for one order are all answered with the cancelled order.
+    /// - Throws: `ORDER_NOT_FOUND`, `INVALID_STATE`; `DEPENDENCY_FAILED` if the stock could not be given back. Then the order is still CONFIRMED, and recovery
+    ///   continues the cancellation. If the product server has refused for good, the cancellation has ended instead, and the error's `details.final` is true.
     func cancel(id: Int64, key: String?, requestID: String? = nil) async throws(APIError) -> PlacedOrder {
         try await self.deadlines.answer { (wait) async throws(APIError) in
             let marked = try await self.conclusion.trouble.noting("a cancellation was not noted") { () throws(PostgresError) in
@@ -57,14 +58,14 @@ struct OrderCancellation: Sendable {
         }
     }
 
-    /// An order that cannot be cancelled: CANCELLED by this very key, it is the answer.
+    /// The answer for an order that cannot be cancelled. If it was CANCELLED under this very key, the order itself is the answer.
     private func replay(_ id: Int64, _ key: String?) async throws(APIError) -> PlacedOrder {
         guard let current = try await self.conclusion.load(id) else { throw APIError(.orderNotFound) }
         if current.status == .cancelled, let key, current.cancelKey == key { return PlacedOrder(order: current, isReplay: true) }
         throw APIError(.invalidState, details: ["status": .string(current.status.rawValue)])
     }
 
-    /// Undoes the saga of an order that is marked as being cancelled, and writes what that came to.
+    /// Undoes the saga of an order that is marked as being cancelled, and writes the result.
     func giveBack(_ order: Order, firstAttempt: Int64, _ deadline: ContinuousClock.Instant) async throws(APIError) -> GivenBack {
         let (result, records) = await self.conclusion.orchestrator.run(
             order,
@@ -76,7 +77,7 @@ struct OrderCancellation: Sendable {
         case .failed: return .settled(try await self.write(order, records))
         case .notUndone(let refusal, _): return try await self.withdraw(order, refusal, records)
         case .undecided(let cause): return .undecided(cause: cause)
-        // Undoing confirms nothing, and takes no key.
+        // An undoing saga never confirms, and never takes a key.
         case .confirmed, .keyTaken: return .undecided(cause: "NO_ANSWER")
         }
     }
@@ -97,8 +98,8 @@ struct OrderCancellation: Sendable {
         }
     }
 
-    /// Ends a cancellation whose stock the product server refuses for good to take back. First the note, then the mark: a server that dies in between leaves an order that recovery asks
-    /// for once more.
+    /// Ends a cancellation after the product server has refused for good to take the stock back. The refusal is noted first and the mark removed second. If the
+    /// server dies in between, recovery asks once more.
     private func withdraw(_ order: Order, _ refusal: String, _ records: [StepRecord]) async throws(APIError) -> GivenBack {
         guard await self.conclusion.noteUndoRefused(order, refusal, records, .cancel) else { throw APIError(.unavailable) }
         try await self.conclusion.trouble.noting("a cancellation was not withdrawn") { () throws(PostgresError) in

@@ -6,7 +6,7 @@ import ServerKit
 import ServerMetrics
 import StockContract
 
-/// What there is only with a broker.
+/// The parts that exist only if there is a broker.
 struct BrokerSide {
     private let settings: MessagingConfiguration
     let endpoints: MessageEndpoints

@@ -3,7 +3,7 @@ import Logging
 import ServerKit
 import StockContract
 
-/// What can be done with orders, each in a type of its own.
+/// The operations on orders, each in a type of its own.
 struct OrderFlows: Sendable {
     let placing: OrderPlacing
     /// Nil without a broker.
@@ -13,7 +13,7 @@ struct OrderFlows: Sendable {
     let rerun: OrderRerun
     let earlier: EarlierOrders
 
-    /// What the flows stand on.
+    /// The parts that the flows use.
     struct Foundation: Sendable {
         var store: OrderStore
         var groups: OrderGroups
@@ -22,7 +22,7 @@ struct OrderFlows: Sendable {
         var breaker: CircuitBreaker
         /// Nil without a broker.
         var backlog: OutboxBacklog?
-        /// Those of each order's saga, in their order. A new step is one more value here.
+        /// The steps of each order's saga, in their order. To add a step, add a value here.
         var steps: [SagaStep]
         var metrics: OrderMetrics
         var logger: Logger

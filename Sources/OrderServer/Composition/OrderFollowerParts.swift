@@ -9,8 +9,8 @@ import ServiceLifecycle
 import StockContract
 import StrictJSON
 
-/// Everything that an order server consists of which only shows orders: a replica in a database of its own, made from the stream of the orders' events. ``OrderServerParts`` is that
-/// for a server which sells.
+/// The parts of an order server that only shows orders: a replica in a database of its own, built from the stream of the orders' events. ``OrderServerParts``
+/// has the parts of a server that sells.
 struct OrderFollowerParts {
     /// The stream's name in the database of a replica.
     static let stream = StockGateTopology.orderEventsStream
@@ -101,12 +101,12 @@ struct OrderFollowerParts {
         )
     }
 
-    /// Paths that have nothing to read are there all the same, with no method allowed. Where there is a GET, the router names it.
+    /// Answers writes to paths that have nothing to read: the path exists, but allows no method. Where there is a GET, the router does this.
     private static func refuseWrites(on router: ServerRouter) {
         for path in ["/orders/{id}/cancel", "/v1/orders/{id}/cancel", "/v2/orders"] {
             router.on(RouterPath(path), method: .post) { request, _ in
                 var response = APIError(.methodNotAllowed, details: ["allowed": .array([])]).response(to: request)
-                // Empty: no method at all (RFC 9110, section 10.2.1).
+                // The empty header says that no method is allowed (RFC 9110, section 10.2.1).
                 response.headers[.allow] = ""
                 return response
             }

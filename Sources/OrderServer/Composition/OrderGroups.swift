@@ -4,7 +4,7 @@ import ServerKit
 import ServerMetrics
 import StockContract
 
-/// The sessions that do orders' work in groups: they insert, complete and look keys up.
+/// The sessions that work for orders in groups: they insert orders, write final states, and look up keys.
 struct OrderGroups: Sendable {
     let insertion: OrderInsertion
     let completion: OrderCompletion
@@ -12,7 +12,7 @@ struct OrderGroups: Sendable {
     private let locked: LockedRows
 
     /// - Parameters:
-    ///   - pool: gives connections up that nobody uses, when the database has no place left for a writer
+    ///   - pool: closes its idle connections when the database has no place left for a writer
     ///   - outbox: nil without a broker
     init(
         _ settings: OrderServerConfiguration,
@@ -23,7 +23,7 @@ struct OrderGroups: Sendable {
         logger: Logger
     ) throws {
         let onTrouble = { @Sendable [weak pool] (writer: String, trouble: PostgresError?, isNews: Bool) in
-            // The database may have no place left: what nobody uses gives way to what sells.
+            // The database may have no place left. The pool closes its idle connections, so that a session that sells can connect.
             if trouble?.code == .connectFailed { pool?.closeIdle() }
             guard isNews else { return }
             guard let trouble else { return logger.notice("orders' database works again", metadata: ["writer": "\(writer)"]) }
@@ -78,7 +78,7 @@ struct OrderGroups: Sendable {
         }
     }
 
-    /// Takes the places at the database that selling needs, before anything else takes them.
+    /// Connects the sessions that selling needs before any other part takes the database's places.
     func connect() async {
         async let inserting: Void = self.insertion.connect()
         async let completing: Void = self.completion.connect()
@@ -93,7 +93,7 @@ struct OrderGroups: Sendable {
         await self.keys.shutdown()
     }
 
-    /// Adds what the groups have to show.
+    /// Registers the groups' metrics.
     func register(_ metrics: OrderMetrics, in registry: MetricsRegistry) {
         metrics.register(self.locked, in: registry)
     }

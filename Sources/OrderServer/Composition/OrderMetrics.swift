@@ -3,7 +3,7 @@ import PostgresClient
 import ServerKit
 import Synchronization
 
-/// What the order server counts.
+/// The order server's counts.
 struct OrderMetrics: Sendable {
     let accepted: Counter
     let confirmed: Counter
@@ -16,25 +16,25 @@ struct OrderMetrics: Sendable {
     let overdue: Counter
     let keysTaken: Counter
     let idsTaken: Counter
-    /// Final refusals to take stock back, by what wanted to give it back.
+    /// Final refusals to take stock back, by the reason for giving it back.
     let undoRefused: [Undoing: Counter]
     let backlog = Backlog()
     let insertBatches: Histogram
     let completionBatches: Histogram
     let callBatches: Histogram
 
-    /// Orders on recovery's list, as of its last round.
+    /// The number of orders on recovery's list, from its last round.
     final class Backlog: Sendable {
         let orders = Atomic<Int>(0)
     }
 
     /// Why stock is given back.
     enum Undoing: String, CaseIterable {
-        /// The order is cancelled.
+        /// The order was cancelled.
         case cancel
         /// A later step of its saga was refused.
         case saga
-        /// Its decrement was found done after the order had failed.
+        /// The order's decrease was found done after the order had failed.
         case lateSuccess = "late_success"
     }
 
@@ -94,7 +94,7 @@ struct OrderMetrics: Sendable {
         self.callBatches = sizes("stockgate_orders_product_batch_size", "Changes of stock sent in one call")
     }
 
-    /// Orders whose rows others hold locked.
+    /// Registers the figures of orders whose rows are locked by other transactions.
     func register(_ locked: LockedRows, in registry: MetricsRegistry) {
         registry.gauge("stockgate_orders_locked", help: "Orders whose row is known to be locked by another transaction") {
             Double(locked.figures.locked)

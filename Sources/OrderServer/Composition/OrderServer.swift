@@ -34,7 +34,7 @@ public enum OrderServer {
         try await self.run(settings, endpoints: nil, onReady: onReady)
     }
 
-    /// The same, with ends at the broker other than those that the settings name.
+    /// As above, with other connections to the broker than those that the settings name.
     static func run(
         _ settings: OrderServerConfiguration,
         endpoints: MessageEndpoints?,

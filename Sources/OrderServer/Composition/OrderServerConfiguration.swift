@@ -4,26 +4,26 @@ public import ServerKit
 
 /// The order server's settings.
 public struct OrderServerConfiguration: Sendable {
-    /// What both servers have.
+    /// Settings that both servers have.
     public var server: ServerConfiguration
     /// The order database.
     public var postgres: PostgresConfiguration
-    /// The same, for the statements that are done in groups.
+    /// The order database, for sessions that write in groups.
     var groupPostgres: PostgresConfiguration
-    /// Connections for everything that is not done in groups; three more do that, and a fourth while results are aside.
+    /// Connections for all work that is not done in groups. The groups have three more, and a fourth while results are aside.
     var poolConnections: Int
-    /// Connections of their own for what only reads.
+    /// Connections for reads, separate from all others.
     var reads: ReadConfiguration
     var maximumQueued: Int
     var maximumBatch: Int
     /// Public ports of the product servers.
     var productServers: [HTTPEndpoint]
-    /// Admin ports of the product servers; empty to use the public ports one by one.
+    /// Admin ports of the product servers. If empty, the public ports are used, with one change a call.
     var internalServers: [HTTPEndpoint]
     var token: Secret<String>?
     var maximumCalls: Int
     var callTimeout: Duration
-    /// After which a connection to a product server carries no further call.
+    /// The age after which a connection to a product server carries no further call.
     var connectionAge: Duration
     var retry: RetryPolicy
     var deadlines: OrderDeadlines
@@ -34,18 +34,18 @@ public struct OrderServerConfiguration: Sendable {
     var recovery: RecoveryService.Configuration
     var recoveryAge: Duration
     var breaker: CircuitBreakerSettings
-    /// Orders over the broker; nil without one.
+    /// Settings for orders over the broker; nil without a broker.
     var messaging: MessagingConfiguration?
-    /// Requests that wait for an order, and streams of an order's changes.
+    /// How many requests may wait for an order, together with the streams of orders' changes.
     var maximumWaiters: Int
-    /// Whether this server only shows a replica of the orders of others.
+    /// Whether this server only shows a replica of other servers' orders.
     var follows: Bool
-    /// The database for the relay, whose statements need not be flushed one by one.
+    /// The database for the relay, whose commits need not be flushed.
     var relayPostgres: PostgresConfiguration
-    /// What SIGHUP reads again.
+    /// The settings that SIGHUP reads again.
     let rereadables: [any Rereadable]
 
-    /// Reads them.
+    /// Reads all settings.
     /// - Throws: ``SettingsError`` with every fault
     public init(from reader: inout SettingsReader) throws {
         self.server = ServerConfiguration(from: &reader, publicPort: ("ORDER_PORT", 8082), adminPort: ("ORDER_ADMIN_PORT", 9082))
@@ -167,13 +167,13 @@ public struct OrderServerConfiguration: Sendable {
             in: .milliseconds(10)...second * 600,
             "the first wait of the open breaker; it doubles up to 10 s"
         )
-        // One that was refused is thrown below.
+        // A missing or bad address is thrown below. The substitute lets the other settings be checked first.
         self.postgres = try database ?? PostgresConfiguration(url: "postgresql://127.0.0.1/orders")
         self.groupPostgres = self.postgres
         self.groupPostgres.options = OrderServerConfiguration.indexOnly
         self.relayPostgres = self.postgres
         self.relayPostgres.options = OrderServerConfiguration.indexOnly + " -c enable_sort=off -c synchronous_commit=off"
-        // Whoever reads has an answer in the time of whoever buys.
+        // A caller that reads gets an answer within the time that a buyer gets one.
         self.postgres.callTimeout = min(self.postgres.callTimeout, max(second * 3, self.deadlines.buyer))
         self.postgres.statementTimeout = min(self.postgres.statementTimeout, self.postgres.callTimeout - .milliseconds(200))
         self.postgres.applicationName = "stockgate-order"
@@ -191,7 +191,7 @@ public struct OrderServerConfiguration: Sendable {
             default: false,
             "only show orders: a replica in ORDER_DATABASE_URL, a database of its own, made from the events at AMQP_URL"
         )
-        // A broker that cannot be read has been refused by name.
+        // A bad broker address was refused by its own name already.
         if self.follows, self.messaging == nil { reader.refuse("FOLLOW needs AMQP_URL") }
         let callTimeout = self.callTimeout
         self.breaker = try CircuitBreakerSettings {
@@ -206,7 +206,7 @@ public struct OrderServerConfiguration: Sendable {
         try reader.finish()
     }
 
-    /// A pool for what only reads: who waits in it waits for readers alone.
+    /// A pool for reads. A caller that waits in it waits only for other reads.
     func readPool(connections: Int) -> PostgresPool {
         var configuration = self.postgres
         configuration.applicationName += "-reads"
@@ -221,9 +221,9 @@ public struct OrderServerConfiguration: Sendable {
         )
     }
 
-    /// Options for plans through indexes alone. An operator's own in the address come behind them and win.
+    /// Options that let PostgreSQL plan with indexes only. An operator's own options in the address come after these and win.
     ///
-    /// A plan that was made while the table was empty reads all of it, and is kept while the table grows; that halved the orders a second until
-    /// the first ANALYZE. Every statement in groups looks rows up by a key.
+    /// A plan that was made while the table was empty reads the whole table, and is kept while the table grows. That halved the rate of orders until the first
+    /// ANALYZE. Every grouped statement looks rows up by a key.
     private static let indexOnly = "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
 }

@@ -6,7 +6,7 @@ import ServerKit
 import ServerMetrics
 import StockContract
 
-/// Everything that an order server which sells consists of; ``OrderFollowerParts`` is that for one which follows.
+/// The parts of an order server that sells. ``OrderFollowerParts`` has the parts of a server that follows.
 struct OrderServerParts {
     let settings: OrderServerConfiguration
     let publicRouter: ServerRouter
@@ -37,7 +37,7 @@ struct OrderServerParts {
         ProcessMetrics.register(in: registry)
         let metrics = OrderMetrics(registry)
 
-        // The database, the broker, the product server.
+        // The database, the broker and the product server.
         let pool = PostgresPool(configuration: settings.postgres, maximumConnections: settings.poolConnections)
         let broker = try settings.messaging.map { try BrokerSide($0, settings, endpoints, registry: registry, logger: logger) }
         let store = OrderStore(pool: pool, recoveryAge: settings.recoveryAge, outbox: broker?.outbox)
@@ -69,7 +69,7 @@ struct OrderServerParts {
             Double(pool.figures().waiting)
         }
 
-        // What becomes of an order.
+        // The flows of an order.
         let foundation = OrderFlows.Foundation(
             store: store,
             groups: groups,
@@ -95,7 +95,7 @@ struct OrderServerParts {
             prepared: self.prepared
         )
 
-        // What callers reach.
+        // The interfaces for callers.
         let publicRouter = ServerRouter(metrics: http)
         let checks: [HealthCheck] =
             [.database(groups.insertion, groups.completion, groups.keys), .productServer(product.breaker)]

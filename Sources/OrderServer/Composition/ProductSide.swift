@@ -4,7 +4,7 @@ import ServerKit
 import ServerMetrics
 import StockContract
 
-/// The product servers as an order server sees them.
+/// The order server's side of the product servers.
 struct ProductSide: Sendable {
     let catalogue: ProductCatalogue
     let calls: StockBatches
@@ -27,7 +27,7 @@ struct ProductSide: Sendable {
             peers: self.batchPeers ?? self.publicPeers,
             route: self.batchPeers == nil ? .single : .batch,
             settings: StockBatches.Configuration(
-                // One request carries one order then: as many calls as orders may be at work.
+                // Without batches one request carries one order, so there may be as many calls as there are orders in work.
                 maximumCalls: self.batchPeers == nil ? max(64, settings.maximumCalls) : settings.maximumCalls,
                 maximumQueued: settings.maximumQueued,
                 callTimeout: settings.callTimeout,

@@ -2,13 +2,14 @@ import ServerMetrics
 import PostgresClient
 import ServerKit
 
-/// The orders for those who only read, over connections of their own: many readers and long reads take none from what sells, settles and says *ready*.
+/// The orders for reads, over separate connections. However many or long the reads are, they take no connection from work that sells, settles, or reports
+/// readiness.
 struct ReadStores: Sendable {
-    /// For reads of one order.
+    /// Connections for reads of one order.
     let lookups: PostgresPool
-    /// For lists.
+    /// Connections for lists.
     let lists: PostgresPool
-    /// Both.
+    /// The store over both.
     let orders: OrderStore
 
     init(_ settings: OrderServerConfiguration) {
@@ -28,7 +29,7 @@ struct ReadStores: Sendable {
         await self.lists.shutdown()
     }
 
-    /// Adds what the pools have to show.
+    /// Registers the pools' metrics.
     func register(in registry: MetricsRegistry) {
         let pools = [("lists", self.lists), ("lookups", self.lookups)]
         registry.collector("stockgate_orders_read_pool_waiting", help: "Readers that wait for a connection of their pool", kind: .gauge) {

@@ -1,7 +1,7 @@
 import ServiceLifecycle
 import StockContract
 
-/// Ends connections and threads when everything that uses them has ended.
+/// Closes connections and ends threads after every part that uses them has ended.
 struct StoresService: Service, CustomStringConvertible {
     let end: @Sendable () async -> Void
     var description: String { "stores" }

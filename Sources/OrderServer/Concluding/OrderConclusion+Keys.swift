@@ -5,12 +5,12 @@ import ServerKit
 import ServerMetrics
 import StockContract
 
-/// Orders whose keys another order has: their ids came round again.
+/// Orders whose key belongs to another order, because an order id was used again.
 extension OrderConclusion {
-    /// Lets an order whose key is another's go on under another key.
+    /// Lets an order whose key belongs to another order continue under another key.
     /// - Returns: nil if the order is no longer in that run, or if somebody else may have sent its key meanwhile
     func takeAnotherKey(_ order: Order, _ code: String, _ records: [StepRecord]) async throws(APIError) -> Order? {
-        // The ledger's own word needs no more; a replay says so only of a key that nobody else can have sent.
+        // When the ledger itself says so, that is enough. A replay says so only for a key that nobody else can have sent.
         let age = code == APIErrorCode.keyReused.rawValue ? nil : self.deadlines.freshAge
         let found = try await self.trouble.noting("an order did not take another key") { () throws(PostgresError) in
             try await self.store.takeAnotherKey(id: order.id, run: order.run, age: age, records: records)
@@ -21,7 +21,7 @@ extension OrderConclusion {
         return renewed
     }
 
-    /// Counts and logs orders whose keys were another's.
+    /// Counts and logs orders whose key belonged to another order.
     func noteKeyTaken(orders: Int, example order: Order?, newKey: String?, _ code: String) {
         self.metrics.keysTaken.add(UInt64(orders))
         var metadata: Logger.Metadata = ["orders": "\(orders)", "seenBy": "\(code)"]

@@ -5,9 +5,9 @@ import ServerKit
 import ServerMetrics
 import StockContract
 
-/// Stock that was taken for orders that have failed, and what the product server refuses to take back.
+/// Gives back stock that was taken for failed orders, and records when the product server refuses to take it.
 extension OrderConclusion {
-    /// Gives back what was taken for an order that was found to have failed before this answer came. What cannot be given back now is left to recovery.
+    /// Gives back the stock of an order that had failed before this answer came. What cannot be given back now is left to recovery.
     func undoOvertaken(_ order: Order) async {
         self.metrics.lateSuccesses.add()
         await self.leaveToRecovery(order)
@@ -21,11 +21,11 @@ extension OrderConclusion {
         }
     }
 
-    /// Gives back what was taken for a run of an order that has failed. Refused for good by the product server, that has ended as well.
-    /// - Throws: if it is neither done, refused nor left to recovery
+    /// Gives back the stock that was taken for a failed run of an order. If the product server refuses for good, that ends it too.
+    /// - Throws: if the stock is neither given back, nor refused, nor left to recovery
     func undoLateSuccess(_ order: Order) async throws {
         self.metrics.lateSuccesses.add()
-        // Recovery undoes an order's present run; an earlier one is undone here.
+        // Recovery undoes the present run of an order. An earlier run is undone here.
         guard let current = try await self.store.order(id: order.id), current.run != order.run || current.status != .failed else {
             return try await self.store.leaveToRecovery(id: order.id, after: .zero)
         }
@@ -33,9 +33,9 @@ extension OrderConclusion {
         guard isUndone else { throw APIError(.dependencyFailed) }
     }
 
-    /// Gives back what may have been taken for an order that has failed. A compensation of nothing does no harm.
-    /// - Parameter reason: of an order that names none
-    /// - Returns: whether that has ended: done, or refused for good
+    /// Gives back the stock that may have been taken for a failed order. Compensating a decrease that never happened is harmless.
+    /// - Parameter reason: used if the order has no reason of its own
+    /// - Returns: whether this has ended: the stock was given back, or refused for good
     /// - Throws: `UNAVAILABLE` if the refusal could not be noted
     func undo(
         _ order: Order,
@@ -54,14 +54,14 @@ extension OrderConclusion {
         case .notUndone(let refusal, _):
             guard await self.noteUndoRefused(order, refusal, records, .lateSuccess) else { throw APIError(.unavailable) }
             return true
-        // Undoing confirms nothing, and takes no key.
+        // An undoing saga never confirms, and never takes a key.
         case .confirmed, .keyTaken, .undecided: return false
         }
     }
 
-    /// Notes that the product server has refused for good to take an order's stock back: the units stay taken, and an operator has to settle that. Logged and counted
-    /// if it is news; a cancellation that is asked for again and again fills no log.
-    /// - Returns: whether it is noted
+    /// Notes that the product server has refused for good to take an order's stock back. The units stay taken, which needs operator action. The refusal is
+    /// logged and counted only if it is new, so that a repeated cancellation does not fill the log.
+    /// - Returns: whether the refusal is noted
     @discardableResult
     func noteUndoRefused(
         _ order: Order,

@@ -1,7 +1,8 @@
-// What a saga came to becomes the order's final state. It is written with async calls alone: a rush needs none of it, see `OrderPlacing`.
+// Turns the result of a saga into the order's final state. This is written with async calls; the hot path of a rush does without it, see `OrderPlacing`.
 //
-// Invariant: a final state is answered only when it is durable. Whatever is left open is in the table of orders as PENDING or in saga_work, and recovery settles it. What the product
-// server has refused for good to take back is closed: it is noted with the order, logged and counted once, and recovery does not ask again.
+// Invariant: a final state is answered only when it is durable. Unfinished work is in the table of orders as PENDING, or in saga_work, and recovery settles it.
+//   If the product server has refused for good to take stock back, the matter is closed: the refusal is noted with the order, logged and counted once, and
+//   recovery does not ask again.
 //
 // Bounds: each saga ends at the deadline that its caller gives. An order takes another key once.
 
@@ -13,15 +14,15 @@ import ServerMetrics
 import StockContract
 import StrictJSON
 
-/// How long an order may be worked on.
+/// Time limits for the work on one order.
 struct OrderDeadlines: Sendable {
     /// How long a buyer waits for an answer.
     var buyer: Duration = .seconds(3)
     /// How long one order's saga may take in recovery.
     var recovery: Duration = .seconds(10)
 
-    /// How lately an order must have been changed for its driver to be the only one that has sent its key: others begin only after ``buyer``, and their clocks may differ from the
-    /// database's by as much as this.
+    /// Within this time after an order's last change, its driver is the only one that has sent its key: others begin only after ``buyer``. The rest of that
+    /// time allows for clocks that differ from the database's.
     var freshAge: Duration { self.buyer / 2 }
 }
 
@@ -35,11 +36,11 @@ struct FinalState: Sendable, Equatable {
     static func failed(_ reason: String) -> FinalState { FinalState(status: .failed, failReason: reason) }
 }
 
-/// Concludes orders: runs their sagas where nobody else has, and writes what these came to.
+/// Concludes orders: runs their sagas if needed, and writes the results.
 final class OrderConclusion: Sendable {
     enum Settled {
         case settled(Order)
-        /// Nobody knows yet. The cause is that of the last call.
+        /// The outcome is unknown. `cause` is that of the last call.
         case undecided(cause: String)
     }
 
@@ -70,16 +71,16 @@ final class OrderConclusion: Sendable {
         self.logger = logger
     }
 
-    // MARK: For somebody who waits
+    // MARK: For a caller that waits
 
-    /// Runs a PENDING order's saga and writes what it came to.
-    /// - Throws: `DEPENDENCY_FAILED` if that is not known yet, `UNAVAILABLE` or `OVERLOADED` if it could not be written
+    /// Runs a PENDING order's saga and writes its result.
+    /// - Throws: `DEPENDENCY_FAILED` if the result is unknown yet, `UNAVAILABLE` or `OVERLOADED` if it could not be written
     func drive(_ order: Order, firstAttempt: Int64, _ deadline: ContinuousClock.Instant) async throws(APIError) -> Order {
         let (result, records) = await self.orchestrator.run(order, firstAttempt: firstAttempt, deadline: deadline)
         return try await self.conclude(order, result, records, deadline)
     }
 
-    /// Writes what a saga came to, and leaves what is undecided to recovery.
+    /// Writes the result of a saga, and leaves an undecided order to recovery.
     /// - Throws: as ``drive(_:firstAttempt:_:)``
     func conclude(
         _ order: Order,
@@ -102,7 +103,8 @@ final class OrderConclusion: Sendable {
 
     // MARK: Writing
 
-    /// Writes what a saga came to; of an order that somebody else has settled meanwhile that state counts. An order whose key is another's goes on under another key, once.
+    /// Writes the result of a saga. If somebody else has settled the order meanwhile, their state counts. An order whose key belongs to another order continues
+    /// under another key, once.
     func settle(
         _ order: Order,
         _ result: SagaResult,
@@ -116,7 +118,7 @@ final class OrderConclusion: Sendable {
         case .keyTaken(let code) where mayTakeAnotherKey:
             guard let renewed = try await self.takeAnotherKey(order, code, records) else {
                 guard let current = try await self.load(order.id) else { throw APIError(.unavailable) }
-                // PENDING still: recovery asks as a repeat, and the ledger compares the times then.
+                // The order is still PENDING. Recovery will ask as a repeat, and the ledger compares the times then.
                 return current.status == .pending ? .undecided(cause: code) : .settled(current)
             }
             let (result, records) = await self.orchestrator.run(renewed, deadline: deadline)
@@ -132,13 +134,13 @@ final class OrderConclusion: Sendable {
             failReason: state.failReason,
             records: records
         )
-        // The order has failed all the same; its history has the refusal already.
+        // The order has failed anyway, and its history contains the refusal already.
         if case .notUndone(let refusal, _) = result, case .written = outcome { await self.noteUndoRefused(order, refusal, [], .saga) }
         return .settled(try await self.settled(order, state, outcome))
     }
 
     /// The order after an attempt to write its final state.
-    /// - Throws: `UNAVAILABLE` or `OVERLOADED` if it was not written
+    /// - Throws: `UNAVAILABLE` or `OVERLOADED` if the state was not written
     func settled(_ order: Order, _ state: FinalState, _ outcome: CompletionOutcome) async throws(APIError) -> Order {
         switch outcome {
         case .written(let time): return self.written(order, state, at: time)
@@ -151,7 +153,7 @@ final class OrderConclusion: Sendable {
         }
     }
 
-    /// The order, whose final state is durable since `time`. Counts it.
+    /// The order whose final state is durable since `time`. Counts the order.
     func written(_ order: Order, _ state: FinalState, at time: Timestamp) -> Order {
         var order = order
         order.status = state.status
@@ -168,7 +170,7 @@ final class OrderConclusion: Sendable {
 
     // MARK: Recovery's list
 
-    /// Puts an order on recovery's list. Best effort: a PENDING order that is not on it is found by its age.
+    /// Puts an order on recovery's list. This may fail: a PENDING order that is not on the list is found by its age.
     func leaveToRecovery(_ order: Order) async {
         do throws(PostgresError) {
             try await self.store.leaveToRecovery(id: order.id, after: .seconds(1))
@@ -178,12 +180,12 @@ final class OrderConclusion: Sendable {
     }
 
     /// Takes a settled order off recovery's list.
-    /// - Parameter attempt: recovery's own; the order stays on the list if somebody has put it there again since
+    /// - Parameter attempt: recovery's own attempt. The order stays on the list if somebody has put it there again since.
     func drop(_ id: Int64, attempt: Int64?) async {
         do throws(PostgresError) {
             try await self.store.drop(id: id, attempt: attempt)
         } catch {
-            // Recovery finds a settled order and drops it then.
+            // Recovery will find the order settled, and drop it then.
             self.logger.debug("a settled order stays on recovery's list", metadata: ["order": "\(id)", "error": "\(error)"])
         }
     }

@@ -9,7 +9,7 @@ import StrictJSON
 struct OrderRerun: Sendable {
     let conclusion: OrderConclusion
     let deadlines: BuyerDeadlines
-    /// Told of the change, which no group writes.
+    /// Must be told of the change here, because no group writes it.
     let changes: OrderWatch
 
     /// Runs a FAILED order's saga again, under new keys.

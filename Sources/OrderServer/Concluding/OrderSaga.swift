@@ -1,14 +1,14 @@
-// Invariant: steps are done in order; when one is refused, those before it are compensated in reverse order, and only then has the saga failed.
-// What has no answer is asked again under the same key and is never given up for failed: the saga ends undecided, and recovery goes on with it.
-// A compensation that is refused is answered for good: repeating it changes nothing. An order whose saga fails has the rest undone all the same; an order that was to be undone as a
-// whole, such as by a cancellation, is left as it is. Either way the saga ends, and tells of the refusal.
+// Invariant: steps are done in order. When a step is refused, the steps before it are compensated in reverse order; only then has the saga failed. A call
+//   without an answer is repeated under the same key, and never counts as failed: the saga ends undecided, and recovery continues. A refusal of a compensation
+//   is final, since repeating it changes nothing. If the saga of an order fails, its other steps are undone anyway. If an order was to be undone as a whole,
+//   for example by a cancellation, it is left as it is. In both cases the saga ends and reports the refusal.
 //
-// Bounds: `policy.maximumAttempts` calls of one step or compensation; no wait that would end after the deadline.
-// Stops: confirmed, failed, not undone, key taken, or undecided. Events that come after that change nothing.
+// Bounds: `policy.maximumAttempts` calls for one step or compensation; no wait that would end after the deadline.
+// Stops: confirmed, failed, not undone, key taken, or undecided. Later events change nothing.
 
-/// The saga of one order: an event in, an action out. It holds no clock and does no I/O.
+/// The saga of one order. It takes an event and returns an action; it has no clock and does no I/O.
 struct OrderSaga: Sendable, Equatable {
-    /// Where the saga is.
+    /// The saga's state.
     enum State: Sendable, Equatable {
         // -> executing, compensating
         case ready
@@ -22,56 +22,56 @@ struct OrderSaga: Sendable, Equatable {
         case waitingToCompensate(step: Int, attempt: Int64, failures: Int, why: Why)
         // Final.
         case confirmed
-        // Final.
+        // Final: some step stays in effect.
         case failed(reason: String)
-        // Final: something stays in effect.
+        // Final here: another saga continues under another key.
         case notUndone
         // Final here: another saga goes on under another key.
         case keyTaken
-        // Final here; recovery starts another saga.
+        // Final here: recovery starts another saga.
         case undecided
     }
 
-    /// Why steps are undone, and what has kept one of them from being.
+    /// Why steps are undone, and what has prevented one of them from being undone.
     struct Why: Sendable, Equatable {
         var reason: String
         /// The code of the first compensation that was refused.
         var refusal: String?
     }
 
-    /// What happened.
+    /// An event of the saga.
     enum Event: Sendable, Equatable {
         /// The saga may begin.
         case started
-        /// The call of a step or compensation ended.
+        /// The call of a step or compensation has ended.
         case ended(StepOutcome)
-        /// The wait that was asked for is over.
+        /// The wait is over that an action asked for.
         case waited
     }
 
-    /// What to do next.
+    /// The next thing to do.
     enum Action: Sendable, Equatable {
         /// Call the step.
         case execute(step: Int, attempt: Int64)
         /// Call the step's compensation.
         case compensate(step: Int, attempt: Int64)
-        /// Come back after this time.
+        /// Send `waited` after this time.
         case wait(Duration)
         /// Every step is done.
         case confirm
-        /// Nothing is left in effect.
+        /// Fail the order. No step is in effect.
         case fail(reason: String)
-        /// A compensation was refused: what it should have undone stays in effect, and no repetition changes that.
+        /// Give up: a compensation was refused, its step stays in effect, and no repetition changes that.
         case giveUp(refusal: String, reason: String)
-        /// Take another key for the order, and start again: nothing is in effect.
+        /// Take another key for the order and start again. No step is in effect.
         case takeAnotherKey(code: String)
-        /// Leave it to recovery: an outcome is unknown.
+        /// Leave the order to recovery, because an outcome is unknown.
         case leave
-        /// The event belongs to nothing that is going on.
+        /// Do nothing: the event belongs to no step that is under way.
         case ignore
     }
 
-    /// Why the saga begins.
+    /// The purpose of the saga.
     enum Purpose: Sendable, Equatable {
         /// To do all steps.
         case execute
@@ -82,7 +82,7 @@ struct OrderSaga: Sendable, Equatable {
     private(set) var state = State.ready
     let steps: Int
     let purpose: Purpose
-    /// The number of every first attempt: above 1 when an earlier saga of this run may have sent the same keys.
+    /// The number of the first attempt of each call. Above 1 if an earlier saga of this run may have sent the same keys.
     let firstAttempt: Int64
     let policy: RetryPolicy
 
@@ -93,9 +93,9 @@ struct OrderSaga: Sendable, Equatable {
         self.policy = policy
     }
 
-    /// Takes an event.
+    /// Takes an event and returns the next action.
     /// - Parameters:
-    ///   - remaining: time until the deadline
+    ///   - remaining: the time until the deadline
     ///   - random: 0 to 1, for the jitter of a wait
     mutating func handle(_ event: Event, remaining: Duration, random: Double) -> Action {
         switch (self.state, event) {
@@ -112,7 +112,7 @@ struct OrderSaga: Sendable, Equatable {
             case .refused(let reason):
                 return self.compensate(step: step - 1, why: Why(reason: reason))
             case .keyTaken(let code):
-                // Earlier steps used this run's keys: what they did is undone and the order fails. The first step alone can go on under another key.
+                // Earlier steps used this run's keys, so they are undone and the order fails. Only at the first step can the order continue under another key.
                 guard step == 0 else { return self.compensate(step: step - 1, why: Why(reason: code)) }
                 self.state = .keyTaken
                 return .takeAnotherKey(code: code)
@@ -181,7 +181,7 @@ struct OrderSaga: Sendable, Equatable {
         return .leave
     }
 
-    /// The wait before the next call, nil if there must be none.
+    /// The wait before the next call; nil if there must be no further call.
     private func wait(_ failures: Int, _ retryAfter: Duration?, _ remaining: Duration, _ random: Double) -> Duration? {
         guard failures < self.policy.maximumAttempts else { return nil }
         let wait = self.policy.backoff(failures: failures, retryAfter: retryAfter, random: random)

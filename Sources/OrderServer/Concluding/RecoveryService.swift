@@ -1,9 +1,12 @@
-// Invariant: an order is on the list until it is settled; a claim only moves its time ahead, so that what dies with a process comes up again when the lease is over.
+// Invariant: an order stays on the list until it is settled. A claim only moves its time ahead, so that an order whose server died comes up again when the
+//   lease is over.
 //
-// Orders that a message carries are left to the relay until they are `age` old, and, once it is SENT, to the product server for `age` from then on.
+// Orders that a message carries are left to the relay until they are `age` old. Once the message is SENT, they are left to the product server for another
+// `age`.
 //
-// Bounds: `batch` orders at a time; `Outbox.step` messages at a time, and that many pruned; one round each `interval`, or at once while full batches come. Several instances share the list.
-// Stops: at shutdown, after the batch in hand.
+// Bounds: `batch` orders at a time; `Outbox.step` messages at a time, and `Outbox.pruneStep` deleted; one round each `interval`, or at once while full batches
+//   come. Several instances share the list.
+// Stops: at shutdown, after the present batch.
 
 import APIErrors
 import Logging
@@ -14,26 +17,26 @@ import ServiceLifecycle
 import StockContract
 import Synchronization
 
-/// Settles orders that nobody drives any more, at start and at intervals.
+/// Settles orders that nobody else works on, at the start and at intervals.
 struct RecoveryService: Service {
     struct Configuration: Sendable {
         var interval: Duration = .seconds(1)
-        /// Orders settled at the same time.
+        /// How many orders are settled at the same time.
         var batch = 256
-        /// Must exceed the saga's deadline in recovery and a call's timeout.
+        /// Must be longer than a saga's deadline in recovery plus the timeout of a call.
         var lease: Duration = .seconds(30)
     }
 
-    /// What recovery does with messages.
+    /// Settings for recovery's work on messages.
     struct Outbox: Sendable {
-        /// Commands looked at by one statement.
+        /// How many commands one statement looks at.
         static let step = 256
-        /// Rows deleted by one statement.
+        /// How many rows one statement deletes.
         static let pruneStep = 1_000
         let store: OutboxStore
-        /// How long a command may wait to be sent, and how long the orders of a sent one may be without a result.
+        /// How long a command may wait to be sent, and how long the orders of a sent one may wait for their result.
         var age: Duration
-        /// How long what was sent is kept.
+        /// How long rows of sent messages are kept.
         var retention: Duration
     }
 
@@ -66,7 +69,7 @@ struct RecoveryService: Service {
     func run() async throws {
         try? await cancelWhenGracefulShutdown {
             await self.prepared.wait()
-            // Ends by cancellation.
+            // The loop ends by cancellation.
             while !Task.isCancelled {
                 let isFull = await self.round()
                 if !isFull { try await Task.sleep(for: self.settings.interval) }
@@ -74,8 +77,8 @@ struct RecoveryService: Service {
         }
     }
 
-    /// One round.
-    /// - Returns: whether there may be more at once
+    /// Runs one round.
+    /// - Returns: whether there may be more work at once
     func round() async -> Bool {
         do throws(PostgresError) {
             let found = try await self.store.collect()
@@ -98,8 +101,8 @@ struct RecoveryService: Service {
         }
     }
 
-    /// One step over commands without results, and one over what can go.
-    /// - Returns: whether there may be more at once
+    /// Takes one step over commands without results, and one over rows that may be deleted.
+    /// - Returns: whether there may be more work at once
     func tidyOutbox() async throws(PostgresError) -> Bool {
         guard let outbox else { return false }
         let (messages, orders) = try await outbox.store.collectUnanswered(age: outbox.age, limit: Outbox.step)
@@ -118,17 +121,17 @@ struct RecoveryService: Service {
 
     private func settle(_ work: OrderStore.Work) async -> Bool {
         if await self.recover(work) { return true }
-        // Sooner than the lease says: one second more with each attempt, up to ten. Without PostgreSQL the lease it is.
+        // The order comes up again earlier than after the lease: after one second more with each attempt, up to ten. If PostgreSQL is away, the lease decides.
         try? await self.store.postpone(id: work.order.id, attempt: work.attempt, delay: .seconds(min(work.attempt, 10)))
         return false
     }
 
-    /// Settles one order from recovery's list, whatever state it is in now.
-    /// - Returns: whether it is settled
+    /// Settles one order from recovery's list, whatever its present state is.
+    /// - Returns: whether the order is settled
     func recover(_ work: OrderStore.Work) async -> Bool {
         let deadline = ContinuousClock.now + self.conclusion.deadlines.recovery
         let order = work.order
-        // The keys may have been sent before.
+        // The order's keys may have been sent before, so every attempt counts as a repeat.
         let attempt = max(2, work.attempt)
         do throws(APIError) {
             switch order.status {
@@ -138,7 +141,7 @@ struct RecoveryService: Service {
             case .confirmed where order.cancelRequestedAt != nil:
                 if case .undecided = try await self.cancellation.giveBack(order, firstAttempt: attempt, deadline) { return false }
             case .failed:
-                // Somebody may have had a success that came too late, and died.
+                // A server may have received a success that came too late, and died before it gave the stock back.
                 guard try await self.conclusion.undo(order, firstAttempt: attempt, reason: "FAILED", deadline) else { return false }
             case .confirmed, .cancelled: break
             }

@@ -1,10 +1,10 @@
-/// How often and when an unanswered call is made again.
+/// How often and when a call without an answer is repeated.
 struct RetryPolicy: Sendable, Equatable {
-    /// Calls of one step at most, the first included.
+    /// How many calls of one step are made at most, including the first one.
     var maximumAttempts = 6
-    /// The first wait at most; it doubles with each attempt.
+    /// The longest first wait. It doubles with each attempt.
     var initialBackoff: Duration = .milliseconds(50)
-    /// A wait at most, unless the callee asks for more.
+    /// The longest wait, unless the callee asks for a longer one.
     var maximumBackoff: Duration = .seconds(1)
 
     /// The wait before the next call.

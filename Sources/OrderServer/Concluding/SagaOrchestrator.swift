@@ -2,21 +2,21 @@ import ServerKit
 import StrictJSON
 import Synchronization
 
-/// What a saga came to.
+/// The result of a saga.
 enum SagaResult: Sendable, Equatable {
     /// Every step is done.
     case confirmed
-    /// Nothing is in effect.
+    /// The saga failed, and no step is in effect.
     case failed(reason: String)
-    /// A compensation was refused for good: what it should have undone, for `reason`, stays in effect. `refusal` is the refusal's error code.
+    /// A compensation was refused for good. Its step, which was to be undone for `reason`, stays in effect. `refusal` is the error code of the refusal.
     case notUndone(refusal: String, reason: String)
-    /// Nothing is in effect, and the run's keys are another order's, whose id came round again. `code` says how that was seen.
+    /// No step is in effect, and the run's keys belong to another order, which had the same id. `code` says how that was noticed.
     case keyTaken(code: String)
-    /// Something has no answer yet. The cause is that of the last call.
+    /// Some call has no answer yet. `cause` is that of the last call.
     case undecided(cause: String)
 }
 
-/// Runs sagas over a list of steps: the machine decides, this calls, waits and notes. A new step is one more value in the list.
+/// Runs sagas over a list of steps. The machine decides; this type calls, waits, and notes the results. To add a step, add a value to the list.
 struct SagaOrchestrator: Sendable {
     /// The steps in their order.
     let steps: [SagaStep]
@@ -27,10 +27,10 @@ struct SagaOrchestrator: Sendable {
         self.policy = policy
     }
 
-    /// Starts one saga; `done` is called once with what it came to, at its end or at the deadline, on whatever thread that is known.
+    /// Starts one saga. `done` is called once with the result, at the saga's end or at the deadline, on any thread.
     /// - Parameters:
-    ///   - firstAttempt: above 1 when the keys of this run may have been sent before
-    ///   - deadline: no wait goes beyond it; a call that is out then is still waited for, within its own timeout
+    ///   - firstAttempt: above 1 if this run's keys may have been sent before
+    ///   - deadline: no wait goes beyond it; a call that is out at that time is still waited for, within its own timeout
     func start(
         _ order: Order,
         purpose: OrderSaga.Purpose = .execute,
@@ -41,7 +41,7 @@ struct SagaOrchestrator: Sendable {
         self.saga(order, purpose, firstAttempt, deadline, done).handle(.started)
     }
 
-    /// Runs one saga to its end, or to the deadline; see ``start(_:purpose:firstAttempt:deadline:done:)``. Cancelled, it waits no more.
+    /// Runs one saga to its end or to the deadline; see ``start(_:purpose:firstAttempt:deadline:done:)``. A cancelled task makes the saga stop waiting.
     func run(
         _ order: Order,
         purpose: OrderSaga.Purpose = .execute,
@@ -74,7 +74,7 @@ struct SagaOrchestrator: Sendable {
     }
 }
 
-/// Hands a task's cancellation to the saga that the task waits for.
+/// Passes a task's cancellation on to the saga that the task waits for.
 private final class SagaCancellation: Sendable {
     private let state = Mutex<(run: SagaRun?, isCancelled: Bool)>((nil, false))
 
@@ -95,7 +95,7 @@ private final class SagaCancellation: Sendable {
     }
 }
 
-/// One saga that runs. Its events come one after the other, each from the call or the wait that the one before has asked for.
+/// One running saga. Each event comes from the call or the wait that the event before asked for, so events never overlap.
 private final class SagaRun: Sendable {
     private struct State {
         var saga: OrderSaga
@@ -125,10 +125,10 @@ private final class SagaRun: Sendable {
         self.state = Mutex(State(saga: saga))
     }
 
-    /// Ends with the machine: each event is the end of a call or of a wait, both bounded there.
+    /// This ends with the machine: each event is the end of a call or of a wait, and both are bounded there.
     func handle(_ event: OrderSaga.Event) {
         let action = self.state.withLock { state -> OrderSaga.Action in
-            // The clock and the dice are asked for a failure alone; no other event needs them.
+            // Only a failure needs the clock and a random number, so other events do without them.
             guard case .ended(.noAnswer(let why, _)) = event else { return state.saga.handle(event, remaining: .zero, random: 0) }
             state.cause = why
             return state.saga.handle(event, remaining: self.deadline - .now, random: .random(in: 0...1))
@@ -157,12 +157,12 @@ private final class SagaRun: Sendable {
         case .giveUp(let refusal, let reason): self.end(.notUndone(refusal: refusal, reason: reason))
         case .takeAnotherKey(let code): self.end(.keyTaken(code: code))
         case .leave: self.end(.undecided(cause: self.state.withLock { $0.cause }))
-        // A call that told its end twice.
+        // A call that reported its end twice.
         case .ignore: break
         }
     }
 
-    /// Ends a wait that goes on, and those that would come; a call that is out is waited for.
+    /// Ends the present wait and every later one. A call that is out is waited for.
     func cancel() {
         let wait = self.state.withLock { state in
             state.isCancelled = true
@@ -180,7 +180,7 @@ private final class SagaRun: Sendable {
         self.done(result, self.state.withLock { $0.records })
     }
 
-    /// Attempts of one call make one record: the last.
+    /// Several attempts of one call are recorded as one: the last.
     private static func note(
         _ records: inout [StepRecord],
         _ step: String,

@@ -1,36 +1,36 @@
 import ServerKit
 import StrictJSON
 
-/// How one call of a step, or of its compensation, ended.
+/// How one call of a step, or of its compensation, has ended.
 enum StepOutcome: Sendable, Equatable {
-    /// It took effect, now or at an earlier attempt.
+    /// The call took effect, now or in an earlier attempt.
     case done
-    /// It did not take effect and never will under this key. The reason is an error code.
+    /// The call did not take effect and never will under this key. `reason` is an error code.
     case refused(reason: String)
-    /// The key belongs to another order, whose id came round again: nothing took effect for this one, which needs another key. `code` says how that was seen.
+    /// The key belongs to another order, which had the same id. Nothing took effect for this order, which needs another key. `code` says how that was noticed.
     case keyTaken(code: String)
-    /// Nobody knows whether it took effect, or it could not be taken on now. The same key may be sent again, not before `retryAfter`.
+    /// It is unknown whether the call took effect, or it could not be accepted now. The same key may be sent again, but not before `retryAfter`.
     case noAnswer(cause: String, retryAfter: Duration?)
 }
 
 /// One step of the saga with its compensation.
 ///
-/// Both are idempotent under keys that the step makes from the order and its run: they may be sent any number of times, `attempt` counting from 1, and
-/// what was told to an attempt above 1 is final. A compensation of something that never took effect succeeds, and keeps it from taking effect later.
+/// Both are idempotent under keys that the step makes from the order and its run. They may be sent any number of times, with `attempt` counting from 1; the
+/// answer to an attempt above 1 is final. Compensating a step that never took effect succeeds, and prevents the step from taking effect later.
 ///
-/// A step is started and says later how it ended, once, on whatever thread: thousands of orders wait for one group then without a task each.
+/// A call is started, and reports its end once, later, on any thread. So thousands of orders can wait for one group without a task for each.
 struct SagaStep: Sendable {
-    /// Told once how a call ended.
+    /// Called once with the end of a call.
     typealias Done = @Sendable (StepOutcome) -> Void
 
-    /// Its name in the order's history, such as `STOCK`.
+    /// The step's name in the order's history, such as `STOCK`.
     let name: String
-    /// Begins to do it.
+    /// Starts to do the step.
     let startExecuting: @Sendable (_ order: Order, _ attempt: Int64, _ done: @escaping Done) -> Void
-    /// Begins to undo it.
+    /// Starts to undo the step.
     let startCompensating: @Sendable (_ order: Order, _ attempt: Int64, _ done: @escaping Done) -> Void
 
-    /// A step of calls that tell their end.
+    /// A step whose calls report their end by a callback.
     init(
         name: String,
         startExecuting: @escaping @Sendable (_ order: Order, _ attempt: Int64, _ done: @escaping Done) -> Void,
@@ -41,7 +41,7 @@ struct SagaStep: Sendable {
         self.startCompensating = startCompensating
     }
 
-    /// A step of async calls: each has a task of its own.
+    /// A step whose calls are async. Each call has a task of its own.
     init(
         name: String,
         execute: @escaping @Sendable (_ order: Order, _ attempt: Int64) async -> StepOutcome,
@@ -55,7 +55,7 @@ struct SagaStep: Sendable {
     }
 }
 
-/// What a step came to, for the order's history.
+/// The result of a step, for the order's history.
 struct StepRecord: Sendable, Equatable {
     /// What was asked of the step.
     enum Action: String, Sendable {

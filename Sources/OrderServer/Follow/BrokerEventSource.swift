@@ -4,8 +4,8 @@ import StockContract
 
 /// The stream of the orders' events in RabbitMQ.
 ///
-/// A consumer passes over what lies below the offset that it asked for, since RabbitMQ begins with the chunk that holds it. So a stream that was deleted and declared again is
-/// not noticed here; docs/messages.md says what to do then.
+/// RabbitMQ begins with the chunk that contains the requested offset, so a consumer skips messages below that offset. Therefore this source does not notice a
+/// stream that was deleted and declared again; docs/messages.md says what to do then.
 struct BrokerEventSource: OrderEventSource {
     private let consumer: Consumer
 
@@ -29,14 +29,14 @@ struct BrokerEventSource: OrderEventSource {
         )
     }
 
-    /// Says in the log when the broker goes, refuses and comes back, over all sources that are given it.
+    /// A function for the connections of any number of sources, which logs when the broker goes away, refuses, and comes back.
     static func observer(_ logger: Logger) -> @Sendable (ConnectionChange) -> Void {
         BrokerJournal(ends: ["stream"]) { $0.log(logger) }.observer(of: "stream")
     }
 
     func nextBatch(max: Int, wait: Duration) async throws -> StreamedBatch {
         let deliveries = try await self.consumer.nextBatch(max: max, wait: wait)
-        // A stream gives each delivery its offset; without one it is none of a stream's.
+        // A stream gives each delivery an offset. A delivery without one does not come from a stream.
         let messages = deliveries.compactMap { delivery in
             delivery.streamOffset.map { StreamedMessage(offset: $0, body: delivery.body) }
         }

@@ -3,16 +3,16 @@ import ServerKit
 import StrictJSON
 import Synchronization
 
-/// What a follower counts, and what its readiness and its metrics show.
+/// A follower's counts, and what its readiness and its metrics show.
 final class FollowMetrics: Sendable {
-    /// The state as of the last batch.
+    /// The state after the last batch.
     struct View: Sendable, Equatable {
         var position = FollowPosition()
-        /// Up to when the replica is known to have everything; nil for not at all.
+        /// The time up to which the replica is known to be complete; nil if it never was.
         var completeUntil: Timestamp?
-        /// Whether it has had everything once since this process began.
+        /// Whether the replica has been complete at least once since this process began.
         var hasCaughtUp = false
-        /// Whether an earlier process over the same database had.
+        /// Whether the replica was complete under an earlier process with the same database.
         var hadCaughtUp = false
         /// Whether the database took the last batch.
         var isWriting = true
@@ -90,7 +90,7 @@ final class FollowMetrics: Sendable {
     func change(_ body: (inout View) -> Void) { self.view.withLock { body(&$0) } }
     func use(_ source: any OrderEventSource) { self.source.withLock { $0 = source } }
 
-    /// How long the replica has not been known to have everything; nil if it never had.
+    /// How long ago the replica was last known to be complete; nil if it never was.
     func lag(now: Timestamp = .now) -> Duration? {
         self.current.completeUntil.map { .microseconds(max(0, now.microseconds(since: $0))) }
     }
@@ -103,7 +103,7 @@ final class FollowMetrics: Sendable {
             if view.hasCaughtUp {
                 isConnected && view.isWriting && view.position.missed == 0 ? .up : .degraded
             } else {
-                // Behind by an unknown lot while it reads; without the broker an earlier process' replica is better than none.
+                // While the replica reads, its lag is unknown. If the broker is away, the replica of an earlier process is better than none.
                 view.hadCaughtUp && !isConnected ? .degraded : .down
             }
         var detail: [JSONMember] = [

@@ -1,17 +1,18 @@
-// Invariant: the position only moves forward, over every message up to it, in one transaction with what those messages say; messages come again after a loss and change
-// nothing then. A message that was never seen shows as a gap in the offsets, which the stream hands out without any.
+// Invariant: the position only moves forward, past every message up to it, in the transaction that writes what those messages say. Messages that come again
+//   after a lost connection change nothing. A message that was never seen shows as a gap in the offsets, because a stream's offsets have none.
 //
-// Offsets come from the broker and counts from a row: every sum of them stays at the end of 64 bits.
+// Offsets come from the broker and counts from a row, so additions are clamped to the largest number of 64 bits.
 //
-// The one move back: a stream whose first message after a (re)start lies below the place asked for is another stream, made anew; it is read from its beginning.
+// The only move back: if the first message after a start or reconnect lies below the offset that was asked for, the stream was deleted and made anew. It is
+// read from its beginning.
 
-/// How far a replica is in the stream.
+/// A replica's position in the stream.
 struct FollowPosition: Sendable, Equatable {
-    /// The newest message applied; nil for none.
+    /// The offset of the newest message that was applied; nil if there is none.
     var last: UInt64?
-    /// Messages lost at the stream's beginning: it had been cut when this replica was new.
+    /// Messages that the stream had dropped before this replica began.
     var missedAtBeginning: UInt64 = 0
-    /// Messages lost later: cut while the replica was away for too long.
+    /// Messages that the stream dropped later, while the replica was away for too long.
     var missedLater: UInt64 = 0
     /// How often messages were lost.
     var gaps: UInt64 = 0
@@ -25,21 +26,21 @@ struct FollowPosition: Sendable, Equatable {
         self.gaps = gaps
     }
 
-    /// Messages that this replica never saw.
+    /// All messages that this replica never saw.
     var missed: UInt64 { self.missedAtBeginning.addingClamped(self.missedLater) }
 
     /// Where to begin reading.
     var start: StreamStart { self.last.map { .offset($0.addingClamped(1)) } ?? .first }
 
-    /// What a batch means.
+    /// What to do with a batch.
     enum Step: Equatable {
-        /// Apply it; the position behind it is ``FollowPosition``'s new value.
+        /// Apply the batch. ``FollowPosition``'s new value is the position behind it.
         case apply
-        /// The stream is another one: read it from its beginning. The batch is not to be applied, it comes again.
+        /// The stream is another one: read it from its beginning. Do not apply the batch; its messages come again.
         case startOver
     }
 
-    /// A batch came, its offsets ascending.
+    /// A batch has come, with ascending offsets.
     mutating func received(_ offsets: [UInt64]) -> Step {
         if !self.hasBegun, let last, let first = offsets.first, first <= last {
             self = FollowPosition(
@@ -69,7 +70,7 @@ struct FollowPosition: Sendable, Equatable {
 }
 
 extension UInt64 {
-    /// The sum, or the largest number if it is beyond.
+    /// The sum, or the largest number if the sum exceeds it.
     fileprivate func addingClamped(_ other: UInt64) -> UInt64 {
         let (sum, overflow) = self.addingReportingOverflow(other)
         return overflow ? .max : sum

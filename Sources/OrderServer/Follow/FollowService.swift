@@ -1,9 +1,10 @@
-// Invariant: an order of the replica is a state that the original had, and never goes back to an older one; a message is left behind only when what it says is durable
-// here together with the position, or when it cannot be read. So it does not matter how often a message comes, in which order, or when this process ends.
+// Invariant: each order of the replica is in a state that the original had, and never goes back to an older one. The replica moves past a message only when its
+//   content is durable here together with the position, or when it cannot be read. So messages may come repeatedly and in any order, and this process may end
+//   at any time.
 //
-// Bounds: one batch of at most `batch` messages in hand, one statement out; a batch that the database does not take is tried again until it does, with waits that double up
-// to `maximumBackoff`; messages that cannot be read are logged once a minute.
-// Stops: at shutdown, after the statement that is out; the rest comes again.
+// Bounds: one batch of at most `batch` messages, and one statement at a time. A batch that the database does not take is tried again until it does, with pauses
+//   that double up to `maximumBackoff`. Messages that cannot be read are logged at most once a minute.
+// Stops: at shutdown, after the present statement. The remaining messages come again.
 
 import APIErrors
 import Logging
@@ -18,13 +19,14 @@ import StrictJSON
 struct FollowService: Service, CustomStringConvertible {
     struct Configuration: Sendable {
         var batch = 64
-        /// How long to wait for a message before the replica is known to have everything.
+        /// How long no message must come for the replica to count as complete.
         var wait: Duration = .milliseconds(200)
-        /// How many such waits in a row make a replica that was just started complete: the stream does not say where it ends, and its first message may take a while.
+        /// How many such periods in a row make a replica complete that has just been started. The stream does not say where it ends, and its first message may
+        /// take a while.
         var quietRounds = 3
         var minimumBackoff: Duration = .milliseconds(50)
         var maximumBackoff: Duration = .seconds(2)
-        /// How often the database is told that nothing is missing.
+        /// How often the database is told that the replica is complete.
         var noteInterval: Duration = .seconds(10)
         /// How often messages that cannot be read are logged at most.
         var logInterval: Duration = .seconds(60)
@@ -36,7 +38,7 @@ struct FollowService: Service, CustomStringConvertible {
     let metrics: FollowMetrics
     let logger: Logger
     let open: @Sendable (StreamStart) throws -> any OrderEventSource
-    /// The tables are there.
+    /// Opens once the tables exist.
     private let prepared: PreparedLatch
 
     var description: String { "follow" }
@@ -70,7 +72,7 @@ struct FollowService: Service, CustomStringConvertible {
     func follow() async {
         var backoff = self.settings.minimumBackoff
         var anew: FollowPosition?
-        // Ends by cancellation: each round is one life of a source.
+        // The loop ends by cancellation. Each round uses one source.
         while !Task.isCancelled {
             do {
                 let (stored, completeAt) = try await self.store.load()
@@ -104,7 +106,7 @@ struct FollowService: Service, CustomStringConvertible {
     }
 
     /// Reads one source until it is closed or the task is cancelled.
-    /// - Returns: a position from which to read another; nil at the end
+    /// - Returns: the position from which to read another source; nil at the end
     private func read(_ source: any OrderEventSource, _ position: FollowPosition) async throws -> FollowPosition? {
         var position = position
         var poison = PoisonLog(interval: self.settings.logInterval)
@@ -112,12 +114,12 @@ struct FollowService: Service, CustomStringConvertible {
         var quiet = 0
         while !Task.isCancelled {
             let asked = Timestamp.now
-            // Silence counts only on one connection that stood the whole time.
+            // Silence counts only if the same connection was up the whole time.
             let (wasConnected, reconnects) = (source.isConnected, source.reconnects)
             let batch = try await source.nextBatch(max: self.settings.batch, wait: self.settings.wait)
             if Task.isCancelled { return nil }
             guard !batch.messages.isEmpty else {
-                // Nothing came although somebody listened: up to the time of asking everything is here.
+                // No message came although the connection was up, so everything up to the time of asking is here.
                 guard wasConnected, source.isConnected, source.reconnects == reconnects else {
                     quiet = 0
                     continue
@@ -132,7 +134,7 @@ struct FollowService: Service, CustomStringConvertible {
                 if isFirst { self.logger.info("caught up", metadata: ["offset": "\(position.last.map(String.init) ?? "-")"]) }
                 if isFirst || ContinuousClock.now - noted >= self.settings.noteInterval {
                     noted = .now
-                    // Only a later start reads it.
+                    // Only a later start of the server reads this value.
                     try? await self.store.noteComplete(at: asked)
                 }
                 continue
@@ -163,8 +165,8 @@ struct FollowService: Service, CustomStringConvertible {
         return nil
     }
 
-    /// Applies a batch, again until the database has taken it.
-    /// - Returns: when the newest event of it happened
+    /// Applies a batch, and repeats that until the database has taken it.
+    /// - Returns: the time of the batch's newest event
     /// - Throws: when the task is cancelled
     private func apply(_ batch: StreamedBatch, _ position: FollowPosition, _ poison: inout PoisonLog) async throws -> Timestamp? {
         var events: [OrderEvent] = []
@@ -179,7 +181,7 @@ struct FollowService: Service, CustomStringConvertible {
         do throws(PostgresError) {
             try await self.write(events, position)
         } catch {
-            // The database has refused what it says: each message alone then, so that one does not hold up the others. The position goes with the last.
+            // The database has refused a value. Each message is written alone, so that a bad one does not stop the others. The position goes with the last one.
             for event in events {
                 do throws(PostgresError) {
                     try await self.write([event], nil)
@@ -194,10 +196,10 @@ struct FollowService: Service, CustomStringConvertible {
         return events.map(\.time).max()
     }
 
-    /// Writes events, again while the database is in passing trouble.
+    /// Writes events, and repeats that while the database is in passing trouble.
     /// - Throws: what the database refuses for good
     private func write(_ events: [OrderEvent], _ position: FollowPosition?) async throws(PostgresError) {
-        // Of several versions in one batch the newest counts: one statement cannot write a row twice.
+        // Only the newest version of an order in the batch is written, because one statement cannot write a row twice.
         var newest: [Int64: VersionedOrder] = [:]
         var count = 0
         for event in events {
@@ -208,7 +210,7 @@ struct FollowService: Service, CustomStringConvertible {
             }
         }
         var backoff = self.settings.minimumBackoff
-        // Ends when it is written, refused or the task is cancelled.
+        // The loop ends when the events are written or refused, or when the task is cancelled.
         while true {
             do throws(PostgresError) {
                 let changed = try await self.store.apply(Array(newest.values), position ?? self.metrics.current.position)
@@ -238,7 +240,7 @@ struct FollowService: Service, CustomStringConvertible {
     }
 }
 
-/// Says when messages left out are to be logged: the first at once, those of an interval together at the first behind it.
+/// Decides when to log messages that were left out: the first one at once, and those of an interval together, with the first one after it.
 struct PoisonLog {
     let interval: Duration
     private var last: ContinuousClock.Instant?
@@ -246,8 +248,8 @@ struct PoisonLog {
 
     init(interval: Duration) { self.interval = interval }
 
-    /// One more.
-    /// - Returns: how many to log now; nil for none
+    /// Adds one message.
+    /// - Returns: how many messages to log now; nil for none
     mutating func add(now: ContinuousClock.Instant) -> Int? {
         self.count += 1
         if let last, now - last < self.interval { return nil }

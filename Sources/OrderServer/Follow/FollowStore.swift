@@ -3,20 +3,20 @@ import ServerKit
 import StockContract
 import StrictJSON
 
-/// A replica's orders and its position, in one database of its own.
+/// A replica's orders and its position, in a database of its own.
 struct FollowStore: Sendable {
     let pool: PostgresPool
     /// The stream's name, under which the position is kept.
     let stream: String
 
-    /// The migrations of a replica's database besides ``OrderStore/migrations``.
+    /// The migrations of a replica's database that come in addition to ``OrderStore/migrations``.
     static var migrations: [Migration] {
         [Migration(version: 1, name: "follow", sql: String(decoding: PackageResources.F001_follow_sql, as: UTF8.self))]
     }
-    /// Where they are noted.
+    /// The table of applied migrations of this kind.
     static let migrationsTable = "follow_migrations"
 
-    /// The position, and when the replica was last known to have everything; nil for never.
+    /// The position, and the time when the replica was last known to be complete; nil if it never was.
     func load() async throws(PostgresError) -> (position: FollowPosition, completeAt: Timestamp?) {
         let rows = try await self.pool.query(
             "select last_offset, missed_at_beginning, missed_later, gaps, complete_at from follow_position where stream = $1",
@@ -42,9 +42,9 @@ struct FollowStore: Sendable {
 
     /// Writes orders and the position behind them in one statement, which may be repeated.
     /// - Parameter orders: at most one version of each order
-    /// - Returns: ids of the orders that were older here, or not here
+    /// - Returns: the ids of the orders that were older here, or missing
     func apply(_ orders: [VersionedOrder], _ position: FollowPosition) async throws(PostgresError) -> [Int64] {
-        // In id order, so that two that write the same orders seldom lock each other out.
+        // The orders are sorted by id, so that two writers of the same orders seldom deadlock.
         let orders = orders.sorted { $0.order.id < $1.order.id }
         return try await self.pool.query(
             FollowStore.applySQL,
@@ -80,7 +80,7 @@ struct FollowStore: Sendable {
         select coalesce(array_agg(id), '{}') from put
         """
 
-    /// Notes that the replica has everything that there is.
+    /// Records that the replica is complete.
     func noteComplete(at time: Timestamp) async throws(PostgresError) {
         _ = try await self.pool.query(
             """

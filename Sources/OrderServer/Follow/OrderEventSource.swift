@@ -1,33 +1,33 @@
 /// One message of the stream.
 struct StreamedMessage: Sendable {
-    /// Its place in the stream, from 0 and without gaps.
+    /// The message's position in the stream, from 0 and without gaps.
     var offset: UInt64
     var body: [UInt8]
 }
 
-/// Messages in the stream's order, and how the source learns that they need not come again.
+/// Messages in the stream's order, and the function that tells the source not to send them again.
 struct StreamedBatch: Sendable {
     var messages: [StreamedMessage]
-    /// To be called when they are applied durably; until then a source may hold further ones back, and brings these again after it was connected anew.
+    /// To be called once the messages are applied durably. Until then the source may hold further messages back, and sends these again after a reconnect.
     var acknowledge: @Sendable () -> Void = {}
 }
 
-/// The stream of the orders' events. It connects again by itself whenever the connection is lost.
+/// The stream of the orders' events. It reconnects by itself whenever the connection is lost.
 protocol OrderEventSource: Sendable {
-    /// Everything that is there, at most `max`; empty if nothing came within `wait` or the task was cancelled.
-    /// - Throws: when it was closed
+    /// The messages that are there, at most `max`. Empty if none came within `wait`, or if the task was cancelled.
+    /// - Throws: if the source was closed
     func nextBatch(max: Int, wait: Duration) async throws -> StreamedBatch
-    /// Whether it is connected now.
+    /// Whether the source is connected now.
     var isConnected: Bool { get }
-    /// How often a connection was lost and made again.
+    /// How often the source has reconnected.
     var reconnects: Int { get }
     func close() async
 }
 
 /// Where in the stream to begin.
 enum StreamStart: Sendable, Equatable {
-    /// With the oldest message that the stream still has.
+    /// At the oldest message that the stream still has.
     case first
-    /// With this message, or with the oldest one behind it that the stream still has.
+    /// At this message, or the oldest one after it that the stream still has.
     case offset(UInt64)
 }

@@ -5,7 +5,7 @@ import ServerKit
 import StockContract
 import StrictJSON
 
-/// What the admin port has of its own.
+/// The routes that only the admin port has.
 struct InternalRoutes: Sendable {
     let rerun: OrderRerun
     let outbox: OutboxStore

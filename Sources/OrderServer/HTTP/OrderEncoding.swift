@@ -8,7 +8,7 @@ extension Order {
         json.object { self.writeMembers(to: &$0) }
     }
 
-    /// Writes the members of ``write(to:)``, so that more can follow.
+    /// Writes the members that ``write(to:)`` writes, so that the caller can add more.
     func writeMembers(to json: inout JSONWriter) {
         json.member("id", self.id)
         json.member("productId", self.productID)
@@ -20,7 +20,8 @@ extension Order {
         json.member("updatedAt", self.updatedAt)
     }
 
-    /// Writes the order in the form of the routes under a user: the product by its code where the buyer named it so, the total, no reason.
+    /// Writes the order in the form of the routes under a user: with the product's code if the buyer named the code, with the total price, and without a
+    /// reason.
     func writeForUser(to json: inout JSONWriter) {
         json.object { json in
             json.member("productId", self.productCode ?? String(self.productID))
@@ -33,7 +34,7 @@ extension Order {
         }
     }
 
-    /// In the currency's smallest unit; nil without a unit price. An order whose total exceeds 64 bits is refused before it is made.
+    /// The total in the currency's smallest unit; nil without a unit price. An order whose total exceeds 64 bits is refused before it is made.
     var totalPrice: Int64? {
         guard let unitPrice else { return nil }
         let (total, overflow) = unitPrice.multipliedReportingOverflow(by: self.quantity)

@@ -5,9 +5,9 @@ import ServerKit
 import StockContract
 import StrictJSON
 
-/// What `/readyz` of an order server asks.
+/// The health checks behind an order server's `/readyz`.
 extension HealthCheck {
-    /// Asked of the sessions that write orders: another connection may well work while they do not.
+    /// Asks the sessions that write orders, because another connection may work while these do not.
     static func database(_ insertion: OrderInsertion, _ completion: OrderCompletion, _ keys: KeyLookup) -> HealthCheck {
         HealthCheck("database") {
             async let inserting = insertion.troubleWriting()
@@ -25,7 +25,7 @@ extension HealthCheck {
         }
     }
 
-    /// Without the product server an order server still shows and keeps orders.
+    /// Without the product server, an order server can still show and keep orders.
     static func productServer(_ breaker: CircuitBreaker) -> HealthCheck {
         HealthCheck("productServer", timeoutState: .degraded) {
             let state = breaker.state
@@ -33,13 +33,14 @@ extension HealthCheck {
         }
     }
 
-    /// Without the broker, or while it takes no messages (its memory or disk is short), this server still sells over HTTP, and accepts orders up to a bound: it is degraded. It is of no use where neither
-    /// way is open: as many orders wait as may, and the product server is not asked.
+    /// Without the broker, or while the broker takes no messages (its memory or disk is short), this server still sells over HTTP and accepts orders up to a
+    /// bound, so it is degraded. It is down if both ways are closed: the bound of waiting orders is reached, and the breaker keeps calls from the product
+    /// server.
     static func broker(_ endpoints: MessageEndpoints, _ backlog: OutboxBacklog, _ products: CircuitBreaker) -> HealthCheck {
         HealthCheck("broker", timeoutState: .degraded) {
             let snapshots = [endpoints.publisher.snapshot, endpoints.events.snapshot, endpoints.results.snapshot]
             let (publisher, events, results) = (snapshots[0].isConnected, snapshots[1].isConnected, snapshots[2].isConnected)
-            // The same words of several connections once.
+            // Several connections may fail with the same words, which are reported once.
             let failures = Set(snapshots.compactMap { $0.isConnected ? nil : $0.lastFailure.map { Redaction.masked($0.message) } })
             let blocked = snapshots[0].blockedReason ?? snapshots[1].blockedReason
             let isFull = backlog.orders >= backlog.maximumOrders

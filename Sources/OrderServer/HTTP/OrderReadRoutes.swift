@@ -7,9 +7,9 @@ import ServiceLifecycle
 import StockContract
 import StrictJSON
 
-/// Everything that only reads orders; the same for a server that sells and for one that follows.
+/// The routes that only read orders. A server that sells and a server that follows have the same ones.
 struct OrderReadRoutes: Sendable {
-    /// The longest `wait`.
+    /// The longest `wait` that a caller may ask for.
     static let maximumWait: Duration = .seconds(30)
 
     let store: OrderStore
@@ -44,14 +44,14 @@ struct OrderReadRoutes: Sendable {
         let (orders, page) = try await shaped { () throws(PostgresError) in
             try await self.store.orders(buyer: user, status: nil, listing)
         }
-        // The list's shape has no room for `next`: it is the id of the last order shown.
+        // The list's format has no member for `next`. A client takes the id of the last order shown.
         _ = try ListFacts(page, bound: self.store.listBound)
         return .json { $0.array(orders) { $1.writeForUser(to: &$0) } }
     }
 
     // MARK: One order
 
-    /// What `expand` may name.
+    /// The values of `expand`.
     private enum Expansion: String, CaseIterable {
         case saga
     }
@@ -78,13 +78,13 @@ struct OrderReadRoutes: Sendable {
         }
     }
 
-    /// The order once it is not PENDING, or as it is when the wait is over, the client has gone or the server stops.
+    /// The order once it is not PENDING any more. If the wait is over, the client has gone or the server stops, the order as it is then.
     private func settled(_ id: Int64, within wait: Duration, _ context: ServerRequestContext) async throws -> Order {
         let deadline = ContinuousClock.now + wait
         var current = try await self.current(id)
-        // Whoever comes while the server stops is answered as those are that wait then.
+        // A request that comes while the server stops is answered in the same way as those that wait then.
         guard !current.isSettled, let place = try self.changes.placeUnlessStopped() else { return current.order }
-        // Ends with the deadline; each round is one change of the order that leaves it PENDING.
+        // The loop ends with the deadline. Each round is one change that leaves the order PENDING.
         while !current.isSettled {
             let seen = current.version
             let outcome = await self.changes.endingWithServer {
@@ -93,8 +93,8 @@ struct OrderReadRoutes: Sendable {
             switch outcome {
             case .changed(let next): current = next
             case .timedOut, .cancelled: return current.order
-            // Its last look may be a sweep ago. All that wait look at once now, more than the database's connections take: whoever finds none free
-            // answers with what he has seen.
+            // The order was last looked up up to one sweep ago. All waiting requests look at once now, which may be more than the database's connections serve.
+            // A request that finds no free connection answers with the order that it has.
             case .stopped:
                 let last = try? await self.current(id)
                 return last?.order ?? current.order
@@ -120,7 +120,7 @@ struct OrderReadRoutes: Sendable {
 }
 
 extension Request {
-    /// `wait`, such as `500ms` or `2s`; nil if it is missing.
+    /// The value of `wait`, such as `500ms` or `2s`; nil if it is missing.
     /// - Throws: `VALIDATION_ERROR`
     fileprivate func wait() throws(APIError) -> Duration? {
         guard let text = try self.query("wait", maximumLength: 20) else { return nil }
@@ -137,7 +137,8 @@ extension Request {
         return wait
     }
 
-    /// `Last-Event-ID`: the version that a client has seen; 0 if it is missing or is none of ours, so that the client gets the current state.
+    /// The value of `Last-Event-ID`, a version that the client has seen. If it is missing or no such version, the result is 0, so that the client gets the
+    /// present state.
     fileprivate func lastEventID() throws(APIError) -> Int64 {
         guard let name = HTTPField.Name("Last-Event-ID"), let text = self.headers[name] else { return 0 }
         return Values.id(text) ?? 0
@@ -145,7 +146,7 @@ extension Request {
 }
 
 extension OrderWatch {
-    /// Runs a wait; when the server begins to stop, all waits end.
+    /// Runs a wait. When the server begins to stop, all waits end.
     func endingWithServer<Value: Sendable>(_ wait: @Sendable () async -> Value) async -> Value {
         await withGracefulShutdownHandler {
             await wait()

@@ -5,7 +5,7 @@ import PostgresClient
 import ServerKit
 import StockContract
 
-/// What changes orders, under `/orders`, each also under `/v1`.
+/// The routes that change orders, under `/orders`, each also under `/v1`.
 struct OrderRoutes: Sendable {
     let placing: OrderPlacing
     /// Nil without a broker.
@@ -42,7 +42,7 @@ struct OrderRoutes: Sendable {
     }
 }
 
-/// Runs a read; trouble of PostgreSQL becomes the contract's error.
+/// Runs a read, and turns an error of PostgreSQL into the contract's error.
 func shaped<Value: Sendable>(_ read: () async throws(PostgresError) -> Value) async throws(APIError) -> Value {
     do throws(PostgresError) {
         return try await read()

@@ -1,5 +1,5 @@
-// `POST /orders` and `POST /v2/orders` in front of the router: the routes that a rush consists of. What they do not know at a glance they leave to the router's
-// routes of the same names, which answer the same.
+// `POST /orders` and `POST /v2/orders` in front of the router, because a rush consists of these requests. A request that this path cannot decide quickly is
+// left to the router's routes of the same names, which give the same answers.
 
 import APIErrors
 import HotPath
@@ -9,10 +9,10 @@ import ServerKit
 import StockContract
 
 struct PlaceOrderHotPath: HotPathEndpoint {
-    /// One of its routes.
+    /// One of the routes on this path.
     struct Route: Sendable {
         let path: String
-        /// Where its orders go over the broker; nil where they do not.
+        /// Accepts orders that go over the broker; nil if orders do not.
         let accepting: OrderAccepting?
         let figures: RouteFigures
     }
@@ -43,7 +43,7 @@ struct PlaceOrderHotPath: HotPathEndpoint {
         do throws(APIError) {
             key = try head.idempotencyKey()
         } catch {
-            // A bad key is the router's to refuse.
+            // The router's route refuses a bad key.
             return nil
         }
         let trace = route.accepting != nil ? head.field("traceparent").flatMap { isTraceparent($0) ? $0 : nil } : nil

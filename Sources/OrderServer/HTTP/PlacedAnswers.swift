@@ -1,4 +1,4 @@
-// What came of placing or cancelling an order, in HTTP: the same for the router and for the hot path in front of it.
+// The HTTP answers to placing or cancelling an order, for the router and for the hot path in front of it.
 
 import APIErrors
 import HotPath
@@ -9,14 +9,15 @@ import StockContract
 import StrictJSON
 
 extension APIError {
-    /// There was too little stock.
-    /// - Parameter order: the FAILED order that was made for the request, if one was
+    /// The error for too little stock.
+    /// - Parameter order: the FAILED order that was made for the request, if there is one
     static func soldOut(product: Int64, order: Int64? = nil) -> APIError {
         guard let order else { return APIError(.insufficientStock, details: ["productId": .int(product)]) }
         return APIError(.insufficientStock, details: ["productId": .int(product), "orderId": .int(order)])
     }
 
-    /// The product server has refused for good to take the order's stock back. Asking again changes nothing, so nothing says when to.
+    /// The error for a cancellation whose stock the product server refuses for good to take back. It has no `Retry-After`, because asking again changes
+    /// nothing.
     /// - Parameter cause: the code of the refusal
     static func cancelRefused(order: Int64, cause: String) -> APIError {
         APIError(
@@ -33,9 +34,10 @@ extension APIError {
 }
 
 extension PlacedOrder {
-    /// The error that the caller gets instead of the order; nil for the order. Too little stock is an error, by whatever way it was found out, and names the FAILED order.
+    /// The error that the caller gets instead of the order; nil if the caller gets the order. Too little stock is an error, however it was found out, and names
+    /// the FAILED order.
     ///
-    /// A repeat of a request that was answered 202 is told what has become of its order instead: it was promised that and no more.
+    /// A repeat of a request that was answered 202 gets the order as it is now instead, because the caller was promised no more than that.
     func refusal(isAsynchronous: Bool = false) -> APIError? {
         guard self.order.status == .failed, self.order.failReason == APIErrorCode.insufficientStock.rawValue,
             !(isAsynchronous && self.order.wentOverBroker)
@@ -45,7 +47,7 @@ extension PlacedOrder {
 }
 
 extension Response {
-    /// What came of an order that was waited for: the order, or the error that stands for it, and whether it is a replay.
+    /// The answer for an order that was waited for: the order or its error, and whether it is a replay.
     static func placed(
         _ placed: PlacedOrder,
         _ status: HTTPResponse.Status = .ok,
@@ -56,7 +58,7 @@ extension Response {
         return .json(status, headers: placed.isReplay ? [.idempotencyReplayed: "true"] : [:]) { write(placed.order, &$0) }
     }
 
-    /// What came of an order that goes over the broker: 202 while it is PENDING, 200 when a replay finds its final state.
+    /// The answer for an order that goes over the broker: 202 while it is PENDING, 200 if a replay finds its final state.
     static func accepted(
         _ placed: PlacedOrder,
         to request: Request,
@@ -78,7 +80,7 @@ extension Response {
 }
 
 extension HotPathAnswer {
-    /// The same for the hot path.
+    /// The same answers in the form of the hot path.
     init(_ result: Result<PlacedOrder, APIError>, isAsynchronous: Bool, to head: HotRequestHead) {
         switch result {
         case .success(let placed):

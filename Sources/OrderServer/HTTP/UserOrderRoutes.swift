@@ -6,14 +6,14 @@ import ServerKit
 import StockContract
 import StrictJSON
 
-/// What makes orders under a user: POST `/{userId}/orders`.
+/// The route that makes orders under a user: POST `/{userId}/orders`.
 struct UserOrderRoutes: Sendable {
     let placing: OrderPlacing
     /// Nil without a broker.
     let accepting: OrderAccepting?
     let earlier: EarlierOrders
     let catalogue: ProductCatalogue
-    /// Whether the price that a buyer names must be the product's.
+    /// Whether the price that a buyer names must equal the product's price.
     let checksUnitPrice: Bool
 
     func register(on router: ServerRouter) {
@@ -40,7 +40,7 @@ struct UserOrderRoutes: Sendable {
         do throws(APIError) {
             productID = try await self.productID(of: product, unitPrice: unitPrice, context.requestID)
         } catch {
-            // A repeat gets its order, whatever the price is by now, and whether or not the product server answers.
+            // A repeat gets its order, even if the price has changed since, and even if the product server does not answer.
             let repeated = try await self.repeated(key, user, product, quantity, unitPrice, context.requestID, waits: !isAsynchronous)
             guard let repeated else { throw error }
             return Self.answer(repeated, isAsynchronous, to: request)
@@ -68,7 +68,7 @@ struct UserOrderRoutes: Sendable {
             : .placed(placed, .created, to: request) { $0.writeForUser(to: &$1) }
     }
 
-    /// - Throws: `VALIDATION_ERROR` if the price is not the product's; `PRODUCT_NOT_FOUND`, `DEPENDENCY_FAILED`, `OVERLOADED`
+    /// - Throws: `VALIDATION_ERROR` if the price differs from the product's; `PRODUCT_NOT_FOUND`, `DEPENDENCY_FAILED`, `OVERLOADED`
     private func productID(of product: IDOrCode, unitPrice: Int64, _ requestID: String) async throws(APIError) -> Int64 {
         guard self.checksUnitPrice else { return try await self.catalogue.id(of: product, requestID: requestID) }
         let facts = try await self.catalogue.facts(of: product, requestID: requestID)
@@ -82,7 +82,7 @@ struct UserOrderRoutes: Sendable {
         return facts.id
     }
 
-    /// The order that the same request has made before; nil if there is none, or the key is another's.
+    /// The order that an earlier, equal request has made; nil if there is none, or if the key belongs to a different request.
     private func repeated(
         _ key: String?,
         _ user: String,

@@ -1,6 +1,7 @@
-// Invariant: each buyer is answered once: by what came of his order, or at his deadline, whichever is first. What comes later changes the order and nobody's answer.
+// Invariant: each buyer is answered once, with the order's outcome or at the deadline, whichever comes first. An outcome that comes later changes the order,
+//   but no answer.
 //
-// Bounds: a wait is kept until its deadline, at most as long as buyers wait, whether it was answered or not: as many as come within that time. One task ticks while there is any.
+// Bounds: a wait is kept until its deadline, even if it was answered before. So there are as many as come within that time. One task ticks while there is any.
 
 import APIErrors
 import NIOCore
@@ -9,7 +10,7 @@ import StockContract
 import StrictJSON
 import Synchronization
 
-/// The deadlines of all buyers who wait. All of them wait for equally long, so that the first to come is the first to be due: no timer for each.
+/// The deadlines of all waiting buyers. All have the same time limit, so the first one to come is the first one due, and no timer for each is needed.
 final class BuyerDeadlines: Sendable {
     private struct State {
         var waits: CircularBuffer<BuyerWait> = []
@@ -17,9 +18,9 @@ final class BuyerDeadlines: Sendable {
     }
 
     private let state = Mutex(State())
-    /// How long each buyer waits.
+    /// How long each buyer waits at most.
     private let time: Duration
-    /// How late an answer may be.
+    /// How late an answer may come after the deadline.
     private let tick: Duration
 
     init(time: Duration = .seconds(3), tick: Duration = .milliseconds(20)) {
@@ -34,7 +35,7 @@ final class BuyerDeadlines: Sendable {
         return wait
     }
 
-    /// Answers at the deadline at the latest; what `body` has begun goes on.
+    /// Answers at the deadline at the latest. Work that `body` has begun goes on.
     func answer(_ body: @escaping @Sendable (BuyerWait) async throws(APIError) -> PlacedOrder) async throws(APIError) -> PlacedOrder {
         try await PlacedOrder.awaited { done in
             let wait = self.begin(done)
@@ -42,7 +43,7 @@ final class BuyerDeadlines: Sendable {
         }
     }
 
-    /// Answers the wait at its deadline, if nothing has by then.
+    /// Answers the wait at its deadline, unless it is answered before.
     func watch(_ wait: BuyerWait) {
         let isFirst = self.state.withLock { state in
             state.waits.append(wait)
@@ -51,13 +52,13 @@ final class BuyerDeadlines: Sendable {
         }
         guard isFirst else { return }
         Task { [weak self] in
-            // Ends when nobody is waited for.
+            // The loop ends when no wait is left.
             while let next = self?.expire(at: .now) { try? await Task.sleep(until: next) }
         }
     }
 
-    /// Answers those that are due.
-    /// - Returns: when to look again, nil if nobody waits
+    /// Answers the waits that are due.
+    /// - Returns: the time of the next look; nil if no wait is left
     private func expire(at now: ContinuousClock.Instant) -> ContinuousClock.Instant? {
         var due: [BuyerWait] = []
         let next: ContinuousClock.Instant? = self.state.withLock { state in
@@ -75,11 +76,11 @@ final class BuyerDeadlines: Sendable {
         return next
     }
 
-    /// Those kept.
+    /// The number of waits that are kept.
     var count: Int { self.state.withLock { $0.waits.count } }
 }
 
-/// One buyer who waits for an answer.
+/// One buyer's wait for an answer.
 final class BuyerWait: Sendable {
     private struct State {
         var done: PlacedOrder.Done?
@@ -96,16 +97,16 @@ final class BuyerWait: Sendable {
 
     var isAnswered: Bool { self.state.withLock { $0.done == nil } }
 
-    /// What was asked for is durable, with the order in this state: from now on it is settled in the background, whatever is answered.
+    /// The buyer's order is durable, in this state. From now on it is settled in the background, whatever the buyer is answered.
     func began(_ orderID: Int64, _ status: OrderStatus) { self.state.withLock { $0.order = (orderID, status) } }
 
-    /// Answers, if nothing has answered yet.
+    /// Answers the buyer, if nothing has answered before.
     func answer(_ result: Result<PlacedOrder, APIError>) { self.take()?.done(result) }
 
-    /// The time is over.
+    /// The buyer's time is over.
     func expire() {
         guard let (done, order) = self.take() else { return }
-        // Nothing is known to have begun then, and the database is what had no answer.
+        // Nothing is known to be written then: the database has not answered.
         guard let order else { return done(.failure(APIError(.unavailable))) }
         done(
             .failure(

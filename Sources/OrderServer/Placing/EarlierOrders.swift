@@ -5,14 +5,15 @@ import ServerKit
 import StockContract
 import StrictJSON
 
-/// Finds the order that a buyer's earlier request with the same idempotency key has made.
+/// Finds the order that an earlier request of the buyer with the same idempotency key has made.
 struct EarlierOrders: Sendable {
     let keys: KeyLookup
     let conclusion: OrderConclusion
     let trouble: StoreTrouble
 
-    /// The order that the draft's key has made for its buyer, in its final state; nil if there is none. Waits for one that is being worked on, unless told not to.
-    /// - Throws: `KEY_REUSED`; `REQUEST_IN_PROGRESS` if it is still being worked on at the deadline; ``OrderConclusion/drive(_:firstAttempt:_:)``'s
+    /// The order that this buyer has made with the draft's key; nil if there is none. If `waits`, an order that is being worked on is waited for until it is in
+    /// its final state.
+    /// - Throws: `KEY_REUSED`; `REQUEST_IN_PROGRESS` if it is still being worked on at the deadline; errors of ``OrderConclusion/drive(_:firstAttempt:_:)``
     func order(of draft: OrderDraft, _ deadline: ContinuousClock.Instant, waits: Bool) async throws(APIError) -> PlacedOrder? {
         guard let key = draft.idempotencyKey else { return nil }
         return try await self.order(key, of: draft.buyerID, draft.requestID?.description, deadline, waits: waits) {
@@ -20,9 +21,9 @@ struct EarlierOrders: Sendable {
         }
     }
 
-    /// The order that a buyer's earlier request with the same key has made, as a repeat of that request would be answered; nil if there is none. For those who cannot make a
-    /// draft any more, since what it needs to know has changed or is not to be had.
-    /// - Parameter isSame: whether an order is what is asked for again; nil is returned for another
+    /// The order that an earlier request of the buyer with the same key has made, as a repeat of that request is answered; nil if there is none. This is for
+    /// callers that cannot make a draft any more, because the facts that it needs have changed or cannot be had.
+    /// - Parameter isSame: whether an order is the one that is asked for; nil is returned if not
     func repeated(
         key: String,
         buyer: String?,
@@ -46,10 +47,11 @@ struct EarlierOrders: Sendable {
         _ isSame: (Order) -> Bool
     ) async throws(APIError) -> PlacedOrder? {
         var wait = Duration.milliseconds(5)
-        // Whoever waits is told that the order is under way, which he can use, before his own deadline tells him that nothing is known: a busy machine wakes late.
+        // The wait ends a little before the buyer's deadline, because a busy machine wakes late. *In progress* helps the caller more than the answer at the
+        // deadline, which says that nothing is known.
         let buyersDeadline = deadline
         let deadline = buyersDeadline - min(.milliseconds(250), self.conclusion.deadlines.buyer / 8)
-        // Bound: the deadline; the waits double up to 100 ms.
+        // Bound: the deadline. The pauses double up to 100 ms.
         while true {
             var order: Order
             switch await self.keys.order(key: key, buyer: buyer) {
@@ -57,11 +59,11 @@ struct EarlierOrders: Sendable {
             case .success(let found?): order = found
             case .failure(let error): throw self.trouble.noted(error, "a key was not looked up")
             }
-            // Nothing of the order: whoever has not made it learns that the key is taken, and no more.
+            // No detail of the order is shown: a caller that has not made it learns only that the key is taken.
             guard isSame(order) else { throw APIError(.keyReused) }
             order.requestID = requestID
             if order.status != .pending || !waits { return PlacedOrder(order: order, isReplay: true) }
-            // The order's own request has given up by now, or its server has died: whoever asks goes on with it.
+            // The request that made the order has given up by now, or its server has died. This request continues its work.
             if Timestamp.now.microseconds(since: order.updatedAt) > self.conclusion.deadlines.buyer.microseconds {
                 return PlacedOrder(order: try await self.conclusion.drive(order, firstAttempt: 2, buyersDeadline), isReplay: true)
             }

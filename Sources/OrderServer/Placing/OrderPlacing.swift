@@ -1,16 +1,17 @@
-// A synchronous order from its first step to its answer. It is written with callbacks alone: of a rush, an order that is confirmed or refused at the first try needs no task.
+// A synchronous order from its first step to its answer. This path uses callbacks: in a rush, an order that is confirmed or refused at the first try needs no
+// task.
 //
 //   1. `place`: the buyer's deadline begins, and the memory of sold-out products is asked.
 //   2. `insert`: the order's row is written, PENDING, in a group with others.
 //   3. `run`: the saga asks the product server for the stock, in a call with others.
 //   4. `write`: the final state is written, in a group with others, and the buyer is answered.
 //
-// Whatever goes another way leaves this file for good: a request that gets no new order for `OrderTurnaway`, an outcome that is neither *confirmed* nor *failed* for
-// `OrderConclusion`.
+// Other cases leave this file for good: `OrderTurnaway` handles a request that gets no new order, and `OrderConclusion` an outcome other than *confirmed* or
+// *failed*.
 //
 // Invariant: the saga begins only for an order whose row is durable, and a final state is answered only when it is durable.
 //
-// Bounds: the buyer's deadline, whatever the databases and the product server do: an order without an outcome by then is concluded without its buyer.
+// Bounds: the buyer's deadline, whatever the databases and the product server do. An order without an outcome by then is concluded without its buyer.
 
 import APIErrors
 import CircuitBreaker
@@ -46,11 +47,11 @@ final class OrderPlacing: Sendable {
         self.conclusion = conclusion
     }
 
-    /// Makes an order and runs its saga; `done` is called once, on whatever thread the outcome is known.
+    /// Makes an order and runs its saga. `done` is called once, on the thread where the outcome becomes known.
     ///
-    /// An order that failed is a success here, for want of stock too: ``PlacedOrder/refusal(isAsynchronous:)`` says what its buyer is told. Errors: `INSUFFICIENT_STOCK` without an order
-    /// if the product is known to be sold out; `DEPENDENCY_FAILED` if the outcome is not known yet, or if the breaker is open (no order is made then); `KEY_REUSED`,
-    /// `REQUEST_IN_PROGRESS`, `OVERLOADED`, `UNAVAILABLE`.
+    /// A failed order is a success here, even if it failed for want of stock: ``PlacedOrder/refusal(isAsynchronous:)`` decides what its buyer is told. Errors:
+    /// `INSUFFICIENT_STOCK` without an order if the product is known to be sold out; `DEPENDENCY_FAILED` if the outcome is unknown yet, or if the breaker is
+    /// open (then no order is made); `KEY_REUSED`, `REQUEST_IN_PROGRESS`, `OVERLOADED`, `UNAVAILABLE`.
     func place(_ draft: OrderDraft, done: @escaping PlacedOrder.Done) {
         let wait = self.deadlines.begin(done)
         self.soldOut.ask(product: draft.productID, quantity: draft.quantity) { verdict in
@@ -67,7 +68,7 @@ final class OrderPlacing: Sendable {
     }
 
     private func insert(_ draft: OrderDraft, _ wait: BuyerWait, _ done: @escaping PlacedOrder.Done) {
-        // An open breaker is known before anything is written: no order is made that recovery would have to carry.
+        // The breaker is asked before anything is written, so that no order is made that only recovery could finish.
         if self.breaker.isWaiting {
             return self.turnaway.breakerOpen(draft, wait.deadline, retryAfter: self.breaker.snapshot().openRemaining, done)
         }
@@ -107,7 +108,7 @@ final class OrderPlacing: Sendable {
 }
 
 extension CircuitBreaker {
-    /// Whether a call would be turned away for a while yet.
+    /// Whether the breaker will turn calls away for some time yet.
     var isWaiting: Bool {
         switch self.state {
         case .closed, .halfOpen, .disabled, .metricsOnly: false

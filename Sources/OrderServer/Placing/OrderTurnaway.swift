@@ -1,5 +1,5 @@
-// What is answered to a request that gets no new order at the first try: the product is sold out, the breaker is open, the key is taken, the row was not written. A key brings
-// the order that it has made, if it has made one.
+// Answers to a request that gets no new order at the first try: the product is sold out, the breaker is open, the key is taken, or the row was not written. If
+// the request's key has made an order before, the answer is that order.
 
 import APIErrors
 import Logging
@@ -8,7 +8,7 @@ import ServerMetrics
 import StockContract
 import StrictJSON
 
-/// Answers requests that get no new order. `done` is called once.
+/// Answers requests that get no new order. Each method calls `done` once.
 struct OrderTurnaway: Sendable {
     /// Whether a sold-out request leaves a FAILED order.
     let persistsRejected: Bool
@@ -17,8 +17,8 @@ struct OrderTurnaway: Sendable {
     let trouble: StoreTrouble
     let metrics: OrderMetrics
 
-    /// The product is known to be sold out. Only a key, or an order that is to be kept, needs the database.
-    /// - Parameter waits: whether an order that is being worked on is waited for
+    /// The product is known to be sold out. The database is needed only if the request has a key, or if a rejected order is to be kept.
+    /// - Parameter waits: whether to wait for an order that is being worked on
     func soldOut(_ draft: OrderDraft, _ deadline: ContinuousClock.Instant, waits: Bool, _ done: @escaping PlacedOrder.Done) {
         if draft.idempotencyKey == nil, !self.persistsRejected {
             self.metrics.turnedAway.add()
@@ -40,7 +40,7 @@ struct OrderTurnaway: Sendable {
         }
     }
 
-    /// The breaker around the product server is open for a while yet.
+    /// The breaker around the product server stays open for some time yet.
     func breakerOpen(_ draft: OrderDraft, _ deadline: ContinuousClock.Instant, retryAfter: Duration?, _ done: @escaping PlacedOrder.Done) {
         let error = APIError(.dependencyFailed, details: ["cause": "BREAKER_OPEN"], retryAfter: retryAfter ?? .seconds(1))
         if draft.idempotencyKey == nil { return done(.failure(error)) }
@@ -50,8 +50,8 @@ struct OrderTurnaway: Sendable {
         }
     }
 
-    /// The order was not inserted, for whatever reason.
-    /// - Parameter waits: whether an order that is being worked on is waited for
+    /// The order was not inserted.
+    /// - Parameter waits: whether to wait for an order that is being worked on
     func notInserted(
         _ outcome: InsertOutcome,
         _ draft: OrderDraft,

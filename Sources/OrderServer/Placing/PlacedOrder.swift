@@ -2,15 +2,15 @@ import APIErrors
 import ServerKit
 import StockContract
 
-/// An order, and whether an earlier request with the same key had made it.
+/// An order, and whether an earlier request with the same key has made it.
 struct PlacedOrder: Sendable {
     var order: Order
     var isReplay: Bool
 
-    /// Told once what came of a request.
+    /// Called once with the outcome of a request.
     typealias Done = @Sendable (Result<PlacedOrder, APIError>) -> Void
 
-    /// Starts what tells its end by a callback, and waits for that end.
+    /// Starts an operation that reports its end by a callback, and waits for that.
     static func awaited(_ start: (_ done: @escaping Done) -> Void) async throws(APIError) -> PlacedOrder {
         let result: Result<PlacedOrder, APIError> = await withCheckedContinuation { continuation in
             start { continuation.resume(returning: $0) }
@@ -18,7 +18,7 @@ struct PlacedOrder: Sendable {
         return try result.get()
     }
 
-    /// Goes on in a task of its own, off the hot path, and tells the end by a callback.
+    /// Continues in a task, off the hot path, and reports the end by a callback.
     static func inTask(_ done: @escaping Done, _ body: @escaping @Sendable () async throws(APIError) -> PlacedOrder) {
         Task {
             do throws(APIError) {

@@ -1,14 +1,14 @@
-/// Where an HTTP server is, read from `http://host[:port][/path]`.
+/// The address of an HTTP server, read from `http://host[:port][/path]`.
 struct HTTPEndpoint: Sendable, Equatable {
-    /// A name, or an address without brackets.
+    /// A host name, or an IP address without brackets.
     let host: String
     let port: Int
-    /// What `Host` says.
+    /// The value of the header `Host`.
     let authority: String
-    /// In front of every request's path: empty, or beginning with a slash and not ending with one.
+    /// A prefix of every request's path: empty, or with a slash at its beginning and none at its end.
     let path: String
 
-    /// Nil if the text is no such URL.
+    /// Nil if the text is no URL of this form.
     init?(_ url: String) {
         guard url.hasPrefix("http://") else { return nil }
         let rest = url.dropFirst(7)

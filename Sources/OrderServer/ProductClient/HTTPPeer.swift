@@ -1,10 +1,11 @@
-// Invariant: a connection carries one request at a time and is idle, busy or closed; every call ends exactly once, by its answer, its failure or its timeout.
+// Invariant: a connection carries one request at a time and is idle, busy or closed. Every call ends exactly once: by its answer, its failure or its timeout.
 //
-// A connection ages: beyond its age it carries no further request, and is closed behind the answer that it waits for. One name may lead to many servers, and only a new connection asks
-// where it leads now; with connections that last, a server that joins gets no calls. Ages differ by a quarter either way, so that they do not end together.
+// A connection ages: beyond its age it carries no further request, and is closed after its present answer. One host name may stand for many servers, and only a
+// new connection looks the name up again. If connections lasted for ever, a server that joins would get no calls. Ages vary by a quarter, so that connections
+// do not all end together.
 //
-// Bounds: as many connections as its callers have calls out (the caller's bound), idle ones included; an answer of at most 1 MiB; the timeout of each call,
-// connecting included. Nothing is repeated here: a call that was cut off may have taken effect.
+// Bounds: as many connections, including idle ones, as the callers have calls out, which the callers bound; an answer of at most 1 MiB; the timeout of each
+//   call, which includes connecting. No call is repeated here, because a call that was cut off may have taken effect.
 
 import NIOCore
 import NIOHTTP1
@@ -17,7 +18,7 @@ struct HTTPAnswer: Sendable {
     var headers: HTTPHeaders
     var body: ByteBuffer
 
-    /// `Retry-After` in seconds; its other form, a date, is not read.
+    /// The value of `Retry-After` in seconds. Its other form, a date, is ignored.
     var retryAfter: Duration? {
         guard let text = self.headers.first(name: "retry-after"), let seconds = Int64(text), (0...86_400).contains(seconds) else {
             return nil
@@ -26,16 +27,16 @@ struct HTTPAnswer: Sendable {
     }
 }
 
-/// Why there is no answer.
+/// Why a call has no answer.
 enum HTTPCallFailure: Error, Equatable {
-    /// No connection: nothing was sent.
+    /// There was no connection, so nothing was sent.
     case cannotConnect
-    /// Sent, and no answer in time.
+    /// The request was sent, and no answer came in time.
     case timedOut
-    /// Sent, and the connection ended, or what came was no answer.
+    /// The request was sent, and the connection ended or the answer made no sense.
     case connectionLost
 
-    /// A word to count by.
+    /// The label of this failure in metrics.
     var cause: String {
         switch self {
         case .cannotConnect: "CANNOT_CONNECT"
@@ -45,9 +46,9 @@ enum HTTPCallFailure: Error, Equatable {
     }
 }
 
-/// One HTTP/1.1 server, spoken to over connections that are kept.
+/// A client of one HTTP/1.1 server, over connections that it keeps.
 final class HTTPPeer: Sendable {
-    /// A request. The path is appended to the URL's own.
+    /// A request. Its path is appended to that of the server's URL.
     struct Request: Sendable {
         var method: HTTPMethod
         var path: String
@@ -71,9 +72,9 @@ final class HTTPPeer: Sendable {
     private let state = Mutex(State())
     private let connectionAge: TimeAmount
 
-    /// The age that connections have where nobody says otherwise.
+    /// The default age of connections.
     static let connectionAge: Duration = .seconds(30)
-    /// How long a server that refused a connection is passed over while there are others.
+    /// How long a server that refused a connection is skipped while there are others.
     static let downTime: TimeAmount = .seconds(1)
     static let maximumAnswerBytes = 1 << 20
 
@@ -83,7 +84,7 @@ final class HTTPPeer: Sendable {
         self.loop = loop
     }
 
-    /// Whether a connection was refused just now.
+    /// Whether the server refused a connection a moment ago.
     var isDown: Bool { self.state.withLock { $0.downUntil.map { $0 > .now() } ?? false } }
 
     /// Sends a request.
@@ -106,7 +107,7 @@ final class HTTPPeer: Sendable {
         return promise.futureResult
     }
 
-    /// Closes the idle connections; busy ones close when their call ends.
+    /// Closes the idle connections. Busy ones close when their call ends.
     func shutdown() {
         let idle = self.state.withLock { state in
             state.isClosed = true
@@ -120,7 +121,7 @@ final class HTTPPeer: Sendable {
         var tooOld: [Connection] = []
         defer { for connection in tooOld { connection.channel.close(promise: nil) } }
         return self.state.withLock { state in
-            // One that the other side has closed has been taken out already, or is about to be: it is passed over.
+            // A connection that the server has closed is out of this list already, or is about to be taken out. It is skipped.
             while let connection = state.idle.popLast() {
                 guard connection.channel.isActive else { continue }
                 if connection.endsAt > .now() { return connection }
@@ -143,7 +144,7 @@ final class HTTPPeer: Sendable {
         self.state.withLock { state in state.idle.removeAll { $0.channel === channel } }
     }
 
-    /// Ages of connections made at once, a quarter more or less than the setting.
+    /// A random age for a new connection: the configured age, more or less by up to a quarter.
     private var someAge: TimeAmount {
         .nanoseconds(Int64(Double(self.connectionAge.nanoseconds) * .random(in: 0.75...1.25)))
     }
@@ -191,7 +192,7 @@ final class HTTPPeer: Sendable {
         answered.futureResult.whenComplete { result in
             timer.cancel()
             if case .success(let answer) = result, answer.isKeepAlive { self.giveBack(connection) } else { channel.close(promise: nil) }
-            // After a timeout the promise is complete already, and this changes nothing: NIO promises ignore all but the first.
+            // After a timeout the promise is completed already. This second completion changes nothing, because NIO promises ignore it.
             promise.completeWith(result)
         }
         channel.writeAndFlush(HTTPCallHandler.Call(head: head, body: request.body, answer: answered)).whenFailure { _ in
@@ -205,7 +206,7 @@ extension HTTPAnswer {
     fileprivate var isKeepAlive: Bool { !self.headers[canonicalForm: "connection"].contains { $0.lowercased() == "close" } }
 }
 
-/// Writes one request, and gives the answer that comes next to whoever asked.
+/// Writes one request, and gives the next answer to its caller.
 private final class HTTPCallHandler: ChannelDuplexHandler {
     struct Call: Sendable {
         var head: HTTPRequestHead

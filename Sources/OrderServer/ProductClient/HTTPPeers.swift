@@ -1,18 +1,18 @@
 import NIOCore
 import Synchronization
 
-/// The instances of one server, asked in turn. An instance that refused a connection just now is passed over while there is another.
+/// The instances of one server, used in turn. An instance that refused a connection a moment ago is skipped while there is another.
 final class HTTPPeers: Sendable {
     private let peers: [HTTPPeer]
     private let turn = Atomic<Int>(0)
 
-    /// At least one endpoint.
+    /// `endpoints` must have at least one element.
     init(_ endpoints: [HTTPEndpoint], loop: any EventLoop, connectionAge: Duration = HTTPPeer.connectionAge) {
         precondition(!endpoints.isEmpty, "a server without instances")
         self.peers = endpoints.map { HTTPPeer($0, loop: loop, connectionAge: connectionAge) }
     }
 
-    /// Whose turn it is.
+    /// The instance whose turn it is.
     func next() -> HTTPPeer {
         let turn = self.turn.wrappingAdd(1, ordering: .relaxed).newValue
         let first = Int(UInt(bitPattern: turn) % UInt(self.peers.count))

@@ -1,10 +1,11 @@
-// Invariant: what is answered was read from the product server after it was asked for, so that a price is never older than the request that is judged by it. Nothing of a price
-// is remembered. Those who ask for one product while a look-up of it is out share the next one, which begins when that one ends: a rush costs one call at a time.
-// A code belongs to one product for ever: its id is remembered.
+// Invariant: an answer was read from the product server after the caller asked, so that a price is never older than the request that it is compared with.
+//   Prices are never remembered. Callers that ask for one product while a look-up of it is out share the next look-up, which begins when the present one ends.
+//   So a rush costs one call at a time. A code belongs to one product for ever, so its id is remembered.
 //
-// Bounds: `maximumWaiting` callers wait, one more is OVERLOADED; `maximumCalls` look-ups are out, further products wait for their turn, in order. A look-up has two attempts within
-// `timeout`, the first for half of it, so that an instance that hangs leaves time for another; and a caller who has waited twice as long for his turn is given up: each is answered within three times `timeout`. `capacity` codes are remembered; when there are more, all
-// are forgotten and learned again. A product server that hangs holds up look-ups alone, never orders that name no price.
+// Bounds: `maximumWaiting` callers wait; one more is OVERLOADED. `maximumCalls` look-ups are out; further products wait for their turn, in order. A look-up has
+//   two attempts within `timeout`, the first for half of it, so that an instance that hangs leaves time for another one. A caller that has waited twice
+//   `timeout` for its turn is given up. So each caller is answered within three times `timeout`. `capacity` codes are remembered; at the bound all are
+//   forgotten and learned again. A product server that hangs delays look-ups only, never orders without a price.
 
 import APIErrors
 import NIOCore
@@ -14,14 +15,14 @@ import StockContract
 import StrictJSON
 import Synchronization
 
-/// What the order server needs to know of a product.
+/// The facts about a product that the order server needs.
 struct ProductFacts: Sendable, Equatable {
     var id: Int64
-    /// In the currency's smallest unit.
+    /// The price in the currency's smallest unit.
     var price: Int64
 }
 
-/// Looks products up at the product server's public port.
+/// Looks up products at the product server's public port.
 final class ProductCatalogue: Sendable {
     private struct Caller {
         var since: ContinuousClock.Instant
@@ -30,9 +31,9 @@ final class ProductCatalogue: Sendable {
     }
 
     private struct State {
-        /// Callers of the next look-up of each product that has one out, or to come.
+        /// For each product with a look-up that is out or due: the callers of the next look-up.
         var waiting: [IDOrCode: [Caller]] = [:]
-        /// Products whose look-up is to begin when a call has ended.
+        /// Products whose look-up begins when a call has ended.
         var ready: [IDOrCode] = []
         var waiters = 0
         var calls = 0
@@ -44,10 +45,10 @@ final class ProductCatalogue: Sendable {
         var callers: [Caller]
     }
 
-    /// What follows once the lock is let go of.
+    /// What to do after the lock is released.
     private struct Next {
         var lookup: Lookup?
-        /// They have waited too long for their turn.
+        /// Callers that have waited too long for their turn.
         var givenUp: [Caller] = []
     }
 
@@ -105,11 +106,11 @@ final class ProductCatalogue: Sendable {
         self.run(next)
     }
 
-    /// The next look-up, if another call may go out. While it is out, its product keeps an entry, in which the callers of the one after it gather.
+    /// The next look-up, if another call may be sent. While it is out, its product keeps an entry that gathers the callers of the look-up after it.
     private func begin(_ state: inout State) -> Next {
         var next = Next()
         let now = ContinuousClock.now
-        // Ends: each round takes a product.
+        // The loop ends because each round takes a product out.
         while state.calls < self.maximumCalls, !state.ready.isEmpty {
             let product = state.ready.removeFirst()
             let all = state.waiting.updateValue([], forKey: product) ?? []
@@ -158,7 +159,7 @@ final class ProductCatalogue: Sendable {
     // MARK: The call
 
     private func read(_ product: IDOrCode, _ requestID: String?) async throws(APIError) -> ProductFacts {
-        // Both forms are of characters that a path may have as they are.
+        // Both forms consist of characters that a path may contain unescaped.
         let name =
             switch product {
             case .id(let id): String(id)

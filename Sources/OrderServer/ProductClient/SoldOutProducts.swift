@@ -1,22 +1,23 @@
-// Invariant: a request is turned away only for a refusal that was answered less than `time` ago, or later than the request came, of no more units than
-// it wants.
+// Invariant: a request is turned away only because of a refusal that was answered less than `time` ago, or after the request came, and that concerned at most
+//   as many units as it wants.
 //
-// Bounds: `capacity` products; when they are all fresh, a further one is not remembered. In the second half of `time` one request is let through to look again, so
-// that a rush need not stop; when the memory has ended before it has its answer, at most `maximumWaiting` wait for that, and no longer than it takes.
+// Bounds: `capacity` products. If all of them are fresh, a further one is not remembered. In the second half of `time` one request is let through as a probe,
+//   so that the memory can be renewed without a pause. If the memory ends before the probe has its answer, at most `maximumWaiting` requests wait for that
+//   answer, and no longer than the probe takes.
 
 import ServerKit
 import StrictJSON
 import Synchronization
 
-/// Remembers for a short time that a product could not give so many units, so that a rush for a sold-out product costs neither a call nor a row.
+/// Remembers for a short time that a product could not give a number of units, so that a rush for a sold-out product costs no calls and no rows.
 final class SoldOutProducts: Sendable {
-    /// What a request is to do.
+    /// What a request should do.
     enum Verdict: Sendable, Equatable {
         /// Ask the product server.
         case proceed
-        /// Ask the product server; others wait for what is learned. ``endProbe(product:probe:)`` must follow in any case.
+        /// Ask the product server, while others wait for the result. ``endProbe(product:probe:)`` must follow in any case.
         case probe(UInt64)
-        /// It is sold out.
+        /// Give up: the product is sold out.
         case soldOut
     }
 
@@ -26,12 +27,12 @@ final class SoldOutProducts: Sendable {
     }
 
     private struct Entry {
-        /// So many units were refused.
+        /// The number of units that was refused.
         var quantity: Int64
         var until: ContinuousClock.Instant
-        /// The request that looks again.
+        /// The number of the request that is the probe, if there is one.
         var probe: UInt64?
-        /// Those that wait for it: none before `until`.
+        /// Requests that wait for the probe. There are none before `until`.
         var waiters: [Waiter] = []
     }
 
@@ -45,14 +46,14 @@ final class SoldOutProducts: Sendable {
     private let capacity: Int
     private let maximumWaiting: Int
 
-    /// Makes a memory. A time of zero remembers nothing.
+    /// Creates a memory. With a time of zero nothing is remembered.
     init(time: Duration, capacity: Int = 4096, maximumWaiting: Int = 4096) {
         self.time = time
         self.capacity = capacity
         self.maximumWaiting = maximumWaiting
     }
 
-    /// Whether so many units may be had; `done` is called now, or when a probe that is out has its answer.
+    /// Whether this many units may be available. `done` is called now, or when the present probe has its answer.
     func ask(product: Int64, quantity: Int64, done: @escaping @Sendable (Verdict) -> Void) {
         if let verdict = self.look(product, quantity) { return done(verdict) }
         let isWaiting = self.state.withLock { state in
@@ -65,14 +66,14 @@ final class SoldOutProducts: Sendable {
         if !isWaiting { done(.proceed) }
     }
 
-    /// Whether so many units may be had.
+    /// Whether this many units may be available.
     func ask(product: Int64, quantity: Int64) async -> Verdict {
         await withCheckedContinuation { continuation in
             self.ask(product: product, quantity: quantity) { continuation.resume(returning: $0) }
         }
     }
 
-    /// The answer that can be given at once; nil to wait for a probe.
+    /// The verdict that is possible at once; nil: wait for a probe.
     private func look(_ product: Int64, _ quantity: Int64) -> Verdict? {
         self.state.withLock { state in
             guard let entry = state.entries[product] else { return .proceed }
@@ -87,7 +88,7 @@ final class SoldOutProducts: Sendable {
         }
     }
 
-    /// Whether so many units are known not to be had: the same memory for those who do not wait and look for nobody.
+    /// Whether this many units are known to be unavailable. For callers that neither wait nor probe.
     func isSoldOut(product: Int64, quantity: Int64) -> Bool {
         self.state.withLock { state in
             guard let entry = state.entries[product], quantity >= entry.quantity else { return false }
@@ -95,13 +96,13 @@ final class SoldOutProducts: Sendable {
         }
     }
 
-    /// Whether an answer of that time still counts.
+    /// Whether an answer from that time still counts.
     func isFresh(_ time: Timestamp) -> Bool {
         let age = Timestamp.now.microseconds(since: time)
         return self.time > .zero && age.magnitude < self.time.microseconds
     }
 
-    /// The product server refused so many units.
+    /// The product server refused this many units.
     func sawRefusal(product: Int64, quantity: Int64) {
         guard self.time > .zero else { return }
         let now = ContinuousClock.now
@@ -113,7 +114,7 @@ final class SoldOutProducts: Sendable {
                 if state.entries.count < self.capacity { state.entries[product] = Entry(quantity: quantity, until: now + self.time) }
                 return []
             }
-            // A refusal of fewer units says more while it counts; it is not prolonged by one of more.
+            // A remembered refusal of fewer units says more, as long as it counts. A refusal of more units does not extend it.
             if entry.quantity >= quantity || entry.until <= now {
                 state.entries[product] = Entry(quantity: quantity, until: now + self.time)
             } else {
@@ -131,7 +132,7 @@ final class SoldOutProducts: Sendable {
     /// The product server gave no answer.
     func sawNothing(product: Int64) { self.forget(product) }
 
-    /// A probe has ended, whatever came of it. If nothing was learned, those that wait ask for themselves.
+    /// A probe has ended. If nothing was learned, the requests that wait go to the product server themselves.
     func endProbe(product: Int64, probe: UInt64) {
         let waiters = self.state.withLock { state -> [Waiter] in
             guard let entry = state.entries[product], entry.probe == probe else { return [] }
@@ -143,7 +144,7 @@ final class SoldOutProducts: Sendable {
 
     private func forget(_ product: Int64) {
         let waiters = self.state.withLock { state -> [Waiter] in
-            // Most products of most sales are never here.
+            // In most sales, most products have no entry.
             state.entries.isEmpty ? [] : state.entries.removeValue(forKey: product)?.waiters ?? []
         }
         for waiter in waiters { waiter.done(.proceed) }

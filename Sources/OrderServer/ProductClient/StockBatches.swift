@@ -1,9 +1,9 @@
-// Invariant: every change that was handed in is answered exactly once, by the call that carried it. A call is never larger than the product server takes, in changes and in
-// bytes: one that is refused for its size has decided nothing for anybody in it.
+// Invariant: every change is answered exactly once, by the call that carried it. A call is never larger than the product server accepts, in changes and in
+//   bytes. A call that is refused for its size has decided nothing.
 //
-// Bounds: `maximumQueued` changes wait; one more has no answer at once. `StockBatch` for a call, `maximumCalls` calls out. One change alone goes at the
-// loop's next turn: no timer delays it. Nothing is repeated here; the saga repeats, under the same key. A product server that takes less than the limits say, since it is older or
-// something stands in front of it, tells so with 413: from then on calls are smaller, and what was refused goes through when the saga repeats it.
+// Bounds: `maximumQueued` changes wait; one more is answered with *no answer* at once. `StockBatch` bounds a call; `maximumCalls` calls are out. A single
+//   change is sent at the loop's next turn, without a timer. Nothing is repeated here; the saga repeats, under the same key. If a product server, or a proxy in
+//   front of it, accepts less than the limits say, it answers 413. Then later calls are smaller, and the refused changes succeed when the saga repeats them.
 
 import APIErrors
 import CircuitBreaker
@@ -15,13 +15,13 @@ import StockContract
 import StrictJSON
 import Synchronization
 
-/// Sends changes of stock to the product server: those that come while calls are out gather and go together.
+/// Sends changes of stock to the product server. Changes that come while calls are out gather and are sent together.
 final class StockBatches: StockCalls {
-    /// Where changes go.
+    /// Where changes are sent.
     enum Route: Sendable {
         /// `POST /internal/stock/batch` on the admin port.
         case batch
-        /// The public endpoints, one change each.
+        /// The public endpoints, with one change in each call.
         case single
 
         var maximumBatch: Int {
@@ -36,13 +36,13 @@ final class StockBatches: StockCalls {
         var maximumCalls = 2
         var maximumQueued = 20_000
         var callTimeout: Duration = .seconds(2)
-        /// Sent as `Authorization: Bearer`.
+        /// The token for `Authorization: Bearer`.
         var token: Secret<String>?
     }
 
     private struct Item {
         var change: StockChange
-        /// Bytes that it has in a call at most.
+        /// The bytes that this change takes in a call at most.
         var bytes: Int
         var done: @Sendable (StockAnswer) -> Void
     }
@@ -51,16 +51,16 @@ final class StockBatches: StockCalls {
         var waiting: [Item] = []
         var calls = 0
         var isFlushDue = false
-        /// Bytes of a body at most.
+        /// The bytes of a call's body at most.
         var maximumBytes = StockBatch.maximumBytes
-        /// Ids of calls given so far.
+        /// The number of the last call.
         var lastCall: UInt64 = 0
     }
 
-    /// A call that is about to go out.
+    /// A call that is about to be sent.
     private struct Call {
         var items: ArraySlice<Item>
-        /// Bytes of its body at most.
+        /// The bytes of the call's body at most.
         var bytes: Int
         var number: UInt64
     }
@@ -72,7 +72,7 @@ final class StockBatches: StockCalls {
     private let breaker: CircuitBreaker
     private let loop: any EventLoop
     private let sizes: Histogram
-    /// Begins the id of every call; another in every process.
+    /// The prefix of every call's id. Each process has another one.
     private let callName = "batch-" + String(UInt64.random(in: 0...UInt64.max), radix: 36) + "-"
 
     init(peers: HTTPPeers, route: Route, settings: Configuration, breaker: CircuitBreaker, loop: any EventLoop, sizes: Histogram) {
@@ -99,14 +99,14 @@ final class StockBatches: StockCalls {
         }
         switch step {
         case .wait: break
-        // At the loop's next turn, so that a group of orders that was just written leaves together.
+        // The flush runs at the loop's next turn, so that the orders of a group leave together.
         case .flush: self.loop.execute { self.flush() }
         case .refuse: done(.noAnswer(cause: APIErrorCode.overloaded.rawValue, retryAfter: nil))
         }
     }
 
     private func flush() {
-        // Ends when nothing waits or enough calls are out; the end of a call comes here again.
+        // The loop ends when nothing waits or enough calls are out. The end of a call runs it again.
         while true {
             let call = self.state.withLock { state -> Call? in
                 state.isFlushDue = false
@@ -126,7 +126,7 @@ final class StockBatches: StockCalls {
         }
     }
 
-    /// The first changes that fit into one call: one at least.
+    /// The first changes that fit into one call, but at least one.
     private func batch(of waiting: [Item], within maximumBytes: Int) -> (items: ArraySlice<Item>, bytes: Int) {
         var bytes = StockBatch.frameBytes
         var count = 0
@@ -165,8 +165,8 @@ final class StockBatches: StockCalls {
         }
     }
 
-    /// Whether an answer speaks of a product server in trouble. One that says of a single product that its row is locked does not: the other products' buyers must not meet an
-    /// open breaker for it.
+    /// Whether an answer tells of trouble with the product server. An answer that one product's row is locked does not: the breaker must not open for the
+    /// buyers of other products.
     private static func isTrouble(_ answer: StockAnswer) -> Bool {
         guard case .noAnswer(let cause, _) = answer else { return false }
         return cause != StockAnswer.lockTimeout
@@ -189,17 +189,17 @@ final class StockBatches: StockCalls {
 
     // MARK: The wire
 
-    /// Below this no limit is believed: a change takes less than half of it.
+    /// A smaller limit is not believed, because a change takes less than half of this.
     static let minimumBytes = 4096
 
-    /// A body of so many bytes was too large. The answer says what is not, or half of it is tried.
+    /// A body of this many bytes was too large. The new limit is the one that the answer names, or half of this size.
     private func learnLimit(_ answer: HTTPAnswer, sent: Int) {
         let details = (try? JSONObjectReader(Array(answer.body.readableBytesView)))?.value("details")
         let told: Int = if case .int(let bytes) = details?["maximumBytes"], bytes < sent { Int(bytes) } else { sent / 2 }
         self.state.withLock { $0.maximumBytes = min($0.maximumBytes, max(told, StockBatches.minimumBytes)) }
     }
 
-    /// The call has an id of its own, each change in it that of its request besides.
+    /// The call has an id of its own. Each change in it has the id of its order's request.
     private func request(_ call: Call) -> HTTPPeer.Request {
         let id = self.callName + String(call.number)
         var headers: HTTPHeaders = ["content-type": "application/json"]
@@ -209,7 +209,7 @@ final class StockBatches: StockCalls {
             headers.add(name: "idempotency-key", value: change.key)
             headers.add(name: "idempotency-attempt", value: String(change.attempt))
             if let since = change.since { headers.add(name: "idempotency-since", value: since.description) }
-            // A locked product's calls must not hold all connections while others wait for one; the saga asks again.
+            // A call for a locked product must not occupy a connection while others wait for one. The saga asks again.
             headers.add(name: "prefer", value: "wait=0")
             var json = JSONWriter(capacity: 64)
             json.object { json in
@@ -229,7 +229,7 @@ final class StockBatches: StockCalls {
         return HTTPPeer.Request(method: .POST, path: StockBatch.path, headers: headers, body: body.byteBuffer)
     }
 
-    /// One answer for each change, or fewer if what came cannot be understood.
+    /// One answer for each change. There are fewer if the response cannot be understood.
     private func read(_ answer: HTTPAnswer, count: Int) -> [StockAnswer] {
         let body = try? JSONObjectReader(Array(answer.body.readableBytesView))
         if self.route == .single {
@@ -237,7 +237,7 @@ final class StockBatches: StockCalls {
             return [StockBatches.one(body, status: answer.status, retryAfter: answer.retryAfter, isReplayed: isReplayed)]
         }
         guard answer.status == 200 else {
-            // A refusal of the whole call decides nothing about a change in it.
+            // A refusal of the whole call decides nothing about the changes in it.
             let code = body.flatMap { try? $0.text("error") } ?? "HTTP_\(answer.status)"
             return Array(repeating: .noAnswer(cause: code, retryAfter: answer.retryAfter), count: count)
         }

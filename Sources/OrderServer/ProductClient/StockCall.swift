@@ -3,17 +3,17 @@ import ServerKit
 import StockContract
 import StrictJSON
 
-/// What the product server said to one change.
+/// The product server's answer to one change.
 enum StockAnswer: Sendable, Equatable {
     case done(remainingStock: Int64)
-    /// Done by an earlier call: this is its result.
+    /// The change was done by an earlier call, with this result.
     case replayed(remainingStock: Int64)
-    /// A clear no: the error code.
+    /// The change was refused for good, with this error code.
     case refused(code: String)
-    /// No answer, or one that says nothing about the change. `retryAfter` as the server asked.
+    /// There was no answer, or one that does not decide the change. `retryAfter` is what the server asked for.
     case noAnswer(cause: String, retryAfter: Duration?)
 
-    /// Judges one answer by its status and error code. What cannot be understood is no answer: never a success and never a no.
+    /// Judges one answer by its status and error code. An answer that cannot be understood counts as no answer, never as a success or a refusal.
     init(status: Int, code: String?, remainingStock: Int64?, retryAfter: Duration?, isReplayed: Bool = false) {
         switch status {
         case 200:
@@ -22,11 +22,11 @@ enum StockAnswer: Sendable, Equatable {
             } else {
                 self = .noAnswer(cause: "MALFORMED_ANSWER", retryAfter: retryAfter)
             }
-        // Asked too early, too often, or while the same key is at work: none of them is a decision. The token is for an operator to mend.
+        // The call came too early or too often, the same key is in work, or the token is wrong, which needs operator action. None of these decides the change.
         case 401, 403, 408, 413, 425, 429: self = .noAnswer(cause: code ?? "HTTP_\(status)", retryAfter: retryAfter)
         case 409 where code == APIErrorCode.requestInProgress.rawValue:
             self = .noAnswer(cause: APIErrorCode.requestInProgress.rawValue, retryAfter: retryAfter)
-        // A no is the contract's own word: a 404 of a proxy that has no such route decides nothing.
+        // Only an error code of the contract is a refusal. For example, a 404 from a proxy without the route decides nothing.
         case 400..<500:
             if let code, APIErrorCode.isDecision(code) {
                 self = .refused(code: code)
@@ -39,14 +39,14 @@ enum StockAnswer: Sendable, Equatable {
         }
     }
 
-    /// The error code of a product whose row somebody else's transaction holds locked.
+    /// The error code for a product whose row another transaction holds locked.
     static let lockTimeout = APIErrorCode.lockTimeout.rawValue
-    /// When such a product is asked for again. The product server says so without waiting, so this is how long a buyer goes on waiting after the lock has ended.
+    /// When to ask again for such a product. The product server answers without waiting, so a buyer may wait this long after the lock has ended.
     static let lockRetry = Duration.milliseconds(500)
 }
 
 /// Asks the product server to change stock.
 protocol StockCalls: Sendable {
-    /// Asks; `done` is called once, on whatever thread the answer comes.
+    /// Sends a change. `done` is called once, on the thread where the answer comes.
     func send(_ change: StockChange, done: @escaping @Sendable (StockAnswer) -> Void)
 }

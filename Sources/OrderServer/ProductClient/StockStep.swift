@@ -2,7 +2,7 @@ import APIErrors
 import StockContract
 
 extension SagaStep {
-    /// Takes the order's stock from the product server; gives it back as compensation.
+    /// Takes the order's stock from the product server. The compensation gives it back.
     static func stock(_ calls: any StockCalls, soldOut: SoldOutProducts? = nil) -> SagaStep {
         SagaStep(name: "STOCK") { order, attempt, done in
             let change = StockChange(
@@ -17,17 +17,16 @@ extension SagaStep {
             )
             calls.send(change) { answer in
                 switch answer {
-                // This key has not been sent before, and has taken units: another order's, whose id came round again.
+                // This order has not sent the key before, but the key has taken units. So the key belongs to another order, which had the same id.
                 case .replayed where attempt == 1: done(.keyTaken(code: "REPLAYED"))
                 case .refused(APIErrorCode.keyClosed.rawValue) where attempt == 1: done(.keyTaken(code: APIErrorCode.keyClosed.rawValue))
-                // What a repeat of this order sends is what its first attempt has sent: whoever sent something else, or long before, was another order.
+                // This order sends the same content in every attempt. A key that was used with other content, or long before, belongs to another order.
                 case .refused(APIErrorCode.keyReused.rawValue): done(.keyTaken(code: APIErrorCode.keyReused.rawValue))
                 case .done, .replayed:
                     soldOut?.sawStock(product: order.productID)
                     done(.done)
                 case .refused(APIErrorCode.keyClosed.rawValue):
-                    // The key of an order that is still undecided is closed by one thing only: an earlier attempt's final *no* for want of stock, whose
-                    // answer was lost.
+                    // Only one thing closes the key of an undecided order: an earlier attempt was finally refused for want of stock, and that answer was lost.
                     done(.refused(reason: APIErrorCode.insufficientStock.rawValue))
                 case .refused(let code):
                     if code == APIErrorCode.insufficientStock.rawValue {
@@ -52,7 +51,7 @@ extension SagaStep {
             calls.send(change) { answer in
                 switch answer {
                 case .done, .replayed: done(.done)
-                // The decrease was closed before it took effect: nothing is to be given back.
+                // The decrease was closed before it took effect, so there is nothing to give back.
                 case .refused(APIErrorCode.keyClosed.rawValue): done(.done)
                 case .refused(let code): done(.refused(reason: code))
                 case .noAnswer(let cause, let retryAfter): done(.noAnswer(cause: cause, retryAfter: retryAfter))

@@ -1,6 +1,7 @@
 import PostgresClient
 
-/// Ids of a sequence that grows by blocks, not handed out yet. Only one thread uses it; a block's rest is lost with the process.
+/// Ids of a sequence that grows by blocks: those of the present block that are not used yet. Only one thread uses this value. A process loses the rest of its
+/// block when it ends.
 struct IDBlock {
     /// The sequences' increment.
     static let size: Int64 = 1024
@@ -11,14 +12,14 @@ struct IDBlock {
     /// Makes an empty block.
     init(_ sequence: IDSequence) { self.sequence = sequence }
 
-    /// After an id of it was found to have a row already: raises the sequence where it is behind, and forgets the rest of the block.
+    /// Reacts to an id that had a row already: raises the sequence if it is behind its table, and drops the rest of the block.
     /// - Returns: nil if the sequence was not behind
     mutating func startAnew(_ session: PostgresSession) throws(PostgresError) -> IDSequence.Raise? {
         self.next = self.end
         return try self.sequence.raise(session)
     }
 
-    /// One id, ascending as long as nobody else takes blocks.
+    /// Takes one id. Ids ascend as long as no other process takes blocks.
     mutating func take(_ session: PostgresSession) throws(PostgresError) -> Int64 {
         if self.next == self.end {
             self.next = try session.repeatable(self.sequence.takeSQL, []).one().decode(0, as: Int64.self)
@@ -28,7 +29,7 @@ struct IDBlock {
         return self.next
     }
 
-    /// So many ids.
+    /// Takes `count` ids.
     mutating func take(_ count: Int, _ session: PostgresSession) throws(PostgresError) -> [Int64] {
         var ids: [Int64] = []
         ids.reserveCapacity(count)

@@ -1,20 +1,21 @@
-// Invariant: a sequence is only ever raised, and while it is, nobody takes a block of it.
+// Invariant: a sequence is only ever raised. While that happens nobody can take a block of it.
 //
-// A sequence is behind its table after a restore that left it out, or after an operator's hand. Every order is refused then: its id is another order's already.
+// A sequence can be behind its table after a restore that left it out, or after an operator's change. Then every new order would be refused, because its id
+// belongs to another order.
 
 import Logging
 import PostgresClient
 
-/// A sequence of ids that are handed out in blocks, and the table that they are the keys of.
+/// A sequence of ids that are given out in blocks, and the table whose keys they are.
 enum IDSequence: String, Sendable, CaseIterable {
     case orders = "order_ids"
     case messages = "outbox_ids"
 
-    /// What a raise did.
+    /// What a raise has done.
     struct Raise: Sendable, Equatable {
         /// The first id of the block that would have come next.
         var from: Int64
-        /// The first that comes now.
+        /// The first id that comes next now.
         var to: Int64
     }
 
@@ -28,13 +29,13 @@ enum IDSequence: String, Sendable, CaseIterable {
     /// The constraint that a second row with one id violates.
     private var constraint: String { self.table + "_pkey" }
 
-    /// An empty block of it.
+    /// An empty block of this sequence.
     var block: IDBlock { IDBlock(self) }
 
     /// The statement that takes a block.
     var takeSQL: String { "select nextval('\(self.rawValue)')" }
 
-    /// The next block's first id, and the first id that is free.
+    /// SQL that reads the first id of the next block, and the first free id of the table.
     private var stateSQL: String {
         """
         select s.last_value + case when s.is_called then \(IDBlock.size) else 0 end, coalesce((select max(t.id) from \(self.table) t), 0) + 1
@@ -45,14 +46,14 @@ enum IDSequence: String, Sendable, CaseIterable {
     /// Whether a statement failed because an id of this sequence has a row already.
     func isCause(of error: PostgresError) -> Bool { error.sqlState == "23505" && error.constraint == self.constraint }
 
-    /// Raises the sequence above every id in the table, if it is not.
-    /// - Returns: nil if it was
+    /// Raises the sequence above every id in the table, if it is behind.
+    /// - Returns: nil if it was not behind
     func raise(_ session: PostgresSession) throws(PostgresError) -> Raise? {
         let state = try session.query(self.stateSQL).one()
         guard try state.decode(0, as: Int64.self) < (try state.decode(1, as: Int64.self)) else { return nil }
         do {
             return try session.transaction { transaction in
-                // Keeps everybody from taking a block until this is committed; it changes nothing by itself.
+                // This statement changes nothing, but its lock keeps everybody from taking a block until the commit.
                 try transaction.execute(script: "alter sequence \(self.rawValue) increment by \(IDBlock.size)")
                 let state = try transaction.query(self.stateSQL).one()
                 let (next, free) = (try state.decode(0, as: Int64.self), try state.decode(1, as: Int64.self))
@@ -67,7 +68,8 @@ enum IDSequence: String, Sendable, CaseIterable {
         }
     }
 
-    /// Raises every sequence that is behind its table, with a warning each; trouble is logged and ends nothing, since an order whose id is taken raises it as well.
+    /// Raises every sequence that is behind its table, with a warning for each. An error is only logged, because an order whose id is taken raises the sequence
+    /// too.
     static func raiseAll(_ configuration: PostgresConfiguration, logger: Logger) async {
         for sequence in self.allCases {
             do {

@@ -1,7 +1,7 @@
-// Invariant: an order is found by its key together with its buyer, as the database compares them, byte by byte. Two buyers' ids that Swift takes for the same text, since
-// they differ in their Unicode form alone, stay two: answers are matched to questions by their place, never by a text.
+// Invariant: an order is found by its key together with its buyer, as the database compares them, byte by byte. Swift takes two buyer ids for equal if they
+//   differ only in their Unicode form. They must stay different here, so answers are matched to questions by their position, never by a text.
 //
-// Bounds: those of the group it gathers in. A look is repeatable.
+// Bounds: those of the group. A look-up is repeatable.
 
 import PostgresClient
 import ServerKit
@@ -12,7 +12,7 @@ final class KeyLookup: Sendable {
 
     struct Item: Sendable {
         var key: String
-        /// Whose key it is; nil for the scope that orders without a buyer share.
+        /// The buyer whose key it is; nil: the scope that orders without a buyer share.
         var buyer: String?
         var done: CheckedContinuation<Outcome, Never>
     }
@@ -39,7 +39,7 @@ final class KeyLookup: Sendable {
                 for row in try session.repeatable(KeyLookup.sql, [.texts(items.map(\.key)), .texts(items.map { $0.buyer ?? "" })]) {
                     found[try row.decode(0, as: Int64.self)] = try Order(row: row, from: 1)
                 }
-                // Places are counted from 1.
+                // Positions are counted from 1.
                 for (place, item) in zip(Int64(1)..., items) { item.done.resume(returning: .success(found[place])) }
             } catch {
                 for item in items { item.done.resume(returning: .failure(error)) }
@@ -49,7 +49,7 @@ final class KeyLookup: Sendable {
         }
     }
 
-    /// The order that this buyer has made under a key, or nil.
+    /// The order that this buyer has made under a key; nil if there is none.
     /// - Parameter buyer: nil for the scope that orders without a buyer share
     func order(key: String, buyer: String?) async -> Outcome {
         await withCheckedContinuation { continuation in
@@ -57,9 +57,9 @@ final class KeyLookup: Sendable {
         }
     }
 
-    /// Takes the reader's place at the server.
+    /// Opens the connection, which takes its place at the server.
     func connect() async { await self.group.connect() }
-    /// What keeps keys from being looked up, nil if nothing does.
+    /// What keeps keys from being looked up; nil if nothing does.
     func trouble() async -> PostgresError? { await self.group.troubleWriting() }
 
     func shutdown() async { await self.group.shutdown() }

@@ -1,8 +1,8 @@
-// Invariant: a status changes only along PENDING -> CONFIRMED | FAILED and CONFIRMED -> CANCELLED, by the statement's own condition, whoever else
-// settles the order at the same time. An order is answered in a final state only after that state is durable; the events about it are in the same statement.
+// Invariant: a status changes only along PENDING -> CONFIRMED | FAILED and CONFIRMED -> CANCELLED. The statement's own condition ensures that, whoever else
+//   settles the order at the same time. An order is answered in a final state only after that state is durable. The same statement writes the events about it.
 //
-// Who suffers: the orders of one group wait for their rows together, but only briefly (`GroupWrite.rowWait`). An order whose row somebody else's transaction holds waits apart
-// (`LockedRows`), for `patience` at most, and comes back when the row is free; the others are written without it.
+// Who suffers: the orders of one group wait for their rows together, but only briefly (`GroupWrite.rowWait`). An order whose row another transaction has locked
+//   waits apart (`LockedRows`), for `patience` at most, and comes back when the row is free. The others are written without it.
 //
 // Bounds: those of the writer, and of `LockedRows`.
 
@@ -13,15 +13,15 @@ import StockContract
 import StrictJSON
 import Synchronization
 
-/// What became of a final state.
+/// The outcome of writing a final state.
 enum CompletionOutcome: Sendable {
-    /// It is durable; the order as it is now.
+    /// The state is durable since this time.
     case written(at: Timestamp)
-    /// The order was not in the state or run that the change starts from: somebody else has settled it.
+    /// The order was not in the state or run from which the change starts, because somebody else has settled it.
     case overtaken
-    /// Too many wait already.
+    /// Too many changes wait already.
     case overloaded
-    /// PostgreSQL did not take it, or nobody knows whether it did.
+    /// PostgreSQL refused the change, or its outcome is unknown.
     case unavailable(PostgresError)
 }
 
@@ -32,7 +32,7 @@ struct OrderChange: Sendable {
     var from: OrderStatus
     var to: OrderStatus
     var failReason: String?
-    /// JSON of the records to append to the order's history.
+    /// JSON of the records that are appended to the order's history.
     var steps: String
 }
 
@@ -40,7 +40,7 @@ struct OrderChange: Sendable {
 final class OrderCompletion: Sendable {
     struct Item: RowMember {
         var change: OrderChange
-        /// When it has waited long enough for its row; nil before it is put out for the first time.
+        /// When the change stops waiting for its row; nil until it is put out of a group for the first time.
         var waitsUntil: ContinuousClock.Instant?
         /// Called once, on the writer's thread or that of `LockedRows`.
         var done: @Sendable (CompletionOutcome) -> Void
@@ -49,7 +49,7 @@ final class OrderCompletion: Sendable {
         var grace: Duration? { nil }
     }
 
-    /// How long one order waits for its row.
+    /// How long one order waits for its row at most.
     static let patience = Duration.seconds(2)
 
     private let group: GroupCommit<Item>
@@ -79,12 +79,12 @@ final class OrderCompletion: Sendable {
     }
 
     var queued: Int { self.group.waiting }
-    /// Takes the writer's place at the server.
+    /// Opens the connection, which takes its place at the server.
     func connect() async { await self.group.connect() }
-    /// What keeps final states from being written, nil if nothing does.
+    /// What keeps final states from being written; nil if nothing does.
     func troubleWriting() async -> PostgresError? { await self.group.troubleWriting() }
 
-    /// Moves an order on; `done` is called when that is durable, on the writer's thread, or at once if too many wait.
+    /// Changes an order's state. `done` is called on the writer's thread when that is durable, or at once if too many changes wait.
     func complete(
         _ order: Order,
         from: OrderStatus,
@@ -107,7 +107,7 @@ final class OrderCompletion: Sendable {
         self.group.addOrWait(item)
     }
 
-    /// Moves an order on and returns when that is durable.
+    /// Changes an order's state, and returns when that is durable.
     func complete(
         _ order: Order,
         from: OrderStatus,
@@ -166,15 +166,15 @@ final class OrderCompletion: Sendable {
                 }
             }
         } putOut: { part in
-            // What is locked cannot be told then: the part goes on as with a lock that nobody can name.
+            // It is unknown which rows are locked, so the part is treated as if it had met an unknown lock.
             (try? group.putOut(of: part, session)) ?? nil
         } fail: { part, error in
             for item in part { item.done(.unavailable(error)) }
         }
     }
 
-    /// Writes changes in one statement, and tells whoever waits for one of the orders.
-    /// - Returns: when, and the states of those orders that were changed
+    /// Writes changes in one statement, and informs those that wait for one of the orders.
+    /// - Returns: the time, and the states of the orders that were changed
     static func write(
         _ session: PostgresSession,
         _ changes: [OrderChange],
@@ -183,8 +183,8 @@ final class OrderCompletion: Sendable {
         _ changed: OrderWatch?,
         mayStartAnew: Bool = true
     ) throws(PostgresError) -> (at: Timestamp, status: [Int64: String]) {
-        // Rows are locked in id order, so that two servers that settle the same orders seldom lock each other out. Of the same order twice in one
-        // statement one is written: the status that it has then tells whose change it was.
+        // Rows are locked in the order of their ids, so that two servers that settle the same orders seldom deadlock. If one order occurs twice in a statement,
+        // one change is written. The status that the order has then tells which one.
         let changes = changes.sorted { $0.id < $1.id }
         var parameters: [PostgresValue] = [
             .ints(changes.map(\.id)),
@@ -204,8 +204,8 @@ final class OrderCompletion: Sendable {
                 sql = self.completeWithEventsSQL
             }
         }
-        // Repeated, it changes nothing more: the order is no longer in the state that the change starts from. Its answer is "overtaken" then, and the
-        // caller finds the order in the state that it wanted.
+        // Repeating the statement is safe: the order is no longer in the state from which the change starts. The answer is "overtaken" then, and the caller
+        // finds the order in the state that it wanted.
         let row: PostgresRow
         do throws(PostgresError) {
             row = try session.repeatable(sql, parameters).one()

@@ -1,14 +1,16 @@
-// Invariant: an order is answered as made only after its row is durable, and with it, in the same statement, the message that carries it; of one buyer's drafts with one
-// idempotency key one becomes a row and is in a message.
+// Invariant: an order is answered as made only after its row is durable, and, from the same statement, the message that carries it. Of several drafts of one
+//   buyer with the same idempotency key, one becomes a row and is in a message.
 //
-// A group of accepted orders becomes a message for each product, which goes through the broker and back: at a moderate load small groups cost more than their orders.
-// So where such a group was written and fewer than 16 orders have come meanwhile, they wait for more, 1.5 ms at most.
+// A group of accepted orders becomes a message for each product, which goes through the broker and back. At a moderate load, small groups cost more than the
+// orders in them. So if such a group was written and fewer than 16 orders have come meanwhile, they wait for more, for 1.5 ms at most.
 //
-// An id that has a row already is another order's: the sequence is behind, since the database was restored, say. It is raised then, and the orders concerned take other ids, once.
+// If an id has a row already, that row is another order's: the sequence is behind, for example because the database was restored. Then the sequence is raised,
+// and the orders concerned take other ids, once.
 //
-// An insert waits for others only where somebody else's transaction is writing the same buyer's key, or has locked a table; see `GroupWrite`.
+// An insert waits for another transaction only if that is writing the same buyer's key, or has locked the table; see `GroupWrite`.
 //
-// Bounds: those of the writer. Ids are taken from the sequences in blocks of 1024 (the sequences' increment); a block's rest is lost with the process.
+// Bounds: those of the writer. Ids are taken from the sequences in blocks of 1024 (the sequences' increment). A process loses the rest of its block when it
+//   ends.
 
 import HotPath
 import PostgresClient
@@ -18,15 +20,15 @@ import StockContract
 import StrictJSON
 import Synchronization
 
-/// What became of a draft.
+/// The outcome of inserting a draft.
 enum InsertOutcome: Sendable {
-    /// It has a row now.
+    /// The order has a row now.
     case made(Order)
-    /// Another order of the same buyer has its key.
+    /// Another order of the same buyer has the draft's key.
     case keyTaken
-    /// Too many wait already.
+    /// Too many drafts wait already.
     case overloaded
-    /// PostgreSQL did not take it, or nobody knows whether it did.
+    /// PostgreSQL refused the draft, or the outcome is unknown.
     case unavailable(PostgresError)
 }
 
@@ -34,23 +36,23 @@ enum InsertOutcome: Sendable {
 final class OrderInsertion: Sendable {
     struct Item: Sendable {
         var draft: OrderDraft
-        /// PENDING, or FAILED with a reason for a rejection that is kept.
+        /// Nil for a PENDING order; the reason of a FAILED order that keeps a rejection.
         var failReason: String?
-        /// Whether a message carries it to the product server.
+        /// Whether a message carries the order to the product server.
         var isAsynchronous = false
-        /// When its buyer has been answered that it was not made: it is not made later. Nil for never.
+        /// When the buyer is answered that the order was not made, so that it must not be made later; nil: never.
         var deadline: ContinuousClock.Instant?
         /// Called once, on the writer's thread.
         var done: @Sendable (InsertOutcome) -> Void
     }
 
-    /// Ids not handed out yet. Only the writer's thread uses them.
+    /// Ids that are not used yet. Only the writer's thread uses this value.
     private struct IDs {
         var orders = IDSequence.orders.block
         var messages = IDSequence.messages.block
-        /// Whether the ids of this group were taken anew already.
+        /// Whether the orders of this group may still take other ids. They do that once.
         var mayStartAnew = true
-        /// Told of ids that had a row already, and of what was done about it.
+        /// Called when ids had a row already, with the raise of the sequence that followed.
         let cameAgain: @Sendable (IDSequence, IDSequence.Raise?) -> Void
     }
 
@@ -74,7 +76,7 @@ final class OrderInsertion: Sendable {
             maximumBatch: maximumBatch,
             gathering: .init(enough: 16, time: .microseconds(1_500)) { $0.contains { $0.isAsynchronous } }
         ) { _, session, items in
-            // While the database hangs, those who wait give up one after the other; what they asked for is not made behind their backs.
+            // While the database hangs, waiting callers give up one after another. Their orders must not be made afterwards.
             let items = OrderInsertion.inTime(items)
             guard !items.isEmpty else { return }
             batches.record(UInt64(items.count))
@@ -90,19 +92,19 @@ final class OrderInsertion: Sendable {
     }
 
     var queued: Int { self.group.waiting }
-    /// Takes the writer's place at the server.
+    /// Opens the connection, which takes its place at the server.
     func connect() async { await self.group.connect() }
-    /// What keeps orders from being made, nil if nothing does.
+    /// What keeps orders from being made; nil if nothing does.
     func troubleWriting() async -> PostgresError? { await self.group.troubleWriting() }
 
-    /// Makes an order and returns when it is durable.
+    /// Makes an order, and returns when it is durable.
     func insert(_ draft: OrderDraft, failReason: String? = nil, isAsynchronous: Bool = false) async -> InsertOutcome {
         await withCheckedContinuation { continuation in
             self.insert(draft, failReason: failReason, isAsynchronous: isAsynchronous) { continuation.resume(returning: $0) }
         }
     }
 
-    /// Makes an order; `done` is called when it is durable, on the writer's thread, or at once if too many wait.
+    /// Makes an order. `done` is called on the writer's thread when it is durable, or at once if too many wait.
     func insert(
         _ draft: OrderDraft,
         failReason: String? = nil,
@@ -115,7 +117,7 @@ final class OrderInsertion: Sendable {
 
     func shutdown() async { await self.group.shutdown() }
 
-    /// What a group has at least, though one of its buyers has less left.
+    /// The time that a group's statement has at least, even if one of its buyers has less left.
     private static let leastTime: Duration = .milliseconds(200)
 
     private static func inTime(_ items: ArraySlice<Item>) -> ArraySlice<Item> {
@@ -163,7 +165,7 @@ final class OrderInsertion: Sendable {
         from made
         """
 
-    /// A statement, and what it needs beside the orders' own columns.
+    /// A statement, and its data beside the orders' own columns.
     private struct Insertion {
         var sql: String
         var parameters: [PostgresValue]
@@ -187,7 +189,7 @@ final class OrderInsertion: Sendable {
                 try self.write(session, part, &ids, outbox)
             } catch  where ids.mayStartAnew && IDSequence.messages.isCause(of: error) {
                 ids.mayStartAnew = false
-                // Not raised, the next statement fails as this one did.
+                // If the sequence could not be raised, the next statement fails in the same way.
                 ids.cameAgain(.messages, (try? ids.messages.startAnew(session)) ?? nil)
                 try self.write(session, part, &ids, outbox)
             }
@@ -246,7 +248,7 @@ final class OrderInsertion: Sendable {
         )
     }
 
-    /// Trace contexts by order id, a JSON object; null if there is none.
+    /// A JSON object of trace contexts by order id; null if there is none.
     private static func traces(_ items: ArraySlice<Item>, _ ids: [Int64]) -> PostgresValue {
         guard items.contains(where: { $0.isAsynchronous && $0.draft.traceparent != nil }) else { return .null }
         var json = JSONWriter()
@@ -275,7 +277,7 @@ final class OrderInsertion: Sendable {
             do throws(PostgresError) {
                 try self.settle(session, items, ids, insertion)
             } catch {
-                // Not thrown: sent again under new ids, an order that is there already would be made twice.
+                // The error is not thrown: the caller would insert the orders again under new ids, and one that exists already would be made twice.
                 for item in items { item.done(.unavailable(error.isOutcomeUnknown ? error : unknown)) }
             }
             return
@@ -285,7 +287,7 @@ final class OrderInsertion: Sendable {
         if let outbox = insertion.outbox { outbox.wrote(commands: try row.decode(2), events: try row.decode(3)) }
         let isWhole = made.count == ids.count
         let others = isWhole ? [] : self.withTakenIDs(session, items, ids, made: Set(made))
-        // The orders go on while PostgreSQL works on the next group, if there is one.
+        // The orders continue while PostgreSQL works on the next group, if there is one.
         session.postpone {
             let made = isWhole ? [] : Set(made)
             for (item, id) in zip(items, ids) where isWhole || !others.contains(id) {
@@ -298,7 +300,8 @@ final class OrderInsertion: Sendable {
         }
     }
 
-    /// Those ids that have no row of this statement because another order has them: its draft is not a repeat of anything. A draft without a key can have no other reason.
+    /// The ids that have no row from this statement because another order has them, so that their drafts are no repeats. For a draft without a key there is no
+    /// other reason.
     private static func withTakenIDs(
         _ session: PostgresSession,
         _ items: ArraySlice<Item>,
@@ -316,12 +319,12 @@ final class OrderInsertion: Sendable {
                 taken.insert(try row.decode(0, as: Int64.self))
             }
         } catch {
-            // The orders that were made must go on: what is unclear is taken for a repeat, whose order is looked for by its key.
+            // Orders that were made must continue. An unclear draft is treated as a repeat, whose order is looked for by its key.
         }
         return taken
     }
 
-    /// Orders whose ids had rows already take others, above every id in the table.
+    /// Gives other ids, above every id in the table, to orders whose ids had rows already.
     private static func startAnew(_ session: PostgresSession, _ items: ArraySlice<Item>, _ ids: inout IDs, _ outbox: OutboxWriting?) {
         guard ids.mayStartAnew else {
             for item in items { item.done(.unavailable(PostgresError(code: .misuse, message: "the ids of orders come round again"))) }
@@ -332,7 +335,7 @@ final class OrderInsertion: Sendable {
         self.commit(session, items, &ids, outbox)
     }
 
-    /// After a statement whose outcome is unknown: the same rows once more, under the same ids, then a look at which of them are there.
+    /// Settles a statement whose outcome is unknown: inserts the same rows again under the same ids, then looks which of them exist.
     private static func settle(
         _ session: PostgresSession,
         _ items: ArraySlice<Item>,
@@ -340,10 +343,10 @@ final class OrderInsertion: Sendable {
         _ insertion: Insertion
     ) throws(PostgresError) {
         _ = try session.repeatable(insertion.sql, insertion.parameters)
-        // How many rows the two wrote together is for the next count to find.
+        // It is unknown how many rows the two statements wrote. The next count of the outbox tells.
         insertion.outbox?.wake()
         var made: [Int64: Timestamp] = [:]
-        // A row that is older than any statement can be is another order's, whose id came round again.
+        // A row that is older than any running statement belongs to another order, which had the same id.
         let own = "select id, created_at from orders where id = any($1) and created_at > now() - interval '1 minute'"
         for row in try session.repeatable(own, [.ints(ids)]) {
             made[try row.decode(0, as: Int64.self)] = Timestamp(try row.decode(1))

@@ -44,7 +44,7 @@ extension Timestamp {
 }
 
 extension StepRecord {
-    /// The record as an element of the column `steps`, which is also its form in an answer.
+    /// Writes the record as an element of the column `steps`. An answer has the same form.
     func write(to json: inout JSONWriter) {
         json.object { json in
             json.member("step", self.step)
@@ -56,7 +56,7 @@ extension StepRecord {
         }
     }
 
-    /// The records as they are appended to the column `steps`: objects with commas between them.
+    /// The records in the form in which they are appended to the column `steps`: objects separated by commas.
     static func json(_ records: [StepRecord]) -> String {
         var json = JSONWriter(capacity: 160)
         for record in records { record.write(to: &json) }

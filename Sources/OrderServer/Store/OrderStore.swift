@@ -4,19 +4,19 @@ import ServerKit
 import ServerMetrics
 import StockContract
 
-/// Orders in PostgreSQL: everything that is not done in groups.
+/// Orders in PostgreSQL, for all statements that are not grouped.
 struct OrderStore: Sendable {
     let pool: PostgresPool
-    /// How long work may be left alone before recovery takes it up.
+    /// How long recovery leaves an order to those who work on it.
     let recoveryAge: Duration
     /// Nil without a broker.
     var outbox: OutboxWriting?
-    /// For lists, whose reads may be long: nothing else waits behind them.
+    /// Connections for lists, whose reads may be long. Nothing else waits for these connections.
     let lists: PostgresPool
-    /// Rows that one statement of a list walks at most.
+    /// How many rows one statement of a list walks at most.
     let listBound: Int64
 
-    /// - Parameter lists: `pool` where nobody else uses it
+    /// - Parameter lists: nil: `pool`, which is right if nobody else uses it
     init(
         pool: PostgresPool,
         recoveryAge: Duration,
@@ -49,7 +49,7 @@ struct OrderStore: Sendable {
         return try rows.first.map { (row) throws(PostgresError) in try Order(row: row) }
     }
 
-    /// An order and its history, a JSON array.
+    /// An order, and its history as a JSON array.
     func orderWithSteps(id: Int64) async throws(PostgresError) -> (order: Order, steps: String)? {
         let rows = try await self.pool.query("select \(Order.columns), o.steps from orders o where o.id = $1", [.int(id)])
         guard let row = rows.first else { return nil }
@@ -58,7 +58,8 @@ struct OrderStore: Sendable {
 
     /// Orders, newest id first.
     ///
-    /// No index names the status: an update of it would write every index of the table. So a status is looked for row by row, among `listBound` orders a page.
+    /// There is no index on the status, because each change of it would have to write every index of the table. So a status is searched row by row, among
+    /// `listBound` orders for each page.
     func orders(
         buyer: String?,
         status: OrderStatus?,
@@ -81,8 +82,8 @@ struct OrderStore: Sendable {
 
     // MARK: Cancelling and running again
 
-    /// Marks a CONFIRMED order as being cancelled, before its stock is given back, and leaves it to recovery should this process die.
-    /// - Returns: the order, nil if it is not CONFIRMED
+    /// Marks a CONFIRMED order as being cancelled before its stock is given back, and puts it on recovery's list in case this process dies.
+    /// - Returns: the order; nil if it is not CONFIRMED
     func requestCancel(id: Int64, key: String?) async throws(PostgresError) -> Order? {
         let rows = try await self.pool.query(
             """
@@ -103,7 +104,7 @@ struct OrderStore: Sendable {
 
     /// Notes that the product server has refused for good to take an order's stock back, and what was tried.
     /// - Parameter refusal: key and reason
-    /// - Returns: whether this is news: the same refusal of the same key was not noted last
+    /// - Returns: whether this is news, that is, whether the note before was another one
     func noteUndoRefused(id: Int64, refusal: String, records: [StepRecord]) async throws(PostgresError) -> Bool {
         let rows = try await self.pool.query(
             """
@@ -115,7 +116,7 @@ struct OrderStore: Sendable {
         return !rows.isEmpty
     }
 
-    /// Takes the mark of a cancellation back: the product server has refused to take the stock.
+    /// Removes the mark of a cancellation, because the product server has refused to take the stock back.
     func withdrawCancel(id: Int64) async throws(PostgresError) {
         _ = try await self.pool.query(
             """
@@ -126,8 +127,8 @@ struct OrderStore: Sendable {
         )
     }
 
-    /// Makes a FAILED order PENDING again, under its next run's keys; its event says that it is `order.created` once more, as the next version.
-    /// - Returns: the order, nil if it is not FAILED or an earlier run is still being settled
+    /// Makes a FAILED order PENDING again, under the keys of its next run. The event for it is `order.created` again, with the next version.
+    /// - Returns: the order; nil if it is not FAILED, or if an earlier run is still being settled
     func beginRetry(id: Int64) async throws(PostgresError) -> Order? {
         var events: (ids: [Int64], statuses: [String]) = ([], [])
         if let outbox, outbox.backlog.takesEvents {
@@ -159,12 +160,12 @@ struct OrderStore: Sendable {
 
     // MARK: Keys that are another order's
 
-    /// The run that an order `o` goes on as when its key is another order's.
+    /// SQL for the run in which an order `o` goes on when its key belongs to another order.
     static let otherRun = "greatest(o.run + 1, extract(epoch from clock_timestamp())::bigint)"
 
-    /// Lets a PENDING order go on under another key than that of `run`.
-    /// - Parameter age: nil, or an order that nobody has changed for longer is left alone: somebody else may have begun to settle it
-    /// - Returns: the order as it goes on, nil if it is not PENDING in that run, or too old
+    /// Lets a PENDING order continue under another key than that of `run`.
+    /// - Parameter age: an order whose last change is older is left alone, because somebody else may have begun to settle it; nil: no limit
+    /// - Returns: the order as it continues; nil if it is not PENDING in that run, or too old
     func takeAnotherKey(id: Int64, run: Int64, age: Duration?, records: [StepRecord]) async throws(PostgresError) -> Order? {
         let rows = try await self.pool.query(
             """
@@ -180,7 +181,7 @@ struct OrderStore: Sendable {
 
     // MARK: Recovery
 
-    /// One order for recovery, and the number that its next attempt has.
+    /// One order for recovery, and the number of its next attempt.
     struct Work: Sendable {
         var order: Order
         var attempt: Int64
@@ -197,18 +198,19 @@ struct OrderStore: Sendable {
         )
     }
 
-    /// Puts every PENDING order older than the bound on recovery's list, each stretch of time once. Those that go over the broker are left to their messages.
+    /// Puts every PENDING order older than the bound on recovery's list. Each period of time is searched once. Orders that go over the broker are left to their
+    /// messages.
     ///
-    /// The mark follows at least 6 seconds behind the clock: an insert takes its time when it begins and is bounded by `statement_timeout`, 4 seconds.
-    /// A server that finds the mark locked leaves the stretch to the one that holds it.
-    /// - Returns: orders found
+    /// The mark of what was searched stays at least 6 seconds behind the clock, because an insert takes its time when it begins, and may run for
+    /// `statement_timeout`, 4 seconds. A server that finds the mark locked leaves the period to the server that has locked it.
+    /// - Returns: how many orders were found
     func collect() async throws(PostgresError) -> Int {
         let parameters: [PostgresValue] = [
             .int(self.recoveryAge.microseconds), .int(max(self.recoveryAge, .seconds(6)).microseconds),
         ]
         do {
             return try await self.pool.transaction(timeout: .seconds(65)) { transaction in
-                // The first stretch of all is as long as the table.
+                // The first period of all is as long as the table.
                 try transaction.execute(script: "set local statement_timeout = '60s'")
                 return try transaction.query(OrderStore.collectSQL, parameters, timeout: .seconds(65)).one().decode(0, as: Int.self)
             }
@@ -233,7 +235,7 @@ struct OrderStore: Sendable {
         select count(*) from late
         """
 
-    /// Takes at most `limit` due orders for `lease`; nobody else takes them before it is over.
+    /// Takes at most `limit` due orders for `lease`. No other server takes them before that is over.
     func claim(limit: Int, lease: Duration) async throws(PostgresError) -> [Work] {
         let rows = try await self.pool.query(
             """
@@ -253,7 +255,7 @@ struct OrderStore: Sendable {
         return work
     }
 
-    /// Makes an order that could not be settled due again after `delay`, unless somebody has changed its entry since `attempt`.
+    /// Makes an order that could not be settled due again after `delay`, unless its entry was changed since `attempt`.
     func postpone(id: Int64, attempt: Int64, delay: Duration) async throws(PostgresError) {
         _ = try await self.pool.query(
             "update saga_work set due_at = now() + $3 * interval '1 microsecond' where order_id = $1 and attempts = $2",
@@ -261,7 +263,7 @@ struct OrderStore: Sendable {
         )
     }
 
-    /// Takes a settled order off the list; stays on it if somebody has put it there again since `attempt`.
+    /// Takes a settled order off the list, unless somebody has put it there again since `attempt`.
     func drop(id: Int64, attempt: Int64?) async throws(PostgresError) {
         if let attempt {
             _ = try await self.pool.query("delete from saga_work where order_id = $1 and attempts = $2", [.int(id), .int(attempt)])
@@ -270,12 +272,12 @@ struct OrderStore: Sendable {
         }
     }
 
-    /// Orders on recovery's list.
+    /// The number of orders on recovery's list.
     func backlog() async throws(PostgresError) -> Int {
         try await self.pool.query("select count(*) from saga_work").one().decode(0, as: Int.self)
     }
 
-    /// Whether PostgreSQL answers: all that a replica needs to be shown.
+    /// Whether PostgreSQL answers. To show a replica, nothing more is needed.
     func isAnswering() async -> Bool {
         do {
             _ = try await self.pool.query("select 1", timeout: .seconds(1))

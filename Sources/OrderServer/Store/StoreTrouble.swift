@@ -5,7 +5,7 @@ import ServerKit
 import StockContract
 
 extension APIError {
-    /// What a caller is told when PostgreSQL did not do what was asked.
+    /// The caller's error for an error of PostgreSQL.
     init(_ error: PostgresError) {
         if error.code == .poolExhausted {
             self.init(.overloaded)
@@ -18,21 +18,21 @@ extension APIError {
     }
 }
 
-/// Makes errors of what PostgreSQL did not do, and says so in the log, once a second at most.
+/// Turns errors of PostgreSQL into errors for callers, and logs them, at most once a second.
 struct StoreTrouble: Sendable {
     let logger: Logger
     private let throttle = LogThrottle()
 
     init(_ logger: Logger) { self.logger = logger }
 
-    /// The caller's error.
+    /// The caller's error for this error, which is logged.
     /// - Parameter what: what was not done, for the log
     func noted(_ error: PostgresError, _ what: Logger.Message) -> APIError {
         self.throttle.log(.warning, what, to: self.logger, metadata: ["error": "\(error)"])
         return APIError(error)
     }
 
-    /// Runs a statement; ``noted(_:_:)`` makes the error.
+    /// Runs a statement, and turns its error into the caller's with ``noted(_:_:)``.
     func noting<Value: Sendable>(
         _ what: Logger.Message,
         _ statement: () async throws(PostgresError) -> Value

@@ -1,8 +1,8 @@
 import NIOCore
 import Synchronization
 
-/// Tells once that the client of a connection has gone: it closed the connection, or its sending half, which for a client that still waits for an answer is the same
-/// here. It stands in the pipeline for the time of one request that waits, and the connection is kept behind it.
+/// Reports once that a connection's client has gone. It has closed the connection, or its sending half, which for a client that waits for an answer means the
+/// same here. The handler is in the pipeline while one request waits, and the connection is kept afterwards.
 final class DisconnectHandler: ChannelInboundHandler, RemovableChannelHandler, Sendable {
     typealias InboundIn = NIOAny
 
@@ -25,7 +25,7 @@ final class DisconnectHandler: ChannelInboundHandler, RemovableChannelHandler, S
         context.fireChannelInactive()
     }
 
-    /// Runs `body`, whose task is cancelled when the channel's client goes.
+    /// Runs `body`, whose task is cancelled when the channel's client has gone.
     static func watch<Value: Sendable>(_ channel: any Channel, _ body: @escaping @Sendable () async -> Value) async -> Value {
         let task = Task { await body() }
         let handler = DisconnectHandler { task.cancel() }
@@ -35,7 +35,7 @@ final class DisconnectHandler: ChannelInboundHandler, RemovableChannelHandler, S
                 if !channel.isActive { handler.tell() }
             }.get()
         } catch {
-            // No pipeline any more: the client has gone.
+            // There is no pipeline any more, because the client has gone.
             task.cancel()
         }
         let value = await withTaskCancellationHandler {
@@ -43,7 +43,7 @@ final class DisconnectHandler: ChannelInboundHandler, RemovableChannelHandler, S
         } onCancel: {
             task.cancel()
         }
-        // Fails if the connection has ended meanwhile, and the handler with it.
+        // This fails if the connection has ended meanwhile, which ends the handler too.
         try? await channel.pipeline.removeHandler(handler).get()
         return value
     }

@@ -1,8 +1,8 @@
-// Invariant: each event carries the whole order and its version as `id`; versions of one stream grow; a version that the client names in `Last-Event-ID` is not sent
-// again. States that follow each other faster than they are looked up come as the last of them.
+// Invariant: each event carries the whole order, with its version as `id`. Versions grow within a stream. A version that the client names in `Last-Event-ID` is
+//   not sent again. If states follow each other faster than they are looked up, only the last one is sent.
 //
-// Bounds: one of the places of `OrderWatch`; `maximumLife`; a silent stream writes a comment each `heartbeat`, by which a client that has gone is noticed at the
-// latest. Stops: with the first state that is not PENDING, the end of its life, the client's going, the server's stop.
+// Bounds: one of the places of `OrderWatch`; `maximumLife`; a silent stream writes a comment each `heartbeat`, which finds a client that has gone. Stops: with
+//   the first state that is not PENDING, at the end of its life, when the client goes, or when the server stops.
 
 import APIErrors
 import HTTPTypes
@@ -22,16 +22,16 @@ struct OrderEventStream: Sendable {
     let changes: OrderWatch
     /// The order when the client came.
     let first: VersionedOrder
-    /// The version that the client knows, 0 for none.
+    /// The version that the client knows; 0 if it knows none.
     let seen: Int64
 
-    /// The answer: the stream, or 204, at which clients do not come back, if the client knows the settled state already.
+    /// The answer: the stream; or 204, after which clients do not reconnect, if the client knows the settled state already.
     /// - Throws: `OVERLOADED` if too many wait already
     func response(on channel: any Channel) throws(APIError) -> Response {
         if self.first.isSettled, self.first.version <= self.seen {
             return Response(status: .noContent, headers: [.cacheControl: "no-store"])
         }
-        // Held by the body: given back also if that is never written.
+        // The body holds the place, so that the place is given back even if the body is never written.
         let place = try self.changes.place()
         let body = ResponseBody { writer in
             try await self.run(place, on: channel) { try await writer.write($0) }
@@ -39,7 +39,7 @@ struct OrderEventStream: Sendable {
         }
         return Response(
             status: .ok,
-            // Without the last one nginx holds events back until a buffer is full.
+            // Without the last header, nginx holds events back until its buffer is full.
             headers: [.contentType: "text/event-stream", .cacheControl: "no-store", .accelBuffering: "no"],
             body: body
         )
@@ -50,7 +50,7 @@ struct OrderEventStream: Sendable {
         let deadline = ContinuousClock.now + self.settings.maximumLife
         let id = self.first.order.id
         var current = self.first
-        // The head goes out with the first bytes; a client must not take a silent stream for a dead server.
+        // The response head is sent with the first bytes. Without them a client would take a silent stream for a dead server.
         try await write(current.version > self.seen ? OrderEventStream.event(current) : OrderEventStream.comment)
         while !current.isSettled, ContinuousClock.now < deadline {
             let seen = max(current.version, self.seen)

@@ -1,26 +1,27 @@
-// Invariant: a waiter is answered exactly once: by a version of its order above the one that it has seen, by the end of its time, by being cancelled or by the
-// shutdown. An order is looked up as soon as possible after somebody begins to wait for it and after each change that this server makes to it, and in turn with
-// all others at each sweep, which finds the changes that others make. A look-up that began before a change never counts for that change.
+// Invariant: a waiter is answered exactly once: by a version of its order above the one that it has seen, by the end of its time, by its cancellation, or by
+//   the shutdown. An order is looked up as soon as possible after a waiter comes, and after each change that this server makes to it. Each sweep looks orders
+//   up in turn, which finds the changes that other servers make. A look-up that began before a change never counts for that change.
 //
-// Bounds: `maximumPlaces` callers hold a place; each waits for one order at a time. One look-up is out at a time, of at most `batch` orders; sweeps are `interval`
-// apart. Of n orders waited for, each is looked up once in every ceil(n / batch) sweeps. A time is over at most one tick late.
-// Stops: `tick` says when nobody waits any more.
+// Bounds: `maximumPlaces` callers hold a place, and each waits for one order at a time. One look-up is out at a time, of at most `batch` orders. Sweeps are
+//   `interval` apart. If n orders are waited for, each is looked up once in ceil(n / batch) sweeps. The end of a waiter's time is noticed at most one tick
+//   late.
+// Stops: `tick` returns when nobody waits any more.
 
-/// Who waits for which order, and what to look up next. Decides only; continuations, clock and database are its shell's.
+/// Keeps who waits for which order, and decides what to look up next. Continuations, clock and database belong to the shell.
 struct OrderWaiters {
     typealias ID = UInt64
 
-    /// An order to look up, and the newest version that is of no interest.
+    /// An order to look up, and the version that its waiters have seen already.
     struct Wanted: Equatable, Sendable {
         var order: Int64
         var seen: Int64
     }
 
-    /// What follows from an event besides answers to waiters.
+    /// What an event requires beside answers to waiters.
     struct Next: Equatable {
-        /// A look-up to be made now, empty for none; ``found(_:)`` or ``lookupFailed()`` must follow.
+        /// The orders to look up now; empty for none. ``found(_:)`` or ``lookupFailed()`` must follow.
         var lookup: [Wanted] = []
-        /// Ticks must begin: they have not, or have ended.
+        /// Whether ticks must begin, because they have not begun or have ended.
         var startsTicks = false
     }
 
@@ -39,12 +40,12 @@ struct OrderWaiters {
     private var byOrder: [Int64: [ID]] = [:]
     /// Orders to look up before the next sweep.
     private var due: Set<Int64> = []
-    /// What is left of the current turn of sweeps.
+    /// The orders that the present turn of sweeps has not looked up yet.
     private var turn: [Int64] = []
     private var lastSweep: ContinuousClock.Instant?
     private var isLooking = false
     private var isTicking = false
-    /// Whether nobody is taken any more.
+    /// Whether the shutdown has begun.
     private(set) var isClosed = false
     private var lastID: ID = 0
 
@@ -59,7 +60,7 @@ struct OrderWaiters {
 
     // MARK: Places
 
-    /// Takes a place; false if there is none left or after the shutdown.
+    /// Takes a place. Returns false if there is none left, or after the shutdown.
     mutating func enter() -> Bool {
         guard !self.isClosed, self.places < self.maximumPlaces else { return false }
         self.places += 1
@@ -71,20 +72,20 @@ struct OrderWaiters {
 
     // MARK: Waiting
 
-    /// A caller with a place begins to wait; nil after the shutdown.
+    /// A caller with a place begins to wait. Returns nil after the shutdown.
     mutating func wait(for order: Int64, after seen: Int64, until deadline: ContinuousClock.Instant) -> (id: ID, next: Next)? {
         guard !self.isClosed else { return nil }
         self.lastID += 1
         self.waiters[self.lastID] = Waiter(order: order, seen: seen, deadline: deadline)
         self.byOrder[order, default: []].append(self.lastID)
-        // A change between the caller's own look at the order and this line would else be seen by a sweep only.
+        // The order may have changed between the caller's own look and this line. Without this, only a sweep would find that change.
         self.due.insert(order)
         let startsTicks = !self.isTicking
         self.isTicking = true
         return (self.lastID, Next(lookup: self.takeDue(), startsTicks: startsTicks))
     }
 
-    /// A caller has gone, or the time it had of its own is over; false if it was answered before.
+    /// A caller has gone, or its own time limit is over. Returns false if it was answered before.
     mutating func cancel(_ id: ID) -> Bool { self.remove(id) != nil }
 
     /// This server has changed these orders, durably.
@@ -96,7 +97,7 @@ struct OrderWaiters {
 
     // MARK: Looking up
 
-    /// A look-up's answer: of the orders wanted those with another version, and that version.
+    /// The answer to a look-up: the orders that have a version above the one asked about, with that version.
     mutating func found(_ versions: [(order: Int64, version: Int64)]) -> (answered: [(id: ID, index: Int)], next: Next) {
         self.isLooking = false
         var answered: [(id: ID, index: Int)] = []
@@ -110,13 +111,13 @@ struct OrderWaiters {
         return (answered, Next(lookup: self.takeDue()))
     }
 
-    /// A look-up had no answer. What it was about is found by a sweep: no look-up follows before that, so that a database in trouble is not asked without pause.
+    /// A look-up had no answer. Only a sweep looks its orders up again, so that a database in trouble is not asked without pause.
     mutating func lookupFailed() { self.isLooking = false }
 
     // MARK: Time
 
-    /// Called each `interval` while it says so.
-    /// - Returns: waiters whose time is over; what to look up; whether ticks go on
+    /// Called each `interval`, as long as the last call asked for that.
+    /// - Returns: waiters whose time is over; orders to look up; whether ticks go on
     mutating func tick(now: ContinuousClock.Instant) -> (expired: [ID], lookup: [Wanted], goesOn: Bool) {
         var expired: [ID] = []
         for (id, waiter) in self.waiters where waiter.deadline <= now { expired.append(id) }
@@ -129,7 +130,7 @@ struct OrderWaiters {
         return (expired, self.sweep(now), true)
     }
 
-    /// Answers everybody and takes nobody any more.
+    /// Ends every wait, and takes no more waiters.
     mutating func close() -> [ID] {
         self.isClosed = true
         let all = Array(self.waiters.keys)
@@ -148,7 +149,7 @@ struct OrderWaiters {
         self.lastSweep = now
         var orders = self.takeFromDue()
         if self.turn.isEmpty { self.turn = Array(self.byOrder.keys) }
-        // Ends with the turn: each order is in it at most once.
+        // The loop ends with the turn, which contains each order at most once.
         while orders.count < self.batch, let order = self.turn.popLast() {
             if self.byOrder[order] != nil, !orders.contains(order) { orders.insert(order) }
         }
@@ -173,7 +174,7 @@ struct OrderWaiters {
     private mutating func begin(_ orders: Set<Int64>) -> [Wanted] {
         var wanted: [Wanted] = []
         for order in orders {
-            // Several may wait for one order: the one that has seen least decides. Nobody: they have gone since.
+            // If several wait for one order, the smallest version that one of them has seen decides. If none is left, the order is skipped.
             guard let seen = self.byOrder[order]?.compactMap({ self.waiters[$0]?.seen }).min() else { continue }
             wanted.append(Wanted(order: order, seen: seen))
         }

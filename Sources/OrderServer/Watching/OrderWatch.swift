@@ -1,5 +1,5 @@
-// The shell around `OrderWaiters`: it runs what the machine says after it has let go of the lock. Bounds are the machine's. While anybody waits there is one task that
-// ticks, and one while a look-up is out; both end by themselves.
+// The shell around `OrderWaiters`: it does what the machine says after it has released the lock. The bounds are those of the machine. While anybody waits, one
+// task ticks, and another one runs while a look-up is out. Both end by themselves.
 
 import APIErrors
 import Logging
@@ -12,9 +12,9 @@ import Synchronization
 final class OrderWatch: Sendable {
     /// How a wait has ended.
     enum Outcome: Sendable, Equatable {
-        /// There is a version above the one seen.
+        /// The order has a version above the one seen.
         case changed(VersionedOrder)
-        /// The time is over.
+        /// The wait's time is over.
         case timedOut
         /// The server stops.
         case stopped
@@ -30,12 +30,12 @@ final class OrderWatch: Sendable {
     }
 
     private let state: Mutex<State>
-    /// Callers that wait, so that a change nobody waits for costs one load.
+    /// The number of callers that wait. If it is zero, reporting a change costs one load.
     private let waiters = Atomic<Int>(0)
     private let interval: Duration
     private let lookup: Lookup
     private let logger: Logger
-    /// Look-ups made, failed; waits refused because all places were taken.
+    /// Look-ups that were made; look-ups that failed; waits that were refused because all places were taken.
     let lookups = Counter()
     let failedLookups = Counter()
     let refused = Counter()
@@ -59,10 +59,10 @@ final class OrderWatch: Sendable {
         }
     }
 
-    /// Places taken: requests that wait and event streams.
+    /// Places that are taken, by requests that wait and by event streams.
     var places: Int { self.state.withLock { $0.machine.places } }
 
-    /// Says that these orders were changed, once that is durable. Without anybody who waits the ids are not even gathered.
+    /// Reports that these orders were changed, once that is durable. If nobody waits, the ids are not even collected.
     func changed(_ orders: @autoclosure () -> [Int64]) {
         guard self.waiters.load(ordering: .sequentiallyConsistent) > 0 else { return }
         let orders = orders()
@@ -71,7 +71,7 @@ final class OrderWatch: Sendable {
 
     // MARK: Waiting
 
-    /// One caller's right to wait; given back when the last one that holds it lets go.
+    /// One caller's right to wait. It is given back when its last holder releases it.
     final class Place: Sendable {
         private let changes: OrderWatch
 
@@ -79,7 +79,7 @@ final class OrderWatch: Sendable {
 
         deinit { self.changes.state.withLock { $0.machine.leave() } }
 
-        /// Waits until the order has a version above `seen`, at most `bound`; the task's cancellation ends it.
+        /// Waits until the order has a version above `seen`, at most `bound`. Cancelling the task ends the wait.
         func next(order: Int64, after seen: Int64, within bound: Duration) async -> Outcome {
             await self.changes.next(order: order, after: seen, within: bound)
         }
@@ -92,7 +92,7 @@ final class OrderWatch: Sendable {
         return place
     }
 
-    /// The same; nil if the server stops.
+    /// Takes a place; nil if the server stops.
     func placeUnlessStopped() throws(APIError) -> Place? {
         let (isTaken, isStopped) = self.state.withLock { ($0.machine.enter(), $0.machine.isClosed) }
         if isTaken { return Place(self) }
@@ -102,7 +102,7 @@ final class OrderWatch: Sendable {
     }
 
     private func next(order: Int64, after seen: Int64, within bound: Duration) async -> Outcome {
-        // Counted before the machine knows of the waiter: a change behind this line is told.
+        // The waiter is counted before the machine knows it, so that a change after this line is reported.
         self.waiters.add(1, ordering: .sequentiallyConsistent)
         defer { self.waiters.subtract(1, ordering: .sequentiallyConsistent) }
         let id = Mutex<OrderWaiters.ID?>(nil)
@@ -119,7 +119,7 @@ final class OrderWatch: Sendable {
                 }
                 id.withLock { $0 = begun.id }
                 self.run(begun.next)
-                // A cancellation that came before the id was known found nobody.
+                // If the cancellation came before the id was known, its handler found no waiter.
                 if Task.isCancelled { self.cancel(begun.id) }
             }
         } onCancel: {
@@ -155,7 +155,7 @@ final class OrderWatch: Sendable {
     }
 
     private func tick() async {
-        // Ends with the first tick that finds nobody waiting; whoever waits next starts it again.
+        // The loop ends with the first tick that finds no waiter. The next waiter starts it again.
         while true {
             try? await Task.sleep(for: self.interval)
             let (expired, lookup, goesOn) = self.state.withLock { state in
@@ -170,7 +170,7 @@ final class OrderWatch: Sendable {
 
     private func look(_ wanted: [OrderWaiters.Wanted]) async {
         var wanted = wanted
-        // Ends when nothing is due at once; each round is one statement, bounded by its timeout.
+        // The loop ends when no look-up is due at once. Each round is one statement, which its timeout bounds.
         while !wanted.isEmpty {
             self.lookups.add()
             do throws(PostgresError) {
@@ -192,7 +192,7 @@ final class OrderWatch: Sendable {
 }
 
 extension OrderWatch {
-    /// Adds what waiting has to show.
+    /// Registers the watch's metrics.
     func register(in registry: MetricsRegistry) {
         registry.gauge("stockgate_orders_watched", help: "Requests that wait for an order and streams of an order's changes") { [self] in
             Double(self.places)

@@ -1,12 +1,12 @@
 import PostgresClient
 import StockContract
 
-/// An order, and which of its states it is: the version grows with every change.
+/// An order with its version, which grows with every change.
 struct VersionedOrder: Sendable, Equatable {
     var order: Order
     var version: Int64
 
-    /// Whether nothing but a cancellation or another run changes it any more.
+    /// Whether only a cancellation or another run can still change the order.
     var isSettled: Bool { self.order.status != .pending }
 }
 
@@ -18,7 +18,7 @@ extension VersionedOrder {
 }
 
 extension OrderStore {
-    /// An order with its version.
+    /// The present order with its version.
     func versionedOrder(id: Int64) async throws(PostgresError) -> VersionedOrder? {
         let rows = try await self.pool.query("select o.version, \(Order.columns) from orders o where o.id = $1", [.int(id)])
         return try rows.first.map { (row) throws(PostgresError) in try VersionedOrder(row: row) }
@@ -40,7 +40,7 @@ extension OrderStore {
 }
 
 extension VersionedOrder {
-    /// What an event says about an order. The rest of the order stays where it was made.
+    /// The order as an event describes it. Members that the event lacks keep their defaults.
     init(event order: OrderEvent.Order) {
         self.init(
             order: Order(
