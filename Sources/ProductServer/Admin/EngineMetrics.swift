@@ -6,7 +6,7 @@ import StockGate
 import Synchronization
 
 extension MetricsRegistry {
-    /// The engine's figures under this project's names.
+    /// Registers the engine's figures under this project's metric names.
     func register(_ engine: StockEngine) {
         let metrics = engine.metrics
         func counter(_ name: String, _ help: String, _ counter: EngineCounter) {

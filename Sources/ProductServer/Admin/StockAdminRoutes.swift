@@ -6,7 +6,7 @@ import StockContract
 import StockGate
 import StrictJSON
 
-/// What operators do to stock, and what they ask about it.
+/// The routes by which operators change stock, and ask about it.
 struct StockAdminRoutes: Sendable {
     let engine: StockEngine
 
@@ -15,7 +15,7 @@ struct StockAdminRoutes: Sendable {
             let id = try context.pathID(orThrow: .productNotFound)
             guard let isGated = try await engine.ledger.isGated(ProductID(id)) else { throw APIError(.productNotFound) }
             guard isGated else { throw APIError(.invalidState, message: .notGated, details: ["stockStrategy": "DB_ONLY"]) }
-            // Two rounds: a newer install that came between says nothing of its stock, but the next one does.
+            // Two rounds: if a newer install came between, the first round says nothing about its stock, but the second one does.
             for _ in 0..<2 {
                 let outcome = await engine.resync(ProductID(id))
                 if let theirs = outcome.foreignLedger {
@@ -79,7 +79,8 @@ struct StockAdminRoutes: Sendable {
                     json.member("redisPending", gate.map { Int64($0.pending) })
                     json.member("fence", ledger.fence.rawValue)
                     json.member("redisFence", gate?.fence.rawValue)
-                    // What Redis promises beyond what there is; pending reservations hold what the ledger has not taken yet.
+                    // How many more units Redis offers than the ledger has. Units of pending reservations are held back, though the ledger has not taken them
+                    // yet.
                     json.member("drift", counter.map(ledger.drift))
                 }
             }

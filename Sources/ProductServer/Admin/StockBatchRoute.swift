@@ -7,10 +7,11 @@ import StockContract
 import StockGate
 import StrictJSON
 
-/// `POST /internal/stock/batch`: what the order server gathered while its last call was out. Each item is a request of its own, with the same
-/// promises and its own answer; they only share the way.
+/// `POST /internal/stock/batch`: the changes that the order server gathered while its last call was out. Each item is a request of its own, with the same
+/// promises and its own answer. The items only share the call.
 ///
-/// Since all are answered together, none of them waits for a product's row that has been locked for a while: it is LOCK_TIMEOUT at once, for the order server to ask again.
+/// All items are answered together, so none of them waits for a product's row that has been locked for a while. Such an item is LOCK_TIMEOUT at once, and the
+/// order server asks again.
 struct StockBatchRoute: Sendable {
     let engine: StockEngine
 
@@ -43,7 +44,7 @@ struct StockBatchRoute: Sendable {
         }
 
         var kind: Kind
-        /// `X-Request-Id` of the request that the order server makes the change for.
+        /// The `X-Request-Id` of the request for which the order server makes the change.
         var requestID: String?
     }
 
@@ -58,7 +59,7 @@ struct StockBatchRoute: Sendable {
         }
     }
 
-    /// A malformed item is refused alone; the others go on.
+    /// Reads an item. A malformed item is refused alone, and the others go on.
     private static func item(_ object: JSONObjectReader) -> Item {
         do throws(APIError) {
             let change = try StockChange(object)
@@ -70,7 +71,7 @@ struct StockBatchRoute: Sendable {
 
     private typealias Outcome = Result<StockResult, APIError>
 
-    /// All items begin in one turn of the loop, so that their reserves leave in one write and their commits wait together.
+    /// Begins all items in one turn of the loop, so that their reserves leave in one write and their commits wait together.
     private func decide(_ items: [Item], on loop: any EventLoop) async -> [Outcome] {
         await withCheckedContinuation { continuation in
             loop.execute {
@@ -92,7 +93,7 @@ struct StockBatchRoute: Sendable {
         }
     }
 
-    /// A line for each item, with the id of the request that it was made for: the call's own id is in all of them.
+    /// Logs a line for each item, with the id of the request that it was made for. The call's own id is in every line.
     private static func log(_ items: [Item], _ results: [Outcome], _ logger: Logger) {
         for (item, result) in zip(items, results) {
             var metadata: Logger.Metadata = [:]
@@ -124,7 +125,7 @@ struct StockBatchRoute: Sendable {
     }
 }
 
-/// Outcomes that come one by one, on one event loop.
+/// Collects outcomes that arrive one by one, on one event loop.
 private final class GatheredOutcomes {
     private var results: [Result<StockResult, APIError>?]
     private var missing: Int

@@ -11,7 +11,7 @@ struct Catalog: Sendable {
 
     /// Makes a product, or finds the one that the same request made under its key before.
     func create(_ new: NewProduct, key: String?) async throws -> (product: Product, isReplay: Bool) {
-        // A made-up code can only be taken if somebody gave it by hand; a few more tries make one up at random.
+        // A made-up code is taken only if somebody gave it to a product by hand. Further tries make up a random one.
         for attempt in 0..<4 {
             let code = attempt == 0 ? nil : "PRODUCT-R" + String(UInt64.random(in: .min ... .max), radix: 36).uppercased()
             switch try await store.create(new, key: key, otherwise: code) {
@@ -53,7 +53,7 @@ struct Catalog: Sendable {
         if !wasUsed, isRedisUsed { _ = await engine.resync(ProductID(id)) }
     }
 
-    /// Whether requests go to Redis, or will after a recovery that runs already.
+    /// Whether requests go to Redis now, or will after a recovery that is running.
     private var isRedisUsed: Bool {
         switch engine.breaker.state {
         case .closed, .halfOpen, .disabled, .metricsOnly: true

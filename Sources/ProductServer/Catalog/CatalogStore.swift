@@ -5,15 +5,16 @@ import StockContract
 import StockGate
 import StrictJSON
 
-/// The catalogue's SQL. Changes of what the engine must know (on sale, gated) are made in the same transaction as the catalogue's, and raise the fence.
+/// The catalogue's SQL. Whether a product is on sale and gated concerns the engine too: such a change and the raise of the fence are in the transaction that
+/// changes the catalogue.
 struct CatalogStore: Sendable {
-    /// For changes.
+    /// Connections for changes.
     private let pool: PostgresPool
-    /// For reads of one product.
+    /// Connections for reads of one product.
     private let lookups: PostgresPool
-    /// For lists.
+    /// Connections for lists.
     private let reads: PostgresPool
-    /// Rows that one statement of a list walks at most.
+    /// How many rows one statement of a list walks at most.
     private let listBound: Int64
 
     init(ledger: PostgresLedger, listBound: Int64) {
@@ -25,9 +26,9 @@ struct CatalogStore: Sendable {
 
     enum CreateOutcome {
         case created(Product)
-        /// The product that the same request made before, as it is now.
+        /// The product that the same request has made before, as it is now.
         case replayed(Product)
-        /// Another request made a product under the key.
+        /// Another request has made a product under the key.
         case keyReused
         case codeTaken
     }
@@ -36,11 +37,11 @@ struct CatalogStore: Sendable {
         p.id, p.code, p.name, p.price, s.stock, p.status, p.stock_strategy, p.created_at, p.updated_at
         """
 
-    /// Makes a product; under a key, the first time alone.
+    /// Makes a product. Under a key that happens only the first time.
     ///
-    /// Product, stock and key are one statement, so that a key is used exactly if its product was made. Of two requests with one key at the same time the
-    /// second waits in the index for the first: either finds the key taken, or makes the product because the first did not.
-    /// - Parameter code: what to use where the request names none; nil makes one of the product's id
+    /// One statement writes product, stock and key, so that a key is used exactly if its product was made. Of two concurrent requests with one key, the second
+    /// one waits at the index for the first. Then it either finds the key taken, or makes the product because the first one did not.
+    /// - Parameter code: the code for a request that names none; nil: a code made from the product's id
     func create(_ new: NewProduct, key: String?, otherwise code: String? = nil) async throws -> CreateOutcome {
         let claim =
             """
@@ -70,7 +71,8 @@ struct CatalogStore: Sendable {
         } catch let error as PostgresError where error.constraint == "products_code" {
             return .codeTaken
         }
-        // Only a taken key makes nothing. A statement of its own sees the row that the first one has written meanwhile.
+        // Nothing was made, so the key is taken. This is a separate statement, because only a new one sees the row that the first request has written
+        // meanwhile.
         let row = try await pool.query(
             """
             select \(Self.columns), r.code is not distinct from $2 and r.name = $3 and r.price = $4 and r.stock = $5 and r.stock_strategy = $6
@@ -130,7 +132,7 @@ struct CatalogStore: Sendable {
         return (page.rows, try ListFacts(page, bound: listBound))
     }
 
-    /// Changes a product; nil: there is none. `engineMustKnow`: whether it is on sale or gated has changed, and the fence was raised.
+    /// Changes a product; nil if there is none. `engineMustKnow`: whether it is on sale or gated has changed, and the fence was raised.
     func change(_ id: Int64, _ change: ProductChange) async throws -> (product: Product, engineMustKnow: Bool)? {
         try await pool.transaction { transaction in
             let found = try transaction.query(
@@ -167,7 +169,7 @@ struct CatalogStore: Sendable {
         }
     }
 
-    /// A row of the ledger as callers see it.
+    /// A row of the ledger, as callers see it.
     struct LedgerRow: Sendable {
         var direction: String
         var quantity: Int64
@@ -177,7 +179,7 @@ struct CatalogStore: Sendable {
         var createdAt: Timestamp
     }
 
-    /// Newest first; nil: no such product.
+    /// A product's ledger rows, newest first; nil if there is no such product.
     func ledger(_ id: Int64, _ listing: Listing) async throws -> (rows: [LedgerRow], facts: ListFacts)? {
         guard try await lookups.query("select from product_stock where product_id = $1", [.int(id)]).count == 1 else { return nil }
         var list = KeyedList(of: "stock_ledger", alias: "l", newestFirst: true, bound: listBound)

@@ -1,7 +1,7 @@
 import ServerKit
 import StrictJSON
 
-/// A product as the catalogue knows it, with its stock as of the read.
+/// A product as the catalogue knows it, with its stock at the time of the read.
 struct Product: Sendable {
     enum Status: String, CaseIterable, Sendable {
         case active = "ACTIVE"
@@ -11,7 +11,7 @@ struct Product: Sendable {
     enum StockStrategy: String, CaseIterable, Sendable {
         /// Every decrease goes to the ledger.
         case dbOnly = "DB_ONLY"
-        /// A gate in Redis stands in front of the ledger: for hot products.
+        /// Decreases pass a gate in Redis before they reach the ledger. For hot products.
         case redisFirst = "REDIS_FIRST"
     }
 
@@ -26,7 +26,7 @@ struct Product: Sendable {
     var updatedAt: Timestamp
 }
 
-/// What a new product is made of.
+/// The content of a new product.
 struct NewProduct: Sendable {
     var code: String?
     var name: String
@@ -35,7 +35,7 @@ struct NewProduct: Sendable {
     var stockStrategy: Product.StockStrategy
 }
 
-/// What a PATCH changes; nil leaves a field as it is.
+/// The changes of a PATCH; nil leaves a field as it is.
 struct ProductChange: Sendable {
     var name: String?
     var price: Int64?

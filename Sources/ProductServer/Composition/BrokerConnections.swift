@@ -3,7 +3,7 @@ import MessageBroker
 import ServerKit
 import StockContract
 
-/// Both connections to the broker, which begin to connect when they are made.
+/// The two connections to the broker. They begin to connect when this value is made.
 struct BrokerConnections {
     let source: any CommandSource
     let sink: any ResultSink
@@ -13,7 +13,7 @@ struct BrokerConnections {
         self.sink = sink
     }
 
-    /// Whatever the broker says, sales over HTTP begin without it: the connections go on trying, and health and log say why.
+    /// Sales over HTTP do not wait for the broker. The connections go on trying, and health checks and the log say why they fail.
     init(_ settings: CommandConfiguration, _ logger: Logger) throws {
         let journal = BrokerJournal(ends: ["commands", "results"]) { news in
             logger.log(level: news.isTrouble ? .warning : .notice, "\(news.text)", metadata: news.why.map { ["why": "\($0)"] })

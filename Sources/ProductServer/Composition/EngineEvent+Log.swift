@@ -2,7 +2,7 @@ import Logging
 import StockGate
 
 extension EngineEvent {
-    /// One line each, with figures as metadata.
+    /// Logs the event as one line, with figures as metadata.
     func log(_ logger: Logger) {
         switch self {
         case .redisConnected(let dataset): logger.info("connected to Redis", metadata: ["dataset": "\(dataset)"])

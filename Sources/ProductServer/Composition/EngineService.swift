@@ -2,10 +2,10 @@ import ServerKit
 import ServiceLifecycle
 import StockGate
 
-/// Keeps the engine's background work going, and ends the engine last.
+/// Runs the engine's background work, and shuts the engine down last.
 struct EngineService: Service, CustomStringConvertible {
     let engine: StockEngine
-    /// The engine has started: without its database there is nothing to sweep, to audit or to complain about.
+    /// Opens when the engine has started. Before that the engine has no database to sweep or to audit.
     let prepared: PreparedLatch
     var description: String { "engine" }
 

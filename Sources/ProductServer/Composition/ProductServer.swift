@@ -39,7 +39,7 @@ public enum ProductServer {
         try await parts.assembly(group, logger: logger, onReady: onReady).run()
     }
 
-    /// The ledger's schema first: the catalogue stands on it.
+    /// The ledger's schema comes first, because the catalogue's tables refer to it.
     static var migrations: [Migration] {
         LedgerMigrations.all.map { Migration(version: $0.version, name: $0.name, sql: $0.sql) } + [
             Migration(version: 100, name: "catalog", sql: String(decoding: PackageResources.V100_catalog_sql, as: UTF8.self)),

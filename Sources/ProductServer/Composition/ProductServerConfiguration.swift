@@ -5,19 +5,19 @@ public import ServerKit
 import StockContract
 public import StockGate
 
-/// The product server's settings: plain values, and the one reader that knows their variables.
+/// The product server's settings: plain values, and the only reader of their variables.
 public struct ProductServerConfiguration: Sendable {
-    /// What both servers have.
+    /// Settings that both servers have.
     public var server: ServerConfiguration
-    /// Who may change stock and catalogue.
+    /// The callers that may change stock and catalogue.
     public var serviceTokens: AdminTokens
-    /// What the engine is made of.
+    /// The engine's settings.
     public var engine: EngineConfiguration
-    /// Rows that one statement of a list walks at most.
+    /// How many rows one statement of a list walks at most.
     var listBound: Int64
-    /// The broker and how its commands are taken; nil: none are.
+    /// The broker, and how commands are taken from it; nil: no commands are taken.
     var messaging: CommandConfiguration?
-    /// What SIGHUP reads again.
+    /// The settings that SIGHUP reads again.
     let rereadables: [any Rereadable]
 
     /// Reads the environment.
@@ -112,7 +112,7 @@ public struct ProductServerConfiguration: Sendable {
         rereadables = reader.rereadables
         try reader.finish()
 
-        // Refused addresses have been thrown by now.
+        // Bad addresses have been reported by the error above.
         guard var postgres = database, var redis = gate else { throw SettingsError(faults: []) }
         postgres.applicationName = "product-server"
         postgres.lockTimeout = lockTimeout
@@ -138,7 +138,7 @@ public struct ProductServerConfiguration: Sendable {
             values.failureRateThreshold = Double(breakerRate)
             values.permittedCallsInHalfOpen = breakerProbes
             values.waitInOpen = .constant(breakerWait)
-            // The sale needs its gate back whether or not a buyer happens to come by.
+            // The sale needs its gate back, even if no buyer comes to try it.
             values.movesToHalfOpenByItself = true
             values.recoveryTimeLimit = resyncTimeout
             values.permitLease = .seconds(2)

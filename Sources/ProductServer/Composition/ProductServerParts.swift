@@ -10,7 +10,7 @@ import ServiceLifecycle
 import StockContract
 import StockGate
 
-/// Everything that a product server consists of.
+/// The parts of a product server.
 struct ProductServerParts {
     let settings: ProductServerConfiguration
     let engine: StockEngine
@@ -54,7 +54,7 @@ struct ProductServerParts {
                     prefetch: messaging.prefetch,
                     maximumOrders: messaging.maximumOrders,
                     giveUpAfter: messaging.giveUpAfter,
-                    // HTTP ends its requests first; both fit into the server's bound.
+                    // HTTP ends its requests first. Both phases fit into the server's bound.
                     stopWithin: settings.server.shutdownTimeout / 2,
                     prepared: prepared,
                     logger: logger
@@ -63,7 +63,7 @@ struct ProductServerParts {
         }
         self.consumer = consumer
 
-        // What callers reach.
+        // The interfaces for callers.
         let store = CatalogStore(ledger: engine.ledger, listBound: settings.listBound)
         let services = ServiceGuard(tokens: settings.serviceTokens)
         let trouble = DatabaseTrouble()
@@ -114,7 +114,7 @@ struct ProductServerParts {
             eventLoopGroup: group,
             services: [EngineService(engine: engine, prepared: self.prepared)] + consumer + [self.transactions],
             hotPath: self.hotPath,
-            // Orders go on while the admin port has too many connections.
+            // Orders are served even if the admin port has too many connections.
             adminRules: .init(
                 maximumBodyBytes: StockBatch.maximumBytes,
                 reservedPaths: ["/metrics": false, StockBatch.path: true]
@@ -132,7 +132,7 @@ struct ProductServerParts {
         )
     }
 
-    /// What everybody who reaches the public port may read; all else there is for the shop's services.
+    /// The reads that are open to every caller of the public port. All other routes are for the shop's services.
     static let openReads: Set<String> = [
         "/livez", "/readyz", "/openapi.json", "/products", "/products/{id}", "/v1/products", "/v1/products/{id}",
     ]

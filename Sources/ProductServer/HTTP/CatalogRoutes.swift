@@ -65,6 +65,6 @@ struct CatalogRoutes: Sendable {
 }
 
 extension ProductChange {
-    /// What a PATCH may name. The stock is changed under keys, by routes of its own.
+    /// The members that a PATCH may have. Stock is changed under keys, by other routes.
     fileprivate static var members: [StaticString] { ["name", "price", "status", "stockStrategy"] }
 }

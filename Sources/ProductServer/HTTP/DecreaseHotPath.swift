@@ -1,5 +1,5 @@
-// `PATCH /products/{id}/stock/decrease-by-order` in front of the router: the route that a rush consists of. What it does not know at a glance it leaves to
-// the router's route of the same name, which answers the same.
+// `PATCH /products/{id}/stock/decrease-by-order` in front of the router, because a rush consists of these requests. A request that this path cannot decide
+// quickly is left to the router's route of the same name, which gives the same answers.
 
 import APIErrors
 import HotPath
@@ -27,10 +27,10 @@ struct DecreaseHotPath: HotPathEndpoint {
         guard head.method == .patch,
             let product = head.id(after: "/products/", before: Self.suffix) ?? head.id(after: "/v1/products/", before: Self.suffix)
         else { return nil }
-        // Who may not, is the router's to refuse.
+        // The router's route refuses a caller that may not change stock.
         guard services.admits(head) else { return nil }
         guard head.saysJSON else { return nil }
-        // Bad keys and attempts are the router's to refuse.
+        // The router's route refuses bad keys and attempts.
         guard let key = try? StockRequestHead.decreaseKey(head), let rest = try? StockRequestHead(head) else { return nil }
         return Match(product: product, key: key, head: rest)
     }
@@ -70,7 +70,7 @@ struct DecreaseHotPath: HotPathEndpoint {
 }
 
 extension StockResult {
-    /// The same as `response()`, for the hot path.
+    /// The answer of `response()`, in the form of the hot path.
     var hotPathAnswer: HotPathAnswer {
         var json = JSONWriter(capacity: 80)
         write(&json)

@@ -4,9 +4,9 @@ import ServerKit
 import StockGate
 import StrictJSON
 
-/// What `/readyz` of a product server asks.
+/// The health checks behind a product server's `/readyz`.
 extension HealthCheck {
-    /// Asked of the sessions that sell: another connection may well work while they do not. Where some lanes sell, this server is worth asking.
+    /// Asks the sessions that sell, because another connection may work while these do not. If some lanes can sell, this server is ready.
     static func database(_ engine: StockEngine) -> HealthCheck {
         HealthCheck("database") {
             let (selling, giving) = await engine.ledger.laneTroubles()
@@ -22,7 +22,7 @@ extension HealthCheck {
         }
     }
 
-    /// An open breaker is ready: the fallback serves.
+    /// With an open breaker this server is ready, because the fallback serves.
     static func redis(_ engine: StockEngine) -> HealthCheck {
         HealthCheck("redis", timeoutState: .degraded) {
             let snapshot = engine.breaker.snapshot()

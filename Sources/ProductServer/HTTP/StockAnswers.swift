@@ -1,4 +1,4 @@
-// What the engine's answers are in HTTP: the one place of this server that maps them.
+// The HTTP answers for the engine's answers. No other file of this server maps them.
 
 import APIErrors
 import HotPath
@@ -12,7 +12,7 @@ import StockGate
 import StrictJSON
 
 extension APIError {
-    /// Why nothing was decided.
+    /// The error for a request that was not decided.
     init(_ why: Unavailable) {
         switch why {
         case .overloaded: self.init(.overloaded, retryAfter: .seconds(1))
@@ -21,7 +21,7 @@ extension APIError {
         }
     }
 
-    /// PostgreSQL's trouble, which may be over when the caller asks again; nil for a fault of the statement, which is this server's own.
+    /// The error for trouble of PostgreSQL that may be over when the caller asks again; nil for a fault of the statement, for which this server is to blame.
     init?(_ error: PostgresError) {
         switch error.code {
         case .poolExhausted: self.init(.overloaded)
@@ -39,7 +39,7 @@ extension APIError {
     }
 }
 
-/// Answers requests that PostgreSQL had no answer for.
+/// Answers requests for which PostgreSQL had no answer.
 struct DatabaseTrouble: RouterMiddleware {
     private let log = LogThrottle()
 
@@ -58,7 +58,7 @@ struct DatabaseTrouble: RouterMiddleware {
     }
 }
 
-/// What both stock changes answer with.
+/// The content of a successful answer to a change of stock.
 struct StockResult: Sendable {
     var remaining: Int64
     var message: String
@@ -66,7 +66,7 @@ struct StockResult: Sendable {
 }
 
 extension DecreaseAnswer {
-    /// The result, or the error that says why there is none.
+    /// The result of the decrease, or the error that says why there is none.
     func result() throws(APIError) -> StockResult {
         switch self {
         case .sold(let remaining, let replayed): return StockResult(remaining: remaining, message: "OK", isReplayed: replayed)
@@ -81,7 +81,7 @@ extension DecreaseAnswer {
 }
 
 extension IncreaseAnswer {
-    /// The result, or the error that says why there is none.
+    /// The result of the increase, or the error that says why there is none.
     func result() throws(APIError) -> StockResult {
         switch self {
         case .added(_, let remaining, let replayed): return StockResult(remaining: remaining, message: "OK", isReplayed: replayed)
@@ -95,7 +95,7 @@ extension IncreaseAnswer {
 }
 
 extension StockResult {
-    /// 200 with the contract's shape; a replay says so.
+    /// A 200 with the contract's body. A header says if it is a replay.
     func response() -> Response {
         var headers = HTTPFields()
         if isReplayed { headers[.idempotencyReplayed] = "true" }
@@ -112,7 +112,7 @@ extension StockResult {
 }
 
 extension Product {
-    /// The contract's shape.
+    /// Writes the body that the contract prescribes.
     func write(_ json: inout JSONWriter) {
         json.object { json in
             json.member("id", id)

@@ -2,13 +2,13 @@ import APIErrors
 import HotPath
 import StockContract
 
-/// What the head of a decrease says besides its key, which the hot path and the router's route both read here; and the keys of every stock request.
+/// The headers of a decrease other than its key, as the hot path and the router's route both read them; and the keys of all stock requests.
 struct StockRequestHead {
-    /// Whether the caller says that it may have asked before: the ledger decides then, and its *no* is final.
+    /// Whether the caller says that it may have asked before. Then the ledger decides, and its *no* is final.
     let isRepeat: Bool
     /// `Idempotency-Since`, in microseconds since the Unix epoch.
     let since: Int64?
-    /// Whether the caller waits while the product's row is locked by somebody else.
+    /// Whether the caller waits while another transaction has locked the product's row.
     let isPatient: Bool
 
     /// - Throws: `VALIDATION_ERROR`
@@ -18,13 +18,13 @@ struct StockRequestHead {
         self.isPatient = Self.isPatient(prefer: fields.field("prefer"))
     }
 
-    /// The key of a decrease, which every such request has.
+    /// The key of a decrease, which every decrease must have.
     /// - Throws: `VALIDATION_ERROR`
     static func decreaseKey(_ fields: some RequestFields) throws(APIError) -> String {
         try StockKey.checkedDecrease(try Self.key(fields))
     }
 
-    /// The key of an increase, which every such request has.
+    /// The key of an increase, which every increase must have.
     /// - Throws: `VALIDATION_ERROR`
     static func increaseKey(_ fields: some RequestFields) throws(APIError) -> String {
         try StockKey.checkedIncrease(try Self.key(fields))
@@ -37,7 +37,7 @@ struct StockRequestHead {
         return key
     }
 
-    /// Whether `Prefer` lets the server wait; `wait=0` (RFC 7240) says that it does not.
+    /// Whether `Prefer` lets the server wait. With `wait=0` (RFC 7240) it does not.
     static func isPatient(prefer: String?) -> Bool {
         guard let prefer else { return true }
         return !prefer.split(separator: ",").contains { entry in

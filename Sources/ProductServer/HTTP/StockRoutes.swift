@@ -6,7 +6,7 @@ import StockContract
 import StockGate
 import StrictJSON
 
-/// Stock over HTTP: decrease and increase by order, and what the ledger says about a key.
+/// The routes for stock: decrease and increase by order, and the ledger's entry for a key.
 struct StockRoutes: Sendable {
     let engine: StockEngine
     let store: CatalogStore
@@ -76,7 +76,7 @@ struct StockRoutes: Sendable {
 }
 
 extension DecreaseRequest {
-    /// The body of a decrease. Its buyer is checked and not kept.
+    /// Reads the body of a decrease. Its buyer is checked, but not kept.
     /// - Throws: `VALIDATION_ERROR`, also for a member that a decrease does not know
     init(_ body: JSONObjectReader, product: Int64, key: String, _ head: StockRequestHead) throws(APIError) {
         try body.refuseMembers(otherThan: ["orderId", "quantity", "buyerId"])
@@ -93,7 +93,7 @@ extension DecreaseRequest {
 }
 
 extension IncreaseRequest {
-    /// The body of an increase. Its reason is checked and not kept.
+    /// Reads the body of an increase. Its reason is checked, but not kept.
     /// - Throws: `VALIDATION_ERROR`, also for a member that an increase does not know
     init(_ body: JSONObjectReader, product: Int64, key: String) throws(APIError) {
         try body.refuseMembers(otherThan: ["orderId", "quantity", "reason"])

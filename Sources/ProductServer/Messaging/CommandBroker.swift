@@ -1,23 +1,23 @@
-// What the consumer needs of a broker: small enough to be played by a test.
+// What the consumer needs of a broker, small enough for a test to provide it.
 
 import MessageBroker
 
-/// Where commands come from, and where their deliveries are settled.
+/// The source of commands, which also takes their settlement.
 protocol CommandSource: Sendable {
-    /// 1 to `max` deliveries; none if nothing came within `wait` or the task was cancelled. Throws when closed.
+    /// Returns 1 to `max` deliveries, or none if none came within `wait` or the task was cancelled. Throws if the source was closed.
     func nextBatch(max: Int, wait: Duration) async throws(BrokerError) -> [Delivery]
-    /// Never blocks. Returns how many could still be acknowledged.
+    /// Acknowledges deliveries without blocking. Returns how many could still be acknowledged.
     @discardableResult func acknowledge(_ deliveries: [Delivery]) -> Int
-    /// Never blocks. False: too late.
+    /// Rejects a delivery without blocking. Returns false if it was too late for that.
     @discardableResult func reject(_ delivery: Delivery, requeue: Bool) -> Bool
-    /// What is not settled goes back to the queue.
+    /// Closes the source. Unsettled deliveries go back to the queue.
     func close(within bound: Duration) async
     var snapshot: BrokerSnapshot { get }
 }
 
-/// Where results go.
+/// The publisher of results.
 protocol ResultSink: Sendable {
-    /// One outcome a message, in order, within the broker's bound. Throws with nothing sent.
+    /// Returns one outcome for each message, in order, within the broker's bound. If it throws, nothing was sent.
     func publish(_ messages: [OutgoingMessage]) async throws(BrokerError) -> [PublishOutcome]
     func close(within bound: Duration) async
     var snapshot: BrokerSnapshot { get }

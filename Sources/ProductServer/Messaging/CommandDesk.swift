@@ -1,10 +1,10 @@
-// Runs the lives of all commands in hand, on one event loop of the engine's group.
+// Works on all commands that were taken from the broker, on one event loop of the engine's group.
 //
-// All orders of all commands that begin in one turn of the loop go to the engine in that turn: their reserves leave in one write, their commits wait
-// together, with those that came over HTTP. Results that become ready in one turn leave in one publish.
+// All orders of all commands that begin in one turn of the loop go to the engine in that turn. So their reserves leave in one write, and their commits wait
+// together with those from HTTP. Results that become ready in one turn leave in one publish.
 //
-// Bounds: `maximumOrders` orders between the engine and their result (a larger command begins when it is alone); `maximumPublishes` publishes of at
-//   most `maximumMessages` messages at the broker. What is delivered beyond waits here; the prefetch bounds it.
+// Bounds: `maximumOrders` orders are between the engine and their result; a larger command begins when it is alone. `maximumPublishes` publishes, of at most
+//   `maximumMessages` messages each, are at the broker. Further commands wait here; the prefetch bounds them.
 
 import Logging
 import MessageBroker
@@ -16,9 +16,9 @@ import StockGate
 import StrictJSON
 import Synchronization
 
-// @unchecked Sendable: its variables are used on `eventLoop` alone; `held` is atomic.
+// @unchecked Sendable: its variables are used on `eventLoop` alone, and `held` is atomic.
 final class CommandDesk: @unchecked Sendable {
-    /// Sends an order to the engine; the answer comes on the loop, once, within the engine's bound.
+    /// Sends an order to the engine. The answer comes on the loop, once, within the engine's bound.
     typealias Decide = @Sendable (DecreaseRequest, any EventLoop, @escaping (DecreaseAnswer) -> Void) -> Void
 
     static let maximumPublishes = 4
@@ -40,7 +40,7 @@ final class CommandDesk: @unchecked Sendable {
     private var isPublishScheduled = false
     private var isStopping = false
     private var whenIdle: [EventLoopPromise<Void>] = []
-    /// Commands in hand, begun or not.
+    /// The number of commands that were taken and are not settled, begun or not.
     private let held = Atomic<Int>(0)
 
     init(
@@ -61,10 +61,10 @@ final class CommandDesk: @unchecked Sendable {
         self.decide = decide
     }
 
-    /// Commands in hand, begun or not; from any thread.
+    /// The number of commands that were taken and are not settled, begun or not. May be read on any thread.
     var commandsHeld: Int { held.load(ordering: .relaxed) }
 
-    /// Takes commands in hand; from any thread.
+    /// Takes commands. May be called on any thread.
     func take(_ commands: [IncomingCommand]) {
         guard !commands.isEmpty else { return }
         held.wrappingAdd(commands.count, ordering: .relaxed)
@@ -76,7 +76,7 @@ final class CommandDesk: @unchecked Sendable {
         }
     }
 
-    /// Begins nothing more, and waits for what is under way, at most `bound`; the rest goes back to the queue.
+    /// Begins no further command, and waits at most `bound` for those under way. The rest goes back to the queue.
     func stop(within bound: Duration) async {
         let idle = eventLoop.makePromise(of: Void.self)
         eventLoop.execute {
@@ -151,7 +151,7 @@ final class CommandDesk: @unchecked Sendable {
 
     // MARK: Publishing
 
-    /// At the end of the turn, so that what becomes ready in it leaves together.
+    /// Publishes at the end of the turn, so that all results that become ready in this turn leave together.
     private func schedulePublish() {
         guard !isPublishScheduled, publishes < Self.maximumPublishes else { return }
         isPublishScheduled = true
@@ -170,7 +170,7 @@ final class CommandDesk: @unchecked Sendable {
             }
             publishes += 1
             let drafts = batch
-            // Encoding and waiting happen off the loop.
+            // Encoding and waiting happen outside of the loop.
             Task { [sink, eventLoop] in
                 let time = Timestamp.now
                 let messages = drafts.flatMap { draft in draft.parts.map { draft.messages.message($0, at: time) } }
@@ -185,7 +185,7 @@ final class CommandDesk: @unchecked Sendable {
         }
     }
 
-    /// `outcomes` is empty if nothing was sent.
+    /// Records the outcomes of a publish. `outcomes` is empty if nothing was sent.
     private func ended(_ drafts: [Draft], _ outcomes: [PublishOutcome]) {
         publishes -= 1
         var rest = outcomes[...]
@@ -207,14 +207,14 @@ final class CommandDesk: @unchecked Sendable {
             let inTime = source.acknowledge(acknowledged.map(\.command.delivery))
             metrics.tooLate.add(UInt64(clamping: acknowledged.count - inTime))
         }
-        // Only now: whoever waits for the last one closes the source, and what is acknowledged after that is delivered again.
+        // The runs finish only now, after the acknowledgement: whoever waits for the last one closes the source, and a later acknowledgement would be lost.
         for run in acknowledged { finish(run) }
         if !ready.isEmpty { schedulePublish() }
     }
 
     private func finish(_ run: CommandRun) {
         guard running.removeValue(forKey: ObjectIdentifier(run)) != nil else {
-            // Never begun: it was waiting when the server stopped.
+            // The command was still waiting when the server stopped.
             held.wrappingSubtract(1, ordering: .relaxed)
             return
         }
@@ -225,8 +225,8 @@ final class CommandDesk: @unchecked Sendable {
     }
 }
 
-/// One command in hand.
-// @unchecked Sendable: `life` is used on the desk's loop alone; `command` never changes.
+/// One command that was taken.
+// @unchecked Sendable: `life` is used on the desk's loop alone, and `command` never changes.
 private final class CommandRun: @unchecked Sendable {
     let command: IncomingCommand
     var life: CommandLife
@@ -242,7 +242,7 @@ private final class CommandRun: @unchecked Sendable {
     }
 }
 
-/// What is to be published about one command.
+/// The messages to publish about one command.
 private struct Draft: Sendable {
     let run: CommandRun
     let messages: ResultMessages

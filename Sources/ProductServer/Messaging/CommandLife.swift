@@ -1,10 +1,11 @@
-// The life of one command, from its delivery to its acknowledgement. Pure: the shell is `CommandDesk`.
+// The life of one command, from its delivery to its acknowledgement. A pure machine; its shell is `CommandDesk`.
 //
-// Invariant: it is acknowledged only when every order in it has a verdict and every message about it is confirmed. An order whose outcome is unknown
-//   has no verdict; it is asked again, as a repeat, because what was sent may be committed.
-// Bounds: between two rounds and between two publishes it waits, from `minimumWait` doubling to `maximumWait`; when the next wait would end after
-//   `giveUpAt`, the delivery goes back to the queue. Every round ends because the engine answers within its own bound, every publish within the broker's.
-// Stop: `acknowledge` or `requeue`, one of them once. What happens later changes nothing.
+// Invariant: a command is acknowledged only when every order in it has a verdict and every message about it is confirmed. An order whose outcome is unknown has
+//   no verdict. It is asked again, as a repeat, because the first request may have been committed.
+// Bounds: between two rounds, and between two publishes, the command waits, first for `minimumWait`, then twice as long each time, up to `maximumWait`. If the
+//   next wait would end after `giveUpAt`, the delivery goes back to the queue. Every round ends because the engine answers within its own bound, and every
+//   publish because the broker's client does.
+// Stop: `acknowledge` or `requeue`, one of them once. Later events change nothing.
 
 import APIErrors
 import NIOCore
@@ -13,7 +14,7 @@ import StockContract
 import StockGate
 
 struct CommandLife: Sendable {
-    /// What an order is told. There is none while its outcome is unknown.
+    /// The decision about an order. An order whose outcome is unknown has none.
     enum Verdict: Sendable, Hashable {
         case committed(remaining: Int64)
         case refused(APIErrorCode, remaining: Int64?)
@@ -21,30 +22,30 @@ struct CommandLife: Sendable {
 
     /// A message about the command.
     enum Part: Sendable, Hashable {
-        /// To the order servers.
+        /// The result, for the order servers.
         case result
-        /// A copy of the command, for whoever looks after dead letters.
+        /// A copy of the command, for the operators who look after dead letters.
         case deadLetter
     }
 
     /// Why a command goes back to the queue.
     enum Unfinished: String, Sendable, CaseIterable {
-        /// Orders without a verdict when the time was over.
+        /// Some orders had no verdict when the time was over.
         case undecided
-        /// Messages without a confirm when the time was over.
+        /// Some messages had no confirm when the time was over.
         case unpublished
-        /// The server stops.
+        /// The server is stopping.
         case stopping
     }
 
-    /// What the shell is to do.
+    /// What the shell must do.
     enum Action: Sendable, Equatable {
         case none
-        /// Send these orders to the engine, and report each by `decided`.
+        /// Send these orders to the engine, and report each answer by `decided`.
         case decide([Int], asRepeats: Bool)
         /// Call `waitEnded` after this time.
         case wait(Duration)
-        /// Publish these, and report by `published`.
+        /// Publish these messages, and report by `published`.
         case publish([Part])
         case acknowledge
         case requeue(Unfinished)
@@ -69,17 +70,17 @@ struct CommandLife: Sendable {
     static let maximumWait = Duration.seconds(2)
 
     private var state = State.received
-    /// By the order's place in the command.
+    /// The verdicts, by each order's position in the command.
     private(set) var verdicts: [Verdict?]
     private let isRepeat: Bool
     private let giveUpAt: NIODeadline
-    /// Of poison: nothing to decide, this to publish.
+    /// For a poisonous command, the messages to publish; it has nothing to decide.
     private let poison: [Part]?
     private var wait = CommandLife.minimumWait
     private var round = 0
     private var isStopping = false
 
-    /// A command with so many orders.
+    /// The life of a command with this many orders.
     init(orders: Int, isRepeat: Bool, giveUpAt: NIODeadline) {
         self.verdicts = Array(repeating: nil, count: orders)
         self.isRepeat = isRepeat
@@ -87,7 +88,7 @@ struct CommandLife: Sendable {
         self.poison = nil
     }
 
-    /// Poison: what is published about it is known at once.
+    /// The life of a poisonous command. The messages about it are known at once.
     init(poison: [Part], giveUpAt: NIODeadline) {
         self.verdicts = []
         self.isRepeat = false
@@ -101,7 +102,7 @@ struct CommandLife: Sendable {
 
     // MARK: Events
 
-    /// It is its turn.
+    /// The command may begin.
     mutating func began() -> Action {
         guard case .received = state else { return .none }
         if isStopping { return end(.requeue(.stopping)) }
@@ -132,7 +133,7 @@ struct CommandLife: Sendable {
         }
     }
 
-    /// The broker has answered; what is not confirmed is published again: results say the same whenever they are said.
+    /// The broker has answered. Messages that are not confirmed are published again, because repeating a result is harmless.
     mutating func published(confirmed: [Part], at now: NIODeadline) -> Action {
         guard case .publishing(let parts) = state else { return .none }
         let rest = parts.filter { !confirmed.contains($0) }
@@ -140,7 +141,7 @@ struct CommandLife: Sendable {
         return end(.acknowledge)
     }
 
-    /// The server stops: what is under way ends, nothing begins anew.
+    /// The server is stopping: work under way ends, and nothing new begins.
     mutating func stopped() -> Action {
         isStopping = true
         switch state {
@@ -178,14 +179,14 @@ struct CommandLife: Sendable {
 }
 
 extension CommandLife.Verdict {
-    /// What an answer of the engine means; nil if nothing is known.
+    /// The verdict for an answer of the engine; nil if the outcome is unknown.
     init?(_ answer: DecreaseAnswer, asRepeat: Bool) {
         switch answer {
-        // A message may come twice although each copy says that it is the first: a relay that dies before its mark is durable sends it again. So a row under the key is
-        // this order's own, unless the engine found it older than the command.
+        // A message may come twice although each copy claims to be the first: a relay that dies before its mark is durable sends it again. So a row under the
+        // key is this order's own, unless the engine found the row older than the command.
         case .sold(let remaining, _): self = .committed(remaining: remaining)
         case .insufficient(let remaining): self = .refused(.insufficientStock, remaining: remaining)
-        // A repeat meets the earlier final no.
+        // A repeat meets the final refusal of an earlier attempt.
         case .keyClosed: self = .refused(asRepeat ? .insufficientStock : .keyClosed, remaining: nil)
         case .keyReused: self = .refused(.keyReused, remaining: nil)
         case .notOnSale: self = .refused(.invalidState, remaining: nil)

@@ -6,7 +6,7 @@ import StockGate
 import StrictJSON
 import Synchronization
 
-/// What the consumer of `stock.decrease` has done.
+/// Counts of the consumer of `stock.decrease`.
 final class CommandMetrics: Sendable {
     let commands: Counter
     let redelivered: Counter
@@ -24,7 +24,7 @@ final class CommandMetrics: Sendable {
     private let insufficient: Counter
     private let refused: Counter
     private let unknown: Counter
-    /// Orders between the engine and their result.
+    /// Orders that were sent to the engine and have no result yet.
     let ordersInFlight = Atomic<Int>(0)
 
     init(registry: MetricsRegistry) {
@@ -81,16 +81,16 @@ final class CommandMetrics: Sendable {
 
     func requeued(_ why: CommandLife.Unfinished) { requeues[why]?.add() }
 
-    /// Its result is confirmed.
+    /// The result of a command is confirmed.
     func finished(_ command: IncomingCommand) {
         guard case .command(let command) = command.content else { return }
-        // The clocks of two machines may differ: never below zero.
+        // The clocks of two machines may differ, so a negative time counts as zero.
         seconds.record(.microseconds(max(0, Timestamp.now.microseconds(since: command.time))))
     }
 }
 
 extension DecreaseConsumer {
-    /// Figures that are read when somebody asks.
+    /// Registers the values that are read when metrics are asked for.
     func register(in registry: MetricsRegistry) {
         let (desk, source, sink, metrics) = (self.desk, self.source, self.sink, self.metrics)
         registry.gauge("stockgate_commands_in_hand", help: "Commands delivered and not settled.") { Double(desk.commandsHeld) }
@@ -109,12 +109,12 @@ extension DecreaseConsumer {
         }
     }
 
-    /// Degraded while the broker is away: sales over HTTP go on.
+    /// Degraded while the broker is away, because sales over HTTP go on.
     var healthCheck: HealthCheck {
         let (desk, source, sink) = (self.desk, self.source, self.sink)
         return HealthCheck("broker", timeoutState: .degraded) {
             let snapshots = [("consumer", source.snapshot), ("publisher", sink.snapshot)]
-            // Blocked, results cannot be told: orders over the broker wait.
+            // While the broker takes no messages, results cannot be published, and orders over the broker wait.
             let isUp = snapshots.allSatisfy { $0.1.isConnected && $0.1.blockedReason == nil }
             return HealthReport(
                 isUp ? .up : .degraded,

@@ -1,11 +1,12 @@
-// Takes the commands of `stock.decrease` off the broker and puts them into the engine: the same gate and the same group commit as over HTTP.
+// Takes the commands of `stock.decrease` from the broker and passes them to the engine: the same gate and the same group commit as for HTTP.
 //
-// Who shares whose fate: commands that come for the first time go into the engine together. One that came back twice may be what ended the processes that had it: such commands
-//   are read and decided one at a time, each after the one before it is acknowledged or has had its time, so that a message that ends this process again takes few others'
-//   deliveries with it, and none of them to the broker's limit. Their order is another one each time: none stands behind the harmful one for ever.
+// Who shares whose fate: commands that come for the first time go to the engine together. A command that came back twice may be what ended the processes that
+// had it. Such suspects are read and decided one at a time, each after the one before it is acknowledged or has used up its time. So if one of them ends this
+// process too, it takes few other deliveries with it, and drives none of them to the broker's delivery limit. Their order is random, so that none is always
+// behind the harmful one.
 //
-// Bounds: the prefetch, twice (deliveries of a lost connection come again while their first copy is still in hand); beyond it nothing is taken. What a
-//   command may cost in time stands in `CommandLife`, in orders in `CommandDesk`.
+// Bounds: twice the prefetch, because deliveries of a lost connection come again while their first copies are still in work. Beyond that nothing is taken.
+//   `CommandLife` bounds a command's time, and `CommandDesk` the orders.
 
 import APIErrors
 import Logging
@@ -20,16 +21,16 @@ import Synchronization
 
 /// The consumer's settings.
 struct CommandConfiguration: Sendable {
-    /// Where the broker is; its description hides the password.
+    /// The broker's address. Its description hides the password.
     var broker: BrokerConfiguration
-    /// Commands delivered and not settled at most.
+    /// How many commands may be delivered and not settled.
     var prefetch: Int
-    /// Orders between the engine and their result at most.
+    /// How many orders may be between the engine and their result.
     var maximumOrders: Int
     /// How long a command is tried before it goes back to the queue.
     var giveUpAfter: Duration
 
-    /// Reads them; nil without a broker.
+    /// Reads the settings; nil without a broker.
     init?(from reader: inout SettingsReader) {
         let broker = reader.optionalAddress(
             "AMQP_URL",
@@ -65,16 +66,16 @@ struct DecreaseConsumer: Service, CustomStringConvertible {
     private let prefetch: Int
     private let stopWithin: Duration
     private let logger: Logger
-    /// The engine can decide.
+    /// Opens when the engine can decide.
     private let prepared: PreparedLatch
-    /// How long a suspect keeps the others waiting: ten times what a commit usually takes.
+    /// How long a suspect may delay the others: ten times as long as a commit usually takes.
     private static let suspectTime = Duration.milliseconds(50)
 
     var description: String { "consumer" }
 
     /// - Parameters:
-    ///   - eventLoop: of the engine's group
-    ///   - stopWithin: for what is in hand when the server stops
+    ///   - eventLoop: a loop of the engine's group
+    ///   - stopWithin: the time for commands under way when the server stops
     init(
         source: any CommandSource,
         sink: any ResultSink,
@@ -107,7 +108,7 @@ struct DecreaseConsumer: Service, CustomStringConvertible {
         register(in: registry)
     }
 
-    /// Takes until the server stops; then ends what is in hand, within its bound, and gives back the rest.
+    /// Takes commands until the server stops. Then it ends those under way within the bound, and gives the rest back.
     func run() async throws {
         await cancelWhenGracefulShutdown {
             await prepared.wait()
@@ -153,7 +154,7 @@ struct DecreaseConsumer: Service, CustomStringConvertible {
         desk.take(commands)
     }
 
-    /// Waits until nothing is in hand; a cancelled task waits for nothing.
+    /// Waits until no command is left. A cancelled task does not wait.
     private func rest(within bound: Duration) async {
         let end = ContinuousClock.now + bound
         while desk.commandsHeld > 0, ContinuousClock.now < end {

@@ -1,7 +1,7 @@
 import MessageBroker
 import StockContract
 
-/// A delivery and what it says.
+/// A delivery and its content.
 struct IncomingCommand: Sendable {
     enum Content: Sendable {
         case command(StockCommand)
@@ -10,10 +10,10 @@ struct IncomingCommand: Sendable {
 
     let delivery: Delivery
     let content: Content
-    /// Whether the orders may have been decided before: the ledger decides them, Redis never rejects them.
+    /// Whether the orders may have been decided before. Then the ledger decides them, and Redis never rejects them.
     let isRepeat: Bool
 
-    /// - Parameter isCopy: whether this message was seen before
+    /// - Parameter isCopy: whether a message was seen before
     init(_ delivery: Delivery, isCopy: (StockCommand) -> Bool = { _ in false }) {
         self.delivery = delivery
         var isRepeat = delivery.isRedelivered || delivery.deliveryCount > 0 || (delivery.headers["attempt"]?.integer ?? 1) > 1
@@ -27,7 +27,7 @@ struct IncomingCommand: Sendable {
         self.isRepeat = isRepeat
     }
 
-    /// Orders to decide; none in poison.
+    /// The number of orders to decide; zero for a poisonous message.
     var orderCount: Int {
         if case .command(let command) = content { command.orders.count } else { 0 }
     }

@@ -1,7 +1,7 @@
-/// The ids of the last messages seen, so that a second copy counts as a repeat although neither its sender nor the broker says so.
+/// The ids of the last messages, so that a second copy of a message counts as a repeat even if neither its sender nor the broker marks it as one.
 ///
-/// Invariant: `ids` is the set of what `ring` holds. Bound: `capacity` ids; the oldest is forgotten first. Forgetting one costs no correctness: the ledger
-/// knows every key, and only this process' memory of *sold out* might tell the second copy no.
+/// Invariant: `ids` is the set of what `ring` holds. Bound: `capacity` ids; the oldest is forgotten first. Forgetting an id does not break correctness: the
+/// ledger knows every key, and only this process' memory of *sold out* could answer the second copy with *no*.
 struct RecentMessages: Sendable {
     private let capacity: Int
     private var ring: [String] = []
@@ -12,7 +12,7 @@ struct RecentMessages: Sendable {
         self.capacity = capacity
     }
 
-    /// Takes note of an id; false if it was seen before.
+    /// Records an id. Returns false if it was seen before.
     mutating func insert(_ id: String) -> Bool {
         guard ids.insert(id).inserted else { return false }
         if ring.count < capacity {

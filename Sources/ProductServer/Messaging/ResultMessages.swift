@@ -7,10 +7,10 @@ import StrictJSON
 /// The messages about one command. `docs/messages.md` has their schema.
 struct ResultMessages: Sendable {
     let command: IncomingCommand
-    /// By the order's place in the command; empty for poison.
+    /// The verdicts, by each order's position in the command; empty for a poisonous message.
     let verdicts: [CommandLife.Verdict?]
 
-    /// One part, as it is published.
+    /// The message for one part.
     func message(_ part: CommandLife.Part, at time: Timestamp) -> OutgoingMessage {
         switch part {
         case .result: result(at: time)
@@ -58,13 +58,13 @@ struct ResultMessages: Sendable {
         )
     }
 
-    /// The property may be as long as a name on the wire; its `R-` must fit too.
+    /// The delivery's own id, if it is short enough: a name on the wire has a maximum length, and the prefix `R-` must fit too.
     private var namedByDelivery: String? {
         command.delivery.messageID.flatMap { (1...200).contains($0.utf8.count) ? $0 : nil }
     }
 
     private static func write(_ json: inout JSONWriter, _ order: Int64, _ key: String, _ verdict: CommandLife.Verdict?) {
-        // Orders without a verdict are never told anything; their command is not published.
+        // Orders without a verdict get no message, because their command is not published.
         guard let verdict else { return }
         switch verdict {
         case .committed(let remaining):
