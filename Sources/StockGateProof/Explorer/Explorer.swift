@@ -1,35 +1,35 @@
 import StockGate
 
-// Breadth first over every interleaving of a small world.
+// Explores every interleaving of a small world, breadth first.
 //
-// Invariant: a state is visited once; states are equal if stores, actors and budgets are. Each part of a state is kept once and named by a
-//   number, so a visited state is a few words whatever it holds.
-// Bounds: `limit` states. Stop: nothing new, a violation, or the limit.
+// Invariant: each state is visited once. Two states are equal if their stores, actors and budgets are. Each part of a state is stored once and has a number, so
+//   a visited state takes only a few words of memory.
+// Bounds: `limit` states. Stop: no new state, a violation, or the limit.
 
 /// Explores small worlds.
 public enum Explorer {
     /// What an exploration found.
     public struct Report: Sendable {
-        /// The world.
+        /// The world that was explored.
         public var world: World
         /// States visited.
         public var states: Int
-        /// Steps taken between them.
+        /// Steps taken between the states.
         public var steps: Int
-        /// Whether the limit stopped it.
+        /// Whether the exploration stopped at the limit.
         public var isCut: Bool
-        /// The broken promise and the shortest way to it; nil: none is broken.
+        /// The broken promise with the shortest way to it; nil: every promise holds.
         public var violation: Violation?
     }
 
     /// A broken promise.
     public struct Violation: Sendable, CustomStringConvertible {
-        /// Which.
+        /// The promise that is broken.
         public var promise: String
-        /// The shortest trace to it, a step a line, and the state at its end.
+        /// The shortest trace to it, one step a line, and the state at its end.
         public var trace: [String]
 
-        /// All of it, for a test's message.
+        /// Promise and trace, for a test's message.
         public var description: String { ([promise] + trace.map { "  " + $0 }).joined(separator: "\n") }
     }
 
@@ -40,7 +40,7 @@ public enum Explorer {
     }
 }
 
-/// A visited state: the numbers of its parts.
+/// A visited state, as the numbers of its parts.
 private struct Packed: Hashable {
     var one: UInt64
     var two: UInt64
@@ -111,7 +111,7 @@ private struct ExplorerRun {
         parents.append(parent)
     }
 
-    /// A ledger is checked once, however many states hold it.
+    /// Checks the ledger of a state. A ledger is checked once, however many states contain it.
     private mutating func brokenLedger(_ packed: Packed) -> String? {
         let number = Int(packed.one >> 32)
         guard number >= ledgersChecked else { return nil }
@@ -145,7 +145,7 @@ private struct ExplorerRun {
         return after
     }
 
-    /// Actor numbers: 32 bits of the second word, then 21 bits three a word.
+    /// Packs actor numbers: 32 bits go into the second word, then each word takes three numbers of 21 bits.
     private static func packed(_ numbers: [UInt32]) -> Packed {
         var packed = Packed(
             one: UInt64(numbers[0]) << 32 | UInt64(numbers[1]),
@@ -221,7 +221,7 @@ private struct ExplorerRun {
 }
 
 extension Dictionary {
-    /// Stores a value unless there is one. Returns whether it did.
+    /// Stores a value unless the key has one. Returns whether it was stored.
     fileprivate mutating func updateValueIfAbsent(_ value: Value, for key: Key) -> Bool {
         let before = count
         _ = { (_: inout Value) in }(&self[key, default: value])

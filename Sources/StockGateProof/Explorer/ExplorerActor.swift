@@ -3,51 +3,51 @@ import StockGate
 /// What an actor of a small world was told.
 enum Told: Hashable {
     case nothing
-    /// Sold, or given back.
+    /// The decrease was sold, or the increase gave units back.
     case yes
-    /// A *no* to a first attempt: a repeat may still get a *yes*.
+    /// A first attempt got a *no*. A repeat may still get a *yes*.
     case no
-    /// A *no* to a repeat, or after an unknown commit: final.
+    /// A repeat, or an attempt with an unknown commit, got a *no*, which is final.
     case finalNo
     /// A first attempt was told that the product is discontinued.
     case discontinued
-    /// The key belongs to another payload.
+    /// The key belongs to another request.
     case reused
     /// Nothing was decided.
     case unavailable
 }
 
-/// One actor of a small world: a machine of the project, perhaps behind a mutant's patch, and the action that it wants next.
+/// One actor of a small world: one of the project's machines, perhaps with a mutant's patch, and the action that it wants to do next.
 enum ExplorerActor: Hashable {
     case buyer(Buyer)
-    /// An order of the order server, between two requests.
+    /// The order server's work on an order, between two requests.
     case order(Driver)
     /// Cancels an order once it is confirmed.
     case canceller
     case returning(PatchedIncrease, Increase.Action?, Told)
     case lookup(IncreaseRequest)
     case resync(PatchedResync, Resync.Action?)
-    /// Runs what others asked for; counts its bumps.
+    /// Runs the resyncs that others ask for, and counts its bumps.
     case healer(PatchedResync?, Resync.Action?, bumps: Int)
     case hand(Hand)
-    /// Makes the product's keys anew, then resyncs it.
+    /// Removes the product's keys, then resyncs the product.
     case mender
-    /// The breaker's opening and the recovery that passes without the product.
+    /// The opening of the breaker, and the recovery that passes without the product.
     case recovery(Recovery)
-    /// A change by hand that must ask for a resync yet.
+    /// A change by hand that still has to ask for a resync.
     case handAsks
     case done(Told)
     case dead
 
-    /// A decrease on its way.
+    /// A decrease that is under way.
     struct Buyer: Hashable {
         var machine: PatchedReservation
-        /// What it wants next; nil before it begins.
+        /// The next action; nil before the beginning.
         var action: Reservation.Action?
         var told = Told.nothing
         /// The rows as they were before the lock, for the fault of looking before locking.
         var staleRows: [LedgerModel.Row]?
-        /// The order that it is for; nil for a caller of the product server.
+        /// The order that the decrease is for; nil for a caller that uses the product server directly.
         var order: Driver?
 
         init(_ machine: PatchedReservation, order: Driver? = nil) {
@@ -56,27 +56,27 @@ enum ExplorerActor: Hashable {
         }
     }
 
-    /// Who settles an order: the request that it was placed with, or another server.
+    /// The settler of an order: the request that made the order, or another server.
     struct Driver: Hashable {
         enum Next: Hashable { case place, goOn, ask, write(OrderModel.Verdict) }
 
-        /// Its place among the world's orders.
+        /// The order's position among the world's orders.
         var order: Int
-        /// The key that it asks under.
+        /// The key under which the driver asks.
         var key: String
-        /// Whether this driver has not asked under the key before.
+        /// Whether this driver asks under the key for the first time.
         var isFirst: Bool
         var attempts: UInt8 = 0
         var next: Next
     }
 
-    /// What a hand does to the ledger without Redis.
+    /// What is changed by hand in the ledger, without Redis.
     enum Hand: Hashable { case decrease, restock, delete, relist }
 
-    /// What comes next in an outage of this server, during whose recovery the product's row is locked.
+    /// The next event of an outage of this server. During its recovery the product's row is locked.
     enum Recovery: Hashable { case opens, leaves, passes, asks }
 
-    /// Whether it has nothing more to do by itself.
+    /// Whether the actor does nothing more by itself.
     var isAtRest: Bool {
         switch self {
         case .done, .dead, .healer(nil, _, _): true
@@ -84,7 +84,7 @@ enum ExplorerActor: Hashable {
         }
     }
 
-    /// Whether it has begun, so that a death in the middle of it is a case of its own.
+    /// Whether the actor has begun, so that its death is a case of its own.
     var hasBegun: Bool {
         switch self {
         case .returning(_, nil, _), .resync(_, nil), .lookup, .hand, .healer, .done, .dead, .mender, .canceller,
@@ -96,7 +96,7 @@ enum ExplorerActor: Hashable {
         }
     }
 
-    /// What an answer means to a caller.
+    /// The meaning of an answer for its caller.
     static func told(_ answer: DecreaseAnswer, isFirm: Bool) -> Told {
         switch answer {
         case .sold: .yes

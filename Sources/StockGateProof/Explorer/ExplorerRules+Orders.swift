@@ -1,16 +1,16 @@
 import StockGate
 
-// Orders whose ids came round again: the order database was restored, or its sequence is behind its data.
+// Orders whose ids are used a second time, because the order database was restored or its sequence is behind its data.
 
 extension ExplorerRules {
     /// How often one driver asks for one order.
     static let maximumAttempts: UInt8 = 3
-    /// When orders are made and rows written, microseconds; an earlier order's row is from long before.
+    /// The time when orders are made and rows are written, in microseconds. The row of an earlier order is much older.
     static let now: Int64 = 1_000_000_000
 
     // MARK: The beginning
 
-    /// The orders of long ago: sold, sold and given back (`-a`), or closed without ever having been sold (`!a`).
+    /// Adds the orders of long ago: sold, sold and given back (`-a`), or closed without ever having been sold (`!a`).
     func addEarlierOrders(_ ledger: inout LedgerModel, _ gate: inout GateModel) {
         for name in world.earlier {
             let letter = String(name.drop { $0 == "-" || $0 == "!" })
@@ -23,7 +23,7 @@ extension ExplorerRules {
         }
     }
 
-    /// Units that the orders of long ago have taken for good.
+    /// The units that the orders of long ago have taken for good.
     var unitsSoldEarlier: Int64 {
         world.earlier.filter { !$0.hasPrefix("!") && !$0.hasPrefix("-") }.reduce(0) { $0 + Self.decrease($1).quantity.rawValue }
     }
@@ -34,10 +34,10 @@ extension ExplorerRules {
 
     // MARK: Steps
 
-    /// The letter of the order that an actor is about: `#a`, `&a`, `-#a`.
+    /// The letter of the order that an actor's name refers to: `#a`, `&a`, `-#a`.
     static func letter(_ name: String) -> String { String(name.drop { $0 == "#" || $0 == "&" || $0 == "-" }) }
 
-    /// The order that an actor's letter stands for now: the last one that was placed.
+    /// The present order for an actor's letter: the one that was placed last.
     private func order(of index: Int, _ state: State) -> Int? {
         let letter = Self.letter(world.actors[index])
         return state.rest.orders.lastIndex { $0.letter == letter && $0.status != .unplaced }
@@ -52,14 +52,14 @@ extension ExplorerRules {
         }
     }
 
-    /// A buyer's order is written down, with the id that an earlier one had: that one, if it was in this database, is lost with what was restored.
+    /// A buyer's order is written, with the id that an earlier order had. If the earlier order was in this database, the restore has lost it.
     private func place(_ index: Int, _ driver: ExplorerActor.Driver, _ state: State, _ emit: Emit) {
         var after = state
         if let former = order(of: index, state) {
             guard former < driver.order else { return }
             after.rest.orders[former].isLost = true
         } else if state.rest.orders[..<driver.order].contains(where: { $0.letter == Self.letter(world.actors[index]) }) {
-            return  // its turn comes behind the one whose id it takes
+            return  // this order comes after the one whose id it takes
         }
         after.rest.orders[driver.order].status = .pending
         var driver = driver
@@ -88,7 +88,7 @@ extension ExplorerRules {
         buyer(index, ExplorerActor.Buyer(PatchedReservation(request, fault: fault), order: driver), state, emit)
     }
 
-    /// The product server compares the row's time with the order's before it answers.
+    /// Compares the row's time with the order's before answering, as the product server does.
     func compared(_ answer: DecreaseAnswer, _ request: DecreaseRequest) -> DecreaseAnswer {
         switch answer {
         case .sold, .keyClosed:
@@ -98,7 +98,7 @@ extension ExplorerRules {
         }
     }
 
-    /// Writes what the order server has heard; `tail`: what its request has still to do at the product server.
+    /// Writes what the order server was told. `tail` is the work that the request still has to do at the product server.
     func write(
         _ index: Int,
         _ driver: ExplorerActor.Driver,
@@ -115,13 +115,13 @@ extension ExplorerRules {
         }
         var after = state
         let order = state.rest.orders[driver.order]
-        // Nobody listens to what is said of an order that is lost.
+        // The order is lost, so nobody hears what is said about it.
         guard !order.isLost else {
             becomes(index, nil, tail, &after)
             return emit(after, ExplorerMove(index, "the order is lost"))
         }
         if verdict == .confirm, case .failed = order.status, order.key == driver.key {
-            // A late success: the order was found to have failed before this answer came. What it took goes back.
+            // A late success: the order had failed before this answer came, so its units go back.
             guard tail == nil else { return }
             after.actors[index] = fault == .lateSuccessKept ? .done(.nothing) : .returning(compensation(of: order), nil, .nothing)
             return emit(after, ExplorerMove(index, "a late success is compensated"))
@@ -138,7 +138,7 @@ extension ExplorerRules {
         emit(after, ExplorerMove(index, isUndecided ? "asks again" : "writes the answer"))
     }
 
-    /// Nil: this driver leaves it.
+    /// The driver's next attempt; nil: it gives the order up.
     private func again(_ driver: ExplorerActor.Driver) -> ExplorerActor.Driver? {
         guard driver.attempts < Self.maximumAttempts else { return nil }
         var driver = driver
@@ -149,14 +149,14 @@ extension ExplorerRules {
     private func becomes(_ index: Int, _ driver: ExplorerActor.Driver?, _ tail: ExplorerActor.Buyer?, _ state: inout State) {
         if var tail {
             tail.order = driver
-            // Without a driver its messages still go out.
+            // The buyer has no driver any more, but its messages are still sent.
             state.actors[index] = .buyer(tail)
         } else {
             state.actors[index] = driver.map { .order($0) } ?? .done(.nothing)
         }
     }
 
-    /// A confirmed order is cancelled: what its key took goes back.
+    /// A confirmed order is cancelled, and its units go back.
     func cancel(_ index: Int, _ state: State, _ emit: Emit) {
         guard let order = order(of: index, state), state.rest.orders[order].status == .confirmed else { return }
         var after = state
@@ -180,10 +180,10 @@ extension ExplorerRules {
 
     // MARK: Promises
 
-    /// What is wrong with the orders when nothing more happens.
+    /// The promise about orders that is broken when no step is left.
     func orderViolation(_ state: State) -> String? {
         let orders = state.rest.orders
-        // Whoever died while giving units back has left that to recovery.
+        // An actor that died while it gave units back has left that work to recovery.
         let isDead = state.actors.contains(.dead)
         for (index, order) in orders.enumerated() {
             let isTaken = state.ledger.row(order.key)?.direction == .out

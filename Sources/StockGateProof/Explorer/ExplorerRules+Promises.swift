@@ -1,9 +1,9 @@
 import StockGate
 
-// What must hold in a state.
+// The promises that every state must keep.
 
 extension ExplorerRules {
-    /// What promise this state breaks, besides those of the ledger itself (`LedgerModel.violation`).
+    /// The promise that this state breaks, except those of the ledger itself (`LedgerModel.violation`).
     func violation(_ state: State) -> String? {
         if let broken = state.rest.broken { return broken }
         if let healer, case .healer(_, _, let bumps) = state.actors[healer], bumps > world.resyncs { return "resyncs without end" }
@@ -20,9 +20,9 @@ extension ExplorerRules {
         if isRestored, healer != nil, !isDead, state.rest.sawAhead, isServed, state.gate.fence > row.fence {
             return "Redis is seen to be ahead, and nobody heals"
         }
-        // A restore can leave another stock under an equal fence: that is the audit's to find.
+        // A restore can leave another stock under an equal fence. Only the audit finds that.
         if !isDead, !isRestored, isServed, state.gate.fence == row.fence {
-            // Whoever was told that nothing was decided may have left a reservation to the sweep; no unit is lost in it.
+            // A caller that was told that nothing was decided may have left a reservation to the sweep. No unit is lost by that.
             let isLeft = state.actors.contains(.done(.unavailable))
             if !Self.isExact(state, row, countingPending: isLeft) { return "not exact under one fence" }
         }
@@ -46,18 +46,18 @@ extension ExplorerRules {
         return nil
     }
 
-    /// A sweep that finds nothing pending waits for ever.
+    /// Whether an actor waits for ever, as a sweep does that finds nothing pending.
     func isAtRest(_ state: State, _ index: Int) -> Bool {
         switch state.actors[index] {
         case .resync(_, nil) where world.actors[index] == "sweep": state.gate.pending.isEmpty
-        // Nothing to cancel, or to go on with.
+        // There is nothing to cancel, or no order to go on with.
         case .canceller: isIdle(index, state)
         case .order(let driver) where driver.next == .goOn: isIdle(index, state)
         default: state.actors[index].isAtRest
         }
     }
 
-    /// Actors who are told nothing.
+    /// Actors that get no answer.
     private static let silent: Set<String> = [
         "recovery", "mend", "resync", "sweep", "foreign", "healer", "db-only", "restock", "delete", "relist", "+",
     ]
@@ -66,12 +66,12 @@ extension ExplorerRules {
         let ledger = state.ledger
         guard !Self.silent.contains(name) else { return nil }
         let request = Self.increase(String(name.drop { $0 == "?" || $0 == "-" || $0 == "~" }))
-        // What a restore lost is told and not so.
+        // The restore lost the row, so the answer differs from the ledger without a fault.
         guard !state.rest.lost.contains(request.decreaseKey), !state.rest.lost.contains(request.key) else { return nil }
         let isCommitted = ledger.row(request.decreaseKey)?.direction == .out
         let isReturned = ledger.row(request.key)?.direction == .in
         if name.hasPrefix("-") || name.hasPrefix("?") && told == .reused {
-            // Units and remaining stock are the ledger's own; what matters here is which of the three it was.
+            // Units and remaining stock are checked by the ledger. What matters here is which of the three answers it was.
             let answer: IncreaseAnswer? =
                 switch told {
                 case .yes: .added(quantity: request.quantity, remaining: 0, replayed: false)

@@ -1,6 +1,6 @@
 import StockGate
 
-// What buyers and those who give units back do next.
+// The next steps of buyers, and of actors that give units back.
 
 extension ExplorerRules {
     func buyer(
@@ -20,7 +20,7 @@ extension ExplorerRules {
             emit(after, ExplorerMove(index, what, outcome))
         }
         let machine = buyer.machine
-        // What was answered may be written at once, or when the request has nothing more to do.
+        // The answer may be written at once, or after the request has done all its work.
         if let driver = buyer.order, case .write(let verdict) = driver.next { write(index, driver, verdict, tail: buyer, state, emit) }
         guard let action = buyer.action else {
             let isKept = isKept(index, state)
@@ -105,7 +105,7 @@ extension ExplorerRules {
         }
     }
 
-    /// A message ran, its answer was lost, and it will be sent again.
+    /// A message ran, its answer was lost, and it is sent again.
     func resend(_ index: Int, _ before: State, _ after: State, _ emit: Emit) {
         guard before.rest.resends > 0 else { return }
         var again = after
@@ -114,7 +114,7 @@ extension ExplorerRules {
         emit(again, ExplorerMove(index, "ran, reply lost: sent again"))
     }
 
-    /// A reserve runs and is answered, or its answer is lost, or it does not run and nobody knows.
+    /// A reserve runs and is answered, or it runs and its answer is lost, or it does not run, which nobody knows.
     func reserve(_ index: Int, _ buyer: ExplorerActor.Buyer, _ state: State, _ emit: Emit) {
         var after = state
         let request = buyer.machine.request
@@ -239,7 +239,7 @@ extension ExplorerRules {
         case .out: after.actors[index] = .done(.yes)
         case .closed: after.actors[index] = .done(.finalNo)
         case .in, nil:
-            // Not found proves nothing: only a compensation, which closes the key, makes it final.
+            // Finding no row proves nothing. Only a compensation, which closes the key, makes it final.
             if fault == .notFoundTrusted {
                 after.actors[index] = .done(.finalNo)
             } else {

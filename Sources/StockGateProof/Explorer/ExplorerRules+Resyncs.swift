@@ -1,9 +1,9 @@
 import StockGate
 
-// What resyncs, the healer, the sweep, another ledger and a recovery do next.
+// The next steps of resyncs, the healer, the sweep, another ledger, and a recovery.
 
 extension ExplorerRules {
-    /// `bumps`: nil for a resync of its own, else the healer's count.
+    /// A step of a resync. `bumps` is the healer's count; nil for an actor that is a resync itself.
     func resync(_ index: Int, _ machine: PatchedResync, _ action: Resync.Action?, bumps: Int?, _ state: State, _ emit: Emit) {
         var machine = machine
         var after = state
@@ -45,13 +45,13 @@ extension ExplorerRules {
         emit(after, ExplorerMove(index, what))
     }
 
-    /// A resync of another ledger, whose fence is its own and whose stock nobody buys.
+    /// A resync by another ledger, which has its own fence, and a stock that nobody buys.
     func foreign(_ index: Int, _ machine: PatchedResync, _ action: Resync.Action?, _ state: State, _ emit: Emit) {
         var machine = machine
         var after = state
         let what: StaticString
         let next: Resync.Action
-        // The same number as ours, of all fences: what is said under one must not be taken for the other.
+        // The other ledger uses the same fence number as ours on purpose: what is said under one must not be taken for the other.
         let theirs = Resync.LedgerState(
             fence: max(state.ledger.product(Self.product)?.fence ?? 1, state.gate.fence.next),
             stock: Self.theirStock,
@@ -73,7 +73,7 @@ extension ExplorerRules {
         emit(after, ExplorerMove(index, what))
     }
 
-    /// What a sweep must not do: give back what is overdue.
+    /// The fault of a sweep that gives overdue reservations back.
     func giveBack(_ index: Int, _ state: State, _ emit: Emit) {
         var after = state
         let entries = state.gate.pending.map {
@@ -84,7 +84,7 @@ extension ExplorerRules {
         emit(after, ExplorerMove(index, "gives overdue reservations back"))
     }
 
-    /// Whether this server keeps the actor's requests away from Redis.
+    /// Whether this server sends the actor's requests past Redis.
     func isKept(_ index: Int, _ state: State) -> Bool {
         (state.rest.isOpen || state.rest.isDirect) && !world.actors[index].hasPrefix("~")
     }
@@ -102,7 +102,7 @@ extension ExplorerRules {
             after.actors[index] = .recovery(.leaves)
             what = "breaker opens"
         case .leaves:
-            // The fence of another ledger says nothing of ours.
+            // The fence of another ledger says nothing about ours.
             if !state.gate.isForeign(to: Self.ours) { after.rest.leftUnder = state.gate.fence }
             _ = after.gate.void(ledger: Self.ours, fault: fault)
             leavesForeignAlone(state, &after)
@@ -134,7 +134,7 @@ extension ExplorerRules {
         state.actors[healer] = .healer(machine, action, bumps: bumps)
     }
 
-    /// A whole resync in one step.
+    /// Does a whole resync in one step.
     static func resync(_ state: inout State, fault: Fault?) {
         var machine = PatchedResync(forced: true, ledger: ours, fault: fault)
         var action = machine.began()

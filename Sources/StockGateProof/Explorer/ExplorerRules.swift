@@ -9,7 +9,7 @@ struct ExplorerRules {
 
     static let product = ProductID(1)
     static let retention: Int64 = 1
-    /// The names of the world's ledger, and of the other one on the same Redis.
+    /// The names of the world's own ledger, and of the other ledger on the same Redis.
     static let (ours, theirs) = ("ours", "theirs")
     static let theirStock: Int64 = 50
 
@@ -91,7 +91,7 @@ struct ExplorerRules {
         return state
     }
 
-    /// `a`, `A`, `a'`, `a=2`, `a@`
+    /// The request of a buyer's name: `a`, `A`, `a'`, `a=2`, `a@`
     static func decrease(_ name: String) -> DecreaseRequest {
         let name = String(name.drop { $0 == "~" })
         let letter = String(name.prefix { $0.isLetter || $0.isNumber })
@@ -173,7 +173,7 @@ struct ExplorerRules {
         }
     }
 
-    /// Two requests in one statement, in either order. A key goes in one batch at a time.
+    /// Two requests go in one statement, in either order. A key is in one batch at a time.
     func batches(_ state: State, _ emit: Emit) {
         for first in state.actors.indices {
             guard case .buyer(let one) = state.actors[first], case .commit(let oneRequest)? = one.action else { continue }

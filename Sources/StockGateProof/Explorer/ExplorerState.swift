@@ -1,18 +1,18 @@
 import StockGate
 
-/// One state of a small world: the two stores, the actors, and what is left of the fault budgets.
+/// One state of a small world: the two stores, the actors, and the remaining budgets of faults.
 struct ExplorerState {
-    /// A statement whose client is gone.
+    /// A statement that still runs although its client has gone.
     enum Alive: Hashable {
         case commit(CommitRequest)
         case increase(IncreaseRequest)
     }
 
-    /// What is neither in a store nor in an actor.
+    /// The parts of a state that are neither in a store nor in an actor.
     struct Rest: Hashable {
-        /// Which Redis process it is: half of the dataset's name.
+        /// The number of the Redis process, which is one half of the dataset's name.
         var run = 1
-        /// Names the product's marker: its other half.
+        /// The number of the product's marker, which is the other half.
         var flushed = 0
         var flushes: Int
         var copies: Int
@@ -24,20 +24,20 @@ struct ExplorerState {
         var copy: GateModel?
         var restores: Int
         var unheard: Int
-        /// The orders of the order server, also those that were lost with a restored database.
+        /// The orders of the order server, including those that a restore has lost.
         var orders: [OrderModel]
         var ledgerCopy: LedgerModel?
         /// Keys whose rows a restore has lost.
         var lost: [String] = []
-        /// A commit has met an older fence than its reservation's.
+        /// Whether a commit has met an older fence than its reservation's.
         var sawAhead = false
         var alive: [Alive] = []
         var schedule = ResyncSchedule(interval: 0)
-        /// This server's breaker keeps its requests away from Redis.
+        /// Whether this server's breaker keeps its requests away from Redis.
         var isOpen = false
-        /// This server sells the product directly, for a recovery passed without it.
+        /// Whether this server sells the product directly, because a recovery passed without it.
         var isDirect = false
-        /// What Redis was under when a recovery left the product; what is under it must not be sold once the recovery has passed.
+        /// The fence of Redis when a recovery left the product. After that recovery nothing must be sold under this fence.
         var leftUnder: Fence?
         /// A promise that a step broke.
         var broken: String?
@@ -52,7 +52,7 @@ struct ExplorerState {
     var marker: String { "m\(rest.run).\(rest.flushed)" }
 }
 
-/// How one state led to the next, for the trace.
+/// The step that led from one state to the next, for the trace.
 struct ExplorerMove {
     var actor: Int
     var what: StaticString

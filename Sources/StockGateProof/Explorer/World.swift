@@ -1,6 +1,6 @@
 /// A small world for the explorer: one product, some actors who may pause between any two steps, and budgets of faults.
 ///
-/// Actors are named like in the design's model:
+/// Actors have these names:
 ///
 ///     a b      buyers of one unit; A B buyers of two. A repeated name is the same key sent twice at once
 ///     a'       an attempt at key a that is known not to be the first
@@ -34,9 +34,10 @@ public struct World: Hashable, Sendable, CustomStringConvertible {
     public var losses = 0
     /// How often PostgreSQL is restored from a copy that was taken at any earlier moment.
     public var restores = 0
-    /// How often an answer does not reach the order that it is for.
+    /// How often an answer does not reach its order.
     public var unheard = 0
-    /// Orders of long ago that the order database has lost and the ledger has not: `a` was sold, `-a` sold and given back, `!a` closed without ever being sold.
+    /// Orders of long ago that the order database has lost but the ledger has not: `a` was sold, `-a` was sold and given back, `!a` was closed without ever
+    /// being sold.
     public var earlier: [String] = []
     /// How often a connection is lost during a commit whose statement is still alive.
     public var zombies = 0
@@ -46,13 +47,13 @@ public struct World: Hashable, Sendable, CustomStringConvertible {
     public var refusals = 0
     /// How often a settle or a release is sent again after it ran.
     public var resends = 0
-    /// The most resyncs that the healer may need.
+    /// How many resyncs the healer may need at most.
     public var resyncs = 99
-    /// Whether orders do not say when they were made: a ledger whose clock cannot be compared, or a caller that does not say it.
+    /// Whether orders do not say when they were made, because the caller does not tell or the ledger's clock cannot be compared.
     public var timeless = false
     /// Whether two requests may go in one statement.
     public var batch = false
-    /// Nothing is lost, and no direct path.
+    /// Whether messages are never lost, and no request goes directly to the ledger.
     public var calm = false
 
     /// A world without faults.
@@ -108,7 +109,7 @@ public struct World: Hashable, Sendable, CustomStringConvertible {
         return text
     }
 
-    /// The worlds of the design's model, its 41 quick ones.
+    /// The first worlds of this proof, which cover the protocol's main rules. They are small.
     public static let model: [World] = [
         World("a b resync", 1), World("a a resync", 2), World("a b +", 1),
         World("A b resync", 2), World("a B +", 1), World("a b resync resync", 1),
@@ -128,7 +129,7 @@ public struct World: Hashable, Sendable, CustomStringConvertible {
         World("a b c d resync healer", 4, resyncs: 1, calm: true),
     ]
 
-    /// The deep worlds of the design's model: millions of states.
+    /// Larger worlds for the same rules, with millions of states.
     public static let deep: [World] = [
         World("a b + resync", 1, copies: 1), World("a a' + resync", 1, copies: 1),
         World("a a' b resync", 1, zombies: 1, batch: true), World("a b c resync", 2, batch: true),
@@ -137,62 +138,66 @@ public struct World: Hashable, Sendable, CustomStringConvertible {
         World("a b delete + resync", 1), World("a b + healer", 1, flushes: 1),
     ]
 
-    /// What the project's machines have and the design's model has not.
+    /// Worlds for the rules that the protocol got later.
     public static let own: [World] = [
         // A commit that is known not to have run gives its reservation back, unless a twin joined it.
         World("a a b", 1, refusals: 1), World("a a' resync", 1, refusals: 1), World("a a a", 2, refusals: 2),
         World("a b healer", 1, refusals: 1), World("a a'", 1, zombies: 1, refusals: 1),
-        // A release or a settle whose answer was lost is sent again, perhaps after the key was reserved anew.
+        // A release or a settle whose answer was lost is sent again, perhaps after the key was reserved again.
         World("a a' resync", 1, refusals: 1, resends: 1), World("a a -a", 1, resends: 1), World("a a' b", 1, refusals: 1, resends: 1),
-        // *Already done* is a reply and a lookup: the ledger may move between the two, and Redis may remember what a copy did.
+        // A reply of *already done* is followed by a lookup. The ledger may change between the two, and a copy of Redis may remember something else.
         World("a a' a'", 1, deaths: 1), World("a a' -a", 1, copies: 1),
         // A sweep takes a slow request for a dead one.
         World("a b sweep", 1), World("a a' sweep", 1), World("a -a sweep", 1, deaths: 1), World("a a sweep", 1, refusals: 1),
         // One key with two payloads.
         World("a a=2 b", 2), World("a a=2 resync", 2), World("a a@ resync", 1), World("a a=2 -a", 2), World("A A=1 b", 2, deaths: 1),
-        // An increase that names another quantity or order than the decrease: refused, and the right one is not in its way.
+        // An increase that names another quantity or order than the decrease is refused, and does not block the correct one.
         World("A -A=1 b", 2), World("A -A=1 -A b", 2), World("a -a@ -a resync", 1), World("a a' -a -a@", 1),
         World("a -a -a@", 1, zombies: 1),
         World("a -a@ healer", 1, zombies: 1), World("a b' -b@ -b", 1), World("a@ a -a -a@", 1), World("A -A=1", 2, flushes: 1, zombies: 1),
         World("a -a@", 1, deaths: 1, batch: true),
-        // The product comes and goes, and units are added by hand.
+        // The product goes off sale and on sale, and units are added by hand.
         World("a a' delete relist", 1), World("a' delete relist healer", 1), World("a b restock healer", 0),
         World("a b restock resync", 1, batch: true), World("a db-only restock healer", 1),
-        // A product left direct by a recovery that passes: no server sells it through what Redis holds from before, and it comes back.
+        // A recovery passes without the product, which is then sold directly. No server sells it through what Redis holds from before, and it returns to Redis
+        // later.
         World("a ~b recovery healer", 1), World("a ~a' recovery healer", 1), World("~a ~b recovery healer", 2),
         World("a ~b recovery healer", 1, zombies: 1), World("~a + recovery healer", 0), World("a ~b recovery healer", 2, flushes: 1),
         World("a -a recovery healer", 1), World("a ~b recovery", 1, deaths: 1), World("~a recovery resync resync", 1),
         World("~a delete recovery healer", 1),
-        // A product whose keys cannot be used, and are made anew.
+        // The product's keys cannot be used, and are removed.
         World("a b mend", 1), World("a a' mend resync", 1), World("a b mend healer", 2), World("a -a mend", 1, zombies: 1),
         World("a mend recovery healer", 1),
-        // The healer with a dying buyer, and with a flush and a repeat.
+        // The healer, together with a buyer that dies, and with a flush and a repeat.
         World("a a' healer", 1, flushes: 1), World("a -a healer", 1, zombies: 1), World("a b resync healer", 1),
-        // The counter alone is lost: the product is not loaded, nobody is told that it is discontinued, and nothing but an install makes a counter.
+        // Only the counter is lost. Then the product is not loaded, nobody is told that it is discontinued, and only an install makes a counter.
         World("a b healer", 2, losses: 1), World("a b resync", 2, losses: 1, refusals: 1), World("a a' resync", 1, losses: 1),
         World("a + healer", 1, losses: 1), World("a -a resync", 2, losses: 2), World("a b delete healer", 2, losses: 1),
         World("a delete relist healer", 1, losses: 1),
-        // The ledger is restored from a copy and is behind Redis: what is told stands unless the restore lost it, and Redis is installed anew.
+        // The ledger is restored from a copy and is behind Redis. Answers stay true unless the restore lost their rows, and Redis is installed anew.
         World("a b resync", 1, restores: 1), World("a a' resync", 1, restores: 1), World("a b healer", 2, restores: 1),
         World("a + healer", 1, restores: 1), World("a -a", 1, restores: 1), World("a resync resync", 1, restores: 1),
         World("a db-only healer", 2, restores: 1), World("a b", 1, flushes: 1, restores: 1),
-        // Another ledger is on the same Redis. Whoever comes first after a flush has the product; the other sells without Redis and changes nothing there.
+        // Another ledger is on the same Redis. The first one to install after a flush has the product there. The other one sells without Redis, and changes
+        // nothing of it.
         World("a b foreign", 1, flushes: 1), World("a foreign resync", 1, flushes: 1), World("a b foreign healer", 2, flushes: 1),
         World("a + foreign", 1, flushes: 1), World("a -a foreign", 1, flushes: 1), World("a a' foreign foreign", 1, flushes: 1),
-        // Nor does it make that one's keys anew, or void them in a recovery.
+        // The other ledger also does not remove the product's keys, or void them in a recovery.
         World("a b foreign mend", 1, flushes: 1), World("a -a foreign mend", 1, flushes: 1), World("a ~b foreign recovery", 1, flushes: 1),
         World("a foreign recovery healer", 1, flushes: 1), World("a mend foreign recovery", 1, flushes: 1),
-        // Order ids come round again, of orders of long ago: sold, given back, closed, of another quantity. None is confirmed by what was taken for those.
+        // Orders have ids of orders of long ago, which were sold, given back, closed, or of another quantity. No order is confirmed by units that were taken
+        // for one of those.
         World("#a b resync", 1, earlier: "a"), World("#a", 1, unheard: 2, earlier: "a"), World("#a &a", 1, unheard: 1, earlier: "a"),
         World("#a -#a b", 1, earlier: "a"), World("#a b", 1, earlier: "-a"), World("#a resync", 1, earlier: "!a"),
         World("#a &a", 1, deaths: 1, earlier: "a"), World("#a resync", 1, zombies: 1, earlier: "a"), World("#a b", 2, earlier: "a=2"),
         World("#a healer", 1, copies: 1, earlier: "a"), World("#a -#a healer", 1, flushes: 1, earlier: "a"),
-        // The same without times, where only a replay or a closed key as the answer to a first attempt tells.
+        // The same without times. Then only a replay or a closed key, as the answer to a first attempt, shows the earlier order.
         World("#a b", 1, timeless: true, earlier: "a"), World("#a b", 1, timeless: true, earlier: "-a"),
         World("#a resync", 1, timeless: true, earlier: "!a"),
-        // Ids of orders that were just made: the ledger cannot tell the two by their times. One decrease confirms one order, with a cancel in between too.
+        // An order has the id of an order that was just made, so the ledger cannot tell the two apart by their times. One decrease confirms one order, even
+        // with a cancellation in between.
         World("#a #a resync", 2), World("#a #a -#a b", 1), World("#a #a", 2, copies: 1), World("#a #a -#a", 1, deaths: 1),
-        // An order that two servers settle, whose first answer is lost, or comes late.
+        // Two servers settle one order, whose first answer is lost or comes late.
         World("#a &a", 2, unheard: 1), World("#a &a b", 1), World("#a &a -#a", 1, unheard: 1), World("#a &a resync", 1, zombies: 1),
     ]
 }

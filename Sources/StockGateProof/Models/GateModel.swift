@@ -1,20 +1,20 @@
 public import StockGate
 
-/// What Redis holds for one product, with the replies of the scripts in `StockGate/Gate/Scripts`. Contract tests hold the two together.
+/// A model of what Redis holds for one product, with the replies of the scripts in `StockGate/Gate/Scripts`. Contract tests compare the two.
 ///
-/// With a `fault` the store breaks a rule; without one it keeps the protocol.
+/// With a `fault` the model breaks a rule; without one it keeps the protocol.
 public struct GateModel: Hashable, Sendable {
     /// A reservation that is neither settled nor released.
     public struct Pending: Hashable, Sendable {
-        /// The key that holds it.
+        /// The key that made the reservation.
         public var key: String
-        /// Its token.
+        /// The reservation's token.
         public var token: Token
         /// The units that the counter was lowered by.
         public var quantity: Quantity
-        /// When it was made, milliseconds.
+        /// When the reservation was made, in milliseconds.
         public var time: Int64
-        /// Whether a twin joined it.
+        /// Whether a twin joined the reservation.
         public var isShared: Bool
     }
 
@@ -22,15 +22,15 @@ public struct GateModel: Hashable, Sendable {
     public struct Owed: Hashable, Sendable {
         /// The fence that it was committed under.
         public var fence: Fence
-        /// Units, signed.
+        /// The units of the delta, signed.
         public var delta: Int64
     }
 
-    /// A key that is in the ledger.
+    /// A mark that a key is settled.
     public struct Mark: Hashable, Sendable {
         /// The key.
         public var key: String
-        /// When it was settled, milliseconds.
+        /// When the key was settled, in milliseconds.
         public var time: Int64
     }
 
@@ -38,10 +38,10 @@ public struct GateModel: Hashable, Sendable {
     public struct SettleEntry: Hashable, Sendable {
         /// The key to mark.
         public var key: String
-        /// Its reservation.
+        /// The key's reservation.
         public var held: Held
 
-        /// Names a reservation to settle.
+        /// Creates an entry.
         public init(key: String, held: Held) {
             self.key = key
             self.held = held
@@ -52,12 +52,12 @@ public struct GateModel: Hashable, Sendable {
     public struct ReleaseEntry: Hashable, Sendable {
         /// The key.
         public var key: String
-        /// Its reservation.
+        /// The key's reservation.
         public var held: Held
-        /// Its commit did not run; a reservation that a twin joined stays.
+        /// Whether the key's commit did not run. Then a reservation that a twin joined stays.
         public var isAbandoned: Bool
 
-        /// Names a reservation to release.
+        /// Creates an entry.
         public init(key: String, held: Held, isAbandoned: Bool) {
             self.key = key
             self.held = held
@@ -69,12 +69,12 @@ public struct GateModel: Hashable, Sendable {
     public struct ApplyEntry: Hashable, Sendable {
         /// The fence of the commit.
         public var fence: Fence
-        /// Units, signed.
+        /// The units of the change, signed.
         public var delta: Int64
-        /// The key of a decrement to mark; empty for an increase.
+        /// The key that gets a mark; empty for an increase.
         public var key: String
 
-        /// A change to tell Redis.
+        /// Creates an entry.
         public init(fence: Fence, delta: Int64, key: String) {
             self.fence = fence
             self.delta = delta
@@ -82,37 +82,37 @@ public struct GateModel: Hashable, Sendable {
         }
     }
 
-    /// Units to reserve; nil: not loaded, not on sale, or lost.
+    /// The units that can be reserved; nil: the product is not loaded or not on sale, or the counter was lost.
     public var counter: Int64?
-    /// The fence whose install wrote that the product is not on sale; nil: the last one wrote that it is.
+    /// The fence whose install says that the product is not on sale; nil: the last install says that it is on sale.
     public var off: Fence?
-    /// The fence that was installed last; 0: none.
+    /// The fence of the last install; 0: there was none.
     public var fence: Fence = 0
-    /// The name of the ledger that installed it; nil: nobody did, or a version that wrote none.
+    /// The name of the ledger that installed the product; nil if nobody did, or a version that wrote no name.
     public var ledger: String?
-    /// The dataset that it was installed into.
+    /// The dataset that the product was installed into.
     public var stamp: String?
-    /// The product's half of the dataset's name.
+    /// The product's part of the dataset's name.
     public var marker: String?
     /// The last token.
     public var sequence: Int64 = 0
-    /// Reservations, by key.
+    /// Reservations, sorted by key.
     public var pending: [Pending] = []
-    /// Deltas for installs that are to come, by fence.
+    /// Deltas for later installs, sorted by fence.
     public var owed: [Owed] = []
-    /// Settled keys, by key.
+    /// Marks, sorted by key.
     public var marks: [Mark] = []
 
-    /// Nothing.
+    /// Creates an empty gate.
     public init() {}
 
     /// The keys of a product, by their names in Redis.
     public enum Key: String, CaseIterable, Sendable {
-        /// The counter; fence, stamp and sequence; reservations; deltas; settled keys; the product's half of the dataset.
+        /// The counter; fence, stamp and sequence; reservations; deltas; marks; the product's part of the dataset's name.
         case stock, meta, pending, owed, marks, marker
     }
 
-    /// `DEL`.
+    /// Deletes a key, like `DEL`.
     public mutating func lose(_ key: Key) {
         switch key {
         case .stock: counter = nil
@@ -124,12 +124,12 @@ public struct GateModel: Hashable, Sendable {
         }
     }
 
-    /// Whether what is here was installed by another ledger than the one of this name.
+    /// Whether another ledger than the one with this name installed the product.
     public func isForeign(to ledger: String) -> Bool {
         self.ledger != nil && self.ledger != ledger && !ledger.isEmpty
     }
 
-    /// Whether a reserve that passes this dataset, for this ledger, would be served.
+    /// Whether a reserve of this ledger that passes this dataset would be served.
     public func isLoaded(dataset: String, ledger: String = "", fault: Fault? = nil) -> Bool {
         guard fence > 0 else { return false }
         guard !isForeign(to: ledger) || fault == .foreignUsed else { return false }
@@ -141,7 +141,7 @@ public struct GateModel: Hashable, Sendable {
 
     // MARK: The scripts
 
-    /// `reserve.lua`. `dataset` is the connection's, without the marker.
+    /// `reserve.lua`. `dataset` is the connection's part, without the marker.
     public mutating func reserve(
         key: String,
         quantity: Quantity,
@@ -171,7 +171,7 @@ public struct GateModel: Hashable, Sendable {
         return .reserved(fence: fence, token: Token(sequence), left: counter - quantity.rawValue)
     }
 
-    /// `settle.lua`. Returns the number of reservations forgotten.
+    /// `settle.lua`. Returns how many reservations were dropped.
     public mutating func settle(_ entries: [SettleEntry], now: Int64, retention: Int64, fault: Fault? = nil) -> Int64 {
         var forgotten: Int64 = 0
         for entry in entries {
@@ -190,7 +190,7 @@ public struct GateModel: Hashable, Sendable {
         return forgotten
     }
 
-    /// `release.lua`. Returns the number of reservations given back.
+    /// `release.lua`. Returns how many reservations were given back.
     public mutating func release(_ entries: [ReleaseEntry], fault: Fault? = nil) -> Int64 {
         var given: Int64 = 0
         for entry in entries {
@@ -233,7 +233,8 @@ public struct GateModel: Hashable, Sendable {
         }
     }
 
-    /// `install.lua`. `read` is the dataset that was read before the bump, with its marker; `dataset` is the connection's now, without.
+    /// `install.lua`. `read` is the dataset, with its marker, that was read before the bump. `dataset` is the present one of the connection, without the
+    /// marker.
     public mutating func install(
         _ ledger: Resync.LedgerState,
         read: String,
@@ -271,7 +272,7 @@ public struct GateModel: Hashable, Sendable {
         return stamp == nil ? 0 : 1
     }
 
-    /// `mend.lua`: as if Redis had been emptied for this product, but for the marks. Returns the number of keys that were there.
+    /// `mend.lua`: removes all keys of the product except the marks. Returns how many keys there were.
     public mutating func mend(ledger: String = "", fault: Fault? = nil) -> Int64 {
         if isForeign(to: ledger), fault != .foreignMended { return 0 }
         let hasMeta = fence != 0 || stamp != nil || sequence != 0 || off != nil || self.ledger != nil
@@ -297,12 +298,12 @@ public struct GateModel: Hashable, Sendable {
         )
     }
 
-    /// `overdue.lua`, all its steps. Returns the reservations that are pending for longer than the bound, milliseconds.
+    /// All steps of `overdue.lua` together. Returns the reservations that have been pending for longer than the bound, in milliseconds.
     public func overdue(now: Int64, bound: Int64) -> [Pending] {
         pending.filter { now - $0.time > bound }
     }
 
-    /// `prune.lua`. Returns the number of marks that went.
+    /// `prune.lua`. Returns how many marks were removed.
     public mutating func prune(before bound: Int64, atMost limit: Int, ledger: String = "") -> Int64 {
         guard !isForeign(to: ledger) else { return 0 }
         let count = marks.count

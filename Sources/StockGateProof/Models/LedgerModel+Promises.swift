@@ -1,9 +1,9 @@
 public import StockGate
 
-// What the ledger's rows must say, and what callers may have been told of them.
+// The promises about the ledger's rows, and about what callers were told of them.
 
 extension LedgerModel {
-    /// What promise this state breaks, if any: stock below zero, units lost or made, a compensated key with a net effect.
+    /// The promise that this state breaks, if any: stock below zero, units lost or made, a compensated key with a net effect.
     public func violation() -> String? {
         for product in products where product.stock < 0 { return "stock of product \(product.id) is \(product.stock)" }
         for product in products {
@@ -37,7 +37,7 @@ extension LedgerModel {
         return nil
     }
 
-    /// What an increase was told that is not so, as the rows stand now. Nil also where nothing was decided.
+    /// The untrue statement in an answer to an increase, judged by the present rows; nil if there is none, or if nothing was decided.
     ///
     /// Rows never change, so this may be asked at any time after the answer.
     public func violation(of answer: IncreaseAnswer, to request: IncreaseRequest) -> String? {

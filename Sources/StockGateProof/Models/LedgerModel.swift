@@ -1,8 +1,8 @@
 public import StockGate
 
-/// What PostgreSQL holds, with the replies of the functions in `StockGate/Ledger/Migrations`. Contract tests hold the two together.
+/// A model of what PostgreSQL holds, with the replies of the functions in `StockGate/Ledger/Migrations`. Contract tests compare the two.
 ///
-/// Every method is one statement: it happens as a whole or, if it throws, not at all. With a `fault` it breaks a rule.
+/// Every method is one statement: it takes effect as a whole or, if it throws, not at all. With a `fault` it breaks a rule.
 public struct LedgerModel: Hashable, Sendable {
     /// A row of `product_stock`.
     public struct Product: Hashable, Sendable {
@@ -14,9 +14,9 @@ public struct LedgerModel: Hashable, Sendable {
         public var initial: Int64
         /// Its fence.
         public var fence: Fence = 1
-        /// Not discontinued.
+        /// Whether the product is on sale.
         public var isOnSale = true
-        /// Redis stands before it.
+        /// Whether the product is gated by Redis.
         public var isGated = true
     }
 
@@ -26,9 +26,9 @@ public struct LedgerModel: Hashable, Sendable {
         public var key: String
         /// The product.
         public var product: ProductID
-        /// What it did.
+        /// What the row did to the stock.
         public var direction: LedgerEntry.Direction
-        /// Units; of a closed key what was named, 0 if that was not kept.
+        /// The row's units. For a closed key: the units that its closing named, or 0 if the row is from before they were kept.
         public var quantity: Quantity
         /// The order.
         public var orderID: Int64
@@ -40,7 +40,7 @@ public struct LedgerModel: Hashable, Sendable {
         public var remaining: Int64
     }
 
-    /// The statement was rolled back, as with SQLSTATE SG001 or 23505: a key twice in one batch, or written by somebody else since the lookup.
+    /// The statement was rolled back with SQLSTATE SG001 or 23505: a key occurs twice in one batch, or somebody else has written it since the lookup.
     public struct KeyInUse: Error, Hashable, Sendable {}
 
     /// How a change by hand ended. The raw values are those of `stock_adjust`.
@@ -63,10 +63,10 @@ public struct LedgerModel: Hashable, Sendable {
     public private(set) var products: [Product] = []
     /// Ledger rows, by key.
     public private(set) var rows: [Row] = []
-    /// False: rows forget the stock after them, so that states differ only in what the protocol depends on.
+    /// If false, rows do not keep the stock after them, so that states differ only in what the protocol depends on.
     public var keepsRemaining = true
 
-    /// An empty ledger.
+    /// Creates an empty ledger.
     public init() {}
 
     // MARK: Set-up and looks
@@ -77,7 +77,7 @@ public struct LedgerModel: Hashable, Sendable {
         products.sort { $0.id < $1.id }
     }
 
-    /// Adds a row as an earlier version of the functions left it. The stock is as it is.
+    /// Adds a row in the form that an earlier version of the functions wrote. Does not change the stock.
     public mutating func addRow(
         _ key: String,
         _ direction: LedgerEntry.Direction,
@@ -105,7 +105,7 @@ public struct LedgerModel: Hashable, Sendable {
     /// The row of a key.
     public func row(_ key: String) -> Row? { Self.row(key, in: rows) }
 
-    /// The lookup without a lock.
+    /// Looks up a key without a lock.
     public func lookUp(_ key: String) -> LedgerEntry? {
         row(key).map {
             LedgerEntry(product: $0.product, orderID: $0.orderID, quantity: $0.quantity, remaining: $0.remaining, direction: $0.direction)
@@ -114,7 +114,7 @@ public struct LedgerModel: Hashable, Sendable {
 
     // MARK: The statements
 
-    /// `stock_commit`. `lookedUpIn`: rows as of an earlier moment, for the fault of looking before locking.
+    /// `stock_commit`. `lookedUpIn`: rows of an earlier moment, for the fault of looking before locking.
     public mutating func commit(
         _ batch: [CommitRequest],
         lookedUpIn stale: [Row]? = nil,
@@ -182,7 +182,7 @@ public struct LedgerModel: Hashable, Sendable {
         return replies
     }
 
-    /// `stock_increase`. A quantity of 0 stands for a caller that names none.
+    /// `stock_increase`. A quantity of 0 means that the caller names none.
     public mutating func increase(_ batch: [IncreaseRequest], fault: Fault? = nil) throws(KeyInUse) -> [IncreaseReply] {
         var after = self
         var replies = batch.map { _ in
@@ -209,7 +209,7 @@ public struct LedgerModel: Hashable, Sendable {
                     reply.outcome = .keyReused
                     if own == nil && fault == .wrongIncreaseOccupies { written.append(newRow(request, request.key, .closed, reply)) }
                 } else if let own, !(fault == .increaseNotIdempotent && own.direction == .in) {
-                    // Order 0: a change by hand.
+                    // An order id of 0 marks a change by hand.
                     if own.direction != .out && own.orderID != 0 {
                         reply.outcome = own.direction == .in ? .duplicate : .duplicateNothing
                         reply.quantity = own.direction == .in ? own.quantity : 0
@@ -246,7 +246,7 @@ public struct LedgerModel: Hashable, Sendable {
         return replies
     }
 
-    /// Whether an increase names what stands under the decrease's key, or, without such a row, under its own.
+    /// Whether an increase matches the row under the decrease's key, or, if there is none, the row under its own key.
     private static func belongs(_ request: IncreaseRequest, to row: Row, isRepeat: Bool, _ fault: Fault?) -> Bool {
         if isRepeat && fault == .increaseRepeatUnchecked { return true }
         if row.direction == .closed && fault == .increaseClosedUnchecked { return true }
@@ -270,12 +270,12 @@ public struct LedgerModel: Hashable, Sendable {
         return bump(id)
     }
 
-    /// What a restore of this earlier state loses: the keys whose rows are not in it.
+    /// The keys whose rows a restore of this earlier state would lose.
     public func lostKeys(restoring earlier: LedgerModel) -> [String] {
         rows.filter { earlier.row($0.key) != $0 }.map(\.key)
     }
 
-    /// `stock_adjust`, without the part of its reason. Quantity is signed.
+    /// `stock_adjust`, without its reason. The quantity is signed.
     public mutating func adjust(
         _ id: ProductID,
         key: String,
@@ -310,7 +310,7 @@ public struct LedgerModel: Hashable, Sendable {
         return (.done, product.stock + quantity, product.isGated)
     }
 
-    /// Discontinues a product, or puts it on sale again. Redis is not told, so it bumps.
+    /// Discontinues a product, or puts it on sale again. Raises the fence, because Redis is not told.
     public mutating func setOnSale(_ id: ProductID, _ isOnSale: Bool) {
         guard let place = products.firstIndex(where: { $0.id == id }) else { return }
         products[place].isOnSale = isOnSale

@@ -1,7 +1,7 @@
 public import StockGate
 
-/// One order as the order database holds it, and what the order server makes of what it is told of the order's decrease: *The saga's side* of
-/// `docs/protocol.md`. A test of the order server's holds the two together.
+/// One order as the order database holds it, and what the order server does with the answers about the order's decrease: *The saga's side* of
+/// `docs/protocol.md`. A test of the order server compares the two.
 public struct OrderModel: Hashable, Sendable {
     /// Why an order failed.
     public enum Reason: Hashable, Sendable {
@@ -9,11 +9,11 @@ public struct OrderModel: Hashable, Sendable {
         case stock
         /// The key was closed.
         case keyClosed
-        /// The key that it took instead of another order's is another order's as well.
+        /// The key that the order took instead of another order's key belongs to another order too.
         case keyTaken
     }
 
-    /// Where the order is.
+    /// The order's state.
     public enum Status: Hashable, Sendable {
         /// Nobody has placed it yet.
         case unplaced
@@ -21,36 +21,37 @@ public struct OrderModel: Hashable, Sendable {
         case pending
         /// Its buyer was told yes.
         case confirmed
-        /// It was confirmed, and its units went back.
+        /// The order was confirmed, and then its units went back.
         case cancelled
         /// Its buyer was told no.
         case failed(Reason)
     }
 
-    /// What the answer to an attempt means for the order.
+    /// The meaning of the answer to an attempt.
     public enum Verdict: Hashable, Sendable {
-        /// The units are its own.
+        /// The units are the order's own.
         case confirm
-        /// It gets none.
+        /// The order gets no units.
         case fail(Reason)
-        /// The key is another order's, whose id came round again. `isLedgersWord`: the ledger has compared, and says so; else it is seen by a replay or
-        /// a closed key as the answer to a first attempt.
+        /// The key belongs to another order, which had the same id. `isLedgersWord`: the ledger has compared the times and says so. Otherwise a replay or a
+        /// closed key, as the answer to a first attempt, shows it.
         case takeAnotherKey(isLedgersWord: Bool)
-        /// Nothing is known: the same key again, as a repeat.
+        /// Nothing is known. The same key is asked again, as a repeat.
         case askAgain
     }
 
-    /// Its letter in a world's line: what its id is made of. Two orders of one letter have the same id, the first of them lost with the database.
+    /// The order's letter in a world's line, from which its id is made. Two orders with one letter have the same id; the first of them was lost with the
+    /// database.
     public let letter: String
-    /// The key that the database has for it.
+    /// The order's key in the database.
     public var key: String
-    /// Whether it took another key than its id's.
+    /// Whether the order has another key than the one of its id.
     public var hasOtherKey = false
     /// Where it is.
     public var status = Status.unplaced
-    /// Whether nobody but its first driver can have begun to settle it.
+    /// Whether only the order's first driver can have begun to settle it.
     public var isFresh = true
-    /// Whether the database was restored to before it was made.
+    /// Whether a restore of the database has lost the order.
     public var isLost = false
 
     /// An order that nobody has placed yet.
@@ -59,7 +60,7 @@ public struct OrderModel: Hashable, Sendable {
         key = "DEC-" + letter
     }
 
-    /// What an answer means. `isFirst`: the key was not sent before for this order.
+    /// The meaning of an answer. `isFirst`: the key was not sent before for this order.
     public static func verdict(on answer: DecreaseAnswer, isFirst: Bool, fault: Fault? = nil) -> Verdict {
         switch answer {
         case .sold(_, replayed: true) where isFirst && fault != .replayConfirms: .takeAnotherKey(isLedgersWord: false)
@@ -72,9 +73,9 @@ public struct OrderModel: Hashable, Sendable {
         }
     }
 
-    /// Writes what an answer means, if the order still waits under the key that it was about.
+    /// Writes the meaning of an answer, if the order still waits under the key that was asked about.
     /// - Parameter newKey: a key that no order has had
-    /// - Returns: whether the order goes on under the new key
+    /// - Returns: whether the order continues under the new key
     public mutating func write(_ verdict: Verdict, of key: String, newKey: String, fault: Fault? = nil) -> Bool {
         guard status == .pending, self.key == key || fault == .newKeyUnwritten else { return false }
         switch verdict {
@@ -82,7 +83,7 @@ public struct OrderModel: Hashable, Sendable {
         case .fail(let reason): status = .failed(reason)
         case .takeAnotherKey where hasOtherKey: status = .failed(.keyTaken)
         case .takeAnotherKey(let isLedgersWord):
-            // Somebody else may have sent the key for this very order: the answer may be to that.
+            // Another driver may have sent the key for this very order, and the answer may be about that.
             guard isLedgersWord || isFresh || fault == .staleTakesKey else { return false }
             if fault != .newKeyUnwritten { self.key = newKey }
             hasOtherKey = true

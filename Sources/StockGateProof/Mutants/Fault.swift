@@ -1,15 +1,15 @@
-/// One deliberate fault in the protocol, for the mutation proof: each takes one rule away, and the explorer or the simulator must notice.
+/// One deliberate fault in the protocol, for the mutation proof. Each fault removes one rule, and the explorer or the simulator must notice.
 ///
-/// The product knows none of them. A fault of a store is in that store's model, a fault of a shell in the simulator's, and a fault of a machine is a
-/// patch around the machine (`PatchedReservation`, `PatchedIncrease`, `PatchedResync`): it changes what the machine is told or what it says.
+/// The product's code contains none of them. A fault of a store is in the store's model, a fault of a shell in the simulator, and a fault of a machine in a
+/// patch around the machine (`PatchedReservation`, `PatchedIncrease`, `PatchedResync`), which changes what the machine is told or what it says.
 public enum Fault: Hashable, Sendable, CaseIterable {
-    // A rule of the protocol is taken away.
+    // Faults that remove a rule of the protocol.
 
-    /// A repeat that Redis calls sold out is answered by Redis.
+    /// A repeat is answered *sold out* by Redis, without the ledger.
     case repeatTrustsRedis
     /// *Insufficient* told to a repeat leaves the key open.
     case firmNoLeavesOpen
-    /// A duplicate of one's own reservation seen under another fence does not bump.
+    /// A duplicate of the request's own reservation, found under another fence, does not bump.
     case duplicateBehindSilent
     /// *Insufficient* under the reservation's own fence does not bump.
     case insufficientSilent
@@ -21,28 +21,28 @@ public enum Fault: Hashable, Sendable, CaseIterable {
     case untoldSilent
     /// Reserve serves what was installed into another dataset.
     case stampIgnored
-    /// A resync installs into whatever dataset it finds.
+    /// A resync installs into whatever dataset Redis has.
     case datasetIgnored
-    /// Who bumps without installing asks nobody for a resync.
+    /// A request that bumps without installing does not ask for a resync.
     case bumperSilent
-    /// Every mismatch asks for a resync, and the resync does not look before it bumps.
+    /// Every mismatch asks for a resync, which does not look before it bumps.
     case askAlways
-    /// A compensation of a key never decremented leaves the key open.
+    /// A compensation of a key that was never decremented leaves the key open.
     case compensationLeavesOpen
     /// A lookup that finds nothing is taken for *never committed*.
     case notFoundTrusted
     /// Installing a discontinued product leaves a counter.
     case gateLeftOpen
 
-    // Faults of the kind that a careless change would bring.
+    // Faults of the kind that a careless change would make.
 
-    /// An install clears everything owed, the deltas of later fences too.
+    /// An install clears everything that is owed, including the deltas of later fences.
     case owedClearedWhole
     /// An install forgets to add what is owed under its own fence.
     case owedNotCounted
-    /// Release gives back without looking at the token.
+    /// A release gives units back without comparing the token.
     case releaseWithoutToken
-    /// Release gives back whatever fence Redis is under.
+    /// A release gives units back without comparing the fence.
     case releaseWithoutFence
     /// The reservation is settled before its commit.
     case settleBeforeCommit
@@ -54,19 +54,19 @@ public enum Fault: Hashable, Sendable, CaseIterable {
     case directSilent
     /// A commit under another fence is settled instead of applied.
     case mismatchSettled
-    /// A duplicate of somebody else's reservation keeps its own reservation.
+    /// A duplicate of another reservation does not release its own.
     case duplicateOtherKept
     /// An unknown commit is released as if it had failed.
     case unknownReleased
     /// An unknown commit is sent again as a first attempt.
     case unknownNotFirm
-    /// Install takes an older fence over a newer one.
+    /// An install replaces a newer fence with an older one.
     case installOlder
-    /// Apply adds to the counter whatever fence it is under.
+    /// An apply changes the counter without comparing the fence.
     case applyUnderAnyFence
-    /// An increase gives back the same units once for every delivery.
+    /// An increase gives the same units back again for every delivery.
     case increaseNotIdempotent
-    /// A reserve whose reply was lost is taken for not sent.
+    /// A reserve whose reply was lost is treated as not sent.
     case lostReserveUntold
     /// A reservation whose commit did not run is released although a twin joined it.
     case abandonReleases
@@ -74,7 +74,7 @@ public enum Fault: Hashable, Sendable, CaseIterable {
     case installKeepsPending
     /// A twin that joins a reservation takes its units from the counter again.
     case joinTakesAgain
-    /// The ledger decrements without looking at the stock.
+    /// The ledger decrements without comparing the stock.
     case stockUnchecked
     /// Nobody looks for overdue reservations.
     case sweepOff
@@ -82,9 +82,9 @@ public enum Fault: Hashable, Sendable, CaseIterable {
     case sweepReleases
     /// Nobody compares Redis with the ledger.
     case auditOff
-    /// What a process remembers as sold out rejects repeats too.
+    /// The memory of *sold out* rejects repeats too.
     case memoryRejectsRepeats
-    /// An increase of another quantity than the decrease's is accepted, and gives back what its caller says.
+    /// An increase with another quantity than the decrease's is accepted, and gives back the quantity that its caller names.
     case increaseTrustsQuantity
     /// *Not on sale* told to a repeat leaves the key open.
     case notOnSaleLeavesOpen
@@ -92,10 +92,10 @@ public enum Fault: Hashable, Sendable, CaseIterable {
     case joinedQuantityIgnored
     /// Settle drops a reservation without looking at fence and token.
     case settleWithoutToken
-    /// A resync that is asked for while one runs is forgotten.
+    /// A request for a resync is forgotten if it comes while another resync runs.
     case askDroppedWhileRunning
 
-    // An increase belongs to its decrease.
+    // Faults in how an increase belongs to its decrease.
 
     /// An increase that names another order than the decrease is accepted.
     case increaseOrderUnchecked
@@ -105,49 +105,49 @@ public enum Fault: Hashable, Sendable, CaseIterable {
     case increaseClosedUnchecked
     /// A repeat of an increase is not compared with the first one.
     case increaseRepeatUnchecked
-    /// A refused increase leaves a row under its key, so that the right one is taken for a repeat of it.
+    /// A refused increase leaves a row under its key, so that the correct increase is treated as its repeat.
     case wrongIncreaseOccupies
     /// A row that closes a key keeps no quantity.
     case closedQuantityLost
 
-    // What Redis lost is no fact.
+    // Faults in what is concluded from data that Redis has lost.
 
-    /// A counter that was lost is taken for *not on sale*.
+    /// A lost counter is read as *not on sale*.
     case lostCounterTrusted
-    /// A release makes the counter anew, of what it gives back.
+    /// A release makes a new counter from the units that it gives back.
     case releaseMakesCounter
-    /// An install does not write down that the product is not on sale.
+    /// An install does not record that the product is not on sale.
     case offUnwritten
 
-    // Redis is ahead of the ledger, or another ledger's.
+    // Faults for a Redis that is ahead of the ledger, or belongs to another ledger.
 
-    /// A fence in Redis that is ahead of the ledger's is taken for a newer install.
+    /// A fence of Redis that is ahead of the ledger's is read as a newer install.
     case fenceAheadIsNewer
-    /// A commit that met an older fence than its reservation's asks nobody for a resync.
+    /// A commit that met an older fence than its reservation's does not ask for a resync.
     case aheadUnasked
-    /// The fence is raised above the installed one alone; what Redis owes under later ones is not looked at.
+    /// The fence is raised above the installed one only, and not above the fences of owed deltas.
     case owedFencesForgotten
-    /// Reserve serves what another ledger installed.
+    /// A reserve serves what another ledger installed.
     case foreignUsed
     /// A resync installs over what another ledger installed.
     case foreignOverwritten
-    /// Apply changes a counter that another ledger installed.
+    /// An apply changes a counter that another ledger installed.
     case appliedToForeign
 
-    // A recovery may pass without a product.
+    // Faults in a recovery that passes without a product.
 
-    /// What a recovery leaves is not voided in Redis: other servers go on selling it through what is there from before the outage.
+    /// A product that a recovery leaves is not voided in Redis, so other servers go on selling it through data from before the outage.
     case leftServed
-    /// What a recovery leaves is never tried again.
+    /// A product that a recovery leaves is never tried again.
     case leftForever
-    /// Voiding forgets the fence too, so that an older install is taken.
+    /// Voiding removes the fence too, so that an older install is accepted.
     case voidForgetsFence
-    /// Voiding does not look whose data it is.
+    /// Voiding does not check whose data it is.
     case foreignVoided
-    /// Making keys anew does not look whose data it is.
+    /// Removing unusable keys does not check whose data they are.
     case foreignMended
 
-    // Order ids come round again.
+    // Faults with order ids that are used a second time.
 
     /// A replay as the answer to a first attempt confirms the order.
     case replayConfirms
@@ -155,12 +155,12 @@ public enum Fault: Hashable, Sendable, CaseIterable {
     case closedKeyFails
     /// A row's time is not compared with the order's.
     case sinceIgnored
-    /// An order takes another key for a replay, though somebody else may have sent its own.
+    /// After a replay an order takes another key, though somebody else may have sent its own key.
     case staleTakesKey
-    /// An order goes on under another key that is not written down.
+    /// An order continues under another key that is not written to the database.
     case newKeyUnwritten
-    /// What stands under the key before is given back when an order takes another.
+    /// When an order takes another key, the units under its former key are given back.
     case formerKeyCompensated
-    /// A success that meets an order which has failed is not given back.
+    /// The units of a success that comes for a failed order are not given back.
     case lateSuccessKept
 }

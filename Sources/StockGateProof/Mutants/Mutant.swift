@@ -1,8 +1,8 @@
 import StockGate
 
-/// One deliberate fault in the protocol, and what the proof found when it was switched on.
+/// One deliberate fault in the protocol, and what the proof found with it.
 public struct Mutant: Hashable, Sendable {
-    /// What finds a mutant.
+    /// The part of the proof that found a mutant.
     public enum Finder: Hashable, Sendable {
         /// A small world, after this many states.
         case world(World, states: Int)
@@ -12,35 +12,35 @@ public struct Mutant: Hashable, Sendable {
 
     /// How a mutant was found.
     public struct Catch: Sendable {
-        /// By what.
+        /// What found it.
         public var finder: Finder
-        /// The promise that it breaks.
+        /// The promise that the fault breaks.
         public var promise: String
     }
 
     /// The fault.
     public var fault: Fault
 
-    /// The protocol with one fault.
+    /// Creates a mutant with one fault.
     public init(_ fault: Fault) { self.fault = fault }
 
     /// The fault's name.
     public var name: String { "\(fault)" }
 
-    /// One for every fault.
+    /// One mutant for each fault.
     public static let all = Fault.allCases.map { Mutant($0) }
 
-    /// Faults of the shells around the machines, and of a second product: what small worlds do not have.
+    /// Faults of the shells around the machines, and of a second product, which small worlds do not have.
     private static let shellFaults: Set<Fault> = [.sweepOff, .auditOff, .memoryRejectsRepeats, .increaseProductUnchecked]
 
-    /// Looks for a world that breaks a promise with this fault, then for a seed. Nil: the proof does not notice it.
+    /// Looks for a world in which this fault breaks a promise, then for a seed. Nil: the proof does not notice the fault.
     public func hunt(seeds: Int = 20_000) -> Catch? {
         Self.shellFaults.contains(fault) ? huntInSeeds(seeds) ?? huntInWorlds() : huntInWorlds() ?? huntInSeeds(seeds)
     }
 
     private func huntInWorlds() -> Catch? {
         var states = 0
-        // The worlds that have what the fault is about come first, and the one large world last: few faults need it.
+        // Worlds that the fault concerns come first, and the one large world last, because few faults need it.
         let worlds = World.model + World.own
         let likely = worlds.filter { isAbout($0) }
         let others = worlds.filter { !isAbout($0) }.sorted { !$0.isLarge && $1.isLarge }
@@ -52,7 +52,7 @@ public struct Mutant: Hashable, Sendable {
         return nil
     }
 
-    /// Whether a world has what the fault is about, where only few worlds have it.
+    /// Whether the fault concerns this world, for faults that only few worlds can show.
     private func isAbout(_ world: World) -> Bool {
         switch fault {
         case .lostCounterTrusted, .releaseMakesCounter: world.losses > 0

@@ -1,6 +1,6 @@
 public import StockGate
 
-/// The product's `Increase`, behind a patch as in `PatchedReservation`.
+/// The product's `Increase` with a patch, as in `PatchedReservation`.
 public struct PatchedIncrease: Hashable, Sendable {
     private var machine: Increase
     private let fault: Fault?

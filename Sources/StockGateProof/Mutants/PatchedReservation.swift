@@ -1,6 +1,6 @@
 public import StockGate
 
-/// The product's `Reservation`, behind a patch: with a fault it is told something else than what happened, or its step is changed. Without one it is
+/// The product's `Reservation` with a patch. With a fault, the machine is told something else than what happened, or its step is changed. Without a fault it is
 /// the machine itself.
 public struct PatchedReservation: Hashable, Sendable {
     private var machine: Reservation

@@ -1,6 +1,6 @@
 public import StockGate
 
-/// The product's `Resync`, behind a patch as in `PatchedReservation`.
+/// The product's `Resync` with a patch, as in `PatchedReservation`.
 public struct PatchedResync: Hashable, Sendable {
     private var machine: Resync
     private let fault: Fault?

@@ -1,7 +1,7 @@
 import PostgresClient
 import StockGate
 
-// Decreases, increases, group commit, and what leaves for Redis in batches.
+// Decreases, increases, group commit, and the messages to Redis that leave in batches.
 
 extension ServerProcess {
     // MARK: Decreases
@@ -49,7 +49,7 @@ extension ServerProcess {
                 }
             }
         case .commit(let commit):
-            // An unknown one comes again after a pause; the first goes at once.
+            // A commit with an unknown outcome is sent again after a pause. The first sending has none.
             if case .committing(_, unknownBefore: true) = run.machine.state {
                 after(simulation.random.number(10_000...100_000)) { [self] in arrive(Member(run: run, request: commit), isExempt: true) }
             } else {
@@ -111,7 +111,7 @@ extension ServerProcess {
         }
     }
 
-    /// Sends batches one after the other on one connection, then frees it.
+    /// Sends batches one after the other on one connection, then frees the connection.
     private func send(_ batches: [[Member]]) {
         guard let batch = batches.first else {
             freeConnections += 1
@@ -231,7 +231,7 @@ extension ServerProcess {
         }
     }
 
-    /// Settles and releases may be sent again; then the sweep is left to find the reservation.
+    /// Sends a settle or a release again a few times. After that the sweep finds the reservation.
     private func again(_ product: Int, _ what: StaticString, left: Int, _ body: @escaping (inout GateModel) -> Void) {
         redis(product, what) { gate, _ in
             body(&gate)

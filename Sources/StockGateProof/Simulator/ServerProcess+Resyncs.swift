@@ -125,7 +125,7 @@ extension ServerProcess {
         }
     }
 
-    /// Redis, PostgreSQL, then Redis again unchanged, nothing pending: whether the two differ.
+    /// A quiet look: reads Redis, PostgreSQL, then Redis again. If Redis is unchanged and nothing is pending, reports whether the two differ.
     private func quietLook(_ product: Int, _ done: @escaping (Bool) -> Void) {
         let look: (@escaping (GateView) -> Void) -> Void = { [self] found in
             redis(product, "quiet look") { gate, dataset in

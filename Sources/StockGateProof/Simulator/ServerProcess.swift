@@ -1,9 +1,9 @@
 import PostgresClient
 import StockGate
 
-/// One life of a server: the shells around the machines, as values and events.
+/// One life of a server process: the shells around the machines, as values and events.
 final class ServerProcess {
-    /// A decrease on its way.
+    /// A decrease that is under way.
     final class Run {
         var machine: PatchedReservation
         var answer: ((DecreaseAnswer) -> Void)?
@@ -14,7 +14,7 @@ final class ServerProcess {
         }
     }
 
-    /// An increase on its way.
+    /// An increase that is under way.
     final class Return {
         var machine: PatchedIncrease
         var answer: ((IncreaseAnswer) -> Void)?
@@ -44,7 +44,7 @@ final class ServerProcess {
         var isRunning = false
         var outbox = Outbox()
         var soldOut: (counter: Int64, until: Int)?
-        /// Sold without Redis: a recovery passed without it.
+        /// Whether the product is sold without Redis, because a recovery passed without it.
         var isDirect = false
         /// Whether the last resync failed because the product's row was locked.
         var wasLocked = false
@@ -81,7 +81,7 @@ final class ServerProcess {
         work = simulation.products.map { _ in ProductWork() }
     }
 
-    /// What keeps it from being done; nil: nothing.
+    /// The work that keeps the process from being done; nil: none.
     var openWork: String? {
         if open > 0 || committer.count > 0 { return "\(open) requests open, \(committer.count) wait for a commit" }
         return nil
@@ -161,13 +161,13 @@ final class ServerProcess {
         }
     }
 
-    /// The half-open gate: every gated product is resynced before calls are let through.
+    /// The recovery of a half-open breaker: every gated product is resynced before calls are let through.
     func probe() {
         breaker = .halfOpen
         recover { [self] passed in breaker = passed ? .closed(failures: 0) : .open(until: simulation.now + 500_000) }
     }
 
-    /// Resyncs every product. One whose row is locked is voided in Redis and sold directly; its schedule tries it again.
+    /// Resyncs every product. If a product's row is locked, the product is voided in Redis and sold directly, and its schedule tries it again.
     func recover(_ done: @escaping (Bool) -> Void) {
         var left = work.count
         var failed = false

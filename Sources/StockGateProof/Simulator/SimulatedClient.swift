@@ -1,19 +1,19 @@
 import StockGate
 
-/// One client with its order server: makes its orders, repeats what is not answered, compensates, and remembers what it was told.
+/// One client with its order server. It makes its orders, repeats requests without an answer, compensates, and remembers what it was told.
 final class SimulatedClient {
-    /// What was told about one order.
+    /// What the client was told about one order.
     private struct Told {
         var order: SimulationPlan.Order
-        /// Its id and its key now; nil before it is made.
+        /// The order's present id and key; nil before the order is made.
         var identity: SimulatedOrders.Identity?
         var isSold = false
         var isFinallyRefused = false
-        /// Sold by a row that may be the earlier order's, in a run that cannot tell by the times: what the protocol leaves open.
+        /// Whether the order was sold by a row that may belong to an earlier order, in a run where times cannot tell. The protocol leaves this case open.
         var isInDoubt = false
-        /// A compensation was sent and has not been answered.
+        /// Whether a compensation was sent and is not answered.
         var isCompensating = false
-        /// The order database has lost it.
+        /// Whether the order database has lost the order.
         var isLost = false
         var isDone = false
     }
@@ -27,7 +27,7 @@ final class SimulatedClient {
     init(_ simulation: Simulation, number: Int, orders: [SimulationPlan.Order]) {
         self.simulation = simulation
         self.number = number
-        // A stream of its own: taking another client away changes nothing of what this one decides.
+        // Each client has its own stream of random numbers, so removing another client does not change this one's decisions.
         let first = UInt64(orders.first?.orderID ?? 0)
         random = SplitMix64(seed: simulation.plan.seed ^ (first &* 0x9E37_79B9))
         told = orders.map { Told(order: $0) }
@@ -48,7 +48,7 @@ final class SimulatedClient {
         told[index].identity = identity
         guard identity.cameRound else { return }
         simulation.log("client \(number): order \(identity.orderID) is made, whose id a lost one had")
-        // Its twin would be told of its own row, and would take it for the earlier order's.
+        // The order's twin would be told about its own row, and would take it for an earlier order's.
         (told[index].order.isDuplicated, told[index].order.isStolen) = (false, false)
     }
 
@@ -64,7 +64,7 @@ final class SimulatedClient {
         done(index)
     }
 
-    /// Whether no compensation of the order is on its way.
+    /// Whether no compensation of the order is under way.
     func isSettled(_ index: Int) -> Bool { !told[index].isCompensating }
 
     private func request(_ told: Told, attempt: Int) -> DecreaseRequest? {
@@ -98,7 +98,7 @@ final class SimulatedClient {
                     reply { [self] in
                         simulation.log("client \(number): \(request.key) attempt \(attempt) is told \(answer)")
                         guard !told[index].isLost else { return }
-                        // A twin that comes first would be told of the other's row.
+                        // A twin that comes first would be told about the other twin's row.
                         if !order.isDuplicated, !isOver, takesAnotherKey(index, answer, request) {
                             isOver = true
                             return send(index, attempt: 1)
@@ -124,7 +124,7 @@ final class SimulatedClient {
         simulation.after(1_000_000) { over(0) }
     }
 
-    /// An order whose key is another's goes on under one that no order has had, once.
+    /// An order whose key belongs to another order continues under a key that no order has had, once.
     private func takesAnotherKey(_ index: Int, _ answer: DecreaseAnswer, _ request: DecreaseRequest) -> Bool {
         guard let identity = told[index].identity, identity.cameRound, identity.key == request.key, !request.key.contains(".") else {
             return false
@@ -144,7 +144,7 @@ final class SimulatedClient {
         case .sold(_, let replayed):
             told[index].isSold = true
             guard request.since == nil, let identity = told[index].identity, identity.cameRound else { return }
-            // A first attempt that had to send its commit again takes the row that it finds for its own.
+            // A first attempt that had to send its commit again treats the row that it finds as its own.
             let isFoundAgain = !replayed && simulation.isWritten(request.key, before: identity.madeAt)
             if isFoundAgain || replayed && request.isRepeat { told[index].isInDoubt = true }
         case .insufficient, .notOnSale: if request.isRepeat { told[index].isFinallyRefused = true }
@@ -153,7 +153,7 @@ final class SimulatedClient {
         }
     }
 
-    /// Some clients name another quantity than they took. Told that the key is of something else, they name the right one.
+    /// Compensates an order. Some clients name a wrong quantity first. When they are told that the key belongs to something else, they name the right one.
     private func compensate(_ index: Int, attempt: Int, corrected: Bool = false) {
         let order = told[index].order
         guard !told[index].isLost, let identity = told[index].identity else { return }
@@ -191,7 +191,7 @@ final class SimulatedClient {
         simulation.after(1_000_000) { over() }
     }
 
-    /// Brings a request to a server of the client's choice, and its answer back; either may be lost.
+    /// Sends a request to a server that the client chooses, and brings back its answer. Either may be lost.
     private func call(_ body: @escaping (ServerProcess, _ reply: @escaping (@escaping () -> Void) -> Void) -> Void) {
         simulation.operations += 1
         let server = simulation.servers[random.number(0...simulation.servers.count - 1)]
@@ -207,10 +207,10 @@ final class SimulatedClient {
         }
     }
 
-    /// The keys under which its orders were sold, each an order's own.
+    /// The keys under which the client's orders were sold. Each key belongs to one order.
     var soldKeys: [String] { told.filter { $0.isSold && !$0.isInDoubt }.compactMap { $0.identity?.key } }
 
-    /// What was told and is not so.
+    /// The untrue statement among those that the client was told.
     func violation() -> String? {
         for told in told {
             guard let key = told.identity?.key else { continue }

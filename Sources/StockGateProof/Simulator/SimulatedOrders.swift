@@ -1,16 +1,16 @@
 import StockGate
 
-/// The order database of a run: who has which id, and which ids come round again after a restore.
+/// The order database of a run: it gives out ids, and gives some out again after a restore.
 ///
-/// Restored to a state that is some orders old, it has lost those, and its sequence hands their ids out again while the ledger and Redis have what they
-/// had. Nobody hears what is said of a lost order any more; what was sent for it may still run.
+/// A restore brings the database back to a state that is some orders old. It loses those orders, and its sequence gives out their ids again, while the ledger
+/// and Redis keep their data. Nobody hears any more what is said about a lost order, but requests for it may still run.
 final class SimulatedOrders {
-    /// An order's id and key, and when it was made, microseconds of virtual time.
+    /// An order's id and key, and the time when it was made, in microseconds of virtual time.
     struct Identity {
         var orderID: Int64
         var key: String
         var madeAt: Int
-        /// Whether a lost order had the id.
+        /// Whether a lost order had the id before.
         var cameRound: Bool
     }
 
@@ -41,13 +41,14 @@ final class SimulatedOrders {
         return "DEC-\(identity.orderID).\(renewals)"
     }
 
-    /// The last orders are lost, and their ids are given to the next ones.
+    /// Loses the last orders, so that their ids are given to the next ones.
     func restore(behind count: Int) {
         let lost = entries.suffix(count)
         entries.removeLast(lost.count)
         for entry in lost {
             entry.client.lose(entry.index)
-            // A compensation that is on its way would be the next order's: a restore takes longer than a call. Nor is it a stranger's business.
+            // An id is not given out again while a compensation under it is under way, which would reach the next order; in reality a restore takes longer than a
+            // call. Ids that a stranger refers to are not given out again either.
             let isStrangers = simulation.plan.strangers.contains { $0.key == "INC-\(entry.orderID)" }
             if entry.client.isSettled(entry.index), !isStrangers { free.append(entry.orderID) }
         }

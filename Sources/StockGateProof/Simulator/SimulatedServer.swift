@@ -1,6 +1,6 @@
 import StockGate
 
-/// One server: the place where processes live and die.
+/// One server: a sequence of processes that live and die.
 final class SimulatedServer {
     unowned let simulation: Simulation
     let number: Int

@@ -1,6 +1,6 @@
 import StockGate
 
-/// Sends one increase that belongs to nothing, until it is answered, and remembers what it was told.
+/// A caller that sends one increase that belongs to no decrease, until it is answered, and remembers the answer.
 final class SimulatedStranger {
     unowned let simulation: Simulation
     private let wrong: SimulationPlan.WrongIncrease
@@ -56,7 +56,7 @@ final class SimulatedStranger {
         simulation.after(1_000_000) { again() }
     }
 
-    /// What was told and is not so.
+    /// The untrue statement in the answer, if there is one.
     func violation() -> String? {
         if simulation.lost.contains(request.key) || simulation.lost.contains(request.decreaseKey) { return nil }
         return answers.lazy.compactMap { [simulation, request] in simulation.ledger.violation(of: $0, to: request) }.first

@@ -1,6 +1,6 @@
 import StockGate
 
-// What must hold in a run, and whose the ledger's rows are.
+// The promises that a run must keep, and the ownership of the ledger's rows.
 
 extension Simulation {
     func check(thoroughly: Bool) {
@@ -13,7 +13,7 @@ extension Simulation {
             guard let row = ledger.product(Self.id(index)) else { return "product \(index + 1) is gone" }
             let gate = gates[index]
             let name = "product \(index + 1)"
-            // Without an audit the fences may stay apart; what is served under one fence must be exact.
+            // Without an audit the fences may stay different. But what is served under an equal fence must be exact.
             if plan.isAuditless, !gate.isLoaded(dataset: "r\(redisRun)", fault: plan.fault) || gate.fence != row.fence { continue }
             if !gate.isLoaded(dataset: "r\(redisRun)", fault: plan.fault) { return "\(name) is not loaded" }
             if gate.fence != row.fence { return "\(name): fences differ: Redis \(gate.fence), PostgreSQL \(row.fence)" }
@@ -36,21 +36,21 @@ extension Simulation {
 
     // MARK: Whose a row is
 
-    /// What an order that was made then says of it. Clocks are one here, so that nothing is to be tolerated.
+    /// The time that an order names which was made at this moment. All clocks of a run are the same, so there is no tolerance.
     func since(_ madeAt: Int) -> Int64? {
         plan.restoresOrders && plan.comparesTimes ? Int64(madeAt) + DecreaseRequest.clockTolerance.components.seconds * 1_000_000 : nil
     }
 
-    /// A statement may have written these rows.
+    /// Records that a statement may have written these rows.
     func wrote(_ keys: [String]) {
         guard plan.restoresOrders else { return }
         for key in keys where writtenAt[key] == nil && ledger.row(key) != nil { writtenAt[key] = now }
     }
 
-    /// Whether the ledger has had a row under this key since before a moment, microseconds.
+    /// Whether the ledger has had a row under this key since before a moment, in microseconds.
     func isWritten(_ key: String, before moment: Int) -> Bool { writtenAt[key].map { $0 < moment } ?? false }
 
-    /// The product server compares the row's time with the order's before it answers.
+    /// Compares the row's time with the order's before answering, as the product server does.
     func compared(_ answer: DecreaseAnswer, _ request: DecreaseRequest) -> DecreaseAnswer {
         switch answer {
         case .sold, .keyClosed:

@@ -1,23 +1,23 @@
 import HeapModule
 import StockGate
 
-// One run of the simulator: virtual time, a network, the two stores, and what is checked about them.
+// One run of the simulator: virtual time, a network, the two stores, and the checks on them.
 //
-// Invariant: everything that happens is an event of one queue, drawn from the seed alone; no clock, no thread, no hash order.
+// Invariant: everything that happens is an event of one queue, and depends on the seed alone: not on a clock, a thread, or the order of a hash table.
 // Bounds: `timeLimit` of virtual time, `eventLimit` events. Stop: the clients are done and the audit has had its time, or a promise is broken.
 
-/// What became of a call.
+/// The outcome of a call.
 enum CallResult<Reply> {
     case reply(Reply)
-    /// It is known not to have run.
+    /// The call is known not to have run.
     case notRun(Unavailable)
-    /// It was sent and not answered.
+    /// The call was sent and not answered.
     case unknown
-    /// The statement was rolled back for a key.
+    /// The statement was rolled back because of a key.
     case keyInUse
 }
 
-/// A run. One thread; every closure is an event of its queue.
+/// A run of the simulator. It has one thread, and every closure is an event of its queue.
 final class Simulation {
     struct Event: Comparable {
         var at: Int
@@ -28,7 +28,7 @@ final class Simulation {
         static func == (left: Event, right: Event) -> Bool { left.at == right.at && left.number == right.number }
     }
 
-    /// A connection to Redis: its commands arrive in order, and so do their replies.
+    /// A connection to Redis. Commands arrive in order, and so do their replies.
     struct Link {
         var run = 0
         var lastArrival = 0
@@ -64,10 +64,10 @@ final class Simulation {
     private var networkLossyUntil = 0
     private var copies: [(at: Int, gates: [GateModel])] = []
     private var backups: [(at: Int, ledger: LedgerModel)] = []
-    /// Keys whose rows a restore lost: what was told about them is void.
+    /// Keys whose rows a restore lost. Answers about them are void.
     private(set) var lost: Set<String> = []
     private var statements = 0
-    /// When the ledger's rows were written, microseconds; kept where orders' ids come round again.
+    /// When the ledger's rows were written, in microseconds. Only kept in runs where order ids are used again.
     var writtenAt: [String: Int] = [:]
     private(set) lazy var orders = SimulatedOrders(self)
 
@@ -137,12 +137,12 @@ final class Simulation {
         history.append("\(now / 1000).\(String(now % 1000 + 1000).dropFirst()) ms  \(line())")
     }
 
-    /// Looks of the sweep and the audit: too many to read.
+    /// Whether an event is a routine look of the sweep or the audit, of which a trace would have too many.
     private func isRoutine(_ what: StaticString) -> Bool { ["overdue", "quiet look", "quiet read"].contains("\(what)") }
 
     // MARK: The network
 
-    /// Most messages are fast, a few are not.
+    /// The delay of a message: short for most, long for a few.
     func delay() -> Int {
         switch random.number(0...99) {
         case 0...89: random.number(50...800)
@@ -156,7 +156,7 @@ final class Simulation {
         return random.happens(now < networkLossyUntil ? 0.2 : 0.005)
     }
 
-    /// Sends a command to Redis. `body` gets the product's gate and the dataset as its connection knows it.
+    /// Sends a command to Redis. `body` gets the product's gate, and the dataset that the connection knows.
     func redis<Reply>(
         _ process: ServerProcess,
         _ product: Int,
@@ -200,7 +200,8 @@ final class Simulation {
         }
     }
 
-    /// Sends a statement to PostgreSQL. `body` is the statement, which may write rows under these keys; `stale` the rows as they were before it got its lock.
+    /// Sends a statement to PostgreSQL. `body` is the statement, which may write rows under these keys. `stale` are the rows as they were before the statement
+    /// got its lock.
     func ledger<Reply>(
         _ process: ServerProcess,
         _ what: StaticString,
@@ -218,7 +219,7 @@ final class Simulation {
         let isLossy = isChaos && now < ledgerLossyUntil
         var isCut = false
         if isChaos, random.happens(isLossy ? 0.3 : 0.004) {
-            // The connection is lost: before the statement arrives, or while it waits for its lock and lives on.
+            // The connection is lost, either before the statement arrives, or while the statement waits for its lock and then still runs.
             after(random.number(100...100_000)) { once.call(.unknown) }
             if random.happens(0.3) { return }
             isCut = true
@@ -291,7 +292,7 @@ final class Simulation {
             lost.formUnion(gone)
             for key in gone { writtenAt[key] = nil }
             ledger = backup
-            // What is later than the backup is of a history that is gone.
+            // Backups from after the one that was restored belong to a history that is gone.
             backups.removeAll { $0.at > now - age }
             ledgerGeneration += 1
             isLedgerUp = false
@@ -320,7 +321,7 @@ final class Simulation {
         if isChaos { after(100_000) { [unowned self] in takeCopy() } }
     }
 
-    /// A name for a product's marker that nobody used before.
+    /// A name for a product's marker that was never used before.
     func newMarker() -> String { "m\(redisRun).\(redisFlushes).\(random.number(0...999_999))" }
 
     private func heal() {
@@ -361,7 +362,7 @@ final class Simulation {
     }
 }
 
-/// Hands one result to a process that lives and is not paused; the first one counts.
+/// Passes one result to a process that lives and is not paused. Only the first result counts.
 final class Once<Reply> {
     private var done: ((CallResult<Reply>) -> Void)?
     private let process: ServerProcess?

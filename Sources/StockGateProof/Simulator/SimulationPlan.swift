@@ -1,46 +1,46 @@
 import StockGate
 
-/// Everything that a seed decides before a run begins: who is there, what they want, and which disasters strike when.
+/// Everything that a seed decides before a run begins: who takes part, what they want, and which disasters happen when.
 ///
-/// A shrunken plan is the same plan with some clients and disasters taken away.
+/// A shrunken plan is the same plan without some clients and disasters.
 public struct SimulationPlan: Sendable {
-    /// Something that happens to a process, to Redis or to PostgreSQL. Times are microseconds of virtual time.
+    /// A disaster for a process, for Redis or for PostgreSQL. Times are microseconds of virtual time.
     public enum Disaster: Sendable, Hashable {
         /// A server process is killed and comes back.
         case kill(server: Int, down: Int)
-        /// A server process stops, perhaps for longer than the sweep's bound, and goes on.
+        /// A server process stops for a while, perhaps for longer than the sweep's bound, and then continues.
         case pause(server: Int, length: Int)
         /// Redis restarts empty.
         case redisEmptied(down: Int)
-        /// Redis restarts from what it held this long ago.
+        /// Redis restarts with the data that it had this long ago.
         case redisFromCopy(age: Int, down: Int)
-        /// A replica that lags takes over at once.
+        /// A replica that is behind takes over at once.
         case redisFailover(lag: Int)
-        /// Redis is emptied by a command; the process and its connections stay.
+        /// Redis is emptied by a command. The process and its connections stay.
         case redisFlushed
-        /// Some keys of a product are gone, evicted or deleted by hand; the others stay.
+        /// Some keys of a product are lost, evicted or deleted by hand. The other keys stay.
         case redisKeysLost(product: Int, keys: [GateModel.Key])
-        /// Redis answers late, later than its callers wait.
+        /// Redis answers later than its callers wait.
         case redisSlow(length: Int)
-        /// PostgreSQL restarts: what is not committed is gone, what is committed and not answered stays.
+        /// PostgreSQL restarts. Uncommitted work is lost; commits that were not answered stay.
         case ledgerRestarts(down: Int)
-        /// PostgreSQL is restored from what it held this long ago, as from a backup or by a replica that lagged.
+        /// PostgreSQL is restored to what it held this long ago, from a backup or by a replica that was behind.
         case ledgerRestored(age: Int, down: Int)
-        /// The order database is restored to what it held this many orders ago, and its sequence hands their ids out again.
+        /// The order database is restored to its state this many orders ago, and its sequence gives their ids out again.
         case ordersRestored(behind: Int)
-        /// Commits lose their connections; their statements may live on.
+        /// Commits lose their connections, but their statements may still run.
         case ledgerLossy(length: Int)
-        /// Messages are lost everywhere.
+        /// Messages are lost between all parties.
         case networkLossy(length: Int)
-        /// Reservations' rows are locked for long.
+        /// The rows that reservations need are locked for a long time.
         case ledgerLocked(length: Int)
     }
 
     /// A disaster and its moment.
     public struct Strike: Sendable, Hashable {
-        /// When, microseconds.
+        /// The time of the disaster, in microseconds.
         public var at: Int
-        /// What.
+        /// The disaster.
         public var what: Disaster
     }
 
@@ -51,15 +51,15 @@ public struct SimulationPlan: Sendable {
         var key: String
         var orderID: Int64
         var quantity: Quantity
-        /// Sent twice at once, each claiming to be the same attempt.
+        /// Whether the order is sent twice at once, both times as the same attempt.
         var isDuplicated: Bool
-        /// Compensated after it was sold.
+        /// Whether the order is compensated after it was sold.
         var isCompensated: Bool
-        /// Compensated without waiting for an answer.
+        /// Whether the order is compensated without waiting for an answer.
         var isGivenUp: Bool
         /// The quantity that the compensation names.
         var namedQuantity: Quantity
-        /// Somebody sends the key with another payload at the same time.
+        /// Whether somebody sends the key with other content at the same time.
         var isStolen: Bool
     }
 
@@ -70,11 +70,11 @@ public struct SimulationPlan: Sendable {
         var key: String
         var orderID: Int64
         var quantity: Quantity
-        /// Sent twice at once.
+        /// Whether the increase is sent twice at once.
         var isDuplicated: Bool
     }
 
-    /// What somebody does by hand.
+    /// A change by hand.
     struct HandWork: Sendable {
         enum Kind: Sendable { case adjust(Int64), discontinue, relist }
         var at: Int
@@ -82,31 +82,31 @@ public struct SimulationPlan: Sendable {
         var kind: Kind
     }
 
-    /// When the disasters end and healing begins.
+    /// When the disasters end and the healing begins.
     static let chaos = 12_000_000
 
     /// The seed.
     public let seed: UInt64
-    /// The fault in the protocol that is switched on.
+    /// The fault in the protocol, if there is one.
     public var fault: Fault?
-    /// Nobody dies and no audit looks: what Redis serves under PostgreSQL's fence must be exact without its help.
+    /// Whether no process dies and no audit runs. Then what Redis serves under PostgreSQL's fence must be exact without an audit.
     var isAuditless: Bool
-    /// Server processes.
+    /// The number of server processes.
     var servers: Int
-    /// Stock of each product.
+    /// The stock of each product.
     var stocks: [Int64]
     /// The clients' orders.
     var clients: [[Order]]
-    /// Increases that belong to nothing.
+    /// Increases that belong to no decrease.
     var strangers: [WrongIncrease]
     /// Work by hand.
     var hands: [HandWork]
     /// The disasters.
     public var strikes: [Strike]
-    /// Whether orders say when they were made, so that the ledger tells an earlier order's row by its time. False: all of them are too young for that.
+    /// Whether orders say when they were made, so that the ledger recognises an earlier order's row by its time. If false, all rows are too young for that.
     var comparesTimes: Bool
 
-    /// Draws a plan.
+    /// Makes the plan of a seed.
     public init(seed: UInt64, fault: Fault? = nil) {
         var random = SplitMix64(seed: seed &* 0x2545_F491_4F6C_DD1D &+ 1)
         self.seed = seed
@@ -115,7 +115,7 @@ public struct SimulationPlan: Sendable {
         servers = random.number(1...3)
         stocks = (0..<random.number(1...2)).map { _ in Int64(random.number(1...12)) }
         var orderID: Int64 = 0
-        // Some runs have everyone come at once, as when a sale opens; in others the orders are spread.
+        // In some runs all orders come at once, as when a sale opens. In others they are spread.
         let window = random.happens(0.4) ? 1_500_000 : Self.chaos - 1_000_000
         clients = []
         for _ in 0..<random.number(2...10) {
@@ -170,10 +170,10 @@ public struct SimulationPlan: Sendable {
         addOrderRestores()
     }
 
-    /// Whether ids of orders come round again.
+    /// Whether some order ids are used a second time.
     var restoresOrders: Bool { strikes.contains { if case .ordersRestored = $0.what { true } else { false } } }
 
-    /// From a stream of its own: strangers change nothing of what else a seed decides.
+    /// Chooses the strangers. The random numbers are a stream of their own, so that strangers change no other decision of a seed.
     private static func strangers(seed: UInt64, clients: [[Order]], stocks: Int) -> [WrongIncrease] {
         var random = SplitMix64(seed: seed ^ 0x5717_A46E_7A57_1CE5)
         var strangers: [WrongIncrease] = []
@@ -196,7 +196,7 @@ public struct SimulationPlan: Sendable {
         return strangers
     }
 
-    /// Keys that get lost. From a stream of its own, as strangers.
+    /// Adds losses of keys, from a stream of random numbers of their own.
     private mutating func addLosses() {
         var random = SplitMix64(seed: seed ^ 0x6B65_7973_6C6F_7374)
         guard random.happens(0.25) else { return }
@@ -208,11 +208,11 @@ public struct SimulationPlan: Sendable {
             )
         }
         strikes.sort { $0.at < $1.at }
-        // Reservations or owed deltas that are lost leave the counter wrong under an equal fence: only the audit sees that.
+        // Lost reservations or owed deltas leave a wrong counter under an equal fence, which only the audit can see.
         isAuditless = false
     }
 
-    /// Restores of the ledger. From a stream of their own, as strangers.
+    /// Adds restores of the ledger, from a stream of random numbers of their own.
     private mutating func addRestores() {
         var random = SplitMix64(seed: seed ^ 0x7265_7374_6F72_6564)
         guard random.happens(0.15) else { return }
@@ -224,11 +224,11 @@ public struct SimulationPlan: Sendable {
             strikes.append(Strike(at: 300_000 + random.number(0...Self.chaos - 1_000_000), what: restored))
         }
         strikes.sort { $0.at < $1.at }
-        // A restore may leave another stock under an equal fence: only the audit sees that.
+        // A restore may leave another stock under an equal fence, which only the audit can see.
         isAuditless = false
     }
 
-    /// Restores of the order database, some of them together with the ledger's. From a stream of their own, as strangers.
+    /// Adds restores of the order database, some of them together with the ledger's, from a stream of random numbers of their own.
     private mutating func addOrderRestores() {
         var random = SplitMix64(seed: seed ^ 0x6F72_6465_7242_61B1)
         guard random.happens(0.2) else { return }

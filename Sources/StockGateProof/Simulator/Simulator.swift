@@ -1,22 +1,22 @@
 import StockGate
 
-/// Runs seeded simulations, and finds the shortest history of one that breaks a promise.
+/// Runs seeded simulations, and finds the shortest history of a run that breaks a promise.
 public enum Simulator {
-    /// What one run, or many, did.
+    /// The result of one run, or of many.
     public struct Report: Sendable {
         /// The seed of the run, or of the one that broke a promise.
         public var seed: UInt64
-        /// The broken promise; nil: none.
+        /// The broken promise; nil: every promise holds.
         public var violation: String?
-        /// The plan and what happened, of a shrunken failing run; else empty.
+        /// For a failing run: the shrunken plan and its events. Otherwise empty.
         public var history: [String] = []
-        /// Runs.
+        /// The number of runs.
         public var runs = 1
         /// Virtual time, microseconds.
         public var time: Int
         /// Requests of clients, commands to Redis and statements to PostgreSQL.
         public var operations: Int
-        /// Events of the queue.
+        /// Events in the queue.
         public var events: Int
     }
 
@@ -34,7 +34,7 @@ public enum Simulator {
         )
     }
 
-    /// Runs seeds one after the other until one breaks a promise or `isOver` says so, and shrinks the one that does.
+    /// Runs seeds one after the other until one breaks a promise or `isOver` says to stop. Shrinks the plan of a seed that breaks one.
     public static func run(
         seeds: some Sequence<UInt64>,
         fault: Fault? = nil,
@@ -60,7 +60,7 @@ public enum Simulator {
         return total
     }
 
-    /// Takes disasters, work by hand, strangers, orders and clients away as long as a promise is still broken. Returns the history of what is left.
+    /// Removes disasters, work by hand, strangers, orders and clients, as long as a promise is still broken. Returns the history of what is left.
     static func shrink(_ plan: SimulationPlan, atMost limit: Int = 400) -> [String] {
         var best = plan
         var runs = 0

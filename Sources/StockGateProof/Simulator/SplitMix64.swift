@@ -2,7 +2,7 @@
 public struct SplitMix64: RandomNumberGenerator, Sendable {
     private var state: UInt64
 
-    /// Starts from a seed.
+    /// Creates a generator with a seed.
     public init(seed: UInt64) { state = seed }
 
     /// The next 64 bits.
@@ -14,9 +14,9 @@ public struct SplitMix64: RandomNumberGenerator, Sendable {
         return mixed ^ (mixed >> 31)
     }
 
-    /// A number of the range.
+    /// A random number in the range.
     public mutating func number(_ range: ClosedRange<Int>) -> Int { range.lowerBound + Int(next() % UInt64(range.count)) }
 
-    /// Whether something of this probability, 0 to 1, happens.
+    /// True with this probability, which is 0 to 1.
     public mutating func happens(_ probability: Double) -> Bool { Double(next() >> 11) * 0x1p-53 < probability }
 }
