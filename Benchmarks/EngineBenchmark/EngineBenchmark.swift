@@ -131,13 +131,13 @@ enum EngineBenchmark {
         ratio("engine, ledger alone, 1 caller", "pgbench, stock_commit, 1 client", goal: 0.8)
         print(String(format: "%.0f ms for 1,000 gated products resynced (goal 250 ms)", recovery * 1000))
         print(String(format: "%.0f bytes a gated product in the process, measured with 100,000", memory))
-        let batches = engine.ledger.decreaseFigures.first
+        let batches = engine.ledger.decreaseLaneSnapshots().first
         print("batches \(batches?.batches ?? 0), members \(batches?.members ?? 0), largest \(batches?.largestBatch ?? 0)")
         let metrics = engine.metrics
         print(
             "reserves \(metrics.reserves.count), direct \(metrics.direct.count), applies \(metrics.applies.count), "
                 + "lost applies \(metrics.lostApplies.count), resyncs \(metrics.resyncs.count), "
-                + "Redis timeouts \(engine.redis.figures.timeouts), connections \(engine.redis.figures.connects)"
+                + "Redis timeouts \(engine.redis.snapshot().timeouts), connections \(engine.redis.snapshot().connects)"
         )
         run.cancel()
         await engine.shutdown()

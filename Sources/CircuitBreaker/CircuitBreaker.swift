@@ -269,7 +269,7 @@ public final class CircuitBreaker: Sendable {
     public func snapshot() -> CircuitBreakerSnapshot {
         let now = clock.now()
         let unixMilliseconds = wallClock()
-        let events = hub.figures
+        let events = hub.losses
         let (machine, unabsorbed, calls) = machine.withLock { machine in
             let isFree = shortcut.load(ordering: .relaxed) == Shortcut.free
             return (machine, unabsorbedRejections.load(ordering: .relaxed), isFree ? stripes.sum() : nil)

@@ -183,7 +183,7 @@ final class EventHub: Sendable {
         state.withLock { ($0.changes.elements + $0.calls.elements).sorted { $0.sequence < $1.sequence } }
     }
 
-    var figures: (dropped: UInt64, refused: UInt64) { state.withLock { ($0.dropped, $0.refused) } }
+    var losses: (dropped: UInt64, refused: UInt64) { state.withLock { ($0.dropped, $0.refused) } }
 
     func subscribe(capacity: Int) -> EventSubscription {
         let id: UInt64 = state.withLock { state in

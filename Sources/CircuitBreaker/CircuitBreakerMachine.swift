@@ -90,7 +90,7 @@ struct CircuitBreakerMachine: Sendable {
     /// Openings in a row without a recovery.
     private(set) var attempt = 0
     /// The figures that opened the breaker, for whoever looks while it is open.
-    private var figuresAtOpening = Figures()
+    private var countsAtOpening = CallCounts()
     private var overdueAtOpening = 0
     private(set) var totals = CircuitBreakerSnapshot.Totals()
     private var notPermittedInState: UInt64 = 0
@@ -299,21 +299,21 @@ struct CircuitBreakerMachine: Sendable {
     @inline(__always)
     private mutating func reachedThreshold(at now: Int64) -> TransitionReason? {
         window.advance(to: now)
-        let figures = window.figures
+        let counts = window.counts
         let overdue = running.overdue
-        guard figures.calls &+ overdue >= policy.minimumNumberOfCalls, figures.failed > 0 || figures.slow &+ overdue > 0 else { return nil }
-        if figures.calls >= policy.minimumNumberOfCalls {
-            let failures = percent(figures.failed, of: figures.calls)
+        guard counts.calls &+ overdue >= policy.minimumNumberOfCalls, counts.failed > 0 || counts.slow &+ overdue > 0 else { return nil }
+        if counts.calls >= policy.minimumNumberOfCalls {
+            let failures = percent(counts.failed, of: counts.calls)
             if failures >= policy.failureRateThreshold { return .failureRate(percent: failures) }
         }
-        let slow = percent(figures.slow &+ overdue, of: figures.calls &+ overdue)
+        let slow = percent(counts.slow &+ overdue, of: counts.calls &+ overdue)
         return slow >= policy.slowCallRateThreshold ? .slowCallRate(percent: slow) : nil
     }
 
     private mutating func noteCrossings(at now: Int64) {
         guard case .metricsOnly(var crossing) = phase else { return }
         window.advance(to: now)
-        let rates = rates(window.figures, overdue: running.overdue, minimum: policy.minimumNumberOfCalls)
+        let rates = rates(window.counts, overdue: running.overdue, minimum: policy.minimumNumberOfCalls)
         let failed = rates.failure ?? 0 >= policy.failureRateThreshold
         if failed, !crossing.failureRate { emit(.failureRateReached(percent: rates.failure ?? 0), at: now) }
         let slow = rates.slow ?? 0 >= policy.slowCallRateThreshold
@@ -323,11 +323,11 @@ struct CircuitBreakerMachine: Sendable {
         phase = .metricsOnly(crossing)
     }
 
-    private func rates(_ figures: Figures, overdue: Int, minimum: Int) -> (failure: Double?, slow: Double?) {
+    private func rates(_ counts: CallCounts, overdue: Int, minimum: Int) -> (failure: Double?, slow: Double?) {
         (
-            figures.calls >= minimum && figures.calls > 0 ? percent(figures.failed, of: figures.calls) : nil,
-            figures.calls + overdue >= minimum && figures.calls + overdue > 0
-                ? percent(figures.slow + overdue, of: figures.calls + overdue) : nil
+            counts.calls >= minimum && counts.calls > 0 ? percent(counts.failed, of: counts.calls) : nil,
+            counts.calls + overdue >= minimum && counts.calls + overdue > 0
+                ? percent(counts.slow + overdue, of: counts.calls + overdue) : nil
         )
     }
 
@@ -340,9 +340,9 @@ struct CircuitBreakerMachine: Sendable {
     /// one case alone, which is no free period: it brings the number of calls up to the minimum.
     func freePeriod(around now: Int64) -> FreePeriod? {
         guard case .closed(let ramp) = phase, ramp.startedAt == nil, pendingEvents.isEmpty, let period = running.period else { return nil }
-        let figures = window.figures
-        let isUntroubled = figures.failed == 0 && figures.slow &+ running.overdue == 0
-        guard isUntroubled || figures.calls >= policy.minimumNumberOfCalls else { return nil }
+        let counts = window.counts
+        let isUntroubled = counts.failed == 0 && counts.slow &+ running.overdue == 0
+        guard isUntroubled || counts.calls >= policy.minimumNumberOfCalls else { return nil }
         let until = min(period.upperBound, window.changesAt)
         guard now >= period.lowerBound, now < until else { return nil }
         return FreePeriod(
@@ -570,7 +570,7 @@ struct CircuitBreakerMachine: Sendable {
         case .reset:
             emit(.reset(by: by, reason: reason), at: now)
             attempt = 0
-            figuresAtOpening = Figures()
+            countsAtOpening = CallCounts()
             overdueAtOpening = 0
             if case .closed = phase {
                 generation += 1
@@ -614,13 +614,13 @@ struct CircuitBreakerMachine: Sendable {
         case .closed(let ramp):
             // An opening during the ramp belongs to the trouble before it.
             if ramp.startedAt == nil { attempt = 0 }
-            figuresAtOpening = window.figures
+            countsAtOpening = window.counts
             overdueAtOpening = running.overdue
         case .probing(let probing):
-            figuresAtOpening = probing.figures
+            countsAtOpening = probing.counts
             overdueAtOpening = overdueProbes(probing, at: now)
         case .open, .recovering, .disabled, .forcedOpen, .metricsOnly:
-            figuresAtOpening = Figures()
+            countsAtOpening = CallCounts()
             overdueAtOpening = 0
         }
         attempt += 1
@@ -651,7 +651,7 @@ struct CircuitBreakerMachine: Sendable {
 
     /// All figures at `now`. Changes nothing.
     func snapshot(name: String, unixMilliseconds: Int64, at now: Int64) -> CircuitBreakerSnapshot {
-        var figures = Figures()
+        var counts = CallCounts()
         var overdue = 0
         var minimum = policy.minimumNumberOfCalls
         var open: Open?
@@ -660,29 +660,29 @@ struct CircuitBreakerMachine: Sendable {
         var share: Double?
         switch phase {
         case .closed(let ramp):
-            figures = window.figures(at: now)
+            counts = window.counts(at: now)
             overdue = running.overdue(at: now)
             share = ramp.startedAt.map { self.share(since: $0, at: now) }
         case .metricsOnly:
-            figures = window.figures(at: now)
+            counts = window.counts(at: now)
             overdue = running.overdue(at: now)
         case .open(let value):
-            figures = figuresAtOpening
+            counts = countsAtOpening
             // The calls that opened the breaker make a rate, also where they were the few probes of half-open and so fewer than the minimum.
             overdue = overdueAtOpening
-            minimum = min(minimum, max(figures.calls, 1))
+            minimum = min(minimum, max(counts.calls, 1))
             open = value
         case .recovering:
             isRecovering = true
         case .probing(let value):
-            figures = value.figures
+            counts = value.counts
             overdue = overdueProbes(value, at: now)
             minimum = min(minimum, policy.permittedCallsInHalfOpen)
             probing = value
         case .disabled, .forcedOpen:
             break
         }
-        let rates = rates(figures, overdue: overdue, minimum: minimum)
+        let rates = rates(counts, overdue: overdue, minimum: minimum)
         let isHalfOpen = state == .halfOpen
         let remaining = open.map { max($0.until - now, 0) }
         return CircuitBreakerSnapshot(
@@ -691,10 +691,10 @@ struct CircuitBreakerMachine: Sendable {
             generation: generation,
             failureRate: rates.failure,
             slowCallRate: rates.slow,
-            bufferedCalls: figures.calls,
-            failedCalls: figures.failed,
-            slowCalls: figures.slow,
-            slowFailedCalls: figures.slowFailed,
+            bufferedCalls: counts.calls,
+            failedCalls: counts.failed,
+            slowCalls: counts.slow,
+            slowFailedCalls: counts.slowFailed,
             runningSlowCalls: overdue,
             notPermittedCalls: notPermittedInState,
             failureRateThreshold: isHalfOpen ? policy.halfOpenFailureRateThreshold : policy.failureRateThreshold,

@@ -27,7 +27,7 @@ struct Probing: Sendable {
     var nextCheckAt: Int64
     /// The permit of the health check that is running.
     var checkPermit: Permit?
-    private(set) var figures = Figures()
+    private(set) var counts = CallCounts()
     private(set) var inFlight = 0
     private var slots: [Slot]
     private var nextSerial: UInt64 = 1
@@ -39,7 +39,7 @@ struct Probing: Sendable {
         slots = [Slot](repeating: Slot(), count: permitted)
     }
 
-    var remaining: Int { slots.count - figures.calls - inFlight }
+    var remaining: Int { slots.count - counts.calls - inFlight }
 
     /// A slot for one more probe, or nil when all are taken or spent.
     mutating func take(generation: UInt64, at now: Int64) -> Permit? {
@@ -60,7 +60,7 @@ struct Probing: Sendable {
     }
 
     mutating func count(failed: Bool, slow: Bool) {
-        figures.add(failed: failed, slow: slow)
+        counts.add(failed: failed, slow: slow)
     }
 
     /// Counts the probes whose lease has ended as failed and slow. Returns how many.
@@ -70,7 +70,7 @@ struct Probing: Sendable {
         for index in slots.indices where slots[index].serial != 0 && now.subtractingClamped(slots[index].startedAt) >= lease {
             slots[index].serial = 0
             inFlight -= 1
-            figures.add(failed: true, slow: true)
+            counts.add(failed: true, slow: true)
             ended += 1
         }
         return ended
@@ -90,12 +90,12 @@ struct Probing: Sendable {
 
     func verdict(overdue: Int, failureThreshold: Double, slowThreshold: Double) -> Verdict {
         let permitted = slots.count
-        let failures = percent(figures.failed, of: permitted)
+        let failures = percent(counts.failed, of: permitted)
         if failures >= failureThreshold { return .failureRate(percent: failures) }
-        let slow = percent(figures.slow + overdue, of: permitted)
+        let slow = percent(counts.slow + overdue, of: permitted)
         if slow >= slowThreshold { return .slowCallRate(percent: slow) }
-        let open = permitted - figures.calls
-        if percent(figures.failed + open, of: permitted) < failureThreshold, percent(figures.slow + open, of: permitted) < slowThreshold {
+        let open = permitted - counts.calls
+        if percent(counts.failed + open, of: permitted) < failureThreshold, percent(counts.slow + open, of: permitted) < slowThreshold {
             return .recovered
         }
         return .undecided

@@ -1,9 +1,9 @@
-// Invariant: `figures` is the sum of what the ring holds, and 0 <= slowFailed <= min(failed, slow) <= max(failed, slow) <= calls.
+// Invariant: `counts` is the sum of what the ring holds, and 0 <= slowFailed <= min(failed, slow) <= max(failed, slow) <= calls.
 // Bounds: one byte a call (count-based) or 32 bytes a second (time-based), all of it taken when the window is made.
 // A record costs the same whatever the size; a time-based window that was idle clears at most its own number of buckets.
 
 /// How many calls ended, and how.
-struct Figures: Sendable, Hashable {
+struct CallCounts: Sendable, Hashable {
     var calls = 0
     var failed = 0
     var slow = 0
@@ -17,7 +17,7 @@ struct Figures: Sendable, Hashable {
         slowFailed &+= isFailed && isSlow ? 1 : 0
     }
 
-    mutating func subtract(_ other: Figures) {
+    mutating func subtract(_ other: CallCounts) {
         calls -= other.calls
         failed -= other.failed
         slow -= other.slow
@@ -29,11 +29,11 @@ struct Figures: Sendable, Hashable {
 struct SlidingWindow: Sendable {
     private static let bucketWidth: Int64 = 1_000_000_000
 
-    private(set) var figures = Figures()
+    private(set) var counts = CallCounts()
     /// Count-based: one byte a call, bit 0 failed, bit 1 slow. Empty when time-based.
     private var outcomes: [UInt8]
     /// Time-based: one bucket a second. Empty when count-based.
-    private var buckets: [Figures]
+    private var buckets: [CallCounts]
     /// The slot written next (count-based) or the present bucket (time-based).
     private var head = 0
     /// When the present bucket ends; never, when count-based.
@@ -47,17 +47,17 @@ struct SlidingWindow: Sendable {
             bucketEnd = .max
         case .time(let seconds):
             outcomes = []
-            buckets = [Figures](repeating: Figures(), count: seconds)
+            buckets = [CallCounts](repeating: CallCounts(), count: seconds)
             bucketEnd = now.addingClamped(Self.bucketWidth)
         }
     }
 
     /// Forgets all calls. Keeps its memory.
     mutating func reset(at now: Int64) {
-        figures = Figures()
+        counts = CallCounts()
         head = 0
         if buckets.isEmpty { return }
-        for index in buckets.indices { buckets[index] = Figures() }
+        for index in buckets.indices { buckets[index] = CallCounts() }
         bucketEnd = now.addingClamped(Self.bucketWidth)
     }
 
@@ -74,8 +74,8 @@ struct SlidingWindow: Sendable {
         let steps = (now - bucketEnd) / Self.bucketWidth + 1
         for _ in 0..<min(steps, Int64(buckets.count)) {
             head = head + 1 == buckets.count ? 0 : head + 1
-            figures.subtract(buckets[head])
-            buckets[head] = Figures()
+            counts.subtract(buckets[head])
+            buckets[head] = CallCounts()
         }
         bucketEnd = bucketEnd.addingClamped(steps * Self.bucketWidth)
     }
@@ -87,17 +87,17 @@ struct SlidingWindow: Sendable {
             buckets[head].add(failed: failed, slow: slow)
         } else {
             // A byte that is written over is taken out of the figures only when the ring is full: before that it holds no call.
-            if figures.calls == outcomes.count {
+            if counts.calls == outcomes.count {
                 let old = outcomes[head]
-                figures.calls &-= 1
-                figures.failed &-= Int(old & 1)
-                figures.slow &-= Int(old >> 1)
-                figures.slowFailed &-= old == 3 ? 1 : 0
+                counts.calls &-= 1
+                counts.failed &-= Int(old & 1)
+                counts.slow &-= Int(old >> 1)
+                counts.slowFailed &-= old == 3 ? 1 : 0
             }
             outcomes[head] = (failed ? 1 : 0) | (slow ? 2 : 0)
             head = head &+ 1 == outcomes.count ? 0 : head &+ 1
         }
-        figures.add(failed: failed, slow: slow)
+        counts.add(failed: failed, slow: slow)
     }
 
     /// When the figures change by themselves.
@@ -108,12 +108,12 @@ struct SlidingWindow: Sendable {
         if outcomes.isEmpty {
             let calls = Int(clamping: count)
             buckets[head].calls &+= calls
-            figures.calls &+= calls
+            counts.calls &+= calls
             return
         }
         // More successes than the ring has places have the same effect as one for each place.
         let calls = Int(clamping: min(count, UInt64(outcomes.count)))
-        guard figures.failed == 0, figures.slow == 0 else {
+        guard counts.failed == 0, counts.slow == 0 else {
             for _ in 0..<calls { record(failed: false, slow: false, at: .min) }
             return
         }
@@ -121,14 +121,14 @@ struct SlidingWindow: Sendable {
         // successes.
         for index in head..<min(head + calls, outcomes.count) { outcomes[index] = 0 }
         head = (head + calls) % outcomes.count
-        figures.calls = min(figures.calls + calls, outcomes.count)
+        counts.calls = min(counts.calls + calls, outcomes.count)
     }
 
     /// The figures as they are at `now`, without changing anything.
-    func figures(at now: Int64) -> Figures {
-        guard now >= bucketEnd else { return figures }
+    func counts(at now: Int64) -> CallCounts {
+        guard now >= bucketEnd else { return counts }
         var copy = self
         copy.advance(to: now)
-        return copy.figures
+        return copy.counts
     }
 }

@@ -101,7 +101,7 @@ public final class Consumer: Sendable {
     }
 
     /// The connection's state and the counts.
-    public var snapshot: BrokerSnapshot {
+    public func snapshot() -> BrokerSnapshot {
         var snapshot = control.status.withLock { $0.snapshot }
         inbox.withLock { inbox in
             snapshot.delivered = inbox.delivered

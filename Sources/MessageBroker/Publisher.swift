@@ -71,7 +71,7 @@ public final class Publisher: Sendable {
     }
 
     /// The connection's state and the counts.
-    public var snapshot: BrokerSnapshot {
+    public func snapshot() -> BrokerSnapshot {
         var snapshot = control.status.withLock { $0.snapshot }
         snapshot.queued = inbox.count
         return snapshot

@@ -9,8 +9,8 @@ import Synchronization
 
 /// A bounded number of connections for any number of callers. Each is opened when it is first needed.
 public final class PostgresPool: Sendable {
-    /// Figures for metrics.
-    public struct Figures: Sendable, Hashable {
+    /// What a metric reads.
+    public struct Snapshot: Sendable, Hashable {
         /// Connections that exist, idle and busy. Each has a thread; its session at the server is opened by its first call.
         public var open: Int
         /// Connections lent to a caller.
@@ -57,11 +57,11 @@ public final class PostgresPool: Sendable {
         state = Mutex(State(machine: PoolStateMachine(limit: maximumConnections, waitingLimit: maximumWaiting)))
     }
 
-    /// The figures now.
-    public func figures() -> Figures {
+    /// What a metric reads, as it is now.
+    public func snapshot() -> Snapshot {
         state.withLock { state in
             let machine = state.machine
-            return Figures(
+            return Snapshot(
                 open: machine.idle.count + machine.busy,
                 busy: machine.busy,
                 waiting: machine.waiting.count,

@@ -28,7 +28,7 @@ public final class FaultProxy: Sendable {
     }
 
     /// What the proxy has counted since its start.
-    public struct Figures: Sendable, Hashable {
+    public struct Snapshot: Sendable, Hashable {
         /// Connections that are open.
         public internal(set) var connections = 0
         /// Connections that were accepted.
@@ -111,8 +111,8 @@ public final class FaultProxy: Sendable {
     }
 
     /// The counts now.
-    public var figures: Figures {
-        get async throws { try await loop.submit { [core] in core.value.figures }.get() }
+    public func snapshot() async throws -> Snapshot {
+        try await loop.submit { [core] in core.value.snapshot() }.get()
     }
 
     /// Cuts every connection and stops listening. The proxy cannot be used afterwards.
@@ -147,7 +147,7 @@ final class FaultProxyCore {
     private var toClient = TimeAmount.zero
     private(set) var isStalled = false
     private var bytesUntilReset: (direction: FaultProxy.Direction, count: Int)?
-    private var counted = FaultProxy.Figures()
+    private var counted = FaultProxy.Snapshot()
 
     init(loop: any EventLoop, host: String, server: Int) {
         self.loop = loop
@@ -206,11 +206,11 @@ final class FaultProxyCore {
         return listener == nil ? listen(port: port).map { _ in } : loop.makeSucceededVoidFuture()
     }
 
-    var figures: FaultProxy.Figures {
-        var figures = counted
-        figures.connections = links.count
-        figures.bytesHeld = links.values.reduce(0) { $0 + $1.toServer.bytes + $1.toClient.bytes }
-        return figures
+    func snapshot() -> FaultProxy.Snapshot {
+        var snapshot = counted
+        snapshot.connections = links.count
+        snapshot.bytesHeld = links.values.reduce(0) { $0 + $1.toServer.bytes + $1.toClient.bytes }
+        return snapshot
     }
 
     private func drainAll() {

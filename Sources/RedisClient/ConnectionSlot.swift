@@ -7,7 +7,7 @@ final class ConnectionSlot: @unchecked Sendable {
     typealias Connection = RedisConnection
 
     let eventLoop: any EventLoop
-    let figures = LoopFigures()
+    let counters = LoopCounters()
     private let settings: RedisSettings
     private let onConnect: RedisClient.ConnectHook?
     private let onDisconnect: RedisClient.DisconnectHook?
@@ -75,7 +75,7 @@ final class ConnectionSlot: @unchecked Sendable {
         case .done: closed.succeed()
         case .awaitAttempt, .alreadyClosed: break
         case .drain(let connection):
-            if self.figures.ready.current > 0 { self.figures.ready.store(0) }
+            if self.counters.ready.current > 0 { self.counters.ready.store(0) }
             connection.drain()
             let limit = self.eventLoop.scheduleTask(in: TimeAmount(self.settings.silenceLimit)) { connection.close() }
             closed.futureResult.whenComplete { _ in limit.cancel() }
@@ -87,8 +87,8 @@ final class ConnectionSlot: @unchecked Sendable {
     // MARK: The attempt
 
     private func connect() {
-        self.figures.connectAttempts.increment()
-        let (eventLoop, settings, figures) = (self.eventLoop, self.settings, self.figures)
+        self.counters.connectAttempts.increment()
+        let (eventLoop, settings, counters) = (self.eventLoop, self.settings, self.counters)
         let bootstrap = ClientBootstrap(group: eventLoop)
             .connectTimeout(TimeAmount(settings.connectTimeout))
             .channelOption(.socketOption(.so_keepalive), value: 1)
@@ -98,7 +98,7 @@ final class ConnectionSlot: @unchecked Sendable {
             )
             .channelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
-                    let handler = RedisChannelHandler(eventLoop: eventLoop, settings: settings, figures: figures)
+                    let handler = RedisChannelHandler(eventLoop: eventLoop, settings: settings, counters: counters)
                     try channel.pipeline.syncOperations.addHandler(handler)
                 }
             }
@@ -156,8 +156,8 @@ final class ConnectionSlot: @unchecked Sendable {
             case .success(let attachment):
                 guard connection.isOpen, case .handOut = self.machine.prepared(now: self.eventLoop.now) else { return }
                 connection.attachment = attachment
-                self.figures.connects.increment()
-                self.figures.ready.store(1)
+                self.counters.connects.increment()
+                self.counters.ready.store(1)
                 self.lastFailure = nil
                 let waiters = self.waiters.values
                 self.waiters = [:]
@@ -174,14 +174,14 @@ final class ConnectionSlot: @unchecked Sendable {
         if let reason = connection?.closeReason { self.lastFailure = reason.description }
         switch self.machine.ended(now: self.eventLoop.now, random: random) {
         case .lost(let retryAfter):
-            self.figures.disconnects.increment()
-            self.figures.ready.store(0)
+            self.counters.disconnects.increment()
+            self.counters.ready.store(0)
             self.retry(after: retryAfter)
             if let connection, let onDisconnect = self.onDisconnect {
                 onDisconnect(connection, connection.closeReason ?? RedisError(.connectionLost(sent: true)))
             }
         case .failed(let retryAfter):
-            self.figures.connectFailures.increment()
+            self.counters.connectFailures.increment()
             self.retry(after: retryAfter)
         case .closed: self.closed?.succeed()
         }

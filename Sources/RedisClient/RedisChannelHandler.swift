@@ -9,7 +9,7 @@ final class RedisChannelHandler: ChannelInboundHandler {
     typealias Completion = (Result<RedisValue, RedisError>) -> Void
 
     let eventLoop: any EventLoop
-    private let figures: LoopFigures
+    private let counters: LoopCounters
     private let maximumOutgoingBytes: Int
     private let reader: ReplyReader?
     private var machine: ConnectionStateMachine<Completion>
@@ -20,9 +20,9 @@ final class RedisChannelHandler: ChannelInboundHandler {
     /// The first reason that was given for closing.
     private(set) var closeReason: RedisError?
 
-    init(eventLoop: any EventLoop, settings: RedisSettings, figures: LoopFigures) {
+    init(eventLoop: any EventLoop, settings: RedisSettings, counters: LoopCounters) {
         self.eventLoop = eventLoop
-        self.figures = figures
+        self.counters = counters
         self.maximumOutgoingBytes = settings.maximumOutgoingBytes
         self.machine = ConnectionStateMachine(
             maximumPending: settings.maximumPendingCommands,
@@ -53,8 +53,8 @@ final class RedisChannelHandler: ChannelInboundHandler {
             if let arm { self.armTimer(arm) }
             return id
         case .reject(let completion, let error):
-            if error.code == .queueFull { self.figures.queueFull.increment() }
-            if case .timedOut = error.code { self.figures.timeouts.increment() }
+            if error.code == .queueFull { self.counters.queueFull.increment() }
+            if case .timedOut = error.code { self.counters.timeouts.increment() }
             completion(.failure(error))
             return nil
         }
@@ -72,9 +72,9 @@ final class RedisChannelHandler: ChannelInboundHandler {
     private func flush() {
         guard self.machine.isOpen, let context = self.context, self.outgoing.readableBytes > 0 else { return }
         self.machine.flushed()
-        self.figures.flushes.increment()
-        self.figures.bytesSent.add(self.outgoing.readableBytes)
-        self.figures.pending.store(self.machine.pendingCount)
+        self.counters.flushes.increment()
+        self.counters.bytesSent.add(self.outgoing.readableBytes)
+        self.counters.pending.store(self.machine.pendingCount)
         context.writeAndFlush(self.wrapOutboundOut(self.outgoing), promise: nil)
         // `clear` reuses the storage if the socket has taken all of it. Otherwise the channel keeps that storage, and a new one is made.
         self.outgoing.clear()
@@ -96,7 +96,7 @@ final class RedisChannelHandler: ChannelInboundHandler {
             if close { self.closeChannel() }
         case .silent(let expired, let lost):
             self.closeReason = self.closeReason ?? RedisError(.connectionLost(sent: true), detail: "silent with commands outstanding")
-            self.figures.silences.increment()
+            self.counters.silences.increment()
             self.failTimedOut(expired)
             self.failLost(lost, detail: "silent")
             self.closeChannel()
@@ -105,7 +105,7 @@ final class RedisChannelHandler: ChannelInboundHandler {
     }
 
     private func failTimedOut(_ failed: ConnectionStateMachine<Completion>.Failed) {
-        self.figures.timeouts.add(failed.sent.count + failed.unsent.count)
+        self.counters.timeouts.add(failed.sent.count + failed.unsent.count)
         for completion in failed.sent { completion(.failure(RedisError(.timedOut(sent: true)))) }
         for completion in failed.unsent { completion(.failure(RedisError(.timedOut(sent: false)))) }
     }
@@ -137,7 +137,7 @@ final class RedisChannelHandler: ChannelInboundHandler {
         self.timer?.cancel()
         self.timer = nil
         self.outgoing = ByteBuffer()
-        self.figures.pending.store(0)
+        self.counters.pending.store(0)
         self.context?.close(promise: nil)
     }
 
@@ -160,7 +160,7 @@ final class RedisChannelHandler: ChannelInboundHandler {
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
         let buffer = self.unwrapInboundIn(data)
-        self.figures.bytesReceived.add(buffer.readableBytes)
+        self.counters.bytesReceived.add(buffer.readableBytes)
         guard let reader = self.reader else {
             return self.close(RedisError(.protocolViolation, detail: "no memory for the reply reader"))
         }
@@ -182,7 +182,7 @@ final class RedisChannelHandler: ChannelInboundHandler {
             switch reader.next() {
             case .needMore: return true
             case .failed(let text):
-                self.figures.protocolViolations.increment()
+                self.counters.protocolViolations.increment()
                 self.failProtocol(text)
                 return false
             case .reply(let value):
@@ -194,9 +194,9 @@ final class RedisChannelHandler: ChannelInboundHandler {
                         completion(.success(value))
                     }
                     if close { self.closeChannel() }
-                case .drop: self.figures.lateReplies.increment()
+                case .drop: self.counters.lateReplies.increment()
                 case .unexpected:
-                    self.figures.protocolViolations.increment()
+                    self.counters.protocolViolations.increment()
                     if case .error(let error) = value {
                         self.failProtocol("error reply without a command: \(error.kind)")
                     } else {
@@ -219,7 +219,7 @@ final class RedisChannelHandler: ChannelInboundHandler {
     }
 
     func channelReadComplete(context: ChannelHandlerContext) {
-        self.figures.pending.store(self.machine.pendingCount)
+        self.counters.pending.store(self.machine.pendingCount)
         context.fireChannelReadComplete()
     }
 

@@ -96,9 +96,9 @@ public final class RedisClient: Sendable {
     }
 
     /// What the client has done so far.
-    public var figures: RedisFigures {
-        var sum = RedisFigures()
-        for slot in self.slots.values { sum.add(slot.figures) }
+    public func snapshot() -> RedisSnapshot {
+        var sum = RedisSnapshot()
+        for slot in self.slots.values { sum.add(slot.counters) }
         return sum
     }
 

@@ -60,5 +60,5 @@ extension CircuitBreakerMachine {
         }
     }
 
-    func figures(at now: Int64) -> CircuitBreakerSnapshot { snapshot(name: "test", unixMilliseconds: 0, at: now) }
+    func snapshot(at now: Int64) -> CircuitBreakerSnapshot { snapshot(name: "test", unixMilliseconds: 0, at: now) }
 }

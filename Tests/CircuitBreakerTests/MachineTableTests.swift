@@ -157,7 +157,7 @@ import Testing
             act(action)
             // The first generation's predecessor is 0, which is what is not recorded at all.
             #expect(result == (machine.generation == 1 ? .notRecorded : .late))
-            #expect(machine.figures(at: now).bufferedCalls == before.figures(at: now).bufferedCalls)
+            #expect(machine.snapshot(at: now).bufferedCalls == before.snapshot(at: now).bufferedCalls)
         case .recoveryPassed: act(machine.recoveryPassed(run: machine.generation, at: now))
         case .staleRecoveryPassed: act(machine.recoveryPassed(run: machine.generation - 1, at: now))
         case .recoveryFailed: act(machine.recoveryFailed(run: machine.generation, failure: .failed(label: "refused"), at: now))

@@ -7,30 +7,30 @@ import Testing
         var machine = try makeMachine()
         for _ in 0..<3 { machine.call(.failure("refused"), at: 0) }
         #expect(machine.state == .closed)
-        #expect(machine.figures(at: 0).failureRate == nil)
+        #expect(machine.snapshot(at: 0).failureRate == nil)
         machine.call(.success, at: 0)
         #expect(machine.state == .open)
-        #expect(machine.figures(at: 0).failureRate == 75)
-        #expect(machine.figures(at: 0).bufferedCalls == 4)
+        #expect(machine.snapshot(at: 0).failureRate == 75)
+        #expect(machine.snapshot(at: 0).bufferedCalls == 4)
     }
 
     @Test func opensAtTheSlowCallRate() throws {
         var machine = try makeMachine { $0.slowCallRateThreshold = 50 }
         for index in 0..<4 { machine.call(.success, at: 0, lasting: index < 2 ? 100 * millisecond + 1 : 100 * millisecond) }
         #expect(machine.state == .open)
-        #expect(machine.figures(at: 0).slowCalls == 2)
+        #expect(machine.snapshot(at: 0).slowCalls == 2)
     }
 
     @Test func slowCallsCountWhileTheyAreStillRunning() throws {
         var machine = try makeMachine { $0.slowCallRateThreshold = 50 }
         var permits: [Permit] = []
         for _ in 0..<4 { permits.append(try #require(machine.admit(at: 0).0.permit)) }
-        #expect(machine.figures(at: 99 * millisecond).runningSlowCalls == 0)
-        #expect(machine.figures(at: 120 * millisecond).runningSlowCalls == 4)
+        #expect(machine.snapshot(at: 99 * millisecond).runningSlowCalls == 0)
+        #expect(machine.snapshot(at: 120 * millisecond).runningSlowCalls == 4)
         // Nothing has ended yet, and the next call is turned away.
         let (admission, _) = machine.admit(at: 120 * millisecond)
         #expect(admission.rejection?.state == .open)
-        #expect(machine.figures(at: 120 * millisecond).slowCallRate == 100)
+        #expect(machine.snapshot(at: 120 * millisecond).slowCallRate == 100)
         for permit in permits { #expect(machine.record(.failure("timeout"), for: permit, at: 130 * millisecond).0 == .late) }
     }
 
@@ -39,11 +39,11 @@ import Testing
         let permit = try #require(machine.admit(at: 0).0.permit)
         _ = machine.admit(at: 0)
         _ = machine.admit(at: 200 * millisecond)
-        #expect(machine.figures(at: 200 * millisecond).runningSlowCalls == 2)
+        #expect(machine.snapshot(at: 200 * millisecond).runningSlowCalls == 2)
         #expect(machine.record(.success, for: permit, at: 200 * millisecond).0 == .counted)
-        #expect(machine.figures(at: 200 * millisecond).runningSlowCalls == 1)
-        #expect(machine.figures(at: 200 * millisecond).slowCalls == 1)
-        #expect(machine.figures(at: 3 * second).runningSlowCalls == 0, "the leases have ended")
+        #expect(machine.snapshot(at: 200 * millisecond).runningSlowCalls == 1)
+        #expect(machine.snapshot(at: 200 * millisecond).slowCalls == 1)
+        #expect(machine.snapshot(at: 3 * second).runningSlowCalls == 0, "the leases have ended")
     }
 
     @Test func probesAreLimitedAndDecide() throws {
@@ -65,7 +65,7 @@ import Testing
         #expect(machine.state == .closed)
         #expect(machine.attempt == 0)
         #expect(machine.record(.failure(), for: others[1], at: 5 * second).0 == .late)
-        #expect(machine.figures(at: 5 * second).bufferedCalls == 0)
+        #expect(machine.snapshot(at: 5 * second).bufferedCalls == 0)
     }
 
     @Test func aLeaseThatEndsCountsAsFailedAndSpendsItsSlot() throws {
@@ -78,8 +78,8 @@ import Testing
         #expect(machine.hitDeadline(at: 7 * second - 1) == .none)
         #expect(machine.hitDeadline(at: 7 * second) == .publish)
         #expect(machine.state == .halfOpen)
-        #expect(machine.figures(at: 7 * second).failedCalls == 1)
-        #expect(machine.figures(at: 7 * second).remainingProbes == 2)
+        #expect(machine.snapshot(at: 7 * second).failedCalls == 1)
+        #expect(machine.snapshot(at: 7 * second).remainingProbes == 2)
         #expect(machine.record(.success, for: stuck, at: 7 * second).0 == .late)
         machine.call(.failure(), at: 7 * second)
         #expect(machine.state == .open)
@@ -92,7 +92,7 @@ import Testing
         machine.fail(at: 0)
         let stuck = try #require(machine.admit(at: 5 * second).0.permit)
         #expect(machine.record(.success, for: stuck, at: 8 * second).0 == .late)
-        #expect(machine.figures(at: 8 * second).failedCalls == 1)
+        #expect(machine.snapshot(at: 8 * second).failedCalls == 1)
     }
 
     @Test func halfOpenEndsAtItsMaximumTime() throws {
@@ -164,11 +164,11 @@ import Testing
         }
         #expect((9...11).contains(passed(at: 5 * second)))
         #expect((54...56).contains(passed(at: 10 * second)))
-        #expect(machine.figures(at: 10 * second).rampShare == 0.55)
+        #expect(machine.snapshot(at: 10 * second).rampShare == 0.55)
         #expect(machine.attempt == 1)
         #expect(passed(at: 15 * second) == 100)
         #expect(machine.attempt == 0)
-        #expect(machine.figures(at: 15 * second).rampShare == nil)
+        #expect(machine.snapshot(at: 15 * second).rampShare == nil)
     }
 
     @Test func metricsOnlyTellsOnceForEachCrossing() throws {
@@ -180,7 +180,7 @@ import Testing
         machine.takePendingEvents { if case .failureRateReached = $0.kind { crossings += 1 } }
         #expect(crossings == 1)
         #expect(machine.state == .metricsOnly)
-        #expect(machine.figures(at: 0).failureRate == 100)
+        #expect(machine.snapshot(at: 0).failureRate == 100)
     }
 
     @Test func rejectionsAreSummedIntoOneEventAnInterval() throws {
@@ -193,7 +193,7 @@ import Testing
         machine.takePendingEvents { if case .callsRejected(let count) = $0.kind { counts.append(count) } }
         #expect(counts == [1, 10])
         #expect(machine.totals.notPermitted == 11)
-        #expect(machine.figures(at: second).notPermittedCalls == 11)
+        #expect(machine.snapshot(at: second).notPermittedCalls == 11)
     }
 
     @Test func attemptsWaitLonger() throws {
@@ -202,7 +202,7 @@ import Testing
         var now: Int64 = 0
         for attempt in 1...4 {
             #expect(machine.attempt == attempt)
-            #expect(machine.figures(at: now).openRemaining == .seconds(attempt))
+            #expect(machine.snapshot(at: now).openRemaining == .seconds(attempt))
             now += Int64(attempt) * second
             _ = machine.admit(at: now)
             _ = machine.recoveryFailed(run: machine.generation, failure: .failed(label: "x"), at: now)

@@ -17,7 +17,12 @@ import Testing
         let threshold = Double.random(in: 10...100, using: &random)
         let hasRamp = Bool.random(using: &random)
         let minimum = Int.random(in: 1...windowSize, using: &random)
-        var machine = try makeMachine(recovery: hasRecovery, healthCheck: hasCheck, startsInRecovery: Bool.random(using: &random), seed: seed) {
+        var machine = try makeMachine(
+            recovery: hasRecovery,
+            healthCheck: hasCheck,
+            startsInRecovery: Bool.random(using: &random),
+            seed: seed
+        ) {
             $0.window = isTimed ? .time(seconds: windowSize) : .count(windowSize)
             $0.minimumNumberOfCalls = minimum
             $0.failureRateThreshold = threshold
@@ -96,29 +101,29 @@ import Testing
                 _ = twin.transition(to: manual, by: "a", reason: nil, at: now)
             }
 
-            let figures = machine.figures(at: now)
-            #expect(figures == machine.figures(at: now), "looking changes nothing; \(context(step))")
-            #expect(figures == twin.figures(at: now), context(step))
+            let snapshot = machine.snapshot(at: now)
+            #expect(snapshot == machine.snapshot(at: now), "looking changes nothing; \(context(step))")
+            #expect(snapshot == twin.snapshot(at: now), context(step))
             #expect(machine.generation >= before.generation, context(step))
             if machine.phaseName == "probing" {
-                #expect(figures.probesInFlight + figures.bufferedCalls + figures.remainingProbes == permitted, context(step))
-                #expect(figures.remainingProbes >= 0 && figures.probesInFlight >= 0, context(step))
+                #expect(snapshot.probesInFlight + snapshot.bufferedCalls + snapshot.remainingProbes == permitted, context(step))
+                #expect(snapshot.remainingProbes >= 0 && snapshot.probesInFlight >= 0, context(step))
             } else if machine.phaseName.hasPrefix("recovering") {
-                #expect(figures.probesInFlight == 0 && figures.bufferedCalls == 0, context(step))
+                #expect(snapshot.probesInFlight == 0 && snapshot.bufferedCalls == 0, context(step))
             }
-            if !isTimed { #expect(figures.bufferedCalls <= max(windowSize, permitted), context(step)) }
-            #expect(figures.slowFailedCalls <= min(figures.slowCalls, figures.failedCalls), context(step))
-            #expect(max(figures.slowCalls, figures.failedCalls) <= figures.bufferedCalls, context(step))
-            #expect(figures.totals.notPermitted == rejected, "a rejected call is counted once; \(context(step))")
+            if !isTimed { #expect(snapshot.bufferedCalls <= max(windowSize, permitted), context(step)) }
+            #expect(snapshot.slowFailedCalls <= min(snapshot.slowCalls, snapshot.failedCalls), context(step))
+            #expect(max(snapshot.slowCalls, snapshot.failedCalls) <= snapshot.bufferedCalls, context(step))
+            #expect(snapshot.totals.notPermitted == rejected, "a rejected call is counted once; \(context(step))")
             #expect(
-                figures.totals.succeeded + figures.totals.failed + figures.totals.excluded + figures.totals.lateResults
+                snapshot.totals.succeeded + snapshot.totals.failed + snapshot.totals.excluded + snapshot.totals.lateResults
                     >= records,
                 context(step)
             )
             if case .open(let open) = machine.phase { #expect(open.until - now <= 4 * second, context(step)) }
-            if machine.state == .closed, !isTimed, figures.bufferedCalls >= minimum {
+            if machine.state == .closed, !isTimed, snapshot.bufferedCalls >= minimum {
                 #expect(
-                    percent(figures.failedCalls, of: figures.bufferedCalls) < threshold,
+                    percent(snapshot.failedCalls, of: snapshot.bufferedCalls) < threshold,
                     "closed beyond its threshold; \(context(step))"
                 )
             }
@@ -221,7 +226,7 @@ import Testing
             told.takePendingEvents { _ in }
             var copy = told
             if period != nil { copy.absorb(calls) }
-            #expect(copy.figures(at: now) == asked.figures(at: now), context)
+            #expect(copy.snapshot(at: now) == asked.snapshot(at: now), context)
             if period == nil { period = told.freePeriod(around: time) }
         }
         return free
@@ -236,8 +241,8 @@ import Testing
         var byTime = SlidingWindow(.time(seconds: size), at: 0)
         var calls: [(at: Int64, failed: Bool, slow: Bool)] = []
         var now: Int64 = 0
-        func figures(_ calls: some Sequence<(at: Int64, failed: Bool, slow: Bool)>) -> Figures {
-            calls.reduce(into: Figures()) { $0.add(failed: $1.failed, slow: $1.slow) }
+        func counts(_ calls: some Sequence<(at: Int64, failed: Bool, slow: Bool)>) -> CallCounts {
+            calls.reduce(into: CallCounts()) { $0.add(failed: $1.failed, slow: $1.slow) }
         }
         for _ in 0..<200 {
             now +=
@@ -247,12 +252,12 @@ import Testing
             calls.append(call)
             byCount.record(failed: call.failed, slow: call.slow, at: now)
             byTime.record(failed: call.failed, slow: call.slow, at: now)
-            #expect(byCount.figures == figures(calls.suffix(size)), "seed \(seed)")
+            #expect(byCount.counts == counts(calls.suffix(size)), "seed \(seed)")
             let first = now / second - Int64(size) + 1
-            #expect(byTime.figures(at: now) == figures(calls.filter { $0.at / second >= first }), "seed \(seed)")
+            #expect(byTime.counts(at: now) == counts(calls.filter { $0.at / second >= first }), "seed \(seed)")
             let later = now + Int64.random(in: 0...3_000, using: &random) * millisecond
             let firstLater = later / second - Int64(size) + 1
-            #expect(byTime.figures(at: later) == figures(calls.filter { $0.at / second >= firstLater }), "seed \(seed)")
+            #expect(byTime.counts(at: later) == counts(calls.filter { $0.at / second >= firstLater }), "seed \(seed)")
         }
     }
 

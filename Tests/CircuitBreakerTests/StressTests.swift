@@ -32,9 +32,9 @@ import Testing
                             if breaker.record(outcomes[(index + worker) % outcomes.count], for: permit) == .late { late += 1 }
                         }
                         if index % 200 == 0 {
-                            let figures = breaker.snapshot()
-                            #expect(figures.failedCalls <= figures.bufferedCalls)
-                            #expect(figures.remainingProbes + figures.probesInFlight <= 3)
+                            let snapshot = breaker.snapshot()
+                            #expect(snapshot.failedCalls <= snapshot.bufferedCalls)
+                            #expect(snapshot.remainingProbes + snapshot.probesInFlight <= 3)
                             _ = breaker.recentEvents()
                         }
                         if index % 1_000 == 999 {
@@ -110,16 +110,16 @@ import Testing
             clock.advance(by: .milliseconds(30))
         }
         let expected = workers * rounds * calls
-        var figures = breaker.snapshot()
+        var snapshot = breaker.snapshot()
         #expect(running == expected / 100)
-        #expect(figures.bufferedCalls == expected - running)
-        #expect(figures.failedCalls == expected / 500)
-        #expect(figures.totals.succeeded == UInt64(expected - running - expected / 500))
+        #expect(snapshot.bufferedCalls == expected - running)
+        #expect(snapshot.failedCalls == expected / 500)
+        #expect(snapshot.totals.succeeded == UInt64(expected - running - expected / 500))
         // An eighth of the threshold late at most.
         clock.advance(by: .milliseconds(113))
-        figures = breaker.snapshot()
-        #expect(figures.runningSlowCalls == running)
-        #expect(figures.state == .closed)
+        snapshot = breaker.snapshot()
+        #expect(snapshot.runningSlowCalls == running)
+        #expect(snapshot.state == .closed)
     }
 
     /// Running calls that have taken too long open the breaker, whichever threads began them.

@@ -74,7 +74,7 @@ import Testing
         configuration.minimumBackoff = .milliseconds(1)
         configuration.maximumBackoff = .milliseconds(2)
         let publisher = try Publisher(configuration: configuration, topology: Topology(), onChange: journal.observer(of: "only"))
-        while publisher.snapshot.failedConnects < 5 { try await Task.sleep(for: .milliseconds(1)) }
+        while publisher.snapshot().failedConnects < 5 { try await Task.sleep(for: .milliseconds(1)) }
         await publisher.close()
         told.finish()
         var all: [BrokerNews.Item] = []

@@ -12,7 +12,7 @@ extension BrokerTests {
             let consumer = try await names.consumer(prefetch: 100)
             #expect(try await consumer.nextBatch(max: 10, wait: .milliseconds(20)).isEmpty)
             _ = try await publisher.publish((0..<250).map { names.message("\($0)") })
-            #expect(await eventually { consumer.snapshot.buffered == 100 })
+            #expect(await eventually { consumer.snapshot().buffered == 100 })
             let first = try await consumer.nextBatch(max: 64, wait: .seconds(5))
             #expect(first.count == 64)
             let second = try await consumer.nextBatch(max: 64, wait: .seconds(5))
@@ -28,7 +28,7 @@ extension BrokerTests {
                 rest += batch
             }
             #expect((first + second + rest).map(\.text) == (0..<250).map { "\($0)" })
-            let snapshot = consumer.snapshot
+            let snapshot = consumer.snapshot()
             #expect(snapshot.delivered == 250)
             #expect(snapshot.acknowledged == 250)
             #expect(snapshot.unacknowledged == 0)
@@ -48,14 +48,14 @@ extension BrokerTests {
             let deliveries = try await first.deliveries(10)
             #expect(first.acknowledge(Array(deliveries.prefix(4))) == 4)
             #expect(first.acknowledge(Array(deliveries.prefix(4))) == 0)
-            #expect(first.snapshot.lateSettlements == 4)
+            #expect(first.snapshot().lateSettlements == 4)
             await first.close()
             #expect(first.acknowledge(deliveries) == 0)
             let second = try await names.consumer()
             let again = try await second.deliveries(6)
             #expect(again.map(\.text).sorted() == (4..<10).map { "\($0)" })
             #expect(again.allSatisfy { $0.isRedelivered && $0.deliveryCount == 1 })
-            #expect(second.snapshot.redelivered == 6)
+            #expect(second.snapshot().redelivered == 6)
             await second.close()
             await publisher.close()
         }
@@ -74,7 +74,7 @@ extension BrokerTests {
             #expect(letter.text == "bad")
             #expect(death(letter, "reason") == "rejected")
             #expect(death(letter, "queue") == .string(names.queue))
-            #expect(consumer.snapshot.rejectedDeliveries == 1)
+            #expect(consumer.snapshot().rejectedDeliveries == 1)
             for consumer in [consumer, dead] { await consumer.close() }
             await publisher.close()
         }
@@ -113,7 +113,7 @@ extension BrokerTests {
             )
             #expect(try await consumer.deliveries(1).map(\.text) == ["small"])
             #expect(try await dead.deliveries(1).first?.body.count == 1200)
-            #expect(consumer.snapshot.rejectedDeliveries == 1)
+            #expect(consumer.snapshot().rejectedDeliveries == 1)
             for consumer in [consumer, dead] { await consumer.close() }
             await publisher.close()
         }
@@ -198,7 +198,7 @@ extension BrokerTests {
 
             // After its connection ended it goes on where it was, and misses nothing that came meanwhile.
             try SharedBroker.server.control(["close_all_connections", "test"])
-            #expect(await eventually { fromFirst.snapshot.reconnects == 1 && publisher.snapshot.reconnects == 1 })
+            #expect(await eventually { fromFirst.snapshot().reconnects == 1 && publisher.snapshot().reconnects == 1 })
             _ = try await publisher.publish([names.message("new", routingKey: StockGateTopology.orderFailedRoutingKey)])
             #expect(try await read(fromFirst, 1).map(\.text) == ["new"])
             for consumer in [fromFirst, fromSixty] { await consumer.close() }

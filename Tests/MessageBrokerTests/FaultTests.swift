@@ -67,7 +67,7 @@ extension BrokerTests {
             } catch {
                 #expect(error.code == .authenticationFailed)
                 #expect(!"\(error)".contains("secret"))
-                #expect("\(publisher.snapshot)".contains("secret") == false)
+                #expect("\(publisher.snapshot())".contains("secret") == false)
             }
             await publisher.close()
         }
@@ -79,7 +79,7 @@ extension BrokerTests {
             configuration.maximumBackoff = .milliseconds(50)
             let publisher = try Publisher(configuration: configuration, topology: .stock)
             let consumer = try Consumer(configuration: configuration, topology: .stock, queue: StockGateTopology.decreaseQueue)
-            #expect(await eventually { publisher.snapshot.failedConnects >= 3 && consumer.snapshot.failedConnects >= 3 })
+            #expect(await eventually { publisher.snapshot().failedConnects >= 3 && consumer.snapshot().failedConnects >= 3 })
             do throws(BrokerError) {
                 _ = try await publisher.publish([OutgoingMessage(exchange: "", routingKey: "", body: [])])
                 Issue.record("published")
@@ -93,7 +93,7 @@ extension BrokerTests {
             await publisher.close()
             await consumer.close()
             #expect(ContinuousClock.now - began < .seconds(20))
-            #expect(consumer.snapshot.state == .closed)
+            #expect(consumer.snapshot().state == .closed)
         }
 
         @Test func heartbeatsKeepAnIdleConnection() async throws {
@@ -102,8 +102,8 @@ extension BrokerTests {
             let consumer = try await names.consumer { $0.heartbeat = .seconds(2) }
             // More than two intervals, in which nobody asks for anything: the time itself is what is tested.
             try await Task.sleep(for: .milliseconds(6500))
-            #expect(publisher.snapshot.connects == 1)
-            #expect(consumer.snapshot.connects == 1)
+            #expect(publisher.snapshot().connects == 1)
+            #expect(consumer.snapshot().connects == 1)
             #expect(try await publisher.publish([names.message("after")]) == [.confirmed])
             #expect(try await consumer.deliveries(1).map(\.text) == ["after"])
             await consumer.close()
@@ -119,7 +119,7 @@ extension BrokerTests {
             try SharedBroker.server.control(["delete_queue", names.queue])
             #expect(
                 await eventually {
-                    consumer.snapshot.consumerCancels == 1 && consumer.snapshot.reconnects == 1 && consumer.snapshot.isConnected
+                    consumer.snapshot().consumerCancels == 1 && consumer.snapshot().reconnects == 1 && consumer.snapshot().isConnected
                 }
             )
             #expect(consumer.acknowledge(old) == 0)
@@ -142,16 +142,16 @@ extension BrokerTests {
             #expect(
                 await eventually {
                     outcomes += (try? await publisher.publish([names.message("while blocked")])) ?? []
-                    if case .blocked = publisher.snapshot.state { return true }
+                    if case .blocked = publisher.snapshot().state { return true }
                     return false
                 }
             )
             #expect(outcomes.last == .unknown)
             #expect(try await publisher.publish([names.message("kept back")]) == [.unsent])
-            #expect(publisher.snapshot.isConnected)
-            #expect(publisher.snapshot.reconnects == 0)
+            #expect(publisher.snapshot().isConnected)
+            #expect(publisher.snapshot().reconnects == 0)
             try server.control(["set_vm_memory_high_watermark", "absolute", "512MB"])
-            #expect(await eventually { publisher.snapshot.state == .connected })
+            #expect(await eventually { publisher.snapshot().state == .connected })
             #expect(try await publisher.publish([names.message("after")]) == [.confirmed])
             await publisher.close()
         }
@@ -174,12 +174,12 @@ extension BrokerTests {
             // Its own bound: a confirm waits five seconds otherwise, and a busy machine is late.
             let noticed = ContinuousClock.now - began
             #expect(noticed >= .milliseconds(700) && noticed < .seconds(4))
-            #expect(await eventually { !consumer.snapshot.isConnected })
+            #expect(await eventually { !consumer.snapshot().isConnected })
             // Two intervals of a second, not of the usual ten; a busy machine is late.
             #expect(ContinuousClock.now - began < .seconds(15))
-            #expect(publisher.snapshot.unknown == 20)
+            #expect(publisher.snapshot().unknown == 20)
             try server.resume()
-            #expect(await eventually { publisher.snapshot.isConnected && consumer.snapshot.isConnected })
+            #expect(await eventually { publisher.snapshot().isConnected && consumer.snapshot().isConnected })
             #expect(try await publisher.publish([names.message("after")]) == [.confirmed])
             // The twenty may be there or not, the last one is.
             var last = ""
@@ -200,7 +200,7 @@ extension BrokerTests {
             let server = try SharedBroker.server
             try server.pause()
             async let outcomes = publisher.publish([names.message("stuck")])
-            #expect(await eventually { publisher.snapshot.inFlight == 1 })
+            #expect(await eventually { publisher.snapshot().inFlight == 1 })
             let began = ContinuousClock.now
             await publisher.close(within: .milliseconds(300))
             await consumer.close(within: .milliseconds(300))
@@ -248,14 +248,14 @@ extension BrokerTests {
             }
             #expect(await eventually { tally.withLock { $0.confirmed.count } >= 500 })
             try server.kill()
-            #expect(await eventually { !publisher.snapshot.isConnected && !consumer.snapshot.isConnected })
+            #expect(await eventually { !publisher.snapshot().isConnected && !consumer.snapshot().isConnected })
             #expect(consumer.acknowledge(old) == 0)
             let before = tally.withLock { $0.confirmed.count }
             try server.restart()
             #expect(await eventually { tally.withLock { $0.confirmed.count } >= before + 500 })
             tally.withLock { $0.isStopped = true }
             try await sending.value
-            #expect(publisher.snapshot.reconnects == 1)
+            #expect(publisher.snapshot().reconnects == 1)
 
             let (confirmed, unsent) = tally.withLock { ($0.confirmed, $0.unsent) }
             var received: Set<String> = []

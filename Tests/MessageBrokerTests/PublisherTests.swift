@@ -12,7 +12,7 @@ extension BrokerTests {
             #expect(try await publisher.publish([]) == [])
             let consumer = try await names.consumer()
             #expect(try await consumer.deliveries(300).map(\.text) == texts)
-            let snapshot = publisher.snapshot
+            let snapshot = publisher.snapshot()
             #expect(snapshot.isConnected)
             #expect(snapshot.published == 300)
             #expect(snapshot.confirmed == 300)
@@ -20,7 +20,7 @@ extension BrokerTests {
             #expect(snapshot.inFlight == 0)
             await consumer.close()
             await publisher.close()
-            #expect(publisher.snapshot.state == .closed)
+            #expect(publisher.snapshot().state == .closed)
         }
 
         @Test func propertiesAndHeadersArrive() async throws {
@@ -72,7 +72,7 @@ extension BrokerTests {
             let outcomes = try await publisher.publish(messages)
             #expect(outcomes[17] == .returned(code: 312, text: "NO_ROUTE"))
             #expect(outcomes.count { $0 == .confirmed } == 49)
-            #expect(publisher.snapshot.returned == 1)
+            #expect(publisher.snapshot().returned == 1)
             await publisher.close()
         }
 
@@ -84,7 +84,7 @@ extension BrokerTests {
             let again = try await publisher.publish((0..<10).map { names.message("\($0)") })
             #expect(outcomes.first == .confirmed)
             #expect(again == Array(repeating: .rejected, count: 10))
-            #expect(publisher.snapshot.rejected >= 10)
+            #expect(publisher.snapshot().rejected >= 10)
             await publisher.close()
         }
 
@@ -119,8 +119,8 @@ extension BrokerTests {
             let publisher = try await names.publisher()
             let outcome = try await publisher.publish([OutgoingMessage(exchange: "no such exchange", routingKey: "", body: [])])
             #expect(outcome == [.unknown])
-            #expect(await eventually { publisher.snapshot.reconnects == 1 })
-            #expect(publisher.snapshot.lastFailure?.code == .refused(replyCode: 404))
+            #expect(await eventually { publisher.snapshot().reconnects == 1 })
+            #expect(publisher.snapshot().lastFailure?.code == .refused(replyCode: 404))
             #expect(try await publisher.publish([names.message("after")]) == [.confirmed])
             await publisher.close()
         }

@@ -43,7 +43,7 @@ struct FollowBrokerTests {
             try await publisher.waitUntilConnected(within: .seconds(60))
             try await self.publish(publisher, 61...70)
             try await self.wait(figures) { $0.position.last == 69 }
-            #expect(figures.current.position.missed == 0)
+            #expect(figures.snapshot().position.missed == 0)
         }
         #expect(try await pool.query("select count(*) from orders where status = 'CONFIRMED'").one().decode(0, as: Int64.self) == 70)
         await publisher.close()
@@ -72,7 +72,7 @@ struct FollowBrokerTests {
         try await self.publish(second, 51...60)
         try await self.following(pool, url) { figures in
             try await self.wait(figures) { $0.hasCaughtUp }
-            #expect(figures.applied.value == 0 && figures.current.position.last == 49)
+            #expect(figures.applied.value == 0 && figures.snapshot().position.last == 49)
         }
         _ = try await pool.query("delete from follow_position")
         try await self.following(pool, url) { figures in try await self.wait(figures) { $0.position.last == 9 } }
@@ -126,10 +126,10 @@ struct FollowBrokerTests {
         #expect(outcomes.allSatisfy { $0 == .confirmed })
     }
 
-    private func wait(_ figures: FollowMetrics, until isTrue: (FollowMetrics.View) -> Bool) async throws {
+    private func wait(_ figures: FollowMetrics, until isTrue: (FollowMetrics.Snapshot) -> Bool) async throws {
         let deadline = ContinuousClock.now + .seconds(60)
-        while !isTrue(figures.current) {
-            guard ContinuousClock.now < deadline else { throw TestBed.Failure(description: "not so: \(figures.current)") }
+        while !isTrue(figures.snapshot()) {
+            guard ContinuousClock.now < deadline else { throw TestBed.Failure(description: "not so: \(figures.snapshot())") }
             try await Task.sleep(for: .milliseconds(10))
         }
     }

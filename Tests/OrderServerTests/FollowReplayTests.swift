@@ -134,12 +134,12 @@ struct FollowReplayTests {
         )
         let task = Task { await service.follow() }
         let deadline = ContinuousClock.now + .seconds(60)
-        while figures.current.position.last != UInt64(payloads.count - 1), ContinuousClock.now < deadline {
+        while figures.snapshot().position.last != UInt64(payloads.count - 1), ContinuousClock.now < deadline {
             try? await Task.sleep(for: .milliseconds(2))
         }
         task.cancel()
         await task.value
-        #expect(figures.current.position.last == UInt64(payloads.count - 1))
+        #expect(figures.snapshot().position.last == UInt64(payloads.count - 1))
         #expect(figures.poison.value == 0)
         do {
             try await body(pool)

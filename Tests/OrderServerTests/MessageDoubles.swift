@@ -30,7 +30,7 @@ final class ScriptedPublisher: MessagePublishing {
         return outcomes
     }
 
-    var snapshot: BrokerSnapshot {
+    func snapshot() -> BrokerSnapshot {
         var snapshot = BrokerSnapshot()
         let (isConnected, blocked) = self.state.withLock { ($0.isConnected, $0.blocked) }
         snapshot.state = !isConnected ? .connecting : blocked.map { .blocked(reason: $0) } ?? .connected
@@ -112,7 +112,7 @@ final class ScriptedResults: MessageReceiving {
         return true
     }
 
-    var snapshot: BrokerSnapshot {
+    func snapshot() -> BrokerSnapshot {
         var snapshot = BrokerSnapshot()
         snapshot.state = .connected
         return snapshot

@@ -77,7 +77,7 @@ struct GroupCommitRowTests {
         #expect(await add(3, hasty) == .rowLocked)
         let (group, rows) = try self.group("group_rows_end", patience: .seconds(120))
         let stuck = Task { await add(3, group) }
-        while rows.figures.waiting == 0 { try await Task.sleep(for: .milliseconds(1)) }
+        while rows.snapshot().waiting == 0 { try await Task.sleep(for: .milliseconds(1)) }
         await rows.shutdown()
         #expect(await stuck.value == .stopped)
         await lock.end()

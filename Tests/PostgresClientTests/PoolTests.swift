@@ -34,13 +34,13 @@ import Testing
         )
         try await pool.withConnection { _ in
             let waiting = Task { try await pool.query("SELECT 1") }
-            #expect(await eventually { pool.figures().waiting == 1 })
+            #expect(await eventually { pool.snapshot().waiting == 1 })
             let full = await #expect(throws: PostgresError.self) { try await pool.query("SELECT 1") }
             #expect(full?.code == .poolExhausted)
             waiting.cancel()
             _ = await waiting.result
         }
-        #expect(pool.figures() == .init(open: 1, busy: 0, waiting: 0, rejected: 1, expired: 0))
+        #expect(pool.snapshot() == .init(open: 1, busy: 0, waiting: 0, rejected: 1, expired: 0))
         await pool.shutdown()
         let short = PostgresPool(
             configuration: try SharedServer.configuration(),
@@ -52,7 +52,7 @@ import Testing
             let late = await #expect(throws: PostgresError.self) { try await short.query("SELECT 1") }
             #expect(late?.code == .poolExhausted)
         }
-        #expect(short.figures() == .init(open: 1, busy: 0, waiting: 0, rejected: 0, expired: 1))
+        #expect(short.snapshot() == .init(open: 1, busy: 0, waiting: 0, rejected: 0, expired: 1))
         await short.shutdown()
     }
 
@@ -65,23 +65,23 @@ import Testing
             return try await group.reduce(0, +)
         }
         #expect(sum == 4950)
-        #expect(pool.figures().open <= 2)
+        #expect(pool.snapshot().open <= 2)
 
         try await pool.withConnection { _ in
             try await pool.withConnection { _ in
                 let cancelled = Task { try await pool.query("SELECT 1") }
-                #expect(await eventually { pool.figures().waiting == 1 })
+                #expect(await eventually { pool.snapshot().waiting == 1 })
                 cancelled.cancel()
                 let error = await #expect(throws: PostgresError.self) { try await cancelled.value }
                 #expect(error?.code == .cancelled)
                 let refused = Task { try await pool.query("SELECT 1") }
-                #expect(await eventually { pool.figures().waiting == 1 })
+                #expect(await eventually { pool.snapshot().waiting == 1 })
                 await pool.shutdown()
                 let shut = await #expect(throws: PostgresError.self) { try await refused.value }
                 #expect(shut?.code == .shutDown)
             }
         }
-        #expect(pool.figures().open == 0)
+        #expect(pool.snapshot().open == 0)
     }
 
     @Test func aWorkerDoesWhatAJobPostponedBeforeTheNextJob() async throws {

@@ -137,15 +137,15 @@ import Testing
                 _ = (try await one.query("select 1"), try await two.query("select 1"))
             }
             #expect(
-                await eventually { pool.figures() == .init(open: 1, busy: 1, waiting: 0, rejected: 0, expired: 0) },
+                await eventually { pool.snapshot() == .init(open: 1, busy: 1, waiting: 0, rejected: 0, expired: 0) },
                 "one is busy, the other was idle"
             )
         }
-        #expect(await eventually { pool.figures().open == 0 })
+        #expect(await eventually { pool.snapshot().open == 0 })
         #expect(try await eventually { try await observer.query(count).one().decode(0, as: Int64.self) == 0 })
         #expect(try await pool.query("select 1").count == 1)
         pool.closeIdle()
-        #expect(pool.figures().open == 0)
+        #expect(pool.snapshot().open == 0)
         await pool.shutdown()
     }
 }

@@ -99,11 +99,11 @@ struct FaultProxyTests {
         try await hold { proxy, client in
             let large = try await client.call(1_000_000)
             #expect(large?.text.readableBytes == 1_000_000)
-            let figures = try await proxy.figures
+            let figures = try await proxy.snapshot()
             #expect(figures.accepted == 1 && figures.connections == 1 && figures.bytesHeld == 0)
             #expect(figures.bytesToServer == 1_000_005 && figures.bytesToClient == 1_000_005)
             try await client.channel.close()
-            try await until("the connection is forgotten") { try await proxy.figures.connections == 0 }
+            try await until("the connection is forgotten") { try await proxy.snapshot().connections == 0 }
         }
     }
 
@@ -128,7 +128,7 @@ struct FaultProxyTests {
         try await hold { proxy, client in
             try await proxy.delay(toClient: .seconds(3_600))
             try await client.channel.writeAndFlush(ByteBuffer(repeating: 67, count: 7))
-            try await until("the answer is held") { try await proxy.figures.bytesHeld == 7 }
+            try await until("the answer is held") { try await proxy.snapshot().bytesHeld == 7 }
             try await proxy.heal()
             #expect(await client.answer(7)?.readableBytes == 7)
         }
@@ -142,8 +142,8 @@ struct FaultProxyTests {
             let flood = 64 << 20
             let sent = client.channel.eventLoop.makePromise(of: Void.self)
             client.channel.writeAndFlush(ByteBuffer(repeating: 68, count: flood), promise: sent)
-            try await until("the proxy holds its fill") { try await proxy.figures.bytesHeld >= FaultProxy.bufferLimit }
-            let figures = try await proxy.figures
+            try await until("the proxy holds its fill") { try await proxy.snapshot().bytesHeld >= FaultProxy.bufferLimit }
+            let figures = try await proxy.snapshot()
             #expect(figures.bytesToServer == 5 && figures.connections == 2)
             #expect(figures.bytesHeld < FaultProxy.bufferLimit + (1 << 20))
             try await proxy.heal()
@@ -159,7 +159,7 @@ struct FaultProxyTests {
             try await proxy.reset()
             #expect(await client.answer(1) == nil)
             #expect(client.isBroken, "by RST, not by an orderly end")
-            #expect(try await proxy.figures.reset == 1)
+            #expect(try await proxy.snapshot().reset == 1)
             var next = try await connect(proxy)
             #expect(try await next.call() != nil)
             next.channel.close(promise: nil)
@@ -172,7 +172,7 @@ struct FaultProxyTests {
             try await proxy.reset(afterBytes: 30, .toServer)
             for _ in 1...10 { try? await client.channel.writeAndFlush(ByteBuffer(repeating: 69, count: 10)) }
             #expect(await client.answer(100) == nil)
-            let figures = try await proxy.figures
+            let figures = try await proxy.snapshot()
             #expect(figures.bytesToServer == 35 && figures.reset == 1, "\(figures)")
             var next = try await connect(proxy)
             #expect(try await next.call(100) != nil, "once")

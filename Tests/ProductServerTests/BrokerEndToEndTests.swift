@@ -200,7 +200,7 @@ struct BrokerEndToEndTests {
             let isAnswered = answered == Set((1...messages).map(String.init))
             #expect(
                 isAnswered,
-                "\(answered.count) answered; restarted in \(took); \(consumer.source.snapshot); \(consumer.sink.snapshot); \(receiver.snapshot)"
+                "\(answered.count) answered; restarted in \(took); \(consumer.source.snapshot()); \(consumer.sink.snapshot()); \(receiver.snapshot())"
             )
             let results = try DecreaseConsumerTests.results(answers)
             let committed = Set(results.filter { $0.outcome == "COMMITTED" }.map(\.order))

@@ -148,9 +148,9 @@ struct LedgerSessionsTests {
                     #expect(lanes.all.filter { $0 == "ledger-out-0 fails" }.count == 1, "\(lanes.all)")
                 }
             }
-            #expect(engine.ledger.pool.figures().busy == 0)
+            #expect(engine.ledger.pool.snapshot().busy == 0)
             try await self.eventually("sells") { await self.sell(engine, 100..<101) == 1 }
-            #expect(engine.ledger.pool.figures().open == 0, "what was idle has given way")
+            #expect(engine.ledger.pool.snapshot().open == 0, "what was idle has given way")
             #expect(lanes.all.filter { $0.hasPrefix("ledger-out-0") } == ["ledger-out-0 fails", "ledger-out-0 works"])
         }
     }

@@ -161,7 +161,7 @@ final class ScriptedBroker: CommandSource, ResultSink {
 
     func close(within bound: Duration) async { state.withLock { $0.isClosed = true } }
 
-    var snapshot: BrokerSnapshot {
+    func snapshot() -> BrokerSnapshot {
         var snapshot = BrokerSnapshot()
         snapshot.state = state.withLock { $0.isConnected } ? .connected : .connecting
         if !snapshot.isConnected { snapshot.lastFailure = BrokerError(code: .connectFailed, message: "refused") }

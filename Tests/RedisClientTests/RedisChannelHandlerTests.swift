@@ -8,13 +8,13 @@ import Testing
 final class Embedded {
     let channel = EmbeddedChannel()
     let handler: RedisChannelHandler
-    let figures = LoopFigures()
+    let counters = LoopCounters()
     var results: [Result<RedisValue, RedisError>?] = []
 
     init(_ change: (inout RedisSettings) -> Void = { _ in }) throws {
         var settings = RedisSettings()
         change(&settings)
-        self.handler = RedisChannelHandler(eventLoop: self.channel.eventLoop, settings: settings, figures: self.figures)
+        self.handler = RedisChannelHandler(eventLoop: self.channel.eventLoop, settings: settings, counters: self.counters)
         try self.channel.pipeline.syncOperations.addHandler(self.handler)
         try self.channel.connect(to: SocketAddress(ipAddress: "127.0.0.1", port: 6379)).wait()
     }
@@ -58,7 +58,7 @@ final class Embedded {
         let head = "*1\r\n$4\r\nPING\r\n*6\r\n$7\r\nEVALSHA\r\n$3\r\nabc\r\n$1\r\n1\r\n$1\r\nk\r\n$2\r\n-7\r\n$2\r\n"
         #expect(Array(bytes.readableBytesView) == Array(head.utf8) + [0, 255, 13, 10])
         #expect(try embedded.written() == nil)
-        #expect(embedded.figures.flushes.current == 1)
+        #expect(embedded.counters.flushes.current == 1)
         embedded.receive("+PONG\r\n:1\r\n")
         #expect(try embedded.value(0) == .simpleString("PONG"))
         #expect(try embedded.value(1) == .integer(1))
@@ -120,7 +120,7 @@ final class Embedded {
         #expect(!embedded.channel.isActive && !embedded.handler.isOpen)
         embedded.send()
         #expect(embedded.code(3) == .notConnected)
-        #expect(embedded.figures.protocolViolations.current == 1)
+        #expect(embedded.counters.protocolViolations.current == 1)
     }
 
     @Test func sevenLevelsAndNoMore() throws {
@@ -175,7 +175,7 @@ final class Embedded {
         embedded.receive(":1\r\n:2\r\n:3\r\n")
         #expect(try embedded.value(2) == .integer(3))
         #expect(embedded.channel.isActive)
-        #expect(embedded.figures.lateReplies.current == 2 && embedded.figures.timeouts.current == 2)
+        #expect(embedded.counters.lateReplies.current == 2 && embedded.counters.timeouts.current == 2)
     }
 
     @Test func silenceEndsTheConnection() throws {
@@ -190,7 +190,7 @@ final class Embedded {
         #expect(embedded.channel.isActive)
         embedded.channel.embeddedEventLoop.advanceTime(by: .milliseconds(1))
         #expect(embedded.code(1) == .connectionLost(sent: true))
-        #expect(!embedded.channel.isActive && embedded.figures.silences.current == 1)
+        #expect(!embedded.channel.isActive && embedded.counters.silences.current == 1)
     }
 
     @Test func closingTellsSentFromUnsent() throws {
@@ -226,7 +226,7 @@ final class Embedded {
         bytes.tick()
         bytes.send()
         #expect(bytes.results[2] == nil)
-        #expect(bytes.figures.queueFull.current == 1)
+        #expect(bytes.counters.queueFull.current == 1)
     }
 
     @Test func completionsMaySendAndClose() throws {

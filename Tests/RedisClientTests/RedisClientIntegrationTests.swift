@@ -71,8 +71,8 @@ struct RedisClientIntegrationTests {
         try await Self.with { _, client, _ in
             let outcomes = try await Self.pipeline(client, (0..<10_000).map { RedisCommand("ECHO", .integer($0)) })
             #expect(try outcomes.map { try $0.get().int } == (0..<10_000).map { $0 })
-            #expect(client.figures.flushes <= 3)
-            try await Self.eventually("nothing pending") { client.figures.pending == 0 }
+            #expect(client.snapshot().flushes <= 3)
+            try await Self.eventually("nothing pending") { client.snapshot().pending == 0 }
         }
     }
 
@@ -108,20 +108,20 @@ struct RedisClientIntegrationTests {
             _ = try await client.send(.ping)
             server.pause()
             async let outcomes = Self.pipeline(client, Array(repeating: .ping, count: 100), seconds: 60)
-            try await Self.eventually("commands are out") { client.figures.pending == 100 }
+            try await Self.eventually("commands are out") { client.snapshot().pending == 100 }
             server.kill()
             for outcome in try await outcomes {
                 guard case .failure(let error) = outcome else { Issue.record("a reply"); continue }
                 #expect(error.code == .connectionLost(sent: true) && error.isOutcomeUnknown)
             }
-            try await Self.eventually("the loss is counted") { client.figures.disconnects == 1 }
+            try await Self.eventually("the loss is counted") { client.snapshot().disconnects == 1 }
             // Nothing listens now: known not to be sent.
             let refused = await #expect(throws: RedisError.self) { try await client.send(.ping, timeout: .milliseconds(30)) }
             #expect(refused?.code == .notConnected)
             try server.restart()
             try await client.waitUntilConnected(timeout: .seconds(60))
             #expect(try await client.send(.ping).string == "PONG")
-            #expect(client.figures.connects == 2 && client.figures.connectFailures > 0)
+            #expect(client.snapshot().connects == 2 && client.snapshot().connectFailures > 0)
         }
     }
 
@@ -133,11 +133,11 @@ struct RedisClientIntegrationTests {
                 try await client.send(RedisCommand("INCR", "n"), timeout: .milliseconds(50))
             }
             #expect(error?.code == .timedOut(sent: true))
-            #expect(client.figures.ready == 1 && client.figures.timeouts == 1)
+            #expect(client.snapshot().ready == 1 && client.snapshot().timeouts == 1)
             server.resume()
             // The late reply to the first is dropped; Redis had run it.
             #expect(try await client.send(RedisCommand("INCR", "n")).int == 2)
-            #expect(client.figures.lateReplies == 1 && client.figures.connects == 1 && client.figures.disconnects == 0)
+            #expect(client.snapshot().lateReplies == 1 && client.snapshot().connects == 1 && client.snapshot().disconnects == 0)
         }
     }
 
@@ -152,8 +152,8 @@ struct RedisClientIntegrationTests {
             try await client.waitUntilConnected(timeout: .seconds(60))
             server.pause()
             _ = try? await client.send(.ping, timeout: .milliseconds(20))
-            try await Self.eventually("closed for silence") { client.figures.silences >= 1 && client.figures.ready == 0 }
-            try await Self.eventually("an attempt fails, since the hook gets no reply") { client.figures.connectFailures >= 1 }
+            try await Self.eventually("closed for silence") { client.snapshot().silences >= 1 && client.snapshot().ready == 0 }
+            try await Self.eventually("an attempt fails, since the hook gets no reply") { client.snapshot().connectFailures >= 1 }
             server.resume()
             try await client.waitUntilConnected(timeout: .seconds(60))
             #expect(try await client.send(.ping).string == "PONG")
@@ -179,7 +179,7 @@ struct RedisClientIntegrationTests {
             let info = try await eventLoop.submit { client.connection(on: eventLoop)?.attachment as? String }.get()
             #expect(info?.contains("run_id:") == true)
             try server.restart()
-            try await Self.eventually("connected again") { client.figures.connects == 2 }
+            try await Self.eventually("connected again") { client.snapshot().connects == 2 }
             #expect(runs.withLock { $0 } >= 2)
             #expect(ends.withLock { $0 } == [.connectionLost(sent: true)])
         }
@@ -196,7 +196,7 @@ struct RedisClientIntegrationTests {
                 ? connection.send(RedisCommand("NOSUCHCOMMAND")).map { $0.isNull } : connection.eventLoop.makeSucceededFuture("ready")
         }) { _, client, _ in
             try await client.waitUntilConnected(timeout: .seconds(60))
-            #expect(client.figures.connectFailures == 3 && client.figures.connects == 1)
+            #expect(client.snapshot().connectFailures == 3 && client.snapshot().connects == 1)
         }
     }
 
@@ -216,9 +216,9 @@ struct RedisClientIntegrationTests {
         try await Self.with { server, client, _ in
             _ = try await client.send(.ping)
             server.pause()
-            let flushes = client.figures.flushes
+            let flushes = client.snapshot().flushes
             let task = Task { try await client.send(.ping, timeout: .seconds(4)) }
-            try await Self.eventually("the command is out") { client.figures.pending == 1 && client.figures.flushes > flushes }
+            try await Self.eventually("the command is out") { client.snapshot().pending == 1 && client.snapshot().flushes > flushes }
             task.cancel()
             let error = await #expect(throws: RedisError.self) { try await task.value }
             #expect(error?.code == .cancelled(sent: true))
@@ -232,7 +232,7 @@ struct RedisClientIntegrationTests {
             _ = try await client.send(.ping)
             server.pause()
             async let reply = client.send(RedisCommand("ECHO", 7), timeout: .seconds(4))
-            try await Self.eventually("the command is out") { client.figures.pending == 1 }
+            try await Self.eventually("the command is out") { client.snapshot().pending == 1 }
             async let closing: Void = client.close()
             let refused = Task { () -> RedisError.Code? in
                 while !Task.isCancelled {
@@ -249,7 +249,7 @@ struct RedisClientIntegrationTests {
             #expect(try await reply.int == 7)
             await closing
             await client.close()
-            #expect(client.figures.ready == 0)
+            #expect(client.snapshot().ready == 0)
         }
     }
 

@@ -120,15 +120,15 @@ extension Faults.OverTheBroker {
     /// Ten times, each within the next 40 kB.
     private static func cut(_ proxy: FaultProxy, _ sale: AsyncSale, _ direction: FaultProxy.Direction) async throws -> Int {
         var random = SplitMix64(seed: 11)
-        let before = try await proxy.figures.reset
+        let before = try await proxy.snapshot().reset
         for _ in 1...10 {
-            let known = try await proxy.figures.reset
+            let known = try await proxy.snapshot().reset
             try await proxy.reset(afterBytes: Int(random.next() % 40_000), direction)
-            try await until("the connections are cut") { try await proxy.figures.reset > known }
-            try await until("they are made again") { try await proxy.figures.connections >= sale.stack.instances }
+            try await until("the connections are cut") { try await proxy.snapshot().reset > known }
+            try await until("they are made again") { try await proxy.snapshot().connections >= sale.stack.instances }
         }
         try await proxy.heal()
-        return try await proxy.figures.reset - before
+        return try await proxy.snapshot().reset - before
     }
 }
 

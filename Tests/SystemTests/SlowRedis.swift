@@ -42,20 +42,20 @@ extension Faults.RedisNetwork {
             let proxy = try #require(sale.stack.redisProxy)
             try await sale.breaker(is: ["CLOSED"])
             var random = SplitMix64(seed: 7)
-            let before = try await proxy.figures.reset
+            let before = try await proxy.snapshot().reset
             var places = 0
             let end = ContinuousClock.now + .seconds(12)
             while places < 3 || places < 40 && ContinuousClock.now < end {
                 // A reserve is some 250 bytes: within the next one, or some batches on.
-                let known = try await proxy.figures.reset
+                let known = try await proxy.snapshot().reset
                 try await proxy.reset(afterBytes: Int(random.next() % 4_000), .toServer)
                 // Longer than the breaker stays open, in case it has opened: then the gate is what is cut.
-                try await until("the connections are cut") { try await proxy.figures.reset > known }
+                try await until("the connections are cut") { try await proxy.snapshot().reset > known }
                 places += 1
             }
             #expect(places >= 3)
             try await proxy.heal()
-            let cuts = try await proxy.figures.reset - before
+            let cuts = try await proxy.snapshot().reset - before
             try await sale.sells(100, "after the cuts")
             try await sale.breaker(is: ["CLOSED"])
             try await sale.sells(100, "through the gate again")

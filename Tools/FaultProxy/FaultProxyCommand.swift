@@ -73,7 +73,7 @@ struct FaultProxyCommand: AsyncParsableCommand {
         case ("refuse", 0): try await proxy.refuse()
         case ("heal", 0): try await proxy.heal()
         case ("figures", 0):
-            let figures = try await proxy.figures
+            let figures = try await proxy.snapshot()
             return "connections \(figures.connections), accepted \(figures.accepted), reset \(figures.reset), "
                 + "bytes to the server \(figures.bytesToServer), to clients \(figures.bytesToClient), held \(figures.bytesHeld)"
         default: return nil

@@ -6,7 +6,7 @@ import StockContract
 protocol MessagePublishing: Sendable {
     /// Returns one outcome for each message, in their order, within the publisher's own bound.
     func publish(_ messages: [OutgoingMessage]) async throws(BrokerError) -> [PublishOutcome]
-    var snapshot: BrokerSnapshot { get }
+    func snapshot() -> BrokerSnapshot
     func close(within bound: Duration) async
 }
 
@@ -16,7 +16,7 @@ protocol MessageReceiving: Sendable {
     func nextBatch(max: Int, wait: Duration) async throws(BrokerError) -> [Delivery]
     @discardableResult func acknowledge(_ deliveries: [Delivery]) -> Int
     @discardableResult func reject(_ delivery: Delivery, requeue: Bool) -> Bool
-    var snapshot: BrokerSnapshot { get }
+    func snapshot() -> BrokerSnapshot
     func close(within bound: Duration) async
 }
 

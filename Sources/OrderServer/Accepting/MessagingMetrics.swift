@@ -132,16 +132,16 @@ struct MessagingMetrics: Sendable {
         }
         registry.collector("stockgate_broker_connected", help: "Whether the connection to the broker is there", kind: .gauge) {
             [
-                .init(labels: [(name: "end", value: "publisher")], endpoints.publisher.snapshot.isConnected ? 1 : 0),
-                .init(labels: [(name: "end", value: "events")], endpoints.events.snapshot.isConnected ? 1 : 0),
-                .init(labels: [(name: "end", value: "results")], endpoints.results.snapshot.isConnected ? 1 : 0),
+                .init(labels: [(name: "end", value: "publisher")], endpoints.publisher.snapshot().isConnected ? 1 : 0),
+                .init(labels: [(name: "end", value: "events")], endpoints.events.snapshot().isConnected ? 1 : 0),
+                .init(labels: [(name: "end", value: "results")], endpoints.results.snapshot().isConnected ? 1 : 0),
             ]
         }
         registry.collector("stockgate_broker_reconnects_total", help: "Connections to the broker after the first", kind: .counter) {
             [
-                .init(labels: [(name: "end", value: "publisher")], Double(endpoints.publisher.snapshot.reconnects)),
-                .init(labels: [(name: "end", value: "events")], Double(endpoints.events.snapshot.reconnects)),
-                .init(labels: [(name: "end", value: "results")], Double(endpoints.results.snapshot.reconnects)),
+                .init(labels: [(name: "end", value: "publisher")], Double(endpoints.publisher.snapshot().reconnects)),
+                .init(labels: [(name: "end", value: "events")], Double(endpoints.events.snapshot().reconnects)),
+                .init(labels: [(name: "end", value: "results")], Double(endpoints.results.snapshot().reconnects)),
             ]
         }
     }

@@ -94,7 +94,7 @@ final class OutboxRelay: Sendable {
         defer { rows.close() }
         var machine = self.machine
         var nextCount = ContinuousClock.now
-        var action = machine.handle(.woke(isConnected: self.publisher.snapshot.isConnected))
+        var action = machine.handle(.woke(isConnected: self.publisher.snapshot().isConnected))
         // The loop ends with `stop`, which the machine sees when it sleeps.
         while true {
             if self.kind == .commands, ContinuousClock.now >= nextCount {
@@ -122,7 +122,7 @@ final class OutboxRelay: Sendable {
     }
 
     private func wake(_ machine: inout RelayMachine) -> RelayMachine.Action {
-        machine.handle(self.isStopping.load(ordering: .acquiring) ? .stop : .woke(isConnected: self.publisher.snapshot.isConnected))
+        machine.handle(self.isStopping.load(ordering: .acquiring) ? .stop : .woke(isConnected: self.publisher.snapshot().isConnected))
     }
 
     /// Takes lanes, then publishes and marks batch after batch, until no row is left or the lanes must go to other relays.

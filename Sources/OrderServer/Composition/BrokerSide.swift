@@ -54,7 +54,7 @@ struct BrokerSide {
             droppedEvents: metrics.droppedEvents,
             wakeCommands: { commands.wake() },
             wakeEvents: { events.wake() },
-            mustNotify: { !endpoints.publisher.snapshot.isConnected }
+            mustNotify: { !endpoints.publisher.snapshot().isConnected }
         )
     }
 

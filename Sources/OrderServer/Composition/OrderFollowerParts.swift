@@ -44,7 +44,7 @@ struct OrderFollowerParts {
         let changes = OrderWatch(maximumWaiters: settings.maximumWaiters, store: store, logger: logger)
         changes.register(in: registry)
         registry.gauge("stockgate_orders_database_waiting", help: "Callers that wait for a connection of the pool") {
-            Double(pool.figures().waiting)
+            Double(pool.snapshot().waiting)
         }
         let metrics = FollowMetrics(registry)
         self.follow = FollowService(

@@ -97,13 +97,13 @@ struct OrderMetrics: Sendable {
     /// Registers the figures of orders whose rows are locked by other transactions.
     func register(_ locked: LockedRows, in registry: MetricsRegistry) {
         registry.gauge("stockgate_orders_locked", help: "Orders whose row is known to be locked by another transaction") {
-            Double(locked.figures.locked)
+            Double(locked.snapshot().locked)
         }
         registry.gauge("stockgate_orders_locked_waiting", help: "Outcomes of orders that wait for a locked row") {
-            Double(locked.figures.waiting)
+            Double(locked.snapshot().waiting)
         }
-        let counter = { (name: String, help: String, value: @escaping @Sendable (LockedRows.Figures) -> Int) in
-            registry.collector(name, help: help, kind: .counter) { [.init(Double(value(locked.figures)))] }
+        let counter = { (name: String, help: String, value: @escaping @Sendable (LockedRows.Snapshot) -> Int) in
+            registry.collector(name, help: help, kind: .counter) { [.init(Double(value(locked.snapshot())))] }
         }
         counter("stockgate_orders_locked_total", "Rows of orders found locked") { $0.found }
         counter("stockgate_orders_locked_refused_total", "Outcomes of orders refused because too many waited for locked rows") {

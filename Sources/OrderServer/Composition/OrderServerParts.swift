@@ -66,7 +66,7 @@ struct OrderServerParts {
             ]
         }
         registry.gauge("stockgate_orders_database_waiting", help: "Callers that wait for a connection of the pool") {
-            Double(pool.figures().waiting)
+            Double(pool.snapshot().waiting)
         }
 
         // The flows of an order.

@@ -33,7 +33,7 @@ struct ReadStores: Sendable {
     func register(in registry: MetricsRegistry) {
         let pools = [("lists", self.lists), ("lookups", self.lookups)]
         registry.collector("stockgate_orders_read_pool_waiting", help: "Readers that wait for a connection of their pool", kind: .gauge) {
-            pools.map { .init(labels: [(name: "pool", value: $0.0)], Double($0.1.figures().waiting)) }
+            pools.map { .init(labels: [(name: "pool", value: $0.0)], Double($0.1.snapshot().waiting)) }
         }
         registry.collector(
             "stockgate_orders_read_pool_refused_total",
@@ -41,8 +41,8 @@ struct ReadStores: Sendable {
             kind: .counter
         ) {
             pools.map { pool in
-                let figures = pool.1.figures()
-                return .init(labels: [(name: "pool", value: pool.0)], Double(figures.rejected) + Double(figures.expired))
+                let snapshot = pool.1.snapshot()
+                return .init(labels: [(name: "pool", value: pool.0)], Double(snapshot.rejected) + Double(snapshot.expired))
             }
         }
     }

@@ -43,7 +43,7 @@ struct BrokerEventSource: OrderEventSource {
         return StreamedBatch(messages: messages) { [consumer] in _ = consumer.acknowledge(deliveries) }
     }
 
-    var isConnected: Bool { self.consumer.snapshot.isConnected }
-    var reconnects: Int { self.consumer.snapshot.reconnects }
+    var isConnected: Bool { self.consumer.snapshot().isConnected }
+    var reconnects: Int { self.consumer.snapshot().reconnects }
     func close() async { await self.consumer.close() }
 }

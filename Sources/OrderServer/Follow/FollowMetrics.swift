@@ -6,7 +6,7 @@ import Synchronization
 /// A follower's counts, and what its readiness and its metrics show.
 final class FollowMetrics: Sendable {
     /// The state after the last batch.
-    struct View: Sendable, Equatable {
+    struct Snapshot: Sendable, Equatable {
         var position = FollowPosition()
         /// The time up to which the replica is known to be complete; nil if it never was.
         var completeUntil: Timestamp?
@@ -18,7 +18,7 @@ final class FollowMetrics: Sendable {
         var isWriting = true
     }
 
-    private let view = Mutex(View())
+    private let state = Mutex(Snapshot())
     private let source = Mutex<(any OrderEventSource)?>(nil)
     let messages: Counter
     let poison: Counter
@@ -52,7 +52,7 @@ final class FollowMetrics: Sendable {
             self.lag().map { Double($0.microseconds) / 1e6 } ?? -1
         }
         registry.gauge("stockgate_order_follow_position", help: "Offset of the newest message applied; -1 for none") { [self] in
-            self.current.position.last.map { Double($0) } ?? -1
+            self.snapshot().position.last.map { Double($0) } ?? -1
         }
         registry.collector(
             "stockgate_order_follow_gaps_total",
@@ -60,7 +60,7 @@ final class FollowMetrics: Sendable {
             kind: .counter
         ) {
             [self] in
-            [.init(Double(self.current.position.gaps))]
+            [.init(Double(self.snapshot().position.gaps))]
         }
         registry.collector(
             "stockgate_order_follow_missed_messages_total",
@@ -68,7 +68,7 @@ final class FollowMetrics: Sendable {
             kind: .counter
         ) {
             [self] in
-            let position = self.current.position
+            let position = self.snapshot().position
             return [
                 .init(labels: [(name: "at", value: "beginning")], Double(position.missedAtBeginning)),
                 .init(labels: [(name: "at", value: "later")], Double(position.missedLater)),
@@ -84,37 +84,37 @@ final class FollowMetrics: Sendable {
         }
     }
 
-    var current: View { self.view.withLock { $0 } }
+    func snapshot() -> Snapshot { self.state.withLock { $0 } }
     var isConnected: Bool { self.source.withLock { $0 }?.isConnected ?? false }
 
-    func change(_ body: (inout View) -> Void) { self.view.withLock { body(&$0) } }
+    func change(_ body: (inout Snapshot) -> Void) { self.state.withLock { body(&$0) } }
     func use(_ source: any OrderEventSource) { self.source.withLock { $0 = source } }
 
     /// How long ago the replica was last known to be complete; nil if it never was.
     func lag(now: Timestamp = .now) -> Duration? {
-        self.current.completeUntil.map { .microseconds(max(0, now.microseconds(since: $0))) }
+        self.snapshot().completeUntil.map { .microseconds(max(0, now.microseconds(since: $0))) }
     }
 
     /// The dependency as `/readyz` names it.
     func report() -> HealthReport {
-        let view = self.current
+        let snapshot = self.snapshot()
         let isConnected = self.isConnected
         let state: HealthState =
-            if view.hasCaughtUp {
-                isConnected && view.isWriting && view.position.missed == 0 ? .up : .degraded
+            if snapshot.hasCaughtUp {
+                isConnected && snapshot.isWriting && snapshot.position.missed == 0 ? .up : .degraded
             } else {
                 // While the replica reads, its lag is unknown. If the broker is away, the replica of an earlier process is better than none.
-                view.hadCaughtUp && !isConnected ? .degraded : .down
+                snapshot.hadCaughtUp && !isConnected ? .degraded : .down
             }
         var detail: [JSONMember] = [
             JSONMember("connected", .bool(isConnected)),
-            JSONMember("caughtUp", .bool(view.hasCaughtUp)),
-            JSONMember("offset", view.position.last.map { .int(Int64(clamping: $0)) } ?? .null),
+            JSONMember("caughtUp", .bool(snapshot.hasCaughtUp)),
+            JSONMember("offset", snapshot.position.last.map { .int(Int64(clamping: $0)) } ?? .null),
             JSONMember("lagSeconds", self.lag().map { .double(Double($0.microseconds) / 1e6) } ?? .null),
         ]
-        if view.position.missed > 0 {
-            detail.append(JSONMember("missedAtBeginning", .int(Int64(clamping: view.position.missedAtBeginning))))
-            detail.append(JSONMember("missedLater", .int(Int64(clamping: view.position.missedLater))))
+        if snapshot.position.missed > 0 {
+            detail.append(JSONMember("missedAtBeginning", .int(Int64(clamping: snapshot.position.missedAtBeginning))))
+            detail.append(JSONMember("missedLater", .int(Int64(clamping: snapshot.position.missedLater))))
         }
         return HealthReport(state, detail: .object(detail))
     }

@@ -124,7 +124,7 @@ struct FollowService: Service, CustomStringConvertible {
                     quiet = 0
                     continue
                 }
-                let isFirst = !self.metrics.current.hasCaughtUp
+                let isFirst = !self.metrics.snapshot().hasCaughtUp
                 quiet += 1
                 if isFirst, quiet < self.settings.quietRounds { continue }
                 self.metrics.change { view in
@@ -213,7 +213,7 @@ struct FollowService: Service, CustomStringConvertible {
         // The loop ends when the events are written or refused, or when the task is cancelled.
         while true {
             do throws(PostgresError) {
-                let changed = try await self.store.apply(Array(newest.values), position ?? self.metrics.current.position)
+                let changed = try await self.store.apply(Array(newest.values), position ?? self.metrics.snapshot().position)
                 self.metrics.change { $0.isWriting = true }
                 self.metrics.applied.add(UInt64(changed.count))
                 self.metrics.stale.add(UInt64(count - changed.count))

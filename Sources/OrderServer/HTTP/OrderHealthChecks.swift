@@ -38,7 +38,7 @@ extension HealthCheck {
     /// server.
     static func broker(_ endpoints: MessageEndpoints, _ backlog: OutboxBacklog, _ products: CircuitBreaker) -> HealthCheck {
         HealthCheck("broker", timeoutState: .degraded) {
-            let snapshots = [endpoints.publisher.snapshot, endpoints.events.snapshot, endpoints.results.snapshot]
+            let snapshots = [endpoints.publisher.snapshot(), endpoints.events.snapshot(), endpoints.results.snapshot()]
             let (publisher, events, results) = (snapshots[0].isConnected, snapshots[1].isConnected, snapshots[2].isConnected)
             // Several connections may fail with the same words, which are reported once.
             let failures = Set(snapshots.compactMap { $0.isConnected ? nil : $0.lastFailure.map { Redaction.masked($0.message) } })

@@ -14,7 +14,7 @@ struct PlaceOrderHotPath: HotPathEndpoint {
         let path: String
         /// Accepts orders that go over the broker; nil if orders do not.
         let accepting: OrderAccepting?
-        let figures: RouteFigures
+        let metrics: RouteMetrics
     }
 
     let placing: OrderPlacing
@@ -23,7 +23,7 @@ struct PlaceOrderHotPath: HotPathEndpoint {
     init(placing: OrderPlacing, accepting: OrderAccepting?, metrics: HTTPMetrics) {
         self.placing = placing
         let route = { (path: String, accepting: OrderAccepting?) in
-            Route(path: path, accepting: accepting, figures: metrics.figures(route: path, method: "POST"))
+            Route(path: path, accepting: accepting, metrics: metrics.ofRoute(path, method: "POST"))
         }
         self.routes = [route("/orders", nil), route("/v1/orders", nil)] + (accepting.map { [route("/v2/orders", $0)] } ?? [])
     }
@@ -58,10 +58,10 @@ struct PlaceOrderHotPath: HotPathEndpoint {
         answer: @escaping (HotPathAnswer) -> Void
     ) {
         let began = ContinuousClock.now
-        let figures = match.route.figures
-        figures.started()
+        let metrics = match.route.metrics
+        metrics.started()
         func finish(_ result: HotPathAnswer) {
-            figures.finished(status: result.status.code, after: ContinuousClock.now - began)
+            metrics.finished(status: result.status.code, after: ContinuousClock.now - began)
             answer(result)
         }
         var draft: OrderDraft

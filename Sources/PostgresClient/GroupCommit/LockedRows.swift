@@ -45,8 +45,8 @@ public final class LockedRows: Sendable {
         case freed(Int64, after: Duration)
     }
 
-    /// Figures for metrics.
-    public struct Figures: Sendable, Hashable {
+    /// What a metric reads.
+    public struct Snapshot: Sendable, Hashable {
         /// Rows known to be locked.
         public var locked: Int
         /// Callers that wait for them.
@@ -122,11 +122,11 @@ public final class LockedRows: Sendable {
     /// Whether a row is known to be locked.
     public func isLocked(_ row: Int64) -> Bool { !isEmpty && state.withLock { $0.machine.isLocked(row) } }
 
-    /// The figures now.
-    public var figures: Figures {
+    /// What a metric reads, as it is now.
+    public func snapshot() -> Snapshot {
         state.withLock { state in
             let machine = state.machine
-            return Figures(
+            return Snapshot(
                 locked: machine.locked.count,
                 waiting: machine.waiting,
                 found: machine.found,

@@ -56,28 +56,28 @@ extension MetricsRegistry {
         lanes("seconds_total", .counter, "Seconds spent in statements.", engine) { $0.seconds }
         let locked = engine.ledger.lockedProducts
         gauge("stockgate_locked_products", help: "Products whose row is known to be locked by another transaction.") {
-            Double(locked.figures.locked)
+            Double(locked.snapshot().locked)
         }
-        gauge("stockgate_locked_waiting", help: "Requests that wait for a locked row.") { Double(locked.figures.waiting) }
+        gauge("stockgate_locked_waiting", help: "Requests that wait for a locked row.") { Double(locked.snapshot().waiting) }
         collector("stockgate_locked_products_total", help: "Rows of products found locked.", kind: .counter) {
-            [.init(Double(locked.figures.found))]
+            [.init(Double(locked.snapshot().found))]
         }
         collector("stockgate_locked_refused_total", help: "Requests refused because too many waited for locked rows.", kind: .counter) {
-            [.init(Double(locked.figures.refused))]
+            [.init(Double(locked.snapshot().refused))]
         }
         collector("stockgate_locked_timed_out_total", help: "Requests that waited for a locked row in vain.", kind: .counter) {
-            [.init(Double(locked.figures.timedOut))]
+            [.init(Double(locked.snapshot().timedOut))]
         }
         collector("stockgate_redis_connections_total", help: "Connections made to Redis.", kind: .counter) {
-            [.init(Double(engine.redis.figures.connects))]
+            [.init(Double(engine.redis.snapshot().connects))]
         }
         collector("stockgate_redis_timeouts_total", help: "Redis commands that were not answered in time.", kind: .counter) {
-            [.init(Double(engine.redis.figures.timeouts))]
+            [.init(Double(engine.redis.snapshot().timeouts))]
         }
-        gauge("stockgate_redis_pending", help: "Redis commands without a reply yet.") { Double(engine.redis.figures.pending) }
-        gauge("stockgate_ledger_pool_busy", help: "Busy connections of the ledger's pool.") { Double(engine.ledger.pool.figures().busy) }
+        gauge("stockgate_redis_pending", help: "Redis commands without a reply yet.") { Double(engine.redis.snapshot().pending) }
+        gauge("stockgate_ledger_pool_busy", help: "Busy connections of the ledger's pool.") { Double(engine.ledger.pool.snapshot().busy) }
         collector("stockgate_ledger_pool_rejected_total", help: "Calls that found the ledger's pool full.", kind: .counter) {
-            [.init(Double(engine.ledger.pool.figures().rejected))]
+            [.init(Double(engine.ledger.pool.snapshot().rejected))]
         }
         readPools(engine)
     }
@@ -85,12 +85,12 @@ extension MetricsRegistry {
     private func readPools(_ engine: StockEngine) {
         let pools = [("lists", engine.ledger.reads), ("lookups", engine.ledger.lookups)]
         collector("stockgate_read_pool_waiting", help: "Readers that wait for a connection of their pool.", kind: .gauge) {
-            pools.map { .init(labels: [("pool", $0.0)], Double($0.1.figures().waiting)) }
+            pools.map { .init(labels: [("pool", $0.0)], Double($0.1.snapshot().waiting)) }
         }
         collector("stockgate_read_pool_refused_total", help: "Readers that got no connection of their pool in time.", kind: .counter) {
             pools.map { pool in
-                let figures = pool.1.figures()
-                return .init(labels: [("pool", pool.0)], Double(figures.rejected) + Double(figures.expired))
+                let snapshot = pool.1.snapshot()
+                return .init(labels: [("pool", pool.0)], Double(snapshot.rejected) + Double(snapshot.expired))
             }
         }
     }
@@ -100,12 +100,12 @@ extension MetricsRegistry {
         _ kind: Kind,
         _ help: String,
         _ engine: StockEngine,
-        _ read: @escaping @Sendable (LaneFigures) -> Double
+        _ read: @escaping @Sendable (LaneSnapshot) -> Double
     ) {
         collector("stockgate_lane_" + name, help: help, kind: kind) {
-            engine.ledger.decreaseFigures.enumerated().map { index, figures in
-                .init(labels: [("lane", "decrease-\(index)")], read(figures))
-            } + [.init(labels: [("lane", "increase")], read(engine.ledger.increaseFigures))]
+            engine.ledger.decreaseLaneSnapshots().enumerated().map { index, lane in
+                .init(labels: [("lane", "decrease-\(index)")], read(lane))
+            } + [.init(labels: [("lane", "increase")], read(engine.ledger.increaseLaneSnapshot()))]
         }
     }
 }

@@ -79,7 +79,7 @@ struct ProductServerParts {
         self.hotPath = DecreaseHotPath(
             engine: engine,
             services: services,
-            figures: metrics.figures(route: "/products/{id}/stock/decrease-by-order", method: "PATCH")
+            metrics: metrics.ofRoute("/products/{id}/stock/decrease-by-order", method: "PATCH")
         )
 
         let adminRouter = ServerAssembly.adminRouter(

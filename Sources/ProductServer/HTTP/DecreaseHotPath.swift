@@ -13,7 +13,7 @@ import StrictJSON
 struct DecreaseHotPath: HotPathEndpoint {
     let engine: StockEngine
     let services: ServiceGuard
-    let figures: RouteFigures
+    let metrics: RouteMetrics
 
     struct Match {
         let product: Int64
@@ -43,9 +43,9 @@ struct DecreaseHotPath: HotPathEndpoint {
         answer: @escaping (HotPathAnswer) -> Void
     ) {
         let began = ContinuousClock.now
-        figures.started()
+        metrics.started()
         func finish(_ result: HotPathAnswer) {
-            figures.finished(status: result.status.code, after: ContinuousClock.now - began)
+            metrics.finished(status: result.status.code, after: ContinuousClock.now - began)
             answer(result)
         }
         let request: DecreaseRequest

@@ -12,7 +12,7 @@ protocol CommandSource: Sendable {
     @discardableResult func reject(_ delivery: Delivery, requeue: Bool) -> Bool
     /// Closes the source. Unsettled deliveries go back to the queue.
     func close(within bound: Duration) async
-    var snapshot: BrokerSnapshot { get }
+    func snapshot() -> BrokerSnapshot
 }
 
 /// The publisher of results.
@@ -20,7 +20,7 @@ protocol ResultSink: Sendable {
     /// Returns one outcome for each message, in order, within the broker's bound. If it throws, nothing was sent.
     func publish(_ messages: [OutgoingMessage]) async throws(BrokerError) -> [PublishOutcome]
     func close(within bound: Duration) async
-    var snapshot: BrokerSnapshot { get }
+    func snapshot() -> BrokerSnapshot
 }
 
 extension Consumer: CommandSource {}

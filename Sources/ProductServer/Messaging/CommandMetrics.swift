@@ -98,12 +98,12 @@ extension DecreaseConsumer {
             Double(metrics.ordersInFlight.load(ordering: .relaxed))
         }
         registry.collector("stockgate_broker_connected", help: "1 while a connection to the broker works.", kind: .gauge) {
-            [("consumer", source.snapshot), ("publisher", sink.snapshot)].map { name, snapshot in
+            [("consumer", source.snapshot()), ("publisher", sink.snapshot())].map { name, snapshot in
                 .init(labels: [("connection", name)], snapshot.isConnected ? 1 : 0)
             }
         }
         registry.collector("stockgate_broker_reconnects_total", help: "Connections to the broker made again.", kind: .counter) {
-            [("consumer", source.snapshot), ("publisher", sink.snapshot)].map { name, snapshot in
+            [("consumer", source.snapshot()), ("publisher", sink.snapshot())].map { name, snapshot in
                 .init(labels: [("connection", name)], Double(snapshot.reconnects))
             }
         }
@@ -113,7 +113,7 @@ extension DecreaseConsumer {
     var healthCheck: HealthCheck {
         let (desk, source, sink) = (self.desk, self.source, self.sink)
         return HealthCheck("broker", timeoutState: .degraded) {
-            let snapshots = [("consumer", source.snapshot), ("publisher", sink.snapshot)]
+            let snapshots = [("consumer", source.snapshot()), ("publisher", sink.snapshot())]
             // While the broker takes no messages, results cannot be published, and orders over the broker wait.
             let isUp = snapshots.allSatisfy { $0.1.isConnected && $0.1.blockedReason == nil }
             return HealthReport(

@@ -15,11 +15,11 @@ struct RequestObservation: RouterMiddleware {
         let start = ContinuousClock.now
         var context = context
         context.identify(request)
-        let figures = self.table.figures(template: context.endpointPath, method: request.method)
-        figures.started()
+        let metrics = self.table.metrics(template: context.endpointPath, method: request.method)
+        metrics.started()
         do {
             var response = try await next(request, context)
-            figures.finished(status: Int(response.status.code), after: ContinuousClock.now - start)
+            metrics.finished(status: Int(response.status.code), after: ContinuousClock.now - start)
             response.headers[.requestID] = context.requestID
             context.logger.debug(
                 "request",
@@ -28,7 +28,7 @@ struct RequestObservation: RouterMiddleware {
             return response
         } catch {
             // Only a parse error of the connection gets here; Hummingbird answers it itself.
-            figures.finished(status: 500, after: ContinuousClock.now - start)
+            metrics.finished(status: 500, after: ContinuousClock.now - start)
             throw error
         }
     }

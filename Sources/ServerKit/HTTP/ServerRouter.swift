@@ -129,28 +129,28 @@ final class RouteTable: Sendable {
     }
 
     private let routes: [ServerRoute]
-    private let figures: [Key: RouteFigures]
-    private let unmatched: RouteFigures
+    private let table: [Key: RouteMetrics]
+    private let unmatched: RouteMetrics
 
     init(routes: [ServerRoute], metrics: HTTPMetrics) {
         self.routes = routes
-        var figures: [Key: RouteFigures] = [:]
+        var table: [Key: RouteMetrics] = [:]
         for route in routes {
-            figures[Key(template: route.path.description, method: route.method)] =
-                metrics.figures(route: route.path.description, method: route.method.rawValue)
+            table[Key(template: route.path.description, method: route.method)] =
+                metrics.ofRoute(route.path.description, method: route.method.rawValue)
             if route.method == .get {
-                figures[Key(template: route.path.description, method: .head)] =
-                    metrics.figures(route: route.path.description, method: "HEAD")
+                table[Key(template: route.path.description, method: .head)] =
+                    metrics.ofRoute(route.path.description, method: "HEAD")
             }
         }
-        self.figures = figures
+        self.table = table
         // Whatever a caller makes up as a path or method counts here: labels come from the server's own routes alone.
-        self.unmatched = metrics.figures(route: "unmatched", method: "other")
+        self.unmatched = metrics.ofRoute("unmatched", method: "other")
     }
 
-    func figures(template: String?, method: HTTPRequest.Method) -> RouteFigures {
+    func metrics(template: String?, method: HTTPRequest.Method) -> RouteMetrics {
         guard let template else { return self.unmatched }
-        return self.figures[Key(template: template, method: method)] ?? self.unmatched
+        return self.table[Key(template: template, method: method)] ?? self.unmatched
     }
 
     /// The methods of the template that the router would choose for a path; empty if no route has it.

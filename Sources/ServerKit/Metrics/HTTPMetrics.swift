@@ -12,7 +12,7 @@ public final class HTTPMetrics: Sendable {
     /// Every route's figures. The registry holds this object instead of `HTTPMetrics`, which holds the registry: two that held each other would never be
     /// freed.
     private final class Routes: Sendable {
-        let figures = Mutex<[RouteFigures]>([])
+        let metrics = Mutex<[RouteMetrics]>([])
     }
 
     /// Requests that are being worked on, over all routes.
@@ -25,7 +25,7 @@ public final class HTTPMetrics: Sendable {
         self.registry = registry
         registry.collector("stockgate_http_requests_total", help: "Requests answered, by route, method and status.", kind: .counter) {
             [routes] in
-            routes.figures.withLock { $0 }.flatMap(\.samples)
+            routes.metrics.withLock { $0 }.flatMap(\.samples)
         }
         registry.gauge("stockgate_http_requests_active", help: "Requests being worked on.") { [active] in
             Double(active.count.load(ordering: .relaxed))
@@ -34,10 +34,10 @@ public final class HTTPMetrics: Sendable {
 
     /// The figures of a route; the same ones for the same template and method. A handler in front of the router that answers
     /// a route records in them too.
-    public func figures(route: String, method: String) -> RouteFigures {
-        self.routes.figures.withLock { routes in
+    public func ofRoute(_ route: String, method: String) -> RouteMetrics {
+        self.routes.metrics.withLock { routes in
             if let known = routes.first(where: { $0.route == route && $0.method == method }) { return known }
-            let figures = RouteFigures(
+            let metrics = RouteMetrics(
                 route: route,
                 method: method,
                 durations: self.registry.histogram(
@@ -47,14 +47,14 @@ public final class HTTPMetrics: Sendable {
                 ),
                 active: self.active
             )
-            routes.append(figures)
-            return figures
+            routes.append(metrics)
+            return metrics
         }
     }
 }
 
 /// The figures of one route and method. Recording takes no lock.
-public final class RouteFigures: Sendable {
+public final class RouteMetrics: Sendable {
     /// The statuses that the servers answer with; anything else counts as `other`.
     private static let statuses = [200, 201, 202, 204, 304, 400, 401, 403, 404, 405, 408, 409, 413, 415, 422, 424, 500, 503]
 
@@ -81,15 +81,15 @@ public final class RouteFigures: Sendable {
     /// A request that ``started()`` was told of has been answered.
     public func finished(status: Int, after duration: Duration) {
         self.active.count.wrappingSubtract(1, ordering: .relaxed)
-        self.counts[RouteFigures.statuses.firstIndex(of: status) ?? RouteFigures.statuses.count].wrappingAdd(1, ordering: .relaxed)
+        self.counts[RouteMetrics.statuses.firstIndex(of: status) ?? RouteMetrics.statuses.count].wrappingAdd(1, ordering: .relaxed)
         self.durations.record(duration)
     }
 
     var samples: [MetricsRegistry.Sample] {
-        (0...RouteFigures.statuses.count).compactMap { index in
+        (0...RouteMetrics.statuses.count).compactMap { index in
             let count = self.counts[index].load(ordering: .relaxed)
             guard count > 0 else { return nil }
-            let status = index < RouteFigures.statuses.count ? String(RouteFigures.statuses[index]) : "other"
+            let status = index < RouteMetrics.statuses.count ? String(RouteMetrics.statuses[index]) : "other"
             return MetricsRegistry.Sample(
                 labels: [("route", self.route), ("method", self.method), ("status", status)],
                 Double(count)

@@ -33,7 +33,7 @@ struct LaneMember<Request: Sendable, Reply: Sendable>: RowMember {
 }
 
 /// What one lane has done, for metrics.
-public struct LaneFigures: Sendable {
+public struct LaneSnapshot: Sendable {
     /// Members that wait now.
     public var waiting = 0
     /// Statements that were sent.
@@ -97,11 +97,11 @@ final class LedgerLane<Request: Sendable, Reply: Sendable>: Sendable {
         }
     }
 
-    var figures: LaneFigures {
-        var figures = tally.figures
-        figures.waiting = group.waiting
-        figures.refused = UInt64(group.refused)
-        return figures
+    func snapshot() -> LaneSnapshot {
+        var snapshot = tally.snapshot()
+        snapshot.waiting = group.waiting
+        snapshot.refused = UInt64(group.refused)
+        return snapshot
     }
 
     /// Queues one request. An exempt request was sent before with an unknown outcome, so it is let in even if the lane is full.
@@ -201,18 +201,18 @@ final class LedgerLane<Request: Sendable, Reply: Sendable>: Sendable {
 
 /// The count of one lane's statements.
 private final class LaneTally: Sendable {
-    private let state = Mutex(LaneFigures())
+    private let state = Mutex(LaneSnapshot())
 
-    var figures: LaneFigures { state.withLock { $0 } }
+    func snapshot() -> LaneSnapshot { state.withLock { $0 } }
 
     func note(batch: Int, since began: ContinuousClock.Instant, failed error: PostgresError? = nil) {
         let seconds = (ContinuousClock.now - began) / .seconds(1)
-        state.withLock { figures in
-            figures.batches += 1
-            figures.members += UInt64(batch)
-            figures.largestBatch = max(figures.largestBatch, batch)
-            figures.seconds += seconds
-            if let error { if error.isOutcomeUnknown { figures.unknown += 1 } else { figures.rolledBack += 1 } }
+        state.withLock { counts in
+            counts.batches += 1
+            counts.members += UInt64(batch)
+            counts.largestBatch = max(counts.largestBatch, batch)
+            counts.seconds += seconds
+            if let error { if error.isOutcomeUnknown { counts.unknown += 1 } else { counts.rolledBack += 1 } }
         }
     }
 

@@ -124,9 +124,9 @@ public final class PostgresLedger: Sendable {
     }
 
     /// What the lanes of decrements have done.
-    public var decreaseFigures: [LaneFigures] { lanes.map(\.figures) }
+    public func decreaseLaneSnapshots() -> [LaneSnapshot] { lanes.map { $0.snapshot() } }
     /// What the lane of increases has done.
-    public var increaseFigures: LaneFigures { increaseLane.figures }
+    public func increaseLaneSnapshot() -> LaneSnapshot { increaseLane.snapshot() }
 
     /// Answers waiting requests and closes every connection.
     public func shutdown() async {

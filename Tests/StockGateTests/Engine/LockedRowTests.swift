@@ -89,7 +89,7 @@ struct LockedRowTests {
             }
             #expect(sold == 100)
             #expect(await eventually { engine.ledger.lockedProducts.isLocked(stuck.rawValue) })
-            #expect(engine.ledger.lockedProducts.figures.locked == 1)
+            #expect(engine.ledger.lockedProducts.snapshot().locked == 1)
             // Whoever is not patient is told at once, and with the breaker's gate its reservation goes back.
             #expect(await impatient(engine, decrease(stuck, 30)) == .unavailable(.lockTimeout))
             #expect(await impatient(engine, increase(stuck, 30)) == .unavailable(.lockTimeout))
@@ -165,7 +165,7 @@ struct LockedRowTests {
                 // All but the six who may wait are answered while the lock is held.
                 #expect(await eventually { answers.told.withLock { $0.count } == 14 })
                 #expect(answers.told.withLock { $0.allSatisfy { $0 == .unavailable(.lockTimeout) } })
-                #expect(engine.ledger.lockedProducts.figures.waiting == 6)
+                #expect(engine.ledger.lockedProducts.snapshot().waiting == 6)
                 await lock.end()
             }
             let sold = answers.told.withLock { $0.filter { if case .sold = $0 { true } else { false } } }

@@ -1,7 +1,7 @@
 import Synchronization
 
 /// Counters of one event loop's connection: written on that loop alone, read from anywhere.
-final class LoopFigures: Sendable {
+final class LoopCounters: Sendable {
     /// One number that a single thread writes: a load and a store are enough, and cheaper than an atomic addition.
     struct Counter: ~Copyable, Sendable {
         private let value = Atomic<Int>(0)

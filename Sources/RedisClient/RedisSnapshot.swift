@@ -1,6 +1,6 @@
 /// What a client has done since it was made, summed over its event loops. The numbers are of slightly different moments, since the loops go on while they are
 /// read.
-public struct RedisFigures: Sendable, Hashable {
+public struct RedisSnapshot: Sendable, Hashable {
     /// Attempts to connect, successful or not.
     public var connectAttempts = 0
     /// Connections that became ready.
@@ -33,7 +33,7 @@ public struct RedisFigures: Sendable, Hashable {
     /// All zero.
     public init() {}
 
-    mutating func add(_ loop: LoopFigures) {
+    mutating func add(_ loop: LoopCounters) {
         self.connectAttempts += loop.connectAttempts.current
         self.connects += loop.connects.current
         self.disconnects += loop.disconnects.current
