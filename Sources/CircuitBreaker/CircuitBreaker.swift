@@ -43,7 +43,7 @@ public final class CircuitBreaker: Sendable {
     public let settings: CircuitBreakerSettings
 
     /// How a call may be answered without the lock.
-    private enum Shortcut {
+    enum Shortcut {
         static let none: UInt8 = 0
         static let open: UInt8 = 1
         static let forcedOpen: UInt8 = 2
@@ -57,29 +57,29 @@ public final class CircuitBreaker: Sendable {
     /// failure would end it.
     private static let calmStepsBeforeFreePeriod = 32
 
-    private struct Timer {
+    struct Timer {
         var task: Task<Void, Never>?
         var wake = Int64.max
         var number: UInt64 = 0
         var isShutDown = false
     }
 
-    private let clock: ClockSource
-    private let wallClock: @Sendable () -> Int64
-    private let hub: EventHub
-    private let shortcut = Atomic<UInt8>(Shortcut.none)
+    let clock: ClockSource
+    let wallClock: @Sendable () -> Int64
+    let hub: EventHub
+    let shortcut = Atomic<UInt8>(Shortcut.none)
     /// Until this time a call is rejected by the shortcut alone, without asking the machine.
-    private let rejectsUntil = Atomic<Int64>(.min)
-    private let openUntil = Atomic<Int64>(.min)
+    let rejectsUntil = Atomic<Int64>(.min)
+    let openUntil = Atomic<Int64>(.min)
     /// Rejections by shortcut that the machine has not been told of.
-    private let unabsorbedRejections = Atomic<UInt64>(0)
+    let unabsorbedRejections = Atomic<UInt64>(0)
     private let stripes = Stripes()
     /// Steps of the machine since the last result that made an event. Written with the lock held.
     private let calmSteps = Atomic<Int>(calmStepsBeforeFreePeriod)
-    private let machine: Guarded<CircuitBreakerMachine>
-    private let timer = Guarded(Timer())
+    let machine: Guarded<CircuitBreakerMachine>
+    let timer = Guarded(Timer())
     /// Set once at the end of `init`, for they call back.
-    private let steps = Guarded<(recovery: TimedStep?, healthCheck: TimedStep?)>((nil, nil))
+    let steps = Guarded<(recovery: TimedStep?, healthCheck: TimedStep?)>((nil, nil))
 
     /// Makes a breaker.
     /// - Parameters:
@@ -227,7 +227,7 @@ public final class CircuitBreaker: Sendable {
 
     /// Tells the machine of the free period's calls, if there is one, and ends it. With the lock held.
     @inline(__always)
-    private func endFreePeriod(_ machine: inout CircuitBreakerMachine) {
+    func endFreePeriod(_ machine: inout CircuitBreakerMachine) {
         guard shortcut.load(ordering: .relaxed) == Shortcut.free else { return }
         shortcut.store(Shortcut.none, ordering: .relaxed)
         machine.absorb(stripes.end())
@@ -235,7 +235,7 @@ public final class CircuitBreaker: Sendable {
 
     /// Begins a free period if the machine has one. With the lock held.
     @inline(__always)
-    private func beginFreePeriod(_ machine: borrowing CircuitBreakerMachine, at now: Int64, for stripe: Int? = nil) {
+    func beginFreePeriod(_ machine: borrowing CircuitBreakerMachine, at now: Int64, for stripe: Int? = nil) {
         let calm = calmSteps.load(ordering: .relaxed)
         guard calm >= Self.calmStepsBeforeFreePeriod else { return calmSteps.store(calm + 1, ordering: .relaxed) }
         guard let period = machine.freePeriod(around: now) else { return }
@@ -294,113 +294,5 @@ public final class CircuitBreaker: Sendable {
     /// readers are served at a time; a sequence beyond them ends at once and is counted in the snapshot.
     public func events(bufferCapacity: Int) -> CircuitBreakerEvents {
         CircuitBreakerEvents(hub.subscribe(capacity: min(max(bufferCapacity, 1), 100_000)))
-    }
-
-    // MARK: Between the machine and the world
-
-    @discardableResult
-    private func step(_ body: (inout CircuitBreakerMachine, Int64) -> CircuitBreakerMachine.Action) -> CircuitBreakerState {
-        let now = clock.now()
-        let (state, action, deliveries) = machine.withLock { machine in
-            machine.absorbRejections(unabsorbedRejections.exchange(0, ordering: .relaxed), at: now)
-            endFreePeriod(&machine)
-            let action = body(&machine, now)
-            return (machine.state, action, publish(&machine, at: now))
-        }
-        perform(action, deliveries)
-        return state
-    }
-
-    /// Hands the machine's events on and repeats its state in the atomics. With the lock held.
-    private func publish(_ machine: inout CircuitBreakerMachine, at now: Int64) -> [EventHub.Delivery] {
-        machine.absorbRejections(unabsorbedRejections.exchange(0, ordering: .relaxed), at: now)
-        var deliveries: [EventHub.Delivery] = []
-        if !machine.pendingEvents.isEmpty {
-            let unixMilliseconds = wallClock()
-            machine.takePendingEvents { event in
-                deliveries += hub.append(event.kind, instant: event.instant, unixMilliseconds: unixMilliseconds)
-            }
-        }
-        switch machine.phase {
-        case .open(let open):
-            openUntil.store(open.until, ordering: .relaxed)
-            rejectsUntil.store(min(open.until, machine.nextRejectionEventAt), ordering: .relaxed)
-            shortcut.store(Shortcut.open, ordering: .releasing)
-        case .forcedOpen:
-            rejectsUntil.store(machine.nextRejectionEventAt, ordering: .relaxed)
-            shortcut.store(Shortcut.forcedOpen, ordering: .releasing)
-        case .recovering:
-            rejectsUntil.store(machine.nextRejectionEventAt, ordering: .relaxed)
-            shortcut.store(Shortcut.recovery, ordering: .releasing)
-        case .disabled:
-            shortcut.store(Shortcut.disabled, ordering: .releasing)
-        case .closed, .probing, .metricsOnly:
-            shortcut.store(Shortcut.none, ordering: .releasing)
-            beginFreePeriod(machine, at: now)
-        }
-        return deliveries
-    }
-
-    /// Does what the machine wants done. Without a lock held.
-    private func perform(_ action: CircuitBreakerMachine.Action, _ deliveries: [EventHub.Delivery]) {
-        for (reader, event) in deliveries { reader.resume(returning: event) }
-        switch action {
-        case .none, .publish:
-            break
-        case .startRecovery(let run):
-            steps.withLock { $0.recovery }?.start(run: run)
-        case .cancelRecovery(let run):
-            steps.withLock { $0.recovery }?.cancel(through: run)
-        case .startHealthCheck(let run):
-            steps.withLock { $0.healthCheck }?.start(run: run)
-        }
-        setTimer()
-    }
-
-    private func recoveryStepEnded(run: UInt64, _ end: TimedStep.End) {
-        step { machine, now in
-            switch end {
-            case .succeeded: machine.recoveryPassed(run: run, at: now)
-            case .failed(let label): machine.recoveryFailed(run: run, failure: .failed(label: label), at: now)
-            case .timedOut: machine.recoveryFailed(run: run, failure: .timedOut, at: now)
-            }
-        }
-    }
-
-    private func healthCheckEnded(run: UInt64, _ end: TimedStep.End) {
-        let healthy = if case .succeeded = end { true } else { false }
-        step { machine, now in machine.healthCheckAnswered(run: run, healthy: healthy, at: now) }
-    }
-
-    /// Makes the timer wake when the machine wants it to. The machine is asked with the timer's lock held, so that of two threads the one that
-    /// comes last sets what is true last.
-    private func setTimer() {
-        let stale = timer.withLock { timer -> Task<Void, Never>? in
-            let wake = timer.isShutDown ? .max : machine.withLock { $0.nextWake } ?? .max
-            guard wake != timer.wake else { return nil }
-            let stale = timer.task
-            timer.wake = wake
-            timer.task = nil
-            timer.number += 1
-            guard wake != .max else { return stale }
-            let number = timer.number
-            timer.task = Task { [weak self, clock] in
-                do { try await clock.sleep(until: wake) } catch { return }
-                self?.timerFired(number)
-            }
-            return stale
-        }
-        stale?.cancel()
-    }
-
-    private func timerFired(_ number: UInt64) {
-        let isPresent = timer.withLock { timer in
-            guard timer.number == number else { return false }
-            timer.task = nil
-            timer.wake = .max
-            return true
-        }
-        guard isPresent else { return }
-        step { machine, now in machine.hitDeadline(at: now) }
     }
 }

@@ -135,3 +135,13 @@ private func oneDecimal(_ percent: Double) -> String {
     let tenths = Int((percent * 10).rounded())
     return "\(tenths / 10).\(tenths % 10)"
 }
+
+extension String {
+    /// Cut at 200 bytes of UTF-8, so that an event's size has a bound. Never in the middle of a character.
+    var cut: String {
+        guard utf8.count > 200 else { return self }
+        var end = utf8.index(startIndex, offsetBy: 200)
+        while end > startIndex, end.samePosition(in: self) == nil { end = utf8.index(before: end) }
+        return String(self[..<end])
+    }
+}
