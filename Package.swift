@@ -96,7 +96,7 @@ let package = Package(
         library("CircuitBreaker"),
         library(
             "StockGate",
-            ["CircuitBreaker", "RedisClient", "PostgresClient", algorithms, deques, nioCore],
+            ["BlockingThreads", "CircuitBreaker", "RedisClient", "PostgresClient", algorithms, deques, nioCore],
             resources: [.embedInCode("Gate/Scripts"), .embedInCode("Ledger/Migrations")]
         ),
 
@@ -110,8 +110,9 @@ let package = Package(
         library(
             "ServerKit",
             [
-                "APIErrors", "CircuitBreaker", "HotPath", "PostgresClient", "ServerMetrics", "StrictJSON", deques, httpTypes, hummingbird,
-                logging, nioCore,
+                "APIErrors", "BlockingThreads", "CircuitBreaker", "HotPath", "PostgresClient", "ServerMetrics", "StrictJSON", deques,
+                httpTypes,
+                hummingbird, logging, nioCore,
                 nioPosix, lifecycle,
             ],
             resources: [.embedInCode("Dashboard/dashboard.html")]
@@ -123,7 +124,8 @@ let package = Package(
         library(
             "ProductServer",
             [
-                "StockContract", "APIErrors", "CircuitBreaker", "HotPath", "MessageBroker", "ServerMetrics", "PostgresClient",
+                "StockContract", "APIErrors", "BlockingThreads", "CircuitBreaker", "HotPath", "MessageBroker", "ServerMetrics",
+                "PostgresClient",
                 "RedisClient", "ServerKit",
                 "StockGate", "StrictJSON",
             ],

@@ -10,7 +10,7 @@ public struct Backoff: Sendable, Hashable {
     public let jitter: Double
 
     /// Makes a back-off; a `maximum` below the `minimum` counts as the `minimum`.
-    public init(minimum: Duration, maximum: Duration, jitter: Double) {
+    public init(minimum: Duration, maximum: Duration, jitter: Double = 0) {
         self.minimum = max(minimum, .milliseconds(1))
         self.maximum = max(maximum, self.minimum)
         self.jitter = min(max(jitter, 0), 1)
@@ -22,11 +22,18 @@ public struct Backoff: Sendable, Hashable {
     ///   - failures: attempts that had failed before the one that failed just now.
     ///   - random: from 0 to 1; what lies outside counts as the nearer end.
     public func wait(after failures: Int, random: Double) -> Duration {
+        let wait = wholeWait(after: failures)
+        return wait - wait * (jitter * min(max(random, 0), 1))
+    }
+
+    /// The wait before the next attempt, from which chance takes nothing off.
+    ///
+    /// - Parameter failures: attempts that had failed before the one that failed just now.
+    public func wholeWait(after failures: Int) -> Duration {
         var wait = minimum
         // At most 40 doublings: a wait is at least a millisecond, and 40 of them pass every maximum that is meant.
         for _ in 0..<max(0, min(failures, 40)) where wait < maximum { wait *= 2 }
-        wait = min(wait, maximum)
-        return wait - wait * (jitter * min(max(random, 0), 1))
+        return min(wait, maximum)
     }
 }
 

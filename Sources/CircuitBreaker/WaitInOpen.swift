@@ -28,6 +28,8 @@ public struct WaitInOpen: Sendable {
     }
 
     /// Nanoseconds to wait. `random` is in 0..<1.
+    ///
+    /// The wait is computed here: its multiplier is a setting, and chance makes it longer or shorter. The library depends on no other.
     func nanoseconds(attempt: Int, random: Double) -> Int64 {
         switch kind {
         case .constant(let wait):

@@ -50,7 +50,7 @@ public final class PostgresListener: Sendable {
 
     private func listen(_ configuration: PostgresConfiguration, _ channels: [String], _ out: AsyncStream<Event>.Continuation) {
         let session = PostgresSession(configuration: configuration)
-        let backoff = Backoff(minimum: configuration.minimumBackoff, maximum: configuration.maximumBackoff, jitter: 0)
+        let backoff = Backoff(minimum: configuration.minimumBackoff, maximum: configuration.maximumBackoff)
         var failures = 0
         while !isStopped.load(ordering: .acquiring) {
             do throws(PostgresError) {
@@ -68,7 +68,7 @@ public final class PostgresListener: Sendable {
                 }
             } catch {
                 session.close()
-                if stopping.wait(for: backoff.wait(after: failures, random: 0)) { break }
+                if stopping.wait(for: backoff.wholeWait(after: failures)) { break }
                 failures += 1
             }
         }

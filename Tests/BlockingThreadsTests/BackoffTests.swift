@@ -43,6 +43,13 @@ struct BackoffTests {
         #expect(Backoff(minimum: .milliseconds(100), maximum: .seconds(1), jitter: 7).wait(after: 0, random: 1) == .zero)
     }
 
+    @Test func chanceTakesNothingOffAWholeWait() {
+        let backoff = Backoff(minimum: .milliseconds(20), maximum: .seconds(1), jitter: 0.5)
+        let waits = (0..<8).map { backoff.wholeWait(after: $0) }
+        #expect(waits == [20, 40, 80, 160, 320, 640, 1000, 1000].map { .milliseconds($0) })
+        #expect((0..<8).map { backoff.wait(after: $0, random: 0) } == waits)
+    }
+
     @Test func countsBelowNothingAndBeyondEverythingAreBounded() {
         let backoff = Backoff(minimum: .milliseconds(10), maximum: .seconds(86_400), jitter: 0)
         #expect(backoff.wait(after: -1, random: 0) == .milliseconds(10))

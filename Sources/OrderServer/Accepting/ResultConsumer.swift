@@ -12,6 +12,7 @@
 // Stops: when its task is cancelled, after the present statement. Unacknowledged messages are delivered again.
 
 import APIErrors
+import BlockingThreads
 import Logging
 import MessageBroker
 import PostgresClient
@@ -43,6 +44,11 @@ final class ResultConsumer: Sendable {
         let delivery: Delivery
         var task: Task
     }
+
+    /// Between two attempts to write a batch that the database did not take.
+    private static let batchBackoff = Backoff(minimum: .milliseconds(20), maximum: .seconds(1))
+    /// Between two attempts to settle what is aside.
+    private static let asideBackoff = Backoff(minimum: .milliseconds(20), maximum: .seconds(2))
 
     private let settings: Configuration
     private let worker: PostgresWorker
@@ -132,7 +138,7 @@ final class ResultConsumer: Sendable {
                 self.putAside(Aside(delivery: delivery, task: .bury(error)))
             }
         }
-        var wait = Duration.milliseconds(20)
+        var failures = 0
         // The loop ends when the messages are written. Until then their deliveries stay unacknowledged.
         while !messages.isEmpty, !Task.isCancelled {
             do {
@@ -156,8 +162,8 @@ final class ResultConsumer: Sendable {
                 return
             } catch {
                 self.logger.warning("results were not written", metadata: ["messages": "\(messages.count)", "error": "\(error)"])
-                try? await Task.sleep(for: wait)
-                wait = min(wait * 2, .seconds(1))
+                try? await Task.sleep(for: Self.batchBackoff.wholeWait(after: failures))
+                failures += 1
             }
         }
     }
@@ -196,7 +202,7 @@ final class ResultConsumer: Sendable {
     private func settle(_ first: Aside) async {
         defer { self.metrics.aside.add(-1) }
         var aside = first
-        var wait = Duration.milliseconds(20)
+        var attempts = 0
         let began = ContinuousClock.now
         var isNews = true
         while !Task.isCancelled {
@@ -236,8 +242,8 @@ final class ResultConsumer: Sendable {
                     return
                 }
             }
-            try? await Task.sleep(for: wait)
-            wait = min(wait * 2, .seconds(2))
+            try? await Task.sleep(for: Self.asideBackoff.wholeWait(after: attempts))
+            attempts += 1
         }
     }
 

@@ -1,3 +1,5 @@
+import BlockingThreads
+
 /// How often and when a call without an answer is repeated.
 struct RetryPolicy: Sendable, Equatable {
     /// How many calls of one step are made at most, including the first one.
@@ -14,10 +16,7 @@ struct RetryPolicy: Sendable, Equatable {
     ///   - failures: calls without an answer so far, from 1
     ///   - random: 0 to 1
     func backoff(failures: Int, retryAfter: Duration?, random: Double) -> Duration {
-        // 20 doublings exceed any maximum that the settings allow.
-        let exponential = self.initialBackoff * (1 << min(max(failures, 1) - 1, 20))
-        let bounded = min(exponential, self.maximumBackoff)
-        let jittered = bounded * (0.5 + 0.5 * min(max(random, 0), 1))
-        return max(jittered, retryAfter ?? .zero)
+        let backoff = Backoff(minimum: min(self.initialBackoff, self.maximumBackoff), maximum: self.maximumBackoff, jitter: 0.5)
+        return max(backoff.wait(after: max(failures, 1) - 1, random: 1 - min(max(random, 0), 1)), retryAfter ?? .zero)
     }
 }

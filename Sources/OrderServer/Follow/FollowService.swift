@@ -2,11 +2,12 @@
 //   content is durable here together with the position, or when it cannot be read. So messages may come repeatedly and in any order, and this process may end
 //   at any time.
 //
-// Bounds: one batch of at most `batch` messages, and one statement at a time. A batch that the database does not take is tried again until it does, with pauses
-//   that double up to `maximumBackoff`. Messages that cannot be read are logged at most once a minute.
+// Bounds: one batch of at most `batch` messages, and one statement at a time. A batch that the database does not take is tried again until it does, with the
+//   pauses of `backoff`. Messages that cannot be read are logged at most once a minute.
 // Stops: at shutdown, after the present statement. The remaining messages come again.
 
 import APIErrors
+import BlockingThreads
 import Logging
 import PostgresClient
 import ServerKit
@@ -24,8 +25,7 @@ struct FollowService: Service, CustomStringConvertible {
         /// How many such periods in a row make a replica complete that has just been started. The stream does not say where it ends, and its first message may
         /// take a while.
         var quietRounds = 3
-        var minimumBackoff: Duration = .milliseconds(50)
-        var maximumBackoff: Duration = .seconds(2)
+        var backoff = Backoff(minimum: .milliseconds(50), maximum: .seconds(2))
         /// How often the database is told that the replica is complete.
         var noteInterval: Duration = .seconds(10)
         /// How often messages that cannot be read are logged at most.
@@ -70,7 +70,7 @@ struct FollowService: Service, CustomStringConvertible {
 
     /// Follows until the task is cancelled.
     func follow() async {
-        var backoff = self.settings.minimumBackoff
+        var failures = 0
         var anew: FollowPosition?
         // The loop ends by cancellation. Each round uses one source.
         while !Task.isCancelled {
@@ -94,13 +94,13 @@ struct FollowService: Service, CustomStringConvertible {
                     throw error
                 }
                 await source.close()
-                backoff = self.settings.minimumBackoff
+                failures = 0
             } catch {
                 if Task.isCancelled { return }
                 self.metrics.change { $0.isWriting = false }
                 self.logger.warning("following was interrupted", metadata: ["error": "\(error)"])
-                try? await Task.sleep(for: backoff)
-                backoff = min(backoff * 2, self.settings.maximumBackoff)
+                try? await Task.sleep(for: self.settings.backoff.wholeWait(after: failures))
+                failures += 1
             }
         }
     }
@@ -209,7 +209,7 @@ struct FollowService: Service, CustomStringConvertible {
                 newest[order.order.id] = order
             }
         }
-        var backoff = self.settings.minimumBackoff
+        var failures = 0
         // The loop ends when the events are written or refused, or when the task is cancelled.
         while true {
             do throws(PostgresError) {
@@ -224,8 +224,8 @@ struct FollowService: Service, CustomStringConvertible {
                 if case .server = error.code, !error.isTransient { throw error }
                 self.metrics.change { $0.isWriting = false }
                 self.logger.warning("the replica's database did not take a batch", metadata: ["error": "\(error)"])
-                guard (try? await Task.sleep(for: backoff)) != nil else { throw error }
-                backoff = min(backoff * 2, self.settings.maximumBackoff)
+                guard (try? await Task.sleep(for: self.settings.backoff.wholeWait(after: failures))) != nil else { throw error }
+                failures += 1
             }
         }
     }

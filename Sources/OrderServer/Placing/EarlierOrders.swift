@@ -1,4 +1,5 @@
 import APIErrors
+import BlockingThreads
 import HotPath
 import Logging
 import ServerKit
@@ -7,6 +8,9 @@ import StrictJSON
 
 /// Finds the order that an earlier request of the buyer with the same idempotency key has made.
 struct EarlierOrders: Sendable {
+    /// Between two looks at an order that is being worked on.
+    private static let backoff = Backoff(minimum: .milliseconds(5), maximum: .milliseconds(100))
+
     let keys: KeyLookup
     let conclusion: OrderConclusion
     let trouble: StoreTrouble
@@ -46,7 +50,7 @@ struct EarlierOrders: Sendable {
         waits: Bool,
         _ isSame: (Order) -> Bool
     ) async throws(APIError) -> PlacedOrder? {
-        var wait = Duration.milliseconds(5)
+        var looks = 0
         // The wait ends a little before the buyer's deadline, because a busy machine wakes late. *In progress* helps the caller more than the answer at the
         // deadline, which says that nothing is known.
         let buyersDeadline = deadline
@@ -67,10 +71,11 @@ struct EarlierOrders: Sendable {
             if Timestamp.now.microseconds(since: order.updatedAt) > self.conclusion.deadlines.buyer.microseconds {
                 return PlacedOrder(order: try await self.conclusion.drive(order, firstAttempt: 2, buyersDeadline), isReplay: true)
             }
+            let wait = Self.backoff.wholeWait(after: looks)
             guard ContinuousClock.now + wait < deadline, (try? await Task.sleep(for: wait)) != nil else {
                 throw APIError(.requestInProgress, details: ["orderId": .int(order.id)], retryAfter: .seconds(1))
             }
-            wait = min(wait * 2, .milliseconds(100))
+            looks += 1
         }
     }
 }

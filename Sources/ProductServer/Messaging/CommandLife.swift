@@ -2,12 +2,13 @@
 //
 // Invariant: a command is acknowledged only when every order in it has a verdict and every message about it is confirmed. An order whose outcome is unknown has
 //   no verdict. It is asked again, as a repeat, because the first request may have been committed.
-// Bounds: between two rounds, and between two publishes, the command waits, first for `minimumWait`, then twice as long each time, up to `maximumWait`. If the
-//   next wait would end after `giveUpAt`, the delivery goes back to the queue. Every round ends because the engine answers within its own bound, and every
-//   publish because the broker's client does.
+// Bounds: between two rounds, and between two publishes, the command waits as `backoff` says. If the next wait would end after
+//   `giveUpAt`, the delivery goes back to the queue. Every round ends because the engine answers within its own bound, and every publish because the broker's
+//   client does.
 // Stop: `acknowledge` or `requeue`, one of them once. Later events change nothing.
 
 import APIErrors
+import BlockingThreads
 import NIOCore
 import ServerKit
 import StockContract
@@ -66,8 +67,7 @@ struct CommandLife: Sendable {
         case done
     }
 
-    static let minimumWait = Duration.milliseconds(50)
-    static let maximumWait = Duration.seconds(2)
+    static let backoff = Backoff(minimum: .milliseconds(50), maximum: .seconds(2))
 
     private var state = State.received
     /// The verdicts, by each order's position in the command.
@@ -76,7 +76,8 @@ struct CommandLife: Sendable {
     private let giveUpAt: NIODeadline
     /// For a poisonous command, the messages to publish; it has nothing to decide.
     private let poison: [Part]?
-    private var wait = CommandLife.minimumWait
+    /// Waits since the last progress.
+    private var waits = 0
     private var round = 0
     private var isStopping = false
 
@@ -119,7 +120,7 @@ struct CommandLife: Sendable {
             return .none
         }
         if verdicts.contains(nil) { return waitOr(.undecided, .waitingToDecide, at: now) }
-        wait = Self.minimumWait
+        waits = 0
         let isUnknownProduct = verdicts.contains { if case .refused(.productNotFound, _)? = $0 { true } else { false } }
         return publish(isUnknownProduct ? [.result, .deadLetter] : [.result])
     }
@@ -166,8 +167,9 @@ struct CommandLife: Sendable {
 
     private mutating func waitOr(_ reason: Unfinished, _ next: State, at now: NIODeadline) -> Action {
         if isStopping { return end(.requeue(.stopping)) }
+        let wait = Self.backoff.wholeWait(after: waits)
         guard now + TimeAmount(wait) < giveUpAt else { return end(.requeue(reason)) }
-        defer { wait = min(wait * 2, Self.maximumWait) }
+        waits += 1
         state = next
         return .wait(wait)
     }

@@ -1,6 +1,7 @@
 // Invariant: what may be there later is waited for, what never will be is not. A stop ends the wait at once, whatever the attempt under way is doing.
 // Bounds: `timeout` for all waits of one start together; one attempt at a time, with 100 ms to 1 s between two.
 
+import BlockingThreads
 public import Logging
 
 /// Waits, while a server starts, for what that server needs.
@@ -17,8 +18,7 @@ public struct StartWait: Sendable {
     private let timeout: Duration
     private let end: ContinuousClock.Instant
     private let logger: Logger
-    private let minimumPause: Duration
-    private let maximumPause: Duration
+    private let backoff: Backoff
 
     /// Begins the time.
     /// - Parameters:
@@ -34,8 +34,7 @@ public struct StartWait: Sendable {
         self.timeout = timeout
         self.end = .now + timeout
         self.logger = logger
-        self.minimumPause = minimumPause
-        self.maximumPause = maximumPause
+        self.backoff = Backoff(minimum: minimumPause, maximum: maximumPause)
     }
 
     /// Tries until it works. The log says once that something is not there, and once that it is.
@@ -51,7 +50,7 @@ public struct StartWait: Sendable {
         _ attempt: @escaping @Sendable () async throws -> Value
     ) async throws -> Value {
         let began = ContinuousClock.now
-        var pause = self.minimumPause
+        var failures = 0
         var isWaiting = false
         // Ends with the time.
         while true {
@@ -77,8 +76,8 @@ public struct StartWait: Sendable {
                         metadata: ["setting": "\(setting)", "why": "\(words)", "atMost": "\(self.timeout.settingText)"]
                     )
                 }
-                try await Task.sleep(for: min(pause, max(self.end - .now, .milliseconds(1))))
-                pause = min(pause * 2, self.maximumPause)
+                try await Task.sleep(for: min(self.backoff.wholeWait(after: failures), max(self.end - .now, .milliseconds(1))))
+                failures += 1
             }
         }
     }

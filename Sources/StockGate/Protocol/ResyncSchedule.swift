@@ -27,6 +27,8 @@ public struct ResyncSchedule: Hashable, Sendable {
     private let interval: UInt64
 
     /// The longest pause after failures in a row, nanoseconds.
+    ///
+    /// The schedule doubles its pause itself: it counts in the nanoseconds of the caller's clock, and the explorer compares millions of its values.
     public static let maximumBackoff: UInt64 = 1_000_000_000
 
     /// Creates the schedule of a product that nobody has asked a resync for. `interval`: nanoseconds between the beginnings of two resyncs.

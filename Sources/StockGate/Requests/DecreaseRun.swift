@@ -14,7 +14,8 @@ final class DecreaseRun: @unchecked Sendable {
     private let product: GatedProduct?
     private var machine: Reservation
     private var completion: ((DecreaseAnswer) -> Void)?
-    private var backoff: TimeAmount = .milliseconds(20)
+    /// How often the change has been sent again because its outcome was unknown.
+    private var resends = 0
     private var wasUnknown = false
     /// Whether the ledger had a row under the key whose time has not been compared with the order's yet.
     private var hasOldRow = false
@@ -176,8 +177,9 @@ final class DecreaseRun: @unchecked Sendable {
         if commit.fence == 0 { context.metrics.direct.add(1) }
         guard wasUnknown else { return transmit(commit, isExempt: false) }
         context.metrics.unknownCommits.add(1)
-        context.gate.eventLoop.assumeIsolated().scheduleTask(in: backoff) { self.transmit(commit, isExempt: true) }
-        backoff = min(backoff * 2, .seconds(1))
+        let wait = TimeAmount(RequestContext.resendBackoff.wholeWait(after: resends))
+        context.gate.eventLoop.assumeIsolated().scheduleTask(in: wait) { self.transmit(commit, isExempt: true) }
+        resends += 1
     }
 
     private func transmit(_ commit: CommitRequest, isExempt: Bool) {

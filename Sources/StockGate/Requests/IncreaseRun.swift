@@ -7,7 +7,8 @@ final class IncreaseRun: @unchecked Sendable {
     private let context: RequestContext
     private var machine: Increase
     private var completion: ((IncreaseAnswer) -> Void)?
-    private var backoff: TimeAmount = .milliseconds(20)
+    /// How often the change has been sent again because its outcome was unknown.
+    private var resends = 0
     private var wasUnknown = false
     private let isPatient: Bool
 
@@ -64,8 +65,9 @@ final class IncreaseRun: @unchecked Sendable {
     private func send() {
         guard wasUnknown else { return transmit(isExempt: false) }
         context.metrics.unknownCommits.add(1)
-        context.gate.eventLoop.assumeIsolated().scheduleTask(in: backoff) { self.transmit(isExempt: true) }
-        backoff = min(backoff * 2, .seconds(1))
+        let wait = TimeAmount(RequestContext.resendBackoff.wholeWait(after: resends))
+        context.gate.eventLoop.assumeIsolated().scheduleTask(in: wait) { self.transmit(isExempt: true) }
+        resends += 1
     }
 
     private func transmit(isExempt: Bool) {

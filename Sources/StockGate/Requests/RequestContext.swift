@@ -3,6 +3,7 @@
 // A run talks to the gate and to the ledger itself, because their replies are the events of its machine. Whatever else follows from a reply is an effect, a
 // value that it passes to `carryOut`. Therefore a run knows nothing of the gated products, of resyncs, or of how a fence is raised.
 
+import BlockingThreads
 import NIOCore
 import Synchronization
 
@@ -27,6 +28,9 @@ enum RequestEffect {
 
 /// What all requests of one event loop share.
 final class RequestContext: Sendable {
+    /// Between two sendings of a change whose outcome is unknown.
+    static let resendBackoff = Backoff(minimum: .milliseconds(20), maximum: .seconds(1))
+
     let gate: RedisGate
     let ledger: PostgresLedger
     let metrics: EngineMetrics

@@ -1,3 +1,4 @@
+import BlockingThreads
 import PostgresClient
 import Synchronization
 
@@ -5,6 +6,8 @@ import Synchronization
 ///
 /// Bounds: one task for each product with a lost apply. Callers that wait are bounded by the requests in flight.
 final class FenceBumps: Sendable {
+    private static let backoff = Backoff(minimum: .milliseconds(10), maximum: .seconds(1))
+
     private let ledger: PostgresLedger
     private let events: EventLog
     private let inFlight: InFlight
@@ -26,7 +29,7 @@ final class FenceBumps: Sendable {
     }
 
     private func raise(_ id: ProductID) async {
-        var pause = Duration.milliseconds(10)
+        var failures = 0
         while !inFlight.isShutDown {
             await ledger.untilFree(id)
             // Only callers that came before the statement began are served by it. A later one lost its apply later, and needs a bump after that: the next
@@ -41,12 +44,12 @@ final class FenceBumps: Sendable {
                 }
                 for done in served { done() }
                 if isDone { return }
-                pause = .milliseconds(10)
+                failures = 0
             } catch {
                 if error.isLockTimeout { ledger.lockedProducts.found([id.rawValue]) }
                 events.tell(.trouble("fence of product \(id) not raised: \(error)"))
-                try? await Task.sleep(for: pause)
-                pause = min(pause * 2, .seconds(1))
+                try? await Task.sleep(for: Self.backoff.wholeWait(after: failures))
+                failures += 1
             }
         }
     }
