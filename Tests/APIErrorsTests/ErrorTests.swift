@@ -83,6 +83,7 @@ import Testing
             (.overloaded, 503), (.lockTimeout, 503), (.unavailable, 503), (.internalError, 500), (.notImplemented, 501),
         ]
         #expect(table.count == (APIErrorCode.general + APIErrorCode.shop).count)
+        #expect(Set(table.map(\.0)) == Set(APIErrorCode.general + APIErrorCode.shop))
         for (code, status) in table { #expect(code.status == status) }
     }
 }
