@@ -1,0 +1,137 @@
+import Foundation
+import Synchronization
+
+extension SlowPart {
+    /// Clients that ask and never read.
+    func unread(_ server: ServerProcess, _ recorder: inout Recorder) {
+        // The first round is not measured: what a server takes for the first thousands of requests of its life is no connection's.
+        for (name, draft, isMeasured) in [
+            ("hot requests, answers never read", cheap(server), false), ("hot requests, answers never read", cheap(server), true),
+            ("other requests, answers never read", documentRequest(server), true),
+        ] {
+            recorder.attempt(name) { recorder in
+                let count = 4
+                let (before, descriptors) = (server.memory, server.descriptors)
+                let packet = [UInt8](latin1: String(repeating: draft.text, count: max(1, 32_768 / draft.text.byteCount)))
+                var connections = try (0..<count).map { _ in try Connection(port: server.port, receiveBuffer: 4_096) }
+                var peak = before
+                var sent = 0
+                var refusedAt: ContinuousClock.Instant?
+                let began = ContinuousClock.now
+                // Until all are held back for a second, or have sent all they may.
+                while ContinuousClock.now - began < .seconds(20), sent < size.unreadBytes * count {
+                    var progress = 0
+                    for connection in connections { progress += connection.send(packet[...], until: .now + .milliseconds(20)) }
+                    sent += progress
+                    peak = max(peak, server.memory)
+                    if progress > 0 {
+                        refusedAt = nil
+                    } else if let since = refusedAt, ContinuousClock.now - since > .seconds(1) {
+                        break
+                    } else {
+                        refusedAt = refusedAt ?? .now
+                    }
+                }
+                let grown = peak - before
+                let round = isMeasured ? "" : ", first round"
+                recorder.notes.append(
+                    "\(server.name): \(name)\(round): \(sent / 1024) KiB sent on \(count) connections, memory grew \(grown / 1024) KiB"
+                )
+                // Where the allocator keeps some for itself: half as much again for all of them together.
+                if isMeasured, grown > count * 2 * 1024 * 1024 + 4 * 1024 * 1024 {
+                    recorder.fail(name, .bound, "memory grew by \(grown / 1024 / 1024) MiB for \(count) connections, at most 2 MiB each")
+                }
+                let bound = Self.answerTimeout + .seconds(3) + size.slack
+                if !server.hasDescriptors(atMost: descriptors, within: bound) {
+                    recorder.fail(
+                        name,
+                        .bound,
+                        "\(server.descriptors - descriptors) of \(count) connections still open \(bound) later; ANSWER_TIMEOUT is 2s"
+                    )
+                }
+                for connection in connections { connection.reset() }
+                connections.removeAll()
+                _ = server.hasDescriptors(atMost: descriptors, within: .seconds(5))
+                let health = try Caller(port: server.port).call("GET", "/livez")
+                if health.status != 200 { recorder.fail(name, .bystander, "/livez is \(health.status)") }
+            }
+        }
+    }
+
+    /// Many connections that ask for nothing.
+    func many(_ server: ServerProcess, _ recorder: inout Recorder) {
+        let name = "\(size.idle) idle connections"
+        recorder.attempt(name) { recorder in
+            let (before, descriptors) = (server.memory, server.descriptors)
+            var connections: [Connection] = []
+            let began = ContinuousClock.now
+            for index in 0..<size.idle {
+                connections.append(try Connection(port: server.port, from: "127.0.\(1 + index / 200).\(1 + index % 200)"))
+            }
+            let health = try Caller(port: server.port).call("GET", "/livez", within: .seconds(2))
+            let order = try Caller(port: server.port).send(hot(server).adding("Connection: close"), within: .seconds(5))
+            if !health.isSuccess || !order.isSuccess {
+                recorder.fail(name, .bystander, "/livez \(health.status), a hot request \(order.status)")
+            }
+            let grown = server.memory - before
+            recorder.notes.append("\(server.name): \(name): \(grown / max(1, size.idle)) bytes each")
+            if grown > size.idle * 64 * 1024 { recorder.fail(name, .bound, "\(grown / size.idle) bytes each") }
+            // Silent from the beginning: the time of a head, or of an idle connection, is up at some moment.
+            let bound = max(Self.idleTimeout, Self.requestTimeout) + .seconds(4) + size.slack
+            if size.waitsForIdle, !server.hasDescriptors(atMost: descriptors + 4, within: bound) {
+                recorder.fail(
+                    name,
+                    .bound,
+                    "\(server.descriptors - descriptors) still open \(ContinuousClock.now - began) after the first was opened"
+                )
+            }
+            connections.removeAll()
+            if !server.hasDescriptors(atMost: descriptors + 4, within: .seconds(5)) {
+                recorder.fail(name, .bound, "\(server.descriptors - descriptors) descriptors more than before")
+            }
+        }
+    }
+
+    /// Connections that are cut while a request is worked on.
+    func resets(_ server: ServerProcess, _ recorder: inout Recorder) {
+        let name = "\(size.resets) resets during requests"
+        recorder.attempt(name) { recorder in
+            cut(server, size.resets / 4)
+            _ = server.hasDescriptors(atMost: 0, within: .milliseconds(500))
+            let (before, descriptors) = (server.memory, server.descriptors)
+            cut(server, size.resets)
+            // All of them wait to be accepted and found dead.
+            let health = try Caller(port: server.port).call("GET", "/livez", within: .seconds(60))
+            if !health.isSuccess { recorder.fail(name, .bystander, "/livez is \(health.status)") }
+            if !server.hasDescriptors(atMost: descriptors + 4, within: .seconds(10)) {
+                recorder.fail(name, .bound, "\(server.descriptors - descriptors) descriptors more than before")
+            }
+            let grown = server.memory - before
+            recorder.notes.append("\(server.name): \(name): memory grew by \(grown / 1024) KiB")
+            if grown > max(4 * 1024 * 1024, size.resets * 512) { recorder.fail(name, .bound, "memory grew by \(grown / 1024) KiB") }
+        }
+    }
+
+    private func cut(_ server: ServerProcess, _ count: Int) {
+        let left = Mutex(count)
+        _ = Self.atOnce(4) { _ in
+            while true {
+                let index = left.withLock { left in
+                    left -= 1
+                    return left
+                }
+                guard index >= 0 else { return }
+                guard let connection = try? Connection(port: server.port) else { continue }
+                switch index % 6 {
+                case 0: connection.send(self.hot(server).text + self.other(server).text)
+                case 1: connection.send(String(self.hot(server).text.unicodeScalars.prefix(90)))
+                case 2: connection.send(self.other(server).text + self.hot(server).text)
+                default: connection.send(self.hot(server).text)
+                }
+                // Some are cut when the server has begun.
+                if index % 3 == 0 { usleep(500) }
+                connection.reset()
+            }
+        }
+    }
+}
