@@ -10,8 +10,8 @@ struct FaultProxyCommand: AsyncParsableCommand {
         abstract: "A TCP proxy on loopback that makes a server slow, silent or broken.",
         discussion: """
             Reads commands from standard input, one a line, and answers each with a line: latency 200ms (of the answers), latency 10ms 200ms \
-            (of requests and of answers), stall, reset, reset 1000 (after so many more bytes to the server), refuse, heal, figures. \
-            Ends with its input, or at quit.
+            (of requests and of answers), stall, reset, reset 1000 (after 1000 more bytes to the server), refuse, heal, figures. \
+            Ends when its input ends, or at quit.
             """
     )
 
@@ -21,7 +21,7 @@ struct FaultProxyCommand: AsyncParsableCommand {
     @Option(help: "The server, such as 127.0.0.1:6379.")
     var to: String
 
-    @Option(help: "How long answers are held back from the start, such as 200ms.")
+    @Option(help: "How long to delay answers from the start, such as 200ms.")
     var latency = "0ms"
 
     func run() async throws {

@@ -5,7 +5,7 @@ import StockGateProof
 @main
 struct Simulate: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Proves the reservation protocol: seeded simulations, small worlds explored whole, and deliberate faults."
+        abstract: "Proves the reservation protocol: seeded simulations, completely explored small worlds, and deliberate faults."
     )
 
     @Option(help: "How many seeds to run.")
@@ -14,7 +14,7 @@ struct Simulate: ParsableCommand {
     @Option(help: "The first seed.")
     var from: UInt64 = 1
 
-    @Option(help: "Stop after this many seconds, whatever is left.")
+    @Option(help: "Stop after this many seconds, even if seeds are left.")
     var seconds = 3600
 
     @Option(help: "Switch this fault on (a name of the table that --mutants prints).")

@@ -11,26 +11,26 @@ struct AttackCommand: AsyncParsableCommand {
         abstract: "Attacks the HTTP edge of running servers and of the gateway, and checks what must always hold.",
         discussion: """
             Four parts: framing (every row of docs/http-edge.md at every target, through the gateway each followed by six proper requests of others), access \
-            (what the gateway must not open), fuzz (damaged and split pipelines), slow (slow, silent, many and cut connections, at servers of its own).
+            (what the gateway must keep closed), fuzz (damaged and split pipelines), slow (slow, silent, many and cut connections, at servers of its own).
 
-            The servers are those of the stack that STACK names; everything goes to loopback. What was carried out is counted in both databases.
+            The servers are those of the stack that STACK names; everything goes to loopback. Both databases are asked how often each request was carried out.
 
-            Exit status: 0 nothing was violated; 1 something was, or the page given to --check is not what was seen; 2 wrong arguments; 3 the servers cannot be used.
+            Exit status: 0 no rule was violated; 1 a rule was violated, or the page given to --check differs from this run; 2 wrong arguments; 3 the servers cannot be used.
             """
     )
 
-    @Option(help: "The script that owns the servers.") var stack = "scripts/stack"
-    @Option(help: "Where product-server and order-server are. (default: $STOCKGATE_BIN_DIR, else .build/release)") var binaries: String?
+    @Option(help: "The script that runs the servers.") var stack = "scripts/stack"
+    @Option(help: "The folder of product-server and order-server. (default: $STOCKGATE_BIN_DIR, else .build/release)") var binaries: String?
     @Option(name: .customLong("part"), help: "A part: framing, access, fuzz or slow. May be given several times. (default: all)") var parts:
         [String] = []
     @Option(help: "Rows of the framing table, such as 1,2,104. (default: all)") var rows: String?
     @Flag(help: "Less of everything: a minute instead of ten.") var short = false
-    @Option(help: "Damaged pipelines.") var damaged: Int?
-    @Option(help: "Chooses the damage.") var seed: UInt64?
-    @Option(help: "Connections that are cut during a request.") var resets: Int?
-    @Option(help: "Idle connections at the same time.") var idle: Int?
+    @Option(help: "How many damaged pipelines to send.") var damaged: Int?
+    @Option(help: "The seed of the damage.") var seed: UInt64?
+    @Option(help: "How many connections to cut during a request.") var resets: Int?
+    @Option(help: "How many idle connections to hold open at the same time.") var idle: Int?
     @Option(help: "Write the framing table into this page, between its markers.") var markdown: String?
-    @Option(help: "Say whether this page has the table that was seen.") var check: String?
+    @Option(help: "Check whether the table in this page equals the one of this run.") var check: String?
     @Flag(help: "Print every kind of violation, not the first 60.") var all = false
 
     private func plan() throws -> AttackPlan {

@@ -10,8 +10,8 @@ struct AuditCommand: AsyncParsableCommand {
     )
 
     @Option(help: "The product's id.") var product: Int64
-    @Option(help: "For everything to come to rest.") var settle = "10s"
-    @Option(help: "The script that owns the servers, asked for settings that the environment lacks.") var stack: String?
+    @Option(help: "How long to wait until no work is under way.") var settle = "10s"
+    @Option(help: "The script that runs the servers. It is asked for settings that the environment lacks.") var stack: String?
 
     func validate() throws {
         guard product >= 1 else { throw ValidationError("--product must be an id, 1 or more, not \(product)") }

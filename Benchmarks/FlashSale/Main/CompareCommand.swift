@@ -11,13 +11,13 @@ struct CompareCommand: ParsableCommand {
             Medians, the intervals that hold them with 95 % (up to five runs: the smallest and the largest), their ratio, and a verdict: a figure has changed when \
             the intervals are apart and the medians differ by more than the noise.
 
-            Exit status: 0 the second is not worse, 2 wrong arguments or files, 9 it is worse.
+            Exit status: 0 the second report is not worse, 2 wrong arguments or files, 9 the second report is worse.
             """
     )
 
     @Argument(help: "The report to compare with.") var first: String
     @Argument(help: "The report to judge.") var second: String
-    @Option(help: "Differences up to this are none.") var noise = "5%"
+    @Option(help: "Differences up to this size are ignored.") var noise = "5%"
 
     func validate() throws {
         guard part != nil else { throw ValidationError("--noise: write a part such as 5%") }

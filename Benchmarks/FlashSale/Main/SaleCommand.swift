@@ -10,8 +10,8 @@ struct SaleCommand: AsyncParsableCommand {
         commandName: "flash-sale",
         abstract: "Sells a hot product out under load, takes servers away meanwhile, and audits the books.",
         discussion: """
-            Buyers order one product through the gateway, each order under an Idempotency-Key of its own; what is not clearly answered is sent again \
-            under the same key. The audit that follows reads both databases and Redis itself: an audit asked of the servers under audit would prove less.
+            Buyers order one product through the gateway, each order under an Idempotency-Key of its own; an order without a clear answer is sent again \
+            under the same key. The audit that follows reads both databases and Redis itself: the servers are not asked, because their own answers would prove less.
 
             Outages: START..END or START+LENGTH, each moment as time since the opening (4s) or as part of the units sold (30%): --outage 4s..9s, \
             --outage 30%+5s, --outage 25%..60%. The sale goes on at least until every outage is over and the breaker is CLOSED again. \
@@ -31,9 +31,12 @@ struct SaleCommand: AsyncParsableCommand {
     )
 
     @OptionGroup(title: "SALE") var shape: ShapeOptions
-    @Option(help: "For everything to come to rest before the audit.") var settle = "60s"
-    @Option(help: "The longest the sale may take. (default: 180s, or a minute more than --duration or --stages)") var limit: String?
-    @Option(help: "Run this between the sale and the audit, with PRODUCT_ID in its environment: to show that a broken ledger is found.")
+    @Option(help: "How long to wait before the audit until no work is under way.") var settle = "60s"
+    @Option(help: "How long the sale may take at most. (default: 180s, or a minute more than --duration or --stages)") var limit: String?
+    @Option(
+        help:
+            "A command to run between the sale and the audit, with PRODUCT_ID in its environment. It can break the ledger, to show that the audit finds that."
+    )
     var beforeAudit: String?
     @OptionGroup(title: "LOAD") var load: LoadOptions
     @OptionGroup(title: "WHERE") var target: TargetOptions

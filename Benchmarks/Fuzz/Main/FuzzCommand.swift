@@ -7,19 +7,20 @@ import FuzzKit
 struct FuzzCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "fuzz",
-        abstract: "Gives each reader of bytes from outside odd bytes. Ends with 1 at the first violation, told with its seed and its bytes."
+        abstract:
+            "Feeds odd bytes to each reader of outside input. Ends with status 1 at the first violation, and prints its seed and its bytes."
     )
 
-    @Option(help: "How long each reader is given odd bytes, in seconds.")
+    @Option(help: "How long to feed each reader, in seconds.")
     var seconds = 60
 
-    @Option(help: "The seed; the time of day if not given.")
+    @Option(help: "The seed. (default: the time of day)")
     var seed: UInt64?
 
-    @Option(help: "Only this reader. Names are printed.")
+    @Option(help: "Feed only this reader. The names are those that a run prints.")
     var reader: String?
 
-    @Option(help: "Give the reader these bytes alone, in hexadecimal digits.")
+    @Option(help: "Feed only these bytes, in hexadecimal digits.")
     var bytes: String?
 
     @Option(help: .hidden)

@@ -33,13 +33,13 @@ struct MessagingConfiguration: Sendable {
             "RELAY_PAUSE",
             default: .milliseconds(8),
             in: .zero...second,
-            "between two batches of messages at most (60 us for each order of the first but 32), so that what is written meanwhile goes together"
+            "the longest pause between two batches of messages (60 us for each order beyond the first 32), in which further messages gather"
         )
         self.relay.pollInterval = reader.duration(
             "OUTBOX_POLL",
             default: second,
             in: .milliseconds(10)...second * 60,
-            "looks for messages without being woken"
+            "time between two looks for messages when nothing wakes the relay"
         )
         let attempts = reader.int("OUTBOX_ATTEMPTS", default: 20, in: 1...1_000, "attempts to publish a message before it is DEAD")
         self.relay.maximumAttempts = Int64(attempts)
@@ -49,13 +49,13 @@ struct MessagingConfiguration: Sendable {
                 "OUTBOX_BACKOFF",
                 default: .milliseconds(100),
                 in: .milliseconds(1)...second * 60,
-                "the first wait between attempts at most; it doubles"
+                "the longest first wait between two attempts; it doubles with each attempt"
             ),
             maximumBackoff: reader.duration(
                 "OUTBOX_BACKOFF_MAX",
                 default: second * 30,
                 in: .milliseconds(1)...second * 3_600,
-                "a wait between attempts at most"
+                "the longest wait between two attempts"
             )
         )
         self.maximumOrders = reader.int(
@@ -68,7 +68,7 @@ struct MessagingConfiguration: Sendable {
             "EVENT_LIMIT",
             default: 100_000,
             in: 0...100_000_000,
-            "messages of events that may wait; more are dropped and counted. 0 for no events"
+            "event messages that may wait; more are dropped and counted; with 0 no events are sent"
         )
         self.recoveryAge = reader.duration(
             "ASYNC_RECOVERY_AGE",
@@ -84,7 +84,7 @@ struct MessagingConfiguration: Sendable {
         )
         self.results = ResultConsumer.Configuration()
         self.results.maximumMessages = reader.int("RESULT_BATCH", default: 64, in: 1...4_096, "result messages taken together at most")
-        self.prefetch = reader.int("RESULT_PREFETCH", default: 512, in: 1...65_535, "result messages in hand at most")
+        self.prefetch = reader.int("RESULT_PREFETCH", default: 512, in: 1...65_535, "unacknowledged result messages at most")
         guard let broker else { return nil }
         self.broker = broker
         self.broker.connectionName = "stockgate-order"

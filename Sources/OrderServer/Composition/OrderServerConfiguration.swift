@@ -60,7 +60,7 @@ public struct OrderServerConfiguration: Sendable {
             "ORDER_DATABASE_CONNECTIONS",
             default: 4,
             in: 1...256,
-            "connections besides the three that write in groups, and those for reading"
+            "connections besides the three for groups and those for reads"
         )
         self.reads = ReadConfiguration(from: &reader)
         self.maximumQueued = reader.int(
@@ -82,7 +82,7 @@ public struct OrderServerConfiguration: Sendable {
         }
         let internalURLs = reader.optionalString(
             "PRODUCT_INTERNAL_URL",
-            "admin ports of the product servers, separated by commas, for stock in batches; without it one request each to PRODUCT_SERVER_URL"
+            "admin ports of the product servers, separated by commas, for stock in batches; without it each change is one request to PRODUCT_SERVER_URL"
         )
         let internalTexts = (internalURLs ?? "").split(separator: ",").map { $0.filter { $0 != " " } }
         self.internalServers = internalTexts.compactMap(HTTPEndpoint.init)
@@ -108,7 +108,7 @@ public struct OrderServerConfiguration: Sendable {
             "PRODUCT_CONNECTION_AGE",
             default: second * 30,
             in: .milliseconds(100)...second * 86_400,
-            "age at which a connection to a product server is closed behind an answer, give or take a quarter, so that new instances behind one name get calls"
+            "age, give or take a quarter, at which a connection to a product server is closed after its answer, so that new instances behind one name get calls"
         )
         self.retry = RetryPolicy()
         self.retry.maximumAttempts = reader.int("PRODUCT_ATTEMPTS", default: 6, in: 1...100, "calls for one step of one order at most")
@@ -116,20 +116,20 @@ public struct OrderServerConfiguration: Sendable {
             "PRODUCT_BACKOFF",
             default: .milliseconds(50),
             in: .milliseconds(1)...second * 60,
-            "the first wait between calls at most; it doubles"
+            "the longest first wait between two calls; it doubles with each call"
         )
         self.retry.maximumBackoff = reader.duration(
             "PRODUCT_BACKOFF_MAX",
             default: second,
             in: .milliseconds(1)...second * 60,
-            "a wait between calls at most"
+            "the longest wait between two calls"
         )
         self.deadlines = OrderDeadlines()
         self.deadlines.buyer = reader.duration(
             "ORDER_DEADLINE",
             default: second * 3,
             in: .milliseconds(10)...second * 60,
-            "how long a buyer waits before 424"
+            "how long a buyer waits at most; then the answer is 424"
         )
         self.persistsRejected = reader.bool("PERSIST_REJECTED", default: false, "keep a FAILED order of every sold-out request")
         self.soldOutTime = reader.duration(
@@ -141,7 +141,7 @@ public struct OrderServerConfiguration: Sendable {
         self.checksUnitPrice = reader.bool(
             "CHECK_UNIT_PRICE",
             default: true,
-            "refuse a unitPrice that is not the product's price as it is when the order comes"
+            "refuse an order whose unitPrice differs from the product's present price"
         )
         self.recovery = RecoveryService.Configuration()
         self.recovery.interval = reader.duration(
@@ -165,7 +165,7 @@ public struct OrderServerConfiguration: Sendable {
             "PRODUCT_BREAKER_WAIT",
             default: second,
             in: .milliseconds(10)...second * 600,
-            "the first wait of the open breaker; it doubles up to 10 s"
+            "the first wait of the open breaker; it doubles each time, up to 10 s"
         )
         // A missing or bad address is thrown below. The substitute lets the other settings be checked first.
         self.postgres = try database ?? PostgresConfiguration(url: "postgresql://127.0.0.1/orders")
@@ -183,13 +183,13 @@ public struct OrderServerConfiguration: Sendable {
             "ORDER_WAITERS",
             default: 10_000,
             in: 1...100_000,
-            "requests that wait for an order's change and streams of changes; more are OVERLOADED"
+            "requests that wait for an order's change, and streams of changes, at most; more are OVERLOADED"
         )
         self.messaging = MessagingConfiguration(from: &reader)
         self.follows = reader.bool(
             "FOLLOW",
             default: false,
-            "only show orders: a replica in ORDER_DATABASE_URL, a database of its own, made from the events at AMQP_URL"
+            "only show orders: keep a replica in ORDER_DATABASE_URL, a database of its own, from the events at AMQP_URL"
         )
         // A bad broker address was refused by its own name already.
         if self.follows, self.messaging == nil { reader.refuse("FOLLOW needs AMQP_URL") }

@@ -37,12 +37,17 @@ public struct ProductServerConfiguration: Sendable {
             do throws(PostgresError) { return try PostgresConfiguration(url: url) } catch { throw .init(error.message) }
         }
         let milliseconds = Duration.milliseconds(1)...Duration.seconds(60)
-        let gateTimeout = reader.duration("GATE_TIMEOUT", default: .milliseconds(50), in: milliseconds, "bound on a reserve in Redis")
+        let gateTimeout = reader.duration(
+            "GATE_TIMEOUT",
+            default: .milliseconds(50),
+            in: milliseconds,
+            "how long a reserve in Redis may take"
+        )
         let lockTimeout = reader.duration(
             "LOCK_TIMEOUT",
             default: .seconds(2),
             in: milliseconds,
-            "bound on one request's wait for a product's row"
+            "how long one request waits for a product's locked row"
         )
         let rowWait = reader.duration(
             "LEDGER_ROW_WAIT",
@@ -50,8 +55,13 @@ public struct ProductServerConfiguration: Sendable {
             in: .milliseconds(1)...(.seconds(2)),
             "how long a group of requests waits for a lock before it goes on without the products whose rows are locked"
         )
-        let statementTimeout = reader.duration("STATEMENT_TIMEOUT", default: .seconds(4), in: milliseconds, "bound on a statement")
-        let answerWithin = reader.duration("ANSWER_WITHIN", default: .seconds(3), in: milliseconds, "bound on a decrease or increase")
+        let statementTimeout = reader.duration("STATEMENT_TIMEOUT", default: .seconds(4), in: milliseconds, "how long a statement may take")
+        let answerWithin = reader.duration(
+            "ANSWER_WITHIN",
+            default: .seconds(3),
+            in: milliseconds,
+            "how long a decrease or an increase may take before it is answered"
+        )
         let soldOutMemory = reader.duration(
             "SOLD_OUT_MEMORY",
             default: .milliseconds(20),
@@ -67,25 +77,30 @@ public struct ProductServerConfiguration: Sendable {
         let poolSize = reader.int("LEDGER_POOL", default: 6, in: 2...64, "connections for the engine's other work and for changes by hand")
         let reads = ReadConfiguration(from: &reader)
         listBound = reads.listBound
-        let inFlight = reader.int("MAX_IN_FLIGHT", default: 20_000, in: 1...1_000_000, "stock requests in flight; the next is OVERLOADED")
+        let inFlight = reader.int(
+            "MAX_IN_FLIGHT",
+            default: 20_000,
+            in: 1...1_000_000,
+            "stock requests in flight at most; more are OVERLOADED"
+        )
         let pendingBound = reader.duration(
             "PENDING_BOUND",
             default: .seconds(30),
             in: .milliseconds(100)...(.seconds(3600)),
-            "a reservation pending for longer is swept"
+            "how long a reservation may be pending before the sweep has its product resynced"
         )
-        let sweepInterval = reader.duration("SWEEP_INTERVAL", default: .seconds(5), in: milliseconds, "between two sweeps")
+        let sweepInterval = reader.duration("SWEEP_INTERVAL", default: .seconds(5), in: milliseconds, "time between two sweeps")
         let auditInterval = reader.duration(
             "AUDIT_INTERVAL",
             default: .seconds(30),
             in: .milliseconds(100)...(.seconds(3600)),
-            "between two audits of all gated products"
+            "time between two audits of all gated products"
         )
         let gatedRefresh = reader.duration(
             "GATED_REFRESH",
             default: .seconds(5),
             in: milliseconds,
-            "between two reads of which products are gated"
+            "time between two reads of which products are gated"
         )
         let markRetention = reader.duration(
             "MARK_RETENTION",
@@ -103,10 +118,15 @@ public struct ProductServerConfiguration: Sendable {
             "RESYNC_TIMEOUT",
             default: .seconds(10),
             in: .milliseconds(500)...(.seconds(600)),
-            "bound on making Redis exact before redisStock uses it again; products that do not fit into half of it follow later"
+            "how long a recovery may take to make Redis exact; products that do not fit into half of that time follow later"
         )
-        let breakerCalls = reader.int("BREAKER_MINIMUM_CALLS", default: 20, in: 1...1_000, "calls before redisStock judges")
-        let breakerRate = reader.int("BREAKER_FAILURE_RATE", default: 50, in: 1...100, "percent of failures that opens redisStock")
+        let breakerCalls = reader.int(
+            "BREAKER_MINIMUM_CALLS",
+            default: 20,
+            in: 1...1_000,
+            "calls that redisStock must see before it judges"
+        )
+        let breakerRate = reader.int("BREAKER_FAILURE_RATE", default: 50, in: 1...100, "percentage of failures that opens redisStock")
         let breakerProbes = reader.int("BREAKER_PROBES", default: 10, in: 1...1_000, "calls that redisStock lets through in half-open")
         messaging = CommandConfiguration(from: &reader)
         rereadables = reader.rereadables

@@ -34,11 +34,11 @@ struct CommandConfiguration: Sendable {
     init?(from reader: inout SettingsReader) {
         let broker = reader.optionalAddress(
             "AMQP_URL",
-            "the broker, amqp://user:password@host:port/vhost; without it nothing is consumed"
+            "the broker, amqp://user:password@host:port/vhost; without it no commands are consumed"
         ) { url throws(SettingsReader.Refusal) in
             do throws(BrokerError) { return try BrokerConfiguration(url: url) } catch { throw .init(error.message) }
         }
-        prefetch = reader.int("COMMAND_PREFETCH", default: 64, in: 1...4_096, "commands delivered and not acknowledged at most")
+        prefetch = reader.int("COMMAND_PREFETCH", default: 64, in: 1...4_096, "unacknowledged commands at most")
         maximumOrders = reader.int(
             "COMMAND_ORDERS",
             default: 8_192,

@@ -108,7 +108,7 @@ extension SettingsReader {
     ) -> Secret<Value>? {
         let text = self.secret(name, meaning)
         let setting = "\(name)_FILE"
-        let path = self.optionalString(setting, "a file with what would stand in \(name), one line or several; SIGHUP reads it again")
+        let path = self.optionalString(setting, "a file with the value of \(name), in one or several lines; SIGHUP reads it again")
         if text != nil, path != nil { self.refuse("\(name) and \(setting) are both set: one of them is enough") }
         if let path {
             do throws(Refusal) {

@@ -67,34 +67,34 @@ public struct ServerConfiguration: Sendable, Equatable {
             "MAX_CONNECTIONS",
             default: 10_000,
             in: 1...1_000_000,
-            "connections of the public port at most; more get health alone, or are closed as they come"
+            "connections of the public port at most; further ones get health checks only, or are closed at once"
         )
         self.maximumConnectionsPerAddress = reader.int(
             "MAX_CONNECTIONS_PER_ADDRESS",
             default: 5_000,
             in: 1...1_000_000,
-            "connections of the public port of one client address (IPv4 address or IPv6 /64) at most; more are closed as they come"
+            "connections from one client address (IPv4 address or IPv6 /64) to the public port at most; further ones are closed at once"
         )
         self.requestTimeout = reader.duration(
             "REQUEST_TIMEOUT",
             default: .seconds(30),
             in: .milliseconds(100)...(.seconds(3600)),
-            "how long a request may take to come, head and body"
+            "how long a client may take to send a request, head and body"
         )
         self.answerTimeout = reader.duration(
             "ANSWER_TIMEOUT",
             default: .seconds(30),
             in: .milliseconds(100)...(.seconds(3600)),
-            "how long an answer waits for a client that takes nothing of it"
+            "how long an answer waits while its client reads nothing"
         )
         self.lameDuck = reader.duration(
             "LAME_DUCK",
             default: .milliseconds(300),
             in: .zero...(.seconds(300)),
-            "how long a server that was told to stop still serves, not ready and closing each connection behind an answer"
+            "how long a server that was told to stop still serves; meanwhile it is not ready, and closes each connection after an answer"
         )
-        self.logLevel = reader.choice("LOG_LEVEL", default: Logger.Level.info, "the least level that is logged")
-        self.logFormat = reader.choice("LOG_FORMAT", default: LogFormat.text, "how lines of the log look")
+        self.logLevel = reader.choice("LOG_LEVEL", default: Logger.Level.info, "the lowest level that is logged")
+        self.logFormat = reader.choice("LOG_FORMAT", default: LogFormat.text, "the format of log lines")
         self.showsResilience4jMetrics = reader.bool(
             "METRICS_RESILIENCE4J",
             default: false,

@@ -5,14 +5,14 @@ import NIOPosix
 /// What goes wrong meanwhile.
 struct FaultOptions: ParsableArguments {
     @Option(help: "Redis is taken away: START..END or START+LENGTH. May be given several times.") var outage: [String] = []
-    @Option(help: "How: kill or pause.") var outageKind = "kill"
+    @Option(help: "How Redis is taken away: kill or pause.") var outageKind = "kill"
     @Option(help: "A server of the stack is killed and started again, such as product@5s..6s. May be given several times.") var kill:
         [String] = []
     @Option(
         help: ArgumentHelp(
             """
             SERVER:FAULT@WHEN, such as redis:pause@4s+2s, postgres:kill@30%+3s, redis:flush@5s, postgres:cut@50%, redis:slow=200ms@4s..9s. kill and pause: each server of \
-            the stack. flush: redis. cut: redis and postgres, or whatever has a proxy before it. slow and stall: what has a proxy before it. May be given several times.
+            the stack. flush: redis. cut: redis and postgres, and every server with a proxy before it. slow and stall: every server with a proxy before it. May be given several times.
             """,
             valueName: "fault"
         )
@@ -24,7 +24,7 @@ struct FaultOptions: ParsableArguments {
         )
     )
     var proxy: [String] = []
-    @Flag(help: "Do not keep units for what comes after an outage: the machine's own pace throughout.") var unbudgeted = false
+    @Flag(help: "Sell at the machine's own pace throughout, without keeping units for the time after an outage.") var unbudgeted = false
 
     func fill(_ settings: inout SaleSettings) throws {
         guard outageKind == "kill" || outageKind == "pause" else { throw PlanError("--outage-kind is kill or pause, not '\(outageKind)'") }

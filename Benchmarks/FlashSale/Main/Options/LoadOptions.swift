@@ -15,20 +15,22 @@ struct LoadOptions: ParsableArguments {
     var rate: String?
     @Option(help: "Open loop: 10s:2000,30s:20000 goes in ten seconds to 2,000 a second, then in thirty to 20,000; 0s:500 is a step.")
     var stages: String?
-    @Option(help: "Open loop: so many orders at one moment, such as 50000@12s, beside the rate. May be given several times.") var burst:
-        [String] = []
+    @Option(help: "Open loop: this many orders at one moment, such as 50000@12s, in addition to the rate. May be given several times.")
+    var burst: [String] = []
     @Option(help: "Open loop: poisson or even.") var arrivals = ArrivalProcess.poisson
     @Option(help: "How long orders are sent, such as 60s.") var duration: String?
     @Option(
-        help: "Open loop: orders under way at most; an arrival beyond that waits as long as --deadline allows, else it is shed and counted."
+        help: "Open loop: how many orders may be under way. A further one waits as long as --deadline allows, then it is shed and counted."
     )
     var inFlight = 1_024
-    @Option(help: "How old an order may become from its intended moment: then it is shed, or not repeated any more, and counted as stale.")
+    @Option(
+        help: "How long after its intended moment an order is still sent or repeated. Later it is shed or given up, and counted as stale."
+    )
     var deadline: String?
-    @Option(help: "For one attempt of an order.") var timeout = "3s"
-    @Option(help: "Repeats after an unclear answer.") var retries = 8
+    @Option(help: "How long one attempt of an order may take.") var timeout = "3s"
+    @Option(help: "How often an order is repeated after an unclear answer.") var retries = 8
     @Option(help: "Threads that send. (default: one for each 128 orders in flight, at most the machine's cores)") var threads: Int?
-    @Option(help: "Chooses arrivals, buyers and jitter. (default: by the clock; printed with an open loop)") var seed: UInt64?
+    @Option(help: "The seed of arrivals, buyers and jitter. (default: from the clock; printed with an open loop)") var seed: UInt64?
 
     var isOpen: Bool { rate != nil || stages != nil || !burst.isEmpty }
 

@@ -5,7 +5,7 @@ import Foundation
 /// What is told of the sale, and where.
 struct OutputOptions: ParsableArguments {
     @Option(help: "The percentiles of the table and the report.") var percentiles = "50,90,99,99.9,99.99"
-    @Option(help: "How long a point of the report's lines is.") var interval = "1s"
+    @Option(help: "The length of one interval in the report's lines.") var interval = "1s"
     @Option(
         help: ArgumentHelp("The figures as JSON; - for standard output, where the rest then goes to standard error.", valueName: "file")
     ) var json: String?
@@ -15,9 +15,9 @@ struct OutputOptions: ParsableArguments {
     @Option(help: ArgumentHelp("The latencies as HdrHistogram's percentile distribution.", valueName: "file")) var hgrm: String?
     @Option(
         help:
-            "Thresholds with commas between, such as 'p99<50ms,p99.9.confirmed<=80ms,errors<0.1%,rate>=95%,oversold=0,generator=ok'; each kind has its exit status."
+            "Thresholds separated by commas, such as 'p99<50ms,p99.9.confirmed<=80ms,errors<0.1%,rate>=95%,oversold=0,generator=ok'; each kind has its exit status."
     ) var require: String?
-    @Option(help: "Hold the sale so many times; --json then has every run and the medians.") var `repeat` = 1
+    @Option(help: "How many times to hold the sale. With more than one, --json has every run and the medians.") var `repeat` = 1
     @Flag(help: "No live line and no story: the table and the audit alone.") var quiet = false
 
     func fill(_ settings: inout SaleSettings) throws {

@@ -5,16 +5,18 @@ import FlashSaleKit
 struct ShapeOptions: ParsableArguments {
     @Option(help: "Units put on sale, of each product.") var units = 20_000
     @Option(help: "Products put on sale.") var products = 1
-    @Option(help: "How orders are spread over them: even, hot:90% (the first gets that part) or zipf:1.1.") var spread = "zipf:1"
+    @Option(help: "How orders are spread over the products: even, hot:90% (the first product gets that share) or zipf:1.1.") var spread =
+        "zipf:1"
     @Option(help: "Units an order asks for, such as 1 or 1-3.") var quantity = "1"
     @Option(help: "Buyers that orders are spread over.") var buyers = 10_000
     @Option(help: "Sell this product instead of a new one.") var product: Int64?
-    @Option(help: "The part of the orders that are sent twice under one key, such as 5%; both must be answered alike.") var duplicate = "0%"
-    @Option(help: "The part of the confirmed orders that are cancelled at once, such as 2%.") var cancel = "0%"
+    @Option(help: "The percentage of orders that are sent twice under one key, such as 5%. Both must get the same answer.") var duplicate =
+        "0%"
+    @Option(help: "The percentage of confirmed orders that are cancelled at once, such as 2%.") var cancel = "0%"
     @Option(help: "How often a buyer looks at the product before ordering.") var refresh = 0
     @Flag(
         help:
-            "Orders go to /v2/orders: accepted first, decided over the broker. Both times are told; the audit waits until every order is decided."
+            "Orders go to /v2/orders: accepted first, decided over the broker. Both times are reported, and the audit waits until every order is decided."
     )
     var async = false
 

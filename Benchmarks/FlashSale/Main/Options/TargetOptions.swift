@@ -23,15 +23,15 @@ struct TargetOptions: ParsableArguments {
     @Option(help: "The gateway's path for orders. (default: /order-service/orders, with --async /order-service/v2/orders)") var orderPath:
         String?
     @Option(help: "A PEM file of the certificates to trust for https://, instead of the system's.") var cacert: String?
-    @Flag(help: "Take any certificate: for a test server alone.") var insecure = false
+    @Flag(help: "Accept any certificate. Only for a test server.") var insecure = false
     @Option(
         help: """
-            stores: read both databases and Redis; http: ask the product server's admin port and look each told order up through the gateway, which proves \
+            stores: read both databases and Redis; http: ask the product server's admin port and look up each answered order through the gateway, which proves \
             less; none.
             """
     ) var audit = Audit.Basis.stores
     @Flag(help: "The same as --audit none.") var noAudit = false
-    @Option(help: "The script that owns the servers. (default: scripts/stack, if there is one)") var stack: String?
+    @Option(help: "The script that runs the servers. (default: scripts/stack, if there is one)") var stack: String?
 
     var basis: Audit.Basis { noAudit ? .none : audit }
 
