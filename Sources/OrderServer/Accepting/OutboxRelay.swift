@@ -165,7 +165,7 @@ final class OutboxRelay: Sendable {
             machine = present
             return action
         } catch {
-            self.logger.warning("the outbox could not be worked on", metadata: ["error": "\(error)"])
+            self.logger.warning("the relay could not read or mark the outbox", metadata: ["error": "\(error)"])
             // The machine goes back to its state before the look. Rows that were not marked will be found again.
             return machine.handle(.databaseFailed)
         }
@@ -308,7 +308,10 @@ final class OutboxRelay: Sendable {
                 RelaySQL.failed,
                 [.ints(failed.map(\.id)), .ints(failed.map(\.after)), .texts(failed.map(\.error))]
             )
-            self.logger.warning("messages were not taken", metadata: ["messages": "\(failed.count)", "error": "\(failed[0].error)"])
+            self.logger.warning(
+                "the broker did not take messages: they are tried again",
+                metadata: ["messages": "\(failed.count)", "error": "\(failed[0].error)"]
+            )
         }
         if !untouched.isEmpty { _ = try OutboxRelay.marked(session, RelaySQL.untouched, [.ints(untouched)], isRepeatable: false) }
         if !dead.isEmpty {
@@ -337,7 +340,7 @@ final class OutboxRelay: Sendable {
                 rows: [.new: try row.decode(2), .failed: try row.decode(3), .dead: try row.decode(5, as: Int.self)]
             )
         } catch {
-            self.logger.debug("the outbox was not counted", metadata: ["error": "\(error)"])
+            self.logger.debug("the rows of the outbox could not be counted", metadata: ["error": "\(error)"])
         }
     }
 }

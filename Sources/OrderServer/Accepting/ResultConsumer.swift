@@ -161,7 +161,10 @@ final class ResultConsumer: Sendable {
                 self.putAside(Aside(delivery: readable[0], task: .settle(messages[0].results)))
                 return
             } catch {
-                self.logger.warning("results were not written", metadata: ["messages": "\(messages.count)", "error": "\(error)"])
+                self.logger.warning(
+                    "results could not be written and are tried again",
+                    metadata: ["messages": "\(messages.count)", "error": "\(error)"]
+                )
                 try? await Task.sleep(for: Self.batchBackoff.wholeWait(after: failures))
                 failures += 1
             }
@@ -226,7 +229,7 @@ final class ResultConsumer: Sendable {
                     if isNews {
                         isNews = false
                         self.logger.warning(
-                            "a result was not settled, it is tried again alone",
+                            "a result was not settled: its message is tried again alone",
                             metadata: ["orders": "\(results.prefix(8).map(\.orderID))", "error": "\(error)"]
                         )
                     }

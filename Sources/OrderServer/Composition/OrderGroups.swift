@@ -26,7 +26,7 @@ struct OrderGroups: Sendable {
             // The database may have no place left. The pool closes its idle connections, so that a session that sells can connect.
             if trouble?.code == .connectFailed { pool?.closeIdle() }
             guard isNews else { return }
-            guard let trouble else { return logger.notice("orders' database works again", metadata: ["writer": "\(writer)"]) }
+            guard let trouble else { return logger.notice("orders can use their database again", metadata: ["writer": "\(writer)"]) }
             logger.warning("orders cannot use their database", metadata: ["writer": "\(writer)", "why": "\(trouble)"])
         }
         var writers = settings.groupPostgres
@@ -45,7 +45,7 @@ struct OrderGroups: Sendable {
             idsCameAgain: { sequence, raise in
                 metrics.idsTaken.add()
                 if let raise { return IDSequence.warn(sequence, raise, logger) }
-                logger.warning("ids had rows already; others were taken", metadata: ["sequence": "\(sequence.rawValue)"])
+                logger.warning("new ids had rows already: other ids were taken", metadata: ["sequence": "\(sequence.rawValue)"])
             }
         )
         self.completion = try OrderCompletion(

@@ -29,7 +29,7 @@ extension OrderConclusion {
         metadata["newKey"] = newKey.map { "\($0)" }
         self.keyTakenLog.log(
             .error,
-            "order ids come round again: the ledger has sold under an order's key before it was made; it takes another key. Was the order database restored?",
+            "an order id was used before: the ledger has sold under this key before the order was made, so the order takes another key. Was the order database restored?",
             to: self.logger,
             metadata: metadata
         )

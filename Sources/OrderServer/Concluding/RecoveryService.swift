@@ -82,7 +82,7 @@ struct RecoveryService: Service {
     func round() async -> Bool {
         do throws(PostgresError) {
             let found = try await self.store.collect()
-            if found > 0 { self.logger.info("pending orders found", metadata: ["orders": "\(found)"]) }
+            if found > 0 { self.logger.info("pending orders were found by their age", metadata: ["orders": "\(found)"]) }
             let isMore = try await self.tidyOutbox()
             let work = try await self.store.claim(limit: self.settings.batch, lease: self.settings.lease)
             self.conclusion.metrics.backlog.orders.store(try await self.store.backlog(), ordering: .relaxed)
@@ -92,11 +92,14 @@ struct RecoveryService: Service {
                 return await group.reduce(into: 0) { $0 += $1 ? 1 : 0 }
             }
             self.conclusion.metrics.recovered.add(UInt64(settled))
-            self.logger.info("orders recovered", metadata: ["settled": "\(settled)", "claimed": "\(work.count)"])
+            self.logger.info("recovery has settled orders", metadata: ["settled": "\(settled)", "claimed": "\(work.count)"])
             return (work.count == self.settings.batch && settled > 0) || isMore
         } catch {
             if Task.isCancelled { return false }
-            self.logger.warning("recovery could not work", metadata: ["error": "\(error)"])
+            self.logger.warning(
+                "a round of recovery failed: the orders' database did not do what it was asked",
+                metadata: ["error": "\(error)"]
+            )
             return false
         }
     }
@@ -106,7 +109,7 @@ struct RecoveryService: Service {
     func tidyOutbox() async throws(PostgresError) -> Bool {
         guard let outbox else { return false }
         let (messages, orders) = try await outbox.store.collectUnanswered(age: outbox.age, limit: Outbox.step)
-        if orders > 0 { self.logger.info("orders without a result found", metadata: ["orders": "\(orders)"]) }
+        if orders > 0 { self.logger.info("orders without a result were found", metadata: ["orders": "\(orders)"]) }
         let overdue = try await outbox.store.collectOverdue(age: outbox.age, limit: Outbox.step)
         if overdue.messages > 0 {
             self.conclusion.metrics.overdue.add(UInt64(overdue.orders))

@@ -86,7 +86,10 @@ struct FollowService: Service, CustomStringConvertible {
                 }
                 let source = try self.open(position.start)
                 self.metrics.use(source)
-                self.logger.info("following", metadata: ["stream": "\(self.store.stream)", "from": "\(position.start)"])
+                self.logger.info(
+                    "following the stream of orders' events",
+                    metadata: ["stream": "\(self.store.stream)", "from": "\(position.start)"]
+                )
                 do {
                     anew = try await self.read(source, position)
                 } catch {
@@ -98,7 +101,7 @@ struct FollowService: Service, CustomStringConvertible {
             } catch {
                 if Task.isCancelled { return }
                 self.metrics.change { $0.isWriting = false }
-                self.logger.warning("following was interrupted", metadata: ["error": "\(error)"])
+                self.logger.warning("following the stream was interrupted and is tried again", metadata: ["error": "\(error)"])
                 try? await Task.sleep(for: self.settings.backoff.wholeWait(after: failures))
                 failures += 1
             }
@@ -131,7 +134,7 @@ struct FollowService: Service, CustomStringConvertible {
                     view.completeUntil = max(view.completeUntil ?? asked, asked)
                     view.hasCaughtUp = true
                 }
-                if isFirst { self.logger.info("caught up", metadata: ["offset": "\(position.last.map(String.init) ?? "-")"]) }
+                if isFirst { self.logger.info("the replica is complete", metadata: ["offset": "\(position.last.map(String.init) ?? "-")"]) }
                 if isFirst || ContinuousClock.now - noted >= self.settings.noteInterval {
                     noted = .now
                     // Only a later start of the server reads this value.

@@ -327,7 +327,7 @@ final class OrderInsertion: Sendable {
     /// Gives other ids, above every id in the table, to orders whose ids had rows already.
     private static func startAnew(_ session: PostgresSession, _ items: ArraySlice<Item>, _ ids: inout IDs, _ outbox: OutboxWriting?) {
         guard ids.mayStartAnew else {
-            for item in items { item.done(.unavailable(PostgresError(code: .misuse, message: "the ids of orders come round again"))) }
+            for item in items { item.done(.unavailable(PostgresError(code: .misuse, message: "the ids of the orders are used already"))) }
             return
         }
         ids.mayStartAnew = false

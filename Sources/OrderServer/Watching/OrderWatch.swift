@@ -183,7 +183,7 @@ final class OrderWatch: Sendable {
                 wanted = next.lookup
             } catch {
                 self.failedLookups.add()
-                self.logger.debug("orders waited for were not looked up", metadata: ["error": "\(error)"])
+                self.logger.debug("orders that somebody waits for could not be looked up", metadata: ["error": "\(error)"])
                 self.state.withLock { $0.machine.lookupFailed() }
                 return
             }

@@ -8,22 +8,29 @@ extension EngineEvent {
         case .redisConnected(let dataset): logger.info("connected to Redis", metadata: ["dataset": "\(dataset)"])
         case .redisDisconnected(let why): logger.warning("connection to Redis ended", metadata: ["why": "\(why)"])
         case .recovered(let products, let direct, let took):
-            logger.notice("recovered: Redis is exact", metadata: ["products": "\(products)", "direct": "\(direct)", "took": "\(took)"])
-        case .redisFailed(let why): logger.warning("Redis fails", metadata: ["why": "\(why)"])
+            logger.notice(
+                "recovery passed: products are sold through Redis again",
+                metadata: ["products": "\(products)", "direct": "\(direct)", "took": "\(took)"]
+            )
+        case .redisFailed(let why): logger.warning("a call to Redis failed", metadata: ["why": "\(why)"])
         case .leftDirect(let product, let why):
             logger.warning(
                 "the product is sold without Redis until it can be installed",
                 metadata: ["product": "\(product)", "why": "\(why)"]
             )
         case .gatedAgain(let product): logger.notice("the product is sold through Redis again", metadata: ["product": "\(product)"])
-        case .untold(let count): logger.warning("more products have trouble than are named", metadata: ["lines": "\(count)"])
+        case .untold(let count):
+            logger.warning("further products have trouble, which is not logged one by one", metadata: ["lines": "\(count)"])
         case .recoveryFailed(let why): logger.warning("recovery failed", metadata: ["why": "\(why)"])
         case .resynced(let product, let fence, let stock):
             logger.debug("resynced", metadata: ["product": "\(product)", "fence": "\(fence)", "stock": "\(stock)"])
         case .resyncFailed(let product, let why):
-            logger.warning("resync failed", metadata: ["product": "\(product)", "why": "\(why)"])
+            logger.warning("a resync of the product failed and is tried again", metadata: ["product": "\(product)", "why": "\(why)"])
         case .swept(let product, let overdue):
-            logger.warning("reservations overdue", metadata: ["product": "\(product)", "overdue": "\(overdue)"])
+            logger.warning(
+                "reservations were pending for too long: the product is resynced",
+                metadata: ["product": "\(product)", "overdue": "\(overdue)"]
+            )
         case .auditFound(let product, let stock, let counter, let fence, let redisFence):
             logger.error(
                 "audit: Redis and PostgreSQL differ",
@@ -45,13 +52,13 @@ extension EngineEvent {
             logger.warning("a lane of sales cannot use PostgreSQL", metadata: ["lane": "\(lane)", "why": "\(why)"])
         case .laneChanged(let lane, nil): logger.notice("a lane of sales uses PostgreSQL again", metadata: ["lane": "\(lane)"])
         case .redisRefuses(let why):
-            logger.error("Redis refuses what is needed, and everything is sold without it", metadata: ["why": "\(why)"])
+            logger.error("Redis refuses commands that are needed: all products are sold without Redis", metadata: ["why": "\(why)"])
         case .foreignLedger(let product, let theirs, let ours):
             logger.error(
                 "Redis holds another ledger's data: its products are sold without Redis until its keys sg:{…} are deleted, or this server has a Redis of its own",
                 metadata: ["product": "\(product)", "theirs": "\(theirs)", "ours": "\(ours)"]
             )
-        case .foreignLedgerGone: logger.notice("no other ledger's data is in Redis any more: it is used again")
+        case .foreignLedgerGone: logger.notice("Redis holds no other ledger's data any more: it is used for all products again")
         case .trouble(let what): logger.warning("\(what)")
         }
     }

@@ -134,7 +134,7 @@ struct DecreaseConsumer: Service, CustomStringConvertible {
                     take([suspect], &seen)
                 }
             } catch {
-                return logger.error("consuming ended", metadata: ["why": "\(error)"])
+                return logger.error("the consumer of commands has ended", metadata: ["why": "\(error)"])
             }
         }
     }
@@ -144,7 +144,7 @@ struct DecreaseConsumer: Service, CustomStringConvertible {
         for command in commands {
             guard case .poison(let poison) = command.content else { continue }
             logger.warning(
-                "command cannot be read",
+                "a command cannot be read",
                 metadata: [
                     "message": "\(command.delivery.messageID ?? "none")", "reason": "\(poison.reason.rawValue)",
                     "detail": "\(poison.detail)",

@@ -31,13 +31,13 @@ public struct HangupWatch {
             case .unchanged: unchanged.append(rereadable.setting)
             case .failed(let why):
                 logger.error(
-                    "SIGHUP: this cannot be used, and what was read before stays in force",
+                    "SIGHUP: this setting cannot be used; the value that was read before stays in force",
                     metadata: ["setting": "\(rereadable.setting)", "why": "\(why)"]
                 )
             }
         }
         logger.notice(
-            "SIGHUP: files of secrets were read again; every other setting is read at the start alone and needs a restart",
+            "SIGHUP: the files of secrets were read again; every other setting is read only at the start",
             metadata: [
                 "changed": "\(changed.isEmpty ? "none" : changed.joined(separator: ","))",
                 "unchanged": "\(unchanged.isEmpty ? "none" : unchanged.joined(separator: ","))",

@@ -212,7 +212,7 @@ public struct ServerAssembly: Sendable {
         let needed = self.connections.reduce(256) { $0 + $1.bounds.maximum + $1.bounds.reserve }
         guard limit.rlim_cur < UInt(needed) else { return }
         self.logger.warning(
-            "MAX_CONNECTIONS is more than the process may have descriptors: connections beyond them are not accepted",
+            "MAX_CONNECTIONS exceeds the descriptors that the process may have: further connections are not accepted",
             metadata: ["descriptors": "\(limit.rlim_cur)", "needed": "\(needed)"]
         )
     }
@@ -276,7 +276,7 @@ private final class StopWatchdog: Service, CustomStringConvertible {
         let task = Task.detached {
             do { try await Task.sleep(for: limit) } catch { return }
             logger.critical(
-                "the stop did not end in time: the process ends with what it still had in hand",
+                "the shutdown took too long: the process ends now, with work unfinished",
                 metadata: ["after": "\(limit)"]
             )
             exit(1)

@@ -114,7 +114,7 @@ public struct TransactionWatch: Service, CustomStringConvertible {
                 "a transaction has been open for too long: commits grow slower while it is, end it",
                 metadata: ["seconds": "\(Int((oldest?.age ?? .zero) / .seconds(1)))", "who": "\(oldest?.who ?? "")"]
             )
-        case .over: self.logger.notice("no transaction has been open for too long any more")
+        case .over: self.logger.notice("no transaction is open for too long any more")
         case nil: break
         }
     }
