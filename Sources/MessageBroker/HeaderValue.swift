@@ -8,15 +8,11 @@ public indirect enum HeaderValue: Sendable, Hashable {
     case double(Double)
     /// A truth value.
     case boolean(Bool)
-    /// Raw bytes.
     case bytes([UInt8])
     /// Seconds since 1970.
     case timestamp(seconds: UInt64)
-    /// An array.
     case list([HeaderValue])
-    /// A table.
     case table([String: HeaderValue])
-    /// No value.
     case null
 
     /// The text, or nil if it is another kind.

@@ -8,7 +8,6 @@ import DequeModule
 
 /// Decides which deliveries may be acknowledged, with as few frames as possible. A value.
 struct SettlementTracker {
-    /// A frame to write.
     enum Frame: Sendable, Hashable {
         case acknowledge(UInt64, multiple: Bool)
         case reject(UInt64, requeue: Bool)

@@ -3,7 +3,6 @@ import ServerKit
 import StockContract
 import StrictJSON
 
-/// An order as it is stored.
 struct Order: Sendable, Equatable {
     var id: Int64
     var productID: Int64

@@ -14,7 +14,6 @@ public final class PostgresListener: Sendable {
     public enum Event: Sendable, Hashable {
         /// The listener listens on the channels from now on. If it did so before, notifications may have been missed in between.
         case listening
-        /// A `NOTIFY`.
         case notification(channel: String, payload: String)
     }
 

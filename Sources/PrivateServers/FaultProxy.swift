@@ -136,7 +136,6 @@ func closeOnExec(_ channel: any Channel) throws {
     }
 }
 
-/// The proxy on its loop.
 final class FaultProxyCore {
     let loop: any EventLoop
     let host: String

@@ -57,7 +57,6 @@ struct ReconnectStateMachine<Connection> {
         self.backoff = Backoff(minimum: Duration(minimum), maximum: Duration(maximum), jitter: 0.5)
     }
 
-    /// The connection that may be used now.
     var ready: Connection? {
         if case .ready(let connection, _, _) = self.state { connection } else { nil }
     }

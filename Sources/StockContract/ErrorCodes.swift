@@ -23,7 +23,6 @@ extension APIErrorCode {
     /// A row stayed locked.
     package static let lockTimeout = APIErrorCode("LOCK_TIMEOUT", status: 503, message: .lockTimeout)
 
-    /// All of the above.
     package static let shop: [APIErrorCode] = [
         .insufficientStock, .invalidState, .productNotFound, .orderNotFound, .keyClosed, .requestInProgress, .keyReused, .dependencyFailed,
         .notImplemented, .lockTimeout,

@@ -10,9 +10,7 @@ public indirect enum JSONValue: Sendable, Equatable {
     case int(Int64)
     /// Any other number.
     case double(Double)
-    /// A text.
     case string(String)
-    /// A list.
     case array([JSONValue])
     /// An object; the order of its members is kept.
     case object([JSONMember])

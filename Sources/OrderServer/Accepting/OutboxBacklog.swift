@@ -77,7 +77,6 @@ final class OutboxBacklog: Sendable {
         }
     }
 
-    /// A count begins.
     func beginCount() {
         self.state.withLock { state in
             state.ordersSince = Moved()
@@ -85,7 +84,6 @@ final class OutboxBacklog: Sendable {
         }
     }
 
-    /// A count has ended.
     func endCount(orders: Int, events: Int, oldestAge: Duration, rows: [OutboxStatus: Int]) {
         self.state.withLock { state in
             state.orders = state.ordersSince.corrected(state.orders, counted: orders)

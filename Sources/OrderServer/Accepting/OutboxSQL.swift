@@ -15,7 +15,6 @@ enum OutboxSQL {
         case commands = 0
         case events = 1
 
-        /// The lanes of the kind.
         var lanes: ClosedRange<Int64> {
             switch self {
             case .commands: 0...commandLanes - 1

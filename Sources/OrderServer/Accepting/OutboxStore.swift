@@ -38,7 +38,6 @@ struct OutboxStore: Sendable {
         return (rows, page)
     }
 
-    /// The outcome of a requeue.
     enum Requeue: Sendable {
         case requeued(OutboxRow)
         /// The message is neither FAILED nor DEAD.

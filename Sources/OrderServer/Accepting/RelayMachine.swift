@@ -98,7 +98,6 @@ struct RelayMachine: Sendable, Equatable {
         case published([PublishOutcome])
         /// Nothing of the batch was sent.
         case notPublished(BrokerError.Code)
-        /// The marks are written.
         case marked
         /// The database could not be read or written.
         case databaseFailed

@@ -17,7 +17,6 @@ import ServerMetrics
 import StockContract
 import StrictJSON
 
-/// Cancels orders.
 struct OrderCancellation: Sendable {
     let conclusion: OrderConclusion
     let deadlines: BuyerDeadlines

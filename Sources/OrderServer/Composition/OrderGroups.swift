@@ -93,7 +93,6 @@ struct OrderGroups: Sendable {
         await self.keys.shutdown()
     }
 
-    /// Registers the groups' metrics.
     func register(_ metrics: OrderMetrics, in registry: MetricsRegistry) {
         metrics.register(self.locked, in: registry)
     }

@@ -7,7 +7,6 @@ import ServerKit
 struct ReadStores: Sendable {
     /// Connections for reads of one order.
     let lookups: PostgresPool
-    /// Connections for lists.
     let lists: PostgresPool
     /// The store over both.
     let orders: OrderStore
@@ -29,7 +28,6 @@ struct ReadStores: Sendable {
         await self.lists.shutdown()
     }
 
-    /// Registers the pools' metrics.
     func register(in registry: MetricsRegistry) {
         let pools = [("lists", self.lists), ("lookups", self.lookups)]
         registry.collector("stockgate_orders_read_pool_waiting", help: "Readers that wait for a connection of their pool", kind: .gauge) {

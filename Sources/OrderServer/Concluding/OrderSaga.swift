@@ -39,7 +39,6 @@ struct OrderSaga: Sendable, Equatable {
         var refusal: String?
     }
 
-    /// An event of the saga.
     enum Event: Sendable, Equatable {
         /// The saga may begin.
         case started
@@ -51,7 +50,6 @@ struct OrderSaga: Sendable, Equatable {
 
     /// The next thing to do.
     enum Action: Sendable, Equatable {
-        /// Call the step.
         case execute(step: Int, attempt: Int64)
         /// Call the step's compensation.
         case compensate(step: Int, attempt: Int64)
@@ -71,7 +69,6 @@ struct OrderSaga: Sendable, Equatable {
         case ignore
     }
 
-    /// The purpose of the saga.
     enum Purpose: Sendable, Equatable {
         /// To do all steps.
         case execute

@@ -2,7 +2,6 @@ import ServerKit
 import StrictJSON
 import Synchronization
 
-/// The result of a saga.
 enum SagaResult: Sendable, Equatable {
     /// Every step is done.
     case confirmed

@@ -32,7 +32,6 @@ struct FollowPosition: Sendable, Equatable {
     /// Where to begin reading.
     var start: StreamStart { self.last.map { .offset($0.addingClamped(1)) } ?? .first }
 
-    /// What to do with a batch.
     enum Step: Equatable {
         /// Apply the batch. ``FollowPosition``'s new value is the position behind it.
         case apply

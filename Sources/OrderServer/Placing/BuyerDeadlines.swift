@@ -76,7 +76,6 @@ final class BuyerDeadlines: Sendable {
         return next
     }
 
-    /// The number of waits that are kept.
     var count: Int { self.state.withLock { $0.waits.count } }
 }
 

@@ -12,7 +12,6 @@ import NIOHTTP1
 import NIOPosix
 import Synchronization
 
-/// An answer of an HTTP server.
 struct HTTPAnswer: Sendable {
     var status: Int
     var headers: HTTPHeaders

@@ -11,7 +11,6 @@ enum IDSequence: String, Sendable, CaseIterable {
     case orders = "order_ids"
     case messages = "outbox_ids"
 
-    /// What a raise has done.
     struct Raise: Sendable, Equatable {
         /// The first id of the block that would have come next.
         var from: Int64

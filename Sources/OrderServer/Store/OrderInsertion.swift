@@ -20,7 +20,6 @@ import StockContract
 import StrictJSON
 import Synchronization
 
-/// The outcome of inserting a draft.
 enum InsertOutcome: Sendable {
     /// The order has a row now.
     case made(Order)

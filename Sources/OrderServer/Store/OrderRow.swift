@@ -10,7 +10,6 @@ extension Order {
         o.cancel_requested_at, o.cancel_key, o.created_at, o.updated_at, o.version, o.message_id is not null
         """
 
-    /// How many ``columns`` there are.
     static let columnCount = 16
 
     /// Reads ``columns`` of a row, beginning at column `first`.
@@ -39,7 +38,6 @@ extension Order {
 extension OrderStatus: PostgresDecodable {}
 
 extension Timestamp {
-    /// The time of a column.
     init(_ time: PostgresTimestamp) { self.init(microsecondsSinceEpoch: time.microsecondsSinceEpoch) }
 }
 

@@ -289,7 +289,6 @@ struct OrderStore: Sendable {
 }
 
 extension Duration {
-    /// Whole microseconds.
     var microseconds: Int64 {
         let (seconds, attoseconds) = self.components
         return seconds * 1_000_000 + attoseconds / 1_000_000_000_000

@@ -23,7 +23,6 @@ public struct PostgresCell {
 
 /// Why a cell cannot be read as the type that was asked for. Rows name the column beside it, in a `decoding` error.
 public enum PostgresCellError: Error, Hashable, Sendable {
-    /// The cell is `NULL`.
     case isNull
     /// The column has another type, or its bytes do not fit the type.
     case mismatch(wanted: String)

@@ -21,7 +21,6 @@ public final class LockedRows: Sendable {
         case free
         /// The waiter's time is over, or the database is away, so that nobody can tell.
         case timedOut
-        /// The watch was shut down.
         case shutDown
     }
 

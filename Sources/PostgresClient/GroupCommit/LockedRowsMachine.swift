@@ -9,7 +9,6 @@ struct LockedRowsMachine<Waiter> {
     enum Admission: Hashable {
         /// The row is not known to be locked. The waiter was not kept.
         case notLocked
-        /// The waiter waits.
         case waiting
         /// Too many wait already. The waiter was not kept.
         case refused

@@ -221,6 +221,5 @@ extension Product.Status: PostgresDecodable {}
 extension Product.StockStrategy: PostgresDecodable {}
 
 extension Timestamp {
-    /// The time of a column.
     fileprivate init(_ time: PostgresTimestamp) { self.init(microsecondsSinceEpoch: time.microsecondsSinceEpoch) }
 }

@@ -26,7 +26,6 @@ struct Product: Sendable {
     var updatedAt: Timestamp
 }
 
-/// The content of a new product.
 struct NewProduct: Sendable {
     var code: String?
     var name: String

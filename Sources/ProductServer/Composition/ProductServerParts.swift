@@ -10,7 +10,6 @@ import ServiceLifecycle
 import StockContract
 import StockGate
 
-/// The parts of a product server.
 struct ProductServerParts {
     let settings: ProductServerConfiguration
     let engine: StockEngine

@@ -15,7 +15,6 @@ protocol CommandSource: Sendable {
     func snapshot() -> BrokerSnapshot
 }
 
-/// The publisher of results.
 protocol ResultSink: Sendable {
     /// Returns one outcome for each message, in order, within the broker's bound. If it throws, nothing was sent.
     func publish(_ messages: [OutgoingMessage]) async throws(BrokerError) -> [PublishOutcome]

@@ -35,7 +35,6 @@ struct CommandLife: Sendable {
         case undecided
         /// Some messages had no confirm when the time was over.
         case unpublished
-        /// The server is stopping.
         case stopping
     }
 
@@ -125,7 +124,6 @@ struct CommandLife: Sendable {
         return publish(isUnknownProduct ? [.result, .deadLetter] : [.result])
     }
 
-    /// A wait is over.
     mutating func waitEnded() -> Action {
         switch state {
         case .waitingToDecide: decide()

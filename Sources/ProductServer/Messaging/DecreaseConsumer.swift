@@ -57,7 +57,6 @@ struct CommandConfiguration: Sendable {
     }
 }
 
-/// The consumer of `stock.decrease`.
 struct DecreaseConsumer: Service, CustomStringConvertible {
     let source: any CommandSource
     let sink: any ResultSink

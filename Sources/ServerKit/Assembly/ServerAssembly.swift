@@ -351,7 +351,6 @@ private struct HTTPService: Service, CustomStringConvertible {
 private final class ServerReadiness: Sendable {
     private let channels = Mutex<[any Channel]>([])
 
-    /// The sockets that listen.
     var listening: [any Channel] { self.channels.withLock { $0 } }
 
     private let ports = Mutex<(publicPort: Int?, adminPort: Int?)>((nil, nil))

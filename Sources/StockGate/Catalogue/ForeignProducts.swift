@@ -2,7 +2,6 @@
 struct ForeignProducts: Sendable {
     /// What an operator should be told.
     enum News: Equatable, Sendable {
-        /// There is nothing new.
         case nothing
         /// Redis holds the data of the ledger with this name.
         case found(String)

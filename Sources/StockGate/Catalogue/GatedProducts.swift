@@ -17,13 +17,11 @@ final class GatedProducts: Sendable {
     /// The product with this id; nil if it is not gated.
     subscript(_ id: ProductID) -> GatedProduct? { products.withLock { $0[id] } }
 
-    /// All gated products, in no order.
     var all: [GatedProduct] { products.withLock { Array($0.values) } }
 
     /// The ids of all gated products, in no order.
     var ids: [ProductID] { products.withLock { Array($0.keys) } }
 
-    /// The number of gated products.
     var count: Int { products.withLock { $0.count } }
 
     /// The number of gated products that are sold through the ledger alone. Looks at each of them.

@@ -12,7 +12,6 @@ public enum EngineEvent: Sendable {
     case recoveryFailed(why: String)
     /// Redis fails, in its own words. Reported again only when they change.
     case redisFailed(why: String)
-    /// A product was resynced.
     case resynced(ProductID, fence: Fence, stock: Int64)
     /// A product could not be resynced, for a reason that concerns this product alone, and will be tried again. Reported again only when the reason changes.
     case resyncFailed(ProductID, why: String)

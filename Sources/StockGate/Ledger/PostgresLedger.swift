@@ -349,7 +349,6 @@ public final class PostgresLedger: Sendable {
         case aboveMaximum = 3
         /// The key belongs to something else.
         case keyReused = 4
-        /// There is no such product.
         case productMissing = 5
     }
 

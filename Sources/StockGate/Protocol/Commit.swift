@@ -35,7 +35,6 @@ public enum CommitOutcome: Int64, Hashable, Sendable, CaseIterable {
     case keyClosed = 4
     /// The product is discontinued.
     case notOnSale = 5
-    /// There is no such product.
     case productMissing = 6
     /// The key was used with another payload, under another reservation or none.
     case keyReused = 7
@@ -79,7 +78,6 @@ public enum IncreaseOutcome: Int64, Hashable, Sendable, CaseIterable {
     /// The key belongs to something else: the decrease's key names another product, order or quantity. Nothing was changed, and the matching increase can still
     /// use this key.
     case keyReused = 4
-    /// There is no such product.
     case productMissing = 5
 }
 

@@ -16,7 +16,6 @@ public struct Resync: Hashable, Sendable {
         case bump
         /// Raise the fence above this one, which Redis holds, and return the same as `bump`. The ledger has lost the commits that raised it that far.
         case raise(above: Fence)
-        /// Install into this dataset.
         case install(dataset: String, LedgerState)
         /// Nothing more.
         case finish
@@ -65,7 +64,6 @@ public struct Resync: Hashable, Sendable {
         case newer
         /// Redis was up to date.
         case notNeeded
-        /// The product is not in the ledger.
         case productMissing
         /// Redis holds the data of another ledger, which has this name. The data is not used, and the product is sold without Redis.
         case foreign(String)

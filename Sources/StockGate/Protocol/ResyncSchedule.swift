@@ -6,7 +6,6 @@
 public struct ResyncSchedule: Hashable, Sendable {
     /// What the shell has to do.
     public enum Action: Hashable, Sendable {
-        /// Run a resync now.
         case run(forced: Bool)
         /// Call `timerFired` at this time.
         case wait(until: UInt64)

@@ -83,7 +83,6 @@ public enum DecreaseAnswer: Hashable, Sendable {
     case keyReused
     /// The product is discontinued.
     case notOnSale
-    /// There is no such product.
     case productMissing
     /// The request was not decided, for this reason.
     case unavailable(Unavailable)
@@ -97,7 +96,6 @@ public enum IncreaseAnswer: Hashable, Sendable {
     case nothingToReturn(remaining: Int64, replayed: Bool)
     /// The decrease, or the row that closed its key, names another product, order or quantity. Nothing was changed.
     case keyReused
-    /// There is no such product.
     case productMissing
     /// The request was not decided, for this reason.
     case unavailable(Unavailable)

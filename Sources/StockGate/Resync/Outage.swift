@@ -17,7 +17,6 @@ final class Outage: Sendable {
     /// Whether a recovery runs, or has passed and is not used yet.
     var isRecovering: Bool { recovering.load(ordering: .acquiring) }
 
-    /// A recovery begins.
     func recoveryBegan() {
         recovering.store(true, ordering: .releasing)
         // It was not seen whether calls were let through after the recovery before this one, so the work of that recovery may be void.

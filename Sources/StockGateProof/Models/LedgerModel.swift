@@ -55,7 +55,6 @@ public struct LedgerModel: Hashable, Sendable {
         case aboveMaximum = 3
         /// The key belongs to another change.
         case keyReused = 4
-        /// There is no such product.
         case productMissing = 5
     }
 

@@ -7,7 +7,6 @@ public struct OrderModel: Hashable, Sendable {
     public enum Reason: Hashable, Sendable {
         /// Too little was left, or the product is not on sale.
         case stock
-        /// The key was closed.
         case keyClosed
         /// The key that the order took instead of another order's key belongs to another order too.
         case keyTaken

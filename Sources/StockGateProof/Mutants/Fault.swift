@@ -44,7 +44,6 @@ public enum Fault: Hashable, Sendable, CaseIterable {
     case releaseWithoutToken
     /// A release gives units back without comparing the fence.
     case releaseWithoutFence
-    /// The reservation is settled before its commit.
     case settleBeforeCommit
     /// An apply whose outcome is unknown is sent again.
     case applySentTwice

@@ -6,7 +6,6 @@ import StockGate
 // Invariant: everything that happens is an event of one queue, and depends on the seed alone: not on a clock, a thread, or the order of a hash table.
 // Bounds: `timeLimit` of virtual time, `eventLimit` events. Stop: the clients are done and the audit has had its time, or a promise is broken.
 
-/// The outcome of a call.
 enum CallResult<Reply> {
     case reply(Reply)
     /// The call is known not to have run.

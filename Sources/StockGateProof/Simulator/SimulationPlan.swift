@@ -57,7 +57,6 @@ public struct SimulationPlan: Sendable {
         var isCompensated: Bool
         /// Whether the order is compensated without waiting for an answer.
         var isGivenUp: Bool
-        /// The quantity that the compensation names.
         var namedQuantity: Quantity
         /// Whether somebody sends the key with other content at the same time.
         var isStolen: Bool
@@ -74,7 +73,6 @@ public struct SimulationPlan: Sendable {
         var isDuplicated: Bool
     }
 
-    /// A change by hand.
     struct HandWork: Sendable {
         enum Kind: Sendable { case adjust(Int64), discontinue, relist }
         var at: Int
@@ -91,15 +89,11 @@ public struct SimulationPlan: Sendable {
     public var fault: Fault?
     /// Whether no process dies and no audit runs. Then what Redis serves under PostgreSQL's fence must be exact without an audit.
     var isAuditless: Bool
-    /// The number of server processes.
     var servers: Int
-    /// The stock of each product.
     var stocks: [Int64]
-    /// The clients' orders.
     var clients: [[Order]]
     /// Increases that belong to no decrease.
     var strangers: [WrongIncrease]
-    /// Work by hand.
     var hands: [HandWork]
     /// The disasters.
     public var strikes: [Strike]
