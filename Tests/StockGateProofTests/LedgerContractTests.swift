@@ -72,7 +72,8 @@ struct LedgerContractTests {
                             isRepeat: false
                         ),
                         fence: fence,
-                        token: fence == 0 ? 0 : Token(Int64(random.number(1...2))),
+                        // Without a reservation: nothing, or the mark of a first attempt.
+                        token: Token(Int64(random.number(fence == 0 ? 0...2 : 1...2))),
                         reserveSent: random.happens(0.5),
                         isFirm: random.happens(0.3)
                     )

@@ -316,8 +316,9 @@ public final class PostgresLedger: Sendable {
     public func entry(forKey key: String, reader: Bool = false) async throws(PostgresError) -> LedgerEntry? {
         let rows = try await (reader ? lookups : pool).query(
             """
-            select product_id, order_id, quantity, remaining, direction from stock_ledger where request_id = $1
-            union all select product_id, order_id, quantity, remaining, direction from stock_archived_keys where request_id = $1
+            select product_id, order_id, quantity, remaining, direction, fence, token from stock_ledger where request_id = $1
+            union all
+            select product_id, order_id, quantity, remaining, direction, -1, 0 from stock_archived_keys where request_id = $1
             """,
             [.text(key)]
         )
@@ -327,7 +328,9 @@ public final class PostgresLedger: Sendable {
             orderID: try row.decode(1),
             quantity: try row.decode(2),
             remaining: try row.decode(3),
-            direction: try row.decode(4)
+            direction: try row.decode(4),
+            fence: try row.decode(5),
+            token: try row.decode(6)
         )
     }
 

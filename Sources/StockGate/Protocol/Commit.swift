@@ -4,14 +4,15 @@ public struct CommitRequest: Hashable, Sendable {
     public var decrease: DecreaseRequest
     /// The fence of the reservation that Redis made for it; 0 without a reservation, on the direct path.
     public var fence: Fence
-    /// The reservation's token; 0 without one.
+    /// The reservation's token. Without a reservation the mark of a first attempt, which the ledger keeps so that the attempt can tell its row from an earlier order's; 0 without
+    /// either.
     public var token: Token
     /// Whether a reserve was sent: Redis may hold a reservation for this key.
     public var reserveSent: Bool
     /// Whether this is a repeat, or sent again after an unknown commit. A refusal of a firm request closes the key.
     public var isFirm: Bool
 
-    /// Creates a commit. `fence` and `token` are both 0 or both not.
+    /// Creates a commit. A fence comes with a token.
     public init(decrease: DecreaseRequest, fence: Fence, token: Token, reserveSent: Bool, isFirm: Bool) {
         self.decrease = decrease
         self.fence = fence
@@ -127,6 +128,10 @@ public struct LedgerEntry: Hashable, Sendable {
     public var remaining: Int64
     /// `OUT`, `IN` or `CLOSED`.
     public var direction: Direction
+    /// The reservation's fence; 0 without one, -1 if the row was archived.
+    public var fence: Fence
+    /// The reservation's token, or without one the mark of the attempt; 0 without either, or if the row was archived.
+    public var token: Token
 
     /// What a row did to the stock.
     public enum Direction: String, Hashable, Sendable {
@@ -139,11 +144,14 @@ public struct LedgerEntry: Hashable, Sendable {
     }
 
     /// Creates an entry.
-    public init(product: ProductID, orderID: Int64, quantity: Quantity, remaining: Int64, direction: Direction) {
+    public init(product: ProductID, orderID: Int64, quantity: Quantity, remaining: Int64, direction: Direction, fence: Fence, token: Token)
+    {
         self.product = product
         self.orderID = orderID
         self.quantity = quantity
         self.remaining = remaining
         self.direction = direction
+        self.fence = fence
+        self.token = token
     }
 }

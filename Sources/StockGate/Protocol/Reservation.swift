@@ -61,6 +61,9 @@ public struct Reservation: Hashable, Sendable {
         case lookingUp
         /// A commit is out. `unknownBefore`: an earlier sending of it may still run. -> committing, applying, finished
         case committing(CommitRequest, unknownBefore: Bool)
+        /// The direct commit of a first attempt was unknown, was sent again, and met this row: its mark is looked up, for the row may be an earlier order's
+        /// whose id came round again. -> committing, finished
+        case identifying(CommitRequest, CommitReply)
         /// An apply is out; the buyer has been answered. -> bumping, finished
         case applying(Fence)
         /// The apply failed or is unknown. -> finished
@@ -77,10 +80,14 @@ public struct Reservation: Hashable, Sendable {
     /// Where it is.
     public private(set) var state: State = .start
     private var reserves: UInt8 = 0
+    /// Whether the reservation was there before this request came to it, so that its token is not this request's alone.
+    private var hasJoined = false
+    private let mark: Token
 
     /// Creates a decrease that has not begun.
-    public init(_ request: DecreaseRequest) {
+    public init(_ request: DecreaseRequest, mark: Token = 0) {
         self.request = request
+        self.mark = request.isRepeat ? 0 : mark
     }
 
     /// Whether nothing more will happen.
@@ -102,6 +109,7 @@ public struct Reservation: Hashable, Sendable {
         case .joined(let fence, let token, let quantity):
             // The counter was lowered by the recorded quantity. A commit of another quantity under this token would make Redis and the ledger differ.
             guard quantity == request.quantity else { return finish(.keyReused) }
+            hasJoined = true
             return committing(Held(fence: fence, token: token))
         case .soldOut(let counter):
             // A repeat may have been sold before the stock ran out, so the ledger decides it.
@@ -132,6 +140,7 @@ public struct Reservation: Hashable, Sendable {
 
     /// The ledger's row for a key that Redis calls done; nil if there is none. Then the mark in Redis comes from a history that the ledger does not have.
     public mutating func lookedUp(_ entry: LedgerEntry?) -> Step {
+        if case .identifying(let sent, let reply) = state { return identified(entry, sent, reply) }
         guard let entry else { return commit(fence: 0, token: 0, reserveSent: false) }
         guard entry.direction == .out else { return finish(.keyClosed) }
         guard entry.product == request.product, entry.quantity == request.quantity, entry.orderID == request.orderID else {
@@ -142,16 +151,22 @@ public struct Reservation: Hashable, Sendable {
 
     /// The lookup failed, so the commit decides.
     public mutating func lookUpFailed() -> Step {
-        commit(fence: 0, token: 0, reserveSent: false)
+        if case .identifying(let sent, _) = state { return again(sent) }
+        return commit(fence: 0, token: 0, reserveSent: false)
     }
 
     /// The ledger decided.
     public mutating func committed(_ reply: CommitReply) -> Step {
         guard case .committing(let sent, let unknownBefore) = state else { return Step(.finish) }
-        // A first attempt that sends its commit again can find the row that its own first sending wrote.
-        let answer = Self.answer(to: reply, isOwnRow: unknownBefore && !request.isRepeat)
         let isDuplicate = reply.outcome == .duplicateMine || reply.outcome == .duplicateOther
+        let mayBeOwn = unknownBefore && !request.isRepeat && isDuplicate
+        // A first attempt that sent its commit twice finds its own row: the one with the token that Redis gave to it alone.
+        let answer = Self.answer(to: reply, isOwnRow: mayBeOwn && reply.outcome == .duplicateMine && !hasJoined)
         if sent.fence == 0 {
+            if mayBeOwn, mark != 0 {
+                state = .identifying(sent, reply)
+                return Step(.lookUp, asks: true)
+            }
             // A duplicate on the direct path asks for a resync too: the process whose commit raised the fence may have died before it could ask.
             return finish(answer, asks: reply.bumped || isDuplicate)
         }
@@ -181,8 +196,7 @@ public struct Reservation: Hashable, Sendable {
         case .notRun, .unknown:
             // Unknown is not failed: the same key and token are sent again, firm, until an answer comes. The reservation stays pending meanwhile.
             sent.isFirm = true
-            state = .committing(sent, unknownBefore: true)
-            return Step(.commit(sent))
+            return again(sent)
         }
     }
 
@@ -221,12 +235,24 @@ public struct Reservation: Hashable, Sendable {
         let commit = CommitRequest(
             decrease: request,
             fence: fence,
-            token: token,
+            token: fence == 0 ? mark : token,
             reserveSent: reserveSent,
             isFirm: request.isRepeat
         )
         state = .committing(commit, unknownBefore: false)
         return Step(.commit(commit))
+    }
+
+    private mutating func again(_ sent: CommitRequest) -> Step {
+        state = .committing(sent, unknownBefore: true)
+        return Step(.commit(sent))
+    }
+
+    /// The row that a direct commit met when it was sent again was looked at.
+    private mutating func identified(_ entry: LedgerEntry?, _ sent: CommitRequest, _ reply: CommitReply) -> Step {
+        // The ledger has lost the row since: it was restored from a backup.
+        guard let entry, entry.direction == .out else { return again(sent) }
+        return finish(.sold(remaining: reply.remaining, replayed: entry.fence != 0 || entry.token != mark))
     }
 
     /// The commit is known not to have run, so what Redis reserved for it goes back.

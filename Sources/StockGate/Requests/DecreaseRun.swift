@@ -31,7 +31,7 @@ final class DecreaseRun: @unchecked Sendable {
     ) {
         self.context = context
         self.product = product
-        self.machine = Reservation(request)
+        self.machine = Reservation(request, mark: context.nextMark())
         self.isPatient = isPatient
         self.deadline = .now() + context.times.answerWithin
         self.completion = completion

@@ -41,6 +41,8 @@ final class RequestContext: Sendable {
     private let products: GatedProducts
     private let resyncs: ResyncCoordinator
     private let bumps: FenceBumps
+    /// Counts from a random number. Two attempts with one mark would have to meet at the same key besides.
+    private let marks = Atomic<Int64>(Int64.random(in: 1...(1 << 62)))
 
     init(
         gate: RedisGate,
@@ -61,6 +63,12 @@ final class RequestContext: Sendable {
         self.products = products
         self.resyncs = resyncs
         self.bumps = bumps
+    }
+
+    /// What one attempt is known by in the ledger if it is committed without a reservation. Never 0.
+    func nextMark() -> Token {
+        // 2^62 attempts would have to be made before the sum leaves the positive numbers.
+        marks.wrappingAdd(1, ordering: .relaxed).newValue
     }
 
     /// Begins a decrease, on the loop. `completion` is called once, on the loop.

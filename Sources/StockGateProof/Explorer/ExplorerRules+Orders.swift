@@ -85,7 +85,9 @@ extension ExplorerRules {
         request.since = world.timeless ? nil : Self.now
         var driver = driver
         driver.attempts += 1
-        buyer(index, ExplorerActor.Buyer(PatchedReservation(request, fault: fault), order: driver), state, emit)
+        // One first attempt of each driver at each key.
+        let machine = PatchedReservation(request, mark: Int64(index) + 1, fault: fault)
+        buyer(index, ExplorerActor.Buyer(machine, order: driver), state, emit)
     }
 
     /// Compares the row's time with the order's before answering, as the product server does.

@@ -67,7 +67,7 @@ struct ExplorerRules {
                 if name.hasPrefix("-") {
                     return .returning(PatchedIncrease(Self.increase(String(name.dropFirst())), fault: fault), nil, .nothing)
                 }
-                return .buyer(ExplorerActor.Buyer(PatchedReservation(Self.decrease(name), fault: fault)))
+                return .buyer(ExplorerActor.Buyer(PatchedReservation(Self.decrease(name), mark: 0, fault: fault)))
             }
         }
         var state = State(

@@ -197,6 +197,8 @@ public struct World: Hashable, Sendable, CustomStringConvertible {
         // An order has the id of an order that was just made, so the ledger cannot tell the two apart by their times. One decrease confirms one order, even
         // with a cancellation in between.
         World("#a #a resync", 2), World("#a #a -#a b", 1), World("#a #a", 2, copies: 1), World("#a #a -#a", 1, deaths: 1),
+        // The second loses its connection during the commit, sends it again as a first attempt does, and finds the first one's row, or its own.
+        World("#a #a", 2, zombies: 1), World("#a #a b", 2, flushes: 1, zombies: 1),
         // Two servers settle one order, whose first answer is lost or comes late.
         World("#a &a", 2, unheard: 1), World("#a &a b", 1), World("#a &a -#a", 1, unheard: 1), World("#a &a resync", 1, zombies: 1),
     ]

@@ -34,7 +34,7 @@ public struct LedgerModel: Hashable, Sendable {
         public var orderID: Int64
         /// The reservation's fence; 0 without one.
         public var fence: Fence
-        /// The reservation's token; 0 without one.
+        /// The reservation's token, or without one the mark of the attempt; 0 without either.
         public var token: Token
         /// Stock after it.
         public var remaining: Int64
@@ -107,7 +107,15 @@ public struct LedgerModel: Hashable, Sendable {
     /// Looks up a key without a lock.
     public func lookUp(_ key: String) -> LedgerEntry? {
         row(key).map {
-            LedgerEntry(product: $0.product, orderID: $0.orderID, quantity: $0.quantity, remaining: $0.remaining, direction: $0.direction)
+            LedgerEntry(
+                product: $0.product,
+                orderID: $0.orderID,
+                quantity: $0.quantity,
+                remaining: $0.remaining,
+                direction: $0.direction,
+                fence: $0.fence,
+                token: $0.token
+            )
         }
     }
 

@@ -160,6 +160,12 @@ public enum Fault: Hashable, Sendable, CaseIterable {
     case newKeyUnwritten
     /// When an order takes another key, the units under its former key are given back.
     case formerKeyCompensated
+    /// A first attempt that sends its commit again takes the row of another reservation, or of none, for its own.
+    case othersRowIsOwn
+    /// A first attempt that joined a reservation takes what was committed under it for its own.
+    case joinedRowIsOwn
+    /// A first attempt that sends its direct commit again does not look at the mark of the row that it finds.
+    case markIgnored
     /// The units of a success that comes for a failed order are not given back.
     case lateSuccessKept
 }

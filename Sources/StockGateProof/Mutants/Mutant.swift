@@ -59,7 +59,8 @@ public struct Mutant: Hashable, Sendable {
         case .fenceAheadIsNewer, .aheadUnasked, .owedFencesForgotten: world.restores > 0
         case .foreignUsed, .foreignOverwritten, .appliedToForeign, .foreignVoided, .foreignMended: world.actors.contains("foreign")
         case .leftServed, .leftForever, .voidForgetsFence: world.actors.contains("recovery")
-        case .replayConfirms, .closedKeyFails, .sinceIgnored, .staleTakesKey, .newKeyUnwritten, .formerKeyCompensated, .lateSuccessKept:
+        case .replayConfirms, .closedKeyFails, .sinceIgnored, .staleTakesKey, .newKeyUnwritten, .formerKeyCompensated, .lateSuccessKept,
+            .othersRowIsOwn, .joinedRowIsOwn, .markIgnored:
             world.actors.contains { $0.hasPrefix("#") }
         default: false
         }

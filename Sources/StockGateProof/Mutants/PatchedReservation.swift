@@ -4,11 +4,13 @@ public import StockGate
 /// the machine itself.
 public struct PatchedReservation: Hashable, Sendable {
     private var machine: Reservation
+    private var hasJoined = false
     private let fault: Fault?
 
     /// A decrease that has not begun.
-    public init(_ request: DecreaseRequest, fault: Fault? = nil) {
-        self.machine = Reservation(request)
+    /// - Parameter mark: as the machine's
+    public init(_ request: DecreaseRequest, mark: Token, fault: Fault? = nil) {
+        self.machine = Reservation(request, mark: mark)
         self.fault = fault
     }
 
@@ -22,6 +24,7 @@ public struct PatchedReservation: Hashable, Sendable {
 
     /// Redis replied to the reserve.
     public mutating func reserveReplied(_ reply: ReserveReply) -> Reservation.Step {
+        if fault == .joinedRowIsOwn, case .joined = reply { hasJoined = true }
         switch (fault, reply) {
         case (.joinedQuantityIgnored, .joined(let fence, let token, _)):
             return machine.reserveReplied(.joined(fence: fence, token: token, quantity: request.quantity))
@@ -40,14 +43,19 @@ public struct PatchedReservation: Hashable, Sendable {
     public mutating func resyncEnded(loaded: Bool) -> Reservation.Step { machine.resyncEnded(loaded: loaded) }
 
     /// The ledger was asked for a key that Redis calls done.
-    public mutating func lookedUp(_ entry: LedgerEntry?) -> Reservation.Step { machine.lookedUp(entry) }
+    public mutating func lookedUp(_ entry: LedgerEntry?) -> Reservation.Step {
+        let wasFoundAgain = if case .identifying = machine.state { true } else { false }
+        var step = machine.lookedUp(entry)
+        if fault == .markIgnored, wasFoundAgain { Self.takeForOwn(&step) }
+        return step
+    }
 
     /// The lookup failed.
     public mutating func lookUpFailed() -> Reservation.Step { machine.lookUpFailed() }
 
     /// The ledger decided.
     public mutating func committed(_ reply: CommitReply) -> Reservation.Step {
-        guard let fault, case .committing(let sent, _) = machine.state else { return machine.committed(reply) }
+        guard let fault, case .committing(let sent, let unknownBefore) = machine.state else { return machine.committed(reply) }
         let isDirect = sent.fence == 0
         let isRedisAhead = !isDirect && reply.lockedFence > 0 && reply.lockedFence < sent.fence
         let held = Held(fence: sent.fence, token: sent.token)
@@ -58,9 +66,17 @@ public struct PatchedReservation: Hashable, Sendable {
         case .askAlways where !isDirect && reply.lockedFence != sent.fence: step.asksForResync = true
         case .mismatchSettled: if case .apply = step.action { step.action = .settle(held) }
         case .duplicateOtherKept where !isDirect && reply.outcome == .duplicateOther: step.action = .settle(held)
+        case .othersRowIsOwn where !isDirect && unknownBefore && !request.isRepeat && reply.outcome == .duplicateOther:
+            Self.takeForOwn(&step)
+        case .joinedRowIsOwn where hasJoined && unknownBefore && !request.isRepeat && reply.outcome == .duplicateMine:
+            Self.takeForOwn(&step)
         default: break
         }
         return step
+    }
+
+    private static func takeForOwn(_ step: inout Reservation.Step) {
+        if case .sold(let remaining, _)? = step.answer { step.answer = .sold(remaining: remaining, replayed: false) }
     }
 
     /// The commit brought no decision.

@@ -15,7 +15,8 @@ extension ServerProcess {
             return answer(.insufficient(remaining: soldOut.counter))
         }
         open += 1
-        let run = Run(PatchedReservation(request, fault: fault), answer)
+        simulation.attempts += 1
+        let run = Run(PatchedReservation(request, mark: simulation.attempts, fault: fault), answer)
         perform(run, run.machine.began(throughGate: !work[product].isDirect && admits()))
     }
 

@@ -144,9 +144,7 @@ final class SimulatedClient {
         case .sold(_, let replayed):
             told[index].isSold = true
             guard request.since == nil, let identity = told[index].identity, identity.cameRound else { return }
-            // A first attempt that had to send its commit again treats the row that it finds as its own.
-            let isFoundAgain = !replayed && simulation.isWritten(request.key, before: identity.madeAt)
-            if isFoundAgain || replayed && request.isRepeat { told[index].isInDoubt = true }
+            if replayed && request.isRepeat { told[index].isInDoubt = true }
         case .insufficient, .notOnSale: if request.isRepeat { told[index].isFinallyRefused = true }
         case .keyClosed: told[index].isFinallyRefused = true
         case .keyReused, .productMissing, .unavailable: break

@@ -47,9 +47,6 @@ extension Simulation {
         for key in keys where writtenAt[key] == nil && ledger.row(key) != nil { writtenAt[key] = now }
     }
 
-    /// Whether the ledger has had a row under this key since before a moment, in microseconds.
-    func isWritten(_ key: String, before moment: Int) -> Bool { writtenAt[key].map { $0 < moment } ?? false }
-
     /// Compares the row's time with the order's before answering, as the product server does.
     func compared(_ answer: DecreaseAnswer, _ request: DecreaseRequest) -> DecreaseAnswer {
         switch answer {

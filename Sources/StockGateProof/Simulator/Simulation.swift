@@ -45,6 +45,8 @@ final class Simulation {
     private var scheduled = 0
     private(set) var events = 0
     var operations = 0
+    /// Decreases that have begun at any server.
+    var attempts: Int64 = 0
     var broken: String?
     private(set) var history: [String] = []
     let isTracing: Bool

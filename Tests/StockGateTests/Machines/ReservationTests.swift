@@ -118,7 +118,15 @@ struct ReservationTests {
     @Test("looking up: the first result, another payload, a closed key, nothing")
     func lookingUp() {
         func entry(_ direction: LedgerEntry.Direction, quantity: Quantity = 2, order: Int64 = 1, product: Int64 = 7) -> LedgerEntry {
-            LedgerEntry(product: ProductID(product), orderID: order, quantity: quantity, remaining: 4, direction: direction)
+            LedgerEntry(
+                product: ProductID(product),
+                orderID: order,
+                quantity: quantity,
+                remaining: 4,
+                direction: direction,
+                fence: 0,
+                token: 0
+            )
         }
         let cases: [(LedgerEntry?, DecreaseAnswer?)] = [
             (entry(.out), .sold(remaining: 4, replayed: true)), (entry(.out, quantity: 1), .keyReused), (entry(.out, order: 2), .keyReused),
@@ -219,20 +227,83 @@ struct ReservationTests {
     }
 
     @Test(
-        "a first attempt whose commit was unknown and is found has replayed nothing; a repeat has, and so has a first attempt that finds a row at once"
+        "a first attempt whose commit was unknown has replayed nothing if the row is of its own reservation; else it has, and so has a repeat"
     )
     func ownRow() {
-        let duplicates = [CommitOutcome.duplicateMine, .duplicateOther]
-        for outcome in duplicates {
-            for var machine in [Self.reserved(), Self.direct()] {
-                _ = machine.commitFailed(.unknown)
-                #expect(machine.committed(Self.reply(outcome)).answer == .sold(remaining: 5, replayed: false))
-            }
-            var repeated = Reservation(DecreaseRequest(product: ProductID(7), key: "k", orderID: 1, quantity: 2, isRepeat: true))
-            _ = repeated.began(throughGate: false)
-            _ = repeated.commitFailed(.unknown)
-            #expect(repeated.committed(Self.reply(outcome)).answer == .sold(remaining: 5, replayed: true))
+        for (outcome, isOwn) in [(CommitOutcome.duplicateMine, true), (.duplicateOther, false)] {
+            var machine = Self.reserved()
+            _ = machine.commitFailed(.unknown)
+            #expect(machine.committed(Self.reply(outcome)).answer == .sold(remaining: 5, replayed: !isOwn))
+            machine = Self.reserved(isRepeat: true)
+            _ = machine.commitFailed(.unknown)
+            #expect(machine.committed(Self.reply(outcome)).answer == .sold(remaining: 5, replayed: true))
+            // Whoever was there first may have committed under the reservation that was joined.
+            machine = Self.reserving()
+            _ = machine.reserveReplied(.joined(fence: 3, token: 9, quantity: 2))
+            _ = machine.commitFailed(.unknown)
+            #expect(machine.committed(Self.reply(outcome)).answer == .sold(remaining: 5, replayed: true))
         }
+    }
+
+    private static func marked(_ mark: Token, isRepeat: Bool = false) -> Reservation {
+        var machine = Reservation(request(isRepeat: isRepeat), mark: mark)
+        _ = machine.began(throughGate: false)
+        return machine
+    }
+
+    @Test("a first attempt without a reservation carries its mark, and by it knows its own row after an unknown commit")
+    func ownMark() {
+        func entry(fence: Fence = 0, token: Token, direction: LedgerEntry.Direction = .out) -> LedgerEntry {
+            LedgerEntry(product: ProductID(7), orderID: 1, quantity: 2, remaining: 4, direction: direction, fence: fence, token: token)
+        }
+        let again = Self.commit(token: 77, firm: true)
+        func found() -> Reservation {
+            var machine = Self.marked(77)
+            #expect(machine.commitFailed(.unknown).action == again)
+            let step = machine.committed(Self.reply(.duplicateOther))
+            #expect(step.action == .lookUp)
+            #expect(step.answer == nil)
+            #expect(step.asksForResync)
+            return machine
+        }
+        for (entry, isOwn) in [
+            (entry(token: 77), true), (entry(token: 78), false), (entry(token: 0), false), (entry(fence: 3, token: 77), false),
+        ] {
+            var machine = found()
+            let step = machine.lookedUp(entry)
+            #expect(step.action == .finish)
+            #expect(step.answer == .sold(remaining: 5, replayed: !isOwn))
+            #expect(machine.isFinished)
+        }
+        // What cannot be looked at, or is gone, is asked for again: nothing is told that is not known.
+        for event in [{ $0.lookUpFailed() }, { $0.lookedUp(nil) }, { $0.lookedUp(entry(token: 77, direction: .closed)) }]
+            as [(inout Reservation) -> Reservation.Step]
+        {
+            var machine = found()
+            let step = event(&machine)
+            #expect(step.action == again)
+            #expect(step.answer == nil)
+            #expect(machine.committed(Self.reply(.duplicateOther)).action == .lookUp)
+            #expect(machine.committed(Self.reply(.duplicateOther)).answer == nil)
+        }
+    }
+
+    @Test("a repeat carries no mark, and a row that is met at once is a replay without a look")
+    func withoutMark() {
+        var machine = Self.marked(77, isRepeat: true)
+        #expect(machine.commitFailed(.unknown).action == Self.commit(firm: true, isRepeat: true))
+        #expect(machine.committed(Self.reply(.duplicateOther)).answer == .sold(remaining: 5, replayed: true))
+        machine = Self.marked(77)
+        #expect(machine.committed(Self.reply(.duplicateOther)).answer == .sold(remaining: 5, replayed: true))
+        #expect(machine.isFinished)
+        // Without a mark nobody knows whose the row is.
+        machine = Self.direct()
+        _ = machine.commitFailed(.unknown)
+        #expect(machine.committed(Self.reply(.duplicateOther)).answer == .sold(remaining: 5, replayed: true))
+        // A reservation has a token of its own.
+        machine = Reservation(Self.request(), mark: 77)
+        _ = machine.began(throughGate: true)
+        #expect(machine.reserveReplied(.reserved(fence: 3, token: 9, left: 0)).action == Self.commit(fence: 3, token: 9, sent: true))
     }
 
     @Test("committing, unknown: the same key and token again, firm, whatever comes in between")
