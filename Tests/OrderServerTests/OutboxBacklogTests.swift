@@ -1,3 +1,4 @@
+import ServerMetrics
 import Testing
 
 @testable import OrderServer
@@ -6,6 +7,9 @@ import Testing
 struct OutboxBacklogTests {
     /// What happens to an order's row, and to a count of the rows, each in its own order.
     private static let row = ["reserve", "commit", "mark", "release"]
+    /// The same of a row of an event, whose writer is told what it wrote, and of one that is not written.
+    private static let event = ["reserve", "commit", "wrote", "mark", "release"]
+    private static let noEvent = ["reserve", "wroteNone"]
     private static let count = ["begin", "snapshot", "end"]
 
     /// Every way to mix three rows of events.
@@ -29,13 +33,13 @@ struct OutboxBacklogTests {
                 switch event {
                 case "reserve":
                     #expect(backlog.reserve())
-                    backlog.addEvents(1)
+                    #expect(backlog.reserve(events: 1))
                     reserved += 1
                 case "commit": rows += 1
                 case "mark": rows -= 1
                 case "release":
                     backlog.release(orders: 1)
-                    backlog.addEvents(-1)
+                    backlog.release(events: 1)
                     reserved -= 1
                 case "begin": backlog.beginCount()
                 case "snapshot": found = rows
@@ -50,6 +54,61 @@ struct OutboxBacklogTests {
             backlog.endCount(orders: rows, events: rows, oldestAge: .zero, rows: [:])
             #expect(backlog.orders == rows && backlog.events == rows, "\(mix.map(\.1))")
         }
+    }
+
+    /// One event goes all the way, another as far as `length`, or is not written at all; a count runs anywhere between.
+    @Test(arguments: 1...5, [true, false])
+    func aCountWhileEventsAreWritten(length: Int, isWritten: Bool) {
+        for mix in Self.mixes(Self.event[...], (isWritten ? Self.event : Self.noEvent).prefix(length), Self.count[...]) {
+            let backlog = OutboxBacklog(maximumOrders: 5, maximumEvents: 5)
+            let outbox = OutboxWriting(
+                backlog: backlog,
+                droppedEvents: Counter(),
+                wakeCommands: {},
+                wakeEvents: {},
+                mustNotify: { false }
+            )
+            var (reserved, rows, found) = (0, 0, 0)
+            for (_, event) in mix {
+                switch event {
+                case "reserve": if backlog.reserve(events: 1) { reserved += 1 }
+                case "commit": rows += 1
+                case "wrote": outbox.wrote(commands: 0, events: 1, room: 1)
+                case "wroteNone":
+                    outbox.wroteNone(room: 1)
+                    reserved -= 1
+                case "mark": rows -= 1
+                case "release":
+                    backlog.release(events: 1)
+                    reserved -= 1
+                case "begin": backlog.beginCount()
+                case "snapshot": found = rows
+                default: backlog.endCount(orders: 0, events: found, oldestAge: .zero, rows: [:])
+                }
+                guard backlog.events <= reserved else {
+                    Issue.record("\(backlog.events) events for \(reserved): \(mix.map(\.1))")
+                    return
+                }
+            }
+            backlog.beginCount()
+            backlog.endCount(orders: 0, events: rows, oldestAge: .zero, rows: [:])
+            guard backlog.events == rows else {
+                Issue.record("\(backlog.events) events for \(rows) rows: \(mix.map(\.1))")
+                return
+            }
+        }
+    }
+
+    @Test func beyondTheBoundNoRoomIsMade() {
+        let backlog = OutboxBacklog(maximumOrders: 5, maximumEvents: 2)
+        #expect(backlog.reserve(events: 1))
+        #expect(backlog.reserve(events: 2))
+        #expect(!backlog.reserve(events: 1))
+        backlog.release(events: 1)
+        #expect(!backlog.reserve(events: 1))
+        backlog.release(events: 1)
+        #expect(backlog.reserve(events: 1))
+        #expect(backlog.events == 2)
     }
 
     @Test func aCountTellsWhatOthersWroteAndSent() {

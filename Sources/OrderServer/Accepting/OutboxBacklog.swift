@@ -66,14 +66,22 @@ final class OutboxBacklog: Sendable {
         }
     }
 
-    /// Whether events may be written.
-    var takesEvents: Bool { self.state.withLock { $0.events < self.maximumEvents } }
-
-    /// Adds to the number of waiting event rows. `rows` may be negative.
-    func addEvents(_ rows: Int) {
+    /// Makes room for rows of events, before the statement that writes them is sent; false if too many wait. Room for rows that were added only behind their statement would
+    /// be there twice if a count had found them already.
+    func reserve(events rows: Int) -> Bool {
         self.state.withLock { state in
-            state.events = max(0, state.events + rows)
-            if rows > 0 { state.eventsSince.came += rows } else { state.eventsSince.left -= rows }
+            guard state.events < self.maximumEvents else { return false }
+            state.events += rows
+            state.eventsSince.came += rows
+            return true
+        }
+    }
+
+    /// Gives the room of rows of events back: they are sent, or were not written.
+    func release(events rows: Int) {
+        self.state.withLock { state in
+            state.events = max(0, state.events - rows)
+            state.eventsSince.left += rows
         }
     }
 

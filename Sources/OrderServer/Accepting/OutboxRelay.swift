@@ -299,7 +299,7 @@ final class OutboxRelay: Sendable {
             let row = try OutboxRelay.marked(session, RelaySQL.sent, [.ints(sent)]).one()
             for delay in try row.decode(0, as: [Int64].self) { self.metrics.relaySeconds(self.kind).record(.microseconds(delay)) }
             let events = try row.decode(1, as: Int.self)
-            self.backlog.addEvents(-events)
+            self.backlog.release(events: events)
             self.backlog.release(orders: sentOrders)
         }
         if !failed.isEmpty {
@@ -316,7 +316,7 @@ final class OutboxRelay: Sendable {
         if !untouched.isEmpty { _ = try OutboxRelay.marked(session, RelaySQL.untouched, [.ints(untouched)], isRepeatable: false) }
         if !dead.isEmpty {
             let row = try OutboxRelay.marked(session, RelaySQL.dead, [.ints(dead.map(\.id)), .texts(dead.map(\.error))]).one()
-            self.backlog.addEvents(-(try row.decode(1, as: Int.self)))
+            self.backlog.release(events: try row.decode(1))
             self.backlog.release(orders: deadOrders)
             self.metrics.dead.add(UInt64(dead.count))
             let left = try row.decode(0, as: Int64.self)

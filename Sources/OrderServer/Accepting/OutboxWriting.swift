@@ -26,17 +26,28 @@ struct OutboxWriting: Sendable {
         _ session: PostgresSession,
         _ ids: inout IDBlock
     ) throws(PostgresError) -> (ids: [Int64], statuses: [String]) {
-        guard self.backlog.takesEvents else {
+        guard self.backlog.reserve(events: statuses.count) else {
             self.droppedEvents.add(UInt64(orders))
             return ([], [])
         }
         let statuses = statuses.map(\.rawValue).sorted()
-        return (try ids.take(statuses.count, session), statuses)
+        do throws(PostgresError) {
+            return (try ids.take(statuses.count, session), statuses)
+        } catch {
+            self.wroteNone(room: statuses.count)
+            throw error
+        }
+    }
+
+    /// A statement has failed that would have written rows of events. Those that it may have written nevertheless are for the next count to find.
+    /// - Parameter room: rows that there was room made for
+    func wroteNone(room: Int) {
+        if room > 0 { self.backlog.release(events: room) }
     }
 
     /// A statement that wrote this many rows is durable.
-    func wrote(commands: Int, events: Int) {
-        if events > 0 { self.backlog.addEvents(events) }
+    func wrote(commands: Int, events: Int, room: Int) {
+        self.wroteNone(room: room - events)
         if commands > 0 { self.wakeCommands() }
         if events > 0 { self.wakeEvents() }
     }

@@ -195,11 +195,11 @@ final class OrderCompletion: Sendable {
             .texts(changes.map(\.steps)),
         ]
         var sql = self.completeSQL
-        var hasEvents = false
+        var room = 0
         if let outbox {
             let events = try outbox.eventRows(Set(changes.map(\.to)), orders: changes.count, session, &ids)
-            hasEvents = !events.ids.isEmpty
-            if hasEvents {
+            room = events.ids.count
+            if room > 0 {
                 parameters += [.ints(events.ids), .texts(events.statuses), .bool(outbox.mustNotify())]
                 sql = self.completeWithEventsSQL
             }
@@ -209,11 +209,13 @@ final class OrderCompletion: Sendable {
         let row: PostgresRow
         do throws(PostgresError) {
             row = try session.repeatable(sql, parameters).one()
-        } catch  where hasEvents && mayStartAnew && IDSequence.messages.isCause(of: error) {
+        } catch {
+            outbox?.wroteNone(room: room)
+            guard room > 0, mayStartAnew, IDSequence.messages.isCause(of: error) else { throw error }
             _ = try ids.startAnew(session)
             return try self.write(session, changes, &ids, outbox, changed, mayStartAnew: false)
         }
-        if let outbox, hasEvents { outbox.wrote(commands: 0, events: try row.decode(3)) }
+        if let outbox, room > 0 { outbox.wrote(commands: 0, events: try row.decode(3), room: room) }
         var status: [Int64: String] = [:]
         for (id, text) in zip(try row.decode(1, as: [Int64].self), try row.decode(2, as: [String?].self)) { status[id] = text }
         changed?.changed(Array(status.keys))

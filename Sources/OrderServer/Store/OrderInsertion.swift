@@ -169,6 +169,8 @@ final class OrderInsertion: Sendable {
         var sql: String
         var parameters: [PostgresValue]
         var outbox: OutboxWriting?
+        /// Rows of events that there is room made for.
+        var room = 0
     }
 
     private static func write(
@@ -243,7 +245,8 @@ final class OrderInsertion: Sendable {
                 .optionalInts(messages), self.traces(items, orderIDs), .ints(events.ids), .texts(events.statuses),
                 .bool(outbox.mustNotify()),
             ],
-            outbox: outbox
+            outbox: outbox,
+            room: events.ids.count
         )
     }
 
@@ -271,7 +274,9 @@ final class OrderInsertion: Sendable {
         let row: PostgresRow
         do throws(PostgresError) {
             row = try session.query(insertion.sql, insertion.parameters).one()
-        } catch  where error.isOutcomeUnknown {
+        } catch {
+            insertion.outbox?.wroteNone(room: insertion.room)
+            guard error.isOutcomeUnknown else { throw error }
             let unknown = error
             do throws(PostgresError) {
                 try self.settle(session, items, ids, insertion)
@@ -283,7 +288,7 @@ final class OrderInsertion: Sendable {
         }
         let now = Timestamp(try row.decode(0))
         let made = try row.decode(1, as: [Int64].self)
-        if let outbox = insertion.outbox { outbox.wrote(commands: try row.decode(2), events: try row.decode(3)) }
+        if let outbox = insertion.outbox { outbox.wrote(commands: try row.decode(2), events: try row.decode(3), room: insertion.room) }
         let isWhole = made.count == ids.count
         let others = isWhole ? [] : self.withTakenIDs(session, items, ids, made: Set(made))
         // The orders continue while PostgreSQL works on the next group, if there is one.

@@ -130,12 +130,24 @@ struct OrderStore: Sendable {
     /// Makes a FAILED order PENDING again, under the keys of its next run. The event for it is `order.created` again, with the next version.
     /// - Returns: the order; nil if it is not FAILED, or if an earlier run is still being settled
     func beginRetry(id: Int64) async throws(PostgresError) -> Order? {
-        var events: (ids: [Int64], statuses: [String]) = ([], [])
-        if let outbox, outbox.backlog.takesEvents {
-            events = (
-                [try await self.pool.query("select nextval('outbox_ids')").one().decode(0, as: Int64.self)], [OrderStatus.pending.rawValue]
-            )
+        guard let outbox else { return try await self.beginRetry(id: id, events: ([], [])) }
+        guard outbox.backlog.reserve(events: 1) else {
+            let order = try await self.beginRetry(id: id, events: ([], []))
+            if order != nil { outbox.droppedEvents.add() }
+            return order
         }
+        do throws(PostgresError) {
+            let event = try await self.pool.query("select nextval('outbox_ids')").one().decode(0, as: Int64.self)
+            let order = try await self.beginRetry(id: id, events: ([event], [OrderStatus.pending.rawValue]))
+            outbox.wrote(commands: 0, events: order == nil ? 0 : 1, room: 1)
+            return order
+        } catch {
+            outbox.wroteNone(room: 1)
+            throw error
+        }
+    }
+
+    private func beginRetry(id: Int64, events: (ids: [Int64], statuses: [String])) async throws(PostgresError) -> Order? {
         let rows = try await self.pool.query(
             """
             with \(OutboxSQL.clock), o as (
@@ -152,9 +164,6 @@ struct OrderStore: Sendable {
             """,
             [.int(id), .int(self.recoveryAge.microseconds), .ints(events.ids), .texts(events.statuses)]
         )
-        if let outbox, !rows.isEmpty {
-            if events.ids.isEmpty { outbox.droppedEvents.add() } else { outbox.wrote(commands: 0, events: 1) }
-        }
         return try rows.first.map { (row) throws(PostgresError) in try Order(row: row) }
     }
 
