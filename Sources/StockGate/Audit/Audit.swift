@@ -3,6 +3,7 @@
 //
 // A *quiet look* at a product reads Redis, then PostgreSQL, then Redis again. It counts only if Redis has not changed in between and has no reservation
 // pending. A difference that two quiet looks, a second apart, show alike is a finding.
+// A product whose resync runs or waits for its turn is left out: its difference is known already, and the resync ends it.
 // Bounds: `chunk` products a look.
 
 import Algorithms
@@ -51,7 +52,7 @@ struct Audit: Sendable {
         var suspects: [GatedProduct] = []
         for (product, suspicion) in await quietLook(products) {
             let wasForeign = product.state.withLock { state in
-                state.suspicion = suspicion
+                state.suspicion = state.schedule.isIdle ? suspicion : nil
                 return state.standing.isForeign
             }
             let isForeign = suspicion?.isForeign ?? false
@@ -62,9 +63,11 @@ struct Audit: Sendable {
         guard !suspects.isEmpty else { return }
         try? await Task.sleep(for: .seconds(1))
         for (product, suspicion) in await quietLook(suspects) {
-            guard let suspicion, !suspicion.isForeign, product.state.withLock({ $0.suspicion }) == suspicion else { continue }
+            guard let suspicion, !suspicion.isForeign,
+                product.state.withLock({ $0.schedule.isIdle && $0.suspicion == suspicion })
+            else { continue }
             metrics.auditFindings.add(1)
-            events.tell(
+            events.tellSome(
                 .auditFound(
                     product.id,
                     stock: suspicion.stock,

@@ -42,7 +42,7 @@ struct Sweep: Sendable {
                 product.state.withLock { $0.sweepCursor = step.cursor }
                 guard step.overdue > 0 else { continue }
                 metrics.swept.add(1)
-                events.tell(.swept(product.id, overdue: step.overdue))
+                events.tellSome(.swept(product.id, overdue: step.overdue))
                 resyncs.ask(product, forced: true)
             case .failure(let failure): if failure.isOfProduct { resyncs.spoiled(product, failure) }
             }

@@ -34,6 +34,17 @@ struct EventWords: Sendable {
         return untold
     }
 
+    /// Counts an event that is news whatever was said before.
+    /// - Returns: nil if too much was said in this second; else how many others were left out since the last one that was said
+    mutating func admit(at now: UInt64) -> Int? {
+        guard admits(at: now) else {
+            untold += 1
+            return nil
+        }
+        defer { untold = 0 }
+        return untold
+    }
+
     /// A trouble is over, so that the same words will be reported again.
     /// - Returns: whether the trouble had been reported
     mutating func isOver(_ subject: Subject) -> Bool { last.removeValue(forKey: subject) != nil }

@@ -503,6 +503,36 @@ struct EngineTests {
         }
     }
 
+    /// A product that was made a moment ago differs until its install, which has been asked for: that is no finding.
+    @Test func theAuditCountsNothingThatWaitsForItsResync() async throws {
+        try await withFixture { fixture in
+            let other = try await fixture.addProduct(2, stock: 10)
+            let found = Mutex<[ProductID]>([])
+            let engine = try await fixture.startEngine {
+                $0.gatedRefresh = .seconds(600)
+            } onEvent: { event in
+                if case .auditFound(let id, _, _, _, _) = event { found.withLock { $0.append(id) } }
+            }
+            #expect(try await eventually { try await fixture.isExact(other, engine) })
+            let product = try await fixture.addProduct(1, stock: 10)
+            try await fixture.holdingTheRow(of: product) { () async throws -> Void in
+                engine.setGated(product, true)
+                engine.ask(product, forced: false)
+                #expect(await eventually { engine.metrics.resyncsFailed.count >= 1 })
+                // Each finding of the other one is an audit that looked at both.
+                for round in 1...2 {
+                    #expect(try await eventually { try await fixture.isExact(other, engine) })
+                    _ = try fixture.redis.call(["INCRBY", "sg:{2}:stock", "\(round)"])
+                    #expect(await eventually { found.withLock { $0.count { $0 == other } } == round })
+                }
+            }
+            #expect(try await eventually { try await fixture.isExact(product, engine) })
+            #expect(found.withLock { $0 } == [other, other])
+            #expect(engine.metrics.auditFindings.count == 2)
+            #expect(try await fixture.fences()[product] == 2)
+        }
+    }
+
     @Test func tooMuchInFlightIsToldSoAtOnce() async throws {
         try await withFixture { fixture in
             let product = try await fixture.addProduct(1, stock: 10_000)

@@ -116,6 +116,14 @@ struct EventWordsTests {
         #expect(words.say("a", of: .product(ProductID(98)), at: 1_000_000_000) == 0)
     }
 
+    @Test("what is news each time is admitted a few times in a second; the others are counted")
+    func admitted() {
+        var words = EventWords()
+        for event in 0..<100 { #expect(words.admit(at: 1) == (event < EventWords.perSecond ? 0 : nil)) }
+        #expect(words.admit(at: 1_000_000_000) == 100 - EventWords.perSecond)
+        #expect(words.admit(at: 1_000_000_000) == 0)
+    }
+
     @Test("so many subjects are remembered, and no more are said")
     func subjects() {
         var words = EventWords()
