@@ -13,6 +13,10 @@ public enum LedgerMigrations {
             (105, "ledger_archive", String(decoding: PackageResources.V105_ledger_archive_sql, as: UTF8.self)),
             (120, "bump_what_is_free", String(decoding: PackageResources.V120_bump_what_is_free_sql, as: UTF8.self)),
             (130, "ledger_name_and_raise", String(decoding: PackageResources.V130_ledger_name_and_raise_sql, as: UTF8.self)),
+            (
+                131, "archive_ends_at_young_rows",
+                String(decoding: PackageResources.V131_archive_ends_at_young_rows_sql, as: UTF8.self)
+            ),
         ]
     }
 }

@@ -101,6 +101,68 @@ struct LedgerArchiveTests {
         await fixture.stop()
     }
 
+    /// Writes so many sales of one unit, each a second younger than the one before, and takes them into the sums.
+    private func write(_ orders: ClosedRange<Int64>, from age: String, _ engine: StockEngine) async throws {
+        _ = try await engine.ledger.pool.query(
+            """
+            insert into stock_ledger (product_id, request_id, direction, quantity, reason, order_id, fence, token, remaining, created_at)
+            select 1, 'DEC-' || n, 'OUT', 1, 'ORDER_DECREMENT', n, 1, n, 100000 - n, now() - $3::text::interval + (n - $1) * interval '1 second'
+            from generate_series($1::bigint, $2::bigint) n
+            """,
+            [.int(orders.lowerBound), .int(orders.upperBound), .text(age)]
+        )
+        _ = try await engine.ledger.pool.query("select stock_ledger_advance(1, 100000)")
+    }
+
+    /// Archives, and says how many rows of the ledger were read for it.
+    private func archiveCounting(_ rows: Int64, _ engine: StockEngine) async throws -> (moved: Int64, read: Int64) {
+        try await engine.ledger.pool.transaction { transaction in
+            let count =
+                "select coalesce(sum(idx_tup_fetch + seq_tup_read), 0)::bigint from pg_stat_xact_user_tables where relname = 'stock_ledger'"
+            let before = try transaction.query(count).one().decode(0, as: Int64.self)
+            let moved = try transaction.query("select stock_archive(1, now() - interval '90 days', $1)", [.int(rows)]).one()
+                .decode(0, as: Int64.self)
+            return (moved, try transaction.query(count).one().decode(0, as: Int64.self) - before)
+        }
+    }
+
+    /// The last call finds few old rows, or none, and must not look at all of the young ones for them.
+    @Test func archivingReadsNoYoungRowsBehindTheOldOnes() async throws {
+        let fixture = try await EngineFixture()
+        let engine = try await fixture.startEngine()
+        _ = try await fixture.addProduct(1, stock: 100_000)
+        try await write(1...25, from: "100 days", engine)
+        try await write(1_001...11_000, from: "40 days", engine)
+        var (moved, read) = try await archiveCounting(10, engine)
+        #expect(moved == 10 && read < 300, "\(read)")
+        (moved, read) = try await archiveCounting(100, engine)
+        #expect(moved == 15 && read < 300, "\(read)")
+        (moved, read) = try await archiveCounting(100, engine)
+        #expect(moved == 0 && read < 300, "\(read)")
+        #expect(try await count("stock_ledger", engine) == 10_000)
+        await fixture.stop()
+    }
+
+    /// A row that came back has the id of then and the time of its return: what is old behind it is archived all the same.
+    @Test func rowsThatCameBackEndNoWalk() async throws {
+        let fixture = try await EngineFixture()
+        let engine = try await fixture.startEngine()
+        _ = try await fixture.addProduct(1, stock: 100_000)
+        try await write(1...20, from: "100 days", engine)
+        #expect(try await archiveCounting(10, engine).moved == 10)
+        for order in Int64(1)...10 {
+            #expect(await engine.decrease(decrease(order)) == .sold(remaining: 100_000 - order, replayed: true))
+        }
+        #expect(try await count("stock_ledger", engine) == 20)
+        #expect(try await archiveCounting(100, engine).moved == 10)
+        // A transaction that waited for the row's lock has an earlier time than the one before it, and ends no walk either.
+        try await write(31...31, from: "89 days 23 hours 30 minutes", engine)
+        try await write(32...32, from: "91 days", engine)
+        #expect(try await archiveCounting(100, engine).moved == 1)
+        #expect(try await count("stock_archived_keys", engine) == 11)
+        await fixture.stop()
+    }
+
     /// Every key is repeated again and again while its row moves out of the ledger and back.
     @Test func repeatsWhileRowsMoveAreNeverSoldAgain() async throws {
         let fixture = try await EngineFixture()
