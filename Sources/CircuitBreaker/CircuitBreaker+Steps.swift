@@ -1,5 +1,7 @@
 // What stands between the machine and the world: the machine's steps without a call, what it wants done, and the timer that wakes it.
 
+import Synchronization
+
 extension CircuitBreaker {
     @discardableResult
     func step(_ body: (inout CircuitBreakerMachine, Int64) -> CircuitBreakerMachine.Action) -> CircuitBreakerState {

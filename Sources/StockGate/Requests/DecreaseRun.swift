@@ -3,6 +3,7 @@
 // Bounds: one answer, at the latest after `answerWithin`. An unknown commit is sent again after a back-off that doubles up to a second, for as long as the
 //   process lives. A request that was let in counts as in flight until its last message.
 
+import BlockingThreads
 import CircuitBreaker
 import NIOCore
 import PostgresClient

@@ -1,5 +1,6 @@
 // The thin shell around `Increase`. Bounds as in `DecreaseRun`.
 
+import BlockingThreads
 import NIOCore
 
 // @unchecked Sendable: every member is used on the context's event loop alone.

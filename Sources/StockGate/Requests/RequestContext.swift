@@ -68,7 +68,7 @@ final class RequestContext: Sendable {
     /// What one attempt is known by in the ledger if it is committed without a reservation. Never 0.
     func nextMark() -> Token {
         // 2^62 attempts would have to be made before the sum leaves the positive numbers.
-        marks.wrappingAdd(1, ordering: .relaxed).newValue
+        Token(marks.wrappingAdd(1, ordering: .relaxed).newValue)
     }
 
     /// Begins a decrease, on the loop. `completion` is called once, on the loop.

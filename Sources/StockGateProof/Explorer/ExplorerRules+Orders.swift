@@ -86,7 +86,7 @@ extension ExplorerRules {
         var driver = driver
         driver.attempts += 1
         // One first attempt of each driver at each key.
-        let machine = PatchedReservation(request, mark: Int64(index) + 1, fault: fault)
+        let machine = PatchedReservation(request, mark: Token(Int64(index) + 1), fault: fault)
         buyer(index, ExplorerActor.Buyer(machine, order: driver), state, emit)
     }
 

@@ -16,7 +16,7 @@ extension ServerProcess {
         }
         open += 1
         simulation.attempts += 1
-        let run = Run(PatchedReservation(request, mark: simulation.attempts, fault: fault), answer)
+        let run = Run(PatchedReservation(request, mark: Token(simulation.attempts), fault: fault), answer)
         perform(run, run.machine.began(throughGate: !work[product].isDirect && admits()))
     }
 

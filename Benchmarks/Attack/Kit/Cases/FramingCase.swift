@@ -67,8 +67,6 @@ struct Allowed: Sendable, Equatable {
     /// This is not HTTP: it is refused or closed.
     static let foreign = Allowed(.refusedClosed, .closedSilently)
 
-    /// The connection ends before all is answered.
-    static let aborted = Allowed(.closedSilently, .answeredAlone)
     /// HTTP/0.9 as it was answered once: the body alone.
     static let plain = Allowed(.plainBody)
 
@@ -97,9 +95,6 @@ struct FramingCase: Sendable {
         static let mayContinue = Traits(rawValue: 64)
         /// The answer may carry another name than the one the first request gave.
         static let idIsUnclear = Traits(rawValue: 128)
-        /// The client finishes sending at once. nginx takes that for a client that has gone away: what was carried out may then get no answer, and is safe to
-        /// repeat under its key.
-        static let finishesAtOnce = Traits(rawValue: 256)
     }
 
     let number: Int

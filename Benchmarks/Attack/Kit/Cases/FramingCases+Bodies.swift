@@ -80,14 +80,14 @@ extension FramingCases {
             head.body = ""
             return [.send(head.text), .pause(milliseconds: 20), .send(a.body + s.text)]
         }
-        add(267, "A and S, then the end", .answered, gateway: .answered.or(.aborted), [.finishesAtOnce]) { a, s in
+        add(267, "A and S, then the end", .answered) { a, s in
             [.send(a.text + s.text), .finishSending]
         }
-        add(268, "A alone, then the end", .answeredAlone, gateway: .answeredAlone.or(.aborted), [.finishesAtOnce], answers: 1) { a, _ in
+        add(268, "A alone, then the end", .answeredAlone, answers: 1) { a, _ in
             [.send(a.text), .finishSending]
         }
         add(269, "A, then a chunked S", .answered) { a, s in [.send(a.text + s.chunked().text)] }
-        add(270, "a chunked A, then a chunked S, then the end", .answered, gateway: .answered.or(.aborted), [.finishesAtOnce]) { a, s in
+        add(270, "a chunked A, then a chunked S, then the end", .answered) { a, s in
             [.send(a.chunked().text + s.chunked().text), .finishSending]
         }
         add(271, "A with Connection: close, S a little later", .closing) { a, s in

@@ -120,6 +120,12 @@ struct AccessPart {
                 }
                 attempts.append(Attempt(name: "\(one.method) \(one.prefix)\(one.path), \(disguise)", draft: draft, isDisguised: index > 0))
             }
+            // The gateway answers before it has read the body, and finds out that it cannot be read while it does so.
+            number += 1
+            var draft = requests.bodiless(one.method, one.prefix + one.path, number, port).adding("Connection: close")
+            draft.lines += ["Content-Type: application/json", "Transfer-Encoding: chunked"]
+            draft.body = "zz\r\n"
+            attempts.append(Attempt(name: "\(one.method) \(one.prefix)\(one.path), a body that cannot be read", draft: draft, isDisguised: true))
         }
         return attempts
     }

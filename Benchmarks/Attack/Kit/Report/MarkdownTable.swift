@@ -61,8 +61,6 @@ public struct MarkdownTable: Sendable, Equatable {
     }
 
     private static func words(_ row: FramingCase, _ target: Target, _ outcome: Outcome, _ statuses: [Int]) -> String {
-        // Which of the two it is depends on who is faster.
-        if target.isGateway, row.traits.contains(.finishesAtOnce) { return "answered, or closed without an answer" }
         let refusal = statuses.first { $0 >= 300 }.map { " \($0)" } ?? ""
         return switch outcome {
         case .answeredAlone: "answered"
