@@ -178,7 +178,7 @@ final class DecreaseRun: @unchecked Sendable {
         if commit.fence == 0 { context.metrics.direct.add(1) }
         guard wasUnknown else { return transmit(commit, isExempt: false) }
         context.metrics.unknownCommits.add(1)
-        let wait = TimeAmount(RequestContext.resendBackoff.wholeWait(after: resends))
+        let wait = RequestContext.resendWait(after: resends)
         context.gate.eventLoop.assumeIsolated().scheduleTask(in: wait) { self.transmit(commit, isExempt: true) }
         resends += 1
     }

@@ -66,7 +66,7 @@ final class IncreaseRun: @unchecked Sendable {
     private func send() {
         guard wasUnknown else { return transmit(isExempt: false) }
         context.metrics.unknownCommits.add(1)
-        let wait = TimeAmount(RequestContext.resendBackoff.wholeWait(after: resends))
+        let wait = RequestContext.resendWait(after: resends)
         context.gate.eventLoop.assumeIsolated().scheduleTask(in: wait) { self.transmit(isExempt: true) }
         resends += 1
     }

@@ -28,8 +28,7 @@ enum RequestEffect {
 
 /// What all requests of one event loop share.
 final class RequestContext: Sendable {
-    /// Between two sendings of a change whose outcome is unknown.
-    static let resendBackoff = Backoff(minimum: .milliseconds(20), maximum: .seconds(1))
+    private static let resendBackoff = Backoff(minimum: .milliseconds(20), maximum: .seconds(1))
 
     let gate: RedisGate
     let ledger: PostgresLedger
@@ -43,6 +42,9 @@ final class RequestContext: Sendable {
     private let bumps: FenceBumps
     /// Counts from a random number. Two attempts with one mark would have to meet at the same key besides.
     private let marks = Atomic<Int64>(Int64.random(in: 1...(1 << 62)))
+
+    /// How long to wait before a change whose outcome is unknown is sent again, after it was sent again `resends` times.
+    static func resendWait(after resends: Int) -> TimeAmount { TimeAmount(resendBackoff.wholeWait(after: resends)) }
 
     init(
         gate: RedisGate,
