@@ -199,7 +199,7 @@ package struct ChunkedBody {
         while bytes.readableBytes > 0 {
             switch self.state {
             case .size:
-                guard let line = self.line(&bytes, limits) else {
+                guard let line = self.line(&bytes) else {
                     return self.overhead + bytes.readableBytes > limits.chunkOverheadBytes ? .refused(.chunk) : .more
                 }
                 guard let size = ChunkedBody.size(line) else { return .refused(.chunk) }
@@ -216,7 +216,7 @@ package struct ChunkedBody {
                 self.state = .size
             case .trailers:
                 guard bytes.peekByte == UInt8(ascii: "\r") else {
-                    guard let line = self.line(&bytes, limits) else {
+                    guard let line = self.line(&bytes) else {
                         return self.overhead + bytes.readableBytes > limits.chunkOverheadBytes ? .refused(.chunk) : .more
                     }
                     guard ChunkedBody.isTrailer(line) else { return .refused(.chunk) }
@@ -232,7 +232,7 @@ package struct ChunkedBody {
     }
 
     /// A line with its end, taken from the buffer. Nil: its end has not come yet.
-    private mutating func line(_ bytes: inout ByteBuffer, _ limits: RequestReader.Limits) -> ByteBuffer? {
+    private mutating func line(_ bytes: inout ByteBuffer) -> ByteBuffer? {
         let searched = self.searched
         let end = bytes.withUnsafeReadableBytes { bytes in
             bytes.dropFirst(searched).firstIndex(of: UInt8(ascii: "\n"))

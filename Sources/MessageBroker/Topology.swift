@@ -43,14 +43,6 @@ public struct Topology: Sendable, Hashable {
             case classic
         }
 
-        /// What happens when a message comes to a full queue.
-        public enum Overflow: String, Sendable, Hashable {
-            /// The oldest message goes to the dead-letter exchange.
-            case dropHead = "drop-head"
-            /// The new message is refused with a nack.
-            case rejectPublish = "reject-publish"
-        }
-
         /// Its name.
         public var name: String
         /// The `x-queue-type`.
@@ -75,18 +67,17 @@ public struct Topology: Sendable, Hashable {
             _ name: String,
             deliveryLimit: Int? = nil,
             deadLetterExchange: String? = nil,
-            maximumLength: Int? = nil,
-            overflow: Overflow = .rejectPublish
+            maximumLength: Int? = nil
         ) -> Queue {
             var arguments: [String: HeaderValue] = [:]
             if let deliveryLimit { arguments["x-delivery-limit"] = .integer(Int64(deliveryLimit)) }
             if let maximumLength { arguments["x-max-length"] = .integer(Int64(maximumLength)) }
-            if maximumLength != nil || deadLetterExchange != nil { arguments["x-overflow"] = .string(overflow.rawValue) }
+            // A full queue refuses new messages with a nack.
+            if maximumLength != nil || deadLetterExchange != nil { arguments["x-overflow"] = "reject-publish" }
             if let deadLetterExchange {
                 arguments["x-dead-letter-exchange"] = .string(deadLetterExchange)
-                // With this strategy a dead letter leaves its queue only when the dead-letter queue has confirmed it. The broker offers it for this overflow
-                // only.
-                if overflow == .rejectPublish { arguments["x-dead-letter-strategy"] = "at-least-once" }
+                // With this strategy a dead letter leaves its queue only when the dead-letter queue has confirmed it. The broker offers it for this overflow only.
+                arguments["x-dead-letter-strategy"] = "at-least-once"
             }
             return Queue(name, kind: .quorum, arguments: arguments)
         }

@@ -18,9 +18,6 @@ public actor PostgresConnection {
         session = PostgresSession(configuration: configuration)
     }
 
-    /// Whether a connection is open.
-    public var isConnected: Bool { session.isConnected }
-
     /// How often a connection was opened.
     public var connectionsOpened: Int { session.connectionsOpened }
 

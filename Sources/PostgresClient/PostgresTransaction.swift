@@ -16,18 +16,6 @@ public struct PostgresTransaction {
         return try session.query(sql, parameters, timeout: timeout)
     }
 
-    /// Runs one statement and lends each row to `row`, see ``PostgresSession/query(_:_:timeout:forEachRow:)``.
-    @discardableResult
-    public func query(
-        _ sql: String,
-        _ parameters: [PostgresValue],
-        timeout: Duration? = nil,
-        forEachRow row: (borrowing PostgresRowView) throws(PostgresError) -> Void
-    ) throws(PostgresError) -> Int {
-        try check(sql)
-        return try session.query(sql, parameters, timeout: timeout, forEachRow: row)
-    }
-
     /// Runs a script of several statements without parameters.
     public func execute(script: String, timeout: Duration? = nil) throws(PostgresError) {
         try checkIsOpen()

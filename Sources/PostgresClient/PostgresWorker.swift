@@ -55,9 +55,6 @@ public final class PostgresWorker: Sendable {
 
     deinit { queue.stop() }
 
-    /// Jobs that wait. A job that the thread has taken is not counted.
-    public var queued: Int { queue.count }
-
     /// Queues `job` behind those that were submitted before.
     ///
     /// - Throws: `poolExhausted` at the bound, `shutDown` after ``shutdown()``. The job does not run then.

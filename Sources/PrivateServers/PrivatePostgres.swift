@@ -68,7 +68,7 @@ public final class PrivatePostgres: Sendable {
     public func stop() {
         // A paused process handles no signal except SIGKILL and SIGCONT.
         resume()
-        keeper.end(within: Self.bound)
+        keeper.end()
     }
 
     /// Kills the server and all its processes with SIGKILL, and waits until they have ended. ``restart()`` starts it again with the same port and data.
@@ -223,8 +223,8 @@ public final class PrivatePostgres: Sendable {
             try line.withLock { try $0?.write(contentsOf: Data((word + "\n").utf8)) }
         }
 
-        /// Ends the server, and waits until the folder is removed.
-        func end(within bound: TimeInterval) {
+        /// Ends the server, and waits, within the bound, until the folder is removed.
+        func end() {
             line.withLock { line in
                 try? line?.close()
                 line = nil

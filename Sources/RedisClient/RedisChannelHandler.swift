@@ -31,7 +31,6 @@ final class RedisChannelHandler: ChannelInboundHandler {
         self.reader = ReplyReader(maximumBytes: settings.maximumReplyBytes, maximumElements: settings.maximumArrayElements)
     }
 
-    var pendingCount: Int { self.machine.pendingCount }
     var isOpen: Bool { self.machine.isOpen }
 
     /// The connection is open. The channel's connect promise succeeds before `channelActive` is fired, so whoever waited for that promise calls this.

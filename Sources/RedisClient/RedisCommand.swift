@@ -22,11 +22,6 @@ public struct RedisCommand: Sendable, Hashable, CustomStringConvertible {
         self.arguments.append(contentsOf: arguments)
     }
 
-    /// Adds an argument at the end.
-    public mutating func append(_ argument: RedisArgument) {
-        self.arguments.append(argument)
-    }
-
     /// The name alone.
     public var description: String {
         if case .string(let name)? = self.arguments.first { name } else { "?" }
@@ -45,11 +40,6 @@ public struct RedisCommand: Sendable, Hashable, CustomStringConvertible {
         all.append(contentsOf: keys)
         all.append(contentsOf: arguments)
         return RedisCommand("EVALSHA", arguments: all)
-    }
-
-    /// `EVAL`: sends the whole source of a script each time.
-    public static func eval(_ source: String, keys: [RedisArgument] = [], arguments: [RedisArgument] = []) -> RedisCommand {
-        RedisCommand("EVAL", arguments: [.string(source), .integer(Int64(keys.count))] + keys + arguments)
     }
 
     /// `SCRIPT LOAD`: replies with the script's SHA-1.

@@ -43,12 +43,6 @@ public final class RedisConnection: @unchecked Sendable {
         return self.handler.isOpen
     }
 
-    /// Commands without a reply, those included that timed out or were cancelled.
-    public var pendingCount: Int {
-        self.eventLoop.preconditionInEventLoop()
-        return self.handler.pendingCount
-    }
-
     /// The deadline of a command that is sent now with the default timeout of the settings.
     public var defaultDeadline: NIODeadline { self.eventLoop.now + self.commandTimeout }
 

@@ -59,8 +59,6 @@ public struct RedisServerError: Error, Sendable, Hashable, CustomStringConvertib
         public static let noAuth = Kind(rawValue: "NOAUTH")
         /// Wrong user or password.
         public static let wrongPassword = Kind(rawValue: "WRONGPASS")
-        /// The user may not run this command or touch this key.
-        public static let noPermission = Kind(rawValue: "NOPERM")
         /// The key holds a value of another type.
         public static let wrongType = Kind(rawValue: "WRONGTYPE")
 

@@ -42,7 +42,7 @@ public final class EngineMetrics: Sendable {
     public let lostApplies = EngineCounter()
     /// Settles and releases that could not be sent to Redis.
     public let untold = EngineCounter()
-    /// Resyncs that installed.
+    /// Resyncs that installed, or that met a newer install.
     public let resyncs = EngineCounter()
     /// Resyncs with nothing to install: Redis was up to date or holds another ledger's data, or the product is missing.
     public let resyncsNotNeeded = EngineCounter()

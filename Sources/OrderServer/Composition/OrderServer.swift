@@ -7,7 +7,6 @@
 
 import Logging
 import MessageBroker
-import StrictJSON
 public import ServerKit
 
 /// The order server: orders, their saga and its recovery, over HTTP.
@@ -19,9 +18,6 @@ public enum OrderServer {
         server: { $0.server },
         run: { try await OrderServer.run($0) }
     )
-
-    /// The text of `--help`: every setting with its default.
-    public static var help: String { self.program.help }
 
     /// The program: reads the environment, runs, and ends the process with a status if that fails.
     public static func main() async { await self.program.main() }

@@ -24,9 +24,6 @@ public struct PostgresRowView: ~Copyable {
         return PostgresCell(bytes: UnsafeRawBufferPointer(start: PQgetvalue(result, row, number), count: length), type: typeIDs[column])
     }
 
-    /// Whether the cell is `NULL`.
-    public func isNull(_ column: Int) throws(PostgresError) -> Bool { try cell(column).isNull }
-
     /// Reads a cell as the type that the caller asks for; see ``PostgresRow/decode(_:as:)``.
     @inlinable
     @inline(__always)

@@ -20,9 +20,6 @@ public enum ProductServer {
         run: { try await ProductServer.run($0) }
     )
 
-    /// The text of `--help`: every setting with its default.
-    public static var help: String { self.program.help }
-
     /// The program: reads the environment, runs, and ends the process with a status if that fails.
     public static func main() async { await self.program.main() }
 

@@ -52,7 +52,6 @@ final class FrontDoor<Endpoint: HotPathEndpoint>: ChannelDuplexHandler, Removabl
         /// The answer to a HEAD has no body.
         let hasBody: Bool
         var framing: AnswerFraming?
-        var isLast = false
         var gathered = ByteBuffer()
         var promises: [EventLoopPromise<Void>] = []
     }

@@ -43,21 +43,6 @@ public struct LedgerModel: Hashable, Sendable {
     /// The statement was rolled back with SQLSTATE SG001 or 23505: a key occurs twice in one batch, or somebody else has written it since the lookup.
     public struct KeyInUse: Error, Hashable, Sendable {}
 
-    /// How a change by hand ended. The raw values are those of `stock_adjust`.
-    public enum AdjustOutcome: Int64, Hashable, Sendable {
-        /// Done.
-        case done = 0
-        /// Done before.
-        case duplicate = 1
-        /// There are fewer units than it takes away.
-        case belowZero = 2
-        /// There would be more units than allowed.
-        case aboveMaximum = 3
-        /// The key belongs to another change.
-        case keyReused = 4
-        case productMissing = 5
-    }
-
     /// Products, by id.
     public private(set) var products: [Product] = []
     /// Ledger rows, by key.
@@ -289,7 +274,7 @@ public struct LedgerModel: Hashable, Sendable {
         quantity: Int64,
         maximum: Int64 = .max,
         fault: Fault? = nil
-    ) -> (outcome: AdjustOutcome, remaining: Int64, isGated: Bool) {
+    ) -> (outcome: PostgresLedger.AdjustOutcome, remaining: Int64, isGated: Bool) {
         guard let place = products.firstIndex(where: { $0.id == id }) else { return (.productMissing, 0, false) }
         let product = products[place]
         if key.hasPrefix("DEC-") || key.hasPrefix("INC-") { return (.keyReused, product.stock, product.isGated) }
