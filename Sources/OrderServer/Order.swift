@@ -1,5 +1,4 @@
 import HotPath
-import ServerKit
 import StockContract
 import StrictJSON
 

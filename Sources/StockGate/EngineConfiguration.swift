@@ -1,6 +1,5 @@
 import NIOCore
 public import CircuitBreaker
-import PostgresClient
 public import RedisClient
 
 /// Everything that can be set about the engine. The defaults suit a sale.

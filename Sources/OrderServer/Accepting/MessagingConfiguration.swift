@@ -1,5 +1,4 @@
 import MessageBroker
-import PostgresClient
 import ServerKit
 
 /// Settings for orders over the broker.

@@ -1,5 +1,4 @@
 import MessageBroker
-import ServerKit
 import ServerMetrics
 import StockContract
 import Synchronization

@@ -8,9 +8,7 @@
 // Bounds: the buyer's deadline, and `OutboxBacklog.maximumOrders` orders whose messages are not sent. One more order is OVERLOADED.
 
 import APIErrors
-import ServerKit
 import ServerMetrics
-import StockContract
 import StrictJSON
 
 /// Makes orders that a message carries to the product server. This object exists only if there is a broker.

@@ -7,7 +7,6 @@
 // Bounds: `maximumOrders` orders in commands that are not sent, `maximumEvents` event rows that are not sent. Beyond the first bound orders are refused. Beyond
 //   the second, events are not written, and are counted as dropped.
 
-import ServerKit
 import Synchronization
 
 /// How much waits in the outbox, known without asking the database.

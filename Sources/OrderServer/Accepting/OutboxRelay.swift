@@ -20,7 +20,6 @@ import BlockingThreads
 import Logging
 import MessageBroker
 import PostgresClient
-import ServerKit
 import ServerMetrics
 import StockContract
 import StrictJSON

@@ -1,5 +1,4 @@
 import PostgresClient
-import ServerKit
 import StrictJSON
 
 /// The state of a message: `NEW -> SENT | FAILED`, `FAILED -> SENT | FAILED | DEAD`. When an operator requeues it, FAILED and DEAD become NEW again.

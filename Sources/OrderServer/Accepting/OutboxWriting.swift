@@ -1,5 +1,4 @@
 import PostgresClient
-import ServerKit
 import ServerMetrics
 import StockContract
 

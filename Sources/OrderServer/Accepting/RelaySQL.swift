@@ -1,6 +1,3 @@
-import ServerKit
-import StockContract
-
 /// The relay's statements. Those that mark rows take a table of rows that are free and a condition on it, for the case of locked rows: see
 /// `OutboxRelay.marked`.
 enum RelaySQL {

@@ -5,7 +5,6 @@
 import APIErrors
 import Logging
 import PostgresClient
-import ServerKit
 import ServerMetrics
 import StockContract
 import StrictJSON

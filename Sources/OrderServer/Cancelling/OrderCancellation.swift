@@ -12,7 +12,6 @@
 import APIErrors
 import Logging
 import PostgresClient
-import ServerKit
 import ServerMetrics
 import StockContract
 import StrictJSON

@@ -1,10 +1,8 @@
-import CircuitBreaker
 import Logging
 import MessageBroker
 import PostgresClient
 import ServerKit
 import ServerMetrics
-import StockContract
 
 /// The parts that exist only if there is a broker.
 struct BrokerSide {

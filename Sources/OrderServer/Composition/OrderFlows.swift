@@ -1,7 +1,5 @@
 import CircuitBreaker
 import Logging
-import ServerKit
-import StockContract
 
 /// The operations on orders, each in a type of its own.
 struct OrderFlows: Sendable {

@@ -1,8 +1,6 @@
 import Logging
 import PostgresClient
-import ServerKit
 import ServerMetrics
-import StockContract
 
 /// The sessions that work for orders in groups: they insert orders, write final states, and look up keys.
 struct OrderGroups: Sendable {

@@ -1,6 +1,5 @@
 import ServerMetrics
 import PostgresClient
-import ServerKit
 import Synchronization
 
 /// The order server's counts.

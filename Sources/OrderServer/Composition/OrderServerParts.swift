@@ -4,7 +4,6 @@ import NIOPosix
 import PostgresClient
 import ServerKit
 import ServerMetrics
-import StockContract
 
 /// The parts of an order server that sells. ``OrderFollowerParts`` has the parts of a server that follows.
 struct OrderServerParts {

@@ -1,8 +1,5 @@
 import CircuitBreaker
 import NIOPosix
-import ServerKit
-import ServerMetrics
-import StockContract
 
 /// The order server's side of the product servers.
 struct ProductSide: Sendable {

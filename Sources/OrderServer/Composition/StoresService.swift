@@ -1,5 +1,4 @@
 import ServiceLifecycle
-import StockContract
 
 /// Closes connections and ends threads after every part that uses them has ended.
 struct StoresService: Service, CustomStringConvertible {

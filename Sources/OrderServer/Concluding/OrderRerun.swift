@@ -1,7 +1,6 @@
 import APIErrors
 import Logging
 import PostgresClient
-import ServerKit
 import StockContract
 import StrictJSON
 

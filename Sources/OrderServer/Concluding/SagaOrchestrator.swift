@@ -1,4 +1,3 @@
-import ServerKit
 import StrictJSON
 import Synchronization
 

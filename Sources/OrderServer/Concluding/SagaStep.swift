@@ -1,4 +1,3 @@
-import ServerKit
 import StrictJSON
 
 /// How one call of a step, or of its compensation, has ended.

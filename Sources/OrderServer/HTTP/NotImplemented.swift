@@ -1,5 +1,4 @@
 import APIErrors
-import HotPath
 import Hummingbird
 import ServerKit
 import StockContract

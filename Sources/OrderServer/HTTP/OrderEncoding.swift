@@ -1,4 +1,3 @@
-import ServerKit
 import StockContract
 import StrictJSON
 

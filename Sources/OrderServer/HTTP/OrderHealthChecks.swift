@@ -2,7 +2,6 @@ import CircuitBreaker
 import MessageBroker
 import PostgresClient
 import ServerKit
-import StockContract
 import StrictJSON
 
 /// The health checks behind an order server's `/readyz`.

@@ -5,7 +5,6 @@
 
 import APIErrors
 import NIOCore
-import ServerKit
 import StockContract
 import StrictJSON
 import Synchronization

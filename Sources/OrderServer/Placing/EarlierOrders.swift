@@ -2,7 +2,6 @@ import APIErrors
 import BlockingThreads
 import HotPath
 import Logging
-import ServerKit
 import StockContract
 import StrictJSON
 

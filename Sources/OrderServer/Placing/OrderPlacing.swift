@@ -15,7 +15,6 @@
 
 import APIErrors
 import CircuitBreaker
-import ServerKit
 import StockContract
 
 /// Makes orders and runs their sagas.

@@ -3,7 +3,6 @@
 
 import APIErrors
 import Logging
-import ServerKit
 import ServerMetrics
 import StockContract
 import StrictJSON

@@ -1,6 +1,4 @@
 import APIErrors
-import ServerKit
-import StockContract
 
 /// An order, and whether an earlier request with the same key has made it.
 struct PlacedOrder: Sendable {

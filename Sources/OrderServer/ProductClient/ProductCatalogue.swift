@@ -10,7 +10,6 @@
 import APIErrors
 import NIOCore
 import NIOHTTP1
-import ServerKit
 import StockContract
 import StrictJSON
 import Synchronization

@@ -5,7 +5,6 @@
 //   so that the memory can be renewed without a pause. If the memory ends before the probe has its answer, at most `maximumWaiting` requests wait for that
 //   answer, and no longer than the probe takes.
 
-import ServerKit
 import StrictJSON
 import Synchronization
 

@@ -1,7 +1,5 @@
 import APIErrors
-import ServerKit
 import StockContract
-import StrictJSON
 
 /// The product server's answer to one change.
 enum StockAnswer: Sendable, Equatable {

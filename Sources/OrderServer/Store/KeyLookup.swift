@@ -4,7 +4,6 @@
 // Bounds: those of the group. A look-up is repeatable.
 
 import PostgresClient
-import ServerKit
 
 /// Looks up orders by their idempotency keys, in groups.
 final class KeyLookup: Sendable {

@@ -7,7 +7,6 @@
 // Bounds: those of the writer, and of `LockedRows`.
 
 import PostgresClient
-import ServerKit
 import ServerMetrics
 import StockContract
 import StrictJSON

@@ -14,7 +14,6 @@
 
 import HotPath
 import PostgresClient
-import ServerKit
 import ServerMetrics
 import StockContract
 import StrictJSON

@@ -5,7 +5,6 @@ import APIErrors
 import Logging
 import ServerMetrics
 import PostgresClient
-import ServerKit
 import Synchronization
 
 /// Lets callers wait until an order changes, whichever server changes it.

@@ -1,7 +1,6 @@
 import PostgresClient
 import RedisClient
 import ServerMetrics
-import ServerKit
 import StockGate
 import Synchronization
 

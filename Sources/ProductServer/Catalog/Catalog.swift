@@ -1,6 +1,5 @@
 import APIErrors
 import CircuitBreaker
-import ServerKit
 import StockContract
 import StockGate
 

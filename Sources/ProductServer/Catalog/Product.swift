@@ -1,4 +1,3 @@
-import ServerKit
 import StrictJSON
 
 /// A product as the catalogue knows it, with its stock at the time of the read.

@@ -1,6 +1,5 @@
 import Logging
 import MessageBroker
-import ServerKit
 import StockContract
 
 /// The two connections to the broker. They begin to connect when this value is made.

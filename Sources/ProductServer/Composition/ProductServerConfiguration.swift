@@ -2,7 +2,6 @@ import CircuitBreaker
 import PostgresClient
 import RedisClient
 public import ServerKit
-import StockContract
 public import StockGate
 
 /// The product server's settings: plain values, and the only reader of their variables.

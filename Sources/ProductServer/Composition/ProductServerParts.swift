@@ -1,4 +1,3 @@
-import APIErrors
 import CircuitBreaker
 import Logging
 import NIOCore

@@ -6,7 +6,6 @@ import HotPath
 import HTTPTypes
 import NIOCore
 import ServerKit
-import StockContract
 import StockGate
 import StrictJSON
 

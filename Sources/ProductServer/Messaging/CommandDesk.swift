@@ -9,7 +9,6 @@
 import Logging
 import MessageBroker
 import NIOCore
-import ServerKit
 import ServerMetrics
 import StockContract
 import StockGate

@@ -10,7 +10,6 @@
 import APIErrors
 import BlockingThreads
 import NIOCore
-import ServerKit
 import StockContract
 import StockGate
 

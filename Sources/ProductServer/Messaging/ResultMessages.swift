@@ -1,6 +1,5 @@
 import APIErrors
 import MessageBroker
-import ServerKit
 import StockContract
 import StrictJSON
 

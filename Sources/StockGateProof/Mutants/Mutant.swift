@@ -1,5 +1,3 @@
-import StockGate
-
 /// One deliberate fault in the protocol, and what the proof found with it.
 public struct Mutant: Hashable, Sendable {
     /// The part of the proof that found a mutant.

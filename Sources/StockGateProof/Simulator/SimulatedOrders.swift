@@ -1,5 +1,3 @@
-import StockGate
-
 /// The order database of a run: it gives out ids, and gives some out again after a restore.
 ///
 /// A restore brings the database back to a state that is some orders old. It loses those orders, and its sequence gives out their ids again, while the ledger

@@ -1,5 +1,3 @@
-import StockGate
-
 /// One server: a sequence of processes that live and die.
 final class SimulatedServer {
     unowned let simulation: Simulation

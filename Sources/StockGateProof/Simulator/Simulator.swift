@@ -1,5 +1,3 @@
-import StockGate
-
 /// Runs seeded simulations, and finds the shortest history of a run that breaks a promise.
 public enum Simulator {
     /// The result of one run, or of many.
