@@ -9,7 +9,7 @@ import Synchronization
 
 /// A bounded number of connections for any number of callers. Each is opened when it is first needed.
 public final class PostgresPool: Sendable {
-    /// What a metric reads.
+    /// Figures for metrics.
     public struct Snapshot: Sendable, Hashable {
         /// Connections that exist, idle and busy. Each has a thread; its session at the server is opened by its first call.
         public var open: Int
@@ -57,7 +57,7 @@ public final class PostgresPool: Sendable {
         state = Mutex(State(machine: PoolStateMachine(limit: maximumConnections, waitingLimit: maximumWaiting)))
     }
 
-    /// What a metric reads, as it is now.
+    /// The present figures for metrics.
     public func snapshot() -> Snapshot {
         state.withLock { state in
             let machine = state.machine

@@ -65,8 +65,8 @@ final class OutboxBacklog: Sendable {
         }
     }
 
-    /// Makes room for rows of events, before the statement that writes them is sent; false if too many wait. Room for rows that were added only behind their statement would
-    /// be there twice if a count had found them already.
+    /// Reserves room for event rows, before the statement that writes them is sent. Returns false if too many wait. If the rows were added after their
+    /// statement, a count in between could count them twice.
     func reserve(events rows: Int) -> Bool {
         self.state.withLock { state in
             guard state.events < self.maximumEvents else { return false }
@@ -76,7 +76,7 @@ final class OutboxBacklog: Sendable {
         }
     }
 
-    /// Gives the room of rows of events back: they are sent, or were not written.
+    /// Releases the room of event rows that were sent, or were not written.
     func release(events rows: Int) {
         self.state.withLock { state in
             state.events = max(0, state.events - rows)

@@ -38,8 +38,8 @@ struct OutboxWriting: Sendable {
         }
     }
 
-    /// A statement has failed that would have written rows of events. Those that it may have written nevertheless are for the next count to find.
-    /// - Parameter room: rows that there was room made for
+    /// A statement that should write event rows has failed. If it wrote them anyway, the next count finds them.
+    /// - Parameter room: how many rows had room reserved
     func wroteNone(room: Int) {
         if room > 0 { self.backlog.release(events: room) }
     }

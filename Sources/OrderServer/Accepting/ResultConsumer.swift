@@ -44,9 +44,9 @@ final class ResultConsumer: Sendable {
         var task: Task
     }
 
-    /// Between two attempts to write a batch that the database did not take.
+    /// Pauses between attempts to write a batch that the database did not take.
     private static let batchBackoff = Backoff(minimum: .milliseconds(20), maximum: .seconds(1))
-    /// Between two attempts to settle what is aside.
+    /// Pauses between attempts to settle a message that was put aside.
     private static let asideBackoff = Backoff(minimum: .milliseconds(20), maximum: .seconds(2))
 
     private let settings: Configuration

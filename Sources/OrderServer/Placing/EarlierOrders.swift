@@ -7,7 +7,7 @@ import StrictJSON
 
 /// Finds the order that an earlier request of the buyer with the same idempotency key has made.
 struct EarlierOrders: Sendable {
-    /// Between two looks at an order that is being worked on.
+    /// Pauses between looks at an order that is being worked on.
     private static let backoff = Backoff(minimum: .milliseconds(5), maximum: .milliseconds(100))
 
     let keys: KeyLookup

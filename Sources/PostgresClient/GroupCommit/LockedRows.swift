@@ -44,7 +44,7 @@ public final class LockedRows: Sendable {
         case freed(Int64, after: Duration)
     }
 
-    /// What a metric reads.
+    /// Figures for metrics.
     public struct Snapshot: Sendable, Hashable {
         /// Rows known to be locked.
         public var locked: Int
@@ -121,7 +121,7 @@ public final class LockedRows: Sendable {
     /// Whether a row is known to be locked.
     public func isLocked(_ row: Int64) -> Bool { !isEmpty && state.withLock { $0.machine.isLocked(row) } }
 
-    /// What a metric reads, as it is now.
+    /// The present figures for metrics.
     public func snapshot() -> Snapshot {
         state.withLock { state in
             let machine = state.machine

@@ -74,7 +74,7 @@ struct CommandLife: Sendable {
     private let giveUpAt: NIODeadline
     /// For a poisonous command, the messages to publish; it has nothing to decide.
     private let poison: [Part]?
-    /// Waits since the last progress.
+    /// How often the command has waited since its last progress.
     private var waits = 0
     private var round = 0
     private var isStopping = false

@@ -21,9 +21,10 @@ public enum EngineEvent: Sendable {
     case gatedAgain(ProductID)
     /// This many more events of single products were left out, because there were too many in a second.
     case untold(Int)
-    /// Reservations of a product were pending for too long. Of very many products only some are told.
+    /// Reservations of a product were pending for too long. If that happens to very many products, only some are reported.
     case swept(ProductID, overdue: Int64)
-    /// Two looks a second apart found that Redis and PostgreSQL differ, while no resync of the product was under way. Of very many products only some are told.
+    /// Two looks a second apart found that Redis and PostgreSQL differ, while no resync of the product was under way. If that happens to very many products,
+    /// only some are reported.
     case auditFound(ProductID, stock: Int64, counter: Int64?, fence: Fence, redisFence: Fence)
     /// Another transaction has held the rows of these products locked for a second or longer. Requests for them are told *lock timeout*.
     case productsLocked([ProductID])

@@ -4,7 +4,7 @@ import Synchronization
 /// Takes the events of all parts of the engine. A trouble is reported once, and again when its words change.
 final class EventLog: Sendable {
     private let words = Mutex(EventWords())
-    /// Counts the events that `tellSome` reports. It is apart from `words`, so that neither kind uses up the other's lines.
+    /// Counts the events that `tellSome` reports. They are counted separately from `words`, so that neither kind uses up the other's share of a second.
     private let findings = Mutex(EventWords())
     private let onEvent: @Sendable (EngineEvent) -> Void
 

@@ -34,8 +34,9 @@ struct EventWords: Sendable {
         return untold
     }
 
-    /// Counts an event that is news whatever was said before.
-    /// - Returns: nil if too much was said in this second; else how many others were left out since the last one that was said
+    /// Counts an event that is news every time.
+    /// - Returns: nil if too much was said in this second. Otherwise report the event; the result is the number of events that were left out since the last
+    ///   report.
     mutating func admit(at now: UInt64) -> Int? {
         guard admits(at: now) else {
             untold += 1

@@ -4,8 +4,8 @@ public struct CommitRequest: Hashable, Sendable {
     public var decrease: DecreaseRequest
     /// The fence of the reservation that Redis made for it; 0 without a reservation, on the direct path.
     public var fence: Fence
-    /// The reservation's token. Without a reservation the mark of a first attempt, which the ledger keeps so that the attempt can tell its row from an earlier order's; 0 without
-    /// either.
+    /// The reservation's token. Without a reservation, the mark of a first attempt: the ledger keeps it, so that the attempt can tell its own row from an
+    /// earlier order's. 0 if there is neither.
     public var token: Token
     /// Whether a reserve was sent: Redis may hold a reservation for this key.
     public var reserveSent: Bool

@@ -61,8 +61,8 @@ public struct Reservation: Hashable, Sendable {
         case lookingUp
         /// A commit is out. `unknownBefore`: an earlier sending of it may still run. -> committing, applying, finished
         case committing(CommitRequest, unknownBefore: Bool)
-        /// The direct commit of a first attempt was unknown, was sent again, and met this row: its mark is looked up, for the row may be an earlier order's
-        /// whose id came round again. -> committing, finished
+        /// The direct commit of a first attempt was unknown, was sent again, and met this row. Its mark is looked up, because the row may belong to an earlier
+        /// order with the same id. -> committing, finished
         case identifying(CommitRequest, CommitReply)
         /// An apply is out; the buyer has been answered. -> bumping, finished
         case applying(Fence)
@@ -80,7 +80,7 @@ public struct Reservation: Hashable, Sendable {
     /// Where it is.
     public private(set) var state: State = .start
     private var reserves: UInt8 = 0
-    /// Whether the reservation was there before this request came to it, so that its token is not this request's alone.
+    /// Whether another request had made the reservation before this one joined it, so that this request shares its token.
     private var hasJoined = false
     private let mark: Token
 
@@ -160,7 +160,7 @@ public struct Reservation: Hashable, Sendable {
         guard case .committing(let sent, let unknownBefore) = state else { return Step(.finish) }
         let isDuplicate = reply.outcome == .duplicateMine || reply.outcome == .duplicateOther
         let mayBeOwn = unknownBefore && !request.isRepeat && isDuplicate
-        // A first attempt that sent its commit twice finds its own row: the one with the token that Redis gave to it alone.
+        // A first attempt that sent its commit twice may find its own row. That row has the token that Redis gave to this attempt alone.
         let answer = Self.answer(to: reply, isOwnRow: mayBeOwn && reply.outcome == .duplicateMine && !hasJoined)
         if sent.fence == 0 {
             if mayBeOwn, mark != 0 {

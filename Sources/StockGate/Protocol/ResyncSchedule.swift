@@ -27,7 +27,7 @@ public struct ResyncSchedule: Hashable, Sendable {
 
     /// The longest pause after failures in a row, nanoseconds.
     ///
-    /// The schedule doubles its pause itself: it counts in the nanoseconds of the caller's clock, and the explorer compares millions of its values.
+    /// The schedule doubles its pause without `Backoff`: it uses the nanoseconds of the caller's clock, and the explorer compares millions of schedules.
     public static let maximumBackoff: UInt64 = 1_000_000_000
 
     /// Creates the schedule of a product that nobody has asked a resync for. `interval`: nanoseconds between the beginnings of two resyncs.

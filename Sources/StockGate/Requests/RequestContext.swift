@@ -28,6 +28,7 @@ enum RequestEffect {
 
 /// What all requests of one event loop share.
 final class RequestContext: Sendable {
+    /// Pauses between sendings of a change whose outcome is unknown.
     private static let resendBackoff = Backoff(minimum: .milliseconds(20), maximum: .seconds(1))
 
     let gate: RedisGate
@@ -40,7 +41,7 @@ final class RequestContext: Sendable {
     private let products: GatedProducts
     private let resyncs: ResyncCoordinator
     private let bumps: FenceBumps
-    /// Counts from a random number. Two attempts with one mark would have to meet at the same key besides.
+    /// The next mark. The count begins at a random number. Two attempts with the same mark could be confused only if they also had the same key.
     private let marks = Atomic<Int64>(Int64.random(in: 1...(1 << 62)))
 
     /// How long to wait before a change whose outcome is unknown is sent again, after it was sent again `resends` times.
@@ -67,9 +68,9 @@ final class RequestContext: Sendable {
         self.bumps = bumps
     }
 
-    /// What one attempt is known by in the ledger if it is committed without a reservation. Never 0.
+    /// A mark by which the ledger knows one attempt that is committed without a reservation. Never 0.
     func nextMark() -> Token {
-        // 2^62 attempts would have to be made before the sum leaves the positive numbers.
+        // The sum stays positive for the next 2^62 attempts.
         Token(marks.wrappingAdd(1, ordering: .relaxed).newValue)
     }
 
