@@ -9,6 +9,15 @@ package enum StockGateTopology {
     /// Where the product server reads decreases. Quorum queue.
     package static let decreaseQueue = "stock.decrease"
 
+    /// Where decreases wait whose product's row is locked, until ``asideMilliseconds`` have passed and they are in ``decreaseQueue`` again. Quorum queue.
+    package static let asideQueue = "stock.decrease.aside"
+    /// Of ``commandsExchange``.
+    package static let asideRoutingKey = asideQueue
+    /// How long they wait.
+    package static let asideMilliseconds: Int64 = 2_000
+    /// How many of them there may be; beyond it commands wait in the product server's hand.
+    package static let asideLimit = 10_000
+
     /// Results of the product server for the order server. Direct.
     package static let resultsExchange = "stock.results"
     /// The result for one order.
@@ -81,6 +90,27 @@ extension Topology {
             Binding(exchange: StockGateTopology.deadExchange, queue: StockGateTopology.deadQueue, routingKey: ""),
         ]
     )
+
+    /// ``stock``, and the queue where the product server sets commands of locked products aside. The order server does not know it.
+    package static let productServer: Topology = {
+        var aside = Topology.Queue.quorum(
+            StockGateTopology.asideQueue,
+            deadLetterExchange: StockGateTopology.commandsExchange,
+            maximumLength: StockGateTopology.asideLimit
+        )
+        aside.arguments["x-message-ttl"] = .integer(StockGateTopology.asideMilliseconds)
+        aside.arguments["x-dead-letter-routing-key"] = .string(StockGateTopology.decreaseRoutingKey)
+        var topology = Topology.stock
+        topology.queues.append(aside)
+        topology.bindings.append(
+            Binding(
+                exchange: StockGateTopology.commandsExchange,
+                queue: StockGateTopology.asideQueue,
+                routingKey: StockGateTopology.asideRoutingKey
+            )
+        )
+        return topology
+    }()
 
     /// The events of orders and their stream: of the order server's relay of events, and of followers.
     package static let events = Topology(

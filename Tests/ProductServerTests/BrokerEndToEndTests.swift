@@ -1,11 +1,13 @@
 import Foundation
 import Logging
 import MessageBroker
+import PostgresClient
 import NIOPosix
 import ServerKit
 import ServerMetrics
 import StockContract
 import StockGate
+import Synchronization
 import PrivateServers
 import Testing
 
@@ -109,6 +111,90 @@ struct BrokerEndToEndTests {
             #expect(
                 text.contains("stockgate_commands_total \(all.count)\n") && text.contains("stockgate_commands_redelivered_total 0\n"),
                 "\(text)"
+            )
+            run.cancel()
+            try await run.value
+            await sender.close()
+            await dead.close()
+        }
+    }
+
+    /// Many more commands than the prefetch are for a product whose row somebody's transaction holds, and stand before those of another product.
+    @Test func commandsOfALockedProductKeepNoOthersBack() async throws {
+        let broker = try await PrivateRabbitMQ.onThread { try PrivateRabbitMQ.start() }
+        defer { broker.stop() }
+        try await ProductServerFixture.with { server in
+            let (commands, prefetch) = (60, 8)
+            let locked = try await server.addProduct(stock: 1_000)
+            let other = try await server.addProduct(stock: 1_000)
+            let configuration = try BrokerConfiguration(url: broker.url)
+            let sender = try Publisher(configuration: configuration, topology: .productServer, name: "sender")
+            try await sender.waitUntilConnected(within: .seconds(60))
+            let dead = try Consumer(configuration: configuration, topology: .stock, queue: StockGateTopology.deadQueue, name: "dead")
+            let registry = MetricsRegistry()
+            let engine = server.engine
+            let consumer = DecreaseConsumer(
+                source: try Consumer(
+                    configuration: configuration,
+                    topology: .productServer,
+                    queue: StockGateTopology.decreaseQueue,
+                    prefetch: prefetch,
+                    name: "commands"
+                ),
+                sink: try Publisher(configuration: configuration, topology: .productServer, name: "results"),
+                registry: registry,
+                eventLoop: MultiThreadedEventLoopGroup.singleton.next(),
+                prefetch: prefetch,
+                maximumOrders: 8_192,
+                // Longer than the test: no command makes room by going back to the queue.
+                giveUpAfter: .seconds(1_200),
+                stopWithin: .seconds(5),
+                prepared: PreparedLatch(isOpen: true),
+                logger: Logger(label: "test"),
+                isLocked: { engine.ledger.lockedProducts.isLocked($0) },
+                decide: DecreaseConsumerTests.decide(engine)
+            )
+            func message(_ number: Int, _ product: Int64) -> OutgoingMessage {
+                OutgoingMessage(
+                    exchange: StockGateTopology.commandsExchange,
+                    routingKey: StockGateTopology.decreaseRoutingKey,
+                    body: Array(DecreaseConsumerTests.command(number, product: product, orders: [number]).utf8),
+                    messageID: String(number),
+                    type: StockCommand.type,
+                    headers: ["attempt": 1]
+                )
+            }
+            broker.noteDeclared()
+            try await broker.settle()
+            let lock = try await RowLock(
+                url: server.postgres.url,
+                "select 1 from product_stock where product_id = \(locked) for update"
+            )
+            let all = (1...commands).map { message($0, locked) } + [message(9_000, other)]
+            #expect(try await sender.publish(all).allSatisfy { $0 == .confirmed })
+            let run = Task { try await consumer.run() }
+            try await DecreaseConsumerTests.eventually("the other product's command is decided") {
+                try await DecreaseConsumerTests.sold(server, other).rows == 1
+            }
+            #expect(consumer.metrics.aside.value >= UInt64(commands - prefetch))
+            #expect(consumer.metrics.blocked.load(ordering: .relaxed) <= prefetch / 4)
+            #expect(try await DecreaseConsumerTests.sold(server, locked).rows == 0)
+            // Some have come back by now, and were set aside once more.
+            try await DecreaseConsumerTests.eventually("they come again and again") { consumer.metrics.aside.value > UInt64(2 * commands) }
+            await lock.end()
+            try await DecreaseConsumerTests.eventually("all are sold") {
+                try await DecreaseConsumerTests.sold(server, locked).rows == Int64(commands)
+            }
+            try await DecreaseConsumerTests.eventually("nothing in hand") { consumer.desk.commandsHeld == 0 }
+            let sold = try await DecreaseConsumerTests.sold(server, locked)
+            #expect(sold.units == Int64(commands) && sold.stock == 1_000 - Int64(commands))
+            #expect(consumer.metrics.blocked.load(ordering: .relaxed) == 0)
+            let letters = try await dead.nextBatch(max: 10, wait: .milliseconds(200))
+            #expect(letters.isEmpty)
+            #expect(
+                String(decoding: registry.exposition(), as: UTF8.self).contains(
+                    "stockgate_commands_requeued_total{reason=\"undecided\"} 0\n"
+                )
             )
             run.cancel()
             try await run.value

@@ -43,6 +43,49 @@ import Testing
         #expect(life.isDone)
     }
 
+    @Test("of a locked product, it stays in hand only where it may; set aside and confirmed, it is acknowledged without a result")
+    func setAside() {
+        for isDecided in [false, true] {
+            var life = CommandLife(orders: 2, isRepeat: false, giveUpAt: Self.far)
+            #expect(life.began() == .decide([0, 1], asRepeats: false))
+            #expect(life.decided(0, isDecided ? .committed(remaining: 1) : nil, isLocked: true, mayStay: false, at: Self.start) == .none)
+            #expect(life.decided(1, nil, isLocked: true, mayStay: false, at: Self.start) == .publish([.aside]))
+            #expect(life.isWaitingForRow && !life.isSetAside)
+            #expect(life.waitEnded() == .none && life.began() == .none && life.stopped() == .none)
+            #expect(life.published(confirmed: [.aside], at: Self.start) == .acknowledge)
+            #expect(life.isSetAside && life.isDone)
+        }
+        var known = CommandLife(orders: 1, isRepeat: false, giveUpAt: Self.far)
+        #expect(known.began(mayStay: false) == .publish([.aside]))
+        #expect(known.published(confirmed: [.aside], at: Self.start) == .acknowledge)
+    }
+
+    @Test("what cannot be set aside stays in hand and is decided again, as a repeat")
+    func notSetAside() {
+        var life = CommandLife(orders: 1, isRepeat: false, giveUpAt: Self.far)
+        _ = life.began()
+        #expect(life.decided(0, nil, isLocked: true, mayStay: false, at: Self.start) == .publish([.aside]))
+        #expect(life.published(confirmed: [], at: Self.start) == .wait(CommandLife.minimumWait))
+        #expect(life.isWaitingForRow && !life.isSetAside)
+        #expect(life.waitEnded() == .decide([0], asRepeats: true))
+        #expect(!life.isWaitingForRow)
+        #expect(life.decided(0, .committed(remaining: 1), isLocked: false, mayStay: false, at: Self.start) == .publish([.result]))
+        // One that waits for anything else than a row is not set aside, nor is one when the server stops.
+        life = CommandLife(orders: 1, isRepeat: false, giveUpAt: Self.far)
+        _ = life.began()
+        #expect(life.decided(0, nil, isLocked: false, mayStay: false, at: Self.start) == .wait(CommandLife.minimumWait))
+        life = CommandLife(orders: 1, isRepeat: false, giveUpAt: Self.far)
+        _ = life.began()
+        _ = life.stopped()
+        #expect(life.decided(0, nil, isLocked: true, mayStay: false, at: Self.start) == .requeue(.stopping))
+        life = CommandLife(orders: 1, isRepeat: false, giveUpAt: Self.start)
+        _ = life.began(mayStay: false)
+        #expect(life.published(confirmed: [], at: Self.start) == .requeue(.undecided))
+        // Poison is no product's.
+        var poison = CommandLife(poison: [.deadLetter], giveUpAt: Self.far)
+        #expect(poison.began(mayStay: false) == .publish([.deadLetter]))
+    }
+
     @Test func everyStateWithEveryEvent() {
         typealias Event = (name: String, apply: (inout CommandLife) -> Action)
         let events: [Event] = [

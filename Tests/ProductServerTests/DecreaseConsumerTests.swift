@@ -8,6 +8,7 @@ import ServerMetrics
 import NIOCore
 import NIOPosix
 import ServerKit
+import StockContract
 import StockGate
 import StrictJSON
 import Synchronization
@@ -73,7 +74,7 @@ struct DecreaseConsumerTests {
             stopWithin: stopWithin,
             prepared: PreparedLatch(isOpen: true),
             logger: Logger(label: "test")
-        ) { request, loop, completion in decide(request, loop, completion) }
+        ) { request, isPatient, loop, completion in decide(request, isPatient, loop, completion) }
         let run = Task { try await consumer.run() }
         do {
             try await body(consumer)
@@ -87,7 +88,7 @@ struct DecreaseConsumerTests {
     }
 
     static func decide(_ engine: StockEngine) -> CommandDesk.Decide {
-        { request, loop, completion in engine.decrease(request, on: loop, completion: completion) }
+        { request, isPatient, loop, completion in engine.decrease(request, on: loop, isPatient: isPatient, completion: completion) }
     }
 
     static func eventually(_ what: Comment, within bound: Duration = .seconds(60), _ isTrue: () async throws -> Bool) async throws {
@@ -264,7 +265,7 @@ struct DecreaseConsumerTests {
             try await Self.consuming(
                 broker,
                 stopWithin: .milliseconds(1),
-                decide: { request, _, completion in
+                decide: { request, _, _, completion in
                     if isDead.load(ordering: .relaxed) { return }
                     if request.orderID == harmful {
                         isDead.store(true, ordering: .relaxed)
@@ -284,7 +285,7 @@ struct DecreaseConsumerTests {
 
     @Test func aPoisonCommandPassesNoKeyOnThatIsNoOrdersOwn() async throws {
         let broker = ScriptedBroker()
-        try await Self.consuming(broker, decide: { _, _, completion in completion(.sold(remaining: 1, replayed: false)) }) { _ in
+        try await Self.consuming(broker, decide: { _, _, _, completion in completion(.sold(remaining: 1, replayed: false)) }) { _ in
             let orders =
                 #"[{"orderId":7,"key":"DEC-8","quantity":0},{"orderId":8,"key":"DEC-8.2","quantity":1},{"orderId":9,"key":"x","quantity":1},{"orderId":10,"key":"DEC-10.1"}]"#
             broker.enqueue([StockCommandTests.body(orders: orders)])
@@ -339,7 +340,7 @@ struct DecreaseConsumerTests {
         let broker = ScriptedBroker()
         let asked = Mutex<[Bool]>([])
         // The ledger is back as soon as the command has been given back.
-        let decide: CommandDesk.Decide = { request, _, completion in
+        let decide: CommandDesk.Decide = { request, _, _, completion in
             asked.withLock { $0.append(request.isRepeat) }
             completion(broker.requeued > 0 ? .sold(remaining: 1, replayed: false) : .unavailable(.ledgerDown))
         }
@@ -419,7 +420,7 @@ struct DecreaseConsumerTests {
         let broker = ScriptedBroker()
         let open = Mutex<[(any EventLoop, (DecreaseAnswer) -> Void)]>([])
         let largest = Atomic<Int>(0)
-        let decide: CommandDesk.Decide = { _, loop, completion in
+        let decide: CommandDesk.Decide = { _, _, loop, completion in
             let answer = Completion(completion)
             let count = open.withLock { open in
                 open.append((loop, { answer.body($0) }))
@@ -453,10 +454,53 @@ struct DecreaseConsumerTests {
         init(_ body: @escaping (DecreaseAnswer) -> Void) { self.body = body }
     }
 
+    /// As many as may wait in hand, the others to the queue of their own, as repeats; where that takes nothing more, all wait in hand.
+    @Test(arguments: [false, true])
+    func whatWaitsForALockedRowIsSetAside(_ isFull: Bool) async throws {
+        let broker = ScriptedBroker { message, _ throws(BrokerError) in
+            isFull && message.routingKey == StockGateTopology.asideRoutingKey ? .rejected : .confirmed
+        }
+        let isLocked = Atomic(true)
+        let patient = Atomic(0)
+        try await Self.consuming(
+            broker,
+            decide: { request, isPatient, _, completion in
+                if isPatient { patient.wrappingAdd(1, ordering: .relaxed) }
+                let waits = request.product.rawValue == 1 && isLocked.load(ordering: .relaxed)
+                completion(waits ? .unavailable(.lockTimeout) : .sold(remaining: 1, replayed: false))
+            }
+        ) { consumer in
+            broker.enqueue(
+                (1...40).map { Self.command($0, product: 1, orders: [$0]) },
+                headers: ["attempt": .integer(Int64.max), "x-death": "yes"]
+            )
+            broker.enqueue([Self.command(41, product: 2, orders: [41])])
+            try await Self.eventually("the other one is acknowledged") { broker.results.count == 1 }
+            try await Self.eventually("the rest waits") { consumer.metrics.blocked.load(ordering: .relaxed) == (isFull ? 40 : 16) }
+            let aside = broker.published.filter { $0.routingKey == StockGateTopology.asideRoutingKey }
+            #expect(aside.count == (isFull ? 0 : 24))
+            #expect(
+                aside.allSatisfy {
+                    $0.headers["attempt"] == .integer(Int64.max) && $0.headers["x-death"] == nil && $0.headers["aside"] == "LOCK_TIMEOUT"
+                }
+            )
+            #expect(consumer.metrics.aside.value == UInt64(aside.count))
+            isLocked.store(false, ordering: .relaxed)
+            try await Self.eventually("what stayed in hand is sold") { broker.results.count == 1 + (isFull ? 40 : 16) }
+            try await Self.eventually("nothing in hand") { consumer.desk.commandsHeld == 0 }
+            #expect(consumer.metrics.blocked.load(ordering: .relaxed) == 0)
+            // Only those that stay in hand wait for the row.
+            #expect(patient.load(ordering: .relaxed) >= (isFull ? 40 : 16))
+        }
+    }
+
     @Test func aCommandBeyondTheBoundGoesAlone() async throws {
         let broker = ScriptedBroker()
-        try await Self.consuming(broker, maximumOrders: 5, decide: { _, _, completion in completion(.sold(remaining: 1, replayed: false)) })
-        {
+        try await Self.consuming(
+            broker,
+            maximumOrders: 5,
+            decide: { _, _, _, completion in completion(.sold(remaining: 1, replayed: false)) }
+        ) {
             _ in
             broker.enqueue([Self.command(1, product: 1, orders: 1...50), Self.command(2, product: 1, orders: [51])])
             try await Self.eventually("acknowledged") { broker.acknowledged == 2 }
@@ -480,7 +524,7 @@ struct DecreaseConsumerTests {
             stopWithin: .seconds(5),
             prepared: PreparedLatch(isOpen: true),
             logger: Logger(label: "test")
-        ) { _, loop, completion in
+        ) { _, _, loop, completion in
             let completion = Completion(completion)
             answers.withLock { $0.append((loop, completion)) }
         }

@@ -84,7 +84,7 @@ struct KeysOfOthersTests {
             let broker = ScriptedBroker()
             try await DecreaseConsumerTests.consuming(
                 broker,
-                decide: { engine.decrease($0, on: $1, completion: $2) }
+                decide: { engine.decrease($0, on: $2, isPatient: $1, completion: $3) }
             ) { _ in
                 let command = { (id: Int, order: Int, since: Duration) in
                     StockCommandTests.body(

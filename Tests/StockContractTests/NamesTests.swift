@@ -47,6 +47,7 @@ import Testing
     /// Every name that the servers and the broker share.
     private static let names: Set<String> = [
         StockGateTopology.commandsExchange, StockGateTopology.decreaseRoutingKey, StockGateTopology.decreaseQueue,
+        StockGateTopology.asideQueue,
         StockGateTopology.resultsExchange, StockGateTopology.resultRoutingKey, StockGateTopology.resultsQueue,
         StockGateTopology.deadExchange, StockGateTopology.deadQueue, StockGateTopology.deadReasonHeader,
         StockGateTopology.orderEventsExchange, StockGateTopology.orderCreatedRoutingKey, StockGateTopology.orderConfirmedRoutingKey,

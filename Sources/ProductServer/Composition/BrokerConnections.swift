@@ -19,7 +19,7 @@ struct BrokerConnections {
         }
         self.source = try Consumer(
             configuration: settings.broker,
-            topology: .stock,
+            topology: .productServer,
             queue: StockGateTopology.decreaseQueue,
             prefetch: settings.prefetch,
             name: "commands",
@@ -27,7 +27,7 @@ struct BrokerConnections {
         )
         self.sink = try Publisher(
             configuration: settings.broker,
-            topology: .stock,
+            topology: .productServer,
             name: "results",
             onChange: journal.observer(of: "results")
         )

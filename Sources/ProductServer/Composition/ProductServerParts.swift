@@ -55,8 +55,11 @@ struct ProductServerParts {
                     // HTTP ends its requests first. Both phases fit into the server's bound.
                     stopWithin: settings.server.shutdownTimeout / 2,
                     prepared: prepared,
-                    logger: logger
-                ) { request, loop, completion in engine.decrease(request, on: loop, completion: completion) }
+                    logger: logger,
+                    isLocked: { engine.ledger.lockedProducts.isLocked($0) }
+                ) { request, isPatient, loop, completion in
+                    engine.decrease(request, on: loop, isPatient: isPatient, completion: completion)
+                }
             }
         }
         self.consumer = consumer

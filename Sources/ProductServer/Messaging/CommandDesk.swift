@@ -18,7 +18,7 @@ import Synchronization
 // @unchecked Sendable: its variables are used on `eventLoop` alone, and `held` is atomic.
 final class CommandDesk: @unchecked Sendable {
     /// Sends an order to the engine. The answer comes on the loop, once, within the engine's bound.
-    typealias Decide = @Sendable (DecreaseRequest, any EventLoop, @escaping (DecreaseAnswer) -> Void) -> Void
+    typealias Decide = @Sendable (DecreaseRequest, _ isPatient: Bool, any EventLoop, @escaping (DecreaseAnswer) -> Void) -> Void
 
     static let maximumPublishes = 4
     static let maximumMessages = 512
@@ -29,11 +29,15 @@ final class CommandDesk: @unchecked Sendable {
     private let sink: any ResultSink
     private let metrics: CommandMetrics
     private let maximumOrders: Int
+    private let maximumBlocked: Int
     private let giveUpAfter: TimeAmount
+    private let isLocked: @Sendable (Int64) -> Bool
 
     private var waiting: CircularBuffer<CommandRun> = []
     private var running: [ObjectIdentifier: CommandRun] = [:]
     private var orders = 0
+    /// Commands in hand that wait for a locked row.
+    private var blocked = 0
     private var ready: CircularBuffer<Draft> = []
     private var publishes = 0
     private var isPublishScheduled = false
@@ -48,7 +52,9 @@ final class CommandDesk: @unchecked Sendable {
         sink: any ResultSink,
         metrics: CommandMetrics,
         maximumOrders: Int,
+        maximumBlocked: Int,
         giveUpAfter: Duration,
+        isLocked: @escaping @Sendable (Int64) -> Bool,
         decide: @escaping Decide
     ) {
         self.eventLoop = eventLoop
@@ -56,7 +62,9 @@ final class CommandDesk: @unchecked Sendable {
         self.sink = sink
         self.metrics = metrics
         self.maximumOrders = maximumOrders
+        self.maximumBlocked = maximumBlocked
         self.giveUpAfter = TimeAmount(giveUpAfter)
+        self.isLocked = isLocked
         self.decide = decide
     }
 
@@ -105,9 +113,23 @@ final class CommandDesk: @unchecked Sendable {
             waiting.removeFirst()
             orders += next.command.orderCount
             running[ObjectIdentifier(next)] = next
-            perform(isStopping ? next.life.stopped() : next.life.began(), next)
+            perform(isStopping ? next.life.stopped() : next.life.began(mayStay: mayStay(next) || !isLocked(next)), next)
         }
         metrics.ordersInFlight.store(orders, ordering: .relaxed)
+    }
+
+    /// Whether one more command may wait in hand for a locked row.
+    private func mayStay(_ run: CommandRun) -> Bool { run.isBlocked || blocked < maximumBlocked }
+
+    private func isLocked(_ run: CommandRun) -> Bool {
+        if case .command(let command) = run.command.content { isLocked(command.productID) } else { false }
+    }
+
+    private func note(_ run: CommandRun, isBlocked: Bool) {
+        guard run.isBlocked != isBlocked else { return }
+        run.isBlocked = isBlocked
+        blocked += isBlocked ? 1 : -1
+        metrics.blocked.store(blocked, ordering: .relaxed)
     }
 
     private func perform(_ action: CommandLife.Action, _ run: CommandRun) {
@@ -116,8 +138,10 @@ final class CommandDesk: @unchecked Sendable {
         case .decide(let indices, let asRepeats): send(run, indices, asRepeats: asRepeats)
         case .wait(let duration):
             metrics.waits.add()
+            note(run, isBlocked: run.life.isWaitingForRow)
             eventLoop.assumeIsolated().scheduleTask(in: TimeAmount(duration)) { self.perform(run.life.waitEnded(), run) }
         case .publish(let parts):
+            note(run, isBlocked: false)
             ready.append(Draft(run: run, messages: ResultMessages(command: run.command, verdicts: run.life.verdicts), parts: parts))
             schedulePublish()
         case .acknowledge: break  // by `ended`, all of a batch at once
@@ -140,10 +164,12 @@ final class CommandDesk: @unchecked Sendable {
                 isRepeat: asRepeats,
                 since: command.time.microsecondsSinceEpoch
             )
-            decide(request, eventLoop) { answer in
+            // Those that stay in hand are among the first to have the row when it is free; who comes new learns soon whether it is.
+            decide(request, run.isBlocked, eventLoop) { answer in
                 self.metrics.decided(answer)
                 let verdict = CommandLife.Verdict(answer, asRepeat: asRepeats)
-                self.perform(run.life.decided(index, verdict, at: .now()), run)
+                let isLocked = verdict == nil && (answer == .unavailable(.lockTimeout) || self.isLocked(run))
+                self.perform(run.life.decided(index, verdict, isLocked: isLocked, mayStay: self.mayStay(run), at: .now()), run)
             }
         }
     }
@@ -197,7 +223,7 @@ final class CommandDesk: @unchecked Sendable {
             let action = draft.run.life.published(confirmed: confirmed, at: now)
             if action == .acknowledge {
                 acknowledged.append(draft.run)
-                metrics.finished(draft.run.command)
+                if draft.run.life.isSetAside { metrics.aside.add() } else { metrics.finished(draft.run.command) }
             } else {
                 perform(action, draft.run)
             }
@@ -217,6 +243,7 @@ final class CommandDesk: @unchecked Sendable {
             held.wrappingSubtract(1, ordering: .relaxed)
             return
         }
+        note(run, isBlocked: false)
         orders -= run.command.orderCount
         held.wrappingSubtract(1, ordering: .relaxed)
         metrics.ordersInFlight.store(orders, ordering: .relaxed)
@@ -229,6 +256,8 @@ final class CommandDesk: @unchecked Sendable {
 private final class CommandRun: @unchecked Sendable {
     let command: IncomingCommand
     var life: CommandLife
+    /// Whether it counts among those that wait in hand for a locked row.
+    var isBlocked = false
 
     init(_ command: IncomingCommand, giveUpAt: NIODeadline) {
         self.command = command

@@ -26,6 +26,8 @@ struct CommandLife: Sendable {
         case result
         /// A copy of the command, for the operators who look after dead letters.
         case deadLetter
+        /// The command itself, to the queue where commands of locked products wait.
+        case aside
     }
 
     /// Why a command goes back to the queue.
@@ -51,10 +53,12 @@ struct CommandLife: Sendable {
     }
 
     private enum State: Sendable {
-        /// -> deciding, publishing, done
+        /// -> deciding, publishing, settingAside, done
         case received
-        /// -> waitingToDecide, publishing, done
+        /// -> waitingToDecide, publishing, settingAside, done
         case deciding(missing: Int)
+        /// -> waitingToDecide, done
+        case settingAside
         /// -> deciding, done
         case waitingToDecide
         /// -> waitingToPublish, done
@@ -78,6 +82,10 @@ struct CommandLife: Sendable {
     private var waits = 0
     private var round = 0
     private var isStopping = false
+    /// Whether an order of the last round has no verdict because its product's row is locked.
+    private(set) var isWaitingForRow = false
+    /// Whether it was acknowledged because it waits in the queue for that, with no result.
+    private(set) var isSetAside = false
 
     /// The life of a command with this many orders.
     init(orders: Int, isRepeat: Bool, giveUpAt: NIODeadline) {
@@ -102,22 +110,36 @@ struct CommandLife: Sendable {
     // MARK: Events
 
     /// The command may begin.
-    mutating func began() -> Action {
+    /// - Parameter mayStay: false when its product's row is locked, and as many commands as may wait in hand for such rows do so already
+    mutating func began(mayStay: Bool = true) -> Action {
         guard case .received = state else { return .none }
         if isStopping { return end(.requeue(.stopping)) }
         if let poison { return publish(poison) }
-        return decide()
+        return mayStay ? decide() : setAside()
     }
 
     /// The engine has answered for one order; nil: the outcome is unknown.
-    mutating func decided(_ index: Int, _ verdict: Verdict?, at now: NIODeadline) -> Action {
+    /// - Parameters:
+    ///   - isLocked: whether that is so because the product's row is locked
+    ///   - mayStay: whether one more command may wait in hand for such a row
+    mutating func decided(
+        _ index: Int,
+        _ verdict: Verdict?,
+        isLocked: Bool = false,
+        mayStay: Bool = true,
+        at now: NIODeadline
+    ) -> Action {
         guard case .deciding(let missing) = state, verdicts.indices.contains(index), verdicts[index] == nil else { return .none }
         verdicts[index] = verdict
+        if verdict == nil, isLocked { isWaitingForRow = true }
         guard missing == 1 else {
             state = .deciding(missing: missing - 1)
             return .none
         }
-        if verdicts.contains(nil) { return waitOr(.undecided, .waitingToDecide, at: now) }
+        if verdicts.contains(nil) {
+            if isWaitingForRow, !mayStay, !isStopping { return setAside() }
+            return waitOr(.undecided, .waitingToDecide, at: now)
+        }
         waits = 0
         let isUnknownProduct = verdicts.contains { if case .refused(.productNotFound, _)? = $0 { true } else { false } }
         return publish(isUnknownProduct ? [.result, .deadLetter] : [.result])
@@ -127,12 +149,18 @@ struct CommandLife: Sendable {
         switch state {
         case .waitingToDecide: decide()
         case .waitingToPublish(let parts): publish(parts)
-        case .received, .deciding, .publishing, .done: .none
+        case .received, .deciding, .settingAside, .publishing, .done: .none
         }
     }
 
     /// The broker has answered. Messages that are not confirmed are published again, because repeating a result is harmless.
     mutating func published(confirmed: [Part], at now: NIODeadline) -> Action {
+        if case .settingAside = state {
+            // The queue is full or not there: it waits in hand like those before it.
+            guard confirmed.contains(.aside) else { return waitOr(.undecided, .waitingToDecide, at: now) }
+            isSetAside = true
+            return end(.acknowledge)
+        }
         guard case .publishing(let parts) = state else { return .none }
         let rest = parts.filter { !confirmed.contains($0) }
         guard rest.isEmpty else { return waitOr(.unpublished, .waitingToPublish(rest), at: now) }
@@ -144,7 +172,7 @@ struct CommandLife: Sendable {
         isStopping = true
         switch state {
         case .received, .waitingToDecide, .waitingToPublish: return end(.requeue(.stopping))
-        case .deciding, .publishing, .done: return .none
+        case .deciding, .settingAside, .publishing, .done: return .none
         }
     }
 
@@ -153,8 +181,15 @@ struct CommandLife: Sendable {
     private mutating func decide() -> Action {
         let open = verdicts.indices.filter { verdicts[$0] == nil }
         round += 1
+        isWaitingForRow = false
         state = .deciding(missing: open.count)
         return .decide(open, asRepeats: isRepeat || round > 1)
+    }
+
+    private mutating func setAside() -> Action {
+        isWaitingForRow = true
+        state = .settingAside
+        return .publish([.aside])
     }
 
     private mutating func publish(_ parts: [Part]) -> Action {

@@ -17,6 +17,7 @@ final class CommandMetrics: Sendable {
     let waits: Counter
     let unconfirmed: Counter
     let tooLate: Counter
+    let aside: Counter
     private let seconds: Histogram
     private let requeues: [CommandLife.Unfinished: Counter]
     private let committed: Counter
@@ -26,6 +27,8 @@ final class CommandMetrics: Sendable {
     private let unknown: Counter
     /// Orders that were sent to the engine and have no result yet.
     let ordersInFlight = Atomic<Int>(0)
+    /// Commands in hand that wait for a locked row.
+    let blocked = Atomic<Int>(0)
 
     init(registry: MetricsRegistry) {
         commands = registry.counter("stockgate_commands_total", help: "Commands delivered from stock.decrease.")
@@ -42,6 +45,10 @@ final class CommandMetrics: Sendable {
         tooLate = registry.counter(
             "stockgate_command_settlements_late_total",
             help: "Deliveries whose connection had ended when they were settled; they are delivered again."
+        )
+        aside = registry.counter(
+            "stockgate_commands_aside_total",
+            help: "Commands set aside because their product's row is locked; they are delivered again."
         )
         seconds = registry.histogram("stockgate_command_seconds", help: "From a command's time to its confirmed result.")
         requeues = Dictionary(
@@ -96,6 +103,9 @@ extension DecreaseConsumer {
         registry.gauge("stockgate_commands_in_hand", help: "Commands delivered and not settled.") { Double(desk.commandsHeld) }
         registry.gauge("stockgate_command_orders_in_flight", help: "Orders of commands without a confirmed result.") {
             Double(metrics.ordersInFlight.load(ordering: .relaxed))
+        }
+        registry.gauge("stockgate_commands_blocked", help: "Commands in hand that wait for a product's locked row.") {
+            Double(metrics.blocked.load(ordering: .relaxed))
         }
         registry.collector("stockgate_broker_connected", help: "1 while a connection to the broker works.", kind: .gauge) {
             [("consumer", source.snapshot()), ("publisher", sink.snapshot())].map { name, snapshot in

@@ -38,7 +38,12 @@ struct CommandConfiguration: Sendable {
         ) { url throws(SettingsReader.Refusal) in
             do throws(BrokerError) { return try BrokerConfiguration(url: url) } catch { throw .init(error.message) }
         }
-        prefetch = reader.int("COMMAND_PREFETCH", default: 64, in: 1...4_096, "unacknowledged commands at most")
+        prefetch = reader.int(
+            "COMMAND_PREFETCH",
+            default: 64,
+            in: 1...4_096,
+            "unacknowledged commands at most; a quarter of them may wait for rows that are locked"
+        )
         maximumOrders = reader.int(
             "COMMAND_ORDERS",
             default: 8_192,
@@ -74,6 +79,7 @@ struct DecreaseConsumer: Service, CustomStringConvertible {
 
     /// - Parameters:
     ///   - eventLoop: a loop of the engine's group
+    ///   - isLocked: whether a product's row is known to be locked by another transaction
     ///   - stopWithin: the time for commands under way when the server stops
     init(
         source: any CommandSource,
@@ -86,6 +92,7 @@ struct DecreaseConsumer: Service, CustomStringConvertible {
         stopWithin: Duration,
         prepared: PreparedLatch,
         logger: Logger,
+        isLocked: @escaping @Sendable (Int64) -> Bool = { _ in false },
         decide: @escaping CommandDesk.Decide
     ) {
         self.source = source
@@ -97,7 +104,10 @@ struct DecreaseConsumer: Service, CustomStringConvertible {
             sink: sink,
             metrics: metrics,
             maximumOrders: maximumOrders,
+            // A quarter, so that most of what the broker sends can be decided at once, whoever waits.
+            maximumBlocked: prefetch / 4,
             giveUpAfter: giveUpAfter,
+            isLocked: isLocked,
             decide: decide
         )
         self.prefetch = prefetch

@@ -14,7 +14,23 @@ struct ResultMessages: Sendable {
         switch part {
         case .result: result(at: time)
         case .deadLetter: deadLetter()
+        case .aside: aside()
         }
+    }
+
+    /// The command as it came, but an attempt later: some of its orders may have been decided.
+    private func aside() -> OutgoingMessage {
+        var copy = OutgoingMessage.deadLetter(
+            command.delivery,
+            to: StockGateTopology.commandsExchange,
+            reason: APIErrorCode.lockTimeout.rawValue,
+            header: "aside"
+        )
+        copy.routingKey = StockGateTopology.asideRoutingKey
+        // What the broker wrote on the way here says nothing of the message that goes out now.
+        copy.headers = copy.headers.filter { !$0.key.hasPrefix("x-") }
+        copy.headers["attempt"] = .integer(min(max(1, command.delivery.headers["attempt"]?.integer ?? 1), .max - 1) + 1)
+        return copy
     }
 
     private func deadLetter() -> OutgoingMessage {
