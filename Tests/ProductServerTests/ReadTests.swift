@@ -1,3 +1,4 @@
+import CircuitBreaker
 import Dispatch
 import HTTPTypes
 import PostgresClient
@@ -129,6 +130,12 @@ struct ReadTests {
                     key: "DEC-1"
                 )
                 #expect(sold.status == 200, "\(sold.body)")
+                // A recovery of Redis needs no more either.
+                engine.breaker.transition(to: .forceOpen)
+                engine.breaker.transition(to: .close)
+                let closed = ContinuousClock.now + .seconds(30)
+                while engine.breaker.state != .closed, ContinuousClock.now < closed { try await Task.sleep(for: .milliseconds(5)) }
+                #expect(engine.breaker.state == .closed && engine.directProductCount == 0)
                 #expect(
                     try session.query(blocked).one().decode(0, as: Int64.self) >= 4,
                     "the readers were refused too early to prove anything"

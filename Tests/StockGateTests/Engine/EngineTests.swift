@@ -331,9 +331,20 @@ struct EngineTests {
                     return engine.breaker.state == .open
                 }
             )
+            // A product that is made meanwhile is gated with the others, and is no finding of the audit.
+            let made = try await fixture.addProduct(2, stock: 5)
+            #expect(await eventually { engine.gatedProductCount == 2 })
             try fixture.redis.restart()
             #expect(await eventually(within: .seconds(10)) { engine.breaker.state == .closed })
-            #expect(try await eventually { try await fixture.isExact(product, engine) })
+            for id in [product, made] { #expect(try await eventually { try await fixture.isExact(id, engine) }) }
+            // One that is made while an operator holds the breaker open.
+            engine.breaker.transition(to: .forceOpen)
+            let another = try await fixture.addProduct(3, stock: 5)
+            #expect(await eventually { engine.gatedProductCount == 3 })
+            engine.breaker.transition(to: .close)
+            #expect(await eventually(within: .seconds(10)) { engine.breaker.state == .closed })
+            #expect(try await eventually { try await fixture.isExact(another, engine) })
+            #expect(engine.metrics.auditFindings.count == 0)
         }
     }
 
@@ -500,6 +511,28 @@ struct EngineTests {
             _ = try fixture.redis.call(["INCRBY", "sg:{1}:stock", "3"])
             #expect(try await eventually { try await fixture.isExact(product, engine) })
             #expect(engine.metrics.auditFindings.count >= 1)
+        }
+    }
+
+    /// One round of the audit looks at all three: a product whose keys cannot be read takes neither of the others' findings along.
+    @Test func aBadProductHidesNothingFromTheAudit() async throws {
+        try await withFixture { fixture in
+            for id in Int64(1)...3 { _ = try await fixture.addProduct(id, stock: 10) }
+            let found = Mutex<[ProductID]>([])
+            let engine = try await fixture.startEngine(onEvent: { event in
+                if case .auditFound(let id, _, _, _, _) = event { found.withLock { $0.append(id) } }
+            })
+            for id in Int64(1)...3 { #expect(try await eventually { try await fixture.isExact(ProductID(id), engine) }) }
+            try await fixture.holdingTheRow(of: ProductID(2)) { () async throws -> Void in
+                // Its keys cannot be made anew before its row is free, so every audit meets them, or leaves it out.
+                let spoil = "redis.call('DEL', KEYS[1]) return redis.call('RPUSH', KEYS[1], 'somebody')"
+                _ = try fixture.redis.call(["EVAL", spoil, "1", "sg:{2}:meta"])
+                for id in [1, 3] { _ = try fixture.redis.call(["INCRBY", "sg:{\(id)}:stock", "5"]) }
+                #expect(await eventually { found.withLock { Set($0) } == [ProductID(1), ProductID(3)] })
+                for id in [Int64(1), 3] { #expect(try await eventually { try await fixture.isExact(ProductID(id), engine) }) }
+                #expect(engine.breaker.state == .closed && engine.directProductCount == 1)
+            }
+            #expect(try await eventually { try await fixture.isExact(ProductID(2), engine) && engine.directProductCount == 0 })
         }
     }
 
