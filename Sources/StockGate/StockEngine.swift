@@ -64,8 +64,9 @@ public final class StockEngine: Sendable {
                 await Self.every(self.configuration.gatedRefresh) {
                     do throws(PostgresError) {
                         for id in try await self.refreshProducts() { self.ask(id, forced: false) }
+                        self.parts.events.isOver(.gatedProducts)
                     } catch {
-                        self.parts.events.tell(.trouble("gated products not read: \(error)"))
+                        self.parts.events.say("\(error)", of: .gatedProducts, .trouble("gated products not read: \(error)"))
                     }
                 }
             }

@@ -77,8 +77,7 @@ extension OrderConclusion {
                 return true
             }
         } catch {
-            metadata["error"] = "\(error)"
-            self.logger.warning("a final refusal to take stock back was not noted", metadata: metadata)
+            self.trouble.note(error, "a final refusal to take stock back was not noted", metadata)
             return false
         }
         self.metrics.undoRefused[undoing]?.add()

@@ -175,7 +175,7 @@ final class OrderConclusion: Sendable {
         do throws(PostgresError) {
             try await self.store.leaveToRecovery(id: order.id, after: .seconds(1))
         } catch {
-            self.logger.warning("an order was not handed to recovery", metadata: ["order": "\(order.id)", "error": "\(error)"])
+            self.trouble.note(error, "an order was not handed to recovery", ["order": "\(order.id)"])
         }
     }
 

@@ -96,10 +96,7 @@ struct RecoveryService: Service {
             return (work.count == self.settings.batch && settled > 0) || isMore
         } catch {
             if Task.isCancelled { return false }
-            self.logger.warning(
-                "a round of recovery failed: the orders' database did not do what it was asked",
-                metadata: ["error": "\(error)"]
-            )
+            self.conclusion.trouble.note(error, "a round of recovery failed: the orders' database did not do what it was asked")
             return false
         }
     }

@@ -10,6 +10,8 @@ struct EventWords: Sendable {
         case recovery
         case product(ProductID)
         case resync(ProductID)
+        case fence(ProductID)
+        case gatedProducts
     }
 
     static let subjects = 1024

@@ -42,12 +42,13 @@ final class FenceBumps: Sendable {
                     if waiting[id]?.isEmpty ?? true { waiting[id] = nil }
                     return waiting[id] == nil
                 }
+                events.isOver(.fence(id))
                 for done in served { done() }
                 if isDone { return }
                 failures = 0
             } catch {
                 if error.isLockTimeout { ledger.lockedProducts.found([id.rawValue]) }
-                events.tell(.trouble("fence of product \(id) not raised: \(error)"))
+                events.say("\(error)", of: .fence(id), .trouble("fence of product \(id) not raised: \(error)"))
                 try? await Task.sleep(for: Self.backoff.wholeWait(after: failures))
                 failures += 1
             }
