@@ -83,7 +83,6 @@ extension ErrorMessage {
         ko: "{field} 값은 {minimum} 이상 {maximum} 이하의 정수여야 합니다."
     )
     package static let fieldNotText = ErrorMessage(en: "{field} must be a text.", ko: "{field} 값은 문자열이어야 합니다.")
-    package static let fieldNotBool = ErrorMessage(en: "{field} must be true or false.", ko: "{field} 값은 true 또는 false여야 합니다.")
     package static let fieldNotArray = ErrorMessage(
         en: "{field} must be a list of {minimum} to {maximum} objects.",
         ko: "{field} 값은 {minimum}개 이상 {maximum}개 이하의 객체 목록이어야 합니다."

@@ -141,23 +141,6 @@ public struct JSONObjectReader: Sendable {
 
     // MARK: Other values
 
-    /// `true` or `false`, or nil if missing.
-    public func optionalBool(_ name: StaticString) throws(APIError) -> Bool? {
-        guard let index = self.member(name) else { return nil }
-        switch self.document.tokens[index].kind {
-        case .yes: return true
-        case .no: return false
-        default: throw .invalid(field: self.path(name), .fieldNotBool)
-        }
-    }
-
-    /// An object inside this one, or nil if missing.
-    public func optionalObject(_ name: StaticString) throws(APIError) -> JSONObjectReader? {
-        guard let index = self.member(name) else { return nil }
-        guard self.document.tokens[index].kind == .object else { throw .invalid(field: self.path(name)) }
-        return JSONObjectReader(document: self.document, index: index, prefix: self.path(name) + ".")
-    }
-
     /// A list of so many objects.
     public func objects(_ name: StaticString, count: ClosedRange<Int>) throws(APIError) -> [JSONObjectReader] {
         let index = try self.required(name, self.member(name))

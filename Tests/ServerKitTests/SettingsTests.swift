@@ -7,7 +7,7 @@ import Testing
     @Test func readsEveryKind() throws {
         var reader = SettingsReader(environment: [
             "I": "7", "B": "off", "D": "1.5s", "S": "text", "URL": "redis://:secret@host:6379/0", "URLS": "http://a:1, http://b",
-            "C": "Debug", "X": "0.25",
+            "C": "Debug",
             "EMPTY": "",
         ])
         #expect(reader.int("I", default: 1, in: 0...10, "") == 7)
@@ -17,7 +17,6 @@ import Testing
         #expect(reader.address("URL", default: "redis://x", "") { $0 } == "redis://:secret@host:6379/0")
         #expect(reader.urls("URLS", default: [], schemes: ["http"], "") == ["http://a:1", "http://b"])
         #expect(reader.choice("C", default: Logger.Level.info, "") == .debug)
-        #expect(reader.double("X", default: 1, in: 0...1, "") == 0.25)
         #expect(reader.int("EMPTY", default: 3, in: 0...10, "") == 3)
         #expect(reader.secret("MISSING", "") == nil)
         try reader.finish()

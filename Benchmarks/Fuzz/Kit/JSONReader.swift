@@ -54,12 +54,10 @@ import StrictJSON
                     _ = try? Values.idempotencyKey(text, field: "a")
                     _ = Values.id(text)
                 }
-                _ = try? object.optionalBool(name)
                 _ = try? object.text(name)
                 _ = object.value(name)
                 _ = object.contains(name)
                 _ = try? object.refuseMembers(otherThan: [name])
-                if depth < 4, let inner = try? object.optionalObject(name), let what = read(inner, depth: depth + 1) { return what }
                 if depth < 4, let list = try? object.objects(name, count: 0...3) {
                     guard list.count <= 3 else { return "\(list.count) objects, at most 3" }
                     for inner in list { if let what = read(inner, depth: depth + 1) { return what } }

@@ -95,19 +95,6 @@ public struct SettingsReader: Sendable {
         )
     }
 
-    /// A number.
-    public mutating func double(_ name: String, default value: Double, in range: ClosedRange<Double>, _ meaning: String) -> Double {
-        self.read(
-            name,
-            default: value,
-            defaultText: String(value),
-            meaning,
-            expected: "a number from \(range.lowerBound) to \(range.upperBound)",
-            show: { String($0) },
-            parse: { Double($0).flatMap { range.contains($0) ? $0 : nil } }
-        )
-    }
-
     /// `true` or `false`, also `1`, `0`, `yes`, `no`, `on`, `off`.
     public mutating func bool(_ name: String, default value: Bool, _ meaning: String) -> Bool {
         self.read(
