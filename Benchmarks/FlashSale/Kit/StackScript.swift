@@ -65,45 +65,16 @@ public struct StackScript: Sendable {
         let log = FileManager.default.temporaryDirectory.appendingPathComponent("flash-sale-\(UUID().uuidString).out")
         defer { try? FileManager.default.removeItem(at: log) }
         let variables = ProcessInfo.processInfo.environment.merging(environment) { $1 }
-        let pid = try spawn([path] + arguments, environment: variables, output: log.path)
+        let pid: pid_t
+        do {
+            pid = try ChildProcess.spawn([path] + arguments, environment: variables, output: log.path)
+        } catch {
+            throw Failure(description: "\(error)")
+        }
         // In a task of its own, so that a cancelled sale still waits for the server that it is putting back.
         let status = await Task { await wait(for: pid, bound: bound) }.value
         let text = (try? String(contentsOf: log, encoding: .utf8)) ?? ""
         return (status, text.trimmingCharacters(in: .whitespacesAndNewlines))
-    }
-
-    /// Starts a process in a group of its own, so that Ctrl-C at the terminal does not interrupt it halfway through bringing a server back.
-    ///
-    /// Not Foundation's `Process`: on Linux it takes a process for running as long as any descendant lives, and a script that starts servers leaves some.
-    private static func spawn(_ arguments: [String], environment: [String: String], output: String) throws -> pid_t {
-        var actions = posix_spawn_file_actions_t()
-        posix_spawn_file_actions_init(&actions)
-        defer { posix_spawn_file_actions_destroy(&actions) }
-        posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0)
-        posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, output, O_WRONLY | O_CREAT | O_APPEND, 0o600)
-        posix_spawn_file_actions_adddup2(&actions, STDOUT_FILENO, STDERR_FILENO)
-
-        var attributes = posix_spawnattr_t()
-        posix_spawnattr_init(&attributes)
-        defer { posix_spawnattr_destroy(&attributes) }
-        // What the harness ignores or blocks, a server started by the script must not.
-        var signals = sigset_t()
-        sigemptyset(&signals)
-        posix_spawnattr_setsigmask(&attributes, &signals)
-        for number in [SIGINT, SIGTERM, SIGPIPE] { sigaddset(&signals, number) }
-        posix_spawnattr_setsigdefault(&attributes, &signals)
-        posix_spawnattr_setpgroup(&attributes, 0)
-        posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETPGROUP))
-
-        var argv = arguments.map { strdup($0) } + [nil]
-        var envp = environment.map { strdup("\($0.key)=\($0.value)") } + [nil]
-        defer {
-            for pointer in argv + envp { free(pointer) }
-        }
-        var pid = pid_t()
-        let failure = posix_spawn(&pid, arguments[0], &actions, &attributes, &argv, &envp)
-        guard failure == 0 else { throw Failure(description: "cannot run \(arguments[0]): \(String(cString: strerror(failure)))") }
-        return pid
     }
 
     /// The exit status; 128 and the signal for a process that was killed. After `bound` the whole group is.
