@@ -11,7 +11,7 @@ SWIFT_SOURCES := Sources Tests Benchmarks Tools Package.swift
 export SWIFT_FLAGS
 
 .DEFAULT_GOAL := help
-.PHONY: help install build demo up down status sale test lint format bench breaker attack fuzz simulate mutants clean
+.PHONY: help install build demo up down status sale test lint format bench breaker attack fuzz compare simulate mutants clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -66,7 +66,7 @@ simulate: install ## explore every small and deep world, then run SEEDS simulati
 mutants: install ## switch each deliberate fault on and print what catches it
 	swift run -c release $(SWIFT_FLAGS) simulate --mutants
 
-compare: ## measure beside nginx+Lua, webdis, pgbench and a Go server: one table (ARGS="--quick")
+compare: ## measure beside Go servers, nginx+Lua, webdis, Tarantool and pgbench: one table (ARGS="--quick")
 	@scripts/compare $(ARGS)
 
 build: install ## build everything (release)

@@ -157,6 +157,12 @@ let package = Package(
         library("AttackKit", ["FlashSaleKit", "PostgresClient"], path: "Benchmarks/Attack/Kit"),
         program("attack", ["AttackKit", "FlashSaleKit", argumentParser], path: "Benchmarks/Attack/Main"),
         library(
+            "CompareKit",
+            ["FlashSaleKit", "PostgresClient", "RedisClient", nioCore, nioHTTP1, nioPosix],
+            path: "Benchmarks/Compare/Kit"
+        ),
+        program("compare", ["CompareKit", "FlashSaleKit", argumentParser], path: "Benchmarks/Compare/Main"),
+        library(
             "FuzzKit",
             [
                 "APIErrors", "CLibPQ", "HotPath", "StockContract", "MessageBroker", "ServerMetrics", "OrderServer", "PostgresClient",
@@ -195,6 +201,7 @@ let package = Package(
         tests("FlashSaleTests", ["FlashSaleKit", "PostgresClient", "PrivateServers", nioCore, nioHTTP1, nioPosix, nioSSL]),
         tests("FuzzTests", ["FuzzKit"]),
         tests("AttackTests", ["AttackKit"]),
+        tests("CompareTests", ["CompareKit", "FlashSaleKit", nioPosix]),
         tests(
             "StockGateTests",
             ["StockGate", "PrivateServers", "CircuitBreaker", "PostgresClient", "RedisClient", nioCore, nioPosix]

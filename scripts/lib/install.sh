@@ -15,11 +15,14 @@ readonly NEEDED=(
     jq:jq
 )
 
+# What a caller needs besides, in the same form.
+ALSO_NEEDED=()
+
 # Sets MISSING to the packages that are not there.
 missing_packages() {
     local need probe
     MISSING=()
-    for need in "${NEEDED[@]}"; do
+    for need in "${NEEDED[@]}" "${ALSO_NEEDED[@]}"; do
         probe=${need#*:}
         if [[ $probe == /* ]]; then
             compgen -G "$probe" >/dev/null || MISSING+=("${need%%:*}")

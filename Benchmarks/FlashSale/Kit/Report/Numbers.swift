@@ -1,6 +1,6 @@
 extension Int {
     /// With commas between the thousands.
-    var grouped: String {
+    public var grouped: String {
         var digits = String(magnitude)
         var groups: [String] = []
         while digits.count > 3 {
@@ -13,7 +13,7 @@ extension Int {
 
 extension Double {
     /// A whole number with commas between the thousands, or as it is.
-    var grouped: String {
+    public var grouped: String {
         rounded() == self && magnitude < 1e15 ? Int(self).grouped : String(self)
     }
 
@@ -23,7 +23,7 @@ extension Double {
     }
 
     /// With so many digits behind the point.
-    func digits(_ count: Int) -> String {
+    public func digits(_ count: Int) -> String {
         guard isFinite, magnitude < 1e12 else { return String(self) }
         var scale = 1.0
         for _ in 0..<count { scale *= 10 }
