@@ -162,6 +162,8 @@ let package = Package(
             path: "Benchmarks/Compare/Kit"
         ),
         program("compare", ["CompareKit", "FlashSaleKit", argumentParser], path: "Benchmarks/Compare/Main"),
+        library("BreakerKit", ["FlashSaleKit", "PrivateServers", nioCore, nioHTTP1, nioPosix], path: "Benchmarks/Breaker/Kit"),
+        program("breaker", ["BreakerKit", "FlashSaleKit", argumentParser], path: "Benchmarks/Breaker/Main"),
         library(
             "FuzzKit",
             [
@@ -201,6 +203,7 @@ let package = Package(
         tests("FlashSaleTests", ["FlashSaleKit", "PostgresClient", "PrivateServers", nioCore, nioHTTP1, nioPosix, nioSSL]),
         tests("FuzzTests", ["FuzzKit"]),
         tests("AttackTests", ["AttackKit"]),
+        tests("BreakerTests", ["BreakerKit", "FlashSaleKit"]),
         tests("CompareTests", ["CompareKit", "FlashSaleKit", nioPosix]),
         tests(
             "StockGateTests",

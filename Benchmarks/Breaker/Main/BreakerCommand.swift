@@ -1,0 +1,78 @@
+public import ArgumentParser
+public import BreakerKit
+import FlashSaleKit
+import Foundation
+
+/// `breaker`.
+@main
+enum Main {
+    static func main() async {
+        // Writing to a reader that went away is an error to handle, not a death.
+        signal(SIGPIPE, SIG_IGN)
+        do {
+            let command = try BreakerCommand.parse()
+            let task = Task { try await command.run() }
+            // Redis is brought back also when somebody interrupts.
+            let sources = [SIGINT, SIGTERM].map { number in
+                signal(number, SIG_IGN)
+                let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
+                source.setEventHandler { task.cancel() }
+                source.resume()
+                return source
+            }
+            defer { for source in sources { source.cancel() } }
+            try await task.value
+        } catch let error as ExitCode {
+            exit(error.rawValue)
+        } catch is CancellationError {
+            exit(130)
+        } catch let error as PlanError {
+            fail(error.description, status: 2)
+        } catch {
+            let code = BreakerCommand.exitCode(for: error)
+            if code == .validationFailure { fail(BreakerCommand.fullMessage(for: error), status: 2) }
+            if code == .success {
+                print(BreakerCommand.fullMessage(for: error))
+                exit(0)
+            }
+            fail(String(describing: error), status: 1)
+        }
+    }
+
+    private static func fail(_ message: String, status: Int32) -> Never {
+        FileHandle.standardError.write(Data("breaker: \(message)\n".utf8))
+        exit(status)
+    }
+}
+
+extension Fault: ExpressibleByArgument {}
+
+/// The options of `breaker`.
+struct BreakerCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "breaker",
+        abstract: "Prints what the breaker in front of Redis does when Redis fails: its states, its events and the books.",
+        discussion: """
+            kill: Redis is killed, and started again empty. pause: Redis is frozen (SIGSTOP); connections stay open, nothing answers. slow: Redis answers every \
+            call, but 200 ms later; a reserve has 50 ms.
+
+            Starts the servers of the stack that STACK names; scripts/breaker makes one of its own and ends it.
+
+            Exit status: 0 the breaker opened, closed again behind its gate, and the books agree; 1 not so; 2 wrong usage; 130 interrupted.
+            """
+    )
+
+    @Argument(help: "kill, pause or slow.") var fault: Fault
+    @Option(help: "The script that owns the servers.") var stack = "scripts/stack"
+    @Option(help: "Seconds from the breaker's opening to the end of the fault.") var outage = 7
+    @Option(help: "Orders a second.") var rate = 100
+
+    func run() async throws {
+        let plan = try BreakerRun.Plan(fault: fault, outage: outage, rate: rate)
+        let findings = try await BreakerRun(plan, stack: StackScript(path: stack)) { line in
+            FileHandle.standardOutput.write(Data("\(line)\n".utf8))
+        }.run()
+        for finding in findings { FileHandle.standardError.write(Data("breaker: \(finding)\n".utf8)) }
+        if !findings.isEmpty { throw ExitCode(1) }
+    }
+}
