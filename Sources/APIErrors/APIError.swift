@@ -48,7 +48,7 @@ public struct APIError: Error, Sendable, Equatable {
     /// `VALIDATION_ERROR`: the body is not JSON, with where it stops being so, and the name if it is one that an object has twice.
     public static func malformed(_ error: JSONSyntaxError) -> APIError {
         .invalid(
-            field: error.name.map(self.shortened) ?? "body",
+            field: error.name.map(shortened) ?? "body",
             .malformedJSON,
             JSONMember("reason", .string(error.reason.rawValue)),
             JSONMember("offset", .int(Int64(error.offset)))
@@ -57,7 +57,7 @@ public struct APIError: Error, Sendable, Equatable {
 
     /// `VALIDATION_ERROR`: names that a route does not know, the first of them as the field. At most 8 are told.
     package static func unknown(_ names: [String], known: [String], _ message: ErrorMessage) -> APIError {
-        let told = names.prefix(8).map(self.shortened)
+        let told = names.prefix(8).map(shortened)
         return .invalid(
             field: told.first ?? "",
             message,

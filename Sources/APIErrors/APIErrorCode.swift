@@ -13,14 +13,14 @@ public struct APIErrorCode: Sendable, Hashable {
     public init(_ rawValue: String, status: Int, message: ErrorMessage) {
         self.rawValue = rawValue
         self.status = status
-        self.defaultMessage = message
+        defaultMessage = message
     }
 
     /// Two codes are the same if callers see the same one.
     public static func == (one: APIErrorCode, other: APIErrorCode) -> Bool { one.rawValue == other.rawValue }
 
     /// Hashes what callers see.
-    public func hash(into hasher: inout Hasher) { hasher.combine(self.rawValue) }
+    public func hash(into hasher: inout Hasher) { hasher.combine(rawValue) }
 }
 
 extension APIErrorCode {
@@ -55,7 +55,7 @@ extension APIErrorCode {
 
     /// The status' standard phrase, which is the title of a problem document.
     package var phrase: String {
-        switch self.status {
+        switch status {
         case 400: "Bad Request"
         case 401: "Unauthorized"
         case 403: "Forbidden"

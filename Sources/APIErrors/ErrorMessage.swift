@@ -19,8 +19,8 @@ public struct ErrorMessage: Sendable, Equatable {
     public func text(_ language: Language, details: JSONValue) -> String {
         let template =
             switch language {
-            case .english: self.english
-            case .korean: self.korean
+            case .english: english
+            case .korean: korean
             }
         guard template.utf8.contains(UInt8(ascii: "{")) else { return template }
         var result = ""

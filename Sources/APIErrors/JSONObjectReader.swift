@@ -41,29 +41,29 @@ public struct JSONObjectReader: Sendable {
 
     /// The token of a member's value; nil if it is missing or null.
     private func member(_ name: StaticString) -> Int? {
-        guard let value = self.document.member(name, of: self.index), self.document.tokens[value].kind != .null else { return nil }
+        guard let value = document.member(name, of: index), document.tokens[value].kind != .null else { return nil }
         return value
     }
 
     /// A member's name as errors have it, such as `items[3].key`.
-    public func path(_ name: StaticString) -> String { self.prefix + name.description }
+    public func path(_ name: StaticString) -> String { prefix + name.description }
 
     private func required<Value>(_ name: StaticString, _ value: Value?) throws(APIError) -> Value {
-        guard let value else { throw .missing(field: self.path(name)) }
+        guard let value else { throw .missing(field: path(name)) }
         return value
     }
 
     /// Whether the member is there and not null.
-    public func contains(_ name: StaticString) -> Bool { self.member(name) != nil }
+    public func contains(_ name: StaticString) -> Bool { member(name) != nil }
 
     /// The names of all members, in their order.
     private var names: [String] {
-        let end = Int(self.document.tokens[self.index].next)
+        let end = Int(document.tokens[index].next)
         var names: [String] = []
-        var child = self.index + 1
+        var child = index + 1
         while child < end {
-            names.append(self.document.string(at: child))
-            child = Int(self.document.tokens[child + 1].next)
+            names.append(document.string(at: child))
+            child = Int(document.tokens[child + 1].next)
         }
         return names
     }
@@ -71,29 +71,29 @@ public struct JSONObjectReader: Sendable {
     /// Refuses members that a route does not know, also those that are `null`: a change that nobody makes must not be answered as made.
     /// - Throws: `VALIDATION_ERROR` naming them
     public func refuseMembers(otherThan known: [StaticString]) throws(APIError) {
-        let end = Int(self.document.tokens[self.index].next)
-        var child = self.index + 1
-        while child < end, known.contains(where: { self.document.isText(at: child, $0) }) {
-            child = Int(self.document.tokens[child + 1].next)
+        let end = Int(document.tokens[index].next)
+        var child = index + 1
+        while child < end, known.contains(where: { document.isText(at: child, $0) }) {
+            child = Int(document.tokens[child + 1].next)
         }
         if child >= end { return }
         let texts = known.map(\.description)
-        let unknown = self.names.filter { name in !texts.contains { $0.utf8.elementsEqual(name.utf8) } }
-        throw .unknown(unknown.map { self.prefix + $0 }, known: texts, .unknownMembers)
+        let unknown = names.filter { name in !texts.contains { $0.utf8.elementsEqual(name.utf8) } }
+        throw .unknown(unknown.map { prefix + $0 }, known: texts, .unknownMembers)
     }
 
     // MARK: Numbers
 
     /// A whole number, written without fraction and exponent, within the range.
     public func int(_ name: StaticString, in range: ClosedRange<Int64>) throws(APIError) -> Int64 {
-        try self.required(name, self.optionalInt(name, in: range))
+        try required(name, optionalInt(name, in: range))
     }
 
     /// A whole number within the range, or nil if missing.
     public func optionalInt(_ name: StaticString, in range: ClosedRange<Int64>) throws(APIError) -> Int64? {
-        guard let index = self.member(name) else { return nil }
-        guard self.document.tokens[index].kind == .whole, let value = self.document.int64(at: index), range.contains(value) else {
-            throw .notWhole(field: self.path(name), range: range)
+        guard let index = member(name) else { return nil }
+        guard document.tokens[index].kind == .whole, let value = document.int64(at: index), range.contains(value) else {
+            throw .notWhole(field: path(name), range: range)
         }
         return value
     }
@@ -102,28 +102,28 @@ public struct JSONObjectReader: Sendable {
 
     /// A text of so many characters (Unicode scalars), none of them a control character.
     public func string(_ name: StaticString, length: ClosedRange<Int>) throws(APIError) -> String {
-        try self.required(name, self.optionalString(name, length: length))
+        try required(name, optionalString(name, length: length))
     }
 
     /// A text of so many characters (Unicode scalars), none of them a control character, or nil if missing.
     public func optionalString(_ name: StaticString, length: ClosedRange<Int>) throws(APIError) -> String? {
         guard let text = try self.text(name) else { return nil }
-        return try Values.text(text, field: self.path(name), length: length)
+        return try Values.text(text, field: path(name), length: length)
     }
 
     /// A text as it is, or nil if missing; the caller checks it.
     public func text(_ name: StaticString) throws(APIError) -> String? {
-        guard let index = self.member(name) else { return nil }
-        switch self.document.tokens[index].kind {
-        case .text, .escapedText: return self.document.string(at: index)
-        default: throw .invalid(field: self.path(name), .fieldNotText)
+        guard let index = member(name) else { return nil }
+        switch document.tokens[index].kind {
+        case .text, .escapedText: return document.string(at: index)
+        default: throw .invalid(field: path(name), .fieldNotText)
         }
     }
 
     /// One of an enumeration's raw values.
     public func choice<Choice: RawRepresentable & CaseIterable>(_ name: StaticString, _ type: Choice.Type) throws(APIError) -> Choice
     where Choice.RawValue == String {
-        try self.required(name, self.optionalChoice(name, type))
+        try required(name, optionalChoice(name, type))
     }
 
     /// One of an enumeration's raw values, or nil if missing.
@@ -131,10 +131,10 @@ public struct JSONObjectReader: Sendable {
         _ name: StaticString,
         _ type: Choice.Type
     ) throws(APIError) -> Choice? where Choice.RawValue == String {
-        guard let index = self.member(name) else { return nil }
-        let kind = self.document.tokens[index].kind
-        guard kind == .text || kind == .escapedText, let choice = Choice(rawValue: self.document.string(at: index)) else {
-            throw .notAChoice(field: self.path(name), type)
+        guard let index = member(name) else { return nil }
+        let kind = document.tokens[index].kind
+        guard kind == .text || kind == .escapedText, let choice = Choice(rawValue: document.string(at: index)) else {
+            throw .notAChoice(field: path(name), type)
         }
         return choice
     }
@@ -143,10 +143,10 @@ public struct JSONObjectReader: Sendable {
 
     /// A list of so many objects.
     public func objects(_ name: StaticString, count: ClosedRange<Int>) throws(APIError) -> [JSONObjectReader] {
-        let index = try self.required(name, self.member(name))
-        let list = self.document.tokens[index]
+        let index = try required(name, member(name))
+        let list = document.tokens[index]
         let fault = APIError.invalid(
-            field: self.path(name),
+            field: path(name),
             .fieldNotArray,
             JSONMember("minimum", .int(Int64(count.lowerBound))),
             JSONMember("maximum", .int(Int64(count.upperBound)))
@@ -155,11 +155,11 @@ public struct JSONObjectReader: Sendable {
         var readers: [JSONObjectReader] = []
         var child = index + 1
         while child < Int(list.next) {
-            guard self.document.tokens[child].kind == .object, readers.count < count.upperBound else { throw fault }
+            guard document.tokens[child].kind == .object, readers.count < count.upperBound else { throw fault }
             readers.append(
-                JSONObjectReader(document: self.document, index: child, prefix: "\(self.path(name))[\(readers.count)].")
+                JSONObjectReader(document: document, index: child, prefix: "\(path(name))[\(readers.count)].")
             )
-            child = Int(self.document.tokens[child].next)
+            child = Int(document.tokens[child].next)
         }
         guard readers.count >= count.lowerBound else { throw fault }
         return readers
@@ -167,7 +167,7 @@ public struct JSONObjectReader: Sendable {
 
     /// The member as a value of any kind, or nil if missing.
     public func value(_ name: StaticString) -> JSONValue? {
-        self.member(name).map { self.document.value(at: $0) }
+        member(name).map { document.value(at: $0) }
     }
 }
 

@@ -73,11 +73,11 @@ struct QualityList: Sequence, IteratorProtocol {
     private var entries: ArraySlice<Substring>
 
     init(_ header: String) {
-        self.entries = header.split(separator: ",", maxSplits: QualityList.limit)[...].prefix(QualityList.limit)
+        entries = header.split(separator: ",", maxSplits: QualityList.limit)[...].prefix(QualityList.limit)
     }
 
     mutating func next() -> Item? {
-        guard let entry = self.entries.popFirst() else { return nil }
+        guard let entry = entries.popFirst() else { return nil }
         let parts = entry.split(separator: ";", omittingEmptySubsequences: false)
         var quality = 1000
         for part in parts.dropFirst() {

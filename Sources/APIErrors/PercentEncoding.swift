@@ -24,12 +24,12 @@ package enum PercentEncoding {
     /// Appends a text as a path segment in its one spelling: what a segment may hold as it is stays so, every other byte becomes `%XX` in capitals.
     package static func append(segment text: String, to path: inout [UInt8]) {
         for byte in text.utf8 {
-            if self.isPlain(byte) {
+            if isPlain(byte) {
                 path.append(byte)
             } else {
                 path.append(UInt8(ascii: "%"))
-                path.append(self.digit(byte >> 4))
-                path.append(self.digit(byte & 0xF))
+                path.append(digit(byte >> 4))
+                path.append(digit(byte & 0xF))
             }
         }
     }

@@ -52,13 +52,13 @@ public enum Values {
         guard let first = text.utf8.first, (UInt8(ascii: "1")...UInt8(ascii: "9")).contains(first), text.utf8.count <= 19 else {
             return nil
         }
-        return self.digits(text)
+        return digits(text)
     }
 
     /// The same of bytes.
     package static func id(_ text: UnsafeRawBufferPointer) -> Int64? {
         guard let first = text.first, (UInt8(ascii: "1")...UInt8(ascii: "9")).contains(first) else { return nil }
-        return self.digits(text)
+        return digits(text)
     }
 
     private static func digits(_ text: some StringProtocol) -> Int64? {
@@ -83,7 +83,7 @@ public enum Values {
     /// A number in a header or a query, or nil if there is none.
     package static func number(_ text: (some StringProtocol)?, field: String, in range: ClosedRange<Int64>) throws(APIError) -> Int64? {
         guard let text else { return nil }
-        guard let value = self.digits(text), range.contains(value) else { throw .notWhole(field: field, range: range) }
+        guard let value = digits(text), range.contains(value) else { throw .notWhole(field: field, range: range) }
         return value
     }
 
@@ -93,7 +93,7 @@ public enum Values {
     /// name the same key.
     /// - Throws: `VALIDATION_ERROR`, also for a value that begins with a quote and is no such string
     public static func idempotencyKey(_ text: String, field: String = "Idempotency-Key") throws(APIError) -> String {
-        let key = text.utf8.first == UInt8(ascii: "\"") ? try self.unquoted(text, field: field) : text
+        let key = text.utf8.first == UInt8(ascii: "\"") ? try unquoted(text, field: field) : text
         guard (1...255).contains(key.utf8.count), key.utf8.allSatisfy({ (0x20...0x7E).contains($0) }) else {
             throw .invalid(field: field, .fieldKey)
         }
@@ -130,7 +130,7 @@ public enum Values {
 
     /// The value of an `Idempotency-Attempt`: 1 when missing.
     public static func idempotencyAttempt(_ text: String?) throws(APIError) -> Int64 {
-        try self.number(text, field: "Idempotency-Attempt", in: self.attemptRange) ?? 1
+        try number(text, field: "Idempotency-Attempt", in: attemptRange) ?? 1
     }
 }
 
@@ -148,10 +148,10 @@ public struct Paging: Sendable, Equatable {
     }
 
     /// Rows before the page.
-    public var offset: Int64 { self.page * self.size }
+    public var offset: Int64 { page * size }
 
     /// How many pages so many rows fill.
     public func totalPages(totalElements: Int64) -> Int64 {
-        (totalElements + self.size - 1) / self.size
+        (totalElements + size - 1) / size
     }
 }

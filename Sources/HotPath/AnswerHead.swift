@@ -15,13 +15,13 @@ extension ByteBuffer {
     /// Writes the first line of an answer.
     package mutating func writeStatusLine(_ status: HTTPResponse.Status) {
         if status == .ok {
-            self.writeStaticString("HTTP/1.1 200 OK\r\n")
+            writeStaticString("HTTP/1.1 200 OK\r\n")
         } else {
-            self.writeStaticString("HTTP/1.1 ")
-            self.writeString(String(status.code))
-            self.writeStaticString(" ")
-            self.writeString(status.reasonPhrase)
-            self.writeStaticString("\r\n")
+            writeStaticString("HTTP/1.1 ")
+            writeString(String(status.code))
+            writeStaticString(" ")
+            writeString(status.reasonPhrase)
+            writeStaticString("\r\n")
         }
     }
 
@@ -33,7 +33,7 @@ extension ByteBuffer {
     ///   - isLast: whether the connection ends behind the answer
     /// - Returns: how the body has to be written
     package mutating func writeAnswerHead(_ head: HTTPResponse, to request: HotRequestHead, isLast: inout Bool) -> AnswerFraming {
-        self.writeStatusLine(head.status)
+        writeStatusLine(head.status)
         let mayHaveBody = head.status.code >= 200 && head.status.code != 204 && head.status.code != 304
         var hasLength = false
         var hasID = false
@@ -46,15 +46,15 @@ extension ByteBuffer {
             case .requestID: hasID = true
             default: break
             }
-            self.writeString(field.name.rawName)
-            self.writeStaticString(": ")
-            self.writeString(field.value)
-            self.writeStaticString("\r\n")
+            writeString(field.name.rawName)
+            writeStaticString(": ")
+            writeString(field.value)
+            writeStaticString("\r\n")
         }
         if !hasID {
-            self.writeStaticString("X-Request-Id: ")
-            self.writeRequestID(request.id)
-            self.writeStaticString("\r\n")
+            writeStaticString("X-Request-Id: ")
+            writeRequestID(request.id)
+            writeStaticString("\r\n")
         }
         var framing = AnswerFraming.known
         if mayHaveBody, !hasLength {
@@ -63,29 +63,29 @@ extension ByteBuffer {
                 isLast = true
             } else {
                 framing = .chunked
-                self.writeStaticString("Transfer-Encoding: chunked\r\n")
+                writeStaticString("Transfer-Encoding: chunked\r\n")
             }
         }
-        self.writeConnection(to: request, isLast: isLast)
-        self.writeStaticString("\r\n")
+        writeConnection(to: request, isLast: isLast)
+        writeStaticString("\r\n")
         return framing
     }
 
     /// Writes what the connection does behind the answer, where the client would expect something else.
     package mutating func writeConnection(to request: HotRequestHead?, isLast: Bool) {
         if isLast {
-            self.writeStaticString("Connection: close\r\n")
+            writeStaticString("Connection: close\r\n")
         } else if request?.isHTTP10 == true {
-            self.writeStaticString("Connection: keep-alive\r\n")
+            writeStaticString("Connection: keep-alive\r\n")
         }
     }
 
     /// Writes one part of a body in chunks. An empty part is left out, because it would end the body.
     package mutating func writeChunk(_ part: inout ByteBuffer) {
         guard part.readableBytes > 0 else { return }
-        self.writeString(String(part.readableBytes, radix: 16))
-        self.writeStaticString("\r\n")
-        self.writeBuffer(&part)
-        self.writeStaticString("\r\n")
+        writeString(String(part.readableBytes, radix: 16))
+        writeStaticString("\r\n")
+        writeBuffer(&part)
+        writeStaticString("\r\n")
     }
 }

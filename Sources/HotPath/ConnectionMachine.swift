@@ -43,14 +43,14 @@ package struct ConnectionMachine: Sendable, Equatable {
     package init() {}
 
     /// Whether a request may be taken.
-    package func mayTake(isWritable: Bool) -> Bool { self.state == .reading && isWritable }
+    package func mayTake(isWritable: Bool) -> Bool { state == .reading && isWritable }
 
     /// A request is handed on.
     /// - Parameter closes: whether it is the connection's last
     package mutating func took(closes: Bool) {
-        guard self.state == .reading else { return }
-        self.state = .working
-        if closes { self.isLast = true }
+        guard state == .reading else { return }
+        state = .working
+        if closes { isLast = true }
     }
 
     /// The answer's head is about to be written: whether it has to say that the connection ends.
@@ -58,64 +58,64 @@ package struct ConnectionMachine: Sendable, Equatable {
     ///   - hasMore: whether bytes wait that may be a further request
     ///   - isDraining: whether the server asks its clients to go elsewhere
     package mutating func answers(hasMore: Bool, isDraining: Bool) -> Bool {
-        if isDraining || self.isQuiescing || (self.isInputClosed && !hasMore) { self.isLast = true }
-        return self.isLast
+        if isDraining || isQuiescing || (isInputClosed && !hasMore) { isLast = true }
+        return isLast
     }
 
     /// The answer in work has said that it is the last one, for a reason of its own.
-    package mutating func endAfterAnswer() { if self.state == .working { self.isLast = true } }
+    package mutating func endAfterAnswer() { if state == .working { isLast = true } }
 
     /// The answer is written.
     package mutating func answered() -> Step {
-        guard self.state == .working else { return .wait }
-        if self.isLast {
-            self.state = .ending
+        guard state == .working else { return .wait }
+        if isLast {
+            state = .ending
             return .end
         }
-        self.state = .reading
+        state = .reading
         return .proceed
     }
 
     /// The bytes at hand are no whole request.
     /// - Parameter hasPart: whether they are part of one
     package mutating func needsMore(hasPart: Bool) -> Step {
-        guard self.state == .reading, !hasPart, self.isInputClosed || self.isQuiescing else { return .wait }
+        guard state == .reading, !hasPart, isInputClosed || isQuiescing else { return .wait }
         // Not closed at once: earlier answers may still be on their way.
-        self.state = .ending
+        state = .ending
         return .end
     }
 
     /// Whether a request was cut off: its client sends no more, and part of it is missing.
-    package func isTruncated(hasPart: Bool) -> Bool { self.state == .reading && self.isInputClosed && hasPart }
+    package func isTruncated(hasPart: Bool) -> Bool { state == .reading && isInputClosed && hasPart }
 
     /// The bytes at hand are refused, and the refusal is written.
     package mutating func refused() -> Step {
-        guard self.state == .reading else { return .wait }
-        self.isLast = true
-        self.state = .ending
+        guard state == .reading else { return .wait }
+        isLast = true
+        state = .ending
         return .end
     }
 
     /// The client sends no more.
     package mutating func inputClosed() -> Step {
-        self.isInputClosed = true
-        switch self.state {
+        isInputClosed = true
+        switch state {
         case .reading: return .proceed
-        case .ending: return self.isOutputClosed ? self.close() : .wait
+        case .ending: return isOutputClosed ? close() : .wait
         case .working, .closed: return .wait
         }
     }
 
     /// The server's half is closed. What still comes is dropped for a while, unless the client has closed its half as well.
     package mutating func outputClosed() -> Step {
-        self.isOutputClosed = true
-        return self.isInputClosed ? self.close() : .wait
+        isOutputClosed = true
+        return isInputClosed ? close() : .wait
     }
 
     /// The server stops.
     package mutating func quiesce() -> Step {
-        self.isQuiescing = true
-        switch self.state {
+        isQuiescing = true
+        switch state {
         case .reading: return .proceed
         case .working, .ending, .closed: return .wait
         }
@@ -124,8 +124,8 @@ package struct ConnectionMachine: Sendable, Equatable {
     /// The connection is to end, or has ended.
     @discardableResult
     package mutating func close() -> Step {
-        guard self.state != .closed else { return .wait }
-        self.state = .closed
+        guard state != .closed else { return .wait }
+        state = .closed
         return .close
     }
 }

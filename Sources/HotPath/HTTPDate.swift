@@ -15,17 +15,17 @@ package final class HTTPDate {
     package func now() -> String {
         var clock = timespec()
         clock_gettime(CLOCK_REALTIME_COARSE, &clock)
-        if clock.tv_sec != self.second {
-            self.second = clock.tv_sec
+        if clock.tv_sec != second {
+            second = clock.tv_sec
             var parts = tm()
             gmtime_r(&clock.tv_sec, &parts)
             let days = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"]
             let months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
             func two(_ value: Int32) -> String { value < 10 ? "0\(value)" : "\(value)" }
-            self.text =
+            text =
                 "\(days[Int(parts.tm_wday) % 7]), \(two(parts.tm_mday)) \(months[Int(parts.tm_mon) % 12]) \(1900 + parts.tm_year) "
                 + "\(two(parts.tm_hour)):\(two(parts.tm_min)):\(two(parts.tm_sec)) GMT"
         }
-        return self.text
+        return text
     }
 }

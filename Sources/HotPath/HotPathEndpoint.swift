@@ -34,24 +34,24 @@ public struct HotPathAnswer: Sendable {
     /// An answer with a JSON body.
     public init(status: HTTPResponse.Status = .ok, json body: [UInt8]) {
         self.status = status
-        self.lines = "Content-Type: application/json\r\n"
+        lines = "Content-Type: application/json\r\n"
         self.body = body
     }
 
     /// An error in the one shape, in the format and language that the request asks for.
     public init(_ error: APIError, to head: HotRequestHead) {
         let rendered = error.render(accept: head.field("accept"), language: .negotiated(head.field("accept-language")))
-        self.status = .init(code: rendered.status, reasonPhrase: error.code.phrase)
-        self.lines = ""
-        self.body = rendered.body
-        for field in rendered.headerFields { self.add(field.name, field.value) }
+        status = .init(code: rendered.status, reasonPhrase: error.code.phrase)
+        lines = ""
+        body = rendered.body
+        for field in rendered.headerFields { add(field.name, field.value) }
     }
 
     /// Adds a header field. Line ends in a value are dropped, because each would begin a line of its own.
     public mutating func add(_ name: HTTPField.Name, _ value: String) {
-        self.lines += name.rawName
-        self.lines += ": "
-        self.lines += value.utf8.contains(where: { $0 < 0x20 }) ? value.filter { $0.isASCII && !$0.isNewline } : value
-        self.lines += "\r\n"
+        lines += name.rawName
+        lines += ": "
+        lines += value.utf8.contains(where: { $0 < 0x20 }) ? value.filter { $0.isASCII && !$0.isNewline } : value
+        lines += "\r\n"
     }
 }

@@ -51,10 +51,10 @@ public struct HotRequestHead: Sendable {
     package let saysWhereFrom: Bool
 
     /// Bytes of the head, the empty line included.
-    package var length: Int { self.bytes.readableBytes }
+    package var length: Int { bytes.readableBytes }
 
     /// The request target, as sent; without scheme and authority.
-    public var path: String { self.text(self.targetBytes) }
+    public var path: String { text(targetBytes) }
 
     /// ``path``, as a router wants it: never empty, and beginning with a slash unless it is the `*` of OPTIONS.
     package var routerPath: String {
@@ -63,22 +63,22 @@ public struct HotRequestHead: Sendable {
     }
 
     /// The method as sent.
-    package var methodText: String { self.text(0..<self.methodEnd) }
+    package var methodText: String { text(0..<methodEnd) }
 
     /// The host that the request is for; empty where HTTP/1.0 named none.
-    public var host: String { self.text(self.hostBytes) }
+    public var host: String { text(hostBytes) }
 
     private func text(_ range: Range<Int>) -> String {
-        self.bytes.withUnsafeReadableBytes { String(decoding: UnsafeRawBufferPointer(rebasing: $0[range]), as: UTF8.self) }
+        bytes.withUnsafeReadableBytes { String(decoding: UnsafeRawBufferPointer(rebasing: $0[range]), as: UTF8.self) }
     }
 
     /// The id that the request target has between two texts, or nil. Bytes are compared, because comparing characters would cost more than everything else
     /// that is read here.
     public func id(after prefix: StaticString, before suffix: StaticString) -> Int64? {
         self.bytes.withUnsafeReadableBytes { bytes in
-            let start = self.targetBytes.lowerBound + prefix.utf8CodeUnitCount
-            let end = self.targetBytes.upperBound - suffix.utf8CodeUnitCount
-            guard start < end, HotRequestHead.isText(bytes, self.targetBytes.lowerBound, prefix), HotRequestHead.isText(bytes, end, suffix)
+            let start = targetBytes.lowerBound + prefix.utf8CodeUnitCount
+            let end = targetBytes.upperBound - suffix.utf8CodeUnitCount
+            guard start < end, HotRequestHead.isText(bytes, targetBytes.lowerBound, prefix), HotRequestHead.isText(bytes, end, suffix)
             else { return nil }
             return Values.id(UnsafeRawBufferPointer(rebasing: bytes[start..<end]))
         }
@@ -87,10 +87,10 @@ public struct HotRequestHead: Sendable {
     /// The value of a field; its values joined by commas if it is there more than once (RFC 9110, 5.3).
     /// - Parameter name: in lower case
     public func field(_ name: StaticString) -> String? {
-        guard self.names.mayContain(name) else { return nil }
+        guard names.mayContain(name) else { return nil }
         return self.bytes.withUnsafeReadableBytes { bytes in
             var found: String?
-            HotRequestHead.eachLine(bytes, from: self.fieldsStart) { line, end in
+            HotRequestHead.eachLine(bytes, from: fieldsStart) { line, end in
                 guard end - line > name.utf8CodeUnitCount, bytes[line + name.utf8CodeUnitCount] == UInt8(ascii: ":"),
                     HotRequestHead.isName(bytes, line, name)
                 else { return }
@@ -105,10 +105,10 @@ public struct HotRequestHead: Sendable {
     /// Whether a field is there once, with exactly this value: the same as comparing ``field(_:)``, without a text.
     /// - Parameter name: in lower case
     func has(_ name: StaticString, _ value: StaticString) -> Bool {
-        guard self.names.mayContain(name) else { return false }
+        guard names.mayContain(name) else { return false }
         return self.bytes.withUnsafeReadableBytes { bytes in
             var (found, equal) = (0, false)
-            HotRequestHead.eachLine(bytes, from: self.fieldsStart) { line, end in
+            HotRequestHead.eachLine(bytes, from: fieldsStart) { line, end in
                 guard end - line > name.utf8CodeUnitCount, bytes[line + name.utf8CodeUnitCount] == UInt8(ascii: ":"),
                     HotRequestHead.isName(bytes, line, name)
                 else { return }
@@ -123,7 +123,7 @@ public struct HotRequestHead: Sendable {
     /// Every field in the order of its line.
     package func eachField(_ body: (_ name: String, _ value: String) -> Void) {
         self.bytes.withUnsafeReadableBytes { bytes in
-            HotRequestHead.eachLine(bytes, from: self.fieldsStart) { line, end in
+            HotRequestHead.eachLine(bytes, from: fieldsStart) { line, end in
                 var colon = line
                 while colon < end, bytes[colon] != UInt8(ascii: ":") { colon += 1 }
                 guard colon < end else { return }
@@ -138,8 +138,8 @@ public struct HotRequestHead: Sendable {
 
     /// The request's id: the caller's `X-Request-Id` if it is a sane one, else the one that was made here.
     public var id: HotRequestID {
-        guard let range = self.givenID else { return .made(connection: self.madeID.connection, number: self.madeID.number) }
-        return .given(self.text(range))
+        guard let range = givenID else { return .made(connection: madeID.connection, number: madeID.number) }
+        return .given(text(range))
     }
 }
 
@@ -173,19 +173,19 @@ extension HotRequestHead {
     }
 
     private init(_ parse: HeadParse, bytes: ByteBuffer) {
-        self.method = parse.method
+        method = parse.method
         self.bytes = bytes
-        self.methodEnd = parse.methodEnd
-        self.targetBytes = parse.target
-        self.fieldsStart = parse.fieldsStart
-        self.hostBytes = parse.authority ?? parse.host ?? 0..<0
-        self.givenID = parse.requestID
-        self.names = parse.names
-        self.framing = parse.isChunked ? .chunked : .length(parse.contentLength ?? 0)
-        self.closes = parse.saysClose || (parse.isHTTP10 && !parse.saysKeepAlive)
-        self.isHTTP10 = parse.isHTTP10
-        self.expectsContinue = parse.expectsContinue && !parse.isHTTP10
-        self.saysWhereFrom = parse.saysWhereFrom
+        methodEnd = parse.methodEnd
+        targetBytes = parse.target
+        fieldsStart = parse.fieldsStart
+        hostBytes = parse.authority ?? parse.host ?? 0..<0
+        givenID = parse.requestID
+        names = parse.names
+        framing = parse.isChunked ? .chunked : .length(parse.contentLength ?? 0)
+        closes = parse.saysClose || (parse.isHTTP10 && !parse.saysKeepAlive)
+        isHTTP10 = parse.isHTTP10
+        expectsContinue = parse.expectsContinue && !parse.isHTTP10
+        saysWhereFrom = parse.saysWhereFrom
     }
 
     fileprivate static func eachLine(_ bytes: UnsafeRawBufferPointer, from start: Int, _ body: (_ line: Int, _ end: Int) -> Void) {
@@ -252,9 +252,9 @@ extension HotRequestHead {
 private struct NameSet: Sendable {
     private var bits: UInt64 = 0
 
-    mutating func insert(length: Int, first: UInt8) { self.bits |= NameSet.bit(length, first) }
+    mutating func insert(length: Int, first: UInt8) { bits |= NameSet.bit(length, first) }
 
-    func mayContain(_ name: StaticString) -> Bool { self.bits & NameSet.bit(name.utf8CodeUnitCount, name.utf8Start[0]) != 0 }
+    func mayContain(_ name: StaticString) -> Bool { bits & NameSet.bit(name.utf8CodeUnitCount, name.utf8Start[0]) != 0 }
 
     /// The bit in which a capital letter differs from a small one is left out. The factor seven keeps names of one length and neighbouring letters apart.
     private static func bit(_ length: Int, _ first: UInt8) -> UInt64 {
@@ -291,94 +291,94 @@ private struct HeadParse {
 
     /// False: the rest has not come yet.
     mutating func run() throws(RequestRefusal) -> Bool {
-        guard try self.requestLine() else { return false }
-        guard try self.fields() else { return false }
+        guard try requestLine() else { return false }
+        guard try fields() else { return false }
         // RFC 9112, 3.2: a request of HTTP/1.1 names its host, also where the target does.
-        guard self.host != nil || self.isHTTP10 else { throw .host }
-        if self.isChunked, self.contentLength != nil { throw .twoLengths }
+        guard host != nil || isHTTP10 else { throw .host }
+        if isChunked, contentLength != nil { throw .twoLengths }
         // HTTP/1.0 knows no transfer coding (RFC 9112, 6.1).
-        if self.isChunked, self.isHTTP10 { throw .transferEncoding }
+        if isChunked, isHTTP10 { throw .transferEncoding }
         return true
     }
 
     // MARK: METHOD SP target SP HTTP/1.x CRLF
 
     private mutating func requestLine() throws(RequestRefusal) -> Bool {
-        while self.at < self.bytes.count, HotRequestHead.isTokenByte(self.bytes[self.at]) { self.at += 1 }
-        guard self.at <= 32 else { throw .requestLine }
-        guard self.at < self.bytes.count else { return false }
-        guard self.at > 0, self.bytes[self.at] == UInt8(ascii: " ") else { throw .requestLine }
-        self.methodEnd = self.at
-        switch self.methodEnd {
-        case 4 where HotRequestHead.isText(self.bytes, 0, "POST"): self.method = .post
-        case 5 where HotRequestHead.isText(self.bytes, 0, "PATCH"): self.method = .patch
+        while at < bytes.count, HotRequestHead.isTokenByte(bytes[at]) { at += 1 }
+        guard at <= 32 else { throw .requestLine }
+        guard at < bytes.count else { return false }
+        guard at > 0, bytes[at] == UInt8(ascii: " ") else { throw .requestLine }
+        methodEnd = at
+        switch methodEnd {
+        case 4 where HotRequestHead.isText(bytes, 0, "POST"): method = .post
+        case 5 where HotRequestHead.isText(bytes, 0, "PATCH"): method = .patch
         default: break
         }
-        self.at += 1
-        let start = self.at
-        while self.at < self.bytes.count, self.bytes[self.at] > 0x20, self.bytes[self.at] < 0x7F { self.at += 1 }
-        guard self.at - start <= self.limits.targetBytes else { throw .headTooLarge }
-        guard self.at < self.bytes.count else { return false }
-        guard self.bytes[self.at] == UInt8(ascii: " "), self.at > start else { throw .requestLine }
-        let end = self.at
-        guard try self.version() else { return false }
-        try self.judgeTarget(start..<end)
-        self.fieldsStart = self.at
+        at += 1
+        let start = at
+        while at < bytes.count, bytes[at] > 0x20, bytes[at] < 0x7F { at += 1 }
+        guard at - start <= limits.targetBytes else { throw .headTooLarge }
+        guard at < bytes.count else { return false }
+        guard bytes[at] == UInt8(ascii: " "), at > start else { throw .requestLine }
+        let end = at
+        guard try version() else { return false }
+        try judgeTarget(start..<end)
+        fieldsStart = at
         return true
     }
 
     private mutating func version() throws(RequestRefusal) -> Bool {
         for expected in " HTTP/".utf8 {
-            guard self.at < self.bytes.count else { return false }
-            guard self.bytes[self.at] == expected else { throw .requestLine }
-            self.at += 1
+            guard at < bytes.count else { return false }
+            guard bytes[at] == expected else { throw .requestLine }
+            at += 1
         }
-        guard self.at + 2 < self.bytes.count else { return false }
-        guard self.bytes[self.at] == UInt8(ascii: "1"), self.bytes[self.at + 1] == UInt8(ascii: ".") else { throw .version }
-        switch self.bytes[self.at + 2] {
+        guard at + 2 < bytes.count else { return false }
+        guard bytes[at] == UInt8(ascii: "1"), bytes[at + 1] == UInt8(ascii: ".") else { throw .version }
+        switch bytes[at + 2] {
         case UInt8(ascii: "1"): break
-        case UInt8(ascii: "0"): self.isHTTP10 = true
+        case UInt8(ascii: "0"): isHTTP10 = true
         default: throw .version
         }
-        self.at += 3
-        return try self.lineEnd(orThrow: .requestLine)
+        at += 3
+        return try lineEnd(orThrow: .requestLine)
     }
 
     private mutating func lineEnd(orThrow refusal: RequestRefusal) throws(RequestRefusal) -> Bool {
-        guard self.at < self.bytes.count else { return false }
-        guard self.bytes[self.at] == UInt8(ascii: "\r") else { throw refusal }
-        guard self.at + 1 < self.bytes.count else { return false }
-        guard self.bytes[self.at + 1] == UInt8(ascii: "\n") else { throw refusal }
-        self.at += 2
+        guard at < bytes.count else { return false }
+        guard bytes[at] == UInt8(ascii: "\r") else { throw refusal }
+        guard at + 1 < bytes.count else { return false }
+        guard bytes[at + 1] == UInt8(ascii: "\n") else { throw refusal }
+        at += 2
         return true
     }
 
     /// The four forms of RFC 9112, 3.2. The authority of an absolute address counts instead of `Host`.
     private mutating func judgeTarget(_ range: Range<Int>) throws(RequestRefusal) {
-        let isConnect = self.methodEnd == 7 && HotRequestHead.isText(self.bytes, 0, "CONNECT")
+        let isConnect = methodEnd == 7 && HotRequestHead.isText(bytes, 0, "CONNECT")
         if isConnect { throw .connect }
-        if self.bytes[range.lowerBound] == UInt8(ascii: "/") {
-            self.target = range
+        if bytes[range.lowerBound] == UInt8(ascii: "/") {
+            target = range
             return
         }
-        if range.count == 1, self.bytes[range.lowerBound] == UInt8(ascii: "*") {
-            guard self.methodEnd == 7, HotRequestHead.isText(self.bytes, 0, "OPTIONS") else { throw .target }
-            self.target = range
+        if range.count == 1, bytes[range.lowerBound] == UInt8(ascii: "*") {
+            guard methodEnd == 7, HotRequestHead.isText(bytes, 0, "OPTIONS") else { throw .target }
+            target = range
             return
         }
         var start: Int
-        if HotRequestHead.isName(self.bytes, range.lowerBound, "http://") {
+        if HotRequestHead.isName(bytes, range.lowerBound, "http://") {
             start = range.lowerBound + 7
-        } else if HotRequestHead.isName(self.bytes, range.lowerBound, "https://") {
+        } else if HotRequestHead.isName(bytes, range.lowerBound, "https://") {
             start = range.lowerBound + 8
         } else {
             throw .target
         }
         let authority = start
-        while start < range.upperBound, self.bytes[start] != UInt8(ascii: "/"), self.bytes[start] != UInt8(ascii: "?") { start += 1 }
-        guard self.isHost(authority..<start) else { throw .target }
+        while start < range.upperBound, bytes[start] != UInt8(ascii: "/"), bytes[start] != UInt8(ascii: "?") { start += 1 }
+        guard isHost(authority..<start) else { throw .target }
         self.authority = authority..<start
-        self.target = start..<range.upperBound
+        target = start..<range.upperBound
     }
 
     // MARK: name ":" OWS value OWS CRLF …, CRLF
@@ -387,19 +387,19 @@ private struct HeadParse {
         var count = 0
         // Ends: every round takes at least one byte or leaves.
         while true {
-            guard self.at < self.bytes.count else { return false }
-            if self.bytes[self.at] == UInt8(ascii: "\r") {
-                guard try self.lineEnd(orThrow: .field) else { return false }
-                guard self.at <= self.limits.headBytes else { throw .headTooLarge }
+            guard at < bytes.count else { return false }
+            if bytes[at] == UInt8(ascii: "\r") {
+                guard try lineEnd(orThrow: .field) else { return false }
+                guard at <= limits.headBytes else { throw .headTooLarge }
                 return true
             }
-            guard let (name, value) = try HeadParse.field(self.bytes, &self.at) else {
+            guard let (name, value) = try HeadParse.field(bytes, &at) else {
                 // A line whose end has not come yet may be as long as a whole one.
                 return false
             }
             count += 1
-            guard count <= self.limits.fields, value.upperBound - name.lowerBound <= self.limits.fieldBytes else { throw .headTooLarge }
-            try self.note(name, value)
+            guard count <= limits.fields, value.upperBound - name.lowerBound <= limits.fieldBytes else { throw .headTooLarge }
+            try note(name, value)
         }
     }
 
@@ -424,49 +424,49 @@ private struct HeadParse {
     /// Takes over what decides about the message itself.
     private mutating func note(_ name: Range<Int>, _ value: Range<Int>) throws(RequestRefusal) {
         // A name has at least one byte.
-        self.names.insert(length: name.count, first: self.bytes[name.lowerBound])
+        names.insert(length: name.count, first: bytes[name.lowerBound])
         switch name.count {
-        case 4 where HotRequestHead.isName(self.bytes, name.lowerBound, "host"):
-            guard self.host == nil, self.isHost(value) else { throw .host }
-            self.host = value
-        case 6 where HotRequestHead.isName(self.bytes, name.lowerBound, "expect"):
-            if value.count == 12, HotRequestHead.isName(self.bytes, value.lowerBound, "100-continue") { self.expectsContinue = true }
-        case 6 where HotRequestHead.isName(self.bytes, name.lowerBound, "origin"),
-            9 where HotRequestHead.isName(self.bytes, name.lowerBound, "forwarded"),
-            14 where HotRequestHead.isName(self.bytes, name.lowerBound, "sec-fetch-site"),
-            15 where HotRequestHead.isName(self.bytes, name.lowerBound, "x-forwarded-for"):
-            self.saysWhereFrom = true
-        case 10 where HotRequestHead.isName(self.bytes, name.lowerBound, "connection"): self.noteConnection(value, isProxy: false)
-        case 12 where HotRequestHead.isName(self.bytes, name.lowerBound, "x-request-id"):
+        case 4 where HotRequestHead.isName(bytes, name.lowerBound, "host"):
+            guard host == nil, isHost(value) else { throw .host }
+            host = value
+        case 6 where HotRequestHead.isName(bytes, name.lowerBound, "expect"):
+            if value.count == 12, HotRequestHead.isName(bytes, value.lowerBound, "100-continue") { expectsContinue = true }
+        case 6 where HotRequestHead.isName(bytes, name.lowerBound, "origin"),
+            9 where HotRequestHead.isName(bytes, name.lowerBound, "forwarded"),
+            14 where HotRequestHead.isName(bytes, name.lowerBound, "sec-fetch-site"),
+            15 where HotRequestHead.isName(bytes, name.lowerBound, "x-forwarded-for"):
+            saysWhereFrom = true
+        case 10 where HotRequestHead.isName(bytes, name.lowerBound, "connection"): noteConnection(value, isProxy: false)
+        case 12 where HotRequestHead.isName(bytes, name.lowerBound, "x-request-id"):
             // Two fields make a list, and a list is no id.
-            self.requestID = self.hasRequestID || !HotRequestID.isRequestID(self.bytes[value]) ? nil : value
-            self.hasRequestID = true
-        case 14 where HotRequestHead.isName(self.bytes, name.lowerBound, "content-length"):
+            requestID = hasRequestID || !HotRequestID.isRequestID(bytes[value]) ? nil : value
+            hasRequestID = true
+        case 14 where HotRequestHead.isName(bytes, name.lowerBound, "content-length"):
             // A tab behind the number is legal white space, but widely used readers (llhttp, nginx) refuse it. What two readers take in two ways is refused.
-            guard self.contentLength == nil, !value.isEmpty, !self.hasTab(behind: value) else { throw .contentLength }
-            self.contentLength = try self.number(value)
-        case 16 where HotRequestHead.isName(self.bytes, name.lowerBound, "proxy-connection"): self.noteConnection(value, isProxy: true)
-        case 17 where HotRequestHead.isName(self.bytes, name.lowerBound, "transfer-encoding"):
-            guard !self.isChunked, value.count == 7, HotRequestHead.isName(self.bytes, value.lowerBound, "chunked") else {
+            guard contentLength == nil, !value.isEmpty, !hasTab(behind: value) else { throw .contentLength }
+            contentLength = try number(value)
+        case 16 where HotRequestHead.isName(bytes, name.lowerBound, "proxy-connection"): noteConnection(value, isProxy: true)
+        case 17 where HotRequestHead.isName(bytes, name.lowerBound, "transfer-encoding"):
+            guard !isChunked, value.count == 7, HotRequestHead.isName(bytes, value.lowerBound, "chunked") else {
                 throw .transferEncoding
             }
-            self.isChunked = true
+            isChunked = true
         default: break
         }
     }
 
     /// Whether a tab stands between a value and the end of its line.
     private func hasTab(behind value: Range<Int>) -> Bool {
-        self.bytes[value.upperBound...].prefix { $0 != UInt8(ascii: "\r") }.contains(UInt8(ascii: "\t"))
+        bytes[value.upperBound...].prefix { $0 != UInt8(ascii: "\r") }.contains(UInt8(ascii: "\t"))
     }
 
     /// The digits of a `Content-Length`. A number of more than 64 bits counts as the largest one, which is too large for every port.
     private func number(_ range: Range<Int>) throws(RequestRefusal) -> Int {
         var length = 0
         for index in range {
-            guard (UInt8(ascii: "0")...UInt8(ascii: "9")).contains(self.bytes[index]) else { throw .contentLength }
+            guard (UInt8(ascii: "0")...UInt8(ascii: "9")).contains(bytes[index]) else { throw .contentLength }
             let (scaled, overflow) = length.multipliedReportingOverflow(by: 10)
-            let (sum, overflow2) = scaled.addingReportingOverflow(Int(self.bytes[index] - UInt8(ascii: "0")))
+            let (sum, overflow2) = scaled.addingReportingOverflow(Int(bytes[index] - UInt8(ascii: "0")))
             length = overflow || overflow2 ? Int.max : sum
         }
         return length
@@ -479,10 +479,10 @@ private struct HeadParse {
         // Ends: `start` grows in each round.
         while start < value.upperBound {
             var end = start
-            while end < value.upperBound, self.bytes[end] != UInt8(ascii: ",") { end += 1 }
-            let token = HotRequestHead.trimmed(self.bytes, start, end)
-            if token.count == 5, HotRequestHead.isName(self.bytes, token.lowerBound, "close") { self.saysClose = true }
-            if !isProxy, token.count == 10, HotRequestHead.isName(self.bytes, token.lowerBound, "keep-alive") { self.saysKeepAlive = true }
+            while end < value.upperBound, bytes[end] != UInt8(ascii: ",") { end += 1 }
+            let token = HotRequestHead.trimmed(bytes, start, end)
+            if token.count == 5, HotRequestHead.isName(bytes, token.lowerBound, "close") { saysClose = true }
+            if !isProxy, token.count == 10, HotRequestHead.isName(bytes, token.lowerBound, "keep-alive") { saysKeepAlive = true }
             start = end + 1
         }
     }
@@ -490,33 +490,33 @@ private struct HeadParse {
     /// `uri-host [":" port]` of RFC 3986, 3.2, which is not empty: http knows no address without a host (RFC 9110, 4.2.1).
     private func isHost(_ range: Range<Int>) -> Bool {
         var at = range.lowerBound
-        if at < range.upperBound, self.bytes[at] == UInt8(ascii: "[") {
+        if at < range.upperBound, bytes[at] == UInt8(ascii: "[") {
             at += 1
             let start = at
-            while at < range.upperBound, self.isAddressByte(self.bytes[at]) { at += 1 }
-            guard at > start, at < range.upperBound, self.bytes[at] == UInt8(ascii: "]") else { return false }
+            while at < range.upperBound, isAddressByte(bytes[at]) { at += 1 }
+            guard at > start, at < range.upperBound, bytes[at] == UInt8(ascii: "]") else { return false }
             at += 1
         } else {
             let start = at
-            while at < range.upperBound, self.isNameByte(at, range.upperBound) { at += 1 }
+            while at < range.upperBound, isNameByte(at, range.upperBound) { at += 1 }
             guard at > start else { return false }
         }
         guard at < range.upperBound else { return true }
-        guard self.bytes[at] == UInt8(ascii: ":"), range.upperBound - at <= 6 else { return false }
-        return self.bytes[(at + 1)..<range.upperBound].allSatisfy { (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) }
+        guard bytes[at] == UInt8(ascii: ":"), range.upperBound - at <= 6 else { return false }
+        return bytes[(at + 1)..<range.upperBound].allSatisfy { (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) }
     }
 
     /// What stands between the brackets of an IPv6 address or a later form.
     private func isAddressByte(_ byte: UInt8) -> Bool {
-        byte != UInt8(ascii: "]") && byte != UInt8(ascii: "[") && byte != UInt8(ascii: "%") && self.isRegularNameByte(byte)
+        byte != UInt8(ascii: "]") && byte != UInt8(ascii: "[") && byte != UInt8(ascii: "%") && isRegularNameByte(byte)
             || byte == UInt8(ascii: ":")
     }
 
     private func isNameByte(_ at: Int, _ end: Int) -> Bool {
-        if self.bytes[at] == UInt8(ascii: "%") {
-            return at + 2 < end && JSONParser.nibble(self.bytes[at + 1]) != nil && JSONParser.nibble(self.bytes[at + 2]) != nil
+        if bytes[at] == UInt8(ascii: "%") {
+            return at + 2 < end && JSONParser.nibble(bytes[at + 1]) != nil && JSONParser.nibble(bytes[at + 2]) != nil
         }
-        return self.isRegularNameByte(self.bytes[at])
+        return isRegularNameByte(bytes[at])
     }
 
     /// `unreserved` and `sub-delims` of RFC 3986, 2.

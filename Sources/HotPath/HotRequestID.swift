@@ -35,12 +35,12 @@ extension ByteBuffer {
     /// Writes a request's id. One that was made here is 16 hexadecimal digits, a hyphen, and a decimal number.
     package mutating func writeRequestID(_ id: HotRequestID) {
         switch id {
-        case .given(let text): self.writeString(text)
+        case .given(let text): writeString(text)
         case .made(let connection, let number):
-            self.writeInteger(ByteBuffer.hexadecimal(UInt32(truncatingIfNeeded: connection >> 32)))
-            self.writeInteger(ByteBuffer.hexadecimal(UInt32(truncatingIfNeeded: connection)))
-            self.writeInteger(UInt8(ascii: "-"))
-            self.writeString(String(number))
+            writeInteger(ByteBuffer.hexadecimal(UInt32(truncatingIfNeeded: connection >> 32)))
+            writeInteger(ByteBuffer.hexadecimal(UInt32(truncatingIfNeeded: connection)))
+            writeInteger(UInt8(ascii: "-"))
+            writeString(String(number))
         }
     }
 

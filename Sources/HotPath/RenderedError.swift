@@ -31,30 +31,30 @@ extension APIError {
 
     /// The error as bytes in the given shape.
     public func render(format: ErrorFormat, language: Language) -> RenderedError {
-        let text = self.message.text(language, details: self.details)
+        let text = message.text(language, details: details)
         var json = JSONWriter(capacity: 192)
         json.object { json in
             switch format {
             case .json:
-                json.member("error", self.code.rawValue)
+                json.member("error", code.rawValue)
                 json.member("message", text)
             case .problem:
                 // RFC 9457: with about:blank the title is the status' phrase, and the code is a member of our own.
                 json.member("type", "about:blank")
-                json.member("title", self.code.phrase)
-                json.member("status", self.code.status)
+                json.member("title", code.phrase)
+                json.member("status", code.status)
                 json.member("detail", text)
-                json.member("error", self.code.rawValue)
+                json.member("error", code.rawValue)
             }
-            json.member("details", self.details)
+            json.member("details", details)
         }
         return RenderedError(
-            status: self.code.status,
+            status: code.status,
             contentType: format == .json ? "application/json" : "application/problem+json",
             language: language,
-            retryAfterSeconds: self.retryAfter.map(APIError.wholeSeconds),
-            allow: self.allow.isEmpty ? nil : self.allow.joined(separator: ", "),
-            asksForToken: self.code == .unauthorized,
+            retryAfterSeconds: retryAfter.map(APIError.wholeSeconds),
+            allow: allow.isEmpty ? nil : allow.joined(separator: ", "),
+            asksForToken: code == .unauthorized,
             body: json.bytes
         )
     }
@@ -70,8 +70,8 @@ extension RenderedError {
     /// The headers that go with the body.
     package var headerFields: HTTPFields {
         var headers = HTTPFields()
-        headers[.contentType] = self.contentType
-        headers[.contentLanguage] = self.language.rawValue
+        headers[.contentType] = contentType
+        headers[.contentLanguage] = language.rawValue
         headers[.vary] = "Accept, Accept-Language"
         headers[.cacheControl] = "no-store"
         if let retryAfterSeconds { headers[.retryAfter] = String(retryAfterSeconds) }

@@ -47,7 +47,7 @@ package enum RequestRefusal: String, Sendable, CaseIterable, Error {
         case .contentLength: .invalid(field: "Content-Length")
         case .transferEncoding: .invalid(field: "Transfer-Encoding")
         case .requestLine, .version, .target, .field, .headTooLarge, .twoLengths, .chunk, .truncated:
-            APIError(.validationError, message: .malformedRequest, details: ["reason": .string(self.rawValue)])
+            APIError(.validationError, message: .malformedRequest, details: ["reason": .string(rawValue)])
         }
     }
 }

@@ -10,11 +10,11 @@ public final class Counter: Sendable {
     /// Adds.
     @inlinable
     public func add(_ amount: UInt64 = 1) {
-        self.count.wrappingAdd(amount, ordering: .relaxed)
+        count.wrappingAdd(amount, ordering: .relaxed)
     }
 
     /// What was added so far.
-    public var value: UInt64 { self.count.load(ordering: .relaxed) }
+    public var value: UInt64 { count.load(ordering: .relaxed) }
 }
 
 /// How often values fell into each of at most 31 ranges. Recording is two relaxed atomic operations.
@@ -49,13 +49,13 @@ public final class Histogram: Sendable {
     @inlinable
     public func record(_ value: UInt64) {
         var low = 0
-        var high = self.bounds.count
+        var high = bounds.count
         while low < high {
             let middle = (low + high) / 2
-            if self.bounds[middle] < value { low = middle + 1 } else { high = middle }
+            if bounds[middle] < value { low = middle + 1 } else { high = middle }
         }
-        self.counts[low].wrappingAdd(1, ordering: .relaxed)
-        self.sum.wrappingAdd(value, ordering: .relaxed)
+        counts[low].wrappingAdd(1, ordering: .relaxed)
+        sum.wrappingAdd(value, ordering: .relaxed)
     }
 
     /// Records a duration in a histogram of nanoseconds: a negative one as zero, one beyond 64 bits as their end.
@@ -68,13 +68,13 @@ public final class Histogram: Sendable {
     }
 
     /// How many values were recorded.
-    public var count: UInt64 { self.snapshot().cumulative.last ?? 0 }
+    public var count: UInt64 { snapshot().cumulative.last ?? 0 }
 
     func snapshot() -> (cumulative: [UInt64], sum: UInt64) {
         var cumulative: [UInt64] = []
         var total: UInt64 = 0
         for index in 0...self.bounds.count {
-            total &+= self.counts[index].load(ordering: .relaxed)
+            total &+= counts[index].load(ordering: .relaxed)
             cumulative.append(total)
         }
         return (cumulative, self.sum.load(ordering: .relaxed))

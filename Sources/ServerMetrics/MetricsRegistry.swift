@@ -89,7 +89,7 @@ public final class MetricsRegistry: Sendable {
 
     /// A counter. Its name should end in `_total`.
     public func counter(_ name: String, help: String, labels: [(name: String, value: String)] = []) -> Counter {
-        self.register(name, help: help, kind: .counter, labels: labels) {
+        register(name, help: help, kind: .counter, labels: labels) {
             if case .counter(let counter) = $0 { counter } else { nil }
         } make: {
             let counter = Counter()
@@ -105,7 +105,7 @@ public final class MetricsRegistry: Sendable {
         bounds: [UInt64] = Histogram.latencyBounds,
         scale: Double = 1e-9
     ) -> Histogram {
-        self.register(name, help: help, kind: .histogram, labels: labels) {
+        register(name, help: help, kind: .histogram, labels: labels) {
             if case .histogram(let histogram) = $0 { histogram } else { nil }
         } make: {
             let histogram = Histogram(bounds: bounds, scale: scale)
@@ -120,7 +120,7 @@ public final class MetricsRegistry: Sendable {
         labels: [(name: String, value: String)] = [],
         _ read: @escaping @Sendable () -> Double
     ) {
-        self.collector(name, help: help, kind: .gauge, labels: labels) { [Sample(read())] }
+        collector(name, help: help, kind: .gauge, labels: labels) { [Sample(read())] }
     }
 
     /// Lines of a gauge or counter that are made when somebody asks for the metrics. The closure bounds their number.
@@ -131,7 +131,7 @@ public final class MetricsRegistry: Sendable {
         labels: [(name: String, value: String)] = [],
         _ read: @escaping @Sendable () -> [Sample]
     ) {
-        self.register(name, help: help, kind: kind, labels: labels) { _ in
+        register(name, help: help, kind: kind, labels: labels) { _ in
             nil
         } make: {
             ((), .samples(read))
@@ -195,10 +195,10 @@ public final class CounterFamily: Sendable {
     public func with(_ values: String...) -> Counter {
         self.counters.withLock { counters in
             if let counter = counters[values] { return counter }
-            let full = counters.count >= self.capacity || values.count != self.labelNames.count
-            let key = full ? self.labelNames.map { _ in "other" } : values
+            let full = counters.count >= capacity || values.count != labelNames.count
+            let key = full ? labelNames.map { _ in "other" } : values
             if let counter = counters[key] { return counter }
-            let counter = self.make(Array(zip(self.labelNames, key)).map { (name: $0.0, value: $0.1) })
+            let counter = make(Array(zip(labelNames, key)).map { (name: $0.0, value: $0.1) })
             counters[key] = counter
             return counter
         }

@@ -5,37 +5,37 @@ package struct MetricsText {
     private(set) var bytes: [UInt8] = []
 
     mutating func family(_ name: String, help: String, kind: MetricsRegistry.Kind) {
-        self.bytes.append(contentsOf: "# HELP \(name) ".utf8)
-        self.escape(help, quotes: false)
-        self.bytes.append(contentsOf: "\n# TYPE \(name) \(kind.rawValue)\n".utf8)
+        bytes.append(contentsOf: "# HELP \(name) ".utf8)
+        escape(help, quotes: false)
+        bytes.append(contentsOf: "\n# TYPE \(name) \(kind.rawValue)\n".utf8)
     }
 
     mutating func sample(_ name: String, _ labels: [MetricsRegistry.Label], _ value: Double) {
-        self.bytes.append(contentsOf: name.utf8)
+        bytes.append(contentsOf: name.utf8)
         if !labels.isEmpty {
-            self.bytes.append(UInt8(ascii: "{"))
+            bytes.append(UInt8(ascii: "{"))
             for (index, label) in labels.enumerated() {
-                if index > 0 { self.bytes.append(UInt8(ascii: ",")) }
-                self.bytes.append(contentsOf: label.name.utf8)
-                self.bytes.append(contentsOf: "=\"".utf8)
-                self.escape(label.value, quotes: true)
-                self.bytes.append(UInt8(ascii: "\""))
+                if index > 0 { bytes.append(UInt8(ascii: ",")) }
+                bytes.append(contentsOf: label.name.utf8)
+                bytes.append(contentsOf: "=\"".utf8)
+                escape(label.value, quotes: true)
+                bytes.append(UInt8(ascii: "\""))
             }
-            self.bytes.append(UInt8(ascii: "}"))
+            bytes.append(UInt8(ascii: "}"))
         }
-        self.bytes.append(UInt8(ascii: " "))
-        self.bytes.append(contentsOf: MetricsText.number(value).utf8)
-        self.bytes.append(UInt8(ascii: "\n"))
+        bytes.append(UInt8(ascii: " "))
+        bytes.append(contentsOf: MetricsText.number(value).utf8)
+        bytes.append(UInt8(ascii: "\n"))
     }
 
     mutating func histogram(_ name: String, _ labels: [MetricsRegistry.Label], _ histogram: Histogram) {
         let (cumulative, sum) = histogram.snapshot()
         for (index, count) in cumulative.enumerated() {
             let bound = index < histogram.bounds.count ? MetricsText.number(Double(histogram.bounds[index]) * histogram.scale) : "+Inf"
-            self.sample(name + "_bucket", labels + [(name: "le", value: bound)], Double(count))
+            sample(name + "_bucket", labels + [(name: "le", value: bound)], Double(count))
         }
-        self.sample(name + "_sum", labels, Double(sum) * histogram.scale)
-        self.sample(name + "_count", labels, Double(cumulative.last ?? 0))
+        sample(name + "_sum", labels, Double(sum) * histogram.scale)
+        sample(name + "_count", labels, Double(cumulative.last ?? 0))
     }
 
     static func number(_ value: Double) -> String {
@@ -50,10 +50,10 @@ package struct MetricsText {
     private mutating func escape(_ text: String, quotes: Bool) {
         for byte in text.utf8 {
             switch byte {
-            case UInt8(ascii: "\\"): self.bytes.append(contentsOf: "\\\\".utf8)
-            case 0x0A: self.bytes.append(contentsOf: "\\n".utf8)
-            case UInt8(ascii: "\"") where quotes: self.bytes.append(contentsOf: "\\\"".utf8)
-            default: self.bytes.append(byte)
+            case UInt8(ascii: "\\"): bytes.append(contentsOf: "\\\\".utf8)
+            case 0x0A: bytes.append(contentsOf: "\\n".utf8)
+            case UInt8(ascii: "\"") where quotes: bytes.append(contentsOf: "\\\"".utf8)
+            default: bytes.append(byte)
             }
         }
     }

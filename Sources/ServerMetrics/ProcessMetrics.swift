@@ -7,10 +7,10 @@ public enum ProcessMetrics {
     public static func register(in registry: MetricsRegistry) {
         let started = Date().timeIntervalSince1970
         registry.gauge("process_start_time_seconds", help: "When the process started, in seconds since 1970.") { started }
-        registry.gauge("process_resident_memory_bytes", help: "Memory in use, in bytes.") { self.residentBytes() }
-        registry.gauge("process_open_fds", help: "Open file descriptors.") { self.openFileDescriptors() }
+        registry.gauge("process_resident_memory_bytes", help: "Memory in use, in bytes.") { residentBytes() }
+        registry.gauge("process_open_fds", help: "Open file descriptors.") { openFileDescriptors() }
         registry.collector("process_cpu_seconds_total", help: "CPU time used, in seconds.", kind: .counter) {
-            [MetricsRegistry.Sample(self.cpuSeconds())]
+            [MetricsRegistry.Sample(cpuSeconds())]
         }
     }
 

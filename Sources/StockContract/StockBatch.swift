@@ -93,12 +93,12 @@ package struct StockChange: Sendable, Equatable {
     /// Writes the change as an item of a call.
     package func write(to json: inout JSONWriter) {
         json.object { json in
-            json.member("direction", self.direction.rawValue)
-            json.member("productId", self.productID)
-            json.member("orderId", self.orderID)
-            json.member("quantity", self.quantity)
-            json.member("key", self.key)
-            json.member("attempt", self.attempt)
+            json.member("direction", direction.rawValue)
+            json.member("productId", productID)
+            json.member("orderId", orderID)
+            json.member("quantity", quantity)
+            json.member("key", key)
+            json.member("attempt", attempt)
             if let since { json.member("since", since) }
             if let requestID { json.member("requestId", requestID) }
         }
@@ -109,7 +109,7 @@ package struct StockChange: Sendable, Equatable {
         let frame: StaticString = #"{"direction":"OUT","productId":,"orderId":,"quantity":,"key":"","attempt":},"#
         let id: StaticString = #","requestId":"""#
         let time: StaticString = #","since":"2026-01-31T09:30:00.123456Z""#
-        var bytes = frame.utf8CodeUnitCount + 4 * 19 + StockChange.escapedBytes(self.key)
+        var bytes = frame.utf8CodeUnitCount + 4 * 19 + StockChange.escapedBytes(key)
         if since != nil { bytes += time.utf8CodeUnitCount }
         if let requestID { bytes += id.utf8CodeUnitCount + StockChange.escapedBytes(requestID) }
         return bytes
@@ -140,19 +140,19 @@ package struct StockChange: Sendable, Equatable {
     /// Reads an item of a call.
     /// - Throws: `VALIDATION_ERROR`
     package init(_ item: JSONObjectReader) throws(APIError) {
-        self.requestID = try Self.requestID(of: item)
-        self.productID = try item.int("productId", in: Values.idRange)
-        self.orderID = try item.int("orderId", in: Values.idRange)
-        self.quantity = try item.int("quantity", in: Values.quantityRange)
+        requestID = try Self.requestID(of: item)
+        productID = try item.int("productId", in: Values.idRange)
+        orderID = try item.int("orderId", in: Values.idRange)
+        quantity = try item.int("quantity", in: Values.quantityRange)
         let key = try Values.idempotencyKey(try item.string("key", length: Values.keyLength), field: "key")
-        self.attempt = try item.optionalInt("attempt", in: Values.attemptRange) ?? 1
-        self.since = nil
+        attempt = try item.optionalInt("attempt", in: Values.attemptRange) ?? 1
+        since = nil
         if let text = try item.text("since") {
             guard let time = Timestamp(rfc3339: text) else { throw .invalid(field: item.path("since")) }
-            self.since = time
+            since = time
         }
-        self.direction = try item.choice("direction", Direction.self)
-        self.key = self.direction == .out ? try StockKey.checkedDecrease(key) : try StockKey.checkedIncrease(key)
+        direction = try item.choice("direction", Direction.self)
+        self.key = direction == .out ? try StockKey.checkedDecrease(key) : try StockKey.checkedIncrease(key)
     }
 }
 
@@ -173,47 +173,47 @@ package struct StockItemAnswer: Sendable, Equatable {
 
     /// The change is done.
     package init(remainingStock: Int64, isReplayed: Bool, message: String) {
-        self.status = 200
+        status = 200
         self.remainingStock = remainingStock
         self.isReplayed = isReplayed
         self.message = message
         self.error = nil
-        self.retryAfter = nil
+        retryAfter = nil
     }
 
     /// The change is refused, or nothing is known about it.
     package init(_ refusal: APIError, language: Language) {
-        self.status = refusal.code.status
-        self.remainingStock = nil
-        self.isReplayed = false
-        self.message = refusal.message.text(language, details: refusal.details)
+        status = refusal.code.status
+        remainingStock = nil
+        isReplayed = false
+        message = refusal.message.text(language, details: refusal.details)
         self.error = refusal.code.rawValue
-        self.retryAfter = refusal.retryAfter.map { $0.components.seconds }
+        retryAfter = refusal.retryAfter.map { $0.components.seconds }
     }
 
     /// Writes the answer as an item of the call's answer.
     package func write(to json: inout JSONWriter) {
         json.object { json in
-            json.member("status", self.status)
+            json.member("status", status)
             if let error {
                 json.member("error", error)
-                json.member("message", self.message)
-                json.member("retryAfter", self.retryAfter)
+                json.member("message", message)
+                json.member("retryAfter", retryAfter)
             } else {
-                json.member("remainingStock", self.remainingStock)
-                json.member("replayed", self.isReplayed)
-                json.member("message", self.message)
+                json.member("remainingStock", remainingStock)
+                json.member("replayed", isReplayed)
+                json.member("message", message)
             }
         }
     }
 
     /// Reads an item of the call's answer. What cannot be understood is missing: the caller takes it for no answer.
     package init(item: JSONObjectReader) {
-        self.status = Int((try? item.int("status", in: 100...599)) ?? 0)
-        self.remainingStock = try? item.int("remainingStock", in: Values.remainingRange)
-        self.isReplayed = item.value("replayed") == true
-        self.message = (try? item.text("message")) ?? nil
+        status = Int((try? item.int("status", in: 100...599)) ?? 0)
+        remainingStock = try? item.int("remainingStock", in: Values.remainingRange)
+        isReplayed = item.value("replayed") == true
+        message = (try? item.text("message")) ?? nil
         self.error = (try? item.text("error")) ?? nil
-        self.retryAfter = (try? item.optionalInt("retryAfter", in: 0...86_400)) ?? nil
+        retryAfter = (try? item.optionalInt("retryAfter", in: 0...86_400)) ?? nil
     }
 }

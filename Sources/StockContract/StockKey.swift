@@ -13,17 +13,17 @@ package enum StockKey {
 
     /// The key of an order's decrease.
     /// - Parameter run: 1, or the number of a later run
-    package static func decrease(order: Int64, run: Int64) -> String { self.decreasePrefix + self.name(order, run) }
+    package static func decrease(order: Int64, run: Int64) -> String { decreasePrefix + name(order, run) }
 
     /// The key of an order's compensation.
     /// - Parameter run: 1, or the number of a later run
-    package static func increase(order: Int64, run: Int64) -> String { self.increasePrefix + self.name(order, run) }
+    package static func increase(order: Int64, run: Int64) -> String { increasePrefix + name(order, run) }
 
     private static func name(_ order: Int64, _ run: Int64) -> String { run == 1 ? "\(order)" : "\(order).\(run)" }
 
     /// The run of an order that the key of a decrease belongs to; nil if it is no key of this order.
     package static func run(of key: String, order: Int64) -> Int64? {
-        let first = self.decrease(order: order, run: 1)
+        let first = decrease(order: order, run: 1)
         guard key.hasPrefix(first) else { return nil }
         let rest = key.dropFirst(first.count)
         if rest.isEmpty { return 1 }
@@ -33,11 +33,11 @@ package enum StockKey {
 
     /// Checks that a key is a decrease's.
     /// - Throws: `VALIDATION_ERROR`
-    package static func checkedDecrease(_ key: String) throws(APIError) -> String { try self.check(key, prefix: self.decreasePrefix) }
+    package static func checkedDecrease(_ key: String) throws(APIError) -> String { try check(key, prefix: decreasePrefix) }
 
     /// Checks that a key is an increase's.
     /// - Throws: `VALIDATION_ERROR`
-    package static func checkedIncrease(_ key: String) throws(APIError) -> String { try self.check(key, prefix: self.increasePrefix) }
+    package static func checkedIncrease(_ key: String) throws(APIError) -> String { try check(key, prefix: increasePrefix) }
 
     private static func check(_ key: String, prefix: String) throws(APIError) -> String {
         guard key.hasPrefix(prefix), key.utf8.count > prefix.utf8.count else {

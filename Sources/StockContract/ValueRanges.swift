@@ -34,7 +34,7 @@ extension Values {
     /// Checks a product code in a body.
     /// - Throws: `VALIDATION_ERROR`
     package static func code(_ text: String, field: String = "code") throws(APIError) -> String {
-        guard self.isCode(text) else { throw .invalid(field: field, .fieldCode) }
+        guard isCode(text) else { throw .invalid(field: field, .fieldCode) }
         return text
     }
 }

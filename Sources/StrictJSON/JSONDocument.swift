@@ -67,7 +67,7 @@ public struct JSONDocument: Sendable {
         var parser = JSONParser(bytes: bytes)
         try parser.parse()
         self.bytes = bytes
-        self.tokens = parser.tokens
+        tokens = parser.tokens
     }
 
     /// Parses a whole JSON text out of any contiguous bytes (`ByteBufferView`, `UnsafeRawBufferPointer`, …), which are copied once.
@@ -80,30 +80,30 @@ public struct JSONDocument: Sendable {
     public var value: JSONValue { self.value(at: 0) }
 
     package func value(at index: Int) -> JSONValue {
-        let token = self.tokens[index]
+        let token = tokens[index]
         switch token.kind {
         case .null: return .null
         case .yes: return .bool(true)
         case .no: return .bool(false)
         case .whole:
-            if let int = self.int64(at: index) { return .int(int) }
-            return .double(self.double(at: index))
-        case .number: return .double(self.double(at: index))
-        case .text, .escapedText: return .string(self.string(at: index))
+            if let int = int64(at: index) { return .int(int) }
+            return .double(double(at: index))
+        case .number: return .double(double(at: index))
+        case .text, .escapedText: return .string(string(at: index))
         case .array:
             var elements: [JSONValue] = []
             var child = index + 1
             while child < Int(token.next) {
                 elements.append(self.value(at: child))
-                child = Int(self.tokens[child].next)
+                child = Int(tokens[child].next)
             }
             return .array(elements)
         case .object:
             var members: [JSONMember] = []
             var child = index + 1
             while child < Int(token.next) {
-                members.append(JSONMember(self.string(at: child), self.value(at: child + 1)))
-                child = Int(self.tokens[child + 1].next)
+                members.append(JSONMember(string(at: child), self.value(at: child + 1)))
+                child = Int(tokens[child + 1].next)
             }
             return .object(members)
         }
@@ -111,13 +111,13 @@ public struct JSONDocument: Sendable {
 
     /// The integer at a token of kind `.whole`, nil if it does not fit 64 bits.
     package func int64(at index: Int) -> Int64? {
-        let token = self.tokens[index]
+        let token = tokens[index]
         var position = Int(token.start)
-        let negative = self.bytes[position] == UInt8(ascii: "-")
+        let negative = bytes[position] == UInt8(ascii: "-")
         if negative { position += 1 }
         var value: Int64 = 0
         while position < Int(token.end) {
-            let digit = Int64(self.bytes[position] - UInt8(ascii: "0"))
+            let digit = Int64(bytes[position] - UInt8(ascii: "0"))
             let (scaled, overflow) = value.multipliedReportingOverflow(by: 10)
             // Counted downwards, because the smallest Int64 has no positive twin.
             let (sum, overflow2) = negative ? scaled.subtractingReportingOverflow(digit) : scaled.addingReportingOverflow(digit)
@@ -129,39 +129,39 @@ public struct JSONDocument: Sendable {
     }
 
     private func double(at index: Int) -> Double {
-        let token = self.tokens[index]
+        let token = tokens[index]
         // The grammar was checked; what is too large for a Double becomes infinite, which no caller uses as a number.
-        return Double(String(decoding: self.bytes[Int(token.start)..<Int(token.end)], as: UTF8.self)) ?? .infinity
+        return Double(String(decoding: bytes[Int(token.start)..<Int(token.end)], as: UTF8.self)) ?? .infinity
     }
 
     /// The string at a token of kind `.text` or `.escapedText`.
     package func string(at index: Int) -> String {
-        let token = self.tokens[index]
-        let slice = self.bytes[Int(token.start)..<Int(token.end)]
+        let token = tokens[index]
+        let slice = bytes[Int(token.start)..<Int(token.end)]
         if token.kind == .text { return String(decoding: slice, as: UTF8.self) }
         return String(decoding: JSONDocument.unescape(slice), as: UTF8.self)
     }
 
     /// Whether the string at a token is this text, without making a String when it has no escapes.
     package func isText(at index: Int, _ name: StaticString) -> Bool {
-        let token = self.tokens[index]
-        if token.kind == .escapedText { return self.string(at: index).utf8.elementsEqual(name.description.utf8) }
+        let token = tokens[index]
+        if token.kind == .escapedText { return string(at: index).utf8.elementsEqual(name.description.utf8) }
         let start = Int(token.start)
         let count = Int(token.end) - start
         return name.withUTF8Buffer { name in
             guard name.count == count else { return false }
-            for offset in 0..<count where self.bytes[start + offset] != name[offset] { return false }
+            for offset in 0..<count where bytes[start + offset] != name[offset] { return false }
             return true
         }
     }
 
     /// The token of the value of a member of the object at a token; nil if the object has no such member. One pass over the members.
     package func member(_ name: StaticString, of object: Int) -> Int? {
-        let end = Int(self.tokens[object].next)
+        let end = Int(tokens[object].next)
         var child = object + 1
         while child < end {
-            if self.isText(at: child, name) { return child + 1 }
-            child = Int(self.tokens[child + 1].next)
+            if isText(at: child, name) { return child + 1 }
+            child = Int(tokens[child + 1].next)
         }
         return nil
     }
@@ -187,11 +187,11 @@ public struct JSONDocument: Sendable {
             case UInt8(ascii: "r"): result.append(0x0D)
             case UInt8(ascii: "t"): result.append(0x09)
             case UInt8(ascii: "u"):
-                var scalar = self.hexadecimal(slice[position..<position + 4])
+                var scalar = hexadecimal(slice[position..<position + 4])
                 position += 4
                 if scalar >= 0xD800, scalar < 0xDC00 {
                     // The parser has seen the second half: `\uXXXX` right behind.
-                    let low = self.hexadecimal(slice[position + 2..<position + 6])
+                    let low = hexadecimal(slice[position + 2..<position + 6])
                     position += 6
                     scalar = 0x10000 + (scalar - 0xD800) << 10 + (low - 0xDC00)
                 }

@@ -6,202 +6,202 @@ package struct JSONParser {
 
     init(bytes: [UInt8]) {
         self.bytes = bytes
-        self.tokens.reserveCapacity(min(16, bytes.count / 2 + 1))
+        tokens.reserveCapacity(min(16, bytes.count / 2 + 1))
     }
 
     mutating func parse() throws(JSONSyntaxError) {
-        self.skipWhitespace()
-        try self.value(depth: 0)
-        self.skipWhitespace()
-        if self.position < self.bytes.count { throw self.error(.trailingBytes) }
+        skipWhitespace()
+        try value(depth: 0)
+        skipWhitespace()
+        if position < bytes.count { throw self.error(.trailingBytes) }
     }
 
     private func error(_ reason: JSONSyntaxError.Reason) -> JSONSyntaxError {
-        JSONSyntaxError(reason: reason, offset: self.position)
+        JSONSyntaxError(reason: reason, offset: position)
     }
 
     /// The byte at the position, or the error for a text that stops here.
     private func current() throws(JSONSyntaxError) -> UInt8 {
-        guard self.position < self.bytes.count else { throw self.error(.unexpectedEnd) }
-        return self.bytes[self.position]
+        guard position < bytes.count else { throw self.error(.unexpectedEnd) }
+        return bytes[position]
     }
 
     private mutating func skipWhitespace() {
-        while self.position < self.bytes.count {
-            switch self.bytes[self.position] {
-            case 0x20, 0x09, 0x0A, 0x0D: self.position += 1
+        while position < bytes.count {
+            switch bytes[position] {
+            case 0x20, 0x09, 0x0A, 0x0D: position += 1
             default: return
             }
         }
     }
 
     private mutating func append(_ kind: JSONDocument.Kind, from start: Int, to end: Int) {
-        self.tokens.append(
-            .init(kind: kind, start: UInt32(start), end: UInt32(end), next: UInt32(self.tokens.count + 1))
+        tokens.append(
+            .init(kind: kind, start: UInt32(start), end: UInt32(end), next: UInt32(tokens.count + 1))
         )
     }
 
     private mutating func value(depth: Int) throws(JSONSyntaxError) {
-        switch try self.current() {
-        case UInt8(ascii: "{"): try self.object(depth: depth + 1)
-        case UInt8(ascii: "["): try self.array(depth: depth + 1)
-        case UInt8(ascii: "\""): try self.string()
-        case UInt8(ascii: "t"): try self.word("true", .yes)
-        case UInt8(ascii: "f"): try self.word("false", .no)
-        case UInt8(ascii: "n"): try self.word("null", .null)
-        case UInt8(ascii: "-"), UInt8(ascii: "0")...UInt8(ascii: "9"): try self.number()
+        switch try current() {
+        case UInt8(ascii: "{"): try object(depth: depth + 1)
+        case UInt8(ascii: "["): try array(depth: depth + 1)
+        case UInt8(ascii: "\""): try string()
+        case UInt8(ascii: "t"): try word("true", .yes)
+        case UInt8(ascii: "f"): try word("false", .no)
+        case UInt8(ascii: "n"): try word("null", .null)
+        case UInt8(ascii: "-"), UInt8(ascii: "0")...UInt8(ascii: "9"): try number()
         default: throw self.error(.unexpectedByte)
         }
     }
 
     private mutating func word(_ word: StaticString, _ kind: JSONDocument.Kind) throws(JSONSyntaxError) {
-        let start = self.position
+        let start = position
         for offset in 0..<word.utf8CodeUnitCount {
             let expected = word.withUTF8Buffer { $0[offset] }
-            guard try self.current() == expected else { throw self.error(.unexpectedByte) }
-            self.position += 1
+            guard try current() == expected else { throw self.error(.unexpectedByte) }
+            position += 1
         }
-        self.append(kind, from: start, to: self.position)
+        append(kind, from: start, to: position)
     }
 
     private mutating func digits() throws(JSONSyntaxError) {
-        guard case UInt8(ascii: "0")...UInt8(ascii: "9") = try self.current() else { throw self.error(.unexpectedByte) }
-        while self.position < self.bytes.count, case UInt8(ascii: "0")...UInt8(ascii: "9") = self.bytes[self.position] {
-            self.position += 1
+        guard case UInt8(ascii: "0")...UInt8(ascii: "9") = try current() else { throw self.error(.unexpectedByte) }
+        while position < bytes.count, case UInt8(ascii: "0")...UInt8(ascii: "9") = bytes[position] {
+            position += 1
         }
     }
 
     private mutating func number() throws(JSONSyntaxError) {
-        let start = self.position
+        let start = position
         var kind = JSONDocument.Kind.whole
-        if try self.current() == UInt8(ascii: "-") { self.position += 1 }
-        if try self.current() == UInt8(ascii: "0") {
-            self.position += 1
+        if try current() == UInt8(ascii: "-") { position += 1 }
+        if try current() == UInt8(ascii: "0") {
+            position += 1
         } else {
-            try self.digits()
+            try digits()
         }
-        if self.position < self.bytes.count, self.bytes[self.position] == UInt8(ascii: ".") {
+        if position < bytes.count, bytes[position] == UInt8(ascii: ".") {
             kind = .number
-            self.position += 1
-            try self.digits()
+            position += 1
+            try digits()
         }
-        if self.position < self.bytes.count, self.bytes[self.position] | 0x20 == UInt8(ascii: "e") {
+        if position < bytes.count, bytes[position] | 0x20 == UInt8(ascii: "e") {
             kind = .number
-            self.position += 1
-            let sign = try self.current()
-            if sign == UInt8(ascii: "+") || sign == UInt8(ascii: "-") { self.position += 1 }
-            try self.digits()
+            position += 1
+            let sign = try current()
+            if sign == UInt8(ascii: "+") || sign == UInt8(ascii: "-") { position += 1 }
+            try digits()
         }
-        self.append(kind, from: start, to: self.position)
+        append(kind, from: start, to: position)
     }
 
     private mutating func array(depth: Int) throws(JSONSyntaxError) {
         guard depth <= JSONDocument.maximumDepth else { throw self.error(.tooDeep) }
-        let index = self.tokens.count
-        self.append(.array, from: self.position, to: self.position)
-        self.position += 1
-        self.skipWhitespace()
-        if try self.current() == UInt8(ascii: "]") {
-            self.position += 1
+        let index = tokens.count
+        append(.array, from: position, to: position)
+        position += 1
+        skipWhitespace()
+        if try current() == UInt8(ascii: "]") {
+            position += 1
         } else {
             elements: while true {
-                self.skipWhitespace()
-                try self.value(depth: depth)
-                self.skipWhitespace()
-                switch try self.current() {
-                case UInt8(ascii: ","): self.position += 1
+                skipWhitespace()
+                try value(depth: depth)
+                skipWhitespace()
+                switch try current() {
+                case UInt8(ascii: ","): position += 1
                 case UInt8(ascii: "]"):
-                    self.position += 1
+                    position += 1
                     break elements
                 default: throw self.error(.unexpectedByte)
                 }
             }
         }
-        self.close(index)
+        close(index)
     }
 
     private mutating func object(depth: Int) throws(JSONSyntaxError) {
         guard depth <= JSONDocument.maximumDepth else { throw self.error(.tooDeep) }
-        let index = self.tokens.count
-        self.append(.object, from: self.position, to: self.position)
-        self.position += 1
-        self.skipWhitespace()
-        if try self.current() == UInt8(ascii: "}") {
-            self.position += 1
+        let index = tokens.count
+        append(.object, from: position, to: position)
+        position += 1
+        skipWhitespace()
+        if try current() == UInt8(ascii: "}") {
+            position += 1
         } else {
             var names = NameSet()
             members: while true {
-                self.skipWhitespace()
-                guard try self.current() == UInt8(ascii: "\"") else { throw self.error(.unexpectedByte) }
-                let name = self.tokens.count
-                try self.string()
-                if names.alreadyContains(self.tokens[name], in: self.bytes) {
+                skipWhitespace()
+                guard try current() == UInt8(ascii: "\"") else { throw self.error(.unexpectedByte) }
+                let name = tokens.count
+                try string()
+                if names.alreadyContains(tokens[name], in: bytes) {
                     throw JSONSyntaxError(
                         reason: .duplicateName,
-                        offset: self.position,
-                        name: String(decoding: NameSet.text(self.tokens[name], in: self.bytes), as: UTF8.self)
+                        offset: position,
+                        name: String(decoding: NameSet.text(tokens[name], in: bytes), as: UTF8.self)
                     )
                 }
-                self.skipWhitespace()
-                guard try self.current() == UInt8(ascii: ":") else { throw self.error(.unexpectedByte) }
-                self.position += 1
-                self.skipWhitespace()
-                try self.value(depth: depth)
-                self.skipWhitespace()
-                switch try self.current() {
-                case UInt8(ascii: ","): self.position += 1
+                skipWhitespace()
+                guard try current() == UInt8(ascii: ":") else { throw self.error(.unexpectedByte) }
+                position += 1
+                skipWhitespace()
+                try value(depth: depth)
+                skipWhitespace()
+                switch try current() {
+                case UInt8(ascii: ","): position += 1
                 case UInt8(ascii: "}"):
-                    self.position += 1
+                    position += 1
                     break members
                 default: throw self.error(.unexpectedByte)
                 }
             }
         }
-        self.close(index)
+        close(index)
     }
 
     private mutating func close(_ index: Int) {
-        self.tokens[index].end = UInt32(self.position)
-        self.tokens[index].next = UInt32(self.tokens.count)
+        tokens[index].end = UInt32(position)
+        tokens[index].next = UInt32(tokens.count)
     }
 
     private mutating func string() throws(JSONSyntaxError) {
-        self.position += 1
-        let start = self.position
+        position += 1
+        let start = position
         var kind = JSONDocument.Kind.text
         while true {
-            let byte = try self.current()
+            let byte = try current()
             switch byte {
             case UInt8(ascii: "\""):
-                self.append(kind, from: start, to: self.position)
-                self.position += 1
+                append(kind, from: start, to: position)
+                position += 1
                 return
             case UInt8(ascii: "\\"):
                 kind = .escapedText
-                self.position += 1
-                try self.escape()
+                position += 1
+                try escape()
             case 0..<0x20: throw self.error(.unexpectedByte)
-            case 0x20..<0x80: self.position += 1
-            default: try self.multibyte(byte)
+            case 0x20..<0x80: position += 1
+            default: try multibyte(byte)
             }
         }
     }
 
     private mutating func escape() throws(JSONSyntaxError) {
-        switch try self.current() {
+        switch try current() {
         case UInt8(ascii: "\""), UInt8(ascii: "\\"), UInt8(ascii: "/"), UInt8(ascii: "b"), UInt8(ascii: "f"), UInt8(ascii: "n"),
             UInt8(ascii: "r"), UInt8(ascii: "t"):
-            self.position += 1
+            position += 1
         case UInt8(ascii: "u"):
-            self.position += 1
-            let unit = try self.codeUnit()
+            position += 1
+            let unit = try codeUnit()
             if unit >= 0xDC00, unit < 0xE000 { throw self.error(.invalidText) }
             guard unit >= 0xD800, unit < 0xDC00 else { return }
-            guard try self.current() == UInt8(ascii: "\\") else { throw self.error(.invalidText) }
-            self.position += 1
-            guard try self.current() == UInt8(ascii: "u") else { throw self.error(.invalidText) }
-            self.position += 1
-            let low = try self.codeUnit()
+            guard try current() == UInt8(ascii: "\\") else { throw self.error(.invalidText) }
+            position += 1
+            guard try current() == UInt8(ascii: "u") else { throw self.error(.invalidText) }
+            position += 1
+            let low = try codeUnit()
             guard low >= 0xDC00, low < 0xE000 else { throw self.error(.invalidText) }
         default: throw self.error(.unexpectedByte)
         }
@@ -210,9 +210,9 @@ package struct JSONParser {
     private mutating func codeUnit() throws(JSONSyntaxError) -> UInt32 {
         var unit: UInt32 = 0
         for _ in 0..<4 {
-            guard let nibble = JSONParser.nibble(try self.current()) else { throw self.error(.unexpectedByte) }
+            guard let nibble = JSONParser.nibble(try current()) else { throw self.error(.unexpectedByte) }
             unit = unit << 4 | UInt32(nibble)
-            self.position += 1
+            position += 1
         }
         return unit
     }
@@ -231,12 +231,12 @@ package struct JSONParser {
         case 0xF1...0xF3: length = 4
         default: throw self.error(.invalidText)
         }
-        self.position += 1
-        guard second.contains(try self.current()) else { throw self.error(.invalidText) }
-        self.position += 1
+        position += 1
+        guard second.contains(try current()) else { throw self.error(.invalidText) }
+        position += 1
         for _ in 2..<max(2, length) {
-            guard case 0x80...0xBF = try self.current() else { throw self.error(.invalidText) }
-            self.position += 1
+            guard case 0x80...0xBF = try current() else { throw self.error(.invalidText) }
+            position += 1
         }
     }
 
@@ -258,15 +258,15 @@ private struct NameSet {
     private var hashed: Set<ArraySlice<UInt8>> = []
 
     mutating func alreadyContains(_ name: JSONDocument.Token, in bytes: [UInt8]) -> Bool {
-        if self.hashed.isEmpty {
-            for other in self.seen where NameSet.isEqual(name, other, in: bytes) { return true }
-            self.seen.append(name)
-            if self.seen.count > NameSet.pairwiseLimit {
-                self.hashed = Set(self.seen.map { NameSet.text($0, in: bytes) })
+        if hashed.isEmpty {
+            for other in seen where NameSet.isEqual(name, other, in: bytes) { return true }
+            seen.append(name)
+            if seen.count > NameSet.pairwiseLimit {
+                hashed = Set(seen.map { NameSet.text($0, in: bytes) })
             }
             return false
         }
-        return !self.hashed.insert(NameSet.text(name, in: bytes)).inserted
+        return !hashed.insert(NameSet.text(name, in: bytes)).inserted
     }
 
     private static func isEqual(_ one: JSONDocument.Token, _ other: JSONDocument.Token, in bytes: [UInt8]) -> Bool {
@@ -277,7 +277,7 @@ private struct NameSet {
             }
             return true
         }
-        return self.text(one, in: bytes) == self.text(other, in: bytes)
+        return text(one, in: bytes) == text(other, in: bytes)
     }
 
     /// The name's bytes with the escapes decoded: `"a"` and `"\u0061"` are one name.

@@ -19,31 +19,31 @@ public struct JSONWriter: Sendable {
 
     /// Makes an empty writer.
     public init(capacity: Int = 256) {
-        self.bytes = []
-        self.bytes.reserveCapacity(capacity)
+        bytes = []
+        bytes.reserveCapacity(capacity)
     }
 
     /// What was written so far, as a buffer.
-    public var byteBuffer: ByteBuffer { ByteBuffer(bytes: self.bytes) }
+    public var byteBuffer: ByteBuffer { ByteBuffer(bytes: bytes) }
 
     /// What was written so far, as text.
-    public var string: String { String(decoding: self.bytes, as: UTF8.self) }
+    public var string: String { String(decoding: bytes, as: UTF8.self) }
 
     private mutating func separate() {
-        if self.needsComma { self.bytes.append(UInt8(ascii: ",")) }
-        self.needsComma = true
+        if needsComma { bytes.append(UInt8(ascii: ",")) }
+        needsComma = true
     }
 
     // MARK: Objects and arrays
 
     /// An object as a value.
     public mutating func object(_ members: (inout JSONWriter) throws -> Void) rethrows {
-        self.separate()
-        self.bytes.append(UInt8(ascii: "{"))
-        self.needsComma = false
+        separate()
+        bytes.append(UInt8(ascii: "{"))
+        needsComma = false
         try members(&self)
-        self.bytes.append(UInt8(ascii: "}"))
-        self.needsComma = true
+        bytes.append(UInt8(ascii: "}"))
+        needsComma = true
     }
 
     /// An array as a value.
@@ -51,31 +51,31 @@ public struct JSONWriter: Sendable {
         _ elements: Elements,
         _ write: (inout JSONWriter, Elements.Element) throws -> Void
     ) rethrows {
-        self.separate()
-        self.bytes.append(UInt8(ascii: "["))
-        self.needsComma = false
+        separate()
+        bytes.append(UInt8(ascii: "["))
+        needsComma = false
         for element in elements { try write(&self, element) }
-        self.bytes.append(UInt8(ascii: "]"))
-        self.needsComma = true
+        bytes.append(UInt8(ascii: "]"))
+        needsComma = true
     }
 
     /// A member's name; the next value written is its value.
     public mutating func name(_ name: StaticString) {
-        self.separate()
-        self.bytes.append(UInt8(ascii: "\""))
+        separate()
+        bytes.append(UInt8(ascii: "\""))
         // A name in the source text is plain: it needs no escapes.
-        name.withUTF8Buffer { self.bytes.append(contentsOf: $0) }
-        self.bytes.append(UInt8(ascii: "\""))
-        self.bytes.append(UInt8(ascii: ":"))
-        self.needsComma = false
+        name.withUTF8Buffer { bytes.append(contentsOf: $0) }
+        bytes.append(UInt8(ascii: "\""))
+        bytes.append(UInt8(ascii: ":"))
+        needsComma = false
     }
 
     /// A member's name known at run time only; the next value written is its value.
     public mutating func name(_ name: String) {
-        self.separate()
-        self.quote(name)
-        self.bytes.append(UInt8(ascii: ":"))
-        self.needsComma = false
+        separate()
+        quote(name)
+        bytes.append(UInt8(ascii: ":"))
+        needsComma = false
     }
 
     // MARK: Values
@@ -83,52 +83,52 @@ public struct JSONWriter: Sendable {
     /// A number of at most 64 bits.
     @inlinable
     public mutating func value(_ value: some FixedWidthInteger) {
-        self.number(isNegative: value < 0, magnitude: UInt64(value.magnitude))
+        number(isNegative: value < 0, magnitude: UInt64(value.magnitude))
     }
 
     /// A number; `null` if it is none or infinite.
     public mutating func value(_ value: Double) {
-        self.separate()
-        self.bytes.append(contentsOf: value.isFinite ? Array(value.description.utf8) : Array("null".utf8))
+        separate()
+        bytes.append(contentsOf: value.isFinite ? Array(value.description.utf8) : Array("null".utf8))
     }
 
     /// `true` or `false`.
     public mutating func value(_ value: Bool) {
-        self.separate()
-        self.bytes.append(contentsOf: (value ? "true" : "false").utf8)
+        separate()
+        bytes.append(contentsOf: (value ? "true" : "false").utf8)
     }
 
     /// A text.
     public mutating func value(_ value: String) {
-        self.separate()
-        self.quote(value)
+        separate()
+        quote(value)
     }
 
     /// `null`
     public mutating func null() {
-        self.separate()
-        self.bytes.append(contentsOf: "null".utf8)
+        separate()
+        bytes.append(contentsOf: "null".utf8)
     }
 
     /// A time as RFC 3339 in UTC, such as `2026-01-31T09:30:00.123456Z`.
     public mutating func value(_ value: Timestamp) {
-        self.separate()
-        self.bytes.append(UInt8(ascii: "\""))
-        value.write(to: &self.bytes)
-        self.bytes.append(UInt8(ascii: "\""))
+        separate()
+        bytes.append(UInt8(ascii: "\""))
+        value.write(to: &bytes)
+        bytes.append(UInt8(ascii: "\""))
     }
 
     /// A value made before.
     public mutating func value(_ value: JSONValue) {
         switch value {
-        case .null: self.null()
+        case .null: null()
         case .bool(let bool): self.value(bool)
         case .int(let int): self.value(int)
         case .double(let double): self.value(double)
         case .string(let string): self.value(string)
-        case .array(let elements): self.array(elements) { $0.value($1) }
+        case .array(let elements): array(elements) { $0.value($1) }
         case .object(let members):
-            self.object { writer in
+            object { writer in
                 for member in members {
                     writer.name(member.name)
                     writer.value(member.value)
@@ -139,8 +139,8 @@ public struct JSONWriter: Sendable {
 
     /// JSON written elsewhere, as it is.
     public mutating func raw(_ json: some Sequence<UInt8>) {
-        self.separate()
-        self.bytes.append(contentsOf: json)
+        separate()
+        bytes.append(contentsOf: json)
     }
 
     // MARK: Members
@@ -156,7 +156,7 @@ public struct JSONWriter: Sendable {
     @inlinable
     public mutating func member<Value: FixedWidthInteger>(_ name: StaticString, _ value: Value?) {
         self.name(name)
-        if let value { self.value(value) } else { self.null() }
+        if let value { self.value(value) } else { null() }
     }
 
     /// `"name": number`
@@ -180,7 +180,7 @@ public struct JSONWriter: Sendable {
     /// `"name": "text"` or `"name": null`
     public mutating func member(_ name: StaticString, _ value: String?) {
         self.name(name)
-        if let value { self.value(value) } else { self.null() }
+        if let value { self.value(value) } else { null() }
     }
 
     /// `"name": "2026-01-31T09:30:00Z"`
@@ -192,7 +192,7 @@ public struct JSONWriter: Sendable {
     /// `"name": "2026-01-31T09:30:00Z"` or `"name": null`
     public mutating func member(_ name: StaticString, _ value: Timestamp?) {
         self.name(name)
-        if let value { self.value(value) } else { self.null() }
+        if let value { self.value(value) } else { null() }
     }
 
     /// `"name": value`
@@ -221,8 +221,8 @@ public struct JSONWriter: Sendable {
 
     // Not generic: the callers' modules turn their numbers into these.
     @usableFromInline mutating func number(isNegative: Bool, magnitude: UInt64) {
-        self.separate()
-        if isNegative { self.bytes.append(UInt8(ascii: "-")) }
+        separate()
+        if isNegative { bytes.append(UInt8(ascii: "-")) }
         // 2^64 has 20 digits.
         withUnsafeTemporaryAllocation(of: UInt8.self, capacity: 20) { digits in
             var rest = magnitude
@@ -233,26 +233,26 @@ public struct JSONWriter: Sendable {
                 digits[first] = UInt8(ascii: "0") + UInt8(truncatingIfNeeded: digit)
                 rest = quotient
             } while rest > 0
-            self.bytes.append(contentsOf: UnsafeMutableBufferPointer(rebasing: digits[first...]))
+            bytes.append(contentsOf: UnsafeMutableBufferPointer(rebasing: digits[first...]))
         }
     }
 
     private static let hexDigits = Array("0123456789abcdef".utf8)
 
     private mutating func quote(_ text: String) {
-        self.bytes.append(UInt8(ascii: "\""))
+        bytes.append(UInt8(ascii: "\""))
         var text = text
         text.withUTF8 { text in
             // Runs of bytes that stand for themselves are appended whole.
             var begin = 0
             for (index, byte) in text.enumerated() where JSONWriter.isEscaped(byte) {
-                self.bytes.append(contentsOf: UnsafeBufferPointer(rebasing: text[begin..<index]))
-                self.escape(byte)
+                bytes.append(contentsOf: UnsafeBufferPointer(rebasing: text[begin..<index]))
+                escape(byte)
                 begin = index + 1
             }
-            self.bytes.append(contentsOf: UnsafeBufferPointer(rebasing: text[begin...]))
+            bytes.append(contentsOf: UnsafeBufferPointer(rebasing: text[begin...]))
         }
-        self.bytes.append(UInt8(ascii: "\""))
+        bytes.append(UInt8(ascii: "\""))
     }
 
     private static func isEscaped(_ byte: UInt8) -> Bool {
@@ -261,15 +261,15 @@ public struct JSONWriter: Sendable {
 
     private mutating func escape(_ byte: UInt8) {
         switch byte {
-        case UInt8(ascii: "\""): self.bytes.append(contentsOf: [0x5C, 0x22])
-        case UInt8(ascii: "\\"): self.bytes.append(contentsOf: [0x5C, 0x5C])
-        case 0x0A: self.bytes.append(contentsOf: [0x5C, UInt8(ascii: "n")])
-        case 0x0D: self.bytes.append(contentsOf: [0x5C, UInt8(ascii: "r")])
-        case 0x09: self.bytes.append(contentsOf: [0x5C, UInt8(ascii: "t")])
+        case UInt8(ascii: "\""): bytes.append(contentsOf: [0x5C, 0x22])
+        case UInt8(ascii: "\\"): bytes.append(contentsOf: [0x5C, 0x5C])
+        case 0x0A: bytes.append(contentsOf: [0x5C, UInt8(ascii: "n")])
+        case 0x0D: bytes.append(contentsOf: [0x5C, UInt8(ascii: "r")])
+        case 0x09: bytes.append(contentsOf: [0x5C, UInt8(ascii: "t")])
         default:
-            self.bytes.append(contentsOf: "\\u00".utf8)
-            self.bytes.append(JSONWriter.hexDigits[Int(byte >> 4)])
-            self.bytes.append(JSONWriter.hexDigits[Int(byte & 0xF)])
+            bytes.append(contentsOf: "\\u00".utf8)
+            bytes.append(JSONWriter.hexDigits[Int(byte >> 4)])
+            bytes.append(JSONWriter.hexDigits[Int(byte & 0xF)])
         }
     }
 }

@@ -24,7 +24,7 @@ public struct Timestamp: Sendable, Hashable, Comparable, CustomStringConvertible
     public func advanced(by duration: Duration) -> Timestamp {
         let (seconds, attoseconds) = duration.components
         let (whole, overflow) = seconds.multipliedReportingOverflow(by: 1_000_000)
-        let (moved, overflow2) = self.microsecondsSinceEpoch.addingReportingOverflow(whole)
+        let (moved, overflow2) = microsecondsSinceEpoch.addingReportingOverflow(whole)
         let (exact, overflow3) = moved.addingReportingOverflow(attoseconds / 1_000_000_000_000)
         guard !overflow, !overflow2, !overflow3 else { return Timestamp(microsecondsSinceEpoch: duration < .zero ? .min : .max) }
         return Timestamp(microsecondsSinceEpoch: exact)
@@ -32,7 +32,7 @@ public struct Timestamp: Sendable, Hashable, Comparable, CustomStringConvertible
 
     /// The time between, in microseconds; negative if the other is the later one. Beyond 64 bits it stays at their end.
     public func microseconds(since other: Timestamp) -> Int64 {
-        let (difference, overflow) = self.microsecondsSinceEpoch.subtractingReportingOverflow(other.microsecondsSinceEpoch)
+        let (difference, overflow) = microsecondsSinceEpoch.subtractingReportingOverflow(other.microsecondsSinceEpoch)
         guard overflow else { return difference }
         return other.microsecondsSinceEpoch < 0 ? .max : .min
     }
@@ -93,7 +93,7 @@ public struct Timestamp: Sendable, Hashable, Comparable, CustomStringConvertible
     /// RFC 3339 in UTC with six digits of a second: `2026-01-31T09:30:00.123456Z`.
     public var description: String {
         var bytes: [UInt8] = []
-        self.write(to: &bytes)
+        write(to: &bytes)
         return String(decoding: bytes, as: UTF8.self)
     }
 
@@ -102,7 +102,7 @@ public struct Timestamp: Sendable, Hashable, Comparable, CustomStringConvertible
     /// The calendar date of a day number is Howard Hinnant's `civil_from_days` (the proleptic Gregorian calendar).
     /// Years outside 0 to 9999 have no RFC 3339 form; they are cut to that range's ends.
     public func write(to bytes: inout [UInt8]) {
-        let bounded = min(max(self.microsecondsSinceEpoch, -62_167_219_200_000_000), 253_402_300_799_999_999)
+        let bounded = min(max(microsecondsSinceEpoch, -62_167_219_200_000_000), 253_402_300_799_999_999)
         let secondsOfTime = bounded >= 0 ? bounded / 1_000_000 : -((-bounded + 999_999) / 1_000_000)
         let microsecond = bounded - secondsOfTime * 1_000_000
         let days = secondsOfTime >= 0 ? secondsOfTime / 86_400 : -((-secondsOfTime + 86_399) / 86_400)

@@ -119,12 +119,12 @@ package struct OrderEvent: Sendable, Equatable {
         let message = try JSONObjectReader(body)
         guard try message.int("version", in: 0...Int64.max) == Self.version else { throw .invalid(field: "version") }
         // The kind says nothing that the orders' states do not; one that is not known may mean anything.
-        self.kind = try message.choice("type", Kind.self)
-        self.messageID = (try? message.text("messageId")) ?? nil
-        self.time = try message.time("time")
-        self.orders = []
+        kind = try message.choice("type", Kind.self)
+        messageID = (try? message.text("messageId")) ?? nil
+        time = try message.time("time")
+        orders = []
         for order in try message.objects("orders", count: 1...Self.maximumOrders) {
-            self.orders.append(
+            orders.append(
                 Order(
                     id: try order.int("id", in: Values.idRange),
                     productID: try order.int("productId", in: Values.idRange),
@@ -147,7 +147,7 @@ package struct OrderEvent: Sendable, Equatable {
 extension JSONObjectReader {
     /// A time of RFC 3339.
     func time(_ name: StaticString) throws(APIError) -> Timestamp {
-        guard let time = Timestamp(rfc3339: try self.string(name, length: 20...40)) else { throw .invalid(field: self.path(name)) }
+        guard let time = Timestamp(rfc3339: try string(name, length: 20...40)) else { throw .invalid(field: path(name)) }
         return time
     }
 }

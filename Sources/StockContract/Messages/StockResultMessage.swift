@@ -144,21 +144,21 @@ package struct StockResultMessage: Sendable, Equatable {
             }
             guard try object.text("type") == Self.type else { throw Poison(code: "UNKNOWN_TYPE", detail: "type") }
             // Nothing depends on the two ids: they are for whoever looks into a queue.
-            self.messageID = (try? object.text("messageId")) ?? nil
-            self.commandID = (try? object.text("commandId")) ?? nil
-            self.productID = try object.optionalInt("productId", in: Values.idRange)
+            messageID = (try? object.text("messageId")) ?? nil
+            commandID = (try? object.text("commandId")) ?? nil
+            productID = try object.optionalInt("productId", in: Values.idRange)
             self.time = nil
             if let text = try object.text("time") {
                 guard let time = Timestamp(rfc3339: text) else { throw Poison(.validationError, detail: "time") }
                 self.time = time
             }
-            self.results = []
+            results = []
             for one in try object.objects("results", count: 1...Self.maximumResults) {
                 let id = try one.int("orderId", in: Values.idRange)
                 guard let run = StockKey.run(of: try one.text("key") ?? "", order: id) else {
                     throw Poison(.validationError, detail: "key of order \(id)")
                 }
-                self.results.append(
+                results.append(
                     OrderStockResult(
                         orderID: id,
                         run: run,
