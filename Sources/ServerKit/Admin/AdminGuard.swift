@@ -51,11 +51,11 @@ public struct AdminGuard: RouterMiddleware {
         {
             return name
         }
-        if self.tokens.isEmpty {
+        if tokens.isEmpty {
             guard claims.isFromThisMachine else { throw APIError(.forbidden) }
             return "local"
         }
-        guard let name = self.tokens.name(of: try CallerClaims.bearer(claims.authorization).utf8) else { throw APIError(.forbidden) }
+        guard let name = tokens.name(of: try CallerClaims.bearer(claims.authorization).utf8) else { throw APIError(.forbidden) }
         return name
     }
 }

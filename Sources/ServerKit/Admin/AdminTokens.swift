@@ -10,7 +10,7 @@ public struct AdminTokens: Sendable, Equatable {
     private let source: Secret<[Token]>
 
     /// The tokens in force.
-    var tokens: [Token] { self.source.value }
+    var tokens: [Token] { source.value }
 
     /// No token: a guard then lets in who is on this machine.
     public static let none = AdminTokens(source: .fixed([]))
@@ -43,7 +43,7 @@ public struct AdminTokens: Sendable, Equatable {
     }
 
     /// Whether there is none.
-    public var isEmpty: Bool { self.tokens.isEmpty }
+    public var isEmpty: Bool { tokens.isEmpty }
 
     /// The name that a secret belongs to.
     ///
@@ -51,7 +51,7 @@ public struct AdminTokens: Sendable, Equatable {
     func name(of secret: some Collection<UInt8>) -> String? {
         let given = Array(secret)
         var found: String?
-        for token in self.tokens where AdminTokens.isEqual(given, token.secret) { found = found ?? token.name }
+        for token in tokens where AdminTokens.isEqual(given, token.secret) { found = found ?? token.name }
         return found
     }
 
@@ -65,7 +65,7 @@ public struct AdminTokens: Sendable, Equatable {
 extension SettingsReader {
     /// `ADMIN_TOKEN`, or `ADMIN_TOKEN_FILE`.
     mutating func adminTokens() -> AdminTokens {
-        self.tokens(
+        tokens(
             "ADMIN_TOKEN",
             "secret, or name:secret pairs separated by commas, of the admin port; without it loopback only",
             defaultName: "admin"
@@ -74,7 +74,7 @@ extension SettingsReader {
 
     /// `SERVICE_TOKENS`, or `SERVICE_TOKENS_FILE`.
     public mutating func serviceTokens() -> AdminTokens {
-        self.tokens(
+        tokens(
             "SERVICE_TOKENS",
             "secret, or name:secret pairs separated by commas, of the services that may change stock and catalogue; without it loopback only",
             defaultName: "service"
@@ -82,7 +82,7 @@ extension SettingsReader {
     }
 
     private mutating func tokens(_ name: String, _ meaning: String, defaultName: String) -> AdminTokens {
-        let source: Secret<[AdminTokens.Token]>? = self.secret(
+        let source: Secret<[AdminTokens.Token]>? = secret(
             name,
             meaning,
             expected: "a secret, or name:secret pairs separated by commas, of printable characters without spaces"

@@ -26,25 +26,25 @@ public struct CallerClaims: Sendable {
     /// - Parameter field: a field's value by its name in lower case; nil if it is not there
     public init(peer: SocketAddress?, field: (StaticString) -> String?) {
         self.peer = peer
-        self.host = field("host")
-        self.origin = field("origin")
-        self.fetchSite = field("sec-fetch-site")
-        self.isForwarded = field("x-forwarded-for") != nil || field("forwarded") != nil
-        self.authorization = field("authorization")
+        host = field("host")
+        origin = field("origin")
+        fetchSite = field("sec-fetch-site")
+        isForwarded = field("x-forwarded-for") != nil || field("forwarded") != nil
+        authorization = field("authorization")
     }
 
     init(_ request: Request, peer: SocketAddress?) {
         self.peer = peer
-        self.host = request.head.authority
-        self.origin = request.headers[.origin]
-        self.fetchSite = request.headers[.secFetchSite]
-        self.isForwarded = request.headers[.forwardedFor] != nil || request.headers[.forwarded] != nil
-        self.authorization = request.headers[.authorization]
+        host = request.head.authority
+        origin = request.headers[.origin]
+        fetchSite = request.headers[.secFetchSite]
+        isForwarded = request.headers[.forwardedFor] != nil || request.headers[.forwarded] != nil
+        authorization = request.headers[.authorization]
     }
 
     /// From this machine, under one of its own names, and through no proxy.
     var isFromThisMachine: Bool {
-        guard let peer, peer.isLoopback, !self.isForwarded, let host else { return false }
+        guard let peer, peer.isLoopback, !isForwarded, let host else { return false }
         return CallerClaims.isLocal(host: host)
     }
 

@@ -38,28 +38,28 @@ public struct CircuitBreakerRoutes: Sendable {
     public func register(on router: ServerRouter) {
         for shape in [Shape.admin, .actuator] {
             let prefix = shape.prefix
-            router.get(RouterPath(prefix + "/circuitbreakers")) { _, _ in self.states(self.registry.breakers, as: shape) }
-            router.get(RouterPath(prefix + "/circuitbreakers/{name}")) { _, context in self.states([try self.breaker(context)], as: shape) }
+            router.get(RouterPath(prefix + "/circuitbreakers")) { _, _ in states(registry.breakers, as: shape) }
+            router.get(RouterPath(prefix + "/circuitbreakers/{name}")) { _, context in states([try breaker(context)], as: shape) }
             router.post(RouterPath(prefix + "/circuitbreakers/{name}")) { request, context in
-                try await self.change(try self.breaker(context), request, context, as: shape)
+                try await change(try breaker(context), request, context, as: shape)
             }
             router.get(RouterPath(prefix + "/circuitbreakerevents"), query: ["follow"]) { request, _ in
-                try self.events(of: self.registry.breakers, request, as: shape)
+                try events(of: registry.breakers, request, as: shape)
             }
         }
         router.get("/admin/circuitbreakerevents/{name}", query: ["follow"]) { request, context in
-            try self.events(of: [try self.breaker(context)], request, as: .admin)
+            try events(of: [try breaker(context)], request, as: .admin)
         }
         // resilience4j answers an unknown name on this path like a breaker without events.
         router.get("/actuator/circuitbreakerevents/{name}", query: ["follow"]) { request, context in
-            try self.events(of: self.named(context), request, as: .actuator)
+            try events(of: named(context), request, as: .actuator)
         }
         router.get("/actuator/circuitbreakerevents/{name}/{eventType}", query: ["follow"]) { request, context in
             let text = context.parameters.get("eventType")?.uppercased() ?? ""
             guard let type = Resilience4j.EventType(rawValue: text) else {
                 throw APIError.notAChoice(field: "eventType", Resilience4j.EventType.self)
             }
-            return try self.events(of: self.named(context), request, as: .actuator, type: type.rawValue)
+            return try events(of: named(context), request, as: .actuator, type: type.rawValue)
         }
     }
 
@@ -77,11 +77,11 @@ public struct CircuitBreakerRoutes: Sendable {
     }
 
     private func named(_ context: ServerRequestContext) -> [CircuitBreaker] {
-        context.parameters.get("name").flatMap { self.registry[$0] }.map { [$0] } ?? []
+        context.parameters.get("name").flatMap { registry[$0] }.map { [$0] } ?? []
     }
 
     private func breaker(_ context: ServerRequestContext) throws(APIError) -> CircuitBreaker {
-        guard let name = context.parameters.get("name"), let breaker = self.registry[name] else { throw APIError(.notFound) }
+        guard let name = context.parameters.get("name"), let breaker = registry[name] else { throw APIError(.notFound) }
         return breaker
     }
 
@@ -139,7 +139,7 @@ public struct CircuitBreakerRoutes: Sendable {
 
     private func events(of breakers: [CircuitBreaker], _ request: Request, as shape: Shape, type: String? = nil) throws -> Response {
         if try request.querySwitch("follow") {
-            return try self.stream(of: breakers, as: shape, type: type)
+            return try stream(of: breakers, as: shape, type: type)
         }
         let events = CircuitBreakerRoutes.recent(of: breakers).filter { CircuitBreakerRoutes.shows($0, as: shape, type: type) }
         return .json { json in
@@ -227,7 +227,7 @@ public struct CircuitBreakerRoutes: Sendable {
 
     private static func serverSentEvent(_ event: CircuitBreakerEvent, as shape: Shape) -> ByteBuffer {
         var json = JSONWriter()
-        self.write(event, as: shape, to: &json)
+        write(event, as: shape, to: &json)
         return ByteBuffer(string: "id: \(event.breaker)-\(event.sequence)\nevent: \(event.kind.name)\ndata: \(json.string)\n\n")
     }
 }
@@ -238,13 +238,13 @@ private final class FollowerPlace: Sendable {
 
     init(leave: @escaping @Sendable () -> Void) { self.leave = leave }
 
-    deinit { self.leave() }
+    deinit { leave() }
 }
 
 extension JSONWriter {
     /// A breaker with resilience4j's names, with the end of its wait besides.
     mutating func value(_ breaker: CircuitBreakerSnapshot) {
-        self.object { json in
+        object { json in
             json.member("state", breaker.state.rawValue)
             json.member("failureRate", JSONWriter.percent(breaker.failureRate))
             json.member("slowCallRate", JSONWriter.percent(breaker.slowCallRate))
@@ -288,7 +288,7 @@ extension JSONWriter {
             reason = [by, why].compactMap { $0 }.joined(separator: ": ")
         case .permitLeaseEnded, .rampEnded: break
         }
-        self.object { json in
+        object { json in
             json.member("circuitBreakerName", event.breaker)
             json.member("type", event.kind.name)
             json.member("creationTime", Timestamp(microsecondsSinceEpoch: event.unixMilliseconds * 1000))

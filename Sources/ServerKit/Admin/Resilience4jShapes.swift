@@ -11,7 +11,7 @@ import StrictJSON
 extension JSONWriter {
     /// A breaker as `CircuitBreakerDetails`.
     mutating func resilience4jValue(_ breaker: CircuitBreakerSnapshot, settings: CircuitBreakerSettings) {
-        self.object { json in
+        object { json in
             json.member("failureRate", Resilience4j.percent(breaker.failureRate))
             json.member("slowCallRate", Resilience4j.percent(breaker.slowCallRate))
             // resilience4j shows the thresholds of the settings in every state. A breaker here has others in half-open.
@@ -36,7 +36,7 @@ extension JSONWriter {
         case .transition(let from, let to, _): stateTransition = "\(from.rawValue)_TO_\(to.rawValue)"
         default: break
         }
-        self.object { json in
+        object { json in
             json.member("circuitBreakerName", event.breaker)
             json.member("type", event.kind.name)
             json.member("creationTime", Resilience4j.time(unixMilliseconds: event.unixMilliseconds))

@@ -19,23 +19,23 @@ public struct ServiceGuard: Sendable {
     /// The caller's name: its token's, or `local`.
     /// - Throws: `UNAUTHORIZED` without a token where one is needed; `FORBIDDEN` with a wrong one, from elsewhere, through a proxy, or from a foreign page
     public func caller(_ claims: CallerClaims) throws(APIError) -> String {
-        if self.tokens.isEmpty {
+        if tokens.isEmpty {
             guard claims.isFromThisMachine, !claims.isFromForeignPage else { throw APIError(.forbidden) }
             return "local"
         }
-        return try self.name(claims.authorization)
+        return try name(claims.authorization)
     }
 
     /// Whether a hot path may answer a request itself. What it may not answer goes to the router, whose middleware refuses it in the one shape, or looks closer
     /// at what the request says of proxies and pages.
     public func admits(_ head: HotRequestHead) -> Bool {
-        if !self.tokens.isEmpty { return (try? self.name(head.field("authorization"))) != nil }
+        if !tokens.isEmpty { return (try? name(head.field("authorization"))) != nil }
         return head.isFromLoopback && !head.saysWhereFrom && CallerClaims.isLocal(host: head.host)
     }
 
     /// A page of another origin has no token, and a browser adds none by itself: whoever shows one may come from anywhere.
     private func name(_ authorization: String?) throws(APIError) -> String {
-        guard let name = self.tokens.name(of: try CallerClaims.bearer(authorization).utf8) else { throw APIError(.forbidden) }
+        guard let name = tokens.name(of: try CallerClaims.bearer(authorization).utf8) else { throw APIError(.forbidden) }
         return name
     }
 }
@@ -58,15 +58,15 @@ public struct ServiceRouteGuard: RouterMiddleware {
 
     /// Answers 401 or 403, or sets the context's actor and goes on.
     public func handle(_ request: Request, context: Context, next: (Request, Context) async throws -> Response) async throws -> Response {
-        guard let template = context.endpointPath, !self.isOpen(template, request.method) else { return try await next(request, context) }
+        guard let template = context.endpointPath, !isOpen(template, request.method) else { return try await next(request, context) }
         var context = context
-        let name = try self.services.caller(CallerClaims(request, peer: context.channel.remoteAddress))
+        let name = try services.caller(CallerClaims(request, peer: context.channel.remoteAddress))
         context.actor = name
         context.logger[metadataKey: "actor"] = .string(name)
         return try await next(request, context)
     }
 
     private func isOpen(_ template: String, _ method: HTTPRequest.Method) -> Bool {
-        (method == .get || method == .head) && self.openReads.contains(template)
+        (method == .get || method == .head) && openReads.contains(template)
     }
 }

@@ -15,7 +15,7 @@ public final class PreparedLatch: Sendable {
     private let state: Mutex<State>
 
     /// Makes one that is closed, unless told otherwise.
-    public init(isOpen: Bool = false) { self.state = Mutex(State(isOpen: isOpen)) }
+    public init(isOpen: Bool = false) { state = Mutex(State(isOpen: isOpen)) }
 
     /// Lets everybody pass who waits, and who comes later.
     public func open() {
@@ -49,5 +49,5 @@ public final class PreparedLatch: Sendable {
     }
 
     /// Those that wait now.
-    var waiting: Int { self.state.withLock { $0.waiters.count } }
+    var waiting: Int { state.withLock { $0.waiters.count } }
 }

@@ -36,8 +36,8 @@ public struct Dashboard: Sendable {
             // A link to the page, in another page or in a chat, only opens it: that page cannot read or frame this one, and this one's own requests
             // come from its own origin.
             if claims.isFromForeignPage, !Dashboard.isNavigation(request) { throw APIError(.forbidden) }
-            if self.tokens.isEmpty, !claims.isFromThisMachine { throw APIError(.forbidden) }
-            return self.page()
+            if tokens.isEmpty, !claims.isFromThisMachine { throw APIError(.forbidden) }
+            return page()
         }
     }
 
@@ -64,7 +64,7 @@ public struct Dashboard: Sendable {
         return Response(
             status: .ok,
             headers: headers,
-            body: .init(byteBuffer: ByteBuffer(string: self.parts.joined(separator: nonce)))
+            body: .init(byteBuffer: ByteBuffer(string: parts.joined(separator: nonce)))
         )
     }
 }

@@ -7,7 +7,7 @@ import NIOCore
 extension APIError {
     /// The error as an answer to a request.
     public func response(to request: Request) -> Response {
-        self.render(
+        render(
             accept: request.headers[.accept],
             language: .negotiated(request.headers[.acceptLanguage])
         ).response
@@ -17,6 +17,6 @@ extension APIError {
 extension RenderedError {
     /// The error as an answer of the router.
     public var response: Response {
-        Response(status: .init(code: self.status), headers: self.headerFields, body: .init(byteBuffer: ByteBuffer(bytes: self.body)))
+        Response(status: .init(code: status), headers: headerFields, body: .init(byteBuffer: ByteBuffer(bytes: body)))
     }
 }

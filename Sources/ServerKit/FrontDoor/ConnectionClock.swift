@@ -24,7 +24,7 @@ struct ConnectionTimes: Sendable, Equatable {
 
     /// The time between two looks.
     var beat: TimeAmount {
-        let shortest = min(self.request, self.answer, self.idle).nanoseconds
+        let shortest = min(request, answer, idle).nanoseconds
         return .nanoseconds(max(5_000_000, min(shortest / 10, 3_000_000_000)))
     }
 }
@@ -72,21 +72,21 @@ struct ConnectionClock: Sendable {
         if look.unsent == 0 {
             self.stalled = nil
         } else if let stalled, stalled.sent == look.sent {
-            if now - stalled.since >= self.times.answer - self.times.beat { return .answer }
+            if now - stalled.since >= times.answer - times.beat { return .answer }
         } else {
             self.stalled = (look.sent, now)
         }
         guard let last, last.phase == look.phase, last.progress == look.progress else {
             self.last = look
-            self.since = now
+            since = now
             return nil
         }
         // A client that still takes an answer counts as busy.
-        if look.phase == .idle, look.unsent > 0 { self.since = now }
-        let waited = now - self.since
+        if look.phase == .idle, look.unsent > 0 { since = now }
+        let waited = now - since
         switch look.phase {
-        case .idle: return waited >= self.times.idle - self.times.beat ? .idle : nil
-        case .partial: return waited >= self.times.request - self.times.beat ? .request : nil
+        case .idle: return waited >= times.idle - times.beat ? .idle : nil
+        case .partial: return waited >= times.request - times.beat ? .request : nil
         case .working: return nil
         }
     }

@@ -8,8 +8,8 @@ public final class ServerDrain: Sendable {
     public init() {}
 
     /// Whether it has begun. It never ends.
-    public var isDraining: Bool { self.flag.load(ordering: .relaxed) }
+    public var isDraining: Bool { flag.load(ordering: .relaxed) }
 
     /// Begins.
-    public func begin() { self.flag.store(true, ordering: .relaxed) }
+    public func begin() { flag.store(true, ordering: .relaxed) }
 }

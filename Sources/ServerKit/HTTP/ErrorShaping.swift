@@ -17,7 +17,7 @@ struct ErrorShaping: RouterMiddleware {
         do {
             return try await next(request, context)
         } catch {
-            let response = try self.shape(error, request: request, context: context).response(to: request)
+            let response = try shape(error, request: request, context: context).response(to: request)
             // The answer to a HEAD has no body: the client would take one for the next answer.
             return request.method == .head ? response.createHeadResponse() : response
         }
@@ -35,7 +35,7 @@ struct ErrorShaping: RouterMiddleware {
         case is NIOTooManyBytesError:
             return .payloadTooLarge(Values.maximumBodyBytes)
         case let error as HTTPError where error.status == .notFound:
-            let allowed = self.table.allowedMethods(path: request.uri.path)
+            let allowed = table.allowedMethods(path: request.uri.path)
             if allowed.isEmpty || allowed.contains(request.method.rawValue) { return APIError(.notFound) }
             return APIError(.methodNotAllowed, details: ["allowed": .array(allowed.map { .string($0) })], allow: allowed)
         case let error as any HTTPResponseError:
@@ -46,12 +46,12 @@ struct ErrorShaping: RouterMiddleware {
             case 413: return .payloadTooLarge(Values.maximumBodyBytes)
             case 415: return APIError(.unsupportedMediaType)
             case 400..<500: return APIError(.validationError, message: .malformedRequest)
-            default: return self.unexpected(error, request: request, context: context)
+            default: return unexpected(error, request: request, context: context)
             }
         default:
             // The bytes of this connection cannot be read any more: it ends, and the error is passed on for that.
             if "\(type(of: error))" == "HTTPParserError" { throw error }
-            return self.unexpected(error, request: request, context: context)
+            return unexpected(error, request: request, context: context)
         }
     }
 

@@ -14,7 +14,7 @@ public struct OpenAPIDocument: Sendable {
 
     /// Adds `GET /openapi.json`.
     public func register(on router: some RouterMethods<ServerRequestContext>) {
-        let body = ByteBuffer(bytes: self.bytes)
+        let body = ByteBuffer(bytes: bytes)
         router.get("openapi.json") { _, _ in
             Response(status: .ok, headers: [.contentType: "application/json"], body: .init(byteBuffer: body))
         }
@@ -23,7 +23,7 @@ public struct OpenAPIDocument: Sendable {
     /// `GET /products/{id}` of every operation in the document, in order.
     /// - Throws: ``JSONSyntaxError`` if the document is no JSON
     public func operations() throws(JSONSyntaxError) -> [String] {
-        guard case .object(let paths)? = try JSONDocument(self.bytes).value["paths"] else { return [] }
+        guard case .object(let paths)? = try JSONDocument(bytes).value["paths"] else { return [] }
         let methods: Set<String> = ["get", "put", "post", "delete", "options", "head", "patch", "trace"]
         var operations: [String] = []
         for path in paths {
@@ -37,23 +37,23 @@ public struct OpenAPIDocument: Sendable {
 
     /// The routes that the document does not have, as `GET /products/{id}`. The names of parameters count.
     public func undocumentedRoutes(of routes: [ServerRoute]) throws(JSONSyntaxError) -> [String] {
-        let documented = Set(try self.operations())
+        let documented = Set(try operations())
         return routes.map { "\($0.method.rawValue) \($0.path.description)" }.filter { !documented.contains($0) }
     }
 
     /// The document's operations that no route serves.
     public func unservedOperations(of routes: [ServerRoute]) throws(JSONSyntaxError) -> [String] {
         let served = Set(routes.map { "\($0.method.rawValue) \($0.path.description)" })
-        return try self.operations().filter { !served.contains($0) }
+        return try operations().filter { !served.contains($0) }
     }
 
     /// A line for every route whose query parameters are not those that the document gives its operation.
     public func queryParameterDifferences(of routes: [ServerRoute]) throws(JSONSyntaxError) -> [String] {
-        let document = try JSONDocument(self.bytes).value
+        let document = try JSONDocument(bytes).value
         return routes.compactMap { route in
             let path = document["paths"]?[route.path.description]
             let operation = path?[route.method.rawValue.lowercased()]
-            let documented = (self.queryParameters(of: path, in: document) + self.queryParameters(of: operation, in: document)).sorted()
+            let documented = (queryParameters(of: path, in: document) + queryParameters(of: operation, in: document)).sorted()
             let declared = route.query.sorted()
             if documented == declared { return nil }
             return "\(route.method.rawValue) \(route.path.description): the document has \(documented), the route \(declared)"

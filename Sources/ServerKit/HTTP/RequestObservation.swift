@@ -15,7 +15,7 @@ struct RequestObservation: RouterMiddleware {
         let start = ContinuousClock.now
         var context = context
         context.identify(request)
-        let metrics = self.table.metrics(template: context.endpointPath, method: request.method)
+        let metrics = table.metrics(template: context.endpointPath, method: request.method)
         metrics.started()
         do {
             var response = try await next(request, context)

@@ -19,7 +19,7 @@ struct RequestTarget: Equatable {
     init(_ target: String) throws(APIError) {
         guard let rest = RequestTarget.withoutAuthority(target.utf8[...]) else { throw APIError(.notFound) }
         let end = rest.firstIndex(of: UInt8(ascii: "?")) ?? rest.endIndex
-        self.path = try RequestTarget.spelled(rest[..<end])
+        path = try RequestTarget.spelled(rest[..<end])
         if end < rest.endIndex {
             let query = String(decoding: rest[rest.index(after: end)...], as: UTF8.self)
             // A `#` would end the query for whoever reads the target as an address. Encoded it is a character like others, and what follows it stays.
@@ -30,7 +30,7 @@ struct RequestTarget: Equatable {
     }
 
     /// The target in origin form.
-    var text: String { self.query.map { "\(self.path)?\($0)" } ?? self.path }
+    var text: String { query.map { "\(path)?\($0)" } ?? path }
 
     /// What is left of a target without the scheme and authority of an absolute one; nil if it is neither absolute nor a path, such as `*`.
     private static func withoutAuthority(_ target: Substring.UTF8View) -> Substring.UTF8View? {

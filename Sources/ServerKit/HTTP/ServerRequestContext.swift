@@ -21,12 +21,12 @@ public struct ServerRequestContext: RequestContext {
 
     /// Made by Hummingbird for every request.
     public init(source: Source) {
-        self.coreContext = .init(source: source)
-        self.channel = source.channel
-        self.requestID = ""
-        self.traceparent = nil
-        self.actor = nil
-        self.targetFault = nil
+        coreContext = .init(source: source)
+        channel = source.channel
+        requestID = ""
+        traceparent = nil
+        actor = nil
+        targetFault = nil
     }
 }
 
@@ -34,15 +34,15 @@ extension ServerRequestContext {
     /// Takes over the request's ids. A `X-Request-Id` that is not 1 to 128 of `A-Z a-z 0-9 . _ : -` is replaced, not passed on.
     mutating func identify(_ request: Request) {
         if let given = request.headers[.requestID], ServerRequestContext.isRequestID(given) {
-            self.requestID = given
-            self.logger[metadataKey: "hb.request.id"] = .string(given)
+            requestID = given
+            logger[metadataKey: "hb.request.id"] = .string(given)
         } else {
             // The context's own `id` is not asked: it traps with a log handler that drops metadata.
-            self.requestID = self.logger[metadataKey: "hb.request.id"]?.description ?? RequestID().description
+            requestID = logger[metadataKey: "hb.request.id"]?.description ?? RequestID().description
         }
         if let trace = request.headers[.traceparent], isTraceparent(trace) {
-            self.traceparent = trace
-            self.logger[metadataKey: "traceparent"] = .string(trace)
+            traceparent = trace
+            logger[metadataKey: "traceparent"] = .string(trace)
         }
     }
 

@@ -19,12 +19,12 @@ public struct ServerResponder: HTTPResponder {
         } catch {
             var context = context
             context.targetFault = error
-            return try await self.refusal.respond(to: request, context: context)
+            return try await refusal.respond(to: request, context: context)
         }
-        if target == given { return try await self.router.respond(to: request, context: context) }
+        if target == given { return try await router.respond(to: request, context: context) }
         var head = request.head
         head.path = target
-        return try await self.router.respond(to: Request(head: head, body: request.body), context: context)
+        return try await router.respond(to: Request(head: head, body: request.body), context: context)
     }
 }
 
@@ -48,13 +48,13 @@ struct RouteEntrance<Route: HTTPResponder<ServerRequestContext>>: HTTPResponder 
         if let query = request.uri.query { try QueryParameters(query).check(known: self.query) }
         // The target's segments are in their one spelling here, so each is decoded exactly once, and decoding does not fail.
         guard context.parameters.contains(where: { $0.value.utf8.contains(UInt8(ascii: "%")) }) else {
-            return try await self.route.respond(to: request, context: context)
+            return try await route.respond(to: request, context: context)
         }
         var context = context
         context.coreContext.parameters = Parameters(
             try context.parameters.map { name, value in (name, try Values.decoded(value.utf8, field: String(name), plusIsSpace: false)[...])
             }
         )
-        return try await self.route.respond(to: request, context: context)
+        return try await route.respond(to: request, context: context)
     }
 }

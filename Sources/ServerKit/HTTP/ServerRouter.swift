@@ -37,9 +37,9 @@ public final class ServerRouter: RouterMethods, HTTPResponderBuilder {
     /// - Parameter query: the query parameters that it knows; a request with another one is refused
     private func on<Responder: HTTPResponder>(_ path: RouterPath, method: HTTPRequest.Method, query: [String], responder: Responder) -> Self
     where Responder.Context == Context {
-        self.routes.append(ServerRoute(path: path, method: method, query: query))
+        routes.append(ServerRoute(path: path, method: method, query: query))
         let entrance = RouteEntrance(query: query, route: responder)
-        self.steps.append(.route { $0.on(path, method: method, responder: entrance) })
+        steps.append(.route { $0.on(path, method: method, responder: entrance) })
         return self
     }
 
@@ -68,7 +68,7 @@ public final class ServerRouter: RouterMethods, HTTPResponderBuilder {
         query: [String],
         use handler: @Sendable @escaping (Request, Context) async throws -> some ResponseGenerator
     ) -> Self {
-        self.on(path, method: .get, query: query, use: handler)
+        on(path, method: .get, query: query, use: handler)
     }
 
     /// Adds a route under its path and under `/v1` before it, with the query parameters that it knows.
@@ -78,14 +78,14 @@ public final class ServerRouter: RouterMethods, HTTPResponderBuilder {
         query: [String] = [],
         use handler: @Sendable @escaping (Request, Context) async throws -> some ResponseGenerator
     ) {
-        self.on(RouterPath(path), method: method, query: query, use: handler)
-        self.on(RouterPath("/v1" + path), method: method, query: query, use: handler)
+        on(RouterPath(path), method: method, query: query, use: handler)
+        on(RouterPath("/v1" + path), method: method, query: query, use: handler)
     }
 
     /// Adds a middleware, which works on the routes added behind it and on requests that no route takes.
     @discardableResult
     public func add(middleware: any MiddlewareProtocol<Request, Response, Context>) -> Self {
-        self.steps.append(.middleware(middleware))
+        steps.append(.middleware(middleware))
         return self
     }
 
@@ -93,12 +93,12 @@ public final class ServerRouter: RouterMethods, HTTPResponderBuilder {
     public func buildResponder() -> ServerResponder {
         let router = Router(context: Context.self, options: .autoGenerateHeadEndpoints)
         let refusal = Router(context: Context.self)
-        let table = RouteTable(routes: self.routes, metrics: self.metrics)
+        let table = RouteTable(routes: routes, metrics: metrics)
         for router in [router, refusal] {
             router.add(middleware: RequestObservation(table: table))
             router.add(middleware: ErrorShaping(table: table))
         }
-        for step in self.steps {
+        for step in steps {
             switch step {
             case .route(let add): add(router)
             case .middleware(let middleware):
@@ -145,19 +145,19 @@ final class RouteTable: Sendable {
         }
         self.table = table
         // Whatever a caller makes up as a path or method counts here: labels come from the server's own routes alone.
-        self.unmatched = metrics.ofRoute("unmatched", method: "other")
+        unmatched = metrics.ofRoute("unmatched", method: "other")
     }
 
     func metrics(template: String?, method: HTTPRequest.Method) -> RouteMetrics {
-        guard let template else { return self.unmatched }
-        return self.table[Key(template: template, method: method)] ?? self.unmatched
+        guard let template else { return unmatched }
+        return table[Key(template: template, method: method)] ?? unmatched
     }
 
     /// The methods of the template that the router would choose for a path; empty if no route has it.
     func allowedMethods(path: String) -> [String] {
         let components = path.split(separator: "/")
         var best: (rank: [Int], methods: Set<String>)?
-        for route in self.routes {
+        for route in routes {
             guard let rank = RouteTable.rank(route.path, components) else { continue }
             if let known = best {
                 if known.rank == rank {

@@ -54,20 +54,20 @@ public final class HealthCheck: Sendable {
     /// Asks, within the timeout. While an earlier question still hangs, the answer is `timeoutState` at once: a check that
     /// ignores its cancellation costs one task, not one each probe.
     public func report() async -> HealthReport {
-        let mayRun = self.isRunning.withLock { running in
+        let mayRun = isRunning.withLock { running in
             defer { running = true }
             return !running
         }
-        guard mayRun else { return HealthReport(self.timeoutState, detail: ["reason": "an earlier check has not ended"]) }
+        guard mayRun else { return HealthReport(timeoutState, detail: ["reason": "an earlier check has not ended"]) }
         let answer = FirstAnswer()
         let question = Task {
-            let report = await self.ask()
-            self.isRunning.withLock { $0 = false }
+            let report = await ask()
+            isRunning.withLock { $0 = false }
             answer.give(report)
         }
         let deadline = Task {
-            try? await Task.sleep(for: self.timeout)
-            answer.give(HealthReport(self.timeoutState, detail: ["reason": "no answer in time"]))
+            try? await Task.sleep(for: timeout)
+            answer.give(HealthReport(timeoutState, detail: ["reason": "no answer in time"]))
             question.cancel()
         }
         let report = await answer.wait()

@@ -19,21 +19,21 @@ public struct HealthRoutes: Sendable {
     /// `/readyz?verbose` names each dependency with its state and detail.
     public func register(on router: ServerRouter) {
         router.get("livez") { _, _ in Response.json { $0.object { $0.member("status", "UP") } } }
-        router.get("readyz", query: ["verbose"]) { request, _ in try await self.readiness(verbose: try request.querySwitch("verbose")) }
+        router.get("readyz", query: ["verbose"]) { request, _ in try await readiness(verbose: try request.querySwitch("verbose")) }
     }
 
     /// Every dependency's report, in the order given.
     public func reports() async -> [(name: String, report: HealthReport)] {
         await withTaskGroup(of: (Int, HealthReport).self) { group in
-            for (index, check) in self.checks.enumerated() { group.addTask { (index, await check.report()) } }
-            var reports = [HealthReport?](repeating: nil, count: self.checks.count)
+            for (index, check) in checks.enumerated() { group.addTask { (index, await check.report()) } }
+            var reports = [HealthReport?](repeating: nil, count: checks.count)
             for await (index, report) in group { reports[index] = report }
-            return zip(self.checks, reports).map { ($0.name, $1 ?? HealthReport(.down)) }
+            return zip(checks, reports).map { ($0.name, $1 ?? HealthReport(.down)) }
         }
     }
 
     private func readiness(verbose: Bool) async throws -> Response {
-        if self.drain.isDraining { throw APIError(.unavailable, message: .notReady, details: ["down": ["stopping"]]) }
+        if drain.isDraining { throw APIError(.unavailable, message: .notReady, details: ["down": ["stopping"]]) }
         let reports = await self.reports()
         let dependencies = JSONValue.object(
             reports.map { name, report in

@@ -9,13 +9,13 @@ enum LogText {
         let mustQuote =
             text.isEmpty
             || text.unicodeScalars.contains { "=\"\\".unicodeScalars.contains($0) || $0.properties.isWhitespace && !isHidden($0) }
-        return mustQuote ? self.quoted(text) : self.escaped(text)
+        return mustQuote ? quoted(text) : escaped(text)
     }
 
     /// A message: its spaces are its own; what could be taken for a field puts all of it in quotes.
     static func message(_ text: String) -> String {
         text.utf8.contains { $0 == UInt8(ascii: "=") || $0 == UInt8(ascii: "\"") || $0 == UInt8(ascii: "\\") }
-            ? self.quoted(text) : self.escaped(text)
+            ? quoted(text) : escaped(text)
     }
 
     /// A line of JSON with the same characters escaped as JSON has it. They can only stand in its texts.
@@ -24,7 +24,7 @@ enum LogText {
         var result: [UInt8] = []
         result.reserveCapacity(bytes.count)
         for scalar in String(decoding: bytes, as: UTF8.self).unicodeScalars {
-            if self.isHidden(scalar) {
+            if isHidden(scalar) {
                 for unit in UTF16.encode(scalar) ?? UTF16.encodedReplacementCharacter {
                     let digits = String(unit, radix: 16)
                     result += Array("\\u\(String(repeating: "0", count: 4 - digits.count))\(digits)".utf8)
@@ -40,20 +40,20 @@ enum LogText {
         var result = "\""
         for scalar in text.unicodeScalars {
             if scalar == "\"" || scalar == "\\" { result += "\\" }
-            self.append(scalar, to: &result)
+            append(scalar, to: &result)
         }
         return result + "\""
     }
 
     private static func escaped(_ text: String) -> String {
-        guard text.unicodeScalars.contains(where: self.isHidden) else { return text }
+        guard text.unicodeScalars.contains(where: isHidden) else { return text }
         var result = ""
-        for scalar in text.unicodeScalars { self.append(scalar, to: &result) }
+        for scalar in text.unicodeScalars { append(scalar, to: &result) }
         return result
     }
 
     private static func append(_ scalar: Unicode.Scalar, to result: inout String) {
-        if self.isHidden(scalar) {
+        if isHidden(scalar) {
             result += "\\u{\(String(scalar.value, radix: 16))}"
         } else {
             result.unicodeScalars.append(scalar)

@@ -27,7 +27,7 @@ public final class LogThrottle: Sendable {
                 state.leftOut += 1
                 return nil
             }
-            state.next = now + self.interval
+            state.next = now + interval
             defer { state.leftOut = 0 }
             return state.leftOut
         }

@@ -31,7 +31,7 @@ public struct ServerLogHandler: LogHandler {
         write: @escaping @Sendable ([UInt8]) -> Void = ServerLogHandler.writeToStandardError
     ) {
         self.label = label
-        self.logLevel = level
+        logLevel = level
         self.format = format
         self.write = write
     }
@@ -48,14 +48,14 @@ public struct ServerLogHandler: LogHandler {
 
     /// A value that stays with the logger.
     public subscript(metadataKey key: String) -> Logger.Metadata.Value? {
-        get { self.metadata[key] }
-        set { self.metadata[key] = newValue }
+        get { metadata[key] }
+        set { metadata[key] = newValue }
     }
 
     /// Writes an event.
     public func log(event: LogEvent) {
-        var all = self.metadata
-        if let provided = self.metadataProvider?.get() { all.merge(provided) { $1 } }
+        var all = metadata
+        if let provided = metadataProvider?.get() { all.merge(provided) { $1 } }
         if let own = event.metadata { all.merge(own) { $1 } }
         let values = all.sorted { $0.key < $1.key }.map { key, value in
             (
@@ -64,24 +64,24 @@ public struct ServerLogHandler: LogHandler {
             )
         }
         let message = Redaction.masked("\(event.message)")
-        switch self.format {
+        switch format {
         case .json:
             var json = JSONWriter()
             json.object { json in
                 json.member("time", Timestamp.now)
                 json.member("level", event.level.rawValue)
-                json.member("logger", self.label)
+                json.member("logger", label)
                 json.member("message", message)
                 for (name, value) in values {
                     json.name(name)
                     json.value(value)
                 }
             }
-            self.write(LogText.json(json.bytes) + [0x0A])
+            write(LogText.json(json.bytes) + [0x0A])
         case .text:
-            var line = "\(Timestamp.now) \(event.level.rawValue) \(self.label): \(LogText.message(message))"
+            var line = "\(Timestamp.now) \(event.level.rawValue) \(label): \(LogText.message(message))"
             for (name, value) in values { line += " \(LogText.value(name))=\(LogText.value(value))" }
-            self.write(Array((line + "\n").utf8))
+            write(Array((line + "\n").utf8))
         }
     }
 }

@@ -19,14 +19,14 @@ public enum CircuitBreakerMetrics {
             }
         }
 
-        show("stockgate_circuit_breaker_state", "1 for the state the breaker is in, 0 for the others.", .gauge, self.states)
+        show("stockgate_circuit_breaker_state", "1 for the state the breaker is in, 0 for the others.", .gauge, states)
         show("stockgate_circuit_breaker_failure_rate_percent", "Failed calls of the window, -1 with too few calls.", .gauge) {
             [([], $0.failureRate ?? -1)]
         }
         show("stockgate_circuit_breaker_slow_call_rate_percent", "Slow calls of the window, -1 with too few calls.", .gauge) {
             [([], $0.slowCallRate ?? -1)]
         }
-        show("stockgate_circuit_breaker_buffered_calls", "Calls in the window.", .gauge, self.buffered)
+        show("stockgate_circuit_breaker_buffered_calls", "Calls in the window.", .gauge, buffered)
         show("stockgate_circuit_breaker_open_attempt", "Openings in a row without a recovery.", .gauge) { [([], Double($0.attempt))] }
         show("stockgate_circuit_breaker_calls_total", "Calls by outcome.", .counter) {
             [
@@ -47,10 +47,10 @@ public enum CircuitBreakerMetrics {
         }
 
         guard resilience4j else { return }
-        show("resilience4j_circuitbreaker_state", "The states of the circuit breaker", .gauge, self.states)
+        show("resilience4j_circuitbreaker_state", "The states of the circuit breaker", .gauge, states)
         show("resilience4j_circuitbreaker_failure_rate", "The failure rate of the circuit breaker", .gauge) { [([], $0.failureRate ?? -1)] }
         show("resilience4j_circuitbreaker_slow_call_rate", "The slow call of the circuit breaker", .gauge) { [([], $0.slowCallRate ?? -1)] }
-        show("resilience4j_circuitbreaker_buffered_calls", "The number of buffered calls in the window", .gauge, self.buffered)
+        show("resilience4j_circuitbreaker_buffered_calls", "The number of buffered calls in the window", .gauge, buffered)
         show("resilience4j_circuitbreaker_slow_calls", "The number of slow calls in the window", .gauge) {
             [
                 ([("kind", "successful")], Double($0.slowCalls - $0.slowFailedCalls)), ([("kind", "failed")], Double($0.slowFailedCalls)),

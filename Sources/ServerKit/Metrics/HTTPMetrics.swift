@@ -40,12 +40,12 @@ public final class HTTPMetrics: Sendable {
             let metrics = RouteMetrics(
                 route: route,
                 method: method,
-                durations: self.registry.histogram(
+                durations: registry.histogram(
                     "stockgate_http_request_duration_seconds",
                     help: "Time from a request's head to its answer, by route and method.",
                     labels: [("route", route), ("method", method)]
                 ),
-                active: self.active
+                active: active
             )
             routes.append(metrics)
             return metrics
@@ -75,23 +75,23 @@ public final class RouteMetrics: Sendable {
 
     /// A request has begun.
     public func started() {
-        self.active.count.wrappingAdd(1, ordering: .relaxed)
+        active.count.wrappingAdd(1, ordering: .relaxed)
     }
 
     /// A request that ``started()`` was told of has been answered.
     public func finished(status: Int, after duration: Duration) {
-        self.active.count.wrappingSubtract(1, ordering: .relaxed)
-        self.counts[RouteMetrics.statuses.firstIndex(of: status) ?? RouteMetrics.statuses.count].wrappingAdd(1, ordering: .relaxed)
-        self.durations.record(duration)
+        active.count.wrappingSubtract(1, ordering: .relaxed)
+        counts[RouteMetrics.statuses.firstIndex(of: status) ?? RouteMetrics.statuses.count].wrappingAdd(1, ordering: .relaxed)
+        durations.record(duration)
     }
 
     var samples: [MetricsRegistry.Sample] {
         (0...RouteMetrics.statuses.count).compactMap { index in
-            let count = self.counts[index].load(ordering: .relaxed)
+            let count = counts[index].load(ordering: .relaxed)
             guard count > 0 else { return nil }
             let status = index < RouteMetrics.statuses.count ? String(RouteMetrics.statuses[index]) : "other"
             return MetricsRegistry.Sample(
-                labels: [("route", self.route), ("method", self.method), ("status", status)],
+                labels: [("route", route), ("method", method), ("status", status)],
                 Double(count)
             )
         }

@@ -6,7 +6,7 @@ extension StartWait {
     ///   - setting: the variable that has its address
     ///   - attempt: uses it, such as migrations
     public func waitForPostgres(at setting: String, _ attempt: @escaping @Sendable () async throws -> Void) async throws {
-        try await self.wait(
+        try await wait(
             for: "PostgreSQL",
             at: setting,
             judge: { PostgresStartTrouble($0).map { ($0.isNotThereYet, $0.words) } },

@@ -16,25 +16,25 @@ public struct ReadConfiguration: Sendable, Equatable {
 
     /// Reads them.
     public init(from reader: inout SettingsReader) {
-        self.connections = reader.int(
+        connections = reader.int(
             "READ_CONNECTIONS",
             default: 2,
             in: 1...64,
             "database connections for lists and audits, which nothing else uses"
         )
-        self.lookupConnections = reader.int(
+        lookupConnections = reader.int(
             "LOOKUP_CONNECTIONS",
             default: 2,
             in: 1...64,
             "database connections for reads of one product, order or key, which nothing else uses"
         )
-        self.timeout = reader.duration(
+        timeout = reader.duration(
             "READ_TIMEOUT",
             default: .seconds(2),
             in: .milliseconds(10)...(.seconds(60)),
             "how long a statement of such a read may take; a longer one is UNAVAILABLE"
         )
-        self.listBound = Int64(
+        listBound = Int64(
             reader.int("LIST_BOUND", default: 100_000, in: 1...10_000_000, "rows that one statement of a list walks at most")
         )
     }

@@ -36,17 +36,17 @@ public final class SecretFile<Value: Sendable & Equatable>: Rereadable {
         self.setting = setting
         self.path = path
         self.parse = parse
-        self.state = Mutex(try Self.read(path, parse))
+        state = Mutex(try Self.read(path, parse))
     }
 
     /// What is in force.
-    public var value: Value { self.state.withLock { $0 } }
+    public var value: Value { state.withLock { $0 } }
 
     /// Reads the file again.
     public func reread() -> Rereading {
         do throws(SettingsReader.Refusal) {
-            let new = try Self.read(self.path, self.parse)
-            return self.state.withLock { value in
+            let new = try Self.read(path, parse)
+            return state.withLock { value in
                 defer { value = new }
                 return value == new ? .unchanged : .changed
             }
@@ -108,21 +108,21 @@ extension SettingsReader {
     ) -> Secret<Value>? {
         let text = self.secret(name, meaning)
         let setting = "\(name)_FILE"
-        let path = self.optionalString(setting, "a file with the value of \(name), in one or several lines; SIGHUP reads it again")
-        if text != nil, path != nil { self.refuse("\(name) and \(setting) are both set: one of them is enough") }
+        let path = optionalString(setting, "a file with the value of \(name), in one or several lines; SIGHUP reads it again")
+        if text != nil, path != nil { refuse("\(name) and \(setting) are both set: one of them is enough") }
         if let path {
             do throws(Refusal) {
                 let file = try SecretFile(setting, path: path) { parse(SettingsReader.withoutBlanks($0)) }
-                self.noteRereadable(file)
+                noteRereadable(file)
                 return .file(file)
             } catch {
-                self.refuse("\(setting): \(error.words)")
+                refuse("\(setting): \(error.words)")
                 return nil
             }
         }
         guard let text else { return nil }
         guard let value = parse(text) else {
-            self.refuse("\(name) must be \(expected)")
+            refuse("\(name) must be \(expected)")
             return nil
         }
         return .fixed(value)

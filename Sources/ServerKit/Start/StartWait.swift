@@ -32,9 +32,9 @@ public struct StartWait: Sendable {
         maximumPause: Duration = .seconds(1)
     ) {
         self.timeout = timeout
-        self.end = .now + timeout
+        end = .now + timeout
         self.logger = logger
-        self.backoff = Backoff(minimum: minimumPause, maximum: maximumPause)
+        backoff = Backoff(minimum: minimumPause, maximum: maximumPause)
     }
 
     /// Tries until it works. The log says once that something is not there, and once that it is.
@@ -57,26 +57,26 @@ public struct StartWait: Sendable {
             do {
                 let value = try await StartWait.abandonable(attempt)
                 if isWaiting {
-                    self.logger.notice("\(name) is there: the start goes on", metadata: ["after": "\((.now - began) as Duration)"])
+                    logger.notice("\(name) is there: the start goes on", metadata: ["after": "\((.now - began) as Duration)"])
                 }
                 return value
             } catch {
                 if error is CancellationError || Task.isCancelled { throw CancellationError() }
                 guard let (isNotThereYet, words) = judge(error) else { throw error }
                 guard isNotThereYet else { throw Failure(description: "\(setting) leads to nothing that can be used: \(words)") }
-                guard ContinuousClock.now < self.end else {
+                guard ContinuousClock.now < end else {
                     throw Failure(
-                        description: "\(setting): \(name) was not there within START_TIMEOUT (\(self.timeout.settingText)): \(words)"
+                        description: "\(setting): \(name) was not there within START_TIMEOUT (\(timeout.settingText)): \(words)"
                     )
                 }
                 if !isWaiting {
                     isWaiting = true
-                    self.logger.warning(
+                    logger.warning(
                         "\(name) is not there yet: the start waits for it",
-                        metadata: ["setting": "\(setting)", "why": "\(words)", "atMost": "\(self.timeout.settingText)"]
+                        metadata: ["setting": "\(setting)", "why": "\(words)", "atMost": "\(timeout.settingText)"]
                     )
                 }
-                try await Task.sleep(for: min(self.backoff.wholeWait(after: failures), max(self.end - .now, .milliseconds(1))))
+                try await Task.sleep(for: min(backoff.wholeWait(after: failures), max(end - .now, .milliseconds(1))))
                 failures += 1
             }
         }

@@ -23,8 +23,8 @@ extension Request {
     /// `page` and `size`, or `after` and `size`.
     /// - Throws: `VALIDATION_ERROR`, also for `page` beside `after`
     public func listing(defaultSize: Int64 = 20) throws(APIError) -> Listing {
-        let listing = Listing(paging: try self.paging(defaultSize: defaultSize), after: try self.queryInt("after", in: Values.idRange))
-        if listing.after != nil, try self.query("page") != nil { throw .invalid(field: "page", .pageBesideAfter) }
+        let listing = Listing(paging: try paging(defaultSize: defaultSize), after: try queryInt("after", in: Values.idRange))
+        if listing.after != nil, try query("page") != nil { throw .invalid(field: "page", .pageBesideAfter) }
         return listing
     }
 }

@@ -20,17 +20,17 @@ struct QueryParameters {
     }
 
     /// A parameter's value; nil if it is missing.
-    subscript(name: String) -> String? { self.pairs.first { QueryParameters.isEqual($0.name, name) }?.value }
+    subscript(name: String) -> String? { pairs.first { QueryParameters.isEqual($0.name, name) }?.value }
 
     /// Refuses parameters that a route does not know, and known ones that are given twice.
     /// - Throws: `VALIDATION_ERROR` naming them
     func check(known: [String]) throws(APIError) {
-        if self.pairs.isEmpty { return }
-        let unknown = self.pairs.map(\.name).filter { name in !known.contains { QueryParameters.isEqual($0, name) } }
+        if pairs.isEmpty { return }
+        let unknown = pairs.map(\.name).filter { name in !known.contains { QueryParameters.isEqual($0, name) } }
         guard unknown.isEmpty else {
             throw .unknown(unknown, known: known, known.isEmpty ? .noQueryParameters : .unknownQueryParameters)
         }
-        for name in known where self.pairs.count(where: { QueryParameters.isEqual($0.name, name) }) > 1 {
+        for name in known where pairs.count(where: { QueryParameters.isEqual($0.name, name) }) > 1 {
             throw .invalid(field: name, .fieldTwice)
         }
     }

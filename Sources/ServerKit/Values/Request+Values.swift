@@ -10,19 +10,19 @@ extension Request {
     /// ``Values/maximumBodyBytes`` are read.
     /// - Throws: `UNSUPPORTED_MEDIA_TYPE`, `PAYLOAD_TOO_LARGE`, `VALIDATION_ERROR`
     public func jsonObject(upTo maximumBytes: Int = Values.maximumBodyBytes) async throws -> JSONObjectReader {
-        try JSONObjectReader(try await self.jsonBody(upTo: maximumBytes))
+        try JSONObjectReader(try await jsonBody(upTo: maximumBytes))
     }
 
     /// The bytes of a body that says it is JSON. See ``jsonObject(upTo:)``.
     public func jsonBody(upTo maximumBytes: Int = Values.maximumBodyBytes) async throws -> [UInt8] {
-        if let length = self.headers[.contentLength].flatMap({ Int($0) }), length > maximumBytes {
+        if let length = headers[.contentLength].flatMap({ Int($0) }), length > maximumBytes {
             throw APIError.payloadTooLarge(maximumBytes)
         }
-        if let contentType = self.headers[.contentType], !isJSONMediaType(contentType) {
+        if let contentType = headers[.contentType], !isJSONMediaType(contentType) {
             throw APIError(.unsupportedMediaType)
         }
         var bytes: [UInt8] = []
-        for try await part in self.body {
+        for try await part in body {
             guard bytes.count + part.readableBytes <= maximumBytes else { throw APIError.payloadTooLarge(maximumBytes) }
             bytes.append(contentsOf: part.readableBytesView)
         }
@@ -32,14 +32,14 @@ extension Request {
     /// The `Idempotency-Key`.
     /// - Throws: `VALIDATION_ERROR` if it is missing or malformed
     public func requiredIdempotencyKey() throws(APIError) -> String {
-        guard let key = try self.idempotencyKey() else { throw .missing(field: "Idempotency-Key") }
+        guard let key = try idempotencyKey() else { throw .missing(field: "Idempotency-Key") }
         return key
     }
 
     /// The `Idempotency-Key`, or nil if there is none.
     /// - Throws: `VALIDATION_ERROR` if it is malformed, or there are two
     public func idempotencyKey() throws(APIError) -> String? {
-        let given = self.headers[values: .idempotencyKey]
+        let given = headers[values: .idempotencyKey]
         guard let key = given.first else { return nil }
         // Two lines are refused: joined by a comma, as other fields may be, two keys would make a third one.
         guard given.count == 1 else { throw .invalid(field: "Idempotency-Key", .fieldTwice) }
@@ -48,12 +48,12 @@ extension Request {
 
     /// The `Idempotency-Attempt`, 1 when missing.
     public func idempotencyAttempt() throws(APIError) -> Int64 {
-        try Values.idempotencyAttempt(self.headers[.idempotencyAttempt])
+        try Values.idempotencyAttempt(headers[.idempotencyAttempt])
     }
 
     /// Whether the client prefers a 202 (`Prefer: respond-async`, RFC 7240).
     public var prefersAsync: Bool {
-        guard let prefer = self.headers[.prefer] else { return false }
+        guard let prefer = headers[.prefer] else { return false }
         return prefer.split(separator: ",").contains { entry in
             entry.split(separator: ";").first?.trimmed.lowercased() == "respond-async"
         }
@@ -62,13 +62,13 @@ extension Request {
     /// The value of a query parameter; nil if it is missing or empty.
     /// - Throws: `VALIDATION_ERROR` if it is longer than `maximumLength` or holds a control character
     public func query(_ name: String, maximumLength: Int = 200) throws(APIError) -> String? {
-        guard let value = try QueryParameters(self.uri.query)[name], !value.isEmpty else { return nil }
+        guard let value = try QueryParameters(uri.query)[name], !value.isEmpty else { return nil }
         return try Values.text(value, field: name, length: 1...maximumLength)
     }
 
     /// Whether a query parameter that is a switch is on: its name alone, `true` or `1`. It is off when it is missing, `false` or `0`.
     public func querySwitch(_ name: String) throws(APIError) -> Bool {
-        guard let value = try QueryParameters(self.uri.query)[name] else { return false }
+        guard let value = try QueryParameters(uri.query)[name] else { return false }
         if value.isEmpty { return true }
         guard let given = QuerySwitch(rawValue: value) else { throw .notAChoice(field: name, QuerySwitch.self) }
         return given == .true || given == .one
@@ -84,14 +84,14 @@ extension Request {
 
     /// A query parameter that is a whole number; nil if it is missing or empty.
     public func queryInt(_ name: String, in range: ClosedRange<Int64>) throws(APIError) -> Int64? {
-        try Values.number(try self.query(name), field: name, in: range)
+        try Values.number(try query(name), field: name, in: range)
     }
 
     /// `page` and `size`.
     public func paging(defaultSize: Int64 = 20) throws(APIError) -> Paging {
         Paging(
-            page: try self.queryInt("page", in: Values.pageRange) ?? 0,
-            size: try self.queryInt("size", in: Values.pageSizeRange) ?? defaultSize
+            page: try queryInt("page", in: Values.pageRange) ?? 0,
+            size: try queryInt("size", in: Values.pageSizeRange) ?? defaultSize
         )
     }
 }
@@ -99,7 +99,7 @@ extension Request {
 extension RequestContext {
     /// The id in the path; a path that has none is answered with `code`, a 404.
     public func pathID(_ name: String = "id", orThrow code: APIErrorCode) throws(APIError) -> Int64 {
-        guard let text = self.parameters.get(name), let id = Values.id(text) else { throw APIError(code) }
+        guard let text = parameters.get(name), let id = Values.id(text) else { throw APIError(code) }
         return id
     }
 
@@ -109,13 +109,13 @@ extension RequestContext {
         as read: (String) -> Value?,
         orThrow code: APIErrorCode
     ) throws(APIError) -> Value {
-        guard let text = self.parameters.get(name), let value = read(text) else { throw APIError(code) }
+        guard let text = parameters.get(name), let value = read(text) else { throw APIError(code) }
         return value
     }
 
     /// The key in the path, written as in an `Idempotency-Key`; a path that has none is answered with `code`, a 404.
     public func pathKey(_ name: String = "key", orThrow code: APIErrorCode) throws(APIError) -> String {
-        guard let text = self.parameters.get(name) else { throw APIError(code) }
+        guard let text = parameters.get(name) else { throw APIError(code) }
         do {
             return try Values.idempotencyKey(text, field: name)
         } catch {
@@ -126,7 +126,7 @@ extension RequestContext {
 
     /// A text in the path, with 1 to so many characters and no control character; else `code`, a 404.
     public func pathText(_ name: String, length: ClosedRange<Int>, orThrow code: APIErrorCode) throws(APIError) -> String {
-        guard let text = self.parameters.get(name) else { throw APIError(code) }
+        guard let text = parameters.get(name) else { throw APIError(code) }
         do {
             return try Values.text(text, field: name, length: length)
         } catch {
@@ -144,5 +144,5 @@ private enum QuerySwitch: String, CaseIterable {
 
 extension Request: RequestFields {
     /// The value of a field, nil if it is missing; its values joined by commas if it is there more than once.
-    package func field(_ name: StaticString) -> String? { HTTPField.Name(name.description).flatMap { self.headers[$0] } }
+    package func field(_ name: StaticString) -> String? { HTTPField.Name(name.description).flatMap { headers[$0] } }
 }
