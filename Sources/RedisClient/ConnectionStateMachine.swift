@@ -51,7 +51,7 @@ struct ConnectionStateMachine<Completion> {
         /// These never reached the socket: Redis has not run them.
         var unsent: [Completion] = []
 
-        var isEmpty: Bool { self.sent.isEmpty && self.unsent.isEmpty }
+        var isEmpty: Bool { sent.isEmpty && unsent.isEmpty }
     }
 
     enum EnqueueAction {
@@ -105,14 +105,14 @@ struct ConnectionStateMachine<Completion> {
 
     /// Commands without a reply, those nobody waits for included.
     var pendingCount: Int {
-        switch self.state {
+        switch state {
         case .active(let active), .draining(let active): active.pending.count
         case .inactive, .closed: 0
         }
     }
 
     var isOpen: Bool {
-        switch self.state {
+        switch state {
         case .active, .draining: true
         case .inactive, .closed: false
         }
@@ -120,8 +120,8 @@ struct ConnectionStateMachine<Completion> {
 
     /// The connection is open. The channel and its maker both say so, in either order; the second call changes nothing.
     mutating func connected() {
-        switch self.state {
-        case .inactive: self.state = .active(Active())
+        switch state {
+        case .inactive: state = .active(Active())
         case .active, .draining: break
         // Closed by its owner while it was connecting.
         case .closed: break
@@ -130,15 +130,15 @@ struct ConnectionStateMachine<Completion> {
 
     /// - Parameter hasRoom: whether the bytes that wait for the socket are below their bound.
     mutating func enqueue(_ completion: Completion, deadline: NIODeadline, now: NIODeadline, hasRoom: Bool) -> EnqueueAction {
-        switch self.state {
+        switch state {
         case .inactive: return .reject(completion, RedisError(.notConnected))
         case .draining: return .reject(completion, RedisError(.closed))
         case .closed(let error): return .reject(completion, error)
         case .active(var active):
             guard deadline > now else { return .reject(completion, RedisError(.timedOut(sent: false))) }
-            guard hasRoom, active.pending.count < self.maximumPending else { return .reject(completion, RedisError(.queueFull)) }
-            self.state = .inactive  // so that `active` is the only reference to its queue
-            defer { self.state = .active(active) }
+            guard hasRoom, active.pending.count < maximumPending else { return .reject(completion, RedisError(.queueFull)) }
+            state = .inactive  // so that `active` is the only reference to its queue
+            defer { state = .active(active) }
             if active.pending.isEmpty {
                 active.lastProgress = now
                 active.deadlinesAscend = true
@@ -151,7 +151,7 @@ struct ConnectionStateMachine<Completion> {
             active.unsent += 1
             active.live += 1
             var arm: NIODeadline?
-            let wake = min(deadline, active.lastProgress + self.silenceLimit)
+            let wake = min(deadline, active.lastProgress + silenceLimit)
             if active.armed.map({ wake < $0 }) ?? true {
                 active.armed = wake
                 arm = wake
@@ -162,44 +162,44 @@ struct ConnectionStateMachine<Completion> {
 
     /// All that was encoded has been handed to the socket.
     mutating func flushed() {
-        switch self.state {
+        switch state {
         case .active(var active):
-            self.state = .inactive
+            state = .inactive
             active.unsent = 0
-            self.state = .active(active)
+            state = .active(active)
         case .draining(var active):
-            self.state = .inactive
+            state = .inactive
             active.unsent = 0
-            self.state = .draining(active)
+            state = .draining(active)
         case .inactive, .closed: break
         }
     }
 
     mutating func receivedBytes(now: NIODeadline) {
-        switch self.state {
+        switch state {
         case .active(var active):
-            self.state = .inactive
+            state = .inactive
             active.lastProgress = now
-            self.state = .active(active)
+            state = .active(active)
         case .draining(var active):
-            self.state = .inactive
+            state = .inactive
             active.lastProgress = now
-            self.state = .draining(active)
+            state = .draining(active)
         case .inactive, .closed: break
         }
     }
 
     mutating func receivedReply() -> ReplyAction {
-        switch self.state {
+        switch state {
         case .active(var active):
-            self.state = .inactive
-            defer { self.state = .active(active) }
+            state = .inactive
+            defer { state = .active(active) }
             return Self.popReply(&active, draining: false)
         case .draining(var active):
-            self.state = .inactive
+            state = .inactive
             let action = Self.popReply(&active, draining: true)
-            self.state = .draining(active)
-            if case .complete(_, close: true) = action { self.state = .closed(RedisError(.closed)) }
+            state = .draining(active)
+            if case .complete(_, close: true) = action { state = .closed(RedisError(.closed)) }
             return action
         case .inactive, .closed: return .ignore
         }
@@ -216,16 +216,16 @@ struct ConnectionStateMachine<Completion> {
     }
 
     mutating func cancel(_ id: RedisCommandID) -> CancelAction {
-        switch self.state {
+        switch state {
         case .active(var active):
-            self.state = .inactive
-            defer { self.state = .active(active) }
+            state = .inactive
+            defer { state = .active(active) }
             return Self.abandon(id, &active, draining: false)
         case .draining(var active):
-            self.state = .inactive
+            state = .inactive
             let action = Self.abandon(id, &active, draining: true)
-            self.state = .draining(active)
-            if case .complete(_, _, close: true) = action { self.state = .closed(RedisError(.closed)) }
+            state = .draining(active)
+            if case .complete(_, _, close: true) = action { state = .closed(RedisError(.closed)) }
             return action
         case .inactive, .closed: return .tooLate
         }
@@ -243,24 +243,24 @@ struct ConnectionStateMachine<Completion> {
 
     /// The armed timer fired.
     mutating func hitDeadline(now: NIODeadline) -> DeadlineAction {
-        switch self.state {
+        switch state {
         case .active(var active):
-            self.state = .inactive
-            let (expired, arm, silent) = self.expire(&active, now: now)
+            state = .inactive
+            let (expired, arm, silent) = expire(&active, now: now)
             guard !silent else {
-                return .silent(expired: expired, lost: self.fail(active, RedisError(.connectionLost(sent: true), detail: "silent")))
+                return .silent(expired: expired, lost: fail(active, RedisError(.connectionLost(sent: true), detail: "silent")))
             }
-            self.state = .active(active)
+            state = .active(active)
             return .expire(expired, arm: arm, close: false)
         case .draining(var active):
-            self.state = .inactive
-            let (expired, arm, silent) = self.expire(&active, now: now)
+            state = .inactive
+            let (expired, arm, silent) = expire(&active, now: now)
             guard !silent else {
-                return .silent(expired: expired, lost: self.fail(active, RedisError(.connectionLost(sent: true), detail: "silent")))
+                return .silent(expired: expired, lost: fail(active, RedisError(.connectionLost(sent: true), detail: "silent")))
             }
-            self.state = .draining(active)
+            state = .draining(active)
             guard active.live > 0 else {
-                self.state = .closed(RedisError(.closed))
+                state = .closed(RedisError(.closed))
                 return .expire(expired, arm: nil, close: true)
             }
             return .expire(expired, arm: arm, close: false)
@@ -294,7 +294,7 @@ struct ConnectionStateMachine<Completion> {
             if contiguous { active.abandonedAtFront = index }
         }
         guard !active.pending.isEmpty else { return (expired, nil, false) }
-        let silenceEnds = active.lastProgress + self.silenceLimit
+        let silenceEnds = active.lastProgress + silenceLimit
         if silenceEnds <= now { return (expired, nil, true) }
         // At least a millisecond from now, so that one timer serves all commands that are due within it.
         let wake = max(min(next ?? silenceEnds, silenceEnds), now + .milliseconds(1))
@@ -304,16 +304,16 @@ struct ConnectionStateMachine<Completion> {
 
     /// No further commands; close once nobody waits for a reply.
     mutating func drain() -> DrainAction {
-        switch self.state {
+        switch state {
         case .inactive:
-            self.state = .closed(RedisError(.closed))
+            state = .closed(RedisError(.closed))
             return .close
         case .active(let active):
             if active.live == 0 {
-                self.state = .closed(RedisError(.closed))
+                state = .closed(RedisError(.closed))
                 return .close
             }
-            self.state = .draining(active)
+            state = .draining(active)
             return .wait
         case .draining: return .wait
         case .closed: return .ignore
@@ -322,10 +322,10 @@ struct ConnectionStateMachine<Completion> {
 
     /// The channel closed, or must be closed for this reason. Late and repeated news change nothing.
     mutating func close(_ reason: RedisError) -> Failed {
-        switch self.state {
-        case .active(let active), .draining(let active): return self.fail(active, reason)
+        switch state {
+        case .active(let active), .draining(let active): return fail(active, reason)
         case .inactive:
-            self.state = .closed(reason.code == .closed ? reason : RedisError(.notConnected, detail: reason.detail))
+            state = .closed(reason.code == .closed ? reason : RedisError(.notConnected, detail: reason.detail))
             return Failed()
         case .closed: return Failed()
         }
@@ -333,7 +333,7 @@ struct ConnectionStateMachine<Completion> {
 
     /// Closes and returns everything that somebody still waits for.
     private mutating func fail(_ active: Active, _ reason: RedisError) -> Failed {
-        self.state = .closed(reason.code == .closed ? reason : RedisError(.notConnected, detail: reason.detail))
+        state = .closed(reason.code == .closed ? reason : RedisError(.notConnected, detail: reason.detail))
         var failed = Failed()
         let sentCount = active.pending.count - active.unsent
         for (index, entry) in active.pending.enumerated() {

@@ -6,13 +6,13 @@ final class LoopCounters: Sendable {
     struct Counter: ~Copyable, Sendable {
         private let value = Atomic<Int>(0)
 
-        var current: Int { self.value.load(ordering: .relaxed) }
+        var current: Int { value.load(ordering: .relaxed) }
 
-        func increment() { self.add(1) }
+        func increment() { add(1) }
 
-        func add(_ amount: Int) { self.value.store(self.value.load(ordering: .relaxed) &+ amount, ordering: .relaxed) }
+        func add(_ amount: Int) { value.store(value.load(ordering: .relaxed) &+ amount, ordering: .relaxed) }
 
-        func store(_ amount: Int) { self.value.store(amount, ordering: .relaxed) }
+        func store(_ amount: Int) { value.store(amount, ordering: .relaxed) }
     }
 
     let connectAttempts = Counter()

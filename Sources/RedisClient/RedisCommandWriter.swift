@@ -12,7 +12,7 @@ public struct RedisCommandWriter: ~Copyable {
 
     private init(buffer: UnsafeMutablePointer<ByteBuffer>, argumentCount: Int) {
         self.buffer = buffer
-        self.remaining = argumentCount
+        remaining = argumentCount
         buffer.pointee.writeHeader(UInt8(ascii: "*"), argumentCount)
     }
 
@@ -27,32 +27,32 @@ public struct RedisCommandWriter: ~Copyable {
 
     /// Writes text as UTF-8.
     public mutating func write(_ text: String) {
-        self.remaining -= 1
-        self.buffer.pointee.writeRESPBulkString(text)
+        remaining -= 1
+        buffer.pointee.writeRESPBulkString(text)
     }
 
     /// Writes the text of a `StaticString`, for names of commands.
     public mutating func write(_ text: StaticString) {
-        self.remaining -= 1
-        text.withUTF8Buffer { self.buffer.pointee.writeRESPBulkString(UnsafeRawBufferPointer($0)) }
+        remaining -= 1
+        text.withUTF8Buffer { buffer.pointee.writeRESPBulkString(UnsafeRawBufferPointer($0)) }
     }
 
     /// Writes a number in decimal.
     public mutating func write(_ value: Int64) {
-        self.remaining -= 1
-        self.buffer.pointee.writeRESPBulkString(value)
+        remaining -= 1
+        buffer.pointee.writeRESPBulkString(value)
     }
 
     /// Writes bytes as they are.
     public mutating func write(bytes: [UInt8]) {
-        self.remaining -= 1
-        bytes.withUnsafeBytes { self.buffer.pointee.writeRESPBulkString($0) }
+        remaining -= 1
+        bytes.withUnsafeBytes { buffer.pointee.writeRESPBulkString($0) }
     }
 
     /// Writes the readable bytes of a buffer.
     public mutating func write(_ bytes: ByteBuffer) {
-        self.remaining -= 1
-        bytes.withUnsafeReadableBytes { self.buffer.pointee.writeRESPBulkString($0) }
+        remaining -= 1
+        bytes.withUnsafeReadableBytes { buffer.pointee.writeRESPBulkString($0) }
     }
 
     /// Writes an argument of any kind.
@@ -69,8 +69,8 @@ public struct RedisCommandWriter: ~Copyable {
 extension RedisCommand {
     /// Appends the command's RESP form to a buffer.
     func encode(into buffer: inout ByteBuffer) {
-        buffer.writeHeader(UInt8(ascii: "*"), self.arguments.count)
-        for argument in self.arguments {
+        buffer.writeHeader(UInt8(ascii: "*"), arguments.count)
+        for argument in arguments {
             switch argument {
             case .string(let text): buffer.writeRESPBulkString(text)
             case .integer(let value): buffer.writeRESPBulkString(value)
@@ -84,7 +84,7 @@ extension RedisCommand {
 extension ByteBuffer {
     /// A prefix byte, a decimal count, CR LF: at most 1 + 19 + 2 bytes.
     fileprivate mutating func writeHeader(_ prefix: UInt8, _ count: Int) {
-        self.writeWithUnsafeMutableBytes(minimumWritableBytes: 24) { target in
+        writeWithUnsafeMutableBytes(minimumWritableBytes: 24) { target in
             target[0] = prefix
             let end = 1 + target.writeDecimal(UInt64(count), at: 1)
             target[end] = 13
@@ -100,7 +100,7 @@ extension ByteBuffer {
     }
 
     fileprivate mutating func writeRESPBulkString(_ bytes: UnsafeRawBufferPointer) {
-        self.writeWithUnsafeMutableBytes(minimumWritableBytes: bytes.count + 28) { target in
+        writeWithUnsafeMutableBytes(minimumWritableBytes: bytes.count + 28) { target in
             target[0] = UInt8(ascii: "$")
             var end = 1 + target.writeDecimal(UInt64(bytes.count), at: 1)
             target[end] = 13
@@ -116,7 +116,7 @@ extension ByteBuffer {
 
     fileprivate mutating func writeRESPBulkString(_ value: Int64) {
         // "$" 1-2 digits CRLF, a sign and 19 digits, CRLF: at most 27 bytes.
-        self.writeWithUnsafeMutableBytes(minimumWritableBytes: 32) { target in
+        writeWithUnsafeMutableBytes(minimumWritableBytes: 32) { target in
             let sign = value < 0 ? 1 : 0
             let magnitude = value.magnitude
             target[0] = UInt8(ascii: "$")

@@ -36,7 +36,7 @@ public struct RedisError: Error, Sendable, Hashable, CustomStringConvertible {
     /// Whether Redis may have run the command, or may still run it. A server's error is an answer: see
     /// `RedisServerError.Kind.isRefusedBeforeExecution` for what it says about a script's writes.
     public var isOutcomeUnknown: Bool {
-        switch self.code {
+        switch code {
         case .connectionLost(let sent), .timedOut(let sent), .cancelled(let sent): sent
         case .protocolViolation: true
         case .notConnected, .server, .queueFull, .closed: false
@@ -45,14 +45,14 @@ public struct RedisError: Error, Sendable, Hashable, CustomStringConvertible {
 
     /// The server's error reply, if it was one.
     public var serverError: RedisServerError? {
-        if case .server(let error) = self.code { error } else { nil }
+        if case .server(let error) = code { error } else { nil }
     }
 
     /// Compares the codes alone.
     public static func == (left: Self, right: Self) -> Bool { left.code == right.code }
 
     /// Hashes the code alone.
-    public func hash(into hasher: inout Hasher) { hasher.combine(self.code) }
+    public func hash(into hasher: inout Hasher) { hasher.combine(code) }
 
     /// For a log: never an argument of a command, nor the message of a server's error.
     public var description: String {

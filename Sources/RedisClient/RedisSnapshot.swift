@@ -34,19 +34,19 @@ public struct RedisSnapshot: Sendable, Hashable {
     public init() {}
 
     mutating func add(_ loop: LoopCounters) {
-        self.connectAttempts += loop.connectAttempts.current
-        self.connects += loop.connects.current
-        self.disconnects += loop.disconnects.current
-        self.connectFailures += loop.connectFailures.current
-        self.ready += loop.ready.current
-        self.pending += loop.pending.current
-        self.timeouts += loop.timeouts.current
-        self.lateReplies += loop.lateReplies.current
-        self.silences += loop.silences.current
-        self.queueFull += loop.queueFull.current
-        self.protocolViolations += loop.protocolViolations.current
-        self.flushes += loop.flushes.current
-        self.bytesSent += loop.bytesSent.current
-        self.bytesReceived += loop.bytesReceived.current
+        connectAttempts += loop.connectAttempts.current
+        connects += loop.connects.current
+        disconnects += loop.disconnects.current
+        connectFailures += loop.connectFailures.current
+        ready += loop.ready.current
+        pending += loop.pending.current
+        timeouts += loop.timeouts.current
+        lateReplies += loop.lateReplies.current
+        silences += loop.silences.current
+        queueFull += loop.queueFull.current
+        protocolViolations += loop.protocolViolations.current
+        flushes += loop.flushes.current
+        bytesSent += loop.bytesSent.current
+        bytesReceived += loop.bytesReceived.current
     }
 }

@@ -44,41 +44,41 @@ final class ReplyReader {
     }
 
     deinit {
-        redisReaderFree(self.reader)
-        self.functions.deallocate()
+        redisReaderFree(reader)
+        functions.deallocate()
     }
 
     /// Gives hiredis bytes, which it copies. Call `next()` until it needs more before feeding again.
     func feed(_ bytes: UnsafeRawBufferPointer) {
-        guard self.failure == nil, bytes.count > 0 else { return }
-        self.bytesSinceReply += bytes.count
-        if redisReaderFeed(self.reader, bytes.assumingMemoryBound(to: CChar.self).baseAddress, bytes.count) != REDIS_OK {
-            self.failure = self.errorText()
+        guard failure == nil, bytes.count > 0 else { return }
+        bytesSinceReply += bytes.count
+        if redisReaderFeed(reader, bytes.assumingMemoryBound(to: CChar.self).baseAddress, bytes.count) != REDIS_OK {
+            failure = errorText()
         }
     }
 
     func next() -> Result {
         if let failure = self.failure { return .failed(failure) }
         var reply: UnsafeMutableRawPointer?
-        guard redisReaderGetReply(self.reader, &reply) == REDIS_OK else {
-            let failure = self.builder.refusal ?? self.errorText()
+        guard redisReaderGetReply(reader, &reply) == REDIS_OK else {
+            let failure = builder.refusal ?? errorText()
             self.failure = failure
             return .failed(failure)
         }
-        guard reply != nil, let value = self.builder.takeValue() else {
-            guard self.bytesSinceReply <= self.maximumBytes else {
-                let failure = "a reply exceeds \(self.maximumBytes) bytes"
+        guard reply != nil, let value = builder.takeValue() else {
+            guard bytesSinceReply <= maximumBytes else {
+                let failure = "a reply exceeds \(maximumBytes) bytes"
                 self.failure = failure
                 return .failed(failure)
             }
             return .needMore
         }
-        self.bytesSinceReply = self.reader.pointee.len - self.reader.pointee.pos
+        bytesSinceReply = reader.pointee.len - reader.pointee.pos
         return .reply(value)
     }
 
     private func errorText() -> String {
-        withUnsafeBytes(of: &self.reader.pointee.errstr) { text in
+        withUnsafeBytes(of: &reader.pointee.errstr) { text in
             String(decoding: text.prefix { $0 != 0 }, as: UTF8.self)
         }
     }
@@ -101,41 +101,41 @@ private final class ReplyBuilder {
 
     init(maximumElements: Int) {
         self.maximumElements = maximumElements
-        self.unfinished.reserveCapacity(8)
+        unfinished.reserveCapacity(8)
     }
 
     func takeValue() -> RedisValue? {
-        defer { self.value = nil }
-        return self.value
+        defer { value = nil }
+        return value
     }
 
     func add(_ newValue: RedisValue) {
         var newValue = newValue
         // At most as many rounds as there are levels: an array that became whole is itself a value of the level above.
-        while !self.unfinished.isEmpty {
-            let top = self.unfinished.count - 1
-            self.unfinished[top].values.append(newValue)
-            self.unfinished[top].missing -= 1
-            guard self.unfinished[top].missing == 0 else { return }
-            newValue = .array(self.unfinished.removeLast().values)
+        while !unfinished.isEmpty {
+            let top = unfinished.count - 1
+            unfinished[top].values.append(newValue)
+            unfinished[top].missing -= 1
+            guard unfinished[top].missing == 0 else { return }
+            newValue = .array(unfinished.removeLast().values)
         }
-        self.value = newValue
+        value = newValue
     }
 
     /// - Returns: false if the array is larger than allowed.
     func begin(elements: Int) -> Bool {
-        guard elements <= self.maximumElements else {
-            self.refusal = "an array of \(elements) elements exceeds \(self.maximumElements)"
+        guard elements <= maximumElements else {
+            refusal = "an array of \(elements) elements exceeds \(maximumElements)"
             return false
         }
         guard elements > 0 else {
-            self.add(.array([]))
+            add(.array([]))
             return true
         }
         var values: [RedisValue] = []
         // The peer's count is only a claim until the elements arrive, so little memory is reserved for it.
         values.reserveCapacity(min(elements, 1024))
-        self.unfinished.append(UnfinishedArray(values: values, missing: elements))
+        unfinished.append(UnfinishedArray(values: values, missing: elements))
         return true
     }
 
