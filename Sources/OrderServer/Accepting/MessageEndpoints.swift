@@ -41,19 +41,19 @@ struct MessageEndpoints: Sendable {
     /// Starts to connect to a broker, and goes on trying. The log says when the broker goes away, refuses, and comes back.
     init(_ configuration: BrokerConfiguration, prefetch: Int, logger: Logger) throws(BrokerError) {
         let journal = BrokerJournal(ends: ["commands", "events", "results"]) { $0.log(logger) }
-        self.publisher = try Publisher(
+        publisher = try Publisher(
             configuration: configuration,
             topology: .stock,
             name: "outbox",
             onChange: journal.observer(of: "commands")
         )
-        self.events = try Publisher(
+        events = try Publisher(
             configuration: configuration,
             topology: .events,
             name: "events",
             onChange: journal.observer(of: "events")
         )
-        self.results = try Consumer(
+        results = try Consumer(
             configuration: configuration,
             topology: .stock,
             queue: StockGateTopology.resultsQueue,
@@ -67,6 +67,6 @@ struct MessageEndpoints: Sendable {
 extension BrokerNews.Item {
     /// Writes this piece of news as one line.
     func log(_ logger: Logger) {
-        logger.log(level: self.isTrouble ? .warning : .notice, "\(self.text)", metadata: self.why.map { ["why": "\($0)"] })
+        logger.log(level: isTrouble ? .warning : .notice, "\(text)", metadata: why.map { ["why": "\($0)"] })
     }
 }

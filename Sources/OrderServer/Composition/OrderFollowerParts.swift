@@ -40,19 +40,19 @@ struct OrderFollowerParts {
         let store = OrderStore(pool: pool, recoveryAge: settings.recoveryAge)
         let readers = ReadStores(settings)
         readers.register(in: registry)
-        self.transactions = TransactionWatch(readers.lists, registry: registry, logger: logger)
+        transactions = TransactionWatch(readers.lists, registry: registry, logger: logger)
         let changes = OrderWatch(maximumWaiters: settings.maximumWaiters, store: store, logger: logger)
         changes.register(in: registry)
         registry.gauge("stockgate_orders_database_waiting", help: "Callers that wait for a connection of the pool") {
             Double(pool.snapshot().waiting)
         }
         let metrics = FollowMetrics(registry)
-        self.follow = FollowService(
+        follow = FollowService(
             settings: followSettings,
             store: FollowStore(pool: pool, stream: OrderFollowerParts.stream),
             changes: changes,
             metrics: metrics,
-            prepared: self.prepared,
+            prepared: prepared,
             logger: logger,
             open: open
         )
@@ -62,13 +62,13 @@ struct OrderFollowerParts {
             HealthCheck("database") { await store.isAnswering() ? HealthReport(.up) : HealthReport(.down) },
             HealthCheck("follow") { metrics.report() },
         ]
-        HealthRoutes(checks: checks, drain: self.drain).register(on: publicRouter)
+        HealthRoutes(checks: checks, drain: drain).register(on: publicRouter)
         OpenAPIDocument(PackageResources.openapi_json).register(on: publicRouter)
         OrderReadRoutes(store: readers.orders, changes: changes).register(on: publicRouter)
         OrderFollowerParts.refuseWrites(on: publicRouter)
         self.publicRouter = publicRouter
-        self.adminRouter = ServerAssembly.adminRouter(metrics: http, registry: registry, tokens: settings.server.adminTokens)
-        self.stores = StoresService {
+        adminRouter = ServerAssembly.adminRouter(metrics: http, registry: registry, tokens: settings.server.adminTokens)
+        stores = StoresService {
             changes.shutdown()
             await pool.shutdown()
             await readers.shutdown()
@@ -77,26 +77,26 @@ struct OrderFollowerParts {
 
     /// The server of these parts.
     func assembly(logger: Logger, onReady: @escaping @Sendable (ServerAssembly.Ports) async -> Void) -> ServerAssembly {
-        let start = StartWait(timeout: self.settings.server.startTimeout, logger: logger)
-        let postgres = self.settings.postgres
+        let start = StartWait(timeout: settings.server.startTimeout, logger: logger)
+        let postgres = settings.postgres
         return ServerAssembly(
             name: OrderServer.program.name,
-            settings: self.settings.server,
+            settings: settings.server,
             logger: logger,
-            publicRouter: self.publicRouter,
-            adminRouter: self.adminRouter,
-            registry: self.registry,
-            eventLoopGroup: ServerAssembly.eventLoopGroup(self.settings.server),
-            services: [self.stores, self.transactions, self.follow],
-            drain: self.drain,
-            rereadables: self.settings.rereadables,
+            publicRouter: publicRouter,
+            adminRouter: adminRouter,
+            registry: registry,
+            eventLoopGroup: ServerAssembly.eventLoopGroup(settings.server),
+            services: [stores, transactions, follow],
+            drain: drain,
+            rereadables: settings.rereadables,
             prepare: {
                 try await start.waitForPostgres(at: "ORDER_DATABASE_URL") {
                     _ = try await Migrator(configuration: postgres).apply(OrderStore.migrations)
                     _ = try await Migrator(configuration: postgres, table: FollowStore.migrationsTable).apply(FollowStore.migrations)
                 }
             },
-            prepared: self.prepared,
+            prepared: prepared,
             onReady: onReady
         )
     }

@@ -23,7 +23,7 @@ struct OrderDeadlines: Sendable {
 
     /// Within this time after an order's last change, its driver is the only one that has sent its key: others begin only after ``buyer``. The rest of that
     /// time allows for clocks that differ from the database's.
-    var freshAge: Duration { self.buyer / 2 }
+    var freshAge: Duration { buyer / 2 }
 }
 
 /// A state in which a saga leaves its order.
@@ -76,8 +76,8 @@ final class OrderConclusion: Sendable {
     /// Runs a PENDING order's saga and writes its result.
     /// - Throws: `DEPENDENCY_FAILED` if the result is unknown yet, `UNAVAILABLE` or `OVERLOADED` if it could not be written
     func drive(_ order: Order, firstAttempt: Int64, _ deadline: ContinuousClock.Instant) async throws(APIError) -> Order {
-        let (result, records) = await self.orchestrator.run(order, firstAttempt: firstAttempt, deadline: deadline)
-        return try await self.conclude(order, result, records, deadline)
+        let (result, records) = await orchestrator.run(order, firstAttempt: firstAttempt, deadline: deadline)
+        return try await conclude(order, result, records, deadline)
     }
 
     /// Writes the result of a saga, and leaves an undecided order to recovery.
@@ -88,11 +88,11 @@ final class OrderConclusion: Sendable {
         _ records: [StepRecord],
         _ deadline: ContinuousClock.Instant
     ) async throws(APIError) -> Order {
-        switch try await self.settle(order, result, records, deadline) {
+        switch try await settle(order, result, records, deadline) {
         case .settled(let order): return order
         case .undecided(let cause):
-            self.metrics.undecided.add()
-            await self.leaveToRecovery(order)
+            metrics.undecided.add()
+            await leaveToRecovery(order)
             throw APIError(
                 .dependencyFailed,
                 details: ["orderId": .int(order.id), "status": .string(OrderStatus.pending.rawValue), "cause": .string(cause)],
@@ -116,18 +116,18 @@ final class OrderConclusion: Sendable {
         switch result {
         case .undecided(let cause): return .undecided(cause: cause)
         case .keyTaken(let code) where mayTakeAnotherKey:
-            guard let renewed = try await self.takeAnotherKey(order, code, records) else {
-                guard let current = try await self.load(order.id) else { throw APIError(.unavailable) }
+            guard let renewed = try await takeAnotherKey(order, code, records) else {
+                guard let current = try await load(order.id) else { throw APIError(.unavailable) }
                 // The order is still PENDING. Recovery will ask as a repeat, and the ledger compares the times then.
                 return current.status == .pending ? .undecided(cause: code) : .settled(current)
             }
-            let (result, records) = await self.orchestrator.run(renewed, deadline: deadline)
+            let (result, records) = await orchestrator.run(renewed, deadline: deadline)
             return try await self.settle(renewed, result, records, deadline, mayTakeAnotherKey: false)
         case .keyTaken: state = .failed(APIErrorCode.keyReused.rawValue)
         case .confirmed: state = .confirmed
         case .failed(let reason), .notUndone(_, let reason): state = .failed(reason)
         }
-        let outcome = await self.completion.complete(
+        let outcome = await completion.complete(
             order,
             from: .pending,
             to: state.status,
@@ -135,21 +135,21 @@ final class OrderConclusion: Sendable {
             records: records
         )
         // The order has failed anyway, and its history contains the refusal already.
-        if case .notUndone(let refusal, _) = result, case .written = outcome { await self.noteUndoRefused(order, refusal, [], .saga) }
-        return .settled(try await self.settled(order, state, outcome))
+        if case .notUndone(let refusal, _) = result, case .written = outcome { await noteUndoRefused(order, refusal, [], .saga) }
+        return .settled(try await settled(order, state, outcome))
     }
 
     /// The order after an attempt to write its final state.
     /// - Throws: `UNAVAILABLE` or `OVERLOADED` if the state was not written
     func settled(_ order: Order, _ state: FinalState, _ outcome: CompletionOutcome) async throws(APIError) -> Order {
         switch outcome {
-        case .written(let time): return self.written(order, state, at: time)
+        case .written(let time): return written(order, state, at: time)
         case .overtaken:
-            guard let current = try await self.load(order.id) else { throw APIError(.unavailable) }
-            if state == .confirmed, current.status == .failed, current.run == order.run { await self.undoOvertaken(current) }
+            guard let current = try await load(order.id) else { throw APIError(.unavailable) }
+            if state == .confirmed, current.status == .failed, current.run == order.run { await undoOvertaken(current) }
             return current
         case .overloaded: throw APIError(.overloaded)
-        case .unavailable(let error): throw self.trouble.noted(error, "an order's outcome was not written")
+        case .unavailable(let error): throw trouble.noted(error, "an order's outcome was not written")
         }
     }
 
@@ -159,13 +159,13 @@ final class OrderConclusion: Sendable {
         order.status = state.status
         order.failReason = state.failReason
         order.updatedAt = time
-        if state.status == .confirmed { self.metrics.confirmed.add() } else { self.metrics.failed.add() }
+        if state.status == .confirmed { metrics.confirmed.add() } else { metrics.failed.add() }
         return order
     }
 
     /// The order as it is stored; nil if there is none.
     func load(_ id: Int64) async throws(APIError) -> Order? {
-        try await self.trouble.noting("an order was not read") { () throws(PostgresError) in try await self.store.order(id: id) }
+        try await trouble.noting("an order was not read") { () throws(PostgresError) in try await store.order(id: id) }
     }
 
     // MARK: Recovery's list
@@ -173,9 +173,9 @@ final class OrderConclusion: Sendable {
     /// Puts an order on recovery's list. This may fail: a PENDING order that is not on the list is found by its age.
     func leaveToRecovery(_ order: Order) async {
         do throws(PostgresError) {
-            try await self.store.leaveToRecovery(id: order.id, after: .seconds(1))
+            try await store.leaveToRecovery(id: order.id, after: .seconds(1))
         } catch {
-            self.trouble.note(error, "an order was not handed to recovery", ["order": "\(order.id)"])
+            trouble.note(error, "an order was not handed to recovery", ["order": "\(order.id)"])
         }
     }
 
@@ -183,10 +183,10 @@ final class OrderConclusion: Sendable {
     /// - Parameter attempt: recovery's own attempt. The order stays on the list if somebody has put it there again since.
     func drop(_ id: Int64, attempt: Int64?) async {
         do throws(PostgresError) {
-            try await self.store.drop(id: id, attempt: attempt)
+            try await store.drop(id: id, attempt: attempt)
         } catch {
             // Recovery will find the order settled, and drop it then.
-            self.logger.debug("a settled order stays on recovery's list", metadata: ["order": "\(id)", "error": "\(error)"])
+            logger.debug("a settled order stays on recovery's list", metadata: ["order": "\(id)", "error": "\(error)"])
         }
     }
 }

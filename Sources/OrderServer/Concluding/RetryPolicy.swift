@@ -16,7 +16,7 @@ struct RetryPolicy: Sendable, Equatable {
     ///   - failures: calls without an answer so far, from 1
     ///   - random: 0 to 1
     func backoff(failures: Int, retryAfter: Duration?, random: Double) -> Duration {
-        let backoff = Backoff(minimum: min(self.initialBackoff, self.maximumBackoff), maximum: self.maximumBackoff, jitter: 0.5)
+        let backoff = Backoff(minimum: min(initialBackoff, maximumBackoff), maximum: maximumBackoff, jitter: 0.5)
         return max(backoff.wait(after: max(failures, 1) - 1, random: 1 - min(max(random, 0), 1)), retryAfter ?? .zero)
     }
 }

@@ -19,7 +19,7 @@ struct BrokerEventSource: OrderEventSource {
             case .first: .first
             case .offset(let offset): .offset(offset)
             }
-        self.consumer = try Consumer(
+        consumer = try Consumer(
             configuration: configuration,
             topology: .events,
             queue: StockGateTopology.orderEventsStream,
@@ -43,7 +43,7 @@ struct BrokerEventSource: OrderEventSource {
         return StreamedBatch(messages: messages) { [consumer] in _ = consumer.acknowledge(deliveries) }
     }
 
-    var isConnected: Bool { self.consumer.snapshot().isConnected }
-    var reconnects: Int { self.consumer.snapshot().reconnects }
-    func close() async { await self.consumer.close() }
+    var isConnected: Bool { consumer.snapshot().isConnected }
+    var reconnects: Int { consumer.snapshot().reconnects }
+    func close() async { await consumer.close() }
 }

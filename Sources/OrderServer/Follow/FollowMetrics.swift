@@ -27,8 +27,8 @@ final class FollowMetrics: Sendable {
     let batches: Histogram
 
     init(_ registry: MetricsRegistry) {
-        self.messages = registry.counter("stockgate_order_follow_messages_total", help: "Messages of the stream read, repeats included")
-        self.poison = registry.counter("stockgate_order_follow_poison_total", help: "Messages left out because they cannot be read")
+        messages = registry.counter("stockgate_order_follow_messages_total", help: "Messages of the stream read, repeats included")
+        poison = registry.counter("stockgate_order_follow_poison_total", help: "Messages left out because they cannot be read")
         let orders = { (outcome: String) in
             registry.counter(
                 "stockgate_order_follow_orders_total",
@@ -36,9 +36,9 @@ final class FollowMetrics: Sendable {
                 labels: [(name: "outcome", value: outcome)]
             )
         }
-        self.applied = orders("applied")
-        self.stale = orders("stale")
-        self.batches = registry.histogram(
+        applied = orders("applied")
+        stale = orders("stale")
+        batches = registry.histogram(
             "stockgate_order_follow_batch_size",
             help: "Messages applied by one statement",
             bounds: Histogram.sizeBounds,
@@ -49,10 +49,10 @@ final class FollowMetrics: Sendable {
             help: "Since when the replica is not known to have everything; -1 if it never had"
         ) {
             [self] in
-            self.lag().map { Double($0.microseconds) / 1e6 } ?? -1
+            lag().map { Double($0.microseconds) / 1e6 } ?? -1
         }
         registry.gauge("stockgate_order_follow_position", help: "Offset of the newest message applied; -1 for none") { [self] in
-            self.snapshot().position.last.map { Double($0) } ?? -1
+            snapshot().position.last.map { Double($0) } ?? -1
         }
         registry.collector(
             "stockgate_order_follow_gaps_total",
@@ -60,7 +60,7 @@ final class FollowMetrics: Sendable {
             kind: .counter
         ) {
             [self] in
-            [.init(Double(self.snapshot().position.gaps))]
+            [.init(Double(snapshot().position.gaps))]
         }
         registry.collector(
             "stockgate_order_follow_missed_messages_total",
@@ -68,31 +68,31 @@ final class FollowMetrics: Sendable {
             kind: .counter
         ) {
             [self] in
-            let position = self.snapshot().position
+            let position = snapshot().position
             return [
                 .init(labels: [(name: "at", value: "beginning")], Double(position.missedAtBeginning)),
                 .init(labels: [(name: "at", value: "later")], Double(position.missedLater)),
             ]
         }
         registry.gauge("stockgate_order_follow_connected", help: "1 while the stream's broker is connected") { [self] in
-            self.isConnected ? 1 : 0
+            isConnected ? 1 : 0
         }
         registry.collector("stockgate_order_follow_reconnects_total", help: "Connections to the stream's broker made again", kind: .counter)
         {
             [self] in
-            [.init(Double(self.source.withLock { $0 }?.reconnects ?? 0))]
+            [.init(Double(source.withLock { $0 }?.reconnects ?? 0))]
         }
     }
 
-    func snapshot() -> Snapshot { self.state.withLock { $0 } }
-    var isConnected: Bool { self.source.withLock { $0 }?.isConnected ?? false }
+    func snapshot() -> Snapshot { state.withLock { $0 } }
+    var isConnected: Bool { source.withLock { $0 }?.isConnected ?? false }
 
-    func change(_ body: (inout Snapshot) -> Void) { self.state.withLock { body(&$0) } }
+    func change(_ body: (inout Snapshot) -> Void) { state.withLock { body(&$0) } }
     func use(_ source: any OrderEventSource) { self.source.withLock { $0 = source } }
 
     /// How long ago the replica was last known to be complete; nil if it never was.
     func lag(now: Timestamp = .now) -> Duration? {
-        self.snapshot().completeUntil.map { .microseconds(max(0, now.microseconds(since: $0))) }
+        snapshot().completeUntil.map { .microseconds(max(0, now.microseconds(since: $0))) }
     }
 
     /// The dependency as `/readyz` names it.
@@ -110,7 +110,7 @@ final class FollowMetrics: Sendable {
             JSONMember("connected", .bool(isConnected)),
             JSONMember("caughtUp", .bool(snapshot.hasCaughtUp)),
             JSONMember("offset", snapshot.position.last.map { .int(Int64(clamping: $0)) } ?? .null),
-            JSONMember("lagSeconds", self.lag().map { .double(Double($0.microseconds) / 1e6) } ?? .null),
+            JSONMember("lagSeconds", lag().map { .double(Double($0.microseconds) / 1e6) } ?? .null),
         ]
         if snapshot.position.missed > 0 {
             detail.append(JSONMember("missedAtBeginning", .int(Int64(clamping: snapshot.position.missedAtBeginning))))

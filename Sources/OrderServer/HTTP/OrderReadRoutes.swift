@@ -17,11 +17,11 @@ struct OrderReadRoutes: Sendable {
     var eventStreams = OrderEventStream.Configuration()
 
     func register(on router: ServerRouter) {
-        router.versioned(.get, "/orders", query: ["buyerId", "status"] + Listing.parameters) { request, _ in try await self.list(request) }
-        router.versioned(.get, "/orders/{id}", query: ["expand", "wait"]) { request, context in try await self.show(request, context) }
-        router.versioned(.get, "/orders/{id}/events") { request, context in try await self.events(request, context) }
+        router.versioned(.get, "/orders", query: ["buyerId", "status"] + Listing.parameters) { request, _ in try await list(request) }
+        router.versioned(.get, "/orders/{id}", query: ["expand", "wait"]) { request, context in try await show(request, context) }
+        router.versioned(.get, "/orders/{id}/events") { request, context in try await events(request, context) }
         router.on("/{userId}/orders", method: .get, query: Listing.parameters) { request, context in
-            try await self.listOfUser(request, context)
+            try await listOfUser(request, context)
         }
         router.on("/health_check", method: .get) { _, _ in Response.text("The order server is working.\n") }
     }
@@ -33,19 +33,19 @@ struct OrderReadRoutes: Sendable {
         let status = try request.query("status", as: OrderStatus.self)
         let listing = try request.listing()
         let (orders, page) = try await shaped { () throws(PostgresError) in
-            try await self.store.orders(buyer: buyer, status: status, listing)
+            try await store.orders(buyer: buyer, status: status, listing)
         }
-        return .list(orders, listing, try ListFacts(page, bound: self.store.listBound)) { $0.write(to: &$1) }
+        return .list(orders, listing, try ListFacts(page, bound: store.listBound)) { $0.write(to: &$1) }
     }
 
     private func listOfUser(_ request: Request, _ context: ServerRequestContext) async throws -> Response {
         let user = try context.pathText("userId", length: Values.userIDLength, orThrow: .notFound)
         let listing = try request.listing(defaultSize: 100)
         let (orders, page) = try await shaped { () throws(PostgresError) in
-            try await self.store.orders(buyer: user, status: nil, listing)
+            try await store.orders(buyer: user, status: nil, listing)
         }
         // The list's format has no member for `next`. A client takes the id of the last order shown.
-        _ = try ListFacts(page, bound: self.store.listBound)
+        _ = try ListFacts(page, bound: store.listBound)
         return .json { $0.array(orders) { $1.writeForUser(to: &$0) } }
     }
 
@@ -60,13 +60,13 @@ struct OrderReadRoutes: Sendable {
         let id = try context.pathID(orThrow: .orderNotFound)
         let expansion = try request.query("expand", as: Expansion.self)
         var order: Order?
-        if let wait = try request.wait(), wait > .zero { order = try await self.settled(id, within: wait, context) }
+        if let wait = try request.wait(), wait > .zero { order = try await settled(id, within: wait, context) }
         guard expansion == .saga else {
-            if order == nil { order = try await shaped { () throws(PostgresError) in try await self.store.order(id: id) } }
+            if order == nil { order = try await shaped { () throws(PostgresError) in try await store.order(id: id) } }
             guard let order else { throw APIError(.orderNotFound) }
             return .json { order.write(to: &$0) }
         }
-        guard let found = try await shaped({ () throws(PostgresError) in try await self.store.orderWithSteps(id: id) }) else {
+        guard let found = try await shaped({ () throws(PostgresError) in try await store.orderWithSteps(id: id) }) else {
             throw APIError(.orderNotFound)
         }
         return .json { json in
@@ -83,11 +83,11 @@ struct OrderReadRoutes: Sendable {
         let deadline = ContinuousClock.now + wait
         var current = try await self.current(id)
         // A request that comes while the server stops is answered in the same way as those that wait then.
-        guard !current.isSettled, let place = try self.changes.placeUnlessStopped() else { return current.order }
+        guard !current.isSettled, let place = try changes.placeUnlessStopped() else { return current.order }
         // The loop ends with the deadline. Each round is one change that leaves the order PENDING.
         while !current.isSettled {
             let seen = current.version
-            let outcome = await self.changes.endingWithServer {
+            let outcome = await changes.endingWithServer {
                 await DisconnectHandler.watch(context.channel) { await place.next(order: id, after: seen, within: deadline - .now) }
             }
             switch outcome {
@@ -104,7 +104,7 @@ struct OrderReadRoutes: Sendable {
     }
 
     private func current(_ id: Int64) async throws -> VersionedOrder {
-        guard let found = try await shaped({ () throws(PostgresError) in try await self.store.versionedOrder(id: id) }) else {
+        guard let found = try await shaped({ () throws(PostgresError) in try await store.versionedOrder(id: id) }) else {
             throw APIError(.orderNotFound)
         }
         return found
@@ -114,7 +114,7 @@ struct OrderReadRoutes: Sendable {
         let id = try context.pathID(orThrow: .orderNotFound)
         let seen = try request.lastEventID()
         let current = try await self.current(id)
-        let stream = OrderEventStream(settings: self.eventStreams, changes: self.changes, first: current, seen: seen)
+        let stream = OrderEventStream(settings: eventStreams, changes: changes, first: current, seen: seen)
         return try stream.response(on: context.channel)
     }
 }
@@ -123,7 +123,7 @@ extension Request {
     /// The value of `wait`, such as `500ms` or `2s`; nil if it is missing.
     /// - Throws: `VALIDATION_ERROR`
     fileprivate func wait() throws(APIError) -> Duration? {
-        guard let text = try self.query("wait", maximumLength: 20) else { return nil }
+        guard let text = try query("wait", maximumLength: 20) else { return nil }
         guard let wait = Duration(settingText: text), wait <= OrderReadRoutes.maximumWait else {
             throw .invalid(
                 field: "wait",
@@ -140,7 +140,7 @@ extension Request {
     /// The value of `Last-Event-ID`, a version that the client has seen. If it is missing or no such version, the result is 0, so that the client gets the
     /// present state.
     fileprivate func lastEventID() throws(APIError) -> Int64 {
-        guard let name = HTTPField.Name("Last-Event-ID"), let text = self.headers[name] else { return 0 }
+        guard let name = HTTPField.Name("Last-Event-ID"), let text = headers[name] else { return 0 }
         return Values.id(text) ?? 0
     }
 }

@@ -14,10 +14,10 @@ struct OrderRoutes: Sendable {
 
     func register(on router: ServerRouter) {
         router.versioned(.post, "/orders") { request, context in
-            try await self.place(request, context, isAsynchronous: request.prefersAsync)
+            try await place(request, context, isAsynchronous: request.prefersAsync)
         }
-        router.versioned(.post, "/orders/{id}/cancel") { request, context in try await self.cancel(request, context) }
-        router.on("/v2/orders", method: .post) { request, context in try await self.place(request, context, isAsynchronous: true) }
+        router.versioned(.post, "/orders/{id}/cancel") { request, context in try await cancel(request, context) }
+        router.on("/v2/orders", method: .post) { request, context in try await place(request, context, isAsynchronous: true) }
     }
 
     private func place(_ request: Request, _ context: ServerRequestContext, isAsynchronous: Bool) async throws -> Response {
@@ -27,7 +27,7 @@ struct OrderRoutes: Sendable {
         draft.requestID = .given(context.requestID)
         guard isAsynchronous else {
             let given = draft
-            return .placed(try await PlacedOrder.awaited { self.placing.place(given, done: $0) }, to: request)
+            return .placed(try await PlacedOrder.awaited { placing.place(given, done: $0) }, to: request)
         }
         guard let accepting else { return .asynchronousNotImplemented(request) }
         draft.traceparent = context.traceparent
@@ -38,7 +38,7 @@ struct OrderRoutes: Sendable {
     private func cancel(_ request: Request, _ context: ServerRequestContext) async throws -> Response {
         let key = try request.idempotencyKey()
         let id = try context.pathID(orThrow: .orderNotFound)
-        return .placed(try await self.cancellation.cancel(id: id, key: key, requestID: context.requestID), to: request)
+        return .placed(try await cancellation.cancel(id: id, key: key, requestID: context.requestID), to: request)
     }
 }
 

@@ -25,7 +25,7 @@ struct PlaceOrderHotPath: HotPathEndpoint {
         let route = { (path: String, accepting: OrderAccepting?) in
             Route(path: path, accepting: accepting, metrics: metrics.ofRoute(path, method: "POST"))
         }
-        self.routes = [route("/orders", nil), route("/v1/orders", nil)] + (accepting.map { [route("/v2/orders", $0)] } ?? [])
+        routes = [route("/orders", nil), route("/v1/orders", nil)] + (accepting.map { [route("/v2/orders", $0)] } ?? [])
     }
 
     struct Match {
@@ -37,7 +37,7 @@ struct PlaceOrderHotPath: HotPathEndpoint {
     func match(_ head: HotRequestHead) -> Match? {
         guard head.method == .post else { return nil }
         let path = head.path
-        guard let route = self.routes.first(where: { $0.path == path }) else { return nil }
+        guard let route = routes.first(where: { $0.path == path }) else { return nil }
         guard head.saysJSON, head.field("prefer") == nil else { return nil }
         let key: String?
         do throws(APIError) {
@@ -85,7 +85,7 @@ struct PlaceOrderHotPath: HotPathEndpoint {
             draft.traceparent = match.traceparent
             accepting.accept(draft, done: done)
         } else {
-            self.placing.place(draft, done: done)
+            placing.place(draft, done: done)
         }
     }
 }

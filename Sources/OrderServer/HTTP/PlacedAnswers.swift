@@ -39,10 +39,10 @@ extension PlacedOrder {
     ///
     /// A repeat of a request that was answered 202 gets the order as it is now instead, because the caller was promised no more than that.
     func refusal(isAsynchronous: Bool = false) -> APIError? {
-        guard self.order.status == .failed, self.order.failReason == APIErrorCode.insufficientStock.rawValue,
-            !(isAsynchronous && self.order.wentOverBroker)
+        guard order.status == .failed, order.failReason == APIErrorCode.insufficientStock.rawValue,
+            !(isAsynchronous && order.wentOverBroker)
         else { return nil }
-        return .soldOut(product: self.order.productID, order: self.order.id)
+        return .soldOut(product: order.productID, order: order.id)
     }
 }
 
@@ -86,16 +86,16 @@ extension HotPathAnswer {
         case .success(let placed):
             if let refusal = placed.refusal(isAsynchronous: isAsynchronous) {
                 self.init(refusal, to: head)
-                if placed.isReplay { self.add(.idempotencyReplayed, "true") }
+                if placed.isReplay { add(.idempotencyReplayed, "true") }
                 return
             }
             var json = JSONWriter(capacity: 224)
             placed.order.write(to: &json)
             let isAccepted = isAsynchronous && placed.order.status == .pending
             self.init(status: isAccepted ? .accepted : .ok, json: json.bytes)
-            if placed.isReplay { self.add(.idempotencyReplayed, "true") }
-            if isAsynchronous { self.add(.location, "/orders/\(placed.order.id)") }
-            if isAccepted { self.add(.preferenceApplied, "respond-async") }
+            if placed.isReplay { add(.idempotencyReplayed, "true") }
+            if isAsynchronous { add(.location, "/orders/\(placed.order.id)") }
+            if isAccepted { add(.preferenceApplied, "respond-async") }
         case .failure(let error): self.init(error, to: head)
         }
     }

@@ -17,7 +17,7 @@ struct UserOrderRoutes: Sendable {
     let checksUnitPrice: Bool
 
     func register(on router: ServerRouter) {
-        router.on("/{userId}/orders", method: .post) { request, context in try await self.place(request, context) }
+        router.on("/{userId}/orders", method: .post) { request, context in try await place(request, context) }
     }
 
     private func place(_ request: Request, _ context: ServerRequestContext) async throws -> Response {
@@ -57,7 +57,7 @@ struct UserOrderRoutes: Sendable {
             requestID: .given(context.requestID)
         )
         let placed = try await PlacedOrder.awaited { done in
-            if isAsynchronous, let accepting { accepting.accept(draft, done: done) } else { self.placing.place(draft, done: done) }
+            if isAsynchronous, let accepting { accepting.accept(draft, done: done) } else { placing.place(draft, done: done) }
         }
         return Self.answer(placed, isAsynchronous, to: request)
     }
@@ -70,8 +70,8 @@ struct UserOrderRoutes: Sendable {
 
     /// - Throws: `VALIDATION_ERROR` if the price differs from the product's; `PRODUCT_NOT_FOUND`, `DEPENDENCY_FAILED`, `OVERLOADED`
     private func productID(of product: IDOrCode, unitPrice: Int64, _ requestID: String) async throws(APIError) -> Int64 {
-        guard self.checksUnitPrice else { return try await self.catalogue.id(of: product, requestID: requestID) }
-        let facts = try await self.catalogue.facts(of: product, requestID: requestID)
+        guard checksUnitPrice else { return try await catalogue.id(of: product, requestID: requestID) }
+        let facts = try await catalogue.facts(of: product, requestID: requestID)
         guard facts.price == unitPrice else {
             throw APIError.invalid(
                 field: "unitPrice",
@@ -93,7 +93,7 @@ struct UserOrderRoutes: Sendable {
         waits: Bool
     ) async throws(APIError) -> PlacedOrder? {
         guard let key else { return nil }
-        return try await self.earlier.repeated(key: key, buyer: user, requestID: requestID, waits: waits) { order in
+        return try await earlier.repeated(key: key, buyer: user, requestID: requestID, waits: waits) { order in
             let isProduct =
                 switch product {
                 case .id(let id): order.productID == id

@@ -85,22 +85,22 @@ final class StockBatches: StockCalls {
     }
 
     /// Changes that wait.
-    var queued: Int { self.state.withLock { $0.waiting.count } }
+    var queued: Int { state.withLock { $0.waiting.count } }
 
     func send(_ change: StockChange, done: @escaping @Sendable (StockAnswer) -> Void) {
         enum Step { case wait, flush, refuse }
-        let item = Item(change: change, bytes: self.route == .batch ? change.maximumWireBytes : 0, done: done)
+        let item = Item(change: change, bytes: route == .batch ? change.maximumWireBytes : 0, done: done)
         let step = self.state.withLock { state -> Step in
-            guard state.waiting.count < self.settings.maximumQueued else { return .refuse }
+            guard state.waiting.count < settings.maximumQueued else { return .refuse }
             state.waiting.append(item)
-            guard !state.isFlushDue, state.calls < self.settings.maximumCalls else { return .wait }
+            guard !state.isFlushDue, state.calls < settings.maximumCalls else { return .wait }
             state.isFlushDue = true
             return .flush
         }
         switch step {
         case .wait: break
         // The flush runs at the loop's next turn, so that the orders of a group leave together.
-        case .flush: self.loop.execute { self.flush() }
+        case .flush: loop.execute { self.flush() }
         case .refuse: done(.noAnswer(cause: APIErrorCode.overloaded.rawValue, retryAfter: nil))
         }
     }
@@ -110,10 +110,10 @@ final class StockBatches: StockCalls {
         while true {
             let call = self.state.withLock { state -> Call? in
                 state.isFlushDue = false
-                guard state.calls < self.settings.maximumCalls, !state.waiting.isEmpty else { return nil }
+                guard state.calls < settings.maximumCalls, !state.waiting.isEmpty else { return nil }
                 state.calls += 1
                 state.lastCall &+= 1
-                let (taken, bytes) = self.batch(of: state.waiting, within: state.maximumBytes)
+                let (taken, bytes) = batch(of: state.waiting, within: state.maximumBytes)
                 if taken.count == state.waiting.count {
                     state.waiting = []
                 } else {
@@ -122,7 +122,7 @@ final class StockBatches: StockCalls {
                 return Call(items: taken, bytes: bytes, number: state.lastCall)
             }
             guard let call else { return }
-            self.send(call)
+            send(call)
         }
     }
 
@@ -130,7 +130,7 @@ final class StockBatches: StockCalls {
     private func batch(of waiting: [Item], within maximumBytes: Int) -> (items: ArraySlice<Item>, bytes: Int) {
         var bytes = StockBatch.frameBytes
         var count = 0
-        for item in waiting.prefix(self.route.maximumBatch) {
+        for item in waiting.prefix(route.maximumBatch) {
             if bytes + item.bytes > maximumBytes, count > 0 { break }
             bytes += item.bytes
             count += 1
@@ -141,15 +141,15 @@ final class StockBatches: StockCalls {
     private func send(_ call: Call) {
         let items = call.items
         let permit: Permit
-        switch self.breaker.admit() {
+        switch breaker.admit() {
         case .permitted(let given): permit = given
         case .rejected(let rejection):
-            self.end(items, answers: nil, else: .noAnswer(cause: "BREAKER_OPEN", retryAfter: rejection.retryAfter))
+            end(items, answers: nil, else: .noAnswer(cause: "BREAKER_OPEN", retryAfter: rejection.retryAfter))
             return
         }
-        self.sizes.record(UInt64(items.count))
+        sizes.record(UInt64(items.count))
         let request = self.request(call)
-        self.peers.next().call(request, timeout: self.settings.callTimeout).whenComplete { result in
+        peers.next().call(request, timeout: settings.callTimeout).whenComplete { result in
             switch result {
             case .success(let answer):
                 if answer.status == 413, self.route == .batch { self.learnLimit(answer, sent: request.body?.readableBytes ?? 0) }
@@ -184,7 +184,7 @@ final class StockBatches: StockCalls {
             state.isFlushDue = true
             return true
         }
-        if mustFlush { self.loop.execute { self.flush() } }
+        if mustFlush { loop.execute { self.flush() } }
     }
 
     // MARK: The wire
@@ -196,15 +196,15 @@ final class StockBatches: StockCalls {
     private func learnLimit(_ answer: HTTPAnswer, sent: Int) {
         let details = (try? JSONObjectReader(Array(answer.body.readableBytesView)))?.value("details")
         let told: Int = if case .int(let bytes) = details?["maximumBytes"], bytes < sent { Int(bytes) } else { sent / 2 }
-        self.state.withLock { $0.maximumBytes = min($0.maximumBytes, max(told, StockBatches.minimumBytes)) }
+        state.withLock { $0.maximumBytes = min($0.maximumBytes, max(told, StockBatches.minimumBytes)) }
     }
 
     /// The call has an id of its own. Each change in it has the id of its order's request.
     private func request(_ call: Call) -> HTTPPeer.Request {
-        let id = self.callName + String(call.number)
+        let id = callName + String(call.number)
         var headers: HTTPHeaders = ["content-type": "application/json"]
-        if let token = self.settings.token?.value { headers.add(name: "authorization", value: "Bearer " + token) }
-        if self.route == .single, let change = call.items.first?.change {
+        if let token = settings.token?.value { headers.add(name: "authorization", value: "Bearer " + token) }
+        if route == .single, let change = call.items.first?.change {
             headers.add(name: "x-request-id", value: change.requestID ?? id)
             headers.add(name: "idempotency-key", value: change.key)
             headers.add(name: "idempotency-attempt", value: String(change.attempt))
@@ -232,7 +232,7 @@ final class StockBatches: StockCalls {
     /// One answer for each change. There are fewer if the response cannot be understood.
     private func read(_ answer: HTTPAnswer, count: Int) -> [StockAnswer] {
         let body = try? JSONObjectReader(Array(answer.body.readableBytesView))
-        if self.route == .single {
+        if route == .single {
             let isReplayed = answer.headers.first(name: "idempotency-replayed") == "true"
             return [StockBatches.one(body, status: answer.status, retryAfter: answer.retryAfter, isReplayed: isReplayed)]
         }

@@ -15,18 +15,18 @@ struct IDBlock {
     /// Reacts to an id that had a row already: raises the sequence if it is behind its table, and drops the rest of the block.
     /// - Returns: nil if the sequence was not behind
     mutating func startAnew(_ session: PostgresSession) throws(PostgresError) -> IDSequence.Raise? {
-        self.next = self.end
-        return try self.sequence.raise(session)
+        next = end
+        return try sequence.raise(session)
     }
 
     /// Takes one id. Ids ascend as long as no other process takes blocks.
     mutating func take(_ session: PostgresSession) throws(PostgresError) -> Int64 {
-        if self.next == self.end {
-            self.next = try session.repeatable(self.sequence.takeSQL, []).one().decode(0, as: Int64.self)
-            self.end = self.next + IDBlock.size
+        if next == end {
+            next = try session.repeatable(sequence.takeSQL, []).one().decode(0, as: Int64.self)
+            end = next + IDBlock.size
         }
-        defer { self.next += 1 }
-        return self.next
+        defer { next += 1 }
+        return next
     }
 
     /// Takes `count` ids.

@@ -28,7 +28,7 @@ struct StoreTrouble: Sendable {
     /// The caller's error for this error, which is logged.
     /// - Parameter what: what was not done, for the log
     func noted(_ error: PostgresError, _ what: Logger.Message) -> APIError {
-        self.throttle.log(.warning, what, to: self.logger, metadata: ["error": "\(error)"])
+        throttle.log(.warning, what, to: logger, metadata: ["error": "\(error)"])
         return APIError(error)
     }
 
@@ -46,7 +46,7 @@ struct StoreTrouble: Sendable {
         do throws(PostgresError) {
             return try await statement()
         } catch {
-            throw self.noted(error, what)
+            throw noted(error, what)
         }
     }
 }

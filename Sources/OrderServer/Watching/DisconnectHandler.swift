@@ -12,16 +12,16 @@ final class DisconnectHandler: ChannelInboundHandler, RemovableChannelHandler, S
     private init(onDisconnect: @escaping @Sendable () -> Void) { self.onDisconnect = onDisconnect }
 
     private func tell() {
-        if !self.isTold.exchange(true, ordering: .relaxed) { self.onDisconnect() }
+        if !isTold.exchange(true, ordering: .relaxed) { onDisconnect() }
     }
 
     func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
-        if let event = event as? ChannelEvent, event == .inputClosed { self.tell() }
+        if let event = event as? ChannelEvent, event == .inputClosed { tell() }
         context.fireUserInboundEventTriggered(event)
     }
 
     func channelInactive(context: ChannelHandlerContext) {
-        self.tell()
+        tell()
         context.fireChannelInactive()
     }
 

@@ -56,63 +56,63 @@ struct OrderWaiters {
     }
 
     /// Callers that wait now.
-    var waiting: Int { self.waiters.count }
+    var waiting: Int { waiters.count }
 
     // MARK: Places
 
     /// Takes a place. Returns false if there is none left, or after the shutdown.
     mutating func enter() -> Bool {
-        guard !self.isClosed, self.places < self.maximumPlaces else { return false }
-        self.places += 1
+        guard !isClosed, places < maximumPlaces else { return false }
+        places += 1
         return true
     }
 
     /// Gives a place back.
-    mutating func leave() { self.places -= 1 }
+    mutating func leave() { places -= 1 }
 
     // MARK: Waiting
 
     /// A caller with a place begins to wait. Returns nil after the shutdown.
     mutating func wait(for order: Int64, after seen: Int64, until deadline: ContinuousClock.Instant) -> (id: ID, next: Next)? {
-        guard !self.isClosed else { return nil }
-        self.lastID += 1
-        self.waiters[self.lastID] = Waiter(order: order, seen: seen, deadline: deadline)
-        self.byOrder[order, default: []].append(self.lastID)
+        guard !isClosed else { return nil }
+        lastID += 1
+        waiters[lastID] = Waiter(order: order, seen: seen, deadline: deadline)
+        byOrder[order, default: []].append(lastID)
         // The order may have changed between the caller's own look and this line. Without this, only a sweep would find that change.
-        self.due.insert(order)
-        let startsTicks = !self.isTicking
-        self.isTicking = true
-        return (self.lastID, Next(lookup: self.takeDue(), startsTicks: startsTicks))
+        due.insert(order)
+        let startsTicks = !isTicking
+        isTicking = true
+        return (lastID, Next(lookup: takeDue(), startsTicks: startsTicks))
     }
 
     /// A caller has gone, or its own time limit is over. Returns false if it was answered before.
-    mutating func cancel(_ id: ID) -> Bool { self.remove(id) != nil }
+    mutating func cancel(_ id: ID) -> Bool { remove(id) != nil }
 
     /// This server has changed these orders, durably.
     mutating func changed(_ orders: some Sequence<Int64>) -> Next {
-        guard !self.byOrder.isEmpty else { return Next() }
-        for order in orders where self.byOrder[order] != nil { self.due.insert(order) }
-        return Next(lookup: self.takeDue())
+        guard !byOrder.isEmpty else { return Next() }
+        for order in orders where byOrder[order] != nil { due.insert(order) }
+        return Next(lookup: takeDue())
     }
 
     // MARK: Looking up
 
     /// The answer to a look-up: the orders that have a version above the one asked about, with that version.
     mutating func found(_ versions: [(order: Int64, version: Int64)]) -> (answered: [(id: ID, index: Int)], next: Next) {
-        self.isLooking = false
+        isLooking = false
         var answered: [(id: ID, index: Int)] = []
         for (index, found) in versions.enumerated() {
-            for id in self.byOrder[found.order] ?? [] {
-                guard let waiter = self.waiters[id], waiter.seen < found.version else { continue }
-                _ = self.remove(id)
+            for id in byOrder[found.order] ?? [] {
+                guard let waiter = waiters[id], waiter.seen < found.version else { continue }
+                _ = remove(id)
                 answered.append((id, index))
             }
         }
-        return (answered, Next(lookup: self.takeDue()))
+        return (answered, Next(lookup: takeDue()))
     }
 
     /// A look-up had no answer. Only a sweep looks its orders up again, so that a database in trouble is not asked without pause.
-    mutating func lookupFailed() { self.isLooking = false }
+    mutating func lookupFailed() { isLooking = false }
 
     // MARK: Time
 
@@ -120,54 +120,54 @@ struct OrderWaiters {
     /// - Returns: waiters whose time is over; orders to look up; whether ticks go on
     mutating func tick(now: ContinuousClock.Instant) -> (expired: [ID], lookup: [Wanted], goesOn: Bool) {
         var expired: [ID] = []
-        for (id, waiter) in self.waiters where waiter.deadline <= now { expired.append(id) }
-        for id in expired { _ = self.remove(id) }
-        guard !self.waiters.isEmpty else {
-            self.isTicking = false
-            self.turn = []
+        for (id, waiter) in waiters where waiter.deadline <= now { expired.append(id) }
+        for id in expired { _ = remove(id) }
+        guard !waiters.isEmpty else {
+            isTicking = false
+            turn = []
             return (expired, [], false)
         }
-        return (expired, self.sweep(now), true)
+        return (expired, sweep(now), true)
     }
 
     /// Ends every wait, and takes no more waiters.
     mutating func close() -> [ID] {
-        self.isClosed = true
-        let all = Array(self.waiters.keys)
-        self.waiters = [:]
-        self.byOrder = [:]
-        self.due = []
-        self.turn = []
+        isClosed = true
+        let all = Array(waiters.keys)
+        waiters = [:]
+        byOrder = [:]
+        due = []
+        turn = []
         return all
     }
 
     // MARK: Inside
 
     private mutating func sweep(_ now: ContinuousClock.Instant) -> [Wanted] {
-        if let lastSweep, lastSweep + self.interval > now { return self.takeDue() }
-        guard !self.isLooking else { return [] }
+        if let lastSweep, lastSweep + interval > now { return takeDue() }
+        guard !isLooking else { return [] }
         self.lastSweep = now
-        var orders = self.takeFromDue()
-        if self.turn.isEmpty { self.turn = Array(self.byOrder.keys) }
+        var orders = takeFromDue()
+        if turn.isEmpty { turn = Array(byOrder.keys) }
         // The loop ends with the turn, which contains each order at most once.
-        while orders.count < self.batch, let order = self.turn.popLast() {
-            if self.byOrder[order] != nil, !orders.contains(order) { orders.insert(order) }
+        while orders.count < batch, let order = turn.popLast() {
+            if byOrder[order] != nil, !orders.contains(order) { orders.insert(order) }
         }
-        return self.begin(orders)
+        return begin(orders)
     }
 
     private mutating func takeDue() -> [Wanted] {
-        guard !self.isLooking, !self.due.isEmpty else { return [] }
-        return self.begin(self.takeFromDue())
+        guard !isLooking, !due.isEmpty else { return [] }
+        return begin(takeFromDue())
     }
 
     private mutating func takeFromDue() -> Set<Int64> {
-        if self.due.count <= self.batch {
-            defer { self.due = [] }
-            return self.due
+        if due.count <= batch {
+            defer { due = [] }
+            return due
         }
-        let taken = Set(self.due.prefix(self.batch))
-        self.due.subtract(taken)
+        let taken = Set(due.prefix(batch))
+        due.subtract(taken)
         return taken
     }
 
@@ -175,22 +175,22 @@ struct OrderWaiters {
         var wanted: [Wanted] = []
         for order in orders {
             // If several wait for one order, the smallest version that one of them has seen decides. If none is left, the order is skipped.
-            guard let seen = self.byOrder[order]?.compactMap({ self.waiters[$0]?.seen }).min() else { continue }
+            guard let seen = byOrder[order]?.compactMap({ waiters[$0]?.seen }).min() else { continue }
             wanted.append(Wanted(order: order, seen: seen))
         }
-        self.isLooking = !wanted.isEmpty
+        isLooking = !wanted.isEmpty
         return wanted
     }
 
     private mutating func remove(_ id: ID) -> Waiter? {
-        guard let waiter = self.waiters.removeValue(forKey: id) else { return nil }
-        if var others = self.byOrder[waiter.order] {
+        guard let waiter = waiters.removeValue(forKey: id) else { return nil }
+        if var others = byOrder[waiter.order] {
             others.removeAll { $0 == id }
             if others.isEmpty {
-                self.byOrder[waiter.order] = nil
-                self.due.remove(waiter.order)
+                byOrder[waiter.order] = nil
+                due.remove(waiter.order)
             } else {
-                self.byOrder[waiter.order] = others
+                byOrder[waiter.order] = others
             }
         }
         return waiter

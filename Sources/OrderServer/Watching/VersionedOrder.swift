@@ -7,7 +7,7 @@ struct VersionedOrder: Sendable, Equatable {
     var version: Int64
 
     /// Whether only a cancellation or another run can still change the order.
-    var isSettled: Bool { self.order.status != .pending }
+    var isSettled: Bool { order.status != .pending }
 }
 
 extension VersionedOrder {
@@ -20,13 +20,13 @@ extension VersionedOrder {
 extension OrderStore {
     /// The present order with its version.
     func versionedOrder(id: Int64) async throws(PostgresError) -> VersionedOrder? {
-        let rows = try await self.pool.query("select o.version, \(Order.columns) from orders o where o.id = $1", [.int(id)])
+        let rows = try await pool.query("select o.version, \(Order.columns) from orders o where o.id = $1", [.int(id)])
         return try rows.first.map { (row) throws(PostgresError) in try VersionedOrder(row: row) }
     }
 
     /// Those of the orders that have a version above the one seen, in one statement.
     func orders(newerThan wanted: [OrderWaiters.Wanted]) async throws(PostgresError) -> [VersionedOrder] {
-        let rows = try await self.pool.query(
+        let rows = try await pool.query(
             """
             select o.version, \(Order.columns) from unnest($1, $2) as w(id, seen) join orders o on o.id = w.id
             where o.id = any($1) and o.version > w.seen
