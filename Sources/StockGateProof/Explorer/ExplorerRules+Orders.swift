@@ -35,7 +35,7 @@ extension ExplorerRules {
     // MARK: Steps
 
     /// The letter of the order that an actor's name refers to: `#a`, `&a`, `-#a`.
-    static func letter(_ name: String) -> String { String(name.drop { $0 == "#" || $0 == "&" || $0 == "-" }) }
+    static func letter(_ name: String) -> String { String(name.drop { $0 == "#" || $0 == "&" || $0 == "-" || $0 == "=" }) }
 
     /// The present order for an actor's letter: the one that was placed last.
     private func order(of index: Int, _ state: State) -> Int? {
@@ -54,6 +54,7 @@ extension ExplorerRules {
 
     /// A buyer's order is written, with the id that an earlier order had. If the earlier order was in this database, the restore has lost it.
     private func place(_ index: Int, _ driver: ExplorerActor.Driver, _ state: State, _ emit: Emit) {
+        if world.actors[index].hasPrefix("=") { return placeBehind(index, driver, state, emit) }
         var after = state
         if let former = order(of: index, state) {
             guard former < driver.order else { return }
@@ -63,6 +64,25 @@ extension ExplorerRules {
         }
         after.rest.orders[driver.order].status = .pending
         var driver = driver
+        driver.next = .ask
+        after.actors[index] = .order(driver)
+        emit(after, ExplorerMove(index, "the order is made"))
+    }
+
+    /// A buyer's order is given an id that has a row already. The insert finds it, the sequence is raised above all ids, and the order is made under the next one.
+    private func placeBehind(_ index: Int, _ driver: ExplorerActor.Driver, _ state: State, _ emit: Emit) {
+        guard let former = order(of: index, state) else { return }  // its turn comes behind the one whose row it meets
+        var after = state
+        if fault == .sequenceLeftBehind {
+            after.actors[index] = .done(.nothing)
+            return emit(after, ExplorerMove(index, "the order is turned away"))
+        }
+        var driver = driver
+        if fault != .takenIDDriven {
+            after.rest.orders[driver.order] = OrderModel(letter: state.rest.orders[former].letter + "1")
+            driver.key = after.rest.orders[driver.order].key
+        }
+        after.rest.orders[driver.order].status = .pending
         driver.next = .ask
         after.actors[index] = .order(driver)
         emit(after, ExplorerMove(index, "the order is made"))
@@ -191,7 +211,8 @@ extension ExplorerRules {
             let isTaken = state.ledger.row(order.key)?.direction == .out
             let isReturned = state.ledger.row("INC-" + order.key.dropFirst(4))?.direction == .in
             switch order.status {
-            case .unplaced, .pending: break
+            case .unplaced: return "order \(order.letter) was turned away"
+            case .pending: break
             case .confirmed, .cancelled:
                 if isEarlier(order.key) { return "order \(order.letter) is confirmed by what an earlier order took" }
                 if !isTaken { return "order \(order.letter) is confirmed, and nothing was taken for it" }

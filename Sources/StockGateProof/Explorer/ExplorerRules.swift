@@ -52,7 +52,7 @@ struct ExplorerRules {
                 return .returning(PatchedIncrease(Self.increase("s\(returned)"), fault: fault), nil, .nothing)
             default:
                 if name.hasPrefix("?") { return .lookup(Self.increase(String(name.dropFirst()))) }
-                if name.hasPrefix("#") {
+                if name.hasPrefix("#") || name.hasPrefix("=") {
                     orders.append(OrderModel(letter: Self.letter(name)))
                     let order = ExplorerActor.Driver(
                         order: orders.count - 1,

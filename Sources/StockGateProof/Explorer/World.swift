@@ -19,6 +19,7 @@
 ///     delete   the product is discontinued;  relist it is put on sale again
 ///     #a       an order that the order server settles under the key a. A second #a is made after the order database was restored to before the first, and
 ///              has its id
+///     =a       an order that is made while the sequence of ids is behind: it is given the id of order a, whose row is still there
 ///     &a       another server goes on with order a while it is undecided
 ///     -#a      order a is cancelled once it is confirmed
 public struct World: Hashable, Sendable, CustomStringConvertible {
@@ -199,6 +200,8 @@ public struct World: Hashable, Sendable, CustomStringConvertible {
         World("#a #a resync", 2), World("#a #a -#a b", 1), World("#a #a", 2, copies: 1), World("#a #a -#a", 1, deaths: 1),
         // The second loses its connection during the commit, sends it again as a first attempt does, and finds the first one's row, or its own.
         World("#a #a", 2, zombies: 1), World("#a #a b", 2, flushes: 1, zombies: 1),
+        // The sequence of ids is behind its table: an order that is given an id which has a row takes one above them all. No order is turned away, or driven as another.
+        World("#a =a resync", 2), World("#a =a", 2, unheard: 1), World("#a =a -#a", 1), World("#a &a =a", 2),
         // Two servers settle one order, whose first answer is lost or comes late.
         World("#a &a", 2, unheard: 1), World("#a &a b", 1), World("#a &a -#a", 1, unheard: 1), World("#a &a resync", 1, zombies: 1),
     ]

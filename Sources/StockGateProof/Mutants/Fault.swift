@@ -166,6 +166,10 @@ public enum Fault: Hashable, Sendable, CaseIterable {
     case joinedRowIsOwn
     /// A first attempt that sends its direct commit again does not look at the mark of the row that it finds.
     case markIgnored
+    /// A sequence of ids that is behind its table is not raised: an order that is given an id which has a row is turned away.
+    case sequenceLeftBehind
+    /// An order that is given an id which has a row is taken for made.
+    case takenIDDriven
     /// The units of a success that comes for a failed order are not given back.
     case lateSuccessKept
 }

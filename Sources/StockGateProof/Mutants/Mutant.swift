@@ -60,6 +60,7 @@ public struct Mutant: Hashable, Sendable {
         case .replayConfirms, .closedKeyFails, .sinceIgnored, .staleTakesKey, .newKeyUnwritten, .formerKeyCompensated, .lateSuccessKept,
             .othersRowIsOwn, .joinedRowIsOwn, .markIgnored:
             world.actors.contains { $0.hasPrefix("#") }
+        case .sequenceLeftBehind, .takenIDDriven: world.actors.contains { $0.hasPrefix("=") }
         default: false
         }
     }

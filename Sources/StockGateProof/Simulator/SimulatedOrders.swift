@@ -21,13 +21,25 @@ final class SimulatedOrders {
     private unowned let simulation: Simulation
     private var entries: [Entry] = []
     private var free: [Int64] = []
+    /// What the sequence hands out next, where orders have those ids.
+    private var behind: [Int64] = []
     private var renewals = 0
 
     init(_ simulation: Simulation) { self.simulation = simulation }
 
     /// Writes an order down.
     func place(_ client: SimulatedClient, _ index: Int, planned: SimulationPlan.Order) -> Identity {
-        let cameRound = !free.isEmpty
+        var isTaken = false
+        if !behind.isEmpty {
+            if simulation.plan.fault == .takenIDDriven {
+                isTaken = true
+                free.insert(behind.removeFirst(), at: 0)
+            } else {
+                simulation.log("the sequence of ids is raised")
+                behind = []
+            }
+        }
+        let cameRound = isTaken || !free.isEmpty
         let orderID = cameRound ? free.removeFirst() : planned.orderID
         entries.append(Entry(orderID: orderID, client: client, index: index))
         return Identity(orderID: orderID, key: cameRound ? "DEC-\(orderID)" : planned.key, madeAt: simulation.now, cameRound: cameRound)
@@ -39,10 +51,14 @@ final class SimulatedOrders {
         return "DEC-\(identity.orderID).\(renewals)"
     }
 
+    /// The sequence is set back behind the last orders.
+    func fallBehind(_ count: Int) { behind = entries.suffix(count).map(\.orderID) }
+
     /// Loses the last orders, so that their ids are given to the next ones.
     func restore(behind count: Int) {
         let lost = entries.suffix(count)
         entries.removeLast(lost.count)
+        behind.removeAll { id in lost.contains { $0.orderID == id } }
         for entry in lost {
             entry.client.lose(entry.index)
             // An id is not given out again while a compensation under it is under way, which would reach the next order; in reality a restore takes longer than a

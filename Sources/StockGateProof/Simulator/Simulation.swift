@@ -299,6 +299,7 @@ final class Simulation {
             isLedgerUp = false
             after(down) { [unowned self] in isLedgerUp = true }
         case .ordersRestored(let count): orders.restore(behind: count)
+        case .sequenceBehind(let count): orders.fallBehind(count)
         case .ledgerLossy(let length): ledgerLossyUntil = now + length
         case .networkLossy(let length): networkLossyUntil = now + length
         case .ledgerLocked(let length): ledgerLockedUntil = now + length

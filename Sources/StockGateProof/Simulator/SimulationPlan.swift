@@ -28,6 +28,8 @@ public struct SimulationPlan: Sendable {
         case ledgerRestored(age: Int, down: Int)
         /// The order database is restored to its state this many orders ago, and its sequence gives their ids out again.
         case ordersRestored(behind: Int)
+        /// The sequence of order ids is set back behind so many orders that are there.
+        case sequenceBehind(by: Int)
         /// Commits lose their connections, but their statements may still run.
         case ledgerLossy(length: Int)
         /// Messages are lost between all parties.
@@ -162,6 +164,7 @@ public struct SimulationPlan: Sendable {
         addLosses()
         addRestores()
         addOrderRestores()
+        addSequences()
     }
 
     /// Whether some order ids are used a second time.
@@ -234,6 +237,15 @@ public struct SimulationPlan: Sendable {
             strikes.append(Strike(at: at, what: .ledgerRestored(age: random.number(0...2_000_000), down: random.number(0...500_000))))
             isAuditless = false
         }
+        strikes.sort { $0.at < $1.at }
+    }
+
+    /// Sequences of order ids that fall behind their table. From a stream of their own, as strangers.
+    private mutating func addSequences() {
+        var random = SplitMix64(seed: seed ^ 0x7365_7175_656E_6365)
+        guard random.happens(0.15) else { return }
+        let at = 400_000 + random.number(0...Self.chaos - 1_000_000)
+        strikes.append(Strike(at: at, what: .sequenceBehind(by: random.number(1...6))))
         strikes.sort { $0.at < $1.at }
     }
 
