@@ -59,6 +59,9 @@ public final class ThreadQueue<Item: Sendable>: Sendable {
     /// Whether the queue was stopped.
     @inlinable public var isStopped: Bool { state.withLock { $0.isStopped } }
 
+    /// Items that wait.
+    @inlinable public var count: Int { state.withLock { $0.items.count } }
+
     /// Everything that waits; sleeps until there is something. Nil: stopped and empty. For the one consuming thread.
     @inlinable
     public func takeAll() -> [Item]? {

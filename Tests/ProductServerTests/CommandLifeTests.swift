@@ -65,7 +65,7 @@ import Testing
         var life = CommandLife(orders: 1, isRepeat: false, giveUpAt: Self.far)
         _ = life.began()
         #expect(life.decided(0, nil, isLocked: true, mayStay: false, at: Self.start) == .publish([.aside]))
-        #expect(life.published(confirmed: [], at: Self.start) == .wait(CommandLife.minimumWait))
+        #expect(life.published(confirmed: [], at: Self.start) == .wait(Duration.milliseconds(50)))
         #expect(life.isWaitingForRow && !life.isSetAside)
         #expect(life.waitEnded() == .decide([0], asRepeats: true))
         #expect(!life.isWaitingForRow)
@@ -73,7 +73,7 @@ import Testing
         // One that waits for anything else than a row is not set aside, nor is one when the server stops.
         life = CommandLife(orders: 1, isRepeat: false, giveUpAt: Self.far)
         _ = life.began()
-        #expect(life.decided(0, nil, isLocked: false, mayStay: false, at: Self.start) == .wait(CommandLife.minimumWait))
+        #expect(life.decided(0, nil, isLocked: false, mayStay: false, at: Self.start) == .wait(Duration.milliseconds(50)))
         life = CommandLife(orders: 1, isRepeat: false, giveUpAt: Self.far)
         _ = life.began()
         _ = life.stopped()
