@@ -184,6 +184,7 @@ struct PlanTests {
         #expect(Assignment.selected([]) == Assignment.all)
         #expect(Assignment.selected(["durable"]).allSatisfy { $0.work == .durable })
         #expect(Assignment.selected(["order stockgate"]).map(\.side) == [.stockGate, .plain])
+        #expect(Assignment.selected(["Order GOBATCH"]).map(\.side) == [.gobatch])
         #expect(Assignment.selected(["nothing"]).isEmpty)
         var plan = PeerComparison.Plan()
         #expect(plan.problem == nil)

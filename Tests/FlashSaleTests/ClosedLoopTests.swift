@@ -137,6 +137,11 @@ struct ChildProcessTests {
         }
         let grandchild = try #require(Int32(child.lastLines.trimmingCharacters(in: .newlines)))
         #expect(child.isRunning)
+        // A signal is for the whole group. Nobody else stops processes: the watcher kills them.
+        child.signal(SIGSTOP)
+        while state(of: grandchild) != "T", ContinuousClock.now < deadline { try await Task.sleep(for: .milliseconds(10)) }
+        #expect(state(of: grandchild) == "T")
+        child.signal(SIGCONT)
         await child.end(patience: .milliseconds(100))
         #expect(!child.isRunning)
         // Killed as well; it may stay in the process table as long as nobody reaps it.
@@ -149,11 +154,14 @@ struct ChildProcessTests {
         #expect(throws: ChildProcess.Failure.self) { try ChildProcess(["/nonexistent/program"], environment: [:], log: "/dev/null") }
     }
 
-    private func isAlive(_ pid: pid_t) -> Bool {
+    private func isAlive(_ pid: pid_t) -> Bool { state(of: pid).map { $0 != "Z" } ?? false }
+
+    /// As `/proc` has it: `T` is stopped, `Z` has ended and waits to be reaped. Nil for none.
+    private func state(of pid: pid_t) -> Character? {
         guard let stat = try? String(contentsOfFile: "/proc/\(pid)/stat", encoding: .utf8), let close = stat.lastIndex(of: ")") else {
-            return false
+            return nil
         }
-        return !stat[stat.index(after: close)...].hasPrefix(" Z")
+        return stat[close...].dropFirst(2).first
     }
 }
 
