@@ -52,6 +52,7 @@ let nioEmbedded = Target.Dependency.product(name: "NIOEmbedded", package: "swift
 let nioHTTP1 = Target.Dependency.product(name: "NIOHTTP1", package: "swift-nio")
 let nioHTTPTypes = Target.Dependency.product(name: "NIOHTTPTypes", package: "swift-nio-extras")
 let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
+let nioTLS = Target.Dependency.product(name: "NIOTLS", package: "swift-nio")
 let nioSSL = Target.Dependency.product(name: "NIOSSL", package: "swift-nio-ssl")
 
 let package = Package(
@@ -87,16 +88,18 @@ let package = Package(
         // MARK: Clients, which know no shop
 
         library("BlockingThreads", ["CThreads"]),
-        library("RedisClient", ["BlockingThreads", "CHiredis", deques, nioCore, nioPosix]),
+        library("TransportSecurity"),
+        library("NIOTransportSecurity", ["TransportSecurity", nioCore, nioSSL, nioTLS]),
+        library("RedisClient", ["BlockingThreads", "CHiredis", "NIOTransportSecurity", "TransportSecurity", deques, nioCore, nioPosix]),
         library("PostgresClient", ["BlockingThreads", "CLibPQ", algorithms, deques]),
-        library("MessageBroker", ["BlockingThreads", "CRabbitMQ", deques]),
+        library("MessageBroker", ["BlockingThreads", "CRabbitMQ", "TransportSecurity", deques]),
 
         // MARK: The engine
 
         library("CircuitBreaker"),
         library(
             "StockGate",
-            ["BlockingThreads", "CircuitBreaker", "RedisClient", "PostgresClient", algorithms, deques, nioCore],
+            ["BlockingThreads", "CircuitBreaker", "NIOTransportSecurity", "RedisClient", "PostgresClient", algorithms, deques, nioCore],
             resources: [.embedInCode("Gate/Scripts"), .embedInCode("Ledger/Migrations")]
         ),
 
@@ -110,10 +113,11 @@ let package = Package(
         library(
             "ServerKit",
             [
-                "APIErrors", "BlockingThreads", "CircuitBreaker", "HotPath", "PostgresClient", "ServerMetrics", "StrictJSON", deques,
-                httpTypes,
-                hummingbird, logging, nioCore,
-                nioPosix, lifecycle,
+                "APIErrors", "BlockingThreads", "CircuitBreaker", "HotPath", "NIOTransportSecurity", "PostgresClient", "ServerMetrics",
+                "StrictJSON",
+                "TransportSecurity", deques, httpTypes, hummingbird,
+                logging, nioCore, nioHTTPTypes,
+                nioPosix, nioSSL, lifecycle,
             ],
             resources: [.embedInCode("Dashboard/dashboard.html")]
         ),
@@ -136,8 +140,8 @@ let package = Package(
             "OrderServer",
             [
                 "StockContract", "APIErrors", "BlockingThreads", "CircuitBreaker", "HotPath", "MessageBroker", "ServerMetrics",
-                "PostgresClient",
-                "ServerKit", "StrictJSON",
+                "NIOTransportSecurity", "PostgresClient",
+                "ServerKit", "StrictJSON", "TransportSecurity", nioCore, nioHTTP1, nioPosix,
             ],
             resources: [.embedInCode("HTTP/openapi.json"), .embedInCode("Store/Migrations")]
         ),
@@ -180,11 +184,15 @@ let package = Package(
         // MARK: Tests
 
         library("StockGateProof", ["PostgresClient", "StockGate", heaps], settings: fast),
-        library("PrivateServers", ["BlockingThreads", "PostgresClient", nioCore, nioPosix]),
+        library("PrivateServers", ["BlockingThreads", "PostgresClient", nioCore, nioPosix, nioSSL]),
         tests("BlockingThreadsTests", ["BlockingThreads"]),
         tests("CircuitBreakerTests", ["CircuitBreaker"]),
-        tests("RedisClientTests", ["RedisClient", "PrivateServers", nioCore, nioEmbedded, nioPosix]),
-        tests("MessageBrokerTests", ["MessageBroker", "PrivateServers", "StockContract"]),
+        tests("TransportSecurityTests", ["NIOTransportSecurity", "PrivateServers", "TransportSecurity", nioCore, nioPosix, nioSSL]),
+        tests(
+            "RedisClientTests",
+            ["NIOTransportSecurity", "RedisClient", "PrivateServers", "TransportSecurity", nioCore, nioEmbedded, nioPosix]
+        ),
+        tests("MessageBrokerTests", ["MessageBroker", "PrivateServers", "StockContract", "TransportSecurity"]),
         tests("PostgresClientTests", ["BlockingThreads", "PostgresClient", "PrivateServers"]),
         tests("StrictJSONTests", ["StrictJSON", nioCore]),
         tests("APIErrorsTests", ["APIErrors", "HotPath", "StockContract", "StrictJSON"]),
@@ -195,9 +203,11 @@ let package = Package(
             "ServerKitTests",
             [
                 "StockContract",
-                "APIErrors", "CircuitBreaker", "HotPath", "ServerMetrics", "ServerKit", "StrictJSON", hummingbirdTesting, nioEmbedded,
+                "APIErrors", "CircuitBreaker", "HotPath", "NIOTransportSecurity", "PrivateServers", "ServerMetrics", "ServerKit",
+                "StrictJSON",
+                "TransportSecurity", hummingbirdTesting, nioEmbedded,
                 nioHTTP1,
-                nioHTTPTypes, nioPosix,
+                nioHTTPTypes, nioPosix, nioSSL,
             ]
         ),
         tests("FlashSaleTests", ["FlashSaleKit", "PostgresClient", "PrivateServers", nioCore, nioHTTP1, nioPosix, nioSSL]),
@@ -225,8 +235,8 @@ let package = Package(
                 "StockContract", "APIErrors", "BlockingThreads", "HotPath", "ServerMetrics", "StrictJSON", "OrderServer", "ServerKit",
                 "PostgresClient",
                 "CircuitBreaker",
-                "MessageBroker", "PrivateServers", "StockGate", "StockGateProof", hummingbird,
-                hummingbirdTesting, nioCore, nioHTTP1, nioPosix,
+                "MessageBroker", "NIOTransportSecurity", "PrivateServers", "StockGate", "StockGateProof", "TransportSecurity", hummingbird,
+                hummingbirdTesting, nioCore, nioHTTP1, nioPosix, nioSSL,
             ]
         ),
         tests(

@@ -33,12 +33,17 @@ public final class PrivatePostgres: Sendable {
     /// - Parameters:
     ///   - fsync: false makes commits cheap, but data can be lost if the machine crashes. Killing the server is safe either way.
     ///   - settings: further lines of the server's configuration, such as `max_connections = 20`
-    public static func start(fsync: Bool = true, settings: [String] = []) throws -> PrivatePostgres {
+    ///   - tls: what it shows to clients that ask for TLS; nil: it speaks none.
+    public static func start(
+        fsync: Bool = true,
+        settings: [String] = [],
+        tls: PrivateCertificates.End? = nil
+    ) throws -> PrivatePostgres {
         let installation = try Installation.shared()
         var lastFailure: any Error = Failure(description: "no free port")
         for _ in 0..<5 {
             do {
-                return try PrivatePostgres(installation, fsync: fsync, settings: settings)
+                return try PrivatePostgres(installation, fsync: fsync, settings: settings, tls: tls)
             } catch {
                 lastFailure = error
             }
@@ -46,22 +51,34 @@ public final class PrivatePostgres: Sendable {
         throw lastFailure
     }
 
-    private init(_ installation: Installation, fsync: Bool, settings: [String]) throws {
+    private init(_ installation: Installation, fsync: Bool, settings: [String], tls: PrivateCertificates.End?) throws {
         port = try Self.freePort()
         folder = try Installation.makeFolder()
         keeper = try Keeper(folder: folder, command: installation.command("postgres", ["-D", folder.path + "/data"]))
         try Installation.run(["/bin/cp", "-a", "--reflink=auto", installation.template.path + "/data", folder.path + "/data"])
+        if let tls { try show(tls) }
         let lines =
             [
                 "listen_addresses = '127.0.0.1'", "port = \(port)", "unix_socket_directories = ''", "fsync = \(fsync ? "on" : "off")",
                 "shared_buffers = 64MB", "max_connections = 100", "logging_collector = off", "log_min_messages = warning",
                 "autovacuum_naptime = 10s", "max_wal_size = 1GB",
-            ] + settings
+            ] + (tls == nil ? [] : ["ssl = on"]) + settings
         let file = try FileHandle(forWritingTo: folder.appending(path: "data/postgresql.auto.conf"))
         try file.seekToEnd()
         try file.write(contentsOf: Data((lines.joined(separator: "\n") + "\n").utf8))
         try file.close()
         try startServer()
+    }
+
+    /// Puts a certificate and its key where the server looks for them; a server that runs takes them at its next start.
+    public func show(_ tls: PrivateCertificates.End) throws {
+        for (name, source) in [("server.crt", tls.certificate), ("server.key", tls.key)] {
+            let target = folder.appending(path: "data/\(name)")
+            try Data(contentsOf: URL(filePath: source)).write(to: target)
+            // The server refuses a key that others can read.
+            try FileManager.default.setAttributes([.posixPermissions: 0o600], ofItemAtPath: target.path)
+            if geteuid() == 0, let user = getpwnam("postgres") { _ = chown(target.path, user.pointee.pw_uid, user.pointee.pw_gid) }
+        }
     }
 
     /// Ends the server at once and removes its folder. The end of the last reference does the same.

@@ -20,6 +20,8 @@ public final class PrivateRabbitMQ: Sendable {
     public let url: String
     /// The TCP port.
     public let port: Int
+    /// `amqps://user:password@127.0.0.1:port`; nil without TLS.
+    public let tlsURL: String?
     private let folder: URL
     private let isGone = Mutex(false)
     /// When a topology was first known to be declared.
@@ -32,19 +34,59 @@ public final class PrivateRabbitMQ: Sendable {
         }
     }
 
+    /// What a broker with a port for TLS shows.
+    public struct TLS: Sendable {
+        /// What it shows.
+        public var end: PrivateCertificates.End
+        /// The PEM file of the authority of its clients' certificates.
+        public var authority: String
+        /// Whether a client must show a certificate.
+        public var asksClients: Bool
+
+        /// A broker that asks its clients for nothing, unless told otherwise.
+        public init(_ end: PrivateCertificates.End, authority: String, asksClients: Bool = false) {
+            self.end = end
+            self.authority = authority
+            self.asksClients = asksClients
+        }
+
+        fileprivate func lines(port: Int) -> String {
+            """
+            listeners.ssl.1 = 127.0.0.1:\(port)
+            ssl_options.cacertfile = \(authority)
+            ssl_options.certfile = \(end.certificate)
+            ssl_options.keyfile = \(end.key)
+            ssl_options.verify = \(asksClients ? "verify_peer" : "verify_none")
+            ssl_options.fail_if_no_peer_cert = \(asksClients)
+
+            """
+        }
+    }
+
     /// Starts a broker and waits until it speaks AMQP.
-    public static func start() throws -> PrivateRabbitMQ {
+    /// - Parameter tls: what it shows at a second port; nil for no such port
+    public static func start(tls: TLS? = nil) throws -> PrivateRabbitMQ {
         let folder = FileManager.default.temporaryDirectory.appendingPathComponent("stockgate-broker-\(UUID().uuidString.prefix(8))")
         do {
+            var tlsPort: Int?
+            if let tls {
+                let port = try freeLoopbackPort()
+                let place = folder.appendingPathComponent("rabbitmq")
+                try FileManager.default.createDirectory(at: place, withIntermediateDirectories: true)
+                // The script takes a folder that is not empty only where it has been before.
+                try Data().write(to: folder.appendingPathComponent("lock"))
+                try Data(tls.lines(port: port).utf8).write(to: place.appendingPathComponent("more.conf"))
+                tlsPort = port
+            }
             try run(folder, ["start", "rabbitmq"])
-            return try PrivateRabbitMQ(folder)
+            return try PrivateRabbitMQ(folder, tlsPort: tlsPort)
         } catch {
             _ = try? run(folder, ["destroy"])
             throw error
         }
     }
 
-    private init(_ folder: URL) throws {
+    private init(_ folder: URL, tlsPort: Int?) throws {
         self.folder = folder
         let settings = try Self.run(folder, ["env"])
         guard
@@ -54,6 +96,13 @@ public final class PrivateRabbitMQ: Sendable {
         else { throw Failure(description: "the stack names no broker") }
         url = address
         self.port = port
+        tlsURL = tlsPort.map { tlsPort in
+            address.replacing("amqp://", with: "amqps://", maxReplacements: 1).replacing(
+                ":\(port)",
+                with: ":\(tlsPort)",
+                maxReplacements: 1
+            )
+        }
         try watch()
     }
 

@@ -23,6 +23,26 @@ public final class PrivateRedis: Sendable {
         var paused = false
     }
 
+    /// The port of TLS, beside the plain one; nil without TLS.
+    public let tlsPort: Int?
+
+    /// What a server with a port for TLS shows, and whom it takes.
+    public struct TLS: Sendable {
+        /// What it shows.
+        public var end: PrivateCertificates.End
+        /// The PEM file of the authority of its clients' certificates.
+        public var authority: String
+        /// Whether a client must show a certificate.
+        public var asksClients: Bool
+
+        /// A server that asks its clients for nothing, unless told otherwise.
+        public init(_ end: PrivateCertificates.End, authority: String, asksClients: Bool = false) {
+            self.end = end
+            self.authority = authority
+            self.asksClients = asksClients
+        }
+    }
+
     /// `redis://127.0.0.1:port`
     public var url: String { "redis://127.0.0.1:\(self.port)" }
     /// The path of the server's Unix domain socket.
@@ -32,8 +52,9 @@ public final class PrivateRedis: Sendable {
     /// The process id; nil while the server does not run.
     public var pid: Int32? { self.state.withLock { $0.process.map(\.processIdentifier) } }
 
-    private init(port: Int, directory: URL, options: [String]) {
+    private init(port: Int, tlsPort: Int?, directory: URL, options: [String]) {
         self.port = port
+        self.tlsPort = tlsPort
         self.directory = directory
         self.options = options
         self.state = Mutex(State())
@@ -45,14 +66,22 @@ public final class PrivateRedis: Sendable {
     }
 
     /// Starts a server and waits until it answers.
-    /// - Parameter options: further settings as on the command line, such as `["--maxmemory", "1mb"]`.
-    public static func start(options: [String] = []) throws -> PrivateRedis {
+    /// - Parameters:
+    ///   - options: further settings as on the command line, such as `["--maxmemory", "1mb"]`.
+    ///   - tls: what it shows at a second port; nil for no such port.
+    public static func start(options: [String] = [], tls: TLS? = nil) throws -> PrivateRedis {
         var last: any Error = Failure(description: "no free port")
         // Another process may take the port between the search and the start, so there are several tries.
         for _ in 0..<5 {
             let directory = FileManager.default.temporaryDirectory.appendingPathComponent("redis-\(UUID().uuidString.prefix(8))")
             try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true)
-            let server = PrivateRedis(port: try freeLoopbackPort(), directory: directory, options: options)
+            let tlsPort = try tls.map { _ in try freeLoopbackPort() }
+            let server = PrivateRedis(
+                port: try freeLoopbackPort(),
+                tlsPort: tlsPort,
+                directory: directory,
+                options: options + (tls.map { $0.options(port: tlsPort ?? 0) } ?? [])
+            )
             do {
                 try server.launch()
                 return server
@@ -212,6 +241,15 @@ public final class PrivateRedis: Sendable {
     }
 }
 
+extension PrivateRedis.TLS {
+    fileprivate func options(port: Int) -> [String] {
+        [
+            "--tls-port", "\(port)", "--tls-cert-file", end.certificate, "--tls-key-file", end.key, "--tls-ca-cert-file", authority,
+            "--tls-auth-clients", asksClients ? "yes" : "no",
+        ]
+    }
+}
+
 /// Starts processes from one thread that never ends, and kills those that are left at exit.
 ///
 /// The kernel sends the parent-death signal when the *thread* that started a child ends, even if its process lives on. The threads of a pool come and go.
@@ -303,7 +341,7 @@ private func loopbackAddress(port: UInt16) -> sockaddr_in {
 }
 
 /// A TCP port of loopback on which nobody listened a moment ago.
-private func freeLoopbackPort() throws -> Int {
+func freeLoopbackPort() throws -> Int {
     let socket = Foundation.socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
     guard socket >= 0 else { throw PrivateRedis.Failure(description: "socket: errno \(errno)") }
     defer { Foundation.close(socket) }

@@ -11,6 +11,8 @@ rabbitmq_prepare() {
     local root=$STACK_DIR/rabbitmq
     mkdir -p "$root/data" "$root/home"
     render rabbitmq.conf "$root/rabbitmq.conf" "PORT=${PORTS[RABBITMQ_PORT]}" "PASSWORD=$RABBITMQ_PASSWORD"
+    # Lines of one's own, such as a listener for TLS.
+    if [[ -r $root/more.conf ]]; then cat -- "$root/more.conf" >>"$root/rabbitmq.conf"; fi
     (
         umask 077
         printf '[].\n' >"$root/enabled_plugins"

@@ -48,6 +48,7 @@ public struct ServerProgram<Configuration: Sendable>: Sendable {
             let server = self.server(configuration)
             ServerLogHandler.bootstrap(level: server.logLevel, format: server.logFormat)
             Logger(label: self.name).info("starting", metadata: ["settings": "\(reader.givenText)"])
+            for warning in reader.warnings { Logger(label: self.name).warning("\(warning)") }
             try await self.run(configuration)
         } catch {
             ServerLogHandler.writeToStandardError(Array(Redaction.masked("\(self.name): \(error)\n").utf8))

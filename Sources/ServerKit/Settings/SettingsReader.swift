@@ -35,6 +35,8 @@ public struct SettingsReader: Sendable {
     public private(set) var settings: [Setting] = []
     /// What SIGHUP reads again, of everything declared so far.
     public private(set) var rereadables: [any Rereadable] = []
+    /// What an operator is to be told at the start, though the server runs.
+    public private(set) var warnings: [String] = []
     private var faults: [String] = []
 
     /// Reads from an environment; the process' own unless told otherwise.
@@ -52,6 +54,9 @@ public struct SettingsReader: Sendable {
     public mutating func refuse(_ fault: String) {
         self.faults.append(fault)
     }
+
+    /// Remembers what an operator is to be told at the start: a setting that works and is risky. It must repeat no secret.
+    public mutating func warn(_ warning: String) { self.warnings.append(warning) }
 
     mutating func noteRereadable(_ rereadable: any Rereadable) { self.rereadables.append(rereadable) }
 

@@ -1,0 +1,96 @@
+import NIOCore
+import NIOPosix
+import NIOSSL
+import Synchronization
+
+/// A listener on loopback that makes no sense of what it gets: for clients that should find out whom they have before them.
+public final class PrivateEnd: Sendable {
+    /// What it does with a connection.
+    public enum Manner: Sendable {
+        /// TLS with this certificate; bytes behind the handshake are counted and left alone. With an authority its clients must show a certificate of it.
+        case tls(PrivateCertificates.End, clients: String? = nil)
+        /// No TLS: it answers the first bytes with these.
+        case plain(String)
+        /// Takes everything and says nothing.
+        case silent
+    }
+
+    /// Where it listens, on 127.0.0.1.
+    public var port: Int { channel.localAddress?.port ?? 0 }
+    /// Bytes that it got behind a handshake, or without one.
+    public var received: Int { counts.withLock { $0.bytes } }
+    /// Connections that it has taken.
+    public var connections: Int { counts.withLock { $0.connections } }
+
+    private let channel: any Channel
+    private let counts: Counts
+
+    /// The counts, and their lock.
+    private final class Counts: Sendable {
+        private let state = Mutex((bytes: 0, connections: 0))
+        func withLock<Value>(_ body: (inout (bytes: Int, connections: Int)) -> sending Value) -> sending Value { state.withLock(body) }
+    }
+
+    private init(_ channel: any Channel, _ counts: Counts) {
+        self.channel = channel
+        self.counts = counts
+    }
+
+    /// Begins to listen.
+    public static func start(_ manner: Manner) async throws -> PrivateEnd {
+        let counts = Counts()
+        var context: NIOSSLContext?
+        if case .tls(let end, let clients) = manner { context = try Self.context(end, clients) }
+        let tls = context
+        let channel = try await ServerBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+            .childChannelInitializer { channel in
+                counts.withLock { $0.connections += 1 }
+                return channel.eventLoop.makeCompletedFuture {
+                    if let tls { try channel.pipeline.syncOperations.addHandler(NIOSSLServerHandler(context: tls)) }
+                    let greeting: String? = if case .plain(let text) = manner { text } else { nil }
+                    try channel.pipeline.syncOperations.addHandler(Sink(greeting) { count in counts.withLock { $0.bytes += count } })
+                }
+            }
+            .bind(host: "127.0.0.1", port: 0).get()
+        return PrivateEnd(channel, counts)
+    }
+
+    /// Listens no more; connections that are there end by themselves.
+    public func stop() { channel.close(promise: nil) }
+
+    deinit { channel.close(promise: nil) }
+
+    private static func context(_ end: PrivateCertificates.End, _ clients: String?) throws -> NIOSSLContext {
+        var configuration = TLSConfiguration.makeServerConfiguration(
+            certificateChain: try NIOSSLCertificate.fromPEMFile(end.certificate).map { .certificate($0) },
+            privateKey: .privateKey(try NIOSSLPrivateKey(file: end.key, format: .pem))
+        )
+        if let clients {
+            configuration.certificateVerification = .noHostnameVerification
+            configuration.trustRoots = .file(clients)
+        }
+        return try NIOSSLContext(configuration: configuration)
+    }
+
+    private final class Sink: ChannelInboundHandler {
+        typealias InboundIn = ByteBuffer
+        typealias OutboundOut = ByteBuffer
+
+        private var greeting: String?
+        private let count: (Int) -> Void
+
+        init(_ greeting: String?, count: @escaping (Int) -> Void) {
+            self.greeting = greeting
+            self.count = count
+        }
+
+        func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+            count(unwrapInboundIn(data).readableBytes)
+            guard let greeting else { return }
+            self.greeting = nil
+            context.writeAndFlush(wrapOutboundOut(ByteBuffer(string: greeting)), promise: nil)
+        }
+
+        func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }
+    }
+}
