@@ -70,6 +70,16 @@ public struct PostgresConfiguration: Sendable {
         self.settings = settings
     }
 
+    /// What an operator must know because the address asks for TLS and has less checked than may be; nil where all is, or where no TLS is asked for.
+    public var tlsWarning: String? {
+        switch settings.first(where: { $0.keyword == "sslmode" })?.value {
+        case "require":
+            "sslmode=require: unless there is a root certificate, the server's is not checked, so that whoever stands between can read and change everything"
+        case "verify-ca": "sslmode=verify-ca: any server whose certificate the root certificate has signed is taken for this one"
+        default: nil
+        }
+    }
+
     /// The message names libpq's own keywords, never a value, which may be a part of a password.
     private static func check(_ setting: Setting) throws(PostgresError) {
         switch setting.keyword {
