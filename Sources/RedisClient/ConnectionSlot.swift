@@ -1,5 +1,6 @@
 import NIOCore
 import NIOPosix
+import NIOTransportSecurity
 
 /// The shell around `ReconnectStateMachine`: the place of one connection on one event loop. Used on that loop only.
 // Sendable, although its state is not locked: each entry checks that it runs on `eventLoop`.
@@ -9,8 +10,11 @@ final class ConnectionSlot: @unchecked Sendable {
     let eventLoop: any EventLoop
     let counters = LoopCounters()
     private let settings: RedisSettings
+    /// Nil without TLS.
+    private let tls: TLSClientContexts?
     private let onConnect: RedisClient.ConnectHook?
     private let onDisconnect: RedisClient.DisconnectHook?
+    private let onTLSFailure: RedisClient.TLSFailureHook?
     private var machine: ReconnectStateMachine<RedisConnection>
     /// Those who wait for a connection, each until a deadline of its own. Bounded like the pending commands.
     private var waiters: [UInt64: EventLoopPromise<RedisConnection>] = [:]
@@ -22,13 +26,17 @@ final class ConnectionSlot: @unchecked Sendable {
     init(
         eventLoop: any EventLoop,
         settings: RedisSettings,
+        tls: TLSClientContexts?,
         onConnect: RedisClient.ConnectHook?,
-        onDisconnect: RedisClient.DisconnectHook?
+        onDisconnect: RedisClient.DisconnectHook?,
+        onTLSFailure: RedisClient.TLSFailureHook?
     ) {
         self.eventLoop = eventLoop
         self.settings = settings
+        self.tls = tls
         self.onConnect = onConnect
         self.onDisconnect = onDisconnect
+        self.onTLSFailure = onTLSFailure
         self.machine = ReconnectStateMachine(
             minimum: TimeAmount(settings.minimumBackoff),
             maximum: TimeAmount(settings.maximumBackoff)
@@ -88,7 +96,7 @@ final class ConnectionSlot: @unchecked Sendable {
 
     private func connect() {
         self.counters.connectAttempts.increment()
-        let (eventLoop, settings, counters) = (self.eventLoop, self.settings, self.counters)
+        let (eventLoop, settings, counters, tls) = (self.eventLoop, self.settings, self.counters, self.tls)
         let bootstrap = ClientBootstrap(group: eventLoop)
             .connectTimeout(TimeAmount(settings.connectTimeout))
             .channelOption(.socketOption(.so_keepalive), value: 1)
@@ -98,6 +106,7 @@ final class ConnectionSlot: @unchecked Sendable {
             )
             .channelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
+                    try tls?.secure(channel)
                     let handler = RedisChannelHandler(eventLoop: eventLoop, settings: settings, counters: counters)
                     try channel.pipeline.syncOperations.addHandler(handler)
                 }
@@ -108,7 +117,13 @@ final class ConnectionSlot: @unchecked Sendable {
                 bootstrap.channelOption(.tcpOption(.tcp_nodelay), value: 1).connect(host: host, port: port)
             case .unix(let path): bootstrap.connect(unixDomainSocketPath: path)
             }
-        attempt.whenComplete { result in
+        let checked =
+            tls == nil
+            ? attempt
+            : attempt.flatMap { channel in
+                TLSClientContexts.handshake(of: channel, within: TimeAmount(settings.connectTimeout)).map { channel }
+            }
+        checked.whenComplete { result in
             do {
                 let channel = try result.get()
                 let handler = try channel.pipeline.syncOperations.handler(type: RedisChannelHandler.self)
@@ -116,6 +131,7 @@ final class ConnectionSlot: @unchecked Sendable {
                 self.connected(RedisConnection(channel: channel, handler: handler, settings: settings))
             } catch {
                 self.lastFailure = String(describing: error)
+                if let failure = error as? TLSFailure { self.onTLSFailure?(failure) }
                 self.ended(nil)
             }
         }
@@ -172,6 +188,7 @@ final class ConnectionSlot: @unchecked Sendable {
     private func ended(_ connection: RedisConnection?) {
         let random = Double.random(in: 0...1)
         if let reason = connection?.closeReason { self.lastFailure = reason.description }
+        if let failure = connection?.tlsFailure { self.onTLSFailure?(failure) }
         switch self.machine.ended(now: self.eventLoop.now, random: random) {
         case .lost(let retryAfter):
             self.counters.disconnects.increment()

@@ -1,4 +1,5 @@
 import NIOCore
+import NIOTransportSecurity
 
 /// The shell around `ConnectionStateMachine`: owns hiredis' reader, the outgoing buffer and the one timer of a connection. Loop-bound.
 ///
@@ -19,6 +20,8 @@ final class RedisChannelHandler: ChannelInboundHandler {
     private var timer: Scheduled<Void>?
     /// The first reason that was given for closing.
     private(set) var closeReason: RedisError?
+    /// What TLS had against the connection: a server may refuse a client's certificate after the handshake.
+    private(set) var tlsFailure: TLSFailure?
 
     init(eventLoop: any EventLoop, settings: RedisSettings, counters: LoopCounters) {
         self.eventLoop = eventLoop
@@ -228,6 +231,7 @@ final class RedisChannelHandler: ChannelInboundHandler {
     }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
+        if let failure = error as? TLSFailure { self.tlsFailure = failure }
         self.close(RedisError(.connectionLost(sent: true), detail: String(describing: error)))
     }
 }

@@ -1,5 +1,6 @@
 public import NIOCore
 import NIOPosix
+public import NIOTransportSecurity
 
 /// Redis over one connection per event loop: connected when first asked for, and again, with bounded backoff, whenever it is lost.
 ///
@@ -12,6 +13,9 @@ public final class RedisClient: Sendable {
     /// Runs on the loop of a connection that had been handed out and has ended, with the reason. Not for those that the client closed itself.
     public typealias DisconnectHook = @Sendable (RedisConnection, RedisError) -> Void
 
+    /// Runs on the loop where an attempt has failed because TLS was not agreed on, with the reason: for each attempt anew.
+    public typealias TLSFailureHook = @Sendable (TLSFailure) -> Void
+
     /// Where to connect, and the bounds.
     public let settings: RedisSettings
     private let group: any EventLoopGroup
@@ -23,21 +27,27 @@ public final class RedisClient: Sendable {
     ///   - eventLoopGroup: each of its loops gets a connection once one is asked for on it.
     ///   - onConnect: prepares a connection before it is handed out.
     ///   - onDisconnect: is told when a connection that was handed out has ended.
+    ///   - onTLSFailure: is told why an attempt failed, where TLS was in the way.
     public init(
         settings: RedisSettings,
         eventLoopGroup: any EventLoopGroup,
         onConnect: ConnectHook? = nil,
-        onDisconnect: DisconnectHook? = nil
+        onDisconnect: DisconnectHook? = nil,
+        onTLSFailure: TLSFailureHook? = nil
     ) {
         self.settings = settings
         self.group = eventLoopGroup
+        let tls: TLSClientContexts? =
+            if case .tcp(let host, _) = settings.address { settings.tls.map { TLSClientContexts($0, name: host) } } else { nil }
         var slots: [ObjectIdentifier: ConnectionSlot] = [:]
         for eventLoop in eventLoopGroup.makeIterator() {
             slots[ObjectIdentifier(eventLoop)] = ConnectionSlot(
                 eventLoop: eventLoop,
                 settings: settings,
+                tls: tls,
                 onConnect: onConnect,
-                onDisconnect: onDisconnect
+                onDisconnect: onDisconnect,
+                onTLSFailure: onTLSFailure
             )
         }
         self.slots = slots

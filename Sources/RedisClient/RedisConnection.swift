@@ -1,4 +1,5 @@
 public import NIOCore
+import NIOTransportSecurity
 
 /// One connection to Redis, bound to one event loop. Everything but `eventLoop` must be used on that loop; anything else traps.
 ///
@@ -120,6 +121,11 @@ public final class RedisConnection: @unchecked Sendable {
     func close(_ reason: RedisError) {
         self.eventLoop.preconditionInEventLoop()
         self.handler.close(reason)
+    }
+
+    var tlsFailure: TLSFailure? {
+        self.eventLoop.preconditionInEventLoop()
+        return self.handler.tlsFailure
     }
 
     var closeReason: RedisError? {

@@ -1,3 +1,5 @@
+import TransportSecurity
+
 extension RedisSettings {
     /// Why a text is no address of a Redis server. It does not quote the text, which may hold a password.
     public struct InvalidURL: Error, Sendable, Hashable, CustomStringConvertible {
@@ -5,13 +7,14 @@ extension RedisSettings {
         public let description: String
     }
 
-    /// Reads `redis://[[user]:password@]host[:port][/database]` or `unix://[[user]:password@]/path[?db=database]`.
+    /// Reads `redis://[[user]:password@]host[:port][/database]`, the same with `rediss://` for TLS, or `unix://[[user]:password@]/path[?db=database]`.
     ///
+    /// Behind a `rediss://` address `?sslmode=…&sslrootcert=…&sslcert=…&sslkey=…` may follow: see `TLSClientSettings`.
     /// User and password may be percent-encoded. An IPv6 address stands in brackets.
     /// - Parameter url: the address.
-    /// - Throws: `InvalidURL`, also for `rediss://`, since this client has no TLS.
+    /// - Throws: `InvalidURL`. The files of TLS are not looked at.
     public init(url: String) throws(InvalidURL) {
-        guard let schemeEnd = url.firstRange(of: "://") else { throw InvalidURL(description: "no scheme: redis:// or unix://") }
+        guard let schemeEnd = url.firstRange(of: "://") else { throw InvalidURL(description: "no scheme: redis://, rediss:// or unix://") }
         let scheme = url[..<schemeEnd.lowerBound].lowercased()
         var rest = url[schemeEnd.upperBound...]
         var user: String?
@@ -38,8 +41,19 @@ extension RedisSettings {
         if scheme == "redis", rest.contains(where: { $0 == "?" || $0 == "#" }) {
             throw InvalidURL(description: "nothing may follow the database: an address has no parameters here")
         }
+        var tls: TLSClientSettings?
+        if scheme == "rediss" {
+            guard !rest.contains("#") else { throw InvalidURL(description: "only parameters may follow the database") }
+            let parts = rest.split(separator: "?", maxSplits: 1, omittingEmptySubsequences: false)
+            do throws(TLSClientSettings.Refusal) {
+                tls = try TLSClientSettings(query: parts.count == 2 ? parts[1] : "")
+            } catch {
+                throw InvalidURL(description: error.description)
+            }
+            rest = parts.first ?? ""
+        }
         switch scheme {
-        case "redis":
+        case "redis", "rediss":
             let parts = rest.split(separator: "/", maxSplits: 1, omittingEmptySubsequences: false)
             let (host, port) = try Self.hostAndPort(parts.first ?? "")
             self.init(address: .tcp(host: host, port: port))
@@ -54,9 +68,9 @@ extension RedisSettings {
                 }
                 self.database = try Self.databaseNumber(parts[1].dropFirst(3))
             }
-        case "rediss": throw InvalidURL(description: "TLS (rediss://) is not supported")
-        default: throw InvalidURL(description: "unknown scheme: redis:// or unix:// are known")
+        default: throw InvalidURL(description: "unknown scheme: redis://, rediss:// or unix:// are known")
         }
+        self.tls = tls
         self.username = user
         self.password = password
     }

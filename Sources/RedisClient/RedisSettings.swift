@@ -1,3 +1,5 @@
+public import TransportSecurity
+
 /// Where a Redis server is and how long, how often and how much a client may ask of it. Every wait and every queue has its bound here.
 public struct RedisSettings: Sendable, Hashable {
     /// Where the server listens.
@@ -10,13 +12,15 @@ public struct RedisSettings: Sendable, Hashable {
 
     /// Where the server listens.
     public var address: Address
+    /// How TLS is spoken with the server; nil for no TLS. Not for a Unix domain socket.
+    public var tls: TLSClientSettings?
     /// The ACL user, or nil for the default user. Used only with a password.
     public var username: String?
     /// The password, or nil for none.
     public var password: String?
     /// The database that is selected on each new connection, if not 0.
     public var database = 0
-    /// Longest wait for the socket to connect.
+    /// Longest wait for the socket to connect, and with TLS once more for the handshake.
     public var connectTimeout = Duration.milliseconds(500)
     /// Longest time from connected to ready: `AUTH`, `SELECT` and the `onConnect` hook.
     public var preparationTimeout = Duration.milliseconds(1000)
@@ -48,7 +52,8 @@ extension RedisSettings: CustomStringConvertible {
     /// The address alone: never the password.
     public var description: String {
         switch self.address {
-        case .tcp(let host, let port): "redis://\(host.contains(":") ? "[\(host)]" : host):\(port)/\(self.database)"
+        case .tcp(let host, let port):
+            "\(self.tls == nil ? "redis" : "rediss")://\(host.contains(":") ? "[\(host)]" : host):\(port)/\(self.database)"
         case .unix(let path): "unix://\(path)"
         }
     }

@@ -7,6 +7,7 @@
 import CircuitBreaker
 import NIOCore
 import PostgresClient
+import NIOTransportSecurity
 import RedisClient
 
 struct EngineParts: Sendable {
@@ -65,7 +66,8 @@ struct EngineParts: Sendable {
             settings: configuration.redis,
             eventLoopGroup: eventLoopGroup,
             onConnect: { connections.learn($0) },
-            onDisconnect: { _, error in events.tell(.redisDisconnected(why: String(describing: error))) }
+            onDisconnect: { _, error in events.tell(.redisDisconnected(why: String(describing: error))) },
+            onTLSFailure: { connections.refused($0.description) }
         )
         let reports = GateReports(
             trouble: { events.redisFailed($0) },

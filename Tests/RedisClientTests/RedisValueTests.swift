@@ -1,4 +1,5 @@
 import Testing
+import TransportSecurity
 
 @testable import RedisClient
 
@@ -48,9 +49,20 @@ import Testing
         #expect(try RedisSettings(url: "unix://:pw@/run/redis.sock?db=4").database == 4)
     }
 
+    @Test func parametersOfTLS() throws {
+        let plain = try RedisSettings(url: "rediss://me:p%40ss@cache:7000/3")
+        #expect(plain.address == .tcp(host: "cache", port: 7000) && plain.database == 3 && plain.password == "p@ss")
+        #expect(plain.tls == TLSClientSettings() && plain.description == "rediss://cache:7000/3")
+        let whole = try RedisSettings(url: "rediss://h?sslmode=verify-ca&sslrootcert=/a%20b.pem&sslcert=c.pem&sslkey=k.pem")
+        #expect(whole.tls?.mode == .authority && whole.tls?.authorities == "/a b.pem")
+        #expect(whole.tls?.certificate == "c.pem" && whole.tls?.key == "k.pem")
+        #expect(try RedisSettings(url: "redis://h").tls == nil)
+    }
+
     @Test(arguments: [
         "redis://h:1/2?timeout=1", "redis://h?db=1", "redis://u:p@h#2", "unix:///s?db=1&db=2", "unix:///s?x=1",
-        "", "localhost", "http://h", "rediss://h", "redis://", "redis://h:0", "redis://h:x", "redis://h/x", "redis://h/-1", "redis://[::1",
+        "", "localhost", "http://h", "rediss://h?sslmode=prefer", "rediss://h#x", "redis://h?sslmode=require", "rediss://h?sslcert=a",
+        "redis://", "redis://h:0", "redis://h:x", "redis://h/x", "redis://h/-1", "redis://[::1",
         "unix://run",
         "unix:///a?x=1", "redis://me@h", "redis://%zz:p@h",
     ])

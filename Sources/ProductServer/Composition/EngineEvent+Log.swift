@@ -53,6 +53,8 @@ extension EngineEvent {
         case .laneChanged(let lane, nil): logger.notice("a lane of sales uses PostgreSQL again", metadata: ["lane": "\(lane)"])
         case .redisRefuses(let why):
             logger.error("Redis refuses commands that are needed: all products are sold without Redis", metadata: ["why": "\(why)"])
+        case .redisTLSFailed(let why):
+            logger.error("Redis cannot be reached by TLS, and everything is sold without it", metadata: ["why": "\(why)"])
         case .foreignLedger(let product, let theirs, let ours):
             logger.error(
                 "Redis holds another ledger's data: its products are sold without Redis until its keys sg:{…} are deleted, or this server has a Redis of its own",

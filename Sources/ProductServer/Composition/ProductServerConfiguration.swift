@@ -28,6 +28,7 @@ public struct ProductServerConfiguration: Sendable {
             url throws(SettingsReader.Refusal) in
             do throws(RedisSettings.InvalidURL) { return try RedisSettings(url: url) } catch { throw .init(error.description) }
         }
+        reader.check("REDIS_URL", gate?.tls)
         let database = reader.address(
             "PRODUCT_DATABASE_URL",
             default: "postgresql://127.0.0.1:5432/stockgate_product",
@@ -35,6 +36,7 @@ public struct ProductServerConfiguration: Sendable {
         ) { url throws(SettingsReader.Refusal) in
             do throws(PostgresError) { return try PostgresConfiguration(url: url) } catch { throw .init(error.message) }
         }
+        reader.warnOfTLS("PRODUCT_DATABASE_URL", database?.tlsWarning)
         let milliseconds = Duration.milliseconds(1)...Duration.seconds(60)
         let gateTimeout = reader.duration(
             "GATE_TIMEOUT",

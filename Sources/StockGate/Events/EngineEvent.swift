@@ -36,6 +36,8 @@ public enum EngineEvent: Sendable {
     /// Redis is too old, or its user lacks a permission that the gate needs. `why` has each command with Redis' own words. Products are sold without Redis.
     /// Reported once.
     case redisRefuses(why: String)
+    /// Redis cannot be reached by TLS, in words that say which end is in the way. Products are sold without it. Told once until the words change.
+    case redisTLSFailed(why: String)
     /// Redis holds the data of another ledger (`theirs`), first seen for this product. The data is not used, and such products are sold without Redis. Reported
     /// once for all products.
     case foreignLedger(ProductID, theirs: String, ours: String)

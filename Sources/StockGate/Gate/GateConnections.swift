@@ -41,6 +41,11 @@ final class GateConnections: Sendable {
         }
     }
 
+    /// TLS is in the way of every connection. Told once until the words change.
+    func refused(_ failure: String) {
+        if isNews(failure) { events.tell(.redisTLSFailed(why: failure)) }
+    }
+
     private func accepted(_ dataset: String) {
         refusals.withLock { $0 = nil }
         events.tell(.redisConnected(dataset: dataset))
@@ -50,10 +55,13 @@ final class GateConnections: Sendable {
     /// Reports a refusal once: every further connection would be refused in the same way.
     private func refused(_ refusal: GateRefusal) {
         let text = refusal.description
-        let isNews = refusals.withLock { told in
+        if isNews(text) { events.tell(.redisRefuses(why: text)) }
+    }
+
+    private func isNews(_ text: String) -> Bool {
+        refusals.withLock { told in
             defer { told = text }
             return told != text
         }
-        if isNews { events.tell(.redisRefuses(why: text)) }
     }
 }

@@ -26,9 +26,9 @@ final class EngineFixture: Sendable {
     private let admin: PostgresPool
     private let databaseURL: String
 
-    init(database: String = "postgres", redisOptions: [String] = []) async throws {
+    init(database: String = "postgres", redisOptions: [String] = [], redisTLS: PrivateRedis.TLS? = nil) async throws {
         postgres = try PrivatePostgres.start(fsync: false)
-        redis = try PrivateRedis.start(options: ["--save", ""] + redisOptions)
+        redis = try PrivateRedis.start(options: ["--save", ""] + redisOptions, tls: redisTLS)
         if database != "postgres" {
             let first = try PostgresConnection(configuration: PostgresConfiguration(url: postgres.url), name: "create")
             _ = try await first.withSession { session in try session.query("create database \(database)") }

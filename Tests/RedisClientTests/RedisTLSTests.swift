@@ -1,0 +1,155 @@
+import NIOCore
+import NIOPosix
+import NIOTransportSecurity
+import PrivateServers
+import Synchronization
+import Testing
+
+@testable import RedisClient
+
+/// Against a real Redis with TLS.
+@Suite(.timeLimit(.minutes(10)))
+struct RedisTLSTests {
+    /// A client of an address, closed at the end, and what it was told of TLS.
+    private func with(
+        _ url: String,
+        settings change: (inout RedisSettings) -> Void = { _ in },
+        onConnect: RedisClient.ConnectHook? = nil,
+        _ body: (RedisClient, Told) async throws -> Void
+    ) async throws {
+        let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+        var settings = try RedisSettings(url: url)
+        settings.commandTimeout = .seconds(30)
+        settings.silenceLimit = .seconds(30)
+        settings.preparationTimeout = .seconds(30)
+        settings.connectTimeout = .seconds(30)
+        change(&settings)
+        let told = Told()
+        let client = RedisClient(settings: settings, eventLoopGroup: group, onConnect: onConnect, onTLSFailure: { told.add($0) })
+        do {
+            try await body(client, told)
+        } catch {
+            await client.close()
+            try await group.shutdownGracefully()
+            throw error
+        }
+        await client.close()
+        try await group.shutdownGracefully()
+    }
+
+    private final class Told: Sendable {
+        private let failures = Mutex<[TLSFailure]>([])
+        func add(_ failure: TLSFailure) { self.failures.withLock { $0.append(failure) } }
+        var all: [TLSFailure] { self.failures.withLock { $0 } }
+    }
+
+    /// What an address of a server that is not trusted comes to: no connection, whatever is tried, and the reason.
+    private func refusal(_ url: String, _ change: (inout RedisSettings) -> Void = { _ in }) async throws -> TLSFailure? {
+        var found: TLSFailure?
+        try await self.with(url, settings: change) { client, told in
+            let error = await #expect(throws: RedisError.self) { try await client.send(.ping, timeout: .seconds(2)) }
+            #expect(error?.code == .notConnected && error?.isOutcomeUnknown == false, "\(String(describing: error))")
+            try await RedisClientIntegrationTests.eventually("told of it") { told.all.count > 1 }
+            found = told.all.first
+            #expect(client.figures.ready == 0 && client.figures.connects == 0)
+        }
+        return found
+    }
+
+    @Test func commandsGoOverTLS() async throws {
+        let certificates = try PrivateCertificates()
+        let server = try PrivateRedis.start(
+            options: ["--requirepass", "s3cret"],
+            tls: .init(try certificates.sign(), authority: certificates.authority)
+        )
+        defer { server.kill() }
+        let port = try #require(server.tlsPort)
+        for host in ["localhost", "127.0.0.1"] {
+            try await self.with("rediss://:s3cret@\(host):\(port)/3?sslrootcert=\(certificates.authority)") { client, told in
+                try await client.waitUntilConnected(timeout: .seconds(60))
+                #expect(try await client.send(RedisCommand("CLIENT", "INFO")).string?.contains(" db=3 ") == true)
+                // Larger than a record of TLS, both ways, and many in one write.
+                let large = [UInt8](repeating: 7, count: 1 << 20)
+                #expect(try await client.send(RedisCommand("ECHO", .bytes(large))).bytes == large)
+                let outcomes = try await RedisClientIntegrationTests.pipeline(
+                    client,
+                    (0..<10_000).map { RedisCommand("ECHO", .integer($0)) }
+                )
+                #expect(try outcomes.map { try $0.get().int } == (0..<10_000).map { $0 })
+                #expect(told.all.isEmpty && client.figures.connects == 1)
+            }
+        }
+    }
+
+    @Test func aClientShowsItsCertificateWhereItIsAskedFor() async throws {
+        let certificates = try PrivateCertificates()
+        let server = try PrivateRedis.start(
+            tls: .init(try certificates.sign(), authority: certificates.authority, asksClients: true)
+        )
+        defer { server.kill() }
+        let port = try #require(server.tlsPort)
+        let client = try certificates.sign("client")
+        let address = "rediss://localhost:\(port)?sslrootcert=\(certificates.authority)"
+        try await self.with(address + "&sslcert=\(client.certificate)&sslkey=\(client.key)") { client, _ in
+            let pong = try await client.send(.ping, timeout: .seconds(60))
+            #expect(pong.string == "PONG")
+        }
+        // With TLS 1.3 the refusal comes behind the handshake: what is sent first, here by the hook, meets it.
+        try await self.with(address, onConnect: { connection in connection.send(.ping).map { $0 as any Sendable } }) { client, told in
+            let error = await #expect(throws: RedisError.self) { try await client.send(.ping, timeout: .seconds(2)) }
+            #expect(error?.code == .notConnected)
+            try await RedisClientIntegrationTests.eventually("told of it") { told.all.count > 1 }
+            #expect(told.all.first?.kind == .refused, "\(told.all)")
+        }
+    }
+
+    @Test func aServerThatIsNotWhoItShouldBeGetsNothing() async throws {
+        let (certificates, others) = (try PrivateCertificates(), try PrivateCertificates())
+        let server = try PrivateRedis.start(tls: .init(try certificates.sign(), authority: certificates.authority))
+        defer { server.kill() }
+        let port = try #require(server.tlsPort)
+        #expect(try await self.refusal("rediss://u:s3cret@localhost:\(port)?sslrootcert=\(others.authority)")?.kind == .untrusted)
+        let expired = try certificates.sign("old", days: -1)
+        let reply = try server.call(["CONFIG", "SET", "tls-cert-file", expired.certificate, "tls-key-file", expired.key])
+        #expect(reply == "+OK\r\n")
+        #expect(try await self.refusal("rediss://u:s3cret@localhost:\(port)?sslrootcert=\(certificates.authority)")?.kind == .expired)
+        let named = try certificates.sign("named", subject: "DNS:cache.internal")
+        #expect(try server.call(["CONFIG", "SET", "tls-cert-file", named.certificate, "tls-key-file", named.key]) == "+OK\r\n")
+        let address = "rediss://localhost:\(port)?sslrootcert=\(certificates.authority)"
+        #expect(try await self.refusal(address)?.kind == .otherName)
+        try await self.with(address + "&sslmode=verify-ca") { client, _ in
+            let pong = try await client.send(.ping, timeout: .seconds(60))
+            #expect(pong.string == "PONG")
+        }
+        try await self.with("rediss://localhost:\(port)?sslmode=require") { client, _ in
+            let pong = try await client.send(.ping, timeout: .seconds(60))
+            #expect(pong.string == "PONG")
+        }
+    }
+
+    @Test func aServerWithoutTLSIsNamed() async throws {
+        let certificates = try PrivateCertificates()
+        let server = try PrivateRedis.start()
+        defer { server.kill() }
+        let address = "rediss://:s3cret@localhost:\(server.port)?sslrootcert=\(certificates.authority)"
+        let failure = try await self.refusal(address) { $0.connectTimeout = .milliseconds(500) }
+        #expect(failure?.kind == .plainPeer || failure?.kind == .timedOut, "\(String(describing: failure))")
+        #expect(failure?.description.contains("a server without TLS behind this address") == true)
+        // Whatever Redis made of the handshake, no command was in it.
+        #expect(try server.call(["INFO", "commandstats"]).contains("cmdstat_auth") == false)
+    }
+
+    @Test func anotherCertificateMendsIt() async throws {
+        let certificates = try PrivateCertificates()
+        let (old, new) = (try certificates.sign("old", days: -1), try certificates.sign("new"))
+        let server = try PrivateRedis.start(tls: .init(old, authority: certificates.authority))
+        defer { server.kill() }
+        try await self.with("rediss://localhost:\(server.tlsPort ?? 0)?sslrootcert=\(certificates.authority)") { client, told in
+            await #expect(throws: RedisError.self) { try await client.send(.ping, timeout: .seconds(1)) }
+            #expect(try server.call(["CONFIG", "SET", "tls-cert-file", new.certificate, "tls-key-file", new.key]) == "+OK\r\n")
+            let pong = try await client.send(.ping, timeout: .seconds(60))
+            #expect(pong.string == "PONG")
+            #expect(told.all.allSatisfy { $0.kind == .expired } && !told.all.isEmpty)
+        }
+    }
+}
