@@ -55,6 +55,12 @@ final class AMQPConnection {
     var assembler: ContentAssembler<ContentMethod, Properties>
     private var heartbeats: HeartbeatClock
     private var isInputPending = true
+    /// Nil without TLS.
+    private let tls: AMQPTLS?
+    /// TLS has bytes, or its end, that `poll` does not see any more.
+    private var isRecordPending = false
+    /// TLS has to read before it can write on.
+    private var isWriteHeldBack = false
     /// The frame size that client and broker agreed on, in bytes.
     private let frameMaximum: Int
     /// The number of this connection, which its deliveries carry.
@@ -68,11 +74,23 @@ final class AMQPConnection {
         guard let handle = amqp_new_connection() else { throw BrokerError(code: .connectFailed, message: "no memory for a connection") }
         var isOpen = false
         defer { if !isOpen { amqp_destroy_connection(handle) } }
-        guard let tcp = amqp_tcp_socket_new(handle) else { throw BrokerError(code: .connectFailed, message: "no memory for a socket") }
+        guard let end = configuration.tls == nil ? amqp_tcp_socket_new(handle) : amqp_ssl_socket_new(handle) else {
+            throw BrokerError(code: .connectFailed, message: "no memory for a socket")
+        }
+        var tls: AMQPTLS?
+        if let settings = configuration.tls {
+            do throws(BrokerError) {
+                tls = try AMQPTLS(end, settings, name: configuration.host)
+            } catch {
+                throw BrokerError(code: error.code, message: "\(configuration): \(error.message)")
+            }
+        }
+        tls?.begin()
         var bound = timeval(configuration.connectTimeout)
-        let status = amqp_socket_open_noblock(tcp, configuration.host, Int32(configuration.port), &bound)
+        let status = amqp_socket_open_noblock(end, configuration.host, Int32(configuration.port), &bound)
         guard status == AMQP_STATUS_OK.rawValue else {
-            throw BrokerError(code: .connectFailed, message: "\(configuration): \(Self.text(of: status))")
+            let words = tls?.failure(isLate: status == AMQP_STATUS_TIMEOUT.rawValue) ?? Self.text(of: status)
+            throw BrokerError(code: .connectFailed, message: "\(configuration): \(words)")
         }
         amqp_set_handshake_timeout(handle, &bound)
         var callBound = timeval(configuration.callTimeout)
@@ -97,13 +115,16 @@ final class AMQPConnection {
             switch failure.code {
             case .refused(403), .refused(530):
                 throw BrokerError(code: .authenticationFailed, message: "\(configuration): \(failure.message)")
-            default: throw BrokerError(code: .connectFailed, message: "\(configuration): \(failure.message)")
+            default:
+                let words = tls?.refusalOfCertificate ?? failure.message
+                throw BrokerError(code: .connectFailed, message: "\(configuration): \(words)")
             }
         }
         _ = amqp_channel_open(handle, Self.channel)
         if let failure = Self.failure(amqp_get_rpc_reply(handle)) { throw failure }
 
         self.handle = handle
+        self.tls = tls
         socket = amqp_get_sockfd(handle)
         frameMaximum = min(Self.frameMaximum, max(4096, Int(amqp_get_frame_max(handle))))
         input = .allocate(byteCount: inputCapacity, alignment: 16)
@@ -279,6 +300,7 @@ final class AMQPConnection {
 
     /// Writes as many bytes as the socket takes now.
     func flush() throws(BrokerError) {
+        if let tls { return try flush(tls) }
         while output.count > 0 {
             let bytes = output.unwritten
             // MSG_NOSIGNAL: a broken connection must be an error here, not a signal that ends the process.
@@ -292,6 +314,24 @@ final class AMQPConnection {
                 return
             } else {
                 throw BrokerError(code: .connectionLost, message: "writing failed (errno \(errno))")
+            }
+        }
+    }
+
+    private func flush(_ tls: AMQPTLS) throws(BrokerError) {
+        isWriteHeldBack = false
+        // Ends: each round writes bytes or leaves.
+        while output.count > 0 {
+            switch tls.write(UnsafeRawBufferPointer(output.unwritten)) {
+            case .done(let count):
+                output.wrote(count)
+                heartbeats.sent(at: .now)
+            case .wantsWrite: return
+            case .wantsRead:
+                isWriteHeldBack = true
+                return
+            case .ended: throw BrokerError(code: .connectionLost, message: "the broker closed the connection")
+            case .failed(let words): throw BrokerError(code: .connectionLost, message: "writing failed (\(words))")
             }
         }
     }
@@ -313,16 +353,16 @@ final class AMQPConnection {
             limit = min(limit, now + .seconds(1))
         }
         var entries = (
-            pollfd(fd: socket, events: Int16(POLLIN) | (output.count > 0 ? Int16(POLLOUT) : 0), revents: 0),
+            pollfd(fd: socket, events: Int16(POLLIN) | (output.count > 0 && !isWriteHeldBack ? Int16(POLLOUT) : 0), revents: 0),
             pollfd(fd: wake.descriptor, events: Int16(POLLIN), revents: 0)
         )
-        let milliseconds = isInputPending ? 0 : Int32(clamping: (limit - now).wholeMilliseconds)
+        let milliseconds = isInputPending || isRecordPending ? 0 : Int32(clamping: (limit - now).wholeMilliseconds)
         let ready = withUnsafeMutablePointer(to: &entries) {
             $0.withMemoryRebound(to: pollfd.self, capacity: 2) { poll($0, 2, milliseconds) }
         }
         guard ready >= 0 || errno == EINTR else { throw BrokerError(code: .connectionLost, message: "poll failed (errno \(errno))") }
         if ready > 0, entries.1.revents != 0 { wake.reset() }
-        return isInputPending || (ready > 0 && entries.0.revents & ~Int16(POLLOUT) != 0)
+        return isInputPending || isRecordPending || (ready > 0 && entries.0.revents & ~Int16(POLLOUT) != 0)
     }
 
     /// Reads once, at most one buffer, and passes every event to `handleEvent`.
@@ -331,12 +371,8 @@ final class AMQPConnection {
             try drainLibrary(handleEvent)
             isInputPending = false
         }
-        let count = recv(socket, input, inputCapacity, Int32(MSG_DONTWAIT))
-        if count == 0 { throw BrokerError(code: .connectionLost, message: "the broker closed the connection") }
-        if count < 0 {
-            if errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR { return }
-            throw BrokerError(code: .connectionLost, message: "reading failed (errno \(errno))")
-        }
+        let count = if let tls { try read(tls) } else { try read() }
+        guard count > 0 else { return }
         heartbeats.received(at: .now)
         var consumed = 0
         while consumed < count {
@@ -349,6 +385,38 @@ final class AMQPConnection {
             // Type 0 means that the frame is incomplete and more bytes are needed.
             if frame.frame_type != 0 { try received(frame, handleEvent) }
         }
+    }
+
+    /// Reads the plain socket. 0: there is nothing now.
+    private func read() throws(BrokerError) -> Int {
+        let count = recv(socket, input, inputCapacity, Int32(MSG_DONTWAIT))
+        if count == 0 { throw BrokerError(code: .connectionLost, message: "the broker closed the connection") }
+        if count < 0 {
+            if errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR { return 0 }
+            throw BrokerError(code: .connectionLost, message: "reading failed (errno \(errno))")
+        }
+        return count
+    }
+
+    /// Reads whole records until there is nothing or the buffer is full: what TLS keeps decrypted, `poll` would not tell of.
+    private func read(_ tls: AMQPTLS) throws(BrokerError) -> Int {
+        var count = 0
+        isRecordPending = false
+        // Ends: each round reads bytes or leaves.
+        while count < inputCapacity {
+            switch tls.read(into: input + count, inputCapacity - count) {
+            case .done(let more): count += more
+            case .wantsRead, .wantsWrite: return count
+            // What came in front of the end counts; the end is met again by the next read.
+            case .ended where count > 0, .failed where count > 0:
+                isRecordPending = true
+                return count
+            case .ended: throw BrokerError(code: .connectionLost, message: "the broker closed the connection")
+            case .failed(let words): throw BrokerError(code: .connectionLost, message: "reading failed (\(words))")
+            }
+        }
+        isRecordPending = true
+        return count
     }
 
     /// Handles the frames that the library read or decoded while it waited for the answer to a call.

@@ -1,6 +1,7 @@
 import CDispatch
 import CRabbitMQ
 import Glibc
+public import TransportSecurity
 
 /// Where the broker is, and how long calls may take.
 ///
@@ -11,6 +12,8 @@ public struct BrokerConfiguration: Sendable {
     let user: String
     let password: String
     let virtualHost: String
+    /// How TLS is spoken with the broker; nil for no TLS.
+    public let tls: TLSClientSettings?
 
     /// The name that the broker shows in its list of connections.
     public var connectionName = "stockgate"
@@ -36,36 +39,45 @@ public struct BrokerConfiguration: Sendable {
 
     /// Reads `amqp://user:password@host:port/vhost`, with percent-encoded parts. The virtual host is `/` if none is given, and the port 5672.
     ///
+    /// The same with `amqps://` for TLS: without a port 5671, and `?sslmode=…&sslrootcert=…&sslcert=…&sslkey=…` may follow (`TLSClientSettings`).
     /// - Throws: `invalidConfiguration`. The message does not repeat the string, which may hold a password.
     public init(url: String) throws(BrokerError) {
         // An address with parameters gets a message of its own, because the C library would only say that the address cannot be read.
         let rest = url.firstRange(of: "://").map { url[$0.upperBound...] } ?? ""
         let behindLogin = rest.lastIndex(of: "@").map { rest[rest.index(after: $0)...] } ?? rest
-        if behindLogin.contains("?") {
+        var address = url[...]
+        var query = ""[...]
+        if let mark = behindLogin.firstIndex(of: "?") {
+            address = url[..<mark]
+            query = url[mark...].dropFirst()
+        }
+        let isEncrypted = url.prefix(8).lowercased() == "amqps://"
+        if !isEncrypted, address.endIndex < url.endIndex {
             throw BrokerError(
                 code: .invalidConfiguration,
                 message: "an address has no parameters here: amqp://user:password@host:port/vhost"
             )
         }
         // The parser writes into its argument, and its result points into it.
-        var characters = Array(url.utf8CString)
-        let parsed = characters.withUnsafeMutableBufferPointer { buffer -> (String, Int, String, String, String, Bool)? in
+        var characters = Array(String(address).utf8CString)
+        let parsed = characters.withUnsafeMutableBufferPointer { buffer -> (String, Int, String, String, String)? in
             var info = amqp_connection_info()
             guard amqp_parse_url(buffer.baseAddress, &info) == AMQP_STATUS_OK.rawValue else { return nil }
             guard let host = info.host, let user = info.user, let password = info.password, let vhost = info.vhost else { return nil }
             return (
-                String(cString: host), Int(info.port), String(cString: user), String(cString: password), String(cString: vhost),
-                info.ssl != 0
+                String(cString: host), Int(info.port), String(cString: user), String(cString: password), String(cString: vhost)
             )
         }
-        guard let (host, port, user, password, virtualHost, isEncrypted) = parsed, !host.isEmpty, (1...65535).contains(port) else {
+        guard let (host, port, user, password, virtualHost) = parsed, !host.isEmpty, (1...65535).contains(port) else {
             throw BrokerError(
                 code: .invalidConfiguration,
                 message: "the broker's address cannot be read: amqp://user:password@host:port/vhost"
             )
         }
-        guard !isEncrypted else {
-            throw BrokerError(code: .invalidConfiguration, message: "amqps is not supported: the broker is reached over a private network")
+        do throws(TLSClientSettings.Refusal) {
+            self.tls = isEncrypted ? try TLSClientSettings(query: query) : nil
+        } catch {
+            throw BrokerError(code: .invalidConfiguration, message: error.description)
         }
         self.host = host
         self.port = port

@@ -1,4 +1,5 @@
 import Testing
+import TransportSecurity
 
 @testable import MessageBroker
 
@@ -20,8 +21,17 @@ struct ConfigurationTests {
         #expect(configuration.virtualHost == "/")
     }
 
+    @Test func parametersOfTLS() throws {
+        let plain = try BrokerConfiguration(url: "amqps://user:a%3Fb@host/shop")
+        #expect(plain.port == 5671 && plain.virtualHost == "shop" && plain.password == "a?b" && plain.tls == TLSClientSettings())
+        let whole = try BrokerConfiguration(url: "amqps://user:word@host:1/?sslmode=verify-ca&sslrootcert=/a%20b.pem")
+        #expect(whole.port == 1 && whole.virtualHost == "/" && whole.tls?.mode == .authority && whole.tls?.authorities == "/a b.pem")
+        #expect(try BrokerConfiguration(url: "amqp://user:word@host").tls == nil)
+    }
+
     @Test(arguments: [
-        "", "host", "http://host", "amqp://a:hidden@host:port/", "amqp://a:hidden@host:99999999/", "amqps://a:hidden@host/",
+        "", "host", "http://host", "amqp://a:hidden@host:port/", "amqp://a:hidden@host:99999999/", "amqps://a:hidden@host/?sslmode=hidden",
+        "amqps://a:hidden@host/?sslcert=hidden",
         "amqp://a:hidden@host/v?heartbeat=hidden",
         "amqp://host?heartbeat=hidden",
     ])

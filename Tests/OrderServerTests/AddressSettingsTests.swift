@@ -29,7 +29,7 @@ import Testing
         for (name, value) in [
             ("ORDER_DATABASE_URL", "mysql://u:hidden@h/d"), ("ORDER_DATABASE_URL", "hidden"),
             ("ORDER_DATABASE_URL", "host=h application_name=x password=hidden client_encoding=latin1"),
-            ("AMQP_URL", "amqp://u:hidden@h/v?heartbeat=3"), ("AMQP_URL", "amqps://u:hidden@h"), ("AMQP_URL", "hidden"),
+            ("AMQP_URL", "amqp://u:hidden@h/v?heartbeat=3"), ("AMQP_URL", "amqps://u:hidden@h?sslmode=prefer"), ("AMQP_URL", "hidden"),
         ] {
             let error = #expect(throws: SettingsError.self) { try settings([name: value]) }
             #expect(error?.faults.count == 1 && error?.faults.first?.hasPrefix("\(name): ") == true, "\(String(describing: error))")

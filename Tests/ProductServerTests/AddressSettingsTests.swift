@@ -24,14 +24,14 @@ import Testing
         let error = #expect(throws: SettingsError.self) {
             try settings([
                 "PRODUCT_DATABASE_URL": "postgresql://u:hidden1@h/d?replication=true", "REDIS_URL": "redis://:hidden2@h:0",
-                "AMQP_URL": "amqps://u:hidden3@h", "LOCK_TIMEOUT": "hidden4",
+                "AMQP_URL": "amqps://u:hidden3@h?sslmode=hidden5", "LOCK_TIMEOUT": "hidden4",
             ])
         }
         let faults = error?.faults ?? []
         #expect(faults.count == 4)
         for (name, words) in [
             ("PRODUCT_DATABASE_URL", "replication has no meaning here"), ("REDIS_URL", "the port is not 1 to 65535"),
-            ("AMQP_URL", "amqps is not supported"),
+            ("AMQP_URL", "sslmode is one of verify-full, verify-ca, require"),
             ("LOCK_TIMEOUT", "must be a duration"),
         ] {
             #expect(faults.contains { $0.hasPrefix(name) && $0.contains(words) }, "\(faults)")

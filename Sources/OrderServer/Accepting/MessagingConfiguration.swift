@@ -22,10 +22,11 @@ struct MessagingConfiguration: Sendable {
         let second = Duration.seconds(1)
         let broker = reader.optionalAddress(
             "AMQP_URL",
-            "the broker, amqp://user:password@host:port/vhost; without it no order goes over the broker and no events are sent"
+            "the broker, amqp:// or amqps://user:password@host:port/vhost; without it no order goes over the broker and no events are sent"
         ) { url throws(SettingsReader.Refusal) in
             do throws(BrokerError) { return try BrokerConfiguration(url: url) } catch { throw .init(error.message) }
         }
+        reader.check("AMQP_URL", broker?.tls)
         self.relay = RelayMachine.Configuration()
         self.relay.maximumRows = reader.int("RELAY_BATCH", default: 128, in: 1...4_096, "messages published together at most")
         self.relay.pause = reader.duration(

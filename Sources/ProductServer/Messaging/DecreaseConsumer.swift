@@ -34,10 +34,11 @@ struct CommandConfiguration: Sendable {
     init?(from reader: inout SettingsReader) {
         let broker = reader.optionalAddress(
             "AMQP_URL",
-            "the broker, amqp://user:password@host:port/vhost; without it no commands are consumed"
+            "the broker, amqp:// or amqps://user:password@host:port/vhost; without it no commands are consumed"
         ) { url throws(SettingsReader.Refusal) in
             do throws(BrokerError) { return try BrokerConfiguration(url: url) } catch { throw .init(error.message) }
         }
+        reader.check("AMQP_URL", broker?.tls)
         prefetch = reader.int(
             "COMMAND_PREFETCH",
             default: 64,
