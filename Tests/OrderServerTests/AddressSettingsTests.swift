@@ -24,12 +24,26 @@ import Testing
         }
     }
 
+    @Test("what TLS leaves unchecked is warned of, once for each address, and an address that checks all is not")
+    func warned() throws {
+        var reader = SettingsReader(environment: [
+            "ORDER_DATABASE_URL": "postgresql://u:hidden@h/d?sslmode=require", "AMQP_URL": "amqps://u:hidden@h/v?sslmode=verify-ca",
+            "PRODUCT_SERVER_URL": "https://h:1?sslmode=require,https://h:2", "PRODUCT_INTERNAL_URL": "https://h:3",
+        ])
+        _ = try OrderServerConfiguration(from: &reader)
+        let names = reader.warnings.map { String($0.prefix { $0 != ":" }) }
+        #expect(names == ["ORDER_DATABASE_URL", "PRODUCT_SERVER_URL", "AMQP_URL"])
+        #expect(!reader.warnings.joined().contains("hidden"))
+    }
+
     @Test("each refusal names its variable, and none repeats a value")
     func refused() {
         for (name, value) in [
             ("ORDER_DATABASE_URL", "mysql://u:hidden@h/d"), ("ORDER_DATABASE_URL", "hidden"),
             ("ORDER_DATABASE_URL", "host=h application_name=x password=hidden client_encoding=latin1"),
             ("AMQP_URL", "amqp://u:hidden@h/v?heartbeat=3"), ("AMQP_URL", "amqps://u:hidden@h?sslmode=prefer"), ("AMQP_URL", "hidden"),
+            ("AMQP_URL", "amqps://u:p@h?sslrootcert=/nowhere/hidden"),
+            ("PRODUCT_SERVER_URL", "https://h?sslrootcert=/nowhere/hidden"), ("PRODUCT_INTERNAL_URL", "https://h?sslcert=a&sslkey=hidden"),
         ] {
             let error = #expect(throws: SettingsError.self) { try settings([name: value]) }
             #expect(error?.faults.count == 1 && error?.faults.first?.hasPrefix("\(name): ") == true, "\(String(describing: error))")

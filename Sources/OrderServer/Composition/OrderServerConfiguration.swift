@@ -45,6 +45,10 @@ public struct OrderServerConfiguration: Sendable {
     /// The settings that SIGHUP reads again.
     let rereadables: [any Rereadable]
 
+    private static func productAddress(_ name: String) -> String {
+        "\(name) must be http:// or https://host[:port][/path], several separated by commas; https takes sslmode, sslrootcert, sslcert and sslkey as parameters"
+    }
+
     /// Reads all settings.
     /// - Throws: ``SettingsError`` with every fault
     public init(from reader: inout SettingsReader) throws {
@@ -56,6 +60,7 @@ public struct OrderServerConfiguration: Sendable {
         ) { url throws(SettingsReader.Refusal) in
             do throws(PostgresError) { return try PostgresConfiguration(url: url) } catch { throw .init(error.message) }
         }
+        reader.warnOfTLS("ORDER_DATABASE_URL", database?.tlsWarning)
         self.poolConnections = reader.int(
             "ORDER_DATABASE_CONNECTIONS",
             default: 4,
@@ -73,13 +78,14 @@ public struct OrderServerConfiguration: Sendable {
         let productURLs = reader.urls(
             "PRODUCT_SERVER_URL",
             default: ["http://127.0.0.1:8081"],
-            schemes: ["http"],
-            "public ports of the product servers"
+            schemes: ["http", "https"],
+            "public ports of the product servers, http:// or https://"
         )
         self.productServers = productURLs.compactMap(HTTPEndpoint.init)
         if self.productServers.count != productURLs.count {
-            reader.refuse("PRODUCT_SERVER_URL must be http://host[:port][/path], several separated by commas")
+            reader.refuse(Self.productAddress("PRODUCT_SERVER_URL"))
         }
+        for server in self.productServers { reader.check("PRODUCT_SERVER_URL", server.tls) }
         let internalURLs = reader.optionalString(
             "PRODUCT_INTERNAL_URL",
             "admin ports of the product servers, separated by commas, for stock in batches; without it each change is one request to PRODUCT_SERVER_URL"
@@ -87,8 +93,9 @@ public struct OrderServerConfiguration: Sendable {
         let internalTexts = (internalURLs ?? "").split(separator: ",").map { $0.filter { $0 != " " } }
         self.internalServers = internalTexts.compactMap(HTTPEndpoint.init)
         if self.internalServers.count != internalTexts.count {
-            reader.refuse("PRODUCT_INTERNAL_URL must be http://host[:port][/path], several separated by commas")
+            reader.refuse(Self.productAddress("PRODUCT_INTERNAL_URL"))
         }
+        for server in self.internalServers { reader.check("PRODUCT_INTERNAL_URL", server.tls) }
         self.token = reader.secret(
             "PRODUCT_SERVICE_TOKEN",
             "token that the product servers ask for: one of their SERVICE_TOKENS, or of their ADMIN_TOKEN for stock in batches",

@@ -55,7 +55,7 @@ struct OrderServerParts {
         )
         groups.register(metrics, in: registry)
         self.groups = groups
-        let product = try ProductSide(settings, group: group, metrics: metrics)
+        let product = try ProductSide(settings, group: group, metrics: metrics, logger: logger)
         CircuitBreakerMetrics.register(product.breakers, in: registry, resilience4j: settings.server.showsResilience4jMetrics)
         registry.collector("stockgate_orders_waiting", help: "Orders that wait for a step", kind: .gauge) {
             [

@@ -1,4 +1,5 @@
 import CircuitBreaker
+import Logging
 import NIOPosix
 
 /// The order server's side of the product servers.
@@ -11,12 +12,26 @@ struct ProductSide: Sendable {
     private let publicPeers: HTTPPeers
     private let batchPeers: HTTPPeers?
 
-    init(_ settings: OrderServerConfiguration, group: MultiThreadedEventLoopGroup, metrics: OrderMetrics) throws {
+    init(_ settings: OrderServerConfiguration, group: MultiThreadedEventLoopGroup, metrics: OrderMetrics, logger: Logger) throws {
         let loop = group.next()
-        self.publicPeers = HTTPPeers(settings.productServers, loop: loop, connectionAge: settings.connectionAge)
+        let onTrouble: HTTPPeer.TroubleHook = { endpoint, failure in
+            let server: Logger.MetadataValue = "\(endpoint.authority)"
+            if let failure {
+                logger.error("a product server cannot be reached by TLS", metadata: ["server": server, "why": "\(failure)"])
+            } else {
+                logger.notice("the product server is reached by TLS again", metadata: ["server": server])
+            }
+        }
+        self.publicPeers = HTTPPeers(
+            settings.productServers,
+            loop: loop,
+            connectionAge: settings.connectionAge,
+            onTrouble: onTrouble
+        )
         self.batchPeers =
             settings.internalServers.isEmpty
-            ? nil : HTTPPeers(settings.internalServers, loop: loop, connectionAge: settings.connectionAge)
+            ? nil
+            : HTTPPeers(settings.internalServers, loop: loop, connectionAge: settings.connectionAge, onTrouble: onTrouble)
         self.breaker = CircuitBreaker(name: "productServer", settings: settings.breaker)
         self.breakers = CircuitBreakerRegistry()
         try self.breakers.add(self.breaker)

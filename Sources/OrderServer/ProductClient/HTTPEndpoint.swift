@@ -1,4 +1,6 @@
-/// The address of an HTTP server, read from `http://host[:port][/path]`.
+import TransportSecurity
+
+/// The address of an HTTP server, read from `http://host[:port][/path]`, or `https://host[:port][/path][?sslmode=…&sslrootcert=…&sslcert=…&sslkey=…]`.
 struct HTTPEndpoint: Sendable, Equatable {
     /// A host name, or an IP address without brackets.
     let host: String
@@ -7,11 +9,22 @@ struct HTTPEndpoint: Sendable, Equatable {
     let authority: String
     /// A prefix of every request's path: empty, or with a slash at its beginning and none at its end.
     let path: String
+    /// How TLS is spoken with it; nil for no TLS.
+    let tls: TLSClientSettings?
 
     /// Nil if the text is no URL of this form.
     init?(_ url: String) {
-        guard url.hasPrefix("http://") else { return nil }
-        let rest = url.dropFirst(7)
+        let isSecure = url.hasPrefix("https://")
+        guard isSecure || url.hasPrefix("http://") else { return nil }
+        var rest = url.dropFirst(isSecure ? 8 : 7)
+        if isSecure {
+            let parts = rest.split(separator: "?", maxSplits: 1, omittingEmptySubsequences: false)
+            guard let tls = try? TLSClientSettings(query: parts.count == 2 ? parts[1] : "") else { return nil }
+            rest = parts.first ?? ""
+            self.tls = tls
+        } else {
+            self.tls = nil
+        }
         let slash = rest.firstIndex(of: "/") ?? rest.endIndex
         let authority = rest[..<slash]
         var path = rest[slash...]
@@ -26,7 +39,9 @@ struct HTTPEndpoint: Sendable, Equatable {
             tail = authority[host.endIndex...]
         }
         guard !host.isEmpty, !authority.contains("@"), url.utf8.allSatisfy({ (0x21...0x7E).contains($0) }) else { return nil }
-        guard tail.isEmpty || tail.hasPrefix(":"), let port = tail.isEmpty ? 80 : Int(tail.dropFirst()), (1...65535).contains(port) else {
+        guard tail.isEmpty || tail.hasPrefix(":"), let port = tail.isEmpty ? (isSecure ? 443 : 80) : Int(tail.dropFirst()),
+            (1...65535).contains(port)
+        else {
             return nil
         }
         self.host = String(host)

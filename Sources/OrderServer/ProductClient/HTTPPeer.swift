@@ -10,6 +10,7 @@
 import NIOCore
 import NIOHTTP1
 import NIOPosix
+import NIOTransportSecurity
 import Synchronization
 
 struct HTTPAnswer: Sendable {
@@ -64,12 +65,20 @@ final class HTTPPeer: Sendable {
         var idle: [Connection] = []
         var downUntil: NIODeadline?
         var isClosed = false
+        /// What was said last about TLS; nil since it works.
+        var trouble: String?
     }
+
+    /// Hears why TLS is in the way of an endpoint, once until the words change; nil: it works again.
+    typealias TroubleHook = @Sendable (HTTPEndpoint, TLSFailure?) -> Void
 
     private let endpoint: HTTPEndpoint
     private let loop: any EventLoop
     private let state = Mutex(State())
     private let connectionAge: TimeAmount
+    /// Nil without TLS.
+    private let tls: TLSClientContexts?
+    private let onTrouble: TroubleHook
 
     /// The default age of connections.
     static let connectionAge: Duration = .seconds(30)
@@ -77,7 +86,14 @@ final class HTTPPeer: Sendable {
     static let downTime: TimeAmount = .seconds(1)
     static let maximumAnswerBytes = 1 << 20
 
-    init(_ endpoint: HTTPEndpoint, loop: any EventLoop, connectionAge: Duration = HTTPPeer.connectionAge) {
+    init(
+        _ endpoint: HTTPEndpoint,
+        loop: any EventLoop,
+        connectionAge: Duration = HTTPPeer.connectionAge,
+        onTrouble: @escaping TroubleHook = { _, _ in }
+    ) {
+        self.tls = endpoint.tls.map { TLSClientContexts($0, name: endpoint.host) }
+        self.onTrouble = onTrouble
         self.connectionAge = TimeAmount(connectionAge)
         self.endpoint = endpoint
         self.loop = loop
@@ -97,7 +113,8 @@ final class HTTPPeer: Sendable {
                 switch result {
                 case .success(let connection):
                     self.send(request, on: connection, deadline, promise)
-                case .failure:
+                case .failure(let error):
+                    if let failure = error as? TLSFailure { self.tell(failure) }
                     self.state.withLock { $0.downUntil = .now() + HTTPPeer.downTime }
                     promise.fail(HTTPCallFailure.cannotConnect)
                 }
@@ -143,25 +160,39 @@ final class HTTPPeer: Sendable {
         self.state.withLock { state in state.idle.removeAll { $0.channel === channel } }
     }
 
+    private func tell(_ failure: TLSFailure?) {
+        let isNews = self.state.withLock { state in
+            defer { state.trouble = failure?.description }
+            return state.trouble != failure?.description
+        }
+        if isNews { self.onTrouble(self.endpoint, failure) }
+    }
+
     /// A random age for a new connection: the configured age, more or less by up to a quarter.
     private var someAge: TimeAmount {
         .nanoseconds(Int64(Double(self.connectionAge.nanoseconds) * .random(in: 0.75...1.25)))
     }
 
     private func connect(_ timeout: TimeAmount) -> EventLoopFuture<Connection> {
-        ClientBootstrap(group: self.loop)
+        let connected = ClientBootstrap(group: self.loop)
             .connectTimeout(timeout)
             .channelOption(.socketOption(.tcp_nodelay), value: 1)
             .channelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
+                    try self.tls?.secure(channel)
                     try channel.pipeline.syncOperations.addHTTPClientHandlers()
                     try channel.pipeline.syncOperations.addHandler(
                         NIOHTTPClientResponseAggregator(maxContentLength: HTTPPeer.maximumAnswerBytes)
                     )
-                    try channel.pipeline.syncOperations.addHandler(HTTPCallHandler())
+                    try channel.pipeline.syncOperations.addHandler(HTTPCallHandler { self.tell($0) })
                 }
             }
             .connect(host: self.endpoint.host, port: self.endpoint.port)
+        let checked =
+            self.tls == nil
+            ? connected : connected.flatMap { channel in TLSClientContexts.handshake(of: channel, within: timeout).map { channel } }
+        return
+            checked
             .map { channel in
                 channel.closeFuture.whenComplete { _ in self.forget(channel) }
                 return Connection(channel: channel, endsAt: .now() + self.someAge)
@@ -190,6 +221,7 @@ final class HTTPPeer: Sendable {
         let answered = self.loop.makePromise(of: HTTPAnswer.self)
         answered.futureResult.whenComplete { result in
             timer.cancel()
+            if self.tls != nil, case .success = result { self.tell(nil) }
             if case .success(let answer) = result, answer.isKeepAlive { self.giveBack(connection) } else { channel.close(promise: nil) }
             // After a timeout the promise is completed already. This second completion changes nothing, because NIO promises ignore it.
             promise.completeWith(result)
@@ -218,6 +250,10 @@ private final class HTTPCallHandler: ChannelDuplexHandler {
     typealias OutboundOut = HTTPClientRequestPart
 
     private var waiting: EventLoopPromise<HTTPAnswer>?
+    private let onTLSFailure: (TLSFailure) -> Void
+
+    /// - Parameter onTLSFailure: hears of what TLS has against the connection after the handshake: a server may refuse a certificate then
+    init(onTLSFailure: @escaping (TLSFailure) -> Void) { self.onTLSFailure = onTLSFailure }
 
     func write(context: ChannelHandlerContext, data: NIOAny, promise: EventLoopPromise<Void>?) {
         let call = self.unwrapOutboundIn(data)
@@ -242,6 +278,7 @@ private final class HTTPCallHandler: ChannelDuplexHandler {
     }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
+        if let failure = error as? TLSFailure { self.onTLSFailure(failure) }
         self.lose()
         context.close(promise: nil)
     }

@@ -7,9 +7,14 @@ final class HTTPPeers: Sendable {
     private let turn = Atomic<Int>(0)
 
     /// `endpoints` must have at least one element.
-    init(_ endpoints: [HTTPEndpoint], loop: any EventLoop, connectionAge: Duration = HTTPPeer.connectionAge) {
+    init(
+        _ endpoints: [HTTPEndpoint],
+        loop: any EventLoop,
+        connectionAge: Duration = HTTPPeer.connectionAge,
+        onTrouble: @escaping HTTPPeer.TroubleHook = { _, _ in }
+    ) {
         precondition(!endpoints.isEmpty, "a server without instances")
-        self.peers = endpoints.map { HTTPPeer($0, loop: loop, connectionAge: connectionAge) }
+        self.peers = endpoints.map { HTTPPeer($0, loop: loop, connectionAge: connectionAge, onTrouble: onTrouble) }
     }
 
     /// The instance whose turn it is.
