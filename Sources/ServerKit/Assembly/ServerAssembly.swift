@@ -7,6 +7,7 @@ public import Logging
 public import ServerMetrics
 public import NIOCore
 public import NIOPosix
+import NIOTransportSecurity
 public import ServiceLifecycle
 import Synchronization
 import UnixSignals
@@ -131,6 +132,12 @@ public struct ServerAssembly: Sendable {
             registry
         )
         self.connections = [publicDoor.connections, adminDoor.connections]
+        if let tls = settings.tls {
+            registry.gauge(
+                "stockgate_tls_certificate_expires_timestamp_seconds",
+                help: "When the certificate of both ports ends, in seconds since 1970."
+            ) { Double(tls.expires) }
+        }
         self.publicServer = Application(
             responder: publicRouter.buildResponder(),
             server: .frontDoor(hotPath, configuration: publicDoor.configuration, connections: publicDoor.connections),
@@ -253,6 +260,7 @@ private struct Door {
         configuration.times.stopWorking = TimeAmount(settings.shutdownTimeout * 3 / 4)
         configuration.drain = drain
         configuration.metrics = metrics
+        configuration.tls = settings.tls
         self.configuration = configuration
     }
 }

@@ -127,6 +127,7 @@ final class FrontDoorMetrics: Sendable {
     private let closes: [ConnectionClock.Verdict: Counter]
     private let closed: [Full: Counter]
     private let reserved: Counter
+    private let handshakes: Counter
 
     /// - Parameter port: `public` or `admin`
     init(_ registry: MetricsRegistry, port: String) {
@@ -165,7 +166,14 @@ final class FrontDoorMetrics: Sendable {
             help: "Connections kept only for health and what orders need, because the server had too many.",
             labels: [("port", port)]
         )
+        self.handshakes = registry.counter(
+            "stockgate_tls_handshakes_failed_total",
+            help: "Connections that ended before their TLS handshake did.",
+            labels: [("port", port)]
+        )
     }
+
+    func handshakeFailed() { self.handshakes.add() }
 
     func refused(_ refusal: RequestRefusal) { self.refusals[refusal]?.add() }
     func closed(_ verdict: ConnectionClock.Verdict) { self.closes[verdict]?.add() }

@@ -17,6 +17,7 @@ import HTTPTypes
 import Hummingbird
 import NIOCore
 import NIOHTTPTypes
+import NIOTransportSecurity
 
 /// What the front doors of one port share.
 struct FrontDoorConfiguration: Sendable {
@@ -25,6 +26,8 @@ struct FrontDoorConfiguration: Sendable {
     /// Whether the server asks its clients to go elsewhere.
     var drain = ServerDrain()
     var metrics: FrontDoorMetrics?
+    /// What the port shows of itself; nil: it speaks no TLS.
+    var tls: TLSServerContexts?
     /// Bytes of answers that a channel's socket has not taken yet.
     var unsentBytes: @Sendable (any Channel) -> Int = { channel in
         (try? channel.syncOptions?.getOption(.bufferedWritableBytes)) ?? 0

@@ -5,6 +5,8 @@ import HummingbirdCore
 import Logging
 public import NIOCore
 import NIOHTTPTypes
+import NIOSSL
+import NIOTransportSecurity
 
 /// Hummingbird's child channel with the front door as the only reader and writer of its bytes, and with the tasks of each connection on the connection's own
 /// event loop.
@@ -32,6 +34,11 @@ struct FrontDoorChannel<Endpoint: HotPathEndpoint>: HTTPChannelHandler {
             }
             channel.closeFuture.whenComplete { _ in self.connections.leave(address) }
             let pipeline = channel.pipeline.syncOperations
+            if let tls = self.configuration.tls {
+                let metrics = self.configuration.metrics
+                try pipeline.addHandler(NIOSSLServerHandler(context: tls.current))
+                try pipeline.addHandler(TLSServerHandshake(limit: self.configuration.times.request) { metrics?.handshakeFailed() })
+            }
             try pipeline.addHandler(FrontDoor(endpoint: self.endpoint, configuration: self.configuration, pass: pass))
             return try NIOAsyncChannel(
                 wrappingChannelSynchronously: channel,

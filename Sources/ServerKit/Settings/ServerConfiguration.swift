@@ -1,4 +1,5 @@
 public import Logging
+public import NIOTransportSecurity
 
 /// The settings that both servers have.
 public struct ServerConfiguration: Sendable, Equatable {
@@ -8,6 +9,8 @@ public struct ServerConfiguration: Sendable, Equatable {
     public var publicPort: Int
     /// The admin port; 0 takes a free one.
     public var adminPort: Int
+    /// What both ports show of themselves; nil: they speak no TLS.
+    public var tls: TLSServerContexts?
     /// Who may use the admin port.
     public var adminTokens: AdminTokens
     /// How long a stop may take, requests in progress included.
@@ -43,6 +46,7 @@ public struct ServerConfiguration: Sendable, Equatable {
         self.publicPort = reader.int(publicPort.name, default: publicPort.port, in: 0...65535, "public port, 0 for any free one")
         self.adminPort = reader.int(adminPort.name, default: adminPort.port, in: 0...65535, "admin port, 0 for any free one")
         self.bindAddress = reader.string("BIND_ADDRESS", default: "127.0.0.1", "address that both ports are bound to")
+        self.tls = reader.serverTLS()
         self.adminTokens = reader.adminTokens()
         self.shutdownTimeout = reader.duration(
             "SHUTDOWN_TIMEOUT",
