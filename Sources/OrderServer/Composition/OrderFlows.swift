@@ -16,6 +16,7 @@ struct OrderFlows: Sendable {
         var store: OrderStore
         var groups: OrderGroups
         var changes: OrderWatch
+        var predecessors: Predecessors
         var soldOut: SoldOutProducts
         var breaker: CircuitBreaker
         /// Nil without a broker.
@@ -39,7 +40,12 @@ struct OrderFlows: Sendable {
             logger: foundation.logger
         )
         self.conclusion = conclusion
-        self.earlier = EarlierOrders(keys: foundation.groups.keys, conclusion: conclusion, trouble: trouble)
+        self.earlier = EarlierOrders(
+            keys: foundation.groups.keys,
+            conclusion: conclusion,
+            trouble: trouble,
+            predecessors: foundation.predecessors
+        )
         let turnaway = OrderTurnaway(
             persistsRejected: settings.persistsRejected,
             insertion: foundation.groups.insertion,

@@ -16,6 +16,7 @@ struct OrderServerParts {
     let prepared = PreparedLatch()
     let stores: StoresService
     let transactions: TransactionWatch
+    let predecessors: Predecessors
     let groups: OrderGroups
     let foundation: OrderFlows.Foundation
     let flows: OrderFlows
@@ -69,10 +70,18 @@ struct OrderServerParts {
         }
 
         // The flows of an order.
+        let predecessors = try Predecessors(
+            settings.postgres,
+            patience: settings.deadlines.buyer,
+            prepared: self.prepared,
+            logger: logger
+        )
+        self.predecessors = predecessors
         let foundation = OrderFlows.Foundation(
             store: store,
             groups: groups,
             changes: changes,
+            predecessors: predecessors,
             soldOut: product.soldOut,
             breaker: product.breaker,
             backlog: broker?.backlog,
@@ -126,6 +135,7 @@ struct OrderServerParts {
             await groups.shutdown()
             await pool.shutdown()
             await readers.shutdown()
+            await predecessors.shutdown()
             product.shutdown()
         }
     }
@@ -137,7 +147,7 @@ struct OrderServerParts {
         onReady: @escaping @Sendable (ServerAssembly.Ports) async -> Void
     ) -> ServerAssembly {
         let start = StartWait(timeout: self.settings.server.startTimeout, logger: logger)
-        let (postgres, groups) = (self.settings.postgres, self.groups)
+        let (postgres, groups, predecessors) = (self.settings.postgres, self.groups, self.predecessors)
         return ServerAssembly(
             name: OrderServer.program.name,
             settings: self.settings.server,
@@ -146,7 +156,7 @@ struct OrderServerParts {
             adminRouter: self.adminRouter,
             registry: self.registry,
             eventLoopGroup: group,
-            services: [self.stores, self.transactions] + (self.messaging.map { [$0] } ?? []) + [self.recovery],
+            services: [self.stores, self.predecessors, self.transactions] + (self.messaging.map { [$0] } ?? []) + [self.recovery],
             hotPath: self.hotPath,
             drain: self.drain,
             rereadables: self.settings.rereadables,
@@ -156,6 +166,7 @@ struct OrderServerParts {
                 }
                 await IDSequence.raiseAll(postgres, logger: logger)
                 await groups.connect()
+                await predecessors.begin()
             },
             prepared: self.prepared,
             onReady: onReady

@@ -13,6 +13,7 @@ struct EarlierOrders: Sendable {
     let keys: KeyLookup
     let conclusion: OrderConclusion
     let trouble: StoreTrouble
+    let predecessors: Predecessors
 
     /// The order that this buyer has made with the draft's key; nil if there is none. If `waits`, an order that is being worked on is waited for until it is in
     /// its final state.
@@ -66,8 +67,9 @@ struct EarlierOrders: Sendable {
             guard isSame(order) else { throw APIError(.keyReused) }
             order.requestID = requestID
             if order.status != .pending || !waits { return PlacedOrder(order: order, isReplay: true) }
-            // The request that made the order has given up by now, or its server has died. This request continues its work.
-            if Timestamp.now.microseconds(since: order.updatedAt) > self.conclusion.deadlines.buyer.microseconds {
+            // The request that made the order has given up by now, or its server is gone. This request continues its work.
+            let isOld = Timestamp.now.microseconds(since: order.updatedAt) > self.conclusion.deadlines.buyer.microseconds
+            if isOld || self.predecessors.areGone(since: order.updatedAt) {
                 return PlacedOrder(order: try await self.conclusion.drive(order, firstAttempt: 2, buyersDeadline), isReplay: true)
             }
             let wait = Self.backoff.wholeWait(after: looks)

@@ -1,0 +1,111 @@
+// Knows which orders nobody drives any more, because every server that may have made them is gone.
+//
+// Each order server that sells holds a shared advisory lock in the order database, from before it serves until its process ends. PostgreSQL lets go of it with the session, so also
+// when the process is killed. A server that gets the exclusive lock besides is alone: orders that were made before it began have lost their driver. Without this, buyers who
+// come again after their server was killed would wait until their order is older than any driver's time.
+//
+// Invariant: `goneBefore` is a moment by the database's clock, at which this server had not made an order yet. Taking a server that lives for gone (its session was lost for a
+//   moment) harms nothing: whoever goes on with its orders asks as a repeat, under the same keys.
+//
+// Bounds: one connection and one thread. The exclusive lock is asked for every `pause`, for `patience`: orders made before are older than their driver's time then.
+// Stops: `shutdown`, when the server's own orders have ended.
+
+import Logging
+import PostgresClient
+import ServerKit
+import ServiceLifecycle
+import StrictJSON
+import Synchronization
+
+/// Tells the orders whose server is gone.
+final class Predecessors: Service, CustomStringConvertible {
+    private static let pause = Duration.milliseconds(100)
+    /// How often it is seen whether the lock is still held: a session that was lost has lost it.
+    private static let interval = Duration.seconds(5)
+    private static let name = PostgresValue.text("order servers that sell")
+
+    private let worker: PostgresWorker
+    private let patience: Duration
+    private let logger: Logger
+    private let prepared: PreparedLatch
+    /// Microseconds since the Unix epoch by the database's clock; before the first order of this server. Nil until the database has said it.
+    private let began = Mutex<Int64?>(nil)
+    private let goneBefore = Atomic<Int64>(.min)
+
+    var description: String { "predecessors" }
+
+    /// - Parameter patience: how long a driver may be at work on an order
+    init(_ configuration: PostgresConfiguration, patience: Duration, prepared: PreparedLatch, logger: Logger) throws(PostgresError) {
+        self.worker = try PostgresWorker(configuration: configuration, name: "predecessors", maximumQueued: 4)
+        self.patience = patience
+        self.prepared = prepared
+        self.logger = logger
+    }
+
+    /// Whether nobody drives a PENDING order that was last changed at this time.
+    func areGone(since changed: Timestamp) -> Bool { changed.microsecondsSinceEpoch < self.goneBefore.load(ordering: .acquiring) }
+
+    /// Takes the lock and notes the time. To be called before the server makes its first order; without an answer every order counts as driven.
+    func begin() async {
+        do {
+            let now = try await self.worker.perform { session in
+                // The lock first: whoever made an order later than this moment, has it or asks for it.
+                _ = try session.query(Predecessors.holdSQL, [Predecessors.name])
+                return try session.query(
+                    "select (extract(epoch from clock_timestamp()) * 1000000)::bigint",
+                    []
+                ).one().decode(0, as: Int64.self)
+            }
+            self.began.withLock { $0 = now }
+            _ = try await self.look()
+        } catch {
+            self.logger.debug("it is not known whether other order servers live", metadata: ["error": "\(error)"])
+        }
+    }
+
+    func run() async throws {
+        try? await cancelWhenGracefulShutdown {
+            await self.prepared.wait()
+            let end = ContinuousClock.now + self.patience
+            var isAlone = self.goneBefore.load(ordering: .acquiring) > .min
+            // Ends by cancellation.
+            while !Task.isCancelled {
+                if !isAlone, ContinuousClock.now < end {
+                    isAlone = (try? await self.look()) ?? false
+                    try await Task.sleep(for: Predecessors.pause)
+                } else {
+                    try? await self.hold()
+                    try await Task.sleep(for: Predecessors.interval)
+                }
+            }
+        }
+    }
+
+    func shutdown() async { await self.worker.shutdown() }
+
+    private func hold() async throws {
+        try await self.worker.perform { session in _ = try session.query(Predecessors.holdSQL, [Predecessors.name]) }
+    }
+
+    /// Asks for the exclusive lock, and gives it back.
+    /// - Returns: whether this server is alone
+    private func look() async throws -> Bool {
+        guard let began = self.began.withLock({ $0 }) else { return false }
+        let isAlone = try await self.worker.perform { session in
+            _ = try session.query(Predecessors.holdSQL, [Predecessors.name])
+            return try session.query(Predecessors.aloneSQL, [Predecessors.name]).one().decode(0, as: Bool.self)
+        }
+        if isAlone { self.goneBefore.store(began, ordering: .releasing) }
+        return isAlone
+    }
+
+    /// The session has no other lock of this kind.
+    private static let holdSQL = """
+        select case when exists (
+          select from pg_locks where locktype = 'advisory' and pid = pg_backend_pid() and mode = 'ShareLock' and granted
+        ) then true else pg_try_advisory_lock_shared(hashtextextended($1, 0)) end
+        """
+    private static let aloneSQL = """
+        select case when pg_try_advisory_lock(hashtextextended($1, 0)) then pg_advisory_unlock(hashtextextended($1, 0)) else false end
+        """
+}
