@@ -46,11 +46,11 @@ extension BrokerTests {
             change(&configuration)
             let publisher = try Publisher(configuration: configuration, topology: Names().topology)
             defer { Task { await publisher.close() } }
-            let isTold = await eventually { publisher.snapshot.lastFailure != nil }
+            let isTold = await eventually { publisher.snapshot().lastFailure != nil }
             #expect(isTold)
-            let failure = publisher.snapshot.lastFailure
+            let failure = publisher.snapshot().lastFailure
             #expect(failure?.code == .connectFailed && failure?.isPermanent == false, "\(String(describing: failure))")
-            #expect(!publisher.snapshot.isConnected)
+            #expect(!publisher.snapshot().isConnected)
             let message = failure?.message ?? ""
             #expect(!message.contains("s3cret"))
             return message
@@ -90,11 +90,11 @@ extension BrokerTests {
             try await publisher.waitUntilConnected(within: .seconds(60))
             // Three heartbeat intervals without a message: both ends keep it alive.
             try await Task.sleep(for: .seconds(4))
-            #expect(publisher.snapshot.connects == 1)
+            #expect(publisher.snapshot().connects == 1)
             #expect(try await publisher.publish([names.message("one")]) == [.confirmed])
             let server = try Self.started.get()
             try await PrivateRabbitMQ.onThread { try server.restart() }
-            #expect(await eventually { publisher.snapshot.connects == 2 && publisher.snapshot.isConnected })
+            #expect(await eventually { publisher.snapshot().connects == 2 && publisher.snapshot().isConnected })
             #expect(try await publisher.publish([names.message("two")]) == [.confirmed])
             await publisher.close()
         }

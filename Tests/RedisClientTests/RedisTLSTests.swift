@@ -51,7 +51,7 @@ struct RedisTLSTests {
             #expect(error?.code == .notConnected && error?.isOutcomeUnknown == false, "\(String(describing: error))")
             try await RedisClientIntegrationTests.eventually("told of it") { told.all.count > 1 }
             found = told.all.first
-            #expect(client.figures.ready == 0 && client.figures.connects == 0)
+            #expect(client.snapshot().ready == 0 && client.snapshot().connects == 0)
         }
         return found
     }
@@ -76,7 +76,7 @@ struct RedisTLSTests {
                     (0..<10_000).map { RedisCommand("ECHO", .integer($0)) }
                 )
                 #expect(try outcomes.map { try $0.get().int } == (0..<10_000).map { $0 })
-                #expect(told.all.isEmpty && client.figures.connects == 1)
+                #expect(told.all.isEmpty && client.snapshot().connects == 1)
             }
         }
     }
