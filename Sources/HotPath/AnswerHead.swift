@@ -32,7 +32,7 @@ extension ByteBuffer {
     ///   - request: what is answered
     ///   - isLast: whether the connection ends behind the answer
     /// - Returns: how the body has to be written
-    package mutating func writeAnswerHead(_ head: HTTPResponse, to request: HotRequestHead, isLast: inout Bool) -> AnswerFraming {
+    package mutating func writeAnswerHead(_ head: HTTPResponse, to request: RequestHead, isLast: inout Bool) -> AnswerFraming {
         writeStatusLine(head.status)
         let mayHaveBody = head.status.code >= 200 && head.status.code != 204 && head.status.code != 304
         var hasLength = false
@@ -72,7 +72,7 @@ extension ByteBuffer {
     }
 
     /// Writes what the connection does behind the answer, where the client would expect something else.
-    package mutating func writeConnection(to request: HotRequestHead?, isLast: Bool) {
+    package mutating func writeConnection(to request: RequestHead?, isLast: Bool) {
         if isLast {
             writeStaticString("Connection: close\r\n")
         } else if request?.isHTTP10 == true {

@@ -10,12 +10,12 @@ public protocol HotPathEndpoint: Sendable {
     associatedtype Match
 
     /// What a matching request asks for; nil lets the router have it. Called on the event loop; must not block.
-    func match(_ head: HotRequestHead) -> Match?
+    func match(_ head: RequestHead) -> Match?
 
     /// Answers a matching request, on the event loop. `answer` is called once, there, now or later.
     func respond(
         to match: Match,
-        head: HotRequestHead,
+        head: RequestHead,
         body: ByteBuffer,
         on eventLoop: any EventLoop,
         answer: @escaping (HotPathAnswer) -> Void
@@ -39,7 +39,7 @@ public struct HotPathAnswer: Sendable {
     }
 
     /// An error in the one shape, in the format and language that the request asks for.
-    public init(_ error: APIError, to head: HotRequestHead) {
+    public init(_ error: APIError, to head: RequestHead) {
         let rendered = error.render(accept: head.field("accept"), language: .negotiated(head.field("accept-language")))
         status = .init(code: rendered.status, reasonPhrase: error.code.phrase)
         lines = ""

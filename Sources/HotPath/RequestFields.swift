@@ -11,4 +11,4 @@ package protocol RequestFields {
     func idempotencyKey() throws(APIError) -> String?
 }
 
-extension HotRequestHead: RequestFields {}
+extension RequestHead: RequestFields {}

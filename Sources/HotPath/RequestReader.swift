@@ -35,18 +35,18 @@ package struct RequestReader {
         /// The client waits for `100 Continue` before it sends the body. Told once for a request.
         case `continue`
         /// A whole request. Its bytes are taken from the buffer.
-        case request(HotRequestHead, body: ByteBuffer)
+        case request(RequestHead, body: ByteBuffer)
         /// The connection ends. With the head, where that was read.
-        case refused(RequestRefusal, HotRequestHead?)
+        case refused(RequestRefusal, RequestHead?)
     }
 
     private enum State {
         // -> body, chunks
         case head
         // -> head
-        case body(HotRequestHead, length: Int, mustContinue: Bool)
+        case body(RequestHead, length: Int, mustContinue: Bool)
         // -> head
-        case chunks(HotRequestHead, ChunkedBody, mustContinue: Bool)
+        case chunks(RequestHead, ChunkedBody, mustContinue: Bool)
         // Final.
         case refused(RequestRefusal)
     }
@@ -116,7 +116,7 @@ package struct RequestReader {
     }
 
     /// Reads the head at the beginning of the buffer and takes it. Nil: its rest has not come yet.
-    private mutating func head(_ bytes: inout ByteBuffer) -> Result<HotRequestHead, RequestRefusal>? {
+    private mutating func head(_ bytes: inout ByteBuffer) -> Result<RequestHead, RequestRefusal>? {
         // RFC 9112, 2.2: empty lines in front of a request are passed over.
         if self.tried == 0 {
             while bytes.getInteger(at: bytes.readerIndex, as: UInt8.self) == UInt8(ascii: "\r"),
@@ -131,7 +131,7 @@ package struct RequestReader {
         if self.tried > 0, bytes.readableBytes < self.tried * 2, bytes.readableBytes < self.limits.headBytes, !self.hasHeadEnd(bytes) {
             return nil
         }
-        switch HotRequestHead.read(bytes, limits: self.limits) {
+        switch RequestHead.read(bytes, limits: self.limits) {
         case .partial:
             self.tried = bytes.readableBytes
             self.searched = bytes.readableBytes
@@ -267,7 +267,7 @@ package struct ChunkedBody {
         /// Takes a token; false: there is none.
         func token() -> Bool {
             let before = rest.count
-            rest = rest.drop(while: HotRequestHead.isTokenByte)
+            rest = rest.drop(while: RequestHead.isTokenByte)
             return rest.count < before
         }
         // Ends: each round takes at least a semicolon and a name.
@@ -284,8 +284,8 @@ package struct ChunkedBody {
             while !isClosed, let byte = rest.popFirst() {
                 switch byte {
                 case UInt8(ascii: "\""): isClosed = true
-                case UInt8(ascii: "\\"): guard let next = rest.popFirst(), HotRequestHead.isValueByte(next) else { return false }
-                default: guard HotRequestHead.isValueByte(byte) else { return false }
+                case UInt8(ascii: "\\"): guard let next = rest.popFirst(), RequestHead.isValueByte(next) else { return false }
+                default: guard RequestHead.isValueByte(byte) else { return false }
                 }
             }
             guard isClosed else { return false }

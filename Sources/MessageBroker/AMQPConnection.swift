@@ -43,13 +43,13 @@ final class AMQPConnection {
 
     /// The header by which a returned message is recognised, because a return has no delivery tag. Receivers do not see it.
     static let sequenceHeader = "x-publish-sequence"
-    private static let channel: UInt16 = 1
+    static let channel: UInt16 = 1
     private static let frameMaximum = 131072
 
     let handle: amqp_connection_state_t
     private let socket: Int32
-    private let output = OutputBuffer()
-    private let pool = EncodingPool()
+    let output = OutputBuffer()
+    let pool = EncodingPool()
     private let input: UnsafeMutableRawPointer
     private let inputCapacity = 256 << 10
     var assembler: ContentAssembler<ContentMethod, Properties>
@@ -115,6 +115,9 @@ final class AMQPConnection {
             switch failure.code {
             case .refused(403), .refused(530):
                 throw BrokerError(code: .authenticationFailed, message: "\(configuration): \(failure.message)")
+            case .connectionLost:
+                let words = tls?.failureBehindHandshake() ?? failure.message
+                throw BrokerError(code: .connectFailed, message: "\(configuration): \(words)")
             default:
                 let words = tls?.refusalOfCertificate ?? failure.message
                 throw BrokerError(code: .connectFailed, message: "\(configuration): \(words)")
@@ -136,89 +139,6 @@ final class AMQPConnection {
     deinit {
         amqp_destroy_connection(handle)
         input.deallocate()
-    }
-
-    // MARK: Calls that block within the call timeout
-
-    /// Declares the exchanges, queues and bindings that do not exist yet.
-    func declare(_ topology: Topology) throws(BrokerError) {
-        for exchange in topology.exchanges {
-            pool.recycle()
-            _ = amqp_exchange_declare(
-                handle,
-                Self.channel,
-                pool.bytes(exchange.name),
-                pool.bytes(exchange.kind.rawValue),
-                0,
-                exchange.isDurable ? 1 : 0,
-                0,
-                0,
-                amqp_table_t()
-            )
-            try check("exchange", exchange.name)
-        }
-        for queue in topology.queues {
-            pool.recycle()
-            let arguments = pool.table(queue.declaredArguments)
-            _ = amqp_queue_declare(handle, Self.channel, pool.bytes(queue.name), 0, 1, 0, 0, arguments)
-            try check("queue", queue.name)
-        }
-        for binding in topology.bindings {
-            pool.recycle()
-            _ = amqp_queue_bind(
-                handle,
-                Self.channel,
-                pool.bytes(binding.queue),
-                pool.bytes(binding.exchange),
-                pool.bytes(binding.routingKey),
-                amqp_table_t()
-            )
-            try check("binding of queue", binding.queue)
-        }
-        amqp_maybe_release_buffers(handle)
-    }
-
-    /// Turns on publisher confirms.
-    func selectConfirms() throws(BrokerError) {
-        _ = amqp_confirm_select(handle, Self.channel)
-        try check("channel", "confirms")
-    }
-
-    /// Begins to consume with manual acknowledgement.
-    func consume(_ queue: String, prefetch: UInt16, arguments: [String: HeaderValue]) throws(BrokerError) {
-        _ = amqp_basic_qos(handle, Self.channel, 0, prefetch, 0)
-        try check("channel", "prefetch")
-        pool.recycle()
-        _ = amqp_basic_consume(
-            handle,
-            Self.channel,
-            pool.bytes(queue),
-            amqp_bytes_t(),
-            0,
-            0,
-            0,
-            pool.table(arguments)
-        )
-        try check("queue", queue)
-    }
-
-    private func check(_ kind: String, _ name: String) throws(BrokerError) {
-        guard let failure = Self.failure(amqp_get_rpc_reply(handle)) else { return }
-        if case .refused(406) = failure.code {
-            throw BrokerError(
-                code: .topologyMismatch(name: name),
-                message: "\(kind) '\(name)' exists with other arguments: \(failure.message)"
-            )
-        }
-        throw BrokerError(code: failure.code, message: "\(kind) '\(name)': \(failure.message)")
-    }
-
-    /// Closes the connection in the orderly way, within `bound`, so that the broker knows at once. If output is still waiting, only the socket is closed.
-    func close(within bound: Duration) {
-        guard output.count == 0, bound > .zero else { return }
-        var limit = timeval(bound)
-        amqp_set_rpc_timeout(handle, &limit)
-        _ = amqp_connection_close(handle, AMQP_REPLY_SUCCESS)
     }
 
     // MARK: Writing
@@ -429,37 +349,5 @@ final class AMQPConnection {
             guard status == AMQP_STATUS_OK.rawValue else { throw BrokerError(code: .connectionLost, message: Self.text(of: status)) }
             try received(frame, handleEvent)
         }
-    }
-
-    // MARK: Errors
-
-    private static func text(of status: Int32) -> String { amqp_error_string2(status).map { String(cString: $0) } ?? "error \(status)" }
-
-    private static func failure(_ reply: amqp_rpc_reply_t) -> BrokerError? {
-        switch reply.reply_type {
-        case AMQP_RESPONSE_NORMAL: return nil
-        case AMQP_RESPONSE_LIBRARY_EXCEPTION:
-            let code: BrokerError.Code = reply.library_error == AMQP_STATUS_TIMEOUT.rawValue ? .timedOut : .connectionLost
-            return BrokerError(code: code, message: text(of: reply.library_error))
-        case AMQP_RESPONSE_SERVER_EXCEPTION:
-            return refusal(reply.reply) ?? BrokerError(code: .connectionLost, message: "the broker refused a call")
-        default: return BrokerError(code: .connectionLost, message: "the broker did not answer")
-        }
-    }
-
-    /// The reason that the broker gives when it closes the channel or the connection; nil for every other method.
-    static func refusal(_ method: amqp_method_t) -> BrokerError? {
-        guard let decoded = method.decoded else { return nil }
-        let (code, text): (UInt16, amqp_bytes_t)
-        switch method.id {
-        case AMQP_CHANNEL_CLOSE_METHOD:
-            let close = decoded.assumingMemoryBound(to: amqp_channel_close_t.self).pointee
-            (code, text) = (close.reply_code, close.reply_text)
-        case AMQP_CONNECTION_CLOSE_METHOD:
-            let close = decoded.assumingMemoryBound(to: amqp_connection_close_t.self).pointee
-            (code, text) = (close.reply_code, close.reply_text)
-        default: return nil
-        }
-        return BrokerError(code: .refused(replyCode: Int(code)), message: String(text))
     }
 }

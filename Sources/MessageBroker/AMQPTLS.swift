@@ -42,10 +42,12 @@ final class AMQPTLS {
 
     private let notes: UnsafeMutablePointer<Notes>
     private let name: String
+    private let showsCertificate: Bool
 
     /// Makes ready a socket of rabbitmq-c's, which must not be open yet.
     init(_ socket: OpaquePointer, _ settings: TLSClientSettings, name: String) throws(BrokerError) {
         self.name = name
+        showsCertificate = settings.certificate != nil
         notes = .allocate(capacity: 1)
         notes.initialize(to: Notes())
         guard let context = amqp_ssl_socket_get_context(socket) else { throw Self.refusal("there is no context") }
@@ -134,6 +136,21 @@ final class AMQPTLS {
             return "TLS: the broker does not accept this client's certificate, or misses one (\(alert))"
         default: return nil
         }
+    }
+
+    /// Why the login failed whose connection ended without a reply; nil: that has nothing to do with TLS.
+    ///
+    /// The alert waits to be read where a write met the end first. A reset takes it away unread; then the end itself is all there is to go by, and a broker that ends what it
+    /// has just agreed to, at a client without a certificate, is likely to want one.
+    func failureBehindHandshake() -> String? {
+        if refusalOfCertificate == nil {
+            var byte: UInt8 = 0
+            _ = read(into: &byte, 1)
+        }
+        if let words = refusalOfCertificate { return words }
+        guard !showsCertificate else { return nil }
+        return
+            "TLS: the broker ended the connection behind the handshake: it is going down, or does not accept this client's certificate, or misses one"
     }
 
     // MARK: Bytes

@@ -251,7 +251,7 @@ struct RequestReaderTests {
     @Test("what ends a connection is heard in any case and anywhere in a list")
     func connection() {
         func closes(_ lines: String, version: String = "1.1") -> Bool? {
-            guard case .head(let head) = HotRequestHead.read(ByteBuffer(string: "GET / HTTP/\(version)\r\nHost: a\r\n\(lines)\r\n")) else {
+            guard case .head(let head) = RequestHead.read(ByteBuffer(string: "GET / HTTP/\(version)\r\nHost: a\r\n\(lines)\r\n")) else {
                 return nil
             }
             return head.closes
@@ -278,7 +278,7 @@ struct RequestReaderTests {
     @Test("fields are found in any case, and joined; ids are read from the target")
     func fields() throws {
         let text = "PATCH /p/12/q HTTP/1.1\r\nHOST: a\r\nAccept: text/html\r\naccept:  b \r\nAccept-Language:ko\r\n\r\n"
-        guard case .head(let head) = HotRequestHead.read(ByteBuffer(string: text)) else { throw Unread() }
+        guard case .head(let head) = RequestHead.read(ByteBuffer(string: text)) else { throw Unread() }
         #expect(head.field("accept") == "text/html, b")
         #expect(head.field("accept-language") == "ko")
         #expect(head.field("missing") == nil)
@@ -301,7 +301,7 @@ struct RequestReaderTests {
         ] as [(String, String?)]
     )
     func requestID(_ lines: String, _ given: String?) throws {
-        guard case .head(var head) = HotRequestHead.read(ByteBuffer(string: "GET / HTTP/1.1\r\nHost: a\r\n\(lines)\r\n\r\n")) else {
+        guard case .head(var head) = RequestHead.read(ByteBuffer(string: "GET / HTTP/1.1\r\nHost: a\r\n\(lines)\r\n\r\n")) else {
             throw Unread()
         }
         head.madeID = (0xAB, 7)
@@ -324,7 +324,7 @@ struct RequestReaderTests {
                 let written = String(name.description.map { random.next() % 2 == 0 ? Character($0.uppercased()) : $0 })
                 text += "\(written): \(name)-\(round)\r\n"
             }
-            guard case .head(let head) = HotRequestHead.read(ByteBuffer(string: text + "\r\n")) else { throw Unread() }
+            guard case .head(let head) = RequestHead.read(ByteBuffer(string: text + "\r\n")) else { throw Unread() }
             for name in names {
                 let isPresent = present.contains { $0.description == name.description }
                 #expect(head.field(name) == (isPresent ? "\(name)-\(round)" : nil), "\(text)")
@@ -341,8 +341,8 @@ struct RequestReaderTests {
         ]
     )
     func saysJSON(_ value: String, _ expected: Bool) throws {
-        func head(_ lines: String) throws -> HotRequestHead {
-            guard case .head(let head) = HotRequestHead.read(ByteBuffer(string: "GET / HTTP/1.1\r\nHost: a\r\n\(lines)\r\n")) else {
+        func head(_ lines: String) throws -> RequestHead {
+            guard case .head(let head) = RequestHead.read(ByteBuffer(string: "GET / HTTP/1.1\r\nHost: a\r\n\(lines)\r\n")) else {
                 throw Unread()
             }
             return head

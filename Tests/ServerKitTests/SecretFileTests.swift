@@ -50,7 +50,7 @@ import Testing
         for broken in ["", "ann:", "no spaces here", String(repeating: "x", count: 70_000)] {
             _ = try folder.write(broken)
             let log = logged(files)
-            #expect(log.contains("error s: SIGHUP: this cannot be used") && log.contains("changed=none unchanged=none"), "\(log)")
+            #expect(log.contains("error s: SIGHUP: this setting cannot be used") && log.contains("changed=none unchanged=none"), "\(log)")
             #expect(!log.contains("no spaces here"))
             #expect(tokens.name(of: "third-3".utf8) == "ann")
         }
@@ -84,7 +84,7 @@ import Testing
         var reader = SettingsReader(environment: ["T": "one"])
         let secret = reader.secret("T", "", expected: "") { $0 }
         #expect(secret?.value == "one" && reader.rereadables.isEmpty)
-        #expect(logged([]).contains("every other setting is read at the start alone and needs a restart"))
+        #expect(logged([]).contains("every other setting is read only at the start, and needs a restart"))
         let missing: Secret<String>? = reader.secret("U", "", expected: "") { $0 }
         #expect(missing == nil)
     }

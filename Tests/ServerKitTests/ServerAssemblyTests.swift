@@ -256,11 +256,11 @@ import Testing
         let count = Mutex(0)
         private let answers = Mutex<[NIOLoopBound<(HotPathAnswer) -> Void>]>([])
 
-        func match(_ head: HotRequestHead) -> Bool? { head.path == "/held" ? true : nil }
+        func match(_ head: RequestHead) -> Bool? { head.path == "/held" ? true : nil }
 
         func respond(
             to match: Bool,
-            head: HotRequestHead,
+            head: RequestHead,
             body: ByteBuffer,
             on eventLoop: any EventLoop,
             answer: @escaping (HotPathAnswer) -> Void

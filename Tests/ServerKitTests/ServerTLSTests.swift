@@ -46,10 +46,10 @@ struct ServerTLSTests {
 
     /// Answers at once, on the event loop.
     private struct Hot: HotPathEndpoint {
-        func match(_ head: HotRequestHead) -> Bool? { head.path == "/hot" ? true : nil }
+        func match(_ head: RequestHead) -> Bool? { head.path == "/hot" ? true : nil }
         func respond(
             to match: Bool,
-            head: HotRequestHead,
+            head: RequestHead,
             body: ByteBuffer,
             on eventLoop: any EventLoop,
             answer: @escaping (HotPathAnswer) -> Void

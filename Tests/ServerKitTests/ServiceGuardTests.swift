@@ -47,7 +47,7 @@ import Testing
             // The hot path decides the same.
             var lines = fields.map { "\($0.key): \($0.value)\r\n" }.joined()
             if fields["host"] == nil { lines += "Host: localhost:8081\r\n" }
-            guard case .head(var head) = HotRequestHead.read(ByteBuffer(string: "PATCH / HTTP/1.1\r\n\(lines)\r\n")) else { throw Unread() }
+            guard case .head(var head) = RequestHead.read(ByteBuffer(string: "PATCH / HTTP/1.1\r\n\(lines)\r\n")) else { throw Unread() }
             head.isFromLoopback = peer?.isLoopback ?? false
             #expect(services.admits(head) == (expected == "local" || expected == "order"))
         }

@@ -10,7 +10,8 @@ import Testing
     .timeLimit(.minutes(20))
 )
 struct EdgeUnderAttack {
-    private func attack(_ part: AttackPlan.Part) async throws {
+    @discardableResult
+    private func attack(_ part: AttackPlan.Part) async throws -> AttackReport {
         let stack = try Stack.current
         var plan = AttackPlan.short
         plan.parts = [part]
@@ -29,9 +30,20 @@ struct EdgeUnderAttack {
         let violations = report.violations.count
         #expect(violations == 0, "\(report.findings(limit: 40).joined(separator: "\n"))")
         #expect(report.parts.allSatisfy { $0.cases > 0 })
+        return report
     }
 
-    @Test func everyFraming() async throws { try await attack(.framing) }
+    /// The page about the edge says of every row what became of it just now.
+    @Test func everyFraming() async throws {
+        let table = try #require(try await attack(.framing).table)
+        let page = URL(fileURLWithPath: #filePath).resolvingSymlinksInPath().deletingLastPathComponent()
+            .appending(path: "../../docs/http-edge.md").standardizedFileURL
+        let stale = table.differences(from: try String(contentsOf: page, encoding: .utf8))
+        #expect(
+            stale.isEmpty,
+            "make attack ARGS=\"--markdown docs/http-edge.md\" writes what was seen:\n\(stale.prefix(40).joined(separator: "\n"))"
+        )
+    }
 
     @Test func whatTheGatewayMustNotOpen() async throws { try await attack(.access) }
 

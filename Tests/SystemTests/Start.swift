@@ -110,7 +110,9 @@ extension Faults.Start {
         try await Self.withServer("product-server", ["PRODUCT_DATABASE_URL": postgres.url, "SERVICE_TOKENS_FILE": services]) { product in
             try await until("it waits") { !product.lines("is not there yet").isEmpty }
             product.send(SIGHUP)
-            try await until("it has read again while it waits") { product.lines("SIGHUP: the files of secrets and certificates were read again").count == 1 }
+            try await until("it has read again while it waits") {
+                product.lines("SIGHUP: the files of secrets and certificates were read again").count == 1
+            }
             try postgres.restart()
             let (address, _) = try await product.ready()
             let settings = [
@@ -158,7 +160,7 @@ extension Faults.Start {
                 // A file that cannot be used changes nothing.
                 _ = try write("", "services")
                 product.send(SIGHUP)
-                try await until("it says what is wrong") { !product.lines("error product-server: SIGHUP: this cannot be used").isEmpty }
+                try await until("it says what is wrong") { !product.lines("error product-server: SIGHUP: this setting cannot be used").isEmpty }
                 #expect(try await add("two").status == 200)
                 #expect(product.exitStatus == nil && order.exitStatus == nil)
                 #expect(product.lines("SIGHUP: the files of secrets and certificates were read again").count == 4)

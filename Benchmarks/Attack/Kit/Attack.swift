@@ -18,8 +18,8 @@ public struct AttackPlan: Sendable {
     public var parts: Set<Part> = Set(Part.allCases)
     /// Rows of the framing table; empty for all.
     public var rows: Set<Int> = []
-    /// Whether all four ways through the gateway are taken, with six requests of others after every odd one, or one of each server with some.
-    public var takesEveryWay = true
+    /// Whether every odd request takes all four ways through the gateway, with six requests of others behind it, or one way to each server, with some.
+    public var isThorough = true
     /// Damaged pipelines.
     public var damaged = 4_000
     /// Whole requests are split at every so many bytes.
@@ -43,7 +43,7 @@ public struct AttackPlan: Sendable {
     /// The same checks with less of everything: a minute instead of ten.
     public static var short: AttackPlan {
         var plan = AttackPlan()
-        plan.takesEveryWay = false
+        plan.isThorough = false
         plan.damaged = 400
         plan.splitStride = 23
         plan.resets = 1_500
@@ -107,21 +107,19 @@ public struct Attack: Sendable {
         case .framing:
             try await stand.setPublicStock(true)
             let rows = FramingCases.all.filter { plan.rows.isEmpty || plan.rows.contains($0.number) }
-            let some: [Target] = [.gatewayProductHot, .gatewayOrderHot]
-            let targets = Target.allCases.filter { plan.takesEveryWay || !$0.isGateway || some.contains($0) }
             let framing = FramingPart(
                 stand: stand,
                 requests: requests,
                 rows: rows,
-                targets: targets,
+                targets: Target.allCases,
                 patience: plan.patience,
                 slack: plan.slack,
-                isThorough: plan.takesEveryWay
+                isThorough: plan.isThorough
             )
             let results = try await framing.run(effects)
             add(results.framing)
             add(results.odd)
-            if plan.rows.isEmpty, plan.takesEveryWay { report.table = MarkdownTable(results.table) }
+            if plan.rows.isEmpty { report.table = MarkdownTable(results.table) }
         case .access: add(try await AccessPart(stand: stand, requests: requests).run(effects))
         case .fuzz:
             try await stand.setPublicStock(true)

@@ -34,7 +34,7 @@ struct PlaceOrderHotPath: HotPathEndpoint {
         let traceparent: String?
     }
 
-    func match(_ head: HotRequestHead) -> Match? {
+    func match(_ head: RequestHead) -> Match? {
         guard head.method == .post else { return nil }
         let path = head.path
         guard let route = routes.first(where: { $0.path == path }) else { return nil }
@@ -52,7 +52,7 @@ struct PlaceOrderHotPath: HotPathEndpoint {
 
     func respond(
         to match: Match,
-        head: HotRequestHead,
+        head: RequestHead,
         body: ByteBuffer,
         on eventLoop: any EventLoop,
         answer: @escaping (HotPathAnswer) -> Void

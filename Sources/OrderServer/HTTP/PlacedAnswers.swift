@@ -81,7 +81,7 @@ extension Response {
 
 extension HotPathAnswer {
     /// The same answers in the form of the hot path.
-    init(_ result: Result<PlacedOrder, APIError>, isAsynchronous: Bool, to head: HotRequestHead) {
+    init(_ result: Result<PlacedOrder, APIError>, isAsynchronous: Bool, to head: RequestHead) {
         switch result {
         case .success(let placed):
             if let refusal = placed.refusal(isAsynchronous: isAsynchronous) {

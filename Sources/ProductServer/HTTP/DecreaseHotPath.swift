@@ -22,7 +22,7 @@ struct DecreaseHotPath: HotPathEndpoint {
 
     private static var suffix: StaticString { "/stock/decrease-by-order" }
 
-    func match(_ head: HotRequestHead) -> Match? {
+    func match(_ head: RequestHead) -> Match? {
         guard head.method == .patch,
             let product = head.id(after: "/products/", before: Self.suffix) ?? head.id(after: "/v1/products/", before: Self.suffix)
         else { return nil }
@@ -36,7 +36,7 @@ struct DecreaseHotPath: HotPathEndpoint {
 
     func respond(
         to match: Match,
-        head: HotRequestHead,
+        head: RequestHead,
         body: ByteBuffer,
         on eventLoop: any EventLoop,
         answer: @escaping (HotPathAnswer) -> Void

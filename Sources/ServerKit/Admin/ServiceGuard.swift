@@ -28,7 +28,7 @@ public struct ServiceGuard: Sendable {
 
     /// Whether a hot path may answer a request itself. What it may not answer goes to the router, whose middleware refuses it in the one shape, or looks closer
     /// at what the request says of proxies and pages.
-    public func admits(_ head: HotRequestHead) -> Bool {
+    public func admits(_ head: RequestHead) -> Bool {
         if !tokens.isEmpty { return (try? name(head.field("authorization"))) != nil }
         return head.isFromLoopback && !head.saysWhereFrom && CallerClaims.isLocal(host: head.host)
     }

@@ -37,7 +37,7 @@ public struct HangupWatch {
             }
         }
         logger.notice(
-            "SIGHUP: the files of secrets and certificates were read again; every other setting is read only at the start",
+            "SIGHUP: the files of secrets and certificates were read again; every other setting is read only at the start, and needs a restart",
             metadata: [
                 "changed": "\(changed.isEmpty ? "none" : changed.joined(separator: ","))",
                 "unchanged": "\(unchanged.isEmpty ? "none" : unchanged.joined(separator: ","))",

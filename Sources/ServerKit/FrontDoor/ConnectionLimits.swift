@@ -18,7 +18,7 @@ enum ConnectionPass: Sendable, Equatable {
     case reserve([String: Bool])
 
     /// Whether the request may be worked on.
-    func admits(_ head: HotRequestHead) -> Bool {
+    func admits(_ head: RequestHead) -> Bool {
         switch self {
         case .ordinary: true
         case .reserve(let paths): paths[ConnectionPass.route(head)] != nil
@@ -26,7 +26,7 @@ enum ConnectionPass: Sendable, Equatable {
     }
 
     /// Whether the request is the last of its connection.
-    func endsAfter(_ head: HotRequestHead, status: Int = 200) -> Bool {
+    func endsAfter(_ head: RequestHead, status: Int = 200) -> Bool {
         switch self {
         case .ordinary: false
         // A connection of the reserve whose request is refused gives its place back.
@@ -43,7 +43,7 @@ enum ConnectionPass: Sendable, Equatable {
         return times
     }
 
-    private static func route(_ head: HotRequestHead) -> String { String(head.path.prefix { $0 != "?" }) }
+    private static func route(_ head: RequestHead) -> String { String(head.path.prefix { $0 != "?" }) }
 }
 
 /// Counts the connections of one port.

@@ -47,11 +47,11 @@ final class FrontDoor<Endpoint: HotPathEndpoint>: ChannelDuplexHandler, Removabl
     /// Bytes that were dealt with stay in the buffer up to this size.
     private static var maximumDealtWithBytes: Int { 16 * 1024 }
     /// Parts of an answer of the router's are gathered up to this size, so that a small answer is one write.
-    private static var maximumGatheredBytes: Int { 16 * 1024 }
+    static var maximumGatheredBytes: Int { 16 * 1024 }
 
     /// The router's answer that is being written.
-    private struct RouterAnswer {
-        let request: HotRequestHead
+    struct RouterAnswer {
+        let request: RequestHead
         /// The answer to a HEAD has no body.
         let hasBody: Bool
         var framing: AnswerFraming?
@@ -60,17 +60,17 @@ final class FrontDoor<Endpoint: HotPathEndpoint>: ChannelDuplexHandler, Removabl
     }
 
     private let endpoint: Endpoint
-    private let configuration: FrontDoorConfiguration
-    private var pass: ConnectionPass
+    let configuration: FrontDoorConfiguration
+    var pass: ConnectionPass
     private let number = UInt64.random(in: .min ... .max)
     private let date = HTTPDate()
 
-    private var machine = ConnectionMachine()
+    var machine = ConnectionMachine()
     private var reader: RequestReader
     private var clock: ConnectionClock
     /// What has come and is not dealt with.
     private var waiting = ByteBuffer()
-    private var answer: RouterAnswer?
+    var answer: RouterAnswer?
     private var isFromLoopback = false
     private var isWritable = true
     private var wantsRead = false
@@ -79,7 +79,7 @@ final class FrontDoor<Endpoint: HotPathEndpoint>: ChannelDuplexHandler, Removabl
     private var requests: UInt64 = 0
     /// Answers finished so far.
     private var answers: UInt64 = 0
-    private var written: UInt64 = 0
+    var written: UInt64 = 0
     private var beat: Scheduled<Void>?
     private var closing: Scheduled<Void>?
     private var quiescing: Scheduled<Void>?
@@ -286,9 +286,9 @@ final class FrontDoor<Endpoint: HotPathEndpoint>: ChannelDuplexHandler, Removabl
     /// The size of the buffer of what waits, in bytes, with those that were dealt with.
     var waitingCapacity: Int { self.waiting.capacity }
 
-    private var hasPart: Bool { self.reader.isInsideRequest || self.waiting.readableBytes > 0 }
+    var hasPart: Bool { self.reader.isInsideRequest || self.waiting.readableBytes > 0 }
 
-    private func handOn(_ head: HotRequestHead, _ body: ByteBuffer, _ context: ChannelHandlerContext) {
+    private func handOn(_ head: RequestHead, _ body: ByteBuffer, _ context: ChannelHandlerContext) {
         if body.readableBytes <= Self.maximumHotBodyBytes, let match = self.endpoint.match(head) {
             let request = self.requests
             // Confined to this channel's loop, where the endpoint answers.
@@ -306,7 +306,7 @@ final class FrontDoor<Endpoint: HotPathEndpoint>: ChannelDuplexHandler, Removabl
 
     // MARK: Answers of the hot path
 
-    private func write(_ answer: HotPathAnswer, to head: HotRequestHead, _ request: UInt64, _ context: ChannelHandlerContext) {
+    private func write(_ answer: HotPathAnswer, to head: RequestHead, _ request: UInt64, _ context: ChannelHandlerContext) {
         // An answer that is given twice, or after the connection's end, is dropped.
         guard self.machine.state == .working, self.requests == request, self.answers &+ 1 == request else { return }
         let isLast = self.machine.answers(hasMore: self.hasPart, isDraining: self.configuration.drain.isDraining)
@@ -332,14 +332,14 @@ final class FrontDoor<Endpoint: HotPathEndpoint>: ChannelDuplexHandler, Removabl
         context.writeAndFlush(self.wrapOutboundOut(bytes), promise: nil)
     }
 
-    private func finished(_ context: ChannelHandlerContext) {
+    func finished(_ context: ChannelHandlerContext) {
         self.answers &+= 1
         self.perform(self.machine.answered(), context)
     }
 
     // MARK: Refusals
 
-    private func refuse(_ refusal: RequestRefusal, _ head: HotRequestHead?, _ context: ChannelHandlerContext) {
+    private func refuse(_ refusal: RequestRefusal, _ head: RequestHead?, _ context: ChannelHandlerContext) {
         guard self.machine.state == .reading else { return }
         self.configuration.metrics?.refused(refusal)
         let error = refusal.error(maximumBodyBytes: self.configuration.limits.bodyBytes)
@@ -360,82 +360,6 @@ final class FrontDoor<Endpoint: HotPathEndpoint>: ChannelDuplexHandler, Removabl
         if head?.methodText != "HEAD" { bytes.writeBytes(rendered.body) }
         self.send(bytes, context)
         self.perform(self.machine.refused(), context)
-    }
-
-    // MARK: Answers of the router
-
-    func write(context: ChannelHandlerContext, data: NIOAny, promise: EventLoopPromise<Void>?) {
-        guard self.machine.state == .working, var answer = self.answer else {
-            promise?.fail(ChannelError.ioOnClosedChannel)
-            return
-        }
-        // Only this copy is kept meanwhile, so that its buffer grows without being copied.
-        self.answer = nil
-        if let promise { answer.promises.append(promise) }
-        switch self.unwrapOutboundIn(data) {
-        case .head(let head): self.take(head, &answer)
-        case .body(var part):
-            guard answer.hasBody else { break }
-            if answer.framing == .chunked { answer.gathered.writeChunk(&part) } else { answer.gathered.writeBuffer(&part) }
-        case .end:
-            if answer.framing == .chunked, answer.hasBody { answer.gathered.writeStaticString("0\r\n\r\n") }
-            self.passOn(&answer, context)
-            // The router flushes behind its last part, and the connection may end here.
-            context.flush()
-            return self.finished(context)
-        }
-        if answer.gathered.readableBytes >= Self.maximumGatheredBytes { self.passOn(&answer, context) }
-        self.answer = answer
-    }
-
-    private func take(_ head: HTTPResponse, _ answer: inout RouterAnswer) {
-        guard answer.framing == nil else { return }
-        if head.status.kind == .informational {
-            answer.gathered.writeStatusLine(head.status)
-            answer.gathered.writeStaticString("\r\n")
-            return
-        }
-        let hasMore = self.hasPart
-        var isLast = self.machine.answers(hasMore: hasMore, isDraining: self.configuration.drain.isDraining)
-        isLast = isLast || self.pass.endsAfter(answer.request, status: head.status.code)
-        answer.framing = answer.gathered.writeAnswerHead(head, to: answer.request, isLast: &isLast)
-        if isLast { self.machine.endAfterAnswer() }
-    }
-
-    private func passOn(_ answer: inout RouterAnswer, _ context: ChannelHandlerContext) {
-        let promises = answer.promises
-        answer.promises = []
-        guard answer.gathered.readableBytes > 0 else {
-            for promise in promises { promise.succeed() }
-            return
-        }
-        var promise: EventLoopPromise<Void>?
-        if let first = promises.first {
-            promise = first
-            for other in promises.dropFirst() { first.futureResult.cascade(to: other) }
-        }
-        self.written &+= UInt64(answer.gathered.readableBytes)
-        context.write(self.wrapOutboundOut(answer.gathered), promise: promise)
-        answer.gathered = ByteBuffer()
-    }
-
-    func flush(context: ChannelHandlerContext) {
-        if var answer = self.answer {
-            self.answer = nil
-            self.passOn(&answer, context)
-            self.answer = answer
-        }
-        context.flush()
-    }
-
-    /// The router's side ends the connection only when something is wrong with it: an answer that it cannot finish, or a stop that has run out of time.
-    func close(context: ChannelHandlerContext, mode: CloseMode, promise: EventLoopPromise<Void>?) {
-        if mode == .output, self.machine.state == .ending || self.machine.state == .closed {
-            promise?.succeed()
-            return
-        }
-        self.machine.close()
-        context.close(mode: .all, promise: promise)
     }
 
     // MARK: Time
@@ -470,30 +394,4 @@ final class FrontDoor<Endpoint: HotPathEndpoint>: ChannelDuplexHandler, Removabl
         }
         self.scheduleBeat(context)
     }
-}
-
-extension HotRequestHead {
-    /// The head for the router. What is said about the connection alone has been dealt with and is left out.
-    var httpRequest: HTTPRequest {
-        var fields = HTTPFields()
-        self.eachField { name, value in
-            guard let name = HTTPField.Name(name) else { return }
-            switch name {
-            case .connection, .transferEncoding, .upgrade, .expect, .te, .trailer, .host: return
-            default:
-                switch name.canonicalName {
-                case "proxy-connection", "keep-alive", "http2-settings", "x-request-id": return
-                default: fields.append(HTTPField(name: name, value: value))
-                }
-            }
-        }
-        fields.append(HTTPField(name: .requestID, value: self.id.description))
-        // A token, as the reader has seen to.
-        let method = HTTPRequest.Method(rawValue: self.methodText) ?? .get
-        return HTTPRequest(method: method, scheme: "http", authority: self.host, path: self.routerPath, headerFields: fields)
-    }
-}
-
-extension HTTPField.Name {
-    fileprivate static let host = HTTPField.Name("Host") ?? .connection
 }

@@ -77,12 +77,12 @@ public struct NoHotPath: HotPathEndpoint {
     public init() {}
 
     /// Nothing matches.
-    public func match(_ head: HotRequestHead) -> Never? { nil }
+    public func match(_ head: RequestHead) -> Never? { nil }
 
     /// Is never called.
     public func respond(
         to match: Never,
-        head: HotRequestHead,
+        head: RequestHead,
         body: ByteBuffer,
         on eventLoop: any EventLoop,
         answer: @escaping (HotPathAnswer) -> Void

@@ -14,11 +14,11 @@ final class ScriptedEndpoint: HotPathEndpoint, @unchecked Sendable {
     /// Called for each request that is worked on.
     var work: (String) -> Void = { _ in }
 
-    func match(_ head: HotRequestHead) -> String? { head.method == .patch && head.path == "/h" ? head.field("x-key") ?? "" : nil }
+    func match(_ head: RequestHead) -> String? { head.method == .patch && head.path == "/h" ? head.field("x-key") ?? "" : nil }
 
     func respond(
         to match: String,
-        head: HotRequestHead,
+        head: RequestHead,
         body: ByteBuffer,
         on eventLoop: any EventLoop,
         answer: @escaping (HotPathAnswer) -> Void

@@ -74,7 +74,7 @@ struct FrontDoorTests {
         let made = try #require(answers[1]["x-request-id"])
         #expect(made.hasSuffix("-2") && made.utf8.count == 18)
         guard
-            case .head(let head) = HotRequestHead.read(
+            case .head(let head) = RequestHead.read(
                 ByteBuffer(string: "POST /a HTTP/1.1\r\nHost: a\r\naccept: application/problem+json\r\nAccept-Language:ko\r\n\r\n")
             )
         else { throw Unread() }

@@ -125,7 +125,9 @@ struct AccessPart {
             var draft = requests.bodiless(one.method, one.prefix + one.path, number, port).adding("Connection: close")
             draft.lines += ["Content-Type: application/json", "Transfer-Encoding: chunked"]
             draft.body = "zz\r\n"
-            attempts.append(Attempt(name: "\(one.method) \(one.prefix)\(one.path), a body that cannot be read", draft: draft, isDisguised: true))
+            attempts.append(
+                Attempt(name: "\(one.method) \(one.prefix)\(one.path), a body that cannot be read", draft: draft, isDisguised: true)
+            )
         }
         return attempts
     }

@@ -67,7 +67,7 @@ struct FramingPart {
         // In short, what is sent in pairs through the gateway is sent by several at a time, and nobody else is looked after.
         var seen = await Workers.map(items(isThorough ? direct : targets), workers: 8) { self.perform($0) }
         let pairsTook = ContinuousClock.now - began
-        let gatewayItems = items(through)
+        let gatewayItems = items(isThorough ? through : through.filter { [.gatewayProductHot, .gatewayOrderHot].contains($0) })
         let besideOthers = try await Workers.run { self.throughGateway(gatewayItems) }
         if isThorough { seen += besideOthers }
         let counts = try await effects.settled()

@@ -1,6 +1,6 @@
 public import APIErrors
 
-extension HotRequestHead {
+extension RequestHead {
     /// Whether the body is said to be JSON, as the router's routes see it.
     public var saysJSON: Bool {
         // Nearly all clients send exactly this, which can be compared without making a text.

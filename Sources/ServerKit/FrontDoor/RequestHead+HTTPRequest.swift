@@ -1,0 +1,28 @@
+import HotPath
+import HTTPTypes
+
+extension RequestHead {
+    /// The head for the router. What is said about the connection alone has been dealt with and is left out.
+    var httpRequest: HTTPRequest {
+        var fields = HTTPFields()
+        self.eachField { name, value in
+            guard let name = HTTPField.Name(name) else { return }
+            switch name {
+            case .connection, .transferEncoding, .upgrade, .expect, .te, .trailer, .host: return
+            default:
+                switch name.canonicalName {
+                case "proxy-connection", "keep-alive", "http2-settings", "x-request-id": return
+                default: fields.append(HTTPField(name: name, value: value))
+                }
+            }
+        }
+        fields.append(HTTPField(name: .requestID, value: self.id.description))
+        // A token, as the reader has seen to.
+        let method = HTTPRequest.Method(rawValue: self.methodText) ?? .get
+        return HTTPRequest(method: method, scheme: "http", authority: self.host, path: self.routerPath, headerFields: fields)
+    }
+}
+
+extension HTTPField.Name {
+    fileprivate static let host = HTTPField.Name("Host") ?? .connection
+}
