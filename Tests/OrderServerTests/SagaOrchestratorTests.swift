@@ -153,7 +153,8 @@ struct StockStepTests {
         #expect(HTTPEndpoint("http://[::1]:81/base/")?.host == "::1")
         #expect(HTTPEndpoint("http://name")?.port == 80)
         for bad in [
-            "https://name?sslmode=odd", "https://", "http://", "http://:80", "http://a:b", "http://a:0", "http://a:65536", "http://u:p@a", "http://a b", "a:80",
+            "https://name?sslmode=odd", "https://", "http://", "http://:80", "http://a:b", "http://a:0", "http://a:65536", "http://u:p@a",
+            "http://a b", "a:80",
         ] {
             #expect(HTTPEndpoint(bad) == nil, "\(bad)")
         }

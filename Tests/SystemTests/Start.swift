@@ -160,7 +160,9 @@ extension Faults.Start {
                 // A file that cannot be used changes nothing.
                 _ = try write("", "services")
                 product.send(SIGHUP)
-                try await until("it says what is wrong") { !product.lines("error product-server: SIGHUP: this setting cannot be used").isEmpty }
+                try await until("it says what is wrong") {
+                    !product.lines("error product-server: SIGHUP: this setting cannot be used").isEmpty
+                }
                 #expect(try await add("two").status == 200)
                 #expect(product.exitStatus == nil && order.exitStatus == nil)
                 #expect(product.lines("SIGHUP: the files of secrets and certificates were read again").count == 4)
