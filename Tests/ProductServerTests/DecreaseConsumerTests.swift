@@ -262,6 +262,8 @@ struct DecreaseConsumerTests {
         while broker.acknowledged < 39, lives < 25 {
             lives += 1
             let isDead = Atomic<Bool>(false)
+            // The broker knows of the death, and may be opened for the next life.
+            let isNoticed = Atomic<Bool>(false)
             try await Self.consuming(
                 broker,
                 stopWithin: .milliseconds(1),
@@ -269,12 +271,13 @@ struct DecreaseConsumerTests {
                     if isDead.load(ordering: .relaxed) { return }
                     if request.orderID == harmful {
                         isDead.store(true, ordering: .relaxed)
-                        return broker.consumerDied()
+                        broker.consumerDied()
+                        return isNoticed.store(true, ordering: .releasing)
                     }
                     completion(.sold(remaining: 1, replayed: false))
                 }
             ) { _ in
-                try await Self.eventually("the process ends") { isDead.load(ordering: .relaxed) }
+                try await Self.eventually("the process ends") { isNoticed.load(ordering: .acquiring) }
             }
             broker.reopen()
         }

@@ -52,24 +52,27 @@ final class ScriptedBroker: CommandSource, ResultSink {
     }
 
     /// As after a lost connection: everything unacknowledged is delivered again, earlier tags are worth nothing.
-    func loseConnection() {
-        state.withLock { state in
-            state.generation += 1
-            let again = state.unacknowledged.sorted { $0.key < $1.key }.map { entry in
-                var message = entry.value
-                message.isRedelivered = true
-                message.deliveryCount += 1
-                return message
-            }
-            state.unacknowledged = [:]
-            state.queue = again + state.queue
+    func loseConnection() { state.withLock { Self.loseConnection(&$0) } }
+
+    private static func loseConnection(_ state: inout State) {
+        state.generation += 1
+        let again = state.unacknowledged.sorted { $0.key < $1.key }.map { entry in
+            var message = entry.value
+            message.isRedelivered = true
+            message.deliveryCount += 1
+            return message
         }
+        state.unacknowledged = [:]
+        state.queue = again + state.queue
     }
 
     /// As after the death of the consumer's process: nothing more is given to it, and nothing more is taken from it.
     func consumerDied() {
-        loseConnection()
-        state.withLock { $0.isClosed = true }
+        // In one step: a consumer that asks in between would take what is for the next one.
+        state.withLock { state in
+            Self.loseConnection(&state)
+            state.isClosed = true
+        }
     }
 
     /// For the next consumer, after the one before was closed.

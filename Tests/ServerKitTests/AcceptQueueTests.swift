@@ -89,9 +89,9 @@ import Testing
         #expect(!late.polls(Int32(POLLOUT), milliseconds: 100), "a connection was made")
         #expect(try await queue.count() == 2)
 
-        async let drained: Void = queue.drain()
+        async let drained = queue.drain()
         try await channel.setOption(.autoRead, value: true).get()
-        await drained
+        #expect(await !drained)
         #expect(try await queue.count() == 0)
         try await channel.close().get()
         #expect(first.read() == 1)
@@ -118,7 +118,7 @@ import Testing
         try #require(client.polls(Int32(POLLOUT), milliseconds: 20_000))
         let queue = AcceptQueue(channel: channel)
         let began = ContinuousClock.now
-        await queue.drain()
+        #expect(await queue.drain(), "it says that somebody still waits")
         #expect(ContinuousClock.now - began >= AcceptQueue.drainLimit)
         #expect(try await queue.count() == 1)
         try await channel.close().get()

@@ -10,8 +10,8 @@ struct AcceptQueue: Sendable {
     /// A listening socket of NIO's.
     let channel: any Channel
 
-    /// How long ``drain()`` lets clients wait at most.
-    static let drainLimit = Duration.milliseconds(250)
+    /// How long ``drain()`` lets clients wait at most: some milliseconds are enough, unless the machine gives this process no time.
+    static let drainLimit = Duration.milliseconds(700)
 
     /// One instruction of a socket filter, as in `linux/filter.h`.
     private struct Instruction {
@@ -66,7 +66,9 @@ struct AcceptQueue: Sendable {
     }
 
     /// Lets no new connection be made, and returns when all that were made are accepted, or after ``drainLimit``.
-    func drain() async {
+    /// - Returns: whether connections may still wait, which the end of the listening socket will reset
+    @discardableResult
+    func drain() async -> Bool {
         do {
             try await makeNoMore()
             let end = ContinuousClock.now + Self.drainLimit
@@ -76,8 +78,10 @@ struct AcceptQueue: Sendable {
                 emptyLooks = try await count() == 0 ? emptyLooks + 1 : 0
                 try await Task.sleep(for: .milliseconds(2))
             }
+            return emptyLooks < 3
         } catch {
             // The filter could not be set, or the socket is closed: the stop goes on as if the queue were empty.
+            return false
         }
     }
 }

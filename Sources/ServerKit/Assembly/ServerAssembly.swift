@@ -350,7 +350,12 @@ private struct HTTPService: Service, CustomStringConvertible {
 
     private func drainAcceptQueues() async {
         await withTaskGroup(of: Void.self) { group in
-            for channel in self.readiness.listening { group.addTask { await AcceptQueue(channel: channel).drain() } }
+            for channel in self.readiness.listening {
+                group.addTask {
+                    guard await AcceptQueue(channel: channel).drain() else { return }
+                    self.logger.warning("a port is closed while clients wait to be accepted; their connections are reset")
+                }
+            }
         }
     }
 }
