@@ -68,6 +68,27 @@ public struct RequestHead: Sendable {
     /// The host that the request is for; empty where HTTP/1.0 named none.
     public var host: String { text(hostBytes) }
 
+    /// Whether the host is this name, byte for byte, alone or with a port from 1 to 65535.
+    public func isHost(_ name: StaticString) -> Bool {
+        bytes.withUnsafeReadableBytes { bytes in
+            let count = name.utf8CodeUnitCount
+            guard hostBytes.count >= count else { return false }
+            var at = hostBytes.lowerBound
+            for index in 0..<count where bytes[at + index] != name.utf8Start[index] { return false }
+            at += count
+            if at == hostBytes.upperBound { return true }
+            let digits = (at + 1)..<hostBytes.upperBound
+            guard bytes[at] == UInt8(ascii: ":"), (1...5).contains(digits.count) else { return false }
+            var port = 0
+            for byte in UnsafeRawBufferPointer(rebasing: bytes[digits]) {
+                guard (UInt8(ascii: "0")...UInt8(ascii: "9")).contains(byte) else { return false }
+                // Five digits at most.
+                port = port * 10 + Int(byte - UInt8(ascii: "0"))
+            }
+            return (1...65535).contains(port)
+        }
+    }
+
     private func text(_ range: Range<Int>) -> String {
         bytes.withUnsafeReadableBytes { String(decoding: UnsafeRawBufferPointer(rebasing: $0[range]), as: UTF8.self) }
     }
