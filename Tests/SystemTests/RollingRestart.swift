@@ -45,8 +45,10 @@ extension Faults.TwoInstances {
                             turn += 1
                             do {
                                 if client == nil { client = try await Client(address, timeout: .seconds(20)) }
+                                let began = ContinuousClock.now
                                 guard let answer = try await client?.call(method, path, json: json) else { return }
-                                await seen.saw(answer.status, answer.text, "\(method) \(path)")
+                                // The time tells a server that was gone from one that was late.
+                                await seen.saw(answer.status, answer.text, "\(method) \(path) after \((ContinuousClock.now - began).text)")
                             } catch {
                                 await seen.failed(error, "\(method) \(path)")
                                 client?.close()
