@@ -495,9 +495,10 @@ struct EngineTests {
             let product = try await fixture.addProduct(1, stock: 10)
             let engine = try await fixture.startEngine()
             // As a process that died between reserve and commit leaves it.
-            _ = try fixture.redis.call(["DECRBY", "sg:{1}:stock", "4"])
+            let lowered = try fixture.redis.call(["DECRBY", "sg:{1}:stock", "4"])
             _ = try fixture.redis.call(["HSET", "sg:{1}:pending", "DEC-dead", "77:4:1"])
-            #expect(try await !fixture.isExact(product, engine))
+            // The gate is not exact now; to ask the engine for it may take longer than the sweep does.
+            #expect(lowered.contains("6"), "\(lowered)")
             #expect(try await eventually { try await fixture.isExact(product, engine) })
             #expect(engine.metrics.swept.count >= 1)
         }
