@@ -79,6 +79,68 @@ extension Faults.TwoInstances {
     }
 }
 
+extension Faults.TwoInstances {
+    /// The sockets of this machine that wait behind a close which their own side began, as pairs of local and remote port.
+    private static func timeWaits(_ stack: Stack) async throws -> Set<[Int]> {
+        let table = try await stack.shell("cat /proc/net/tcp")
+        return Set(
+            table.split(separator: "\n").dropFirst().compactMap { line in
+                // `sl local_address rem_address st …`, the ports in hexadecimal behind the colon; 06 is TIME_WAIT.
+                let fields = line.split(separator: " ")
+                guard fields.count > 3, fields[3] == "06" else { return nil }
+                let ports = fields[1...2].compactMap { $0.split(separator: ":").last.flatMap { Int($0, radix: 16) } }
+                return ports.count == 2 ? ports : nil
+            }
+        )
+    }
+
+    /// A server that stops never closes a connection on which the gateway may be sending an order: nobody could tell whether the order was carried out. The
+    /// gateway has closed what is idle before.
+    @Test func theGatewayClosesIdleConnectionsBeforeAStoppingServerDoes() async throws {
+        let stack = try Stack.current
+        let product = try await stack.addProduct("Idle", price: 1_000, stock: 1_000)
+        let gateway = try stack.address("GATEWAY_PORT")
+        let ports = try ["ORDER_PORT", "PRODUCT_PORT"].map { try #require(URL(string: try stack.address($0))?.port) }
+        let clients = try await withThrowingTaskGroup(of: Client.self) { group in
+            for _ in 1...24 { group.addTask { try await Client(gateway) } }
+            return try await group.reduce(into: []) { $0.append($1) }
+        }
+        defer { for client in clients { client.close() } }
+        for (server, port) in zip(["order-1", "product-1"], ports) {
+            let before = try await Self.timeWaits(stack)
+            // At the same time, so that each needs a connection of its own to a server.
+            try await withThrowingTaskGroup(of: Void.self) { group in
+                for (number, client) in clients.enumerated() {
+                    group.addTask {
+                        let answer =
+                            number % 2 == 0
+                            ? try await client.call(
+                                .POST,
+                                "/order-service/orders",
+                                json: "{\"productId\":\(product),\"quantity\":1,\"unitPrice\":1000}"
+                            ) : try await client.call(.GET, "/product-service/products/\(product)")
+                        #expect(answer.status == 200, "\(answer.text)")
+                    }
+                }
+                try await group.waitForAll()
+            }
+            // Not by the script, which looks at the server's port meanwhile and would close connections, too.
+            try await stack.shell(
+                "read -r pid _ <$STACK_DIR/\(server)/pid; kill -TERM $pid; while kill -0 $pid 2>/dev/null; do sleep 0.02; done"
+            )
+            let since = try await Self.timeWaits(stack).subtracting(before)
+            let ofServer = since.filter { $0[0] == port }
+            let ofGateway = since.filter { $0[1] == port }
+            #expect(
+                ofServer.isEmpty,
+                "\(server) closed \(ofServer.count) connections before the gateway did, which closed \(ofGateway.count)"
+            )
+            #expect(!ofGateway.isEmpty, "the gateway had no idle connection to \(server)")
+            try await stack.run("start \(server)")
+        }
+    }
+}
+
 extension Faults {
     @Suite("Long polls through the gateway", .serialized, .stackWithBroker(instances: 2), .timeLimit(.minutes(3)))
     struct LongPolls {}
