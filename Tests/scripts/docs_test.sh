@@ -181,5 +181,20 @@ done
 named metrics 15
 verdict "$work/failures" "every metric that a document names is exposed"
 
+begin
+page=Sources/ServerKit/Dashboard/dashboard.html
+while IFS= read -r metric; do
+    printf '%s\n' "$metric" >>"$work/names"
+    bare=${metric#stockgate_}
+    # The page reads names as they are exposed, with the prefix that all of them get.
+    if [[ $metric != stockgate_* && $metric != process_* ]]; then
+        printf '%s: %s\n' "$page" "$metric" >>"$work/failures"
+    elif ! grep -rqw --include='*.swift' -e "$metric" Sources && ! grep -rqF --include='*.swift' -e "(\"$bare\"," -e "(\"${bare#lane_}\"," Sources; then
+        printf '%s: %s\n' "$page" "$metric" >>"$work/failures"
+    fi
+done < <(grep -oE '\b(stockgate|process|orders?|outbox)_[a-z0-9_]+' "$page" | sort -u)
+named metrics 20
+verdict "$work/failures" "every metric that the dashboard shows is exposed"
+
 printf '%s passed, %s failed\n' "$passed" "$failed"
 ((failed == 0))
