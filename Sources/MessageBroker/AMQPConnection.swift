@@ -73,14 +73,15 @@ final class AMQPConnection {
     init(_ configuration: BrokerConfiguration) throws(BrokerError) {
         guard let handle = amqp_new_connection() else { throw BrokerError(code: .connectFailed, message: "no memory for a connection") }
         var isOpen = false
-        defer { if !isOpen { amqp_destroy_connection(handle) } }
+        var tls: AMQPTLS?
+        // OpenSSL says goodbye while its session is freed, and the callback then writes what it notes: the notes have to be there still.
+        defer { withExtendedLifetime(tls) { if !isOpen { amqp_destroy_connection(handle) } } }
         guard let end = configuration.tls == nil ? amqp_tcp_socket_new(handle) : amqp_ssl_socket_new(handle) else {
             throw BrokerError(code: .connectFailed, message: "no memory for a socket")
         }
-        var tls: AMQPTLS?
         if let settings = configuration.tls {
             do throws(BrokerError) {
-                tls = try AMQPTLS(end, settings, name: configuration.host)
+                tls = try AMQPTLS(end, of: handle, settings, name: configuration.host)
             } catch {
                 throw BrokerError(code: error.code, message: "\(configuration): \(error.message)")
             }
@@ -116,7 +117,7 @@ final class AMQPConnection {
             case .refused(403), .refused(530):
                 throw BrokerError(code: .authenticationFailed, message: "\(configuration): \(failure.message)")
             case .connectionLost:
-                let words = tls?.failureBehindHandshake() ?? failure.message
+                let words = tls?.failureBehindHandshake ?? failure.message
                 throw BrokerError(code: .connectFailed, message: "\(configuration): \(words)")
             default:
                 let words = tls?.refusalOfCertificate ?? failure.message

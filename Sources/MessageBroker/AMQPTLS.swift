@@ -4,7 +4,8 @@
 // rabbitmq-c does not give its session away. OpenSSL does: its information callback is called with the session throughout the handshake. The callback notes the
 // session, and what the check of the broker's certificate has come to, which is gone with the session when the handshake has failed.
 //
-// Invariant: the session belongs to rabbitmq-c and is freed with the connection's handle; nothing here is used after that. All of it is on the connection's thread.
+// Invariant: the session belongs to rabbitmq-c, which frees it when it closes the socket: with the connection's handle, and before that when one of its own calls fails,
+// the login among them. The session is looked at only while the library still has a socket. All of it is on the connection's thread.
 
 import CRabbitMQ
 import Glibc
@@ -41,11 +42,14 @@ final class AMQPTLS {
     private static let verifiesPeer: Int32 = 1  // SSL_VERIFY_PEER
 
     private let notes: UnsafeMutablePointer<Notes>
+    private let handle: amqp_connection_state_t
     private let name: String
     private let showsCertificate: Bool
 
     /// Makes ready a socket of rabbitmq-c's, which must not be open yet.
-    init(_ socket: OpaquePointer, _ settings: TLSClientSettings, name: String) throws(BrokerError) {
+    /// - Parameter handle: the connection that the socket belongs to, which outlives this object
+    init(_ socket: OpaquePointer, of handle: amqp_connection_state_t, _ settings: TLSClientSettings, name: String) throws(BrokerError) {
+        self.handle = handle
         self.name = name
         showsCertificate = settings.certificate != nil
         notes = .allocate(capacity: 1)
@@ -138,26 +142,23 @@ final class AMQPTLS {
         }
     }
 
-    /// Why the login failed whose connection ended without a reply; nil: that has nothing to do with TLS.
+    /// Why the login failed whose connection ended without a reply.
     ///
-    /// The alert waits to be read where a write met the end first. A reset takes it away unread; then the end itself is all there is to go by, and a broker that ends what it
-    /// has just agreed to, at a client without a certificate, is likely to want one.
-    func failureBehindHandshake() -> String? {
-        if refusalOfCertificate == nil {
-            var byte: UInt8 = 0
-            _ = read(into: &byte, 1)
-        }
-        if let words = refusalOfCertificate { return words }
-        guard !showsCertificate else { return nil }
-        return
-            "TLS: the broker ended the connection behind the handshake: it is going down, or does not accept this client's certificate, or misses one"
+    /// An alert that nobody has read is gone with the session; then the end itself is all there is to go by. A broker that ends what it has just agreed to is likely to want
+    /// another certificate.
+    var failureBehindHandshake: String {
+        refusalOfCertificate
+            ?? "TLS: the broker ended the connection behind the handshake: it is going down, or does not accept this client's certificate\(showsCertificate ? "" : ", or misses one")"
     }
 
     // MARK: Bytes
 
+    /// The session; nil: there was no handshake, or rabbitmq-c has closed the socket and freed it.
+    private var session: UnsafeMutableRawPointer? { amqp_get_sockfd(handle) < 0 ? nil : notes.pointee.session }
+
     /// Writes what the session takes now.
     func write(_ bytes: UnsafeRawBufferPointer) -> Step {
-        guard let session = notes.pointee.session else { return .ended }
+        guard let session else { return .ended }
         var count = 0
         ERR_clear_error()
         let result = SSL_write_ex(session, bytes.baseAddress, bytes.count, &count)
@@ -166,7 +167,7 @@ final class AMQPTLS {
 
     /// Reads what is there: one record at most.
     func read(into buffer: UnsafeMutableRawPointer, _ capacity: Int) -> Step {
-        guard let session = notes.pointee.session else { return .ended }
+        guard let session else { return .ended }
         var count = 0
         ERR_clear_error()
         let result = SSL_read_ex(session, buffer, capacity, &count)
