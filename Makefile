@@ -11,7 +11,7 @@ SWIFT_SOURCES := Sources Tests Benchmarks Tools Package.swift
 export SWIFT_FLAGS
 
 .DEFAULT_GOAL := help
-.PHONY: help install build demo up down status sale test lint format bench breaker attack fuzz compare simulate mutants clean
+.PHONY: help install build demo up down status sale test lint format bench breaker soak attack fuzz compare simulate mutants clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -36,7 +36,7 @@ test: ## install, build and run all tests
 
 lint: ## check the format of the sources and, where shellcheck is there, the scripts
 	swift format lint --strict --parallel -r $(SWIFT_SOURCES)
-	@if command -v shellcheck >/dev/null; then cd scripts && shellcheck -x stack demo up sale test bench breaker attack compare lib/*.sh ../.ci/run ../Tests/scripts/*.sh; \
+	@if command -v shellcheck >/dev/null; then cd scripts && shellcheck -x stack demo up sale test bench breaker soak attack compare lib/*.sh ../.ci/run ../Tests/scripts/*.sh; \
 	else echo "shellcheck is not installed: the scripts are not checked"; fi
 
 format: ## format the sources
@@ -48,6 +48,9 @@ bench: ## run the micro-benchmarks
 FAULT ?= slow
 breaker: ## print what the breaker does when Redis fails (FAULT=kill|pause|slow)
 	@scripts/breaker $(FAULT)
+
+soak: ## ten minutes of load with an outage of a store each minute: books, memory, descriptors (ARGS="--seconds 60")
+	@scripts/soak $(ARGS)
 
 attack: ## send both servers and the gateway what no careful client sends (ARGS="--short")
 	@scripts/attack $(ARGS)
@@ -81,4 +84,5 @@ clean: ## stop all stacks, remove them and what was built
 	@STACK_DIR=$(CURDIR)/.stack-compare scripts/stack destroy
 	@STACK_DIR=$(CURDIR)/.stack-breaker scripts/stack destroy
 	@STACK_DIR=$(CURDIR)/.stack-attack scripts/stack destroy
-	rm -rf .build .stack-demo.lock .stack-compare.lock .stack-breaker.lock .stack-attack.lock
+	@STACK_DIR=$(CURDIR)/.stack-soak scripts/stack destroy
+	rm -rf .build .stack-demo.lock .stack-compare.lock .stack-breaker.lock .stack-attack.lock .stack-soak.lock

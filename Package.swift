@@ -168,6 +168,8 @@ let package = Package(
         program("compare", ["CompareKit", "FlashSaleKit", argumentParser], path: "Benchmarks/Compare/Main"),
         library("BreakerKit", ["FlashSaleKit", "PrivateServers", nioCore, nioHTTP1, nioPosix], path: "Benchmarks/Breaker/Kit"),
         program("breaker", ["BreakerKit", "FlashSaleKit", argumentParser], path: "Benchmarks/Breaker/Main"),
+        library("SoakKit", ["FlashSaleKit"], path: "Benchmarks/Soak/Kit"),
+        program("soak", ["FlashSaleKit", "SoakKit", argumentParser], path: "Benchmarks/Soak/Main"),
         library(
             "FuzzKit",
             [
@@ -214,6 +216,7 @@ let package = Package(
         tests("FuzzTests", ["FuzzKit"]),
         tests("AttackTests", ["AttackKit"]),
         tests("BreakerTests", ["BreakerKit", "FlashSaleKit"]),
+        tests("SoakTests", ["FlashSaleKit", "SoakKit"]),
         tests("CompareTests", ["CompareKit", "FlashSaleKit", nioPosix]),
         tests(
             "StockGateTests",
@@ -222,7 +225,7 @@ let package = Package(
         tests(
             "SystemTests",
             [
-                "StockContract", "AttackKit", "FlashSaleKit", "MessageBroker", "PostgresClient", "RedisClient", "PrivateServers",
+                "StockContract", "AttackKit", "FlashSaleKit", "MessageBroker", "PostgresClient", "RedisClient", "PrivateServers", "SoakKit",
                 "StockGateProof", nioCore,
                 nioHTTP1, nioPosix,
             ]

@@ -136,34 +136,11 @@ public struct BreakerRun: Sendable {
 
     /// The load: one product, so many orders a second, audited from the stores.
     private func sale(_ environment: [String: String]) async throws -> SaleResult {
-        func setting(_ name: String) throws -> String {
-            guard let value = environment[name] else { throw PlanError("\(name) is not set: scripts/stack env prints it") }
-            return value
-        }
-        let group = MultiThreadedEventLoopGroup.singleton
-        let reader = try StoreReader(
-            productDatabase: try setting("PRODUCT_DATABASE_URL"),
-            orderDatabase: try setting("ORDER_DATABASE_URL"),
-            redisURL: try setting("REDIS_URL"),
-            eventLoopGroup: group
-        )
         var settings = SaleSettings()
         settings.units = 1_000_000
         settings.orders = plan.rate * plan.loadSeconds
         settings.arrivals = .rate(try ArrivalRate("\(plan.rate)/s"), inFlight: 1_024)
-        settings.gateway = try setting("GATEWAY_URL")
-        settings.productServer = "http://127.0.0.1:\(try setting("PRODUCT_PORT"))"
-        settings.productAdmin = try setting("PRODUCT_ADMIN_URL")
-        let console = Console(isTerminal: false, isQuiet: true) { _ in }
-        let sale = Sale(settings: settings, stack: stack, source: reader, console: console, eventLoop: group.next())
-        do {
-            let result = try await sale.run()
-            await reader.close()
-            return result
-        } catch {
-            await reader.close()
-            throw error
-        }
+        return try await Sale.hold(settings, on: stack, environment)
     }
 }
 

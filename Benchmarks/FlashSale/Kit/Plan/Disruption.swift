@@ -180,7 +180,7 @@ public struct Disruption: Equatable, Sendable {
     }
 
     /// As a reader is told of it.
-    var words: String {
+    public var words: String {
         switch end {
         case .at(let moment): "\(server) \(kind.name) \(start.words)..\(moment.words)"
         case .after(let length): "\(server) \(kind.name) \(start.words)" + (length > .zero ? "+\(length.inSeconds.plain)s" : "")

@@ -155,7 +155,7 @@ public struct SaleReport: Sendable {
         return [name] + percentiles.map { Sale.decimal(latencies.milliseconds(at: $0)) } + [Sale.decimal(latencies.maximum)]
     }
 
-    static func aligned(_ rows: [[String]]) -> [String] {
+    public static func aligned(_ rows: [[String]]) -> [String] {
         let widths = rows[0].indices.map { column in rows.map { $0[column].count }.max() ?? 0 }
         return rows.map { row in
             zip(row, widths).enumerated().map { index, cell in

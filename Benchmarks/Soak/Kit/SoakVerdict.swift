@@ -1,0 +1,66 @@
+import FlashSaleKit
+
+/// What the samples of one server say: how much memory it took over the time, and whether it gave its descriptors back.
+public struct ServerVerdict: Equatable, Sendable {
+    /// The most that a server may hold, in bytes.
+    public static let memoryBound = 150 * 1_024 * 1_024
+    /// What the allocator may keep for itself between two parts of the time, in bytes.
+    static let slack = 8 * 1_024 * 1_024
+    /// Connections that one side still holds while the other has ended them.
+    static let descriptorSlack = 8
+
+    /// Its name in the stack.
+    public var server: String
+    /// Median memory between one and two fifths of the time, when every pool and cache has filled, in bytes.
+    public var early: Int
+    /// Median memory of the last fifth, in bytes.
+    public var late: Int
+    /// The most, in bytes.
+    public var peak: Int
+    /// Open descriptors at rest, before the load.
+    public var descriptorsBefore: Int
+    /// Open descriptors at rest, after the load.
+    public var descriptorsAfter: Int
+    /// What is not as it should be; empty if all is.
+    public var findings: [String]
+
+    /// - Parameters:
+    ///   - samples: of the time under load, in order of time, of this server alone.
+    ///   - before: at rest before the load.
+    ///   - after: at rest after it.
+    ///   - seconds: the length of the load.
+    public init(_ samples: [ServerSample], before: ServerSample, after: ServerSample, seconds: Double) {
+        func median(_ from: Double, _ to: Double) -> Int? {
+            let part = samples.filter { $0.seconds >= seconds * from && $0.seconds < seconds * to }.map(\.memory).sorted()
+            return part.isEmpty ? nil : part[part.count / 2]
+        }
+        server = before.server
+        early = median(0.2, 0.4) ?? 0
+        late = median(0.8, 1) ?? 0
+        peak = samples.map(\.memory).max() ?? 0
+        descriptorsBefore = before.descriptors
+        descriptorsAfter = after.descriptors
+        findings = []
+        if early == 0 || late == 0 { findings.append("\(server): too few looks at its memory: \(samples.count)") }
+        if Set((samples + [before, after]).map(\.pid)).count > 1 { findings.append("\(server): its process ended and another began") }
+        if peak > Self.memoryBound { findings.append("\(server): \(peak.mebibytes) MiB of memory, at most \(Self.memoryBound.mebibytes)") }
+        if late - early > max(Self.slack, early / 10) {
+            findings.append("\(server): memory grew from \(early.mebibytes) to \(late.mebibytes) MiB")
+        }
+        if after.descriptors > before.descriptors + Self.descriptorSlack {
+            findings.append("\(server): \(after.descriptors) descriptors open at rest, \(before.descriptors) before the load")
+        }
+    }
+
+    /// Its row of the table.
+    var cells: [String] {
+        [server, early.mebibytes, late.mebibytes, peak.mebibytes, String(descriptorsBefore), String(descriptorsAfter)]
+    }
+
+    static let head = ["server", "MiB early", "MiB late", "MiB most", "fds before", "fds after"]
+}
+
+extension Int {
+    /// Bytes in MiB with one digit.
+    var mebibytes: String { (Double(self) / 1_048_576).digits(1) }
+}
