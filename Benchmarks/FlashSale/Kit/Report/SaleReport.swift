@@ -155,6 +155,7 @@ public struct SaleReport: Sendable {
         return [name] + percentiles.map { Sale.decimal(latencies.milliseconds(at: $0)) } + [Sale.decimal(latencies.maximum)]
     }
 
+    /// Rows as lines, each column as wide as its widest cell: words to the left in the first one, figures to the right in the others.
     public static func aligned(_ rows: [[String]]) -> [String] {
         let widths = rows[0].indices.map { column in rows.map { $0[column].count }.max() ?? 0 }
         return rows.map { row in
