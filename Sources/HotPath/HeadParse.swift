@@ -235,7 +235,7 @@ struct HeadParse {
             at += 1
             let start = at
             while at < range.upperBound, isAddressByte(bytes[at]) { at += 1 }
-            guard at > start, at < range.upperBound, bytes[at] == UInt8(ascii: "]") else { return false }
+            guard at < range.upperBound, bytes[at] == UInt8(ascii: "]"), IPLiteral.isOne(bytes[start..<at]) else { return false }
             at += 1
         } else {
             let start = at

@@ -67,7 +67,15 @@ package struct RequestReader {
     /// Whether part of a request has been taken from the buffer already.
     package var isInsideRequest: Bool { if case .head = self.state { false } else { true } }
 
-    /// Takes the next request from the buffer, or as much of it as has come.
+    /// The head of the request whose body is being read.
+    package var head: RequestHead? {
+        switch self.state {
+        case .head, .refused: nil
+        case .body(let head, _, _), .chunks(let head, _, _): head
+        }
+    }
+
+    /// Takes the next request from the buffer, or as much of it as has come. What is refused before its head could be read stays in the buffer.
     package mutating func next(_ bytes: inout ByteBuffer) -> Step {
         // Ends: a head leads to a body, and that to an answer.
         while true {

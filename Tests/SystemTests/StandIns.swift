@@ -155,6 +155,9 @@ struct RawConnection: Sendable {
 
     func send(_ text: String) async throws { try await self.send(Array(text.utf8)) }
 
+    /// Closes this side's half: nothing more is asked.
+    func endSending() async throws { try await self.channel.close(mode: .output) }
+
     /// Waits for a whole answer with a length, or for the end of the connection.
     func answer(within bound: TimeAmount = .seconds(60)) async throws -> String {
         try await self.wait("an answer", within: bound) { $0.isClosed || RawConnection.isWhole($0.text) }

@@ -23,6 +23,26 @@ GATEWAY_END='/?(?:[?]|$)'
 # What `Connection` may name: fields that the gateway never passes on.
 GATEWAY_HOP='(?:close|keep-alive|upgrade|te|trailers?|transfer-encoding|content-length|expect|proxy-connection|proxy-authorization|proxy-authenticate|http2-settings)'
 
+# The quality behind a name of `Accept` or `Accept-Language`, before and behind its digits: other parameters are passed over, and it may be left out.
+GATEWAY_QUALITY_BEGIN='(?:[ \t]*+;[ \t]*+(?!q[ \t]*=)[^;,]*)*(?:[ \t]*;[ \t]*q[ \t]*=[ \t]*'
+GATEWAY_QUALITY_END=')?[ \t]*(?:,|;|$)'
+# Qualities as the template writes them: 1, and what counts as not asked for.
+GATEWAY_ONE='q(?:1(?:[.]0{0,3})?)?'
+GATEWAY_NONE='(?:-|q0(?:[.]0{0,3})?)'
+# Two qualities of which the first is greater, in the first decimal.
+GATEWAY_GREATER="^(?:$GATEWAY_ONE (?:$GATEWAY_NONE|q0[.][0-9]+)|q0[.]0*[1-9][0-9]* $GATEWAY_NONE"
+for digit in 1 2 3 4 5 6 7 8 9; do GATEWAY_GREATER+="|q0[.]${digit}[0-9]* q0[.][0-$((digit - 1))][0-9]*"; done
+GATEWAY_GREATER+=')(?: |$)'
+unset digit
+# RFC 3986, 3.2.2: IPv6address.
+GATEWAY_IPV6=$(
+    h='[0-9A-Fa-f]{1,4}' o='(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])'
+    l="(?:$h:$h|$o(?:[.]$o){3})"
+    printf '(?:(?:%s:){6}%s|::(?:%s:){5}%s' "$h" "$l" "$h" "$l"
+    for n in 0 1 2 3; do printf '|(?:(?:%s:){0,%s}%s)?::(?:%s:){%s}%s' "$h" "$n" "$h" "$h" $((4 - n)) "$l"; done
+    printf '|(?:(?:%s:){0,4}%s)?::%s|(?:(?:%s:){0,5}%s)?::%s|(?:(?:%s:){0,6}%s)?::)' "$h" "$h" "$l" "$h" "$h" "$h" "$h" "$h"
+)
+
 # Checks and completes the gateway's settings.
 gateway_settings() {
     GATEWAY_CONNECTIONS_PER_ADDRESS=${GATEWAY_CONNECTIONS_PER_ADDRESS:-2048}
@@ -49,7 +69,9 @@ gateway_prepare() {
         "DESCRIPTORS=$(descriptor_limit)" "LIMIT=$limit" "CONNECTIONS=$GATEWAY_CONNECTIONS_PER_ADDRESS" "READ_TIMEOUT=$GATEWAY_READ_TIMEOUT" \
         "PRODUCT=$(gateway_upstream PRODUCT 10)" "ORDER=$(gateway_upstream ORDER 10)" "ORDER_WAIT=$(gateway_upstream ORDER 0)" \
         "STOCK=$stock" "PRODUCT_STOCK=$stock_upstream" "SERVICE_TOKEN=$token" \
-        "SEGMENT=$GATEWAY_SEGMENT" "PRODUCT_ID=$GATEWAY_PRODUCT_ID" "END=$GATEWAY_END" "HOP=$GATEWAY_HOP"
+        "SEGMENT=$GATEWAY_SEGMENT" "PRODUCT_ID=$GATEWAY_PRODUCT_ID" "END=$GATEWAY_END" "HOP=$GATEWAY_HOP" \
+        "QUALITY_BEGIN=$GATEWAY_QUALITY_BEGIN" "QUALITY_END=$GATEWAY_QUALITY_END" "ONE=$GATEWAY_ONE" "NONE=$GATEWAY_NONE" "GREATER=$GATEWAY_GREATER" \
+        "IPV6=$GATEWAY_IPV6"
 }
 
 # The switch is for a machine of one's own.

@@ -343,21 +343,16 @@ final class FrontDoor<Endpoint: HotPathEndpoint>: ChannelDuplexHandler, Removabl
         guard self.machine.state == .reading else { return }
         self.configuration.metrics?.refused(refusal)
         let error = refusal.error(maximumBodyBytes: self.configuration.limits.bodyBytes)
-        let rendered = error.render(accept: head?.field("accept"), language: .negotiated(head?.field("accept-language")))
+        let request = (head ?? self.reader.head).map(RefusedRequest.init) ?? RefusedRequest(partial: self.waiting)
+        let rendered = error.render(accept: request.accept, language: .negotiated(request.acceptLanguage))
         var bytes = context.channel.allocator.buffer(capacity: 512)
         bytes.writeStatusLine(.init(code: rendered.status, reasonPhrase: error.code.phrase))
         for field in rendered.headerFields { bytes.writeString("\(field.name.rawName): \(field.value)\r\n") }
-        var request = head
-        request?.madeID = (self.number, self.requests &+ 1)
         bytes.writeString("Content-Length: \(rendered.body.count)\r\nDate: \(self.date.now())\r\nX-Request-Id: ")
-        if let request {
-            bytes.writeRequestID(request.id)
-        } else {
-            bytes.writeString("\(String(self.number, radix: 16))-\(self.requests &+ 1)")
-        }
+        bytes.writeRequestID(request.id.map { .given($0) } ?? .made(connection: self.number, number: self.requests &+ 1))
         bytes.writeStaticString("\r\nConnection: close\r\n\r\n")
         // The answer to a HEAD has no body.
-        if head?.methodText != "HEAD" { bytes.writeBytes(rendered.body) }
+        if !request.isHEAD { bytes.writeBytes(rendered.body) }
         self.send(bytes, context)
         self.perform(self.machine.refused(), context)
     }
