@@ -60,9 +60,9 @@ func onThreads(_ count: Int, _ body: @escaping @Sendable () -> Void) {
     for thread in threads { pthread_join(thread, nil) }
 }
 
-func settings(_ change: (inout CircuitBreakerSettings.Values) -> Void) -> CircuitBreakerSettings {
+func settings(_ change: (inout CircuitBreakerConfiguration.Values) -> Void) -> CircuitBreakerConfiguration {
     do {
-        return try CircuitBreakerSettings(change)
+        return try CircuitBreakerConfiguration(change)
     } catch {
         print("settings refused: \(error)")
         exit(2)
@@ -95,10 +95,10 @@ var cases: [Case] = []
 let counting = CircuitBreaker(name: "count")
 cases.append(Case(name: "closed, admit + record, count-based window", goal: 50) { callSuccessfully(counting, $0) })
 
-let timed = CircuitBreaker(name: "time", settings: settings { $0.window = .time(seconds: 10) })
+let timed = CircuitBreaker(name: "time", configuration: settings { $0.window = .time(seconds: 10) })
 cases.append(Case(name: "closed, admit + record, time-based window", goal: 50) { callSuccessfully(timed, $0) })
 
-let short = CircuitBreaker(name: "short", settings: settings { $0.slowCallDurationThreshold = .milliseconds(40) })
+let short = CircuitBreaker(name: "short", configuration: settings { $0.slowCallDurationThreshold = .milliseconds(40) })
 cases.append(Case(name: "closed, admit + record, slow from 40 ms", goal: 50) { callSuccessfully(short, $0) })
 
 let exact = CircuitBreaker(name: "exact", clock: .monotonic)
@@ -111,7 +111,7 @@ let disabled = CircuitBreaker(name: "disabled")
 disabled.transition(to: .disable)
 cases.append(Case(name: "disabled, admit + record") { callSuccessfully(disabled, $0) })
 
-let open = CircuitBreaker(name: "open", settings: settings { $0.waitInOpen = .constant(.seconds(86_400)) })
+let open = CircuitBreaker(name: "open", configuration: settings { $0.waitInOpen = .constant(.seconds(86_400)) })
 for _ in 0..<20 { if case .permitted(let permit) = open.admit() { open.record(.failure(), for: permit) } }
 precondition(open.state == .open)
 // One event a second tells of the rejections.

@@ -69,7 +69,7 @@ enum EngineBenchmark {
         let engine = try StockEngine(
             EngineConfiguration(
                 ledger: LedgerConfiguration(postgres: configuration),
-                redis: try RedisSettings(url: redis.url),
+                redis: try RedisConfiguration(url: redis.url),
                 breaker: .default
             ),
             eventLoopGroup: MultiThreadedEventLoopGroup.singleton
@@ -231,7 +231,7 @@ enum EngineBenchmark {
         let engine = try StockEngine(
             EngineConfiguration(
                 ledger: LedgerConfiguration(postgres: try PostgresConfiguration(url: "postgresql://127.0.0.1:1/none")),
-                redis: RedisSettings(),
+                redis: RedisConfiguration(),
                 breaker: .default
             ),
             eventLoopGroup: MultiThreadedEventLoopGroup.singleton

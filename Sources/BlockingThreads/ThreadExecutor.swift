@@ -17,7 +17,7 @@ public final class ThreadExecutor: SerialExecutor {
         }
     }
 
-    deinit { queue.stop() }
+    deinit { queue.shutdown() }
 
     /// Puts a job behind the others.
     public func enqueue(_ job: consuming ExecutorJob) {

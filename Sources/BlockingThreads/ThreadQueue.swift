@@ -47,7 +47,7 @@ public final class ThreadQueue<Item: Sendable>: Sendable {
 
     /// Refuses items from now on; the thread still gets those that wait.
     @inlinable
-    public func stop() {
+    public func shutdown() {
         let mustWake = state.withLock { state in
             state.isStopped = true
             defer { state.isSleeping = false }

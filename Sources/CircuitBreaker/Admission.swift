@@ -19,7 +19,7 @@ public enum Admission: Sendable, Hashable {
 /// Leave to make one call. Hand it back with ``CircuitBreaker/record(_:for:)`` once.
 ///
 /// A permit is stamped with the generation it was given in. When the breaker has changed its state since, recording it changes nothing.
-/// In half-open a permit holds one of the few probe slots for at most ``CircuitBreakerSettings/Values/permitLease``.
+/// In half-open a permit holds one of the few probe slots for at most ``CircuitBreakerConfiguration/Values/permitLease``.
 ///
 /// ```swift
 /// guard case .permitted(let permit) = breaker.admit() else { return fallback() }

@@ -16,7 +16,7 @@ import Synchronization
 /// ```swift
 /// let breaker = CircuitBreaker(
 ///     name: "stock",
-///     settings: try CircuitBreakerSettings { $0.slowCallDurationThreshold = .milliseconds(20) },
+///     configuration: try CircuitBreakerConfiguration { $0.slowCallDurationThreshold = .milliseconds(20) },
 ///     recovery: { try await resynchronise() }
 /// )
 ///
@@ -40,7 +40,7 @@ public final class CircuitBreaker: Sendable {
     /// The breaker's name, as it stands in events and snapshots.
     public let name: String
     /// The settings it was made with.
-    public let settings: CircuitBreakerSettings
+    public let configuration: CircuitBreakerConfiguration
 
     /// How a call may be answered without the lock.
     enum Shortcut {
@@ -84,19 +84,19 @@ public final class CircuitBreaker: Sendable {
     /// Makes a breaker.
     /// - Parameters:
     ///   - name: how it is called in events and snapshots.
-    ///   - settings: how it behaves.
+    ///   - configuration: how it behaves.
     ///   - clock: where its time comes from. Nil takes the system's monotonic clock: the coarse one (see ``CoarseCircuitBreakerClock``) where its
     ///     lag is at most a tenth of the slow-call threshold, the exact one otherwise.
     ///   - wallClock: milliseconds since 1970, for the events. Called while a lock is held: it must be quick and must not call the breaker.
     ///   - seed: the start of the random numbers that spread the wait in open; nil takes the system's.
     ///   - startsInRecovery: begin in half-open with the recovery running, and close when it passes. Without a recovery it begins closed.
     ///   - recovery: must return before half-open lets a probe through. Throwing, or taking longer than
-    ///     ``CircuitBreakerSettings/Values/recoveryTimeLimit``, goes back to open. It is cancelled when its result is no longer wanted, and
+    ///     ``CircuitBreakerConfiguration/Values/recoveryTimeLimit``, goes back to open. It is cancelled when its result is no longer wanted, and
     ///     never runs twice at a time.
     ///   - healthCheck: true when the callee answers. Run while open and the wait is over, and as a probe where half-open has no traffic.
     public init(
         name: String,
-        settings: CircuitBreakerSettings = .default,
+        configuration: CircuitBreakerConfiguration = .default,
         clock: (any CircuitBreakerClock)? = nil,
         wallClock: @escaping @Sendable () -> Int64 = systemUnixMilliseconds,
         seed: UInt64? = nil,
@@ -105,26 +105,26 @@ public final class CircuitBreaker: Sendable {
         healthCheck: (@Sendable () async -> Bool)? = nil
     ) {
         self.name = name
-        self.settings = settings
-        let clock = ClockSource(clock, slowCallDurationThreshold: settings.slowCallDurationThreshold)
+        self.configuration = configuration
+        let clock = ClockSource(clock, slowCallDurationThreshold: configuration.slowCallDurationThreshold)
         self.clock = clock
         self.wallClock = wallClock
-        hub = EventHub(name: name, ringCapacity: settings.eventRingCapacity)
+        hub = EventHub(name: name, ringCapacity: configuration.eventRingCapacity)
         machine = Guarded(
             CircuitBreakerMachine(
-                policy: CircuitBreakerPolicy(settings, hasRecovery: recovery != nil, hasHealthCheck: healthCheck != nil),
+                policy: CircuitBreakerPolicy(configuration, hasRecovery: recovery != nil, hasHealthCheck: healthCheck != nil),
                 startsInRecovery: startsInRecovery,
                 seed: seed ?? UInt64.random(in: .min ... .max),
                 at: clock.now()
             )
         )
         let recoveryStep = recovery.map { recovery in
-            TimedStep(clock: clock, limit: settings.recoveryTimeLimit, operation: recovery) { [weak self] run, end in
+            TimedStep(clock: clock, limit: configuration.recoveryTimeLimit, operation: recovery) { [weak self] run, end in
                 self?.recoveryStepEnded(run: run, end)
             }
         }
         let checkStep = healthCheck.map { check in
-            TimedStep(clock: clock, limit: settings.healthCheckTimeLimit, operation: { if await !check() { throw Unhealthy() } }) {
+            TimedStep(clock: clock, limit: configuration.healthCheckTimeLimit, operation: { if await !check() { throw Unhealthy() } }) {
                 [weak self] run, end in self?.healthCheckEnded(run: run, end)
             }
         }
@@ -284,7 +284,7 @@ public final class CircuitBreaker: Sendable {
         return snapshot
     }
 
-    /// The last events, oldest first: at most ``CircuitBreakerSettings/Values/eventRingCapacity`` about the breaker and as many about single calls.
+    /// The last events, oldest first: at most ``CircuitBreakerConfiguration/Values/eventRingCapacity`` about the breaker and as many about single calls.
     public func recentEvents() -> [CircuitBreakerEvent] { hub.recent() }
 
     /// The events from now on, with a buffer of 1,024 for this reader.

@@ -36,7 +36,7 @@ public struct CircuitBreakerInstant: Sendable, Hashable, Comparable {
 /// Where a breaker takes its time from. Time never goes back.
 ///
 /// ```swift
-/// let breaker = CircuitBreaker(name: "stock", settings: .default, clock: .monotonic)
+/// let breaker = CircuitBreaker(name: "stock", configuration: .default, clock: .monotonic)
 /// ```
 public protocol CircuitBreakerClock: Sendable {
     /// The present time. Called on every admit and record: it must be quick, and must not call the breaker.

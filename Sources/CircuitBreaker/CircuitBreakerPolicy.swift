@@ -1,6 +1,6 @@
 /// The settings as the machine reads them: nanoseconds instead of durations, and what the breaker was made with besides.
 struct CircuitBreakerPolicy: Sendable {
-    let window: CircuitBreakerSettings.Window
+    let window: CircuitBreakerConfiguration.Window
     let minimumNumberOfCalls: Int
     let failureRateThreshold: Double
     let slowCallRateThreshold: Double
@@ -22,8 +22,8 @@ struct CircuitBreakerPolicy: Sendable {
     let rampInitialShare: Double
     let rejectionEventInterval: Int64
 
-    init(_ settings: CircuitBreakerSettings, hasRecovery: Bool, hasHealthCheck: Bool) {
-        let values = settings.values
+    init(_ configuration: CircuitBreakerConfiguration, hasRecovery: Bool, hasHealthCheck: Bool) {
+        let values = configuration.values
         window = values.window
         minimumNumberOfCalls = values.minimumNumberOfCalls
         failureRateThreshold = values.failureRateThreshold

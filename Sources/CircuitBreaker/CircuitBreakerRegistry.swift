@@ -5,7 +5,7 @@ import Synchronization
 /// ```swift
 /// let registry = CircuitBreakerRegistry(
 ///     defaults: .default,
-///     overrides: ["search": try CircuitBreakerSettings { $0.failureRateThreshold = 80 }]
+///     overrides: ["search": try CircuitBreakerConfiguration { $0.failureRateThreshold = 80 }]
 /// )
 /// let breaker = try registry.breaker(named: "search")
 /// ```
@@ -15,8 +15,8 @@ public final class CircuitBreakerRegistry: Sendable {
         var isShutDown = false
     }
 
-    private let defaults: CircuitBreakerSettings
-    private let overrides: [String: CircuitBreakerSettings]
+    private let defaults: CircuitBreakerConfiguration
+    private let overrides: [String: CircuitBreakerConfiguration]
     private let capacity: Int
     private let clock: (any CircuitBreakerClock)?
     private let wallClock: @Sendable () -> Int64
@@ -27,11 +27,11 @@ public final class CircuitBreakerRegistry: Sendable {
     ///   - defaults: the settings of a breaker that has none of its own.
     ///   - overrides: settings by name.
     ///   - capacity: the most breakers it holds; names often come from outside.
-    ///   - clock: the clock of the breakers it makes, see ``CircuitBreaker/init(name:settings:clock:wallClock:seed:startsInRecovery:recovery:healthCheck:)``.
+    ///   - clock: the clock of the breakers it makes, see ``CircuitBreaker/init(name:configuration:clock:wallClock:seed:startsInRecovery:recovery:healthCheck:)``.
     ///   - wallClock: milliseconds since 1970, for the events of the breakers it makes.
     public init(
-        defaults: CircuitBreakerSettings = .default,
-        overrides: [String: CircuitBreakerSettings] = [:],
+        defaults: CircuitBreakerConfiguration = .default,
+        overrides: [String: CircuitBreakerConfiguration] = [:],
         capacity: Int = 1_024,
         clock: (any CircuitBreakerClock)? = nil,
         wallClock: @escaping @Sendable () -> Int64 = systemUnixMilliseconds
@@ -44,13 +44,13 @@ public final class CircuitBreakerRegistry: Sendable {
     }
 
     /// The settings a breaker of this name is made with.
-    public func settings(for name: String) -> CircuitBreakerSettings { overrides[name] ?? defaults }
+    public func configuration(for name: String) -> CircuitBreakerConfiguration { overrides[name] ?? defaults }
 
-    /// The breaker of this name, made with ``settings(for:)`` when there is none yet.
+    /// The breaker of this name, made with ``configuration(for:)`` when there is none yet.
     /// - Throws: ``CircuitBreakerRegistryError``, full or shut down.
     public func breaker(named name: String) throws(CircuitBreakerRegistryError) -> CircuitBreaker {
-        try breaker(named: name) { name, settings in
-            CircuitBreaker(name: name, settings: settings, clock: clock, wallClock: wallClock)
+        try breaker(named: name) { name, configuration in
+            CircuitBreaker(name: name, configuration: configuration, clock: clock, wallClock: wallClock)
         }
     }
 
@@ -60,14 +60,14 @@ public final class CircuitBreakerRegistry: Sendable {
     /// - Throws: ``CircuitBreakerRegistryError``, full or shut down.
     public func breaker(
         named name: String,
-        make: (_ name: String, _ settings: CircuitBreakerSettings) -> CircuitBreaker
+        make: (_ name: String, _ configuration: CircuitBreakerConfiguration) -> CircuitBreaker
     ) throws(CircuitBreakerRegistryError) -> CircuitBreaker {
-        let settings = settings(for: name)
+        let configuration = configuration(for: name)
         return try state.withLock { state throws(CircuitBreakerRegistryError) in
             if let breaker = state.breakers[name] { return breaker }
             guard !state.isShutDown else { throw .shutDown }
             guard state.breakers.count < capacity else { throw .full(capacity: capacity) }
-            let breaker = make(name, settings)
+            let breaker = make(name, configuration)
             state.breakers[name] = breaker
             return breaker
         }

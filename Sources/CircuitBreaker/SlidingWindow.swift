@@ -39,7 +39,7 @@ struct SlidingWindow: Sendable {
     /// When the present bucket ends; never, when count-based.
     private var bucketEnd: Int64
 
-    init(_ window: CircuitBreakerSettings.Window, at now: Int64) {
+    init(_ window: CircuitBreakerConfiguration.Window, at now: Int64) {
         switch window {
         case .count(let size):
             outcomes = [UInt8](repeating: 0, count: size)

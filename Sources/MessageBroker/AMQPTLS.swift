@@ -48,7 +48,7 @@ final class AMQPTLS {
 
     /// Makes ready a socket of rabbitmq-c's, which must not be open yet.
     /// - Parameter handle: the connection that the socket belongs to, which outlives this object
-    init(_ socket: OpaquePointer, of handle: amqp_connection_state_t, _ settings: TLSClientSettings, name: String) throws(BrokerError) {
+    init(_ socket: OpaquePointer, of handle: amqp_connection_state_t, _ settings: TLSClientConfiguration, name: String) throws(BrokerError) {
         self.handle = handle
         self.name = name
         showsCertificate = settings.certificate != nil
@@ -83,7 +83,7 @@ final class AMQPTLS {
 
     deinit { notes.deallocate() }
 
-    private static func use(_ settings: TLSClientSettings, of socket: OpaquePointer) throws(BrokerError) {
+    private static func use(_ settings: TLSClientConfiguration, of socket: OpaquePointer) throws(BrokerError) {
         if let authorities = settings.authorities, amqp_ssl_socket_set_cacert(socket, authorities) != AMQP_STATUS_OK.rawValue {
             throw refusal("sslrootcert: no certificate in PEM can be read from the file")
         }

@@ -13,7 +13,7 @@ public struct BrokerConfiguration: Sendable {
     let password: String
     let virtualHost: String
     /// How TLS is spoken with the broker; nil for no TLS.
-    public let tls: TLSClientSettings?
+    public let tls: TLSClientConfiguration?
 
     /// The name that the broker shows in its list of connections.
     public var connectionName = "stockgate"
@@ -39,7 +39,7 @@ public struct BrokerConfiguration: Sendable {
 
     /// Reads `amqp://user:password@host:port/vhost`, with percent-encoded parts. The virtual host is `/` if none is given, and the port 5672.
     ///
-    /// The same with `amqps://` for TLS: without a port 5671, and `?sslmode=…&sslrootcert=…&sslcert=…&sslkey=…` may follow (`TLSClientSettings`).
+    /// The same with `amqps://` for TLS: without a port 5671, and `?sslmode=…&sslrootcert=…&sslcert=…&sslkey=…` may follow (`TLSClientConfiguration`).
     /// - Throws: `invalidConfiguration`. The message does not repeat the string, which may hold a password.
     public init(url: String) throws(BrokerError) {
         // An address with parameters gets a message of its own, because the C library would only say that the address cannot be read.
@@ -74,8 +74,8 @@ public struct BrokerConfiguration: Sendable {
                 message: "the broker's address cannot be read: amqp://user:password@host:port/vhost"
             )
         }
-        do throws(TLSClientSettings.Refusal) {
-            self.tls = isEncrypted ? try TLSClientSettings(query: query) : nil
+        do throws(TLSClientConfiguration.Refusal) {
+            self.tls = isEncrypted ? try TLSClientConfiguration(query: query) : nil
         } catch {
             throw BrokerError(code: .invalidConfiguration, message: error.description)
         }

@@ -51,7 +51,7 @@ final class ConnectionControl: Sendable {
     }
 
     /// Returns when the thread has ended, or after `bound` if it is still in a call of the library. Then it ends after that call.
-    func close(within bound: Duration) async {
+    func shutdown(within bound: Duration) async {
         let end = ContinuousClock.now + bound
         stop(at: end)
         // A little longer than the bound, so that outcomes which are given up at the end are still reported.

@@ -117,9 +117,9 @@ public final class Consumer: Sendable {
 
     /// Stops giving out deliveries, spends at most `bound` on writing the acknowledgements given so far, and closes the connection. Unsettled messages go back
     /// to the queue.
-    public func close(within bound: Duration = .seconds(5)) async {
+    public func shutdown(within bound: Duration = .seconds(5)) async {
         inbox.update { $0.isClosed = true }
-        await control.close(within: bound)
+        await control.shutdown(within: bound)
     }
 }
 

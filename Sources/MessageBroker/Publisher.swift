@@ -78,9 +78,9 @@ public final class Publisher: Sendable {
     }
 
     /// Refuses new messages, waits at most `bound` for those under way, and closes the connection. Messages that are left are `unknown` or `unsent`.
-    public func close(within bound: Duration = .seconds(5)) async {
+    public func shutdown(within bound: Duration = .seconds(5)) async {
         inbox.close()
-        await control.close(within: bound)
+        await control.shutdown(within: bound)
     }
 }
 

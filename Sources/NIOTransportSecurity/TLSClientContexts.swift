@@ -10,20 +10,20 @@ public import TransportSecurity
 
 /// Makes the TLS part of connections to one server.
 public final class TLSClientContexts: Sendable {
-    private let settings: TLSClientSettings
+    private let settings: TLSClientConfiguration
     /// Whom the certificate has to name: a host name, or an IP address without brackets.
     private let name: String
     private let state = Mutex<(stamps: [FileStamp], context: NIOSSLContext)?>(nil)
 
     /// Reads nothing yet.
-    public init(_ settings: TLSClientSettings, name: String) {
+    public init(_ settings: TLSClientConfiguration, name: String) {
         self.settings = settings
         self.name = name
     }
 
     /// Sees whether the files can be used as they are now.
     /// - Throws: ``TLSFailure`` with the parameter whose file cannot be used
-    public static func check(_ settings: TLSClientSettings) throws(TLSFailure) { _ = try Self.make(settings) }
+    public static func check(_ settings: TLSClientConfiguration) throws(TLSFailure) { _ = try Self.make(settings) }
 
     /// Puts TLS in front of a new connection's other handlers, none of which gets or sends a byte before the server is checked.
     ///
@@ -76,7 +76,7 @@ public final class TLSClientContexts: Sendable {
         }
     }
 
-    private static func make(_ settings: TLSClientSettings) throws(TLSFailure) -> NIOSSLContext {
+    private static func make(_ settings: TLSClientConfiguration) throws(TLSFailure) -> NIOSSLContext {
         var configuration = TLSConfiguration.makeClientConfiguration()
         configuration.minimumTLSVersion = .tlsv12
         // A peer that hangs takes no leave. Until this time is over the channel is not closed, and nothing is connected in its place.

@@ -31,8 +31,8 @@ public final class PostgresListener: Sendable {
     public init(configuration: PostgresConfiguration, channels: [String], bufferSize: Int = 256) throws(PostgresError) {
         let (events, continuation) = AsyncStream.makeStream(of: Event.self, bufferingPolicy: .bufferingNewest(max(1, bufferSize)))
         self.events = events
-        // The stream ends with its consumer or through `stop`. Both end the thread.
-        continuation.onTermination = { [weak self] _ in self?.stop() }
+        // The stream ends with its consumer or through `shutdown`. Both end the thread.
+        continuation.onTermination = { [weak self] _ in self?.shutdown() }
         try ThreadUnavailable.translated(by: PostgresError.init) { () throws(ThreadUnavailable) in
             try BlockingThread.start(name: "pg-listener") { [self] in
                 listen(configuration, channels, continuation)
@@ -42,7 +42,7 @@ public final class PostgresListener: Sendable {
     }
 
     /// Stops listening and ends ``events``.
-    public func stop() {
+    public func shutdown() {
         isStopped.store(true, ordering: .releasing)
         stopping.signal()
     }

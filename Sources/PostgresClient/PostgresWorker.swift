@@ -53,7 +53,7 @@ public final class PostgresWorker: Sendable {
         }
     }
 
-    deinit { queue.stop() }
+    deinit { queue.shutdown() }
 
     /// Queues `job` behind those that were submitted before.
     ///
@@ -139,7 +139,7 @@ public final class PostgresWorker: Sendable {
     ///
     /// If a job is an endless loop, its owner must end it first.
     public func shutdown() async {
-        queue.stop()
+        queue.shutdown()
         await end.wait()
     }
 }

@@ -116,7 +116,7 @@ public final class FaultProxy: Sendable {
     }
 
     /// Cuts every connection and stops listening. The proxy cannot be used afterwards.
-    public func stop() async throws {
+    public func shutdown() async throws {
         try await loop.flatSubmit { [core] in
             core.value.reset()
             return core.value.refuse()

@@ -9,7 +9,7 @@ final class ConnectionSlot: @unchecked Sendable {
 
     let eventLoop: any EventLoop
     let counters = LoopCounters()
-    private let settings: RedisSettings
+    private let configuration: RedisConfiguration
     /// Nil without TLS.
     private let tls: TLSClientContexts?
     private let onConnect: RedisClient.ConnectHook?
@@ -25,21 +25,21 @@ final class ConnectionSlot: @unchecked Sendable {
 
     init(
         eventLoop: any EventLoop,
-        settings: RedisSettings,
+        configuration: RedisConfiguration,
         tls: TLSClientContexts?,
         onConnect: RedisClient.ConnectHook?,
         onDisconnect: RedisClient.DisconnectHook?,
         onTLSFailure: RedisClient.TLSFailureHook?
     ) {
         self.eventLoop = eventLoop
-        self.settings = settings
+        self.configuration = configuration
         self.tls = tls
         self.onConnect = onConnect
         self.onDisconnect = onDisconnect
         self.onTLSFailure = onTLSFailure
         self.machine = ReconnectStateMachine(
-            minimum: TimeAmount(settings.minimumBackoff),
-            maximum: TimeAmount(settings.maximumBackoff)
+            minimum: TimeAmount(configuration.minimumBackoff),
+            maximum: TimeAmount(configuration.maximumBackoff)
         )
     }
 
@@ -59,7 +59,7 @@ final class ConnectionSlot: @unchecked Sendable {
         self.eventLoop.preconditionInEventLoop()
         if let connection = self.connection() { return self.eventLoop.makeSucceededFuture(connection) }
         if case .closed = self.machine.state { return self.eventLoop.makeFailedFuture(RedisError(.closed)) }
-        guard self.waiters.count < self.settings.maximumPendingCommands else {
+        guard self.waiters.count < self.configuration.maximumPendingCommands else {
             return self.eventLoop.makeFailedFuture(RedisError(.queueFull))
         }
         let promise = self.eventLoop.makePromise(of: RedisConnection.self)
@@ -85,7 +85,7 @@ final class ConnectionSlot: @unchecked Sendable {
         case .drain(let connection):
             if self.counters.ready.current > 0 { self.counters.ready.store(0) }
             connection.drain()
-            let limit = self.eventLoop.scheduleTask(in: TimeAmount(self.settings.silenceLimit)) { connection.close() }
+            let limit = self.eventLoop.scheduleTask(in: TimeAmount(self.configuration.silenceLimit)) { connection.close() }
             closed.futureResult.whenComplete { _ in limit.cancel() }
         }
         self.failWaiters(RedisError(.closed))
@@ -96,23 +96,23 @@ final class ConnectionSlot: @unchecked Sendable {
 
     private func connect() {
         self.counters.connectAttempts.increment()
-        let (eventLoop, settings, counters, tls) = (self.eventLoop, self.settings, self.counters, self.tls)
+        let (eventLoop, configuration, counters, tls) = (self.eventLoop, self.configuration, self.counters, self.tls)
         let bootstrap = ClientBootstrap(group: eventLoop)
-            .connectTimeout(TimeAmount(settings.connectTimeout))
+            .connectTimeout(TimeAmount(configuration.connectTimeout))
             .channelOption(.socketOption(.so_keepalive), value: 1)
             .channelOption(
                 .writeBufferWaterMark,
-                value: .init(low: settings.maximumOutgoingBytes / 4, high: settings.maximumOutgoingBytes)
+                value: .init(low: configuration.maximumOutgoingBytes / 4, high: configuration.maximumOutgoingBytes)
             )
             .channelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
                     try tls?.secure(channel)
-                    let handler = RedisChannelHandler(eventLoop: eventLoop, settings: settings, counters: counters)
+                    let handler = RedisChannelHandler(eventLoop: eventLoop, configuration: configuration, counters: counters)
                     try channel.pipeline.syncOperations.addHandler(handler)
                 }
             }
         let attempt =
-            switch settings.address {
+            switch configuration.address {
             case .tcp(let host, let port):
                 bootstrap.channelOption(.tcpOption(.tcp_nodelay), value: 1).connect(host: host, port: port)
             case .unix(let path): bootstrap.connect(unixDomainSocketPath: path)
@@ -121,14 +121,14 @@ final class ConnectionSlot: @unchecked Sendable {
             tls == nil
             ? attempt
             : attempt.flatMap { channel in
-                TLSClientContexts.handshake(of: channel, within: TimeAmount(settings.connectTimeout)).map { channel }
+                TLSClientContexts.handshake(of: channel, within: TimeAmount(configuration.connectTimeout)).map { channel }
             }
         checked.whenComplete { result in
             do {
                 let channel = try result.get()
                 let handler = try channel.pipeline.syncOperations.handler(type: RedisChannelHandler.self)
                 handler.connected()
-                self.connected(RedisConnection(channel: channel, handler: handler, settings: settings))
+                self.connected(RedisConnection(channel: channel, handler: handler, configuration: configuration))
             } catch {
                 self.lastFailure = String(describing: error)
                 if let failure = error as? TLSFailure { self.onTLSFailure?(failure) }
@@ -147,20 +147,20 @@ final class ConnectionSlot: @unchecked Sendable {
     }
 
     private func prepare(_ connection: RedisConnection) {
-        let timeout = TimeAmount(self.settings.preparationTimeout)
+        let timeout = TimeAmount(self.configuration.preparationTimeout)
         let deadline = self.eventLoop.now + timeout
         let limit = self.eventLoop.scheduleTask(deadline: deadline) {
             connection.close(RedisError(.connectionLost(sent: true), detail: "not ready in time"))
         }
-        let (settings, onConnect) = (self.settings, self.onConnect)
+        let (configuration, onConnect) = (self.configuration, self.onConnect)
         var steps = self.eventLoop.makeSucceededVoidFuture()
-        if let password = settings.password {
+        if let password = configuration.password {
             steps = steps.flatMap {
-                connection.send(.auth(username: settings.username, password: password), deadline: deadline).map { _ in }
+                connection.send(.auth(username: configuration.username, password: password), deadline: deadline).map { _ in }
             }
         }
-        if settings.database != 0 {
-            steps = steps.flatMap { connection.send(.select(settings.database), deadline: deadline).map { _ in } }
+        if configuration.database != 0 {
+            steps = steps.flatMap { connection.send(.select(configuration.database), deadline: deadline).map { _ in } }
         }
         let prepared: EventLoopFuture<(any Sendable)?> = steps.flatMap {
             guard let onConnect else { return connection.eventLoop.makeSucceededFuture(nil) }

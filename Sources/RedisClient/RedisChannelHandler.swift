@@ -23,15 +23,15 @@ final class RedisChannelHandler: ChannelInboundHandler {
     /// What TLS had against the connection: a server may refuse a client's certificate after the handshake.
     private(set) var tlsFailure: TLSFailure?
 
-    init(eventLoop: any EventLoop, settings: RedisSettings, counters: LoopCounters) {
+    init(eventLoop: any EventLoop, configuration: RedisConfiguration, counters: LoopCounters) {
         self.eventLoop = eventLoop
         self.counters = counters
-        self.maximumOutgoingBytes = settings.maximumOutgoingBytes
+        self.maximumOutgoingBytes = configuration.maximumOutgoingBytes
         self.machine = ConnectionStateMachine(
-            maximumPending: settings.maximumPendingCommands,
-            silenceLimit: TimeAmount(settings.silenceLimit)
+            maximumPending: configuration.maximumPendingCommands,
+            silenceLimit: TimeAmount(configuration.silenceLimit)
         )
-        self.reader = ReplyReader(maximumBytes: settings.maximumReplyBytes, maximumElements: settings.maximumArrayElements)
+        self.reader = ReplyReader(maximumBytes: configuration.maximumReplyBytes, maximumElements: configuration.maximumArrayElements)
     }
 
     var isOpen: Bool { self.machine.isOpen }

@@ -8,7 +8,7 @@ public import NIOTransportSecurity
 /// until their deadline. Nothing is ever retried. Close a client before its event loops are shut down.
 public final class RedisClient: Sendable {
     /// Runs on each new connection, on its loop, after `AUTH` and `SELECT` and before it is handed out. What it returns becomes the connection's
-    /// `attachment`. If it fails, or takes longer than `RedisSettings.preparationTimeout`, the connection is closed and another attempt is made.
+    /// `attachment`. If it fails, or takes longer than `RedisConfiguration.preparationTimeout`, the connection is closed and another attempt is made.
     public typealias ConnectHook = @Sendable (RedisConnection) -> EventLoopFuture<any Sendable>
     /// Runs on the loop of a connection that had been handed out and has ended, with the reason. Not for those that the client closed itself.
     public typealias DisconnectHook = @Sendable (RedisConnection, RedisError) -> Void
@@ -17,33 +17,33 @@ public final class RedisClient: Sendable {
     public typealias TLSFailureHook = @Sendable (TLSFailure) -> Void
 
     /// Where to connect, and the bounds.
-    public let settings: RedisSettings
+    public let configuration: RedisConfiguration
     private let group: any EventLoopGroup
     private let slots: [ObjectIdentifier: ConnectionSlot]
 
     /// Connects nothing yet.
     /// - Parameters:
-    ///   - settings: where to connect, and the bounds.
+    ///   - configuration: where to connect, and the bounds.
     ///   - eventLoopGroup: each of its loops gets a connection once one is asked for on it.
     ///   - onConnect: prepares a connection before it is handed out.
     ///   - onDisconnect: is told when a connection that was handed out has ended.
     ///   - onTLSFailure: is told why an attempt failed, where TLS was in the way.
     public init(
-        settings: RedisSettings,
+        configuration: RedisConfiguration,
         eventLoopGroup: any EventLoopGroup,
         onConnect: ConnectHook? = nil,
         onDisconnect: DisconnectHook? = nil,
         onTLSFailure: TLSFailureHook? = nil
     ) {
-        self.settings = settings
+        self.configuration = configuration
         self.group = eventLoopGroup
         let tls: TLSClientContexts? =
-            if case .tcp(let host, _) = settings.address { settings.tls.map { TLSClientContexts($0, name: host) } } else { nil }
+            if case .tcp(let host, _) = configuration.address { configuration.tls.map { TLSClientContexts($0, name: host) } } else { nil }
         var slots: [ObjectIdentifier: ConnectionSlot] = [:]
         for eventLoop in eventLoopGroup.makeIterator() {
             slots[ObjectIdentifier(eventLoop)] = ConnectionSlot(
                 eventLoop: eventLoop,
-                settings: settings,
+                configuration: configuration,
                 tls: tls,
                 onConnect: onConnect,
                 onDisconnect: onDisconnect,
@@ -74,10 +74,10 @@ public final class RedisClient: Sendable {
     /// and for the reply until the deadline. A cancelled task stops waiting; Redis may run the command all the same.
     /// - Parameters:
     ///   - command: the command.
-    ///   - timeout: how long to wait; nil for the default timeout of the settings.
+    ///   - timeout: how long to wait; nil for the default timeout of the configuration.
     /// - Returns: the reply, never an error reply.
     public func send(_ command: RedisCommand, timeout: Duration? = nil) async throws(RedisError) -> RedisValue {
-        let deadline = NIODeadline.now() + TimeAmount(timeout ?? self.settings.commandTimeout)
+        let deadline = NIODeadline.now() + TimeAmount(timeout ?? self.configuration.commandTimeout)
         guard let slot = self.slot() else { throw RedisError(.notConnected, detail: "the group has no event loop") }
         let call = AsyncCommand(slot: slot)
         let result = await withTaskCancellationHandler {
@@ -92,7 +92,7 @@ public final class RedisClient: Sendable {
 
     /// Runs several commands on one connection, on its loop. Waits for the connection, if there is none, until the timeout.
     /// - Parameters:
-    ///   - timeout: how long to wait for the connection; nil for the default command timeout of the settings.
+    ///   - timeout: how long to wait for the connection; nil for the default command timeout of the configuration.
     ///   - body: runs on the connection's loop.
     /// - Returns: what the body's future returns.
     /// - Throws: `RedisError` if there is no connection, else what the body's future fails with.
@@ -100,7 +100,7 @@ public final class RedisClient: Sendable {
         timeout: Duration? = nil,
         _ body: @escaping @Sendable (RedisConnection) -> EventLoopFuture<Value>
     ) async throws -> Value {
-        let deadline = NIODeadline.now() + TimeAmount(timeout ?? self.settings.commandTimeout)
+        let deadline = NIODeadline.now() + TimeAmount(timeout ?? self.configuration.commandTimeout)
         guard let slot = self.slot() else { throw RedisError(.notConnected, detail: "the group has no event loop") }
         return try await slot.eventLoop.flatSubmit { slot.whenReady(deadline: deadline).flatMap(body) }.get()
     }
@@ -113,7 +113,7 @@ public final class RedisClient: Sendable {
     }
 
     /// Takes no further commands, waits for the replies of those that are out (at most the silence limit), and closes all connections.
-    public func close() async {
+    public func shutdown() async {
         let closing = self.slots.values.map { slot in slot.eventLoop.flatSubmit { slot.close() } }
         for future in closing {
             // Fails only if the loop was shut down first; nothing is open then either.

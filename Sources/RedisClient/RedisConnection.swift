@@ -7,7 +7,7 @@ import NIOTransportSecurity
 /// Replies come in the same order. No command is ever sent twice.
 ///
 /// Deadlines: a command that was not answered by its deadline fails with `timedOut`, up to a millisecond late, and its reply is dropped when it comes.
-/// If nothing comes at all for `RedisSettings.silenceLimit` with commands outstanding, the connection closes; so blocking commands such as `BLPOP`
+/// If nothing comes at all for `RedisConfiguration.silenceLimit` with commands outstanding, the connection closes; so blocking commands such as `BLPOP`
 /// and those that change what replies mean (`SUBSCRIBE`, `MONITOR`, `CLIENT REPLY`) must not be sent.
 public final class RedisConnection: @unchecked Sendable {
     // Sendable, although its state is not locked: each member that touches state first checks that it runs on `eventLoop`, in release builds too.
@@ -19,11 +19,11 @@ public final class RedisConnection: @unchecked Sendable {
     private let commandTimeout: TimeAmount
     private var storedAttachment: (any Sendable)?
 
-    init(channel: any Channel, handler: RedisChannelHandler, settings: RedisSettings) {
+    init(channel: any Channel, handler: RedisChannelHandler, configuration: RedisConfiguration) {
         self.eventLoop = handler.eventLoop
         self.channel = channel
         self.handler = handler
-        self.commandTimeout = TimeAmount(settings.commandTimeout)
+        self.commandTimeout = TimeAmount(configuration.commandTimeout)
     }
 
     /// What the client's `onConnect` hook returned for this connection; nil before that, and without a hook.
@@ -44,7 +44,7 @@ public final class RedisConnection: @unchecked Sendable {
         return self.handler.isOpen
     }
 
-    /// The deadline of a command that is sent now with the default timeout of the settings.
+    /// The deadline of a command that is sent now with the default timeout of the configuration.
     public var defaultDeadline: NIODeadline { self.eventLoop.now + self.commandTimeout }
 
     /// Sends a command at the next tick.
@@ -86,7 +86,7 @@ public final class RedisConnection: @unchecked Sendable {
     /// Sends a command at the next tick.
     /// - Parameters:
     ///   - command: the command.
-    ///   - deadline: when to give up waiting; nil for the default timeout of the settings.
+    ///   - deadline: when to give up waiting; nil for the default timeout of the configuration.
     /// - Returns: the reply; it fails with `RedisError` only.
     public func send(_ command: RedisCommand, deadline: NIODeadline? = nil) -> EventLoopFuture<RedisValue> {
         let promise = self.eventLoop.makePromise(of: RedisValue.self)

@@ -7,9 +7,9 @@ public struct EngineConfiguration: Sendable {
     /// The database that holds the truth about the stock.
     public var ledger: LedgerConfiguration
     /// The Redis that gates the stock. Its `commandTimeout` (50 ms) bounds a reserve, because a buyer waits for it.
-    public var redis: RedisSettings
+    public var redis: RedisConfiguration
     /// The breaker `redisStock` around every Redis call.
-    public var breaker: CircuitBreakerSettings
+    public var breaker: CircuitBreakerConfiguration
     /// Bounds those Redis calls that no buyer waits for.
     public var backgroundTimeout: Duration = .milliseconds(500)
     /// For how long this process remembers *sold out*.
@@ -38,7 +38,7 @@ public struct EngineConfiguration: Sendable {
     public var markRetention: Duration = .seconds(24 * 3600)
 
     /// Defaults around one database and one Redis.
-    public init(ledger: LedgerConfiguration, redis: RedisSettings, breaker: CircuitBreakerSettings) {
+    public init(ledger: LedgerConfiguration, redis: RedisConfiguration, breaker: CircuitBreakerConfiguration) {
         self.ledger = ledger
         self.redis = redis
         self.breaker = breaker

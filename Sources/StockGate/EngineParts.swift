@@ -44,7 +44,7 @@ struct EngineParts: Sendable {
         let ledger = try Self.ledger(configuration, events)
         let breaker = CircuitBreaker(
             name: "redisStock",
-            settings: configuration.breaker,
+            configuration: configuration.breaker,
             startsInRecovery: true,
             recovery: { try await latch.value().run() },
             // Probes Redis while no buyer does. Without this check a Redis that is back would stay half open until enough buyers came, which can take all
@@ -63,7 +63,7 @@ struct EngineParts: Sendable {
         )
         let connections = GateConnections(events: events) { resyncs.connected(dataset: $0) }
         let redis = RedisClient(
-            settings: configuration.redis,
+            configuration: configuration.redis,
             eventLoopGroup: eventLoopGroup,
             onConnect: { connections.learn($0) },
             onDisconnect: { _, error in events.tell(.redisDisconnected(why: String(describing: error))) },

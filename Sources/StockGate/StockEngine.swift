@@ -79,7 +79,7 @@ public final class StockEngine: Sendable {
         breaker.shutdown()
         parts.recoveryLatch.close()
         await ledger.shutdown()
-        await redis.close()
+        await redis.shutdown()
     }
 
     /// Reads which products are gated, and returns those that were not known before.

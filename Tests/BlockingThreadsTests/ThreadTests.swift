@@ -71,7 +71,7 @@ struct ThreadTests {
                 group.addTask { for item in 0..<1000 { #expect(queue.push(pusher * 1000 + item) == .accepted) } }
             }
         }
-        queue.stop()
+        queue.shutdown()
         #expect(queue.isStopped)
         #expect(queue.push(0) == .stopped)
         await taken.end.wait()
@@ -95,7 +95,7 @@ struct ThreadTests {
         #expect(queue.count == 2)
         taken.release.signal()
         #expect(try await eventually { taken.batches.withLock { $0 } == [[0], [1, 2]] })
-        queue.stop()
+        queue.shutdown()
         await taken.end.wait()
     }
 

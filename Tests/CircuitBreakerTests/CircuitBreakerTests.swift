@@ -8,14 +8,14 @@ import Testing
     func make(
         recovery: TestRecovery? = nil,
         startsInRecovery: Bool = false,
-        settings change: (inout CircuitBreakerSettings.Values) -> Void = { _ in },
+        settings change: (inout CircuitBreakerConfiguration.Values) -> Void = { _ in },
         healthCheck: (@Sendable () async -> Bool)? = nil
     ) throws -> CircuitBreaker {
         var run: (@Sendable () async throws -> Void)?
         if let recovery { run = { try await recovery.pass() } }
         return CircuitBreaker(
             name: "stock",
-            settings: try makeSettings(change),
+            configuration: try makeSettings(change),
             clock: clock,
             wallClock: { [clock] in 1_000_000 + clock.now().nanoseconds / 1_000_000 },
             seed: 1,

@@ -2,7 +2,7 @@ import CircuitBreaker
 import Testing
 
 @Suite struct EventsTests {
-    func make() throws -> CircuitBreaker { CircuitBreaker(name: "stock", settings: try makeSettings(), clock: ManualClock()) }
+    func make() throws -> CircuitBreaker { CircuitBreaker(name: "stock", configuration: try makeSettings(), clock: ManualClock()) }
 
     @Test func eachReaderSeesAllInOrder() async throws {
         let breaker = try make()

@@ -3,8 +3,8 @@
 let millisecond: Int64 = 1_000_000
 let second: Int64 = 1_000_000_000
 
-func makeSettings(_ change: (inout CircuitBreakerSettings.Values) -> Void = { _ in }) throws -> CircuitBreakerSettings {
-    try CircuitBreakerSettings { values in
+func makeSettings(_ change: (inout CircuitBreakerConfiguration.Values) -> Void = { _ in }) throws -> CircuitBreakerConfiguration {
+    try CircuitBreakerConfiguration { values in
         values.window = .count(10)
         values.minimumNumberOfCalls = 4
         values.permittedCallsInHalfOpen = 3
@@ -20,7 +20,7 @@ func makeMachine(
     startsInRecovery: Bool = false,
     seed: UInt64 = 1,
     at now: Int64 = 0,
-    _ change: (inout CircuitBreakerSettings.Values) -> Void = { _ in }
+    _ change: (inout CircuitBreakerConfiguration.Values) -> Void = { _ in }
 ) throws -> CircuitBreakerMachine {
     CircuitBreakerMachine(
         policy: CircuitBreakerPolicy(try makeSettings(change), hasRecovery: recovery, hasHealthCheck: healthCheck),

@@ -4,13 +4,13 @@ import Testing
 @Suite struct RegistryTests {
     @Test func makesEachOnceWithItsSettings() throws {
         let registry = CircuitBreakerRegistry(
-            overrides: ["search": try CircuitBreakerSettings { $0.failureRateThreshold = 80 }],
+            overrides: ["search": try CircuitBreakerConfiguration { $0.failureRateThreshold = 80 }],
             capacity: 2
         )
         let search = try registry.breaker(named: "search")
-        #expect(search.settings.failureRateThreshold == 80)
+        #expect(search.configuration.failureRateThreshold == 80)
         #expect(try registry.breaker(named: "search") === search)
-        #expect(try registry.breaker(named: "cart").settings.failureRateThreshold == 50)
+        #expect(try registry.breaker(named: "cart").configuration.failureRateThreshold == 50)
         #expect(registry["other"] == nil)
         #expect(throws: CircuitBreakerRegistryError.full(capacity: 2)) { try registry.breaker(named: "other") }
         #expect(registry.breakers.map(\.name) == ["cart", "search"])

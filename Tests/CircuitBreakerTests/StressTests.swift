@@ -5,7 +5,7 @@ import Testing
 /// For a thread sanitizer, and for what must hold whatever the interleaving.
 @Suite struct StressTests {
     @Test func manyTasksShareABreaker() async throws {
-        let settings = try CircuitBreakerSettings { values in
+        let settings = try CircuitBreakerConfiguration { values in
             values.window = .count(50)
             values.minimumNumberOfCalls = 10
             values.permittedCallsInHalfOpen = 3
@@ -14,7 +14,7 @@ import Testing
             values.rejectionEventInterval = .milliseconds(1)
             values.ramp = .init(duration: .milliseconds(2))
         }
-        let breaker = CircuitBreaker(name: "stress", settings: settings, clock: .monotonic, recovery: { await Task.yield() })
+        let breaker = CircuitBreaker(name: "stress", configuration: settings, clock: .monotonic, recovery: { await Task.yield() })
         let events = breaker.events(bufferCapacity: 100_000)
         let (permitted, rejected, late) = await withTaskGroup(of: (Int, Int, Int).self) { group in
             for worker in 0..<8 {
@@ -69,14 +69,14 @@ import Testing
     /// Calls begun and ended by many threads, the end often by another thread than the beginning, with failures in between: each counts once.
     @Test func threadsThatCountApartAddUp() async throws {
         let clock = ManualClock()
-        let settings = try CircuitBreakerSettings { values in
+        let settings = try CircuitBreakerConfiguration { values in
             values.window = .time(seconds: 60)
             values.minimumNumberOfCalls = 100
             values.failureRateThreshold = 90
             values.slowCallDurationThreshold = .milliseconds(100)
             values.permitLease = .seconds(60)
         }
-        let breaker = CircuitBreaker(name: "threads", settings: settings, clock: clock)
+        let breaker = CircuitBreaker(name: "threads", configuration: settings, clock: clock)
         let workers = 8
         let rounds = 20
         let calls = 500
@@ -125,13 +125,13 @@ import Testing
     /// Running calls that have taken too long open the breaker, whichever threads began them.
     @Test func callsThatThreadsLeftRunningOpenTheBreaker() async throws {
         let clock = ManualClock()
-        let settings = try CircuitBreakerSettings { values in
+        let settings = try CircuitBreakerConfiguration { values in
             values.window = .count(100)
             values.minimumNumberOfCalls = 20
             values.slowCallRateThreshold = 50
             values.slowCallDurationThreshold = .milliseconds(100)
         }
-        let breaker = CircuitBreaker(name: "threads", settings: settings, clock: clock)
+        let breaker = CircuitBreaker(name: "threads", configuration: settings, clock: clock)
         for _ in 0..<100 { if let permit = breaker.admit().permit { breaker.record(.success, for: permit) } }
         await withTaskGroup(of: Void.self) { group in
             for _ in 0..<4 { group.addTask { for _ in 0..<25 { _ = breaker.admit() } } }

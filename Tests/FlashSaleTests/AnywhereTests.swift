@@ -10,8 +10,8 @@ import Testing
 struct AnywhereTests {
     private let eventLoop = MultiThreadedEventLoopGroup.singleton.next()
 
-    private func usual(_ url: String) -> SaleSettings {
-        var settings = SaleSettings()
+    private func usual(_ url: String) -> SaleConfiguration {
+        var settings = SaleConfiguration()
         settings.units = 60
         settings.orders = 150
         settings.arrivals = .concurrency(8)
@@ -22,7 +22,7 @@ struct AnywhereTests {
         return settings
     }
 
-    private func sale(_ settings: SaleSettings, _ basis: AuditBasis, stack: StackScript? = nil) -> Sale {
+    private func sale(_ settings: SaleConfiguration, _ basis: AuditBasis, stack: StackScript? = nil) -> Sale {
         Sale(
             settings: settings,
             stack: stack,

@@ -114,10 +114,10 @@ struct FaultTests {
     private func hold(
         _ folder: Folder,
         _ interruption: Interruption = Interruption(),
-        _ change: (inout SaleSettings) throws -> Void
+        _ change: (inout SaleConfiguration) throws -> Void
     ) async throws -> SaleResult {
         let shop = Shop()
-        var settings = SaleSettings()
+        var settings = SaleConfiguration()
         settings.units = 200
         settings.orders = 300
         settings.arrivals = .concurrency(4)

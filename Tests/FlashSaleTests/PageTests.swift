@@ -48,7 +48,7 @@ struct PageTests {
     }
 
     private func page(_ result: SaleResult) throws -> String {
-        let metadata = RunMetadata.json(SaleSettings(), audit: .none, started: .now)
+        let metadata = RunMetadata.json(SaleConfiguration(), audit: .none, started: .now)
         return HTMLReport(SaleReport(result, requirements: try Requirement.list("p99<1ms,generator=ok"), metadata: metadata)).text
     }
 

@@ -77,7 +77,7 @@ struct PlanTests {
     }
 
     @Test func aLongSaleIsNotCutOffByTheUsualLimit() throws {
-        var settings = SaleSettings()
+        var settings = SaleConfiguration()
         #expect(settings.usualLimit == .seconds(180))
         settings.lasts = .seconds(600)
         #expect(settings.usualLimit == .seconds(660))

@@ -15,8 +15,8 @@ struct SaleTests {
         func write(_ more: String) { text.withLock { $0 += more } }
     }
 
-    func settings(units: Int = 300, orders: Int = 1000, concurrency: Int = 16) -> SaleSettings {
-        var settings = SaleSettings()
+    func settings(units: Int = 300, orders: Int = 1000, concurrency: Int = 16) -> SaleConfiguration {
+        var settings = SaleConfiguration()
         settings.units = units
         settings.orders = orders
         settings.arrivals = .concurrency(concurrency)
@@ -25,7 +25,7 @@ struct SaleTests {
         return settings
     }
 
-    func hold(_ settings: SaleSettings, at shop: Shop, stack: StackScript? = nil, output: Output = Output()) async throws
+    func hold(_ settings: SaleConfiguration, at shop: Shop, stack: StackScript? = nil, output: Output = Output()) async throws
         -> SaleResult
     {
         var settings = settings
@@ -82,7 +82,7 @@ struct SaleTests {
 
     // MARK: Accepted first, decided later
 
-    private func asyncSettings() -> SaleSettings {
+    private func asyncSettings() -> SaleConfiguration {
         var settings = settings()
         settings.isAsync = true
         return settings

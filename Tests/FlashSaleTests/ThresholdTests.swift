@@ -135,7 +135,7 @@ struct ComparisonTests {
     }
 
     @Test func aReportOfARealSaleCanBeCompared() throws {
-        let one = try SaleReport(madeUpResult(), metadata: RunMetadata.json(SaleSettings(), audit: .none, started: .now)).json()
+        let one = try SaleReport(madeUpResult(), metadata: RunMetadata.json(SaleConfiguration(), audit: .none, started: .now)).json()
         let comparison = try Comparison(one, one, noise: 0)
         #expect(comparison.verdict == .same && comparison.rows.count >= 8)
         let several = try SaleReport.json(of: [SaleReport(madeUpResult()), SaleReport(madeUpResult())])

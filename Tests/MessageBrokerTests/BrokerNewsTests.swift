@@ -75,7 +75,7 @@ import Testing
         configuration.maximumBackoff = .milliseconds(2)
         let publisher = try Publisher(configuration: configuration, topology: Topology(), onChange: journal.observer(of: "only"))
         while publisher.snapshot().failedConnects < 5 { try await Task.sleep(for: .milliseconds(1)) }
-        await publisher.close()
+        await publisher.shutdown()
         told.finish()
         var all: [BrokerNews.Item] = []
         for await item in items { all.append(item) }

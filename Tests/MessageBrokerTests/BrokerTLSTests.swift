@@ -45,7 +45,7 @@ extension BrokerTests {
             var configuration = try self.configuration(url)
             change(&configuration)
             let publisher = try Publisher(configuration: configuration, topology: Names().topology)
-            defer { Task { await publisher.close() } }
+            defer { Task { await publisher.shutdown() } }
             let isTold = await eventually { publisher.snapshot().lastFailure != nil }
             #expect(isTold)
             let failure = publisher.snapshot().lastFailure
@@ -77,8 +77,8 @@ extension BrokerTests {
                 #expect(deliveries.prefix(1000).map(\.text) == (0..<1000).map { "small-\($0)" })
                 #expect(deliveries.dropFirst(1000).map(\.body) == large.map(\.body))
                 #expect(consumer.acknowledge(deliveries) == 1005)
-                await publisher.close()
-                await consumer.close()
+                await publisher.shutdown()
+                await consumer.shutdown()
             }
         }
 
@@ -96,7 +96,7 @@ extension BrokerTests {
             try await PrivateRabbitMQ.onThread { try server.restart() }
             #expect(await eventually { publisher.snapshot().connects == 2 && publisher.snapshot().isConnected })
             #expect(try await publisher.publish([names.message("two")]) == [.confirmed])
-            await publisher.close()
+            await publisher.shutdown()
         }
 
         @Test func aBrokerThatIsNotWhoItShouldBeIsNamed() async throws {

@@ -23,7 +23,7 @@ struct ConfigurationTests {
 
     @Test func parametersOfTLS() throws {
         let plain = try BrokerConfiguration(url: "amqps://user:a%3Fb@host/shop")
-        #expect(plain.port == 5671 && plain.virtualHost == "shop" && plain.password == "a?b" && plain.tls == TLSClientSettings())
+        #expect(plain.port == 5671 && plain.virtualHost == "shop" && plain.password == "a?b" && plain.tls == TLSClientConfiguration())
         let whole = try BrokerConfiguration(url: "amqps://user:word@host:1/?sslmode=verify-ca&sslrootcert=/a%20b.pem")
         #expect(whole.port == 1 && whole.virtualHost == "/" && whole.tls?.mode == .authority && whole.tls?.authorities == "/a b.pem")
         #expect(try BrokerConfiguration(url: "amqp://user:word@host").tls == nil)

@@ -32,12 +32,12 @@ extension BrokerTests {
             #expect(snapshot.delivered == 250)
             #expect(snapshot.acknowledged == 250)
             #expect(snapshot.unacknowledged == 0)
-            await consumer.close()
+            await consumer.shutdown()
             // What was acknowledged is gone.
             let next = try await names.consumer()
             #expect(try await next.nextBatch(max: 1, wait: .milliseconds(200)).isEmpty)
-            await next.close()
-            await publisher.close()
+            await next.shutdown()
+            await publisher.shutdown()
         }
 
         @Test func whatIsNotAcknowledgedComesAgain() async throws {
@@ -49,15 +49,15 @@ extension BrokerTests {
             #expect(first.acknowledge(Array(deliveries.prefix(4))) == 4)
             #expect(first.acknowledge(Array(deliveries.prefix(4))) == 0)
             #expect(first.snapshot().lateSettlements == 4)
-            await first.close()
+            await first.shutdown()
             #expect(first.acknowledge(deliveries) == 0)
             let second = try await names.consumer()
             let again = try await second.deliveries(6)
             #expect(again.map(\.text).sorted() == (4..<10).map { "\($0)" })
             #expect(again.allSatisfy { $0.isRedelivered && $0.deliveryCount == 1 })
             #expect(second.snapshot().redelivered == 6)
-            await second.close()
-            await publisher.close()
+            await second.shutdown()
+            await publisher.shutdown()
         }
 
         @Test func aRejectedMessageGoesToTheDeadLetters() async throws {
@@ -75,8 +75,8 @@ extension BrokerTests {
             #expect(death(letter, "reason") == "rejected")
             #expect(death(letter, "queue") == .string(names.queue))
             #expect(consumer.snapshot().rejectedDeliveries == 1)
-            for consumer in [consumer, dead] { await consumer.close() }
-            await publisher.close()
+            for consumer in [consumer, dead] { await consumer.shutdown() }
+            await publisher.shutdown()
         }
 
         @Test func theDeliveryLimitEndsARound() async throws {
@@ -95,8 +95,8 @@ extension BrokerTests {
             let letter = try #require(try await dead.deliveries(1).first)
             #expect(death(letter, "reason") == "delivery_limit")
             #expect(try await consumer.nextBatch(max: 1, wait: .milliseconds(100)).isEmpty)
-            for consumer in [consumer, dead] { await consumer.close() }
-            await publisher.close()
+            for consumer in [consumer, dead] { await consumer.shutdown() }
+            await publisher.shutdown()
         }
 
         @Test func aMessageOverTheBoundGoesToTheDeadLetters() async throws {
@@ -114,8 +114,8 @@ extension BrokerTests {
             #expect(try await consumer.deliveries(1).map(\.text) == ["small"])
             #expect(try await dead.deliveries(1).first?.body.count == 1200)
             #expect(consumer.snapshot().rejectedDeliveries == 1)
-            for consumer in [consumer, dead] { await consumer.close() }
-            await publisher.close()
+            for consumer in [consumer, dead] { await consumer.shutdown() }
+            await publisher.shutdown()
         }
 
         @Test func aDeadLetterWithAReason() async throws {
@@ -137,8 +137,8 @@ extension BrokerTests {
             let received = try #require(try await dead.deliveries(1).first)
             #expect(received.headers[StockGateTopology.deadReasonHeader] == "unknown product")
             #expect(received.messageID == "bad")
-            for consumer in [consumer, dead] { await consumer.close() }
-            await publisher.close()
+            for consumer in [consumer, dead] { await consumer.shutdown() }
+            await publisher.shutdown()
         }
 
         @Test func waitingEndsWithTheTaskAndWithTheConsumer() async throws {
@@ -149,7 +149,7 @@ extension BrokerTests {
             waiting.cancel()
             #expect(try await waiting.value.isEmpty)
             let other = Task { try await consumer.nextBatch(max: 1, wait: .seconds(60)) }
-            await consumer.close()
+            await consumer.shutdown()
             await #expect(throws: BrokerError.self) { try await other.value }
             #expect(ContinuousClock.now - began < .seconds(10))
         }
@@ -201,8 +201,8 @@ extension BrokerTests {
             #expect(await eventually { fromFirst.snapshot().reconnects == 1 && publisher.snapshot().reconnects == 1 })
             _ = try await publisher.publish([names.message("new", routingKey: StockGateTopology.orderFailedRoutingKey)])
             #expect(try await read(fromFirst, 1).map(\.text) == ["new"])
-            for consumer in [fromFirst, fromSixty] { await consumer.close() }
-            await publisher.close()
+            for consumer in [fromFirst, fromSixty] { await consumer.shutdown() }
+            await publisher.shutdown()
         }
 
         /// What the broker wrote about the first time it gave a message up.

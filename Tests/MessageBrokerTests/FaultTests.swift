@@ -11,7 +11,7 @@ extension BrokerTests {
         @Test func aQueueWithOtherArgumentsIsNamed() async throws {
             let names = Names()
             let publisher = try await names.publisher()
-            await publisher.close()
+            await publisher.shutdown()
             var changed = names.topology
             changed.queues[0].arguments["x-delivery-limit"] = 3
             let other = try Publisher(configuration: try SharedBroker.configuration(), topology: changed)
@@ -24,7 +24,7 @@ extension BrokerTests {
                 #expect(error.message.contains("queue '\(names.queue)'"))
                 #expect(error.isPermanent)
             }
-            await other.close()
+            await other.shutdown()
 
             changed = names.topology
             changed.exchanges[0].kind = .topic
@@ -36,7 +36,7 @@ extension BrokerTests {
                 #expect(error.code == .topologyMismatch(name: names.exchange))
                 #expect(error.message.contains("exchange '\(names.exchange)'"))
             }
-            await third.close()
+            await third.shutdown()
         }
 
         @Test func theSharedTopologiesAreDeclaredTwice() async throws {
@@ -51,8 +51,8 @@ extension BrokerTests {
                     body: []
                 )
                 #expect(try await publisher.publish([event]) == [.confirmed])
-                await publisher.close()
-                await results.close()
+                await publisher.shutdown()
+                await results.shutdown()
             }
         }
 
@@ -69,7 +69,7 @@ extension BrokerTests {
                 #expect(!"\(error)".contains("secret"))
                 #expect("\(publisher.snapshot())".contains("secret") == false)
             }
-            await publisher.close()
+            await publisher.shutdown()
         }
 
         @Test func aMissingBrokerIsTriedAgainUntilTheEnd() async throws {
@@ -90,8 +90,8 @@ extension BrokerTests {
             await #expect(throws: BrokerError.self) { try await publisher.waitUntilConnected(within: .milliseconds(50)) }
             #expect(try await consumer.nextBatch(max: 1, wait: .milliseconds(20)).isEmpty)
             let began = ContinuousClock.now
-            await publisher.close()
-            await consumer.close()
+            await publisher.shutdown()
+            await consumer.shutdown()
             #expect(ContinuousClock.now - began < .seconds(20))
             #expect(consumer.snapshot().state == .closed)
         }
@@ -106,8 +106,8 @@ extension BrokerTests {
             #expect(consumer.snapshot().connects == 1)
             #expect(try await publisher.publish([names.message("after")]) == [.confirmed])
             #expect(try await consumer.deliveries(1).map(\.text) == ["after"])
-            await consumer.close()
-            await publisher.close()
+            await consumer.shutdown()
+            await publisher.shutdown()
         }
 
         @Test func aDeletedQueueIsDeclaredAgain() async throws {
@@ -127,8 +127,8 @@ extension BrokerTests {
             let new = try await consumer.deliveries(1)
             #expect(new.map(\.text) == ["new"])
             #expect(consumer.acknowledge(new) == 1)
-            await consumer.close()
-            await publisher.close()
+            await consumer.shutdown()
+            await publisher.shutdown()
         }
 
         @Test func aBlockedBrokerIsToldAndGivenNothing() async throws {
@@ -153,7 +153,7 @@ extension BrokerTests {
             try server.control(["set_vm_memory_high_watermark", "absolute", "512MB"])
             #expect(await eventually { publisher.snapshot().state == .connected })
             #expect(try await publisher.publish([names.message("after")]) == [.confirmed])
-            await publisher.close()
+            await publisher.shutdown()
         }
 
         @Test func aPausedBrokerIsNoticedInTime() async throws {
@@ -189,8 +189,8 @@ extension BrokerTests {
                 consumer.acknowledge(batch)
                 last = batch.last?.text ?? ""
             }
-            await consumer.close()
-            await publisher.close()
+            await consumer.shutdown()
+            await publisher.shutdown()
         }
 
         @Test func closingIsBoundedWhileTheBrokerIsPaused() async throws {
@@ -202,8 +202,8 @@ extension BrokerTests {
             async let outcomes = publisher.publish([names.message("stuck")])
             #expect(await eventually { publisher.snapshot().inFlight == 1 })
             let began = ContinuousClock.now
-            await publisher.close(within: .milliseconds(300))
-            await consumer.close(within: .milliseconds(300))
+            await publisher.shutdown(within: .milliseconds(300))
+            await consumer.shutdown(within: .milliseconds(300))
             #expect(ContinuousClock.now - began < .seconds(4), "neither the five seconds of a confirm, nor the heartbeat's ten")
             #expect(try await outcomes == [.unknown])
             try server.resume()
@@ -271,8 +271,8 @@ extension BrokerTests {
             #expect(confirmed.isSubset(of: received))
             #expect(unsent.isDisjoint(with: received))
             #expect(received.contains("unacknowledged"))
-            await consumer.close()
-            await publisher.close()
+            await consumer.shutdown()
+            await publisher.shutdown()
         }
     }
 }

@@ -18,8 +18,8 @@ extension BrokerTests {
             #expect(snapshot.confirmed == 300)
             #expect(snapshot.queued == 0)
             #expect(snapshot.inFlight == 0)
-            await consumer.close()
-            await publisher.close()
+            await consumer.shutdown()
+            await publisher.shutdown()
             #expect(publisher.snapshot().state == .closed)
         }
 
@@ -57,8 +57,8 @@ extension BrokerTests {
             #expect(delivery.routingKey == "key")
             #expect(!delivery.isRedelivered)
             #expect(delivery.deliveryCount == 0)
-            await consumer.close()
-            await publisher.close()
+            await consumer.shutdown()
+            await publisher.shutdown()
         }
 
         @Test func onlyTheUnroutableOneComesBack() async throws {
@@ -73,7 +73,7 @@ extension BrokerTests {
             #expect(outcomes[17] == .returned(code: 312, text: "NO_ROUTE"))
             #expect(outcomes.count { $0 == .confirmed } == 49)
             #expect(publisher.snapshot().returned == 1)
-            await publisher.close()
+            await publisher.shutdown()
         }
 
         @Test func aFullQueueRejects() async throws {
@@ -85,7 +85,7 @@ extension BrokerTests {
             #expect(outcomes.first == .confirmed)
             #expect(again == Array(repeating: .rejected, count: 10))
             #expect(publisher.snapshot().rejected >= 10)
-            await publisher.close()
+            await publisher.shutdown()
         }
 
         @Test func severalCallersAndABoundOnWhatIsInFlight() async throws {
@@ -110,8 +110,8 @@ extension BrokerTests {
             let consumer = try await names.consumer()
             let texts = try await consumer.deliveries(400).map(\.text)
             for caller in 0..<4 { #expect(texts.filter { $0.hasPrefix("\(caller) ") } == (0..<100).map { "\(caller) \($0)" }) }
-            await consumer.close()
-            await publisher.close()
+            await consumer.shutdown()
+            await publisher.shutdown()
         }
 
         @Test func anUnknownExchangeEndsTheConnectionAndItComesBack() async throws {
@@ -122,18 +122,18 @@ extension BrokerTests {
             #expect(await eventually { publisher.snapshot().reconnects == 1 })
             #expect(publisher.snapshot().lastFailure?.code == .refused(replyCode: 404))
             #expect(try await publisher.publish([names.message("after")]) == [.confirmed])
-            await publisher.close()
+            await publisher.shutdown()
         }
 
         @Test func closedMeansClosed() async throws {
             let names = Names()
             let publisher = try await names.publisher()
-            await publisher.close()
+            await publisher.shutdown()
             do throws(BrokerError) {
                 _ = try await publisher.publish([names.message("late")])
                 Issue.record("published after the end")
             } catch { #expect(error.code == .closed) }
-            await publisher.close()
+            await publisher.shutdown()
         }
     }
 }

@@ -42,10 +42,10 @@ struct FinalRefusalTests {
             do {
                 try await body(bed, parts, lines)
             } catch {
-                await parts.stores.end()
+                await parts.stores.shutdown()
                 throw error
             }
-            await parts.stores.end()
+            await parts.stores.shutdown()
         }
     }
 

@@ -46,7 +46,7 @@ struct FollowBrokerTests {
             #expect(figures.snapshot().position.missed == 0)
         }
         #expect(try await pool.query("select count(*) from orders where status = 'CONFIRMED'").one().decode(0, as: Int64.self) == 70)
-        await publisher.close()
+        await publisher.shutdown()
         await pool.shutdown()
     }
 
@@ -64,7 +64,7 @@ struct FollowBrokerTests {
         try await first.waitUntilConnected(within: .seconds(60))
         try await self.publish(first, 1...50)
         try await self.following(pool, url) { figures in try await self.wait(figures) { $0.position.last == 49 } }
-        await first.close()
+        await first.shutdown()
 
         try await PrivateRabbitMQ.onThread { try broker.control(["delete_queue", StockGateTopology.orderEventsStream]) }
         let second = try Publisher(configuration: url, topology: .events)
@@ -77,7 +77,7 @@ struct FollowBrokerTests {
         _ = try await pool.query("delete from follow_position")
         try await self.following(pool, url) { figures in try await self.wait(figures) { $0.position.last == 9 } }
         #expect(try await pool.query("select count(*) from orders where status = 'CONFIRMED'").one().decode(0, as: Int64.self) == 60)
-        await second.close()
+        await second.shutdown()
         await pool.shutdown()
     }
 

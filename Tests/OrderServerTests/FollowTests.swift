@@ -80,7 +80,7 @@ final class ScriptedStream: Sendable {
 
         var isConnected: Bool { self.stream.state.withLock { $0.isConnected } }
         var reconnects: Int { 0 }
-        func close() async { self.isClosed.store(true, ordering: .relaxed) }
+        func shutdown() async { self.isClosed.store(true, ordering: .relaxed) }
     }
 }
 

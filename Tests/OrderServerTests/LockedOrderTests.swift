@@ -218,7 +218,7 @@ struct LockedOrderTests {
         let loop = MultiThreadedEventLoopGroup.singleton.next()
         let breaker = CircuitBreaker(
             name: "test",
-            settings: try CircuitBreakerSettings {
+            configuration: try CircuitBreakerConfiguration {
                 $0.window = .count(10)
                 $0.minimumNumberOfCalls = 5
             }

@@ -37,7 +37,7 @@ final class ScriptedPublisher: MessagePublishing {
         return snapshot
     }
 
-    func close(within bound: Duration) async {}
+    func shutdown(within bound: Duration) async {}
 
     var sent: [OutgoingMessage] { self.state.withLock { $0.sent } }
     var commands: [OutgoingMessage] { self.sent.filter { $0.routingKey == "stock.decrease" } }
@@ -118,7 +118,7 @@ final class ScriptedResults: MessageReceiving {
         return snapshot
     }
 
-    func close(within bound: Duration) async {}
+    func shutdown(within bound: Duration) async {}
     var acknowledged: Int { self.state.withLock { $0.acknowledged } }
     var requeued: Int { self.state.withLock { $0.requeued } }
 

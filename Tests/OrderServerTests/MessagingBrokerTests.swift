@@ -36,8 +36,8 @@ struct MessagingBrokerTests {
             #expect(try await publisher.publish([result, result]) == [.confirmed, .confirmed])
             try await bed.wait("select count(*) from orders where status = 'CONFIRMED' and version = 2", for: 1)
             try await bed.wait("select count(*) from outbox where status <> 'SENT'", for: 0)
-            await commands.close()
-            await publisher.close()
+            await commands.shutdown()
+            await publisher.shutdown()
         }
     }
 }

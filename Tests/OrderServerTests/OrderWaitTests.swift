@@ -187,7 +187,7 @@ struct OrderWaitTests {
                 #expect(String(buffer: stream.body).contains("UNAVAILABLE"))
             }
             #expect(parts.foundation.changes.refused.value == 0)
-            await parts.stores.end()
+            await parts.stores.shutdown()
         }
     }
 

@@ -85,7 +85,7 @@ struct RecoveryTests {
             #expect(bed.product.seen == ["OUT DEC-5000 2", "IN INC-5000 1"])
             #expect(bed.product.stock(1) == 100)
             #expect(try await bed.count("select count(*) from orders where status = 'FAILED'") == 1)
-            await parts.stores.end()
+            await parts.stores.shutdown()
         }
     }
 

@@ -19,7 +19,7 @@ struct StockBatchesTests {
             peers: HTTPPeers([try #require(HTTPEndpoint(product.url))], loop: loop),
             route: .batch,
             settings: StockBatches.Configuration(maximumCalls: calls, callTimeout: .seconds(10)),
-            breaker: CircuitBreaker(name: "test", settings: try CircuitBreakerSettings { _ in }),
+            breaker: CircuitBreaker(name: "test", configuration: try CircuitBreakerConfiguration { _ in }),
             loop: loop,
             sizes: Histogram(bounds: Histogram.sizeBounds, scale: 1)
         )

@@ -145,7 +145,7 @@ struct GroupCommitTests {
         #expect(group.add(0))
         #expect(try await self.waits(for: [1], groups))
         #expect(group.add(1))
-        group.stop()
+        group.abandon()
         #expect(!group.add(2))
         #expect(groups.failed.withLock { $0.map(\.0) } == [1, 2])
         groups.release.signal()

@@ -15,7 +15,7 @@ import Testing
         #expect(await events.next() == .listening)
         _ = try session.query("SELECT pg_notify('other', '')")
         #expect(await events.next() == .notification(channel: "other", payload: ""))
-        listener.stop()
+        listener.shutdown()
         #expect(await events.next() == nil)
     }
 }

@@ -90,7 +90,7 @@ struct FaultProxyTests {
         var client = try await connect(proxy)
         #expect(try await client.call()?.text.readableBytes == 5)
         try await body(proxy, &client)
-        try await proxy.stop()
+        try await proxy.shutdown()
         client.channel.close(promise: nil)
         try await server.close()
     }
@@ -224,7 +224,7 @@ struct FaultProxyTests {
             // The end came before the client had looked at the connection it had made.
             #expect(error.errnoCode == ECONNRESET)
         }
-        try await proxy.stop()
+        try await proxy.shutdown()
     }
 
     private func until(_ what: String, _ holds: () async throws -> Bool) async throws {

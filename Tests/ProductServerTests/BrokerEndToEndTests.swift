@@ -114,8 +114,8 @@ struct BrokerEndToEndTests {
             )
             run.cancel()
             try await run.value
-            await sender.close()
-            await dead.close()
+            await sender.shutdown()
+            await dead.shutdown()
         }
     }
 
@@ -198,8 +198,8 @@ struct BrokerEndToEndTests {
             )
             run.cancel()
             try await run.value
-            await sender.close()
-            await dead.close()
+            await sender.shutdown()
+            await dead.shutdown()
         }
     }
 
@@ -302,9 +302,9 @@ struct BrokerEndToEndTests {
             try await DecreaseConsumerTests.eventually("nothing in hand") { consumer.desk.commandsHeld == 0 }
             run.cancel()
             try await run.value
-            await sender.close()
-            await receiver.close()
-            await dead.close()
+            await sender.shutdown()
+            await receiver.shutdown()
+            await dead.shutdown()
         }
     }
 }

@@ -162,7 +162,7 @@ final class ScriptedBroker: CommandSource, ResultSink {
         return outcomes
     }
 
-    func close(within bound: Duration) async { state.withLock { $0.isClosed = true } }
+    func shutdown(within bound: Duration) async { state.withLock { $0.isClosed = true } }
 
     func snapshot() -> BrokerSnapshot {
         var snapshot = BrokerSnapshot()

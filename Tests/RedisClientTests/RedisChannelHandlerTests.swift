@@ -11,10 +11,10 @@ final class Embedded {
     let counters = LoopCounters()
     var results: [Result<RedisValue, RedisError>?] = []
 
-    init(_ change: (inout RedisSettings) -> Void = { _ in }) throws {
-        var settings = RedisSettings()
+    init(_ change: (inout RedisConfiguration) -> Void = { _ in }) throws {
+        var settings = RedisConfiguration()
         change(&settings)
-        self.handler = RedisChannelHandler(eventLoop: self.channel.eventLoop, settings: settings, counters: self.counters)
+        self.handler = RedisChannelHandler(eventLoop: self.channel.eventLoop, configuration: settings, counters: self.counters)
         try self.channel.pipeline.syncOperations.addHandler(self.handler)
         try self.channel.connect(to: SocketAddress(ipAddress: "127.0.0.1", port: 6379)).wait()
     }

@@ -13,7 +13,7 @@ struct RedisClientIntegrationTests {
     static func with(
         options: [String] = [],
         url: (PrivateRedis) -> String = { $0.url },
-        settings change: (inout RedisSettings) -> Void = { _ in },
+        settings change: (inout RedisConfiguration) -> Void = { _ in },
         onConnect: RedisClient.ConnectHook? = nil,
         onDisconnect: RedisClient.DisconnectHook? = nil,
         _ body: (PrivateRedis, RedisClient, any EventLoop) async throws -> Void
@@ -21,21 +21,21 @@ struct RedisClientIntegrationTests {
         let server = try PrivateRedis.start(options: options)
         defer { server.kill() }
         let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
-        var settings = try RedisSettings(url: url(server))
+        var settings = try RedisConfiguration(url: url(server))
         // A busy machine is slow, and slow is not what is tested here.
         settings.commandTimeout = .seconds(30)
         settings.silenceLimit = .seconds(30)
         settings.preparationTimeout = .seconds(30)
         change(&settings)
-        let client = RedisClient(settings: settings, eventLoopGroup: group, onConnect: onConnect, onDisconnect: onDisconnect)
+        let client = RedisClient(configuration: settings, eventLoopGroup: group, onConnect: onConnect, onDisconnect: onDisconnect)
         do {
             try await body(server, client, group.next())
         } catch {
-            await client.close()
+            await client.shutdown()
             try await group.shutdownGracefully()
             throw error
         }
-        await client.close()
+        await client.shutdown()
         try await group.shutdownGracefully()
     }
 
@@ -233,7 +233,7 @@ struct RedisClientIntegrationTests {
             server.pause()
             async let reply = client.send(RedisCommand("ECHO", 7), timeout: .seconds(4))
             try await Self.eventually("the command is out") { client.snapshot().pending == 1 }
-            async let closing: Void = client.close()
+            async let closing: Void = client.shutdown()
             let refused = Task { () -> RedisError.Code? in
                 while !Task.isCancelled {
                     do throws(RedisError) {
@@ -248,7 +248,7 @@ struct RedisClientIntegrationTests {
             server.resume()
             #expect(try await reply.int == 7)
             await closing
-            await client.close()
+            await client.shutdown()
             #expect(client.snapshot().ready == 0)
         }
     }

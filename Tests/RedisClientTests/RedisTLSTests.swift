@@ -13,27 +13,27 @@ struct RedisTLSTests {
     /// A client of an address, closed at the end, and what it was told of TLS.
     private func with(
         _ url: String,
-        settings change: (inout RedisSettings) -> Void = { _ in },
+        settings change: (inout RedisConfiguration) -> Void = { _ in },
         onConnect: RedisClient.ConnectHook? = nil,
         _ body: (RedisClient, Told) async throws -> Void
     ) async throws {
         let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
-        var settings = try RedisSettings(url: url)
+        var settings = try RedisConfiguration(url: url)
         settings.commandTimeout = .seconds(30)
         settings.silenceLimit = .seconds(30)
         settings.preparationTimeout = .seconds(30)
         settings.connectTimeout = .seconds(30)
         change(&settings)
         let told = Told()
-        let client = RedisClient(settings: settings, eventLoopGroup: group, onConnect: onConnect, onTLSFailure: { told.add($0) })
+        let client = RedisClient(configuration: settings, eventLoopGroup: group, onConnect: onConnect, onTLSFailure: { told.add($0) })
         do {
             try await body(client, told)
         } catch {
-            await client.close()
+            await client.shutdown()
             try await group.shutdownGracefully()
             throw error
         }
-        await client.close()
+        await client.shutdown()
         try await group.shutdownGracefully()
     }
 
@@ -44,7 +44,7 @@ struct RedisTLSTests {
     }
 
     /// What an address of a server that is not trusted comes to: no connection, whatever is tried, and the reason.
-    private func refusal(_ url: String, _ change: (inout RedisSettings) -> Void = { _ in }) async throws -> TLSFailure? {
+    private func refusal(_ url: String, _ change: (inout RedisConfiguration) -> Void = { _ in }) async throws -> TLSFailure? {
         var found: TLSFailure?
         try await self.with(url, settings: change) { client, told in
             let error = await #expect(throws: RedisError.self) { try await client.send(.ping, timeout: .seconds(2)) }

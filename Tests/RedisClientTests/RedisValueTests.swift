@@ -30,33 +30,33 @@ import TransportSecurity
 
     @Test func descriptionsHideSecrets() throws {
         #expect(RedisCommand.auth(username: nil, password: "hush").description == "AUTH")
-        #expect(try !RedisSettings(url: "redis://u:hush@h:1/2").description.contains("hush"))
+        #expect(try !RedisConfiguration(url: "redis://u:hush@h:1/2").description.contains("hush"))
     }
 }
 
-@Suite struct RedisSettingsURLTests {
+@Suite struct RedisConfigurationURLTests {
     @Test func wholeURL() throws {
-        let settings = try RedisSettings(url: "redis://me:p%40ss@[::1]:7000/3")
+        let settings = try RedisConfiguration(url: "redis://me:p%40ss@[::1]:7000/3")
         #expect(settings.address == .tcp(host: "::1", port: 7000))
         #expect(settings.username == "me" && settings.password == "p@ss" && settings.database == 3)
     }
 
     @Test func defaults() throws {
-        let settings = try RedisSettings(url: "redis://:pw@cache")
+        let settings = try RedisConfiguration(url: "redis://:pw@cache")
         #expect(settings.address == .tcp(host: "cache", port: 6379))
         #expect(settings.username == nil && settings.password == "pw" && settings.database == 0)
-        #expect(try RedisSettings(url: "unix:///run/redis.sock?db=4").address == .unix(path: "/run/redis.sock"))
-        #expect(try RedisSettings(url: "unix://:pw@/run/redis.sock?db=4").database == 4)
+        #expect(try RedisConfiguration(url: "unix:///run/redis.sock?db=4").address == .unix(path: "/run/redis.sock"))
+        #expect(try RedisConfiguration(url: "unix://:pw@/run/redis.sock?db=4").database == 4)
     }
 
     @Test func parametersOfTLS() throws {
-        let plain = try RedisSettings(url: "rediss://me:p%40ss@cache:7000/3")
+        let plain = try RedisConfiguration(url: "rediss://me:p%40ss@cache:7000/3")
         #expect(plain.address == .tcp(host: "cache", port: 7000) && plain.database == 3 && plain.password == "p@ss")
-        #expect(plain.tls == TLSClientSettings() && plain.description == "rediss://cache:7000/3")
-        let whole = try RedisSettings(url: "rediss://h?sslmode=verify-ca&sslrootcert=/a%20b.pem&sslcert=c.pem&sslkey=k.pem")
+        #expect(plain.tls == TLSClientConfiguration() && plain.description == "rediss://cache:7000/3")
+        let whole = try RedisConfiguration(url: "rediss://h?sslmode=verify-ca&sslrootcert=/a%20b.pem&sslcert=c.pem&sslkey=k.pem")
         #expect(whole.tls?.mode == .authority && whole.tls?.authorities == "/a b.pem")
         #expect(whole.tls?.certificate == "c.pem" && whole.tls?.key == "k.pem")
-        #expect(try RedisSettings(url: "redis://h").tls == nil)
+        #expect(try RedisConfiguration(url: "redis://h").tls == nil)
     }
 
     @Test(arguments: [
@@ -67,6 +67,6 @@ import TransportSecurity
         "unix:///a?x=1", "redis://me@h", "redis://%zz:p@h",
     ])
     func refused(_ url: String) {
-        #expect(throws: RedisSettings.InvalidURL.self) { try RedisSettings(url: url) }
+        #expect(throws: RedisConfiguration.InvalidURL.self) { try RedisConfiguration(url: url) }
     }
 }

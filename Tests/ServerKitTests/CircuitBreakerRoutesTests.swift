@@ -25,7 +25,7 @@ import Testing
         try breakers.add(
             CircuitBreaker(
                 name: "redisStock",
-                settings: try CircuitBreakerSettings {
+                configuration: try CircuitBreakerConfiguration {
                     $0.minimumNumberOfCalls = 2
                     $0.window = .count(4)
                 }

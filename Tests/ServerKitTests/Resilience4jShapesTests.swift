@@ -38,7 +38,7 @@ import Testing
     {
         let breaker = CircuitBreaker(
             name: name,
-            settings: try CircuitBreakerSettings {
+            configuration: try CircuitBreakerConfiguration {
                 $0.minimumNumberOfCalls = 3
                 $0.window = .count(10)
                 $0.slowCallDurationThreshold = .seconds(2)

@@ -121,7 +121,7 @@ private actor Follower {
 
     func remove() async throws {
         try await end(by: SIGKILL)
-        await source.close()
+        await source.shutdown()
         await replica.close()
     }
 

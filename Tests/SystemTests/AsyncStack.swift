@@ -10,8 +10,8 @@ struct BrokerLinks: Sendable {
     var declared = ContinuousClock.now
 
     func stop() async throws {
-        try await orders.stop()
-        try await products.stop()
+        try await orders.shutdown()
+        try await products.shutdown()
     }
 }
 

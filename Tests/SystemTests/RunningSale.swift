@@ -69,9 +69,9 @@ actor RunningSale {
         )
         products = try PostgresConnection(configuration: PostgresConfiguration(url: addresses.address("PRODUCT_DATABASE_URL")))
         orders = try PostgresConnection(configuration: PostgresConfiguration(url: addresses.address("ORDER_DATABASE_URL")))
-        var redisSettings = try RedisSettings(url: addresses.address("REDIS_URL"))
+        var redisSettings = try RedisConfiguration(url: addresses.address("REDIS_URL"))
         redisSettings.commandTimeout = .seconds(1)
-        redis = RedisClient(settings: redisSettings, eventLoopGroup: group)
+        redis = RedisClient(configuration: redisSettings, eventLoopGroup: group)
         let gateway = try addresses.address("GATEWAY_URL")
         client = try await Client(gateway)
         let id = try await stack.addProduct(stock: Self.stock)
@@ -292,7 +292,7 @@ actor RunningSale {
         await stores.close()
         await products.close()
         await orders.close()
-        await redis.close()
+        await redis.shutdown()
         client.close()
     }
 }

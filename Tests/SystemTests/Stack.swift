@@ -120,7 +120,7 @@ struct Stack: Sendable {
     func destroy() async {
         do {
             try await run("destroy")
-            try await redisProxy?.stop()
+            try await redisProxy?.shutdown()
             try await broker?.stop()
             try await standIns?.stop()
         } catch {

@@ -70,7 +70,7 @@ extension Faults.Start {
                 let strange = Topology(queues: [.init(StockGateTopology.decreaseQueue, kind: .classic)])
                 let stranger = try Publisher(configuration: try BrokerConfiguration(url: broker.url), topology: strange)
                 try await stranger.waitUntilConnected(within: .seconds(20))
-                await stranger.close()
+                await stranger.shutdown()
                 try await control(["set_permissions", "late", ".*", ".*", ".*"])
                 try await sells(while: "exists with other arguments")
                 try await control(["delete_queue", StockGateTopology.decreaseQueue])

@@ -16,7 +16,7 @@ struct TLSClientContextsTests {
         name: String = "localhost",
         within limit: TimeAmount = .seconds(60)
     ) async throws -> TLSFailure? {
-        try await self.shake(end, TLSClientContexts(TLSClientSettings(query: query), name: name), within: limit)
+        try await self.shake(end, TLSClientContexts(TLSClientConfiguration(query: query), name: name), within: limit)
     }
 
     static func shake(_ end: PrivateEnd, _ contexts: TLSClientContexts, within limit: TimeAmount = .seconds(60)) async throws -> TLSFailure?
@@ -93,7 +93,7 @@ struct TLSClientContextsTests {
         let certificates = try PrivateCertificates()
         let (one, two) = (try certificates.sign("one"), try certificates.sign("two"))
         func failure(_ query: String) -> TLSFailure? {
-            #expect(throws: TLSFailure.self) { try TLSClientContexts.check(TLSClientSettings(query: query)) }
+            #expect(throws: TLSFailure.self) { try TLSClientContexts.check(TLSClientConfiguration(query: query)) }
         }
         #expect(failure("sslrootcert=/nowhere.pem")?.description.hasPrefix("sslrootcert: the file cannot be opened") == true)
         #expect(failure("sslrootcert=\(one.key)")?.description.hasPrefix("sslrootcert: no certificate") == true)
@@ -102,7 +102,7 @@ struct TLSClientContextsTests {
         let mixed = failure("sslcert=\(one.certificate)&sslkey=\(two.key)")
         #expect(mixed?.description.hasPrefix("sslkey: the key is not that of") == true && mixed?.kind == .files)
         #expect(throws: Never.self) {
-            try TLSClientContexts.check(TLSClientSettings(query: "sslcert=\(one.certificate)&sslkey=\(one.key)"))
+            try TLSClientContexts.check(TLSClientConfiguration(query: "sslcert=\(one.certificate)&sslkey=\(one.key)"))
         }
     }
 
@@ -111,7 +111,7 @@ struct TLSClientContextsTests {
         let (old, new) = (try await PrivateEnd.start(.tls(try first.sign())), try await PrivateEnd.start(.tls(try second.sign())))
         let root = first.directory.appendingPathComponent("root.pem")
         try FileManager.default.copyItem(atPath: first.authority, toPath: root.path)
-        let contexts = TLSClientContexts(try TLSClientSettings(query: "sslrootcert=\(root.path)"), name: "localhost")
+        let contexts = TLSClientContexts(try TLSClientConfiguration(query: "sslrootcert=\(root.path)"), name: "localhost")
         #expect(try await Self.shake(old, contexts) == nil)
         #expect(try await Self.shake(new, contexts)?.kind == .untrusted)
         // A file that is half written leaves what was read before.

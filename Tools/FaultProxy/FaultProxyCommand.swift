@@ -44,7 +44,7 @@ struct FaultProxyCommand: AsyncParsableCommand {
                 Self.say("failed: \(line): \(error)")
             }
         }
-        try await proxy.stop()
+        try await proxy.shutdown()
     }
 
     /// The lines of standard input, read on a thread of their own: reading waits.

@@ -66,10 +66,10 @@ public struct BreakerRun: Sendable {
             _ = try await StackScript.shell("exec '\(stack.path)' start", environment: through, bound: .seconds(300))
             findings = try await story(proxy, try await stack.environment())
         } catch {
-            try? await proxy.stop()
+            try? await proxy.shutdown()
             throw error
         }
-        try await proxy.stop()
+        try await proxy.shutdown()
         return findings
     }
 
@@ -136,7 +136,7 @@ public struct BreakerRun: Sendable {
 
     /// The load: one product, so many orders a second, audited from the stores.
     private func sale(_ environment: [String: String]) async throws -> SaleResult {
-        var settings = SaleSettings()
+        var settings = SaleConfiguration()
         settings.units = 1_000_000
         settings.orders = plan.rate * plan.loadSeconds
         settings.arrivals = .rate(try ArrivalRate("\(plan.rate)/s"), inFlight: 1_024)

@@ -52,8 +52,8 @@ struct SaleCommand: AsyncParsableCommand {
     }
 
     /// Everything but the addresses may be checked without an environment.
-    private func settings(environment: [String: String]) throws -> SaleSettings {
-        var settings = SaleSettings()
+    private func settings(environment: [String: String]) throws -> SaleConfiguration {
+        var settings = SaleConfiguration()
         try shape.fill(&settings)
         settings.settle = try Duration(span: settle)
         settings.beforeAudit = beforeAudit
@@ -94,7 +94,7 @@ struct SaleCommand: AsyncParsableCommand {
     }
 
     private func hold(
-        _ settings: SaleSettings,
+        _ settings: SaleConfiguration,
         tools: FaultTools,
         basis: AuditBasis,
         console: Console,

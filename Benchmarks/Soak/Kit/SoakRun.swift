@@ -57,7 +57,7 @@ public struct SoakRun: Sendable {
         let began = ContinuousClock.now
         let looks = Task { try await look(watch, since: began, into: samples) }
         defer { looks.cancel() }
-        var settings = SaleSettings()
+        var settings = SaleConfiguration()
         settings.arrivals = .rate(try ArrivalRate("\(rate)/s"), inFlight: 2_048)
         settings.orders = .max
         settings.lasts = .seconds(plan.seconds)
@@ -92,7 +92,7 @@ public struct SoakRun: Sendable {
     private func rate(_ environment: [String: String], _ interruption: Interruption) async throws -> Int {
         if let rate = plan.rate { return rate }
         tell("== the peak: 64 buyers without a pause for \(plan.peakSeconds) s")
-        var settings = SaleSettings()
+        var settings = SaleConfiguration()
         settings.arrivals = .concurrency(64)
         settings.isUnbudgeted = true
         settings.orders = .max

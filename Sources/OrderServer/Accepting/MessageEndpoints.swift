@@ -7,7 +7,7 @@ protocol MessagePublishing: Sendable {
     /// Returns one outcome for each message, in their order, within the publisher's own bound.
     func publish(_ messages: [OutgoingMessage]) async throws(BrokerError) -> [PublishOutcome]
     func snapshot() -> BrokerSnapshot
-    func close(within bound: Duration) async
+    func shutdown(within bound: Duration) async
 }
 
 /// Receives deliveries from one queue. Each delivery must be acknowledged.
@@ -17,7 +17,7 @@ protocol MessageReceiving: Sendable {
     @discardableResult func acknowledge(_ deliveries: [Delivery]) -> Int
     @discardableResult func reject(_ delivery: Delivery, requeue: Bool) -> Bool
     func snapshot() -> BrokerSnapshot
-    func close(within bound: Duration) async
+    func shutdown(within bound: Duration) async
 }
 
 extension Publisher: MessagePublishing {}

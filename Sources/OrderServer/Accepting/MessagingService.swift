@@ -49,12 +49,12 @@ struct MessagingService: Service, CustomStringConvertible {
                 }
                 await group.waitForAll()
             }
-            listener.stop()
+            listener.shutdown()
         }
-        for relay in self.relays { await relay.stop() }
+        for relay in self.relays { await relay.shutdown() }
         await self.consumer.shutdown()
-        await self.endpoints.results.close(within: .seconds(2))
-        await self.endpoints.publisher.close(within: .seconds(2))
-        await self.endpoints.events.close(within: .seconds(2))
+        await self.endpoints.results.shutdown(within: .seconds(2))
+        await self.endpoints.publisher.shutdown(within: .seconds(2))
+        await self.endpoints.events.shutdown(within: .seconds(2))
     }
 }

@@ -75,7 +75,7 @@ final class OutboxRelay: Sendable {
     }
 
     /// Ends the relay after its present batch.
-    func stop() async {
+    func shutdown() async {
         self.isStopping.store(true, ordering: .releasing)
         self.signal.signal()
         await self.worker.shutdown()

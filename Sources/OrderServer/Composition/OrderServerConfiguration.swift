@@ -33,7 +33,7 @@ public struct OrderServerConfiguration: Sendable {
     var checksUnitPrice: Bool
     var recovery: RecoveryService.Configuration
     var recoveryAge: Duration
-    var breaker: CircuitBreakerSettings
+    var breaker: CircuitBreakerConfiguration
     /// Settings for orders over the broker; nil without a broker.
     var messaging: MessagingConfiguration?
     /// How many requests may wait for an order, together with the streams of orders' changes.
@@ -201,7 +201,7 @@ public struct OrderServerConfiguration: Sendable {
         // A bad broker address was refused by its own name already.
         if self.follows, self.messaging == nil { reader.refuse("FOLLOW needs AMQP_URL") }
         let callTimeout = self.callTimeout
-        self.breaker = try CircuitBreakerSettings {
+        self.breaker = try CircuitBreakerConfiguration {
             $0.window = .count(50)
             $0.minimumNumberOfCalls = 10
             $0.slowCallDurationThreshold = callTimeout

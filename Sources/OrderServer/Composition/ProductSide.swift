@@ -32,7 +32,7 @@ struct ProductSide: Sendable {
             settings.internalServers.isEmpty
             ? nil
             : HTTPPeers(settings.internalServers, loop: loop, connectionAge: settings.connectionAge, onTrouble: onTrouble)
-        self.breaker = CircuitBreaker(name: "productServer", settings: settings.breaker)
+        self.breaker = CircuitBreaker(name: "productServer", configuration: settings.breaker)
         self.breakers = CircuitBreakerRegistry()
         try self.breakers.add(self.breaker)
         self.calls = StockBatches(

@@ -45,5 +45,5 @@ struct BrokerEventSource: OrderEventSource {
 
     var isConnected: Bool { consumer.snapshot().isConnected }
     var reconnects: Int { consumer.snapshot().reconnects }
-    func close() async { await consumer.close() }
+    func shutdown() async { await consumer.shutdown() }
 }

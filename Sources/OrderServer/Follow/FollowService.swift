@@ -93,10 +93,10 @@ struct FollowService: Service, CustomStringConvertible {
                 do {
                     anew = try await self.read(source, position)
                 } catch {
-                    await source.close()
+                    await source.shutdown()
                     throw error
                 }
-                await source.close()
+                await source.shutdown()
                 failures = 0
             } catch {
                 if Task.isCancelled { return }

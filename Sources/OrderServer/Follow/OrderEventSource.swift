@@ -21,7 +21,7 @@ protocol OrderEventSource: Sendable {
     var isConnected: Bool { get }
     /// How often the source has reconnected.
     var reconnects: Int { get }
-    func close() async
+    func shutdown() async
 }
 
 /// Where in the stream to begin.

@@ -10,7 +10,7 @@ struct HTTPEndpoint: Sendable, Equatable {
     /// A prefix of every request's path: empty, or with a slash at its beginning and none at its end.
     let path: String
     /// How TLS is spoken with it; nil for no TLS.
-    let tls: TLSClientSettings?
+    let tls: TLSClientConfiguration?
 
     /// Nil if the text is no URL of this form.
     init?(_ url: String) {
@@ -19,7 +19,7 @@ struct HTTPEndpoint: Sendable, Equatable {
         var rest = url.dropFirst(isSecure ? 8 : 7)
         if isSecure {
             let parts = rest.split(separator: "?", maxSplits: 1, omittingEmptySubsequences: false)
-            guard let tls = try? TLSClientSettings(query: parts.count == 2 ? parts[1] : "") else { return nil }
+            guard let tls = try? TLSClientConfiguration(query: parts.count == 2 ? parts[1] : "") else { return nil }
             rest = parts.first ?? ""
             self.tls = tls
         } else {

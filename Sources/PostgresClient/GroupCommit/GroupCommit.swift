@@ -155,7 +155,7 @@ public final class GroupCommit<Member: Sendable>: Sendable {
     public func shutdown() async { await worker.shutdown() }
 
     /// Fails waiting and later members.
-    public func stop() {
+    public func abandon() {
         state.withLock { $0.isStopped = true }
         failWaiting()
     }

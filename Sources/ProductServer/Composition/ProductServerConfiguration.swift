@@ -26,7 +26,7 @@ public struct ProductServerConfiguration: Sendable {
         serviceTokens = reader.serviceTokens()
         let gate = reader.address("REDIS_URL", default: "redis://127.0.0.1:6379", "the gate's Redis") {
             url throws(SettingsReader.Refusal) in
-            do throws(RedisSettings.InvalidURL) { return try RedisSettings(url: url) } catch { throw .init(error.description) }
+            do throws(RedisConfiguration.InvalidURL) { return try RedisConfiguration(url: url) } catch { throw .init(error.description) }
         }
         reader.check("REDIS_URL", gate?.tls)
         let database = reader.address(
@@ -153,7 +153,7 @@ public struct ProductServerConfiguration: Sendable {
         // A window of calls, not of time: in a sale a hundred calls are some 10 ms, so a Redis that is gone is found out before a second hundred of
         // buyers has met it. With a window of seconds the successes before the fault outvote it for just as long. A false alarm costs little: the
         // fallback serves at nearly the same speed, and the recovery makes Redis exact before it is used again.
-        let breaker = try CircuitBreakerSettings { values in
+        let breaker = try CircuitBreakerConfiguration { values in
             values.window = .count(100)
             values.minimumNumberOfCalls = breakerCalls
             values.failureRateThreshold = Double(breakerRate)

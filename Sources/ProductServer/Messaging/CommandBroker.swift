@@ -11,14 +11,14 @@ protocol CommandSource: Sendable {
     /// Rejects a delivery without blocking. Returns false if it was too late for that.
     @discardableResult func reject(_ delivery: Delivery, requeue: Bool) -> Bool
     /// Closes the source. Unsettled deliveries go back to the queue.
-    func close(within bound: Duration) async
+    func shutdown(within bound: Duration) async
     func snapshot() -> BrokerSnapshot
 }
 
 protocol ResultSink: Sendable {
     /// Returns one outcome for each message, in order, within the broker's bound. If it throws, nothing was sent.
     func publish(_ messages: [OutgoingMessage]) async throws(BrokerError) -> [PublishOutcome]
-    func close(within bound: Duration) async
+    func shutdown(within bound: Duration) async
     func snapshot() -> BrokerSnapshot
 }
 

@@ -84,7 +84,7 @@ final class CommandDesk: @unchecked Sendable {
     }
 
     /// Begins no further command, and waits at most `bound` for those under way. The rest goes back to the queue.
-    func stop(within bound: Duration) async {
+    func shutdown(within bound: Duration) async {
         let idle = eventLoop.makePromise(of: Void.self)
         eventLoop.execute {
             self.isStopping = true

@@ -124,9 +124,9 @@ struct DecreaseConsumer: Service, CustomStringConvertible {
             await prepared.wait()
             await take()
         }
-        await desk.stop(within: stopWithin)
-        await source.close(within: .seconds(1))
-        await sink.close(within: .seconds(1))
+        await desk.shutdown(within: stopWithin)
+        await source.shutdown(within: .seconds(1))
+        await sink.shutdown(within: .seconds(1))
     }
 
     private func take() async {

@@ -95,7 +95,7 @@ public struct CircuitBreakerRoutes: Sendable {
                         json.name(breaker.name)
                         switch shape {
                         case .admin: json.value(breaker.snapshot())
-                        case .actuator: json.resilience4jValue(breaker.snapshot(), settings: breaker.settings)
+                        case .actuator: json.resilience4jValue(breaker.snapshot(), configuration: breaker.configuration)
                         }
                     }
                 }

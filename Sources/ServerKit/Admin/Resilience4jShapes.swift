@@ -10,13 +10,13 @@ import StrictJSON
 
 extension JSONWriter {
     /// A breaker as `CircuitBreakerDetails`.
-    mutating func resilience4jValue(_ breaker: CircuitBreakerSnapshot, settings: CircuitBreakerSettings) {
+    mutating func resilience4jValue(_ breaker: CircuitBreakerSnapshot, configuration: CircuitBreakerConfiguration) {
         object { json in
             json.member("failureRate", Resilience4j.percent(breaker.failureRate))
             json.member("slowCallRate", Resilience4j.percent(breaker.slowCallRate))
             // resilience4j shows the thresholds of the settings in every state. A breaker here has others in half-open.
-            json.member("failureRateThreshold", Resilience4j.percent(settings.failureRateThreshold))
-            json.member("slowCallRateThreshold", Resilience4j.percent(settings.slowCallRateThreshold))
+            json.member("failureRateThreshold", Resilience4j.percent(configuration.failureRateThreshold))
+            json.member("slowCallRateThreshold", Resilience4j.percent(configuration.slowCallRateThreshold))
             json.member("bufferedCalls", breaker.bufferedCalls)
             json.member("failedCalls", breaker.failedCalls)
             json.member("slowCalls", breaker.slowCalls)

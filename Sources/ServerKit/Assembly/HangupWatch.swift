@@ -21,7 +21,7 @@ public struct HangupWatch {
     }
 
     /// Ends; SIGHUP does nothing from now on.
-    func end() { self.source.cancel() }
+    func shutdown() { self.source.cancel() }
 
     static func reread(_ rereadables: [any Rereadable], _ logger: Logger) {
         var (changed, unchanged): ([String], [String]) = ([], [])

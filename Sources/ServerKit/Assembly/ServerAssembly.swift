@@ -182,10 +182,10 @@ public struct ServerAssembly: Sendable {
         // Without this, a write to a peer that has gone away ends the process. With it the write fails.
         signal(SIGPIPE, SIG_IGN)
         let hangups = HangupWatch(self.rereadables, logger: self.logger)
-        defer { hangups.end() }
+        defer { hangups.shutdown() }
         self.raiseDescriptorLimit()
         let watchdog = StopWatchdog(limit: self.settings.shutdownTimeout * 2, logger: self.logger)
-        defer { watchdog.end() }
+        defer { watchdog.shutdown() }
         let http = HTTPService(
             prepare: self.prepare,
             prepared: self.prepared,
@@ -292,7 +292,7 @@ private final class StopWatchdog: Service, CustomStringConvertible {
         self.task.withLock { $0 = task }
     }
 
-    func end() { self.task.withLock { $0?.cancel() } }
+    func shutdown() { self.task.withLock { $0?.cancel() } }
 }
 
 /// Both ports: prepares, then serves until the shutdown.

@@ -1,5 +1,5 @@
 // Invariant: the secret of an address that a library of this project takes is never in what comes out, wherever in the address it stands and however it is
-//   written. So addresses are cut here where libpq (`conninfo_parse`, `conninfo_uri_parse`), rabbitmq-c (`amqp_parse_url`) and `RedisSettings` cut them, and where
+//   written. So addresses are cut here where libpq (`conninfo_parse`, `conninfo_uri_parse`), rabbitmq-c (`amqp_parse_url`) and `RedisConfiguration` cut them, and where
 //   two of them would cut differently, more is masked.
 // Bounds: one pass over the text.
 

@@ -6,7 +6,7 @@ extension SettingsReader {
     /// - Parameters:
     ///   - name: the variable of the address
     ///   - settings: nil for an address without TLS
-    public mutating func check(_ name: String, _ settings: TLSClientSettings?) {
+    public mutating func check(_ name: String, _ settings: TLSClientConfiguration?) {
         guard let settings else { return }
         do throws(TLSFailure) {
             try TLSClientContexts.check(settings)

@@ -108,7 +108,7 @@ final class LedgerLane<Request: Sendable, Reply: Sendable>: Sendable {
     func enqueue(_ member: Member, isExempt: Bool = false) { group.addOrWait(member, isExempt: isExempt) }
 
     /// Answers waiting and later members with `ledgerDown`.
-    func shutdown() { group.stop() }
+    func shutdown() { group.abandon() }
 
     // MARK: On the lane's thread
 

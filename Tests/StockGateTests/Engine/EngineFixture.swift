@@ -48,7 +48,7 @@ final class EngineFixture: Sendable {
     ) async throws -> StockEngine {
         var postgresConfiguration = try PostgresConfiguration(url: databaseURL)
         postgresConfiguration.maximumBackoff = .milliseconds(100)
-        let breaker = try CircuitBreakerSettings { values in
+        let breaker = try CircuitBreakerConfiguration { values in
             values.window = .time(seconds: 2)
             values.minimumNumberOfCalls = 5
             values.waitInOpen = .constant(.milliseconds(200))
@@ -56,7 +56,7 @@ final class EngineFixture: Sendable {
             values.permittedCallsInHalfOpen = 3
             values.maximumTimeInHalfOpen = .seconds(5)
         }
-        var redisSettings = try RedisSettings(url: redis.url)
+        var redisSettings = try RedisConfiguration(url: redis.url)
         // A busy machine must not look like a slow Redis.
         redisSettings.commandTimeout = .milliseconds(500)
         var configuration = EngineConfiguration(

@@ -311,7 +311,7 @@ struct EngineTests {
         try await withFixture { fixture in
             let product = try await fixture.addProduct(1, stock: 100)
             // Longer than the test: nothing but the checks ends half-open.
-            let breaker = try CircuitBreakerSettings { values in
+            let breaker = try CircuitBreakerConfiguration { values in
                 values.window = .time(seconds: 2)
                 values.minimumNumberOfCalls = 5
                 values.waitInOpen = .constant(.milliseconds(200))

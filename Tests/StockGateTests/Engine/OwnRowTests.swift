@@ -27,11 +27,11 @@ struct OwnRowTests {
             try await body(fixture, engine, proxy, product)
         } catch {
             await fixture.stop()
-            try await proxy.stop()
+            try await proxy.shutdown()
             throw error
         }
         await fixture.stop()
-        try await proxy.stop()
+        try await proxy.shutdown()
     }
 
     /// A first attempt whose commit is carried out, and whose reply is lost on the way.

@@ -231,7 +231,7 @@ struct RecoveryTests {
             let count: Int64 = 8_000
             try await fixture.addProducts(count, stock: 100)
             let events = Events()
-            let breaker = try CircuitBreakerSettings { values in
+            let breaker = try CircuitBreakerConfiguration { values in
                 values.window = .time(seconds: 2)
                 values.minimumNumberOfCalls = 5
                 values.waitInOpen = .constant(.milliseconds(100))

@@ -146,7 +146,7 @@ struct RedisRoomTests {
     private func expectNamed(_ fixture: EngineFixture, url: String, words: [String]) async throws -> StockEngine {
         let product = try await fixture.addProduct(1, stock: 10)
         let heard = Mutex<[String]>([])
-        let settings = try RedisSettings(url: url)
+        let settings = try RedisConfiguration(url: url)
         let engine = try await fixture.startEngine({ configuration in
             configuration.redis = settings
             configuration.redis.commandTimeout = .milliseconds(500)

@@ -252,7 +252,7 @@ struct WhoseDataTests {
                 let product = try await one.addProduct(1, stock: 50)
                 _ = try await two.addProduct(1, stock: 30)
                 let first = try await one.startEngine()
-                let settings = try RedisSettings(url: one.redis.url)
+                let settings = try RedisConfiguration(url: one.redis.url)
                 let second = try await two.startEngine { $0.redis.address = settings.address }
                 #expect(first.ledgerName != second.ledgerName)
                 #expect(second.foreignProductCount == 1 && first.foreignProductCount == 0)

@@ -88,8 +88,8 @@ final class PeerStand: Sendable {
     /// Ends every peer.
     func end() async {
         await database.close()
-        await redis.close()
-        await fsyncRedis.close()
+        await redis.shutdown()
+        await fsyncRedis.shutdown()
         await Self.end(processes.withLock { $0 })
     }
 
@@ -154,9 +154,9 @@ final class PeerStand: Sendable {
     }
 
     private static func client(_ port: Int) throws -> RedisClient {
-        var settings = try RedisSettings(url: "redis://127.0.0.1:\(port)")
+        var settings = try RedisConfiguration(url: "redis://127.0.0.1:\(port)")
         settings.commandTimeout = .seconds(10)
-        return RedisClient(settings: settings, eventLoopGroup: MultiThreadedEventLoopGroup.singleton)
+        return RedisClient(configuration: settings, eventLoopGroup: MultiThreadedEventLoopGroup.singleton)
     }
 
     private static func launch(
@@ -250,7 +250,7 @@ final class PeerStand: Sendable {
                 if sha == nil { try await Task.sleep(for: .milliseconds(50)) }
             }
             _ = try await client.send(RedisCommand("SET", "peer:stock:1", "0"))
-            await client.close()
+            await client.shutdown()
             let place = try directory(name.rawValue)
             let configuration = try rendered(
                 "\(files)/nginx-lua.conf",

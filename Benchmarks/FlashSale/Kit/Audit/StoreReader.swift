@@ -17,10 +17,10 @@ public struct StoreReader: AuditSource {
         products = try Self.connection(productDatabase, setting: "PRODUCT_DATABASE_URL")
         orders = try Self.connection(orderDatabase, setting: "ORDER_DATABASE_URL")
         do {
-            var settings = try RedisSettings(url: redisURL)
+            var settings = try RedisConfiguration(url: redisURL)
             // The harness shares the machine with what it loads: a busy moment is not Redis' death.
             settings.commandTimeout = .milliseconds(500)
-            redis = RedisClient(settings: settings, eventLoopGroup: eventLoopGroup)
+            redis = RedisClient(configuration: settings, eventLoopGroup: eventLoopGroup)
         } catch {
             throw PlanError("REDIS_URL: \(error)")
         }
@@ -43,7 +43,7 @@ public struct StoreReader: AuditSource {
     public func close() async {
         await products.close()
         await orders.close()
-        await redis.close()
+        await redis.shutdown()
     }
 
     /// See `AuditSource`.

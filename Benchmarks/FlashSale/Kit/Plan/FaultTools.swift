@@ -90,16 +90,16 @@ public struct FaultTools: Sendable {
 
     private func redis(_ command: RedisCommand) async throws {
         guard let redisURL else { throw Failure(description: "REDIS_URL is not set") }
-        var settings = try RedisSettings(url: redisURL)
+        var settings = try RedisConfiguration(url: redisURL)
         settings.commandTimeout = .seconds(10)
-        let client = RedisClient(settings: settings, eventLoopGroup: eventLoopGroup)
+        let client = RedisClient(configuration: settings, eventLoopGroup: eventLoopGroup)
         do {
             _ = try await client.send(command)
         } catch {
-            await client.close()
+            await client.shutdown()
             throw Failure(description: "redis: \(error)")
         }
-        await client.close()
+        await client.shutdown()
     }
 
     /// Ends the connections of everybody else; the harness' own go by its name.

@@ -6,7 +6,7 @@ public enum RunMetadata {
     public static let version = "1.1.0"
 
     /// Everything a reader needs to run it again and to judge whether two runs may be compared.
-    public static func json(_ settings: SaleSettings, audit: Audit.Basis, started: Date) -> JSONValue {
+    public static func json(_ settings: SaleConfiguration, audit: Audit.Basis, started: Date) -> JSONValue {
         .object([
             "started": .string(started.formatted(Date.ISO8601FormatStyle(includingFractionalSeconds: true))),
             "harness": .string(version),
@@ -49,7 +49,7 @@ public enum RunMetadata {
     }
 }
 
-extension SaleSettings {
+extension SaleConfiguration {
     /// The settings in words, in the order of a reader's interest.
     public func described(audit: Audit.Basis) -> [(String, String)] {
         var lines: [(String, String)] = [("gateway", ([gateway] + moreGateways).joined(separator: ", "))]

@@ -8,7 +8,7 @@ extension Sale {
     ///   - interruption: ends the sale early, in order.
     /// - Throws: `PlanError` for an address that is not there, and what `run()` throws.
     public static func hold(
-        _ settings: SaleSettings,
+        _ settings: SaleConfiguration,
         on stack: StackScript,
         _ environment: [String: String],
         interruption: Interruption = Interruption()

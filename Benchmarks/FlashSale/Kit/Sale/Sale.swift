@@ -14,7 +14,7 @@ public struct Sale: Sendable {
         public let description: String
     }
 
-    let settings: SaleSettings
+    let settings: SaleConfiguration
     let tools: FaultTools
     let basis: AuditBasis
     let console: Console
@@ -28,7 +28,7 @@ public struct Sale: Sendable {
     ///   - eventLoop: where the load runs, if it has one thread.
     ///   - interruption: ends the sale early, in order.
     public init(
-        settings: SaleSettings,
+        settings: SaleConfiguration,
         tools: FaultTools,
         basis: AuditBasis,
         console: Console,
@@ -44,13 +44,13 @@ public struct Sale: Sendable {
     }
 
     /// Faults by the stack script alone.
-    public init(settings: SaleSettings, stack: StackScript?, basis: AuditBasis, console: Console, eventLoop: any EventLoop) {
+    public init(settings: SaleConfiguration, stack: StackScript?, basis: AuditBasis, console: Console, eventLoop: any EventLoop) {
         let tools = FaultTools(stack: stack, eventLoopGroup: eventLoop)
         self.init(settings: settings, tools: tools, basis: basis, console: console, eventLoop: eventLoop)
     }
 
     /// An audit from the stores.
-    public init(settings: SaleSettings, stack: StackScript?, source: any AuditSource, console: Console, eventLoop: any EventLoop) {
+    public init(settings: SaleConfiguration, stack: StackScript?, source: any AuditSource, console: Console, eventLoop: any EventLoop) {
         self.init(settings: settings, stack: stack, basis: .stores(source), console: console, eventLoop: eventLoop)
     }
 

@@ -10,7 +10,7 @@ struct BreakerWatch: Sendable {
     private let headers: [(String, String)]
     private let log: SaleLog
 
-    static func make(_ settings: SaleSettings, eventLoop: any EventLoop, log: SaleLog) async throws -> BreakerWatch {
+    static func make(_ settings: SaleConfiguration, eventLoop: any EventLoop, log: SaleLog) async throws -> BreakerWatch {
         guard let url = settings.productAdmin else { return BreakerWatch(caller: nil, headers: [], log: log) }
         let endpoint = try HTTPEndpoint(url, tls: settings.tls)
         let headers = settings.adminToken.map { [("Authorization", "Bearer \($0)")] } ?? []

@@ -26,7 +26,7 @@ struct FaultOptions: ParsableArguments {
     var proxy: [String] = []
     @Flag(help: "Sell at the machine's own pace throughout, without keeping units for the time after an outage.") var unbudgeted = false
 
-    func fill(_ settings: inout SaleSettings) throws {
+    func fill(_ settings: inout SaleConfiguration) throws {
         guard outageKind == "kill" || outageKind == "pause" else { throw PlanError("--outage-kind is kill or pause, not '\(outageKind)'") }
         settings.disruptions =
             try outage.map { try Disruption(server: "redis", kind: outageKind == "kill" ? .kill : .pause, span: $0) }

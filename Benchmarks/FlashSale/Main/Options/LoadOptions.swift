@@ -34,7 +34,7 @@ struct LoadOptions: ParsableArguments {
 
     var isOpen: Bool { rate != nil || stages != nil || !burst.isEmpty }
 
-    func fill(_ settings: inout SaleSettings) throws {
+    func fill(_ settings: inout SaleConfiguration) throws {
         try check("concurrency", concurrency ?? 128, 1...10_000)
         try check("in-flight", inFlight, 1...20_000)
         try check("retries", retries, 0...100)

@@ -20,7 +20,7 @@ struct OutputOptions: ParsableArguments {
     @Option(help: "How many times to hold the sale. With more than one, --json has every run and the medians.") var `repeat` = 1
     @Flag(help: "No live line and no story: the table and the audit alone.") var quiet = false
 
-    func fill(_ settings: inout SaleSettings) throws {
+    func fill(_ settings: inout SaleConfiguration) throws {
         settings.interval = try Duration(span: interval)
         guard settings.interval >= .milliseconds(100) else { throw PlanError("--interval is at least 100ms") }
         try check("repeat", self.repeat, 1...1_000)

@@ -20,7 +20,7 @@ struct ShapeOptions: ParsableArguments {
     )
     var async = false
 
-    func fill(_ settings: inout SaleSettings) throws {
+    func fill(_ settings: inout SaleConfiguration) throws {
         try check("units", units, 1...1_000_000_000)
         try check("products", products, 1...10_000)
         try check("buyers", buyers, 1...1_000_000_000)

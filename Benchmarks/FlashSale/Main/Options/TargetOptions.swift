@@ -36,7 +36,7 @@ struct TargetOptions: ParsableArguments {
     var basis: Audit.Basis { noAudit ? .none : audit }
 
     /// Takes the addresses in.
-    func fill(_ settings: inout SaleSettings, environment: [String: String]) throws {
+    func fill(_ settings: inout SaleConfiguration, environment: [String: String]) throws {
         func address(_ given: String?, _ name: String) -> String? {
             let url = given ?? environment["\(name)_URL"]?.split(separator: ",").first.map(String.init)
             return url ?? environment["\(name)_PORT"].map { "http://127.0.0.1:\($0)" }
@@ -64,7 +64,7 @@ struct TargetOptions: ParsableArguments {
 
     /// What the audit is taken from, and the connections to close behind it.
     func basis(
-        _ settings: SaleSettings,
+        _ settings: SaleConfiguration,
         environment: [String: String],
         eventLoop: any EventLoop
     ) throws -> (AuditBasis, StoreReader?) {

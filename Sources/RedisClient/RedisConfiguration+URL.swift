@@ -1,6 +1,6 @@
 import TransportSecurity
 
-extension RedisSettings {
+extension RedisConfiguration {
     /// Why a text is no address of a Redis server. It does not quote the text, which may hold a password.
     public struct InvalidURL: Error, Sendable, Hashable, CustomStringConvertible {
         /// What is wrong.
@@ -9,7 +9,7 @@ extension RedisSettings {
 
     /// Reads `redis://[[user]:password@]host[:port][/database]`, the same with `rediss://` for TLS, or `unix://[[user]:password@]/path[?db=database]`.
     ///
-    /// Behind a `rediss://` address `?sslmode=…&sslrootcert=…&sslcert=…&sslkey=…` may follow: see `TLSClientSettings`.
+    /// Behind a `rediss://` address `?sslmode=…&sslrootcert=…&sslcert=…&sslkey=…` may follow: see `TLSClientConfiguration`.
     /// User and password may be percent-encoded. An IPv6 address stands in brackets.
     /// - Parameter url: the address.
     /// - Throws: `InvalidURL`. The files of TLS are not looked at.
@@ -41,12 +41,12 @@ extension RedisSettings {
         if scheme == "redis", rest.contains(where: { $0 == "?" || $0 == "#" }) {
             throw InvalidURL(description: "nothing may follow the database: an address has no parameters here")
         }
-        var tls: TLSClientSettings?
+        var tls: TLSClientConfiguration?
         if scheme == "rediss" {
             guard !rest.contains("#") else { throw InvalidURL(description: "only parameters may follow the database") }
             let parts = rest.split(separator: "?", maxSplits: 1, omittingEmptySubsequences: false)
-            do throws(TLSClientSettings.Refusal) {
-                tls = try TLSClientSettings(query: parts.count == 2 ? parts[1] : "")
+            do throws(TLSClientConfiguration.Refusal) {
+                tls = try TLSClientConfiguration(query: parts.count == 2 ? parts[1] : "")
             } catch {
                 throw InvalidURL(description: error.description)
             }

@@ -1,16 +1,16 @@
 /// How a breaker behaves. Values that make no sense are refused when the settings are made, with an error that names the field.
 ///
 /// ```swift
-/// let settings = try CircuitBreakerSettings {
+/// let configuration = try CircuitBreakerConfiguration {
 ///     $0.window = .count(100)
 ///     $0.failureRateThreshold = 50
 ///     $0.slowCallDurationThreshold = .milliseconds(20)
 ///     $0.waitInOpen = .exponential(initial: .seconds(1), maximum: .seconds(30))
 /// }
-/// let stricter = try settings.changing { $0.failureRateThreshold = 20 }
+/// let stricter = try configuration.changing { $0.failureRateThreshold = 20 }
 /// ```
 @dynamicMemberLookup
-public struct CircuitBreakerSettings: Sendable {
+public struct CircuitBreakerConfiguration: Sendable {
     /// The calls the rates are taken over.
     public enum Window: Sendable, Hashable {
         /// The last so many calls: 1 to 1,000,000. One byte each.
@@ -86,15 +86,15 @@ public struct CircuitBreakerSettings: Sendable {
     public static let `default` = Self(unchecked: Values())
 
     /// Settings with these values.
-    /// - Throws: ``CircuitBreakerSettingsError``, naming the first field that makes no sense.
-    public init(_ values: Values) throws(CircuitBreakerSettingsError) {
+    /// - Throws: ``CircuitBreakerConfigurationError``, naming the first field that makes no sense.
+    public init(_ values: Values) throws(CircuitBreakerConfigurationError) {
         try values.check()
         self.values = values
     }
 
     /// The defaults with changes.
-    /// - Throws: ``CircuitBreakerSettingsError``, naming the first field that makes no sense.
-    public init(_ change: (inout Values) -> Void) throws(CircuitBreakerSettingsError) {
+    /// - Throws: ``CircuitBreakerConfigurationError``, naming the first field that makes no sense.
+    public init(_ change: (inout Values) -> Void) throws(CircuitBreakerConfigurationError) {
         var values = Values()
         change(&values)
         try self.init(values)
@@ -105,8 +105,8 @@ public struct CircuitBreakerSettings: Sendable {
     }
 
     /// These settings with changes.
-    /// - Throws: ``CircuitBreakerSettingsError``, naming the first field that makes no sense.
-    public func changing(_ change: (inout Values) -> Void) throws(CircuitBreakerSettingsError) -> Self {
+    /// - Throws: ``CircuitBreakerConfigurationError``, naming the first field that makes no sense.
+    public func changing(_ change: (inout Values) -> Void) throws(CircuitBreakerConfigurationError) -> Self {
         var values = values
         change(&values)
         return try Self(values)
@@ -119,10 +119,10 @@ public struct CircuitBreakerSettings: Sendable {
 /// Settings that make no sense: which field, and what is wrong with it.
 ///
 /// ```swift
-/// do { _ = try CircuitBreakerSettings { $0.window = .count(0) } } catch { print(error.field) }  // window
+/// do { _ = try CircuitBreakerConfiguration { $0.window = .count(0) } } catch { print(error.field) }  // window
 /// ```
-public struct CircuitBreakerSettingsError: Error, Sendable, Hashable, CustomStringConvertible {
-    /// The field's name as in ``CircuitBreakerSettings/Values``, with a dot where it is inside another (`ramp.initialShare`).
+public struct CircuitBreakerConfigurationError: Error, Sendable, Hashable, CustomStringConvertible {
+    /// The field's name as in ``CircuitBreakerConfiguration/Values``, with a dot where it is inside another (`ramp.initialShare`).
     public let field: String
     /// What is wrong and what would be right.
     public let problem: String
@@ -131,8 +131,8 @@ public struct CircuitBreakerSettingsError: Error, Sendable, Hashable, CustomStri
     public var description: String { "\(field): \(problem)" }
 }
 
-extension CircuitBreakerSettings.Values {
-    func check() throws(CircuitBreakerSettingsError) {
+extension CircuitBreakerConfiguration.Values {
+    func check() throws(CircuitBreakerConfigurationError) {
         switch window {
         case .count(let size):
             try require("window", (1...1_000_000).contains(size), "a count-based window holds 1 to 1000000 calls, not \(size)")
@@ -189,11 +189,11 @@ extension CircuitBreakerSettings.Values {
     }
 
     // A comparison with NaN is false, so NaN is refused by every one of these.
-    private func rate(_ field: String, _ percent: Double) throws(CircuitBreakerSettingsError) {
+    private func rate(_ field: String, _ percent: Double) throws(CircuitBreakerConfigurationError) {
         try require(field, percent > 0 && percent <= 100, "a rate is in percent, above 0 and at most 100, not \(percent)")
     }
 
-    private func duration(_ field: String, _ duration: Duration) throws(CircuitBreakerSettingsError) {
+    private func duration(_ field: String, _ duration: Duration) throws(CircuitBreakerConfigurationError) {
         try require(
             field,
             duration >= .nanoseconds(1_000) && duration <= .seconds(365 * 86_400),
@@ -201,7 +201,7 @@ extension CircuitBreakerSettings.Values {
         )
     }
 
-    private func require(_ field: String, _ holds: Bool, _ problem: @autoclosure () -> String) throws(CircuitBreakerSettingsError) {
-        guard holds else { throw CircuitBreakerSettingsError(field: field, problem: problem()) }
+    private func require(_ field: String, _ holds: Bool, _ problem: @autoclosure () -> String) throws(CircuitBreakerConfigurationError) {
+        guard holds else { throw CircuitBreakerConfigurationError(field: field, problem: problem()) }
     }
 }

@@ -1,5 +1,5 @@
 /// What is sold, to whom, and what goes wrong meanwhile.
-public struct SaleSettings: Sendable {
+public struct SaleConfiguration: Sendable {
     /// Units put on sale.
     public var units = 20_000
     /// Orders to send at least. The sale goes on beyond them until every outage is over.

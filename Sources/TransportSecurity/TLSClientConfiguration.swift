@@ -3,7 +3,7 @@
 // The names are those of libpq, so that one way is right for every address that a server is given: sslmode, sslrootcert, sslcert, sslkey.
 
 /// The TLS settings of one address, read from the parameters behind its `?`.
-public struct TLSClientSettings: Sendable, Hashable {
+public struct TLSClientConfiguration: Sendable, Hashable {
     /// What is checked of the server's certificate.
     public enum Mode: String, Sendable, Hashable, CaseIterable {
         /// That a trusted authority vouches for it, that it is valid now, and that it names the server. What counts unless the address says otherwise.

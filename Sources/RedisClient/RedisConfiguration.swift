@@ -1,7 +1,7 @@
 public import TransportSecurity
 
 /// Where a Redis server is and how long, how often and how much a client may ask of it. Every wait and every queue has its bound here.
-public struct RedisSettings: Sendable, Hashable {
+public struct RedisConfiguration: Sendable, Hashable {
     /// Where the server listens.
     public enum Address: Sendable, Hashable {
         /// A host name or IP address, and a TCP port.
@@ -13,7 +13,7 @@ public struct RedisSettings: Sendable, Hashable {
     /// Where the server listens.
     public var address: Address
     /// How TLS is spoken with the server; nil for no TLS. Not for a Unix domain socket.
-    public var tls: TLSClientSettings?
+    public var tls: TLSClientConfiguration?
     /// The ACL user, or nil for the default user. Used only with a password.
     public var username: String?
     /// The password, or nil for none.
@@ -48,7 +48,7 @@ public struct RedisSettings: Sendable, Hashable {
     }
 }
 
-extension RedisSettings: CustomStringConvertible {
+extension RedisConfiguration: CustomStringConvertible {
     /// The address alone: never the password.
     public var description: String {
         switch self.address {

@@ -2,8 +2,8 @@ import Testing
 
 @testable import CircuitBreaker
 
-@Suite struct SettingsTests {
-    typealias Change = @Sendable (inout CircuitBreakerSettings.Values) -> Void
+@Suite struct ConfigurationTests {
+    typealias Change = @Sendable (inout CircuitBreakerConfiguration.Values) -> Void
 
     static let senseless: [(field: String, change: Change)] = [
         ("window", { $0.window = .count(0) }),
@@ -42,18 +42,18 @@ import Testing
     @Test(arguments: senseless.indices)
     func senselessSettingsAreRefusedByName(index: Int) {
         let (field, change) = Self.senseless[index]
-        let error = #expect(throws: CircuitBreakerSettingsError.self) { try CircuitBreakerSettings(change) }
+        let error = #expect(throws: CircuitBreakerConfigurationError.self) { try CircuitBreakerConfiguration(change) }
         #expect(error?.field == field)
         #expect(error?.description.hasPrefix("\(field): ") == true)
-        #expect(throws: CircuitBreakerSettingsError.self) { try CircuitBreakerSettings.default.changing(change) }
+        #expect(throws: CircuitBreakerConfigurationError.self) { try CircuitBreakerConfiguration.default.changing(change) }
     }
 
     @Test func theDefaultsMakeSense() throws {
-        _ = try CircuitBreakerSettings(CircuitBreakerSettings.Values())
-        #expect(CircuitBreakerSettings.default.failureRateThreshold == 50)
-        let changed = try CircuitBreakerSettings.default.changing { $0.failureRateThreshold = 20 }
+        _ = try CircuitBreakerConfiguration(CircuitBreakerConfiguration.Values())
+        #expect(CircuitBreakerConfiguration.default.failureRateThreshold == 50)
+        let changed = try CircuitBreakerConfiguration.default.changing { $0.failureRateThreshold = 20 }
         #expect(changed.failureRateThreshold == 20)
-        #expect(changed.permittedCallsInHalfOpen == CircuitBreakerSettings.default.permittedCallsInHalfOpen)
+        #expect(changed.permittedCallsInHalfOpen == CircuitBreakerConfiguration.default.permittedCallsInHalfOpen)
     }
 
     @Test func waitsGrowAndAreCapped() {
