@@ -69,8 +69,9 @@ final class AMQPConnection {
     /// The number of bytes that wait to be written.
     var unwritten: Int { output.count }
 
-    /// Connects, logs in and opens the channel. Blocks within the connect timeout.
-    init(_ configuration: BrokerConfiguration) throws(BrokerError) {
+    /// Connects to one address, logs in and opens the channel. Blocks within the connect timeout.
+    init(_ configuration: BrokerConfiguration, at address: BrokerAddress) throws(BrokerError) {
+        let place = configuration.description(of: address)
         guard let handle = amqp_new_connection() else { throw BrokerError(code: .connectFailed, message: "no memory for a connection") }
         var isOpen = false
         var tls: AMQPTLS?
@@ -81,17 +82,17 @@ final class AMQPConnection {
         }
         if let settings = configuration.tls {
             do throws(BrokerError) {
-                tls = try AMQPTLS(end, of: handle, settings, name: configuration.host)
+                tls = try AMQPTLS(end, of: handle, settings, name: address.host)
             } catch {
-                throw BrokerError(code: error.code, message: "\(configuration): \(error.message)")
+                throw BrokerError(code: error.code, message: "\(place): \(error.message)")
             }
         }
         tls?.begin()
         var bound = timeval(configuration.connectTimeout)
-        let status = amqp_socket_open_noblock(end, configuration.host, Int32(configuration.port), &bound)
+        let status = amqp_socket_open_noblock(end, address.host, Int32(address.port), &bound)
         guard status == AMQP_STATUS_OK.rawValue else {
             let words = tls?.failure(isLate: status == AMQP_STATUS_TIMEOUT.rawValue) ?? Self.text(of: status)
-            throw BrokerError(code: .connectFailed, message: "\(configuration): \(words)")
+            throw BrokerError(code: .connectFailed, message: "\(place): \(words)")
         }
         amqp_set_handshake_timeout(handle, &bound)
         var callBound = timeval(configuration.callTimeout)
@@ -112,16 +113,16 @@ final class AMQPConnection {
             configuration.password
         )
         if let failure = Self.failure(login) {
-            // 403: wrong user or password; 530: no right on the virtual host.
+            // 403: wrong user or password; 530: no right on the virtual host. Every node of a cluster refuses that in the same words, so that the text names them all.
             switch failure.code {
             case .refused(403), .refused(530):
                 throw BrokerError(code: .authenticationFailed, message: "\(configuration): \(failure.message)")
             case .connectionLost:
                 let words = tls?.failureBehindHandshake ?? failure.message
-                throw BrokerError(code: .connectFailed, message: "\(configuration): \(words)")
+                throw BrokerError(code: .connectFailed, message: "\(place): \(words)")
             default:
                 let words = tls?.refusalOfCertificate ?? failure.message
-                throw BrokerError(code: .connectFailed, message: "\(configuration): \(words)")
+                throw BrokerError(code: .connectFailed, message: "\(place): \(words)")
             }
         }
         _ = amqp_channel_open(handle, Self.channel)

@@ -5,13 +5,15 @@ import Synchronization
 
 /// A change of one connection.
 public enum ConnectionChange: Sendable, Hashable {
+    /// The connection that becomes ready now leads to this address, of several. Comes right before `connected`, and where there is one address it does not come.
+    case reached(BrokerAddress)
     /// The connection is in use, and the topology is declared.
     case connected
     /// The broker takes no messages over the connection for now.
     case blocked(reason: String)
     /// The broker takes messages again.
     case unblocked
-    /// The connection broke, or an attempt to connect failed.
+    /// The connection broke or an attempt to connect failed, and every address of the broker has been tried since the connection before.
     case failed(BrokerError)
 }
 
@@ -29,12 +31,14 @@ public struct BrokerNews: Sendable {
         case blocked(why: String)
         /// The broker takes messages again.
         case unblocked
+        /// A connection leads to another node of the broker than before.
+        case node(BrokerAddress, end: String)
 
         /// Whether this news tells of a trouble that begins.
         public var isTrouble: Bool {
             switch self {
             case .away, .refused, .blocked: true
-            case .connected, .unblocked: false
+            case .connected, .unblocked, .node: false
             }
         }
 
@@ -46,6 +50,7 @@ public struct BrokerNews: Sendable {
             case .refused: "the broker refuses this server and is tried again"
             case .blocked: "the broker takes no messages for now"
             case .unblocked: "the broker takes messages again"
+            case .node(let address, let end): "the connection for \(end) leads to the broker's node at \(address)"
             }
         }
 
@@ -53,7 +58,7 @@ public struct BrokerNews: Sendable {
         public var why: String? {
             switch self {
             case .away(let why), .refused(let why), .blocked(let why): why
-            case .connected, .unblocked: nil
+            case .connected, .unblocked, .node: nil
             }
         }
     }
@@ -68,6 +73,8 @@ public struct BrokerNews: Sendable {
     }
 
     private var standings: [String: Standing]
+    /// Where each connection led last.
+    private var nodes: [String: BrokerAddress] = [:]
 
     /// - Parameter ends: the connections' names
     public init(ends: [String]) {
@@ -80,6 +87,7 @@ public struct BrokerNews: Sendable {
         let before = standings[end] ?? .starting
         let now: Standing
         switch change {
+        case .reached(let address): return nodes.updateValue(address, forKey: end) == address ? nil : .node(address, end: end)
         case .connected, .unblocked: now = .up
         case .blocked: now = .blocked
         case .failed(let error): now = error.isRefusal ? .refused(error.message) : .away
@@ -88,6 +96,7 @@ public struct BrokerNews: Sendable {
         guard now != before else { return nil }
         let others = standings.lazy.filter { $0.key != end }.map(\.value)
         switch change {
+        case .reached: return nil
         case .connected: return others.contains(before) ? nil : .connected(isBack: before != .starting)
         case .unblocked: return others.contains(before) ? nil : .unblocked
         case .blocked(let reason): return others.contains(now) ? nil : .blocked(why: reason)

@@ -20,6 +20,8 @@ public struct BrokerSnapshot: Sendable, Hashable {
     public var stateSince = ContinuousClock.now
     /// Why the last connection or attempt ended.
     public var lastFailure: BrokerError?
+    /// Where the connection leads, or the attempt that runs; where the last one led, while there is none.
+    public var address: BrokerAddress?
     /// How often a connection became ready.
     public var connects = 0
     /// How often a connection became ready after an earlier one.

@@ -1,8 +1,9 @@
 // The life of a connection's thread: connect, declare, serve, pause, and again.
 //
 // Invariant: a role sees `ready` before any event of a connection, and `ended` after the last one. Between two attempts no connection is held.
-// Bounds: an attempt takes at most twice the connect timeout, and a call timeout for each declaration. Pauses between attempts are those of the back-off. A
-//   turn reads at most one buffer, so that writing and deadlines get their turn too.
+// Bounds: an attempt takes at most twice the connect timeout, and a call timeout for each declaration. Where the broker has several addresses, the next one is
+//   tried at once, and each of them once before a pause; pauses are those of the back-off. A turn reads at most one buffer, so that writing and deadlines get
+//   their turn too.
 // Stop: `stop`. Work that is under way may finish until the deadline of `stop`.
 
 import BlockingThreads
@@ -87,30 +88,47 @@ struct ConnectionLoop<Role: ConnectionRole> {
 
     func run() {
         var backoff = ReconnectBackoff(minimum: configuration.minimumBackoff, maximum: configuration.maximumBackoff)
+        var rounds = AddressRounds(count: configuration.addresses.count)
+        var random = SystemRandomNumberGenerator()
+        // The refusal that this round has met: it says more than that another node is away. Of several the first by its text, so that the order in which the nodes
+        // were asked makes no news.
+        var refusal: BrokerError?
         while stopAt == nil {
-            control.enter(.connecting)
-            var wasReady = false
+            let address = configuration.addresses[rounds.next(using: &random)]
+            control.enter(.connecting) { $0.address = address }
+            var readyAt: ContinuousClock.Instant?
             do throws(BrokerError) {
-                let connection = try AMQPConnection(configuration)
+                let connection = try AMQPConnection(configuration, at: address)
                 try connection.declare(topology)
                 try role.prepare(connection)
                 connection.beginServing()
-                wasReady = true
+                readyAt = .now
+                refusal = nil
                 backoff.connected(at: .now)
                 role.ready()
                 control.enter(.connected) { $0.connects += 1 }
+                if configuration.addresses.count > 1 { control.onChange(.reached(address)) }
                 control.onChange(.connected)
                 try serve(connection)
                 connection.close(within: min(.seconds(1), (stopAt ?? .now) - .now))
             } catch {
-                let wait = backoff.failed(at: .now, random: Double.random(in: 0...1))
-                let retryAt = ContinuousClock.now + wait
+                let now = ContinuousClock.now
+                let isProven = readyAt.map { now - $0 >= configuration.maximumBackoff } ?? false
+                let step = rounds.failed(wasProven: isProven)
+                if error.isRefusal, error.message <= refusal?.message ?? error.message { refusal = error }
+                var wait = Duration.zero
+                if step == .pause { wait = backoff.failed(at: now, random: Double.random(in: 0...1)) }
+                let retryAt = now + wait
                 role.ended(error, retryAt: retryAt)
+                let told = step == .pause ? refusal ?? error : error
                 control.enter(.backingOff(retryAt: retryAt)) { snapshot in
-                    snapshot.lastFailure = error
-                    if !wasReady { snapshot.failedConnects += 1 }
+                    // What no further attempt would mend is not said before every address has been asked.
+                    if step == .pause || !told.isPermanent { snapshot.lastFailure = told }
+                    if readyAt == nil { snapshot.failedConnects += 1 }
                 }
-                if stopAt == nil { control.onChange(.failed(error)) }
+                guard step == .pause else { continue }
+                refusal = nil
+                if stopAt == nil { control.onChange(.failed(told)) }
                 while stopAt == nil, ContinuousClock.now < retryAt { control.wake.sleep(until: retryAt) }
             }
         }

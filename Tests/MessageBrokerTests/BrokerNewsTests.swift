@@ -58,6 +58,25 @@ import Testing
         )
     }
 
+    @Test func theNodeIsToldWhenItIsAnotherOne() {
+        let (one, two) = (BrokerAddress(host: "one", port: 1), BrokerAddress(host: "two", port: 2))
+        let changes: [(String, ConnectionChange)] = [
+            ("a", .reached(one)), ("a", .connected), ("b", .reached(two)), ("b", .connected),
+            // The node of one connection goes away, and another one is there at once.
+            ("a", .reached(two)), ("a", .connected), ("b", .reached(two)), ("b", .connected),
+            // All of them go away, and come back.
+            ("a", away), ("b", away), ("a", .reached(two)), ("a", .connected), ("b", .reached(one)), ("b", .connected),
+        ]
+        #expect(
+            told(["a", "b"], changes) == [
+                .node(one, end: "a"), .node(two, end: "b"), .connected(isBack: false), .node(two, end: "a"), .away(why: "refused"),
+                .node(one, end: "b"), .connected(isBack: true),
+            ]
+        )
+        let item = BrokerNews.Item.node(one, end: "commands")
+        #expect(item.text == "the connection for commands leads to the broker's node at one:1" && item.why == nil && !item.isTrouble)
+    }
+
     @Test func anAlarmIsToldOnce() {
         let changes: [(String, ConnectionChange)] = [
             ("a", .connected), ("b", .connected), ("a", .blocked(reason: "low on memory")), ("b", .blocked(reason: "low on memory")),

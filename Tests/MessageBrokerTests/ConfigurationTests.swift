@@ -7,8 +7,7 @@ import TransportSecurity
 struct ConfigurationTests {
     @Test func aWholeAddress() throws {
         let configuration = try BrokerConfiguration(url: "amqp://us%40er:p%2Fw@broker.internal:5673/shop%2Feu")
-        #expect(configuration.host == "broker.internal")
-        #expect(configuration.port == 5673)
+        #expect(configuration.addresses == [BrokerAddress(host: "broker.internal", port: 5673)])
         #expect(configuration.user == "us@er")
         #expect(configuration.password == "p/w")
         #expect(configuration.virtualHost == "shop/eu")
@@ -17,16 +16,52 @@ struct ConfigurationTests {
     @Test(arguments: ["amqp://user:word@host", "amqp://user:word@host/", "amqp://user:word@host:5672/", "amqp://user:word@host/%2F"])
     func whatIsLeftOut(_ url: String) throws {
         let configuration = try BrokerConfiguration(url: url)
-        #expect(configuration.port == 5672)
+        #expect(configuration.addresses.map(\.port) == [5672])
         #expect(configuration.virtualHost == "/")
     }
 
     @Test func parametersOfTLS() throws {
         let plain = try BrokerConfiguration(url: "amqps://user:a%3Fb@host/shop")
-        #expect(plain.port == 5671 && plain.virtualHost == "shop" && plain.password == "a?b" && plain.tls == TLSClientConfiguration())
+        #expect(
+            plain.addresses.map(\.port) == [5671] && plain.virtualHost == "shop" && plain.password == "a?b"
+                && plain.tls == TLSClientConfiguration()
+        )
         let whole = try BrokerConfiguration(url: "amqps://user:word@host:1/?sslmode=verify-ca&sslrootcert=/a%20b.pem")
-        #expect(whole.port == 1 && whole.virtualHost == "/" && whole.tls?.mode == .authority && whole.tls?.authorities == "/a b.pem")
+        #expect(
+            whole.addresses.map(\.port) == [1] && whole.virtualHost == "/" && whole.tls?.mode == .authority
+                && whole.tls?.authorities == "/a b.pem"
+        )
         #expect(try BrokerConfiguration(url: "amqp://user:word@host").tls == nil)
+    }
+
+    @Test func severalNodes() throws {
+        let configuration = try BrokerConfiguration(url: "amqp://us%40er,a:p,w@one:5673,two,[::1]:7/shop,eu")
+        #expect(configuration.addresses.map(\.description) == ["one:5673", "two:5672", "[::1]:7"])
+        #expect(configuration.user == "us@er,a" && configuration.password == "p,w" && configuration.virtualHost == "shop,eu")
+        #expect("\(configuration)" == "RabbitMQ us@er,a@one:5673,two:5672,[::1]:7/shop,eu")
+        #expect(configuration.description(of: configuration.addresses[1]) == "RabbitMQ us@er,a@two:5672/shop,eu")
+        let encrypted = try BrokerConfiguration(url: "amqps://u:p@one,two:1?sslmode=verify-ca")
+        #expect(encrypted.addresses.map(\.description) == ["one:5671", "two:1"] && encrypted.virtualHost == "/")
+        #expect(encrypted.tls?.mode == .authority)
+        let most = (1...16).map { "h\($0)" }.joined(separator: ",")
+        #expect(try BrokerConfiguration(url: "amqp://u:p@\(most)/").addresses.count == 16)
+    }
+
+    @Test(arguments: [
+        ("amqp://a:hidden@one,/", "empty"), ("amqp://a:hidden@,two/", "empty"), ("amqp://a:hidden@one,:5672/", "empty"),
+        ("amqp://a:hidden@one,two,one/", "twice"), ("amqp://a:hidden@one,one:5672/", "twice"),
+        ("amqp://a:hidden@one:1,two:port/", "cannot be read"), ("amqp://a:hidden@one:1,two:99999999/", "cannot be read"),
+        ("amqp://a:hidden@" + (1...17).map { "h\($0)" }.joined(separator: ",") + "/", "at most 16"),
+        ("amqp://a:hidden@one,two/v?heartbeat=1", "no parameters"),
+    ])
+    func severalNodesThatCannotBeUsed(_ url: String, _ words: String) {
+        do throws(BrokerError) {
+            _ = try BrokerConfiguration(url: url)
+            Issue.record("read \(url)")
+        } catch {
+            #expect(error.code == .invalidConfiguration && error.message.contains(words), "\(error)")
+            #expect(!"\(error)".contains("hidden"))
+        }
     }
 
     @Test(arguments: [

@@ -42,6 +42,7 @@ import Testing
             ("ORDER_DATABASE_URL", "mysql://u:hidden@h/d"), ("ORDER_DATABASE_URL", "hidden"),
             ("ORDER_DATABASE_URL", "host=h application_name=x password=hidden client_encoding=latin1"),
             ("AMQP_URL", "amqp://u:hidden@h/v?heartbeat=3"), ("AMQP_URL", "amqps://u:hidden@h?sslmode=prefer"), ("AMQP_URL", "hidden"),
+            ("AMQP_URL", "amqp://u:hidden@a,a/v"), ("AMQP_URL", "amqp://u:hidden@a,:1/v"),
             ("AMQP_URL", "amqps://u:p@h?sslrootcert=/nowhere/hidden"),
             ("PRODUCT_SERVER_URL", "https://h?sslrootcert=/nowhere/hidden"), ("PRODUCT_INTERNAL_URL", "https://h?sslcert=a&sslkey=hidden"),
         ] {

@@ -32,6 +32,11 @@ struct MessageEndpoints: Sendable {
     /// Receives stock results.
     var results: any MessageReceiving
 
+    /// Each connection's state by its name in metrics.
+    var snapshots: [(end: String, snapshot: BrokerSnapshot)] {
+        [("publisher", publisher.snapshot()), ("events", events.snapshot()), ("results", results.snapshot())]
+    }
+
     init(publisher: any MessagePublishing, events: any MessagePublishing, results: any MessageReceiving) {
         self.publisher = publisher
         self.events = events

@@ -22,7 +22,7 @@ struct MessagingConfiguration: Sendable {
         let second = Duration.seconds(1)
         let broker = reader.optionalAddress(
             "AMQP_URL",
-            "the broker, amqp:// or amqps://user:password@host:port/vhost; without it no order goes over the broker and no events are sent"
+            "the broker, amqp:// or amqps://user:password@host:port,host:port/vhost, any number of its nodes up to 16; without it no order goes over the broker and no events are sent"
         ) { url throws(SettingsReader.Refusal) in
             do throws(BrokerError) { return try BrokerConfiguration(url: url) } catch { throw .init(error.message) }
         }

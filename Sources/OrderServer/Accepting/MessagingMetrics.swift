@@ -130,18 +130,20 @@ struct MessagingMetrics: Sendable {
             Double(backlog.oldestAge.microseconds) / 1e6
         }
         registry.collector("stockgate_broker_connected", help: "Whether the connection to the broker is there", kind: .gauge) {
-            [
-                .init(labels: [(name: "end", value: "publisher")], endpoints.publisher.snapshot().isConnected ? 1 : 0),
-                .init(labels: [(name: "end", value: "events")], endpoints.events.snapshot().isConnected ? 1 : 0),
-                .init(labels: [(name: "end", value: "results")], endpoints.results.snapshot().isConnected ? 1 : 0),
-            ]
+            endpoints.snapshots.map { end, snapshot in .init(labels: [(name: "end", value: end)], snapshot.isConnected ? 1 : 0) }
+        }
+        registry.collector("stockgate_broker_node", help: "1 for the node of the broker that a working connection leads to", kind: .gauge) {
+            endpoints.snapshots.compactMap { end, snapshot in
+                guard snapshot.isConnected, let address = snapshot.address else { return nil }
+                return .init(labels: [(name: "end", value: end), (name: "node", value: "\(address)")], 1)
+            }
+        }
+        registry.collector("stockgate_broker_failed_connects_total", help: "Attempts to connect to the broker that failed", kind: .counter)
+        {
+            endpoints.snapshots.map { end, snapshot in .init(labels: [(name: "end", value: end)], Double(snapshot.failedConnects)) }
         }
         registry.collector("stockgate_broker_reconnects_total", help: "Connections to the broker after the first", kind: .counter) {
-            [
-                .init(labels: [(name: "end", value: "publisher")], Double(endpoints.publisher.snapshot().reconnects)),
-                .init(labels: [(name: "end", value: "events")], Double(endpoints.events.snapshot().reconnects)),
-                .init(labels: [(name: "end", value: "results")], Double(endpoints.results.snapshot().reconnects)),
-            ]
+            endpoints.snapshots.map { end, snapshot in .init(labels: [(name: "end", value: end)], Double(snapshot.reconnects)) }
         }
     }
 }

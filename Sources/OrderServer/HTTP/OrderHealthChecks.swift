@@ -41,6 +41,7 @@ extension HealthCheck {
             let (publisher, events, results) = (snapshots[0].isConnected, snapshots[1].isConnected, snapshots[2].isConnected)
             // Several connections may fail with the same words, which are reported once.
             let failures = Set(snapshots.compactMap { $0.isConnected ? nil : $0.lastFailure.map { Redaction.masked($0.message) } })
+            let nodes = Set(snapshots.compactMap { $0.isConnected ? $0.address?.description : nil })
             let blocked = snapshots[0].blockedReason ?? snapshots[1].blockedReason
             let isFull = backlog.orders >= backlog.maximumOrders
             let state: HealthState =
@@ -51,7 +52,7 @@ extension HealthCheck {
                 state,
                 detail: [
                     "commandsConnected": .bool(publisher), "eventsConnected": .bool(events), "resultsConnected": .bool(results),
-                    "blocked": blocked.map { .string($0) } ?? .null,
+                    "nodes": .array(nodes.sorted().map { .string($0) }), "blocked": blocked.map { .string($0) } ?? .null,
                     "waitingOrders": .int(Int64(backlog.orders)), "maximumWaitingOrders": .int(Int64(backlog.maximumOrders)),
                     "waitingEvents": .int(Int64(backlog.events)),
                     "failures": .array(failures.sorted().map { .string($0) }),

@@ -112,6 +112,19 @@ extension DecreaseConsumer {
                 .init(labels: [("connection", name)], snapshot.isConnected ? 1 : 0)
             }
         }
+        registry.collector("stockgate_broker_node", help: "1 for the node of the broker that a working connection leads to.", kind: .gauge)
+        {
+            [("consumer", source.snapshot()), ("publisher", sink.snapshot())].compactMap { name, snapshot in
+                guard snapshot.isConnected, let address = snapshot.address else { return nil }
+                return .init(labels: [("connection", name), ("node", "\(address)")], 1)
+            }
+        }
+        registry.collector("stockgate_broker_failed_connects_total", help: "Attempts to connect to the broker that failed.", kind: .counter)
+        {
+            [("consumer", source.snapshot()), ("publisher", sink.snapshot())].map { name, snapshot in
+                .init(labels: [("connection", name)], Double(snapshot.failedConnects))
+            }
+        }
         registry.collector("stockgate_broker_reconnects_total", help: "Connections to the broker made again.", kind: .counter) {
             [("consumer", source.snapshot()), ("publisher", sink.snapshot())].map { name, snapshot in
                 .init(labels: [("connection", name)], Double(snapshot.reconnects))
@@ -134,7 +147,9 @@ extension DecreaseConsumer {
                         return JSONMember(
                             name,
                             [
-                                "connected": .bool(snapshot.isConnected), "blocked": snapshot.blockedReason.map { .string($0) } ?? .null,
+                                "connected": .bool(snapshot.isConnected),
+                                "node": snapshot.isConnected ? snapshot.address.map { .string("\($0)") } ?? .null : .null,
+                                "blocked": snapshot.blockedReason.map { .string($0) } ?? .null,
                                 "failure": failure.map { .string(Redaction.masked($0.message)) } ?? .null,
                             ]
                         )

@@ -34,7 +34,7 @@ struct CommandConfiguration: Sendable {
     init?(from reader: inout SettingsReader) {
         let broker = reader.optionalAddress(
             "AMQP_URL",
-            "the broker, amqp:// or amqps://user:password@host:port/vhost; without it no commands are consumed"
+            "the broker, amqp:// or amqps://user:password@host:port,host:port/vhost, any number of its nodes up to 16; without it no commands are consumed"
         ) { url throws(SettingsReader.Refusal) in
             do throws(BrokerError) { return try BrokerConfiguration(url: url) } catch { throw .init(error.message) }
         }
