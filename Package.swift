@@ -195,7 +195,7 @@ let package = Package(
             ["NIOTransportSecurity", "RedisClient", "PrivateServers", "TransportSecurity", nioCore, nioEmbedded, nioPosix]
         ),
         tests("MessageBrokerTests", ["MessageBroker", "PrivateServers", "StockContract", "TransportSecurity"]),
-        tests("PostgresClientTests", ["BlockingThreads", "PostgresClient", "PrivateServers"]),
+        tests("PostgresClientTests", ["BlockingThreads", "CLibPQ", "PostgresClient", "PrivateServers"]),
         tests("StrictJSONTests", ["StrictJSON", nioCore]),
         tests("APIErrorsTests", ["APIErrors", "HotPath", "StockContract", "StrictJSON"]),
         tests("StockContractTests", ["APIErrors", "MessageBroker", "StockContract", "StrictJSON"]),

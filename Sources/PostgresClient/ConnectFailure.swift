@@ -10,8 +10,16 @@ struct ConnectFailure: Equatable {
 
     /// What the operator of a pooler should do, in one sentence.
     static let pooler =
-        "a connection pooler such as PgBouncer stands between this server and PostgreSQL, which does not work yet: "
-        + "the address must be PostgreSQL's own"
+        "a connection pooler such as PgBouncer stands between this server and PostgreSQL: "
+        + "set DATABASE_POOLER=transaction, or let the address be PostgreSQL's own"
+
+    /// PgBouncer says with one state, 08P01, what an operator must change and what passes by itself. These are its words for the latter: its server is away, or
+    /// all its places are taken.
+    private static let passing = [
+        "cannot connect to server", "server login", "server_login_retry", "query_wait_timeout", "no more connections allowed",
+        "shutting down",
+        "server conn crashed", "the database system is",
+    ]
 
     /// - Parameter text: libpq's error message, written with verbose errors
     init(_ text: String) {
@@ -27,6 +35,7 @@ struct ConnectFailure: Equatable {
             words.append(rest)
         }
         message = words.joined(separator: " ")
+        if sqlState == "08P01", Self.passing.contains(where: message.contains) { sqlState = "08006" }
         if sqlState == "08P01", message.contains("startup parameter") { message = "\(Self.pooler) (\(message))" }
     }
 

@@ -1,5 +1,5 @@
 // Invariant: a migration is applied at most once, and as a whole: its statements and its row in the table of migrations commit together, under one advisory
-//   lock that all servers take. Versions are applied in ascending order. If all are applied already, the database role needs only the right to read that table.
+//   lock that all servers take. Behind a pooler, which keeps no session, that lock is each transaction's own, and each transaction looks again. Versions are applied in ascending order. If all are applied already, the database role needs only the right to read that table.
 //
 // Bounds: `timeout` for each statement, including the wait for the lock.
 
@@ -95,8 +95,12 @@ public struct Migrator: Sendable {
             let connection = try PostgresConnection(configuration: configuration, name: "migrator")
             return try await connection.withSession { session in
                 defer { session.close() }  // which lets go of the lock
-                try session.checkIsDirect()
-                return try Self.apply(ordered, table, session)
+                if !session.isPooled { try session.checkIsDirect() }
+                try session.checkDatabase(holding: table, makesTables: false)
+                // If every migration is applied, no lock is taken, and no right is needed that only the schema's owner has.
+                if try Self.isThere(table, session), try Self.missing(of: ordered, table, session).isEmpty { return [] }
+                try session.checkDatabase(holding: table, makesTables: true)
+                return session.isPooled ? try Self.applyPooled(ordered, table, session) : try Self.apply(ordered, table, session)
             }
         } catch let error as PostgresError {
             throw MigrationError(code: .failed, version: 0, name: table, cause: error)
@@ -104,37 +108,67 @@ public struct Migrator: Sendable {
     }
 
     private static func apply(_ migrations: [Migration], _ table: String, _ session: PostgresSession) throws -> [Int] {
-        // If every migration is applied, no lock is taken, and no right is needed that only the schema's owner has.
-        if try isThere(table, session), try missing(of: migrations, table, session).isEmpty { return [] }
         _ = try session.query("SELECT pg_advisory_lock(hashtextextended($1, 0))", [.text("migrations of \(table)")])
         // Another server may have made the table while this one waited for the lock.
-        if try !isThere(table, session) {
-            try session.execute(
-                script: """
-                    CREATE TABLE IF NOT EXISTS \(table) (
-                        version bigint PRIMARY KEY,
-                        name text NOT NULL,
-                        checksum text NOT NULL,
-                        applied_at timestamptz NOT NULL DEFAULT now()
-                    )
-                    """
-            )
-        }
+        if try !isThere(table, session) { try session.execute(script: tableSQL(table)) }
         let missing = try missing(of: migrations, table, session)
         for (migration, checksum) in missing {
             do {
                 try session.transaction { transaction in
-                    try transaction.execute(script: migration.sql)
-                    _ = try transaction.query(
-                        "INSERT INTO \(table) (version, name, checksum) VALUES ($1, $2, $3)",
-                        [.int(Int64(migration.version)), .text(migration.name), .text(checksum)]
-                    )
+                    try apply(migration, checksum, table, transaction)
                 }
             } catch let error as PostgresError {
                 throw MigrationError(code: .failed, version: migration.version, name: migration.name, cause: error)
             }
         }
         return missing.map(\.migration.version)
+    }
+
+    private static func apply(_ migration: Migration, _ checksum: String, _ table: String, _ transaction: PostgresTransaction) throws {
+        try transaction.execute(script: migration.sql)
+        _ = try transaction.query(
+            "INSERT INTO \(table) (version, name, checksum) VALUES ($1, $2, $3)",
+            [.int(Int64(migration.version)), .text(migration.name), .text(checksum)]
+        )
+    }
+
+    private static func tableSQL(_ table: String) -> String {
+        """
+        CREATE TABLE IF NOT EXISTS \(table) (
+            version bigint PRIMARY KEY,
+            name text NOT NULL,
+            checksum text NOT NULL,
+            applied_at timestamptz NOT NULL DEFAULT now()
+        )
+        """
+    }
+
+    /// The same without a session: each migration's transaction takes the lock, and looks whether another server has applied it meanwhile.
+    private static func applyPooled(_ migrations: [Migration], _ table: String, _ session: PostgresSession) throws -> [Int] {
+        let lock = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))"
+        let name = PostgresValue.text("migrations of \(table)")
+        try session.transaction { transaction in
+            _ = try transaction.query(lock, [name])
+            try transaction.execute(script: tableSQL(table))
+        }
+        var applied: [Int] = []
+        for (migration, checksum) in try missing(of: migrations, table, session) {
+            do {
+                let isOurs = try session.transaction { transaction in
+                    _ = try transaction.query(lock, [name])
+                    let known = try transaction.query("SELECT checksum FROM \(table) WHERE version = $1", [.int(Int64(migration.version))])
+                    guard known.isEmpty else { return false }
+                    try apply(migration, checksum, table, transaction)
+                    return true
+                }
+                if isOurs { applied.append(migration.version) }
+            } catch let error as PostgresError {
+                throw MigrationError(code: .failed, version: migration.version, name: migration.name, cause: error)
+            }
+        }
+        // What others applied meanwhile has the text that this program knows.
+        _ = try missing(of: migrations, table, session)
+        return applied
     }
 
     private static func isThere(_ table: String, _ session: PostgresSession) throws -> Bool {

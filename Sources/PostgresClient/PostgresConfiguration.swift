@@ -31,6 +31,8 @@ public struct PostgresConfiguration: Sendable {
     /// Whether the server must plan with indexes, without reading or sorting whole tables. For statements that read a few rows in an index' order: their plans
     /// are kept, and may have been made while the tables were small.
     public var plansThroughIndexes = false
+    /// What stands between this program and the server; see ``Pooler``.
+    public private(set) var pooler = Pooler.none
     /// Bounds the prepared statements on one connection. At the bound, the one that was unused for longest is dropped.
     public var preparedStatements: Int = 128
     /// The pause after the second failed attempt to connect in a row. It doubles with each further one, up to ``maximumBackoff``.
@@ -68,6 +70,24 @@ public struct PostgresConfiguration: Sendable {
             settings.removeAll { $0.keyword == "connect_timeout" }
         }
         self.settings = settings
+    }
+
+    /// What stands between a program and its server and gives one session of the server to many clients.
+    public enum Pooler: String, Sendable, Hashable, CaseIterable {
+        /// Nothing does, or something that gives each connection a session of its own for as long as it lives.
+        case none
+        /// Each transaction runs in any session of the server, as with PgBouncer's `pool_mode = transaction`. Nothing of a session is used then: no named
+        /// statement, no lock that outlives its transaction, no LISTEN. Bounds and settings are set in each transaction, in the round trip that begins it.
+        case transaction
+    }
+
+    /// Says what stands in front of the server.
+    /// - Throws: `invalidConfiguration` if the address has settings that a pooler cannot keep
+    public mutating func use(_ pooler: Pooler) throws(PostgresError) {
+        if pooler == .transaction, settings.contains(where: { $0.keyword == "options" }) {
+            throw Self.refusal("its options would be lost in a pooler: set them for the role or the database")
+        }
+        self.pooler = pooler
     }
 
     /// What an operator must know because the address asks for TLS and has less checked than may be; nil where all is, or where no TLS is asked for.
@@ -128,20 +148,46 @@ public struct PostgresConfiguration: Sendable {
     /// The settings for libpq: those of the address, then those of this program.
     var connectionSettings: [Setting] {
         var result = settings.filter { $0.keyword != "options" && $0.keyword != "client_encoding" }
+        // A pooler knows no options: each transaction has them instead.
+        if pooler == .transaction { return result + remainingSettings }
         var options = [self.options, settings.first { $0.keyword == "options" }?.value ?? ""].filter { !$0.isEmpty }.joined(separator: " ")
         // The database or the role may have another default level. The ledger's functions look again after each lock, which works at this level only.
         options += " -c default_transaction_isolation=\(Self.isolation.split(separator: " ").joined(separator: "\\ "))"
-        for (name, bound) in [
+        for setting in sessionSettings { options += " -c \(setting.keyword)=\(setting.value)" }
+        result.append(Setting(keyword: "options", value: options))
+        return result + remainingSettings
+    }
+
+    /// The bounds and the planner's settings of every session; behind a pooler, of every transaction.
+    private var sessionSettings: [Setting] {
+        var result = [
             ("statement_timeout", statementTimeout), ("lock_timeout", lockTimeout),
             ("idle_in_transaction_session_timeout", idleInTransactionTimeout),
-        ] {
-            options += " -c \(name)=\(bound.wholeMilliseconds)"
-        }
+        ].map { Setting(keyword: $0.0, value: "\($0.1.wholeMilliseconds)") }
         if plansThroughIndexes {
-            for name in ["seqscan", "sort", "hashjoin", "mergejoin"] { options += " -c enable_\(name)=off" }
+            result += ["seqscan", "sort", "hashjoin", "mergejoin"].map { Setting(keyword: "enable_\($0)", value: "off") }
         }
-        result.append(Setting(keyword: "options", value: options))
-        result.append(Setting(keyword: "client_encoding", value: "UTF8"))
+        return result
+    }
+
+    /// What begins a transaction behind a pooler, one statement each.
+    ///
+    /// Other clients may have changed the settings of the same session of the server. So search path and durability are what the role and the database say,
+    /// whatever a client has left behind, and everything else that counts is set. All of it ends with the transaction.
+    var transactionOpening: [String] {
+        let own = options.split(separator: " ").filter { $0 != "-c" }.map { $0.split(separator: "=", maxSplits: 1) }.filter {
+            $0.count == 2
+        }
+        let settings = own.map { Setting(keyword: String($0[0]), value: String($0[1])) } + sessionSettings
+        func quoted(_ text: String) -> String { "'" + text.replacing("'", with: "''") + "'" }
+        let calls = settings.map { "set_config(\(quoted($0.keyword)), \(quoted($0.value)), true)" }
+        let restored = ["search_path", "synchronous_commit"].filter { name in !settings.contains { $0.keyword == name } }
+        return ["BEGIN ISOLATION LEVEL \(Self.isolation.uppercased())"] + restored.map { "SET LOCAL \($0) TO DEFAULT" }
+            + ["SELECT \(calls.joined(separator: ", "))"]
+    }
+
+    private var remainingSettings: [Setting] {
+        var result = [Setting(keyword: "client_encoding", value: "UTF8")]
         for (keyword, value) in [
             ("application_name", applicationName), ("keepalives", "1"), ("keepalives_idle", "10"), ("keepalives_interval", "3"),
             ("keepalives_count", "3"), ("tcp_user_timeout", "\(tcpUserTimeout.wholeMilliseconds)"),

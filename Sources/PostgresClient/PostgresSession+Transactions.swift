@@ -29,9 +29,13 @@ extension PostgresSession {
         do throws(PostgresError) {
             let deadline = self.deadline(timeout)
             // A transaction cannot be sent again, so a session that is known to be read-only is replaced before the transaction begins.
-            if link.map(Self.isReportedReadOnly) ?? false { noteReadOnly() }
-            let link = try openLink(deadline)
-            PQclear(try exchange(link, deadline, commits: false) { PQsendQuery(link, "BEGIN") })
+            if link.map(isReportedReadOnly) ?? false { noteReadOnly() }
+            if isPooled {
+                try beginPooled(deadline)
+            } else {
+                let link = try openLink(deadline)
+                PQclear(try exchange(link, deadline, commits: false) { PQsendQuery(link, "BEGIN") })
+            }
         } catch {
             monitor?.failed(error)
             throw error

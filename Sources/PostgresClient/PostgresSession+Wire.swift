@@ -12,6 +12,7 @@ extension PostgresSession {
         commits: Bool,
         send: () -> Int32
     ) throws(PostgresError) -> OpaquePointer {
+        roundTrips += 1
         guard send() == 1 else {
             let message = Self.message(link)
             // libpq itself refused the call, for example because a parameter is too large. Nothing was sent and the connection is sound. If the connection is
@@ -26,7 +27,7 @@ extension PostgresSession {
         return try collect(link, deadline, commits)
     }
 
-    private func flush(_ link: OpaquePointer, _ deadline: Deadline, _ commits: Bool) throws(PostgresError) {
+    func flush(_ link: OpaquePointer, _ deadline: Deadline, _ commits: Bool) throws(PostgresError) {
         while true {
             switch PQflush(link) {
             case 0: return
@@ -101,7 +102,7 @@ extension PostgresSession {
         return text.split(separator: "\n").joined(separator: " ")
     }
 
-    private static func serverError(_ result: OpaquePointer) -> PostgresError {
+    static func serverError(_ result: OpaquePointer) -> PostgresError {
         func field(_ code: Character) -> String? {
             guard let ascii = code.asciiValue, let text = PQresultErrorField(result, Int32(ascii)) else { return nil }
             return String(cString: text)

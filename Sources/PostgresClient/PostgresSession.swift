@@ -21,7 +21,7 @@ public final class PostgresSession {
     let configuration: PostgresConfiguration
     var link: OpaquePointer?
     private var statements: StatementCache
-    private var parameters = ParameterBuffer()
+    var parameters = ParameterBuffer()
     private var typeIDs: [UInt32] = []
     var transactions = 0
     /// The number of the open transaction; nil if none is open.
@@ -44,10 +44,16 @@ public final class PostgresSession {
     /// How often this session has opened a connection.
     public internal(set) var connectionsOpened = 0
 
+    /// How often this session has sent something and waited for the answer, openings of connections aside.
+    var roundTrips = 0
+    /// What begins a transaction behind a pooler; empty without one.
+    let opening: [String]
+
     /// Makes a session; nothing is opened yet.
     public init(configuration: PostgresConfiguration) {
         self.configuration = configuration
         backoff = Backoff(minimum: configuration.minimumBackoff, maximum: configuration.maximumBackoff, jitter: 0.25)
+        opening = configuration.pooler == .transaction ? configuration.transactionOpening : []
         statements = StatementCache(capacity: configuration.preparedStatements)
     }
 
@@ -105,8 +111,12 @@ public final class PostgresSession {
     public func execute(script: String, timeout: Duration? = nil) throws(PostgresError) {
         do throws(PostgresError) {
             let deadline = self.deadline(timeout)
-            let link = try openLink(deadline)
-            PQclear(try exchange(link, deadline, commits: !insideTransaction) { PQsendQuery(link, script) })
+            if isPooled {
+                try runPooledScript(script, deadline)
+            } else {
+                let link = try openLink(deadline)
+                PQclear(try exchange(link, deadline, commits: !insideTransaction) { PQsendQuery(link, script) })
+            }
             try checkTransactionState()
         } catch {
             monitor?.failed(error)
@@ -193,6 +203,49 @@ public final class PostgresSession {
         }
     }
 
+    /// Checks what a program needs of its database and cannot set itself: an encoding that holds every text, and a search path that leads to the tables.
+    ///
+    /// A search path that the address itself sets is taken as it is: whoever names a schema there may mean one that is still empty.
+    /// - Parameters:
+    ///   - table: a table of the program's that is there if any is
+    ///   - makesTables: whether tables are going to be made, which then must come to stand beside those that are there
+    /// - Throws: also `invalidConfiguration`, with a sentence that says what to do
+    func checkDatabase(holding table: String, makesTables: Bool) throws(PostgresError) {
+        let found = try query(
+            """
+            SELECT current_setting('server_encoding'), current_schema(), current_setting('search_path'),
+                (SELECT n.nspname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass($1)),
+                (SELECT min(n.nspname::text) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                 WHERE c.relname = $1 AND c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
+                   AND c.relowner = (SELECT oid FROM pg_roles WHERE rolname = current_user)
+                   AND 'client' <> (SELECT source FROM pg_settings WHERE name = 'search_path'))
+            """,
+            [.text(table)]
+        ).one()
+        func refusal(_ words: String) -> PostgresError { PostgresError(code: .invalidConfiguration, message: words) }
+        let encoding = try found.decode(0, as: String.self)
+        guard encoding == "UTF8" else {
+            throw refusal(
+                "the database's encoding is \(encoding), and only UTF8 holds every text: create the database with ENCODING 'UTF8'"
+            )
+        }
+        let path = try found.decode(2, as: String.self)
+        let reached = try found.decode(3, as: String?.self)
+        if reached == nil, let elsewhere = try found.decode(4, as: String?.self) {
+            throw refusal(
+                "search_path is '\(path)', but the tables are in the schema '\(elsewhere)': set search_path of the role or the database to lead there"
+            )
+        }
+        guard let schema = try found.decode(1, as: String?.self) else {
+            throw refusal(
+                "search_path is '\(path)', where there is no schema: set search_path of the role or the database to one that is there"
+            )
+        }
+        if makesTables, let reached, reached != schema {
+            throw refusal("search_path is '\(path)': new tables would be made in '\(schema)', while the tables are in '\(reached)'")
+        }
+    }
+
     /// Calls `body` with the notifications that arrived on the session's channels. Waits at most `bound` for the first one.
     ///
     /// - Throws: `connectionLost` if the connection is gone; the session then listens no longer
@@ -231,7 +284,10 @@ public final class PostgresSession {
     }
 
     /// Whether the server has reported the session as read-only, which it does unasked from PostgreSQL 14 on.
-    static func isReportedReadOnly(_ link: OpaquePointer) -> Bool {
+    ///
+    /// Behind a pooler that report is of the session of the server which the pooler had first, and says nothing of the others.
+    func isReportedReadOnly(_ link: OpaquePointer) -> Bool {
+        if isPooled { return false }
         let parameters: [String] = ["default_transaction_read_only", "in_hot_standby"]
         return parameters.contains { name in
             PQparameterStatus(link, name).map { String(cString: $0) == "on" } ?? false
@@ -289,6 +345,7 @@ public final class PostgresSession {
     }
 
     private func runPrepared(_ key: StatementCache.Key, _ deadline: Deadline) throws(PostgresError) -> OpaquePointer {
+        if isPooled { return try runPooled(key.sql, deadline) }
         let link = try openLink(deadline)
         let name = try prepare(key, link, deadline)
         return try exchange(link, deadline, commits: !insideTransaction) {

@@ -142,7 +142,7 @@ public final class PrivatePostgres: Sendable {
         return entries.compactMap { pid_t($0) }.filter { Self.processState($0)?.parent == parent }
     }
 
-    private static func isAlive(_ id: pid_t) -> Bool { processState(id).map { $0.state != "Z" && $0.state != "X" } ?? false }
+    static func isAlive(_ id: pid_t) -> Bool { processState(id).map { $0.state != "Z" && $0.state != "X" } ?? false }
 
     /// Reads `/proc/N/stat`. The state's letter and the parent stand behind the name, which is in parentheses.
     private static func processState(_ id: pid_t) -> (state: Substring, parent: pid_t)? {
@@ -155,7 +155,7 @@ public final class PrivatePostgres: Sendable {
     }
 
     @discardableResult
-    private static func wait(until condition: () -> Bool) -> Bool {
+    static func wait(until condition: () -> Bool) -> Bool {
         let end = Date().addingTimeInterval(bound)
         while !condition() {
             if Date() > end { return false }
@@ -164,7 +164,7 @@ public final class PrivatePostgres: Sendable {
         return true
     }
 
-    private static func freePort() throws -> Int {
+    static func freePort() throws -> Int {
         let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
         guard descriptor >= 0 else { throw Failure(description: "no socket") }
         defer { close(descriptor) }
@@ -184,7 +184,7 @@ public final class PrivatePostgres: Sendable {
     // MARK: The keeper
 
     /// The shell that lives slightly longer than this process, to clean up after it.
-    private final class Keeper: Sendable {
+    final class Keeper: Sendable {
         private let line: Mutex<FileHandle?>
         private let folder: URL
 
@@ -253,7 +253,7 @@ public final class PrivatePostgres: Sendable {
     // MARK: The installation
 
     /// The server's programs, and a data folder that this process makes once and every server copies.
-    private struct Installation: Sendable {
+    struct Installation: Sendable {
         let programs: String
         let template: URL
         private let keeper: Keeper

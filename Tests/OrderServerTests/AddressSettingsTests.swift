@@ -24,6 +24,21 @@ import Testing
         }
     }
 
+    @Test("a pooler before the database counts for every session, and options that it would lose are refused")
+    func pooled() throws {
+        let pooled = try settings(["DATABASE_POOLER": "Transaction", "ORDER_DATABASE_URL": "postgresql://u@h/d"])
+        #expect([pooled.postgres, pooled.groupPostgres, pooled.relayPostgres].allSatisfy { $0.pooler == .transaction })
+        #expect(try settings(["ORDER_DATABASE_URL": "postgresql://u@h/d"]).postgres.pooler == .none)
+        for (url, pooler, words) in [
+            ("postgresql://u:hidden@h/d?options=-c%20work_mem%3Dhidden", "transaction", "ORDER_DATABASE_URL: its options would be lost"),
+            ("postgresql://u@h/d", "statement", "DATABASE_POOLER"),
+        ] {
+            let error = #expect(throws: SettingsError.self) { try settings(["DATABASE_POOLER": pooler, "ORDER_DATABASE_URL": url]) }
+            #expect(error?.faults.count == 1 && error?.faults.first?.contains(words) == true, "\(String(describing: error))")
+            #expect(error?.description.contains("hidden") == false)
+        }
+    }
+
     @Test("what TLS leaves unchecked is warned of, once for each address, and an address that checks all is not")
     func warned() throws {
         var reader = SettingsReader(environment: [

@@ -86,4 +86,74 @@ struct PredecessorsTests {
         await third.shutdown()
         await pool.shutdown()
     }
+
+    @Test("behind a pooler a row tells who lives, and the row of a server that was killed ends by itself")
+    func whoIsAloneBehindAPooler() async throws {
+        let postgres = try PrivatePostgres.start(fsync: false)
+        defer { postgres.stop() }
+        var configuration = try PostgresConfiguration(url: postgres.url)
+        try configuration.use(.transaction)
+        _ = try await Migrator(configuration: configuration).apply(OrderStore.migrations)
+        let pool = PostgresPool(configuration: configuration, maximumConnections: 1)
+        func now() async throws -> Timestamp {
+            Timestamp(try await pool.query("select clock_timestamp()").one().decode(0, as: PostgresTimestamp.self))
+        }
+        func leases() async throws -> Set<String> {
+            Set(
+                try await pool.query("select server from order_server_leases where held_until > now()").map {
+                    try $0.decode(0, as: String.self)
+                }
+            )
+        }
+        func start() async throws -> Predecessors {
+            let server = try Predecessors(
+                configuration,
+                patience: .seconds(600),
+                prepared: PreparedLatch(isOpen: true),
+                logger: Logger(label: "test")
+            )
+            await server.begin()
+            return server
+        }
+        func eventually(_ holds: () async throws -> Bool) async throws -> Bool {
+            let end = ContinuousClock.now + .seconds(60)
+            while ContinuousClock.now < end {
+                if try await holds() { return true }
+                try await Task.sleep(for: .milliseconds(5))
+            }
+            return false
+        }
+        let ofNobody = try await now()
+        let first = try await start()
+        #expect(first.areGone(since: ofNobody))
+        let ofFirst = try await now()
+        let firstLease = try await leases()
+        #expect(firstLease.count == 1)
+
+        let second = try await start()
+        let run = Task { try await second.run() }
+        #expect(!second.areGone(since: ofFirst) && !second.areGone(since: ofNobody))
+        let ofSecond = try await now()
+        #expect(try await leases().count == 2)
+        // Killed, its lease would end by itself after 15 s; the test lets the time pass at once.
+        _ = try await pool.query(
+            "update order_server_leases set held_until = now() - interval '1 s' where server = any($1)",
+            [.texts(Array(firstLease))]
+        )
+        #expect(try await eventually { second.areGone(since: ofFirst) })
+        #expect(!second.areGone(since: ofSecond))
+        // It was taken for gone and lives: it shows itself again, and lets go at its end.
+        let running = Task { try await first.run() }
+        #expect(try await eventually { try await leases().count == 2 })
+        running.cancel()
+        try await running.value
+        await first.shutdown()
+        #expect(try await leases().count == 1)
+        #expect(try await leases().isDisjoint(with: firstLease))
+        run.cancel()
+        try await run.value
+        await second.shutdown()
+        #expect(try await leases().isEmpty)
+        await pool.shutdown()
+    }
 }

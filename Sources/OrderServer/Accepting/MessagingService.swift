@@ -38,6 +38,8 @@ struct MessagingService: Service, CustomStringConvertible {
             await self.prepared.wait()
             if Task.isCancelled { return }
             for relay in self.relays { relay.start() }
+            // Behind a pooler nobody listens: the relays look every `OUTBOX_POLL` anyway, which is then how they find what another server left.
+            guard self.postgres.pooler == .none else { return await self.consumer.run() }
             let listener = try PostgresListener(configuration: self.postgres, channels: [OutboxChannel.name])
             await withTaskGroup(of: Void.self) { group in
                 group.addTask { await self.consumer.run() }

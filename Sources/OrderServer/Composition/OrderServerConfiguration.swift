@@ -53,7 +53,7 @@ public struct OrderServerConfiguration: Sendable {
     /// - Throws: ``SettingsError`` with every fault
     public init(from reader: inout SettingsReader) throws {
         self.server = ServerConfiguration(from: &reader, publicPort: ("ORDER_PORT", 8082), adminPort: ("ORDER_ADMIN_PORT", 9082))
-        let database = reader.address(
+        var database = reader.address(
             "ORDER_DATABASE_URL",
             default: "postgresql://127.0.0.1:5432/orders",
             "the order database, as libpq reads it"
@@ -61,6 +61,7 @@ public struct OrderServerConfiguration: Sendable {
             do throws(PostgresError) { return try PostgresConfiguration(url: url) } catch { throw .init(error.message) }
         }
         reader.warnOfTLS("ORDER_DATABASE_URL", database?.tlsWarning)
+        reader.usePooler(of: "ORDER_DATABASE_URL", &database)
         self.poolConnections = reader.int(
             "ORDER_DATABASE_CONNECTIONS",
             default: 4,

@@ -4,6 +4,9 @@
 // when the process is killed. A server that gets the exclusive lock besides is alone: orders that were made before it began have lost their driver. Without this, buyers who
 // come again after their server was killed would wait until their order is older than any driver's time.
 //
+// Behind a pooler no session holds anything. There each server has a row instead, a lease that it renews; the lease of a killed server ends by itself after `lease`. A server that
+// finds no other lease is alone.
+//
 // Invariant: `goneBefore` is a moment by the database's clock, at which this server had not made an order yet. Taking a server that lives for gone (its session was lost for a
 //   moment) harms nothing: whoever goes on with its orders asks as a repeat, under the same keys.
 //
@@ -22,9 +25,9 @@ final class Predecessors: Service, CustomStringConvertible {
     private static let pause = Duration.milliseconds(100)
     /// How often it is seen whether the lock is still held: a session that was lost has lost it.
     private static let interval = Duration.seconds(5)
-    private static let name = PostgresValue.text("order servers that sell")
 
     private let worker: PostgresWorker
+    private let sign: Sign
     private let patience: Duration
     private let logger: Logger
     private let prepared: PreparedLatch
@@ -37,6 +40,7 @@ final class Predecessors: Service, CustomStringConvertible {
     /// - Parameter patience: how long a driver may be at work on an order
     init(_ configuration: PostgresConfiguration, patience: Duration, prepared: PreparedLatch, logger: Logger) throws(PostgresError) {
         self.worker = try PostgresWorker(configuration: configuration, name: "predecessors", maximumQueued: 4)
+        self.sign = configuration.pooler == .transaction ? .lease(server: String(UInt64.random(in: .min ... .max), radix: 16)) : .lock
         self.patience = patience
         self.prepared = prepared
         self.logger = logger
@@ -48,9 +52,9 @@ final class Predecessors: Service, CustomStringConvertible {
     /// Takes the lock and notes the time. To be called before the server makes its first order; without an answer every order counts as driven.
     func begin() async {
         do {
-            let now = try await self.worker.perform { session in
+            let now = try await self.worker.perform { [sign] session in
                 // The lock first: whoever made an order later than this moment, has it or asks for it.
-                _ = try session.query(Predecessors.holdSQL, [Predecessors.name])
+                try sign.hold(session)
                 return try session.query(
                     "select (extract(epoch from clock_timestamp()) * 1000000)::bigint",
                     []
@@ -81,23 +85,67 @@ final class Predecessors: Service, CustomStringConvertible {
         }
     }
 
-    func shutdown() async { await self.worker.shutdown() }
+    func shutdown() async {
+        try? await self.worker.perform { [sign] session in try sign.letGo(session) }
+        await self.worker.shutdown()
+    }
 
     private func hold() async throws {
-        try await self.worker.perform { session in _ = try session.query(Predecessors.holdSQL, [Predecessors.name]) }
+        try await self.worker.perform { [sign] session in try sign.hold(session) }
     }
 
     /// Asks for the exclusive lock, and gives it back.
     /// - Returns: whether this server is alone
     private func look() async throws -> Bool {
         guard let began = self.began.withLock({ $0 }) else { return false }
-        let isAlone = try await self.worker.perform { session in
-            _ = try session.query(Predecessors.holdSQL, [Predecessors.name])
-            return try session.query(Predecessors.aloneSQL, [Predecessors.name]).one().decode(0, as: Bool.self)
+        let isAlone = try await self.worker.perform { [sign] session in
+            try sign.hold(session)
+            return try sign.isAlone(session)
         }
         if isAlone { self.goneBefore.store(began, ordering: .releasing) }
         return isAlone
     }
+}
+
+/// By what the other servers see that this one lives.
+private enum Sign: Sendable {
+    /// A lock of the session, which ends with it.
+    case lock
+    /// A row with a time, for a database behind a pooler.
+    case lease(server: String)
+
+    private static let name = PostgresValue.text("order servers that sell")
+    /// Three times the interval at which it is renewed.
+    private static let lease = PostgresValue.int(15)
+
+    func hold(_ session: PostgresSession) throws {
+        switch self {
+        case .lock: _ = try session.query(Self.holdSQL, [Self.name])
+        case .lease(let server): _ = try session.query(Self.renewSQL, [.text(server), Self.lease])
+        }
+    }
+
+    /// Whether no other server shows a sign. To be asked after `hold`, so that of two servers that begin together at least one sees the other.
+    func isAlone(_ session: PostgresSession) throws -> Bool {
+        switch self {
+        case .lock: try session.query(Self.aloneSQL, [Self.name]).one().decode(0, as: Bool.self)
+        case .lease(let server): try session.query(Self.noOtherSQL, [.text(server)]).one().decode(0, as: Bool.self)
+        }
+    }
+
+    /// The server's own orders have ended. A lock goes with its session.
+    func letGo(_ session: PostgresSession) throws {
+        guard case .lease(let server) = self else { return }
+        _ = try session.query("delete from order_server_leases where server = $1", [.text(server)])
+    }
+
+    /// Rows of servers that have been gone for a day are taken away.
+    private static let renewSQL = """
+        with gone as (delete from order_server_leases where held_until < now() - interval '1 day')
+        insert into order_server_leases as l (server, held_until) values ($1, now() + $2 * interval '1 s')
+        on conflict (server) do update set held_until = excluded.held_until
+        """
+    private static let noOtherSQL = "select not exists (select from order_server_leases where server <> $1 and held_until > now())"
 
     /// The session has no other lock of this kind.
     private static let holdSQL = """

@@ -29,7 +29,7 @@ public struct ProductServerConfiguration: Sendable {
             do throws(RedisConfiguration.InvalidURL) { return try RedisConfiguration(url: url) } catch { throw .init(error.description) }
         }
         reader.check("REDIS_URL", gate?.tls)
-        let database = reader.address(
+        var database = reader.address(
             "PRODUCT_DATABASE_URL",
             default: "postgresql://127.0.0.1:5432/stockgate_product",
             "the ledger's database, as libpq reads it"
@@ -37,6 +37,7 @@ public struct ProductServerConfiguration: Sendable {
             do throws(PostgresError) { return try PostgresConfiguration(url: url) } catch { throw .init(error.message) }
         }
         reader.warnOfTLS("PRODUCT_DATABASE_URL", database?.tlsWarning)
+        reader.usePooler(of: "PRODUCT_DATABASE_URL", &database)
         let milliseconds = Duration.milliseconds(1)...Duration.seconds(60)
         let gateTimeout = reader.duration(
             "GATE_TIMEOUT",
