@@ -3,6 +3,7 @@
 # SWIFT_FLAGS  extra flags for every swift command, for example "-j 2"
 # ARGS         arguments for the harness (demo, sale), the attack (attack) or for swift test (test)
 # INSTANCES    how many product and order servers (up)
+# TOPOLOGY     single, or ha: PostgreSQL with a synchronous standby, three nodes of the broker, two of each server (up, at its first start)
 
 SHELL := /bin/bash
 SWIFT_FLAGS ?=
@@ -11,15 +12,15 @@ SWIFT_SOURCES := Sources Tests Benchmarks Tools Package.swift
 export SWIFT_FLAGS
 
 .DEFAULT_GOAL := help
-.PHONY: help install build demo up down status sale test lint format bench breaker soak attack fuzz compare simulate mutants clean
+.PHONY: help install build demo up down status sale test test-ha lint format bench breaker soak attack fuzz compare simulate mutants clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 
 demo: ## sell out a hot product while Redis dies and comes back, then audit
 	@scripts/demo $(ARGS)
 
-up: ## build and start everything; Ctrl-C or make down stops it (INSTANCES=2: two of each server)
+up: ## build and start everything; Ctrl-C or make down stops it (INSTANCES=2: two of each server; TOPOLOGY=ha: stores that fail over)
 	@scripts/up
 
 down: ## stop what make up started
@@ -33,6 +34,9 @@ sale: ## run the load-test harness against what is up (ARGS="--units 5000 …")
 
 test: ## install, build and run all tests
 	@scripts/test $(ARGS)
+
+test-ha: ## run the long failovers of stores that are clusters (ARGS="--skip …")
+	@scripts/test --filter 'SystemTests.HighAvailability' $(ARGS)
 
 lint: ## check the format of the sources and, where shellcheck is there, the scripts
 	swift format lint --strict --parallel -r $(SWIFT_SOURCES)

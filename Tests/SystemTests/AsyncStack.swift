@@ -48,13 +48,13 @@ extension Stack {
         return stack
     }
 
-    /// Runs one command of `rabbitmqctl`, such as `delete_queue stock.decrease`; takes a second or two.
-    func brokerControl(_ command: String) async throws {
+    /// Runs one command of `rabbitmqctl`, such as `delete_queue stock.decrease`, or of another of the broker's tools, on one node; takes a second or two.
+    func brokerControl(_ command: String, on node: String = "rabbitmq", tool: String = "rabbitmqctl") async throws {
         let libraries = "$(dirname \"$STACK_SCRIPT\")/lib"
         // Not the one on the path: run by root, that one becomes a user who cannot read the stack's folder.
         let script =
-            "for library in common process ports rabbitmq; do . \(libraries)/$library.sh; done; load_ports; rabbitmq_environment; "
-            + "exec /usr/lib/rabbitmq/bin/rabbitmqctl -q \(command)"
+            "for library in common process ports rabbitmq; do . \(libraries)/$library.sh; done; load_ports; rabbitmq_environment \(node); "
+            + "exec /usr/lib/rabbitmq/bin/\(tool) -q \(command)"
         try await shell("exec /bin/bash -c '\(script)'")
     }
 

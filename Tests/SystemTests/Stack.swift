@@ -82,11 +82,15 @@ struct Stack: Sendable {
         instances: Int,
         proxiesRedis: Bool = false,
         hasBroker: Bool = false,
+        brokerNodes: Int = 1,
+        hasPooler: Bool = false,
         settings: [String: String] = [:]
     ) async throws -> Stack {
         var stack = try Stack(instances: instances, settings: settings)
         do {
-            if hasBroker { try await stack.interposeBrokerLinks() }
+            stack.environment["RABBITMQ_NODES"] = String(brokerNodes)
+            // A proxy stands before one node; a cluster is reached directly, so that its servers choose the node themselves.
+            if hasBroker, brokerNodes == 1 { try await stack.interposeBrokerLinks() }
             if proxiesRedis {
                 let address = try await stack.addresses().address("REDIS_URL")
                 guard let port = URLComponents(string: address)?.port else { throw SystemFailure(description: "\(address) has no port") }
@@ -94,7 +98,7 @@ struct Stack: Sendable {
                 stack.redisProxy = proxy
                 stack.environment["PRODUCT_REDIS_URL"] = "redis://127.0.0.1:\(proxy.port)"
             }
-            try await stack.run("start redis postgres gateway product order\(hasBroker ? " rabbitmq" : "")")
+            try await stack.run("start redis postgres gateway product order\(hasBroker ? " rabbitmq" : "")\(hasPooler ? " pgbouncer" : "")")
             stack.broker?.declared = .now
             try await stack.endWithTheTests()
         } catch {
@@ -132,9 +136,13 @@ struct Stack: Sendable {
     func shell(_ command: String) async throws -> String {
         // Ports that the caller's shell knows belong to another stack.
         let ports = [
-            "REDIS", "POSTGRES", "RABBITMQ", "EPMD", "RABBITMQ_DIST", "GATEWAY", "PRODUCT", "PRODUCT_ADMIN", "ORDER", "ORDER_ADMIN",
+            "REDIS", "POSTGRES", "PGBOUNCER", "RABBITMQ", "EPMD", "RABBITMQ_DIST", "GATEWAY", "PRODUCT", "PRODUCT_ADMIN", "ORDER",
+            "ORDER_ADMIN",
         ]
-        let others = ["ADMIN_TOKEN", "SERVICE_TOKENS", "PRODUCT_SERVICE_TOKEN", "GATEWAY_PUBLIC_STOCK"].filter { environment[$0] == nil }
+        let others = [
+            "TOPOLOGY", "POSTGRES_NODES", "RABBITMQ_NODES", "DATABASE_POOLER", "ADMIN_TOKEN", "SERVICE_TOKENS", "PRODUCT_SERVICE_TOKEN",
+            "GATEWAY_PUBLIC_STOCK",
+        ].filter { environment[$0] == nil }
         let forget = (others + ports.map { "\($0)_PORT" }).joined(separator: " ")
         return try await StackScript.shell("unset \(forget); \(command)", environment: environment)
     }
@@ -199,6 +207,8 @@ struct StackTrait: SuiteTrait, TestScoping {
     let instances: Int
     var proxiesRedis = false
     var hasBroker = false
+    var brokerNodes = 1
+    var hasPooler = false
     var isGatewayAlone = false
     var settings: [String: String] = [:]
 
@@ -206,7 +216,14 @@ struct StackTrait: SuiteTrait, TestScoping {
         let stack =
             isGatewayAlone
             ? try await Stack.startGateway(instances: instances, settings: settings)
-            : try await Stack.start(instances: instances, proxiesRedis: proxiesRedis, hasBroker: hasBroker, settings: settings)
+            : try await Stack.start(
+                instances: instances,
+                proxiesRedis: proxiesRedis,
+                hasBroker: hasBroker,
+                brokerNodes: brokerNodes,
+                hasPooler: hasPooler,
+                settings: settings
+            )
         do {
             try await Stack.$running.withValue(stack) { try await function() }
         } catch {

@@ -7,7 +7,7 @@ set -uo pipefail
 REPOSITORY=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd -P)
 stack=$REPOSITORY/scripts/stack
 PATH=$PATH:/usr/sbin:/sbin
-unset STACK_DIR STACK_PORTS STACK_SERVICES INSTANCES "${!PG@}"
+unset STACK_DIR STACK_PORTS STACK_SERVICES INSTANCES TOPOLOGY RABBITMQ_NODES POSTGRES_NODES "${!PG@}"
 unset GATEWAY_PUBLIC_STOCK GATEWAY_CONNECTIONS_PER_ADDRESS GATEWAY_READ_TIMEOUT SERVICE_TOKENS PRODUCT_SERVICE_TOKEN
 unset REDIS_PORT POSTGRES_PORT RABBITMQ_PORT EPMD_PORT RABBITMQ_DIST_PORT GATEWAY_PORT PRODUCT_PORT PRODUCT_ADMIN_PORT ORDER_PORT ORDER_ADMIN_PORT
 export STACK_PORTS=any
@@ -289,9 +289,58 @@ check "binaries that were not built are named" fails_with 1 "make build" env STO
 check "RabbitMQ starts" one start rabbitmq
 sed 's/^/        /' "$work/output"
 check "its epmd and its nodes listen on loopback only" is "$(awk '$4 == "0A" { print $2 }' /proc/net/tcp | grep -iE ":($(for key in RABBITMQ_PORT EPMD_PORT RABBITMQ_DIST_PORT; do printf '%04X|' "$(port $key)"; done)ZZZZ)\$" | sort -u | grep -c '^0100007F:')" 3
-pids=("$(pid_of rabbitmq)" "$(cut -d' ' -f1 "$first/rabbitmq/epmd-pid")" "$(pid_of redis)" "$(pid_of postgres)" "$(pid_of gateway)")
+pids=("$(pid_of rabbitmq)" "$(cut -d' ' -f1 "$first/epmd/epmd-pid")" "$(pid_of redis)" "$(pid_of postgres)" "$(pid_of gateway)")
 mapfile -t children < <(cat /proc/[0-9]*/stat 2>/dev/null | sed 's/(.*)//' | awk -v parents=" ${pids[*]} " 'index(parents, " " $3 " ") { print $1 }')
 check "the servers have children to look at" test "${#children[@]}" -gt 5
+
+# MARK: Stores of several servers
+
+three() { STACK_DIR=$work/third "$stack" "$@"; }
+three_setting() { three env | sed -n "s/^$1=//p"; }
+asked() { psql -X -q -A -t -c "$1" "$(three_setting PRODUCT_DATABASE_URL)"; }
+third_pid() { cut -d' ' -f1 "$work/third/$1"; }
+third_port() { port "$1" "$work/third"; }
+# The host of a connection, as PostgreSQL names it: its port.
+check "an unknown topology is wrong usage" fails_with 2 "TOPOLOGY=round: single or ha" env TOPOLOGY=round STACK_DIR="$work/third" "$stack" env
+check "two servers of PostgreSQL and a pooler start" env POSTGRES_NODES=2 STACK_DIR="$work/third" "$stack" start postgres pgbouncer
+check "the addresses name both" says "@127.0.0.1:$(third_port POSTGRES_PORT),127.0.0.1:$(third_port POSTGRES_2_PORT)/stockgate_product?target_session_attrs=read-write" three_setting PRODUCT_DATABASE_URL
+check "the second is the synchronous standby" is "$(asked 'SHOW synchronous_standby_names') $(asked 'SELECT inet_server_port()')" "postgres_2 $(third_port POSTGRES_PORT)"
+check "the pooler leads to the databases" is "$(psql -X -q -A -t -c 'SELECT current_database()' "postgresql://stockgate_order:$(sed -n 's/^ORDER_DATABASE_PASSWORD=//p' "$work/third/secrets")@127.0.0.1:$(third_port PGBOUNCER_PORT)/stockgate_order")" stockgate_order
+check "its list of passwords is its owner's alone" is "$(stat -c %a "$work/third/pgbouncer/users")" 600
+check "something is committed" asked 'CREATE TABLE kept (n int); INSERT INTO kept VALUES (1)'
+check "a stack with a standby cannot lose it" fails_with 2 "PostgreSQL in $work/third has a standby" env POSTGRES_NODES=1 STACK_DIR="$work/third" "$stack" status
+check "a single stack does not become another" fails_with 2 "the stack in $work/third is single" env TOPOLOGY=ha STACK_DIR="$work/third" "$stack" status
+check "a primary is not promoted" fails_with 2 "postgres is the primary already" three promote postgres
+former=$(third_pid postgres/pid)
+check "the standby is promoted" says "postgres-2 is the primary" three promote postgres-2
+check "the primary before is gone" all_dead "$former"
+check "what was committed is there, and more is taken" is "$(asked 'INSERT INTO kept VALUES (2); SELECT count(*) FROM kept')" 2
+check "by the second" is "$(asked 'SELECT inet_server_port()')" "$(third_port POSTGRES_2_PORT)"
+check "the first comes back" three start postgres
+check "as the standby of the second" is "$(asked 'SHOW synchronous_standby_names')" postgres
+pooled_pids=("$(third_pid postgres/pid)" "$(third_pid postgres-2/pid)" "$(third_pid pgbouncer/pid)")
+check "all of it stops" three stop
+check "and leaves no process behind" all_dead "${pooled_pids[@]}"
+check "it starts again as it was" is "$(three start postgres >/dev/null 2>&1 && asked 'INSERT INTO kept VALUES (3); SELECT count(*) FROM kept')" 3
+check "destroy removes it" three destroy
+
+check "a broker of three nodes starts" env RABBITMQ_NODES=3 STACK_DIR="$work/third" "$stack" start rabbitmq
+members() {
+    STACK_DIR=$work/third SCRIPTS=${stack%/*} bash -c 'for library in common process ports rabbitmq; do source "$SCRIPTS/lib/$library.sh"; done
+        load_ports; rabbitmq_environment "$1"; exec /usr/lib/rabbitmq/bin/rabbitmqctl -q cluster_status --formatter json' - "$1" | jq '.running_nodes | length'
+}
+check "they are one cluster" is "$(members rabbitmq) $(members rabbitmq-3)" "3 3"
+check "the address names all three" is "$(three_setting AMQP_URL | sed 's/.*@//')" "127.0.0.1:$(third_port RABBITMQ_PORT),127.0.0.1:$(third_port RABBITMQ_2_PORT),127.0.0.1:$(third_port RABBITMQ_3_PORT)/"
+nodes=("$(third_pid rabbitmq/pid)" "$(third_pid rabbitmq-2/pid)" "$(third_pid rabbitmq-3/pid)" "$(third_pid epmd/epmd-pid)")
+check "the first is killed" three kill rabbitmq-1
+check "the others and their epmd live" is "$(members rabbitmq-2) $(alive "${nodes[3]}" && echo alive)" "2 alive"
+check "it starts again" three start rabbitmq-1
+check "as one of them" is "$(members rabbitmq-2)" 3
+check "a cluster does not lose nodes by a setting" fails_with 2 "has a node 2" env RABBITMQ_NODES=1 STACK_DIR="$work/third" "$stack" status
+nodes+=("$(third_pid rabbitmq/pid)")
+check "the cluster stops" three stop
+check "with its epmd" all_dead "${nodes[@]}"
+check "destroy removes it too" three destroy
 
 # MARK: Use, and the end
 

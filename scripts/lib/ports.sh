@@ -13,7 +13,9 @@ declare -Ar USUAL_PORTS=([GATEWAY_PORT]=8000 [PRODUCT_PORT]=8081 [PRODUCT_ADMIN_
 # Every port that this stack needs, in order.
 port_keys() {
     local n
-    printf '%s\n' REDIS_PORT POSTGRES_PORT RABBITMQ_PORT EPMD_PORT RABBITMQ_DIST_PORT GATEWAY_PORT
+    printf '%s\n' REDIS_PORT POSTGRES_PORT PGBOUNCER_PORT RABBITMQ_PORT EPMD_PORT RABBITMQ_DIST_PORT GATEWAY_PORT
+    if ((POSTGRES_NODES > 1)); then printf '%s\n' POSTGRES_2_PORT; fi
+    for ((n = 2; n <= RABBITMQ_NODES; n++)); do printf '%s\n' "RABBITMQ_${n}_PORT" "RABBITMQ_${n}_DIST_PORT"; done
     printf '%s\n' PRODUCT_PORT PRODUCT_ADMIN_PORT ORDER_PORT ORDER_ADMIN_PORT
     for ((n = 2; n <= INSTANCES; n++)); do
         printf '%s\n' "PRODUCT_${n}_PORT" "PRODUCT_${n}_ADMIN_PORT" "ORDER_${n}_PORT" "ORDER_${n}_ADMIN_PORT"

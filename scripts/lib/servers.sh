@@ -27,6 +27,14 @@ server_environment() {
     [[ -d $STACK_DIR/rabbitmq ]] || unset AMQP_URL
     # A proxy between the product servers and the stack's Redis, for tests.
     if [[ $KIND == product && -n ${PRODUCT_REDIS_URL-} ]]; then export REDIS_URL=$PRODUCT_REDIS_URL; fi
+    if [[ -d $STACK_DIR/pgbouncer ]]; then
+        export DATABASE_POOLER=transaction
+        if [[ $KIND == product ]]; then
+            PRODUCT_DATABASE_URL=$(through_pgbouncer "$PRODUCT_DATABASE_URL")
+        else
+            ORDER_DATABASE_URL=$(through_pgbouncer "$ORDER_DATABASE_URL")
+        fi
+    fi
     unset INSTANCES PRODUCT_REDIS_URL GATEWAY_PUBLIC_STOCK
     # Each has the token that it shows or those that it takes, also where the caller has set both.
     if [[ $KIND == product ]]; then unset PRODUCT_SERVICE_TOKEN; else unset SERVICE_TOKENS; fi
