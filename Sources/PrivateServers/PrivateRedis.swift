@@ -16,6 +16,8 @@ public final class PrivateRedis: Sendable {
     /// The working folder: dump, log and Unix socket.
     public let directory: URL
     private let options: [String]
+    /// The lines of a sentinel's configuration; nil for a server that holds data.
+    private let sentinel: [String]?
     private let state: Mutex<State>
 
     private struct State {
@@ -47,16 +49,18 @@ public final class PrivateRedis: Sendable {
     public var url: String { "redis://127.0.0.1:\(self.port)" }
     /// The path of the server's Unix domain socket.
     public var socketPath: String { self.directory.appendingPathComponent("redis.sock").path }
+    private var sentinelPath: String { self.directory.appendingPathComponent("sentinel.conf").path }
     /// The path of the dump that `save` writes.
     public var dumpPath: String { self.directory.appendingPathComponent("dump.rdb").path }
     /// The process id; nil while the server does not run.
     public var pid: Int32? { self.state.withLock { $0.process.map(\.processIdentifier) } }
 
-    private init(port: Int, tlsPort: Int?, directory: URL, options: [String]) {
+    private init(port: Int, tlsPort: Int?, directory: URL, options: [String], sentinel: [String]?) {
         self.port = port
         self.tlsPort = tlsPort
         self.directory = directory
         self.options = options
+        self.sentinel = sentinel
         self.state = Mutex(State())
     }
 
@@ -70,6 +74,18 @@ public final class PrivateRedis: Sendable {
     ///   - options: further settings as on the command line, such as `["--maxmemory", "1mb"]`.
     ///   - tls: what it shows at a second port; nil for no such port.
     public static func start(options: [String] = [], tls: TLS? = nil) throws -> PrivateRedis {
+        try start(options: options, tls: tls, sentinel: nil)
+    }
+
+    /// Starts a sentinel, and waits until it answers.
+    /// - Parameters:
+    ///   - lines: its configuration, such as `sentinel monitor shop 127.0.0.1 6379 2`. The sentinel writes what it learns into the file.
+    ///   - tls: what it shows at a second port; nil for no such port.
+    public static func startSentinel(_ lines: [String], tls: TLS? = nil) throws -> PrivateRedis {
+        try start(options: [], tls: tls, sentinel: lines)
+    }
+
+    private static func start(options: [String], tls: TLS?, sentinel: [String]?) throws -> PrivateRedis {
         var last: any Error = Failure(description: "no free port")
         // Another process may take the port between the search and the start, so there are several tries.
         for _ in 0..<5 {
@@ -80,7 +96,8 @@ public final class PrivateRedis: Sendable {
                 port: try freeLoopbackPort(),
                 tlsPort: tlsPort,
                 directory: directory,
-                options: options + (tls.map { $0.options(port: tlsPort ?? 0) } ?? [])
+                options: options + (tls.map { $0.options(port: tlsPort ?? 0) } ?? []),
+                sentinel: sentinel
             )
             do {
                 try server.launch()
@@ -149,8 +166,9 @@ public final class PrivateRedis: Sendable {
     }
 
     /// Sends one command over a new connection, blocking, and returns the raw reply: one read of at most 64 kB, within two seconds.
+    /// - Parameter password: the default user's, which `AUTH` tells first; nil for none
     @discardableResult
-    public func call(_ arguments: [String]) throws -> String {
+    public func call(_ arguments: [String], password: String? = nil) throws -> String {
         let socket = Foundation.socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
         guard socket >= 0 else { throw Failure(description: "socket: errno \(errno)") }
         defer { Foundation.close(socket) }
@@ -163,16 +181,23 @@ public final class PrivateRedis: Sendable {
             }
         }
         guard connected == 0 else { throw Failure(description: "connect: errno \(errno)") }
-        var request = "*\(arguments.count)\r\n"
-        for argument in arguments { request += "$\(argument.utf8.count)\r\n\(argument)\r\n" }
-        let bytes = Array(request.utf8)
-        guard Foundation.send(socket, bytes, bytes.count, Int32(MSG_NOSIGNAL)) == bytes.count else {
-            throw Failure(description: "send: errno \(errno)")
+        func ask(_ arguments: [String]) throws -> String {
+            var request = "*\(arguments.count)\r\n"
+            for argument in arguments { request += "$\(argument.utf8.count)\r\n\(argument)\r\n" }
+            let bytes = Array(request.utf8)
+            guard Foundation.send(socket, bytes, bytes.count, Int32(MSG_NOSIGNAL)) == bytes.count else {
+                throw Failure(description: "send: errno \(errno)")
+            }
+            var reply = [UInt8](repeating: 0, count: 65536)
+            let count = Foundation.recv(socket, &reply, reply.count, 0)
+            guard count > 0 else { throw Failure(description: "no reply: errno \(errno)") }
+            return String(decoding: reply[..<count], as: UTF8.self)
         }
-        var reply = [UInt8](repeating: 0, count: 65536)
-        let count = Foundation.recv(socket, &reply, reply.count, 0)
-        guard count > 0 else { throw Failure(description: "no reply: errno \(errno)") }
-        return String(decoding: reply[..<count], as: UTF8.self)
+        if let password {
+            let granted = try ask(["AUTH", password])
+            guard granted.hasPrefix("+OK") else { throw Failure(description: "AUTH: \(granted)") }
+        }
+        return try ask(arguments)
     }
 
     // MARK: The process
@@ -187,8 +212,18 @@ public final class PrivateRedis: Sendable {
         try? FileManager.default.removeItem(atPath: self.socketPath)
         let process = Process()
         process.executableURL = setpriv
+        if let sentinel = self.sentinel, !FileManager.default.fileExists(atPath: self.sentinelPath) {
+            // Names and values by turns.
+            let options = stride(from: 0, to: self.options.count - 1, by: 2).map {
+                "\(self.options[$0].dropFirst(2)) \(self.options[$0 + 1])"
+            }
+            let lines = ["port \(self.port)", "bind 127.0.0.1", "dir \(self.directory.path)"] + options + sentinel
+            try Data((lines.joined(separator: "\n") + "\n").utf8).write(to: URL(fileURLWithPath: self.sentinelPath))
+        }
         process.arguments =
-            [
+            self.sentinel != nil
+            ? ["--pdeathsig", "KILL", server.path, self.sentinelPath, "--sentinel"]
+            : [
                 "--pdeathsig", "KILL", server.path, "--port", "\(self.port)", "--bind", "127.0.0.1", "--unixsocket", self.socketPath,
                 "--dir", self.directory.path, "--save", "", "--appendonly", "no", "--daemonize", "no", "--loglevel", "warning",
                 "--logfile", self.directory.appendingPathComponent("redis.log").path,

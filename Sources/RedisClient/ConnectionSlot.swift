@@ -11,7 +11,13 @@ final class ConnectionSlot: @unchecked Sendable {
     let counters = LoopCounters()
     private let configuration: RedisConfiguration
     /// Nil without TLS.
-    private let tls: TLSClientContexts?
+    private let tls: TLSByHost?
+    /// Names the server to connect to; nil where the address does.
+    private let locator: MasterLocator?
+    /// The server that the attempt or connection of now goes to; nil while the locator is asked, and without a locator.
+    private var endpoint: RedisEndpoint?
+    /// The master that the locator has named last.
+    private var master: RedisEndpoint?
     private let onConnect: RedisClient.ConnectHook?
     private let onDisconnect: RedisClient.DisconnectHook?
     private let onTLSFailure: RedisClient.TLSFailureHook?
@@ -26,7 +32,8 @@ final class ConnectionSlot: @unchecked Sendable {
     init(
         eventLoop: any EventLoop,
         configuration: RedisConfiguration,
-        tls: TLSClientContexts?,
+        tls: TLSByHost?,
+        locator: MasterLocator?,
         onConnect: RedisClient.ConnectHook?,
         onDisconnect: RedisClient.DisconnectHook?,
         onTLSFailure: RedisClient.TLSFailureHook?
@@ -34,6 +41,7 @@ final class ConnectionSlot: @unchecked Sendable {
         self.eventLoop = eventLoop
         self.configuration = configuration
         self.tls = tls
+        self.locator = locator
         self.onConnect = onConnect
         self.onDisconnect = onDisconnect
         self.onTLSFailure = onTLSFailure
@@ -74,7 +82,7 @@ final class ConnectionSlot: @unchecked Sendable {
         return promise.futureResult
     }
 
-    /// Closes gracefully. Succeeds once nothing is open any more; that takes at most the connect timeout or the silence limit.
+    /// Closes gracefully. Succeeds once nothing is open any more; that takes at most the connect timeout or the silence limit. (A locator is closed first.)
     func close() -> EventLoopFuture<Void> {
         self.eventLoop.preconditionInEventLoop()
         let closed = self.closed ?? self.eventLoop.makePromise()
@@ -96,34 +104,38 @@ final class ConnectionSlot: @unchecked Sendable {
 
     private func connect() {
         self.counters.connectAttempts.increment()
-        let (eventLoop, configuration, counters, tls) = (self.eventLoop, self.configuration, self.counters, self.tls)
-        let bootstrap = ClientBootstrap(group: eventLoop)
-            .connectTimeout(TimeAmount(configuration.connectTimeout))
-            .channelOption(.socketOption(.so_keepalive), value: 1)
-            .channelOption(
-                .writeBufferWaterMark,
-                value: .init(low: configuration.maximumOutgoingBytes / 4, high: configuration.maximumOutgoingBytes)
+        guard let locator = self.locator else { return self.open(self.configuration.address) }
+        self.endpoint = nil
+        locator.find().hop(to: self.eventLoop).whenComplete { result in
+            switch result {
+            case .success(let endpoint):
+                self.endpoint = endpoint
+                self.master = endpoint
+                self.open(.tcp(host: endpoint.host, port: endpoint.port))
+            case .failure(let error):
+                self.lastFailure = String(describing: error)
+                self.ended(nil)
+            }
+        }
+    }
+
+    private func open(_ address: RedisConfiguration.Address) {
+        let (eventLoop, configuration, counters, locator) = (self.eventLoop, self.configuration, self.counters, self.locator)
+        RedisDial.open(
+            address,
+            on: eventLoop,
+            tls: self.tls,
+            timeout: TimeAmount(configuration.connectTimeout),
+            maximumOutgoingBytes: configuration.maximumOutgoingBytes
+        ) { channel in
+            let handler = RedisChannelHandler(
+                eventLoop: eventLoop,
+                configuration: configuration,
+                counters: counters,
+                onReadOnly: locator.map { locator in { locator.doubt() } }
             )
-            .channelInitializer { channel in
-                channel.eventLoop.makeCompletedFuture {
-                    try tls?.secure(channel)
-                    let handler = RedisChannelHandler(eventLoop: eventLoop, configuration: configuration, counters: counters)
-                    try channel.pipeline.syncOperations.addHandler(handler)
-                }
-            }
-        let attempt =
-            switch configuration.address {
-            case .tcp(let host, let port):
-                bootstrap.channelOption(.tcpOption(.tcp_nodelay), value: 1).connect(host: host, port: port)
-            case .unix(let path): bootstrap.connect(unixDomainSocketPath: path)
-            }
-        let checked =
-            tls == nil
-            ? attempt
-            : attempt.flatMap { channel in
-                TLSClientContexts.handshake(of: channel, within: TimeAmount(configuration.connectTimeout)).map { channel }
-            }
-        checked.whenComplete { result in
+            try channel.pipeline.syncOperations.addHandler(handler)
+        }.whenComplete { result in
             do {
                 let channel = try result.get()
                 let handler = try channel.pipeline.syncOperations.handler(type: RedisChannelHandler.self)
@@ -137,11 +149,29 @@ final class ConnectionSlot: @unchecked Sendable {
         }
     }
 
+    /// A search has found this master. A connection to another server is closed: what was sent over it has an unknown outcome.
+    func found(master: RedisEndpoint) {
+        self.eventLoop.preconditionInEventLoop()
+        self.master = master
+        switch self.machine.state {
+        case .preparing(let connection, _), .ready(let connection, _, _): self.closeIfMoved(connection)
+        // The attempt compares the two when it has connected.
+        case .idle, .connecting, .backingOff, .closed: break
+        }
+    }
+
+    private func closeIfMoved(_ connection: RedisConnection) {
+        guard let endpoint = self.endpoint, let master = self.master, endpoint != master else { return }
+        connection.close(RedisError(.connectionLost(sent: true), detail: "the master is \(master) now"))
+    }
+
     private func connected(_ connection: RedisConnection) {
         let action = self.machine.connected(connection)
         connection.channel.closeFuture.whenComplete { _ in self.ended(connection) }
         switch action {
-        case .prepare(let connection): self.prepare(connection)
+        case .prepare(let connection):
+            self.prepare(connection)
+            self.closeIfMoved(connection)
         case .close(let connection): connection.close()
         }
     }
@@ -157,6 +187,15 @@ final class ConnectionSlot: @unchecked Sendable {
         if let password = configuration.password {
             steps = steps.flatMap {
                 connection.send(.auth(username: configuration.username, password: password), deadline: deadline).map { _ in }
+            }
+        }
+        if let locator = self.locator {
+            // The answer may be some moments old, and a server may have changed its role since.
+            steps = steps.flatMap { connection.send(RedisCommand("ROLE"), deadline: deadline) }.flatMapThrowing { reply in
+                guard case .master = MasterLocator.role(reply) else {
+                    locator.doubt()
+                    throw RedisError(.notConnected, detail: "the server is no master")
+                }
             }
         }
         if configuration.database != 0 {

@@ -23,7 +23,13 @@ final class RedisChannelHandler: ChannelInboundHandler {
     /// What TLS had against the connection: a server may refuse a client's certificate after the handshake.
     private(set) var tlsFailure: TLSFailure?
 
-    init(eventLoop: any EventLoop, configuration: RedisConfiguration, counters: LoopCounters) {
+    /// Called once, when the server has said that it is a replica: before the connection closes for that reason.
+    private let onReadOnly: (() -> Void)?
+    /// Whether a reply has said that the server is a replica.
+    private var isReadOnly = false
+
+    init(eventLoop: any EventLoop, configuration: RedisConfiguration, counters: LoopCounters, onReadOnly: (() -> Void)? = nil) {
+        self.onReadOnly = onReadOnly
         self.eventLoop = eventLoop
         self.counters = counters
         self.maximumOutgoingBytes = configuration.maximumOutgoingBytes
@@ -191,6 +197,7 @@ final class RedisChannelHandler: ChannelInboundHandler {
                 switch self.machine.receivedReply() {
                 case .complete(let completion, let close):
                     if case .error(let error) = value {
+                        if error.isReadOnly { self.isReadOnly = true }
                         completion(.failure(RedisError(.server(error))))
                     } else {
                         completion(.success(value))
@@ -222,6 +229,11 @@ final class RedisChannelHandler: ChannelInboundHandler {
 
     func channelReadComplete(context: ChannelHandlerContext) {
         self.counters.pending.store(self.machine.pendingCount)
+        // Behind all replies that came together: each command that was refused so is known not to have run.
+        if self.isReadOnly, self.machine.isOpen {
+            self.onReadOnly?()
+            self.close(RedisError(.connectionLost(sent: true), detail: "the server is a replica now"))
+        }
         context.fireChannelReadComplete()
     }
 

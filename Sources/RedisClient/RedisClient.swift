@@ -16,9 +16,28 @@ public final class RedisClient: Sendable {
     /// Runs on the loop where an attempt has failed because TLS was not agreed on, with the reason: for each attempt anew.
     public typealias TLSFailureHook = @Sendable (TLSFailure) -> Void
 
+    /// What is told of the master that sentinels name, on an event loop of the client.
+    public struct MasterHooks: Sendable {
+        /// Another master was found than the one that was told of last, or the first after trouble; and the sentinel that named it.
+        public var onMaster: (@Sendable (_ master: RedisEndpoint, _ saidBy: RedisEndpoint) -> Void)?
+        /// No master was found, and what each sentinel said. Told again only when the words change.
+        public var onTrouble: (@Sendable (_ why: String) -> Void)?
+
+        /// Hooks, each of which may be missing.
+        public init(
+            onMaster: (@Sendable (_ master: RedisEndpoint, _ saidBy: RedisEndpoint) -> Void)? = nil,
+            onTrouble: (@Sendable (_ why: String) -> Void)? = nil
+        ) {
+            self.onMaster = onMaster
+            self.onTrouble = onTrouble
+        }
+    }
+
     /// Where to connect, and the bounds.
     public let configuration: RedisConfiguration
     private let group: any EventLoopGroup
+    /// Nil where the address names the server itself.
+    private let locator: MasterLocator?
     private let slots: [ObjectIdentifier: ConnectionSlot]
 
     /// Connects nothing yet.
@@ -28,30 +47,44 @@ public final class RedisClient: Sendable {
     ///   - onConnect: prepares a connection before it is handed out.
     ///   - onDisconnect: is told when a connection that was handed out has ended.
     ///   - onTLSFailure: is told why an attempt failed, where TLS was in the way.
+    ///   - masterHooks: are told of the master, where the address names sentinels.
     public init(
         configuration: RedisConfiguration,
         eventLoopGroup: any EventLoopGroup,
         onConnect: ConnectHook? = nil,
         onDisconnect: DisconnectHook? = nil,
-        onTLSFailure: TLSFailureHook? = nil
+        onTLSFailure: TLSFailureHook? = nil,
+        masterHooks: MasterHooks = MasterHooks()
     ) {
         self.configuration = configuration
         self.group = eventLoopGroup
-        let tls: TLSClientContexts? =
-            if case .tcp(let host, _) = configuration.address { configuration.tls.map { TLSClientContexts($0, name: host) } } else { nil }
+        let tls = configuration.tls.map { TLSByHost($0) }
+        let locator: MasterLocator? =
+            if case .sentinels(let sentinels) = configuration.address {
+                MasterLocator(eventLoop: eventLoopGroup.next(), configuration: configuration, sentinels: sentinels, tls: tls, hooks: masterHooks)
+            } else {
+                nil
+            }
+        self.locator = locator
         var slots: [ObjectIdentifier: ConnectionSlot] = [:]
         for eventLoop in eventLoopGroup.makeIterator() {
             slots[ObjectIdentifier(eventLoop)] = ConnectionSlot(
                 eventLoop: eventLoop,
                 configuration: configuration,
                 tls: tls,
+                locator: locator,
                 onConnect: onConnect,
                 onDisconnect: onDisconnect,
                 onTLSFailure: onTLSFailure
             )
         }
         self.slots = slots
+        let all = Array(slots.values)
+        locator?.tell { master in for slot in all { slot.eventLoop.execute { slot.found(master: master) } } }
     }
+
+    /// The master that the sentinels have named last; nil before they have, and where the address names the server itself.
+    public var master: RedisEndpoint? { self.locator?.master }
 
     /// The ready connection of a loop, without waiting. Must be called on that loop.
     /// - Returns: nil while there is none: the caller goes on without Redis, as after `notConnected`. The first call starts to connect;
@@ -109,11 +142,14 @@ public final class RedisClient: Sendable {
     public func snapshot() -> RedisSnapshot {
         var sum = RedisSnapshot()
         for slot in self.slots.values { sum.add(slot.counters) }
+        if let locator = self.locator { sum.add(locator.counters) }
         return sum
     }
 
     /// Takes no further commands, waits for the replies of those that are out (at most the silence limit), and closes all connections.
     public func shutdown() async {
+        // Whoever waits for the locator's answer is told that the client is closed.
+        try? await self.locator?.close().get()
         let closing = self.slots.values.map { slot in slot.eventLoop.flatSubmit { slot.close() } }
         for future in closing {
             // Fails only if the loop was shut down first; nothing is open then either.

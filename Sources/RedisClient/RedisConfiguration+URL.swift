@@ -14,7 +14,7 @@ extension RedisConfiguration {
     /// - Parameter url: the address.
     /// - Throws: `InvalidURL`. The files of TLS are not looked at.
     public init(url: String) throws(InvalidURL) {
-        guard let schemeEnd = url.firstRange(of: "://") else { throw InvalidURL(description: "no scheme: redis://, rediss:// or unix://") }
+        guard let schemeEnd = url.firstRange(of: "://") else { throw InvalidURL(description: "no scheme: \(Self.schemes)") }
         let scheme = url[..<schemeEnd.lowerBound].lowercased()
         var rest = url[schemeEnd.upperBound...]
         var user: String?
@@ -38,11 +38,11 @@ extension RedisConfiguration {
             guard user == nil || password != nil else { throw InvalidURL(description: "a user without a password") }
         }
         // The name is not repeated: it may be a part of a password.
-        if scheme == "redis", rest.contains(where: { $0 == "?" || $0 == "#" }) {
+        if scheme == "redis" || scheme == "redis+sentinel", rest.contains(where: { $0 == "?" || $0 == "#" }) {
             throw InvalidURL(description: "nothing may follow the database: an address has no parameters here")
         }
         var tls: TLSClientConfiguration?
-        if scheme == "rediss" {
+        if scheme == "rediss" || scheme == "rediss+sentinel" {
             guard !rest.contains("#") else { throw InvalidURL(description: "only parameters may follow the database") }
             let parts = rest.split(separator: "?", maxSplits: 1, omittingEmptySubsequences: false)
             do throws(TLSClientConfiguration.Refusal) {
@@ -58,6 +58,12 @@ extension RedisConfiguration {
             let (host, port) = try Self.hostAndPort(parts.first ?? "")
             self.init(address: .tcp(host: host, port: port))
             if parts.count == 2, !parts[1].isEmpty { self.database = try Self.databaseNumber(parts[1]) }
+        case "redis+sentinel", "rediss+sentinel":
+            let parts = rest.split(separator: "/", omittingEmptySubsequences: false)
+            let sentinels = try Self.sentinels(parts.first ?? "", name: parts.count > 1 ? parts[1] : "")
+            guard parts.count <= 3 else { throw InvalidURL(description: "only the database may follow the master's name") }
+            self.init(address: .sentinels(sentinels))
+            if parts.count == 3, !parts[2].isEmpty { self.database = try Self.databaseNumber(parts[2]) }
         case "unix":
             let parts = rest.split(separator: "?", maxSplits: 1, omittingEmptySubsequences: false)
             guard let path = parts.first, path.hasPrefix("/") else { throw InvalidURL(description: "a unix socket needs an absolute path") }
@@ -68,14 +74,33 @@ extension RedisConfiguration {
                 }
                 self.database = try Self.databaseNumber(parts[1].dropFirst(3))
             }
-        default: throw InvalidURL(description: "unknown scheme: redis://, rediss:// or unix:// are known")
+        default: throw InvalidURL(description: "unknown scheme: \(Self.schemes) are known")
         }
         self.tls = tls
         self.username = user
         self.password = password
     }
 
-    private static func hostAndPort(_ text: Substring) throws(InvalidURL) -> (String, Int) {
+    private static let schemes = "redis://, rediss://, redis+sentinel://, rediss+sentinel:// or unix://"
+
+    private static func sentinels(_ text: Substring, name: Substring) throws(InvalidURL) -> RedisSentinels {
+        var endpoints: [RedisEndpoint] = []
+        for part in text.split(separator: ",", omittingEmptySubsequences: false) {
+            let (host, port) = try Self.hostAndPort(part, default: 26379)
+            let endpoint = RedisEndpoint(host: host, port: port)
+            guard !endpoints.contains(endpoint) else { throw InvalidURL(description: "a sentinel is named twice") }
+            guard endpoints.count < RedisSentinels.maximumCount else {
+                throw InvalidURL(description: "more than \(RedisSentinels.maximumCount) sentinels")
+            }
+            endpoints.append(endpoint)
+        }
+        guard let master = Self.percentDecoded(name), !master.isEmpty, !master.contains(where: \.isWhitespace) else {
+            throw InvalidURL(description: "the name under which the sentinels know the master must follow them: …/name")
+        }
+        return RedisSentinels(endpoints: endpoints, master: master)
+    }
+
+    private static func hostAndPort(_ text: Substring, default standard: Int = 6379) throws(InvalidURL) -> (String, Int) {
         var host = text
         var port: Substring?
         if text.hasPrefix("[") {
@@ -89,7 +114,7 @@ extension RedisConfiguration {
             port = text[text.index(after: colon)...]
         }
         guard !host.isEmpty else { throw InvalidURL(description: "no host") }
-        guard let port else { return (String(host), 6379) }
+        guard let port else { return (String(host), standard) }
         guard let number = Int(port), (1...65535).contains(number) else { throw InvalidURL(description: "the port is not 1 to 65535") }
         return (String(host), number)
     }

@@ -8,11 +8,13 @@ public struct RedisConfiguration: Sendable, Hashable {
         case tcp(host: String, port: Int)
         /// The path of a Unix domain socket.
         case unix(path: String)
+        /// The server is the master that these sentinels name.
+        case sentinels(RedisSentinels)
     }
 
     /// Where the server listens.
     public var address: Address
-    /// How TLS is spoken with the server; nil for no TLS. Not for a Unix domain socket.
+    /// How TLS is spoken with the server, and with the sentinels that name it; nil for no TLS. Not for a Unix domain socket.
     public var tls: TLSClientConfiguration?
     /// The ACL user, or nil for the default user. Used only with a password.
     public var username: String?
@@ -55,6 +57,8 @@ extension RedisConfiguration: CustomStringConvertible {
         case .tcp(let host, let port):
             "\(self.tls == nil ? "redis" : "rediss")://\(host.contains(":") ? "[\(host)]" : host):\(port)/\(self.database)"
         case .unix(let path): "unix://\(path)"
+        case .sentinels(let sentinels):
+            "\(self.tls == nil ? "redis" : "rediss")+sentinel://\(sentinels.endpoints.map(\.description).joined(separator: ","))/\(sentinels.master)/\(self.database)"
         }
     }
 }

@@ -13,6 +13,9 @@ public struct RedisServerError: Error, Sendable, Hashable, CustomStringConvertib
         Kind(rawValue: String(self.message.prefix { $0 != " " }))
     }
 
+    /// Whether the server has refused a write because it is a replica. Redis 6 puts its own words around those of a command that a script calls.
+    public var isReadOnly: Bool { self.kind == .readOnly || (self.kind == .err && self.message.contains("-READONLY ")) }
+
     /// The message.
     public var description: String { self.message }
 

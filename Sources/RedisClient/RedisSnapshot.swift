@@ -30,8 +30,27 @@ public struct RedisSnapshot: Sendable, Hashable {
     /// Bytes that came from sockets.
     public var bytesReceived = 0
 
+    /// Searches for the master among the sentinels. This and what follows is 0 where the address names none.
+    public var masterSearches = 0
+    /// Searches that found no master.
+    public var masterSearchesFailed = 0
+    /// Times that another master was found than before.
+    public var masterChanges = 0
+    /// Messages of sentinels that the master has changed.
+    public var masterSwitchesHeard = 0
+    /// 1 while a sentinel is listened to.
+    public var sentinelsHeard = 0
+
     /// All zero.
     public init() {}
+
+    mutating func add(_ locator: LocatorCounters) {
+        masterSearches += locator.searches.current
+        masterSearchesFailed += locator.failures.current
+        masterChanges += locator.changes.current
+        masterSwitchesHeard += locator.switches.current
+        sentinelsHeard += locator.listening.current
+    }
 
     mutating func add(_ loop: LoopCounters) {
         connectAttempts += loop.connectAttempts.current

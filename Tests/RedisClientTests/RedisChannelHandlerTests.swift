@@ -48,6 +48,32 @@ final class Embedded {
 }
 
 @Suite struct RedisChannelHandlerTests {
+    /// A server that has become a replica is left, behind all replies that came with the one that says so; what is still out is unknown.
+    @Test func readOnlyClosesBehindTheReplies() throws {
+        for whole in [true, false] {
+            let embedded = try Embedded()
+            for _ in 0..<4 { embedded.send() }
+            embedded.tick()
+            let replies = "+A\r\n-READONLY You can't write against a read only replica.\r\n+B\r\n"
+            if whole {
+                embedded.receive(replies)
+                #expect(try embedded.value(2) == .simpleString("B"))
+            } else {
+                for byte in replies.utf8.dropLast(4) { embedded.receive([byte]) }
+                #expect(embedded.code(2) == .connectionLost(sent: true))
+            }
+            #expect(try embedded.value(0) == .simpleString("A"))
+            guard case .server(let error)? = embedded.code(1) else {
+                Issue.record("\(String(describing: embedded.results[1]))")
+                continue
+            }
+            #expect(error.isReadOnly)
+            #expect(embedded.code(3) == .connectionLost(sent: true))
+            #expect(!embedded.channel.isActive)
+            #expect(embedded.handler.closeReason?.detail == "the server is a replica now")
+        }
+    }
+
     @Test func commandsOfOneTurnLeaveInOneWrite() throws {
         let embedded = try Embedded()
         embedded.send(.ping)

@@ -152,4 +152,47 @@ struct RedisTLSTests {
             #expect(told.all.allSatisfy { $0.kind == .expired } && !told.all.isEmpty)
         }
     }
+
+    /// A real sentinel and the server that it names, both by TLS alone. Whoever does not trust them gets to neither.
+    @Test func sentinelsGoOverTLS() async throws {
+        let certificates = try PrivateCertificates()
+        let tls = PrivateRedis.TLS(try certificates.sign(), authority: certificates.authority)
+        let master = try PrivateRedis.start(options: ["--requirepass", "s3cret"], tls: tls)
+        defer { master.kill() }
+        let port = try #require(master.tlsPort)
+        let sentinel = try PrivateRedis.startSentinel(
+            ["tls-replication yes", "sentinel monitor shop 127.0.0.1 \(port) 1", "sentinel auth-pass shop s3cret"],
+            tls: tls
+        )
+        defer { sentinel.kill() }
+        let asked = try #require(sentinel.tlsPort)
+        let address = "rediss+sentinel://:s3cret@localhost:\(asked)/shop/3"
+        let patient: (inout RedisConfiguration) -> Void = { settings in
+            guard case .sentinels(var sentinels) = settings.address else { return }
+            sentinels.answerTimeout = .seconds(20)
+            settings.address = .sentinels(sentinels)
+        }
+        try await self.with("\(address)?sslrootcert=\(certificates.authority)", settings: patient) { client, told in
+            try await client.waitUntilConnected(timeout: .seconds(60))
+            #expect(try await client.send(RedisCommand("CLIENT", "INFO")).string?.contains(" db=3 ") == true)
+            #expect(client.master == RedisEndpoint(host: "127.0.0.1", port: port))
+            try await RedisClientIntegrationTests.eventually("it listens") { client.snapshot().sentinelsHeard == 1 }
+            #expect(told.all.isEmpty)
+        }
+        try await self.with(address, settings: patient) { client, _ in
+            try await RedisClientIntegrationTests.eventually("it says why") {
+                let error = await #expect(throws: RedisError.self) { try await client.send(.ping, timeout: .milliseconds(500)) }
+                return error?.detail?.contains("localhost:\(asked): TLS: ") == true
+            }
+            #expect(client.master == nil)
+        }
+        // What answers at the plain port speaks no TLS.
+        try await self.with("rediss+sentinel://:s3cret@localhost:\(sentinel.port)/shop?sslrootcert=\(certificates.authority)") {
+            client,
+            _ in
+            let error = await #expect(throws: RedisError.self) { try await client.send(.ping, timeout: .seconds(2)) }
+            #expect(error?.code == .notConnected)
+            #expect(client.master == nil && client.snapshot().sentinelsHeard == 0)
+        }
+    }
 }

@@ -59,6 +59,36 @@ import TransportSecurity
         #expect(try RedisConfiguration(url: "redis://h").tls == nil)
     }
 
+    @Test func sentinels() throws {
+        let settings = try RedisConfiguration(url: "redis+sentinel://me:p%40ss@a:1,[::1],c/my%2Fshop/2")
+        guard case .sentinels(let sentinels) = settings.address else { throw RedisConfiguration.InvalidURL(description: "no sentinels") }
+        #expect(sentinels.endpoints.map(\.description) == ["a:1", "[::1]:26379", "c:26379"] && sentinels.master == "my/shop")
+        #expect(settings.username == "me" && settings.password == "p@ss" && settings.database == 2 && settings.tls == nil)
+        #expect(sentinels.username == nil && sentinels.password == nil, "the credentials in the address are the master's")
+        #expect(settings.description == "redis+sentinel://a:1,[::1]:26379,c:26379/my/shop/2")
+        let secure = try RedisConfiguration(url: "rediss+sentinel://:pw@a,b/shop?sslrootcert=/a.pem")
+        #expect(secure.tls?.authorities == "/a.pem" && secure.database == 0 && !secure.description.contains("pw@"))
+        #expect(secure.description == "rediss+sentinel://a:26379,b:26379/shop/0")
+        #expect(throws: Never.self) { try RedisConfiguration(url: "redis+sentinel://\(Self.hosts(16))/shop") }
+    }
+
+    private static func hosts(_ count: Int) -> String { (1...count).map { "h\($0)" }.joined(separator: ",") }
+
+    /// The reason never repeats what may be a secret.
+    @Test(arguments: [
+        "redis+sentinel://:hush@a", "redis+sentinel://:hush@a/", "redis+sentinel://:hush@a//0", "redis+sentinel://:hush@/shop",
+        "redis+sentinel://:hush@a,/shop", "redis+sentinel://:hush@a,a/shop", "redis+sentinel://:hush@a:26379,a/shop",
+        "redis+sentinel://:hush@a/shop/hush", "redis+sentinel://:hush@a/shop/0/1", "redis+sentinel://:hush@a/shop?x=hush",
+        "redis+sentinel://:hush@a/shop#hush", "redis+sentinel://:hush@a/sh%zz", "redis+sentinel://:hush@a/a%20b",
+        "redis+sentinel://hush@a/shop",
+        "rediss+sentinel://:hush@a/shop?hush=1", "redis+sentinel://:hush@a:0/shop", "redis+sentinel://:hush@\(Self.hosts(17))/shop",
+        "redis+cluster://:hush@a,b",
+    ])
+    func sentinelsRefused(_ url: String) {
+        let refusal = #expect(throws: RedisConfiguration.InvalidURL.self) { try RedisConfiguration(url: url) }
+        #expect(refusal?.description.isEmpty == false && refusal?.description.contains("hush") == false)
+    }
+
     @Test(arguments: [
         "redis://h:1/2?timeout=1", "redis://h?db=1", "redis://u:p@h#2", "unix:///s?db=1&db=2", "unix:///s?x=1",
         "", "localhost", "http://h", "rediss://h?sslmode=prefer", "rediss://h#x", "redis://h?sslmode=require", "rediss://h?sslcert=a",

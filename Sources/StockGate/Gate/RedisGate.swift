@@ -324,8 +324,8 @@ final class RedisGate: @unchecked Sendable {
                 // Redis has lost the script (SCRIPT FLUSH), so the script has not run. Only in this case is a call sent again, now with the script's source.
                 send("EVAL", script.source) { answer($0.mapError(GateFailure.init)) }
             case .failure(let error):
-                // The server became a replica while the connection stayed open. What the connection learnt about the dataset is void.
-                if error.serverError?.kind == .readOnly { connection.close() }
+                // If the server became a replica while the connection stayed open, the client closes the connection behind this reply, and what the connection
+                // learnt about the dataset goes with it.
                 answer(.failure(GateFailure(error)))
             }
         }

@@ -1,0 +1,124 @@
+import NIOCore
+
+/// What a client knows of its master, shared by all its event loops, and when it searches again. No sockets or clocks.
+///
+/// Invariant: one search at a time. An answer serves until it is `age` old, or until something raises a doubt: a server that says READONLY or turns out to be
+/// no master, or a sentinel's message. A doubt that comes while a search runs makes that search run once more before its answer is used.
+/// Bounds: two searches begin at least `pause` apart.
+struct MasterKnowledge {
+    typealias Master = MasterSearch.Master
+
+    enum Wanted: Equatable {
+        case use(Master)
+        case fail(String)
+        /// A search is under way, or will begin.
+        case wait
+        /// Begin a search after this time.
+        case search(after: TimeAmount)
+    }
+
+    enum Found: Equatable {
+        /// Hand it to all who wait. `isNews`: it is another master than was last told of, or the first after a failure.
+        case deliver(isNews: Bool)
+        /// Search once more, after this time.
+        case again(after: TimeAmount)
+    }
+
+    private enum Phase {
+        case idle
+        case scheduled
+        case searching(isAgain: Bool)
+    }
+
+    private enum Outcome {
+        case found(Master)
+        case failed(String)
+    }
+
+    private let age: TimeAmount
+    private let pause: TimeAmount
+    private var phase = Phase.idle
+    private var last: (outcome: Outcome, at: NIODeadline)?
+    private var lastBegan: NIODeadline?
+    private var isDoubted = false
+    /// Whether the next search is the second one because of a doubt.
+    private var isAgain = false
+    /// The master that was found last; kept while searches fail.
+    private(set) var master: Master?
+    /// What was last told of: nil for nothing yet.
+    private var told: Told?
+
+    private enum Told: Equatable {
+        case master(RedisEndpoint)
+        case trouble(String)
+    }
+
+    init(age: TimeAmount, pause: TimeAmount) {
+        self.age = age
+        self.pause = pause
+    }
+
+    /// Somebody wants to connect.
+    mutating func wanted(now: NIODeadline) -> Wanted {
+        switch self.phase {
+        case .scheduled, .searching: return .wait
+        case .idle:
+            if let last = self.last, !self.isDoubted, now < last.at + self.age {
+                switch last.outcome {
+                case .found(let master): return .use(master)
+                case .failed(let why): return .fail(why)
+                }
+            }
+            return .search(after: self.schedule(now: now))
+        }
+    }
+
+    /// Something says that the master may be another one.
+    /// - Returns: begin a search after this time; nil if one is under way, or will begin
+    mutating func doubted(now: NIODeadline) -> TimeAmount? {
+        self.isDoubted = true
+        guard case .idle = self.phase else { return nil }
+        return self.schedule(now: now)
+    }
+
+    /// The search that was scheduled begins.
+    mutating func began(now: NIODeadline) {
+        self.isDoubted = false
+        self.lastBegan = now
+        self.phase = .searching(isAgain: self.isAgain)
+        self.isAgain = false
+    }
+
+    mutating func found(_ master: Master, now: NIODeadline) -> Found {
+        if let pause = self.repeats(now: now) { return .again(after: pause) }
+        self.phase = .idle
+        self.last = (.found(master), now)
+        self.master = master
+        let news = Told.master(master.endpoint)
+        defer { self.told = news }
+        return .deliver(isNews: self.told != news)
+    }
+
+    /// No master was found, for this reason. What was found before stays known.
+    mutating func failed(_ why: String, now: NIODeadline) -> Found {
+        if let pause = self.repeats(now: now) { return .again(after: pause) }
+        self.phase = .idle
+        self.last = (.failed(why), now)
+        let news = Told.trouble(why)
+        defer { self.told = news }
+        return .deliver(isNews: self.told != news)
+    }
+
+    /// A doubt came while the search ran. Only once: those who wait are answered after the second search, whatever comes meanwhile.
+    private mutating func repeats(now: NIODeadline) -> TimeAmount? {
+        guard self.isDoubted, case .searching(isAgain: false) = self.phase else { return nil }
+        self.isAgain = true
+        return self.schedule(now: now)
+    }
+
+    private mutating func schedule(now: NIODeadline) -> TimeAmount {
+        self.phase = .scheduled
+        guard let began = self.lastBegan, now < began + self.pause else { return .zero }
+        return began + self.pause - now
+    }
+}

@@ -1,0 +1,344 @@
+import NIOCore
+import NIOPosix
+import NIOTransportSecurity
+import Synchronization
+
+/// Finds the master by asking the sentinels, for all connections of one client: the shell around `MasterKnowledge`, `MasterSearch` and `SwitchWatch`.
+///
+/// Each search opens a connection to one sentinel after the other, and one to the server that it names, and closes them. Beside that one subscription is held at
+/// one of the sentinels, which makes the client search at once when the master changes.
+/// Bounds: one search, with one question at a time; one subscription; one waiter for each connection of the client. All of it runs on `eventLoop`.
+// Sendable, although its state is not locked: each entry checks that it runs on `eventLoop`.
+final class MasterLocator: @unchecked Sendable {
+    typealias Master = MasterSearch.Master
+
+    let eventLoop: any EventLoop
+    let counters = LocatorCounters()
+    private let settings: RedisConfiguration
+    private let sentinels: RedisSentinels
+    private let tls: TLSByHost?
+    private let hooks: RedisClient.MasterHooks
+    /// Told of each master that a search has found, on `eventLoop`.
+    private var onFound: ((RedisEndpoint) -> Void)?
+    private var knowledge: MasterKnowledge
+    private var search: MasterSearch?
+    private var waiters: [EventLoopPromise<RedisEndpoint>] = []
+    /// The sentinels that failed in the last search, by their indices.
+    private var failed: Set<Int> = []
+    /// The sentinel that gave the last hint.
+    private var hintedBy: Int?
+    private var watched: Int
+    private var watch: (any Channel)?
+    private var isWatching = false
+    private var isClosed = false
+    /// Done when the question that is under way has ended.
+    private var question: EventLoopFuture<Void>
+    private let known = Mutex<RedisEndpoint?>(nil)
+
+    init(eventLoop: any EventLoop, settings: RedisConfiguration, sentinels: RedisSentinels, tls: TLSByHost?, hooks: RedisClient.MasterHooks) {
+        self.eventLoop = eventLoop
+        self.settings = settings
+        self.sentinels = sentinels
+        self.tls = tls
+        self.hooks = hooks
+        self.knowledge = MasterKnowledge(age: TimeAmount(sentinels.answerAge), pause: TimeAmount(sentinels.minimumPause))
+        self.watched = Int.random(in: 0..<max(1, sentinels.endpoints.count))
+        self.question = eventLoop.makeSucceededVoidFuture()
+    }
+
+    /// The master that was found last; nil before the first was. To be asked from anywhere.
+    var master: RedisEndpoint? { self.known.withLock { $0 } }
+
+    /// Sets who is told of each master that is found, on `eventLoop`. To be called before anything is asked for.
+    func tell(_ onFound: @escaping @Sendable (RedisEndpoint) -> Void) {
+        self.eventLoop.execute { self.onFound = onFound }
+    }
+
+    /// The master to connect to: the last answer if it is fresh, else that of a search. To be called from any thread.
+    /// - Returns: fails with `RedisError` if no master was found
+    func find() -> EventLoopFuture<RedisEndpoint> {
+        self.eventLoop.flatSubmit {
+            guard !self.isClosed else { return self.eventLoop.makeFailedFuture(RedisError(.closed)) }
+            self.listen()
+            switch self.knowledge.wanted(now: self.eventLoop.now) {
+            case .use(let master): return self.eventLoop.makeSucceededFuture(master.endpoint)
+            case .fail(let why): return self.eventLoop.makeFailedFuture(RedisError(.notConnected, detail: why))
+            case .wait: break
+            case .search(let pause): self.begin(after: pause)
+            }
+            let promise = self.eventLoop.makePromise(of: RedisEndpoint.self)
+            self.waiters.append(promise)
+            return promise.futureResult
+        }
+    }
+
+    /// Something says that the master may be another one. To be called from any thread.
+    func doubt() { self.eventLoop.execute { self.doubted(by: nil) } }
+
+    private func doubted(by sentinel: Int?) {
+        guard !self.isClosed else { return }
+        if let sentinel { self.hintedBy = sentinel }
+        if let pause = self.knowledge.doubted(now: self.eventLoop.now) { self.begin(after: pause) }
+    }
+
+    /// Ends the search and the subscription. Succeeds once nothing is open any more.
+    func close() -> EventLoopFuture<Void> {
+        self.eventLoop.flatSubmit {
+            self.isClosed = true
+            self.onFound = nil
+            self.answer(.failure(RedisError(.closed)))
+            self.watch?.close(promise: nil)
+            let watch = self.watch?.closeFuture.recover { _ in } ?? self.eventLoop.makeSucceededVoidFuture()
+            return self.question.flatMap { watch }
+        }
+    }
+
+    // MARK: The search
+
+    private func begin(after pause: TimeAmount) {
+        _ = self.eventLoop.scheduleTask(in: pause) {
+            guard !self.isClosed else { return }
+            let now = self.eventLoop.now
+            self.knowledge.began(now: now)
+            self.counters.searches.increment()
+            var generator = SystemRandomNumberGenerator()
+            let order = MasterSearch.order(
+                count: self.sentinels.endpoints.count,
+                first: self.hintedBy,
+                failed: self.failed,
+                using: &generator
+            )
+            self.hintedBy = nil
+            var search = MasterSearch(order: order, inUse: self.knowledge.master, ends: now + TimeAmount(self.sentinels.searchTimeout))
+            let step = search.begin(now: now)
+            self.search = search
+            self.follow(step)
+        }
+    }
+
+    private func follow(_ step: MasterSearch.Step) {
+        guard !self.isClosed else { return }
+        switch step {
+        case .ask(let index):
+            self.ask(self.sentinels.endpoints[index]) { answer in
+                guard let step = self.search?.answered(index, answer, now: self.eventLoop.now) else { return }
+                self.follow(step)
+            }
+        case .checkRole(let master):
+            self.askRole(master.endpoint) { role in
+                guard let step = self.search?.checked(master, role, now: self.eventLoop.now) else { return }
+                self.follow(step)
+            }
+        case .found(let master): self.found(master)
+        case .failed: self.foundNone()
+        }
+    }
+
+    private func found(_ master: Master) {
+        self.failed = Set((self.search?.troubles ?? [:]).keys)
+        self.search = nil
+        switch self.knowledge.found(master, now: self.eventLoop.now) {
+        case .again(let pause): self.begin(after: pause)
+        case .deliver(let isNews):
+            let before = self.known.withLock { known in
+                defer { known = master.endpoint }
+                return known
+            }
+            if before != nil, before != master.endpoint { self.counters.changes.increment() }
+            if isNews { self.hooks.onMaster?(master.endpoint, self.sentinels.endpoints[master.saidBy]) }
+            self.onFound?(master.endpoint)
+            self.answer(.success(master.endpoint))
+        }
+    }
+
+    private func foundNone() {
+        let troubles = self.search?.troubles ?? [:]
+        self.failed = Set(troubles.keys)
+        self.search = nil
+        self.counters.failures.increment()
+        let words = troubles.sorted { $0.key < $1.key }.map { "\(self.sentinels.endpoints[$0.key]): \($0.value)" }
+        let why = words.isEmpty ? "no sentinel answered in time" : words.joined(separator: "; ")
+        switch self.knowledge.failed(why, now: self.eventLoop.now) {
+        case .again(let pause): self.begin(after: pause)
+        case .deliver(let isNews):
+            if isNews { self.hooks.onTrouble?(why) }
+            self.answer(.failure(RedisError(.notConnected, detail: why)))
+        }
+    }
+
+    private func answer(_ result: Result<RedisEndpoint, RedisError>) {
+        let waiters = self.waiters
+        self.waiters = []
+        for waiter in waiters {
+            switch result {
+            case .success(let endpoint): waiter.succeed(endpoint)
+            case .failure(let error): waiter.fail(error)
+            }
+        }
+    }
+
+    // MARK: Questions
+
+    private func ask(_ sentinel: RedisEndpoint, answer: @escaping @Sendable (MasterSearch.Answer) -> Void) {
+        let sentinels = self.sentinels
+        self.question(sentinel) { connection, deadline in
+            func send(_ command: RedisCommand) -> EventLoopFuture<RedisValue> { connection.send(command, deadline: deadline) }
+            let granted = sentinels.password.map { send(.auth(username: sentinels.username, password: $0)) }
+            // The epoch is read in front of the address: if the sentinel changes its mind between the two, the new address gets the old epoch, which is harmless.
+            let state = send(RedisCommand("SENTINEL", "MASTER", .string(sentinels.master))).recover { _ in .null }
+            let address = send(RedisCommand("SENTINEL", "GET-MASTER-ADDR-BY-NAME", .string(sentinels.master)))
+            return (granted ?? connection.eventLoop.makeSucceededFuture(.null)).flatMap { _ in state.and(address) }
+                .map { Self.read(address: $1, state: $0) }
+        }.whenComplete { result in
+            switch result {
+            case .success(let found): answer(found)
+            case .failure(let error): answer(.failed(RedisDial.words(error)))
+            }
+        }
+    }
+
+    /// What a sentinel's two replies say.
+    static func read(address: RedisValue, state: RedisValue) -> MasterSearch.Answer {
+        if address.isNull { return .unknown }
+        guard let parts = address.array, parts.count == 2, let host = parts[0].string, !host.isEmpty, let port = parts[1].int,
+            (1...65535).contains(port)
+        else { return .failed("its answer cannot be read") }
+        var epoch: Int64?
+        // Names and values by turns.
+        if let fields = state.array {
+            for index in stride(from: 0, to: fields.count - 1, by: 2) where fields[index].string == "config-epoch" {
+                epoch = fields[index + 1].int
+            }
+        }
+        return .named(RedisEndpoint(host: host, port: Int(port)), epoch: epoch)
+    }
+
+    private func askRole(_ server: RedisEndpoint, answer: @escaping @Sendable (MasterSearch.Role) -> Void) {
+        let settings = self.settings
+        self.question(server) { connection, deadline in
+            let granted = settings.password.map { connection.send(.auth(username: settings.username, password: $0), deadline: deadline) }
+            let role = connection.send(RedisCommand("ROLE"), deadline: deadline)
+            return (granted ?? connection.eventLoop.makeSucceededFuture(.null)).flatMap { _ in role }.map { Self.role($0) }
+        }.whenComplete { result in
+            switch result {
+            case .success(let role): answer(role)
+            case .failure(let error): answer(.failed(RedisDial.words(error)))
+            }
+        }
+    }
+
+    /// What the reply to `ROLE` says: a master, or the word for what it is, with the state of its link where it is a replica.
+    static func role(_ reply: RedisValue) -> MasterSearch.Role {
+        guard let parts = reply.array, let word = parts.first?.string else { return .failed("its answer to ROLE cannot be read") }
+        if word == "master" { return .master }
+        let state = parts.count > 3 ? parts[3].string.map { " (\($0.prefix(20)))" } : nil
+        return .other((word == "slave" ? "replica" : String(word.prefix(20))) + (state ?? ""))
+    }
+
+    /// Opens a connection, asks, and closes it, all within the time for one answer.
+    private func question<Value: Sendable>(
+        _ endpoint: RedisEndpoint,
+        _ body: @escaping @Sendable (RedisConnection, NIODeadline) -> EventLoopFuture<Value>
+    ) -> EventLoopFuture<Value> {
+        let (eventLoop, settings) = (self.eventLoop, self.settings)
+        let limit = TimeAmount(self.sentinels.answerTimeout)
+        let deadline = eventLoop.now + limit
+        let answer = eventLoop.makePromise(of: Value.self)
+        let ended = eventLoop.makePromise(of: Void.self)
+        self.question = ended.futureResult
+        let timer = eventLoop.scheduleTask(deadline: deadline) { answer.fail(RedisError(.timedOut(sent: true))) }
+        answer.futureResult.whenComplete { _ in timer.cancel() }
+        let counters = LoopCounters()
+        RedisDial.open(
+            .tcp(host: endpoint.host, port: endpoint.port),
+            on: eventLoop,
+            tls: self.tls,
+            timeout: limit,
+            maximumOutgoingBytes: settings.maximumOutgoingBytes
+        ) { channel in
+            let handler = RedisChannelHandler(eventLoop: eventLoop, settings: settings, counters: counters)
+            try channel.pipeline.syncOperations.addHandler(handler)
+        }.whenComplete { result in
+            do {
+                let channel = try result.get()
+                channel.closeFuture.whenComplete { _ in ended.succeed() }
+                let handler = try channel.pipeline.syncOperations.handler(type: RedisChannelHandler.self)
+                handler.connected()
+                let connection = RedisConnection(channel: channel, handler: handler, settings: settings)
+                guard eventLoop.now < deadline else { return connection.close() }
+                body(connection, deadline).whenComplete { result in
+                    answer.completeWith(result)
+                    connection.close()
+                }
+            } catch {
+                answer.fail(error)
+                ended.succeed()
+            }
+        }
+        return answer.futureResult
+    }
+
+    // MARK: The subscription
+
+    /// Listens to one sentinel, and goes on with the next whenever that ends, until `close`. Beside that it searches at intervals: a sentinel that is cut off
+    /// from the others tells nothing.
+    private func listen() {
+        guard !self.isWatching else { return }
+        self.isWatching = true
+        self.subscribe()
+        self.checkLater()
+    }
+
+    private func checkLater() {
+        _ = self.eventLoop.scheduleTask(in: TimeAmount(self.sentinels.checkInterval)) {
+            guard !self.isClosed else { return }
+            self.doubted(by: nil)
+            self.checkLater()
+        }
+    }
+
+    private func subscribe() {
+        guard !self.isClosed else { return }
+        let (eventLoop, sentinels, index) = (self.eventLoop, self.sentinels, self.watched)
+        let endpoint = sentinels.endpoints[index]
+        let limit = TimeAmount(sentinels.answerTimeout)
+        RedisDial.open(
+            .tcp(host: endpoint.host, port: endpoint.port),
+            on: eventLoop,
+            tls: self.tls,
+            timeout: limit,
+            maximumOutgoingBytes: self.settings.maximumOutgoingBytes
+        ) { [weak self] channel in
+            let handler = SwitchWatchHandler(sentinels, now: eventLoop.now) { isSwitch in
+                guard let self else { return }
+                if isSwitch { self.counters.switches.increment() } else { self.counters.listening.store(1) }
+                self.doubted(by: index)
+            }
+            try channel.pipeline.syncOperations.addHandler(handler)
+        }.whenComplete { result in
+            switch result {
+            case .success(let channel):
+                self.watch = channel
+                if self.isClosed { channel.close(promise: nil) }
+                channel.closeFuture.whenComplete { _ in self.subscriptionEnded() }
+            case .failure: self.subscriptionEnded()
+            }
+        }
+    }
+
+    private func subscriptionEnded() {
+        self.watch = nil
+        self.counters.listening.store(0)
+        self.watched = (self.watched + 1) % max(1, self.sentinels.endpoints.count)
+        _ = self.eventLoop.scheduleTask(in: .seconds(1)) { self.subscribe() }
+    }
+}
+
+/// What the search for the master has done: written on the locator's loop alone, read from anywhere.
+final class LocatorCounters: Sendable {
+    let searches = LoopCounters.Counter()
+    let failures = LoopCounters.Counter()
+    let changes = LoopCounters.Counter()
+    let switches = LoopCounters.Counter()
+    let listening = LoopCounters.Counter()
+}
