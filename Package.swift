@@ -247,7 +247,7 @@ let package = Package(
             [
                 "StockContract",
                 "APIErrors", "HotPath", "ServerMetrics", "StrictJSON", "ProductServer", "ServerKit", "StockGate", "PostgresClient",
-                "CircuitBreaker", "MessageBroker", "PrivateServers",
+                "CircuitBreaker", "MessageBroker", "PrivateServers", "RedisClient",
                 hummingbirdTesting, nioCore, nioPosix,
             ]
         ),

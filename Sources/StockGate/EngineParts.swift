@@ -67,7 +67,11 @@ struct EngineParts: Sendable {
             eventLoopGroup: eventLoopGroup,
             onConnect: { connections.learn($0) },
             onDisconnect: { _, error in events.tell(.redisDisconnected(why: String(describing: error))) },
-            onTLSFailure: { connections.refused($0.description) }
+            onTLSFailure: { connections.refused($0.description) },
+            masterHooks: .init(
+                onMaster: { events.tell(.redisMaster("\($0)", saidBy: "\($1)")) },
+                onTrouble: { events.tell(.redisMasterUnknown(why: $0)) }
+            )
         )
         let reports = GateReports(
             trouble: { events.redisFailed($0) },

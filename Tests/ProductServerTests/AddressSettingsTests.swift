@@ -1,4 +1,6 @@
+import RedisClient
 import ServerKit
+import StockGate
 import Testing
 
 @testable import ProductServer
@@ -43,6 +45,36 @@ import Testing
         ] {
             let error = #expect(throws: SettingsError.self) { try settings([name: value]) }
             #expect(error?.faults.count == 1 && error?.faults.first?.hasPrefix("\(name): ") == true)
+            #expect(error?.description.contains("hidden") == false)
+        }
+    }
+
+    /// The sentinels' credentials are theirs alone, and have no place without sentinels.
+    @Test func credentialsOfSentinels() throws {
+        let url = "redis+sentinel://me:hidden1@a,b:1/shop/2"
+        let both = ["REDIS_URL": url, "REDIS_SENTINEL_USERNAME": "asker", "REDIS_SENTINEL_PASSWORD": "hidden2"]
+        let redis = try settings(both).engine.redis
+        guard case .sentinels(let sentinels) = redis.address else {
+            Issue.record("\(redis)")
+            return
+        }
+        #expect(sentinels.username == "asker" && sentinels.password == "hidden2" && sentinels.master == "shop")
+        #expect(redis.username == "me" && redis.password == "hidden1" && redis.database == 2)
+        guard case .sentinels(let open) = try settings(["REDIS_URL": url, "REDIS_SENTINEL_PASSWORD": ""]).engine.redis.address else {
+            return
+        }
+        #expect(open.username == nil && open.password == nil)
+        var reader = SettingsReader(environment: both)
+        _ = try ProductServerConfiguration(from: &reader)
+        #expect(!reader.givenText.contains("hidden"), "\(reader.givenText)")
+        for (environment, name) in [
+            (["REDIS_SENTINEL_PASSWORD": "hidden"], "REDIS_SENTINEL_PASSWORD"),
+            (["REDIS_SENTINEL_USERNAME": "hidden"], "REDIS_SENTINEL_USERNAME"),
+            (["REDIS_URL": url, "REDIS_SENTINEL_USERNAME": "hidden"], "REDIS_SENTINEL_USERNAME"),
+            (["REDIS_URL": "redis+sentinel://:hidden@a"], "REDIS_URL"), (["REDIS_URL": "redis+cluster://:hidden@a,b"], "REDIS_URL"),
+        ] {
+            let error = #expect(throws: SettingsError.self) { try settings(environment) }
+            #expect(error?.faults.count == 1 && error?.faults.first?.hasPrefix("\(name): ") == true, "\(error?.faults ?? [])")
             #expect(error?.description.contains("hidden") == false)
         }
     }

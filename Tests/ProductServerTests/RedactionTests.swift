@@ -134,7 +134,7 @@ import Testing
             let redis =
                 [
                     "redis://:\(inAddress)@h", "redis://u:\(inAddress)@h:1/3", "unix://:\(inAddress)@/run/x.sock?db=1",
-                    "REDIS://u:\(inAddress)@[::1]:1",
+                    "REDIS://u:\(inAddress)@[::1]:1", "redis+sentinel://:\(inAddress)@h,[::1]:1/shop/3",
                 ].randomElement(using: &dice) ?? ""
             var reader = SettingsReader(environment: ["REDIS_URL": redis])
             guard let settings = try? ProductServerConfiguration(from: &reader) else { continue }

@@ -73,12 +73,32 @@ extension MetricsRegistry {
         collector("stockgate_redis_timeouts_total", help: "Redis commands that were not answered in time.", kind: .counter) {
             [.init(Double(engine.redis.snapshot().timeouts))]
         }
+        sentinels(engine)
         gauge("stockgate_redis_pending", help: "Redis commands without a reply yet.") { Double(engine.redis.snapshot().pending) }
         gauge("stockgate_ledger_pool_busy", help: "Busy connections of the ledger's pool.") { Double(engine.ledger.pool.snapshot().busy) }
         collector("stockgate_ledger_pool_rejected_total", help: "Calls that found the ledger's pool full.", kind: .counter) {
             [.init(Double(engine.ledger.pool.snapshot().rejected))]
         }
         readPools(engine)
+    }
+
+    /// All are 0 where the address of Redis names no sentinels.
+    private func sentinels(_ engine: StockEngine) {
+        collector("stockgate_redis_master_searches_total", help: "Searches for Redis' master among the sentinels.", kind: .counter) {
+            [.init(Double(engine.redis.snapshot().masterSearches))]
+        }
+        collector("stockgate_redis_master_searches_failed_total", help: "Searches that found no master to use.", kind: .counter) {
+            [.init(Double(engine.redis.snapshot().masterSearchesFailed))]
+        }
+        collector("stockgate_redis_master_changes_total", help: "Times that another master was found than before.", kind: .counter) {
+            [.init(Double(engine.redis.snapshot().masterChanges))]
+        }
+        collector("stockgate_redis_switches_heard_total", help: "Messages of sentinels that the master has changed.", kind: .counter) {
+            [.init(Double(engine.redis.snapshot().masterSwitchesHeard))]
+        }
+        gauge("stockgate_redis_sentinels_heard", help: "1 while a sentinel is listened to.") {
+            Double(engine.redis.snapshot().sentinelsHeard)
+        }
     }
 
     private func readPools(_ engine: StockEngine) {

@@ -7,6 +7,10 @@ extension EngineEvent {
         switch self {
         case .redisConnected(let dataset): logger.info("connected to Redis", metadata: ["dataset": "\(dataset)"])
         case .redisDisconnected(let why): logger.warning("connection to Redis ended", metadata: ["why": "\(why)"])
+        case .redisMaster(let master, let sentinel):
+            logger.notice("the sentinels name the master of Redis", metadata: ["master": "\(master)", "saidBy": "\(sentinel)"])
+        case .redisMasterUnknown(let why):
+            logger.warning("the sentinels name no master of Redis that can be used", metadata: ["why": "\(why)"])
         case .recovered(let products, let direct, let took):
             logger.notice(
                 "recovery passed: products are sold through Redis again",

@@ -29,6 +29,15 @@ public struct ProductServerConfiguration: Sendable {
             do throws(RedisConfiguration.InvalidURL) { return try RedisConfiguration(url: url) } catch { throw .init(error.description) }
         }
         reader.check("REDIS_URL", gate?.tls)
+        let sentinelUser = reader.optionalString("REDIS_SENTINEL_USERNAME", "user at the sentinels of REDIS_URL; with a password only")
+        let sentinelPassword = reader.secret("REDIS_SENTINEL_PASSWORD", "password at the sentinels of REDIS_URL")
+        let sentinels: RedisSentinels? = if case .sentinels(let sentinels)? = gate?.address { sentinels } else { nil }
+        if gate != nil, sentinels == nil {
+            if sentinelUser?.isEmpty == false { reader.refuse("REDIS_SENTINEL_USERNAME: REDIS_URL names no sentinels") }
+            if sentinelPassword?.isEmpty == false { reader.refuse("REDIS_SENTINEL_PASSWORD: REDIS_URL names no sentinels") }
+        } else if sentinelUser?.isEmpty == false, sentinelPassword?.isEmpty ?? true {
+            reader.refuse("REDIS_SENTINEL_USERNAME: a user without a password, REDIS_SENTINEL_PASSWORD")
+        }
         var database = reader.address(
             "PRODUCT_DATABASE_URL",
             default: "postgresql://127.0.0.1:5432/stockgate_product",
@@ -151,6 +160,11 @@ public struct ProductServerConfiguration: Sendable {
         ledger.readWaiting = ReadConfiguration.maximumWaiting
         ledger.readAcquireTimeout = ReadConfiguration.acquireTimeout
         redis.commandTimeout = gateTimeout
+        if var sentinels {
+            sentinels.username = sentinelUser.flatMap { $0.isEmpty || $0 == "default" ? nil : $0 }
+            sentinels.password = sentinelPassword.flatMap { $0.isEmpty ? nil : $0 }
+            redis.address = .sentinels(sentinels)
+        }
         // A window of calls, not of time: in a sale a hundred calls are some 10 ms, so a Redis that is gone is found out before a second hundred of
         // buyers has met it. With a window of seconds the successes before the fault outvote it for just as long. A false alarm costs little: the
         // fallback serves at nearly the same speed, and the recovery makes Redis exact before it is used again.

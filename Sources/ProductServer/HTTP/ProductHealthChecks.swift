@@ -1,4 +1,5 @@
 import CircuitBreaker
+import RedisClient
 import ServerKit
 import StockGate
 import StrictJSON
@@ -27,11 +28,11 @@ extension HealthCheck {
             let snapshot = engine.breaker.snapshot()
             let foreign = engine.foreignProductCount
             let isUp = snapshot.state == .closed && foreign == 0
-            let breaker = JSONValue.string(snapshot.state.rawValue)
-            return HealthReport(
-                isUp ? .up : .degraded,
-                detail: foreign == 0 ? ["breaker": breaker] : ["breaker": breaker, "foreignProducts": .int(Int64(foreign))]
-            )
+            var detail = [JSONMember("breaker", .string(snapshot.state.rawValue))]
+            if foreign > 0 { detail.append(JSONMember("foreignProducts", .int(Int64(foreign)))) }
+            // The master that the sentinels have named last, which may be away.
+            if let master = engine.redis.master { detail.append(JSONMember("master", .string(master.description))) }
+            return HealthReport(isUp ? .up : .degraded, detail: .object(detail))
         }
     }
 }

@@ -4,6 +4,10 @@ public enum EngineEvent: Sendable {
     case redisConnected(dataset: String)
     /// A connection to Redis ended.
     case redisDisconnected(why: String)
+    /// The sentinels name another master than before, or one again after trouble; and the sentinel that was asked. Both are `host:port`.
+    case redisMaster(String, saidBy: String)
+    /// The sentinels name no master that can be used, and what each of them said. Reported again only when the words change. Connections that exist are kept.
+    case redisMasterUnknown(why: String)
     /// A recovery passed: Redis serves `products` gated products exactly. `direct` more products are sold through the ledger alone until they can be installed:
     /// those that failed, each with a `leftDirect` of its own, and those for which there was no time left. Products for which Redis holds another ledger's data
     /// are counted in `products`, and have an event of their own: `foreignLedger`.
