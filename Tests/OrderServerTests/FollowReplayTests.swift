@@ -69,14 +69,20 @@ struct FollowReplayTests {
             #expect(try await bed.send(.POST, "/internal/orders/\(ids[2])/retry", admin: true)["status"] == "FAILED")
             try await bed.wait("select count(*) from outbox where status <> 'SENT'", for: 0)
 
-            let rows = try await bed.pool.query("select payload, topic from outbox where product_id is null order by id")
-            let payloads = try rows.map { (row) throws(PostgresError) in try row.decode(0, as: String.self) }
-            #expect(publisher.sent.filter { $0.exchange == "order.events" }.count == payloads.count)
-            // What was published is what is in the rows.
-            #expect(
-                Set(publisher.sent.filter { $0.exchange == "order.events" }.map { String(decoding: $0.body, as: UTF8.self) })
-                    == Set(payloads)
-            )
+            let sent = publisher.sent.filter { $0.exchange == "order.events" }
+            let payloads = sent.map { String(decoding: $0.body, as: UTF8.self) }
+            // One message for each row, and what is published of a row that has its whole message is that message.
+            let rows = try await bed.pool.query("select id, case when moment is null then payload end from outbox where product_id is null")
+            #expect(Set(sent.compactMap(\.messageID)).count == sent.count && sent.count == rows.count)
+            var whole = 0
+            for row in rows {
+                let id = try row.decode(0, as: Int64.self)
+                let message = try #require(sent.first { $0.messageID == String(id) })
+                guard let text = try row.decode(1, as: String?.self) else { continue }
+                whole += 1
+                #expect(String(decoding: message.body, as: UTF8.self) == text)
+            }
+            #expect(whole > 0 && whole < rows.count)
             let original = try await self.shown(bed.pool)
             #expect(original.count == 9)
             #expect(original.contains { $0.contains(#""status":"CONFIRMED""#) && $0.contains(#""run":2,"version":4"#) })

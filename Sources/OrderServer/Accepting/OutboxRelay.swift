@@ -179,21 +179,44 @@ final class OutboxRelay: Sendable {
         } catch  where error.isLockTimeout {
             rows = try session.query(self.takeFreeSQL, parameters)
         }
+        var unreadable: [Int64] = []
         for row in rows {
+            let id = try row.decode(0, as: Int64.self)
+            guard let payload = try OutboxRelay.payload(row) else {
+                unreadable.append(id)
+                continue
+            }
             found.append(
                 RelayRow(
-                    id: try row.decode(0),
+                    id: id,
                     topic: try row.decode(1),
                     productID: try row.decode(2),
                     orders: try row.decode(3),
-                    payload: try row.decode(4),
+                    payload: payload,
                     traceparent: try row.decode(5),
                     attempts: try row.decode(6),
                     error: try row.decode(7)
                 )
             )
         }
+        if !unreadable.isEmpty { try self.giveUp(session, unreadable.map { ($0, "UNREADABLE") }, orders: 0) }
         return found
+    }
+
+    /// The message's text; nil if the row is a draft that cannot be read, which no server has written.
+    private static func payload(_ row: PostgresRow) throws(PostgresError) -> String? {
+        let payload = try row.decode(4, as: String.self)
+        guard let moment = try row.decode(8, as: PostgresTimestamp?.self) else { return payload }
+        return EventDraft.message(
+            payload,
+            EventDraft.Outcome(
+                id: try row.decode(0),
+                topic: try row.decode(1),
+                moment: Timestamp(moment),
+                orders: try row.decode(9),
+                versions: try row.decode(10)
+            )
+        )
     }
 
     /// Lowers the count of attempts of rows that were taken, but are not in this batch.
@@ -313,17 +336,19 @@ final class OutboxRelay: Sendable {
             )
         }
         if !untouched.isEmpty { _ = try OutboxRelay.marked(session, RelaySQL.untouched, [.ints(untouched)], isRepeatable: false) }
-        if !dead.isEmpty {
-            let row = try OutboxRelay.marked(session, RelaySQL.dead, [.ints(dead.map(\.id)), .texts(dead.map(\.error))]).one()
-            self.backlog.release(events: try row.decode(1))
-            self.backlog.release(orders: deadOrders)
-            self.metrics.dead.add(UInt64(dead.count))
-            let left = try row.decode(0, as: Int64.self)
-            self.logger.error(
-                "messages were given up; their orders are left to recovery",
-                metadata: ["messages": "\(dead.count)", "orders": "\(left)", "error": "\(dead[0].error)"]
-            )
-        }
+        if !dead.isEmpty { try self.giveUp(session, dead, orders: deadOrders) }
+    }
+
+    private func giveUp(_ session: PostgresSession, _ dead: [(id: Int64, error: String)], orders: Int) throws(PostgresError) {
+        let row = try OutboxRelay.marked(session, RelaySQL.dead, [.ints(dead.map(\.id)), .texts(dead.map(\.error))]).one()
+        self.backlog.release(events: try row.decode(1))
+        self.backlog.release(orders: orders)
+        self.metrics.dead.add(UInt64(dead.count))
+        let left = try row.decode(0, as: Int64.self)
+        self.logger.error(
+            "messages were given up; their orders are left to recovery",
+            metadata: ["messages": "\(dead.count)", "orders": "\(left)", "error": "\(dead.first?.error ?? "")"]
+        )
     }
 
     // MARK: The count, of both kinds; the relay of commands makes it

@@ -2,13 +2,16 @@ import StockContract
 
 /// Parts of the statements that write messages together with the orders that they are about.
 ///
-/// Functions of V005_outbox_messages.sql make the messages' texts from the rows that were really written. So a draft whose key was taken, or a change that came
-/// too late, is in no message. Values from callers go into parameters; these parts contain none.
+/// An order whose key was taken, or whose change came too late, is in no message: functions of V005_outbox_messages.sql make a message's text from the rows that
+/// were really written, and a draft of an event is kept with the ids of those rows (``EventDraft``). Values from callers go into parameters; these parts contain
+/// none.
 enum OutboxSQL {
     /// The topic of rows that carry a command for the product server.
     static let decreaseTopic = StockCommand.type
     /// The number of lanes for commands. Events have the next lane.
     static let commandLanes: Int64 = 16
+    /// The lane of events that are drafts. Relays of servers that know no drafts leave it alone.
+    static let draftLane: Int64 = 17
 
     /// The kind of a row. Each kind has lanes, a publisher and a relay of its own, so that commands never wait for events.
     enum Kind: Int64, Sendable {
@@ -18,7 +21,7 @@ enum OutboxSQL {
         var lanes: ClosedRange<Int64> {
             switch self {
             case .commands: 0...commandLanes - 1
-            case .events: commandLanes...commandLanes
+            case .events: commandLanes...draftLane
             }
         }
 
@@ -48,13 +51,30 @@ enum OutboxSQL {
 
     /// The time when an order was made, for a row `d` that was made earlier.
     static let createdBefore = "outbox_time(d.created_at)"
-    /// The time when an order was made, for a row that this statement makes.
-    static let createdNow = "(select ts from clock)"
 
     /// The type of the event for each status.
-    private static let kinds = [
-        (OrderStatus.pending, OrderEvent.Kind.created), (.confirmed, .confirmed), (.failed, .failed), (.cancelled, .cancelled),
-    ].map { "when '\($0.rawValue)' then '\($1.rawValue)'" }.joined(separator: " ")
+    static func kind(of status: OrderStatus) -> OrderEvent.Kind {
+        switch status {
+        case .pending: .created
+        case .confirmed: .confirmed
+        case .failed: .failed
+        case .cancelled: .cancelled
+        }
+    }
+
+    /// The status that orders have with an event of this type.
+    static func status(of kind: OrderEvent.Kind) -> OrderStatus {
+        switch kind {
+        case .created: .pending
+        case .confirmed: .confirmed
+        case .failed: .failed
+        case .cancelled: .cancelled
+        }
+    }
+
+    private static let kinds = OrderStatus.allCases.map { "when '\($0.rawValue)' then '\(OutboxSQL.kind(of: $0).rawValue)'" }.joined(
+        separator: " "
+    )
 
     /// Writes one event row for each kind of change in `rows`, a table of rows `d`.
     ///
@@ -69,6 +89,21 @@ enum OutboxSQL {
             from unnest($\(first)::bigint[], $\(first + 1)::text[]) as e(id, status)
           ) as e join \(rows) d on d.status = e.status
           group by e.id, e.topic returning 1
+        """
+    }
+
+    /// Writes one row for each draft of an event with the orders in `rows`, a table of `id`, `status` and, if `hasVersions`, `version`.
+    ///
+    /// `$first` to `$first + 3` have the ids (`bigint[]`), statuses, topics and drafts (`text[]`) of the rows to write.
+    static func drafts(rows: String, first: Int, hasVersions: Bool) -> String {
+        """
+        insert into outbox (id, lane, topic, order_ids, payload, moment\(hasVersions ? ", versions" : ""))
+          select e.id, \(draftLane), e.topic, d.ids, e.payload, now()\(hasVersions ? ", d.versions" : "")
+          from unnest($\(first)::bigint[], $\(first + 1)::text[], $\(first + 2)::text[], $\(first + 3)::text[]) as e(id, status, topic, payload)
+          cross join lateral (
+            select array_agg(r.id) as ids\(hasVersions ? ", array_agg(r.version) as versions" : "") from \(rows) r where r.status = e.status
+          ) as d
+          where d.ids is not null returning 1
         """
     }
 }

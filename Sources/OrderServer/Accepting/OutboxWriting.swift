@@ -2,6 +2,21 @@ import PostgresClient
 import ServerMetrics
 import StockContract
 
+/// The rows of events that a statement writes with its orders, one for each status. Empty: none are written.
+struct DraftRows {
+    var ids: [Int64] = []
+    var statuses: [String] = []
+    var drafts: [String] = []
+
+    /// The parameters of ``OutboxSQL/drafts(rows:first:hasVersions:)``.
+    var parameters: [PostgresValue] {
+        [
+            .ints(self.ids), .texts(self.statuses),
+            .texts(self.statuses.map { OrderStatus(rawValue: $0).map { OutboxSQL.kind(of: $0).rawValue } ?? "" }), .texts(self.drafts),
+        ]
+    }
+}
+
 /// What statements that write orders need to write messages with them. It exists only if there is a broker.
 struct OutboxWriting: Sendable {
     let backlog: OutboxBacklog

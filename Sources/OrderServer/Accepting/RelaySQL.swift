@@ -19,9 +19,10 @@ enum RelaySQL {
           order by o.id limit $2 \(locking)
         ), taken as (
           update outbox o set attempts = o.attempts + 1 from due where o.id = due.id and o.status in ('NEW', 'FAILED')
-          returning o.id, o.topic, o.product_id, o.order_ids, o.payload, o.traceparent, o.attempts, o.error
+          returning o.id, o.topic, o.product_id, o.order_ids, o.payload, o.traceparent, o.attempts, o.error, o.moment, o.versions
         )
-        select id, topic, product_id, case when product_id is null then 0 else cardinality(order_ids) end::bigint, payload, traceparent, attempts - 1, error
+        select id, topic, product_id, case when product_id is null then 0 else cardinality(order_ids) end::bigint, payload, traceparent, attempts - 1, error,
+          moment, case when moment is not null then order_ids end, versions
         from taken order by id
         """
     }

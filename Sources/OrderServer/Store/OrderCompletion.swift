@@ -33,6 +33,8 @@ struct OrderChange: Sendable {
     var failReason: String?
     /// JSON of the records that are appended to the order's history.
     var steps: String
+    /// The order as it was before, for its event; nil: the statement finds out what the event says.
+    var order: Order?
 }
 
 /// Writes orders' final states in groups.
@@ -99,7 +101,8 @@ final class OrderCompletion: Sendable {
                 from: from,
                 to: to,
                 failReason: failReason,
-                steps: StepRecord.json(records)
+                steps: StepRecord.json(records),
+                order: order
             ),
             done: done
         )
@@ -134,6 +137,19 @@ final class OrderCompletion: Sendable {
           returning o.id, o.status
         )
         select now(), coalesce(array_agg(id), '{}'), coalesce(array_agg(status), '{}') from done
+        """
+
+    /// For orders that are known whole.
+    private static let completeWithDraftsSQL = """
+        with done as (
+        \(update)
+          returning o.id, o.status, o.version
+        ), events as (
+          \(OutboxSQL.drafts(rows: "done", first: 7, hasVersions: true))
+        )
+        select now(), coalesce(array_agg(id), '{}'), coalesce(array_agg(status), '{}'), (select count(*) from events),
+          case when $11 then pg_notify('\(OutboxChannel.name)', '')::text end
+        from done
         """
 
     private static let completeWithEventsSQL = """
@@ -198,7 +214,10 @@ final class OrderCompletion: Sendable {
         if let outbox {
             let events = try outbox.eventRows(Set(changes.map(\.to)), orders: changes.count, session, &ids)
             room = events.ids.count
-            if room > 0 {
+            if room > 0, let drafts = self.drafts(changes, events.ids, events.statuses) {
+                parameters += drafts.parameters + [.bool(outbox.mustNotify())]
+                sql = self.completeWithDraftsSQL
+            } else if room > 0 {
                 parameters += [.ints(events.ids), .texts(events.statuses), .bool(outbox.mustNotify())]
                 sql = self.completeWithEventsSQL
             }
@@ -219,5 +238,21 @@ final class OrderCompletion: Sendable {
         for (id, text) in zip(try row.decode(1, as: [Int64].self), try row.decode(2, as: [String?].self)) { status[id] = text }
         changed?.changed(Array(status.keys))
         return (Timestamp(try row.decode(0)), status)
+    }
+
+    /// The drafts of the changes' events; nil if an order is not known, or occurs twice, so that the statement alone knows which change is written.
+    private static func drafts(_ changes: [OrderChange], _ ids: [Int64], _ statuses: [String]) -> DraftRows? {
+        // The changes are sorted by their orders.
+        guard zip(changes, changes.dropFirst()).allSatisfy({ $0.id < $1.id }) else { return nil }
+        var rows = DraftRows(ids: ids, statuses: statuses)
+        for status in statuses {
+            var json = JSONWriter(capacity: 96 * changes.count)
+            for change in changes where change.to.rawValue == status {
+                guard let order = change.order else { return nil }
+                EventDraft.add(order, failReason: change.failReason, to: &json)
+            }
+            rows.drafts.append(json.string)
+        }
+        return rows
     }
 }

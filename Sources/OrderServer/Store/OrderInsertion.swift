@@ -147,8 +147,7 @@ final class OrderInsertion: Sendable {
           select i, p, c, b, q, u, case when f is null then 'PENDING' else 'FAILED' end, f, k, m
           from unnest($1, $2, $3, $4, $5, $6, $7, $8, $9) as t(i, p, c, b, q, u, f, k, m)
           on conflict do nothing
-          returning o.id, o.product_id, o.product_code, o.buyer_id, o.quantity, o.unit_price, o.status, o.fail_reason, o.run, o.version,
-            o.message_id
+          returning o.id, o.product_id, o.buyer_id, o.quantity, o.status, o.message_id
         ), commands as (
           insert into outbox (id, lane, topic, product_id, order_ids, payload, traceparent)
           select d.message_id, d.product_id % \(OutboxSQL.commandLanes), '\(OutboxSQL.decreaseTopic)', d.product_id, array_agg(d.id order by d.id),
@@ -156,9 +155,25 @@ final class OrderInsertion: Sendable {
             case when count(*) = 1 then min($10::jsonb ->> d.id::text) end
           from made d where d.message_id is not null group by d.message_id, d.product_id returning 1
         ), events as (
-          \(OutboxSQL.events(rows: "made", first: 11, created: OutboxSQL.createdNow))
+          \(OutboxSQL.drafts(rows: "made", first: 11, hasVersions: false))
         )
         select now(), coalesce(array_agg(id), '{}'), (select count(*) from commands), (select count(*) from events),
+          case when $15 then pg_notify('\(OutboxChannel.name)', '')::text end
+        from made
+        """
+
+    /// For groups whose orders all go by a call.
+    private static let insertWithEventsSQL = """
+        with made as (
+          insert into orders as o (id, product_id, product_code, buyer_id, quantity, unit_price, status, fail_reason, idempotency_key)
+          select i, p, c, b, q, u, case when f is null then 'PENDING' else 'FAILED' end, f, k
+          from unnest($1, $2, $3, $4, $5, $6, $7, $8) as t(i, p, c, b, q, u, f, k)
+          on conflict do nothing
+          returning o.id, o.status
+        ), events as (
+          \(OutboxSQL.drafts(rows: "made", first: 9, hasVersions: false))
+        )
+        select now(), coalesce(array_agg(id), '{}'), 0::bigint, (select count(*) from events),
           case when $13 then pg_notify('\(OutboxChannel.name)', '')::text end
         from made
         """
@@ -238,15 +253,30 @@ final class OrderInsertion: Sendable {
         }
         let events = try outbox.eventRows(statuses, orders: items.count, session, &ids.messages)
         if messageOfProduct.isEmpty, events.ids.isEmpty { return Insertion(sql: self.insertSQL, parameters: orders) }
+        let drafts = self.drafts(items, orderIDs, events.ids, events.statuses)
+        let isSynchronous = messageOfProduct.isEmpty
         return Insertion(
-            sql: self.insertWithMessagesSQL,
-            parameters: orders + [
-                .optionalInts(messages), self.traces(items, orderIDs), .ints(events.ids), .texts(events.statuses),
-                .bool(outbox.mustNotify()),
+            sql: isSynchronous ? self.insertWithEventsSQL : self.insertWithMessagesSQL,
+            parameters: orders + (isSynchronous ? [] : [.optionalInts(messages), self.traces(items, orderIDs)]) + drafts.parameters + [
+                .bool(outbox.mustNotify())
             ],
             outbox: outbox,
             room: events.ids.count
         )
+    }
+
+    /// The drafts of the orders' events.
+    private static func drafts(_ items: ArraySlice<Item>, _ orderIDs: [Int64], _ ids: [Int64], _ statuses: [String]) -> DraftRows {
+        var rows = DraftRows(ids: ids, statuses: statuses)
+        for status in statuses {
+            let isPending = status == OrderStatus.pending.rawValue
+            var json = JSONWriter(capacity: 96 * items.count)
+            for (item, id) in zip(items, orderIDs) where (item.failReason == nil) == isPending {
+                EventDraft.add(item.draft, id: id, failReason: item.failReason, to: &json)
+            }
+            rows.drafts.append(json.string)
+        }
+        return rows
     }
 
     /// A JSON object of trace contexts by order id; null if there is none.

@@ -3,8 +3,8 @@ package import StrictJSON
 
 /// One message of the orders' events: what one group of orders has become. `docs/messages.md` has its schema.
 ///
-/// The order server's messages are written by functions of its database (`outbox_message` and `outbox_event_order`, migration V005), out of the rows that
-/// were really changed; a test of the order server reads them with this reader and compares them with this writer.
+/// The order server's messages are made by its relay of drafts (`EventDraft`) or by functions of its database (`outbox_message` and `outbox_event_order`,
+/// migration V005), for the orders that were really changed; tests of the order server compare them with this writer.
 package struct OrderEvent: Sendable, Equatable {
     /// The version that is written and understood.
     package static let version: Int64 = 1
