@@ -49,6 +49,8 @@ final class ProductStandIn: Sendable {
         /// The price of product 1, and the looks at it.
         var price: Int64 = 900
         var looks = 0
+        /// What a look says of the product's state, if it says one, and then of its units too.
+        var shownStatus: String?
         var lookFaults: [LookFault] = []
         /// `X-Request-Id` of the calls, and of each item by its key.
         var callIDs: [String] = []
@@ -109,7 +111,8 @@ final class ProductStandIn: Sendable {
                 guard path == "/products/CATALOG-002" || path == "/products/1" else {
                     return .answer(404, ProductStandIn.error("PRODUCT_NOT_FOUND"))
                 }
-                return .answer(200, Array(#"{"id":1,"code":"CATALOG-002","price":\#(state.price)}"#.utf8))
+                let shown = state.shownStatus.map { #","status":"\#($0)","stock":\#(state.stock[1] ?? 0)"# } ?? ""
+                return .answer(200, Array(#"{"id":1,"code":"CATALOG-002","price":\#(state.price)\#(shown)}"#.utf8))
             }
         }
         return self.state.withLock { state in

@@ -221,6 +221,40 @@ struct SoldOutProductsTests {
         #expect(await memory.ask(product: 1, quantity: 1) == .soldOut)
     }
 
+    @Test("for a while after an order was refused a probe only looks; what a look sees renews the memory, but not that time")
+    func looks() async {
+        let memory = SoldOutProducts(time: .nanoseconds(1), lookTime: .seconds(2))
+        let refused = ContinuousClock.now
+        memory.sawRefusal(product: 1, quantity: 3)
+        #expect(await memory.ask(product: 1, quantity: 3) == .look(1))
+        let told = Mutex<[Int64: SoldOutProducts.Verdict]>([:])
+        for quantity: Int64 in [2, 3] {
+            memory.ask(product: 1, quantity: quantity) { verdict in told.withLock { $0[quantity] = verdict } }
+        }
+        memory.sawLeft(product: 1, units: 2)
+        #expect(told.withLock { $0 } == [2: .proceed, 3: .soldOut])
+        memory.endProbe(product: 1, probe: 1)
+        // As many units as were refused: the memory is not renewed, and the end of the look forgets it.
+        var verdict = await memory.ask(product: 1, quantity: 3)
+        guard case .look(let look) = verdict else { return #expect(ContinuousClock.now >= refused + .seconds(2)) }
+        memory.sawLeft(product: 1, units: 3)
+        memory.endProbe(product: 1, probe: look)
+        #expect(await memory.ask(product: 1, quantity: 3) == .proceed)
+
+        let again = ContinuousClock.now
+        memory.sawRefusal(product: 1, quantity: 3)
+        repeat {
+            try? await Task.sleep(for: .milliseconds(5))
+            verdict = await memory.ask(product: 1, quantity: 3)
+            if case .look(let look) = verdict {
+                memory.sawLeft(product: 1, units: 0)
+                memory.endProbe(product: 1, probe: look)
+            }
+        } while !verdict.isProbe && ContinuousClock.now < again + .seconds(60)
+        #expect(verdict.isProbe)
+        #expect(ContinuousClock.now >= again + .seconds(2))
+    }
+
     @Test("no more products than its capacity, and nothing with a time of zero")
     func bounds() async {
         let memory = SoldOutProducts(time: .seconds(60), capacity: 2)
@@ -231,4 +265,8 @@ struct SoldOutProductsTests {
         none.sawRefusal(product: 1, quantity: 1)
         #expect(await none.ask(product: 1, quantity: 1) == .proceed)
     }
+}
+
+extension SoldOutProducts.Verdict {
+    fileprivate var isProbe: Bool { if case .probe = self { true } else { false } }
 }

@@ -1,6 +1,7 @@
 import NIOHTTP1
 import ServerKit
 import StrictJSON
+import Synchronization
 import Testing
 
 @testable import OrderServer
@@ -49,6 +50,30 @@ struct SoldOutTests {
             #expect(Set(named).count == named.count)
             #expect(try await bed.count("select count(*) from orders where status = 'FAILED'") == Int64(named.count))
             #expect((2..<30).contains(named.count), "most are turned away from memory: \(named.count)")
+        }
+    }
+
+    @Test(
+        "a rush for a sold-out product makes an order a second, not one for each end of the memory; what comes back is sold",
+        arguments: [true, false]
+    )
+    func looks(shows: Bool) async throws {
+        try await TestBed.run(stock: [1: 0], settings: ["SOLD_OUT_MEMORY": "20ms"]) { bed in
+            bed.product.state.withLock { $0.shownStatus = shows ? "ACTIVE" : "DISCONTINUED" }
+            let began = ContinuousClock.now
+            // At least so many ends of the memory are met.
+            while bed.product.state.withLock({ $0.looks }) < 20, ContinuousClock.now < began + .seconds(60) {
+                #expect(self.isRefusal(try await bed.place(1)))
+            }
+            let seconds = (ContinuousClock.now - began).components.seconds
+            let orders = try await bed.count("select count(*) from orders")
+            // A product that a look does not show on sale is the orders' to find out about.
+            if shows { #expect((1...seconds + 2).contains(orders)) } else { #expect(orders >= 20) }
+            bed.product.state.withLock { $0.stock[1] = 1 }
+            var answer = try await bed.place(1)
+            while self.isRefusal(answer), ContinuousClock.now < began + .seconds(120) { answer = try await bed.place(1) }
+            #expect(answer["status"] == "CONFIRMED")
+            #expect(bed.product.stock(1) == 0)
         }
     }
 

@@ -18,6 +18,7 @@ struct OrderFlows: Sendable {
         var changes: OrderWatch
         var predecessors: Predecessors
         var soldOut: SoldOutProducts
+        var catalogue: ProductCatalogue
         var breaker: CircuitBreaker
         /// Nil without a broker.
         var backlog: OutboxBacklog?
@@ -55,6 +56,7 @@ struct OrderFlows: Sendable {
         )
         self.placing = OrderPlacing(
             soldOut: foundation.soldOut,
+            catalogue: foundation.catalogue,
             breaker: foundation.breaker,
             insertion: foundation.groups.insertion,
             deadlines: deadlines,

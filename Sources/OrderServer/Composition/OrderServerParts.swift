@@ -83,6 +83,7 @@ struct OrderServerParts {
             changes: changes,
             predecessors: predecessors,
             soldOut: product.soldOut,
+            catalogue: product.catalogue,
             breaker: product.breaker,
             backlog: broker?.backlog,
             steps: [.stock(product.calls, soldOut: product.soldOut)],

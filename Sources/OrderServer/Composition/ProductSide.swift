@@ -50,7 +50,7 @@ struct ProductSide: Sendable {
             sizes: metrics.callBatches
         )
         self.catalogue = ProductCatalogue(peers: self.publicPeers, timeout: settings.callTimeout)
-        self.soldOut = SoldOutProducts(time: settings.soldOutTime)
+        self.soldOut = SoldOutProducts(time: settings.soldOutTime, lookTime: .seconds(1))
     }
 
     func shutdown() {

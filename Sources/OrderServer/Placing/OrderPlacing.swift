@@ -1,7 +1,7 @@
 // A synchronous order from its first step to its answer. This path uses callbacks: in a rush, an order that is confirmed or refused at the first try needs no
 // task.
 //
-//   1. `place`: the buyer's deadline begins, and the memory of sold-out products is asked.
+//   1. `place`: the buyer's deadline begins, and the memory of sold-out products is asked. Now and then a request for a sold-out product looks at the stock.
 //   2. `insert`: the order's row is written, PENDING, in a group with others.
 //   3. `run`: the saga asks the product server for the stock, in a call with others.
 //   4. `write`: the final state is written, in a group with others, and the buyer is answered.
@@ -15,11 +15,13 @@
 
 import APIErrors
 import CircuitBreaker
+import HotPath
 import StockContract
 
 /// Makes orders and runs their sagas.
 final class OrderPlacing: Sendable {
     private let soldOut: SoldOutProducts
+    private let catalogue: ProductCatalogue
     private let breaker: CircuitBreaker
     private let insertion: OrderInsertion
     private let orchestrator: SagaOrchestrator
@@ -30,6 +32,7 @@ final class OrderPlacing: Sendable {
 
     init(
         soldOut: SoldOutProducts,
+        catalogue: ProductCatalogue,
         breaker: CircuitBreaker,
         insertion: OrderInsertion,
         deadlines: BuyerDeadlines,
@@ -37,6 +40,7 @@ final class OrderPlacing: Sendable {
         conclusion: OrderConclusion
     ) {
         self.soldOut = soldOut
+        self.catalogue = catalogue
         self.breaker = breaker
         self.insertion = insertion
         self.orchestrator = conclusion.orchestrator
@@ -52,6 +56,10 @@ final class OrderPlacing: Sendable {
     /// `INSUFFICIENT_STOCK` without an order if the product is known to be sold out; `DEPENDENCY_FAILED` if the outcome is unknown yet, or if the breaker is
     /// open (then no order is made); `KEY_REUSED`, `REQUEST_IN_PROGRESS`, `OVERLOADED`, `UNAVAILABLE`.
     func place(_ draft: OrderDraft, done: @escaping PlacedOrder.Done) {
+        // In a rush for a sold-out product this is most requests: they have nothing to wait for.
+        if self.turnaway.isImmediate(draft), self.soldOut.turnsAway(product: draft.productID, quantity: draft.quantity) {
+            return self.turnaway.soldOut(draft, .now, waits: true, done)
+        }
         let wait = self.deadlines.begin(done)
         self.soldOut.ask(product: draft.productID, quantity: draft.quantity) { verdict in
             switch verdict {
@@ -62,8 +70,28 @@ final class OrderPlacing: Sendable {
                     self.soldOut.endProbe(product: draft.productID, probe: probe)
                     wait.answer(result)
                 }
+            case .look(let probe):
+                Task {
+                    if await self.looksSoldOut(draft) {
+                        self.soldOut.endProbe(product: draft.productID, probe: probe)
+                        return self.turnaway.soldOut(draft, wait.deadline, waits: true) { wait.answer($0) }
+                    }
+                    self.insert(draft, wait) { result in
+                        self.soldOut.endProbe(product: draft.productID, probe: probe)
+                        wait.answer(result)
+                    }
+                }
             }
         }
+    }
+
+    /// Looks at the stock of a product that was sold out a moment ago, and remembers what it sees. The order itself finds out what a look cannot tell.
+    private func looksSoldOut(_ draft: OrderDraft) async -> Bool {
+        guard let facts = try? await self.catalogue.facts(of: .id(draft.productID), requestID: draft.requestID?.description),
+            let stock = facts.stock, stock < draft.quantity
+        else { return false }
+        self.soldOut.sawLeft(product: draft.productID, units: stock)
+        return true
     }
 
     private func insert(_ draft: OrderDraft, _ wait: BuyerWait, _ done: @escaping PlacedOrder.Done) {

@@ -16,10 +16,13 @@ struct OrderTurnaway: Sendable {
     let trouble: StoreTrouble
     let metrics: OrderMetrics
 
+    /// Whether a request for a sold-out product is answered without the database.
+    func isImmediate(_ draft: OrderDraft) -> Bool { draft.idempotencyKey == nil && !self.persistsRejected }
+
     /// The product is known to be sold out. The database is needed only if the request has a key, or if a rejected order is to be kept.
     /// - Parameter waits: whether to wait for an order that is being worked on
     func soldOut(_ draft: OrderDraft, _ deadline: ContinuousClock.Instant, waits: Bool, _ done: @escaping PlacedOrder.Done) {
-        if draft.idempotencyKey == nil, !self.persistsRejected {
+        if self.isImmediate(draft) {
             self.metrics.turnedAway.add()
             return done(.failure(.soldOut(product: draft.productID)))
         }

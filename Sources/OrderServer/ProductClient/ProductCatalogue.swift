@@ -19,6 +19,8 @@ struct ProductFacts: Sendable, Equatable {
     var id: Int64
     /// The price in the currency's smallest unit.
     var price: Int64
+    /// Units, of a product that is on sale; nil: it is not, or the product server does not say.
+    var stock: Int64?
 }
 
 /// Looks up products at the product server's public port.
@@ -186,7 +188,7 @@ final class ProductCatalogue: Sendable {
                 let price = try? body.int("price", in: Values.priceRange)
             {
                 if case .code(let code) = product { self.remember(code, id) }
-                return ProductFacts(id: id, price: price)
+                return ProductFacts(id: id, price: price, stock: ProductCatalogue.stock(body))
             }
             if answer.status == 404, let body, (try? body.text("error")) == APIErrorCode.productNotFound.rawValue {
                 throw APIError(.productNotFound)
@@ -195,6 +197,13 @@ final class ProductCatalogue: Sendable {
         }
         throw ProductCatalogue.noAnswer(cause)
     }
+
+    private static func stock(_ body: JSONObjectReader) -> Int64? {
+        guard (try? body.text("status")) == ProductCatalogue.onSale else { return nil }
+        return try? body.int("stock", in: Values.remainingRange)
+    }
+
+    private static let onSale = "ACTIVE"
 
     private static func noAnswer(_ cause: String) -> APIError {
         APIError(.dependencyFailed, details: ["cause": .string(cause)], retryAfter: .seconds(1))

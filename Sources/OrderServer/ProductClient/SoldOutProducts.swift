@@ -1,9 +1,12 @@
-// Invariant: a request is turned away only because of a refusal that was answered less than `time` ago, or after the request came, and that concerned at most
-//   as many units as it wants.
+// Invariant: a request is turned away only because of a refusal, or of a look at the stock, that was answered less than `time` ago, or after the request came,
+//   and that concerned at most as many units as it wants. Of looks that also an order's refusal is less than `lookTime` and a look old.
 //
 // Bounds: `capacity` products. If all of them are fresh, a further one is not remembered. In the second half of `time` one request is let through as a probe,
 //   so that the memory can be renewed without a pause. If the memory ends before the probe has its answer, at most `maximumWaiting` requests wait for that
 //   answer, and no longer than the probe takes.
+//
+// A probe that is an order costs its row, its events and a call. For `lookTime` after an order was refused, a probe only looks at the product's stock instead. A
+// look may be answered from an old state of the ledger, so an order goes again when that time is over.
 
 import StrictJSON
 import Synchronization
@@ -16,6 +19,8 @@ final class SoldOutProducts: Sendable {
         case proceed
         /// Ask the product server, while others wait for the result. ``endProbe(product:probe:)`` must follow in any case.
         case probe(UInt64)
+        /// Look at the product's stock, while others wait for the result. ``sawLeft(product:units:)`` may follow, and ``endProbe(product:probe:)`` must.
+        case look(UInt64)
         /// Give up: the product is sold out.
         case soldOut
     }
@@ -29,6 +34,8 @@ final class SoldOutProducts: Sendable {
         /// The number of units that was refused.
         var quantity: Int64
         var until: ContinuousClock.Instant
+        /// Until then probes only look.
+        var looksUntil: ContinuousClock.Instant
         /// The number of the request that is the probe, if there is one.
         var probe: UInt64?
         /// Requests that wait for the probe. There are none before `until`.
@@ -42,12 +49,14 @@ final class SoldOutProducts: Sendable {
 
     private let state = Mutex(State())
     private let time: Duration
+    private let lookTime: Duration
     private let capacity: Int
     private let maximumWaiting: Int
 
-    /// Creates a memory. With a time of zero nothing is remembered.
-    init(time: Duration, capacity: Int = 4096, maximumWaiting: Int = 4096) {
+    /// Creates a memory. With a time of zero nothing is remembered; with a look time of zero every probe is an order.
+    init(time: Duration, lookTime: Duration = .zero, capacity: Int = 4096, maximumWaiting: Int = 4096) {
         self.time = time
+        self.lookTime = lookTime
         self.capacity = capacity
         self.maximumWaiting = maximumWaiting
     }
@@ -76,16 +85,29 @@ final class SoldOutProducts: Sendable {
     private func look(_ product: Int64, _ quantity: Int64) -> Verdict? {
         self.state.withLock { state in
             guard let entry = state.entries[product] else { return .proceed }
-            let left = ContinuousClock.now.duration(to: entry.until)
+            let now = ContinuousClock.now
+            let left = now.duration(to: entry.until)
             if left > .zero, quantity < entry.quantity { return .proceed }
-            if entry.probe == nil, left * 2 < self.time {
+            if self.wantsProbe(entry, left) {
                 state.lastProbe += 1
                 state.entries[product]?.probe = state.lastProbe
-                return .probe(state.lastProbe)
+                return now < entry.looksUntil ? .look(state.lastProbe) : .probe(state.lastProbe)
             }
             return left > .zero ? .soldOut : nil
         }
     }
+
+    /// Whether ``ask(product:quantity:done:)`` would say at once that the product is sold out.
+    func turnsAway(product: Int64, quantity: Int64) -> Bool {
+        self.state.withLock { state in
+            guard let entry = state.entries[product], quantity >= entry.quantity else { return false }
+            let left = ContinuousClock.now.duration(to: entry.until)
+            return left > .zero && !self.wantsProbe(entry, left)
+        }
+    }
+
+    /// Whether the next request that may ask is a probe, with so much time left.
+    private func wantsProbe(_ entry: Entry, _ left: Duration) -> Bool { entry.probe == nil && left * 2 < self.time }
 
     /// Whether this many units are known to be unavailable. For callers that neither wait nor probe.
     func isSoldOut(product: Int64, quantity: Int64) -> Bool {
@@ -110,12 +132,12 @@ final class SoldOutProducts: Sendable {
                 if state.entries.count >= self.capacity {
                     state.entries = state.entries.filter { $0.value.until > now || $0.value.probe != nil }
                 }
-                if state.entries.count < self.capacity { state.entries[product] = Entry(quantity: quantity, until: now + self.time) }
+                if state.entries.count < self.capacity { state.entries[product] = self.entry(quantity, now) }
                 return []
             }
             // A remembered refusal of fewer units says more, as long as it counts. A refusal of more units does not extend it.
             if entry.quantity >= quantity || entry.until <= now {
-                state.entries[product] = Entry(quantity: quantity, until: now + self.time)
+                state.entries[product] = self.entry(quantity, now)
             } else {
                 state.entries[product]?.probe = nil
                 state.entries[product]?.waiters = []
@@ -123,6 +145,23 @@ final class SoldOutProducts: Sendable {
             return entry.waiters
         }
         for waiter in waiters { waiter.done(waiter.quantity >= quantity ? .soldOut : .proceed) }
+    }
+
+    /// A refusal that was answered now.
+    private func entry(_ quantity: Int64, _ now: ContinuousClock.Instant) -> Entry {
+        Entry(quantity: quantity, until: now + self.time, looksUntil: now + self.lookTime)
+    }
+
+    /// A look has found this many units. If they are too few for what was refused, the memory is renewed.
+    func sawLeft(product: Int64, units: Int64) {
+        let now = ContinuousClock.now
+        let waiters = self.state.withLock { state -> [Waiter] in
+            guard let entry = state.entries[product], units < entry.quantity, self.time > .zero else { return [] }
+            state.entries[product] = Entry(quantity: entry.quantity, until: now + self.time, looksUntil: entry.looksUntil)
+            return entry.waiters
+        }
+        // Those that want less than was refused never wait while it is remembered; after that they ask for themselves.
+        for waiter in waiters { waiter.done(waiter.quantity > units ? .soldOut : .proceed) }
     }
 
     /// The product server gave units.
