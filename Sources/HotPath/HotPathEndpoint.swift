@@ -42,16 +42,12 @@ public struct HotPathAnswer: Sendable {
     public init(_ error: APIError, to head: RequestHead) {
         let rendered = error.render(accept: head.field("accept"), language: .negotiated(head.field("accept-language")))
         status = .init(code: rendered.status, reasonPhrase: error.code.phrase)
-        lines = ""
+        lines = rendered.headerLines
         body = rendered.body
-        for field in rendered.headerFields { add(field.name, field.value) }
     }
 
     /// Adds a header field. Line ends in a value are dropped, because each would begin a line of its own.
     public mutating func add(_ name: HTTPField.Name, _ value: String) {
-        lines += name.rawName
-        lines += ": "
-        lines += value.utf8.contains(where: { $0 < 0x20 }) ? value.filter { $0.isASCII && !$0.isNewline } : value
-        lines += "\r\n"
+        lines.addLine(name, value)
     }
 }

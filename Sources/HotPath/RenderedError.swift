@@ -80,3 +80,40 @@ extension RenderedError {
         return headers
     }
 }
+
+extension RenderedError {
+    /// ``headerFields`` as lines with their ends. Most errors have the same ones: those are made once.
+    package var headerLines: String {
+        guard retryAfterSeconds == nil, allow == nil, !asksForToken else { return RenderedError.lines(headerFields) }
+        let isJSON = contentType == "application/json"
+        return switch language {
+        case .english: isJSON ? RenderedError.english : RenderedError.englishProblem
+        case .korean: isJSON ? RenderedError.korean : RenderedError.koreanProblem
+        }
+    }
+
+    private static let english = plainLines(.json, .english)
+    private static let englishProblem = plainLines(.problem, .english)
+    private static let korean = plainLines(.json, .korean)
+    private static let koreanProblem = plainLines(.problem, .korean)
+
+    private static func plainLines(_ format: ErrorFormat, _ language: Language) -> String {
+        lines(APIError(.notFound).render(format: format, language: language).headerFields)
+    }
+
+    private static func lines(_ fields: HTTPFields) -> String {
+        var lines = ""
+        for field in fields { lines.addLine(field.name, field.value) }
+        return lines
+    }
+}
+
+extension String {
+    /// Adds a header field. Line ends in a value are dropped, because each would begin a line of its own.
+    mutating func addLine(_ name: HTTPField.Name, _ value: String) {
+        self += name.rawName
+        self += ": "
+        self += value.utf8.contains(where: { $0 < 0x20 }) ? value.filter { $0.isASCII && !$0.isNewline } : value
+        self += "\r\n"
+    }
+}
