@@ -6,17 +6,19 @@ import Testing
 /// The groups that are made, and who is refused. Nothing is written: a session connects at its first statement.
 @Suite("Group commit", .timeLimit(.minutes(3)))
 struct GroupCommitTests {
-    private final class Groups: Sendable {
+    final class Groups: Sendable {
         let sizes = Mutex<[Int]>([])
         let taken = Mutex<[Int]>([])
         let failed = Mutex<[(Int, GroupFailure)]>([])
-        /// The first group is held until then.
+        /// The first groups are held until then, each in its turn.
         let release = WakeSignal()
     }
 
-    private func group(
+    func group(
         _ groups: Groups,
         _ gathering: GroupCommit<Int>.Gathering? = nil,
+        turns: GroupTurns? = nil,
+        held: Int = 1,
         capacity: Int = 100,
         maximumBatch: Int = 100
     ) throws -> GroupCommit<Int> {
@@ -24,20 +26,21 @@ struct GroupCommitTests {
             worker: try PostgresWorker(configuration: PostgresConfiguration(url: "postgresql://127.0.0.1:1/none"), name: "test"),
             capacity: capacity,
             maximumBatch: maximumBatch,
-            gathering: gathering
+            gathering: gathering,
+            turns: turns
         ) { _, _, items in
             groups.taken.withLock { $0 += items }
-            let isFirst = groups.sizes.withLock { sizes in
+            let isHeld = groups.sizes.withLock { sizes in
                 sizes.append(items.count)
-                return sizes.count == 1
+                return sizes.count <= held
             }
-            if isFirst { groups.release.wait() }
+            if isHeld { groups.release.wait() }
         } fail: { items, why in
             groups.failed.withLock { failed in failed += items.map { ($0, why) } }
         }
     }
 
-    private func waits(for expected: [Int], _ groups: Groups) async throws -> Bool {
+    func waits(for expected: [Int], _ groups: Groups) async throws -> Bool {
         let deadline = ContinuousClock.now + .seconds(60)
         while ContinuousClock.now < deadline {
             if groups.sizes.withLock({ $0 == expected }) { return true }

@@ -33,12 +33,14 @@ struct OrderGroups: Sendable {
             OrderGroups.log(change, logger)
         }
         self.locked = locked
+        let turns = GroupTurns()
         self.insertion = try OrderInsertion(
             configuration: writers,
             maximumQueued: settings.maximumQueued,
             maximumBatch: settings.maximumBatch,
             batches: metrics.insertBatches,
             outbox: outbox,
+            turns: turns,
             onTrouble: onTrouble,
             idsCameAgain: { sequence, raise in
                 metrics.idsTaken.add()
@@ -53,6 +55,7 @@ struct OrderGroups: Sendable {
             batches: metrics.completionBatches,
             locked: locked,
             outbox: outbox,
+            turns: turns,
             changed: changes,
             onTrouble: onTrouble
         )

@@ -62,6 +62,7 @@ final class OrderCompletion: Sendable {
         batches: Histogram,
         locked: LockedRows,
         outbox: OutboxWriting? = nil,
+        turns: GroupTurns? = nil,
         changed: OrderWatch? = nil,
         onTrouble: OrderWriterTrouble? = nil
     ) throws(PostgresError) {
@@ -70,6 +71,7 @@ final class OrderCompletion: Sendable {
             worker: try PostgresWorker(orders: "order-complete", configuration, onTrouble),
             capacity: maximumQueued,
             maximumBatch: maximumBatch,
+            turns: turns,
             rowWaits: .init(rows: locked, patience: OrderCompletion.patience, comesBackExempt: false)
         ) { group, session, items in
             batches.record(UInt64(items.count))

@@ -63,6 +63,7 @@ final class OrderInsertion: Sendable {
         maximumBatch: Int,
         batches: Histogram,
         outbox: OutboxWriting? = nil,
+        turns: GroupTurns? = nil,
         onTrouble: OrderWriterTrouble? = nil,
         idsCameAgain: @escaping @Sendable (IDSequence, IDSequence.Raise?) -> Void = { _, _ in }
     ) throws(PostgresError) {
@@ -72,7 +73,8 @@ final class OrderInsertion: Sendable {
             worker: try PostgresWorker(orders: "order-insert", configuration, onTrouble),
             capacity: maximumQueued,
             maximumBatch: maximumBatch,
-            gathering: .init(enough: 16, time: .microseconds(1_500)) { $0.contains { $0.isAsynchronous } }
+            gathering: .init(enough: 16, time: .microseconds(1_500)) { $0.contains { $0.isAsynchronous } },
+            turns: turns
         ) { _, session, items in
             // While the database hangs, waiting callers give up one after another. Their orders must not be made afterwards.
             let items = OrderInsertion.inTime(items)

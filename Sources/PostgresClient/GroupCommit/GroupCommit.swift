@@ -93,6 +93,8 @@ public final class GroupCommit<Member: Sendable>: Sendable {
         @usableFromInline var isDraining = false
         @usableFromInline var isGathering = false
         @usableFromInline var isStopped = false
+        /// The members of the last group.
+        @usableFromInline var last = 0
 
         init(_ committer: Committer<Member>) { self.committer = committer }
     }
@@ -110,6 +112,8 @@ public final class GroupCommit<Member: Sendable>: Sendable {
     @usableFromInline let worker: PostgresWorker
     @usableFromInline let gathering: Gathering?
     @usableFromInline let enough = WakeSignal()
+    @usableFromInline let turns: GroupTurns?
+    @usableFromInline let turn = WakeSignal()
     @usableFromInline let rowWaits: RowWaits?
     @usableFromInline let commit: Commit
     @usableFromInline let fail: Fail
@@ -121,6 +125,7 @@ public final class GroupCommit<Member: Sendable>: Sendable {
     ///   - maximumBatch: how many members are handed to `commit` at once
     ///   - key: members with the same key never share a statement; nil: any members may
     ///   - gathering: when to wait for more members; nil: a group goes as soon as the one before it is written, however small it is
+    ///   - turns: those with whom the group takes turns in a rush; nil: it never waits for others
     ///   - rowWaits: for ``RowMember`` members: where members of locked rows wait
     public init(
         worker: PostgresWorker,
@@ -128,12 +133,14 @@ public final class GroupCommit<Member: Sendable>: Sendable {
         maximumBatch: Int,
         key: (@Sendable (Member) -> String)? = nil,
         gathering: Gathering? = nil,
+        turns: GroupTurns? = nil,
         rowWaits: RowWaits? = nil,
         commit: @escaping Commit,
         fail: @escaping Fail
     ) {
         self.worker = worker
         self.gathering = gathering
+        self.turns = turns
         self.rowWaits = rowWaits
         self.commit = commit
         self.fail = fail
@@ -216,19 +223,33 @@ public final class GroupCommit<Member: Sendable>: Sendable {
         // The loop ends when no member waits. Adding the next member starts it again.
         var isWorthWaiting = false
         while true {
+            let hasTurn = takeTurn(session)
             let (batch, isAll) = state.withLock { state in
                 let batch = state.committer.connectionFreed()
-                if batch.isEmpty { state.isDraining = false }
+                if batch.isEmpty { state.isDraining = false } else { state.last = batch.count }
                 return (batch, state.committer.count == 0)
             }
+            if !batch.isEmpty { commit(self, session, batch[...]) }
+            if hasTurn { turns?.end() }
             if batch.isEmpty { return }
-            commit(self, session, batch[...])
             guard let gathering else { continue }
             isWorthWaiting = isWorthWaiting || gathering.follows(batch[...])
             guard isAll else { continue }
             if isWorthWaiting { gather(gathering, session) }
             isWorthWaiting = false
         }
+    }
+
+    /// In a rush, waits until the other groups have written, if fewer than enough members have come.
+    /// - Returns: whether this group has the turn
+    @usableFromInline
+    func takeTurn(_ session: PostgresSession) -> Bool {
+        guard let turns else { return false }
+        let (last, waiting) = state.withLock { ($0.last, $0.committer.count) }
+        guard last >= turns.rush, waiting > 0, waiting < turns.enough else { return false }
+        // The members of the last group are answered before this thread waits.
+        session.doPostponed()
+        return turns.take(turn)
     }
 
     /// If members have come, but few, waits until enough have come or the time is over.
