@@ -250,6 +250,10 @@ check "none is given to the servers" is "$(curl -s "$gateway/product-service/pro
 check "the stock routes are not opened beside running servers" fails_with 2 "stop gateway, product and order first" env GATEWAY_PUBLIC_STOCK=true STACK_DIR="$first" "$stack" start gateway
 check "true or false" fails_with 2 "GATEWAY_PUBLIC_STOCK=yes: true or false" env GATEWAY_PUBLIC_STOCK=yes STACK_DIR="$first" "$stack" status
 check "a bound that is no number is wrong usage" fails_with 2 "GATEWAY_CONNECTIONS_PER_ADDRESS=many" env GATEWAY_CONNECTIONS_PER_ADDRESS=many STACK_DIR="$first" "$stack" start gateway
+# What is said of a GATEWAY_READ_TIMEOUT.
+short_poll() { bash -c '. "$1/scripts/lib/common.sh" && . "$1/scripts/lib/gateway.sh" && GATEWAY_READ_TIMEOUT=$2 && gateway_settings' - "$REPOSITORY" "$1" 2>&1; }
+check "a time below the longest poll is warned about" grep -q "GATEWAY_READ_TIMEOUT=30s is no longer than the longest poll" <(short_poll 30s)
+check "a time above it is not" test -z "$(short_poll 30001ms)"
 check "a time that is none is wrong usage" fails_with 2 "GATEWAY_READ_TIMEOUT=soon" env GATEWAY_READ_TIMEOUT=soon STACK_DIR="$first" "$stack" start gateway
 check "kill product-1" one kill product-1
 check "requests go to the other instance" is "$(for _ in 1 2 3 4 5 6; do code "$gateway/product-service/products"; done)" 200200200200200200

@@ -52,6 +52,12 @@ gateway_settings() {
     GATEWAY_READ_TIMEOUT=${GATEWAY_READ_TIMEOUT:-60s}
     [[ $GATEWAY_READ_TIMEOUT =~ ^[1-9][0-9]{0,5}(ms|s)$ ]] ||
         usage_error "GATEWAY_READ_TIMEOUT=$GATEWAY_READ_TIMEOUT: a whole number of ms or s, such as 60s"
+    # The longest poll is 30 s (OrderReadRoutes.maximumWait).
+    local milliseconds=${GATEWAY_READ_TIMEOUT%%[ms]*}
+    if [[ $GATEWAY_READ_TIMEOUT != *ms ]]; then ((milliseconds *= 1000)); fi
+    if ((milliseconds <= 30000)); then
+        warn "GATEWAY_READ_TIMEOUT=$GATEWAY_READ_TIMEOUT is no longer than the longest poll, 30 s: the gateway gives up on polls that a server still answers"
+    fi
 }
 
 gateway_prepare() {
