@@ -39,8 +39,8 @@ struct OrderStore: Sendable {
             Migration(version: 3, name: "outbox_written", sql: String(decoding: PackageResources.V003_outbox_written_sql, as: UTF8.self)),
             Migration(version: 4, name: "buyer_keys", sql: String(decoding: PackageResources.V004_buyer_keys_sql, as: UTF8.self)),
             Migration(version: 5, name: "outbox_messages", sql: String(decoding: PackageResources.V005_outbox_messages_sql, as: UTF8.self)),
-            Migration(version: 30, name: "server_leases", sql: String(decoding: PackageResources.V030_server_leases_sql, as: UTF8.self)),
             Migration(version: 10, name: "event_drafts", sql: String(decoding: PackageResources.V010_event_drafts_sql, as: UTF8.self)),
+            Migration(version: 30, name: "server_leases", sql: String(decoding: PackageResources.V030_server_leases_sql, as: UTF8.self)),
         ]
     }
 

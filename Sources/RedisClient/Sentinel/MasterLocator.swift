@@ -14,7 +14,7 @@ final class MasterLocator: @unchecked Sendable {
 
     let eventLoop: any EventLoop
     let counters = LocatorCounters()
-    private let settings: RedisConfiguration
+    private let configuration: RedisConfiguration
     private let sentinels: RedisSentinels
     private let tls: TLSByHost?
     private let hooks: RedisClient.MasterHooks
@@ -35,9 +35,9 @@ final class MasterLocator: @unchecked Sendable {
     private var question: EventLoopFuture<Void>
     private let known = Mutex<RedisEndpoint?>(nil)
 
-    init(eventLoop: any EventLoop, settings: RedisConfiguration, sentinels: RedisSentinels, tls: TLSByHost?, hooks: RedisClient.MasterHooks) {
+    init(eventLoop: any EventLoop, configuration: RedisConfiguration, sentinels: RedisSentinels, tls: TLSByHost?, hooks: RedisClient.MasterHooks) {
         self.eventLoop = eventLoop
-        self.settings = settings
+        self.configuration = configuration
         self.sentinels = sentinels
         self.tls = tls
         self.hooks = hooks
@@ -214,9 +214,9 @@ final class MasterLocator: @unchecked Sendable {
     }
 
     private func askRole(_ server: RedisEndpoint, answer: @escaping @Sendable (MasterSearch.Role) -> Void) {
-        let settings = self.settings
+        let configuration = self.configuration
         self.question(server) { connection, deadline in
-            let granted = settings.password.map { connection.send(.auth(username: settings.username, password: $0), deadline: deadline) }
+            let granted = configuration.password.map { connection.send(.auth(username: configuration.username, password: $0), deadline: deadline) }
             let role = connection.send(RedisCommand("ROLE"), deadline: deadline)
             return (granted ?? connection.eventLoop.makeSucceededFuture(.null)).flatMap { _ in role }.map { Self.role($0) }
         }.whenComplete { result in
@@ -240,7 +240,7 @@ final class MasterLocator: @unchecked Sendable {
         _ endpoint: RedisEndpoint,
         _ body: @escaping @Sendable (RedisConnection, NIODeadline) -> EventLoopFuture<Value>
     ) -> EventLoopFuture<Value> {
-        let (eventLoop, settings) = (self.eventLoop, self.settings)
+        let (eventLoop, configuration) = (self.eventLoop, self.configuration)
         let limit = TimeAmount(self.sentinels.answerTimeout)
         let deadline = eventLoop.now + limit
         let answer = eventLoop.makePromise(of: Value.self)
@@ -254,9 +254,9 @@ final class MasterLocator: @unchecked Sendable {
             on: eventLoop,
             tls: self.tls,
             timeout: limit,
-            maximumOutgoingBytes: settings.maximumOutgoingBytes
+            maximumOutgoingBytes: configuration.maximumOutgoingBytes
         ) { channel in
-            let handler = RedisChannelHandler(eventLoop: eventLoop, settings: settings, counters: counters)
+            let handler = RedisChannelHandler(eventLoop: eventLoop, configuration: configuration, counters: counters)
             try channel.pipeline.syncOperations.addHandler(handler)
         }.whenComplete { result in
             do {
@@ -264,7 +264,7 @@ final class MasterLocator: @unchecked Sendable {
                 channel.closeFuture.whenComplete { _ in ended.succeed() }
                 let handler = try channel.pipeline.syncOperations.handler(type: RedisChannelHandler.self)
                 handler.connected()
-                let connection = RedisConnection(channel: channel, handler: handler, settings: settings)
+                let connection = RedisConnection(channel: channel, handler: handler, configuration: configuration)
                 guard eventLoop.now < deadline else { return connection.close() }
                 body(connection, deadline).whenComplete { result in
                     answer.completeWith(result)
@@ -307,7 +307,7 @@ final class MasterLocator: @unchecked Sendable {
             on: eventLoop,
             tls: self.tls,
             timeout: limit,
-            maximumOutgoingBytes: self.settings.maximumOutgoingBytes
+            maximumOutgoingBytes: self.configuration.maximumOutgoingBytes
         ) { [weak self] channel in
             let handler = SwitchWatchHandler(sentinels, now: eventLoop.now) { isSwitch in
                 guard let self else { return }
