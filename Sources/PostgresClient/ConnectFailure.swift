@@ -55,7 +55,7 @@ extension PostgresError {
     public var isNotThereYet: Bool {
         switch code {
         case .connectFailed: sqlState.map(Self.mayPass) ?? !Self.isRefusal(message)
-        case .connectionLost, .timedOut, .poolExhausted: true
+        case .connectionLost, .timedOut, .notReplicated, .poolExhausted: true
         // A server that is read-only now may be about to take over.
         case .server(let state): state == "25006" || Self.mayPass(state)
         case .invalidConfiguration, .shutDown, .cancelled, .decoding, .misuse: false

@@ -11,8 +11,11 @@ public struct PostgresConfiguration: Sendable {
     }
 
     let settings: [Setting]
+    /// The hosts of the address. All copies of this value share them.
+    public let hosts: PostgresHosts
 
-    /// Bounds the opening of a connection, except name resolution, which the C library does. Give an IP address where that matters.
+    /// Bounds the opening of a connection at one host, except name resolution, which the C library does. Give an IP address where that matters. Of the time that
+    /// the caller has left, no host gets more than its share: the time is divided by the number of hosts that are still to be tried.
     public var connectTimeout: Duration = .seconds(3)
     /// The server's bound on a statement (`statement_timeout`). Keep it below ``callTimeout``: then the server answers first, and the outcome is known.
     public var statementTimeout: Duration = .seconds(4)
@@ -42,6 +45,9 @@ public struct PostgresConfiguration: Sendable {
 
     /// Reads `postgresql://user:password@host:port/database?…` or `key=value …`, as libpq does.
     ///
+    /// Several hosts (`host1:5432,host2:5432`) are tried one after the other: first the one that worked last, at the end the one that failed last. Unless the
+    /// address says otherwise, only a server that may write is taken then (`target_session_attrs=read-write`).
+    ///
     /// `connect_timeout`, `application_name`, `keepalives…` and `tcp_user_timeout` are taken from the address if it has them. An address with a setting that
     /// cannot be honoured is refused.
     /// - Throws: `invalidConfiguration`. The message does not repeat the address, which may hold a password.
@@ -68,6 +74,10 @@ public struct PostgresConfiguration: Sendable {
             connectTimeout = .seconds(seconds)
             // libpq ignores this setting for connections that are opened step by step, as here. The bound is enforced by the session.
             settings.removeAll { $0.keyword == "connect_timeout" }
+        }
+        hosts = PostgresHosts(try PostgresHosts.read(settings))
+        if hosts.count > 1, !settings.contains(where: { $0.keyword == "target_session_attrs" }) {
+            settings.append(Setting(keyword: "target_session_attrs", value: "read-write"))
         }
         self.settings = settings
     }
@@ -193,6 +203,17 @@ public struct PostgresConfiguration: Sendable {
             ("keepalives_count", "3"), ("tcp_user_timeout", "\(tcpUserTimeout.wholeMilliseconds)"),
         ] where !settings.contains(where: { $0.keyword == keyword }) {
             result.append(Setting(keyword: keyword, value: value))
+        }
+        return result
+    }
+
+    /// The settings for libpq that lead to one host alone.
+    func connectionSettings(host index: Int) -> [Setting] {
+        guard hosts.count > 1 else { return connectionSettings }
+        let host = hosts.hosts[index]
+        var result = connectionSettings.filter { !["host", "hostaddr", "port"].contains($0.keyword) }
+        for (keyword, value) in [("host", host.host), ("hostaddr", host.address), ("port", host.port)] {
+            if let value { result.append(Setting(keyword: keyword, value: value)) }
         }
         return result
     }

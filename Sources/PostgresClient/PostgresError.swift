@@ -15,6 +15,9 @@ public struct PostgresError: Error, Sendable, Hashable {
         case connectionLost(outcomeUnknown: Bool)
         /// The client-side bound of a call passed; the connection was closed.
         case timedOut(outcomeUnknown: Bool)
+        /// The statement was committed at the server, but perhaps not at its synchronous standby: the server's wait for that was cancelled. A failover may lose
+        /// it, so its outcome is unknown. The connection can still be used.
+        case notReplicated
         /// The server refused the statement. The connection can still be used.
         case server(sqlState: String)
         /// A bounded queue or pool is full, or a place in it did not come free in time. Nothing was sent.
@@ -59,6 +62,7 @@ public struct PostgresError: Error, Sendable, Hashable {
     public var isOutcomeUnknown: Bool {
         switch code {
         case .connectionLost(let outcomeUnknown), .timedOut(let outcomeUnknown): outcomeUnknown
+        case .notReplicated: true
         default: false
         }
     }
@@ -74,7 +78,7 @@ public struct PostgresError: Error, Sendable, Hashable {
     /// This does not say that repeating is safe; see ``isOutcomeUnknown``.
     public var isTransient: Bool {
         switch code {
-        case .connectFailed, .connectionLost, .timedOut, .poolExhausted: true
+        case .connectFailed, .connectionLost, .timedOut, .notReplicated, .poolExhausted: true
         case .invalidConfiguration, .shutDown, .cancelled, .decoding, .misuse: false
         case .server(let state):
             // Classes 08 (connection), 40 (rollback: serialization, deadlock), 53 (resources), 57 (operator intervention,

@@ -30,10 +30,11 @@ extension PostgresSession {
         }
         doPostponed()
         do {
-            let opened = try PostgresSession.open(configuration, deadline.orSooner(configuration.connectTimeout))
+            let (opened, host) = try openAnywhere(deadline)
             failedAttempts = 0
             nextAttempt = nil
             link = opened
+            self.host = host
             openedAt = .now
             connectionsOpened += 1
             return opened
@@ -54,13 +55,48 @@ extension PostgresSession {
             guard Deadline(after: .zero).wait(for: PQsocket(link), reading: true, writing: false) != nil else { return true }
             guard PQconsumeInput(link) == 1 else { return false }
             while let notification = PQnotifies(link) { PQfreemem(notification) }
+            // The server's farewell to an idle session comes as a notice. The end of the connection may be a moment behind it.
+            if notices.isFarewell { return false }
         }
         return PQstatus(link) == CONNECTION_OK
     }
 
+    /// Opens a connection at the first host that takes one. Each host is tried once.
+    private func openAnywhere(_ deadline: Deadline) throws(PostgresError) -> (link: OpaquePointer, host: Int) {
+        let hosts = configuration.hosts
+        let order = hosts.attempt()
+        var failures: [(host: Int, error: PostgresError)] = []
+        for (place, host) in order.enumerated() {
+            let share = deadline.remaining / (order.count - place)
+            do throws(PostgresError) {
+                let link = try open(
+                    configuration.connectionSettings(host: host),
+                    deadline.orSooner(min(share, configuration.connectTimeout))
+                )
+                hosts.worked(host)
+                return (link, host)
+            } catch {
+                hosts.failed(host, error.message)
+                failures.append((host, error))
+            }
+        }
+        throw Self.failure(failures.map { (hosts.hosts[$0.host].name, $0.error) })
+    }
+
+    /// One error for an attempt that failed at every host. If one of the hosts may become available by itself, then the address may.
+    static func failure(_ failures: [(host: String, error: PostgresError)]) -> PostgresError {
+        let passing = failures.filter { $0.error.isNotThereYet }
+        let told = passing.isEmpty ? failures : passing
+        guard failures.count > 1, let first = told.first else {
+            return failures.first?.error ?? PostgresError(code: .connectFailed, message: "the address names no host")
+        }
+        var error = first.error
+        error.message = told.map { "\($0.host): \($0.error.message)" }.joined(separator: "; ")
+        return error
+    }
+
     /// Opens a connection within the deadline.
-    static func open(_ configuration: PostgresConfiguration, _ deadline: Deadline) throws(PostgresError) -> OpaquePointer {
-        let settings = configuration.connectionSettings
+    private func open(_ settings: [PostgresConfiguration.Setting], _ deadline: Deadline) throws(PostgresError) -> OpaquePointer {
         // libpq wants two null-terminated arrays of C strings, which it copies.
         let keywords = settings.map { strdup($0.keyword) }
         let values = settings.map { strdup($0.value) }
@@ -73,8 +109,8 @@ extension PostgresSession {
             }
         }
         guard let link = started else { throw PostgresError(code: .connectFailed, message: "out of memory") }
-        // Notices would go to the process's standard error.
-        PQsetNoticeProcessor(link, { _, _ in }, nil)
+        // Without a receiver, notices would go to the process's standard error.
+        notices.listen(to: link)
         // Verbose errors are the only way to learn the SQLSTATE of a refused connection.
         PQsetErrorVerbosity(link, PQERRORS_VERBOSE)
         var wanted = PGRES_POLLING_WRITING

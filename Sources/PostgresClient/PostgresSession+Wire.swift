@@ -13,6 +13,7 @@ extension PostgresSession {
         send: () -> Int32
     ) throws(PostgresError) -> OpaquePointer {
         roundTrips += 1
+        notices.isUnreplicated = false
         guard send() == 1 else {
             let message = Self.message(link)
             // libpq itself refused the call, for example because a parameter is too large. Nothing was sent and the connection is sound. If the connection is
@@ -77,10 +78,19 @@ extension PostgresSession {
         }
         if let failure {
             PQclear(good)
+            // The server, or a pooler in front of it, ends the session, and does not say whether the statement's transaction had ended before.
+            if let state = failure.sqlState, PostgresError.serverLeaves(state) { throw lost(commits, failure.message, state) }
             leave(after: failure)
             throw failure
         }
         guard let good else { throw lost(commits, "the server gave no result") }
+        if commits, notices.isUnreplicated {
+            PQclear(good)
+            throw PostgresError(
+                code: .notReplicated,
+                message: "committed, but perhaps not at the synchronous standby: the wait for it was cancelled"
+            )
+        }
         return good
     }
 
@@ -91,6 +101,8 @@ extension PostgresSession {
 
     func timedOut(_ commits: Bool) -> PostgresError {
         close()
+        // The next attempt to connect begins with another host, if there is one.
+        configuration.hosts.failed(host, "a call was not answered within its bound")
         return PostgresError(
             code: .timedOut(outcomeUnknown: commits),
             message: "no answer within the call's bound; the connection was closed"

@@ -20,6 +20,10 @@ import CLibPQ
 public final class PostgresSession {
     let configuration: PostgresConfiguration
     var link: OpaquePointer?
+    /// The host of the open connection, by its place in the address.
+    var host = 0
+    /// What the server says unasked.
+    let notices = SessionNotices()
     private var statements: StatementCache
     var parameters = ParameterBuffer()
     private var typeIDs: [UInt32] = []
@@ -171,7 +175,7 @@ public final class PostgresSession {
     /// Opens the connection if it is not open, so that the first call is faster.
     public func connect() throws(PostgresError) {
         do throws(PostgresError) {
-            _ = try openLink(deadline(configuration.connectTimeout))
+            _ = try openLink(deadline(configuration.connectTimeout * configuration.hosts.count))
         } catch {
             monitor?.failed(error)
             throw error
@@ -272,10 +276,10 @@ public final class PostgresSession {
         statements.removeAll()
     }
 
-    /// Handles a refusal: the session may only read, or its server is about to end it.
+    /// Handles a refusal: the session may only read.
     func leave(after refusal: PostgresError) {
         guard let state = refusal.sqlState else { return }
-        if state == PostgresError.readOnly { noteReadOnly() } else if PostgresError.serverLeaves(state) { close() }
+        if state == PostgresError.readOnly { noteReadOnly() }
     }
 
     func noteReadOnly() {

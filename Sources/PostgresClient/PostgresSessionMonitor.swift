@@ -53,7 +53,7 @@ extension PostgresError {
         switch code {
         case .connectFailed, .connectionLost, .timedOut: true
         case .server(let state): state == Self.readOnly || state.hasPrefix("53") || Self.serverLeaves(state)
-        case .invalidConfiguration, .poolExhausted, .shutDown, .cancelled, .decoding, .misuse: false
+        case .notReplicated, .invalidConfiguration, .poolExhausted, .shutDown, .cancelled, .decoding, .misuse: false
         }
     }
 

@@ -51,11 +51,39 @@ public final class PrivatePostgres: Sendable {
         throw lastFailure
     }
 
-    private init(_ installation: Installation, fsync: Bool, settings: [String], tls: PrivateCertificates.End?) throws {
+    /// Starts a standby of another server, and waits until it accepts connections for reading. It follows that server as `name`: the name for
+    /// `synchronous_standby_names`. `select pg_promote()` makes it a primary.
+    public static func startStandby(of primary: PrivatePostgres, name: String, settings: [String] = []) throws -> PrivatePostgres {
+        let installation = try Installation.shared()
+        var lastFailure: any Error = Failure(description: "no free port")
+        for _ in 0..<5 {
+            do {
+                return try PrivatePostgres(installation, fsync: false, settings: settings, tls: nil, standby: (primary, name))
+            } catch {
+                lastFailure = error
+            }
+        }
+        throw lastFailure
+    }
+
+    private init(
+        _ installation: Installation,
+        fsync: Bool,
+        settings: [String],
+        tls: PrivateCertificates.End?,
+        standby: (primary: PrivatePostgres, name: String)? = nil
+    ) throws {
         port = try Self.freePort()
         folder = try Installation.makeFolder()
         keeper = try Keeper(folder: folder, command: installation.command("postgres", ["-D", folder.path + "/data"]))
-        try Installation.run(["/bin/cp", "-a", "--reflink=auto", installation.template.path + "/data", folder.path + "/data"])
+        if let standby {
+            let source = "host=127.0.0.1 port=\(standby.primary.port) user=postgres application_name=\(standby.name)"
+            // `-R` writes down whom the standby follows.
+            let copy = ["-d", source, "-D", folder.path + "/data", "-X", "stream", "-R", "-c", "fast", "--no-sync"]
+            try Installation.run(installation.command("pg_basebackup", copy))
+        } else {
+            try Installation.run(["/bin/cp", "-a", "--reflink=auto", installation.template.path + "/data", folder.path + "/data"])
+        }
         if let tls { try show(tls) }
         let lines =
             [

@@ -43,6 +43,7 @@ struct OrderServerParts {
         let store = OrderStore(pool: pool, recoveryAge: settings.recoveryAge, outbox: broker?.outbox)
         let readers = ReadStores(settings)
         readers.register(in: registry)
+        settings.postgres.hosts.report(in: registry, logger: logger)
         self.transactions = TransactionWatch(readers.lists, registry: registry, logger: logger)
         let changes = OrderWatch(maximumWaiters: settings.maximumWaiters, store: store, logger: logger)
         changes.register(in: registry)

@@ -38,6 +38,7 @@ struct ProductServerParts {
         let breakers = CircuitBreakerRegistry()
         try breakers.add(engine.breaker)
         CircuitBreakerMetrics.register(breakers, in: registry, resilience4j: settings.server.showsResilience4jMetrics)
+        settings.engine.ledger.postgres.hosts.report(in: registry, logger: logger)
         self.transactions = TransactionWatch(engine.ledger.reads, registry: registry, logger: logger)
 
         // The broker.
