@@ -30,6 +30,9 @@ public final class PostgresPool: Sendable {
         var continuations: [UInt64: CheckedContinuation<Outcome, Never>] = [:]
         var lastID: UInt64 = 0
         var isSweepDue = false
+        /// Made when a reader needs it for the first time.
+        var barrier: ReplicationBarrier?
+        var isShutDown = false
     }
 
     private let state: Mutex<State>
@@ -108,6 +111,31 @@ public final class PostgresPool: Sendable {
         return try await body(connection)
     }
 
+    /// Returns when what was read from this pool cannot be lost by a failover to a synchronous standby. Readers that wait at the same time share a wait, over a
+    /// connection of its own.
+    ///
+    /// - Parameter server: what ``PostgresSession/replicatedServer`` was in the row that was read; nil: there is no synchronous standby, and nothing to wait for
+    /// - Throws: also `notReplicated` if it is unknown; `connectionLost` if another server answers now than the one that was read
+    public func awaitReplication(at server: Int64?) async throws(PostgresError) {
+        guard let server else { return }
+        try await barrier().wait(at: server)
+    }
+
+    private func barrier() throws(PostgresError) -> ReplicationBarrier {
+        let made: Result<ReplicationBarrier, PostgresError> = state.withLock { state in
+            if let barrier = state.barrier { return .success(barrier) }
+            guard !state.isShutDown else { return .failure(PostgresError(code: .shutDown, message: "the pool was shut down")) }
+            do throws(PostgresError) {
+                let barrier = try ReplicationBarrier(configuration: configuration, bound: min(configuration.callTimeout, .seconds(2)))
+                state.barrier = barrier
+                return .success(barrier)
+            } catch {
+                return .failure(error)
+            }
+        }
+        return try made.get()
+    }
+
     /// Closes the connections that are idle now, because another session needs their places at the server.
     public func closeIdle() {
         // This drops the last reference to each connection. The actor's `deinit` closes the connection and ends the thread.
@@ -144,10 +172,15 @@ public final class PostgresPool: Sendable {
 
     /// Refuses waiting and later callers, and closes each connection when it comes back.
     public func shutdown() async {
-        let (refused, idle) = state.withLock { state in
+        let (refused, idle, barrier) = state.withLock { state in
             let (refuse, close) = state.machine.shutdown()
-            return (refuse.compactMap { state.continuations.removeValue(forKey: $0) }, close)
+            defer {
+                state.isShutDown = true
+                state.barrier = nil
+            }
+            return (refuse.compactMap { state.continuations.removeValue(forKey: $0) }, close, state.barrier)
         }
+        await barrier?.shutdown()
         for continuation in refused {
             continuation.resume(returning: .failure(PostgresError(code: .shutDown, message: "the pool was shut down")))
         }

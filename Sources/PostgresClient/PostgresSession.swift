@@ -68,6 +68,9 @@ public final class PostgresSession {
     /// Whether a connection is open, as far as that is known without asking the server.
     public var isConnected: Bool { link.map { PQstatus($0) == CONNECTION_OK } ?? false }
 
+    /// The server's process for the open connection; nil if none is open.
+    var processID: Int64? { link.map { Int64(PQbackendPID($0)) } }
+
     /// Statements prepared on the open connection.
     public var preparedStatementCount: Int { statements.count }
 

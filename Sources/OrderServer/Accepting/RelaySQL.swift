@@ -5,6 +5,11 @@ enum RelaySQL {
         select coalesce(array_agg(lane::bigint), '{}') from (select lane from outbox_lanes where lane between $1 and $2 order by lane for update skip locked) as l
         """
 
+    /// Has this statement's commit wait for the synchronous standby, if there is one, although the session does not wait for its commits. The standby has then
+    /// the rows that were read as well: a row that only the primary has may be lost, and its message must not be published.
+    private static let atStandby =
+        "case when current_setting('synchronous_standby_names') <> '' then set_config('synchronous_commit', 'on', true) end"
+
     /// Takes rows. It must be a separate statement after the lanes are locked, so that it sees what the lanes' last holder has marked. It also raises the
     /// counts of attempts, which a successor of this process will see.
     static func take(_ kind: OutboxSQL.Kind, locking: String = "") -> String {
@@ -22,7 +27,8 @@ enum RelaySQL {
           returning o.id, o.topic, o.product_id, o.order_ids, o.payload, o.traceparent, o.attempts, o.error, o.moment, o.versions
         )
         select id, topic, product_id, case when product_id is null then 0 else cardinality(order_ids) end::bigint, payload, traceparent, attempts - 1, error,
-          moment, case when moment is not null then order_ids end, versions
+          moment, case when moment is not null then order_ids end, versions,
+          \(atStandby)
         from taken order by id
         """
     }

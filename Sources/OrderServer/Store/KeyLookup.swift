@@ -18,7 +18,7 @@ final class KeyLookup: Sendable {
 
     private let group: GroupCommit<Item>
     private static let sql = """
-        select t.n, \(Order.columns) from unnest($1, $2) with ordinality as t(k, b, n)
+        select t.n, \(Order.columns), \(PostgresSession.replicatedServer) from unnest($1, $2) with ordinality as t(k, b, n)
         join orders o on o.idempotency_key = t.k and coalesce(o.buyer_id, '') collate "C" = t.b
         """
 
@@ -35,9 +35,13 @@ final class KeyLookup: Sendable {
         ) { _, session, items in
             do throws(PostgresError) {
                 var found: [Int64: Order] = [:]
+                var isReplicated = false
                 for row in try session.repeatable(KeyLookup.sql, [.texts(items.map(\.key)), .texts(items.map { $0.buyer ?? "" })]) {
                     found[try row.decode(0, as: Int64.self)] = try Order(row: row, from: 1)
+                    if try !row.isNull(Order.columnCount + 1) { isReplicated = true }
                 }
+                // The orders of a group share the wait for the synchronous standby, after which they cannot be lost any more.
+                if isReplicated { try session.awaitReplication() }
                 // Positions are counted from 1.
                 for (place, item) in zip(Int64(1)..., items) { item.done.resume(returning: .success(found[place])) }
             } catch {

@@ -378,6 +378,8 @@ final class OrderInsertion: Sendable {
         _ insertion: Insertion
     ) throws(PostgresError) {
         _ = try session.repeatable(insertion.sql, insertion.parameters)
+        // The repeat may have found the rows and written nothing. What it found must be at the synchronous standby before it is told.
+        try session.awaitReplication()
         // It is unknown how many rows the two statements wrote. The next count of the outbox tells.
         insertion.outbox?.wake()
         var made: [Int64: Timestamp] = [:]

@@ -47,15 +47,24 @@ struct OrderStore: Sendable {
     // MARK: Reading
 
     func order(id: Int64) async throws(PostgresError) -> Order? {
-        let rows = try await self.pool.query("select \(Order.columns) from orders o where o.id = $1", [.int(id)])
-        return try rows.first.map { (row) throws(PostgresError) in try Order(row: row) }
+        let sql = "select \(Order.columns), \(PostgresSession.replicatedServer) from orders o where o.id = $1"
+        guard let row = try await self.pool.query(sql, [.int(id)]).first else { return nil }
+        return try await self.told(try Order(row: row), at: try row.decode(Order.columnCount))
     }
 
     /// An order, and its history as a JSON array.
     func orderWithSteps(id: Int64) async throws(PostgresError) -> (order: Order, steps: String)? {
-        let rows = try await self.pool.query("select \(Order.columns), o.steps from orders o where o.id = $1", [.int(id)])
-        guard let row = rows.first else { return nil }
-        return (try Order(row: row), "[" + (try row.decode(Order.columnCount, as: String.self)) + "]")
+        let sql = "select \(Order.columns), o.steps, \(PostgresSession.replicatedServer) from orders o where o.id = $1"
+        guard let row = try await self.pool.query(sql, [.int(id)]).first else { return nil }
+        let steps = try row.decode(Order.columnCount, as: String.self)
+        return (try await self.told(try Order(row: row), at: try row.decode(Order.columnCount + 1)), "[" + steps + "]")
+    }
+
+    /// The order, when its final state cannot be lost any more by a failover to the synchronous standby. A PENDING order is no final answer, and is told at once.
+    /// - Parameter server: as `PostgresSession.replicatedServer` named it
+    func told(_ order: Order, at server: Int64?) async throws(PostgresError) -> Order {
+        if order.status != .pending { try await self.pool.awaitReplication(at: server) }
+        return order
     }
 
     /// Orders, newest id first.

@@ -20,21 +20,29 @@ extension VersionedOrder {
 extension OrderStore {
     /// The present order with its version.
     func versionedOrder(id: Int64) async throws(PostgresError) -> VersionedOrder? {
-        let rows = try await pool.query("select o.version, \(Order.columns) from orders o where o.id = $1", [.int(id)])
-        return try rows.first.map { (row) throws(PostgresError) in try VersionedOrder(row: row) }
+        let sql = "select o.version, \(Order.columns), \(PostgresSession.replicatedServer) from orders o where o.id = $1"
+        guard let row = try await pool.query(sql, [.int(id)]).first else { return nil }
+        let found = try VersionedOrder(row: row)
+        _ = try await told(found.order, at: try row.decode(Order.columnCount + 1))
+        return found
     }
 
     /// Those of the orders that have a version above the one seen, in one statement.
     func orders(newerThan wanted: [OrderWaiters.Wanted]) async throws(PostgresError) -> [VersionedOrder] {
         let rows = try await pool.query(
             """
-            select o.version, \(Order.columns) from unnest($1, $2) as w(id, seen) join orders o on o.id = w.id
+            select o.version, \(Order.columns), \(PostgresSession.replicatedServer)
+            from unnest($1, $2) as w(id, seen) join orders o on o.id = w.id
             where o.id = any($1) and o.version > w.seen
             """,
             [.ints(wanted.map(\.order)), .ints(wanted.map(\.seen))]
         )
         var orders: [VersionedOrder] = []
         for row in rows { orders.append(try VersionedOrder(row: row)) }
+        // One wait serves all of them.
+        if let row = rows.first, orders.contains(where: \.isSettled) {
+            try await pool.awaitReplication(at: try row.decode(Order.columnCount + 1))
+        }
         return orders
     }
 }

@@ -115,13 +115,26 @@ extension PostgresSession {
         within bound: Duration = .seconds(2)
     ) throws(PostgresError) -> PostgresResult {
         let deadline = ContinuousClock.now + bound
+        var isUnknown = false
         for _ in 1..<3 {
             do throws(PostgresError) {
-                return try self.query(sql, parameters)
+                return try self.repeated(sql, parameters, isUnknown)
             } catch  where error.isTransient && ContinuousClock.now < deadline && error.code != .connectFailed && !error.isLockTimeout {
-                continue
+                isUnknown = isUnknown || error.isOutcomeUnknown
             }
         }
-        return try self.query(sql, parameters)
+        return try self.repeated(sql, parameters, isUnknown)
+    }
+
+    /// Runs a statement. If it was sent before with an unknown outcome, it may find its work done and write nothing. Then it has not waited for the synchronous
+    /// standby, and what it found may still be lost there.
+    private func repeated(
+        _ sql: String,
+        _ parameters: [PostgresValue],
+        _ isUnknown: Bool
+    ) throws(PostgresError) -> PostgresResult {
+        let result = try self.query(sql, parameters)
+        if isUnknown { try self.awaitReplication() }
+        return result
     }
 }

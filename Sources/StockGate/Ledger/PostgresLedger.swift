@@ -312,17 +312,21 @@ public final class PostgresLedger: Sendable {
     }
 
     /// The ledger's row for a key. Finding none proves nothing: a statement may still be running.
-    /// - Parameter reader: whether a caller only wants to read; such reads have connections of their own, so that the engine's questions never wait behind them
+    /// - Parameter reader: whether a caller only wants to read; such reads have connections of their own, so that the engine's questions never wait behind them.
+    ///   A row is returned only when the synchronous standby has it, if there is one.
     public func entry(forKey key: String, reader: Bool = false) async throws(PostgresError) -> LedgerEntry? {
         let rows = try await (reader ? lookups : pool).query(
             """
-            select product_id, order_id, quantity, remaining, direction, fence, token from stock_ledger where request_id = $1
+            select product_id, order_id, quantity, remaining, direction, fence, token, \(PostgresSession.replicatedServer) from stock_ledger
+            where request_id = $1
             union all
-            select product_id, order_id, quantity, remaining, direction, -1, 0 from stock_archived_keys where request_id = $1
+            select product_id, order_id, quantity, remaining, direction, -1, 0, \(PostgresSession.replicatedServer) from stock_archived_keys
+            where request_id = $1
             """,
             [.text(key)]
         )
         guard let row = rows.first else { return nil }
+        if reader { try await lookups.awaitReplication(at: try row.decode(7)) }
         return LedgerEntry(
             product: ProductID(try row.decode(0, as: Int64.self)),
             orderID: try row.decode(1),
@@ -363,10 +367,13 @@ public final class PostgresLedger: Sendable {
         maximum: Int64
     ) async throws(PostgresError) -> (outcome: AdjustOutcome, remaining: Int64, isGated: Bool) {
         let row = try await pool.query(
-            "select outcome, remaining, gated from stock_adjust($1, $2, $3, $4, 'MANUAL')",
+            "select outcome, remaining, gated, \(PostgresSession.replicatedServer) from stock_adjust($1, $2, $3, $4, 'MANUAL')",
             [.int(product.rawValue), .text(key), .int(quantity), .int(maximum)]
         ).one()
-        return (try row.decode(0), try row.decode(1), try row.decode(2))
+        let outcome: AdjustOutcome = try row.decode(0)
+        // The statement of a repeat writes nothing, and so does not wait for the standby by itself.
+        if outcome == .duplicate { try await pool.awaitReplication(at: try row.decode(3)) }
+        return (outcome, try row.decode(1), try row.decode(2))
     }
 
     /// Whether a product is gated; nil: no such product. Reads no row of the ledger.
