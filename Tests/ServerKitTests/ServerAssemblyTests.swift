@@ -61,6 +61,8 @@ import Testing
             let body = try await request.jsonBody()
             return Response.json(bytes: body)
         }
+        router.get("document") { _, _ in Response.text(String(repeating: "x", count: 60_000)) }
+        router.get("large") { _, _ in Response.text(String(repeating: "x", count: 8_000_000)) }
         router.get("slow") { _, _ in
             trail.add("slow starts")
             try await Task.sleep(for: .milliseconds(300))
@@ -395,6 +397,46 @@ import Testing
             for _ in 0..<400 { channel.writeAndFlush(ByteBuffer(string: echo), promise: nil) }
             try await self.wait(for: #"stockgate_http_connections_timed_out_total{port="public",waited_for="answer"}"#, toBe: "1", ports)
             try? await channel.close()
+        }
+    }
+
+    /// A socket cannot hold these answers. The client ends its half before the first of many, or while it takes the last and the end of the server's half is waiting.
+    @Test(arguments: [(100, "/document", true), (1, "/large", false)])
+    func aClientThatHasFinishedSendingGetsItsAnswersWholeHoweverSlowlyItReads(count: Int, path: String, atOnce: Bool) async throws {
+        try await withServer { ports in
+            let channel = try await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+                .channelOption(.allowRemoteHalfClosure, value: true)
+                .channelOption(.socketOption(.so_rcvbuf), value: 4096)
+                .connect(host: "127.0.0.1", port: ports.publicPort) { channel in
+                    channel.eventLoop.makeCompletedFuture {
+                        try NIOAsyncChannel<ByteBuffer, ByteBuffer>(
+                            wrappingChannelSynchronously: channel,
+                            configuration: .init(isOutboundHalfClosureEnabled: true)
+                        )
+                    }
+                }
+            let deadline = channel.channel.eventLoop.scheduleTask(in: .seconds(120)) { channel.channel.close(promise: nil) }
+            defer { deadline.cancel() }
+            let text = try await channel.executeThenClose { inbound, outbound in
+                let get = "GET \(path) HTTP/1.1\r\nHost: localhost\r\n"
+                let last = atOnce ? get + "\r\n" : get + "Connection: close\r\n\r\n"
+                try await outbound.write(ByteBuffer(string: String(repeating: get + "\r\n", count: count - 1) + last))
+                if atOnce { outbound.finish() }
+                var hasFinished = atOnce
+                var text = ByteBuffer()
+                for try await var part in inbound {
+                    text.writeBuffer(&part)
+                    // The pace of the reader; the server is faster.
+                    try await Task.sleep(for: .milliseconds(1))
+                    if !hasFinished { outbound.finish() }
+                    hasFinished = true
+                }
+                return String(buffer: text)
+            }
+            let answers = ReadAnswer.all(in: text)
+            #expect(answers.count == count)
+            #expect(answers.allSatisfy { $0.status == 200 && $0.body.utf8.count == (count == 1 ? 8_000_000 : 60_000) })
+            #expect(answers.map(\.saysClose) == Array(repeating: false, count: count - 1) + [true])
         }
     }
 
