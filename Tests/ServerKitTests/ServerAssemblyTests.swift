@@ -4,6 +4,7 @@ import Hummingbird
 import Logging
 import ServerMetrics
 import NIOCore
+import NIOEmbedded
 import NIOPosix
 import ServiceLifecycle
 import Synchronization
@@ -438,6 +439,78 @@ import Testing
             #expect(answers.allSatisfy { $0.status == 200 && $0.body.utf8.count == (count == 1 ? 8_000_000 : 60_000) })
             #expect(answers.map(\.saysClose) == Array(repeating: false, count: count - 1) + [true])
         }
+    }
+
+    /// No socket takes these answers whole. In the first case the answer is the last of its connection, in the second a request waits behind it, in the third none.
+    @Test(arguments: [
+        "GET /large HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+        "GET /large HTTP/1.1\r\nHost: localhost\r\n\r\nGET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    ])
+    func aStopWaitsForNoClientThatTakesNothing(request: String) async throws {
+        let began = Mutex(ContinuousClock.now)
+        let clients = Mutex<[any Channel]>([])
+        // The bounds of a stop, and of an answer that is not taken, are a minute.
+        let settings = ["SHUTDOWN_TIMEOUT": "60s", "ANSWER_TIMEOUT": "60s", "LAME_DUCK": "300ms"]
+        try await withServer(settings: settings) { ports in
+            let channel = try await self.nonReader(ports.publicPort, request)
+            clients.withLock { $0.append(channel) }
+            try await self.wait(
+                for: #"stockgate_http_requests_total{route="/large",method="GET",status="200"}"#,
+                toBe: "1",
+                ports
+            )
+            began.withLock { $0 = .now }
+        }
+        #expect(ContinuousClock.now - began.withLock { $0 } < .seconds(20))
+        for channel in clients.withLock({ $0 }) { try? await channel.close() }
+    }
+
+    /// A socket's buffer says little of a slow client: what the client's end has acknowledged does.
+    @Test func whatAClientTakesIsSeen() async throws {
+        let group = MultiThreadedEventLoopGroup.singleton
+        let accepted = Mutex<(any Channel)?>(nil)
+        let server = try await ServerBootstrap(group: group)
+            .childChannelInitializer { channel in
+                accepted.withLock { $0 = channel }
+                return channel.eventLoop.makeSucceededVoidFuture()
+            }
+            .bind(host: "127.0.0.1", port: 0).get()
+        let client = try await ClientBootstrap(group: group)
+            .channelOption(.autoRead, value: false)
+            .channelOption(.socketOption(.so_rcvbuf), value: 4096)
+            .connect(to: try #require(server.localAddress)).get()
+        try await self.wait { accepted.withLock { $0 } != nil }
+        let channel = try #require(accepted.withLock { $0 })
+        func taken() async throws -> UInt64 {
+            try await channel.eventLoop.submit { AcknowledgedBytes.of(channel) ?? .max }.get()
+        }
+        #expect(try await taken() < 2)
+        channel.writeAndFlush(ByteBuffer(repeating: 1, count: 16_000_000), promise: nil)
+        var before: UInt64 = 0
+        // Each read makes room for a little more; the socket's own buffer, of some hundred kilobytes at least, shows none of it.
+        for _ in 0..<10 {
+            let deadline = ContinuousClock.now + .seconds(60)
+            while try await taken() <= before {
+                try #require(ContinuousClock.now < deadline)
+                client.read()
+            }
+            before = try await taken()
+        }
+        #expect(before < 1_000_000)
+        #expect(AcknowledgedBytes.of(EmbeddedChannel()) == nil)
+        try await client.close()
+        try await server.close()
+    }
+
+    /// A client that asks and reads nothing.
+    private func nonReader(_ port: Int, _ request: String) async throws -> any Channel {
+        let channel = try await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+            .channelOption(.autoRead, value: false)
+            .channelOption(.socketOption(.so_rcvbuf), value: 4096)
+            .connect(host: "127.0.0.1", port: port).get()
+        try await channel.writeAndFlush(ByteBuffer(string: request))
+        return channel
     }
 
     @Test func aPortThatIsTakenIsAnError() async throws {

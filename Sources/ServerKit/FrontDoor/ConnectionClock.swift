@@ -21,6 +21,8 @@ struct ConnectionTimes: Sendable, Equatable {
     var stopReading: TimeAmount = .milliseconds(300)
     /// A stopping server waits for so long for an answer that is in work.
     var stopWorking: TimeAmount = .seconds(8)
+    /// A stopping server waits for so long for a client that takes nothing of the answers that it has.
+    var stopTaking: TimeAmount = .milliseconds(500)
 
     /// The time between two looks.
     var beat: TimeAmount {

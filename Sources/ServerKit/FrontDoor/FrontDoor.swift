@@ -9,7 +9,7 @@
 //   request is taken only while the client takes its answers. These rules keep the buffer below `maximumWaitingBytes`; a connection that reaches it all the
 //   same is closed.
 // Stop: a stopping server answers what has come, says `Connection: close`, closes idle connections after `ConnectionTimes.stopIdle`, and the others within
-// the other times of a stop.
+// the other times of a stop. Who takes nothing of its answers for `ConnectionTimes.stopTaking` is closed; who takes them has `ConnectionTimes.stopWorking`.
 
 import APIErrors
 import HotPath
@@ -32,6 +32,8 @@ struct FrontDoorConfiguration: Sendable {
     var unsentBytes: @Sendable (any Channel) -> Int = { channel in
         (try? channel.syncOptions?.getOption(.bufferedWritableBytes)) ?? 0
     }
+    /// Bytes that the client's end of a channel has taken so far; nil: the channel cannot tell. Called on the channel's loop.
+    var takenBytes: @Sendable (any Channel) -> UInt64? = { AcknowledgedBytes.of($0) }
 }
 
 /// Reads the requests of one connection and writes their answers.
@@ -83,6 +85,7 @@ final class FrontDoor<Endpoint: HotPathEndpoint>: ChannelDuplexHandler, Removabl
     private var beat: Scheduled<Void>?
     private var closing: Scheduled<Void>?
     private var quiescing: Scheduled<Void>?
+    private var taking: Scheduled<Void>?
     private var closesAt = NIODeadline.distantFuture
 
     init(endpoint: Endpoint, configuration: FrontDoorConfiguration, pass: ConnectionPass = .ordinary) {
@@ -125,6 +128,8 @@ final class FrontDoor<Endpoint: HotPathEndpoint>: ChannelDuplexHandler, Removabl
         self.closing = nil
         self.quiescing?.cancel()
         self.quiescing = nil
+        self.taking?.cancel()
+        self.taking = nil
         self.waiting = ByteBuffer()
         self.fail(self.answer)
         self.answer = nil
@@ -143,6 +148,7 @@ final class FrontDoor<Endpoint: HotPathEndpoint>: ChannelDuplexHandler, Removabl
         switch event {
         case let event as ChannelEvent where event == .inputClosed: self.perform(self.machine.inputClosed(), context)
         case is ChannelShouldQuiesceEvent:
+            if self.taking == nil { self.watchTaking(context, since: nil) }
             let grace = self.configuration.times.stopIdle
             guard grace > .zero, self.machine.state == .reading, !self.hasPart, self.quiescing == nil else { return self.quiesce(context) }
             self.quiescing = context.eventLoop.assumeIsolated().scheduleTask(in: grace) { self.quiesce(context) }
@@ -153,8 +159,26 @@ final class FrontDoor<Endpoint: HotPathEndpoint>: ChannelDuplexHandler, Removabl
     private func quiesce(_ context: ChannelHandlerContext) {
         self.perform(self.machine.quiesce(), context)
         guard self.machine.state != .closed else { return }
-        let isReading = self.machine.state == .reading
+        // Whoever still takes earlier answers is not hurried by a request that has begun behind them.
+        let isReading = self.machine.state == .reading && self.configuration.unsentBytes(context.channel) == 0
         self.close(in: isReading ? self.configuration.times.stopReading : self.configuration.times.stopWorking, context)
+    }
+
+    /// A stopping server waits for a client that takes its answers, and not for one that takes nothing of them.
+    /// - Parameter before: what the client had taken at the last look, if it had not taken everything
+    private func watchTaking(_ context: ChannelHandlerContext, since before: UInt64?) {
+        guard self.machine.state != .closed else { return }
+        let unsent = self.configuration.unsentBytes(context.channel)
+        var taken: UInt64?
+        if unsent > 0 {
+            taken = self.configuration.takenBytes(context.channel) ?? (self.written &- UInt64(clamping: unsent))
+            if taken == before { return self.perform(self.machine.close(), context) }
+        } else if before != nil, self.machine.isQuiescing, self.machine.state == .reading {
+            self.close(in: self.configuration.times.stopReading, context)
+        }
+        self.taking = context.eventLoop.assumeIsolated().scheduleTask(in: self.configuration.times.stopTaking) {
+            self.watchTaking(context, since: taken)
+        }
     }
 
     func channelWritabilityChanged(context: ChannelHandlerContext) {

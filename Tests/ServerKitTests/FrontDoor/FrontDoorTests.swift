@@ -294,6 +294,48 @@ struct FrontDoorTests {
         stuck.endpoint.answerNext()
     }
 
+    @Test("a stop waits for a client that takes its answers, and not for one that takes nothing of them")
+    func stopTaking() throws {
+        var times = self.times
+        times.stopWorking = .seconds(8)
+        let close = hot("1", extra: "Connection: close\r\n")
+        // The last answer is written; a request waits; part of one has come; a request is in work.
+        for sent in [close, hot("1"), "PATCH /h HT", hot("1") + other("2")] {
+            for takes in [false, true] {
+                let bed = try FrontDoorBed(times: times)
+                bed.router.answersAtOnce = false
+                bed.unsent.bytes = 2_900
+                bed.socket.holdsEnd = true
+                try bed.send(hot(String(repeating: "x", count: 3_000)))
+                bed.setWritable(sent.contains("POST") || sent == close)
+                try bed.send(sent)
+                bed.stop()
+                for _ in 0..<10 {
+                    bed.advance(.milliseconds(400))
+                    if takes { bed.unsent.bytes -= 100 }
+                }
+                #expect(bed.channel.isActive == takes, "\(sent)")
+                guard takes else { continue }
+                // Longer than the stop's bound nobody is waited for.
+                for _ in 0..<11 {
+                    bed.unsent.bytes -= 100
+                    bed.advance(.milliseconds(400))
+                }
+                #expect(!bed.channel.isActive, "\(sent)")
+            }
+        }
+        // Who has taken everything has no more time than others.
+        let half = try FrontDoorBed(times: times)
+        half.unsent.bytes = 10
+        try half.send(hot("1") + "PATCH /h HT")
+        half.stop()
+        half.advance(.milliseconds(450))
+        #expect(half.channel.isActive)
+        half.unsent.bytes = 0
+        half.advance(.milliseconds(1_000))
+        #expect(!half.channel.isActive)
+    }
+
     @Test("an answer that comes after the connection has gone is dropped, and one that is given twice is written once")
     func lateAnswers() throws {
         let bed = try FrontDoorBed()

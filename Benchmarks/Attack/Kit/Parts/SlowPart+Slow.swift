@@ -201,7 +201,7 @@ extension SlowPart {
         }
     }
 
-    /// SIGTERM with idle connections open.
+    /// SIGTERM with connections open that are idle, have sent half a request, take nothing of their answers, or follow events.
     func stop(_ server: ServerProcess) -> Recorder {
         var recorder = Recorder(server)
         recorder.attempt("SIGTERM") { recorder in
@@ -213,6 +213,18 @@ extension SlowPart {
                 }
                 return connection
             }
+            let whole = hot(server).text
+            let halves = try [String(whole.unicodeScalars.prefix(70)), String(whole.unicodeScalars.dropLast(10))].map { half in
+                let connection = try Connection(port: server.port)
+                connection.send(half)
+                return connection
+            }
+            let nonReaders = try self.nonReaders(server)
+            let events = try Connection(port: server.adminPort)
+            events.send("GET /admin/circuitbreakerevents?follow=true HTTP/1.1\r\nHost: 127.0.0.1:\(server.adminPort)\r\n\r\n")
+            guard case .bytes(let begun) = events.receive(until: .now + .seconds(5)) else {
+                throw Caller.Failure(description: "no stream of events")
+            }
             let (status, took) = server.stop(within: .seconds(30))
             recorder.notes.append("\(server.name): SIGTERM: exit status \(status.map(String.init) ?? "none") after \(took)")
             if status != 0 {
@@ -223,9 +235,27 @@ extension SlowPart {
                 )
             }
             if took > .seconds(1) + size.slack { recorder.fail("SIGTERM", .bound, "it took \(took), at most 1 s") }
-            withExtendedLifetime(idle) {}
+            // The server ends the stream itself: the last chunk of a chunked body.
+            var stream = begun
+            while case .bytes(let more) = events.receive(until: .now + .seconds(1)) { stream += more }
+            if !stream.latin1.hasSuffix("0\r\n\r\n") {
+                recorder.fail("SIGTERM", .stuck, "the stream of events ends with \(stream.suffix(40).latin1.shown(limit: 80))")
+            }
+            withExtendedLifetime((idle, halves, nonReaders)) {}
         }
         return recorder
+    }
+
+    /// Clients that ask for documents and read nothing. How much a socket takes is the kernel's: so with some of them the last answer is written and not taken, and
+    /// with others the server has not come to it.
+    private func nonReaders(_ server: ServerProcess) throws -> [Connection] {
+        try [1, 20, 40, 60, 80].map { count in
+            let connection = try Connection(port: server.port, receiveBuffer: 4_096)
+            let document = documentRequest(server)
+            let text = String(repeating: document.text, count: count - 1) + document.adding("Connection: close").text
+            connection.send([UInt8](latin1: text)[...], until: .now + .seconds(2))
+            return connection
+        }
     }
 }
 
