@@ -260,14 +260,24 @@ struct RequestRulesTests {
 
     /// The route has a way around the router. Spelled otherwise, its path is the router's, which must give the same answer.
     @Test func theWayAroundTheRouterAnswersAsTheRouterDoes() async throws {
+        try await self.withServer { try await self.compare($0) }
+    }
+
+    @Test func theWayAroundTheRouterAsksForATokenWhereTheRouterDoes() async throws {
+        try await self.withServer(["SERVICE_TOKENS": "order:5678,shop:9"]) { try await self.compareTokens($0) }
+    }
+
+    /// Runs a product server as its program does, and gives its public port.
+    private func withServer(_ more: [String: String] = [:], _ test: (Int) async throws -> Void) async throws {
         let postgres = try PrivatePostgres.start(fsync: false)
         defer { postgres.stop() }
         let redis = try PrivateRedis.start(options: ["--save", ""])
         defer { redis.stop() }
-        var reader = SettingsReader(environment: [
+        let own = [
             "REDIS_URL": redis.url, "PRODUCT_DATABASE_URL": postgres.url, "PRODUCT_PORT": "0", "PRODUCT_ADMIN_PORT": "0",
             "LOG_LEVEL": "critical",
-        ])
+        ]
+        var reader = SettingsReader(environment: own.merging(more) { $1 })
         let settings = try ProductServerConfiguration(from: &reader)
         let (ports, found) = AsyncStream.makeStream(of: ServerAssembly.Ports.self)
         let run = Run {
@@ -278,7 +288,7 @@ struct RequestRulesTests {
         let task = Task { try await group.run() }
         for await port in ports {
             do {
-                try await self.compare(port.publicPort)
+                try await test(port.publicPort)
             } catch {
                 Issue.record(error)
             }
@@ -323,12 +333,59 @@ struct RequestRulesTests {
             #expect(hot == routed, "\(fields)\(body)")
             #expect(hot.status == status, "\(fields)\(body): \(hot)")
         }
+        // Nobody who comes from elsewhere, through a proxy or from a foreign page changes stock.
+        for field in [
+            "X-Forwarded-For: 127.0.0.1", "Forwarded: for=127.0.0.1", "Origin: http://evil.example", "Sec-Fetch-Site: cross-site",
+            "Sec-Fetch-Site: same-site", "Origin: null",
+        ] {
+            let fields = key + "DEC-3\r\n" + field + "\r\n"
+            try await self.bothWays(port, fields, #"{"orderId":3,"quantity":1}"#, status: "403")
+        }
+        let named = self.request("PATCH /products/1/stock/decrease-by-order", key + "DEC-3\r\n", #"{"orderId":3,"quantity":1}"#)
+        let foreign = try await exchange(port, named.replacing("Host: localhost", with: "Host: shop.example"))
+        #expect(foreign.status == "403", "\(foreign)")
+        let requests = try await exchange(port, "GET /products/1/stock/requests/DEC-3 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        #expect(requests.status == "404", "nothing was done: \(requests)")
         for path in [
             "/products/1/stock/decrease-by-order?a=b", "/products/%00/stock/decrease-by-order", "/products/1/stock/decrease-by-order?",
         ] {
             let answer = try await exchange(port, request("PATCH \(path)", key + "DEC-1\r\n", sold))
             #expect(answer.status == (path.hasSuffix("?") ? "200" : "400"), "\(path): \(answer)")
         }
+    }
+
+    private func compareTokens(_ port: Int) async throws {
+        func token(_ secret: String) -> String { "Authorization: Bearer \(secret)\r\n" }
+        let product = #"{"name":"Keyboard","price":1,"stock":1000,"stockStrategy":"REDIS_FIRST"}"#
+        let made = try await exchange(port, request("POST /products", token("9"), product))
+        #expect(made.status == "200", "\(made)")
+        let key = "Idempotency-Key: DEC-1\r\n"
+        let body = #"{"orderId":1,"quantity":2,"buyerId":"u-1"}"#
+        try await self.bothWays(port, key, body, status: "401")
+        for fields in [token("567"), token("56789")] { try await self.bothWays(port, key + fields, body, status: "403") }
+        try await self.bothWays(port, key + "Authorization: Basic NTY3OA==\r\n", body, status: "401")
+        try await self.bothWays(port, key + token(""), body, status: "401")
+        let shown = try await exchange(
+            port,
+            "GET /products/1/stock/requests/DEC-1 HTTP/1.1\r\nHost: localhost\r\n\(token("9"))\r\n"
+        )
+        #expect(shown.status == "404", "nothing was done: \(shown)")
+        let first = try await exchange(port, request("PATCH /products/1/stock/decrease-by-order", key + token("5678"), body))
+        #expect(first.status == "200" && !first.replayed, "\(first)")
+        for secret in ["5678", "9"] {
+            // Who shows a token may come from anywhere.
+            for more in ["", "X-Forwarded-For: 10.0.0.1\r\n"] {
+                try await self.bothWays(port, key + token(secret) + more, body, status: "200")
+            }
+        }
+    }
+
+    /// Sends a decrease around the router and through it.
+    private func bothWays(_ port: Int, _ fields: String, _ body: String, status: String) async throws {
+        let hot = try await exchange(port, request("PATCH /products/1/stock/decrease-by-order", fields, body))
+        let routed = try await exchange(port, request("PATCH /%70roducts/1/stock/decrease-by-order", fields, body))
+        #expect(hot == routed, "\(fields)")
+        #expect(hot.status == status, "\(fields): \(hot)")
     }
 
     private func request(_ line: String, _ fields: String, _ body: String) -> String {

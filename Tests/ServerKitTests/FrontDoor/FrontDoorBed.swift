@@ -13,6 +13,8 @@ final class ScriptedEndpoint: HotPathEndpoint, @unchecked Sendable {
     var waiting: [(text: String, answer: (HotPathAnswer) -> Void)] = []
     /// Called for each request that is worked on.
     var work: (String) -> Void = { _ in }
+    /// Whether the last request came from this machine, as its head says.
+    private(set) var wasFromLoopback: Bool?
 
     func match(_ head: RequestHead) -> String? { head.method == .patch && head.path == "/h" ? head.field("x-key") ?? "" : nil }
 
@@ -24,6 +26,7 @@ final class ScriptedEndpoint: HotPathEndpoint, @unchecked Sendable {
         answer: @escaping (HotPathAnswer) -> Void
     ) {
         let text = match + String(buffer: body)
+        self.wasFromLoopback = head.isFromLoopback
         self.work(text)
         if self.answersAtOnce {
             answer(HotPathAnswer(json: Array(text.utf8)))
@@ -136,7 +139,8 @@ struct FrontDoorBed {
         times: ConnectionTimes = ConnectionTimes(),
         limits: RequestReader.Limits = .init(),
         pass: ConnectionPass = .ordinary,
-        metrics: FrontDoorMetrics? = nil
+        metrics: FrontDoorMetrics? = nil,
+        peer: String = "127.0.0.1"
     ) throws {
         let unsent = self.unsent
         let configuration = FrontDoorConfiguration(
@@ -151,7 +155,9 @@ struct FrontDoorBed {
         try pipeline.addHandler(self.socket)
         try pipeline.addHandler(self.door)
         try pipeline.addHandler(self.router)
-        try self.channel.connect(to: SocketAddress(ipAddress: "127.0.0.1", port: 1)).wait()
+        let address = try SocketAddress(ipAddress: peer, port: 1)
+        self.channel.remoteAddress = address
+        try self.channel.connect(to: address).wait()
     }
 
     func send(_ text: String) throws { try self.channel.writeInbound(ByteBuffer(string: text)) }

@@ -64,6 +64,19 @@ struct FrontDoorTests {
         #expect(!bed.isEnded, "an upgrade that is not taken leaves the connection as it was")
     }
 
+    @Test(
+        "the hot path is told whether a request comes from this machine",
+        arguments: [
+            ("127.0.0.1", true), ("127.9.9.9", true), ("::1", true), ("10.0.0.1", false), ("2001:db8::1", false),
+            ("::ffff:10.0.0.1", false),
+        ]
+    )
+    func peers(peer: String, isLocal: Bool) throws {
+        let bed = try FrontDoorBed(peer: peer)
+        try bed.send(hot("1"))
+        #expect(bed.endpoint.wasFromLoopback == isLocal)
+    }
+
     @Test("an answer has the request's id, the length and the date, and no value begins a line of its own")
     func hotAnswer() throws {
         let bed = try FrontDoorBed()
