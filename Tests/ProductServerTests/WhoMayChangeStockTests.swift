@@ -74,6 +74,32 @@ import Testing
         }
     }
 
+    /// Reads, changes and streams: a page of another origin gets nothing of them, and nobody does without a token where one is set.
+    @Test(arguments: [false, true]) func noAdminRouteIsForForeignPages(hasToken: Bool) async throws {
+        try await ProductServerFixture.with(hasToken ? ["ADMIN_TOKEN": "ann:1234"] : [:]) { server in
+            var headers = HTTPFields()
+            headers[try #require(HTTPField.Name("Sec-Fetch-Site"))] = "cross-site"
+            if hasToken { headers[.authorization] = "Bearer 1234" }
+            let routes = server.routes.adminRouter.routes
+            #expect(routes.count > 10 && routes.contains { $0.query.contains("follow") })
+            for route in routes {
+                let path = route.path.description.replacing("{id}", with: "1").replacing("{name}", with: "redisStock")
+                    .replacing("{eventType}", with: "ERROR").replacing("{key}", with: "DEC-1")
+                #expect(!path.contains("{"))
+                // A stream that began would not end.
+                for path in [path] + (route.query.contains("follow") ? [path + "?follow=true"] : []) {
+                    let body = route.method == .get ? nil : "{"
+                    let foreign = try await server.ask(route.method, path, body, headers: headers, admin: true)
+                    #expect(foreign.status == 403 && foreign.error == "FORBIDDEN", "\(route.method) \(path): \(foreign.body)")
+                    // The dashboard's page itself shows nothing; what it asks for needs the token.
+                    guard hasToken, path != "/dashboard" else { continue }
+                    let without = try await server.ask(route.method, path, body, admin: true)
+                    #expect(without.status == 401 && without.error == "UNAUTHORIZED", "\(route.method) \(path): \(without.body)")
+                }
+            }
+        }
+    }
+
     /// The order server needs no token that opens the whole admin port.
     @Test func aServicesTokenOpensTheBatchRouteOfTheAdminPortAlone() async throws {
         try await ProductServerFixture.with(["SERVICE_TOKENS": "order:5678", "ADMIN_TOKEN": "ann:1234"]) { server in
