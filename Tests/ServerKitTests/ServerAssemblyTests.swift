@@ -362,7 +362,9 @@ import Testing
         try await withServer(settings: ["MAX_CONNECTIONS_PER_ADDRESS": "20"]) { ports in
             let channels = try await silent(20, ports)
             let refused = try await exchange(ports.publicPort, [post + "Content-Length: 2\r\n\r\n{}"])
-            #expect(refused == "", "closed as it came")
+            #expect(refused.hasPrefix("HTTP/1.1 503 ") && refused.contains("OVERLOADED") && refused.contains("Connection: close"))
+            let live = try await exchange(ports.publicPort, ["GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"])
+            #expect(live.hasPrefix("HTTP/1.1 200 ") && live.contains("Connection: close"))
             for channel in channels { try await channel.close() }
             try await self.wait(for: #"stockgate_http_connections{port="public"}"#, toBe: "0", ports)
             let taken = try await exchange(ports.publicPort, [post + "Connection: close\r\nContent-Length: 2\r\n\r\n{}"])

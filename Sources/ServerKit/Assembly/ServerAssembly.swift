@@ -120,14 +120,13 @@ public struct ServerAssembly: Sendable {
             registry
         )
         let adminMaximum = ServerAssembly.maximumAdminConnections
-        let reserve = ConnectionLimits.Bounds().reserve
         let adminDoor = Door(
             "admin",
             settings,
             adminRules,
-            // The gateway, the other server and an operator may share an address, so each address may have all places. The reserve keeps some for those that
-            // must be answered.
-            .init(maximum: adminMaximum, maximumPerAddress: adminMaximum + reserve),
+            // The gateway, the other server and an operator may share an address, so each address may have all ordinary places. Of the reserve behind them an
+            // address has a part only: whoever takes that again and again leaves the rest to the calls that orders need.
+            .init(maximum: adminMaximum, maximumPerAddress: adminMaximum),
             drain,
             registry
         )

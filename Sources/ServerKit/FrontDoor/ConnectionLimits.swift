@@ -1,8 +1,10 @@
 // How many connections a port keeps, in all and for each address, so that one client cannot take the places of all others.
 //
 // Invariant: every connection that was let in is let out once, when it has ended.
-// Bounds: `maximumPerAddress` connections of an address; one more is closed as soon as it is accepted. `maximum` connections in all, and `reserve` more that are kept only for what must always be answered: health, and on the admin port the calls that orders need.
-//   Beyond that a connection is closed as soon as it is accepted. So the kernel's queue stays empty, and those that must be answered are accepted at once.
+// Bounds: `maximumPerAddress` connections of an address, and `maximum` in all. Where its address or the server is full, a connection is kept only for what must
+//   always be answered: health, and on the admin port the calls that orders need. There are `reserve` places for such connections behind `maximum`, and of one
+//   address at most `reservePerAddress` are kept, so that nobody takes the whole reserve. Beyond that a connection is closed as soon as it is accepted. So the
+//   kernel's queue stays empty, and those that must be answered are accepted at once.
 
 import CNIOLinux
 import HotPath
@@ -52,13 +54,21 @@ final class ConnectionLimits: Sendable {
         var maximum = 10_000
         var maximumPerAddress = 5_000
         var reserve = 64
+        /// Half of the reserve: whoever takes that again and again leaves the other half to the others.
+        var reservePerAddress = 32
         /// See ``ConnectionPass/reserve(_:)``.
         var reservedPaths: [String: Bool] = ["/livez": false, "/readyz": false]
     }
 
+    /// The connections of one address.
+    private struct Share {
+        var ordinary = 0
+        var reserved = 0
+    }
+
     private struct State {
         var total = 0
-        var byAddress: [[UInt8]: Int] = [:]
+        var byAddress: [[UInt8]: Share] = [:]
     }
 
     let bounds: Bounds
@@ -77,26 +87,34 @@ final class ConnectionLimits: Sendable {
     func enter(_ address: SocketAddress?) -> ConnectionPass? {
         let key = ConnectionLimits.key(address)
         let (pass, reason) = self.state.withLock { state -> (ConnectionPass?, FrontDoorMetrics.Full?) in
-            let ofAddress = state.byAddress[key] ?? 0
-            // The sum of two settings of at most a million each.
-            if state.total >= self.bounds.maximum + self.bounds.reserve { return (nil, .total) }
-            if ofAddress >= self.bounds.maximumPerAddress { return (nil, .address) }
+            var share = state.byAddress[key] ?? Share()
             let isFull = state.total >= self.bounds.maximum
+            let isAddressFull = share.ordinary >= self.bounds.maximumPerAddress
+            let reason: FrontDoorMetrics.Full? = isAddressFull ? .address : isFull ? .total : nil
+            if reason != nil {
+                // The sum of two settings of at most a million each.
+                if state.total >= self.bounds.maximum + self.bounds.reserve { return (nil, .total) }
+                if share.reserved >= self.bounds.reservePerAddress { return (nil, .address) }
+                share.reserved += 1
+            } else {
+                share.ordinary += 1
+            }
             state.total += 1
-            state.byAddress[key] = ofAddress + 1
-            return (isFull ? .reserve(self.bounds.reservedPaths) : .ordinary, isFull ? .total : nil)
+            state.byAddress[key] = share
+            return (reason == nil ? .ordinary : .reserve(self.bounds.reservedPaths), reason)
         }
         if let reason { self.metrics?.full(reason, isClosed: pass == nil) }
         return pass
     }
 
     /// A connection that was let in has ended.
-    func leave(_ address: SocketAddress?) {
+    func leave(_ address: SocketAddress?, _ pass: ConnectionPass) {
         let key = ConnectionLimits.key(address)
         self.state.withLock { state in
             state.total -= 1
-            let left = (state.byAddress[key] ?? 1) - 1
-            state.byAddress[key] = left > 0 ? left : nil
+            guard var share = state.byAddress[key] else { return }
+            if pass == .ordinary { share.ordinary -= 1 } else { share.reserved -= 1 }
+            state.byAddress[key] = share.ordinary > 0 || share.reserved > 0 ? share : nil
         }
     }
 
@@ -163,7 +181,7 @@ final class FrontDoorMetrics: Sendable {
         )
         self.reserved = registry.counter(
             "stockgate_http_connections_reserved_total",
-            help: "Connections kept only for health and what orders need, because the server had too many.",
+            help: "Connections kept only for health and what orders need, because the server or their address had too many.",
             labels: [("port", port)]
         )
         self.handshakes = registry.counter(

@@ -32,7 +32,7 @@ struct FrontDoorChannel<Endpoint: HotPathEndpoint>: HTTPChannelHandler {
                 channel.close(promise: nil)
                 throw Refused()
             }
-            channel.closeFuture.whenComplete { _ in self.connections.leave(address) }
+            channel.closeFuture.whenComplete { _ in self.connections.leave(address, pass) }
             let pipeline = channel.pipeline.syncOperations
             if let tls = self.configuration.tls {
                 let metrics = self.configuration.metrics

@@ -77,7 +77,7 @@ public struct ServerConfiguration: Sendable, Equatable {
             "MAX_CONNECTIONS_PER_ADDRESS",
             default: 5_000,
             in: 1...1_000_000,
-            "connections from one client address (IPv4 address or IPv6 /64) to the public port at most; further ones are closed at once"
+            "connections from one client address (IPv4 address or IPv6 /64) to the public port at most; further ones get health checks only, or are closed at once"
         )
         self.requestTimeout = reader.duration(
             "REQUEST_TIMEOUT",

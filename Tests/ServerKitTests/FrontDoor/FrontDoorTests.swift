@@ -547,25 +547,66 @@ struct ConnectionLimitsTests {
             metrics: FrontDoorMetrics(registry, port: "public")
         )
         let (one, two, three) = (try address("10.0.0.1"), try address("10.0.0.2"), try address("10.0.0.3"))
+        let reserve = ConnectionPass.reserve(["/livez": false])
         for _ in 0..<3 { #expect(limits.enter(one) == .ordinary) }
-        // The address is full, the server is not.
-        #expect(limits.enter(one) == nil)
         #expect(limits.enter(two) == .ordinary)
         #expect(limits.enter(two) == .ordinary)
         // Now the server is full.
-        #expect(limits.enter(two) == .reserve(["/livez": false]))
-        #expect(limits.enter(three) == .reserve(["/livez": false]))
+        #expect(limits.enter(two) == reserve)
+        #expect(limits.enter(three) == reserve)
         #expect(limits.enter(three) == nil)
         #expect(limits.count == 7)
-        limits.leave(one)
-        #expect(limits.enter(three) == .reserve(["/livez": false]))
-        for _ in 0..<2 { limits.leave(one) }
-        limits.leave(two)
+        limits.leave(one, .ordinary)
+        #expect(limits.enter(three) == reserve)
+        for _ in 0..<2 { limits.leave(one, .ordinary) }
+        limits.leave(two, .ordinary)
         #expect(limits.enter(one) == .ordinary)
         let text = String(decoding: registry.exposition(), as: UTF8.self)
         #expect(text.contains(#"stockgate_http_connections_refused_total{port="public",full="total"} 1"#))
-        #expect(text.contains(#"stockgate_http_connections_refused_total{port="public",full="address"} 1"#))
+        #expect(text.contains(#"stockgate_http_connections_refused_total{port="public",full="address"} 0"#))
         #expect(text.contains(#"stockgate_http_connections_reserved_total{port="public"} 3"#))
+    }
+
+    @Test(
+        "an address that is full is still answered what must be answered, on places that are counted apart, and takes no more of the reserve than its part"
+    )
+    func fullAddress() throws {
+        let registry = MetricsRegistry()
+        let limits = ConnectionLimits(
+            .init(maximum: 8, maximumPerAddress: 3, reserve: 4, reservePerAddress: 2, reservedPaths: ["/livez": false]),
+            metrics: FrontDoorMetrics(registry, port: "public")
+        )
+        let (one, two, three) = (try address("10.0.0.1"), try address("10.0.0.2"), try address("10.0.0.3"))
+        let reserve = ConnectionPass.reserve(["/livez": false])
+        for _ in 0..<3 { #expect(limits.enter(one) == .ordinary) }
+        // The address is full, the server is not.
+        for _ in 0..<2 { #expect(limits.enter(one) == reserve) }
+        #expect(limits.enter(one) == nil)
+        // A place of the reserve that is given back is no ordinary one.
+        limits.leave(one, reserve)
+        #expect(limits.enter(one) == reserve)
+        #expect(limits.enter(one) == nil)
+        limits.leave(one, .ordinary)
+        #expect(limits.enter(one) == .ordinary)
+        // Of a server that is full nobody takes more than a part of the reserve either.
+        for _ in 0..<3 { #expect(limits.enter(two) == .ordinary) }
+        for _ in 0..<2 { #expect(limits.enter(two) == reserve) }
+        #expect(limits.count == 10)
+        #expect(limits.enter(two) == nil)
+        for _ in 0..<2 { #expect(limits.enter(three) == reserve) }
+        #expect(limits.enter(try address("10.0.0.4")) == nil)
+        #expect(limits.count == 12)
+        for _ in 0..<3 {
+            limits.leave(one, .ordinary)
+            limits.leave(two, .ordinary)
+        }
+        for address in [one, two, three] { for _ in 0..<2 { limits.leave(address, reserve) } }
+        #expect(limits.count == 0)
+        for _ in 0..<3 { #expect(limits.enter(one) == .ordinary) }
+        let text = String(decoding: registry.exposition(), as: UTF8.self)
+        #expect(text.contains(#"stockgate_http_connections_refused_total{port="public",full="address"} 3"#))
+        #expect(text.contains(#"stockgate_http_connections_refused_total{port="public",full="total"} 1"#))
+        #expect(text.contains(#"stockgate_http_connections_reserved_total{port="public"} 7"#))
     }
 
     @Test("an IPv6 client is its /64; an IPv4 address is the same in both notations")

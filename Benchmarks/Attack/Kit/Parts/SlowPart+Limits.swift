@@ -1,4 +1,5 @@
 import Foundation
+import Synchronization
 
 extension SlowPart {
     /// Bounds of connections.
@@ -48,7 +49,10 @@ extension SlowPart {
         recorder.attempt(name) { recorder in
             var connections: [Connection] = []
             for _ in 0..<Self.maximumPerAddress + 15 { connections.append(try Connection(port: server.port, from: "127.0.0.66")) }
-            usleep(300_000)
+            // Those beyond the bound are answered what must be answered, and ended when they ask for nothing.
+            let health = try Caller(port: server.port, source: "127.0.0.66").call("GET", "/livez", within: .seconds(3))
+            if health.status != 200 { recorder.fail(name, .bystander, "/livez is \(health.status) for the full address") }
+            usleep(1_000_000)
             let open = stillOpen(connections, name, &recorder)
             if open > Self.maximumPerAddress {
                 recorder.fail(name, .bound, "\(open) are open; MAX_CONNECTIONS_PER_ADDRESS is \(Self.maximumPerAddress)")
@@ -81,23 +85,12 @@ extension SlowPart {
                 connections.append(try Connection(port: server.port, from: "127.0.0.\(100 + index / 10)"))
             }
             usleep(300_000)
-            // Health is asked for where it is answered: on the public port or, if that is full, on the admin port.
-            let health = [server.port, server.adminPort].map { port in
-                Result { try Caller(port: port, source: "127.0.0.99").call("GET", "/livez", within: .seconds(2)).status }
+            // From an address that has none of them, and from one that has.
+            for source in ["127.0.0.99", "127.0.0.100"] {
+                let status = try Caller(port: server.port, source: source).call("GET", "/livez", within: .seconds(2)).status
+                if status != 200 { recorder.fail(name, .bystander, "/livez is \(status) for \(source)") }
             }
-            if !health.contains(where: { (try? $0.get()) == 200 }) {
-                let text = health.map { result in
-                    switch result {
-                    case .success(let status): "\(status)"
-                    case .failure(let error): "\(error)"
-                    }
-                }
-                recorder.fail(name, .bystander, "/livez on the public port: \(text[0]); on the admin port: \(text[1])")
-            }
-            let open = server.descriptors
-            recorder.notes.append(
-                "\(server.name): \(name): \(open) descriptors, /livez \((try? health[0].get()).map { "\($0)" } ?? "silent") public"
-            )
+            recorder.notes.append("\(server.name): \(name): \(server.descriptors) descriptors")
             connections.removeAll()
             try retry(within: .seconds(5)) {
                 let again = try Caller(port: server.port).send(hot(server).adding("Connection: close"), within: .seconds(3))
@@ -106,28 +99,85 @@ extension SlowPart {
         }
     }
 
-    /// Silent connections on the product server's admin port do not end orders.
+    /// Silent connections on the product server's admin port do not end orders: of many addresses, and of one that comes again and again.
     func silentAdmins(product: ServerProcess, order: ServerProcess) -> Recorder {
         var recorder = Recorder(product)
-        let name = "320 silent connections on the admin port"
-        recorder.attempt(name, .bystander) { recorder in
-            var connections: [Connection] = []
-            for index in 0..<320 { connections.append(try Connection(port: product.adminPort, from: "127.0.1.\(1 + index / 2)")) }
-            usleep(300_000)
-            for round in 0..<5 {
-                let answer = try Caller(port: order.port).send(hot(order).adding("Connection: close"), within: .seconds(6))
-                if !answer.isSuccess {
-                    recorder.fail(
-                        name,
-                        .bystander,
-                        "order \(round + 1) is answered \(answer.status) \(answer.body.latin1.shown(limit: 80))"
-                    )
-                    break
-                }
+        for isRepeated in [false, true] {
+            let name = "320 silent connections on the admin port" + (isRepeated ? ", from one address, every 400 ms" : "")
+            recorder.attempt(name, .bystander) { recorder in
+                let strangers = Strangers(port: product.adminPort, isRepeated: isRepeated)
+                defer { strangers.end() }
+                guard strangers.come() else { throw Caller.Failure(description: strangers.failure ?? "") }
                 usleep(300_000)
+                for round in 0..<5 {
+                    let answer = try Caller(port: order.port).send(hot(order).adding("Connection: close"), within: .seconds(6))
+                    if !answer.isSuccess {
+                        recorder.fail(
+                            name,
+                            .bystander,
+                            "order \(round + 1) is answered \(answer.status) \(answer.body.latin1.shown(limit: 80))"
+                        )
+                        break
+                    }
+                    usleep(300_000)
+                }
+                if let failure = strangers.failure { recorder.fail(name, .bound, failure) }
             }
-            connections.removeAll()
         }
         return recorder
+    }
+}
+
+/// Connections that are opened and say nothing, on a thread that owns them. Those of the round before are kept until the next has come, so that no place is free
+/// in between.
+private final class Strangers: Sendable {
+    private struct State {
+        var failure: String?
+        var hasCome = false
+        var isOver = false
+    }
+
+    private let state = Mutex(State())
+    private let group = DispatchGroup()
+
+    init(port: Int, isRepeated: Bool) {
+        group.enter()
+        Thread.detachNewThread {
+            defer { self.group.leave() }
+            var rounds: [[Connection]] = []
+            while !self.state.withLock({ $0.isOver }) {
+                if isRepeated || rounds.isEmpty {
+                    do {
+                        let round = try (0..<320).map {
+                            try Connection(port: port, from: isRepeated ? "127.0.1.1" : "127.0.1.\(1 + $0 / 2)")
+                        }
+                        // The first round has the ordinary places.
+                        if rounds.count > 1 { rounds.removeLast() }
+                        rounds.append(round)
+                    } catch {
+                        return self.state.withLock { $0.failure = "\(error)" }
+                    }
+                    self.state.withLock { $0.hasCome = true }
+                }
+                usleep(400_000)
+            }
+        }
+    }
+
+    /// Why they came no more.
+    var failure: String? { state.withLock { $0.failure } }
+
+    /// Whether the first of them are there; false if they failed.
+    func come() -> Bool {
+        while true {
+            let (hasCome, failure) = state.withLock { ($0.hasCome, $0.failure) }
+            if hasCome || failure != nil { return hasCome }
+            usleep(10_000)
+        }
+    }
+
+    func end() {
+        state.withLock { $0.isOver = true }
+        group.wait()
     }
 }
