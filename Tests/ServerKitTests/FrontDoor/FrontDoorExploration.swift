@@ -17,14 +17,41 @@ enum DoorAction: String, CaseIterable, Sendable {
     case hotClose
     case otherClose
     case garbage
-    /// Half a request now; the rest comes with the next request, or never.
+    /// Half a head now; the rest comes with the next request, or never.
     case slow
+    /// The same with a head and half of its body, for the hot path.
+    case slowBody
+    /// The same with a head and half a chunk, for the router.
+    case slowChunk
     case halfClose
     case reset
     /// The client takes no answer from here on, until all is sent.
     case noReader
     case stop
     case idle
+
+    /// Whether a client sends bytes.
+    var isBytes: Bool {
+        switch self {
+        case .hot, .other, .hotClose, .otherClose, .garbage, .slow, .slowBody, .slowChunk: true
+        case .halfClose, .reset, .noReader, .stop, .idle: false
+        }
+    }
+
+    /// Half a request, the rest of it, and the body that it then has; nil for what is sent whole.
+    func half(_ number: Int) -> (begin: String, rest: String, body: String)? {
+        switch self {
+        case .slow: ("GET /s HTTP/1.1\r\nHost: a\r", "\n\r\n", "")
+        case .slowBody:
+            ("PATCH /h HTTP/1.1\r\nHost: a\r\nContent-Length: \("b\(number)x".utf8.count)\r\n\r\nb\(number)", "x", "b\(number)x")
+        case .slowChunk:
+            (
+                "POST /o HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n\("c\(number)x".utf8.count)\r\nc\(number)",
+                "x\r\n0\r\n\r\n", "c\(number)x"
+            )
+        default: nil
+        }
+    }
 }
 
 /// One conversation.
@@ -36,6 +63,10 @@ struct DoorConversation {
     var isByteByByte = false
     /// Whether answers come when all is sent, instead of at once.
     var answersLate = false
+    /// Whether a stop goes as where there is a lame-duck time: answers say `Connection: close`, and an idle connection stays for a grace.
+    var hasLameDuck = false
+
+    private static let grace = TimeAmount.milliseconds(250)
 
     enum Fault: Error, CustomStringConvertible {
         case fault(String)
@@ -46,6 +77,7 @@ struct DoorConversation {
     func hold() throws {
         var times = ConnectionTimes()
         times.idle = .seconds(60)
+        if self.hasLameDuck { times.stopIdle = Self.grace }
         let bed = try FrontDoorBed(times: times)
         defer { _ = try? bed.channel.finish(acceptAlreadyClosed: true) }
         var done: [String] = []
@@ -61,7 +93,7 @@ struct DoorConversation {
         var isSpoiled = false  // No request behind this is to be carried out.
         var isRefused = false  // The refusal of garbage is owed.
         var isCut = false  // The client ended its half inside a request.
-        var hasHalf = false
+        var half: (rest: String, body: String)?
         var isHalfClosed = false
         var isReset = false
         var isStopping = false
@@ -104,14 +136,14 @@ struct DoorConversation {
             // A client that sends no more, or has gone, does nothing more.
             if isReset { break }
             switch action {
-            case .hot, .other, .hotClose, .otherClose, .garbage, .slow:
+            case .hot, .other, .hotClose, .otherClose, .garbage, .slow, .slowBody, .slowChunk:
                 guard !isHalfClosed else { continue }
-                if hasHalf {
+                if let begun = half {
                     // Whatever is sent, it is the rest of the slow request first.
-                    bytes += "\n\r\n"
-                    hasHalf = false
+                    bytes += begun.rest
+                    half = nil
                     number += 1
-                    if !isSpoiled { if isStopping || wasIdle { allowed.append("") } else { owed.append("") } }
+                    if !isSpoiled { if isStopping || wasIdle { allowed.append(begun.body) } else { owed.append(begun.body) } }
                 }
                 number += 1
                 let body = String(number)
@@ -121,8 +153,9 @@ struct DoorConversation {
                 case .other, .otherClose: bytes += ServerKitTests.other(body, extra: isClose ? "Connection: close\r\n" : "")
                 case .garbage: bytes += "\u{1}\r\n\r\n"
                 default:
-                    bytes += "GET /s HTTP/1.1\r\nHost: a\r"
-                    hasHalf = true
+                    guard let slow = action.half(number) else { throw Fault.fault("\(action) has no half") }
+                    bytes += slow.begin
+                    half = (slow.rest, slow.body)
                     continue
                 }
                 if action == .garbage {
@@ -136,7 +169,7 @@ struct DoorConversation {
                 guard !isHalfClosed else { continue }
                 try deliver()
                 isHalfClosed = true
-                isCut = hasHalf && !isSpoiled && !isStopping && !wasIdle
+                isCut = half != nil && !isSpoiled && !isStopping && !wasIdle
                 if bed.channel.isActive { bed.halfClose() }
             case .reset:
                 try deliver()
@@ -154,6 +187,7 @@ struct DoorConversation {
                 allowed = Array(owed.dropFirst(done.count)) + allowed
                 owed = Array(owed.prefix(done.count))
                 if isRefused || isCut, !bed.isEnded { (isRefused, isCut) = (false, false) }
+                if self.hasLameDuck { bed.drain.begin() }
                 if bed.channel.isActive { bed.stop() }
             case .idle:
                 try deliver()
@@ -168,6 +202,8 @@ struct DoorConversation {
         let doneAtReset = done.count
         if !isReading, bed.channel.isActive { bed.setWritable(true) }
         answerAll()
+        // An idle connection has its grace, and no more.
+        if self.hasLameDuck, isStopping { bed.advance(Self.grace + .milliseconds(1)) }
 
         let answers = bed.answers()
         // Carried out: a prefix of what was sent, in order, each once; all that was owed, unless the client had gone.
@@ -196,7 +232,7 @@ struct DoorConversation {
         // The server ends a connection without saying so only where nobody was owed an answer: an idle one, one whose client has ended its half, a stop.
         if bed.isEnded, !saidClose, !isHalfClosed, !isStopping, !wasIdle { throw Fault.fault("closed without a word") }
         if isHalfClosed, !bed.isEnded { throw Fault.fault("open to a client that sends no more") }
-        if isStopping, !bed.isEnded, !hasHalf { throw Fault.fault("open while the server stops") }
+        if isStopping, !bed.isEnded, half == nil { throw Fault.fault("open while the server stops") }
 
         // The probe: whoever still has a connection is answered.
         guard !bed.isEnded, !isHalfClosed else {
@@ -211,7 +247,7 @@ struct DoorConversation {
         }
         bed.endpoint.answersAtOnce = true
         bed.router.answersAtOnce = true
-        try bed.send((hasHalf ? "\n\r\n" : "") + ServerKitTests.hot("probe") + ServerKitTests.other("probe2"))
+        try bed.send((half?.rest ?? "") + ServerKitTests.hot("probe") + ServerKitTests.other("probe2"))
         let last = bed.bodies()
         if isStopping {
             guard last.count >= 1 else { throw Fault.fault("the rest of a request was not answered") }
@@ -222,7 +258,8 @@ struct DoorConversation {
 
     var name: String {
         let how = self.isByteByByte ? "byte by byte" : self.cut.map { "cut at \($0)" } ?? "whole"
-        return "\(self.actions.map(\.rawValue).joined(separator: " ")), \(how), answers \(self.answersLate ? "late" : "at once")"
+        return
+            "\(self.actions.map(\.rawValue).joined(separator: " ")), \(how), answers \(self.answersLate ? "late" : "at once")\(self.hasLameDuck ? ", lame duck" : "")"
     }
 }
 
@@ -243,7 +280,7 @@ struct FrontDoorExploration {
         var held = 0
         for row in rows {
             // No action's bytes are longer; a cut beyond what is sent is the same as none and is left out.
-            let longest = row.reduce(0) { $0 + ([.hot, .other, .hotClose, .otherClose, .garbage, .slow].contains($1) ? 72 : 0) }
+            let longest = row.reduce(0) { $0 + ($1.isBytes ? 72 : 0) }
             for late in [false, true] {
                 for cut in cuts(longest) + [nil] {
                     try self.hold(DoorConversation(actions: row, cut: cut, answersLate: late), &held)
@@ -273,7 +310,7 @@ struct FrontDoorExploration {
     @Test("every conversation of up to four actions: whole, and byte by byte")
     func fourActions() throws {
         let held = try self.explore(Self.rows(upTo: 4)) { _ in [] }
-        #expect(held == (11 + 121 + 1_331 + 14_641) * 4)
+        #expect(held == (13 + 169 + 2_197 + 28_561) * 4)
     }
 
     @Test("100,000 random conversations of up to twelve actions")
@@ -284,14 +321,15 @@ struct FrontDoorExploration {
             let actions = (0..<count).map { _ in
                 // Mostly requests, or every conversation would end at once.
                 Int.random(in: 0..<3, using: &random) > 0
-                    ? [DoorAction.hot, .other, .hot, .slow][Int.random(in: 0..<4, using: &random)]
+                    ? [DoorAction.hot, .other, .hot, .slow, .slowBody, .slowChunk][Int.random(in: 0..<6, using: &random)]
                     : DoorAction.allCases[Int.random(in: 0..<DoorAction.allCases.count, using: &random)]
             }
             let conversation = DoorConversation(
                 actions: actions,
                 cut: Bool.random(using: &random) ? Int.random(in: 1..<400, using: &random) : nil,
                 isByteByByte: Int.random(in: 0..<8, using: &random) == 0,
-                answersLate: Bool.random(using: &random)
+                answersLate: Bool.random(using: &random),
+                hasLameDuck: Bool.random(using: &random)
             )
             var held = 0
             try self.hold(conversation, &held)
