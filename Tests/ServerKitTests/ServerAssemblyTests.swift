@@ -63,6 +63,18 @@ import Testing
             return Response.json(bytes: body)
         }
         router.get("document") { _, _ in Response.text(String(repeating: "x", count: 60_000)) }
+        router.get("endless") { _, _ in
+            Response(
+                status: .ok,
+                body: ResponseBody { writer in
+                    // Ends when the connection does.
+                    while true {
+                        try await writer.write(ByteBuffer(repeating: 0x78, count: 64 * 1024))
+                        trail.add("64 KiB")
+                    }
+                }
+            )
+        }
         router.get("large") { _, _ in Response.text(String(repeating: "x", count: 8_000_000)) }
         router.get("slow") { _, _ in
             trail.add("slow starts")
@@ -503,6 +515,38 @@ import Testing
         #expect(AcknowledgedBytes.of(EmbeddedChannel()) == nil)
         try await client.close()
         try await server.close()
+    }
+
+    /// A socket's own buffer has at most 4 MiB; behind it a streamed answer may hold 2 MiB.
+    @Test func anAnswerThatIsStreamedWaitsForItsClientAndEndsWhenItTakesNothing() async throws {
+        let trail = Trail()
+        try await withServer(trail: trail, settings: ["ANSWER_TIMEOUT": "500ms"]) { ports in
+            let channel = try await self.nonReader(ports.publicPort, "GET /endless HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            try await self.wait(for: #"stockgate_http_connections_timed_out_total{port="public",waited_for="answer"}"#, toBe: "1", ports)
+            try await self.wait(for: #"stockgate_http_connections{port="public"}"#, toBe: "0", ports)
+            let parts = trail.all.filter { $0 == "64 KiB" }.count
+            #expect((1...96).contains(parts))
+            try? await channel.close()
+        }
+    }
+
+    @Test func aStreamOfEventsEndsWhoseClientTakesNothing() async throws {
+        let breakers = CircuitBreakerRegistry()
+        let breaker = try breakers.breaker(named: "redisStock")
+        try await withServer(breakers: breakers, settings: ["ANSWER_TIMEOUT": "500ms"]) { ports in
+            let request = "GET /admin/circuitbreakerevents?follow=true HTTP/1.1\r\nHost: localhost\r\n\r\n"
+            let channel = try await self.nonReader(ports.adminPort, request)
+            let name = #"stockgate_http_connections_timed_out_total{port="admin",waited_for="answer"}"#
+            let deadline = ContinuousClock.now + .seconds(120)
+            while try await metric(name, ports.adminPort) != "1" {
+                try #require(ContinuousClock.now < deadline)
+                for _ in 0..<500 {
+                    breaker.transition(to: .forceOpen, by: "ann", reason: nil)
+                    breaker.transition(to: .close, by: "ann", reason: nil)
+                }
+            }
+            try? await channel.close()
+        }
     }
 
     /// A client that asks and reads nothing.

@@ -17,13 +17,13 @@ struct ErrorShaping: RouterMiddleware {
         do {
             return try await next(request, context)
         } catch {
-            let response = try shape(error, request: request, context: context).response(to: request)
+            let response = shape(error, request: request, context: context).response(to: request)
             // The answer to a HEAD has no body: the client would take one for the next answer.
             return request.method == .head ? response.createHeadResponse() : response
         }
     }
 
-    private func shape(_ error: any Error, request: Request, context: ServerRequestContext) throws -> APIError {
+    private func shape(_ error: any Error, request: Request, context: ServerRequestContext) -> APIError {
         switch error {
         case let error as APIError:
             if error.code.status >= 500 {
@@ -49,8 +49,6 @@ struct ErrorShaping: RouterMiddleware {
             default: return unexpected(error, request: request, context: context)
             }
         default:
-            // The bytes of this connection cannot be read any more: it ends, and the error is passed on for that.
-            if "\(type(of: error))" == "HTTPParserError" { throw error }
             return unexpected(error, request: request, context: context)
         }
     }

@@ -27,7 +27,7 @@ struct RequestObservation: RouterMiddleware {
             )
             return response
         } catch {
-            // Only a parse error of the connection gets here; Hummingbird answers it itself.
+            // `ErrorShaping` answers whatever a route throws. What is thrown all the same is answered by Hummingbird.
             metrics.finished(status: 500, after: ContinuousClock.now - start)
             throw error
         }
