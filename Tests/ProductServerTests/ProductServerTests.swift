@@ -64,6 +64,7 @@ struct ProductServerTests {
             #expect(replay.body == first.body && replay.headers[.idempotencyReplayed] == "true")
             let reused = try await server.ask(.patch, path, #"{"orderId":1,"quantity":4}"#, key: "DEC-1")
             #expect(reused.status == 422 && reused.error == "KEY_REUSED")
+            #expect(reused["details"] == .null, "it tells nothing of the first")
             let tooMany = try await server.ask(.patch, path, #"{"orderId":2,"quantity":8}"#, key: "DEC-2")
             #expect(tooMany.status == 400 && tooMany.error == "INSUFFICIENT_STOCK")
             let back = try await server.ask(
@@ -189,6 +190,7 @@ struct ProductServerTests {
                     for route in ["stock/increase-by-order", "stock"] {
                         let answer = try await server.ask(.patch, "/products/\(product)/\(route)", body, key: "INC-41.2")
                         #expect(answer.status == 422 && answer.error == "KEY_REUSED", "\(product) \(body)")
+                        #expect(answer["details"] == .null, "it tells nothing of the decrease: \(answer.body)")
                     }
                     let item = body.dropLast() + #","direction":"IN","productId":\#(product),"key":"INC-41.2"}"#
                     let batch = try await server.ask(.post, "/internal/stock/batch", "{\"items\":[\(item)]}", admin: true)
@@ -197,6 +199,7 @@ struct ProductServerTests {
                         return
                     }
                     #expect(result["status"] == 422 && result["error"] == "KEY_REUSED")
+                    #expect(result["details"] == nil || result["details"] == .null)
                 }
                 #expect(try await server.ask(.get, "\(path)/ledger").body == books)
                 #expect(try await server.ask(.get, "/products/\(other)/stock/ledger")["totalElements"] == 0)
