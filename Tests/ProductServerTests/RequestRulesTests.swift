@@ -112,6 +112,33 @@ struct RequestRulesTests {
         }
     }
 
+    /// What each kind of route can answer stands in the document.
+    @Test func theDocumentHasTheAnswersOfEachKindOfRoute() async throws {
+        try await ProductServerFixture.with { server in
+            let document = OpenAPIDocument(ProductServer.openAPI)
+            let routes = (open: server.routes.publicRouter.routes, admin: server.routes.adminRouter.routes)
+            let admin = Set(routes.admin.map(\.path.description))
+            let missing = try document.missingResponses(of: routes.open + routes.admin) { route in
+                [.post, .patch].contains(route.method) && !route.path.description.hasSuffix("/load-stock-redis")
+            } more: { route in
+                let path = route.path.description
+                let isOpen =
+                    route.method == .get
+                    && ["/livez", "/readyz", "/openapi.json", "/products", "/products/{id}", "/v1/products", "/v1/products/{id}"].contains(
+                        path
+                    )
+                // The page itself shows nothing; what it asks for needs the token.
+                var more = path == "/dashboard" ? [403] : isOpen && !admin.contains(path) ? [] : [401, 403]
+                if path.contains("/products") { more.append(503) }
+                if path.contains("{id}") || path.hasSuffix("circuitbreakers/{name}") { more.append(404) }
+                if path.contains("/stock") && route.method == .patch { more += [409, 422] }
+                if path.hasSuffix("/stock-adjustments") || path.hasSuffix("/products") && route.method == .post { more.append(422) }
+                return more
+            }
+            #expect(missing == [])
+        }
+    }
+
     @Test func theDocumentSaysWhatTheActuatorAnswers() async throws {
         try await ProductServerFixture.with { server in
             let schemas = try JSONDocument(ProductServer.openAPI).value["components"]?["schemas"]

@@ -60,14 +60,48 @@ public struct OpenAPIDocument: Sendable {
         }
     }
 
+    /// A line for every route whose operation lacks a status that its kind of route can answer, or an answer's `X-Request-Id`.
+    ///
+    /// Every route refuses query parameters (400), one that takes a body refuses a large one and other media types (413, 415), and one that can follow events has room
+    /// for so many followers (503).
+    /// - Parameters:
+    ///   - bodies: the routes that take a body
+    ///   - more: what other statuses a route can answer
+    public func missingResponses(
+        of routes: [ServerRoute],
+        bodies: (ServerRoute) -> Bool,
+        more: (ServerRoute) -> [Int]
+    ) throws(JSONSyntaxError) -> [String] {
+        let document = try JSONDocument(bytes).value
+        return routes.compactMap { route in
+            let name = "\(route.method.rawValue) \(route.path.description)"
+            let operation = document["paths"]?[route.path.description]?[route.method.rawValue.lowercased()]
+            guard case .object(let responses)? = operation?["responses"] else { return "\(name): no responses" }
+            var expected: Set = [400]
+            if bodies(route) { expected.formUnion([413, 415]) }
+            if route.query.contains("follow") { expected.insert(503) }
+            expected.formUnion(more(route))
+            let missing = expected.subtracting(responses.compactMap { Int($0.name) }).sorted()
+            if bodies(route) != (operation?["requestBody"] != nil) {
+                return "\(name): the document and the route differ in whether it takes a body"
+            }
+            if !missing.isEmpty { return "\(name): the document lacks \(missing)" }
+            let nameless = responses.filter { resolve($0.value, "responses", in: document)["headers"]?["X-Request-Id"] == nil }
+            return nameless.isEmpty ? nil : "\(name): no X-Request-Id in \(nameless.map(\.name))"
+        }
+    }
+
+    /// What a reference to a component stands for; the value itself if it is none.
+    private func resolve(_ value: JSONValue, _ kind: String, in document: JSONValue) -> JSONValue {
+        let prefix = "#/components/\(kind)/"
+        guard case .string(let reference)? = value["$ref"], reference.hasPrefix(prefix) else { return value }
+        return document["components"]?[kind]?[String(reference.dropFirst(prefix.count))] ?? .null
+    }
+
     private func queryParameters(of holder: JSONValue?, in document: JSONValue) -> [String] {
         guard case .array(let parameters)? = holder?["parameters"] else { return [] }
-        let prefix = "#/components/parameters/"
         return parameters.compactMap { parameter in
-            var parameter = parameter
-            if case .string(let reference)? = parameter["$ref"], reference.hasPrefix(prefix) {
-                parameter = document["components"]?["parameters"]?[String(reference.dropFirst(prefix.count))] ?? .null
-            }
+            let parameter = resolve(parameter, "parameters", in: document)
             guard parameter["in"] == "query", case .string(let name)? = parameter["name"] else { return nil }
             return name
         }
