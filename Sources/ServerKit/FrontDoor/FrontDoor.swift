@@ -200,6 +200,16 @@ final class FrontDoor<Endpoint: HotPathEndpoint>: ChannelDuplexHandler, Removabl
     /// Closes the server's half behind the last answer. The client's half is closed when the client does so, and after a short while otherwise.
     private func endOutput(_ context: ChannelHandlerContext) {
         self.waiting = ByteBuffer()
+        // Where the client has closed its half, SwiftNIO makes the end of this half the end of all, and drops what the socket has not taken by then. So the end
+        // waits here until the socket has taken everything; a client that takes nothing is closed by the clock.
+        guard self.machine.isInputClosed else { return self.closeOutput(context) }
+        let taken = context.eventLoop.makePromise(of: Void.self)
+        taken.futureResult.assumeIsolated().whenComplete { _ in self.closeOutput(context) }
+        context.writeAndFlush(self.wrapOutboundOut(ByteBuffer()), promise: taken)
+    }
+
+    private func closeOutput(_ context: ChannelHandlerContext) {
+        guard self.machine.state == .ending else { return }
         let lingering =
             self.machine.isQuiescing ? min(self.configuration.times.lingering, .milliseconds(100)) : self.configuration.times.lingering
         let promise = context.eventLoop.makePromise(of: Void.self)
