@@ -96,7 +96,8 @@ let package = Package(
 
         // MARK: The engine
 
-        library("CircuitBreaker"),
+        library("SeededRandom"),
+        library("CircuitBreaker", ["SeededRandom"]),
         library(
             "StockGate",
             ["BlockingThreads", "CircuitBreaker", "NIOTransportSecurity", "RedisClient", "PostgresClient", algorithms, deques, nioCore],
@@ -151,23 +152,24 @@ let package = Package(
 
         library(
             "FlashSaleKit",
-            ["PostgresClient", "RedisClient", deques, histogram, nioCore, nioHTTP1, nioPosix, nioSSL],
+            ["PostgresClient", "RedisClient", "SeededRandom", deques, histogram, nioCore, nioHTTP1, nioPosix, nioSSL],
             path: "Benchmarks/FlashSale/Kit"
         ),
-        program("FlashSale", ["FlashSaleKit", argumentParser, nioCore, nioPosix], path: "Benchmarks/FlashSale/Main"),
+        library("CommandShell", ["FlashSaleKit", argumentParser], path: "Benchmarks/CommandShell"),
+        program("FlashSale", ["CommandShell", "FlashSaleKit", argumentParser, nioCore, nioPosix], path: "Benchmarks/FlashSale/Main"),
         program("simulate", ["StockGate", "StockGateProof", argumentParser], path: "Tools/Simulate"),
         program("EngineBenchmark", ["StockGate", "PrivateServers", nioPosix], path: "Benchmarks/EngineBenchmark"),
         program("CircuitBreakerBenchmark", ["CircuitBreaker"], path: "Benchmarks/CircuitBreakerBenchmark"),
-        library("AttackKit", ["FlashSaleKit", "PostgresClient"], path: "Benchmarks/Attack/Kit"),
-        program("attack", ["AttackKit", "FlashSaleKit", argumentParser], path: "Benchmarks/Attack/Main"),
+        library("AttackKit", ["FlashSaleKit", "PostgresClient", "SeededRandom"], path: "Benchmarks/Attack/Kit"),
+        program("attack", ["AttackKit", "CommandShell", "FlashSaleKit", argumentParser], path: "Benchmarks/Attack/Main"),
         library(
             "CompareKit",
             ["FlashSaleKit", "PostgresClient", "RedisClient", nioCore, nioHTTP1, nioPosix],
             path: "Benchmarks/Compare/Kit"
         ),
-        program("compare", ["CompareKit", "FlashSaleKit", argumentParser], path: "Benchmarks/Compare/Main"),
+        program("compare", ["CommandShell", "CompareKit", "FlashSaleKit", argumentParser], path: "Benchmarks/Compare/Main"),
         library("BreakerKit", ["FlashSaleKit", "PrivateServers", nioCore, nioHTTP1, nioPosix], path: "Benchmarks/Breaker/Kit"),
-        program("breaker", ["BreakerKit", "FlashSaleKit", argumentParser], path: "Benchmarks/Breaker/Main"),
+        program("breaker", ["BreakerKit", "CommandShell", "FlashSaleKit", argumentParser], path: "Benchmarks/Breaker/Main"),
         library("SoakKit", ["FlashSaleKit"], path: "Benchmarks/Soak/Kit"),
         program("soak", ["FlashSaleKit", "SoakKit", argumentParser], path: "Benchmarks/Soak/Main"),
         library(
@@ -175,7 +177,7 @@ let package = Package(
             [
                 "APIErrors", "CLibPQ", "HotPath", "StockContract", "MessageBroker", "ServerMetrics", "OrderServer", "PostgresClient",
                 "ProductServer",
-                "RedisClient", "ServerKit", "StockGate",
+                "RedisClient", "SeededRandom", "ServerKit", "StockGate",
                 "StockGateProof", "StrictJSON",
             ],
             path: "Benchmarks/Fuzz/Kit"
@@ -185,34 +187,35 @@ let package = Package(
 
         // MARK: Tests
 
-        library("StockGateProof", ["PostgresClient", "StockGate", heaps], settings: fast),
+        library("StockGateProof", ["PostgresClient", "SeededRandom", "StockGate", heaps], settings: fast),
         library("PrivateServers", ["BlockingThreads", "PostgresClient", nioCore, nioPosix, nioSSL]),
         tests("BlockingThreadsTests", ["BlockingThreads"]),
-        tests("CircuitBreakerTests", ["CircuitBreaker"]),
+        tests("CircuitBreakerTests", ["CircuitBreaker", "SeededRandom"]),
         tests("TransportSecurityTests", ["NIOTransportSecurity", "PrivateServers", "TransportSecurity", nioCore, nioPosix, nioSSL]),
         tests(
             "RedisClientTests",
-            ["NIOTransportSecurity", "RedisClient", "PrivateServers", "TransportSecurity", nioCore, nioEmbedded, nioPosix]
+            ["NIOTransportSecurity", "RedisClient", "PrivateServers", "SeededRandom", "TransportSecurity", nioCore, nioEmbedded, nioPosix]
         ),
         tests("MessageBrokerTests", ["MessageBroker", "PrivateServers", "StockContract", "TransportSecurity"]),
         tests("PostgresClientTests", ["BlockingThreads", "CLibPQ", "PostgresClient", "PrivateServers"]),
-        tests("StrictJSONTests", ["StrictJSON", nioCore]),
+        tests("StrictJSONTests", ["SeededRandom", "StrictJSON", nioCore]),
         tests("APIErrorsTests", ["APIErrors", "HotPath", "StockContract", "StrictJSON"]),
-        tests("StockContractTests", ["APIErrors", "MessageBroker", "StockContract", "StrictJSON"]),
+        tests("StockContractTests", ["APIErrors", "MessageBroker", "SeededRandom", "StockContract", "StrictJSON"]),
         tests("ServerMetricsTests", ["ServerMetrics"]),
-        tests("HotPathTests", ["APIErrors", "HotPath", nioCore, nioEmbedded, nioHTTP1]),
+        tests("HotPathTests", ["APIErrors", "HotPath", "SeededRandom", nioCore, nioEmbedded, nioHTTP1]),
         tests(
             "ServerKitTests",
             [
                 "StockContract",
-                "APIErrors", "CircuitBreaker", "HotPath", "NIOTransportSecurity", "PrivateServers", "ServerMetrics", "ServerKit",
+                "APIErrors", "CircuitBreaker", "HotPath", "NIOTransportSecurity", "PrivateServers", "SeededRandom", "ServerMetrics",
+                "ServerKit",
                 "StrictJSON",
                 "TransportSecurity", hummingbirdTesting, nioEmbedded,
                 nioHTTP1,
                 nioHTTPTypes, nioPosix, nioSSL,
             ]
         ),
-        tests("FlashSaleTests", ["FlashSaleKit", "PostgresClient", "PrivateServers", nioCore, nioHTTP1, nioPosix, nioSSL]),
+        tests("FlashSaleTests", ["FlashSaleKit", "PostgresClient", "PrivateServers", "SeededRandom", nioCore, nioHTTP1, nioPosix, nioSSL]),
         tests("FuzzTests", ["FuzzKit"]),
         tests("AttackTests", ["AttackKit"]),
         tests("BreakerTests", ["BreakerKit", "FlashSaleKit"]),
@@ -226,19 +229,21 @@ let package = Package(
             "SystemTests",
             [
                 "StockContract", "AttackKit", "FlashSaleKit", "MessageBroker", "PostgresClient", "RedisClient", "PrivateServers", "SoakKit",
+                "SeededRandom",
                 "StockGateProof", nioCore,
                 nioHTTP1, nioPosix,
             ]
         ),
         tests("PrivateServersTests", ["PrivateServers", nioCore, nioPosix]),
-        tests("StockGateProofTests", ["StockGate", "StockGateProof", "PrivateServers", "CLibPQ"]),
+        tests("StockGateProofTests", ["SeededRandom", "StockGate", "StockGateProof", "PrivateServers", "CLibPQ"]),
         tests(
             "OrderServerTests",
             [
                 "StockContract", "APIErrors", "BlockingThreads", "HotPath", "ServerMetrics", "StrictJSON", "OrderServer", "ServerKit",
                 "PostgresClient",
                 "CircuitBreaker",
-                "MessageBroker", "NIOTransportSecurity", "PrivateServers", "StockGate", "StockGateProof", "TransportSecurity", hummingbird,
+                "MessageBroker", "NIOTransportSecurity", "PrivateServers", "SeededRandom", "StockGate", "StockGateProof",
+                "TransportSecurity", hummingbird,
                 hummingbirdTesting, nioCore, nioHTTP1, nioPosix, nioSSL,
             ]
         ),
@@ -247,7 +252,7 @@ let package = Package(
             [
                 "StockContract",
                 "APIErrors", "HotPath", "ServerMetrics", "StrictJSON", "ProductServer", "ServerKit", "StockGate", "PostgresClient",
-                "CircuitBreaker", "MessageBroker", "PrivateServers", "RedisClient",
+                "CircuitBreaker", "MessageBroker", "PrivateServers", "RedisClient", "SeededRandom",
                 hummingbirdTesting, nioCore, nioPosix,
             ]
         ),

@@ -1,5 +1,7 @@
 // Changes of state: by hand, and for a reason that the machine has found.
 
+import SeededRandom
+
 extension CircuitBreakerMachine {
     // MARK: By hand
 

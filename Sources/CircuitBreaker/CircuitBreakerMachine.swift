@@ -11,6 +11,8 @@
 //
 // Times passed in by different threads may be a little out of order; a duration is never taken as negative.
 
+import SeededRandom
+
 /// The breaker as a value: decide here, act in ``CircuitBreaker``.
 struct CircuitBreakerMachine: Sendable {
     /// What the shell has to do after it has let go of its lock. With every case but `none` it also publishes the pending events and looks at ``nextWake``

@@ -51,23 +51,3 @@ public struct WaitInOpen: Sendable {
         }
     }
 }
-
-/// SplitMix64 (Steele, Lea, Flood 2014): small, quick, and the same numbers for the same seed. For spreading waits, not for secrets.
-struct SplitMix64: RandomNumberGenerator, Sendable {
-    var state: UInt64
-
-    init(seed: UInt64) {
-        state = seed
-    }
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var mixed = state
-        mixed = (mixed ^ (mixed >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
-        return mixed ^ (mixed >> 31)
-    }
-
-    /// Evenly spread over 0..<1.
-    mutating func nextUnit() -> Double { Double(next() >> 11) * 0x1p-53 }
-}

@@ -12,6 +12,23 @@ public final class PrivateCertificates: Sendable {
         public let key: String
     }
 
+    /// What a private server with a port for TLS shows there, and whom it takes.
+    public struct Port: Sendable {
+        /// What it shows.
+        public var end: End
+        /// The PEM file of the authority of its clients' certificates.
+        public var authority: String
+        /// Whether a client must show a certificate.
+        public var asksClients: Bool
+
+        /// A port that asks its clients for nothing, unless told otherwise.
+        public init(_ end: End, authority: String, asksClients: Bool = false) {
+            self.end = end
+            self.authority = authority
+            self.asksClients = asksClients
+        }
+    }
+
     /// Why there are no certificates.
     public struct Failure: Error, CustomStringConvertible {
         /// What to do about it.

@@ -249,13 +249,7 @@ public final class PrivatePostgres: Sendable {
             process.standardInput = reading
             process.standardOutput = FileHandle.nullDevice
             process.standardError = FileHandle.nullDevice
-            // A thread of Swift's pool blocks all signals, and a child inherits that. A shell that gets no SIGCHLD would wait for ever.
-            var none = sigset_t()
-            var before = sigset_t()
-            sigemptyset(&none)
-            pthread_sigmask(SIG_SETMASK, &none, &before)
-            defer { pthread_sigmask(SIG_SETMASK, &before, nil) }
-            try process.run()
+            try process.runWithAllSignals()
             try reading.close()
             line = Mutex(writing)
         }

@@ -34,38 +34,9 @@ public final class PrivateRabbitMQ: Sendable {
         }
     }
 
-    /// What a broker with a port for TLS shows.
-    public struct TLS: Sendable {
-        /// What it shows.
-        public var end: PrivateCertificates.End
-        /// The PEM file of the authority of its clients' certificates.
-        public var authority: String
-        /// Whether a client must show a certificate.
-        public var asksClients: Bool
-
-        /// A broker that asks its clients for nothing, unless told otherwise.
-        public init(_ end: PrivateCertificates.End, authority: String, asksClients: Bool = false) {
-            self.end = end
-            self.authority = authority
-            self.asksClients = asksClients
-        }
-
-        fileprivate func lines(port: Int) -> String {
-            """
-            listeners.ssl.1 = 127.0.0.1:\(port)
-            ssl_options.cacertfile = \(authority)
-            ssl_options.certfile = \(end.certificate)
-            ssl_options.keyfile = \(end.key)
-            ssl_options.verify = \(asksClients ? "verify_peer" : "verify_none")
-            ssl_options.fail_if_no_peer_cert = \(asksClients)
-
-            """
-        }
-    }
-
     /// Starts a broker and waits until it speaks AMQP.
     /// - Parameter tls: what it shows at a second port; nil for no such port
-    public static func start(tls: TLS? = nil) throws -> PrivateRabbitMQ {
+    public static func start(tls: PrivateCertificates.Port? = nil) throws -> PrivateRabbitMQ {
         let folder = FileManager.default.temporaryDirectory.appendingPathComponent("stockgate-broker-\(UUID().uuidString.prefix(8))")
         do {
             var tlsPort: Int?
@@ -224,5 +195,19 @@ public final class PrivateRabbitMQ: Sendable {
         process.standardOutput = FileHandle.nullDevice
         process.standardError = FileHandle.nullDevice
         try process.run()
+    }
+}
+
+extension PrivateCertificates.Port {
+    fileprivate func lines(port: Int) -> String {
+        """
+        listeners.ssl.1 = 127.0.0.1:\(port)
+        ssl_options.cacertfile = \(authority)
+        ssl_options.certfile = \(end.certificate)
+        ssl_options.keyfile = \(end.key)
+        ssl_options.verify = \(asksClients ? "verify_peer" : "verify_none")
+        ssl_options.fail_if_no_peer_cert = \(asksClients)
+
+        """
     }
 }

@@ -28,23 +28,6 @@ public final class PrivateRedis: Sendable {
     /// The port of TLS, beside the plain one; nil without TLS.
     public let tlsPort: Int?
 
-    /// What a server with a port for TLS shows, and whom it takes.
-    public struct TLS: Sendable {
-        /// What it shows.
-        public var end: PrivateCertificates.End
-        /// The PEM file of the authority of its clients' certificates.
-        public var authority: String
-        /// Whether a client must show a certificate.
-        public var asksClients: Bool
-
-        /// A server that asks its clients for nothing, unless told otherwise.
-        public init(_ end: PrivateCertificates.End, authority: String, asksClients: Bool = false) {
-            self.end = end
-            self.authority = authority
-            self.asksClients = asksClients
-        }
-    }
-
     /// `redis://127.0.0.1:port`
     public var url: String { "redis://127.0.0.1:\(self.port)" }
     /// The path of the server's Unix domain socket.
@@ -73,7 +56,7 @@ public final class PrivateRedis: Sendable {
     /// - Parameters:
     ///   - options: further settings as on the command line, such as `["--maxmemory", "1mb"]`.
     ///   - tls: what it shows at a second port; nil for no such port.
-    public static func start(options: [String] = [], tls: TLS? = nil) throws -> PrivateRedis {
+    public static func start(options: [String] = [], tls: PrivateCertificates.Port? = nil) throws -> PrivateRedis {
         try start(options: options, tls: tls, sentinel: nil)
     }
 
@@ -276,7 +259,7 @@ public final class PrivateRedis: Sendable {
     }
 }
 
-extension PrivateRedis.TLS {
+extension PrivateCertificates.Port {
     fileprivate func options(port: Int) -> [String] {
         [
             "--tls-port", "\(port)", "--tls-cert-file", end.certificate, "--tls-key-file", end.key, "--tls-ca-cert-file", authority,

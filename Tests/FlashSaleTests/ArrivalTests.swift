@@ -1,3 +1,4 @@
+import SeededRandom
 import Testing
 
 @testable import FlashSaleKit
@@ -12,7 +13,7 @@ struct ArrivalTests {
     private func arrivals(_ schedule: ArrivalSchedule, _ process: ArrivalProcess, of count: Int = 1, seed: UInt64 = 1) -> [Double] {
         (0..<count).flatMap { index in
             var sequence = ArrivalSequence(schedule, process: process, index: index, of: count)
-            var generator = SeededGenerator(seed: seed + UInt64(index))
+            var generator = SplitMix64(seed: seed + UInt64(index))
             var times: [Double] = []
             while times.count < 100_000, let time = sequence.next(using: &generator) { times.append(time) }
             return times
@@ -21,7 +22,7 @@ struct ArrivalTests {
 
     @Test func aConstantRateComesAtEvenSteps() throws {
         var sequence = ArrivalSequence(try schedule("50/s"), process: .even, index: 0, of: 1)
-        var generator = SeededGenerator(seed: 1)
+        var generator = SplitMix64(seed: 1)
         for step in 1...100 {
             let next = sequence.next(using: &generator)
             let time = try #require(next)

@@ -1,3 +1,4 @@
+import SeededRandom
 import Testing
 
 @testable import FlashSaleKit
@@ -70,7 +71,7 @@ struct PlanTests {
     ])
     func productsAreChosenBySpread(spread: ProductSpread, parts: [Double]) {
         let choice = ProductChoice(spread, count: 4)
-        var generator = SeededGenerator(seed: 3)
+        var generator = SplitMix64(seed: 3)
         var counts = [0, 0, 0, 0]
         for _ in 0..<20_000 { counts[choice.next(using: &generator)] += 1 }
         for (count, part) in zip(counts, parts) { #expect(abs(Double(count) / 20_000 - part) < 0.02, "\(counts)") }
@@ -86,8 +87,8 @@ struct PlanTests {
     }
 
     @Test func theSameSeedGivesTheSameArrivals() {
-        var one = SeededGenerator(seed: 7)
-        var two = SeededGenerator(seed: 7)
+        var one = SplitMix64(seed: 7)
+        var two = SplitMix64(seed: 7)
         var sum = 0.0
         for _ in 0..<20_000 {
             let wait = one.interarrival(perSecond: 1000)
@@ -99,7 +100,7 @@ struct PlanTests {
 
     @Test func retriesAreBoundedJitteredAndHeedTheServer() throws {
         let policy = RetryPolicy(limit: 3)
-        var generator = SeededGenerator(seed: 1)
+        var generator = SplitMix64(seed: 1)
         for attempt in 1...3 {
             let full = Duration.milliseconds(50 * (1 << (attempt - 1)))
             let wait = try #require(policy.wait(afterAttempt: attempt, retryAfter: nil, using: &generator))

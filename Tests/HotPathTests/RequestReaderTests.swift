@@ -2,6 +2,7 @@ import APIErrors
 import NIOCore
 import NIOEmbedded
 import NIOHTTP1
+import SeededRandom
 import Testing
 
 @testable import HotPath
@@ -319,7 +320,7 @@ struct RequestReaderTests {
             "traceparent",
             "authorization", "expect", "origin", "x", "~a", "connection",
         ]
-        var random = Splitter(state: 11)
+        var random = SplitMix64(seed: 11)
         for round in 0..<2_000 {
             let present = names.filter { _ in random.next() % 3 == 0 }
             var text = "GET / HTTP/1.1\r\nHost: a\r\n"
@@ -362,7 +363,7 @@ struct RequestReaderTests {
 
     @Test("an id that was made is written in sixteen digits")
     func madeID() {
-        var random = Splitter(state: 12)
+        var random = SplitMix64(seed: 12)
         for number in [0, 1, 9, 10, 15, 16, UInt64.max, 0x0123_4567_89AB_CDEF, 1 << 63] + (0..<200).map({ _ in random.next() }) {
             let digits = String(number, radix: 16)
             let id = HotRequestID.made(connection: number, number: 7)
@@ -375,7 +376,7 @@ struct RequestReaderTests {
     /// The library is the oracle: whatever our reader takes, it takes as llhttp does. The reverse need not hold; llhttp is more lenient.
     @Test("whatever is taken, another reader takes in the same way")
     func oracle() throws {
-        var random = Splitter(state: 7)
+        var random = SplitMix64(seed: 7)
         let lines = [
             "Host: a", "Host: b", "Content-Length: 3", "Content-Length: 03", "Content-Length: 3\t", "Content-Length:3",
             "Content-Length: 3, 3", "Content-Length: +3",
@@ -425,17 +426,5 @@ struct RequestReaderTests {
             }
         }
         #expect(taken > 5_000, "many are plain: \(taken)")
-    }
-}
-
-/// SplitMix64 (Steele, Lea, Flood 2014): the same conversations in every run.
-private struct Splitter: RandomNumberGenerator {
-    var state: UInt64
-    mutating func next() -> UInt64 {
-        self.state &+= 0x9E37_79B9_7F4A_7C15
-        var mixed = self.state
-        mixed = (mixed ^ (mixed >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
-        return mixed ^ (mixed >> 31)
     }
 }

@@ -1,5 +1,6 @@
 import APIErrors
 import PostgresClient
+import SeededRandom
 import ServerKit
 import ServerMetrics
 import StockContract
@@ -149,7 +150,7 @@ struct OrderWaitersTests {
 
     @Test("whatever happens, each waiter is answered exactly once", arguments: [UInt64(1), 2, 3, 4, 5, 6, 7, 8])
     func property(seed: UInt64) {
-        var random = Seeded(state: seed)
+        var random = SplitMix64(seed: seed)
         var machine = self.machine(places: 1_000, batch: 3)
         var versions: [Int64: Int64] = [:]
         var waiting: [OrderWaiters.ID: (order: Int64, seen: Int64)] = [:]
@@ -223,17 +224,6 @@ struct OrderWaitersTests {
         #expect(machine.waiting == 0)
     }
 
-    private struct Seeded: RandomNumberGenerator {
-        var state: UInt64
-        mutating func next() -> UInt64 {
-            // splitmix64
-            self.state &+= 0x9E37_79B9_7F4A_7C15
-            var z = self.state
-            z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-            z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-            return z ^ (z >> 31)
-        }
-    }
 }
 
 /// The shell, over a store that is a dictionary.

@@ -2,6 +2,7 @@ import CircuitBreaker
 import NIOHTTP1
 import NIOPosix
 import PostgresClient
+import SeededRandom
 import ServerKit
 import ServerMetrics
 import StockContract
@@ -93,7 +94,7 @@ struct StockBatchesTests {
 
     @Test("the size that a call is cut by is never less than it has", arguments: 0..<200)
     func estimate(seed: UInt64) {
-        var generator = SplitMix(seed)
+        var generator = SplitMix64(seed: seed)
         let scalars = ["k", "\\", "\"", "/", "\u{7F}", "\u{1}", "é", "한", "🎉", " "]
         let change = StockChange(
             direction: Bool.random(using: &generator) ? .out : .in,
@@ -191,20 +192,5 @@ struct RequestIDTests {
             let id = try await bed.place(1, key: "k", headers: ["x-request-id": "second"]).orderID
             #expect(bed.product.state.withLock { $0.itemIDs["DEC-\(id)"] } == "second")
         }
-    }
-}
-
-/// Steele, Lea and Flood 2014: a generator that gives the same for one seed.
-private struct SplitMix: RandomNumberGenerator {
-    private var state: UInt64
-
-    init(_ seed: UInt64) { self.state = seed }
-
-    mutating func next() -> UInt64 {
-        self.state &+= 0x9E37_79B9_7F4A_7C15
-        var z = self.state
-        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-        return z ^ (z >> 31)
     }
 }

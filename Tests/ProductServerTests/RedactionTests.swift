@@ -1,4 +1,5 @@
 import RedisClient
+import SeededRandom
 import ServerKit
 import StockGate
 import Testing
@@ -12,21 +13,9 @@ import Testing
 /// Secrets are made of `Q`, `Z`, `X`, `J` and of everything that means something in an address. No other part of an address has these four letters, so a single
 /// one of them in the output is a part of a secret.
 @Suite struct RedactionTests {
-    /// splitmix64: each run is the same.
-    private struct Dice: RandomNumberGenerator {
-        var state: UInt64
-        mutating func next() -> UInt64 {
-            state &+= 0x9E37_79B9_7F4A_7C15
-            var z = state
-            z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-            z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-            return z ^ (z >> 31)
-        }
-    }
-
     private static let marks = Array("QZXJ")
 
-    private static func secret(_ dice: inout Dice, of odd: String) -> String {
+    private static func secret(_ dice: inout SplitMix64, of odd: String) -> String {
         let odd = Array(odd)
         var text = String(marks.randomElement(using: &dice) ?? "Q")
         for _ in 0..<Int.random(in: 1...10, using: &dice) {
@@ -36,7 +25,7 @@ import Testing
     }
 
     /// Percent-encodes: all that is none of the letters, and some of the letters too.
-    private static func encoded(_ text: String, _ dice: inout Dice) -> String {
+    private static func encoded(_ text: String, _ dice: inout SplitMix64) -> String {
         text.utf8.map { byte in
             let isPlain = (UInt8(ascii: "A")...UInt8(ascii: "Z")).contains(byte) || (UInt8(ascii: "a")...UInt8(ascii: "z")).contains(byte)
             if isPlain, Int.random(in: 0..<5, using: &dice) > 0 { return String(UnicodeScalar(byte)) }
@@ -58,7 +47,7 @@ import Testing
     }
 
     @Test(arguments: 0..<4) func urlsOfPostgreSQL(seed: UInt64) throws {
-        var dice = Dice(state: seed)
+        var dice = SplitMix64(seed: seed)
         var taken = 0
         for _ in 0..<2_000 {
             // Raw: what libpq lets stand in a password, which is all but @ and /. A % must be one of percent-encoding.
@@ -98,7 +87,7 @@ import Testing
     }
 
     @Test(arguments: 0..<4) func keywordsAndValues(seed: UInt64) throws {
-        var dice = Dice(state: seed)
+        var dice = SplitMix64(seed: seed)
         for _ in 0..<2_000 {
             let (password, sslPassword) = (Self.secret(&dice, of: " \t'\"\\=,;@:/?&%#"), Self.secret(&dice, of: " '\\=://@"))
             func written(_ value: String) -> String {
@@ -124,7 +113,7 @@ import Testing
     }
 
     @Test(arguments: 0..<4) func redisAndTheBroker(seed: UInt64) throws {
-        var dice = Dice(state: seed)
+        var dice = SplitMix64(seed: seed)
         var taken = 0
         for _ in 0..<2_000 {
             let raw = Self.secret(&dice, of: ":?#&=,;\"'`$!*()[]{}|\\^~<>+.-@")

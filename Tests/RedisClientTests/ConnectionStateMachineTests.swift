@@ -1,4 +1,5 @@
 import NIOCore
+import SeededRandom
 import Testing
 
 @testable import RedisClient
@@ -251,7 +252,7 @@ import Testing
     /// Random events against a plain model: each command is completed exactly once, and a reply only ever reaches the command that it answers.
     @Test(arguments: 0..<50 as Range<UInt64>)
     func randomEventsKeepTheOrder(seed: UInt64) throws {
-        var random = SplitMix(state: seed)
+        var random = SplitMix64(seed: seed)
         var machine = Self.machine(maximumPending: 20)
         var now = 0
         var next = 0
@@ -307,17 +308,5 @@ import Testing
         let rest = machine.close(RedisError(.connectionLost(sent: true)))
         for number in rest.sent + rest.unsent { completed[number, default: 0] += 1 }
         #expect((0..<next).allSatisfy { completed[$0] == 1 }, "seed \(seed)")
-    }
-}
-
-struct SplitMix: RandomNumberGenerator {
-    var state: UInt64
-
-    mutating func next() -> UInt64 {
-        self.state &+= 0x9E37_79B9_7F4A_7C15
-        var mixed = self.state
-        mixed = (mixed ^ (mixed >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
-        return mixed ^ (mixed >> 31)
     }
 }

@@ -39,28 +39,28 @@ private let odd: [JSONValue?] = [nil, .null, .bool(true), .double(1.5), .int(.mi
 struct MessageTests {
     @Test(arguments: 0..<300 as Range<UInt64>)
     func commands(seed: UInt64) throws {
-        var random = Random(state: seed)
+        var random = Random(seed: seed)
         let command = StockCommand(&random)
         #expect(try StockCommand(command.body) == command)
     }
 
     @Test(arguments: 0..<300 as Range<UInt64>)
     func results(seed: UInt64) throws {
-        var random = Random(state: seed)
+        var random = Random(seed: seed)
         let message = StockResultMessage(&random)
         #expect(try StockResultMessage(message.body) == message)
     }
 
     @Test(arguments: 0..<300 as Range<UInt64>)
     func events(seed: UInt64) throws {
-        var random = Random(state: seed)
+        var random = Random(seed: seed)
         let event = OrderEvent(&random)
         #expect(try OrderEvent(event.body) == event)
     }
 
     @Test(arguments: 0..<300 as Range<UInt64>)
     func batches(seed: UInt64) throws {
-        var random = Random(state: seed)
+        var random = Random(seed: seed)
         let changes = random.some(1...6) { StockChange(&$0) }
         let capacity = changes.reduce(StockBatch.frameBytes) { $0 + $1.maximumWireBytes }
         let call = StockBatch.call(changes, capacity: capacity)
@@ -71,7 +71,7 @@ struct MessageTests {
 
     @Test(arguments: 0..<300 as Range<UInt64>)
     func batchAnswers(seed: UInt64) throws {
-        var random = Random(state: seed)
+        var random = Random(seed: seed)
         let codes = APIErrorCode.general + APIErrorCode.shop
         let answers = random.some(1...6) { random in
             random.bool()
@@ -97,7 +97,7 @@ struct MessageTests {
 
     @Test("members that are not known are ignored")
     func more() throws {
-        var random = Random(state: 1)
+        var random = Random(seed: 1)
         func more(_ body: [UInt8]) -> [UInt8] { Array(#"{"new":{"a":[1]},"#.utf8) + body.dropFirst() }
         let (command, result, event) = (StockCommand(&random), StockResultMessage(&random), OrderEvent(&random))
         #expect(try StockCommand(more(command.body)) == command)
@@ -110,7 +110,7 @@ struct MessageTests {
 struct OddMessageTests {
     @Test(arguments: ["version", "type", "messageId", "productId", "time", "orders", "orders.orderId", "orders.key", "orders.quantity"])
     func commands(path: String) throws {
-        var random = Random(state: 2)
+        var random = Random(seed: 2)
         let whole = StockCommand(&random).body
         for value in odd {
             let name = try #require(path.split(separator: ".").last)
@@ -126,7 +126,7 @@ struct OddMessageTests {
 
     @Test(arguments: ["version", "type", "results", "results.orderId", "results.key", "results.outcome"])
     func results(path: String) throws {
-        var random = Random(state: 3)
+        var random = Random(seed: 3)
         let whole = StockResultMessage(&random).body
         for value in odd {
             let name = try #require(path.split(separator: ".").last)
@@ -147,7 +147,7 @@ struct OddMessageTests {
         ]
     )
     func events(path: String) throws {
-        var random = Random(state: 4)
+        var random = Random(seed: 4)
         let whole = OrderEvent(&random).body
         for value in odd {
             let name = String(try #require(path.split(separator: ".").last))
@@ -166,7 +166,7 @@ struct OddMessageTests {
 
     @Test(arguments: ["direction", "productId", "orderId", "quantity", "key"])
     func changes(name: String) throws {
-        var random = Random(state: 5)
+        var random = Random(seed: 5)
         let whole = StockBatch.call([StockChange(&random)], capacity: 0).bytes
         for value in odd {
             let item = try StockBatch.items(of: JSONObjectReader(body(orFail: whole, "items.\(name)", value)))[0]

@@ -1,18 +1,15 @@
 import APIErrors
+import SeededRandom
 import StockContract
 import StrictJSON
 
-/// SplitMix64 (Steele, Lea, Flood 2014): the same values in every run.
+/// Random values of the kinds that messages are made of: the same in every run.
 struct Random: RandomNumberGenerator {
-    var state: UInt64
+    private var generator: SplitMix64
 
-    mutating func next() -> UInt64 {
-        self.state &+= 0x9E37_79B9_7F4A_7C15
-        var mixed = self.state
-        mixed = (mixed ^ (mixed >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
-        return mixed ^ (mixed >> 31)
-    }
+    init(seed: UInt64) { generator = SplitMix64(seed: seed) }
+
+    mutating func next() -> UInt64 { generator.next() }
 
     mutating func bool() -> Bool { Bool.random(using: &self) }
 

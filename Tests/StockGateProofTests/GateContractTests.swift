@@ -1,3 +1,4 @@
+import SeededRandom
 import StockGate
 import PrivateServers
 import StockGateProof

@@ -1,6 +1,7 @@
 import Dispatch
 import Foundation
 import Glibc
+import SeededRandom
 import StockGate
 import PrivateServers
 import StockGateProof

@@ -1,3 +1,4 @@
+import SeededRandom
 import Testing
 
 @testable import StrictJSON
@@ -116,7 +117,7 @@ import Testing
     }
 
     @Test func whatIsWrittenIsReadBack() throws {
-        var random = SeededGenerator(seed: 7)
+        var random = SplitMix64(seed: 7)
         for _ in 0..<500 {
             let value = randomValue(depth: 0, using: &random)
             var writer = JSONWriter()
@@ -128,7 +129,7 @@ import Testing
     /// Random bytes, and well-formed texts with random damage: every input is either refused or a value that is written and read back.
     @Test(arguments: [1, 2, 3])
     func noInputCrashes(seed: UInt64) throws {
-        var random = SeededGenerator(seed: seed)
+        var random = SplitMix64(seed: seed)
         let alphabet = Array(#"{}[]:,"\u0123456789abcdef-+.eE truefalsnl"#.utf8) + [0x00, 0x0A, 0xC3, 0xA9, 0xED, 0xA0, 0xFF]
         for round in 0..<20_000 {
             var bytes: [UInt8] = []
@@ -149,7 +150,7 @@ import Testing
         }
     }
 
-    private func randomValue(depth: Int, using random: inout SeededGenerator) -> JSONValue {
+    private func randomValue(depth: Int, using random: inout SplitMix64) -> JSONValue {
         switch Int.random(in: 0...(depth > 4 ? 4 : 6), using: &random) {
         case 0: return .null
         case 1: return .bool(Bool.random(using: &random))
@@ -166,20 +167,5 @@ import Testing
                 (0..<Int.random(in: 0...4, using: &random)).map { JSONMember("m\($0)", randomValue(depth: depth + 1, using: &random)) }
             )
         }
-    }
-}
-
-/// SplitMix64: the same numbers for the same seed.
-struct SeededGenerator: RandomNumberGenerator {
-    private var state: UInt64
-
-    init(seed: UInt64) { self.state = seed }
-
-    mutating func next() -> UInt64 {
-        self.state &+= 0x9E37_79B9_7F4A_7C15
-        var z = self.state
-        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-        return z ^ (z >> 31)
     }
 }

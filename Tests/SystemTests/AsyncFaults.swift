@@ -4,6 +4,7 @@ import MessageBroker
 import NIOHTTP1
 import PostgresClient
 import PrivateServers
+import SeededRandom
 import StockContract
 import StockGateProof
 import Testing

@@ -36,13 +36,7 @@ final class ServerProcess: Sendable {
             let code = process.terminationReason == .uncaughtSignal ? 128 + process.terminationStatus : process.terminationStatus
             self?.status.withLock { $0 = code }
         }
-        // A thread of Swift's pool blocks all signals and a child inherits that.
-        var none = sigset_t()
-        var before = sigset_t()
-        sigemptyset(&none)
-        pthread_sigmask(SIG_SETMASK, &none, &before)
-        defer { pthread_sigmask(SIG_SETMASK, &before, nil) }
-        try process.run()
+        try process.runWithAllSignals()
         try endWithTheTests()
     }
 

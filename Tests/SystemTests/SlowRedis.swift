@@ -2,6 +2,7 @@ import FlashSaleKit
 import Foundation
 import NIOHTTP1
 import PrivateServers
+import SeededRandom
 import StockGateProof
 import Testing
 

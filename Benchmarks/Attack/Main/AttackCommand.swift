@@ -1,5 +1,6 @@
 import ArgumentParser
 import AttackKit
+import CommandShell
 import FlashSaleKit
 import Foundation
 
@@ -66,7 +67,7 @@ struct AttackCommand: AsyncParsableCommand {
     func validate() throws { _ = try plan() }
 
     func run() async throws {
-        Self.raiseDescriptorLimit()
+        Program.raiseDescriptorLimit()
         let report: AttackReport
         do {
             report = try await Attack(try await stand(), plan()).run { part in
@@ -118,14 +119,6 @@ struct AttackCommand: AsyncParsableCommand {
                 environment: ["GATEWAY_PUBLIC_STOCK": isPublic ? "true" : "false"]
             )
         }
-    }
-
-    /// Thousands of connections are thousands of open files, here and in the servers that are started from here.
-    private static func raiseDescriptorLimit() {
-        var limit = rlimit()
-        guard getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else { return }
-        limit.rlim_cur = min(limit.rlim_max, 65_536)
-        setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
     }
 
     private static func say(_ line: String) { FileHandle.standardOutput.write(Data("\(line)\n".utf8)) }

@@ -1,5 +1,6 @@
 public import ArgumentParser
 public import BreakerKit
+import CommandShell
 import FlashSaleKit
 import Foundation
 
@@ -7,41 +8,7 @@ import Foundation
 @main
 enum Main {
     static func main() async {
-        // Writing to a reader that went away is an error to handle, not a death.
-        signal(SIGPIPE, SIG_IGN)
-        do {
-            let command = try BreakerCommand.parse()
-            let task = Task { try await command.run() }
-            // Redis is brought back also when somebody interrupts.
-            let sources = [SIGINT, SIGTERM].map { number in
-                signal(number, SIG_IGN)
-                let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
-                source.setEventHandler { task.cancel() }
-                source.resume()
-                return source
-            }
-            defer { for source in sources { source.cancel() } }
-            try await task.value
-        } catch let error as ExitCode {
-            exit(error.rawValue)
-        } catch is CancellationError {
-            exit(130)
-        } catch let error as PlanError {
-            fail(error.description, status: 2)
-        } catch {
-            let code = BreakerCommand.exitCode(for: error)
-            if code == .validationFailure { fail(BreakerCommand.fullMessage(for: error), status: 2) }
-            if code == .success {
-                print(BreakerCommand.fullMessage(for: error))
-                exit(0)
-            }
-            fail(String(describing: error), status: 1)
-        }
-    }
-
-    private static func fail(_ message: String, status: Int32) -> Never {
-        FileHandle.standardError.write(Data("breaker: \(message)\n".utf8))
-        exit(status)
+        await Program.main(BreakerCommand.self) { try await BreakerCommand.parse().run() }
     }
 }
 

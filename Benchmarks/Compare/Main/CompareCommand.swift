@@ -1,4 +1,5 @@
 import ArgumentParser
+import CommandShell
 import CompareKit
 import FlashSaleKit
 import Foundation
@@ -7,40 +8,9 @@ import Foundation
 @main
 enum Main {
     static func main() async {
-        // Writing to a reader that went away is an error to handle, not a death.
-        signal(SIGPIPE, SIG_IGN)
-        CompareCommand.raiseDescriptorLimit()
-        do {
-            let command = try CompareCommand.parse()
-            let task = Task { try await command.run() }
-            // The peers are ended also when somebody interrupts.
-            let sources = [SIGINT, SIGTERM].map { number in
-                signal(number, SIG_IGN)
-                let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
-                source.setEventHandler { task.cancel() }
-                source.resume()
-                return source
-            }
-            defer { for source in sources { source.cancel() } }
-            try await task.value
-        } catch is CancellationError {
-            exit(130)
-        } catch let error as PlanError {
-            fail(error.description, status: 2)
-        } catch {
-            let code = CompareCommand.exitCode(for: error)
-            if code == .validationFailure { fail(CompareCommand.fullMessage(for: error), status: 2) }
-            if code == .success {
-                print(CompareCommand.fullMessage(for: error))
-                exit(0)
-            }
-            fail(String(describing: error), status: 1)
-        }
-    }
-
-    private static func fail(_ message: String, status: Int32) -> Never {
-        FileHandle.standardError.write(Data("compare: \(message)\n".utf8))
-        exit(status)
+        // Peers with hundreds of connections inherit this limit.
+        Program.raiseDescriptorLimit()
+        await Program.main(CompareCommand.self) { try await CompareCommand.parse().run() }
     }
 }
 
@@ -120,14 +90,6 @@ struct CompareCommand: ParsableCommand {
         } else {
             Self.say("not published")
         }
-    }
-
-    /// Peers with hundreds of connections inherit this limit.
-    static func raiseDescriptorLimit() {
-        var limit = rlimit()
-        guard getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else { return }
-        limit.rlim_cur = min(limit.rlim_max, 65_536)
-        setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
     }
 
     private static func say(_ line: String) { FileHandle.standardOutput.write(Data("\(line)\n".utf8)) }

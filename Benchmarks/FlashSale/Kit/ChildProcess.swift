@@ -26,13 +26,14 @@ public struct ChildProcess: Sendable {
     ///   - arguments: the program's path, and its arguments.
     ///   - environment: all of it.
     ///   - log: the file that its output is added to.
+    ///   - isLogKept: whether the file is still there when the server and this process have ended.
     /// - Throws: `Failure` if it cannot be started.
-    public init(_ arguments: [String], environment: [String: String], log: String) throws {
+    public init(_ arguments: [String], environment: [String: String], log: String, isLogKept: Bool = true) throws {
         pid = try Self.spawn(arguments, environment: environment, output: log)
         self.log = log
         self.arguments = arguments
         self.environment = environment
-        let script = "while kill -0 \(getpid()) && kill -0 \(pid); do sleep 1; done; kill -9 -\(pid)"
+        let script = "while kill -0 \(getpid()) && kill -0 \(pid); do sleep 1; done; kill -9 -\(pid)\(isLogKept ? "" : "; rm -f '\(log)'")"
         // The shell that starts the watching one ends at once, so that the watcher is nobody's to wait for.
         let shell = try Self.spawn(
             ["/bin/sh", "-c", "(\(script)) </dev/null >/dev/null 2>&1 &"],

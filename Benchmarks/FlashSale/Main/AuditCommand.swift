@@ -1,4 +1,5 @@
 import ArgumentParser
+import CommandShell
 import FlashSaleKit
 
 /// `flash-sale audit`.

@@ -46,28 +46,6 @@ enum Main {
     }
 }
 
-/// Runs `body` in a task. The first SIGINT or SIGTERM ends it in order, where it can (`interruption`); the next cancels it, and it still gives back what it took away.
-func interruptible<Value: Sendable>(
-    _ interruption: Interruption? = nil,
-    _ body: @escaping @Sendable () async throws -> Value
-) async throws -> Value {
-    let task = Task { try await body() }
-    let sources = [SIGINT, SIGTERM].map { number in
-        signal(number, SIG_IGN)
-        let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
-        source.setEventHandler { if interruption?.interrupt() != true { task.cancel() } }
-        source.resume()
-        return source
-    }
-    defer { for source in sources { source.cancel() } }
-    do {
-        return try await task.value
-    } catch {
-        if task.isCancelled { throw ExitCode(Status.interrupted) }
-        throw error
-    }
-}
-
 /// Prints what the audit found, and its line last.
 func tell(_ audit: Audit, console: Console) {
     for remark in audit.remarks { console.line(remark) }

@@ -5,6 +5,7 @@
 //
 // The readers look into the modules, which only debug builds let them: in a release build there are none.
 
+import SeededRandom
 import StockGateProof
 
 /// One reader of bytes from outside, and what must hold for it.

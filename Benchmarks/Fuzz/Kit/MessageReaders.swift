@@ -1,4 +1,5 @@
 import APIErrors
+import SeededRandom
 import StockContract
 import StrictJSON
 

@@ -1,3 +1,4 @@
+import SeededRandom
 import StockGateProof
 
 /// Makes odd bytes out of well-formed ones.

@@ -1,3 +1,4 @@
+import SeededRandom
 import StockContract
 import StrictJSON
 
@@ -130,6 +131,15 @@ import StrictJSON
             return reservation.isFinished ? (answers == 1 ? nil : "\(answers) answers after \(reply)") : "it never ends after \(reply)"
         }
 
+        /// What the ledger says of a product whose fence it has raised.
+        private func raised(_ random: inout SplitMix64) -> Resync.LedgerState {
+            Resync.LedgerState(
+                fence: Fence(Mutation.pick(Self.numbers, &random)),
+                stock: Mutation.pick(Self.numbers, &random),
+                isOnSale: true
+            )
+        }
+
         private func resync(_ random: inout SplitMix64) -> String? {
             var resync = Resync(forced: Bool.random(using: &random))
             var action = resync.began()
@@ -146,22 +156,8 @@ import StrictJSON
                         )
                     )
                 case .readFence: action = resync.fenceRead(Mutation.pick(Self.numbers.map { Fence?.some(Fence($0)) } + [nil], &random))
-                case .bump:
-                    action = resync.bumped(
-                        .init(
-                            fence: Fence(Mutation.pick(Self.numbers, &random)),
-                            stock: Mutation.pick(Self.numbers, &random),
-                            isOnSale: true
-                        )
-                    )
-                case .raise:
-                    action = resync.raised(
-                        .init(
-                            fence: Fence(Mutation.pick(Self.numbers, &random)),
-                            stock: Mutation.pick(Self.numbers, &random),
-                            isOnSale: true
-                        )
-                    )
+                case .bump: action = resync.bumped(raised(&random))
+                case .raise: action = resync.raised(raised(&random))
                 case .install:
                     action = resync.installReplied(
                         Mutation.pick([InstallReply.installed, .newer, .datasetChanged, .foreign], &random)

@@ -89,20 +89,30 @@ extension ExplorerRules {
             emit(after, ExplorerMove(index, isAbandoned ? "abandoned" : "released"))
             resend(index, state, after, emit)
         case .apply(let fence, let delta):
-            var after = state
-            let entry = GateModel.ApplyEntry(fence: fence, delta: delta, key: machine.request.key)
-            guard let reply = after.gate.apply([entry], now: 0, ledger: Self.ours, fault: fault).first else { return }
-            next(after, "applied") { $0.applied(reply) }
-            if !world.calm {
-                next(state, "apply lost") { $0.applyFailed() }
-                next(after, "applied, reply lost") { $0.applyFailed() }
+            applied(.init(fence: fence, delta: delta, key: machine.request.key), state) { after, what, reply in
+                next(after, what) { if let reply { $0.applied(reply) } else { $0.applyFailed() } }
             }
-        case .bump:
-            var after = state
-            _ = after.ledger.bump(Self.product)
-            next(after, "bumped") { $0.bumped() }
+        case .bump: next(bumped(state), "bumped") { $0.bumped() }
         case .finish: break
         }
+    }
+
+    /// The ways in which a message to Redis about committed units can end, each with what Redis answered; nil: the answer was lost, or the message.
+    private func applied(_ entry: GateModel.ApplyEntry, _ state: State, _ next: (State, StaticString, ApplyReply?) -> Void) {
+        var after = state
+        guard let reply = after.gate.apply([entry], now: 0, ledger: Self.ours, fault: fault).first else { return }
+        next(after, "applied", reply)
+        if !world.calm {
+            next(state, "apply lost", nil)
+            next(after, "applied, reply lost", nil)
+        }
+    }
+
+    /// The state with the product's fence raised.
+    private func bumped(_ state: State) -> State {
+        var after = state
+        _ = after.ledger.bump(Self.product)
+        return after
     }
 
     /// A message ran, its answer was lost, and it is sent again.
@@ -217,18 +227,10 @@ extension ExplorerRules {
                 next(after, "connection lost, statement alive") { $0.commitFailed(.unknown) }
             }
         case .apply(let fence, let delta):
-            var after = state
-            let entry = GateModel.ApplyEntry(fence: fence, delta: delta, key: "")
-            guard let reply = after.gate.apply([entry], now: 0, ledger: Self.ours, fault: fault).first else { return }
-            next(after, "applied") { $0.applied(reply) }
-            if !world.calm {
-                next(state, "apply lost") { $0.applyFailed() }
-                next(after, "applied, reply lost") { $0.applyFailed() }
+            applied(.init(fence: fence, delta: delta, key: ""), state) { after, what, reply in
+                next(after, what) { if let reply { $0.applied(reply) } else { $0.applyFailed() } }
             }
-        case .bump:
-            var after = state
-            _ = after.ledger.bump(Self.product)
-            next(after, "bumped") { $0.bumped() }
+        case .bump: next(bumped(state), "bumped") { $0.bumped() }
         case .finish: break
         }
     }

@@ -1,4 +1,5 @@
 import PostgresClient
+import SeededRandom
 import StockGate
 
 // Decreases, increases, group commit, and the messages to Redis that leave in batches.

@@ -1,4 +1,5 @@
 import PostgresClient
+import SeededRandom
 import StockGate
 
 /// One life of a server process: the shells around the machines, as values and events.

@@ -1,3 +1,4 @@
+import SeededRandom
 import StockGate
 
 /// One client with its order server. It makes its orders, repeats requests without an answer, compensates, and remembers what it was told.

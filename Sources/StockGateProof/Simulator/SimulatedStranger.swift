@@ -1,3 +1,4 @@
+import SeededRandom
 import StockGate
 
 /// A caller that sends one increase that belongs to no decrease, until it is answered, and remembers the answer.

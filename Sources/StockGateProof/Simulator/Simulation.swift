@@ -1,4 +1,5 @@
 import HeapModule
+import SeededRandom
 import StockGate
 
 // One run of the simulator: virtual time, a network, the two stores, and the checks on them.

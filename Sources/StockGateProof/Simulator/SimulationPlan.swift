@@ -1,3 +1,4 @@
+import SeededRandom
 import StockGate
 
 /// Everything that a seed decides before a run begins: who takes part, what they want, and which disasters happen when.

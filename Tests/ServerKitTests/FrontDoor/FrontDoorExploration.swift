@@ -6,6 +6,7 @@
 
 import NIOCore
 import NIOEmbedded
+import SeededRandom
 import Testing
 
 @testable import ServerKit
@@ -315,7 +316,7 @@ struct FrontDoorExploration {
 
     @Test("100,000 random conversations of up to twelve actions")
     func random() throws {
-        var random = Splitter(state: 20_261_127)
+        var random = SplitMix64(seed: 20_261_127)
         for _ in 0..<100_000 {
             let count = Int.random(in: 1...12, using: &random)
             let actions = (0..<count).map { _ in
@@ -334,17 +335,5 @@ struct FrontDoorExploration {
             var held = 0
             try self.hold(conversation, &held)
         }
-    }
-}
-
-/// SplitMix64 (Steele, Lea, Flood 2014): the same conversations in every run.
-struct Splitter: RandomNumberGenerator {
-    var state: UInt64
-    mutating func next() -> UInt64 {
-        self.state &+= 0x9E37_79B9_7F4A_7C15
-        var mixed = self.state
-        mixed = (mixed ^ (mixed >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
-        return mixed ^ (mixed >> 31)
     }
 }

@@ -26,7 +26,7 @@ final class EngineFixture: Sendable {
     private let admin: PostgresPool
     private let databaseURL: String
 
-    init(database: String = "postgres", redisOptions: [String] = [], redisTLS: PrivateRedis.TLS? = nil) async throws {
+    init(database: String = "postgres", redisOptions: [String] = [], redisTLS: PrivateCertificates.Port? = nil) async throws {
         postgres = try PrivatePostgres.start(fsync: false)
         redis = try PrivateRedis.start(options: ["--save", ""] + redisOptions, tls: redisTLS)
         if database != "postgres" {

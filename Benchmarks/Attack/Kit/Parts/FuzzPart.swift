@@ -2,6 +2,7 @@
 // them is held against that. The same seed gives the same bytes.
 
 import FlashSaleKit
+import SeededRandom
 
 /// Damaged requests, and whole ones split at every byte.
 struct FuzzPart {
@@ -49,7 +50,7 @@ struct FuzzPart {
     // MARK: Plans
 
     func plan(_ number: Int) -> Plan {
-        var random = SeededGenerator(seed: seed &+ UInt64(number) &* 0x9E37_79B9)
+        var random = SplitMix64(seed: seed &+ UInt64(number) &* 0x9E37_79B9)
         let target = Self.targets[Int.random(in: 0..<(number % 7 == 0 ? 5 : 4), using: &random)]
         let originals = pipeline(target, number, Int.random(in: 1...4, using: &random), &random)
         var bytes = originals.flatMap(\.bytes)
@@ -70,7 +71,7 @@ struct FuzzPart {
         )
     }
 
-    private func pipeline(_ target: Target, _ number: Int, _ length: Int, _ random: inout SeededGenerator) -> [Original] {
+    private func pipeline(_ target: Target, _ number: Int, _ length: Int, _ random: inout SplitMix64) -> [Original] {
         let port = stand.port(of: target)
         return (0..<length).map { index in
             // Far from each other: damage to one name must not make it another's.
@@ -106,7 +107,7 @@ struct FuzzPart {
     private static let oddBytes: [UInt8] = [0, 9, 10, 11, 13, 32, 44, 48, 49, 58, 59, 127, 128, 255]
 
     /// Damages bytes at one place; says how.
-    private static func damage(_ bytes: inout [UInt8], _ random: inout SeededGenerator) -> String {
+    private static func damage(_ bytes: inout [UInt8], _ random: inout SplitMix64) -> String {
         guard !bytes.isEmpty else { return "nothing is left" }
         let at = Int.random(in: 0..<bytes.count, using: &random)
         switch Int.random(in: 0..<9, using: &random) {

@@ -1,5 +1,6 @@
 public import NIOCore
 import NIOPosix
+import SeededRandom
 
 /// So many connections, each with one request under way until the time is over: what two servers that do the same work are compared by.
 ///
@@ -136,7 +137,7 @@ private final class Course {
     let allocator = ByteBufferAllocator()
     let eventLoop: any EventLoop
     let pause: Int64
-    var generator = SeededGenerator(seed: 1)
+    var generator = SplitMix64(seed: 1)
     var connections: [OneConnection] = []
     var figures = ClosedLoop.Figures()
     var number: UInt64

@@ -1,4 +1,5 @@
 import NIOCore
+import SeededRandom
 
 // One order, from its first attempt to its end.
 extension LoadGenerator {

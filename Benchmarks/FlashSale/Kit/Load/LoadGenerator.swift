@@ -1,5 +1,6 @@
 import DequeModule
 import NIOCore
+import SeededRandom
 
 /// Sends the orders of a sale, or one thread's part of them.
 ///
@@ -57,7 +58,7 @@ final class LoadGenerator {
     let deadline: TimeAmount?
     var orders: [Order?]
     var idle: [Int]
-    var generator: SeededGenerator
+    var generator: SplitMix64
     var figures = LoadFigures()
     var interval = IntervalFigures()
 
@@ -96,7 +97,7 @@ final class LoadGenerator {
         }
         orders = Array(repeating: nil, count: places)
         idle = Array((0..<places).reversed())
-        generator = SeededGenerator(seed: plan.seed &+ UInt64(index) &* 0x9E37_79B9)
+        generator = SplitMix64(seed: plan.seed &+ UInt64(index) &* 0x9E37_79B9)
         template = HTTPRequestTemplate(method: "POST", path: plan.orderPath, endpoint: endpoints[0], fields: plan.headers, isJSON: true)
         views =
             plan.habits.views == 0

@@ -1,3 +1,5 @@
+import SeededRandom
+
 /// When orders are meant to arrive, whatever the servers do: a rate over time, and bursts.
 ///
 /// The arithmetic is that of the expected number of arrivals up to a moment, which only grows: the rate's integral, a jump at each burst. An arrival process in that
@@ -174,7 +176,7 @@ struct ArrivalSequence {
     }
 
     /// The next arrival in seconds since the opening; nil if none follows within the schedule's length.
-    mutating func next(using generator: inout SeededGenerator) -> Double? {
+    mutating func next(using generator: inout SplitMix64) -> Double? {
         switch process {
         case .poisson: number += share * generator.interarrival(perSecond: 1)
         case .even: number += share

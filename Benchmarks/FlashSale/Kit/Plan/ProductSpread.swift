@@ -1,4 +1,5 @@
 import Foundation
+import SeededRandom
 
 /// How orders are spread over the products of a sale.
 public enum ProductSpread: Equatable, Sendable {
@@ -49,7 +50,7 @@ struct ProductChoice {
     }
 
     /// The product's place, from 0.
-    func next(using generator: inout SeededGenerator) -> Int {
+    func next(using generator: inout SplitMix64) -> Int {
         guard bounds.count > 1 else { return 0 }
         let chance = Double.random(in: 0..<1, using: &generator)
         var (low, high) = (0, bounds.count - 1)

@@ -1,3 +1,5 @@
+public import SeededRandom
+
 /// When a buyer who got no clear answer asks again with the same key.
 ///
 /// Bounds: `limit` repeats; a wait doubles from 50 ms to at most 2 s, jittered over its upper half; a `Retry-After`
@@ -15,7 +17,7 @@ public struct RetryPolicy: Equatable, Sendable {
     /// - Parameters:
     ///   - attempt: the attempt that just failed, from 1.
     ///   - retryAfter: what the server asked for.
-    public func wait(afterAttempt attempt: Int, retryAfter: Duration?, using generator: inout SeededGenerator) -> Duration? {
+    public func wait(afterAttempt attempt: Int, retryAfter: Duration?, using generator: inout SplitMix64) -> Duration? {
         guard attempt <= limit else { return nil }
         let doubled = min(2.0, 0.05 * Double(1 << min(attempt - 1, 10)))
         let jittered = Duration.seconds(doubled * Double.random(in: 0.5...1, using: &generator))
