@@ -19,16 +19,20 @@ public final class PostgresListener: Sendable {
 
     private let stopping = WakeSignal()
     private let isStopped = Atomic(false)
-    private let droppedEvents = Atomic(0)
+    private let onDrop: @Sendable () -> Void
 
     /// The events, for one consumer. The listener stops when the consumer ends.
     public let events: AsyncStream<Event>
 
-    /// Events dropped because the consumer was too slow.
-    public var dropped: Int { droppedEvents.load(ordering: .relaxed) }
-
     /// Starts to listen.
-    public init(configuration: PostgresConfiguration, channels: [String], bufferSize: Int = 256) throws(PostgresError) {
+    /// - Parameter onDrop: called on the listener's thread for each event that is dropped because the consumer is too slow
+    public init(
+        configuration: PostgresConfiguration,
+        channels: [String],
+        bufferSize: Int = 256,
+        onDrop: @escaping @Sendable () -> Void = {}
+    ) throws(PostgresError) {
+        self.onDrop = onDrop
         let (events, continuation) = AsyncStream.makeStream(of: Event.self, bufferingPolicy: .bufferingNewest(max(1, bufferSize)))
         self.events = events
         // The stream ends with its consumer or through `shutdown`. Both end the thread.
@@ -75,6 +79,6 @@ public final class PostgresListener: Sendable {
     }
 
     private func emit(_ event: Event, _ out: AsyncStream<Event>.Continuation) {
-        if case .dropped = out.yield(event) { droppedEvents.add(1, ordering: .relaxed) }
+        if case .dropped = out.yield(event) { onDrop() }
     }
 }

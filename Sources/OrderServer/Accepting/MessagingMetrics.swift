@@ -16,6 +16,7 @@ struct MessagingMetrics: Sendable {
     private let eventSeconds: Histogram
     let dead: Counter
     let droppedEvents: Counter
+    let droppedNotifications: Counter
     let resultBatches: Histogram
     let duplicates: Counter
     let unexpected: Counter
@@ -42,7 +43,11 @@ struct MessagingMetrics: Sendable {
             "stockgate_order_events_dropped_total",
             help: "Events that were not written because too many wait"
         )
-        self.resultBatches = registry.histogram(
+        droppedNotifications = registry.counter(
+            "stockgate_outbox_notifications_dropped_total",
+            help: "Notifications of other servers' messages that came faster than they were taken; the relays look for themselves"
+        )
+        resultBatches = registry.histogram(
             "stockgate_order_results_batch_size",
             help: "Results written by one statement",
             bounds: Histogram.sizeBounds,

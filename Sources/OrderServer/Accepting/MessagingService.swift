@@ -3,6 +3,7 @@
 import Logging
 import PostgresClient
 import ServerKit
+import ServerMetrics
 import ServiceLifecycle
 
 /// Runs everything that uses the broker: the relays, the result consumer, and the listener for other servers' messages.
@@ -11,6 +12,7 @@ struct MessagingService: Service, CustomStringConvertible {
     let relays: [OutboxRelay]
     let consumer: ResultConsumer
     let postgres: PostgresConfiguration
+    let metrics: MessagingMetrics
     let logger: Logger
     /// Opens once the tables exist.
     private let prepared: PreparedLatch
@@ -22,6 +24,7 @@ struct MessagingService: Service, CustomStringConvertible {
         relays: [OutboxRelay],
         consumer: ResultConsumer,
         postgres: PostgresConfiguration,
+        metrics: MessagingMetrics,
         prepared: PreparedLatch,
         logger: Logger
     ) {
@@ -29,6 +32,7 @@ struct MessagingService: Service, CustomStringConvertible {
         self.relays = relays
         self.consumer = consumer
         self.postgres = postgres
+        self.metrics = metrics
         self.prepared = prepared
         self.logger = logger
     }
@@ -40,7 +44,9 @@ struct MessagingService: Service, CustomStringConvertible {
             for relay in self.relays { relay.start() }
             // Behind a pooler nobody listens: the relays look every `OUTBOX_POLL` anyway, which is then how they find what another server left.
             guard self.postgres.pooler == .none else { return await self.consumer.run() }
-            let listener = try PostgresListener(configuration: self.postgres, channels: [OutboxChannel.name])
+            let listener = try PostgresListener(configuration: self.postgres, channels: [OutboxChannel.name]) { [metrics] in
+                metrics.droppedNotifications.add()
+            }
             await withTaskGroup(of: Void.self) { group in
                 group.addTask { await self.consumer.run() }
                 // Each event, including `listening`, may mean that there are rows to publish.

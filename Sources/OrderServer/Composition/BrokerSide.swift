@@ -78,6 +78,7 @@ struct BrokerSide {
                 logger: self.logger
             ),
             postgres: settings.postgres,
+            metrics: metrics,
             prepared: prepared,
             logger: self.logger
         )

@@ -66,22 +66,24 @@ struct AcceptQueue: Sendable {
     }
 
     /// Lets no new connection be made, and returns when all that were made are accepted, or after ``drainLimit``.
-    /// - Returns: whether connections may still wait, which the end of the listening socket will reset
+    /// - Returns: how many connections waited at the last look, which the end of the listening socket will reset
     @discardableResult
-    func drain() async -> Bool {
+    func drain() async -> Int {
         do {
             try await makeNoMore()
             let end = ContinuousClock.now + Self.drainLimit
+            var waiting = 0
             var emptyLooks = 0
             // Three looks in a row must find the queue empty: a handshake that was half done at the first is over by then. Ends at the limit.
             while emptyLooks < 3, ContinuousClock.now < end {
-                emptyLooks = try await count() == 0 ? emptyLooks + 1 : 0
+                waiting = try await count()
+                emptyLooks = waiting == 0 ? emptyLooks + 1 : 0
                 try await Task.sleep(for: .milliseconds(2))
             }
-            return emptyLooks < 3
+            return waiting
         } catch {
             // The filter could not be set, or the socket is closed: the stop goes on as if the queue were empty.
-            return false
+            return 0
         }
     }
 }

@@ -141,7 +141,9 @@ public struct ServerAssembly: Sendable {
             responder: publicRouter.buildResponder(),
             server: .frontDoor(hotPath, configuration: publicDoor.configuration, connections: publicDoor.connections),
             configuration: .init(address: .hostname(settings.bindAddress, port: settings.publicPort), backlog: 4096),
-            onServerRunning: { channel in await readiness.bound(channel, public: channel.localAddress?.port ?? settings.publicPort) },
+            onServerRunning: { channel in
+                await readiness.bound(channel, publicDoor.metrics, public: channel.localAddress?.port ?? settings.publicPort)
+            },
             eventLoopGroupProvider: .shared(eventLoopGroup),
             logger: logger
         )
@@ -149,7 +151,9 @@ public struct ServerAssembly: Sendable {
             responder: adminRouter.buildResponder(),
             server: .frontDoor(NoHotPath(), configuration: adminDoor.configuration, connections: adminDoor.connections),
             configuration: .init(address: .hostname(settings.bindAddress, port: settings.adminPort)),
-            onServerRunning: { channel in await readiness.bound(channel, admin: channel.localAddress?.port ?? settings.adminPort) },
+            onServerRunning: { channel in
+                await readiness.bound(channel, adminDoor.metrics, admin: channel.localAddress?.port ?? settings.adminPort)
+            },
             eventLoopGroupProvider: .shared(eventLoopGroup),
             logger: logger
         )
@@ -233,6 +237,7 @@ public struct ServerAssembly: Sendable {
 private struct Door {
     let configuration: FrontDoorConfiguration
     let connections: ConnectionLimits
+    let metrics: FrontDoorMetrics
 
     init(
         _ port: String,
@@ -248,6 +253,7 @@ private struct Door {
         let connections = ConnectionLimits(bounds, metrics: metrics)
         registry.gauge("stockgate_http_connections", help: "Open connections.", labels: [("port", port)]) { Double(connections.count) }
         self.connections = connections
+        self.metrics = metrics
         var configuration = FrontDoorConfiguration()
         configuration.limits.bodyBytes = rules.maximumBodyBytes
         configuration.times.request = TimeAmount(settings.requestTimeout)
@@ -349,10 +355,15 @@ private struct HTTPService: Service, CustomStringConvertible {
 
     private func drainAcceptQueues() async {
         await withTaskGroup(of: Void.self) { group in
-            for channel in self.readiness.listening {
+            for (metrics, channel) in readiness.listening {
                 group.addTask {
-                    guard await AcceptQueue(channel: channel).drain() else { return }
-                    self.logger.warning("a port is closed while clients wait to be accepted; their connections are reset")
+                    let left = await AcceptQueue(channel: channel).drain()
+                    guard left > 0 else { return }
+                    metrics.closedBefore(left)
+                    logger.warning(
+                        "a port is closed while clients wait to be accepted; their connections are reset",
+                        metadata: ["port": "\(metrics.port)", "clients": "\(left)"]
+                    )
                 }
             }
         }
@@ -361,9 +372,9 @@ private struct HTTPService: Service, CustomStringConvertible {
 
 /// Waits for both ports to be bound.
 private final class ServerReadiness: Sendable {
-    private let channels = Mutex<[any Channel]>([])
+    private let channels = Mutex<[(metrics: FrontDoorMetrics, channel: any Channel)]>([])
 
-    var listening: [any Channel] { self.channels.withLock { $0 } }
+    var listening: [(metrics: FrontDoorMetrics, channel: any Channel)] { channels.withLock { $0 } }
 
     private let ports = Mutex<(publicPort: Int?, adminPort: Int?)>((nil, nil))
     private let onReady: @Sendable (ServerAssembly.Ports) async -> Void
@@ -372,13 +383,13 @@ private final class ServerReadiness: Sendable {
         self.onReady = onReady
     }
 
-    func bound(_ channel: any Channel, public port: Int) async {
-        self.channels.withLock { $0.append(channel) }
+    func bound(_ channel: any Channel, _ metrics: FrontDoorMetrics, public port: Int) async {
+        channels.withLock { $0.append((metrics, channel)) }
         await self.bound { $0.publicPort = port }
     }
 
-    func bound(_ channel: any Channel, admin port: Int) async {
-        self.channels.withLock { $0.append(channel) }
+    func bound(_ channel: any Channel, _ metrics: FrontDoorMetrics, admin port: Int) async {
+        channels.withLock { $0.append((metrics, channel)) }
         await self.bound { $0.adminPort = port }
     }
 

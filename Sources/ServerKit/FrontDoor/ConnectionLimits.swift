@@ -141,14 +141,17 @@ final class FrontDoorMetrics: Sendable {
         case address
     }
 
+    /// `public` or `admin`.
+    let port: String
     private let refusals: [RequestRefusal: Counter]
     private let closes: [ConnectionClock.Verdict: Counter]
     private let closed: [Full: Counter]
     private let reserved: Counter
     private let handshakes: Counter
+    private let left: Counter
 
-    /// - Parameter port: `public` or `admin`
     init(_ registry: MetricsRegistry, port: String) {
+        self.port = port
         func counters<Key: CaseIterable & Hashable & RawRepresentable>(
             _ name: String,
             _ help: String,
@@ -189,9 +192,17 @@ final class FrontDoorMetrics: Sendable {
             help: "Connections that ended before their TLS handshake did.",
             labels: [("port", port)]
         )
+        left = registry.counter(
+            "stockgate_http_connections_left_total",
+            help: "Connections that nobody had accepted when the port was closed, which resets them.",
+            labels: [("port", port)]
+        )
     }
 
-    func handshakeFailed() { self.handshakes.add() }
+    /// The port is closed while so many clients wait to be accepted.
+    func closedBefore(_ clients: Int) { left.add(UInt64(clamping: clients)) }
+
+    func handshakeFailed() { handshakes.add() }
 
     func refused(_ refusal: RequestRefusal) { self.refusals[refusal]?.add() }
     func closed(_ verdict: ConnectionClock.Verdict) { self.closes[verdict]?.add() }
