@@ -114,7 +114,7 @@ cases.append(Case(name: "disabled, admit + record") { callSuccessfully(disabled,
 let open = CircuitBreaker(name: "open", configuration: settings { $0.waitInOpen = .constant(.seconds(86_400)) })
 for _ in 0..<20 { if case .permitted(let permit) = open.admit() { open.record(.failure(), for: permit) } }
 precondition(open.state == .open)
-// One event a second tells of the rejections.
+// The breaker publishes one event a second about rejections, however many there are.
 cases.append(Case(name: "open, admit (rejected)", goal: 20) { admitOnly(open, $0) })
 
 let forced = CircuitBreaker(name: "forced")
@@ -139,7 +139,7 @@ cases.append(
         onThreads(2) { admitOnly(open, times) }
     }
 )
-// Must be seen to allocate: a counter that does not count passes everything.
+// This one must be seen to allocate: a counter that never counts would pass every operation.
 cases.append(
     Case(name: "control: the last events", allowedPerThousand: .infinity) { for _ in 0..<($0 / 1_000) { _ = mixed.recentEvents() } }
 )

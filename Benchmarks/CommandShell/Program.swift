@@ -11,7 +11,7 @@ public enum Program {
     ///   - command: the command, for the texts of its help and of wrong usage
     ///   - run: reads the arguments and does what they ask for
     public static func main<Command: ParsableCommand>(_ command: Command.Type, run: @escaping @Sendable () async throws -> Void) async {
-        // Writing to a reader that went away is an error to handle, not a death.
+        // When the reader of the output has gone away, writing fails with an error instead of ending the process.
         signal(SIGPIPE, SIG_IGN)
         let name = command.configuration.commandName ?? "\(command)"
         do {

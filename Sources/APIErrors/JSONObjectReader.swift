@@ -68,7 +68,7 @@ public struct JSONObjectReader: Sendable {
         return names
     }
 
-    /// Refuses members that a route does not know, also those that are `null`: a change that nobody makes must not be answered as made.
+    /// Refuses members that a route does not know, also those that are `null`. Otherwise the route would answer that a change is made, and make none.
     /// - Throws: `VALIDATION_ERROR` naming them
     public func refuseMembers(otherThan known: [StaticString]) throws(APIError) {
         let end = Int(document.tokens[index].next)

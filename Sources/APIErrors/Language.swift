@@ -61,7 +61,7 @@ public enum ErrorFormat: Sendable, Equatable {
     }
 }
 
-/// The entries of an `Accept…` header: lower-cased name and quality in thousandths. An entry with a quality that is none has 0.
+/// The entries of an `Accept…` header: lower-cased name and quality in thousandths. An entry whose quality cannot be read counts with 0.
 struct QualityList: Sequence, IteratorProtocol {
     struct Item {
         var name: String

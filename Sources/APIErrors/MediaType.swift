@@ -1,6 +1,6 @@
 /// `application/json` or `application/…+json`, in UTF-8 if it says a charset.
 public func isJSONMediaType(_ contentType: String) -> Bool {
-    // What nearly every client sends.
+    // The one spelling that nearly every client sends is compared first.
     if contentType == "application/json" { return true }
     let parts = contentType.split(separator: ";", omittingEmptySubsequences: false)
     let type = (parts.first ?? "").trimmed.lowercased()

@@ -12,7 +12,7 @@ public enum Values {
     public static let pageRange: ClosedRange<Int64> = 0...1_000_000_000
     /// Rows of a page.
     public static let pageSizeRange: ClosedRange<Int64> = 1...100
-    /// How often a caller may say it has asked.
+    /// The values of an `Idempotency-Attempt`: the caller's first attempt is 1.
     public static let attemptRange: ClosedRange<Int64> = 1...1_000_000_000
 
     /// Checks a text: so many characters (Unicode scalars), none of them a control character (general category Cc).
@@ -47,7 +47,7 @@ public enum Values {
         return try self.text(text, field: field, length: length)
     }
 
-    /// The id that a text is, or nil: digits without sign and leading zeros, 1 to 2^63-1.
+    /// The id that a text spells, or nil: digits without sign and leading zeros, 1 to 2^63-1.
     public static func id(_ text: some StringProtocol) -> Int64? {
         guard let first = text.utf8.first, (UInt8(ascii: "1")...UInt8(ascii: "9")).contains(first), text.utf8.count <= 19 else {
             return nil

@@ -6,7 +6,7 @@ public struct Backoff: Sendable, Hashable {
     public let minimum: Duration
     /// The longest wait.
     public let maximum: Duration
-    /// The largest part that chance takes off, from 0 to 1, so that many clients do not knock together.
+    /// The largest part of a wait that chance takes off, from 0 to 1, so that many clients come back at different moments.
     public let jitter: Double
 
     /// Makes a back-off; a `maximum` below the `minimum` counts as the `minimum`.
@@ -39,7 +39,7 @@ public struct Backoff: Sendable, Hashable {
 
 /// The back-off of a connection that is opened again and again: a ``Backoff`` and the count of failures.
 ///
-/// The count starts again only after a connection lived for `maximum`, so a server that accepts and drops is not hammered either.
+/// The count starts again only after a connection has lived for `maximum`. So a server that takes each connection and ends it at once is given pauses too.
 public struct ReconnectBackoff: Sendable {
     /// The waits.
     public let backoff: Backoff

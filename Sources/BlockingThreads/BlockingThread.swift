@@ -1,7 +1,7 @@
 import CThreads
 import Glibc
 
-/// The system has no thread, or no descriptor to wake one by, left.
+/// The system has no thread left, or no descriptor by which a thread could be woken.
 public struct ThreadUnavailable: Error, Hashable, CustomStringConvertible {
     /// What could not be had.
     public let description: String

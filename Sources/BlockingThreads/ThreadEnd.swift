@@ -2,7 +2,7 @@ import Synchronization
 
 /// The end of a thread's work, and the tasks that wait for it. The thread says so once; whoever asks later returns at once.
 ///
-/// Bound: the waiting tasks are those that the thread's owner lets in.
+/// Bound: as many tasks wait as the thread's owner lets ask.
 public final class ThreadEnd: Sendable {
     private enum State {
         /// -> ended

@@ -21,7 +21,7 @@ public final class ThreadExecutor: SerialExecutor {
 
     /// Puts a job behind the others.
     public func enqueue(_ job: consuming ExecutorJob) {
-        // Never stopped while anyone can enqueue: only `deinit` stops it.
+        // The queue takes it: only `deinit` ends the queue, and then nobody is left who could enqueue.
         _ = queue.push((UnownedJob(job), self))
     }
 

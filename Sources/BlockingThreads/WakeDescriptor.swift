@@ -4,7 +4,7 @@ import Synchronization
 
 /// Wakes a thread that sleeps in `poll`, by a descriptor that becomes readable. Signals before it looks count as one.
 ///
-/// The thread takes *everything* that waits after each ``reset()``, the waker first puts its work down and then signals: no work is left lying.
+/// The waker first puts its work down, then signals. The thread first calls ``reset()``, then takes *all* work that is there. So all work is taken.
 /// A thread that sleeps without a socket of its own uses ``WakeSignal``.
 public final class WakeDescriptor: Sendable {
     /// Readable while a signal waits.
@@ -25,7 +25,7 @@ public final class WakeDescriptor: Sendable {
     public func signal() {
         if isPending.exchange(true, ordering: .acquiringAndReleasing) { return }
         var one: UInt64 = 1
-        // Cannot fail: the counter holds one at most.
+        // Writing to the descriptor fails only when its counter is full, and this one is at most 1.
         _ = write(descriptor, &one, 8)
     }
 
@@ -45,7 +45,7 @@ public final class WakeDescriptor: Sendable {
 }
 
 extension Duration {
-    /// Rounded up, so that a small bound never becomes none; within what a 32-bit setting holds.
+    /// Milliseconds for `poll`. Rounded up, so that a short wait never becomes a look without a wait; at most what 32 bits hold.
     public var wholeMilliseconds: Int {
         if self <= .zero { return 0 }
         let (seconds, attoseconds) = components

@@ -3,8 +3,8 @@ import Synchronization
 
 /// Wakes one thread that sleeps until there is work. Signals that come before it sleeps, or more than one, count as one.
 ///
-/// The sleeper takes *everything* that waits after each ``wait(for:)``, the waker first puts its work down and then signals: so no work is left
-/// lying. Sleeping is in the kernel; a signal to an awake thread is one atomic exchange.
+/// The waker first puts its work down, then signals. The sleeper takes *all* work that is there after each ``wait(for:)``. So all work is taken. Sleeping is in
+/// the kernel; a signal to a thread that is awake is one atomic exchange.
 public final class WakeSignal: Sendable {
     private let isPending = Atomic(false)
     private let semaphore = DispatchSemaphore(value: 0)

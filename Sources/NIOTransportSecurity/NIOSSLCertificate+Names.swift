@@ -3,8 +3,8 @@ import NIOSSL
 extension NIOSSLCertificate {
     /// Whether the certificate is for a host name: one of its DNS names is that name, or is `*.` and all but the name's first label.
     ///
-    /// NIOSSL also takes a certificate that is for the address which the name has led to. Who can turn a name to an address of his own, and has a certificate for
-    /// that address, would pass.
+    /// NIOSSL also accepts a certificate for the address that the name was resolved to. Then an attacker who controls the name's resolution, and has a certificate
+    /// for an address of his own, would be accepted.
     func isFor(host name: String) -> Bool {
         let name = Self.plain(name)
         guard !name.isEmpty else { return false }

@@ -1,5 +1,5 @@
-// Invariant: a context is made of files as they were read whole. Files that cannot be used leave the context before in force, so that a certificate that is being
-//   replaced cuts nobody off; without one before, connecting fails in words.
+// Invariant: a context is made of files as they were read whole. Files that cannot be used leave the context before in force, so that nobody is cut off
+//   while a certificate is being replaced. Where no context was made before, connecting fails with an error that says why.
 // Bounds: one context; files of `maximumBytes`. The files are looked at (`stat`) before each connection and read only when one of them has changed.
 
 import Glibc
@@ -32,9 +32,9 @@ public final class TLSClientContexts: Sendable {
     public func secure(_ channel: any Channel) throws {
         let context = try self.current()
         let pipeline = channel.pipeline.syncOperations
-        // An address has no place in SNI. Without a name the certificate must name the address that is connected to.
-        let isAddress = Self.isAddress(self.name)
-        let handler = try NIOSSLClientHandler(context: context, serverHostname: isAddress || self.name.isEmpty ? nil : self.name)
+        // SNI holds names and no addresses. Where the server is given by its address, the certificate must name that address.
+        let isAddress = Self.isAddress(name)
+        let handler = try NIOSSLClientHandler(context: context, serverHostname: isAddress || name.isEmpty ? nil : name)
         try pipeline.addHandler(handler)
         let watch = TLSHandshakeWatch(
             name: self.name,
@@ -69,7 +69,7 @@ public final class TLSClientContexts: Sendable {
                 return context
             } catch {
                 guard let before = state else { throw error }
-                // Not read again before the files change again.
+                // The files are read again only after they have changed again.
                 state = (stamps, before.context)
                 return before.context
             }
@@ -79,7 +79,7 @@ public final class TLSClientContexts: Sendable {
     private static func make(_ settings: TLSClientConfiguration) throws(TLSFailure) -> NIOSSLContext {
         var configuration = TLSConfiguration.makeClientConfiguration()
         configuration.minimumTLSVersion = .tlsv12
-        // A peer that hangs takes no leave. Until this time is over the channel is not closed, and nothing is connected in its place.
+        // A peer that hangs does not answer the end of the connection. Until this time is over the channel stays open, and no other connection is made in its place.
         configuration.shutdownTimeout = .milliseconds(100)
         configuration.certificateVerification =
             switch settings.mode {

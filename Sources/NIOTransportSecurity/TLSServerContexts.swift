@@ -73,7 +73,7 @@ public final class TLSServerContexts: Sendable {
             privateKey: .privateKey(try PEMFile.key(key, files.key.setting, of: chain, in: files.certificate.setting))
         )
         configuration.minimumTLSVersion = .tlsv12
-        // For a client that does not take leave when its connection is ended: it keeps its place for so long.
+        // How long a client whose connection is ended, and who does not answer that, keeps its place among the connections.
         configuration.shutdownTimeout = .milliseconds(500)
         configuration.applicationProtocols = ["http/1.1"]
         // No client is asked for a certificate, so that there is nothing to trust.

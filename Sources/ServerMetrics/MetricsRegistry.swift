@@ -1,13 +1,12 @@
 import Synchronization
 
-// The offline set of packages has no Prometheus client, and swift-metrics brings an interface without a backend, so the
-// text exposition is written here: format 0.0.4, of which counters, gauges and histograms are used.
+// Prometheus' text exposition format 0.0.4, of which counters, gauges and histograms are used. swift-metrics is an interface
+// without a backend: one behind it would have to do what is done here.
 
-/// All figures of one server, written out for Prometheus.
+/// All metrics of one server, written out for Prometheus.
 ///
-/// Registering takes a lock and is done at start; recording takes none. Registering a name and labels again gives the same
-/// figure. Labels are bounded: a family made with label names keeps its first `capacity` combinations, the others are
-/// counted together under `other`.
+/// Registering takes a lock, and is done at start; recording takes none. Whoever registers the same name and labels again gets the metric that is there.
+/// Labels are bounded: a family that is made with label names keeps its first `capacity` combinations, and counts all others together under `other`.
 public final class MetricsRegistry: Sendable {
     /// A label and its value.
     public typealias Label = (name: String, value: String)
@@ -58,7 +57,7 @@ public final class MetricsRegistry: Sendable {
         one.elementsEqual(other) { $0.name == $1.name && $0.value == $1.value }
     }
 
-    /// Finds or adds a figure. The first registration of a name decides its kind; one of another kind is not shown.
+    /// Finds or adds a metric. All registrations of a name must be of one kind.
     private func register<Figure>(
         _ name: String,
         help: String,

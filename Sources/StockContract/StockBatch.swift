@@ -2,8 +2,8 @@ package import APIErrors
 import HotPath
 package import StrictJSON
 
-/// The call by which the order server asks for many changes of stock at once. Each item is a request of its own, with the same promises and its own answer;
-/// they only share the way.
+/// The call by which the order server asks for many changes of stock at once. Each item is a request of its own, with the same promises as one that comes
+/// alone and an answer of its own.
 package enum StockBatch {
     /// On the product server's admin port.
     package static let path = "/internal/stock/batch"
@@ -61,11 +61,11 @@ package struct StockChange: Sendable, Equatable {
     package var quantity: Int64
     /// `DEC-…` or `INC-…`.
     package var key: String
-    /// From 1; above 1 the ledger decides, and its *no* is final.
+    /// The caller's attempt, from 1. From the second attempt on the ledger decides, and its *no* is final.
     package var attempt: Int64
     /// `X-Request-Id` of the request that the change is made for, at most 128 of `A-Z a-z 0-9 . _ : -`.
     package var requestID: String?
-    /// When the order was made: what the ledger has under the key from long before belongs to another order.
+    /// When the order was made. A row that the ledger has under the key since long before then belongs to another order.
     package var since: Timestamp?
 
     package init(
@@ -158,11 +158,11 @@ package struct StockChange: Sendable, Equatable {
 
 /// What the product server says to one item of a call.
 package struct StockItemAnswer: Sendable, Equatable {
-    /// The HTTP status that the item would have alone: 200, or an error's. 0 for one that could not be read.
+    /// The HTTP status that the item would be answered with if it came alone; 0 for an answer that could not be read.
     package var status: Int
-    /// Units left, of a 200.
+    /// Units left, in an answer with status 200.
     package var remainingStock: Int64?
-    /// Whether an earlier call has done it, of a 200.
+    /// In an answer with status 200: whether an earlier call had made the change.
     package var isReplayed: Bool
     /// For people.
     package var message: String?

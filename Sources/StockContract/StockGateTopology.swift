@@ -9,7 +9,7 @@ package enum StockGateTopology {
     /// Where the product server reads decreases. Quorum queue.
     package static let decreaseQueue = "stock.decrease"
 
-    /// Where decreases wait whose product's row is locked, until ``asideMilliseconds`` have passed and they are in ``decreaseQueue`` again. Quorum queue.
+    /// Where decreases of a product wait while the product's row is locked. After ``asideMilliseconds`` the broker puts them back into ``decreaseQueue``. Quorum queue.
     package static let asideQueue = "stock.decrease.aside"
     /// Of ``commandsExchange``.
     package static let asideRoutingKey = asideQueue

@@ -8,8 +8,8 @@
 // Bounds: recursion 32 deep; time linear in the input (duplicates: compared pairwise up to 16 members, hashed beyond);
 // memory one token (16 bytes) a value. The caller bounds the input; 64 KiB for a request, 4 GiB at most.
 //
-// Foundation's decoder keeps the last of two equal names and turns 1e3 and 1.0 into integers, which a payment's
-// neighbour must not do; hence our own.
+// Why not Foundation's decoder: it keeps the last of two equal names, and reads 1e3 and 1.0 as integers. Where units are sold, a body that can be understood
+// in two ways must be refused.
 
 /// Why bytes are not a JSON text.
 public struct JSONSyntaxError: Error, Equatable, Sendable {
@@ -46,9 +46,9 @@ public struct JSONDocument: Sendable {
 
     package struct Token: Sendable {
         package var kind: Kind
-        /// The first byte of the value; of a string the one behind the quote.
+        /// The first byte of the value. A string's value begins behind its opening quote.
         var start: UInt32
-        /// The byte behind the value; of a string the closing quote.
+        /// The byte behind the value. Behind a string's value stands its closing quote.
         var end: UInt32
         /// The index of the first token that is not part of this value.
         package var next: UInt32
@@ -119,7 +119,7 @@ public struct JSONDocument: Sendable {
         while position < Int(token.end) {
             let digit = Int64(bytes[position] - UInt8(ascii: "0"))
             let (scaled, overflow) = value.multipliedReportingOverflow(by: 10)
-            // Counted downwards, because the smallest Int64 has no positive twin.
+            // The number is built below zero, because the smallest Int64 is one further from zero than the largest.
             let (sum, overflow2) = negative ? scaled.subtractingReportingOverflow(digit) : scaled.addingReportingOverflow(digit)
             if overflow || overflow2 { return nil }
             value = sum

@@ -70,7 +70,7 @@ public struct JSONWriter: Sendable {
         needsComma = false
     }
 
-    /// A member's name known at run time only; the next value written is its value.
+    /// A member's name that is only known at run time, and may need escapes; the next value written is its value.
     public mutating func name(_ name: String) {
         separate()
         quote(name)
@@ -86,7 +86,7 @@ public struct JSONWriter: Sendable {
         number(isNegative: value < 0, magnitude: UInt64(value.magnitude))
     }
 
-    /// A number; `null` if it is none or infinite.
+    /// A number. One that is infinite or not a number is written as `null`, since JSON has no word for it.
     public mutating func value(_ value: Double) {
         separate()
         bytes.append(contentsOf: value.isFinite ? Array(value.description.utf8) : Array("null".utf8))

@@ -39,7 +39,7 @@ public struct Timestamp: Sendable, Hashable, Comparable, CustomStringConvertible
 
     /// Reads RFC 3339: `2026-01-31T09:30:00Z`, with up to nine digits behind the second (cut to six), in UTC or with an offset like `+09:00`.
     ///
-    /// Nil if the text is none. A year has four digits, so that nothing here can leave 64 bits. The day number of a calendar date is
+    /// Nil if the text is no such time. A year has four digits, so every time that is read fits 64 bits. The day number of a calendar date is
     /// Howard Hinnant's `days_from_civil` (the proleptic Gregorian calendar).
     public init?(rfc3339 text: String) {
         let bytes = Array(text.utf8)

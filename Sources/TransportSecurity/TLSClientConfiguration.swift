@@ -8,7 +8,7 @@ public struct TLSClientConfiguration: Sendable, Hashable {
     public enum Mode: String, Sendable, Hashable, CaseIterable {
         /// That a trusted authority vouches for it, that it is valid now, and that it names the server. What counts unless the address says otherwise.
         case full = "verify-full"
-        /// The same without the name.
+        /// As `full`, but any name will do.
         case authority = "verify-ca"
         /// Nothing: whoever stands between can read and change everything.
         case nothing = "require"
@@ -67,7 +67,7 @@ public struct TLSClientConfiguration: Sendable, Hashable {
         }
     }
 
-    /// What an operator must know because less is checked than may be; nil where all is.
+    /// What an operator must be told when less is checked than could be; nil where everything is checked.
     public var warning: String? {
         switch self.mode {
         case .full: nil

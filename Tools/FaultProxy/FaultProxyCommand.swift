@@ -25,7 +25,7 @@ struct FaultProxyCommand: AsyncParsableCommand {
     var latency = "0ms"
 
     func run() async throws {
-        // A reader that went away is no reason to die.
+        // When the reader of the output has gone away, writing fails with an error instead of ending the process.
         signal(SIGPIPE, SIG_IGN)
         let listener = try Self.address(listen, "--listen")
         guard listener.host == "127.0.0.1" || listener.host == "localhost" else { throw ValidationError("--listen: loopback only") }

@@ -70,7 +70,7 @@ struct RecoveryStory: Sendable {
         if events[closed...].contains(where: { $0.transition?.hasSuffix("_TO_OPEN") == true }) {
             findings.append("the breaker opened again after it had closed")
         }
-        // The gate of this way back: what passed before the last opening says nothing of the stock that was sold since.
+        // Only a recovery after the last opening counts: an earlier one knew nothing of the units that were sold since.
         let lastOpening = behind[..<closed].lastIndex { $0.transition?.hasSuffix("_TO_OPEN") == true } ?? opened
         if !events[lastOpening..<closed].contains(where: { $0.type == "RECOVERY_GATE_PASSED" }) {
             findings.append("the breaker closed without a gate that had passed")

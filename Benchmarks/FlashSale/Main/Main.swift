@@ -6,7 +6,7 @@ import Foundation
 @main
 enum Main {
     static func main() async {
-        // Writing to a reader that went away is an error to handle, not a death.
+        // When the reader of the output has gone away, writing fails with an error instead of ending the process.
         signal(SIGPIPE, SIG_IGN)
         var command: any ParsableCommand.Type = SaleCommand.self
         do {

@@ -120,7 +120,7 @@ struct SaleCommand: AsyncParsableCommand {
     private func conclude(_ runs: [SaleReport], console: Console) throws {
         if runs.contains(where: \.wasInterrupted) { throw ExitCode(Status.interrupted) }
         if runs.contains(where: { !$0.passes }) { throw ExitCode(Status.auditFailed) }
-        // Books that agree that nothing happened are no sale.
+        // A sale in which nothing was sold has failed, even though its books agree.
         if runs.contains(where: { $0.hasSoldNothing }) {
             console.line("no order was confirmed: the servers sold nothing")
             throw ExitCode(Status.unavailable)

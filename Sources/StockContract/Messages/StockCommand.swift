@@ -14,7 +14,7 @@ package struct StockCommand: Sendable, Equatable {
     package static let maximumOrders = 8_192
     /// Bytes of a body at most: the largest group with keys and buyers of a common size, several times over.
     package static let maximumBytes = 16 << 20
-    /// Characters of a message's id: `R-` and it still fit a name on the wire.
+    /// Characters of a message's id. The result's id is `R-` and the command's, and AMQP has room for 255 bytes.
     package static let messageIDLength = 1...200
 
     /// One order's decrease.
@@ -94,7 +94,7 @@ package struct StockCommand: Sendable, Equatable {
     }
 
     private init(_ object: JSONObjectReader) throws(APIError) {
-        // First of all: everything else may mean something else in another version.
+        // The version is read first: in another version, every other member may have another meaning.
         let version = try object.int("version", in: 1...Int64.max)
         guard version == Self.version else { throw .invalid(field: "version") }
         guard try object.string("type", length: 1...64) == Self.type else { throw .invalid(field: "type") }
@@ -109,7 +109,7 @@ package struct StockCommand: Sendable, Equatable {
                 key: try StockKey.checkedDecrease(key),
                 quantity: try order.int("quantity", in: Values.quantityRange),
                 buyerID: buyerID,
-                // Nothing depends on it: one that is no text is as good as none.
+                // The trace context is for logs alone. One that cannot be read counts as missing.
                 traceparent: (try? order.text("traceparent")) ?? nil
             )
         }

@@ -9,13 +9,13 @@ extension FramingCases {
         bent(126, "empty field name", .refused, gateway: .answeredOrRefused) { a in a.adding(": empty") }
         bent(127, "8-bit field name", .refused, gateway: .answeredOrRefused) { a in a.adding("X-N\u{F6}te: a") }
         bent(128, "odd tchar name X!#$: 1", .answered) { a in a.adding("X!#$: 1") }
-        // A rule of the route, whichever reader is in front of it.
+        // The route has this rule, whichever reader stands in front of it.
         bent(135, "Content-Type twice", .refusedAny.or(.answered)) { a in a.adding("Content-Type: text/plain") }
         bent(136, "Content-Type of another kind", .refusedAny) { a in a.with("Content-Type", "Content-Type: text/plain") }
         bent(137, "Idempotency-Key twice", .either, [.keyIsUnclear]) { a in a.adding("Idempotency-Key: \(a.value("Idempotency-Key"))x") }
         bent(219, "Keep-Alive field", .answered) { a in a.adding("Keep-Alive: timeout=5, max=1000") }
         bent(220, "X-HTTP-Method-Override", .answered) { a in a.adding("X-HTTP-Method-Override: DELETE") }
-        // Who names a proxy may be kept from what is for this machine alone.
+        // A request that names a proxy may be refused what only this machine may ask for.
         bent(221, "X-Forwarded-For", .either, [.guarded]) { a in a.adding("X-Forwarded-For: 10.0.0.1") }
         bent(222, "X-Request-Id of 300 letters", .answered, [.idIsUnclear]) { a in
             a.with("X-Request-Id", "X-Request-Id: " + String(repeating: "a", count: 300))

@@ -1,5 +1,5 @@
 // Every row at every target. Directly several at a time; through the gateway one after another, each followed by what other buyers do meanwhile, so that
-// whoever is harmed is harmed by the row in front.
+// any harm to them comes from the row sent just before.
 
 import Foundation
 
@@ -64,8 +64,8 @@ struct FramingPart {
         let direct = targets.filter { !$0.isGateway }
         let through = targets.filter(\.isGateway)
         let items = { (targets: [Target]) in rows.flatMap { row in targets.map { Item(row: row, target: $0) } } }
-        // In short, what is sent in pairs through the gateway is sent by several at a time, and nobody else is looked after.
-        var seen = await Workers.map(items(isThorough ? direct : targets), workers: 8) { self.perform($0) }
+        // A short run sends several rows through the gateway at the same time, and does not watch what happens to other buyers.
+        var seen = await Workers.map(items(isThorough ? direct : targets), workers: 8) { perform($0) }
         let pairsTook = ContinuousClock.now - began
         let gatewayItems = items(isThorough ? through : through.filter { [.gatewayProductHot, .gatewayOrderHot].contains($0) })
         let besideOthers = try await Workers.run { self.throughGateway(gatewayItems) }

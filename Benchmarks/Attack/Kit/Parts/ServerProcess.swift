@@ -1,4 +1,4 @@
-// A server of our own beside those of the stack: with short times, and whose memory, descriptors and exit status can be seen.
+// A server that the attack starts itself, beside those of the stack: its timeouts are short, and its memory, descriptors and exit status can be seen.
 //
 // Bounds: it is waited for at most a minute; a watcher ends it when this process is gone.
 

@@ -4,7 +4,7 @@ import Synchronization
 extension SlowPart {
     /// Clients that ask and never read.
     func unread(_ server: ServerProcess, _ recorder: inout Recorder) {
-        // The first round is not measured: what a server takes for the first thousands of requests of its life is no connection's.
+        // The first round is not measured: the memory that a server takes for its first thousands of requests belongs to no single connection.
         for (name, draft, isMeasured) in [
             ("hot requests, answers never read", cheap(server), false), ("hot requests, answers never read", cheap(server), true),
             ("other requests, answers never read", documentRequest(server), true),

@@ -4,7 +4,7 @@ import Synchronization
 extension SlowPart {
     /// Everything that needs the servers with short times.
     func slow(_ server: ServerProcess) -> Recorder {
-        // Warm: pools are filled, code is loaded.
+        // A first round fills pools and loads code, and is not measured.
         for _ in 0..<20 { _ = try? Caller(port: server.port).send(hot(server).adding("Connection: close")) }
         let together: [@Sendable (inout Recorder) -> Void] = [
             { self.dribbledHead(server, &$0) }, { self.endless(server, &$0) }, { self.idle(server, &$0) },
@@ -45,7 +45,7 @@ extension SlowPart {
     /// Requests that never become whole: each must be ended when its time is up, with a refusal in the one shape or without a word.
     private func endless(_ server: ServerProcess, _ recorder: inout Recorder) {
         let whole = hot(server).text
-        // Shorter than what an idle connection has: that is not what must end these.
+        // Shorter than IDLE_TIMEOUT, so that another bound than that one must end these connections.
         let bound = Self.requestTimeout + .seconds(1) + size.slack
         let router = other(server).text
         let halfHead = String(whole.unicodeScalars.prefix(70))

@@ -1,6 +1,6 @@
-// Clients that are slow, silent, many, or gone: what one of them can cost a server, and what it can cost the others.
+// Clients that are slow, silent, numerous, or gone: what such a client costs the server, and what it costs other clients.
 //
-// The servers here are our own, with times of seconds where a shop has half minutes. Bounds: so many connections and bytes as the settings say, and every wait
+// The attack starts these servers itself, with timeouts of seconds where a shop has half minutes. Bounds: so many connections and bytes as the settings say, and every wait
 // has a deadline.
 
 import Foundation

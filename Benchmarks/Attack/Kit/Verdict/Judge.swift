@@ -1,4 +1,4 @@
-// What happened, held against what must always hold. Pure: a transcript and counts go in, an outcome and violations come out.
+// Compares what happened with the rules that must always hold. Pure: a transcript and counts go in, an outcome and violations come out.
 
 /// How often each request of a case is in the stores; nil for one that changes nothing there.
 struct Effects: Sendable, Equatable {
@@ -137,7 +137,7 @@ struct Judge {
                 note(.order, "behind the case comes \(ids.joined(separator: ", ")), not the answer to the request that was sent")
             }
         }
-        // Who succeeds tells its name; who is refused may have been refused before its name was read.
+        // A successful answer carries the request's id. A refusal may come before the id was read.
         for (index, answer) in transcript.answers.enumerated() where answer.isSuccess {
             let expected = index == 0 ? first : second
             if index == 0, row.traits.contains(.idIsUnclear) || row.answers == 0 { continue }

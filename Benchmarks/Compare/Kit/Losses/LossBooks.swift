@@ -23,7 +23,7 @@ struct LossBooks: Equatable, Sendable {
 
     /// Units that nobody has and nobody can buy any more.
     var missing: Int64 {
-        // More are gone than buyers can have, or the gate does not know what is left.
+        // More units are gone than buyers can have, or Redis does not know how many are left.
         max(0, initial - truth - told - unknown) + max(0, truth - sellable)
     }
 

@@ -24,7 +24,7 @@ extension Bench {
 
     /// Sells, kills in the middle, starts again, and reads the books.
     func lose(_ run: LossRun, _ turn: Turn, stack: StackScript) async throws -> Loss {
-        // The kill before this one has left the peers with connections that some of them never make again.
+        // After the kill before this one, some of the peers never make their broken connections again.
         try await restart(run.side)
         let target = try await patiently { try await self.target(run.side) }
         let request = ClosedLoop.Request(

@@ -223,7 +223,7 @@ final class PeerStand: Sendable {
             }
         }
 
-        // gobatch opens a product's connection when the product is first asked for, and a crowd that asks at once opens one each.
+        // gobatch opens a connection for a product at its first request, and opens several when many first requests come together. So one request is sent ahead.
         try await askOnce(port(.gobatchProduct))
 
         // Redis whose writes are on the disk when they are answered.
@@ -270,7 +270,7 @@ final class PeerStand: Sendable {
         try start(.webdis, [try program("webdis"), webdis])
         try await answers(.webdis, "/GET/peer:stock:1")
 
-        // Not every distribution has it any more: without it the comparison has a row less.
+        // Some distributions have no package of it any more. Without it the comparison has one row less.
         guard let tarantool = try? program("tarantool") else {
             ports[.tarantool] = nil
             return [.tarantool: "tarantool is not installed (Debian 12 has it: apt-get install tarantool)"]

@@ -19,7 +19,7 @@ extension Audit {
         let keys = load.told.soldOut.count
         answersChecked = audits.reduce(0) { $0 + $1.answersChecked } - keys * max(0, audits.filter { $0.basis == .stores }.count - 1)
         pending = sum(\.pending)
-        // Not their sum: one product's surplus would hide another's lack.
+        // The products' differences are not added up: one product's surplus would hide another's lack.
         drift = audits.contains { $0.drift == nil } ? nil : audits.reduce(0) { $0 + Int64(clamping: ($1.drift ?? 0).magnitude) }
         outbox = audits.first?.outbox
         findings = parts.flatMap { part in part.audit.findings.map { parts.count > 1 ? "product \(part.product): \($0)" : $0 } }

@@ -153,7 +153,7 @@ public struct OrderMatching: Equatable, Sendable {
         // A buyer may have cancelled since: then the success was durable all the same.
         var confirmed = Answers(confirmedAnswers, statuses: ["CONFIRMED", "CANCELLED"])
         var refused = Answers(refusedAnswers, statuses: ["FAILED"])
-        // One product's cancellations among those of all: only what is found can be judged.
+        // The cancellations are of all products together. Only those that are found among this product's orders can be judged here.
         let cancelled = Set(cancelledAnswers)
         answersChecked += confirmedAnswers.count + refusedAnswers.count
         var keys = told.map { ToldKeys($0) }

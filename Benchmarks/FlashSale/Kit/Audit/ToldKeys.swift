@@ -42,7 +42,7 @@ extension OrderMatching {
         if order.status == "CONFIRMED" || order.status == "CANCELLED", let key = keys.wasToldSoldOut(order) {
             addWrongSoldOut(order, key: key)
         }
-        // A source that tells no keys has none to compare.
+        // Where the source of the books tells no keys, there is nothing to compare.
         guard let own = order.key else { return }
         for key in keys.keys(of: order.id) where key != own { addWrongKey(order, told: key) }
     }

@@ -47,7 +47,7 @@ extension LoadGenerator {
             pairs[order.number] = outcome
             return
         }
-        // Nobody knows what an unclear answer stood for.
+        // After an unclear answer nobody knows what became of the order, so the two answers cannot be compared.
         guard first.kind != .error, outcome.kind != .error else { return }
         let isSame = first.kind == outcome.kind && (first.kind != .confirmed || first.orderID == outcome.orderID)
         // After a cancellation there may be units again.

@@ -158,7 +158,7 @@ enum AttemptOutcome: Equatable {
             self = answer?.detailsOrderID.map { .soldOutOrder(orderID: $0) } ?? .soldOut
         case 409 where answer?.error == "REQUEST_IN_PROGRESS": self = .unknown("REQUEST_IN_PROGRESS")
         case 408, 424, 429: self = .unknown(answer?.error ?? "HTTP_\(status)")
-        // A server without a broker makes no order of it, however often it is asked.
+        // A server without a broker refuses every such order, so it is not asked again.
         case 501 where answer?.error == "NOT_IMPLEMENTED": self = .failed("NOT_IMPLEMENTED")
         case 400..<500: self = .failed(answer?.error ?? "HTTP_\(status)")
         default: self = .unknown(answer?.error ?? "HTTP_\(status)")

@@ -70,7 +70,7 @@ extension Sale {
 
     private func disrupt(_ disruption: Disruption, index: Int, course: Course, load: Load, units: Int) async throws {
         let server = disruption.server
-        // Asked for now, so that the killing itself is not late.
+        // The process id is asked for now, so that the kill itself comes in time.
         let isTaken = disruption.kind == .kill || disruption.kind == .pause
         let table = isTaken ? try? await tools.stack?.run(["status", server]) : nil
         let pid = table.flatMap { Self.pid(of: server, in: $0) }
@@ -196,7 +196,7 @@ private actor Course {
     }
 
     private func enter(_ load: Load) async throws {
-        // The outage that began last decides.
+        // Where two outages overlap, the one that began last decides which load goes out.
         if let current = active.keys.max(), let stage = active[current] {
             try await load.enter(stage, phase: .outage)
         } else if let next = (0..<count).first(where: { !begun.contains($0) }) {

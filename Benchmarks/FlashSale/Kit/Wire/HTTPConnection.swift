@@ -232,7 +232,7 @@ private final class AnswerHandler: ChannelInboundHandler {
     }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
-        // A handshake that fails is no answer and no lost one: nothing was asked yet.
+        // When the TLS handshake fails, no request was sent yet, so no answer is lost.
         let isHandshake = error is NIOSSLError || error is BoringSSLError || error is NIOSSLExtraError
         owner.ended(isHandshake ? .connect("TLS: \(error)") : .closed, generation: generation)
         context.close(promise: nil)
