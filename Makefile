@@ -12,7 +12,7 @@ SWIFT_SOURCES := Sources Tests Benchmarks Tools Package.swift
 export SWIFT_FLAGS
 
 .DEFAULT_GOAL := help
-.PHONY: help install build demo up down status sale test test-ha lint format bench breaker soak attack fuzz compare simulate mutants clean
+.PHONY: help install build demo up down status sale test test-ha lint format bench breaker soak attack fuzz compare simulate mutants picture clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -40,7 +40,7 @@ test-ha: ## run the long failovers of stores that are clusters (ARGS="--skip …
 
 lint: ## check the format of the sources and, where shellcheck is there, the scripts
 	swift format lint --strict --parallel -r $(SWIFT_SOURCES)
-	@if command -v shellcheck >/dev/null; then cd scripts && shellcheck -x stack demo up sale test bench breaker soak attack compare lib/*.sh ../.ci/run ../Tests/scripts/*.sh; \
+	@if command -v shellcheck >/dev/null; then cd scripts && shellcheck -x stack demo up sale test bench breaker soak attack compare picture lib/*.sh ../.ci/run ../Tests/scripts/*.sh; \
 	else echo "shellcheck is not installed: the scripts are not checked"; fi
 
 format: ## format the sources
@@ -76,6 +76,9 @@ mutants: install ## switch each deliberate fault on and print what catches it
 compare: ## measure beside Go servers, nginx+Lua, webdis, Tarantool and pgbench: one table (ARGS="--quick")
 	@scripts/compare $(ARGS)
 
+picture: ## make docs/images/dashboard-open.png anew: the dashboard while Redis is dead under a sale (needs chromium)
+	@scripts/picture
+
 build: install ## build everything (release)
 	swift build -c release $(SWIFT_FLAGS)
 
@@ -89,4 +92,5 @@ clean: ## stop all stacks, remove them and what was built
 	@STACK_DIR=$(CURDIR)/.stack-breaker scripts/stack destroy
 	@STACK_DIR=$(CURDIR)/.stack-attack scripts/stack destroy
 	@STACK_DIR=$(CURDIR)/.stack-soak scripts/stack destroy
+	@STACK_DIR=$(CURDIR)/.stack-picture scripts/stack destroy
 	rm -rf .build .stack-demo.lock .stack-compare.lock .stack-breaker.lock .stack-attack.lock .stack-soak.lock
