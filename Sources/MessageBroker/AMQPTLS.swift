@@ -48,7 +48,8 @@ final class AMQPTLS {
 
     /// Makes ready a socket of rabbitmq-c's, which must not be open yet.
     /// - Parameter handle: the connection that the socket belongs to, which outlives this object
-    init(_ socket: OpaquePointer, of handle: amqp_connection_state_t, _ settings: TLSClientConfiguration, name: String) throws(BrokerError) {
+    init(_ socket: OpaquePointer, of handle: amqp_connection_state_t, _ settings: TLSClientConfiguration, name: String) throws(BrokerError)
+    {
         self.handle = handle
         self.name = name
         showsCertificate = settings.certificate != nil

@@ -76,7 +76,9 @@ struct CompareCommand: ParsableCommand {
         Self.say("\n== medians of \(result.settings.rounds) rounds of \(seconds ?? Int(plan.duration.inSeconds)) s")
         for line in table.lines { Self.say(line) }
         for line in table.relayLines { Self.say("\n\(line)") }
-        Self.say("\n== processor time in microseconds a request, all rounds together (load: the load generator; other: the rest of the machine)")
+        Self.say(
+            "\n== processor time in microseconds a request, all rounds together (load: the load generator; other: the rest of the machine)"
+        )
         for line in table.cpuLines { Self.say(line) }
         if !table.lossLines.isEmpty { Self.say("\n== what each lost when something was killed under load, in units") }
         for line in table.lossLines { Self.say(line) }
