@@ -1,6 +1,7 @@
 import FlashSaleKit
 import Foundation
 import NIOHTTP1
+import PostgresClient
 import PrivateServers
 import Synchronization
 import Testing
@@ -52,80 +53,60 @@ enum LockedRowScene {
     /// Rounds of the others' buyers: a decrease, an order and a cancellation each.
     private static let rounds = 60
 
+    /// What another product's request may take: 200 ms, or, on a machine that is slow at the moment, what it takes without the lock and two groups' waits for
+    /// the locked row: that of the group in front of its own, and that of its own.
+    private static func bound(unlocked times: [Duration]) -> Duration {
+        max(.milliseconds(200), times.sorted()[times.count * 99 / 100] + GroupWrite.rowWait * 2)
+    }
+
     static func play(_ way: Way) async throws {
         let stack = try Stack.current
         let admin = try await Client(try stack.address("PRODUCT_ADMIN_PORT"))
         let product = try await Client(try stack.address("PRODUCT_PORT"))
         let order = try await Client(try stack.address("ORDER_PORT"))
         defer { for client in [admin, product, order] { client.close() } }
-        let locked = try await self.addProduct(product, way)
-        let other = try await self.addProduct(product, way)
-        if way == .breakerOpen { try await self.breaker("FORCE_OPEN", admin) }
-        let confirmed = try await order.call(.POST, "/orders", json: "{\"productId\":\(locked),\"quantity\":1}")
-        let cancelled = try #require(confirmed.id, "\(confirmed.text)")
-
+        let locked = try await addProduct(product, way)
+        let other = try await addProduct(product, way)
+        if way == .breakerOpen { try await breaker("FORCE_OPEN", admin) }
         let database = try await stack.addresses().address("PRODUCT_DATABASE_URL")
-        let lock = try await RowLock(url: database, "select 1 from product_stock where product_id = \(locked) for update")
-        let began = ContinuousClock.now
-        let isHeld = Flag()
-        let told = Told()
-        var times: [Duration] = []
-        try await withThrowingTaskGroup(of: Void.self) { group in
-            for buyer in 1...6 {
-                group.addTask { try await self.buy(locked, buyer, stack, told, while: isHeld) }
+
+        var cancelled: [Int64] = []
+        // Other work of the machine can hold up any single request. A server that waits for the lock does so in each of the turns.
+        for turn in 1...3 {
+            let confirmed = try await order.call(.POST, "/orders", json: "{\"productId\":\(locked),\"quantity\":1}")
+            let cancelling = try #require(confirmed.id, "\(confirmed.text)")
+            cancelled.append(cancelling)
+            let unlocked = try await buyers(stack, product, order, locked, other, turn: turn * 2, Told())
+            let lock = try await RowLock(url: database, "select 1 from product_stock where product_id = \(locked) for update")
+            let began = ContinuousClock.now
+            let told = Told()
+            let times = try await buyers(stack, product, order, locked, other, turn: turn * 2 + 1, cancelling: cancelling, told)
+            let held = ContinuousClock.now - began
+            await lock.end()
+            #expect(told.counts.keys.allSatisfy { $0.contains("LOCK_TIMEOUT") }, "\(told.counts)")
+            let (median, longest) = (times.sorted()[times.count / 2], times.max() ?? .zero)
+            let bound = bound(unlocked: unlocked)
+            print(
+                "FAULT row of a product locked for \(held) (\(way.rawValue)): others' median \(median), longest \(longest), bound \(bound); \(told.counts)"
+            )
+            guard longest <= bound else {
+                #expect(turn < 3, "in each of three turns another product's request took too long: \(longest), and \(bound) at most")
+                continue
             }
-            group.addTask {
-                let client = try await Client(try stack.address("ORDER_PORT"))
-                defer { client.close() }
-                while isHeld.isSet {
-                    let answer = try await client.call(.POST, "/orders/\(cancelled)/cancel")
-                    told.add("cancel \(answer.status) \(answer.error ?? "") \(self.cause(answer))")
-                }
-            }
-            for round in 1...self.rounds {
-                let start = ContinuousClock.now
-                let key = 800_000_000 + Int(other) * 1000 + round
-                let decreased = try await product.call(
-                    .PATCH,
-                    "/products/\(other)/stock/decrease-by-order",
-                    json: "{\"orderId\":\(key),\"quantity\":1}",
-                    headers: [("Idempotency-Key", "DEC-\(key)")]
-                )
-                #expect(decreased.status == 200, "\(decreased.text)")
-                let decreasedAt = ContinuousClock.now
-                let made = try await order.call(.POST, "/orders", json: "{\"productId\":\(other),\"quantity\":1}")
-                #expect(made.status == 200 && made.json["status"] as? String == "CONFIRMED", "\(made.text)")
-                let madeAt = ContinuousClock.now
-                let gone = try await order.call(.POST, "/orders/\(made.id ?? 0)/cancel")
-                #expect(gone.status == 200 && gone.json["status"] as? String == "CANCELLED", "\(gone.text)")
-                times += [decreasedAt - start, madeAt - decreasedAt, ContinuousClock.now - madeAt]
-            }
-            // Until the locked product's own have been told, however fast the others were.
-            try await until("the locked product's buyers are told", within: .seconds(30)) {
-                told["decrease 503 LOCK_TIMEOUT "] > 0 && told["order 424 DEPENDENCY_FAILED LOCK_TIMEOUT"] > 0
-                    && told["cancel 424 DEPENDENCY_FAILED LOCK_TIMEOUT"] > 0
-            }
-            isHeld.clear()
-            try await group.waitForAll()
+            #expect(median < .milliseconds(200))
+            #expect(longest < .seconds(2))
+            break
         }
-        let held = ContinuousClock.now - began
-        await lock.end()
-        times.sort()
-        let median = times[times.count / 2]
-        print(
-            "FAULT row of a product locked for \(held) (\(way.rawValue)): others' median \(median), longest \(times[times.count - 1]); \(told.counts)"
-        )
-        #expect(median < .milliseconds(200))
-        #expect(times[times.count - 1] < .seconds(2))
-        #expect(told.counts.keys.allSatisfy { $0.contains("LOCK_TIMEOUT") }, "\(told.counts)")
 
         // And it goes on: what is sent now is done, and what was left undecided is settled.
         try await until("the product sells again") {
             let answer = try await order.call(.POST, "/orders", json: "{\"productId\":\(locked),\"quantity\":1}")
             return answer.json["status"] as? String == "CONFIRMED"
         }
-        try await until("the cancellation is done") {
-            try await order.call(.GET, "/orders/\(cancelled)").json["status"] as? String == "CANCELLED"
+        for id in cancelled {
+            try await until("the cancellation of order \(id) is done") {
+                try await order.call(.GET, "/orders/\(id)").json["status"] as? String == "CANCELLED"
+            }
         }
         try await until("nothing is pending", within: .seconds(40)) {
             try await order.call(.GET, "/orders?status=PENDING&size=1").json["totalElements"] as? Int == 0
@@ -141,6 +122,67 @@ enum LockedRowScene {
         }
     }
 
+    /// Six buyers of one product at work, and meanwhile one of another product, whose times are returned.
+    /// - Parameters:
+    ///   - turn: tells the keys of this turn from those of others
+    ///   - cancelling: an order of the first product that somebody tries to cancel; nil: the product is not locked
+    private static func buyers(
+        _ stack: Stack,
+        _ product: Client,
+        _ order: Client,
+        _ locked: Int64,
+        _ other: Int64,
+        turn: Int,
+        cancelling: Int64? = nil,
+        _ told: Told
+    ) async throws -> [Duration] {
+        let isHeld = Flag()
+        var times: [Duration] = []
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            for buyer in 1...6 {
+                group.addTask { try await buy(locked, buyer + turn * 10, stack, told, while: isHeld) }
+            }
+            if let cancelling {
+                group.addTask {
+                    let client = try await Client(try stack.address("ORDER_PORT"))
+                    defer { client.close() }
+                    while isHeld.isSet {
+                        let answer = try await client.call(.POST, "/orders/\(cancelling)/cancel")
+                        told.add("cancel \(answer.status) \(answer.error ?? "") \(cause(answer))")
+                    }
+                }
+            }
+            for round in 1...rounds {
+                let start = ContinuousClock.now
+                let key = 80_000_000_000 + Int(other) * 10_000 + turn * 1_000 + round
+                let decreased = try await product.call(
+                    .PATCH,
+                    "/products/\(other)/stock/decrease-by-order",
+                    json: "{\"orderId\":\(key),\"quantity\":1}",
+                    headers: [("Idempotency-Key", "DEC-\(key)")]
+                )
+                #expect(decreased.status == 200, "\(decreased.text)")
+                let decreasedAt = ContinuousClock.now
+                let made = try await order.call(.POST, "/orders", json: "{\"productId\":\(other),\"quantity\":1}")
+                #expect(made.status == 200 && made.json["status"] as? String == "CONFIRMED", "\(made.text)")
+                let madeAt = ContinuousClock.now
+                let gone = try await order.call(.POST, "/orders/\(made.id ?? 0)/cancel")
+                #expect(gone.status == 200 && gone.json["status"] as? String == "CANCELLED", "\(gone.text)")
+                times += [decreasedAt - start, madeAt - decreasedAt, ContinuousClock.now - madeAt]
+            }
+            if cancelling != nil {
+                // Until the locked product's own have been told, however fast the others were.
+                try await until("the locked product's buyers are told", within: .seconds(30)) {
+                    told["decrease 503 LOCK_TIMEOUT "] > 0 && told["order 424 DEPENDENCY_FAILED LOCK_TIMEOUT"] > 0
+                        && told["cancel 424 DEPENDENCY_FAILED LOCK_TIMEOUT"] > 0
+                }
+            }
+            isHeld.clear()
+            try await group.waitForAll()
+        }
+        return times
+    }
+
     /// A buyer of the locked product: decreases and orders, one after the other.
     private static func buy(_ product: Int64, _ buyer: Int, _ stack: Stack, _ told: Told, while held: Flag) async throws {
         let server = try await Client(try stack.address("PRODUCT_PORT"))
@@ -149,7 +191,7 @@ enum LockedRowScene {
         var number = 0
         while held.isSet {
             number += 1
-            let key = 700_000_000 + Int(product) * 10_000 + buyer * 1000 + number
+            let key = 70_000_000_000_000 + Int(product) * 10_000_000 + buyer * 100_000 + number
             let decreased = try await server.call(
                 .PATCH,
                 "/products/\(product)/stock/decrease-by-order",

@@ -50,6 +50,10 @@ extension Faults.OneInstance {
                 #expect(answer.status == 200 && answer.json["status"] as? String == "CONFIRMED", "round \(round): \(answer.text)")
             }
             try await Self.isExact(other, sold: 10, at: admin)
+            // Other work of the machine can hold up one order or two. An order that waits for a later resync does so in every round.
+            times.sort()
+            #expect(times[times.count / 2] < .seconds(1), "the median of \(times.map(\.text))")
+            #expect(times.allSatisfy { $0 < .seconds(5) }, "\(times.map(\.text))")
             await sale.note("the first order afterwards CONFIRMED after \(times.map(\.text).joined(separator: ", "))")
         }
     }
