@@ -70,7 +70,8 @@ extension AMQPConnection {
 
     func check(_ kind: String, _ name: String) throws(BrokerError) {
         guard let failure = Self.failure(amqp_get_rpc_reply(handle)) else { return }
-        if case .refused(406) = failure.code {
+        // 406 is also what the broker says where a limit keeps it from declaring another queue: that may change any moment.
+        if case .refused(406) = failure.code, failure.message.contains("inequivalent arg") {
             throw BrokerError(
                 code: .topologyMismatch(name: name),
                 message: "\(kind) '\(name)' exists with other arguments: \(failure.message)"

@@ -6,7 +6,7 @@ import StockContract
 import Testing
 
 extension Faults.Start {
-    /// The broker is away, knows no such user, then gives no right to the virtual host, then none to the queues, lets nobody connect, has a queue of another kind, and
+    /// The broker is away, knows no such user, then gives no right to the virtual host, then none to the queues, lets nobody connect, takes no further queue, has a queue of another kind, and
     /// at last takes everything: both servers sell over HTTP all the while and say what is wrong.
     @Test func theBrokerRefuses() async throws {
         let broker = try await PrivateRabbitMQ.onThread { try PrivateRabbitMQ.start() }
@@ -66,6 +66,10 @@ extension Faults.Start {
                 try await control(["set_vhost_limits", "-p", "/", #"{"max-connections": 0}"#])
                 try await sells(while: "connection limit (0) is reached")
                 try await control(["clear_vhost_limits", "-p", "/"])
+                try await control(["set_vhost_limits", "-p", "/", #"{"max-queues": 0}"#], ["set_permissions", "late", ".*", ".*", ".*"])
+                try await sells(while: "queue limit in vhost '/' (0) is reached")
+                for server in [product, order] { #expect(server.lines("exists with other arguments").isEmpty, "\(server.log)") }
+                try await control(["set_permissions", "late", "^$", "^$", "^$"], ["clear_vhost_limits", "-p", "/"])
                 // A queue of another kind, by somebody who may.
                 let strange = Topology(queues: [.init(StockGateTopology.decreaseQueue, kind: .classic)])
                 let stranger = try Publisher(configuration: try BrokerConfiguration(url: broker.url), topology: strange)
@@ -95,7 +99,7 @@ extension Faults.Start {
                     try await orders.call(.GET, "/orders/\(order)").json["status"] as? String == "CONFIRMED"
                 }
                 let stock = try await products.call(.GET, "/products/\(id)").json["stock"] as? Int
-                #expect(stock == 1000 - 6 * 2 - 1)
+                #expect(stock == 1000 - 7 * 2 - 1)
             }
         }
     }
