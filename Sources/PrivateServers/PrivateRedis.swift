@@ -64,11 +64,11 @@ public final class PrivateRedis: Sendable {
     /// - Parameters:
     ///   - lines: its configuration, such as `sentinel monitor shop 127.0.0.1 6379 2`. The sentinel writes what it learns into the file.
     ///   - tls: what it shows at a second port; nil for no such port.
-    public static func startSentinel(_ lines: [String], tls: TLS? = nil) throws -> PrivateRedis {
+    public static func startSentinel(_ lines: [String], tls: PrivateCertificates.Port? = nil) throws -> PrivateRedis {
         try start(options: [], tls: tls, sentinel: lines)
     }
 
-    private static func start(options: [String], tls: TLS?, sentinel: [String]?) throws -> PrivateRedis {
+    private static func start(options: [String], tls: PrivateCertificates.Port?, sentinel: [String]?) throws -> PrivateRedis {
         var last: any Error = Failure(description: "no free port")
         // Another process may take the port between the search and the start, so there are several tries.
         for _ in 0..<5 {

@@ -123,7 +123,7 @@ extension BrokerTests {
                 #expect(publisher.snapshot().address?.port == (try SharedBroker.server.port))
                 #expect(publisher.snapshot().failedConnects <= 2, "each is tried once before it")
                 #expect(await confirms(publisher, names.message("there")))
-                await publisher.close()
+                await publisher.shutdown()
                 #expect(items.withLock { $0 } == [.node(configuration.addresses[2], end: "only"), .connected(isBack: false)])
             }
         }
@@ -148,8 +148,8 @@ extension BrokerTests {
                 #expect(publisher.snapshot().reconnects == round)
                 try await stuck.heal()
             }
-            await publisher.close()
-            for proxy in proxies { try await proxy.stop() }
+            await publisher.shutdown()
+            for proxy in proxies { try await proxy.shutdown() }
         }
 
         @Test func aConsumerMovesAndGetsWhatItHadAgain() async throws {
@@ -173,9 +173,9 @@ extension BrokerTests {
             #expect(again.map(\.text) == ["once"] && again.first?.isRedelivered == true)
             #expect(consumer.snapshot().address?.port != used)
             #expect(consumer.acknowledge(first) == 0 && consumer.acknowledge(again) == 1)
-            await consumer.close()
-            await publisher.close()
-            for proxy in proxies { try await proxy.stop() }
+            await consumer.shutdown()
+            await publisher.shutdown()
+            for proxy in proxies { try await proxy.shutdown() }
         }
 
         /// Two nodes that refuse for good and one that is away: told once, with the broker's words and without the password, however often they are asked.
@@ -194,7 +194,7 @@ extension BrokerTests {
             #expect(
                 publisher.snapshot().lastFailure?.code == .authenticationFailed || publisher.snapshot().lastFailure?.code == .connectFailed
             )
-            await publisher.close()
+            await publisher.shutdown()
             let told = items.withLock { $0 }
             #expect(told.count == 1)
             guard case .refused(let why)? = told.first else {
@@ -202,7 +202,7 @@ extension BrokerTests {
                 return
             }
             #expect(why.contains("127.0.0.1:\(port),127.0.0.1:\(proxy.port),127.0.0.1:1/") && !why.contains("secret"))
-            try await proxy.stop()
+            try await proxy.shutdown()
         }
     }
 }

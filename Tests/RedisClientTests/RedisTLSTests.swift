@@ -156,7 +156,7 @@ struct RedisTLSTests {
     /// A real sentinel and the server that it names, both by TLS alone. Whoever does not trust them gets to neither.
     @Test func sentinelsGoOverTLS() async throws {
         let certificates = try PrivateCertificates()
-        let tls = PrivateRedis.TLS(try certificates.sign(), authority: certificates.authority)
+        let tls = PrivateCertificates.Port(try certificates.sign(), authority: certificates.authority)
         let master = try PrivateRedis.start(options: ["--requirepass", "s3cret"], tls: tls)
         defer { master.kill() }
         let port = try #require(master.tlsPort)

@@ -34,23 +34,23 @@ struct SentinelClientTests {
         named.watchSilence = .seconds(20)
         named.checkInterval = .seconds(600)
         named.answerAge = .milliseconds(20)
-        var settings = RedisConfiguration()
-        settings.commandTimeout = .seconds(20)
-        settings.silenceLimit = .seconds(20)
-        settings.preparationTimeout = .seconds(20)
-        settings.connectTimeout = .seconds(20)
-        change(&settings, &named)
-        settings.address = .sentinels(named)
+        var configuration = RedisConfiguration()
+        configuration.commandTimeout = .seconds(20)
+        configuration.silenceLimit = .seconds(20)
+        configuration.preparationTimeout = .seconds(20)
+        configuration.connectTimeout = .seconds(20)
+        change(&configuration, &named)
+        configuration.address = .sentinels(named)
         let told = Told()
-        let client = RedisClient(settings: settings, eventLoopGroup: group, masterHooks: told.hooks)
+        let client = RedisClient(configuration: configuration, eventLoopGroup: group, masterHooks: told.hooks)
         do {
             try await body(client, told)
         } catch {
-            await client.close()
+            await client.shutdown()
             try await group.shutdownGracefully()
             throw error
         }
-        await client.close()
+        await client.shutdown()
         try await group.shutdownGracefully()
     }
 
@@ -113,9 +113,9 @@ struct SentinelClientTests {
     @Test func credentialsOfBothEnds() async throws {
         let master = try await ScriptedRedis(RESP.server())
         let sentinel = try await ScriptedRedis(RESP.sentinel(master.endpoint))
-        try await self.with([sentinel.endpoint]) { settings, sentinels in
-            settings.username = "shop"
-            settings.password = "gate-secret"
+        try await self.with([sentinel.endpoint]) { configuration, sentinels in
+            configuration.username = "shop"
+            configuration.password = "gate-secret"
             sentinels.username = "asker"
             sentinels.password = "sentinel-secret"
         } _: { client, _ in
@@ -264,13 +264,13 @@ struct SentinelClientTests {
         var sentinels = RedisSentinels(endpoints: [sentinel.endpoint], master: "shop")
         sentinels.answerTimeout = .seconds(20)
         sentinels.checkInterval = .seconds(600)
-        var settings = RedisConfiguration(address: .sentinels(sentinels))
-        settings.preparationTimeout = .seconds(20)
-        let client = RedisClient(settings: settings, eventLoopGroup: group)
+        var configuration = RedisConfiguration(address: .sentinels(sentinels))
+        configuration.preparationTimeout = .seconds(20)
+        let client = RedisClient(configuration: configuration, eventLoopGroup: group)
         try await client.waitUntilConnected(timeout: .seconds(60))
         #expect(client.snapshot().connectFailures == 3)
         #expect(roles.withLock { $0 } == 8)
-        await client.close()
+        await client.shutdown()
         try await group.shutdownGracefully()
         for server in [server, sentinel] { await server.stop() }
     }
@@ -303,7 +303,7 @@ struct SentinelClientTests {
         } _: { client, _ in
             let sent = Task { try await client.send(.ping, timeout: .seconds(120)) }
             try await self.eventually("it asks") { silent.accepted > 0 }
-            await client.close()
+            await client.shutdown()
             let error = await #expect(throws: RedisError.self) { try await sent.value }
             #expect(error?.code == .closed)
             try await self.eventually("nothing is open") { silent.open == 0 }

@@ -121,7 +121,7 @@ private actor Follower {
 
     func remove() async throws {
         try await end(by: SIGKILL)
-        await source.shutdown()
+        await source.close()
         await replica.close()
     }
 

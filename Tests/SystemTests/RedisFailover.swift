@@ -236,7 +236,7 @@ extension Faults.RedisFailover {
         } catch {
             throw SystemFailure(description: "\(error); told \(sale.told.words); left: \(left.log); right: \(right.log)")
         }
-        for proxy in proxies { try await proxy.stop() }
+        for proxy in proxies { try await proxy.shutdown() }
     }
 }
 

@@ -234,16 +234,6 @@ final class FrontDoor<Endpoint: HotPathEndpoint>: ChannelDuplexHandler, Removabl
     /// Closes the connection after a time, whatever it does then. Of several such times the soonest counts.
     private func close(in time: TimeAmount, _ context: ChannelHandlerContext) {
         let deadline = context.eventLoop.now + time
-        // Where the client has closed its half, SwiftNIO makes the end of this half the end of all, and drops what the socket has not taken by then. So the end
-        // waits here until the socket has taken everything; a client that takes nothing is closed by the clock.
-        guard self.machine.isInputClosed else { return self.closeOutput(context) }
-        let taken = context.eventLoop.makePromise(of: Void.self)
-        taken.futureResult.assumeIsolated().whenComplete { _ in self.closeOutput(context) }
-        context.writeAndFlush(self.wrapOutboundOut(ByteBuffer()), promise: taken)
-    }
-
-    private func closeOutput(_ context: ChannelHandlerContext) {
-        guard self.machine.state == .ending else { return }
         guard deadline < self.closesAt else { return }
         self.closing?.cancel()
         self.closesAt = deadline
