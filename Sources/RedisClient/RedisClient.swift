@@ -61,7 +61,13 @@ public final class RedisClient: Sendable {
         let tls = configuration.tls.map { TLSByHost($0) }
         let locator: MasterLocator? =
             if case .sentinels(let sentinels) = configuration.address {
-                MasterLocator(eventLoop: eventLoopGroup.next(), configuration: configuration, sentinels: sentinels, tls: tls, hooks: masterHooks)
+                MasterLocator(
+                    eventLoop: eventLoopGroup.next(),
+                    configuration: configuration,
+                    sentinels: sentinels,
+                    tls: tls,
+                    hooks: masterHooks
+                )
             } else {
                 nil
             }

@@ -7,7 +7,8 @@ import Testing
 
 @Suite("An open loop", .timeLimit(.minutes(10)))
 struct OpenLoopTests {
-    private func hold(_ faults: Shop.Faults = Shop.Faults(), _ change: (inout SaleConfiguration) throws -> Void) async throws -> SaleResult {
+    private func hold(_ faults: Shop.Faults = Shop.Faults(), _ change: (inout SaleConfiguration) throws -> Void) async throws -> SaleResult
+    {
         let shop = Shop(faults: faults)
         var settings = SaleConfiguration()
         settings.units = 100

@@ -35,7 +35,13 @@ final class MasterLocator: @unchecked Sendable {
     private var question: EventLoopFuture<Void>
     private let known = Mutex<RedisEndpoint?>(nil)
 
-    init(eventLoop: any EventLoop, configuration: RedisConfiguration, sentinels: RedisSentinels, tls: TLSByHost?, hooks: RedisClient.MasterHooks) {
+    init(
+        eventLoop: any EventLoop,
+        configuration: RedisConfiguration,
+        sentinels: RedisSentinels,
+        tls: TLSByHost?,
+        hooks: RedisClient.MasterHooks
+    ) {
         self.eventLoop = eventLoop
         self.configuration = configuration
         self.sentinels = sentinels
@@ -216,7 +222,9 @@ final class MasterLocator: @unchecked Sendable {
     private func askRole(_ server: RedisEndpoint, answer: @escaping @Sendable (MasterSearch.Role) -> Void) {
         let configuration = self.configuration
         self.question(server) { connection, deadline in
-            let granted = configuration.password.map { connection.send(.auth(username: configuration.username, password: $0), deadline: deadline) }
+            let granted = configuration.password.map {
+                connection.send(.auth(username: configuration.username, password: $0), deadline: deadline)
+            }
             let role = connection.send(RedisCommand("ROLE"), deadline: deadline)
             return (granted ?? connection.eventLoop.makeSucceededFuture(.null)).flatMap { _ in role }.map { Self.role($0) }
         }.whenComplete { result in

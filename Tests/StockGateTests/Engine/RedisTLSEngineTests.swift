@@ -23,7 +23,9 @@ struct RedisTLSEngineTests {
         let port = try #require(fixture.redis.tlsPort)
         let engine = try await fixture.startEngine(
             {
-                guard let tls = try? RedisConfiguration(url: "rediss://localhost:\(port)?sslrootcert=\(certificates.authority)") else { return }
+                guard let tls = try? RedisConfiguration(url: "rediss://localhost:\(port)?sslrootcert=\(certificates.authority)") else {
+                    return
+                }
                 $0.redis.address = tls.address
                 $0.redis.tls = tls.tls
             },

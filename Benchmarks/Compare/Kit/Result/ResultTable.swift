@@ -83,7 +83,9 @@ public struct ResultTable: Sendable {
         }
         var lines = table(Self.head, result.lines.map(cells), numbers: [1, 3, 4, 5, 6, 7])
         if !relayLines.isEmpty { lines += [""] + relayLines.map { "R" + $0.dropFirst() + "." } }
-        lines += ["", "Processor time of one request in microseconds, process by process, all rounds together; `servers` is their sum:", ""]
+        lines += [
+            "", "Processor time of one request in microseconds, process by process, all rounds together; `servers` is their sum:", "",
+        ]
         let shown = result.cpu.filter { $0.clients != 32 || $0.side.isPgbench }
         lines += table(
             ["work", "side", "c"] + Group.servers + ["servers"],
