@@ -11,8 +11,25 @@ public import StrictJSON
 public struct JSONObjectReader: Sendable {
     private let document: JSONDocument
     private let index: Int
+    private let place: Place
+
+    /// Where the object stands in the body. A text is made of it only for an error: a body may hold hundreds of objects.
+    private enum Place {
+        case top
+        /// An object of a list of the top, by the list's name and the object's number.
+        case element(StaticString, Int)
+        /// Further down.
+        case below(String)
+    }
+
     /// What stands before a field's name in an error, such as `items[3].`; empty at the top.
-    private let prefix: String
+    private var prefix: String {
+        switch place {
+        case .top: ""
+        case .element(let list, let number): "\(list)[\(number)]."
+        case .below(let prefix): prefix
+        }
+    }
 
     /// Reads a body that must be one JSON object.
     /// - Throws: `VALIDATION_ERROR`
@@ -24,7 +41,7 @@ public struct JSONObjectReader: Sendable {
             throw .malformed(error)
         }
         guard document.tokens[0].kind == .object else { throw .invalid(field: "body", .notAnObject) }
-        self.init(document: document, index: 0, prefix: "")
+        self.init(document: document, index: 0, place: .top)
     }
 
     /// Reads a body that must be one JSON object, out of any contiguous bytes, which are copied once.
@@ -33,10 +50,10 @@ public struct JSONObjectReader: Sendable {
         try self.init(Array(bytes))
     }
 
-    private init(document: JSONDocument, index: Int, prefix: String) {
+    private init(document: JSONDocument, index: Int, place: Place) {
         self.document = document
         self.index = index
-        self.prefix = prefix
+        self.place = place
     }
 
     /// The token of a member's value; nil if it is missing or null.
@@ -120,6 +137,15 @@ public struct JSONObjectReader: Sendable {
         }
     }
 
+    /// Whether a member is exactly this text.
+    public func isText(_ name: StaticString, _ text: StaticString) -> Bool {
+        guard let index = member(name) else { return false }
+        switch document.tokens[index].kind {
+        case .text, .escapedText: return document.isText(at: index, text)
+        default: return false
+        }
+    }
+
     /// One of an enumeration's raw values.
     public func choice<Choice: RawRepresentable & CaseIterable>(_ name: StaticString, _ type: Choice.Type) throws(APIError) -> Choice
     where Choice.RawValue == String {
@@ -145,23 +171,25 @@ public struct JSONObjectReader: Sendable {
     public func objects(_ name: StaticString, count: ClosedRange<Int>) throws(APIError) -> [JSONObjectReader] {
         let index = try required(name, member(name))
         let list = document.tokens[index]
-        let fault = APIError.invalid(
-            field: path(name),
-            .fieldNotArray,
-            JSONMember("minimum", .int(Int64(count.lowerBound))),
-            JSONMember("maximum", .int(Int64(count.upperBound)))
-        )
-        guard list.kind == .array else { throw fault }
+        func fault() -> APIError {
+            .invalid(
+                field: path(name),
+                .fieldNotArray,
+                JSONMember("minimum", .int(Int64(count.lowerBound))),
+                JSONMember("maximum", .int(Int64(count.upperBound)))
+            )
+        }
+        guard list.kind == .array else { throw fault() }
         var readers: [JSONObjectReader] = []
         var child = index + 1
         while child < Int(list.next) {
-            guard document.tokens[child].kind == .object, readers.count < count.upperBound else { throw fault }
-            readers.append(
-                JSONObjectReader(document: document, index: child, prefix: "\(path(name))[\(readers.count)].")
-            )
+            guard document.tokens[child].kind == .object, readers.count < count.upperBound else { throw fault() }
+            let place: Place =
+                if case .top = self.place { .element(name, readers.count) } else { .below("\(path(name))[\(readers.count)].") }
+            readers.append(JSONObjectReader(document: document, index: child, place: place))
             child = Int(document.tokens[child].next)
         }
-        guard readers.count >= count.lowerBound else { throw fault }
+        guard readers.count >= count.lowerBound else { throw fault() }
         return readers
     }
 

@@ -17,15 +17,15 @@ public enum Values {
 
     /// Checks a text: so many characters (Unicode scalars), none of them a control character (general category Cc).
     @discardableResult
-    public static func text(_ text: String, field: String, length: ClosedRange<Int>) throws(APIError) -> String {
+    public static func text(_ text: String, field: @autoclosure () -> String, length: ClosedRange<Int>) throws(APIError) -> String {
         var count = 0
         for scalar in text.unicodeScalars {
             count += 1
-            if scalar.value < 0x20 || (0x7F...0x9F).contains(scalar.value) { throw .invalid(field: field, .fieldControl) }
+            if scalar.value < 0x20 || (0x7F...0x9F).contains(scalar.value) { throw .invalid(field: field(), .fieldControl) }
         }
         guard length.contains(count) else {
             throw .invalid(
-                field: field,
+                field: field(),
                 .fieldLength,
                 JSONMember("minimum", .int(Int64(length.lowerBound))),
                 JSONMember("maximum", .int(Int64(length.upperBound)))

@@ -9,6 +9,9 @@ public protocol HotPathEndpoint: Sendable {
     /// What `match` read from the request's head.
     associatedtype Match
 
+    /// Bytes of a body at most. A request with a larger one is the router's.
+    var maximumBodyBytes: Int { get }
+
     /// What a matching request asks for; nil lets the router have it. Called on the event loop; must not block.
     func match(_ head: RequestHead) -> Match?
 
@@ -20,6 +23,11 @@ public protocol HotPathEndpoint: Sendable {
         on eventLoop: any EventLoop,
         answer: @escaping (HotPathAnswer) -> Void
     )
+}
+
+extension HotPathEndpoint {
+    /// What hot requests need: a few numbers and texts.
+    public var maximumBodyBytes: Int { 4096 }
 }
 
 /// What a hot path answers with.

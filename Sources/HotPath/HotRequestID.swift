@@ -20,6 +20,7 @@ public enum HotRequestID: Sendable, Equatable, CustomStringConvertible {
     }
 
     /// Whether bytes may be passed on as an `X-Request-Id`: 1 to 128 of `A-Z a-z 0-9 . _ : -`.
+    @inlinable
     package static func isRequestID(_ bytes: some Collection<UInt8>) -> Bool {
         (1...128).contains(bytes.count)
             && bytes.allSatisfy { byte in

@@ -105,6 +105,11 @@ public struct RequestHead: Sendable {
         }
     }
 
+    /// Whether the request target is this path, byte for byte.
+    public func isPath(_ path: String) -> Bool {
+        bytes.withUnsafeReadableBytes { bytes in path.utf8.elementsEqual(UnsafeRawBufferPointer(rebasing: bytes[targetBytes])) }
+    }
+
     /// The value of a field; its values joined by commas if it is there more than once (RFC 9110, 5.3).
     /// - Parameter name: in lower case
     public func field(_ name: StaticString) -> String? {

@@ -31,6 +31,7 @@ package enum StockBatch {
     }
 
     /// The answer to a call as it is sent, an item's answer for each item.
+    @inlinable
     package static func answer(_ answers: some Sequence<StockItemAnswer>, to json: inout JSONWriter) {
         json.object { json in
             json.name("items")
@@ -151,7 +152,11 @@ package struct StockChange: Sendable, Equatable {
             guard let time = Timestamp(rfc3339: text) else { throw .invalid(field: item.path("since")) }
             since = time
         }
-        direction = try item.choice("direction", Direction.self)
+        if item.isText("direction", "OUT") {
+            direction = .out
+        } else {
+            direction = try item.choice("direction", Direction.self)
+        }
         self.key = direction == .out ? try StockKey.checkedDecrease(key) : try StockKey.checkedIncrease(key)
     }
 }

@@ -34,29 +34,38 @@ public struct JSONWriter: Sendable {
         needsComma = true
     }
 
-    // MARK: Objects and arrays
-
-    /// An object as a value.
-    public mutating func object(_ members: (inout JSONWriter) throws -> Void) rethrows {
+    /// Writes the byte that begins an object or an array, as a value.
+    @usableFromInline mutating func begin(_ byte: UInt8) {
         separate()
-        bytes.append(UInt8(ascii: "{"))
+        bytes.append(byte)
         needsComma = false
-        try members(&self)
-        bytes.append(UInt8(ascii: "}"))
+    }
+
+    /// Writes the byte that ends an object or an array.
+    @usableFromInline mutating func end(_ byte: UInt8) {
+        bytes.append(byte)
         needsComma = true
     }
 
+    // MARK: Objects and arrays
+
+    /// An object as a value.
+    @inlinable
+    public mutating func object(_ members: (inout JSONWriter) throws -> Void) rethrows {
+        begin(UInt8(ascii: "{"))
+        try members(&self)
+        end(UInt8(ascii: "}"))
+    }
+
     /// An array as a value.
+    @inlinable
     public mutating func array<Elements: Sequence>(
         _ elements: Elements,
         _ write: (inout JSONWriter, Elements.Element) throws -> Void
     ) rethrows {
-        separate()
-        bytes.append(UInt8(ascii: "["))
-        needsComma = false
+        begin(UInt8(ascii: "["))
         for element in elements { try write(&self, element) }
-        bytes.append(UInt8(ascii: "]"))
-        needsComma = true
+        end(UInt8(ascii: "]"))
     }
 
     /// A member's name; the next value written is its value.

@@ -76,6 +76,27 @@ struct ProductServerFixture {
         }
     }
 
+    /// Asks the hot path of the admin port, as its front door does, with these lines of a head. Nil: it leaves the request to the router.
+    func askHot(_ path: String, _ body: String, _ lines: [String] = [], length: Int? = nil) async throws -> Answer? {
+        let lines = ["POST \(path) HTTP/1.1", "Host: 127.0.0.1", "Content-Type: application/json"] + lines
+        guard case .head(var head) = RequestHead.read(ByteBuffer(string: lines.joined(separator: "\r\n") + "\r\n\r\n")) else {
+            throw Missing(what: "a head in \(lines)")
+        }
+        head.isFromLoopback = true
+        let endpoint = routes.adminHotPath
+        guard body.utf8.count <= endpoint.maximumBodyBytes, let match = endpoint.match(head) else { return nil }
+        let loop = MultiThreadedEventLoopGroup.singleton.any()
+        return await withCheckedContinuation { continuation in
+            loop.execute { [head] in
+                endpoint.respond(to: match, head: head, body: ByteBuffer(string: body), on: loop) { answer in
+                    continuation.resume(
+                        returning: Answer(status: answer.status.code, body: String(decoding: answer.body, as: UTF8.self), headers: [:])
+                    )
+                }
+            }
+        }
+    }
+
     /// A product, and its id.
     func addProduct(stock: Int, strategy: String = "REDIS_FIRST") async throws -> Int64 {
         let answer = try await ask(

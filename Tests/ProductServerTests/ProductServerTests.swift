@@ -310,6 +310,60 @@ struct ProductServerTests {
         }
     }
 
+    @Test("the batch call's hot path answers as the router's route does, and leaves to it what it cannot decide")
+    func batchHotPath() async throws {
+        try await ProductServerFixture.with(["SERVICE_TOKENS": "order:5678"]) { server in
+            let path = "/internal/stock/batch"
+            let added = try await server.ask(
+                .post,
+                "/products",
+                #"{"name":"Keyboard","price":39000,"stock":10,"stockStrategy":"REDIS_FIRST"}"#,
+                headers: [.authorization: "Bearer 5678"]
+            )
+            guard case .int(let id)? = added["id"] else {
+                Issue.record("no product: \(added.body)")
+                return
+            }
+            func items(_ keys: String) -> String {
+                let items = [
+                    #"{"direction":"OUT","productId":\#(id),"orderId":1,"quantity":2,"key":"DEC-\#(keys)1"}"#,
+                    #"{"direction":"OUT","productId":\#(id),"orderId":1,"quantity":2,"key":"DEC-\#(keys)1"}"#,
+                    #"{"direction":"OUT","productId":\#(id),"orderId":2,"quantity":100,"key":"DEC-\#(keys)2"}"#,
+                    #"{"direction":"OUT","productId":\#(id),"orderId":3,"quantity":0,"key":"DEC-\#(keys)3"}"#,
+                    #"{"direction":"OUT","productId":99,"orderId":4,"quantity":1,"key":"DEC-\#(keys)4","requestId":"no id"}"#,
+                    #"{"direction":"IN","productId":\#(id),"orderId":5,"quantity":1,"key":"INC-\#(keys)5"}"#,
+                ]
+                return "{\"items\":[\(items.joined(separator: ","))]}"
+            }
+            for (number, language) in ["en", "ko"].enumerated() {
+                let header: HTTPFields = [.acceptLanguage: language]
+                let given = try await server.ask(.post, path, items("r\(number)"), headers: header, admin: true)
+                let hot = try #require(try await server.askHot(path, items("h\(number)"), ["Accept-Language: \(language)"]))
+                #expect(hot.status == given.status)
+                #expect(hot.body == given.body)
+                #expect(given.body.contains(#""remainingStock":8"#), "\(given.body)")
+            }
+            for body in ["", "[]", "{}", #"{"items":[]}"#, #"{"items":[1]}"#, #"{"items":{}}"#, #"{"items":["#] {
+                let given = try await server.ask(.post, path, body, admin: true)
+                let hot = try #require(try await server.askHot(path, body))
+                #expect(hot.status == 400 && given.status == 400, "\(body)")
+                #expect(hot.body == given.body)
+            }
+            // The largest call has room; another path, another kind of body, who is not permitted, or says where it comes from, is the router's.
+            let full = #"{"items":[]}"#
+            #expect(
+                try await server.askHot(path, full + String(repeating: " ", count: StockBatch.maximumBytes - full.utf8.count))?.status
+                    == 400
+            )
+            #expect(try await server.askHot(path, full + String(repeating: " ", count: StockBatch.maximumBytes)) == nil)
+            #expect(try await server.askHot(path + "?a=1", full) == nil)
+            #expect(try await server.askHot("/metrics", full) == nil)
+            #expect(try await server.askHot(path, full, ["Authorization: Bearer 5678"]) != nil)
+            #expect(try await server.askHot(path, full, ["Authorization: Basic 5678"]) == nil)
+            #expect(try await server.askHot(path, full, ["Origin: http://evil.example"]) == nil)
+        }
+    }
+
     @Test("the batch route takes what it says, in items and in bytes, and names the limit that is passed; a request id is a request id")
     func batchLimits() async throws {
         try await ProductServerFixture.with { server in

@@ -1,4 +1,5 @@
 import APIErrors
+import HotPath
 import HTTPTypes
 import Hummingbird
 import NIOCore
@@ -122,6 +123,48 @@ import Testing
         #expect(try actor(.none, "5678", template: "/metrics") == "FORBIDDEN")
         #expect(try actor(.none, nil, template: "/internal/stock/batch", peer: "127.0.0.1") == "local")
         #expect(try actor(.none, nil, template: "/internal/stock/batch") == "FORBIDDEN")
+    }
+
+    /// What a hot path admits is what the router would admit, for every kind of caller, but for those that the router has to look at closer.
+    @Test func aHotPathAdmitsWhomTheRouterAdmits() throws {
+        let services = AdminGuard.Services(tokens: try #require(AdminTokens("order:5678")), templates: ["/internal/stock/batch"])
+        let secrets = [nil, "Bearer 5678", "bearer 5678", "Bearer 1234", "Bearer 567", "Bearer", "Basic 5678", ""]
+        var admitted = 0
+        for tokens in [AdminTokens.none, try #require(AdminTokens("ann:1234"))] {
+            for given in [services, nil] {
+                let gate = AdminGuard(tokens: tokens, services: given)
+                for template in ["/internal/stock/batch", "/metrics"] {
+                    for peer in ["127.0.0.1", "10.0.0.1"] {
+                        for host in ["127.0.0.1:9081", "localhost", "evil.example", "127.0.0.1.evil.example"] {
+                            for secret in secrets {
+                                for page in [nil, "Origin: http://evil.example", "Sec-Fetch-Site: cross-site", "X-Forwarded-For: 10.0.0.1"]
+                                {
+                                    let lines = [secret.map { "Authorization: \($0)" }, page].compactMap { $0 }
+                                    let text = (["POST / HTTP/1.1", "Host: \(host)"] + lines).joined(separator: "\r\n") + "\r\n\r\n"
+                                    guard case .head(var head) = RequestHead.read(ByteBuffer(string: text)) else {
+                                        Issue.record("not read: \(text)")
+                                        continue
+                                    }
+                                    let address = try SocketAddress(ipAddress: peer, port: 1)
+                                    head.isFromLoopback = address.isLoopback
+                                    let claims = CallerClaims(peer: address) { head.field($0) }
+                                    let isPermitted = (try? gate.actor(of: claims, template: template)) != nil
+                                    let isAdmitted = gate.admits(head, template: template)
+                                    admitted += isAdmitted ? 1 : 0
+                                    // Of who says where it comes from, and of malformed tokens where none is needed, the router is the judge.
+                                    let isPlain = page == nil && (given != nil || !tokens.isEmpty || secret == nil)
+                                    #expect(
+                                        isAdmitted ? isPermitted : !isPermitted || !isPlain || template == "/metrics",
+                                        "\(peer) \(text)"
+                                    )
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        #expect(admitted > 50)
     }
 
     @Test(

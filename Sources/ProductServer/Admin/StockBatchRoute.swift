@@ -1,4 +1,5 @@
 import APIErrors
+import HotPath
 import Hummingbird
 import Logging
 import NIOCore
@@ -15,87 +16,114 @@ import StrictJSON
 struct StockBatchRoute: Sendable {
     let engine: StockEngine
 
-    private struct Item: Sendable {
-        enum Kind: Sendable {
-            case decrease(DecreaseRequest)
-            case increase(IncreaseRequest)
-            case refused(APIError)
-
-            init(_ change: StockChange) {
-                let product = ProductID(change.productID)
-                switch change.direction {
-                case .out:
-                    self = .decrease(
-                        DecreaseRequest(
-                            product: product,
-                            key: change.key,
-                            orderID: change.orderID,
-                            quantity: Quantity(change.quantity),
-                            isRepeat: change.attempt > 1,
-                            since: change.since?.microsecondsSinceEpoch
-                        )
-                    )
-                case .in:
-                    self = .increase(
-                        IncreaseRequest(product: product, key: change.key, orderID: change.orderID, quantity: Quantity(change.quantity))
-                    )
-                }
-            }
-        }
-
-        var kind: Kind
-        /// The `X-Request-Id` of the request for which the order server makes the change.
-        var requestID: String?
-    }
-
     func register(on router: ServerRouter) {
         router.post(RouterPath(StockBatch.path)) { request, context -> Response in
-            let body = try await request.jsonObject(upTo: StockBatch.maximumBytes)
-            let items = try StockBatch.items(of: body).map(Self.item)
-            let results = await decide(items, on: context.channel.eventLoop)
-            if context.logger.logLevel <= .debug { Self.log(items, results, context.logger) }
-            let language = Language.negotiated(request.headers[.acceptLanguage])
-            return Self.response(results, language)
+            let items = try StockBatchItem.all(of: try await request.jsonObject(upTo: StockBatch.maximumBytes))
+            let loop = context.channel.eventLoop
+            let answers = await withCheckedContinuation { continuation in
+                loop.execute { engine.decide(items, on: loop) { continuation.resume(returning: $0) } }
+            }
+            if context.logger.logLevel <= .debug { StockBatchItem.log(items, answers, context.logger) }
+            return .json(bytes: StockBatchAnswer.json(answers, .negotiated(request.headers[.acceptLanguage])))
         }
+    }
+}
+
+/// The batch call in front of the router, because every order of a rush comes through it. A request that this path cannot decide quickly is left to
+/// ``StockBatchRoute``, which gives the same answers.
+struct StockBatchHotPath: HotPathEndpoint {
+    let engine: StockEngine
+    let callers: AdminGuard
+    let metrics: RouteMetrics
+    /// The router's route writes the lines of each item, and has what belongs into them.
+    let isLogging: Bool
+
+    struct Match {}
+
+    var maximumBodyBytes: Int { StockBatch.maximumBytes }
+
+    func match(_ head: RequestHead) -> Match? {
+        guard head.method == .post, head.isPath(StockBatch.path), !isLogging, head.saysJSON else { return nil }
+        return callers.admits(head, template: StockBatch.path) ? Match() : nil
+    }
+
+    func respond(
+        to match: Match,
+        head: RequestHead,
+        body: ByteBuffer,
+        on eventLoop: any EventLoop,
+        answer: @escaping (HotPathAnswer) -> Void
+    ) {
+        let began = ContinuousClock.now
+        metrics.started()
+        func finish(_ result: HotPathAnswer) {
+            metrics.finished(status: result.status.code, after: ContinuousClock.now - began)
+            answer(result)
+        }
+        let items: [StockBatchItem]
+        do throws(APIError) {
+            items = try StockBatchItem.all(of: JSONObjectReader(body.readableBytesView))
+        } catch {
+            return finish(HotPathAnswer(error, to: head))
+        }
+        let language = Language.negotiated(head.field("accept-language"))
+        engine.decide(items, on: eventLoop) { finish(HotPathAnswer(json: StockBatchAnswer.json($0, language))) }
+    }
+}
+
+/// One item of a batch call.
+struct StockBatchItem: Sendable {
+    enum Kind: Sendable {
+        case decrease(DecreaseRequest)
+        case increase(IncreaseRequest)
+        /// The item cannot be read.
+        case refused(APIError)
+    }
+
+    var kind: Kind
+    /// The `X-Request-Id` of the request for which the order server makes the change.
+    var requestID: String?
+
+    /// The items of a call's body.
+    /// - Throws: `VALIDATION_ERROR` for a body that is no list of items
+    static func all(of body: JSONObjectReader) throws(APIError) -> [StockBatchItem] {
+        try StockBatch.items(of: body).map(StockBatchItem.init)
     }
 
     /// Reads an item. A malformed item is refused alone, and the others go on.
-    private static func item(_ object: JSONObjectReader) -> Item {
+    private init(_ object: JSONObjectReader) {
+        let change: StockChange
         do throws(APIError) {
-            let change = try StockChange(object)
-            return Item(kind: Item.Kind(change), requestID: change.requestID)
+            change = try StockChange(object)
         } catch {
-            return Item(kind: .refused(error), requestID: (try? StockChange.requestID(of: object)) ?? nil)
+            kind = .refused(error)
+            requestID = (try? StockChange.requestID(of: object)) ?? nil
+            return
         }
-    }
-
-    private typealias Outcome = Result<StockResult, APIError>
-
-    /// Begins all items in one turn of the loop, so that their reserves leave in one write and their commits wait together.
-    private func decide(_ items: [Item], on loop: any EventLoop) async -> [Outcome] {
-        await withCheckedContinuation { continuation in
-            loop.execute {
-                let gathered = GatheredOutcomes(count: items.count) { continuation.resume(returning: $0) }
-                for (index, item) in items.enumerated() {
-                    switch item.kind {
-                    case .refused(let error): gathered.set(index, .failure(error))
-                    case .decrease(let request):
-                        engine.decrease(request, on: loop, isPatient: false) { answer in
-                            gathered.set(index, Result { () throws(APIError) in try answer.result() })
-                        }
-                    case .increase(let request):
-                        engine.increase(request, on: loop, isPatient: false) { answer in
-                            gathered.set(index, Result { () throws(APIError) in try answer.result() })
-                        }
-                    }
-                }
-            }
+        requestID = change.requestID
+        let product = ProductID(change.productID)
+        switch change.direction {
+        case .out:
+            kind = .decrease(
+                DecreaseRequest(
+                    product: product,
+                    key: change.key,
+                    orderID: change.orderID,
+                    quantity: Quantity(change.quantity),
+                    isRepeat: change.attempt > 1,
+                    since: change.since?.microsecondsSinceEpoch
+                )
+            )
+        case .in:
+            kind = .increase(
+                IncreaseRequest(product: product, key: change.key, orderID: change.orderID, quantity: Quantity(change.quantity))
+            )
         }
     }
 
     /// Logs a line for each item, with the id of the request that it was made for. The call's own id is in every line.
-    private static func log(_ items: [Item], _ results: [Outcome], _ logger: Logger) {
-        for (item, result) in zip(items, results) {
+    static func log(_ items: [StockBatchItem], _ answers: [StockBatchAnswer], _ logger: Logger) {
+        for (item, answer) in zip(items, answers) {
             var metadata: Logger.Metadata = [:]
             switch item.kind {
             case .decrease(let request): metadata["key"] = "\(request.key)"
@@ -103,44 +131,79 @@ struct StockBatchRoute: Sendable {
             case .refused: break
             }
             metadata["itemRequestId"] = item.requestID.map { "\($0)" }
-            switch result {
+            switch answer.outcome {
             case .success: metadata["outcome"] = "OK"
             case .failure(let error): metadata["outcome"] = "\(error.code.rawValue)"
             }
             logger.debug("stock request of a batch", metadata: metadata)
         }
     }
+}
 
-    private static func response(_ results: [Outcome], _ language: Language) -> Response {
-        .json { json in
-            let answers = results.lazy.map { result in
-                switch result {
-                case .success(let result):
-                    StockItemAnswer(remainingStock: result.remaining, isReplayed: result.isReplayed, message: result.message)
-                case .failure(let error): StockItemAnswer(error, language: language)
-                }
+/// What became of one item of a batch call.
+enum StockBatchAnswer: Sendable {
+    /// There is no answer yet.
+    case none
+    case decrease(DecreaseAnswer)
+    case increase(IncreaseAnswer)
+    case refused(APIError)
+
+    /// The result of the item, or the error that says why there is none.
+    var outcome: Result<StockResult, APIError> {
+        switch self {
+        case .none: .failure(APIError(.internalError))
+        case .decrease(let answer): Result { () throws(APIError) in try answer.result() }
+        case .increase(let answer): Result { () throws(APIError) in try answer.result() }
+        case .refused(let error): .failure(error)
+        }
+    }
+
+    /// The answer to a call.
+    static func json(_ answers: [StockBatchAnswer], _ language: Language) -> [UInt8] {
+        var json = JSONWriter(capacity: 32 + 72 * answers.count)
+        let items = answers.lazy.map { answer in
+            switch answer.outcome {
+            case .success(let result):
+                StockItemAnswer(remainingStock: result.remaining, isReplayed: result.isReplayed, message: result.message)
+            case .failure(let error): StockItemAnswer(error, language: language)
             }
-            StockBatch.answer(answers, to: &json)
+        }
+        StockBatch.answer(items, to: &json)
+        return json.bytes
+    }
+}
+
+extension StockEngine {
+    /// Begins all items in one turn of the loop, so that their reserves leave in one write and their commits wait together. To be called on the loop.
+    /// `completion` is called once, there.
+    fileprivate func decide(_ items: [StockBatchItem], on loop: any EventLoop, completion: @escaping ([StockBatchAnswer]) -> Void) {
+        let gathered = GatheredAnswers(count: items.count, done: completion)
+        for (index, item) in items.enumerated() {
+            switch item.kind {
+            case .refused(let error): gathered.set(index, .refused(error))
+            case .decrease(let request): decrease(request, on: loop, isPatient: false) { gathered.set(index, .decrease($0)) }
+            case .increase(let request): increase(request, on: loop, isPatient: false) { gathered.set(index, .increase($0)) }
+            }
         }
     }
 }
 
-/// Collects outcomes that arrive one by one, on one event loop.
-private final class GatheredOutcomes {
-    private var results: [Result<StockResult, APIError>?]
+/// Collects answers that arrive one by one, on one event loop.
+private final class GatheredAnswers {
+    private var answers: [StockBatchAnswer]
     private var missing: Int
-    private let done: ([Result<StockResult, APIError>]) -> Void
+    private let done: ([StockBatchAnswer]) -> Void
 
-    init(count: Int, done: @escaping ([Result<StockResult, APIError>]) -> Void) {
-        self.results = Array(repeating: nil, count: count)
+    init(count: Int, done: @escaping ([StockBatchAnswer]) -> Void) {
+        self.answers = Array(repeating: .none, count: count)
         self.missing = count
         self.done = done
     }
 
-    func set(_ index: Int, _ result: Result<StockResult, APIError>) {
-        guard results[index] == nil else { return }
-        results[index] = result
+    func set(_ index: Int, _ answer: StockBatchAnswer) {
+        guard case .none = answers[index] else { return }
+        answers[index] = answer
         missing -= 1
-        if missing == 0 { done(results.map { $0 ?? .failure(APIError(.internalError)) }) }
+        if missing == 0 { done(answers) }
     }
 }

@@ -15,6 +15,7 @@ struct ProductServerParts {
     let publicRouter: ServerRouter
     let adminRouter: ServerRouter
     let hotPath: DecreaseHotPath
+    let adminHotPath: StockBatchHotPath
     let registry = MetricsRegistry()
     let drain = ServerDrain()
     let prepared = PreparedLatch()
@@ -84,17 +85,24 @@ struct ProductServerParts {
             metrics: metrics.ofRoute("/products/{id}/stock/decrease-by-order", method: "PATCH")
         )
 
+        let adminServices = AdminGuard.Services(tokens: settings.serviceTokens, templates: [StockBatch.path])
         let adminRouter = ServerAssembly.adminRouter(
             metrics: metrics,
             registry: registry,
             tokens: settings.server.adminTokens,
-            services: .init(tokens: settings.serviceTokens, templates: [StockBatch.path])
+            services: adminServices
         )
         adminRouter.add(middleware: trouble)
         StockAdminRoutes(engine: engine).register(on: adminRouter)
         StockBatchRoute(engine: engine).register(on: adminRouter)
         CircuitBreakerRoutes(registry: breakers).register(on: adminRouter)
         self.adminRouter = adminRouter
+        self.adminHotPath = StockBatchHotPath(
+            engine: engine,
+            callers: AdminGuard(tokens: settings.server.adminTokens, services: adminServices),
+            metrics: metrics.ofRoute(StockBatch.path, method: "POST"),
+            isLogging: logger.logLevel <= .debug
+        )
     }
 
     /// The server of these parts.
@@ -116,6 +124,7 @@ struct ProductServerParts {
             eventLoopGroup: group,
             services: [EngineService(engine: engine, prepared: self.prepared)] + consumer + [self.transactions],
             hotPath: self.hotPath,
+            adminHotPath: self.adminHotPath,
             // Orders are served even if the admin port has too many connections.
             adminRules: .init(
                 maximumBodyBytes: StockBatch.maximumBytes,

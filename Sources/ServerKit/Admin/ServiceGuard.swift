@@ -30,8 +30,7 @@ public struct ServiceGuard: Sendable {
     /// at what the request says of proxies and pages.
     public func admits(_ head: RequestHead) -> Bool {
         if !tokens.isEmpty { return (try? name(head.field("authorization"))) != nil }
-        // The address that nearly all callers on this machine use is told without making a text of it.
-        return head.isFromLoopback && !head.saysWhereFrom && (head.isHost("127.0.0.1") || CallerClaims.isLocal(host: head.host))
+        return head.isFromLoopback && !head.saysWhereFrom && head.isLocalHost
     }
 
     /// A page of another origin has no token, and a browser adds none by itself: whoever shows one may come from anywhere.

@@ -69,6 +69,7 @@ public struct ServerAssembly: Sendable {
     ///   - eventLoopGroup: what everything runs on; belongs to the caller
     ///   - services: stores first, workers behind them
     ///   - hotPath: answers its requests of the public port in front of the router
+    ///   - adminHotPath: answers its requests of the admin port in front of the router, and admits their callers itself
     ///   - publicRules: what the public port does beside its routes
     ///   - adminRules: what the admin port does beside its routes
     ///   - drain: begins when the server has been told to stop
@@ -86,6 +87,7 @@ public struct ServerAssembly: Sendable {
         eventLoopGroup: any EventLoopGroup = MultiThreadedEventLoopGroup.singleton,
         services: [any Service] = [],
         hotPath: any HotPathEndpoint = NoHotPath(),
+        adminHotPath: any HotPathEndpoint = NoHotPath(),
         publicRules: PortRules = .publicPort,
         adminRules: PortRules = .adminPort,
         drain: ServerDrain = ServerDrain(),
@@ -149,7 +151,7 @@ public struct ServerAssembly: Sendable {
         )
         self.adminServer = Application(
             responder: adminRouter.buildResponder(),
-            server: .frontDoor(NoHotPath(), configuration: adminDoor.configuration, connections: adminDoor.connections),
+            server: .frontDoor(adminHotPath, configuration: adminDoor.configuration, connections: adminDoor.connections),
             configuration: .init(address: .hostname(settings.bindAddress, port: settings.adminPort)),
             onServerRunning: { channel in
                 await readiness.bound(channel, adminDoor.metrics, admin: channel.localAddress?.port ?? settings.adminPort)

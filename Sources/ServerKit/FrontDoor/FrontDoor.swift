@@ -43,8 +43,6 @@ final class FrontDoor<Endpoint: HotPathEndpoint>: ChannelDuplexHandler, Removabl
     typealias OutboundIn = HTTPResponsePart
     typealias OutboundOut = ByteBuffer
 
-    /// A hot body is small; a larger one is the router's.
-    static var maximumHotBodyBytes: Int { 4096 }
     static var maximumWaitingBytes: Int { 1024 * 1024 }
     /// Bytes that were dealt with stay in the buffer up to this size.
     private static var maximumDealtWithBytes: Int { 16 * 1024 }
@@ -323,7 +321,7 @@ final class FrontDoor<Endpoint: HotPathEndpoint>: ChannelDuplexHandler, Removabl
     var hasPart: Bool { self.reader.isInsideRequest || self.waiting.readableBytes > 0 }
 
     private func handOn(_ head: RequestHead, _ body: ByteBuffer, _ context: ChannelHandlerContext) {
-        if body.readableBytes <= Self.maximumHotBodyBytes, let match = self.endpoint.match(head) {
+        if body.readableBytes <= self.endpoint.maximumBodyBytes, let match = self.endpoint.match(head) {
             let request = self.requests
             // Confined to this channel's loop, where the endpoint answers.
             self.endpoint.respond(to: match, head: head, body: body, on: context.eventLoop) { answer in
