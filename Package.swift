@@ -235,7 +235,7 @@ let package = Package(
             ]
         ),
         tests("PrivateServersTests", ["PrivateServers", nioCore, nioPosix]),
-        tests("StockGateProofTests", ["SeededRandom", "StockGate", "StockGateProof", "PrivateServers", "CLibPQ"]),
+        tests("StockGateProofTests", ["RedisClient", "SeededRandom", "StockGate", "StockGateProof", "PrivateServers", "CLibPQ", algorithms]),
         tests(
             "OrderServerTests",
             [

@@ -79,6 +79,7 @@ public final class StockEngine: Sendable {
         breaker.shutdown()
         parts.recoveryLatch.close()
         await ledger.shutdown()
+        await parts.gates.flush()
         await redis.shutdown()
     }
 

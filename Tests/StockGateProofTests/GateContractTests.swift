@@ -1,6 +1,8 @@
+import Algorithms
 import SeededRandom
-import StockGate
 import PrivateServers
+import RedisClient
+@testable import StockGate
 import StockGateProof
 import Testing
 
@@ -51,13 +53,15 @@ struct GateContractTests {
         }
         // Every kind of reply was met.
         for kind in [
-            "reserve 0", "reserve 1", "reserve 2", "reserve 3", "reserve 4", "reserve 5", "install 0", "install 1", "install 2",
+            "reserve 0", "reserve 1", "reserve 2", "reserve 3", "reserve 4", "reserve 5", "reserve plain one", "reserve plain many",
+            "install 0", "install 1", "install 2",
             "install 3",
         ] {
             #expect(replies.contains(kind), "\(kind) was never met")
         }
         let kinds = [
-            "apply {0", "apply {1", "apply {2", "settle 1", "release 1", "release 0", "prune 0", "prune 1", "void 0", "void 1",
+            "apply {0", "apply {1", "apply {2", "settle 1", "settle group", "release 1", "release 0", "prune 0", "prune 1", "void 0",
+            "void 1",
             "void-foreign 0", "mend 4", "mend-foreign 0",
         ]
         for kind in kinds
@@ -116,37 +120,58 @@ struct GateContractTests {
             let ledger = ledger()
             let count = random.happens(0.5) ? 1 : random.number(2...6)
             let requests = (0..<count).map { _ in (key: key(), quantity: Int64(random.number(1...4))) }
-            var expected: [Int64] = []
-            for request in requests {
-                switch model.reserve(key: request.key, quantity: Quantity(request.quantity), dataset: dataset, now: now, ledger: ledger) {
+            let isSame = random.happens(0.5)
+            let wanted = requests.map { (key: $0.key, quantity: Quantity(isSame ? requests[0].quantity : $0.quantity)) }
+            let replies = model.reserve(wanted, dataset: dataset, now: now, ledger: ledger)
+            var expected: [Int64] = [model.fence.rawValue]
+            for reply in replies {
+                switch reply {
                 case .reserved(_, let token, let left): expected += [0, token.rawValue, left]
                 case .joined(_, let token, let quantity): expected += [1, token.rawValue, quantity.rawValue]
                 case .soldOut(let counter): expected += [2, counter, 0]
-                case .notLoaded: expected += [3, 0, 0]
+                case .notLoaded: expected = [0]
                 case .notOnSale: expected += [4, 0, 0]
                 case .alreadyDone: expected += [5, 0, 0]
                 }
-                kinds.insert("reserve \(expected[expected.count - 3])")
+                kinds.insert("reserve \(expected.count == 1 ? 3 : expected[expected.count - 3])")
             }
-            let fence = expected.first == 3 ? 0 : model.fence.rawValue
-            let words = requests.flatMap { [$0.key, "\($0.quantity)"] }
+            // All reserved, and one quantity on the wire: the short form.
+            let isPlain = replies.allSatisfy { if case .reserved = $0 { true } else { false } }
+            let saysOne = isSame || count == 1
+            if isPlain, saysOne, case .reserved(let fence, let token, let left)? = replies.last {
+                expected = [fence.rawValue, token.rawValue, left]
+                kinds.insert("reserve plain \(count > 1 ? "many" : "one")")
+            }
+            let words = wanted.map { $0.key } + (saysOne ? wanted.prefix(1) : wanted[...]).map { "\($0.quantity)" }
             let real = try redis.eval(
                 scripts.reserve,
                 keys: [Self.stock, Self.meta, Self.pending, Self.marks, Self.marker],
-                [dataset, "\(now)", ledger] + words
+                [dataset, "\(now)", ledger, "\(count)"] + words
             )
-            return ("reserve \(words)", real, .list(([fence] + expected).map { .number($0) }))
+            // What the gate makes of the reply is what the model says.
+            if case .list(let list) = real {
+                let value = RedisValue.array(list.map { if case .number(let number) = $0 { .integer(number) } else { .null } })
+                var read = try #require(ReserveReplies(value, quantities: wanted.map { $0.quantity }))
+                for (request, reply) in zip(wanted, replies) { #expect(read.next(request.quantity) == reply) }
+            }
+            return ("reserve \(words)", real, .list(expected.map { .number($0) }))
         case 9...10:
             let entries = (0..<random.number(1...3)).map { _ in
                 let (key, held) = named()
                 return GateModel.SettleEntry(key: key, held: held)
             }
             let expected = RawReply.number(model.settle(entries, now: now, retention: Self.retention))
-            let words = entries.flatMap { ["\($0.held.fence)", $0.key, "\($0.held.token)"] }
+            // Entries of one reservation call may be named together, and need not be.
+            let groups: [ArraySlice<GateModel.SettleEntry>] =
+                random.happens(0.5) ? entries.chunked { $0.held == $1.held } : entries.chunks(ofCount: 1).map { $0 }
+            let words =
+                entries.map(\.key)
+                + groups.flatMap { ["\($0[$0.startIndex].held.fence)", "\($0[$0.startIndex].held.token)", "\($0.count)"] }
+            if groups.contains(where: { $0.count > 1 }) { kinds.insert("settle group") }
             let real = try redis.eval(
                 scripts.settle,
                 keys: [Self.meta, Self.pending, Self.marks],
-                ["\(now)", "\(Self.retention)"] + words
+                ["\(now)", "\(now - Self.retention)", "\(entries.count)"] + words
             )
             return ("settle \(words)", real, expected)
         case 11...13:

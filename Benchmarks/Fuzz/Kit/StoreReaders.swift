@@ -69,7 +69,7 @@ import StrictJSON
         let what = "replies of the gate's scripts, and what decreases and resyncs make of them"
         let examples: [[UInt8]] = [
             "*4\r\n:7\r\n:0\r\n:12\r\n:97\r\n", "*7\r\n:7\r\n:1\r\n:12\r\n:3\r\n:2\r\n:0\r\n:0\r\n", "*4\r\n:0\r\n:3\r\n:0\r\n:0\r\n",
-            "*4\r\n:9\r\n:5\r\n:0\r\n:0\r\n",
+            "*4\r\n:9\r\n:5\r\n:0\r\n:0\r\n", "*1\r\n:0\r\n", "*3\r\n:7\r\n:12\r\n:97\r\n",
         ].map { Array($0.utf8) }
 
         func violation(_ bytes: [UInt8]) -> String? {
@@ -78,9 +78,10 @@ import StrictJSON
             var random = SplitMix64(seed: bytes.seed)
             while case .reply(let value) = reader.next() {
                 for count in 0...3 {
-                    guard let replies = ReserveReplies(value, count: count) else { continue }
-                    for index in 0..<count {
-                        if let reply = replies[index], let what = decrease(reply, &random) { return what }
+                    let quantities = (0..<count).map { _ in Mutation.pick([Quantity(1), 3, 1_000_000_000], &random) }
+                    guard var replies = ReserveReplies(value, quantities: quantities) else { continue }
+                    for quantity in quantities {
+                        if let reply = replies.next(quantity), let what = decrease(reply, &random) { return what }
                     }
                 }
             }

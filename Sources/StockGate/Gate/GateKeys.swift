@@ -1,5 +1,7 @@
 /// The keys of one product in Redis. They share a hash tag, so that Redis Cluster keeps them in one slot.
-struct GateKeys: Sendable {
+///
+/// A class, because a call takes the names along from place to place: one reference to count, and not six.
+final class GateKeys: Sendable {
     let stock: String
     let meta: String
     let pending: String

@@ -1,8 +1,12 @@
-// The gate in Redis, as one event loop uses it. Whatever the loop sends for one product during one turn goes out in one script call.
+// The gate in Redis, as one event loop uses it. A message costs both sides more than what is in it. Therefore the reserves of one product that come while a
+// call with others is out gather, and leave together when that call has ended. Redis would not decide them sooner: it answers one connection in order. Whatever
+// else the loop sends for one product during one turn goes out in one script call. Settles, which nobody waits for, go out with the loop's next message to
+// Redis, or by themselves after `settleWait`.
 //
 // Invariant: an apply is handed to a connection at most once. A settle or release that cannot be sent is dropped; the sweep or the next resync finds its
 //   reservation.
-// Bounds: what waits here is bounded by the requests in flight. One script call carries at most `maximumTold` entries.
+// Bounds: what waits here is bounded by the requests in flight, and by `maximumTold` settles, with which the flush comes at once. One script call carries at
+//   most `maximumTold` entries.
 
 import Algorithms
 import CircuitBreaker
@@ -41,11 +45,37 @@ final class RedisGate: @unchecked Sendable {
     private let metrics: EngineMetrics
     private let reports: GateReports
 
+    private typealias Reserve = (request: DecreaseRequest, permit: Permit, answer: Answer<ReserveReply>)
     private struct Reserving {
-        var keys: GateKeys
-        var requests: [(request: DecreaseRequest, permit: Permit, answer: Answer<ReserveReply>)] = []
+        let keys: GateKeys
+        /// The reserves that go out with the next call.
+        var waiting: [Reserve] = []
+        /// Calls that are out.
+        var calls = 0
+
+        /// Keeps a reserve for the next call. Returns whether that call is due now: for the first one, while no call is out.
+        mutating func takes(_ reserve: Reserve) -> Bool {
+            waiting.append(reserve)
+            return calls == 0 && waiting.count == 1
+        }
+
+        /// Takes what goes out now, in calls of at most `limit` reserves; nil: nothing waits.
+        mutating func send(atMost limit: Int) -> (GateKeys, [Reserve])? {
+            guard !waiting.isEmpty else { return nil }
+            defer { waiting = [] }
+            calls = (waiting.count + limit - 1) / limit
+            return (keys, waiting)
+        }
+
+        /// A call has ended. Returns how many reserves wait for the next one; nil while another call is out.
+        mutating func ended() -> Int? {
+            calls -= 1
+            return calls == 0 ? waiting.count : nil
+        }
     }
     private var reserving: [ProductID: Reserving] = [:]
+    /// The products whose reserves go out with the next flush.
+    private var due: [ProductID] = []
 
     private struct Told {
         var keys: GateKeys
@@ -55,6 +85,12 @@ final class RedisGate: @unchecked Sendable {
     }
     private var told: [ProductID: Told] = [:]
     private var isFlushScheduled = false
+    /// Settles that wait.
+    private var settling = 0
+    /// Whether a timer will send the settles that wait.
+    private var isSettleTimed = false
+    /// How long a settle waits at most for something to go out with: about the time between two batches of orders.
+    private static let settleWait = TimeAmount.milliseconds(10)
 
     init(
         eventLoop: any EventLoop,
@@ -89,43 +125,48 @@ final class RedisGate: @unchecked Sendable {
     /// Reserves units in Redis. The breaker is told how the call went before the caller is answered.
     func reserve(_ request: DecreaseRequest, _ keys: GateKeys, _ permit: Permit, answer: @escaping Answer<ReserveReply>) {
         eventLoop.preconditionInEventLoop()
-        reserving[request.product, default: Reserving(keys: keys)].requests.append((request, permit, answer))
+        guard reserving[request.product, default: Reserving(keys: keys)].takes((request, permit, answer)) else { return }
+        due.append(request.product)
         flushSoon()
     }
 
-    private func send(_ product: ProductID, _ reserving: Reserving) {
+    private func sendReserves(_ product: ProductID) {
+        guard let (keys, requests) = reserving[product]?.send(atMost: Self.maximumTold) else { return }
         guard let connection = client.connection(on: eventLoop), let info = connection.attachment as? GateConnectionInfo else {
-            for entry in reserving.requests {
-                record(.notConnected, for: entry.permit)
-                entry.answer(.failure(.notConnected))
-            }
-            return
+            reserving[product] = nil
+            return fail(requests, .notConnected)
         }
-        let keys = reserving.keys
-        for part in reserving.requests.chunks(ofCount: Self.maximumTold) {
+        for part in requests.chunks(ofCount: Self.maximumTold) {
             metrics.reserves.add(UInt64(part.count))
             metrics.reserveCalls.add(1)
+            // Nearly all buyers of a product want the same quantity; it goes out once then.
+            let quantity = part.first?.request.quantity ?? 0
+            let isSame = part.allSatisfy { $0.request.quantity == quantity }
             call(
                 connection,
                 info,
                 .reserve,
                 keys: [keys.stock, keys.meta, keys.pending, keys.marks, keys.marker],
-                argumentCount: 3 + 2 * part.count,
+                argumentCount: 4 + part.count + (isSame ? 1 : part.count),
                 timeout: times.command
             ) { writer in
                 writer.write(info.dataset)
                 writer.write(WallClock.milliseconds())
                 writer.write(self.ledgerName)
-                for entry in part {
-                    writer.write(entry.request.key)
-                    writer.write(entry.request.quantity.rawValue)
+                writer.write(Int64(part.count))
+                for entry in part { writer.write(entry.request.key) }
+                if isSame {
+                    writer.write(quantity.rawValue)
+                } else {
+                    for entry in part { writer.write(entry.request.quantity.rawValue) }
                 }
             } answer: { result in
+                var trouble: GateFailure?
                 switch result {
                 case .success(let value):
-                    let replies = ReserveReplies(value, count: part.count)
-                    for (index, entry) in part.enumerated() {
-                        guard let reply = replies?[index] else {
+                    var replies = ReserveReplies(value, quantities: part.lazy.map { $0.request.quantity })
+                    for entry in part {
+                        guard let reply = replies?.next(entry.request.quantity) else {
                             self.report(.unreadable, of: product)
                             self.record(.unreadable, for: entry.permit)
                             entry.answer(.failure(.unreadable))
@@ -135,14 +176,36 @@ final class RedisGate: @unchecked Sendable {
                         entry.answer(.success(reply))
                     }
                 case .failure(let failure):
+                    if failure.isTrouble { trouble = failure }
                     self.report(failure, of: product)
-                    for entry in part {
-                        self.record(failure, for: entry.permit)
-                        entry.answer(.failure(failure))
-                    }
+                    self.fail(Array(part), failure)
                 }
+                self.reservesEnded(product, trouble)
             }
         }
+    }
+
+    private func fail(_ reserves: [Reserve], _ failure: GateFailure) {
+        for entry in reserves {
+            record(failure, for: entry.permit)
+            entry.answer(.failure(failure))
+        }
+    }
+
+    /// A call for the product has ended. What has gathered behind it goes out, or fails without being sent if Redis is in trouble: nobody waits for two calls that
+    /// hang.
+    private func reservesEnded(_ product: ProductID, _ trouble: GateFailure?) {
+        guard let waiting = reserving[product]?.ended() else { return }
+        guard waiting > 0 else {
+            reserving[product] = nil
+            return
+        }
+        guard let trouble else {
+            due.append(product)
+            return flushSoon()
+        }
+        guard let left = reserving.removeValue(forKey: product)?.waiting else { return }
+        fail(left, GateFailure(sent: false, label: trouble.label, words: trouble.words, isTrouble: true))
     }
 
     private func record(_ failure: GateFailure, for permit: Permit) {
@@ -157,7 +220,16 @@ final class RedisGate: @unchecked Sendable {
     // MARK: Settle, release, apply
 
     func settle(_ product: ProductID, _ keys: GateKeys, _ held: Held, key: String) {
-        tell(product, keys) { $0.settles.append((held, key)) }
+        eventLoop.preconditionInEventLoop()
+        told[product, default: Told(keys: keys)].settles.append((held, key))
+        settling += 1
+        if settling >= Self.maximumTold { return flushSoon() }
+        guard !isFlushScheduled, !isSettleTimed else { return }
+        isSettleTimed = true
+        eventLoop.assumeIsolated().scheduleTask(in: Self.settleWait) {
+            self.isSettleTimed = false
+            self.flush()
+        }
     }
 
     func release(_ product: ProductID, _ keys: GateKeys, _ held: Held, key: String, abandoned: Bool) {
@@ -183,13 +255,15 @@ final class RedisGate: @unchecked Sendable {
         eventLoop.execute { self.flush() }
     }
 
-    private func flush() {
+    /// Sends everything that waits. To be called on the loop.
+    func flush() {
         isFlushScheduled = false
-        let waiting = reserving
-        reserving.removeAll(keepingCapacity: true)
-        for (product, reserving) in waiting { send(product, reserving) }
+        let products = due
+        due = []
+        for product in products { sendReserves(product) }
         let all = told
-        told.removeAll(keepingCapacity: true)
+        told = [:]
+        settling = 0
         for (product, told) in all { send(product, told) }
     }
 
@@ -209,20 +283,26 @@ final class RedisGate: @unchecked Sendable {
         }
         let keys = told.keys
         for part in told.settles.chunks(ofCount: Self.maximumTold) {
+            // What one call reserved has one token, and is mostly sold in its order.
+            let groups = part.chunked { $0.held == $1.held }
             call(
                 connection,
                 info,
                 .settle,
                 keys: [keys.meta, keys.pending, keys.marks],
-                argumentCount: 2 + 3 * part.count,
+                argumentCount: 3 + part.count + 3 * groups.count,
                 timeout: times.background
             ) { writer in
-                writer.write(WallClock.milliseconds())
-                writer.write(self.times.markRetention)
-                for entry in part {
-                    writer.write(entry.held.fence.rawValue)
-                    writer.write(entry.key)
-                    writer.write(entry.held.token.rawValue)
+                let now = WallClock.milliseconds()
+                writer.write(now)
+                writer.write(now - self.times.markRetention)
+                writer.write(Int64(part.count))
+                for entry in part { writer.write(entry.key) }
+                for group in groups {
+                    guard let held = group.first?.held else { continue }
+                    writer.write(held.fence.rawValue)
+                    writer.write(held.token.rawValue)
+                    writer.write(Int64(group.count))
                 }
             } answer: {
                 self.note($0, of: product)

@@ -12,6 +12,18 @@ final class RedisGates: Sendable {
         for gate in gates { gate.eventLoop.execute { gate.serve(ledger: ledger) } }
     }
 
+    /// Has every gate send what waits in it, before the connections close.
+    func flush() async {
+        for gate in gates {
+            await withCheckedContinuation { continuation in
+                gate.eventLoop.execute {
+                    gate.flush()
+                    continuation.resume()
+                }
+            }
+        }
+    }
+
     /// What Redis holds for one product; nil if Redis does not answer.
     func look(_ id: ProductID) async -> GateView? {
         let results = await pipelined([id]) { gate, id, answer in gate.look(GateKeys(id), marker: nil, answer: answer) }

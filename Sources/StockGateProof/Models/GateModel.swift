@@ -141,7 +141,7 @@ public struct GateModel: Hashable, Sendable {
 
     // MARK: The scripts
 
-    /// `reserve.lua`. `dataset` is the connection's part, without the marker.
+    /// `reserve.lua` with one request. `dataset` is the connection's part, without the marker.
     public mutating func reserve(
         key: String,
         quantity: Quantity,
@@ -151,6 +151,39 @@ public struct GateModel: Hashable, Sendable {
         fault: Fault? = nil
     ) -> ReserveReply {
         guard isLoaded(dataset: dataset, ledger: ledger, fault: fault) else { return .notLoaded }
+        let reply = decide(key: key, quantity: quantity, token: nextToken, now: now, fault: fault)
+        if case .reserved = reply { used(fault) }
+        return reply
+    }
+
+    /// `reserve.lua` with several requests, which are decided in their order. All that one call reserves has one token.
+    public mutating func reserve(
+        _ requests: [(key: String, quantity: Quantity)],
+        dataset: String,
+        now: Int64,
+        ledger: String = "",
+        fault: Fault? = nil
+    ) -> [ReserveReply] {
+        guard isLoaded(dataset: dataset, ledger: ledger, fault: fault) else { return requests.map { _ in .notLoaded } }
+        let token = nextToken
+        var hasReserved = false
+        let replies = requests.map { request in
+            let reply = decide(key: request.key, quantity: request.quantity, token: token, now: now, fault: fault)
+            if case .reserved = reply { hasReserved = true }
+            return reply
+        }
+        if hasReserved { used(fault) }
+        return replies
+    }
+
+    private var nextToken: Token { Token(sequence + 1) }
+
+    /// The next token was given to a reservation.
+    private mutating func used(_ fault: Fault?) {
+        if fault != .tokenGivenAgain { sequence += 1 }
+    }
+
+    private mutating func decide(key: String, quantity: Quantity, token: Token, now: Int64, fault: Fault?) -> ReserveReply {
         if markIndex(key).isFound { return .alreadyDone }
         let place = pendingIndex(key)
         if place.isFound {
@@ -162,13 +195,12 @@ public struct GateModel: Hashable, Sendable {
         guard let counter else { return .notOnSale }
         guard counter >= quantity.rawValue else { return .soldOut(counter: counter) }
         self.counter = counter - quantity.rawValue
-        sequence += 1
         if fault == .settleBeforeCommit {
             mark(key, at: now)
         } else {
-            pending.insert(Pending(key: key, token: Token(sequence), quantity: quantity, time: now, isShared: false), at: place.index)
+            pending.insert(Pending(key: key, token: token, quantity: quantity, time: now, isShared: false), at: place.index)
         }
-        return .reserved(fence: fence, token: Token(sequence), left: counter - quantity.rawValue)
+        return .reserved(fence: fence, token: token, left: counter - quantity.rawValue)
     }
 
     /// `settle.lua`. Returns how many reservations were dropped.
@@ -186,7 +218,7 @@ public struct GateModel: Hashable, Sendable {
             pending.remove(at: place.index)
             forgotten += 1
         }
-        prune(olderThan: now - retention, atMost: 2 + 3 * entries.count)
+        prune(olderThan: now - retention, atMost: 2 + 4 * entries.count)
         return forgotten
     }
 

@@ -44,6 +44,8 @@ public enum Fault: Hashable, Sendable, CaseIterable {
     case releaseWithoutToken
     /// A release gives units back without comparing the fence.
     case releaseWithoutFence
+    /// A later call reserves under a token that an earlier one has given out.
+    case tokenGivenAgain
     case settleBeforeCommit
     /// An apply whose outcome is unknown is sent again.
     case applySentTwice

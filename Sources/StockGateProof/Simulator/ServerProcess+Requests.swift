@@ -77,19 +77,28 @@ extension ServerProcess {
         }
     }
 
+    /// Reserves of one product that come within a moment go out in one call.
     private func reserve(_ run: Run, _ product: Int) {
         if work[product].isDirect { return perform(run, run.machine.reserveFailed(sent: false)) }
-        let request = run.machine.request
-        let (now, fault) = (milliseconds, fault)
-        redis(product, "reserve") { gate, dataset in
-            gate.reserve(key: request.key, quantity: request.quantity, dataset: dataset, now: now, fault: fault)
-        } _: { [self] result in
-            switch result {
-            case .reply(let reply):
-                if case .soldOut(let counter) = reply { work[product].soldOut = (counter, simulation.now + 20_000) }
-                perform(run, run.machine.reserveReplied(reply))
-            case .notRun, .keyInUse: perform(run, run.machine.reserveFailed(sent: false))
-            case .unknown: perform(run, run.machine.reserveFailed(sent: true))
+        work[product].reserving.append(run)
+        guard work[product].reserving.count == 1 else { return }
+        after(simulation.random.number(0...300)) { [self] in
+            let runs = work[product].reserving
+            work[product].reserving = []
+            let requests = runs.map { (key: $0.machine.request.key, quantity: $0.machine.request.quantity) }
+            let (now, fault) = (milliseconds, fault)
+            redis(product, "reserve") { gate, dataset in
+                gate.reserve(requests, dataset: dataset, now: now, fault: fault)
+            } _: { [self] result in
+                switch result {
+                case .reply(let replies):
+                    for (run, reply) in zip(runs, replies) {
+                        if case .soldOut(let counter) = reply { work[product].soldOut = (counter, simulation.now + 20_000) }
+                        perform(run, run.machine.reserveReplied(reply))
+                    }
+                case .notRun, .keyInUse: for run in runs { perform(run, run.machine.reserveFailed(sent: false)) }
+                case .unknown: for run in runs { perform(run, run.machine.reserveFailed(sent: true)) }
+                }
             }
         }
     }

@@ -44,6 +44,8 @@ final class ServerProcess {
         var laterWaiters: [(Bool) -> Void] = []
         var isRunning = false
         var outbox = Outbox()
+        /// The decreases whose reserve goes out with the next call.
+        var reserving: [Run] = []
         var soldOut: (counter: Int64, until: Int)?
         /// Whether the product is sold without Redis, because a recovery passed without it.
         var isDirect = false

@@ -5,74 +5,100 @@
 -- KEYS[3] pending  hash: key -> "token:quantity:time" and ":shared" once a twin has joined
 -- KEYS[4] marks    sorted set: key -> time at which it was settled
 -- KEYS[5] marker   string, names the dataset together with ARGV[1]
--- ARGV[1] the connection's dataset   ARGV[2] now, milliseconds   ARGV[3] the ledger's name, or ''   ARGV[4…] pairs of key and quantity
+-- ARGV[1] the connection's dataset   ARGV[2] now, milliseconds   ARGV[3] the ledger's name, or ''
+-- ARGV[4] how many requests   ARGV[5…] their keys, then one quantity that all of them want, or a quantity for each
 --
--- Replies a flat list of integers: the fence (0: not loaded), then three for each pair:
---         0, token, left      reserved
---         1, token, quantity  joined: pending already, with the recorded quantity
---         2, counter, 0       sold out
---         3, 0, 0             not loaded: nothing installed, or installed into another dataset or by another ledger, or the counter was lost
---         4, 0, 0             not on sale: the install wrote so
---         5, 0, 0             already done: the key has a settled mark
+-- Replies a flat list of integers, in one of three forms, told apart by their length:
+--         0                   not loaded, all of them: nothing installed, or installed into another dataset or by another ledger, or the counter was lost
+--         fence, token, left  all reserved, under this token; the counter after the last of them
+--         fence, then three for each request:
+--           0, token, left      reserved
+--           1, token, quantity  joined: pending already, with the recorded quantity
+--           2, counter, 0       sold out
+--           4, 0, 0             not on sale: the install wrote so
+--           5, 0, 0             already done: the key has a settled mark
 --
--- What Redis stores is read once and written once for all of them: a command costs more than the request that it is for.
+-- What Redis stores is read once and written once for all of them: a command costs more than the request that it is for. For the same reason all that
+-- one call reserves has one token, a new one: a token tells one reservation of a key from another, and a key is reserved once in a call.
 local meta = redis.call('HMGET', KEYS[2], 'fence', 'stamp', 'sequence', 'ledger')
 local values = redis.call('MGET', KEYS[1], KEYS[5])
-local replies, n = {0}, 1
 -- What is no number, or one that a script cannot compare, is no fence: nobody installed it. MGET takes a counter of another type for
 -- none; the GET names it as an error.
 local fence = tonumber(meta[1] or 0)
 if not fence or not (fence >= 1 and fence <= 9007199254740992) or not values[2] or meta[2] ~= ARGV[1] .. ':' .. values[2]
   or meta[4] and meta[4] ~= ARGV[3] and ARGV[3] ~= ''
   or not values[1] and not redis.call('GET', KEYS[1]) and redis.call('HGET', KEYS[2], 'off') ~= meta[1] then
-  for _ = 4, #ARGV, 2 do
-    replies[n + 1], replies[n + 2], replies[n + 3] = 3, 0, 0
-    n = n + 3
-  end
-  return replies
+  return {0}
 end
-replies[1] = fence
-local keys = {}
-for i = 4, #ARGV, 2 do keys[#keys + 1] = ARGV[i] end
-local marks = redis.call('ZMSCORE', KEYS[4], unpack(keys))
-local pending = redis.call('HMGET', KEYS[3], unpack(keys))
-local left, sequence = tonumber(values[1]), tonumber(meta[3]) or 0
-local taken, tokens, written = 0, 0, {}
+local n = tonumber(ARGV[4])
+local last = 4 + n
+local marks = redis.call('ZMSCORE', KEYS[4], unpack(ARGV, 5, last))
+local pending = redis.call('HMGET', KEYS[3], unpack(ARGV, 5, last))
+local left, token = tonumber(values[1]), (tonumber(meta[3]) or 0) + 1
+local prefix, suffix = string.format('%.0f:', token), ':' .. ARGV[2]
 local mine = {} -- of the keys reserved by this call: what is pending for them
-for i = 1, #keys do
-  local key, text = keys[i], ARGV[2 * i + 3]
+local written, w = {}, 0
+
+local function keep(taken)
+  redis.call('DECRBY', KEYS[1], taken)
+  redis.call('HINCRBY', KEYS[2], 'sequence', 1)
+end
+
+-- What nearly every call of a sale is: new keys that want as much as each other, and enough for all.
+if left and #ARGV == last + 1 then
+  local total = n * tonumber(ARGV[last + 1])
+  local plain = total <= left
+  local held = prefix .. ARGV[last + 1] .. suffix
+  local i = 1
+  while plain and i <= n do
+    local key = ARGV[4 + i]
+    plain = not (marks[i] or pending[i] or mine[key])
+    mine[key] = held
+    written[w + 1], written[w + 2] = key, held
+    i, w = i + 1, w + 2
+  end
+  if plain then
+    keep(total)
+    redis.call('HSET', KEYS[3], unpack(written))
+    return {fence, token, left - total}
+  end
+  mine, written, w = {}, {}, 0
+end
+
+local replies, r, taken = {fence}, 1, 0
+for i = 1, n do
+  local key, text = ARGV[4 + i], ARGV[last + i] or ARGV[last + 1]
   local held = mine[key] or pending[i]
-  local code, first, second = 0, 0, 0
+  local code, first, second = 0, token, 0
   if marks[i] then
-    code = 5
+    code, first = 5, 0
   elseif held then
-    local token, quantity, shared = string.match(held, '^(%d+):(%d+):%d+(.*)$')
-    code, first, second = 1, tonumber(token), tonumber(quantity)
+    local number, quantity, shared = string.match(held, '^(%d+):(%d+):%d+(.*)$')
+    code, first, second = 1, tonumber(number), tonumber(quantity)
     if shared == '' then
       held = held .. ':shared'
       mine[key] = held
-      written[#written + 1], written[#written + 2] = key, held
+      written[w + 1], written[w + 2] = key, held
+      w = w + 2
     end
   elseif not left then
-    code = 4
+    code, first = 4, 0
   else
     local quantity = tonumber(text)
     if left < quantity then
       code, first = 2, left
     else
-      left, taken, tokens = left - quantity, taken + quantity, tokens + 1
-      first, second = sequence + tokens, left
-      held = first .. ':' .. text .. ':' .. ARGV[2]
+      left, taken = left - quantity, taken + quantity
+      second = left
+      held = prefix .. text .. suffix
       mine[key] = held
-      written[#written + 1], written[#written + 2] = key, held
+      written[w + 1], written[w + 2] = key, held
+      w = w + 2
     end
   end
-  replies[n + 1], replies[n + 2], replies[n + 3] = code, first, second
-  n = n + 3
+  replies[r + 1], replies[r + 2], replies[r + 3] = code, first, second
+  r = r + 3
 end
-if tokens > 0 then
-  redis.call('DECRBY', KEYS[1], taken)
-  redis.call('HINCRBY', KEYS[2], 'sequence', tokens)
-end
-if #written > 0 then redis.call('HSET', KEYS[3], unpack(written)) end
+if taken > 0 then keep(taken) end
+if w > 0 then redis.call('HSET', KEYS[3], unpack(written)) end
 return replies
