@@ -223,6 +223,8 @@ struct FaultProxyTests {
         } catch let error as IOError {
             // The end came before the client had looked at the connection it had made.
             #expect(error.errnoCode == ECONNRESET)
+        } catch let error as NIOConnectionError {
+            #expect(error.connectionErrors.allSatisfy { ($0.error as? IOError)?.errnoCode == ECONNRESET }, "\(error)")
         }
         try await proxy.shutdown()
     }

@@ -340,8 +340,11 @@ struct ProductServerTests {
                 let given = try await server.ask(.post, path, items("r\(number)"), headers: header, admin: true)
                 let hot = try #require(try await server.askHot(path, items("h\(number)"), ["Accept-Language: \(language)"]))
                 #expect(hot.status == given.status)
-                #expect(hot.body == given.body)
-                #expect(given.body.contains(#""remainingStock":8"#), "\(given.body)")
+                // Both take from one product, so the hot one finds two units fewer.
+                #expect(given.body.contains("\"remainingStock\":\(8 - 4 * number),\"replayed\":true"), "\(given.body)")
+                #expect(hot.body.contains("\"remainingStock\":\(6 - 4 * number),\"replayed\":true"), "\(hot.body)")
+                let stock = /"remainingStock":[0-9]+/
+                #expect(hot.body.replacing(stock, with: "") == given.body.replacing(stock, with: ""))
             }
             for body in ["", "[]", "{}", #"{"items":[]}"#, #"{"items":[1]}"#, #"{"items":{}}"#, #"{"items":["#] {
                 let given = try await server.ask(.post, path, body, admin: true)
