@@ -152,7 +152,7 @@ extension OutboxTests {
             // In one group or in several: of each key one order is made.
             await withTaskGroup(of: Void.self) { group in
                 for n in 0..<60 {
-                    group.addTask { _ = try? await bed.place(1, buyer: "u-\"1", key: "k-\(n % 20)") }
+                    group.addTask { _ = try? await bed.place(1, buyer: #"u-\"1"#, key: "k-\(n % 20)") }
                 }
             }
             try await bed.wait("select count(*) from orders where status = 'CONFIRMED'", for: 20)
