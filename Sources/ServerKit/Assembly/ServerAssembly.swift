@@ -57,6 +57,7 @@ public struct ServerAssembly: Sendable {
     private let prepared: PreparedLatch
     private let readiness: ServerReadiness
     private let drain: ServerDrain
+    private let eventLoopGroup: any EventLoopGroup
     private let connections: [ConnectionLimits]
     private let rereadables: [any Rereadable]
 
@@ -112,6 +113,7 @@ public struct ServerAssembly: Sendable {
         }
         self.readiness = readiness
         self.drain = drain
+        self.eventLoopGroup = eventLoopGroup
         let perAddress = settings.maximumConnectionsPerAddress
         let publicDoor = Door(
             "public",
@@ -199,6 +201,7 @@ public struct ServerAssembly: Sendable {
             lameDuck: self.settings.lameDuck,
             connections: self.connections,
             readiness: self.readiness,
+            eventLoopGroup: self.eventLoopGroup,
             logger: self.logger
         )
         var configuration = ServiceGroupConfiguration(
@@ -315,6 +318,7 @@ private struct HTTPService: Service, CustomStringConvertible {
     let lameDuck: Duration
     let connections: [ConnectionLimits]
     let readiness: ServerReadiness
+    let eventLoopGroup: any EventLoopGroup
     let logger: Logger
 
     var description: String { "HTTP" }
@@ -338,7 +342,10 @@ private struct HTTPService: Service, CustomStringConvertible {
                 self.drain.begin()
                 Task.detached {
                     await self.waitForClients()
-                    if self.lameDuck > .zero { await self.drainAcceptQueues() }
+                    if self.lameDuck > .zero {
+                        await self.drainAcceptQueues()
+                        await self.waitForAccepted()
+                    }
                     await servers.triggerGracefulShutdown()
                 }
             }
@@ -369,6 +376,13 @@ private struct HTTPService: Service, CustomStringConvertible {
                 }
             }
         }
+    }
+
+    /// A connection that was accepted goes from the loop that accepted it to its own, and back to be handed to the server, which drops it once the port is closed.
+    /// Each loop has done what it had to do before when it has come to this.
+    private func waitForAccepted() async {
+        let accepting = readiness.listening.map { $0.channel.eventLoop }
+        for loop in accepting + Array(eventLoopGroup.makeIterator()) + accepting { try? await loop.submit {}.get() }
     }
 }
 
