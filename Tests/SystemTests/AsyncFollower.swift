@@ -70,7 +70,7 @@ private actor Follower {
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
         let libraries = "$(dirname \"$STACK_SCRIPT\")/lib"
         let make = """
-            for library in common process ports postgres; do . \(libraries)/$library.sh; done; load_ports; postgres_binaries; postgres_socket; cd /;
+            for library in common process ports postgres; do . \(libraries)/$library.sh; done; load_ports; postgres_binaries; postgres_socket postgres; cd /;
             exec "${POSTGRES_AS[@]}" "$POSTGRES_BIN/createdb" -h "$POSTGRES_SOCKET" -p "${PORTS[POSTGRES_PORT]}" -O stockgate_order \(Self.name)
             """
         try await stack.shell("exec /bin/bash -c '\(make)'")

@@ -169,7 +169,8 @@ actor RunningSale {
     }
 
     /// Holds the product's row locked (or that of another one) while `body` runs, 60 s at most: nothing of it is committed meanwhile.
-    func holdingTheRow(of other: Int64? = nil, _ body: @Sendable () async throws -> Void) async throws {
+    @discardableResult
+    func holdingTheRow<Found: Sendable>(of other: Int64? = nil, _ body: @Sendable () async throws -> Found) async throws -> Found {
         let name = "system-tests-holder"
         var configuration = try PostgresConfiguration(url: addresses.address("PRODUCT_DATABASE_URL"))
         configuration.applicationName = name
@@ -180,20 +181,20 @@ actor RunningSale {
         // One statement, which holds the lock for as long as it sleeps, and ends by being cancelled.
         let sql = "SELECT pg_sleep(60) FROM (SELECT 1 FROM product_stock WHERE product_id = $1 FOR UPDATE) AS held"
         let holding = Task { try? await connection.query(sql, [.int(product)]) }
-        var failure: (any Error)?
+        let result: Result<Found, any Error>
         do {
             try await until("the row is held") {
                 let sleeping = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1 AND wait_event = 'PgSleep'"
                 return try await products.query(sleeping, [.text(name)]).one().decode(0, as: Int64.self) == 1
             }
-            try await body()
+            result = .success(try await body())
         } catch {
-            failure = error
+            result = .failure(error)
         }
         _ = try await products.query("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE application_name = $1", [.text(name)])
         _ = await holding.value
         await connection.close()
-        if let failure { throw failure }
+        return try result.get()
     }
 
     /// Statements of the product servers that wait for a lock.
