@@ -235,7 +235,10 @@ let package = Package(
             ]
         ),
         tests("PrivateServersTests", ["PrivateServers", nioCore, nioPosix]),
-        tests("StockGateProofTests", ["RedisClient", "SeededRandom", "StockGate", "StockGateProof", "PrivateServers", "CLibPQ", algorithms]),
+        tests(
+            "StockGateProofTests",
+            ["RedisClient", "SeededRandom", "StockGate", "StockGateProof", "PrivateServers", "CLibPQ", algorithms]
+        ),
         tests(
             "OrderServerTests",
             [
