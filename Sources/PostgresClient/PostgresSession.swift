@@ -213,6 +213,9 @@ public final class PostgresSession {
     /// Checks what a program needs of its database and cannot set itself: an encoding that holds every text, and a search path that leads to the tables.
     ///
     /// A search path that the address itself sets is taken as it is: whoever names a schema there may mean one that is still empty.
+    ///
+    /// Another server may be making the tables at this moment. So the statement looks for them in and outside the path with the same snapshot; `to_regclass`
+    /// answers from a cache, which can be older than the snapshot of the statement that calls it.
     /// - Parameters:
     ///   - table: a table of the program's that is there if any is
     ///   - makesTables: whether tables are going to be made, which then must come to stand beside those that are there
@@ -221,7 +224,9 @@ public final class PostgresSession {
         let found = try query(
             """
             SELECT current_setting('server_encoding'), current_schema(), current_setting('search_path'),
-                (SELECT n.nspname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass($1)),
+                (SELECT n.nspname::text FROM unnest(current_schemas(false)) WITH ORDINALITY AS path (name, place)
+                 JOIN pg_namespace n ON n.nspname = path.name JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = $1
+                 ORDER BY place LIMIT 1),
                 (SELECT min(n.nspname::text) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
                  WHERE c.relname = $1 AND c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
                    AND c.relowner = (SELECT oid FROM pg_roles WHERE rolname = current_user)

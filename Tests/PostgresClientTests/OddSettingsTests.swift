@@ -1,4 +1,5 @@
 import PrivateServers
+import Synchronization
 import Testing
 
 @testable import PostgresClient
@@ -69,6 +70,29 @@ struct OddSettingsTests {
         #expect(nowhere?.words.hasPrefix("search_path is 'other', ") == true, "\(String(describing: nowhere))")
         try admin.execute(script: "ALTER ROLE postgres RESET search_path")
         #expect(try await trouble(server.port) == nil)
+    }
+
+    /// Servers that are started together look for the tables while one of them is making them: that is no odd search path.
+    @Test func theTablesAreBeingMadeMeanwhile() async throws {
+        let server = try PrivatePostgres.start(fsync: false)
+        defer { server.stop() }
+        let configuration = try PostgresConfiguration(url: server.url)
+        // The looker goes on until the maker has ended and its signal is there.
+        final class Signal: Sendable { let isOver = Atomic(false) }
+        let signal = Signal()
+        async let made: Void = Task.detached {
+            defer { signal.isOver.store(true, ordering: .releasing) }
+            let maker = PostgresSession(configuration: configuration)
+            for _ in 0..<1500 { try maker.execute(script: "CREATE TABLE things (n bigint); COMMIT; DROP TABLE things; COMMIT") }
+        }.value
+        let looker = PostgresSession(configuration: configuration)
+        var looks = 0
+        while !signal.isOver.load(ordering: .acquiring) {
+            try looker.checkDatabase(holding: "things", makesTables: true)
+            looks += 1
+        }
+        try await made
+        #expect(looks > 100)
     }
 
     @Test func aSearchPathThatLeadsNowhere() async throws {

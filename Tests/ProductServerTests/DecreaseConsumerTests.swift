@@ -487,7 +487,8 @@ struct DecreaseConsumerTests {
                     $0.headers["attempt"] == .integer(Int64.max) && $0.headers["x-death"] == nil && $0.headers["aside"] == "LOCK_TIMEOUT"
                 }
             )
-            #expect(consumer.metrics.aside.value == UInt64(aside.count))
+            // Counted where the broker's confirmation has reached the command's own event loop.
+            try await Self.eventually("counted") { consumer.metrics.aside.value == UInt64(aside.count) }
             isLocked.store(false, ordering: .relaxed)
             try await Self.eventually("what stayed in hand is sold") { broker.results.count == 1 + (isFull ? 40 : 16) }
             try await Self.eventually("nothing in hand") { consumer.desk.commandsHeld == 0 }
