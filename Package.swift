@@ -234,6 +234,7 @@ let package = Package(
                 nioHTTP1, nioPosix,
             ]
         ),
+        tests("StyleTests", []),
         tests("PrivateServersTests", ["PrivateServers", nioCore, nioPosix]),
         tests(
             "StockGateProofTests",

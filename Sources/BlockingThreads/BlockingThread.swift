@@ -9,7 +9,7 @@ public struct ThreadUnavailable: Error, Hashable, CustomStringConvertible {
     public let number: Int32
 
     init(_ what: String, _ number: Int32) {
-        self.description = "\(what) (error \(number))"
+        description = "\(what) (error \(number))"
         self.number = number
     }
 

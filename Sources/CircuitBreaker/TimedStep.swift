@@ -66,7 +66,7 @@ final class TimedStep: Sendable {
                 self.finish(start, .timedOut)
             }
             state.isWaiting = state.operation != nil
-            if !state.isWaiting { self.launch(start, &state) }
+            if !state.isWaiting { launch(start, &state) }
             return stale
         }
         for task in stale { task.cancel() }

@@ -65,11 +65,11 @@ package struct RequestReader {
     package private(set) var hasEmptyLines = false
 
     /// Whether part of a request has been taken from the buffer already.
-    package var isInsideRequest: Bool { if case .head = self.state { false } else { true } }
+    package var isInsideRequest: Bool { if case .head = state { false } else { true } }
 
     /// The head of the request whose body is being read.
     package var head: RequestHead? {
-        switch self.state {
+        switch state {
         case .head, .refused: nil
         case .body(let head, _, _), .chunks(let head, _, _): head
         }
@@ -79,43 +79,43 @@ package struct RequestReader {
     package mutating func next(_ bytes: inout ByteBuffer) -> Step {
         // Ends: a head leads to a body, and that to an answer.
         while true {
-            switch self.state {
+            switch state {
             case .head:
                 guard let head = self.head(&bytes) else { return .more }
                 switch head {
                 case .failure(let refusal):
-                    self.state = .refused(refusal)
+                    state = .refused(refusal)
                     return .refused(refusal, nil)
                 case .success(let head):
                     switch head.framing {
                     case .length(let length):
-                        guard length <= self.limits.bodyBytes else {
-                            self.state = .refused(.bodyTooLarge)
+                        guard length <= limits.bodyBytes else {
+                            state = .refused(.bodyTooLarge)
                             return .refused(.bodyTooLarge, head)
                         }
                         if let body = bytes.readSlice(length: length) { return .request(head, body: body) }
-                        self.state = .body(head, length: length, mustContinue: head.expectsContinue)
-                    case .chunked: self.state = .chunks(head, ChunkedBody(), mustContinue: head.expectsContinue)
+                        state = .body(head, length: length, mustContinue: head.expectsContinue)
+                    case .chunked: state = .chunks(head, ChunkedBody(), mustContinue: head.expectsContinue)
                     }
                 }
             case .body(let head, let length, let mustContinue):
                 if let body = bytes.readSlice(length: length) {
-                    self.state = .head
+                    state = .head
                     return .request(head, body: body)
                 }
                 guard mustContinue else { return .more }
-                self.state = .body(head, length: length, mustContinue: false)
+                state = .body(head, length: length, mustContinue: false)
                 return .continue
             case .chunks(let head, var chunks, let mustContinue):
                 // The state lets go of the data while a piece is added: a second reference would make each piece copy all before it.
-                self.state = .head
-                switch chunks.take(&bytes, self.limits) {
+                state = .head
+                switch chunks.take(&bytes, limits) {
                 case .whole: return .request(head, body: chunks.data)
                 case .refused(let refusal):
-                    self.state = .refused(refusal)
+                    state = .refused(refusal)
                     return .refused(refusal, head)
                 case .more:
-                    self.state = .chunks(head, chunks, mustContinue: false)
+                    state = .chunks(head, chunks, mustContinue: false)
                     return mustContinue && chunks.isUntouched ? .continue : .more
                 }
             case .refused(let refusal): return .refused(refusal, nil)
@@ -126,27 +126,27 @@ package struct RequestReader {
     /// Reads the head at the beginning of the buffer and takes it. Nil: its rest has not come yet.
     private mutating func head(_ bytes: inout ByteBuffer) -> Result<RequestHead, RequestRefusal>? {
         // RFC 9112, 2.2: empty lines in front of a request are passed over.
-        if self.tried == 0 {
+        if tried == 0 {
             while bytes.getInteger(at: bytes.readerIndex, as: UInt8.self) == UInt8(ascii: "\r"),
                 bytes.readableBytes < 2 || bytes.getInteger(at: bytes.readerIndex + 1, as: UInt8.self) == UInt8(ascii: "\n")
             {
                 guard bytes.readableBytes >= 2 else { return nil }
                 bytes.moveReaderIndex(forwardBy: 2)
-                self.hasEmptyLines = true
+                hasEmptyLines = true
             }
         }
         guard bytes.readableBytes > 0 else { return nil }
-        if self.tried > 0, bytes.readableBytes < self.tried * 2, bytes.readableBytes < self.limits.headBytes, !self.hasHeadEnd(bytes) {
+        if tried > 0, bytes.readableBytes < tried * 2, bytes.readableBytes < self.limits.headBytes, !hasHeadEnd(bytes) {
             return nil
         }
         switch RequestHead.read(bytes, limits: self.limits) {
         case .partial:
-            self.tried = bytes.readableBytes
-            self.searched = bytes.readableBytes
+            tried = bytes.readableBytes
+            searched = bytes.readableBytes
             return nil
         case .head(let head):
-            self.tried = 0
-            self.hasEmptyLines = false
+            tried = 0
+            hasEmptyLines = false
             bytes.moveReaderIndex(forwardBy: head.length)
             return .success(head)
         case .refused(let refusal): return .failure(refusal)
@@ -155,8 +155,8 @@ package struct RequestReader {
 
     /// Whether an empty line has come since the last look.
     private mutating func hasHeadEnd(_ bytes: ByteBuffer) -> Bool {
-        let start = max(0, self.searched - 3)
-        self.searched = bytes.readableBytes
+        let start = max(0, searched - 3)
+        searched = bytes.readableBytes
         return bytes.withUnsafeReadableBytes { bytes in
             var at = start
             while at + 3 < bytes.count {
@@ -202,30 +202,30 @@ package struct ChunkedBody {
     package private(set) var isUntouched = true
 
     package mutating func take(_ bytes: inout ByteBuffer, _ limits: RequestReader.Limits) -> Outcome {
-        if bytes.readableBytes > 0 { self.isUntouched = false }
+        if bytes.readableBytes > 0 { isUntouched = false }
         // Ends: each round takes at least one byte or leaves.
         while bytes.readableBytes > 0 {
-            switch self.state {
+            switch state {
             case .size:
                 guard let line = self.line(&bytes) else {
-                    return self.overhead + bytes.readableBytes > limits.chunkOverheadBytes ? .refused(.chunk) : .more
+                    return overhead + bytes.readableBytes > limits.chunkOverheadBytes ? .refused(.chunk) : .more
                 }
                 guard let size = ChunkedBody.size(line) else { return .refused(.chunk) }
-                guard size <= limits.bodyBytes - self.data.readableBytes else { return .refused(.bodyTooLarge) }
-                self.state = size == 0 ? .trailers : .data(size)
+                guard size <= limits.bodyBytes - data.readableBytes else { return .refused(.bodyTooLarge) }
+                state = size == 0 ? .trailers : .data(size)
             case .data(let rest):
                 guard var part = bytes.readSlice(length: min(rest, bytes.readableBytes)) else { return .more }
-                self.state = part.readableBytes == rest ? .dataEnd : .data(rest - part.readableBytes)
-                self.data.writeBuffer(&part)
+                state = part.readableBytes == rest ? .dataEnd : .data(rest - part.readableBytes)
+                data.writeBuffer(&part)
             case .dataEnd:
                 guard bytes.readableBytes >= 2 else { return bytes.peekByte == UInt8(ascii: "\r") ? .more : .refused(.chunk) }
                 guard bytes.readInteger(as: UInt16.self) == 0x0D0A else { return .refused(.chunk) }
-                self.overhead += 2
-                self.state = .size
+                overhead += 2
+                state = .size
             case .trailers:
                 guard bytes.peekByte == UInt8(ascii: "\r") else {
                     guard let line = self.line(&bytes) else {
-                        return self.overhead + bytes.readableBytes > limits.chunkOverheadBytes ? .refused(.chunk) : .more
+                        return overhead + bytes.readableBytes > limits.chunkOverheadBytes ? .refused(.chunk) : .more
                     }
                     guard ChunkedBody.isTrailer(line) else { return .refused(.chunk) }
                     continue
@@ -234,7 +234,7 @@ package struct ChunkedBody {
                 guard bytes.readInteger(as: UInt16.self) == 0x0D0A else { return .refused(.chunk) }
                 return .whole
             }
-            guard self.overhead <= limits.chunkOverheadBytes else { return .refused(.chunk) }
+            guard overhead <= limits.chunkOverheadBytes else { return .refused(.chunk) }
         }
         return .more
     }
@@ -250,7 +250,7 @@ package struct ChunkedBody {
             return nil
         }
         self.searched = 0
-        self.overhead += end + 1
+        overhead += end + 1
         return bytes.readSlice(length: end + 1)
     }
 
@@ -311,5 +311,5 @@ package struct ChunkedBody {
 }
 
 extension ByteBuffer {
-    fileprivate var peekByte: UInt8? { self.getInteger(at: self.readerIndex) }
+    fileprivate var peekByte: UInt8? { getInteger(at: readerIndex) }
 }

@@ -82,14 +82,14 @@ public struct BrokerConfiguration: Sendable {
         let addresses = parts.map { BrokerAddress(host: $0.host, port: $0.port) }
         guard Set(addresses).count == addresses.count else { throw Self.refusal("the broker's address names one host and port twice") }
         do throws(TLSClientConfiguration.Refusal) {
-            self.tls = isEncrypted ? try TLSClientConfiguration(query: query) : nil
+            tls = isEncrypted ? try TLSClientConfiguration(query: query) : nil
         } catch {
             throw Self.refusal(error.description)
         }
         self.addresses = addresses
-        self.user = first.user
-        self.password = first.password
-        self.virtualHost = first.virtualHost.isEmpty ? "/" : first.virtualHost
+        user = first.user
+        password = first.password
+        virtualHost = first.virtualHost.isEmpty ? "/" : first.virtualHost
     }
 
     private static func refusal(_ words: String) -> BrokerError { BrokerError(code: .invalidConfiguration, message: words) }

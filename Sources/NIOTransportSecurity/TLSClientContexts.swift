@@ -30,7 +30,7 @@ public final class TLSClientContexts: Sendable {
     /// To be called where the channel is initialised, on its event loop.
     /// - Throws: ``TLSFailure`` where the files cannot be used
     public func secure(_ channel: any Channel) throws {
-        let context = try self.current()
+        let context = try current()
         let pipeline = channel.pipeline.syncOperations
         // SNI holds names and no addresses. Where the server is given by its address, the certificate must name that address.
         let isAddress = Self.isAddress(name)
@@ -38,7 +38,7 @@ public final class TLSClientContexts: Sendable {
         try pipeline.addHandler(handler)
         let watch = TLSHandshakeWatch(
             name: self.name,
-            checksHost: self.settings.mode == .full && !isAddress,
+            checksHost: settings.mode == .full && !isAddress,
             handshake: channel.eventLoop.makePromise()
         )
         try pipeline.addHandler(watch)
@@ -59,12 +59,12 @@ public final class TLSClientContexts: Sendable {
     }
 
     private func current() throws(TLSFailure) -> NIOSSLContext {
-        let stamps = [self.settings.authorities, self.settings.certificate, self.settings.key].map { $0.map(FileStamp.init) ?? FileStamp() }
+        let stamps = [settings.authorities, settings.certificate, settings.key].map { $0.map(FileStamp.init) ?? FileStamp() }
         // Two event loops that connect at the same time wait for each other here, while one of them reads some small files.
         return try self.state.withLock { state throws(TLSFailure) -> NIOSSLContext in
             if let state, state.stamps == stamps { return state.context }
             do throws(TLSFailure) {
-                let context = try Self.make(self.settings)
+                let context = try Self.make(settings)
                 state = (stamps, context)
                 return context
             } catch {

@@ -22,20 +22,20 @@ final class TLSHandshakeWatch: ChannelInboundHandler {
     }
 
     func fail(_ failure: TLSFailure) {
-        guard !self.isOver else { return }
-        self.isOver = true
-        self.handshake.fail(failure)
+        guard !isOver else { return }
+        isOver = true
+        handshake.fail(failure)
     }
 
     func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
-        if case .handshakeCompleted? = event as? TLSUserEvent, !self.isOver {
+        if case .handshakeCompleted? = event as? TLSUserEvent, !isOver {
             let handler = try? context.pipeline.syncOperations.handler(type: NIOSSLClientHandler.self)
-            guard !self.checksHost || handler?.peerCertificate?.isFor(host: self.name) == true else {
-                self.fail(.isFor(another: self.name))
+            guard !checksHost || handler?.peerCertificate?.isFor(host: name) == true else {
+                fail(.isFor(another: name))
                 return context.close(promise: nil)
             }
-            self.isOver = true
-            self.handshake.succeed()
+            isOver = true
+            handshake.succeed()
         }
         context.fireUserInboundEventTriggered(event)
     }
@@ -43,19 +43,19 @@ final class TLSHandshakeWatch: ChannelInboundHandler {
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
         let handler = try? context.pipeline.syncOperations.handler(type: NIOSSLClientHandler.self)
         let failure = TLSFailure(error, certificate: handler?.peerCertificate, name: self.name)
-        guard self.isOver else {
-            self.fail(failure ?? TLSFailure(.other, "TLS: the connection ended during the handshake (\(error))"))
+        guard isOver else {
+            fail(failure ?? TLSFailure(.other, "TLS: the connection ended during the handshake (\(error))"))
             return context.close(promise: nil)
         }
         context.fireErrorCaught(failure ?? error)
     }
 
     func channelInactive(context: ChannelHandlerContext) {
-        self.fail(.cutOff)
+        fail(.cutOff)
         context.fireChannelInactive()
     }
 
     func handlerRemoved(context: ChannelHandlerContext) {
-        self.fail(TLSFailure(.other, "TLS: the connection ended during the handshake"))
+        fail(TLSFailure(.other, "TLS: the connection ended during the handshake"))
     }
 }

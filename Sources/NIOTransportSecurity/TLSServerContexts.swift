@@ -44,19 +44,19 @@ public final class TLSServerContexts: Sendable {
     }
 
     /// What the next connection is given.
-    public var current: NIOSSLContext { self.state.withLock { $0.context } }
+    public var current: NIOSSLContext { state.withLock { $0.context } }
 
     /// When the certificate in force ends, in seconds since 1970.
-    public var expires: Int { self.state.withLock { $0.expires } }
+    public var expires: Int { state.withLock { $0.expires } }
 
     /// Whether the certificate in force has expired.
-    public var hasExpired: Bool { self.expires < Glibc.time(nil) }
+    public var hasExpired: Bool { expires < Glibc.time(nil) }
 
     /// Reads the files again.
     /// - Returns: whether they have changed and are in force now
     /// - Throws: ``TLSFailure``; what was in force stays
     public func reload() throws(TLSFailure) -> Bool {
-        let new = try Self.read(self.files)
+        let new = try Self.read(files)
         return self.state.withLock { state in
             guard state.bytes != new.bytes else { return false }
             state = new
@@ -108,7 +108,7 @@ public final class TLSServerHandshake: ChannelInboundHandler, RemovableChannelHa
 
     /// Begins the time.
     public func handlerAdded(context: ChannelHandlerContext) {
-        self.timer = context.eventLoop.assumeIsolated().scheduleTask(in: self.limit) {
+        self.timer = context.eventLoop.assumeIsolated().scheduleTask(in: limit) {
             self.fail()
             context.close(promise: nil)
         }
@@ -117,35 +117,35 @@ public final class TLSServerHandshake: ChannelInboundHandler, RemovableChannelHa
     /// Ends with the handshake.
     public func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
         let isCompleted = if case .handshakeCompleted? = event as? TLSUserEvent { true } else { false }
-        if isCompleted { self.end() }
+        if isCompleted { end() }
         context.fireUserInboundEventTriggered(event)
         if isCompleted { context.pipeline.syncOperations.removeHandler(context: context, promise: nil) }
     }
 
     /// A handshake that fails.
     public func errorCaught(context: ChannelHandlerContext, error: any Error) {
-        self.fail()
+        fail()
         context.fireErrorCaught(error)
     }
 
     /// A client that leaves during its handshake.
     public func channelInactive(context: ChannelHandlerContext) {
-        self.fail()
+        fail()
         context.fireChannelInactive()
     }
 
     /// The connection has ended, or the handshake is over.
-    public func handlerRemoved(context: ChannelHandlerContext) { self.end() }
+    public func handlerRemoved(context: ChannelHandlerContext) { end() }
 
     private func fail() {
-        guard !self.isOver else { return }
-        self.end()
-        self.failed()
+        guard !isOver else { return }
+        end()
+        failed()
     }
 
     private func end() {
-        self.isOver = true
-        self.timer?.cancel()
-        self.timer = nil
+        isOver = true
+        timer?.cancel()
+        timer = nil
     }
 }

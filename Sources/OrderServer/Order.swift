@@ -33,9 +33,9 @@ struct Order: Sendable, Equatable {
     static let firstOtherRun: Int64 = 1_000_000_000
 
     /// The key of this run's decrement.
-    var decreaseKey: String { StockKey.decrease(order: self.id, run: self.run) }
+    var decreaseKey: String { StockKey.decrease(order: id, run: self.run) }
     /// The key of this run's compensation.
-    var increaseKey: String { StockKey.increase(order: self.id, run: self.run) }
+    var increaseKey: String { StockKey.increase(order: id, run: self.run) }
 }
 
 /// An order before it has an id.
@@ -55,7 +55,7 @@ struct OrderDraft: Sendable, Equatable {
 
     /// Whether `order` is what this draft asks for. The code is only another name of the product, and is not compared.
     func isSame(as order: Order) -> Bool {
-        self.productID == order.productID && self.buyerID == order.buyerID && self.quantity == order.quantity
+        productID == order.productID && buyerID == order.buyerID && quantity == order.quantity
             && self.unitPrice == order.unitPrice
     }
 }

@@ -29,14 +29,14 @@ public final class PrivateRedis: Sendable {
     public let tlsPort: Int?
 
     /// `redis://127.0.0.1:port`
-    public var url: String { "redis://127.0.0.1:\(self.port)" }
+    public var url: String { "redis://127.0.0.1:\(port)" }
     /// The path of the server's Unix domain socket.
-    public var socketPath: String { self.directory.appendingPathComponent("redis.sock").path }
-    private var sentinelPath: String { self.directory.appendingPathComponent("sentinel.conf").path }
+    public var socketPath: String { directory.appendingPathComponent("redis.sock").path }
+    private var sentinelPath: String { directory.appendingPathComponent("sentinel.conf").path }
     /// The path of the dump that `save` writes.
-    public var dumpPath: String { self.directory.appendingPathComponent("dump.rdb").path }
+    public var dumpPath: String { directory.appendingPathComponent("dump.rdb").path }
     /// The process id; nil while the server does not run.
-    public var pid: Int32? { self.state.withLock { $0.process.map(\.processIdentifier) } }
+    public var pid: Int32? { state.withLock { $0.process.map(\.processIdentifier) } }
 
     private init(port: Int, tlsPort: Int?, directory: URL, options: [String], sentinel: [String]?) {
         self.port = port
@@ -44,12 +44,12 @@ public final class PrivateRedis: Sendable {
         self.directory = directory
         self.options = options
         self.sentinel = sentinel
-        self.state = Mutex(State())
+        state = Mutex(State())
     }
 
     deinit {
-        self.kill()
-        try? FileManager.default.removeItem(at: self.directory)
+        kill()
+        try? FileManager.default.removeItem(at: directory)
     }
 
     /// Starts a server and waits until it answers.
@@ -95,14 +95,14 @@ public final class PrivateRedis: Sendable {
     /// Stops the server in the orderly way, without saving.
     public func stop() {
         // The signal alone may not reach the server, because a child inherits the signals that its starter has blocked.
-        self.resume()
-        _ = try? self.call(["SHUTDOWN", "NOSAVE"])
-        self.end(SIGTERM)
+        resume()
+        _ = try? call(["SHUTDOWN", "NOSAVE"])
+        end(SIGTERM)
     }
 
     /// Kills the server at once, as a crash would.
     public func kill() {
-        self.end(SIGKILL)
+        end(SIGKILL)
     }
 
     /// Pauses the server's process, as a long hiccup would. Connections stay open.
@@ -126,25 +126,25 @@ public final class PrivateRedis: Sendable {
     /// Starts the server again on the same port, after killing it if it runs, with the dump that `save` wrote, if there is one.
     /// - Parameter empty: whether to remove the dump first
     public func restart(empty: Bool = true) throws {
-        self.kill()
-        if empty { try? FileManager.default.removeItem(atPath: self.dumpPath) }
-        try self.launch()
+        kill()
+        if empty { try? FileManager.default.removeItem(atPath: dumpPath) }
+        try launch()
     }
 
     /// Starts the server again on the same port, after killing it if it runs, with a copy of this dump.
     public func restart(fromDump dump: String) throws {
-        self.kill()
+        kill()
         let content = try Data(contentsOf: URL(fileURLWithPath: dump))
-        try content.write(to: URL(fileURLWithPath: self.dumpPath))
-        try self.launch()
+        try content.write(to: URL(fileURLWithPath: dumpPath))
+        try launch()
     }
 
     /// Writes a dump of the present data, and returns the path of a copy that later saves leave alone.
     public func saveDumpCopy() throws -> String {
-        let reply = try self.call(["SAVE"])
+        let reply = try call(["SAVE"])
         guard reply.hasPrefix("+OK") else { throw Failure(description: "SAVE: \(reply)") }
-        let copy = self.directory.appendingPathComponent("dump-\(UUID().uuidString.prefix(8)).rdb")
-        try FileManager.default.copyItem(at: URL(fileURLWithPath: self.dumpPath), to: copy)
+        let copy = directory.appendingPathComponent("dump-\(UUID().uuidString.prefix(8)).rdb")
+        try FileManager.default.copyItem(at: URL(fileURLWithPath: dumpPath), to: copy)
         return copy.path
     }
 
@@ -192,52 +192,52 @@ public final class PrivateRedis: Sendable {
         guard let setpriv = executable("setpriv") else {
             throw Failure(description: "setpriv is not installed: apt-get install util-linux")
         }
-        try? FileManager.default.removeItem(atPath: self.socketPath)
+        try? FileManager.default.removeItem(atPath: socketPath)
         let process = Process()
         process.executableURL = setpriv
-        if let sentinel = self.sentinel, !FileManager.default.fileExists(atPath: self.sentinelPath) {
+        if let sentinel = self.sentinel, !FileManager.default.fileExists(atPath: sentinelPath) {
             // Names and values by turns.
             let options = stride(from: 0, to: self.options.count - 1, by: 2).map {
                 "\(self.options[$0].dropFirst(2)) \(self.options[$0 + 1])"
             }
-            let lines = ["port \(self.port)", "bind 127.0.0.1", "dir \(self.directory.path)"] + options + sentinel
-            try Data((lines.joined(separator: "\n") + "\n").utf8).write(to: URL(fileURLWithPath: self.sentinelPath))
+            let lines = ["port \(port)", "bind 127.0.0.1", "dir \(directory.path)"] + options + sentinel
+            try Data((lines.joined(separator: "\n") + "\n").utf8).write(to: URL(fileURLWithPath: sentinelPath))
         }
         process.arguments =
             self.sentinel != nil
-            ? ["--pdeathsig", "KILL", server.path, self.sentinelPath, "--sentinel"]
+            ? ["--pdeathsig", "KILL", server.path, sentinelPath, "--sentinel"]
             : [
-                "--pdeathsig", "KILL", server.path, "--port", "\(self.port)", "--bind", "127.0.0.1", "--unixsocket", self.socketPath,
-                "--dir", self.directory.path, "--save", "", "--appendonly", "no", "--daemonize", "no", "--loglevel", "warning",
-                "--logfile", self.directory.appendingPathComponent("redis.log").path,
+                "--pdeathsig", "KILL", server.path, "--port", "\(port)", "--bind", "127.0.0.1", "--unixsocket", socketPath,
+                "--dir", directory.path, "--save", "", "--appendonly", "no", "--daemonize", "no", "--loglevel", "warning",
+                "--logfile", directory.appendingPathComponent("redis.log").path,
             ] + self.options
         process.standardInput = FileHandle.nullDevice
         process.standardOutput = FileHandle.nullDevice
         process.standardError = FileHandle.nullDevice
         try ProcessStarter.shared.start(process)
-        self.state.withLock {
+        state.withLock {
             $0.process = process
             $0.paused = false
         }
         let deadline = Date().addingTimeInterval(10)
         while Date() < deadline {
             guard process.isRunning else {
-                self.end(SIGKILL)
-                throw Failure(description: "redis-server ended at once: \(self.logTail())")
+                end(SIGKILL)
+                throw Failure(description: "redis-server ended at once: \(logTail())")
             }
-            if let reply = try? self.call(["PING"]), reply.hasPrefix("+PONG") || reply.hasPrefix("-NOAUTH"), self.answersItself(process) {
+            if let reply = try? call(["PING"]), reply.hasPrefix("+PONG") || reply.hasPrefix("-NOAUTH"), answersItself(process) {
                 return
             }
             // A server's start shows no other sign, so it is polled. The deadline above bounds the polling.
             usleep(5000)
         }
-        self.end(SIGKILL)
-        throw Failure(description: "redis-server did not answer within 10 s: \(self.logTail())")
+        end(SIGKILL)
+        throw Failure(description: "redis-server did not answer within 10 s: \(logTail())")
     }
 
     /// Whether this server answers, and not another one that took the port first.
     private func answersItself(_ process: Process) -> Bool {
-        guard let info = try? self.call(["INFO", "server"]) else { return false }
+        guard let info = try? call(["INFO", "server"]) else { return false }
         return info.hasPrefix("-NOAUTH") || info.contains("process_id:\(process.processIdentifier)\r\n")
     }
 
@@ -254,7 +254,7 @@ public final class PrivateRedis: Sendable {
     }
 
     private func logTail() -> String {
-        let log = (try? String(contentsOf: self.directory.appendingPathComponent("redis.log"), encoding: .utf8)) ?? ""
+        let log = (try? String(contentsOf: directory.appendingPathComponent("redis.log"), encoding: .utf8)) ?? ""
         return String(log.suffix(500))
     }
 }
@@ -298,10 +298,10 @@ private final class ProcessStarter: Sendable {
 
     func start(_ process: Process) throws {
         let job = Job(process: process, done: DispatchSemaphore(value: 0))
-        self.state.withLock { $0.jobs.append(job) }
-        self.wake.signal()
+        state.withLock { $0.jobs.append(job) }
+        wake.signal()
         job.done.wait()
-        if let failure = self.state.withLock({ $0.failures.removeValue(forKey: ObjectIdentifier(process)) }) {
+        if let failure = state.withLock({ $0.failures.removeValue(forKey: ObjectIdentifier(process)) }) {
             throw PrivateRedis.Failure(description: failure)
         }
     }
@@ -318,27 +318,27 @@ private final class ProcessStarter: Sendable {
                 usleep(1000)
             }
         }
-        _ = self.state.withLock { $0.running.remove(pid) }
+        _ = state.withLock { $0.running.remove(pid) }
     }
 
     private func run() {
         while true {
-            self.wake.wait()
-            guard let job = self.state.withLock({ $0.jobs.isEmpty ? nil : $0.jobs.removeFirst() }) else { continue }
+            wake.wait()
+            guard let job = state.withLock({ $0.jobs.isEmpty ? nil : $0.jobs.removeFirst() }) else { continue }
             do {
                 try job.process.run()
                 let pid = job.process.processIdentifier
-                _ = self.state.withLock { $0.running.insert(pid) }
+                _ = state.withLock { $0.running.insert(pid) }
             } catch {
                 let text = String(describing: error)
-                self.state.withLock { $0.failures[ObjectIdentifier(job.process)] = text }
+                state.withLock { $0.failures[ObjectIdentifier(job.process)] = text }
             }
             job.done.signal()
         }
     }
 
     private func killAll() {
-        for pid in self.state.withLock({ $0.running }) { _ = kill(pid, SIGKILL) }
+        for pid in state.withLock({ $0.running }) { _ = kill(pid, SIGKILL) }
     }
 }
 

@@ -53,10 +53,10 @@ public final class PrivateSentinels: Sendable {
     }
 
     /// `127.0.0.1:port` of each sentinel.
-    public var hosts: [String] { self.sentinels.map { "127.0.0.1:\($0.port)" } }
+    public var hosts: [String] { sentinels.map { "127.0.0.1:\($0.port)" } }
 
     /// The address as a setting has it.
-    public var url: String { self.url(self.hosts) }
+    public var url: String { self.url(hosts) }
 
     /// The same through other hosts, such as proxies in front of the sentinels.
     public func url(_ hosts: [String]) -> String {
@@ -65,19 +65,19 @@ public final class PrivateSentinels: Sendable {
 
     /// The port that this sentinel names.
     public func named(by sentinel: Int = 0) throws -> Int? {
-        let reply = try self.sentinels[sentinel].call(["SENTINEL", "GET-MASTER-ADDR-BY-NAME", Self.name], password: Self.sentinelPassword)
+        let reply = try sentinels[sentinel].call(["SENTINEL", "GET-MASTER-ADDR-BY-NAME", Self.name], password: Self.sentinelPassword)
         return reply.split(separator: "\r\n").compactMap { Int($0) }.last
     }
 
     /// The server that this port is, and the other one.
     public func server(at port: Int?) -> (one: PrivateRedis, other: PrivateRedis)? {
-        guard self.servers.count == 2, let index = self.servers.firstIndex(where: { $0.port == port }) else { return nil }
-        return (self.servers[index], self.servers[1 - index])
+        guard servers.count == 2, let index = servers.firstIndex(where: { $0.port == port }) else { return nil }
+        return (servers[index], servers[1 - index])
     }
 
     /// Waits until every sentinel names another port than this, and that server says that it is a master.
     public func untilFailedOver(from port: Int) async throws {
-        try await self.until("all sentinels name another master") {
+        try await until("all sentinels name another master") {
             guard let named = try self.named(), named != port else { return false }
             guard try self.sentinels.indices.allSatisfy({ try self.named(by: $0) == named }) else { return false }
             return try self.server(at: named)?.one.call(["ROLE"], password: Self.serverPassword).contains("master") == true
@@ -99,8 +99,8 @@ public final class PrivateSentinels: Sendable {
 
     /// Stops everything.
     public func stop() {
-        for sentinel in self.sentinels { sentinel.kill() }
-        for server in self.servers { server.kill() }
+        for sentinel in sentinels { sentinel.kill() }
+        for server in servers { server.kill() }
     }
 
     private func until(_ what: String, _ holds: () throws -> Bool) async throws {

@@ -45,7 +45,7 @@ final class ConnectionSlot: @unchecked Sendable {
         self.onConnect = onConnect
         self.onDisconnect = onDisconnect
         self.onTLSFailure = onTLSFailure
-        self.machine = ReconnectStateMachine(
+        machine = ReconnectStateMachine(
             minimum: TimeAmount(configuration.minimumBackoff),
             maximum: TimeAmount(configuration.maximumBackoff)
         )
@@ -53,9 +53,9 @@ final class ConnectionSlot: @unchecked Sendable {
 
     /// The ready connection, or nil; the first call starts to connect.
     func connection() -> RedisConnection? {
-        self.eventLoop.preconditionInEventLoop()
-        if let connection = self.machine.ready, connection.isOpen { return connection }
-        switch self.machine.wanted() {
+        eventLoop.preconditionInEventLoop()
+        if let connection = machine.ready, connection.isOpen { return connection }
+        switch machine.wanted() {
         case .connect: self.connect()
         case .wait: break
         }
@@ -64,17 +64,17 @@ final class ConnectionSlot: @unchecked Sendable {
 
     /// Waits for a ready connection, at most until the deadline.
     func whenReady(deadline: NIODeadline) -> EventLoopFuture<RedisConnection> {
-        self.eventLoop.preconditionInEventLoop()
-        if let connection = self.connection() { return self.eventLoop.makeSucceededFuture(connection) }
-        if case .closed = self.machine.state { return self.eventLoop.makeFailedFuture(RedisError(.closed)) }
-        guard self.waiters.count < self.configuration.maximumPendingCommands else {
-            return self.eventLoop.makeFailedFuture(RedisError(.queueFull))
+        eventLoop.preconditionInEventLoop()
+        if let connection = self.connection() { return eventLoop.makeSucceededFuture(connection) }
+        if case .closed = machine.state { return eventLoop.makeFailedFuture(RedisError(.closed)) }
+        guard waiters.count < configuration.maximumPendingCommands else {
+            return eventLoop.makeFailedFuture(RedisError(.queueFull))
         }
-        let promise = self.eventLoop.makePromise(of: RedisConnection.self)
-        let number = self.nextWaiter
-        self.nextWaiter += 1
-        self.waiters[number] = promise
-        let timer = self.eventLoop.scheduleTask(deadline: deadline) {
+        let promise = eventLoop.makePromise(of: RedisConnection.self)
+        let number = nextWaiter
+        nextWaiter += 1
+        waiters[number] = promise
+        let timer = eventLoop.scheduleTask(deadline: deadline) {
             guard let waiter = self.waiters.removeValue(forKey: number) else { return }
             waiter.fail(RedisError(.notConnected, detail: self.lastFailure))
         }
@@ -84,29 +84,29 @@ final class ConnectionSlot: @unchecked Sendable {
 
     /// Closes gracefully. Succeeds once nothing is open any more; that takes at most the connect timeout or the silence limit. (A locator is closed first.)
     func close() -> EventLoopFuture<Void> {
-        self.eventLoop.preconditionInEventLoop()
-        let closed = self.closed ?? self.eventLoop.makePromise()
+        eventLoop.preconditionInEventLoop()
+        let closed = self.closed ?? eventLoop.makePromise()
         self.closed = closed
-        switch self.machine.close() {
+        switch machine.close() {
         case .done: closed.succeed()
         case .awaitAttempt, .alreadyClosed: break
         case .drain(let connection):
-            if self.counters.ready.current > 0 { self.counters.ready.store(0) }
+            if counters.ready.current > 0 { counters.ready.store(0) }
             connection.drain()
-            let limit = self.eventLoop.scheduleTask(in: TimeAmount(self.configuration.silenceLimit)) { connection.close() }
+            let limit = eventLoop.scheduleTask(in: TimeAmount(configuration.silenceLimit)) { connection.close() }
             closed.futureResult.whenComplete { _ in limit.cancel() }
         }
-        self.failWaiters(RedisError(.closed))
+        failWaiters(RedisError(.closed))
         return closed.futureResult
     }
 
     // MARK: The attempt
 
     private func connect() {
-        self.counters.connectAttempts.increment()
-        guard let locator = self.locator else { return self.open(self.configuration.address) }
+        counters.connectAttempts.increment()
+        guard let locator = self.locator else { return open(configuration.address) }
         self.endpoint = nil
-        locator.find().hop(to: self.eventLoop).whenComplete { result in
+        locator.find().hop(to: eventLoop).whenComplete { result in
             switch result {
             case .success(let endpoint):
                 self.endpoint = endpoint
@@ -151,10 +151,10 @@ final class ConnectionSlot: @unchecked Sendable {
 
     /// A search has found this master. A connection to another server is closed: what was sent over it has an unknown outcome.
     func found(master: RedisEndpoint) {
-        self.eventLoop.preconditionInEventLoop()
+        eventLoop.preconditionInEventLoop()
         self.master = master
-        switch self.machine.state {
-        case .preparing(let connection, _), .ready(let connection, _, _): self.closeIfMoved(connection)
+        switch machine.state {
+        case .preparing(let connection, _), .ready(let connection, _, _): closeIfMoved(connection)
         // The attempt compares the two when it has connected.
         case .idle, .connecting, .backingOff, .closed: break
         }
@@ -166,24 +166,24 @@ final class ConnectionSlot: @unchecked Sendable {
     }
 
     private func connected(_ connection: RedisConnection) {
-        let action = self.machine.connected(connection)
+        let action = machine.connected(connection)
         connection.channel.closeFuture.whenComplete { _ in self.ended(connection) }
         switch action {
         case .prepare(let connection):
-            self.prepare(connection)
-            self.closeIfMoved(connection)
+            prepare(connection)
+            closeIfMoved(connection)
         case .close(let connection): connection.close()
         }
     }
 
     private func prepare(_ connection: RedisConnection) {
         let timeout = TimeAmount(self.configuration.preparationTimeout)
-        let deadline = self.eventLoop.now + timeout
-        let limit = self.eventLoop.scheduleTask(deadline: deadline) {
+        let deadline = eventLoop.now + timeout
+        let limit = eventLoop.scheduleTask(deadline: deadline) {
             connection.close(RedisError(.connectionLost(sent: true), detail: "not ready in time"))
         }
         let (configuration, onConnect) = (self.configuration, self.onConnect)
-        var steps = self.eventLoop.makeSucceededVoidFuture()
+        var steps = eventLoop.makeSucceededVoidFuture()
         if let password = configuration.password {
             steps = steps.flatMap {
                 connection.send(.auth(username: configuration.username, password: password), deadline: deadline).map { _ in }
@@ -226,19 +226,19 @@ final class ConnectionSlot: @unchecked Sendable {
     /// The attempt failed (nil) or this connection's channel closed.
     private func ended(_ connection: RedisConnection?) {
         let random = Double.random(in: 0...1)
-        if let reason = connection?.closeReason { self.lastFailure = reason.description }
-        if let failure = connection?.tlsFailure { self.onTLSFailure?(failure) }
-        switch self.machine.ended(now: self.eventLoop.now, random: random) {
+        if let reason = connection?.closeReason { lastFailure = reason.description }
+        if let failure = connection?.tlsFailure { onTLSFailure?(failure) }
+        switch machine.ended(now: eventLoop.now, random: random) {
         case .lost(let retryAfter):
-            self.counters.disconnects.increment()
-            self.counters.ready.store(0)
-            self.retry(after: retryAfter)
+            counters.disconnects.increment()
+            counters.ready.store(0)
+            retry(after: retryAfter)
             if let connection, let onDisconnect = self.onDisconnect {
                 onDisconnect(connection, connection.closeReason ?? RedisError(.connectionLost(sent: true)))
             }
         case .failed(let retryAfter):
-            self.counters.connectFailures.increment()
-            self.retry(after: retryAfter)
+            counters.connectFailures.increment()
+            retry(after: retryAfter)
         case .closed: self.closed?.succeed()
         }
     }

@@ -54,23 +54,23 @@ struct ReconnectStateMachine<Connection> {
     private let backoff: Backoff
 
     init(minimum: TimeAmount, maximum: TimeAmount) {
-        self.backoff = Backoff(minimum: Duration(minimum), maximum: Duration(maximum), jitter: 0.5)
+        backoff = Backoff(minimum: Duration(minimum), maximum: Duration(maximum), jitter: 0.5)
     }
 
     var ready: Connection? {
-        if case .ready(let connection, _, _) = self.state { connection } else { nil }
+        if case .ready(let connection, _, _) = state { connection } else { nil }
     }
 
     mutating func wanted() -> WantAction {
-        guard case .idle = self.state else { return .wait }
-        self.state = .connecting(failures: 0)
+        guard case .idle = state else { return .wait }
+        state = .connecting(failures: 0)
         return .connect
     }
 
     mutating func connected(_ connection: Connection) -> ConnectedAction<Connection> {
-        switch self.state {
+        switch state {
         case .connecting(let failures):
-            self.state = .preparing(connection, failures: failures)
+            state = .preparing(connection, failures: failures)
             return .prepare(connection)
         case .closed: return .close(connection)
         case .idle, .preparing, .ready, .backingOff: preconditionFailure("connected without an attempt")
@@ -78,9 +78,9 @@ struct ReconnectStateMachine<Connection> {
     }
 
     mutating func prepared(now: NIODeadline) -> PreparedAction {
-        switch self.state {
+        switch state {
         case .preparing(let connection, let failures):
-            self.state = .ready(connection, failures: failures, since: now)
+            state = .ready(connection, failures: failures, since: now)
             return .handOut
         // The hook may finish after the connection ended.
         case .idle, .connecting, .ready, .backingOff, .closed: return .ignore
@@ -90,28 +90,28 @@ struct ReconnectStateMachine<Connection> {
     /// The attempt failed or the connection ended.
     /// - Parameter random: from 0 to 1.
     mutating func ended(now: NIODeadline, random: Double) -> EndedAction {
-        switch self.state {
+        switch state {
         case .connecting(let failures), .preparing(_, let failures):
-            self.state = .backingOff(failures: failures + 1)
-            return .failed(retryAfter: self.backoff(failures: failures, random: random))
+            state = .backingOff(failures: failures + 1)
+            return .failed(retryAfter: backoff(failures: failures, random: random))
         case .ready(_, let failures, let since):
-            let before = Duration(now - since) >= self.backoff.maximum ? 0 : failures
-            self.state = .backingOff(failures: before + 1)
-            return .lost(retryAfter: self.backoff(failures: before, random: random))
+            let before = Duration(now - since) >= backoff.maximum ? 0 : failures
+            state = .backingOff(failures: before + 1)
+            return .lost(retryAfter: backoff(failures: before, random: random))
         case .closed: return .closed
         case .idle, .backingOff: preconditionFailure("nothing was open that could end")
         }
     }
 
     mutating func backoffElapsed() -> WantAction {
-        guard case .backingOff(let failures) = self.state else { return .wait }
-        self.state = .connecting(failures: failures)
+        guard case .backingOff(let failures) = state else { return .wait }
+        state = .connecting(failures: failures)
         return .connect
     }
 
     mutating func close() -> CloseAction<Connection> {
-        defer { self.state = .closed }
-        switch self.state {
+        defer { state = .closed }
+        switch state {
         case .idle, .backingOff: return .done
         case .connecting: return .awaitAttempt
         case .preparing(let connection, _), .ready(let connection, _, _): return .drain(connection)

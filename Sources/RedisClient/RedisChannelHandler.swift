@@ -32,18 +32,18 @@ final class RedisChannelHandler: ChannelInboundHandler {
         self.onReadOnly = onReadOnly
         self.eventLoop = eventLoop
         self.counters = counters
-        self.maximumOutgoingBytes = configuration.maximumOutgoingBytes
-        self.machine = ConnectionStateMachine(
+        maximumOutgoingBytes = configuration.maximumOutgoingBytes
+        machine = ConnectionStateMachine(
             maximumPending: configuration.maximumPendingCommands,
             silenceLimit: TimeAmount(configuration.silenceLimit)
         )
-        self.reader = ReplyReader(maximumBytes: configuration.maximumReplyBytes, maximumElements: configuration.maximumArrayElements)
+        reader = ReplyReader(maximumBytes: configuration.maximumReplyBytes, maximumElements: configuration.maximumArrayElements)
     }
 
-    var isOpen: Bool { self.machine.isOpen }
+    var isOpen: Bool { machine.isOpen }
 
     /// The connection is open. The channel's connect promise succeeds before `channelActive` is fired, so whoever waited for that promise calls this.
-    func connected() { self.machine.connected() }
+    func connected() { machine.connected() }
 
     // MARK: Commands
 
@@ -53,61 +53,61 @@ final class RedisChannelHandler: ChannelInboundHandler {
         completion: @escaping Completion,
         encode: (inout ByteBuffer) -> Void
     ) -> RedisCommandID? {
-        let hasRoom = self.outgoing.readableBytes < self.maximumOutgoingBytes && (self.context?.channel.isWritable ?? true)
-        switch self.machine.enqueue(completion, deadline: deadline, now: self.eventLoop.now, hasRoom: hasRoom) {
+        let hasRoom = outgoing.readableBytes < maximumOutgoingBytes && (context?.channel.isWritable ?? true)
+        switch machine.enqueue(completion, deadline: deadline, now: eventLoop.now, hasRoom: hasRoom) {
         case .accept(let id, let scheduleFlush, let arm):
-            encode(&self.outgoing)
-            if scheduleFlush { self.eventLoop.assumeIsolated().execute { self.flush() } }
-            if let arm { self.armTimer(arm) }
+            encode(&outgoing)
+            if scheduleFlush { eventLoop.assumeIsolated().execute { self.flush() } }
+            if let arm { armTimer(arm) }
             return id
         case .reject(let completion, let error):
-            if error.code == .queueFull { self.counters.queueFull.increment() }
-            if case .timedOut = error.code { self.counters.timeouts.increment() }
+            if error.code == .queueFull { counters.queueFull.increment() }
+            if case .timedOut = error.code { counters.timeouts.increment() }
             completion(.failure(error))
             return nil
         }
     }
 
     func cancel(_ id: RedisCommandID) {
-        switch self.machine.cancel(id) {
+        switch machine.cancel(id) {
         case .complete(let completion, let sent, let close):
             completion(.failure(RedisError(.cancelled(sent: sent))))
-            if close { self.closeChannel() }
+            if close { closeChannel() }
         case .tooLate: break
         }
     }
 
     private func flush() {
-        guard self.machine.isOpen, let context = self.context, self.outgoing.readableBytes > 0 else { return }
-        self.machine.flushed()
-        self.counters.flushes.increment()
-        self.counters.bytesSent.add(self.outgoing.readableBytes)
-        self.counters.pending.store(self.machine.pendingCount)
-        context.writeAndFlush(self.wrapOutboundOut(self.outgoing), promise: nil)
+        guard machine.isOpen, let context = self.context, outgoing.readableBytes > 0 else { return }
+        machine.flushed()
+        counters.flushes.increment()
+        counters.bytesSent.add(outgoing.readableBytes)
+        counters.pending.store(machine.pendingCount)
+        context.writeAndFlush(wrapOutboundOut(outgoing), promise: nil)
         // `clear` reuses the storage if the socket has taken all of it. Otherwise the channel keeps that storage, and a new one is made.
-        self.outgoing.clear()
+        outgoing.clear()
     }
 
     // MARK: Time
 
     private func armTimer(_ time: NIODeadline) {
-        self.timer?.cancel()
-        self.timer = self.eventLoop.assumeIsolated().scheduleTask(deadline: time) { self.timerFired() }
+        timer?.cancel()
+        timer = eventLoop.assumeIsolated().scheduleTask(deadline: time) { self.timerFired() }
     }
 
     private func timerFired() {
-        self.timer = nil
-        switch self.machine.hitDeadline(now: self.eventLoop.now) {
+        timer = nil
+        switch machine.hitDeadline(now: eventLoop.now) {
         case .expire(let expired, let arm, let close):
-            if let arm { self.armTimer(arm) }
-            self.failTimedOut(expired)
-            if close { self.closeChannel() }
+            if let arm { armTimer(arm) }
+            failTimedOut(expired)
+            if close { closeChannel() }
         case .silent(let expired, let lost):
-            self.closeReason = self.closeReason ?? RedisError(.connectionLost(sent: true), detail: "silent with commands outstanding")
-            self.counters.silences.increment()
-            self.failTimedOut(expired)
-            self.failLost(lost, detail: "silent")
-            self.closeChannel()
+            closeReason = closeReason ?? RedisError(.connectionLost(sent: true), detail: "silent with commands outstanding")
+            counters.silences.increment()
+            failTimedOut(expired)
+            failLost(lost, detail: "silent")
+            closeChannel()
         case .ignore: break
         }
     }
@@ -127,59 +127,59 @@ final class RedisChannelHandler: ChannelInboundHandler {
 
     /// No further commands; closes once nobody waits for a reply, at the latest after the silence limit.
     func drain() {
-        switch self.machine.drain() {
-        case .close: self.closeChannel()
+        switch machine.drain() {
+        case .close: closeChannel()
         case .wait, .ignore: break
         }
     }
 
     /// Closes now. What is pending fails with this reason's detail, as lost.
     func close(_ reason: RedisError) {
-        self.closeReason = self.closeReason ?? reason
-        let failed = self.machine.close(reason)
-        self.closeChannel()
-        self.failLost(failed, detail: reason.detail)
+        closeReason = closeReason ?? reason
+        let failed = machine.close(reason)
+        closeChannel()
+        failLost(failed, detail: reason.detail)
     }
 
     private func closeChannel() {
-        self.timer?.cancel()
-        self.timer = nil
-        self.outgoing = ByteBuffer()
-        self.counters.pending.store(0)
-        self.context?.close(promise: nil)
+        timer?.cancel()
+        timer = nil
+        outgoing = ByteBuffer()
+        counters.pending.store(0)
+        context?.close(promise: nil)
     }
 
     // MARK: Channel
 
     func handlerAdded(context: ChannelHandlerContext) {
         self.context = context
-        if context.channel.isActive { self.machine.connected() }
+        if context.channel.isActive { machine.connected() }
     }
 
     func handlerRemoved(context: ChannelHandlerContext) {
-        self.close(RedisError(.connectionLost(sent: true), detail: "handler removed"))
+        close(RedisError(.connectionLost(sent: true), detail: "handler removed"))
         self.context = nil
     }
 
     func channelActive(context: ChannelHandlerContext) {
-        self.machine.connected()
+        machine.connected()
         context.fireChannelActive()
     }
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-        let buffer = self.unwrapInboundIn(data)
-        self.counters.bytesReceived.add(buffer.readableBytes)
+        let buffer = unwrapInboundIn(data)
+        counters.bytesReceived.add(buffer.readableBytes)
         guard let reader = self.reader else {
-            return self.close(RedisError(.protocolViolation, detail: "no memory for the reply reader"))
+            return close(RedisError(.protocolViolation, detail: "no memory for the reply reader"))
         }
-        self.machine.receivedBytes(now: self.eventLoop.now)
+        machine.receivedBytes(now: eventLoop.now)
         buffer.withUnsafeReadableBytes { bytes in
             var offset = 0
             while offset < bytes.count {
                 let end = min(offset + ReplyReader.pieceSize, bytes.count)
                 reader.feed(UnsafeRawBufferPointer(rebasing: bytes[offset..<end]))
                 offset = end
-                guard self.takeReplies(reader) else { return }
+                guard takeReplies(reader) else { return }
             }
         }
     }
@@ -190,26 +190,26 @@ final class RedisChannelHandler: ChannelInboundHandler {
             switch reader.next() {
             case .needMore: return true
             case .failed(let text):
-                self.counters.protocolViolations.increment()
-                self.failProtocol(text)
+                counters.protocolViolations.increment()
+                failProtocol(text)
                 return false
             case .reply(let value):
-                switch self.machine.receivedReply() {
+                switch machine.receivedReply() {
                 case .complete(let completion, let close):
                     if case .error(let error) = value {
-                        if error.isReadOnly { self.isReadOnly = true }
+                        if error.isReadOnly { isReadOnly = true }
                         completion(.failure(RedisError(.server(error))))
                     } else {
                         completion(.success(value))
                     }
-                    if close { self.closeChannel() }
-                case .drop: self.counters.lateReplies.increment()
+                    if close { closeChannel() }
+                case .drop: counters.lateReplies.increment()
                 case .unexpected:
-                    self.counters.protocolViolations.increment()
+                    counters.protocolViolations.increment()
                     if case .error(let error) = value {
-                        self.failProtocol("error reply without a command: \(error.kind)")
+                        failProtocol("error reply without a command: \(error.kind)")
                     } else {
-                        self.failProtocol("a reply without a command")
+                        failProtocol("a reply without a command")
                     }
                     return false
                 case .ignore: return false
@@ -228,22 +228,22 @@ final class RedisChannelHandler: ChannelInboundHandler {
     }
 
     func channelReadComplete(context: ChannelHandlerContext) {
-        self.counters.pending.store(self.machine.pendingCount)
+        counters.pending.store(machine.pendingCount)
         // Behind all replies that came together: each command that was refused so is known not to have run.
-        if self.isReadOnly, self.machine.isOpen {
-            self.onReadOnly?()
-            self.close(RedisError(.connectionLost(sent: true), detail: "the server is a replica now"))
+        if isReadOnly, machine.isOpen {
+            onReadOnly?()
+            close(RedisError(.connectionLost(sent: true), detail: "the server is a replica now"))
         }
         context.fireChannelReadComplete()
     }
 
     func channelInactive(context: ChannelHandlerContext) {
-        self.close(RedisError(.connectionLost(sent: true), detail: "closed by the peer"))
+        close(RedisError(.connectionLost(sent: true), detail: "closed by the peer"))
         context.fireChannelInactive()
     }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
-        if let failure = error as? TLSFailure { self.tlsFailure = failure }
-        self.close(RedisError(.connectionLost(sent: true), detail: String(describing: error)))
+        if let failure = error as? TLSFailure { tlsFailure = failure }
+        close(RedisError(.connectionLost(sent: true), detail: String(describing: error)))
     }
 }

@@ -57,7 +57,7 @@ public final class RedisClient: Sendable {
         masterHooks: MasterHooks = MasterHooks()
     ) {
         self.configuration = configuration
-        self.group = eventLoopGroup
+        group = eventLoopGroup
         let tls = configuration.tls.map { TLSByHost($0) }
         let locator: MasterLocator? =
             if case .sentinels(let sentinels) = configuration.address {
@@ -90,13 +90,13 @@ public final class RedisClient: Sendable {
     }
 
     /// The master that the sentinels have named last; nil before they have, and where the address names the server itself.
-    public var master: RedisEndpoint? { self.locator?.master }
+    public var master: RedisEndpoint? { locator?.master }
 
     /// The ready connection of a loop, without waiting. Must be called on that loop.
     /// - Returns: nil while there is none: the caller goes on without Redis, as after `notConnected`. The first call starts to connect;
     ///   from then on the client connects again by itself. Also nil for a loop of another group and after `close`.
     public func connection(on eventLoop: any EventLoop) -> RedisConnection? {
-        self.slots[ObjectIdentifier(eventLoop)]?.connection()
+        slots[ObjectIdentifier(eventLoop)]?.connection()
     }
 
     /// Starts to connect on every loop and waits until all are ready.
@@ -104,7 +104,7 @@ public final class RedisClient: Sendable {
     /// - Throws: `notConnected` if one is not ready in time, `closed`, or `queueFull` if too many wait.
     public func waitUntilConnected(timeout: Duration) async throws(RedisError) {
         let deadline = NIODeadline.now() + TimeAmount(timeout)
-        for slot in self.slots.values {
+        for slot in slots.values {
             _ = try await Self.result(slot.eventLoop.flatSubmit { slot.whenReady(deadline: deadline) })
         }
     }
@@ -116,7 +116,7 @@ public final class RedisClient: Sendable {
     ///   - timeout: how long to wait; nil for the default timeout of the configuration.
     /// - Returns: the reply, never an error reply.
     public func send(_ command: RedisCommand, timeout: Duration? = nil) async throws(RedisError) -> RedisValue {
-        let deadline = NIODeadline.now() + TimeAmount(timeout ?? self.configuration.commandTimeout)
+        let deadline = NIODeadline.now() + TimeAmount(timeout ?? configuration.commandTimeout)
         guard let slot = self.slot() else { throw RedisError(.notConnected, detail: "the group has no event loop") }
         let call = AsyncCommand(slot: slot)
         let result = await withTaskCancellationHandler {
@@ -139,7 +139,7 @@ public final class RedisClient: Sendable {
         timeout: Duration? = nil,
         _ body: @escaping @Sendable (RedisConnection) -> EventLoopFuture<Value>
     ) async throws -> Value {
-        let deadline = NIODeadline.now() + TimeAmount(timeout ?? self.configuration.commandTimeout)
+        let deadline = NIODeadline.now() + TimeAmount(timeout ?? configuration.commandTimeout)
         guard let slot = self.slot() else { throw RedisError(.notConnected, detail: "the group has no event loop") }
         return try await slot.eventLoop.flatSubmit { slot.whenReady(deadline: deadline).flatMap(body) }.get()
     }
@@ -147,7 +147,7 @@ public final class RedisClient: Sendable {
     /// What the client has done so far.
     public func snapshot() -> RedisSnapshot {
         var sum = RedisSnapshot()
-        for slot in self.slots.values { sum.add(slot.counters) }
+        for slot in slots.values { sum.add(slot.counters) }
         if let locator = self.locator { sum.add(locator.counters) }
         return sum
     }
@@ -155,8 +155,8 @@ public final class RedisClient: Sendable {
     /// Takes no further commands, waits for the replies of those that are out (at most the silence limit), and closes all connections.
     public func shutdown() async {
         // Whoever waits for the locator's answer is told that the client is closed.
-        try? await self.locator?.close().get()
-        let closing = self.slots.values.map { slot in slot.eventLoop.flatSubmit { slot.close() } }
+        try? await locator?.close().get()
+        let closing = slots.values.map { slot in slot.eventLoop.flatSubmit { slot.close() } }
         for future in closing {
             // Fails only if the loop was shut down first; nothing is open then either.
             try? await future.get()
@@ -164,8 +164,8 @@ public final class RedisClient: Sendable {
     }
 
     private func slot() -> ConnectionSlot? {
-        if let current = MultiThreadedEventLoopGroup.currentEventLoop, let slot = self.slots[ObjectIdentifier(current)] { return slot }
-        return self.slots[ObjectIdentifier(self.group.next())] ?? self.slots.values.first
+        if let current = MultiThreadedEventLoopGroup.currentEventLoop, let slot = slots[ObjectIdentifier(current)] { return slot }
+        return slots[ObjectIdentifier(group.next())] ?? slots.values.first
     }
 
     private static func result<Value: Sendable>(_ future: EventLoopFuture<Value>) async throws(RedisError) -> Value {
@@ -195,9 +195,9 @@ private final class AsyncCommand: @unchecked Sendable {
 
     func start(_ command: RedisCommand, deadline: NIODeadline, completion: @escaping (Result<RedisValue, RedisError>) -> Void) {
         self.completion = completion
-        guard !self.cancelled else { return self.finish(.failure(RedisError(.cancelled(sent: false)))) }
-        if let connection = self.slot.connection() { return self.send(command, on: connection, deadline: deadline) }
-        self.slot.whenReady(deadline: deadline).whenComplete { result in
+        guard !cancelled else { return finish(.failure(RedisError(.cancelled(sent: false)))) }
+        if let connection = slot.connection() { return send(command, on: connection, deadline: deadline) }
+        slot.whenReady(deadline: deadline).whenComplete { result in
             switch result {
             case .success(let connection): self.send(command, on: connection, deadline: deadline)
             case .failure(let error): self.finish(.failure(error as? RedisError ?? RedisError(.notConnected)))
@@ -206,18 +206,18 @@ private final class AsyncCommand: @unchecked Sendable {
     }
 
     func cancel() {
-        self.cancelled = true
+        cancelled = true
         if let connection = self.connection, let id = self.id {
             connection.cancel(id)
         } else {
-            self.finish(.failure(RedisError(.cancelled(sent: false))))
+            finish(.failure(RedisError(.cancelled(sent: false))))
         }
     }
 
     private func send(_ command: RedisCommand, on connection: RedisConnection, deadline: NIODeadline) {
-        guard self.completion != nil else { return }
+        guard completion != nil else { return }
         self.connection = connection
-        self.id = connection.send(command, deadline: deadline) { self.finish($0) }
+        id = connection.send(command, deadline: deadline) { self.finish($0) }
     }
 
     /// The first outcome counts; a reply may come after a cancellation.

@@ -24,7 +24,7 @@ public struct RedisCommand: Sendable, Hashable, CustomStringConvertible {
 
     /// The name alone.
     public var description: String {
-        if case .string(let name)? = self.arguments.first { name } else { "?" }
+        if case .string(let name)? = arguments.first { name } else { "?" }
     }
 
     /// `EVALSHA`: runs a script that the server knows, else it fails with `NOSCRIPT`.

@@ -77,7 +77,7 @@ extension RedisConfiguration {
         default: throw InvalidURL(description: "unknown scheme: \(Self.schemes) are known")
         }
         self.tls = tls
-        self.username = user
+        username = user
         self.password = password
     }
 

@@ -53,12 +53,12 @@ public struct RedisConfiguration: Sendable, Hashable {
 extension RedisConfiguration: CustomStringConvertible {
     /// The address alone: never the password.
     public var description: String {
-        switch self.address {
+        switch address {
         case .tcp(let host, let port):
-            "\(self.tls == nil ? "redis" : "rediss")://\(host.contains(":") ? "[\(host)]" : host):\(port)/\(self.database)"
+            "\(tls == nil ? "redis" : "rediss")://\(host.contains(":") ? "[\(host)]" : host):\(port)/\(database)"
         case .unix(let path): "unix://\(path)"
         case .sentinels(let sentinels):
-            "\(self.tls == nil ? "redis" : "rediss")+sentinel://\(sentinels.endpoints.map(\.description).joined(separator: ","))/\(sentinels.master)/\(self.database)"
+            "\(tls == nil ? "redis" : "rediss")+sentinel://\(sentinels.endpoints.map(\.description).joined(separator: ","))/\(sentinels.master)/\(database)"
         }
     }
 }

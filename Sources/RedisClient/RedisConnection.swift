@@ -20,32 +20,32 @@ public final class RedisConnection: @unchecked Sendable {
     private var storedAttachment: (any Sendable)?
 
     init(channel: any Channel, handler: RedisChannelHandler, configuration: RedisConfiguration) {
-        self.eventLoop = handler.eventLoop
+        eventLoop = handler.eventLoop
         self.channel = channel
         self.handler = handler
-        self.commandTimeout = TimeAmount(configuration.commandTimeout)
+        commandTimeout = TimeAmount(configuration.commandTimeout)
     }
 
     /// What the client's `onConnect` hook returned for this connection; nil before that, and without a hook.
     public internal(set) var attachment: (any Sendable)? {
         get {
-            self.eventLoop.preconditionInEventLoop()
-            return self.storedAttachment
+            eventLoop.preconditionInEventLoop()
+            return storedAttachment
         }
         set {
-            self.eventLoop.preconditionInEventLoop()
-            self.storedAttachment = newValue
+            eventLoop.preconditionInEventLoop()
+            storedAttachment = newValue
         }
     }
 
     /// Whether commands may be sent. It may change with any call.
     public var isOpen: Bool {
-        self.eventLoop.preconditionInEventLoop()
-        return self.handler.isOpen
+        eventLoop.preconditionInEventLoop()
+        return handler.isOpen
     }
 
     /// The deadline of a command that is sent now with the default timeout of the configuration.
-    public var defaultDeadline: NIODeadline { self.eventLoop.now + self.commandTimeout }
+    public var defaultDeadline: NIODeadline { eventLoop.now + commandTimeout }
 
     /// Sends a command at the next tick.
     /// - Parameters:
@@ -59,8 +59,8 @@ public final class RedisConnection: @unchecked Sendable {
         deadline: NIODeadline,
         completion: @escaping (Result<RedisValue, RedisError>) -> Void
     ) -> RedisCommandID? {
-        self.eventLoop.preconditionInEventLoop()
-        return self.handler.send(deadline: deadline, completion: completion) { command.encode(into: &$0) }
+        eventLoop.preconditionInEventLoop()
+        return handler.send(deadline: deadline, completion: completion) { command.encode(into: &$0) }
     }
 
     /// Sends a command that is written straight into the outgoing buffer, without a `RedisCommand` in between: for the hottest paths.
@@ -77,8 +77,8 @@ public final class RedisConnection: @unchecked Sendable {
         completion: @escaping (Result<RedisValue, RedisError>) -> Void,
         write: (inout RedisCommandWriter) -> Void
     ) -> RedisCommandID? {
-        self.eventLoop.preconditionInEventLoop()
-        return self.handler.send(deadline: deadline, completion: completion) { buffer in
+        eventLoop.preconditionInEventLoop()
+        return handler.send(deadline: deadline, completion: completion) { buffer in
             RedisCommandWriter.withWriter(into: &buffer, argumentCount: argumentCount, write)
         }
     }
@@ -89,8 +89,8 @@ public final class RedisConnection: @unchecked Sendable {
     ///   - deadline: when to give up waiting; nil for the default timeout of the configuration.
     /// - Returns: the reply; it fails with `RedisError` only.
     public func send(_ command: RedisCommand, deadline: NIODeadline? = nil) -> EventLoopFuture<RedisValue> {
-        let promise = self.eventLoop.makePromise(of: RedisValue.self)
-        self.send(command, deadline: deadline ?? self.defaultDeadline) { result in
+        let promise = eventLoop.makePromise(of: RedisValue.self)
+        self.send(command, deadline: deadline ?? defaultDeadline) { result in
             switch result {
             case .success(let value): promise.succeed(value)
             case .failure(let error): promise.fail(error)
@@ -102,34 +102,34 @@ public final class RedisConnection: @unchecked Sendable {
     /// Stops waiting for a command: it fails with `cancelled`, and its reply is dropped when it comes. Redis may run it all the same.
     /// Does nothing if it has been completed.
     public func cancel(_ id: RedisCommandID) {
-        self.eventLoop.preconditionInEventLoop()
-        self.handler.cancel(id)
+        eventLoop.preconditionInEventLoop()
+        handler.cancel(id)
     }
 
     /// Closes at once. What is pending fails with `connectionLost`. A client connects again.
     public func close() {
-        self.eventLoop.preconditionInEventLoop()
-        self.handler.close(RedisError(.closed, detail: "closed by its owner"))
+        eventLoop.preconditionInEventLoop()
+        handler.close(RedisError(.closed, detail: "closed by its owner"))
     }
 
     /// Takes no further commands and closes once nobody waits for a reply.
     func drain() {
-        self.eventLoop.preconditionInEventLoop()
-        self.handler.drain()
+        eventLoop.preconditionInEventLoop()
+        handler.drain()
     }
 
     func close(_ reason: RedisError) {
-        self.eventLoop.preconditionInEventLoop()
-        self.handler.close(reason)
+        eventLoop.preconditionInEventLoop()
+        handler.close(reason)
     }
 
     var tlsFailure: TLSFailure? {
-        self.eventLoop.preconditionInEventLoop()
-        return self.handler.tlsFailure
+        eventLoop.preconditionInEventLoop()
+        return handler.tlsFailure
     }
 
     var closeReason: RedisError? {
-        self.eventLoop.preconditionInEventLoop()
-        return self.handler.closeReason
+        eventLoop.preconditionInEventLoop()
+        return handler.closeReason
     }
 }

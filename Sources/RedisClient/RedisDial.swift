@@ -69,7 +69,7 @@ final class TLSByHost: Sendable {
         self.known.withLock { known in
             if let contexts = known[host] { return contexts }
             if known.count >= Self.maximum { known = [:] }
-            let contexts = TLSClientContexts(self.settings, name: host)
+            let contexts = TLSClientContexts(settings, name: host)
             known[host] = contexts
             return contexts
         }

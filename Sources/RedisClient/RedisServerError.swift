@@ -10,14 +10,14 @@ public struct RedisServerError: Error, Sendable, Hashable, CustomStringConvertib
 
     /// The first word of the message (`LOADING`, `READONLY`, `NOSCRIPT`, `OOM`, `ERR`, …): what Redis clients switch over.
     public var kind: Kind {
-        Kind(rawValue: String(self.message.prefix { $0 != " " }))
+        Kind(rawValue: String(message.prefix { $0 != " " }))
     }
 
     /// Whether the server has refused a write because it is a replica. Redis 6 puts its own words around those of a command that a script calls.
-    public var isReadOnly: Bool { self.kind == .readOnly || (self.kind == .err && self.message.contains("-READONLY ")) }
+    public var isReadOnly: Bool { kind == .readOnly || (kind == .err && message.contains("-READONLY ")) }
 
     /// The message.
-    public var description: String { self.message }
+    public var description: String { message }
 
     /// The first word of an error reply. Scripts and modules may invent their own, so the set is open.
     public struct Kind: RawRepresentable, Sendable, Hashable, CustomStringConvertible {
@@ -30,7 +30,7 @@ public struct RedisServerError: Error, Sendable, Hashable, CustomStringConvertib
         }
 
         /// The word.
-        public var description: String { self.rawValue }
+        public var description: String { rawValue }
 
         /// Any error without a kind of its own; an error raised inside a script is often this.
         public static let err = Kind(rawValue: "ERR")

@@ -29,7 +29,7 @@ extension APIErrorCode {
     ]
 
     /// Whether a code that came with a status of 400 to 499 decides about a change of stock. Any other, such as that of a proxy's 404, decides nothing.
-    package static func isDecision(_ code: String) -> Bool { self.decisions.contains(code) }
+    package static func isDecision(_ code: String) -> Bool { decisions.contains(code) }
 
     private static let decisions: Set<String> = Set(
         [

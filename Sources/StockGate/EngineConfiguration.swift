@@ -55,15 +55,15 @@ struct EngineTimes: Sendable {
     let resyncInterval: UInt64
 
     init(_ configuration: EngineConfiguration) {
-        self.gate = GateTimes(
+        gate = GateTimes(
             command: TimeAmount(configuration.redis.commandTimeout),
             background: TimeAmount(configuration.backgroundTimeout),
             markRetention: TimeAmount(configuration.markRetention).nanoseconds / 1_000_000
         )
-        self.answerWithin = TimeAmount(configuration.answerWithin)
-        self.resyncWait = TimeAmount(configuration.resyncWait)
-        self.pendingBound = TimeAmount(configuration.pendingBound)
-        self.soldOutMemory = UInt64(max(0, TimeAmount(configuration.soldOutMemory).nanoseconds))
-        self.resyncInterval = UInt64(max(0, TimeAmount(configuration.resyncInterval).nanoseconds))
+        answerWithin = TimeAmount(configuration.answerWithin)
+        resyncWait = TimeAmount(configuration.resyncWait)
+        pendingBound = TimeAmount(configuration.pendingBound)
+        soldOutMemory = UInt64(max(0, TimeAmount(configuration.soldOutMemory).nanoseconds))
+        resyncInterval = UInt64(max(0, TimeAmount(configuration.resyncInterval).nanoseconds))
     }
 }

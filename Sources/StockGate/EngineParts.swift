@@ -126,8 +126,8 @@ struct EngineParts: Sendable {
         self.resyncs = resyncs
         self.driver = driver
         self.recovery = recovery
-        self.recoveryLatch = latch
-        self.sweep = Sweep(
+        recoveryLatch = latch
+        sweep = Sweep(
             products: products,
             gates: gates,
             resyncs: resyncs,
@@ -137,7 +137,7 @@ struct EngineParts: Sendable {
             chunk: configuration.resyncChunk,
             bound: times.pendingBound
         )
-        self.audit = Audit(
+        audit = Audit(
             products: products,
             ledger: ledger,
             gates: gates,

@@ -56,20 +56,20 @@ public struct TLSClientConfiguration: Sendable, Hashable {
                     throw Refusal("sslmode is one of \(Mode.allCases.map(\.rawValue).joined(separator: ", "))")
                 }
                 self.mode = mode
-            case "sslrootcert": self.authorities = value
-            case "sslcert": self.certificate = value
-            default: self.key = value
+            case "sslrootcert": authorities = value
+            case "sslcert": certificate = value
+            default: key = value
             }
         }
-        guard (self.certificate == nil) == (self.key == nil) else { throw Refusal("sslcert and sslkey belong together") }
-        guard self.mode != .nothing || self.authorities == nil else {
+        guard (certificate == nil) == (key == nil) else { throw Refusal("sslcert and sslkey belong together") }
+        guard self.mode != .nothing || authorities == nil else {
             throw Refusal("sslmode=require checks nothing, so sslrootcert has no use: leave one of them out")
         }
     }
 
     /// What an operator must be told when less is checked than could be; nil where everything is checked.
     public var warning: String? {
-        switch self.mode {
+        switch mode {
         case .full: nil
         case .authority: "sslmode=verify-ca: any server whose certificate these authorities have signed is taken for this one"
         case .nothing:

@@ -51,7 +51,7 @@ private final class Decoded: ChannelInboundHandler {
     private var current: SeenRequest?
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-        switch self.unwrapInboundIn(data) {
+        switch unwrapInboundIn(data) {
         case .head(let head):
             self.current = SeenRequest(
                 method: head.method.rawValue,
@@ -62,12 +62,12 @@ private final class Decoded: ChannelInboundHandler {
             )
         case .body(let part): self.current?.body += String(buffer: part)
         case .end:
-            if let current { self.requests.append(current) }
+            if let current { requests.append(current) }
             self.current = nil
         }
     }
 
-    func errorCaught(context: ChannelHandlerContext, error: any Error) { self.failed = true }
+    func errorCaught(context: ChannelHandlerContext, error: any Error) { failed = true }
 
     static func of(_ bytes: [UInt8]) throws -> Decoded {
         let decoded = Decoded()

@@ -11,7 +11,7 @@ import Testing
 struct BuyerDeadlineTests {
     private final class Answers: Sendable {
         let all = Mutex<[Result<PlacedOrder, APIError>]>([])
-        var count: Int { self.all.withLock { $0.count } }
+        var count: Int { all.withLock { $0.count } }
         func wait(for count: Int) async throws {
             let deadline = ContinuousClock.now + .seconds(20)
             while self.count < count, ContinuousClock.now < deadline { try await Task.sleep(for: .milliseconds(1)) }

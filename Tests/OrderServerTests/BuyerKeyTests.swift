@@ -189,7 +189,7 @@ struct BuyerKeyTests {
 extension OutboxTests {
     @Test("one key of two buyers makes two orders, each in a message, and each repeat gets its own")
     func buyersOfOneKey() async throws {
-        try await self.run { bed, publisher, _ in
+        try await run { bed, publisher, _ in
             let buyers: [String?] = ["u-001", "u-002", nil]
             let answers = try await withThrowingTaskGroup(of: (Int, TestBed.Answer).self) { group in
                 for index in 0..<60 {

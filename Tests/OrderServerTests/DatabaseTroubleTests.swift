@@ -36,8 +36,8 @@ struct DatabaseTroubleTests {
         try await TestBed.run(stock: [1: 100]) { bed in
             #expect(try await bed.place(1)["status"] == "CONFIRMED")
             #expect(try await bed.send(.GET, "/readyz").status == 200)
-            try await self.setReadOnly(bed, true, endsSessions: true)
-            try await self.eventually("not ready") { try await bed.send(.GET, "/readyz").status == 503 }
+            try await setReadOnly(bed, true, endsSessions: true)
+            try await eventually("not ready") { try await bed.send(.GET, "/readyz").status == 503 }
             let health = try await bed.send(.GET, "/readyz?verbose")
             #expect(health["details"]["dependencies"]?["database"]?["state"] == "DOWN", "\(health)")
             for path in ["/orders", "/v1/orders"] {
@@ -46,9 +46,9 @@ struct DatabaseTroubleTests {
             }
             // Reads need no more than a database that may be read.
             #expect(try await bed.send(.GET, "/orders?page=0").status == 200)
-            try await self.setReadOnly(bed, false, endsSessions: false)
-            try await self.eventually("sells again", within: .seconds(5)) { try await bed.place(1)["status"] == "CONFIRMED" }
-            try await self.eventually("ready again", within: .seconds(5)) { try await bed.send(.GET, "/readyz").status == 200 }
+            try await setReadOnly(bed, false, endsSessions: false)
+            try await eventually("sells again", within: .seconds(5)) { try await bed.place(1)["status"] == "CONFIRMED" }
+            try await eventually("ready again", within: .seconds(5)) { try await bed.send(.GET, "/readyz").status == 200 }
         }
     }
 
@@ -133,9 +133,9 @@ struct DatabaseTroubleTests {
             }
         }
         #expect(try await TestBed.send(server.peer, .GET, "/livez").status == 200)
-        try await self.eventually("not ready") { try await TestBed.send(server.peer, .GET, "/readyz").status == 503 }
+        try await eventually("not ready") { try await TestBed.send(server.peer, .GET, "/readyz").status == 503 }
         postgres.resume()
-        try await self.eventually("sells again") {
+        try await eventually("sells again") {
             try await TestBed.send(server.peer, .POST, "/orders", #"{"productId":1,"quantity":1}"#)["status"] == "CONFIRMED"
         }
         let pool = PostgresPool(configuration: try PostgresConfiguration(url: postgres.url), maximumConnections: 1)
@@ -161,7 +161,7 @@ struct DatabaseTroubleTests {
         }
         #expect(try await TestBed.send(server.peer, .GET, "/readyz").status == 503)
         try postgres.restart()
-        try await self.eventually("sells again", within: .seconds(5)) {
+        try await eventually("sells again", within: .seconds(5)) {
             try await TestBed.send(server.peer, .POST, "/orders", #"{"productId":1,"quantity":1}"#)["status"] == "CONFIRMED"
         }
         await server.stop()

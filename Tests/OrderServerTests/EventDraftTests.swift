@@ -20,16 +20,16 @@ struct EventDraftTests {
     private func order(_ index: Int, id: Int64, _ status: OrderStatus, _ moment: Timestamp) -> OrderEvent.Order {
         OrderEvent.Order(
             id: id,
-            productID: self.pick(Self.numbers, index),
-            productCode: index % 2 == 0 ? nil : self.pick(Self.texts, index),
-            buyerID: index % 3 == 0 ? nil : self.pick(Self.texts, index / 2),
-            quantity: self.pick([1, 3, 1_000_000_000], index),
-            unitPrice: index % 4 == 0 ? nil : self.pick([0, 39_000, 1_000_000_000_000], index),
+            productID: pick(Self.numbers, index),
+            productCode: index % 2 == 0 ? nil : pick(Self.texts, index),
+            buyerID: index % 3 == 0 ? nil : pick(Self.texts, index / 2),
+            quantity: pick([1, 3, 1_000_000_000], index),
+            unitPrice: index % 4 == 0 ? nil : pick([0, 39_000, 1_000_000_000_000], index),
             status: status,
-            failReason: status == .failed ? self.pick(Self.texts, index + 1) : nil,
-            run: self.pick(Self.numbers, index + 1),
-            version: self.pick(Self.numbers, index + 2),
-            createdAt: Timestamp(microsecondsSinceEpoch: self.pick([0, 1_769_851_800_123_456, 951_782_400_000_000], index)),
+            failReason: status == .failed ? pick(Self.texts, index + 1) : nil,
+            run: pick(Self.numbers, index + 1),
+            version: pick(Self.numbers, index + 2),
+            createdAt: Timestamp(microsecondsSinceEpoch: pick([0, 1_769_851_800_123_456, 951_782_400_000_000], index)),
             updatedAt: moment
         )
     }
@@ -57,10 +57,10 @@ struct EventDraftTests {
     func changed() throws {
         let moment = Timestamp(microsecondsSinceEpoch: 1_769_851_800_000_001)
         for index in 0..<60 {
-            let status = self.pick([OrderStatus.confirmed, .failed, .cancelled], index)
+            let status = pick([OrderStatus.confirmed, .failed, .cancelled], index)
             let orders = (0..<(1 + index % 5)).map { self.order(index + $0, id: Int64(10 * index + $0 + 1), status, moment) }
             var json = JSONWriter()
-            for order in orders { self.add(order, to: &json) }
+            for order in orders { add(order, to: &json) }
             let changed = orders.enumerated().filter { index % 2 == 0 || orders.count == 1 || $0.offset != index % orders.count }.map(
                 \.element
             )
@@ -148,7 +148,7 @@ extension OutboxTests {
 
     @Test("events of orders by a call say what the table says, and an order whose key was taken is in none")
     func eventsOfCalls() async throws {
-        try await self.run { bed, publisher, _ in
+        try await run { bed, publisher, _ in
             // In one group or in several: of each key one order is made.
             await withTaskGroup(of: Void.self) { group in
                 for n in 0..<60 {
@@ -188,7 +188,7 @@ extension OutboxTests {
 
     @Test("a draft that no server has written is given up, and holds nothing up")
     func unreadableDraft() async throws {
-        try await self.run { bed, publisher, _ in
+        try await run { bed, publisher, _ in
             _ = try await bed.pool.query(
                 """
                 insert into outbox (id, lane, topic, order_ids, payload, moment)
@@ -198,7 +198,7 @@ extension OutboxTests {
             _ = try await bed.place(1)
             try await bed.wait("select count(*) from outbox where status = 'SENT'", for: 2)
             try await bed.wait("select count(*) from outbox where status = 'DEAD' and error = 'UNREADABLE'", for: 3)
-            #expect(try self.events(publisher).count == 2)
+            #expect(try events(publisher).count == 2)
         }
     }
 

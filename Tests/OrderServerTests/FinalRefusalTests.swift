@@ -26,7 +26,7 @@ struct FinalRefusalTests {
             }
         }
 
-        var errors: [String] { self.lines.withLock { $0 }.filter { $0.contains(" error ") } }
+        var errors: [String] { lines.withLock { $0 }.filter { $0.contains(" error ") } }
     }
 
     /// A server's parts without the server, and without anybody else who would settle what is left.
@@ -94,8 +94,8 @@ struct FinalRefusalTests {
 
     @Test("one error line names order, key and reason, however often the cancellation is asked for; a new reason is a new line")
     func logged() async throws {
-        try await self.run { bed, parts, lines in
-            let id = try await self.confirmed(parts)
+        try await run { bed, parts, lines in
+            let id = try await confirmed(parts)
             for (code, status) in [("KEY_REUSED", 422), ("PRODUCT_NOT_FOUND", 404)] {
                 bed.product.state.withLock { $0.refusals["INC-\(id)"] = (status, code) }
                 for _ in 0..<3 {
@@ -116,9 +116,9 @@ struct FinalRefusalTests {
         "recovery ends a cancellation that a crash cut off, and a compensation of an order that has failed, and does not come back to them"
     )
     func recovery() async throws {
-        try await self.run { bed, parts, lines in
-            let id = try await self.confirmed(parts)
-            let failed = try await self.confirmed(parts)
+        try await run { bed, parts, lines in
+            let id = try await confirmed(parts)
+            let failed = try await confirmed(parts)
             bed.product.state.withLock { state in
                 for id in [id, failed] { state.refusals["INC-\(id)"] = (422, "KEY_REUSED") }
             }
@@ -140,8 +140,8 @@ struct FinalRefusalTests {
 
     @Test("no answer is no refusal: the cancellation goes on until there is one")
     func unanswered() async throws {
-        try await self.run { bed, parts, lines in
-            let id = try await self.confirmed(parts)
+        try await run { bed, parts, lines in
+            let id = try await confirmed(parts)
             bed.product.state.withLock { $0.refusals["INC-\(id)"] = (401, "UNAUTHORIZED") }
             _ = try await bed.pool.query("update orders set cancel_requested_at = now() where id = $1", [.int(id)])
             _ = try await bed.pool.query("insert into saga_work (order_id, due_at) values ($1, now())", [.int(id)])
@@ -157,8 +157,8 @@ struct FinalRefusalTests {
 
     @Test("a late success whose stock is not taken back ends as well")
     func lateSuccess() async throws {
-        try await self.run { bed, parts, lines in
-            let id = try await self.confirmed(parts)
+        try await run { bed, parts, lines in
+            let id = try await confirmed(parts)
             bed.product.state.withLock { $0.refusals["INC-\(id)"] = (422, "KEY_REUSED") }
             // Somebody has failed the order while this server's call was out.
             _ = try await bed.pool.query("update orders set status = 'PENDING'")
@@ -175,7 +175,7 @@ struct FinalRefusalTests {
         "a later step is refused and the stock is not taken back: the order has failed with that step's reason, and is no longer worked on"
     )
     func inTheSaga() async throws {
-        try await self.run { bed, parts, lines in
+        try await run { bed, parts, lines in
             let payment = ScriptedStep("PAYMENT", [.refused(reason: "CARD_DECLINED"), .refused(reason: "CARD_DECLINED")])
             var foundation = parts.foundation
             foundation.steps.append(payment.step)
@@ -201,15 +201,15 @@ struct FinalRefusalTests {
 extension OutboxTests {
     @Test("a late success of an earlier run whose stock is not taken back does not hold up the results behind it")
     func refusedLateSuccess() async throws {
-        try await self.run { bed, _, results in
-            let id = try self.id(try await self.accept(bed))
-            results.put(self.result("REFUSED", id, reason: #""INVALID_STATE""#))
+        try await run { bed, _, results in
+            let id = try self.id(try await accept(bed))
+            results.put(result("REFUSED", id, reason: #""INVALID_STATE""#))
             try await bed.wait("select count(*) from orders where status = 'FAILED'", for: 1)
             #expect(try await bed.send(.POST, "/internal/orders/\(id)/retry", admin: true)["status"] == "CONFIRMED")
             bed.product.state.withLock { $0.refusals["INC-\(id)"] = (422, "KEY_REUSED") }
-            results.put(self.result("COMMITTED", id))
-            let next = try self.id(try await self.accept(bed))
-            results.put(self.result("COMMITTED", next))
+            results.put(result("COMMITTED", id))
+            let next = try self.id(try await accept(bed))
+            results.put(result("COMMITTED", next))
             try await bed.wait("select count(*) from orders where id = \(next) and status = 'CONFIRMED'", for: 1)
             #expect(try await bed.count("select count(*) from orders where id = \(id) and status = 'CONFIRMED' and run = 2") == 1)
             try await results.waitUntilAcknowledged(3)

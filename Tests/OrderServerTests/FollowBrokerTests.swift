@@ -27,22 +27,22 @@ struct FollowBrokerTests {
         try await publisher.waitUntilConnected(within: .seconds(60))
         broker.noteDeclared()
 
-        try await self.publish(publisher, 1...50)
-        try await self.following(pool, url) { figures in
-            try await self.wait(figures) { $0.hasCaughtUp && $0.position.last == 49 }
+        try await publish(publisher, 1...50)
+        try await following(pool, url) { figures in
+            try await wait(figures) { $0.hasCaughtUp && $0.position.last == 49 }
             #expect(figures.applied.value == 50)
         }
-        try await self.publish(publisher, 51...60)
-        try await self.following(pool, url) { figures in
-            try await self.wait(figures) { $0.position.last == 59 }
+        try await publish(publisher, 51...60)
+        try await following(pool, url) { figures in
+            try await wait(figures) { $0.position.last == 59 }
             #expect(figures.messages.value == 10)
             try await broker.settle()
             try await PrivateRabbitMQ.onThread { try broker.kill() }
-            try await self.wait(figures) { _ in !figures.isConnected }
+            try await wait(figures) { _ in !figures.isConnected }
             try await PrivateRabbitMQ.onThread { try broker.restart() }
             try await publisher.waitUntilConnected(within: .seconds(60))
-            try await self.publish(publisher, 61...70)
-            try await self.wait(figures) { $0.position.last == 69 }
+            try await publish(publisher, 61...70)
+            try await wait(figures) { $0.position.last == 69 }
             #expect(figures.snapshot().position.missed == 0)
         }
         #expect(try await pool.query("select count(*) from orders where status = 'CONFIRMED'").one().decode(0, as: Int64.self) == 70)
@@ -62,20 +62,20 @@ struct FollowBrokerTests {
         let url = try BrokerConfiguration(url: broker.url)
         let first = try Publisher(configuration: url, topology: .events)
         try await first.waitUntilConnected(within: .seconds(60))
-        try await self.publish(first, 1...50)
-        try await self.following(pool, url) { figures in try await self.wait(figures) { $0.position.last == 49 } }
+        try await publish(first, 1...50)
+        try await following(pool, url) { figures in try await wait(figures) { $0.position.last == 49 } }
         await first.shutdown()
 
         try await PrivateRabbitMQ.onThread { try broker.control(["delete_queue", StockGateTopology.orderEventsStream]) }
         let second = try Publisher(configuration: url, topology: .events)
         try await second.waitUntilConnected(within: .seconds(60))
-        try await self.publish(second, 51...60)
-        try await self.following(pool, url) { figures in
-            try await self.wait(figures) { $0.hasCaughtUp }
+        try await publish(second, 51...60)
+        try await following(pool, url) { figures in
+            try await wait(figures) { $0.hasCaughtUp }
             #expect(figures.applied.value == 0 && figures.snapshot().position.last == 49)
         }
         _ = try await pool.query("delete from follow_position")
-        try await self.following(pool, url) { figures in try await self.wait(figures) { $0.position.last == 9 } }
+        try await following(pool, url) { figures in try await wait(figures) { $0.position.last == 9 } }
         #expect(try await pool.query("select count(*) from orders where status = 'CONFIRMED'").one().decode(0, as: Int64.self) == 60)
         await second.shutdown()
         await pool.shutdown()

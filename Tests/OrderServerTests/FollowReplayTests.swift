@@ -83,11 +83,11 @@ struct FollowReplayTests {
                 #expect(String(decoding: message.body, as: UTF8.self) == text)
             }
             #expect(whole > 0 && whole < rows.count)
-            let original = try await self.shown(bed.pool)
+            let original = try await shown(bed.pool)
             #expect(original.count == 9)
             #expect(original.contains { $0.contains(#""status":"CONFIRMED""#) && $0.contains(#""run":2,"version":4"#) })
-            try await self.following(bed, payloads.shuffled() + payloads) { replica in
-                let copy = try await self.shown(replica)
+            try await following(bed, payloads.shuffled() + payloads) { replica in
+                let copy = try await shown(replica)
                 #expect(copy == original)
             }
         }
@@ -112,9 +112,9 @@ struct FollowReplayTests {
             let last = try #require(payloads.last)
             #expect(last.contains(#""type":"order.created""#))
             #expect(last.contains(#""status":"PENDING""#) && last.contains(#""run":2"#))
-            let original = try await self.shown(bed.pool)
-            try await self.following(bed, payloads.reversed()) { replica in
-                let copy = try await self.shown(replica)
+            let original = try await shown(bed.pool)
+            try await following(bed, payloads.reversed()) { replica in
+                let copy = try await shown(replica)
                 #expect(copy == original)
             }
         }

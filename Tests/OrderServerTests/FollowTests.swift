@@ -30,7 +30,7 @@ final class ScriptedStream: Sendable {
 
     let state = Mutex(State())
 
-    func append(_ body: String) { self.state.withLock { $0.bodies.append(Array(body.utf8)) } }
+    func append(_ body: String) { state.withLock { $0.bodies.append(Array(body.utf8)) } }
 
     func open(_ start: StreamStart) -> any OrderEventSource {
         let next = self.state.withLock { state in
@@ -57,15 +57,15 @@ final class ScriptedStream: Sendable {
         }
 
         func nextBatch(max: Int, wait: Duration) async throws -> StreamedBatch {
-            if self.isClosed.load(ordering: .relaxed) { throw Closed() }
-            let (messages, stream) = (self.take(max), self.stream)
+            if isClosed.load(ordering: .relaxed) { throw Closed() }
+            let (messages, stream) = (take(max), self.stream)
             if messages.isEmpty { try? await Task.sleep(for: .milliseconds(2)) }
             return StreamedBatch(messages: messages) { stream.state.withLock { $0.acknowledged += messages.count } }
         }
 
         private func take(_ max: Int) -> [StreamedMessage] {
             self.next.withLock { next in
-                self.stream.state.withLock { state in
+                stream.state.withLock { state in
                     guard state.isConnected else { return [] }
                     var messages: [StreamedMessage] = []
                     while messages.count < max, next < state.base + UInt64(state.bodies.count) {
@@ -78,9 +78,9 @@ final class ScriptedStream: Sendable {
             }
         }
 
-        var isConnected: Bool { self.stream.state.withLock { $0.isConnected } }
+        var isConnected: Bool { stream.state.withLock { $0.isConnected } }
         var reconnects: Int { 0 }
-        func shutdown() async { self.isClosed.store(true, ordering: .relaxed) }
+        func shutdown() async { isClosed.store(true, ordering: .relaxed) }
     }
 }
 
@@ -258,13 +258,13 @@ struct FollowTests {
             try await task.value
         }
 
-        func count(_ sql: String) async throws -> Int64 { try await self.pool.query(sql).one().decode(0, as: Int64.self) }
+        func count(_ sql: String) async throws -> Int64 { try await pool.query(sql).one().decode(0, as: Int64.self) }
 
         func wait(_ sql: String, for value: Int64) async throws {
             let deadline = ContinuousClock.now + .seconds(60)
-            while try await self.count(sql) != value {
+            while try await count(sql) != value {
                 guard ContinuousClock.now < deadline else {
-                    throw TestBed.Failure(description: "\(sql): \(try await self.count(sql)), not \(value)")
+                    throw TestBed.Failure(description: "\(sql): \(try await count(sql)), not \(value)")
                 }
                 try await Task.sleep(for: .milliseconds(5))
             }
@@ -277,18 +277,18 @@ struct FollowTests {
         let port: Int
 
         func send(_ method: HTTPMethod, _ path: String) async throws -> TestBed.Answer {
-            try await TestBed.send(self.peer, method, path, method == .GET ? nil : "{}")
+            try await TestBed.send(peer, method, path, method == .GET ? nil : "{}")
         }
 
         func metrics() async throws -> String {
-            String(buffer: try await self.admin.call(HTTPPeer.Request(method: .GET, path: "/metrics"), timeout: .seconds(5)).get().body)
+            String(buffer: try await admin.call(HTTPPeer.Request(method: .GET, path: "/metrics"), timeout: .seconds(5)).get().body)
         }
 
         /// Waits until `/readyz?verbose` shows the dependency so.
         func wait(for state: String, status: Int) async throws -> JSONValue {
             let deadline = ContinuousClock.now + .seconds(60)
             while true {
-                let answer = try await self.send(.GET, "/readyz?verbose")
+                let answer = try await send(.GET, "/readyz?verbose")
                 let dependencies = answer["dependencies"] == .null ? answer["details"]["dependencies"] : answer["dependencies"]
                 if answer.status == status, let follow = dependencies?["follow"], follow["state"] == .some(.string(state)) {
                     return follow["detail"] ?? .null
@@ -301,7 +301,7 @@ struct FollowTests {
 
     private struct Run: Service {
         let body: @Sendable () async throws -> Void
-        func run() async throws { try await self.body() }
+        func run() async throws { try await body() }
     }
 
     private func bed(_ body: (Bed) async throws -> Void) async throws {

@@ -19,12 +19,12 @@ struct HTTPPeerTLSTests {
         typealias OutboundOut = HTTPServerResponsePart
 
         func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-            guard case .end = self.unwrapInboundIn(data) else { return }
+            guard case .end = unwrapInboundIn(data) else { return }
             let body = ByteBuffer(repeating: UInt8(ascii: "x"), count: 100_000)
             let head = HTTPResponseHead(version: .http1_1, status: .ok, headers: ["content-length": "\(body.readableBytes)"])
-            context.write(self.wrapOutboundOut(.head(head)), promise: nil)
-            context.write(self.wrapOutboundOut(.body(.byteBuffer(body))), promise: nil)
-            context.writeAndFlush(self.wrapOutboundOut(.end(nil)), promise: nil)
+            context.write(wrapOutboundOut(.head(head)), promise: nil)
+            context.write(wrapOutboundOut(.body(.byteBuffer(body))), promise: nil)
+            context.writeAndFlush(wrapOutboundOut(.end(nil)), promise: nil)
         }
     }
 
@@ -53,8 +53,8 @@ struct HTTPPeerTLSTests {
 
     private final class Told: Sendable {
         private let words = Mutex<[TLSFailure?]>([])
-        func add(_ failure: TLSFailure?) { self.words.withLock { $0.append(failure) } }
-        var all: [TLSFailure?] { self.words.withLock { $0 } }
+        func add(_ failure: TLSFailure?) { words.withLock { $0.append(failure) } }
+        var all: [TLSFailure?] { words.withLock { $0 } }
     }
 
     private func peer(_ url: String, _ told: Told) throws -> HTTPPeer {
@@ -87,7 +87,7 @@ struct HTTPPeerTLSTests {
         for host in ["localhost", "127.0.0.1"] {
             let peer = try self.peer("https://\(host):\(port)?sslrootcert=\(certificates.authority)&\(own)", told)
             for _ in 0..<3 {
-                let answer = try await self.call(peer)
+                let answer = try await call(peer)
                 #expect(answer.status == 200 && answer.body.readableBytes == 100_000)
             }
             peer.shutdown()
@@ -95,7 +95,7 @@ struct HTTPPeerTLSTests {
         #expect(told.all.isEmpty)
         // With TLS 1.3 the refusal comes behind the handshake. What was sent may have been read, for all that this end knows.
         let bare = try self.peer("https://localhost:\(port)?sslrootcert=\(certificates.authority)", told)
-        await #expect(throws: HTTPCallFailure.connectionLost) { try await self.call(bare) }
+        await #expect(throws: HTTPCallFailure.connectionLost) { try await call(bare) }
         #expect(told.all.count == 1 && told.all.first??.kind == .refused, "\(told.all)")
         try await server.close()
     }
@@ -116,7 +116,7 @@ struct HTTPPeerTLSTests {
             for _ in 0..<3 {
                 // Known not to have run: the order is refused, and no unit is held for it.
                 await #expect(throws: HTTPCallFailure.cannotConnect) {
-                    try await self.call(peer, within: kind == .timedOut ? .milliseconds(300) : .seconds(60))
+                    try await call(peer, within: kind == .timedOut ? .milliseconds(300) : .seconds(60))
                 }
                 #expect(peer.isDown)
             }
@@ -129,15 +129,15 @@ struct HTTPPeerTLSTests {
     @Test("a server that shows the right certificate again is used again")
     func mended() async throws {
         let certificates = try PrivateCertificates()
-        let old = try await self.server(try certificates.sign("old", days: -1))
+        let old = try await server(try certificates.sign("old", days: -1))
         let port = old.localAddress?.port ?? 0
         let told = Told()
         let peer = try self.peer("https://localhost:\(port)?sslrootcert=\(certificates.authority)", told)
-        await #expect(throws: HTTPCallFailure.cannotConnect) { try await self.call(peer) }
+        await #expect(throws: HTTPCallFailure.cannotConnect) { try await call(peer) }
         try await old.close()
-        let new = try await self.server(try certificates.sign(), port: port)
-        #expect(try await self.call(peer).status == 200)
-        #expect(try await self.call(peer).status == 200)
+        let new = try await server(try certificates.sign(), port: port)
+        #expect(try await call(peer).status == 200)
+        #expect(try await call(peer).status == 200)
         #expect(told.all.map { $0?.kind } == [.expired, nil])
         peer.shutdown()
         try await new.close()

@@ -35,11 +35,11 @@ struct HTTPPeerTests {
         init(_ server: Counting) { self.server = server }
 
         func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-            guard case .end = self.unwrapInboundIn(data) else { return }
-            self.server.counts.withLock { $0.calls += 1 }
+            guard case .end = unwrapInboundIn(data) else { return }
+            server.counts.withLock { $0.calls += 1 }
             let head = HTTPResponseHead(version: .http1_1, status: .ok, headers: ["content-length": "0"])
-            context.write(self.wrapOutboundOut(.head(head)), promise: nil)
-            context.writeAndFlush(self.wrapOutboundOut(.end(nil)), promise: nil)
+            context.write(wrapOutboundOut(.head(head)), promise: nil)
+            context.writeAndFlush(wrapOutboundOut(.end(nil)), promise: nil)
         }
     }
 
@@ -56,7 +56,7 @@ struct HTTPPeerTests {
         let deadline = ContinuousClock.now + .seconds(30)
         var calls = 0
         while server.counts.withLock({ $0.opened }) < 4, ContinuousClock.now < deadline {
-            #expect(try await self.call(peer) == 200)
+            #expect(try await call(peer) == 200)
             calls += 1
         }
         #expect(server.counts.withLock { $0.opened } >= 4)
@@ -69,7 +69,7 @@ struct HTTPPeerTests {
 
         let young = HTTPPeer(endpoint, loop: MultiThreadedEventLoopGroup.singleton.next(), connectionAge: .seconds(3600))
         let opened = server.counts.withLock { $0.opened }
-        for _ in 0..<20 { #expect(try await self.call(young) == 200) }
+        for _ in 0..<20 { #expect(try await call(young) == 200) }
         #expect(server.counts.withLock { $0.opened } == opened + 1)
         young.shutdown()
         try await channel.close()
@@ -97,11 +97,11 @@ struct HTTPPeerTests {
             .bind(host: "127.0.0.1", port: 0).get()
         let endpoint = try #require(HTTPEndpoint("http://127.0.0.1:\(name.localAddress?.port ?? 0)"))
         let peer = HTTPPeer(endpoint, loop: MultiThreadedEventLoopGroup.singleton.next(), connectionAge: .milliseconds(50))
-        for _ in 0..<10 { #expect(try await self.call(peer) == 200) }
+        for _ in 0..<10 { #expect(try await call(peer) == 200) }
         let joined = try #require(second.localAddress)
         targets.withLock { $0.append(joined) }
         let deadline = ContinuousClock.now + .seconds(30)
-        while new.counts.withLock({ $0.calls }) == 0, ContinuousClock.now < deadline { #expect(try await self.call(peer) == 200) }
+        while new.counts.withLock({ $0.calls }) == 0, ContinuousClock.now < deadline { #expect(try await call(peer) == 200) }
         #expect(new.counts.withLock { $0.calls } > 0)
         peer.shutdown()
         for channel in [name, first, second] { try await channel.close() }
@@ -113,8 +113,8 @@ struct HTTPPeerTests {
         private let other: any Channel
         init(to other: any Channel) { self.other = other }
         func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-            self.other.writeAndFlush(self.unwrapInboundIn(data), promise: nil)
+            other.writeAndFlush(unwrapInboundIn(data), promise: nil)
         }
-        func channelInactive(context: ChannelHandlerContext) { self.other.close(promise: nil) }
+        func channelInactive(context: ChannelHandlerContext) { other.close(promise: nil) }
     }
 }

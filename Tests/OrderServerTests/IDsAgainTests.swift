@@ -35,7 +35,7 @@ struct IDsAgainTests {
             for _ in 0..<5 { #expect(try await bed.place(1)["status"] == "CONFIRMED") }
             #expect(bed.product.stock(1) == 5)
             await bed.servers[0].stop()
-            try await self.restore(bed)
+            try await restore(bed)
             let server = try await bed.start(["SOLD_OUT_MEMORY": "0s"].merging(settings) { $1 })
             let send = { (path: String, body: String?) in try await TestBed.send(server.peer, .POST, path, body) }
             var answers: [TestBed.Answer] = []
@@ -44,7 +44,7 @@ struct IDsAgainTests {
             #expect(answers.filter { $0.status == 400 && $0["error"] == "INSUFFICIENT_STOCK" }.count == 5)
             #expect(bed.product.stock(1) == 0)
             #expect(try await bed.count("select count(*) from orders where status = 'CONFIRMED' and run >= \(Order.firstOtherRun)") == 5)
-            #expect(try await self.metric(bed, "stockgate_orders_key_taken_total", of: server) == 5)
+            #expect(try await metric(bed, "stockgate_orders_key_taken_total", of: server) == 5)
             let id = try #require(answers.first?.id)
             #expect(try await send("/orders/\(id)/cancel", nil)["status"] == "CANCELLED")
             #expect(bed.product.stock(1) == 1)
@@ -138,7 +138,7 @@ struct IDsAgainTests {
             #expect(try await bed.count("select last_value from outbox_ids") == 8001)
             let made = try await TestBed.send(server.peer, .POST, "/orders", #"{"productId":1,"quantity":1}"#)
             #expect(made.status == 200 && made.id == 9001)
-            #expect(try await self.metric(bed, "stockgate_orders_id_taken_total", of: server) == 0)
+            #expect(try await metric(bed, "stockgate_orders_id_taken_total", of: server) == 0)
             await server.stop()
         }
     }
@@ -155,7 +155,7 @@ struct IDsAgainTests {
                 let made = try await bed.place(1, key: key)
                 #expect(made.status == 200 && made["status"] == "CONFIRMED", "\(made)")
                 #expect(try made.orderID > first + 5001)
-                #expect(try await self.metric(bed, "stockgate_orders_id_taken_total", of: bed.servers[0]) == place + 1)
+                #expect(try await metric(bed, "stockgate_orders_id_taken_total", of: bed.servers[0]) == place + 1)
                 let id = try made.orderID
                 _ = try await bed.pool.query(
                     "insert into orders (id, product_id, quantity, status) select n, 1, 1, 'FAILED' from generate_series($1::bigint, $1::bigint + 5000) n",

@@ -46,7 +46,7 @@ struct LockedOrderTests {
 
     @Test("a refused member fails alone, and the others stay together as far as they can")
     func refusedMember() {
-        let result = self.write(patience: .zero) { $0.contains(7) ? self.refused : nil }
+        let result = write(patience: .zero) { $0.contains(7) ? self.refused : nil }
         #expect(result.failed == [[7]])
         #expect(result.sent.flatMap { $0 } == (0..<32).filter { $0 != 7 })
         #expect(result.sent.count <= 5)
@@ -55,7 +55,7 @@ struct LockedOrderTests {
 
     @Test("members of locked rows are put out in one step, and the rest goes in one statement")
     func lockedRows() {
-        let result = self.write(patience: .zero, putOut: [3, 9]) { $0.contains(3) || $0.contains(9) ? self.lockTimeout : nil }
+        let result = write(patience: .zero, putOut: [3, 9]) { $0.contains(3) || $0.contains(9) ? self.lockTimeout : nil }
         #expect(result.out == [3, 9])
         #expect(result.sent == [(0..<32).filter { $0 != 3 && $0 != 9 }])
         #expect(result.failed.isEmpty)
@@ -64,10 +64,10 @@ struct LockedOrderTests {
 
     @Test("a lock that nobody can name is waited for once more, then only by the member that meets it; without patience by nobody")
     func unnamedLock() {
-        var result = self.write(patience: .seconds(60)) { $0.contains(20) ? self.lockTimeout : nil }
+        var result = write(patience: .seconds(60)) { $0.contains(20) ? self.lockTimeout : nil }
         #expect(result.failed == [[20]])
         #expect(result.sent.flatMap { $0 }.count == 31)
-        result = self.write(patience: .zero) { $0.contains(20) ? self.lockTimeout : nil }
+        result = write(patience: .zero) { $0.contains(20) ? self.lockTimeout : nil }
         #expect(result.failed == [Array(0..<32)])
         #expect(result.statements == 1)
     }
@@ -75,7 +75,7 @@ struct LockedOrderTests {
     @Test("what is not one member's fault fails the whole group at once")
     func wholeGroup() {
         let lost = PostgresError(code: .connectionLost(outcomeUnknown: true), message: "lost")
-        let result = self.write(patience: .seconds(60)) { _ in lost }
+        let result = write(patience: .seconds(60)) { _ in lost }
         #expect(result.failed == [Array(0..<32)])
         #expect(result.statements == 1)
     }
@@ -99,7 +99,7 @@ struct LockedOrderTests {
             let id = try #require(stuck)
             let lock = try await self.lock(bed, id)
             // Its saga ends meanwhile, and its outcome meets the lock.
-            #expect(try await self.eventually { try await self.metrics(bed).contains("\nstockgate_orders_locked 1\n") })
+            #expect(try await eventually { try await metrics(bed).contains("\nstockgate_orders_locked 1\n") })
             for _ in 0..<10 {
                 let made = try await bed.place(1)
                 #expect(made["status"] == "CONFIRMED", "\(made)")

@@ -32,16 +32,16 @@ final class ScriptedPublisher: MessagePublishing {
 
     func snapshot() -> BrokerSnapshot {
         var snapshot = BrokerSnapshot()
-        let (isConnected, blocked) = self.state.withLock { ($0.isConnected, $0.blocked) }
+        let (isConnected, blocked) = state.withLock { ($0.isConnected, $0.blocked) }
         snapshot.state = !isConnected ? .connecting : blocked.map { .blocked(reason: $0) } ?? .connected
         return snapshot
     }
 
     func shutdown(within bound: Duration) async {}
 
-    var sent: [OutgoingMessage] { self.state.withLock { $0.sent } }
-    var commands: [OutgoingMessage] { self.sent.filter { $0.routingKey == "stock.decrease" } }
-    func set(_ change: (inout State) -> Void) { self.state.withLock { change(&$0) } }
+    var sent: [OutgoingMessage] { state.withLock { $0.sent } }
+    var commands: [OutgoingMessage] { sent.filter { $0.routingKey == "stock.decrease" } }
+    func set(_ change: (inout State) -> Void) { state.withLock { change(&$0) } }
 }
 
 /// A queue by hand.
@@ -85,7 +85,7 @@ final class ScriptedResults: MessageReceiving {
     func nextBatch(max: Int, wait: Duration) async throws(BrokerError) -> [Delivery] {
         let deadline = ContinuousClock.now + wait
         while ContinuousClock.now < deadline, !Task.isCancelled {
-            let taken = self.state.withLock { state -> [Delivery] in
+            let taken = state.withLock { state -> [Delivery] in
                 if state.isHeld { return [] }
                 defer { state.waiting.removeFirst(min(max, state.waiting.count)) }
                 return Array(state.waiting.prefix(max))
@@ -119,16 +119,16 @@ final class ScriptedResults: MessageReceiving {
     }
 
     func shutdown(within bound: Duration) async {}
-    var acknowledged: Int { self.state.withLock { $0.acknowledged } }
-    var requeued: Int { self.state.withLock { $0.requeued } }
+    var acknowledged: Int { state.withLock { $0.acknowledged } }
+    var requeued: Int { state.withLock { $0.requeued } }
 
     /// Waits until so many are acknowledged.
     func waitUntilAcknowledged(_ count: Int) async throws {
         let deadline = ContinuousClock.now + .seconds(60)
-        while self.acknowledged < count {
+        while acknowledged < count {
             guard ContinuousClock.now < deadline else {
                 throw TestBed.Failure(
-                    description: "\(self.acknowledged) of \(count) acknowledged: \(self.state.withLock { $0.acknowledgements })"
+                    description: "\(acknowledged) of \(count) acknowledged: \(state.withLock { $0.acknowledgements })"
                 )
             }
             try await Task.sleep(for: .milliseconds(1))

@@ -16,25 +16,25 @@ struct OrderSagaTests {
         let reason = OrderSaga.Purpose.undo(reason: "NO")
         func saga(_ events: [OrderSaga.Event], _ purpose: OrderSaga.Purpose = .execute) -> OrderSaga {
             var saga = OrderSaga(steps: 2, purpose: purpose, policy: self.policy)
-            for event in events { _ = self.handle(&saga, event) }
+            for event in events { _ = handle(&saga, event) }
             return saga
         }
         return [
             saga([]),
             saga([.started]),
-            saga([.started, .ended(self.unanswered)]),
+            saga([.started, .ended(unanswered)]),
             saga([.started], reason),
-            saga([.started, .ended(self.unanswered)], reason),
+            saga([.started, .ended(unanswered)], reason),
             saga([.started, .ended(.done), .ended(.done)]),
             saga([.started, .ended(.refused(reason: "NO"))]),
             saga([.started, .ended(.refused(reason: "NO"))], reason),
-            saga([.started, .ended(self.unanswered), .waited, .ended(self.unanswered), .waited, .ended(self.unanswered)]),
+            saga([.started, .ended(unanswered), .waited, .ended(unanswered), .waited, .ended(unanswered)]),
         ]
     }
 
     @Test("every state with every event")
     func everyPair() {
-        let events: [OrderSaga.Event] = [.started, .waited, .ended(.done), .ended(.refused(reason: "R")), .ended(self.unanswered)]
+        let events: [OrderSaga.Event] = [.started, .waited, .ended(.done), .ended(.refused(reason: "R")), .ended(unanswered)]
         let wait = OrderSaga.Action.wait(.milliseconds(100))
         let expected: [[OrderSaga.Action]] = [
             // ready
@@ -51,10 +51,10 @@ struct OrderSagaTests {
             Array(repeating: .ignore, count: 5), Array(repeating: .ignore, count: 5), Array(repeating: .ignore, count: 5),
             Array(repeating: .ignore, count: 5),
         ]
-        for (saga, row) in zip(self.sagas(), expected) {
+        for (saga, row) in zip(sagas(), expected) {
             for (event, action) in zip(events, row) {
                 var copy = saga
-                #expect(self.handle(&copy, event) == action, "\(saga.state) with \(event)")
+                #expect(handle(&copy, event) == action, "\(saga.state) with \(event)")
                 if action == .ignore { #expect(copy == saga, "an ignored event changes nothing") }
             }
         }
@@ -63,12 +63,12 @@ struct OrderSagaTests {
     @Test("a refusal undoes the steps before it, last first, and only then fails")
     func compensatesBackwards() {
         var saga = OrderSaga(steps: 3, policy: self.policy)
-        #expect(self.handle(&saga, .started) == .execute(step: 0, attempt: 1))
-        #expect(self.handle(&saga, .ended(.done)) == .execute(step: 1, attempt: 1))
-        #expect(self.handle(&saga, .ended(.done)) == .execute(step: 2, attempt: 1))
-        #expect(self.handle(&saga, .ended(.refused(reason: "NO"))) == .compensate(step: 1, attempt: 1))
-        #expect(self.handle(&saga, .ended(.done)) == .compensate(step: 0, attempt: 1))
-        #expect(self.handle(&saga, .ended(.done)) == .fail(reason: "NO"))
+        #expect(handle(&saga, .started) == .execute(step: 0, attempt: 1))
+        #expect(handle(&saga, .ended(.done)) == .execute(step: 1, attempt: 1))
+        #expect(handle(&saga, .ended(.done)) == .execute(step: 2, attempt: 1))
+        #expect(handle(&saga, .ended(.refused(reason: "NO"))) == .compensate(step: 1, attempt: 1))
+        #expect(handle(&saga, .ended(.done)) == .compensate(step: 0, attempt: 1))
+        #expect(handle(&saga, .ended(.done)) == .fail(reason: "NO"))
     }
 
     @Test(
@@ -76,48 +76,48 @@ struct OrderSagaTests {
     )
     func refusedCompensation() {
         var failing = OrderSaga(steps: 3, policy: self.policy)
-        for event in [OrderSaga.Event.started, .ended(.done), .ended(.done)] { _ = self.handle(&failing, event) }
-        #expect(self.handle(&failing, .ended(.refused(reason: "NO"))) == .compensate(step: 1, attempt: 1))
-        #expect(self.handle(&failing, .ended(.refused(reason: "KEY_REUSED"))) == .compensate(step: 0, attempt: 1))
+        for event in [OrderSaga.Event.started, .ended(.done), .ended(.done)] { _ = handle(&failing, event) }
+        #expect(handle(&failing, .ended(.refused(reason: "NO"))) == .compensate(step: 1, attempt: 1))
+        #expect(handle(&failing, .ended(.refused(reason: "KEY_REUSED"))) == .compensate(step: 0, attempt: 1))
         var second = failing
-        #expect(self.handle(&failing, .ended(.done)) == .giveUp(refusal: "KEY_REUSED", reason: "NO"))
+        #expect(handle(&failing, .ended(.done)) == .giveUp(refusal: "KEY_REUSED", reason: "NO"))
         #expect(failing.state == .notUndone)
-        #expect(self.handle(&second, .ended(.refused(reason: "OTHER"))) == .giveUp(refusal: "KEY_REUSED", reason: "NO"))
+        #expect(handle(&second, .ended(.refused(reason: "OTHER"))) == .giveUp(refusal: "KEY_REUSED", reason: "NO"))
 
         var undone = OrderSaga(steps: 2, purpose: .undo(reason: "CANCELLED"), policy: self.policy)
-        #expect(self.handle(&undone, .started) == .compensate(step: 1, attempt: 1))
-        #expect(self.handle(&undone, .ended(.refused(reason: "KEY_REUSED"))) == .giveUp(refusal: "KEY_REUSED", reason: "CANCELLED"))
+        #expect(handle(&undone, .started) == .compensate(step: 1, attempt: 1))
+        #expect(handle(&undone, .ended(.refused(reason: "KEY_REUSED"))) == .giveUp(refusal: "KEY_REUSED", reason: "CANCELLED"))
     }
 
     @Test("no answer is asked again under rising attempts, then left undecided")
     func attemptsAreBounded() {
         var saga = OrderSaga(steps: 1, firstAttempt: 4, policy: self.policy)
-        #expect(self.handle(&saga, .started) == .execute(step: 0, attempt: 4))
-        #expect(self.handle(&saga, .ended(self.unanswered)) == .wait(.milliseconds(100)))
-        #expect(self.handle(&saga, .waited) == .execute(step: 0, attempt: 5))
-        #expect(self.handle(&saga, .ended(self.unanswered)) == .wait(.milliseconds(200)))
-        #expect(self.handle(&saga, .waited) == .execute(step: 0, attempt: 6))
-        #expect(self.handle(&saga, .ended(self.unanswered)) == .leave)
+        #expect(handle(&saga, .started) == .execute(step: 0, attempt: 4))
+        #expect(handle(&saga, .ended(unanswered)) == .wait(.milliseconds(100)))
+        #expect(handle(&saga, .waited) == .execute(step: 0, attempt: 5))
+        #expect(handle(&saga, .ended(unanswered)) == .wait(.milliseconds(200)))
+        #expect(handle(&saga, .waited) == .execute(step: 0, attempt: 6))
+        #expect(handle(&saga, .ended(unanswered)) == .leave)
         #expect(saga.state == .undecided)
     }
 
     @Test("no wait goes beyond the deadline, whatever the callee asks for")
     func deadline() {
         var saga = OrderSaga(steps: 1, policy: self.policy)
-        _ = self.handle(&saga, .started)
+        _ = handle(&saga, .started)
         var late = saga
-        #expect(self.handle(&late, .ended(self.unanswered), remaining: .milliseconds(100)) == .leave)
-        #expect(self.handle(&saga, .ended(.noAnswer(cause: "OVERLOADED", retryAfter: .seconds(2)))) == .wait(.seconds(2)))
+        #expect(handle(&late, .ended(unanswered), remaining: .milliseconds(100)) == .leave)
+        #expect(handle(&saga, .ended(.noAnswer(cause: "OVERLOADED", retryAfter: .seconds(2)))) == .wait(.seconds(2)))
         var asked = OrderSaga(steps: 1, policy: self.policy)
-        _ = self.handle(&asked, .started)
-        #expect(self.handle(&asked, .ended(.noAnswer(cause: "OVERLOADED", retryAfter: .seconds(20)))) == .leave)
+        _ = handle(&asked, .started)
+        #expect(handle(&asked, .ended(.noAnswer(cause: "OVERLOADED", retryAfter: .seconds(20)))) == .leave)
     }
 
     @Test("the wait doubles, keeps to its bounds and is spread over its upper half")
     func backoff() {
         for failures in 1...100 {
-            let least = self.policy.backoff(failures: failures, retryAfter: nil, random: 0)
-            let most = self.policy.backoff(failures: failures, retryAfter: nil, random: 1)
+            let least = policy.backoff(failures: failures, retryAfter: nil, random: 0)
+            let most = policy.backoff(failures: failures, retryAfter: nil, random: 1)
             #expect(most == min(.milliseconds(100) * (1 << min(failures - 1, 20)), .seconds(1)))
             #expect(least * 2 == most)
         }

@@ -46,17 +46,17 @@ struct OrderWaitTests {
             let start = ContinuousClock.now
             #expect(try await bed.send(.GET, "\(prefix)/orders/\(id)?wait=20s")["status"] == "CONFIRMED")
             #expect(ContinuousClock.now - start < .seconds(15))
-            try await self.pending(bed)
+            try await pending(bed)
             let begun = ContinuousClock.now
             #expect(try await bed.send(.GET, "\(prefix)/orders/7?wait=300ms")["status"] == "PENDING")
             let over = ContinuousClock.now - begun
             #expect(over >= .milliseconds(300) && over < .seconds(15))
             async let answer = bed.send(.GET, "\(prefix)/orders/7?wait=20s&expand=saga")
-            try await self.waiting(bed, 1)
-            try await self.settle(bed)
+            try await waiting(bed, 1)
+            try await settle(bed)
             #expect(try await answer["status"] == "CONFIRMED")
             #expect(try await answer["saga"] == .array([]))
-            try await self.waiting(bed, 0)
+            try await waiting(bed, 0)
             #expect(try await bed.send(.GET, "\(prefix)/orders/8?wait=20s")["error"] == "ORDER_NOT_FOUND")
         }
     }
@@ -74,11 +74,11 @@ struct OrderWaitTests {
     @Test("beyond ORDER_WAITERS it is OVERLOADED; a client that goes frees its place; the connection of one that waited is kept")
     func bound() async throws {
         try await TestBed.run(settings: ["ORDER_WAITERS": "1"]) { bed in
-            try await self.pending(bed)
+            try await pending(bed)
             let port = bed.port()
             let client = try await RawClient.connect(port)
             try await client.send("GET /orders/7?wait=30s HTTP/1.1\r\nhost: a\r\n\r\n")
-            try await self.waiting(bed, 1)
+            try await waiting(bed, 1)
             let refused = try await bed.send(.GET, "/orders/7?wait=1s")
             #expect(refused.status == 503)
             #expect(refused["error"] == "OVERLOADED")
@@ -87,7 +87,7 @@ struct OrderWaitTests {
             // Who does not wait is not turned away.
             #expect(try await bed.send(.GET, "/orders/7").status == 200)
             try await client.close()
-            try await self.waiting(bed, 0)
+            try await waiting(bed, 0)
 
             let kept = try await RawClient.connect(port)
             try await kept.send("GET /orders/7?wait=50ms HTTP/1.1\r\nhost: a\r\n\r\n")
@@ -101,27 +101,27 @@ struct OrderWaitTests {
     @Test("the events are the state, then each change, then the end", arguments: ["", "/v1"])
     func events(prefix: String) async throws {
         try await TestBed.run { bed in
-            try await self.pending(bed)
+            try await pending(bed)
             let client = try await RawClient.connect(bed.port())
             try await client.send("GET \(prefix)/orders/7/events HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
             try await client.wait(for: "id: 1\nevent: order\ndata: {\"id\":7,", count: 1)
-            try await self.settle(bed)
+            try await settle(bed)
             try await client.wait(for: "id: 2\nevent: order\ndata: {\"id\":7,", count: 1)
             try await client.waitForEnd()
             #expect(client.text.lowercased().contains("content-type: text/event-stream"))
             #expect(client.text.contains("CONFIRMED"))
-            try await self.waiting(bed, 0)
+            try await waiting(bed, 0)
         }
     }
 
     @Test("a version that the client has seen is not sent again; of a settled order that it has seen nothing is left")
     func lastEventID() async throws {
         try await TestBed.run { bed in
-            try await self.pending(bed)
+            try await pending(bed)
             let client = try await RawClient.connect(bed.port())
             try await client.send("GET /orders/7/events HTTP/1.1\r\nhost: a\r\nlast-event-id: 1\r\nconnection: close\r\n\r\n")
-            try await self.waiting(bed, 1)
-            try await self.settle(bed, 7, "FAILED")
+            try await waiting(bed, 1)
+            try await settle(bed, 7, "FAILED")
             try await client.wait(for: "id: 2\nevent: order\n", count: 1)
             try await client.waitForEnd()
             #expect(!client.text.contains("id: 1\n"))
@@ -133,7 +133,7 @@ struct OrderWaitTests {
     @Test("a stop of the server ends waits at once with the state there is, and streams")
     func shutdown() async throws {
         try await TestBed.run { bed in
-            try await self.pending(bed)
+            try await pending(bed)
             let port = bed.port()
             let waiting = try await RawClient.connect(port)
             try await waiting.send("GET /orders/7?wait=30s HTTP/1.1\r\nhost: a\r\n\r\n")
@@ -150,7 +150,7 @@ struct OrderWaitTests {
     @Test("a stop ends many waits at once, each with 200 and the state there is; whoever comes while it stops does not wait")
     func stopOfMany() async throws {
         try await TestBed.run { bed in
-            try await self.pending(bed)
+            try await pending(bed)
             var clients: [RawClient] = []
             // Twenty at a time: each first reads its order, over the few connections that reads have.
             for round in 1...15 {
@@ -159,7 +159,7 @@ struct OrderWaitTests {
                     try await client.send("GET /orders/7?wait=30s HTTP/1.1\r\nhost: a\r\n\r\n")
                     clients.append(client)
                 }
-                try await self.waiting(bed, round * 20)
+                try await waiting(bed, round * 20)
             }
             let took = await ContinuousClock().measure { await bed.servers[0].stop() }
             #expect(took < .seconds(15))
@@ -170,7 +170,7 @@ struct OrderWaitTests {
             var reader = SettingsReader(environment: ["ORDER_DATABASE_URL": bed.databaseURL])
             let parts = try OrderServerParts(try OrderServerConfiguration(from: &reader), group: .singleton, logger: .init(label: "test"))
             parts.foundation.changes.shutdown()
-            try await self.pending(bed)
+            try await pending(bed)
             let app = Application(
                 router: parts.publicRouter,
                 configuration: .init(address: .hostname("127.0.0.1", port: 0)),
@@ -219,12 +219,12 @@ struct OrderWaitTests {
 }
 
 extension TestBed {
-    func port() -> Int { self.servers[0].port }
+    func port() -> Int { servers[0].port }
 
     /// A body of the admin port as text.
     func text(_ path: String, server: Int = 0) async throws -> String {
         let request = HTTPPeer.Request(method: .GET, path: path)
-        return String(buffer: try await self.servers[server].admin.call(request, timeout: .seconds(5)).get().body)
+        return String(buffer: try await servers[server].admin.call(request, timeout: .seconds(5)).get().body)
     }
 }
 
@@ -240,11 +240,11 @@ final class RawClient: Sendable {
         let state = Mutex(State())
 
         func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-            let text = String(buffer: self.unwrapInboundIn(data))
-            self.state.withLock { $0.text += text }
+            let text = String(buffer: unwrapInboundIn(data))
+            state.withLock { $0.text += text }
         }
 
-        func channelInactive(context: ChannelHandlerContext) { self.state.withLock { $0.hasEnded = true } }
+        func channelInactive(context: ChannelHandlerContext) { state.withLock { $0.hasEnded = true } }
     }
 
     let channel: any Channel
@@ -263,10 +263,10 @@ final class RawClient: Sendable {
         return RawClient(channel, handler)
     }
 
-    var text: String { self.handler.state.withLock { $0.text } }
+    var text: String { handler.state.withLock { $0.text } }
 
-    func send(_ text: String) async throws { try await self.channel.writeAndFlush(ByteBuffer(string: text)).get() }
-    func close() async throws { try await self.channel.close().get() }
+    func send(_ text: String) async throws { try await channel.writeAndFlush(ByteBuffer(string: text)).get() }
+    func close() async throws { try await channel.close().get() }
 
     /// Waits until `part` has come so many times.
     func wait(for part: String, count: Int) async throws {
@@ -274,12 +274,12 @@ final class RawClient: Sendable {
     }
 
     /// Waits until the server has closed the connection.
-    func waitForEnd() async throws { try await self.wait("the end") { $0.hasEnded } }
+    func waitForEnd() async throws { try await wait("the end") { $0.hasEnded } }
 
     private func wait(_ what: String, until isTrue: (State) -> Bool) async throws {
         let deadline = ContinuousClock.now + .seconds(60)
-        while !self.handler.state.withLock({ isTrue($0) }) {
-            guard ContinuousClock.now < deadline else { throw TestBed.Failure(description: "no \(what) in: \(self.text)") }
+        while !handler.state.withLock({ isTrue($0) }) {
+            guard ContinuousClock.now < deadline else { throw TestBed.Failure(description: "no \(what) in: \(text)") }
             try await Task.sleep(for: .milliseconds(2))
         }
     }

@@ -19,12 +19,12 @@ struct OrderWaitersTests {
         OrderWaiters(maximumPlaces: places, batch: batch, interval: .milliseconds(50))
     }
 
-    private func at(_ milliseconds: Int) -> ContinuousClock.Instant { self.start + .milliseconds(milliseconds) }
+    private func at(_ milliseconds: Int) -> ContinuousClock.Instant { start + .milliseconds(milliseconds) }
 
     @Test("a waiter is looked up at once and answered by a newer version alone")
     func register() throws {
         var machine = self.machine()
-        let begun = try machine.begin(for: 7, after: 1, until: self.at(1_000))
+        let begun = try machine.begin(for: 7, after: 1, until: at(1_000))
         #expect(begun.next == OrderWaiters.Next(lookup: [.init(order: 7, seen: 1)], startsTicks: true))
         #expect(machine.found([]).answered.isEmpty)
         #expect(machine.waiting == 1)
@@ -35,13 +35,13 @@ struct OrderWaitersTests {
         #expect(answered.map(\.id) == [begun.id])
         #expect(answered.map(\.index) == [1])
         #expect(machine.waiting == 0)
-        #expect(machine.tick(now: self.at(10)).goesOn == false)
+        #expect(machine.tick(now: at(10)).goesOn == false)
     }
 
     @Test("a change while a look-up is out is looked up again behind it")
     func changeDuringLookup() throws {
         var machine = self.machine()
-        _ = try machine.begin(for: 7, after: 1, until: self.at(1_000))
+        _ = try machine.begin(for: 7, after: 1, until: at(1_000))
         #expect(machine.changed([7]).lookup == [])
         #expect(machine.found([]).next.lookup == [.init(order: 7, seen: 1)])
         #expect(machine.found([]).next.lookup == [])
@@ -50,8 +50,8 @@ struct OrderWaitersTests {
     @Test("several waiters for one order are answered together; the one that has seen it waits on; a second wake answers nobody")
     func several() throws {
         var machine = self.machine()
-        let first = try machine.begin(for: 7, after: 1, until: self.at(1_000))
-        let second = try machine.begin(for: 7, after: 2, until: self.at(1_000))
+        let first = try machine.begin(for: 7, after: 1, until: at(1_000))
+        let second = try machine.begin(for: 7, after: 2, until: at(1_000))
         #expect(second.next.startsTicks == false)
         #expect(machine.found([]).next.lookup == [.init(order: 7, seen: 1)])
         #expect(machine.found([(order: 7, version: 2)]).answered.map(\.id) == [first.id])
@@ -64,29 +64,29 @@ struct OrderWaitersTests {
     @Test("a time that is over is told once, at the first tick behind it")
     func timeout() throws {
         var machine = self.machine()
-        let early = try machine.begin(for: 7, after: 1, until: self.at(100))
-        let late = try machine.begin(for: 8, after: 1, until: self.at(200))
-        #expect(machine.tick(now: self.at(99)).expired == [])
-        let tick = machine.tick(now: self.at(100))
+        let early = try machine.begin(for: 7, after: 1, until: at(100))
+        let late = try machine.begin(for: 8, after: 1, until: at(200))
+        #expect(machine.tick(now: at(99)).expired == [])
+        let tick = machine.tick(now: at(100))
         #expect(tick.expired == [early.id])
         #expect(tick.goesOn)
         #expect(machine.cancel(early.id) == false)
-        let last = machine.tick(now: self.at(200))
+        let last = machine.tick(now: at(200))
         #expect(last.expired == [late.id])
         #expect(last.goesOn == false)
         // Ticks begin again with the next waiter.
-        #expect(machine.wait(for: 9, after: 1, until: self.at(900))?.next.startsTicks == true)
+        #expect(machine.wait(for: 9, after: 1, until: at(900))?.next.startsTicks == true)
     }
 
     @Test("a cancelled waiter is gone, and its order is not looked up")
     func cancel() throws {
         var machine = self.machine()
-        let begun = try machine.begin(for: 7, after: 1, until: self.at(1_000))
+        let begun = try machine.begin(for: 7, after: 1, until: at(1_000))
         _ = machine.found([])
         #expect(machine.cancel(begun.id) == true)
         #expect(machine.cancel(begun.id) == false)
         #expect(machine.changed([7]).lookup == [])
-        #expect(machine.tick(now: self.at(60)).lookup == [])
+        #expect(machine.tick(now: at(60)).lookup == [])
     }
 
     @Test("places are bounded, and come back")
@@ -103,18 +103,18 @@ struct OrderWaitersTests {
     @Test("the shutdown answers everybody once and takes nobody")
     func close() throws {
         var machine = self.machine()
-        let begun = try machine.begin(for: 7, after: 1, until: self.at(1_000))
+        let begun = try machine.begin(for: 7, after: 1, until: at(1_000))
         #expect(machine.close() == [begun.id])
         #expect(machine.close() == [])
         #expect(machine.found([(order: 7, version: 2)]).answered.isEmpty)
-        #expect(machine.wait(for: 7, after: 1, until: self.at(1_000)) == nil)
+        #expect(machine.wait(for: 7, after: 1, until: at(1_000)) == nil)
         #expect(machine.enter() == false)
     }
 
     @Test("sweeps are an interval apart, one look-up at a time, each order once in a turn")
     func sweeps() throws {
         var machine = self.machine(places: 100, batch: 4)
-        for order in Int64(1)...10 { _ = try machine.begin(for: order, after: 0, until: self.at(10_000)) }
+        for order in Int64(1)...10 { _ = try machine.begin(for: order, after: 0, until: at(10_000)) }
         // All ten begin: the first alone, the others behind it in batches.
         var dueAtOnce = machine.found([]).next.lookup
         var looked: [Int64] = []
@@ -126,12 +126,12 @@ struct OrderWaitersTests {
         #expect(looked.sorted() == Array(2...10))
         var swept: [Int64] = []
         for round in 0..<3 {
-            let lookup = machine.tick(now: self.at(100 + round * 50)).lookup
+            let lookup = machine.tick(now: at(100 + round * 50)).lookup
             // While it is out nothing else is looked up, and too early nothing is.
-            #expect(machine.tick(now: self.at(110 + round * 50)).lookup == [])
+            #expect(machine.tick(now: at(110 + round * 50)).lookup == [])
             swept += lookup.map(\.order)
             #expect(machine.found([]).next.lookup == [])
-            #expect(machine.tick(now: self.at(120 + round * 50)).lookup == [])
+            #expect(machine.tick(now: at(120 + round * 50)).lookup == [])
         }
         #expect(swept.count <= 12)
         #expect(Set(swept) == Set(1...10))
@@ -140,12 +140,12 @@ struct OrderWaitersTests {
     @Test("a look-up that failed is made again by a sweep, not at once")
     func failure() throws {
         var machine = self.machine()
-        _ = try machine.begin(for: 7, after: 1, until: self.at(1_000))
+        _ = try machine.begin(for: 7, after: 1, until: at(1_000))
         machine.lookupFailed()
-        #expect(machine.tick(now: self.at(50)).lookup == [.init(order: 7, seen: 1)])
+        #expect(machine.tick(now: at(50)).lookup == [.init(order: 7, seen: 1)])
         machine.lookupFailed()
-        #expect(machine.tick(now: self.at(60)).lookup == [])
-        #expect(machine.tick(now: self.at(100)).lookup == [.init(order: 7, seen: 1)])
+        #expect(machine.tick(now: at(60)).lookup == [])
+        #expect(machine.tick(now: at(100)).lookup == [.init(order: 7, seen: 1)])
     }
 
     @Test("whatever happens, each waiter is answered exactly once", arguments: [UInt64(1), 2, 3, 4, 5, 6, 7, 8])
@@ -167,7 +167,7 @@ struct OrderWaitersTests {
             switch Int.random(in: 0..<6, using: &random) {
             case 0:
                 let seen = versions[order] ?? 0
-                guard let begun = machine.wait(for: order, after: seen, until: self.at(now + Int.random(in: 0...400, using: &random)))
+                guard let begun = machine.wait(for: order, after: seen, until: at(now + Int.random(in: 0...400, using: &random)))
                 else { continue }
                 waiting[begun.id] = (order, seen)
                 take(begun.next.lookup)
@@ -181,7 +181,7 @@ struct OrderWaitersTests {
                 }
             case 3:
                 now += 20
-                let (expired, lookup, _) = machine.tick(now: self.at(now))
+                let (expired, lookup, _) = machine.tick(now: at(now))
                 for id in expired { #expect(waiting.removeValue(forKey: id) != nil) }
                 take(lookup)
             default:
@@ -216,7 +216,7 @@ struct OrderWaitersTests {
                 take(next.lookup)
             }
             now += 50
-            let (expired, lookup, _) = machine.tick(now: self.at(now))
+            let (expired, lookup, _) = machine.tick(now: at(now))
             for id in expired { #expect(waiting.removeValue(forKey: id) != nil) }
             take(lookup)
         }
@@ -327,7 +327,7 @@ extension OrderWaiters {
     fileprivate mutating func begin(for order: Int64, after seen: Int64, until deadline: ContinuousClock.Instant) throws -> (
         id: ID, next: Next
     ) {
-        guard let begun = self.wait(for: order, after: seen, until: deadline) else { throw Refused() }
+        guard let begun = wait(for: order, after: seen, until: deadline) else { throw Refused() }
         return begun
     }
 }

@@ -29,7 +29,7 @@ struct OutboxMessagesTests {
 
     @Test("times")
     func times() async throws {
-        try await self.bed { pool in
+        try await bed { pool in
             for microseconds in Self.times {
                 let sql = "select outbox_time('epoch'::timestamptz + $1 * interval '1 microsecond')"
                 let text = try await pool.query(sql, [.int(microseconds)]).one().decode(0, as: String.self)
@@ -40,22 +40,22 @@ struct OutboxMessagesTests {
 
     @Test("commands")
     func commands() async throws {
-        try await self.bed { pool in
+        try await bed { pool in
             for index in 0..<40 {
                 let orders = (0..<(1 + index % 4)).map { place in
-                    let id = self.pick(Self.numbers, index + place)
+                    let id = pick(Self.numbers, index + place)
                     return StockCommand.Order(
                         id: id,
                         key: StockKey.decrease(order: id, run: 1),
-                        quantity: self.pick([1, 3, 1_000_000_000], index + place),
-                        buyerID: (index + place) % 3 == 0 ? nil : self.pick(Self.texts, index * 3 + place),
+                        quantity: pick([1, 3, 1_000_000_000], index + place),
+                        buyerID: (index + place) % 3 == 0 ? nil : pick(Self.texts, index * 3 + place),
                         traceparent: (index + place) % 2 == 0 ? nil : "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
                     )
                 }
                 let command = StockCommand(
-                    messageID: String(self.pick(Self.numbers, index)),
-                    productID: self.pick(Self.numbers, index / 2),
-                    time: Timestamp(microsecondsSinceEpoch: self.pick(Self.times, index)),
+                    messageID: String(pick(Self.numbers, index)),
+                    productID: pick(Self.numbers, index / 2),
+                    time: Timestamp(microsecondsSinceEpoch: pick(Self.times, index)),
                     orders: orders
                 )
                 var texts: [String] = []
@@ -81,26 +81,26 @@ struct OutboxMessagesTests {
 
     @Test("events")
     func events() async throws {
-        try await self.bed { pool in
+        try await bed { pool in
             for index in 0..<40 {
                 let order = OrderEvent.Order(
-                    id: self.pick(Self.numbers, index),
-                    productID: self.pick(Self.numbers, index / 2),
-                    productCode: index % 2 == 0 ? nil : self.pick(Self.texts, index),
-                    buyerID: index % 3 == 0 ? nil : self.pick(Self.texts, index / 2),
-                    quantity: self.pick([1, 3, 1_000_000_000], index),
-                    unitPrice: index % 4 == 0 ? nil : self.pick([0, 39_000, 1_000_000_000_000], index),
-                    status: self.pick(OrderStatus.allCases, index),
-                    failReason: index % 5 == 0 ? nil : self.pick(Self.texts, index + 1),
-                    run: self.pick(Self.numbers, index + 1),
-                    version: self.pick(Self.numbers, index + 2),
-                    createdAt: Timestamp(microsecondsSinceEpoch: self.pick(Self.times, index)),
-                    updatedAt: Timestamp(microsecondsSinceEpoch: self.pick(Self.times, index + 1))
+                    id: pick(Self.numbers, index),
+                    productID: pick(Self.numbers, index / 2),
+                    productCode: index % 2 == 0 ? nil : pick(Self.texts, index),
+                    buyerID: index % 3 == 0 ? nil : pick(Self.texts, index / 2),
+                    quantity: pick([1, 3, 1_000_000_000], index),
+                    unitPrice: index % 4 == 0 ? nil : pick([0, 39_000, 1_000_000_000_000], index),
+                    status: pick(OrderStatus.allCases, index),
+                    failReason: index % 5 == 0 ? nil : pick(Self.texts, index + 1),
+                    run: pick(Self.numbers, index + 1),
+                    version: pick(Self.numbers, index + 2),
+                    createdAt: Timestamp(microsecondsSinceEpoch: pick(Self.times, index)),
+                    updatedAt: Timestamp(microsecondsSinceEpoch: pick(Self.times, index + 1))
                 )
                 let event = OrderEvent(
-                    messageID: String(self.pick(Self.numbers, index)),
-                    kind: self.pick(OrderEvent.Kind.allCases, index),
-                    time: Timestamp(microsecondsSinceEpoch: self.pick(Self.times, index + 2)),
+                    messageID: String(pick(Self.numbers, index)),
+                    kind: pick(OrderEvent.Kind.allCases, index),
+                    time: Timestamp(microsecondsSinceEpoch: pick(Self.times, index + 2)),
                     orders: [order]
                 )
                 let text = try await pool.query(

@@ -11,7 +11,7 @@ import Testing
 extension OutboxTests {
     @Test("under a user: 202 with its place, the product's code kept")
     func userOrders() async throws {
-        try await self.run { bed, publisher, results in
+        try await run { bed, publisher, results in
             let body = #"{"productId":"CATALOG-002","qty":2,"unitPrice":900}"#
             let made = try await bed.send(.POST, "/u-9/orders", body, headers: ["prefer": "respond-async", "idempotency-key": "u"])
             #expect(made.status == 202)
@@ -22,7 +22,7 @@ extension OutboxTests {
             #expect(made.headers.first(name: "location") == "/orders/\(id)")
             try await bed.wait("select count(*) from outbox where status <> 'SENT'", for: 0)
             #expect(publisher.commands.count == 1)
-            results.put(self.result("COMMITTED", id))
+            results.put(result("COMMITTED", id))
             #expect(try await bed.send(.GET, "/orders/\(id)?wait=10s")["status"] == "CONFIRMED")
             let again = try await bed.send(.POST, "/u-9/orders", body, headers: ["prefer": "respond-async", "idempotency-key": "u"])
             #expect(again.status == 200)
@@ -32,8 +32,8 @@ extension OutboxTests {
 
     @Test("a result that says sold out turns later orders away, without a row or a message")
     func soldOut() async throws {
-        try await self.run(settings: ["SOLD_OUT_MEMORY": "1s"]) { bed, publisher, results in
-            var answer = try await self.accept(bed)
+        try await run(settings: ["SOLD_OUT_MEMORY": "1s"]) { bed, publisher, results in
+            var answer = try await accept(bed)
             var rows: Int64 = 0
             let deadline = ContinuousClock.now + .seconds(60)
             // The memory lasts a second, half of it without a second look: on a busy machine an order may miss it, and is the next to be refused.
@@ -46,14 +46,14 @@ extension OutboxTests {
                 )
                 try await bed.wait("select count(*) from orders where status = 'FAILED' and id = \(id)", for: 1)
                 rows = try await bed.count("select count(*) from orders")
-                answer = try await self.accept(bed)
+                answer = try await accept(bed)
             } while answer.status == 202 && ContinuousClock.now < deadline
             #expect(answer.status == 400)
             #expect(answer["error"] == "INSUFFICIENT_STOCK")
             #expect(try await bed.count("select count(*) from orders") == rows)
             // The memory is short.
             let until = ContinuousClock.now + .seconds(60)
-            while try await self.accept(bed).status != 202, ContinuousClock.now < until {}
+            while try await accept(bed).status != 202, ContinuousClock.now < until {}
             #expect(try await bed.count("select count(*) from orders") == rows + 1)
             _ = publisher
         }
@@ -61,7 +61,7 @@ extension OutboxTests {
 
     @Test("POST /orders with the key of an old order that waits for its message settles it, as a repeat; its result changes nothing more")
     func synchronousRepeat() async throws {
-        try await self.run { bed, publisher, results in
+        try await run { bed, publisher, results in
             publisher.set { $0.isConnected = false }
             let body = #"{"productId":1,"quantity":3}"#
             let made = try await bed.send(.POST, "/v2/orders", body, headers: ["idempotency-key": "k"])
@@ -77,7 +77,7 @@ extension OutboxTests {
             publisher.set { $0.isConnected = true }
             try await bed.wait("select count(*) from outbox where status <> 'SENT'", for: 0)
             #expect(publisher.commands.count == 1, "the command goes out all the same: the ledger knows its key")
-            results.put(self.result("COMMITTED", id))
+            results.put(result("COMMITTED", id))
             let deadline = ContinuousClock.now + .seconds(60)
             while results.acknowledged < 1, ContinuousClock.now < deadline { try await Task.sleep(for: .milliseconds(1)) }
             #expect(try await bed.text("/metrics").contains("\nstockgate_order_results_duplicate_total 1\n"))
@@ -87,9 +87,9 @@ extension OutboxTests {
 
     @Test("results at their ends come with innocent ones: what cannot be read goes to the dead letters alone")
     func ends() async throws {
-        try await self.run { bed, publisher, results in
+        try await run { bed, publisher, results in
             var ids: [Int64] = []
-            for _ in 0..<4 { ids.append(try self.id(try await self.accept(bed))) }
+            for _ in 0..<4 { ids.append(try self.id(try await accept(bed))) }
             func result(_ id: String, key: String? = nil, time: String, product: String = "1", remaining: String = "null") -> String {
                 """
                 {"version":1,"type":"stock.result","commandId":"1","productId":\(product),"time":"\(time)","results":[{"orderId":\(id),\
@@ -128,8 +128,8 @@ extension OutboxTests {
 
     @Test("a refusal that leaves more than anybody can want says nothing about buyers that come now")
     func endlessRefusal() async throws {
-        try await self.run(settings: ["SOLD_OUT_MEMORY": "1s"]) { bed, _, results in
-            let id = try self.id(try await self.accept(bed))
+        try await run(settings: ["SOLD_OUT_MEMORY": "1s"]) { bed, _, results in
+            let id = try self.id(try await accept(bed))
             let refusal =
                 #"{"orderId":\#(id),"key":"DEC-\#(id)","outcome":"REFUSED","reason":"INSUFFICIENT_STOCK","remainingStock":9223372036854775807}"#
             results.put(
@@ -139,14 +139,14 @@ extension OutboxTests {
             let deadline = ContinuousClock.now + .seconds(60)
             while results.acknowledged < 1, ContinuousClock.now < deadline { try await Task.sleep(for: .milliseconds(1)) }
             #expect(try await bed.count("select count(*) from orders where status = 'FAILED'") == 1)
-            #expect(try await self.accept(bed).status == 202)
+            #expect(try await accept(bed).status == 202)
         }
     }
 
     @Test("the result of a command that could not be read, without its id and product, fails the orders it names")
     func poisonedCommand() async throws {
-        try await self.run { bed, publisher, results in
-            let id = try self.id(try await self.accept(bed))
+        try await run { bed, publisher, results in
+            let id = try self.id(try await accept(bed))
             results.put(
                 """
                 {"version":1,"type":"stock.result","messageId":"R-unknown","commandId":null,"productId":null,"time":"2026-01-31T09:30:00Z",\

@@ -28,7 +28,7 @@ struct OutboxRelayMachineTests {
         _ = disconnected.handle(.woke(isConnected: false))
         var looking = RelayMachine()
         _ = looking.handle(.woke(isConnected: true))
-        var marking = self.publishing([row])
+        var marking = publishing([row])
         _ = marking.handle(.published([.confirmed]))
         var stopped = RelayMachine()
         _ = stopped.handle(.stop)
@@ -41,7 +41,7 @@ struct OutboxRelayMachineTests {
             (RelayMachine(), [.look, connection, .ignore, .ignore, .ignore, .ignore, .ignore, .end]),
             (disconnected, [.look, connection, .ignore, .ignore, .ignore, .ignore, .ignore, .end]),
             (looking, [.ignore, .ignore, poll, .ignore, .ignore, .ignore, trouble, .ignore]),
-            (self.publishing([row]), [.ignore, .ignore, .ignore, dead, .mark([.untouched(id: 1)]), .ignore, trouble, .ignore]),
+            (publishing([row]), [.ignore, .ignore, .ignore, dead, .mark([.untouched(id: 1)]), .ignore, trouble, .ignore]),
             (marking, [.ignore, .ignore, .ignore, .ignore, .ignore, .pause(.zero), trouble, .ignore]),
             (stopped, [.ignore, .ignore, .ignore, .ignore, .ignore, .ignore, .ignore, .ignore]),
         ]
@@ -56,7 +56,7 @@ struct OutboxRelayMachineTests {
 
     @Test("each outcome has its mark; a missing outcome is not known")
     func marks() {
-        var machine = self.publishing((1...5).map { self.row($0, product: $0) })
+        var machine = publishing((1...5).map { row($0, product: $0) })
         let action = machine.handle(.published([.confirmed, .returned(code: 312, text: "NO_ROUTE"), .rejected, .unsent]), random: { 1 })
         let wait = Duration.milliseconds(100)
         #expect(
@@ -72,18 +72,18 @@ struct OutboxRelayMachineTests {
     @Test("the pause grows with the orders of the batch up to the longest; events always take three times that")
     func pauses() {
         func pause(after rows: [RelayRow]) -> RelayMachine.Action {
-            var machine = self.publishing(rows)
+            var machine = publishing(rows)
             _ = machine.handle(.published(rows.map { _ in .confirmed }))
             return machine.handle(.marked)
         }
-        var many = self.row(1)
+        var many = row(1)
         many.orders = 31
-        #expect(pause(after: [many, self.row(2)]) == .pause(.zero))
+        #expect(pause(after: [many, row(2)]) == .pause(.zero))
         many.orders = 81
-        #expect(pause(after: [many, self.row(2)]) == .pause(.milliseconds(3)))
+        #expect(pause(after: [many, row(2)]) == .pause(.milliseconds(3)))
         many.orders = 5_000
-        #expect(pause(after: [many, self.row(2)]) == .pause(.milliseconds(8)))
-        var event = self.row(3, product: nil)
+        #expect(pause(after: [many, row(2)]) == .pause(.milliseconds(8)))
+        var event = row(3, product: nil)
         event.orders = 0
         #expect(pause(after: [event]) == .pause(.milliseconds(24)))
     }
@@ -95,10 +95,10 @@ struct OutboxRelayMachineTests {
         settings.backoff = RetryPolicy(maximumAttempts: 4, initialBackoff: .milliseconds(100), maximumBackoff: .milliseconds(300))
         let waits: [Duration] = [.milliseconds(100), .milliseconds(200), .milliseconds(300)]
         for (attempts, wait) in waits.enumerated() {
-            var machine = self.publishing([self.row(1, attempts: Int64(attempts))], settings)
+            var machine = publishing([row(1, attempts: Int64(attempts))], settings)
             #expect(machine.handle(.published([.rejected]), random: { 1 }) == .mark([.failed(id: 1, after: wait, error: "REJECTED")]))
         }
-        var machine = self.publishing([self.row(1, attempts: 3)], settings)
+        var machine = publishing([row(1, attempts: 3)], settings)
         #expect(machine.handle(.published([.rejected])) == .mark([.dead(id: 1, orders: 1, error: "REJECTED")]))
     }
 
@@ -106,9 +106,9 @@ struct OutboxRelayMachineTests {
     func heldBack() {
         var machine = RelayMachine()
         _ = machine.handle(.woke(isConnected: true))
-        let refused = self.row(1, attempts: 1, error: "REJECTED")
-        let unknown = self.row(3, product: 2, attempts: 1, error: "UNKNOWN")
-        let rows = [refused, self.row(2), unknown, self.row(4, product: 2), self.row(5, product: nil)]
+        let refused = row(1, attempts: 1, error: "REJECTED")
+        let unknown = row(3, product: 2, attempts: 1, error: "UNKNOWN")
+        let rows = [refused, row(2), unknown, row(4, product: 2), row(5, product: nil)]
         #expect(machine.handle(.found(rows, isBusy: false)) == .publish([rows[0], rows[2], rows[3], rows[4]]))
     }
 
@@ -119,12 +119,12 @@ struct OutboxRelayMachineTests {
         settings.maximumBytes = 10
         var machine = RelayMachine(settings: settings)
         _ = machine.handle(.woke(isConnected: true))
-        #expect(machine.handle(.found((1...9).map { self.row($0) }, isBusy: false)) == .publish((1...3).map { self.row($0) }))
-        var large = self.row(1)
+        #expect(machine.handle(.found((1...9).map { row($0) }, isBusy: false)) == .publish((1...3).map { row($0) }))
+        var large = row(1)
         large.payload = String(repeating: "x", count: 20)
         machine = RelayMachine(settings: settings)
         _ = machine.handle(.woke(isConnected: true))
-        #expect(machine.handle(.found([large, self.row(2)], isBusy: false)) == .publish([large]))
+        #expect(machine.handle(.found([large, row(2)], isBusy: false)) == .publish([large]))
     }
 
     @Test("lanes in other hands are looked at again soon, whoever wakes meanwhile")

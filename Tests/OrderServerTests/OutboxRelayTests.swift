@@ -44,7 +44,7 @@ extension OutboxTests {
 
     @Test("two relays: the orders of a product leave in the order in which their server accepted them")
     func productOrder() async throws {
-        try await self.run(servers: 2) { bed, publisher, _ in
+        try await run(servers: 2) { bed, publisher, _ in
             // Each client waits for its answer before its next order: what it sends is accepted in that order.
             let accepted = try await withThrowingTaskGroup(of: (Int, [Int64]).self) { group in
                 for client in 0..<6 {
@@ -52,7 +52,7 @@ extension OutboxTests {
                         var ids: [Int64] = []
                         for _ in 0..<40 {
                             let body = #"{"productId":\#(client % 3 + 1),"quantity":1}"#
-                            ids.append(try self.id(try await bed.send(.POST, "/v2/orders", body, to: client % 2)))
+                            ids.append(try id(try await bed.send(.POST, "/v2/orders", body, to: client % 2)))
                         }
                         return (client, ids)
                     }
@@ -61,7 +61,7 @@ extension OutboxTests {
             }
             try await bed.wait("select count(*) from outbox where status <> 'SENT'", for: 0)
             var published: [Int64: [Int64]] = [:]
-            for command in publisher.commands { published[try self.product(command), default: []] += try self.orders(command) }
+            for command in publisher.commands { published[try product(command), default: []] += try orders(command) }
             for (client, ids) in accepted {
                 let own = Set(ids)
                 #expect(published[Int64(client % 3 + 1)]?.filter(own.contains) == ids, "client \(client)")
@@ -72,7 +72,7 @@ extension OutboxTests {
 
     @Test("behind a command that fails the later ones of its product wait, with two relays too; other products of its lane do not")
     func productOrderAfterFailure() async throws {
-        try await self.run(servers: 2) { bed, publisher, _ in
+        try await run(servers: 2) { bed, publisher, _ in
             let isProductOne = { @Sendable (message: OutgoingMessage) in
                 String(decoding: message.body, as: UTF8.self).contains(#""productId":1,"#)
             }
@@ -80,18 +80,18 @@ extension OutboxTests {
             publisher.set { state in
                 state.outcomes = { isProductOne($0) && box.refuses.load(ordering: .sequentiallyConsistent) ? .rejected : .confirmed }
             }
-            let first = try self.id(try await self.accept(bed))
+            let first = try id(try await accept(bed))
             try await bed.wait("select count(*) from outbox where product_id = 1 and status = 'FAILED'", for: 1)
             var later: [Int64] = []
-            for _ in 0..<3 { later.append(try self.id(try await self.accept(bed))) }
-            for product in [17, 2] { _ = try await self.accept(bed, product: product) }
+            for _ in 0..<3 { later.append(try id(try await accept(bed))) }
+            for product in [17, 2] { _ = try await accept(bed, product: product) }
             try await bed.wait("select count(*) from outbox where product_id in (2, 17) and status = 'SENT'", for: 2)
             try await bed.wait("select count(*) from outbox where product_id = 1 and attempts >= 3", for: 1)
-            let before = try publisher.commands.filter(isProductOne).flatMap(self.orders)
+            let before = try publisher.commands.filter(isProductOne).flatMap(orders)
             #expect(before.allSatisfy { $0 == first })
             box.refuses.store(false, ordering: .sequentiallyConsistent)
             try await bed.wait("select count(*) from outbox where status <> 'SENT'", for: 0)
-            let all = try publisher.commands.filter(isProductOne).flatMap(self.orders)
+            let all = try publisher.commands.filter(isProductOne).flatMap(orders)
             #expect(Array(all.drop { $0 == first }) == later)
         }
     }
@@ -104,14 +104,14 @@ extension OutboxTests {
     @Test("without the connection of events commands leave, and events wait; the other way round as well")
     func separateConnections() async throws {
         let events = ScriptedPublisher()
-        try await self.run(events: events) { bed, publisher, results in
+        try await run(events: events) { bed, publisher, results in
             events.set { $0.isConnected = false }
-            let id = try self.id(try await self.accept(bed))
+            let id = try self.id(try await accept(bed))
             try await bed.wait("select count(*) from outbox where product_id is not null and status = 'SENT'", for: 1)
-            results.put(self.result("COMMITTED", id))
+            results.put(result("COMMITTED", id))
             try await bed.wait("select count(*) from orders where status = 'CONFIRMED'", for: 1)
             #expect(try await bed.count("select count(*) from outbox where product_id is null and status = 'NEW' and attempts = 0") == 2)
-            let health = try await self.broker(bed)
+            let health = try await broker(bed)
             #expect(health["state"] == "DEGRADED")
             #expect(health["detail"]?["eventsConnected"] == .bool(false))
             #expect(health["detail"]?["commandsConnected"] == .bool(true))
@@ -122,7 +122,7 @@ extension OutboxTests {
             #expect(Set(publisher.sent.map(\.exchange)) == ["stock.commands"])
 
             publisher.set { $0.isConnected = false }
-            _ = try await self.accept(bed)
+            _ = try await accept(bed)
             try await bed.wait("select count(*) from outbox where product_id is null and status = 'SENT'", for: 3)
             let waiting = try await bed.count(
                 "select count(*) from outbox where product_id is not null and status = 'NEW' and attempts = 0"
@@ -134,9 +134,9 @@ extension OutboxTests {
     @Test("events that are held up by their broker hold no command up")
     func slowEvents() async throws {
         let events = ScriptedPublisher()
-        try await self.run(events: events) { bed, _, _ in
+        try await run(events: events) { bed, _, _ in
             events.set { $0.isHeld = true }
-            for _ in 0..<5 { _ = try await self.accept(bed) }
+            for _ in 0..<5 { _ = try await accept(bed) }
             try await bed.wait(
                 "select coalesce(sum(cardinality(order_ids)), 0)::bigint from outbox where product_id is not null and status = 'SENT'",
                 for: 5
@@ -150,14 +150,14 @@ extension OutboxTests {
     @Test("the backlog and what was dropped are shown")
     func figures() async throws {
         // Counted once, at the beginning: from there on the number is this process' own.
-        try await self.run(settings: ["OUTBOX_LIMIT": "50", "EVENT_LIMIT": "3", "OUTBOX_POLL": "60s"]) { bed, publisher, _ in
-            _ = try await self.accept(bed)
+        try await run(settings: ["OUTBOX_LIMIT": "50", "EVENT_LIMIT": "3", "OUTBOX_POLL": "60s"]) { bed, publisher, _ in
+            _ = try await accept(bed)
             try await bed.wait("select count(*) from outbox where status = 'SENT'", for: 2)
-            try await self.wait("nothing waits") { try await self.broker(bed)["detail"]?["waitingEvents"] == .int(0) }
-            #expect(try await self.broker(bed)["state"] == "UP")
+            try await wait("nothing waits") { try await broker(bed)["detail"]?["waitingEvents"] == .int(0) }
+            #expect(try await broker(bed)["state"] == "UP")
             publisher.set { $0.isConnected = false }
-            for _ in 0..<5 { _ = try await self.accept(bed) }
-            let health = try await self.broker(bed)
+            for _ in 0..<5 { _ = try await accept(bed) }
+            let health = try await broker(bed)
             #expect(health["state"] == "DEGRADED")
             #expect(health["detail"]?["waitingOrders"] == .int(5))
             #expect(health["detail"]?["maximumWaitingOrders"] == .int(50))
@@ -168,14 +168,14 @@ extension OutboxTests {
             #expect(text.contains("\nstockgate_broker_connected{end=\"publisher\"} 0\n"))
             publisher.set { $0.isConnected = true }
             try await bed.wait("select count(*) from outbox where status <> 'SENT'", for: 0)
-            try await self.wait("UP again") { try await self.broker(bed)["detail"]?["waitingOrders"] == .int(0) }
-            #expect(try await self.broker(bed)["state"] == "UP")
+            try await wait("UP again") { try await broker(bed)["detail"]?["waitingOrders"] == .int(0) }
+            #expect(try await broker(bed)["state"] == "UP")
         }
     }
 
     @Test("pruning takes at most so many rows at a time, and only what is sent, old and, of commands, looked at")
     func prune() async throws {
-        try await self.run(settings: ["ASYNC_RECOVERY_AGE": "1h"]) { bed, publisher, _ in
+        try await run(settings: ["ASYNC_RECOVERY_AGE": "1h"]) { bed, publisher, _ in
             publisher.set { $0.isConnected = false }
             _ = try await bed.pool.query(
                 """

@@ -58,7 +58,7 @@ struct OutboxTests {
 
     @Test("accepted: 202 with the PENDING order and its place; the message holds it; the result makes it CONFIRMED")
     func life() async throws {
-        try await self.run { bed, publisher, results in
+        try await run { bed, publisher, results in
             let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
             let made = try await bed.send(
                 .POST,
@@ -89,7 +89,7 @@ struct OutboxTests {
             #expect(orders[0]["buyerId"] == "u-\"1")
             #expect(orders[0]["traceparent"] == .string(trace))
 
-            results.put(self.result("COMMITTED", id))
+            results.put(result("COMMITTED", id))
             try await bed.wait("select count(*) from orders where status = 'CONFIRMED' and version = 2", for: 1)
             try await bed.wait("select count(*) from outbox where status <> 'SENT'", for: 0)
             let shown = try await bed.send(.GET, "/orders/\(id)")
@@ -117,17 +117,17 @@ struct OutboxTests {
 
     @Test("one key: the same order, 202 while it is PENDING and 200 later; another payload is KEY_REUSED; a taken key is in no message")
     func keys() async throws {
-        try await self.run { bed, publisher, results in
-            let first = try await self.accept(bed, key: "k")
+        try await run { bed, publisher, results in
+            let first = try await accept(bed, key: "k")
             let id = try self.id(first)
-            let again = try await self.accept(bed, key: "k")
+            let again = try await accept(bed, key: "k")
             #expect(again.status == 202)
             #expect(again["id"] == first["id"])
             #expect(again.headers.first(name: "idempotency-replayed") == "true")
-            #expect(try await self.accept(bed, 4, key: "k").status == 422)
+            #expect(try await accept(bed, 4, key: "k").status == 422)
             // Many at once, half of them with a taken key: one statement writes some and leaves others.
             await withTaskGroup(of: Void.self) { group in
-                for n in 0..<100 { group.addTask { _ = try? await self.accept(bed, key: n % 2 == 0 ? "k" : "k-\(n)") } }
+                for n in 0..<100 { group.addTask { _ = try? await accept(bed, key: n % 2 == 0 ? "k" : "k-\(n)") } }
             }
             #expect(try await bed.count("select count(*) from orders") == 51)
             #expect(try await bed.count("select sum(cardinality(order_ids))::bigint from outbox where product_id is not null") == 51)
@@ -139,9 +139,9 @@ struct OutboxTests {
                     """
                 ) == 51
             )
-            results.put(self.result("COMMITTED", id))
+            results.put(result("COMMITTED", id))
             try await bed.wait("select count(*) from orders where status = 'CONFIRMED'", for: 1)
-            let final = try await self.accept(bed, key: "k")
+            let final = try await accept(bed, key: "k")
             #expect(final.status == 200)
             #expect(final["status"] == "CONFIRMED")
             #expect(final.headers.contains(name: "preference-applied") == false)
@@ -151,9 +151,9 @@ struct OutboxTests {
 
     @Test("a message is SENT only after its confirm; after an unknown outcome it goes again as attempt 2; a refusal too")
     func confirms() async throws {
-        try await self.run { bed, publisher, _ in
+        try await run { bed, publisher, _ in
             publisher.set { $0.isHeld = true }
-            _ = try await self.accept(bed)
+            _ = try await accept(bed)
             let deadline = ContinuousClock.now + .seconds(60)
             while publisher.sent.isEmpty, ContinuousClock.now < deadline { try await Task.sleep(for: .milliseconds(1)) }
             #expect(try await bed.count("select count(*) from outbox where status = 'SENT'") == 0)
@@ -169,7 +169,7 @@ struct OutboxTests {
                     state.sent = []
                     state.outcomes = { $0.routingKey == "stock.decrease" && $0.headers["attempt"] == .integer(1) ? outcome : .confirmed }
                 }
-                _ = try await self.accept(bed)
+                _ = try await accept(bed)
                 try await bed.wait("select count(*) from outbox where status <> 'SENT'", for: 0)
                 let attempts = publisher.commands.map { $0.headers["attempt"] }
                 #expect(attempts == [.integer(1), .integer(2)], "\(outcome)")
@@ -179,9 +179,9 @@ struct OutboxTests {
 
     @Test("without the broker's connection orders are taken up to the bound, no attempt is counted, and all drains later")
     func disconnected() async throws {
-        try await self.run(settings: ["OUTBOX_LIMIT": "5", "EVENT_LIMIT": "3", "OUTBOX_POLL": "60s"]) { bed, publisher, _ in
+        try await run(settings: ["OUTBOX_LIMIT": "5", "EVENT_LIMIT": "3", "OUTBOX_POLL": "60s"]) { bed, publisher, _ in
             // The relay counts what waits before its first look, and then not for a minute: from there on the number is this process' own.
-            _ = try await self.accept(bed)
+            _ = try await accept(bed)
             try await bed.wait("select count(*) from outbox where status = 'SENT'", for: 2)
             let counted = ContinuousClock.now + .seconds(60)
             var figures = ""
@@ -196,8 +196,8 @@ struct OutboxTests {
                 state.sent = []
                 state.isConnected = false
             }
-            for _ in 0..<5 { #expect(try await self.accept(bed).status == 202) }
-            let refused = try await self.accept(bed)
+            for _ in 0..<5 { #expect(try await accept(bed).status == 202) }
+            let refused = try await accept(bed)
             #expect(refused.status == 503)
             #expect(refused["error"] == "OVERLOADED")
             #expect(refused.headers.contains(name: "retry-after"))
@@ -211,15 +211,15 @@ struct OutboxTests {
             try await bed.wait("select count(*) from outbox where status <> 'SENT'", for: 0)
             #expect(publisher.commands.count == 5)
             #expect(publisher.commands.allSatisfy { $0.headers["attempt"] == .integer(1) })
-            #expect(try await self.accept(bed).status == 202)
+            #expect(try await accept(bed).status == 202)
         }
     }
 
     @Test("given up: DEAD, its orders settled by recovery over REST as repeats; requeued it goes again, as a later attempt")
     func dead() async throws {
-        try await self.run(settings: ["OUTBOX_ATTEMPTS": "2"]) { bed, publisher, _ in
+        try await run(settings: ["OUTBOX_ATTEMPTS": "2"]) { bed, publisher, _ in
             publisher.set { $0.outcomes = { $0.routingKey == "stock.decrease" ? .rejected : .confirmed } }
-            let id = try self.id(try await self.accept(bed))
+            let id = try self.id(try await accept(bed))
             try await bed.wait("select count(*) from outbox where status = 'DEAD'", for: 1)
             try await bed.wait("select count(*) from orders where status = 'CONFIRMED'", for: 1)
             #expect(bed.product.seen == ["OUT DEC-\(id) 3"] || bed.product.seen.allSatisfy { !$0.hasSuffix(" 1") })
@@ -239,15 +239,15 @@ struct OutboxTests {
 
     @Test("results twice, in reverse order, for nobody, unreadable: each order changes once, a late success is given back")
     func results() async throws {
-        try await self.run { bed, publisher, results in
+        try await run { bed, publisher, results in
             let ids = [
-                try self.id(try await self.accept(bed)), try self.id(try await self.accept(bed)), try self.id(try await self.accept(bed)),
+                try id(try await accept(bed)), try id(try await accept(bed)), try id(try await accept(bed)),
             ]
             results.put(
-                self.result("COMMITTED", ids[2]),
-                self.result("REFUSED", ids[1], reason: #""INSUFFICIENT_STOCK""#),
-                self.result("COMMITTED", ids[0], 77_777_777),
-                self.result("COMMITTED", ids[0], ids[2]),
+                result("COMMITTED", ids[2]),
+                result("REFUSED", ids[1], reason: #""INSUFFICIENT_STOCK""#),
+                result("COMMITTED", ids[0], 77_777_777),
+                result("COMMITTED", ids[0], ids[2]),
                 "{",
                 redelivered: true
             )
@@ -263,7 +263,7 @@ struct OutboxTests {
                 state.taken["DEC-\(ids[1])"] = 3
                 state.stock[1] = 97
             }
-            results.put(self.result("COMMITTED", ids[1]))
+            results.put(result("COMMITTED", ids[1]))
             let until = ContinuousClock.now + .seconds(60)
             while bed.product.stock(1) != 100, ContinuousClock.now < until { try await Task.sleep(for: .milliseconds(1)) }
             #expect(bed.product.stock(1) == 100)
@@ -274,9 +274,9 @@ struct OutboxTests {
     @Test("recovery leaves orders alone whose message waits, and takes those up that were sent long ago; sent messages are pruned")
     func recovery() async throws {
         let settings = ["ASYNC_RECOVERY_AGE": "4s", "OUTBOX_RETENTION": "5s", "RECOVERY_AGE": "1100ms", "ORDER_DEADLINE": "1s"]
-        try await self.run(settings: settings) { bed, publisher, _ in
+        try await run(settings: settings) { bed, publisher, _ in
             publisher.set { $0.isConnected = false }
-            _ = try await self.accept(bed)
+            _ = try await accept(bed)
             _ = try await bed.pool.query("update orders set created_at = now() - interval '1 hour'")
             _ = try await bed.pool.query("update recovery_mark set collected_until = '-infinity'")
             try await bed.wait("select count(*) from recovery_mark where collected_until > now() - interval '10 seconds'", for: 1)
@@ -293,21 +293,21 @@ struct OutboxTests {
     func overdue() async throws {
         // A message that was refused would be tried again much later: what counts is when the order was made.
         let settings = ["ASYNC_RECOVERY_AGE": "1s", "OUTBOX_BACKOFF": "60s", "OUTBOX_BACKOFF_MAX": "60s"]
-        try await self.run(settings: settings) { bed, publisher, _ in
+        try await run(settings: settings) { bed, publisher, _ in
             publisher.set { $0.isConnected = false }
-            let away = try self.id(try await self.accept(bed))
+            let away = try id(try await accept(bed))
             #expect(try await bed.count("select count(*) from outbox where product_id is not null") == 1)
             try await bed.wait("select count(*) from orders where id = \(away) and status = 'CONFIRMED'", for: 1)
             try await bed.wait("select count(*) from outbox where product_id is not null", for: 0)
             #expect(!bed.product.seen.isEmpty && bed.product.seen.allSatisfy { !$0.hasSuffix(" 1") }, "a repeat says that it is one")
             publisher.set { $0.isConnected = true }
-            let sent = try self.id(try await self.accept(bed))
+            let sent = try id(try await accept(bed))
             try await bed.wait("select count(*) from outbox where product_id is not null and status = 'SENT'", for: 1)
             #expect(publisher.commands.count == 1)
             // The results do not come in this test; without a result it is recovery's as well.
             try await bed.wait("select count(*) from orders where id = \(sent) and status = 'CONFIRMED'", for: 1)
             publisher.set { $0.outcomes = { _ in .rejected } }
-            let refused = try self.id(try await self.accept(bed))
+            let refused = try id(try await accept(bed))
             try await bed.wait("select count(*) from orders where id = \(refused) and status = 'CONFIRMED'", for: 1)
             #expect(try await bed.count("select count(*) from outbox where \(refused) = any(order_ids) and product_id is not null") == 0)
             #expect(bed.product.stock(1) == 91)
@@ -316,9 +316,9 @@ struct OutboxTests {
 
     @Test("a message whose lane is being published from is left alone, however old it is")
     func overdueInHand() async throws {
-        try await self.run(settings: ["ASYNC_RECOVERY_AGE": "60s"]) { bed, publisher, _ in
+        try await run(settings: ["ASYNC_RECOVERY_AGE": "60s"]) { bed, publisher, _ in
             publisher.set { $0.isHeld = true }
-            let id = try self.id(try await self.accept(bed))
+            let id = try self.id(try await accept(bed))
             try await bed.wait("select count(*) from outbox where product_id is not null and attempts = 1", for: 1)
             _ = try await bed.pool.query("update outbox set created_at = now() - interval '1 hour' where product_id is not null")
             // Several rounds of recovery wait for the lane meanwhile, and give up.
@@ -335,7 +335,7 @@ struct OutboxTests {
 
     @Test("two servers, one broker: every message is published once and in the order of its product")
     func twoRelays() async throws {
-        try await self.run(servers: 2) { bed, publisher, _ in
+        try await run(servers: 2) { bed, publisher, _ in
             await withTaskGroup(of: Void.self) { group in
                 for n in 0..<200 {
                     group.addTask {
@@ -353,11 +353,11 @@ struct OutboxTests {
 
     @Test("a server that dies between the confirm and the mark leaves a message that goes again as a repeat")
     func diesBeforeMark() async throws {
-        try await self.run { bed, publisher, _ in
+        try await run { bed, publisher, _ in
             publisher.set { $0.outcomes = { _ in .confirmed } }
             // What such a server leaves: counted, confirmed, not marked.
             publisher.set { $0.isConnected = false }
-            _ = try await self.accept(bed)
+            _ = try await accept(bed)
             _ = try await bed.pool.query("update outbox set attempts = 1 where product_id is not null")
             publisher.set { $0.isConnected = true }
             try await bed.wait("select count(*) from outbox where status <> 'SENT'", for: 0)
@@ -367,10 +367,10 @@ struct OutboxTests {
 
     @Test("the synchronous path writes events too, but no commands")
     func synchronousEvents() async throws {
-        try await self.run { bed, publisher, _ in
+        try await run { bed, publisher, _ in
             let made = try await bed.place()
             #expect(made["status"] == "CONFIRMED")
-            _ = try await bed.send(.POST, "/orders/\(try self.id(made))/cancel")
+            _ = try await bed.send(.POST, "/orders/\(try id(made))/cancel")
             try await bed.wait("select count(*) from outbox where status = 'SENT'", for: 3)
             #expect(Set(publisher.sent.map(\.routingKey)) == ["order.created", "order.confirmed", "order.cancelled"])
             #expect(try await bed.count("select version from orders") == 3)

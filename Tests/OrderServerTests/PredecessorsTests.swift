@@ -27,7 +27,7 @@ struct PredecessorsTests {
         try await TestBed.run(servers: 0) { bed in
             let first = try await bed.start()
             await first.stop()
-            let id = try await self.insert(bed, key: "k-1")
+            let id = try await insert(bed, key: "k-1")
             let server = try await bed.start(["ORDER_DEADLINE": "60s", "RECOVERY_AGE": "900s"])
             let answer = try await TestBed.send(
                 server.peer,

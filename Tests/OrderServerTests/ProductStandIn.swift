@@ -80,11 +80,11 @@ final class ProductStandIn: Sendable {
         return server
     }
 
-    var url: String { "http://127.0.0.1:\(self.channel.localAddress?.port ?? 0)" }
-    var seen: [String] { self.state.withLock { $0.seen } }
-    func stock(_ product: Int64) -> Int64 { self.state.withLock { $0.stock[product] ?? -1 } }
-    func script(_ faults: Fault...) { self.state.withLock { $0.faults = faults } }
-    func stop() async { try? await self.channel.close() }
+    var url: String { "http://127.0.0.1:\(channel.localAddress?.port ?? 0)" }
+    var seen: [String] { state.withLock { $0.seen } }
+    func stock(_ product: Int64) -> Int64 { state.withLock { $0.stock[product] ?? -1 } }
+    func script(_ faults: Fault...) { state.withLock { $0.faults = faults } }
+    func stop() async { try? await channel.close() }
 
     // MARK: Serving
 
@@ -234,8 +234,8 @@ final class ProductStandIn: Sendable {
         init(_ box: Box) { self.box = box }
 
         func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-            let request = self.unwrapInboundIn(data)
-            guard let server = self.box.server.withLock({ $0 }) else { return context.close(promise: nil) }
+            let request = unwrapInboundIn(data)
+            guard let server = box.server.withLock({ $0 }) else { return context.close(promise: nil) }
             let body = request.body.map { Array($0.readableBytesView) } ?? []
             switch server.reply(method: request.head.method, path: request.head.uri, headers: request.head.headers, body: body) {
             case .drop: context.close(promise: nil)
@@ -247,9 +247,9 @@ final class ProductStandIn: Sendable {
                     headers: ["content-type": "application/json", "content-length": String(bytes.count)]
                 )
                 if isReplayed { head.headers.add(name: "idempotency-replayed", value: "true") }
-                context.write(self.wrapOutboundOut(.head(head)), promise: nil)
-                context.write(self.wrapOutboundOut(.body(.byteBuffer(ByteBuffer(bytes: bytes)))), promise: nil)
-                context.writeAndFlush(self.wrapOutboundOut(.end(nil)), promise: nil)
+                context.write(wrapOutboundOut(.head(head)), promise: nil)
+                context.write(wrapOutboundOut(.body(.byteBuffer(ByteBuffer(bytes: bytes)))), promise: nil)
+                context.writeAndFlush(wrapOutboundOut(.end(nil)), promise: nil)
             }
         }
     }

@@ -43,14 +43,14 @@ struct ReadTests {
     @Test("lists go on by key, each answer in bounded work, and a page by its number reaches what was walked")
     func byKey() async throws {
         try await TestBed.run(settings: ["LIST_BOUND": "10"]) { bed in
-            try await self.fill(43, bed)
+            try await fill(43, bed)
             let expected = Array((1...43).reversed().map { Int64($0) })
-            #expect(try await self.all("/orders?size=6", bed).ids == expected)
-            #expect(try await self.all("/orders?size=6&buyerId=u-7", bed).ids == expected.filter { $0 % 7 == 0 })
-            let failed = try await self.all("/orders?status=FAILED&size=6", bed)
+            #expect(try await all("/orders?size=6", bed).ids == expected)
+            #expect(try await all("/orders?size=6&buyerId=u-7", bed).ids == expected.filter { $0 % 7 == 0 })
+            let failed = try await all("/orders?status=FAILED&size=6", bed)
             #expect(failed.ids == expected.filter { $0 % 5 == 0 })
             #expect(failed.answers == 5)
-            #expect(try await self.all("/orders?status=CANCELLED", bed).ids == [])
+            #expect(try await all("/orders?status=CANCELLED", bed).ids == [])
 
             let page = try await bed.send(.GET, "/orders?size=6&page=1")
             #expect(page["totalElements"] == 10 && page["isTotalExact"] == false && page["totalPages"] == 2 && page["next"] == 34)
@@ -86,7 +86,7 @@ struct ReadTests {
                 """
             )
             func ids(_ status: String) async throws -> [Int64] {
-                try await self.all("/internal/outbox?size=7\(status)", bed, admin: true).ids
+                try await all("/internal/outbox?size=7\(status)", bed, admin: true).ids
             }
             #expect(try await ids("") == (1...31).reversed())
             #expect(try await ids("&status=DEAD") == [30, 3])
@@ -209,8 +209,8 @@ struct ReadTests {
     private final class Readers: Sendable {
         let isOver = Atomic<Bool>(false)
         private let seen = Mutex<(answers: Int, wrong: [String])>((0, []))
-        var answers: Int { self.seen.withLock { $0.answers } }
-        var wrong: [String] { self.seen.withLock { $0.wrong } }
+        var answers: Int { seen.withLock { $0.answers } }
+        var wrong: [String] { seen.withLock { $0.wrong } }
 
         func add(_ wrong: String?) {
             self.seen.withLock { seen in

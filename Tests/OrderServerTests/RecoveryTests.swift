@@ -28,8 +28,8 @@ struct RecoveryTests {
                 state.taken["DEC-5000"] = 3
                 state.stock[1] = 0
             }
-            try await self.leave(bed, 5000, status: "PENDING", old: false)
-            try await self.leave(bed, 5001, status: "PENDING", old: false)
+            try await leave(bed, 5000, status: "PENDING", old: false)
+            try await leave(bed, 5001, status: "PENDING", old: false)
             try await bed.wait("select count(*) from orders where status = 'PENDING'", for: 0)
             #expect(try await bed.count("select count(*) from orders where id = 5000 and status = 'CONFIRMED'") == 1)
             #expect(
@@ -47,7 +47,7 @@ struct RecoveryTests {
         try await TestBed.run(servers: 1) { bed in
             await bed.servers[0].stop()
             _ = try await bed.pool.query("update recovery_mark set collected_until = '-infinity'")
-            for id in 6000..<6300 { try await self.leave(bed, Int64(id), status: "PENDING") }
+            for id in 6000..<6300 { try await leave(bed, Int64(id), status: "PENDING") }
             bed.product.state.withLock { $0.stock[1] = 900 }
             let later = try await bed.start(["RECOVERY_BATCH": "64"])
             try await bed.wait("select count(*) from orders where status = 'CONFIRMED'", for: 300)
@@ -63,7 +63,7 @@ struct RecoveryTests {
                 state.taken["DEC-5000"] = 3
                 state.stock[1] = 0
             }
-            try await self.leave(bed, 5000, status: "CONFIRMED", cancelling: true)
+            try await leave(bed, 5000, status: "CONFIRMED", cancelling: true)
             _ = try await bed.pool.query("insert into saga_work (order_id, due_at) values (5000, now())")
             try await bed.wait("select count(*) from orders where status = 'CANCELLED'", for: 1)
             #expect(bed.product.stock(1) == 3)
@@ -78,7 +78,7 @@ struct RecoveryTests {
             let settings = try OrderServerConfiguration(from: &reader)
             let parts = try OrderServerParts(settings, group: .singleton, logger: Logger(label: "test"))
             // Somebody has failed the order while this server's call was out.
-            try await self.leave(bed, 5000, status: "PENDING", old: false)
+            try await leave(bed, 5000, status: "PENDING", old: false)
             guard let order = try await parts.flows.conclusion.store.order(id: 5000) else { throw TestBed.Failure(description: "no order") }
             _ = try await bed.pool.query("update orders set status = 'FAILED', fail_reason = 'INSUFFICIENT_STOCK' where id = 5000")
             #expect(await parts.recovery.recover(OrderStore.Work(order: order, attempt: 2)))
@@ -93,7 +93,7 @@ struct RecoveryTests {
     func shared() async throws {
         try await TestBed.run(servers: 3, stock: [1: 3_000], settings: ["RECOVERY_BATCH": "16"]) { bed in
             for id in 7000..<7200 {
-                try await self.leave(bed, Int64(id), status: "PENDING", old: false)
+                try await leave(bed, Int64(id), status: "PENDING", old: false)
             }
             _ = try await bed.pool.query("insert into saga_work (order_id, due_at) select id, now() from orders on conflict do nothing")
             try await bed.wait("select count(*) from orders where status = 'CONFIRMED'", for: 200)

@@ -10,14 +10,14 @@ import Testing
 extension OutboxTests {
     private func accepted(_ bed: TestBed, _ count: Int) async throws -> [Int64] {
         var ids: [Int64] = []
-        for _ in 0..<count { ids.append(try self.id(try await self.accept(bed, 1))) }
+        for _ in 0..<count { ids.append(try id(try await accept(bed, 1))) }
         return ids
     }
 
     @Test("a result that the database refuses goes to the dead letters alone; those beside it are written, and nothing comes again")
     func refusedByTheDatabase() async throws {
-        try await self.run { bed, publisher, results in
-            let ids = try await self.accepted(bed, 6)
+        try await run { bed, publisher, results in
+            let ids = try await accepted(bed, 6)
             _ = try await bed.pool.query(
                 """
                 create function refuse() returns trigger language plpgsql as $$ begin
@@ -27,13 +27,13 @@ extension OutboxTests {
                 """
             )
             _ = try await bed.pool.query("create trigger refuse before update on orders for each row execute function refuse()")
-            for id in ids { results.put(self.result("COMMITTED", id)) }
+            for id in ids { results.put(result("COMMITTED", id)) }
             try await results.waitUntilAcknowledged(6)
             #expect(try await bed.count("select count(*) from orders where status = 'CONFIRMED'") == 5)
             #expect(try await bed.count("select count(*) from orders where status = 'PENDING' and id = \(ids[2])") == 1)
             let letters = publisher.sent.filter { $0.exchange == "stock.dead" }
             #expect(letters.map { $0.headers["reason"] } == ["NOT_WRITTEN"])
-            #expect(letters.first.map { String(decoding: $0.body, as: UTF8.self) } == self.result("COMMITTED", ids[2]))
+            #expect(letters.first.map { String(decoding: $0.body, as: UTF8.self) } == result("COMMITTED", ids[2]))
             #expect(results.requeued == 0)
             #expect(try await bed.text("/metrics").contains("\nstockgate_order_results_poison_total 1\n"))
             #expect(try await bed.text("/metrics").contains("\nstockgate_order_results_aside 0\n"))
@@ -42,8 +42,8 @@ extension OutboxTests {
 
     @Test("while one order's row is locked, the results of all others are written; its own follows when the row is free")
     func lockedRow() async throws {
-        try await self.run { bed, publisher, results in
-            let ids = try await self.accepted(bed, 6)
+        try await run { bed, publisher, results in
+            let ids = try await accepted(bed, 6)
             var configuration = try PostgresConfiguration(url: bed.databaseURL)
             configuration.applicationName = "holder"
             configuration.statementTimeout = .seconds(100)
@@ -55,10 +55,10 @@ extension OutboxTests {
             }
             let sleeping = "select count(*) from pg_stat_activity where application_name = 'holder' and wait_event = 'PgSleep'"
             try await bed.wait(sleeping, for: 1)
-            for id in ids.prefix(5) { results.put(self.result("COMMITTED", id)) }
+            for id in ids.prefix(5) { results.put(result("COMMITTED", id)) }
             try await results.waitUntilAcknowledged(4)
             // And those that come later.
-            results.put(self.result("COMMITTED", ids[5]))
+            results.put(result("COMMITTED", ids[5]))
             try await results.waitUntilAcknowledged(5)
             #expect(try await bed.count(sleeping) == 1, "the row is locked all the while")
             #expect(try await bed.count("select count(*) from orders where status = 'CONFIRMED'") == 5)
@@ -74,8 +74,8 @@ extension OutboxTests {
 
     @Test("a late success whose stock cannot be given back yet holds up no other result")
     func lateSuccessAside() async throws {
-        try await self.run { bed, _, results in
-            let ids = try await self.accepted(bed, 3)
+        try await run { bed, _, results in
+            let ids = try await accepted(bed, 3)
             // Its first run failed, its second one too; what comes is the success of the first.
             _ = try await bed.pool.query("update orders set run = 2, status = 'FAILED', fail_reason = 'X' where id = \(ids[0])")
             bed.product.state.withLock { state in
@@ -83,9 +83,9 @@ extension OutboxTests {
                 state.stock[1] = 99
                 state.faults = Array(repeating: .status(503, "UNAVAILABLE"), count: 10_000)
             }
-            results.put(self.result("COMMITTED", ids[0]), self.result("COMMITTED", ids[1]))
+            results.put(result("COMMITTED", ids[0]), result("COMMITTED", ids[1]))
             try await results.waitUntilAcknowledged(1)
-            results.put(self.result("COMMITTED", ids[2]))
+            results.put(result("COMMITTED", ids[2]))
             try await results.waitUntilAcknowledged(2)
             #expect(try await bed.count("select count(*) from orders where status = 'CONFIRMED'") == 2)
             #expect(bed.product.stock(1) == 99)
@@ -98,11 +98,11 @@ extension OutboxTests {
 
     @Test("poison waits aside while the broker does not take its dead letter; nothing is sent back for it")
     func poisonAside() async throws {
-        try await self.run { bed, publisher, results in
-            let ids = try await self.accepted(bed, 2)
+        try await run { bed, publisher, results in
+            let ids = try await accepted(bed, 2)
             try await bed.wait("select count(*) from outbox where status <> 'SENT'", for: 0)
             publisher.set { $0.isConnected = false }
-            results.put("{", self.result("COMMITTED", ids[0]), #"{"version":2}"#, self.result("COMMITTED", ids[1]))
+            results.put("{", result("COMMITTED", ids[0]), #"{"version":2}"#, result("COMMITTED", ids[1]))
             try await results.waitUntilAcknowledged(2)
             #expect(try await bed.count("select count(*) from orders where status = 'CONFIRMED'") == 2)
             #expect(results.requeued == 0)
@@ -114,12 +114,12 @@ extension OutboxTests {
 
     @Test("a message that came back twice is written alone, after those that come for the first time")
     func suspectsAlone() async throws {
-        try await self.run { bed, _, results in
-            let ids = try await self.accepted(bed, 5)
+        try await run { bed, _, results in
+            let ids = try await accepted(bed, 5)
             results.state.withLock { $0.isHeld = true }
-            for id in ids.prefix(2) { results.put(self.result("COMMITTED", id), redelivered: true, headers: ["x-delivery-count": 2]) }
-            results.put(self.result("COMMITTED", ids[2]), redelivered: true, headers: ["x-delivery-count": 1])
-            results.put(self.result("COMMITTED", ids[3]), self.result("COMMITTED", ids[4]), headers: ["x-delivery-count": .integer(.min)])
+            for id in ids.prefix(2) { results.put(result("COMMITTED", id), redelivered: true, headers: ["x-delivery-count": 2]) }
+            results.put(result("COMMITTED", ids[2]), redelivered: true, headers: ["x-delivery-count": 1])
+            results.put(result("COMMITTED", ids[3]), result("COMMITTED", ids[4]), headers: ["x-delivery-count": .integer(.min)])
             results.state.withLock { $0.isHeld = false }
             try await results.waitUntilAcknowledged(5)
             #expect(results.state.withLock { $0.acknowledgements } == [[3, 4, 5], [1], [2]])

@@ -31,7 +31,7 @@ final class ScriptedStep: Sendable {
         self.state = Mutex((outcomes, []))
     }
 
-    var calls: [String] { self.state.withLock { $0.calls } }
+    var calls: [String] { state.withLock { $0.calls } }
 
     var step: SagaStep {
         SagaStep(name: self.name) { order, attempt in
@@ -111,7 +111,7 @@ struct SagaOrchestratorTests {
 struct StockStepTests {
     private struct Calls: StockCalls {
         let answer: StockAnswer
-        func send(_ change: StockChange, done: @escaping @Sendable (StockAnswer) -> Void) { done(self.answer) }
+        func send(_ change: StockChange, done: @escaping @Sendable (StockAnswer) -> Void) { done(answer) }
     }
 
     @Test("a closed key of a repeat is a lost refusal for want of stock; of a first attempt it is what it says")

@@ -21,11 +21,11 @@ struct SoldOutTests {
                     for index in 0..<8 { group.addTask { try await bed.place(1, key: "round \(round)", server: index % 2) } }
                     return try await group.reduce(into: [TestBed.Answer]()) { $0.append($1) }
                 }
-                #expect(answers.allSatisfy(self.isRefusal), "\(answers.map { ($0.status, $0.json) })")
+                #expect(answers.allSatisfy(isRefusal), "\(answers.map { ($0.status, $0.json) })")
                 #expect(Set(answers.map { $0.refusedID }).count == 1)
                 #expect(answers.filter(\.isReplayed).count == 7)
                 let later = try await bed.place(1, key: "round \(round)")
-                #expect(self.isRefusal(later))
+                #expect(isRefusal(later))
                 #expect(later.isReplayed)
                 #expect(later.refusedID == answers[0].refusedID)
                 let shown = try await bed.send(.GET, "/orders/\(try later.refusedOrder)")
@@ -45,7 +45,7 @@ struct SoldOutTests {
                 return try await group.reduce(into: [TestBed.Answer]()) { $0.append($1) }
             }
             let answers = first + rest
-            #expect(answers.allSatisfy(self.isRefusal))
+            #expect(answers.allSatisfy(isRefusal))
             let named = answers.compactMap { try? $0.refusedOrder }
             #expect(Set(named).count == named.count)
             #expect(try await bed.count("select count(*) from orders where status = 'FAILED'") == Int64(named.count))
@@ -63,7 +63,7 @@ struct SoldOutTests {
             let began = ContinuousClock.now
             // At least so many ends of the memory are met.
             while bed.product.state.withLock({ $0.looks }) < 20, ContinuousClock.now < began + .seconds(60) {
-                #expect(self.isRefusal(try await bed.place(1)))
+                #expect(isRefusal(try await bed.place(1)))
             }
             let seconds = (ContinuousClock.now - began).components.seconds
             let orders = try await bed.count("select count(*) from orders")
@@ -71,7 +71,7 @@ struct SoldOutTests {
             if shows { #expect((1...seconds + 2).contains(orders)) } else { #expect(orders >= 20) }
             bed.product.state.withLock { $0.stock[1] = 1 }
             var answer = try await bed.place(1)
-            while self.isRefusal(answer), ContinuousClock.now < began + .seconds(120) { answer = try await bed.place(1) }
+            while isRefusal(answer), ContinuousClock.now < began + .seconds(120) { answer = try await bed.place(1) }
             #expect(answer["status"] == "CONFIRMED")
             #expect(bed.product.stock(1) == 0)
         }
@@ -86,10 +86,10 @@ struct SoldOutTests {
             }
             let body = #"{"productId":"CATALOG-002","qty":2,"unitPrice":900}"#
             let user = try await bed.send(.POST, "/u-9/orders", body, headers: ["idempotency-key": "k"])
-            #expect(self.isRefusal(user))
+            #expect(isRefusal(user))
             named.insert(try user.refusedOrder)
             let again = try await bed.send(.POST, "/u-9/orders", body, headers: ["idempotency-key": "k"])
-            #expect(self.isRefusal(again) && again.isReplayed)
+            #expect(isRefusal(again) && again.isReplayed)
             #expect(again.refusedID == user.refusedID)
             #expect(named.count == 11)
             #expect(try await bed.count("select count(*) from orders where status = 'FAILED'") == 11)
@@ -152,10 +152,10 @@ struct SoldOutTests {
 extension OutboxTests {
     @Test("a repeat of an accepted order that failed for want of stock gets that order; POST /orders says that it is sold out")
     func acceptedAndFailed() async throws {
-        try await self.run { bed, _, results in
+        try await run { bed, _, results in
             let made = try await bed.place(1, key: "k", path: "/v2/orders")
             let id = try made.orderID
-            results.put(self.result("REFUSED", id, reason: #""INSUFFICIENT_STOCK""#))
+            results.put(result("REFUSED", id, reason: #""INSUFFICIENT_STOCK""#))
             try await bed.wait("select count(*) from orders where status = 'FAILED'", for: 1)
             for headers in [HTTPHeaders(), ["prefer": "handling=strict"]] {
                 let again = try await bed.place(1, key: "k", path: "/v2/orders", headers: headers)
@@ -171,7 +171,7 @@ extension OutboxTests {
 
     @Test("PERSIST_REJECTED: known to be sold out, an order is refused at once with the one it made, repeated likewise")
     func rejectedAtOnce() async throws {
-        try await self.run(settings: ["PERSIST_REJECTED": "true"], stock: [1: 0], adjust: TestBed.longMemory) { bed, publisher, _ in
+        try await run(settings: ["PERSIST_REJECTED": "true"], stock: [1: 0], adjust: TestBed.longMemory) { bed, publisher, _ in
             _ = try await bed.place(1)
             for headers in [HTTPHeaders(), ["prefer": "handling=strict"]] {
                 let key = "k\(headers.count)"

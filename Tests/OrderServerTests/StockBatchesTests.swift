@@ -59,9 +59,9 @@ struct StockBatchesTests {
         let batches = try self.batches(product)
         let changes = (0..<2_048).map { self.largest($0, isEscaped: isEscaped) }
         #expect(changes[0].key.utf8.count == 255)
-        let answers = await self.send(changes, batches)
+        let answers = await send(changes, batches)
         #expect(answers.count == 2_048)
-        #expect(answers.allSatisfy(self.isDecided))
+        #expect(answers.allSatisfy(isDecided))
         let (largest, tooLarge, items) = product.state.withLock { ($0.largestBody, $0.tooLarge, $0.largestCall) }
         #expect(tooLarge == 0)
         #expect(items < StockBatch.maximumItems, "the bytes are what cuts")
@@ -87,7 +87,7 @@ struct StockBatchesTests {
                 requestID: "0d9b2c4e-6a1f-4d6e-9c53-2f6f0e3f5a10"
             )
         }
-        #expect(await self.send(changes, batches).allSatisfy(self.isDecided))
+        #expect(await send(changes, batches).allSatisfy(isDecided))
         #expect(product.state.withLock { $0.largestCall } == StockBatch.maximumItems)
         await product.stop()
     }
@@ -116,13 +116,13 @@ struct StockBatchesTests {
         let product = try await ProductStandIn.start(stock: [:])
         product.state.withLock { $0.maximumBytes = 20_000 }
         let batches = try self.batches(product)
-        let changes = (0..<512).map { self.largest($0) }
+        let changes = (0..<512).map { largest($0) }
         // Those of the call that was refused have no answer; the saga sends them again.
-        let first = await self.send(changes, batches)
+        let first = await send(changes, batches)
         #expect(first.contains(.noAnswer(cause: "PAYLOAD_TOO_LARGE", retryAfter: nil)))
         let refused = product.state.withLock { $0.tooLarge }
         #expect(refused == 1)
-        #expect(await self.send(changes, batches).allSatisfy(self.isDecided))
+        #expect(await send(changes, batches).allSatisfy(isDecided))
         #expect(product.state.withLock { $0.tooLarge } == refused)
         await product.stop()
     }
@@ -156,14 +156,14 @@ struct RequestIDTests {
             #expect(items["DEC-\(router)"] == "router-1")
             for answer in [odd, none] {
                 let made = try #require(answer.headers.first(name: "x-request-id"))
-                #expect(made != "not an id" && self.isID(made))
+                #expect(made != "not an id" && isID(made))
                 #expect(items["DEC-\(answer.id ?? 0)"] == made)
             }
             #expect(items["DEC-\(given.id ?? 0)"] == given.headers.first(name: "x-request-id"))
             #expect(items["DEC-\(userOrder)"] == "user-1")
             // Seven calls, and a look at the price for the user's order.
             #expect(calls.count == 8)
-            #expect(calls.allSatisfy(self.isID))
+            #expect(calls.allSatisfy(isID))
             #expect(calls.filter { $0.hasPrefix("batch-") }.count == 7)
             #expect(calls.contains("user-1"))
             #expect(Set(calls).count == calls.count)
@@ -177,7 +177,7 @@ struct RequestIDTests {
             let none = try await bed.place(1).orderID
             let items = bed.product.state.withLock { $0.itemIDs }
             #expect(items["DEC-\(id)"] == "hot-1")
-            #expect(self.isID(items["DEC-\(none)"]))
+            #expect(isID(items["DEC-\(none)"]))
         }
     }
 

@@ -28,15 +28,15 @@ struct TestBed: Sendable {
 
         /// Stops it as SIGTERM does.
         func stop() async {
-            await self.group.triggerGracefulShutdown()
-            _ = try? await self.task.value
+            await group.triggerGracefulShutdown()
+            _ = try? await task.value
         }
     }
 
     /// Lets a server be stopped from within the process.
     private struct Run: Service {
         let body: @Sendable () async throws -> Void
-        func run() async throws { try await self.body() }
+        func run() async throws { try await body() }
     }
 
     struct Answer: Sendable {
@@ -44,7 +44,7 @@ struct TestBed: Sendable {
         var headers: HTTPHeaders
         var json: JSONValue
 
-        subscript(name: String) -> JSONValue { self.json[name] ?? .null }
+        subscript(name: String) -> JSONValue { json[name] ?? .null }
 
         /// The id of an order; nil if the answer has none.
         var id: Int64? { if case .int(let id) = self["id"] { id } else { nil } }
@@ -53,17 +53,17 @@ struct TestBed: Sendable {
         var refusedID: Int64? { if case .int(let id)? = self["details"]["orderId"] { id } else { nil } }
 
         /// ``id``, which must be there.
-        var orderID: Int64 { get throws { try Answer.required(self.id, self) } }
+        var orderID: Int64 { get throws { try Answer.required(id, self) } }
 
         /// ``refusedID``, which must be there.
-        var refusedOrder: Int64 { get throws { try Answer.required(self.refusedID, self) } }
+        var refusedOrder: Int64 { get throws { try Answer.required(refusedID, self) } }
 
         private static func required(_ id: Int64?, _ answer: Answer) throws -> Int64 {
             guard let id else { throw Failure(description: "no id of an order: \(answer)") }
             return id
         }
 
-        var isReplayed: Bool { self.headers.first(name: "idempotency-replayed") == "true" }
+        var isReplayed: Bool { headers.first(name: "idempotency-replayed") == "true" }
     }
 
     /// One server for all tests of the process; each test has a database in it.
@@ -88,15 +88,15 @@ struct TestBed: Sendable {
         adjust: @Sendable (inout OrderServerConfiguration) -> Void = { _ in },
         _ body: (TestBed) async throws -> Void
     ) async throws {
-        let base = try self.postgres.get().url
-        let name = "orders_\(self.databases.wrappingAdd(1, ordering: .relaxed).newValue)"
+        let base = try postgres.get().url
+        let name = "orders_\(databases.wrappingAdd(1, ordering: .relaxed).newValue)"
         let owner = PostgresPool(configuration: try PostgresConfiguration(url: base), maximumConnections: 1)
         _ = try await owner.query("create database \(name)")
         await owner.shutdown()
         let url = String(base.dropLast("postgres".count)) + name
         let product = try await ProductStandIn.start(stock: stock)
         var running: [Server] = []
-        for _ in 0..<servers { running.append(try await self.start(url, product.url, settings, endpoints, adjust: adjust)) }
+        for _ in 0..<servers { running.append(try await start(url, product.url, settings, endpoints, adjust: adjust)) }
         let bed = TestBed(
             product: product,
             pool: PostgresPool(configuration: try PostgresConfiguration(url: url), maximumConnections: 2),
@@ -113,14 +113,14 @@ struct TestBed: Sendable {
     }
 
     private func end() async {
-        for server in self.servers { await server.stop() }
-        await self.pool.shutdown()
-        await self.product.stop()
+        for server in servers { await server.stop() }
+        await pool.shutdown()
+        await product.stop()
     }
 
     /// One more server over the same database and product server; its end is the caller's.
     func start(_ settings: [String: String] = [:], endpoints: MessageEndpoints? = nil) async throws -> Server {
-        try await TestBed.start(self.databaseURL, self.product.url, settings, endpoints)
+        try await TestBed.start(databaseURL, product.url, settings, endpoints)
     }
 
     static func start(
@@ -177,7 +177,7 @@ struct TestBed: Sendable {
         to server: Int = 0,
         admin: Bool = false
     ) async throws -> Answer {
-        let peer = admin ? self.servers[server].admin : self.servers[server].peer
+        let peer = admin ? servers[server].admin : servers[server].peer
         return try await TestBed.send(peer, method, path, body, headers: headers)
     }
 
@@ -210,7 +210,7 @@ struct TestBed: Sendable {
         var headers = headers
         if let key { headers.add(name: "idempotency-key", value: key) }
         let named = buyer.map { #","buyerId":"\#($0)""# } ?? ""
-        return try await self.send(
+        return try await send(
             .POST,
             path,
             #"{"productId":\#(product),"quantity":\#(quantity)\#(named)}"#,
@@ -220,16 +220,16 @@ struct TestBed: Sendable {
     }
 
     /// The only cell of a query.
-    func count(_ sql: String) async throws -> Int64 { try await self.pool.query(sql).one().decode(0, as: Int64.self) }
+    func count(_ sql: String) async throws -> Int64 { try await pool.query(sql).one().decode(0, as: Int64.self) }
 
     /// Waits until a query's only cell is `value`.
     func wait(_ sql: String, for value: Int64, within bound: Duration = .seconds(60)) async throws {
         let deadline = ContinuousClock.now + bound
-        var found = try await self.count(sql)
+        var found = try await count(sql)
         while found != value {
             guard ContinuousClock.now < deadline else { throw Failure(description: "\(sql): \(found), not \(value), after \(bound)") }
             try await Task.sleep(for: .milliseconds(5))
-            found = try await self.count(sql)
+            found = try await count(sql)
         }
     }
 }

@@ -29,15 +29,15 @@ struct UnitPriceTests {
     @Test("is the product's unless told otherwise; a changed one is seen by the next order", arguments: ["CATALOG-002", "1"])
     func changes(product: String) async throws {
         try await TestBed.run { bed in
-            #expect(try await self.order(bed, 900, product: product).status == 201)
-            let wrong = try await self.order(bed, 901, product: product)
+            #expect(try await order(bed, 900, product: product).status == 201)
+            let wrong = try await order(bed, 901, product: product)
             #expect(wrong.status == 400)
             #expect(wrong["error"] == "VALIDATION_ERROR")
             #expect(wrong["details"]["field"] == "unitPrice")
             #expect(wrong["details"]["price"] == 900)
             bed.product.state.withLock { $0.price = 901 }
-            #expect(try await self.order(bed, 900, product: product).status == 400)
-            #expect(try await self.order(bed, 901, product: product)["totalPrice"] == 1802)
+            #expect(try await order(bed, 900, product: product).status == 400)
+            #expect(try await order(bed, 901, product: product)["totalPrice"] == 1802)
             #expect(try await bed.count("select count(*) from orders") == 2)
             #expect(bed.product.seen.count == 2)
         }
@@ -47,7 +47,7 @@ struct UnitPriceTests {
     func unchecked() async throws {
         try await TestBed.run(settings: ["CHECK_UNIT_PRICE": "false"]) { bed in
             for price in [1, 2] {
-                let answer = try await self.order(bed, price)
+                let answer = try await order(bed, price)
                 #expect(answer.status == 201)
             }
             #expect(bed.product.state.withLock { $0.looks } == 1)
@@ -60,11 +60,11 @@ struct UnitPriceTests {
             // One that does not answer neither: the other attempt may reach another instance.
             for fault in [ProductStandIn.LookFault.drop, .hang] {
                 bed.product.state.withLock { $0.lookFaults = [fault] }
-                #expect(try await self.order(bed, 900).status == 201)
+                #expect(try await order(bed, 900).status == 201)
             }
             for faults in [[ProductStandIn.LookFault.drop, .drop], [.hang, .hang]] {
                 bed.product.state.withLock { $0.lookFaults = faults }
-                let answer = try await self.order(bed, 900, key: "k")
+                let answer = try await order(bed, 900, key: "k")
                 #expect(answer.status == 424)
                 #expect(answer["error"] == "DEPENDENCY_FAILED")
                 #expect(answer.headers.contains(name: "retry-after"))
@@ -80,18 +80,18 @@ struct UnitPriceTests {
     )
     func repeats(product: String) async throws {
         try await TestBed.run { bed in
-            let made = try await self.order(bed, 900, product: product, key: "k")
+            let made = try await order(bed, 900, product: product, key: "k")
             #expect(made.status == 201)
             bed.product.state.withLock { $0.price = 1_000 }
             for isAway in [false, true] {
                 bed.product.state.withLock { $0.lookFaults = isAway ? Array(repeating: .drop, count: 20) : [] }
-                let again = try await self.order(bed, 900, product: product, key: "k")
+                let again = try await order(bed, 900, product: product, key: "k")
                 #expect(again.status == 201)
                 #expect(again.isReplayed)
                 #expect(again["orderId"] == made["orderId"])
                 // Neither another quantity nor another's key is a repeat: they get what a new order would.
-                #expect(try await self.order(bed, 900, product: product, key: "k", quantity: 3).status == (isAway ? 424 : 400))
-                #expect(try await self.order(bed, 900, product: product, key: "other").status == (isAway ? 424 : 400))
+                #expect(try await order(bed, 900, product: product, key: "k", quantity: 3).status == (isAway ? 424 : 400))
+                #expect(try await order(bed, 900, product: product, key: "other").status == (isAway ? 424 : 400))
                 let stranger = try await bed.send(
                     .POST,
                     "/u-8/orders",
@@ -150,9 +150,9 @@ struct ProductCatalogueTests {
         let catalogue = try self.catalogue(product, timeout: .milliseconds(400))
         product.state.withLock { $0.lookFaults = [.hang, .hang] }
         let first = Task { try await catalogue.facts(of: .id(1)) }
-        try await self.looks(product, 1)
+        try await looks(product, 1)
         product.state.withLock { $0.price = 77 }
-        let rest = await self.outcomes(200) { _ in try await catalogue.facts(of: .id(1)) }
+        let rest = await outcomes(200) { _ in try await catalogue.facts(of: .id(1)) }
         #expect(rest.allSatisfy { (try? $0.get().price) == 77 })
         await #expect(throws: APIError.self) { try await first.value }
         // Two for the one that hung, and one for the two hundred; or a few, of those whose task began later.
@@ -169,7 +169,7 @@ struct ProductCatalogueTests {
         let catalogue = try self.catalogue(product, timeout: .milliseconds(300), waiting: 20, calls: 1)
         product.state.withLock { $0.lookFaults = Array(repeating: .hang, count: 100) }
         // Each asks for another product: one is looked up, the others wait for their turn.
-        let all = await self.outcomes(40) { index in try await catalogue.facts(of: index % 2 == 0 ? .id(1) : .code("CODE-\(index)")) }
+        let all = await outcomes(40) { index in try await catalogue.facts(of: index % 2 == 0 ? .id(1) : .code("CODE-\(index)")) }
         // Of eleven and more products two or three were looked up, twice each, and hung; then all others had waited too long.
         #expect((2...8).contains(product.state.withLock { $0.looks }))
         let codes = all.map { result -> APIErrorCode? in if case .failure(let error) = result { error.code } else { nil } }
@@ -177,7 +177,7 @@ struct ProductCatalogueTests {
         #expect(codes.count { $0 == .dependencyFailed } == 20)
         // All places are free again.
         product.state.withLock { $0.lookFaults = [] }
-        let later = await self.outcomes(20) { _ in try await catalogue.facts(of: .id(1)) }
+        let later = await outcomes(20) { _ in try await catalogue.facts(of: .id(1)) }
         #expect(later.allSatisfy { (try? $0.get().price) == 900 })
         await product.stop()
     }

@@ -54,11 +54,11 @@ struct GroupCommitTests {
         let groups = Groups()
         let group = try self.group(groups, .init(enough: 4, time: .seconds(60)) { _ in true })
         #expect(group.add(1))
-        #expect(try await self.waits(for: [1], groups))
+        #expect(try await waits(for: [1], groups))
         #expect(group.add(2))
         groups.release.signal()
         for item in 3...5 { #expect(group.add(item)) }
-        #expect(try await self.waits(for: [1, 4], groups))
+        #expect(try await waits(for: [1, 4], groups))
         await group.shutdown()
     }
 
@@ -67,10 +67,10 @@ struct GroupCommitTests {
         let groups = Groups()
         let group = try self.group(groups, .init(enough: 4, time: .milliseconds(5)) { _ in true })
         #expect(group.add(1))
-        #expect(try await self.waits(for: [1], groups))
+        #expect(try await waits(for: [1], groups))
         #expect(group.add(2))
         groups.release.signal()
-        #expect(try await self.waits(for: [1, 1], groups))
+        #expect(try await waits(for: [1, 1], groups))
         await group.shutdown()
     }
 
@@ -79,10 +79,10 @@ struct GroupCommitTests {
         let groups = Groups()
         let group = try self.group(groups, .init(enough: 4, time: .seconds(60)) { $0.contains(9) })
         #expect(group.add(1))
-        #expect(try await self.waits(for: [1], groups))
+        #expect(try await waits(for: [1], groups))
         #expect(group.add(2))
         groups.release.signal()
-        #expect(try await self.waits(for: [1, 1], groups))
+        #expect(try await waits(for: [1, 1], groups))
         await group.shutdown()
     }
 
@@ -92,11 +92,11 @@ struct GroupCommitTests {
         // The rest of a round goes at once, though it is fewer than enough.
         let group = try self.group(groups, .init(enough: 3, time: .seconds(60)) { !$0.contains(9) }, maximumBatch: 4)
         #expect(group.add(0))
-        #expect(try await self.waits(for: [1], groups))
+        #expect(try await waits(for: [1], groups))
         for item in 1...9 { #expect(group.add(item)) }
         #expect(group.waiting == 9)
         groups.release.signal()
-        #expect(try await self.waits(for: [1, 4, 4, 1], groups))
+        #expect(try await waits(for: [1, 4, 4, 1], groups))
         #expect(groups.taken.withLock { $0 } == Array(0...9))
         #expect(group.waiting == 0)
         await group.shutdown()
@@ -107,7 +107,7 @@ struct GroupCommitTests {
         let groups = Groups()
         let group = try self.group(groups, capacity: 2)
         #expect(group.add(0))
-        #expect(try await self.waits(for: [1], groups))
+        #expect(try await waits(for: [1], groups))
         #expect(group.add(1))
         #expect(group.add(2))
         #expect(!group.add(3))
@@ -125,7 +125,7 @@ struct GroupCommitTests {
         let groups = Groups()
         let group = try self.group(groups)
         #expect(group.add(0))
-        #expect(try await self.waits(for: [1], groups))
+        #expect(try await waits(for: [1], groups))
         #expect(group.add(1))
         groups.release.signal()
         await group.shutdown()
@@ -146,7 +146,7 @@ struct GroupCommitTests {
         let groups = Groups()
         let group = try self.group(groups)
         #expect(group.add(0))
-        #expect(try await self.waits(for: [1], groups))
+        #expect(try await waits(for: [1], groups))
         #expect(group.add(1))
         group.abandon()
         #expect(!group.add(2))

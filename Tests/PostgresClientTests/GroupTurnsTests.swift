@@ -98,24 +98,24 @@ extension GroupCommitTests {
         // Somebody else writes.
         #expect(turns.take(WakeSignal()))
         #expect(group.add(1))
-        #expect(try await self.waits(for: [1], groups))
+        #expect(try await waits(for: [1], groups))
         for item in 2...3 { #expect(group.add(item)) }
         groups.release.signal()
         // There was no rush.
-        #expect(try await self.waits(for: [1, 2], groups))
+        #expect(try await waits(for: [1, 2], groups))
         #expect(group.add(4))
         groups.release.signal()
         while turns.waiting == 0 { try await Task.sleep(for: .milliseconds(1)) }
         #expect(group.add(5))
         #expect(groups.sizes.withLock { $0 } == [1, 2])
         turns.end()
-        #expect(try await self.waits(for: [1, 2, 2], groups))
+        #expect(try await waits(for: [1, 2, 2], groups))
         // The next one is somebody else's again, but enough members wait.
         let other = Task { try await GroupTurnsTests.onThread { turns.take(WakeSignal()) } }
         while turns.waiting == 0 { try await Task.sleep(for: .milliseconds(1)) }
         for item in 6...9 { #expect(group.add(item)) }
         groups.release.signal()
-        #expect(try await self.waits(for: [1, 2, 2, 4], groups))
+        #expect(try await waits(for: [1, 2, 2, 4], groups))
         #expect(try await other.value)
         await group.shutdown()
     }

@@ -48,7 +48,7 @@ struct LedgerSessionsTests {
             _ = try await owner.query(
                 "select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid() and backend_type = 'client backend'"
             )
-            try await self.eventually("not ready") { try await server.ask(.get, "/readyz").status == 503 }
+            try await eventually("not ready") { try await server.ask(.get, "/readyz").status == 503 }
             #expect(try await server.ask(.get, "/readyz?verbose").body.contains(#""database":{"state":"DOWN""#))
             for _ in 0..<3 {
                 let refused = try await sell()
@@ -58,9 +58,9 @@ struct LedgerSessionsTests {
             let change = try await server.ask(.patch, "/products/\(id)", #"{"price":5}"#)
             #expect(change.status == 503 && change.headers[.retryAfter] != nil, "\(change.body)")
             try await setReadOnly(false)
-            try await self.eventually("sells again", within: .seconds(5)) { try await sell().status == 200 }
-            try await self.eventually("ready again", within: .seconds(5)) { try await server.ask(.get, "/readyz").status == 200 }
-            try await self.eventually("changes again", within: .seconds(5)) {
+            try await eventually("sells again", within: .seconds(5)) { try await sell().status == 200 }
+            try await eventually("ready again", within: .seconds(5)) { try await server.ask(.get, "/readyz").status == 200 }
+            try await eventually("changes again", within: .seconds(5)) {
                 try await server.ask(.patch, "/products/\(id)", #"{"price":5}"#).status == 200
             }
             #expect(try await server.ask(.get, "/products/\(id)")["stock"] == 8)
@@ -121,13 +121,13 @@ struct LedgerSessionsTests {
 
     @Test("connections are scarce: the lanes take theirs first, and sell while the pool is short of them")
     func lanesComeFirst() async throws {
-        try await self.withFew(3) { engine, lanes in
+        try await withFew(3) { engine, lanes in
             try await engine.start()
             // Readers that want more connections than are left.
             await withTaskGroup(of: Void.self) { group in
                 for _ in 0..<12 { group.addTask { _ = try? await engine.ledger.pool.query("select pg_sleep(0.1)") } }
             }
-            #expect(await self.sell(engine, 0..<50) == 50)
+            #expect(await sell(engine, 0..<50) == 50)
             #expect(await engine.ledger.laneTroubles().selling == [nil])
             #expect(await engine.ledger.laneTroubles().giving == nil)
             #expect(lanes.all == [])
@@ -136,20 +136,20 @@ struct LedgerSessionsTests {
 
     @Test("a lane that cannot connect says so once, takes the place of what is idle, and says when it works again")
     func idleGivesWay() async throws {
-        try await self.withFew(2) { engine, lanes in
+        try await withFew(2) { engine, lanes in
             // The pool has all places, idle; the lanes have none.
             try await engine.ledger.pool.withConnection { one in
                 try await engine.ledger.pool.withConnection { two in
                     _ = (try await one.query("select 1"), try await two.query("select 1"))
-                    #expect(await self.sell(engine, 0..<5) == 0)
-                    #expect(await self.sell(engine, 5..<10) == 0)
+                    #expect(await sell(engine, 0..<5) == 0)
+                    #expect(await sell(engine, 5..<10) == 0)
                     let (selling, giving) = await engine.ledger.laneTroubles()
                     #expect(selling.compactMap(\.self).count == 1 && giving != nil)
                     #expect(lanes.all.filter { $0 == "ledger-out-0 fails" }.count == 1, "\(lanes.all)")
                 }
             }
             #expect(engine.ledger.pool.snapshot().busy == 0)
-            try await self.eventually("sells") { await self.sell(engine, 100..<101) == 1 }
+            try await eventually("sells") { await sell(engine, 100..<101) == 1 }
             #expect(engine.ledger.pool.snapshot().open == 0, "what was idle has given way")
             #expect(lanes.all.filter { $0.hasPrefix("ledger-out-0") } == ["ledger-out-0 fails", "ledger-out-0 works"])
         }
@@ -180,9 +180,9 @@ struct LedgerSessionsTests {
                 #expect(answer.status == 503 && answer.headers[.retryAfter] != nil, "\(method) \(path): \(answer.status) \(answer.body)")
                 #expect(took < .seconds(6), "\(method) \(path): \(took)")
             }
-            try await self.eventually("not ready") { try await server.ask(.get, "/readyz").status == 503 }
+            try await eventually("not ready") { try await server.ask(.get, "/readyz").status == 503 }
             server.postgres.resume()
-            try await self.eventually("sells again") {
+            try await eventually("sells again") {
                 try await server.ask(.patch, "/products/\(hot)/stock/decrease-by-order", #"{"orderId":9,"quantity":1}"#, key: "DEC-9")
                     .status == 200
             }

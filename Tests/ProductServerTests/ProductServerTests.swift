@@ -425,5 +425,5 @@ struct ProductServerTests {
 }
 
 extension String {
-    fileprivate func padding(to count: Int) -> String { self + String(repeating: "k", count: max(0, count - self.utf8.count)) }
+    fileprivate func padding(to count: Int) -> String { self + String(repeating: "k", count: max(0, count - utf8.count)) }
 }

@@ -287,11 +287,11 @@ struct RequestRulesTests {
 
     /// The route has a way around the router. Spelled otherwise, its path is the router's, which must give the same answer.
     @Test func theWayAroundTheRouterAnswersAsTheRouterDoes() async throws {
-        try await self.withServer { try await self.compare($0) }
+        try await withServer { try await compare($0) }
     }
 
     @Test func theWayAroundTheRouterAsksForATokenWhereTheRouterDoes() async throws {
-        try await self.withServer(["SERVICE_TOKENS": "order:5678,shop:9"]) { try await self.compareTokens($0) }
+        try await withServer(["SERVICE_TOKENS": "order:5678,shop:9"]) { try await compareTokens($0) }
     }
 
     /// Runs a product server as its program does, and gives its public port.
@@ -366,9 +366,9 @@ struct RequestRulesTests {
             "Sec-Fetch-Site: same-site", "Origin: null",
         ] {
             let fields = key + "DEC-3\r\n" + field + "\r\n"
-            try await self.bothWays(port, fields, #"{"orderId":3,"quantity":1}"#, status: "403")
+            try await bothWays(port, fields, #"{"orderId":3,"quantity":1}"#, status: "403")
         }
-        let named = self.request("PATCH /products/1/stock/decrease-by-order", key + "DEC-3\r\n", #"{"orderId":3,"quantity":1}"#)
+        let named = request("PATCH /products/1/stock/decrease-by-order", key + "DEC-3\r\n", #"{"orderId":3,"quantity":1}"#)
         let foreign = try await exchange(port, named.replacing("Host: localhost", with: "Host: shop.example"))
         #expect(foreign.status == "403", "\(foreign)")
         let requests = try await exchange(port, "GET /products/1/stock/requests/DEC-3 HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -388,10 +388,10 @@ struct RequestRulesTests {
         #expect(made.status == "200", "\(made)")
         let key = "Idempotency-Key: DEC-1\r\n"
         let body = #"{"orderId":1,"quantity":2,"buyerId":"u-1"}"#
-        try await self.bothWays(port, key, body, status: "401")
-        for fields in [token("567"), token("56789")] { try await self.bothWays(port, key + fields, body, status: "403") }
-        try await self.bothWays(port, key + "Authorization: Basic NTY3OA==\r\n", body, status: "401")
-        try await self.bothWays(port, key + token(""), body, status: "401")
+        try await bothWays(port, key, body, status: "401")
+        for fields in [token("567"), token("56789")] { try await bothWays(port, key + fields, body, status: "403") }
+        try await bothWays(port, key + "Authorization: Basic NTY3OA==\r\n", body, status: "401")
+        try await bothWays(port, key + token(""), body, status: "401")
         let shown = try await exchange(
             port,
             "GET /products/1/stock/requests/DEC-1 HTTP/1.1\r\nHost: localhost\r\n\(token("9"))\r\n"
@@ -402,7 +402,7 @@ struct RequestRulesTests {
         for secret in ["5678", "9"] {
             // Who shows a token may come from anywhere.
             for more in ["", "X-Forwarded-For: 10.0.0.1\r\n"] {
-                try await self.bothWays(port, key + token(secret) + more, body, status: "200")
+                try await bothWays(port, key + token(secret) + more, body, status: "200")
             }
         }
     }

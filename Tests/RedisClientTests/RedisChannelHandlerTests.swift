@@ -14,36 +14,36 @@ final class Embedded {
     init(_ change: (inout RedisConfiguration) -> Void = { _ in }) throws {
         var settings = RedisConfiguration()
         change(&settings)
-        self.handler = RedisChannelHandler(eventLoop: self.channel.eventLoop, configuration: settings, counters: self.counters)
-        try self.channel.pipeline.syncOperations.addHandler(self.handler)
-        try self.channel.connect(to: SocketAddress(ipAddress: "127.0.0.1", port: 6379)).wait()
+        handler = RedisChannelHandler(eventLoop: channel.eventLoop, configuration: settings, counters: self.counters)
+        try channel.pipeline.syncOperations.addHandler(handler)
+        try channel.connect(to: SocketAddress(ipAddress: "127.0.0.1", port: 6379)).wait()
     }
 
-    deinit { _ = try? self.channel.finish(acceptAlreadyClosed: true) }
+    deinit { _ = try? channel.finish(acceptAlreadyClosed: true) }
 
     @discardableResult
     func send(_ command: RedisCommand = .ping, milliseconds: Int64 = 50) -> RedisCommandID? {
-        let index = self.results.count
-        self.results.append(nil)
-        return self.handler.send(deadline: self.channel.eventLoop.now + .milliseconds(milliseconds)) {
+        let index = results.count
+        results.append(nil)
+        return handler.send(deadline: channel.eventLoop.now + .milliseconds(milliseconds)) {
             self.results[index] = $0
         } encode: {
             command.encode(into: &$0)
         }
     }
 
-    func tick() { self.channel.embeddedEventLoop.run() }
+    func tick() { channel.embeddedEventLoop.run() }
 
     func receive(_ text: String) { self.receive(Array(text.utf8)) }
 
-    func receive(_ bytes: some Sequence<UInt8>) { _ = try? self.channel.writeInbound(ByteBuffer(bytes: bytes)) }
+    func receive(_ bytes: some Sequence<UInt8>) { _ = try? channel.writeInbound(ByteBuffer(bytes: bytes)) }
 
-    func written() throws -> String? { try self.channel.readOutbound(as: ByteBuffer.self).map { String(buffer: $0) } }
+    func written() throws -> String? { try channel.readOutbound(as: ByteBuffer.self).map { String(buffer: $0) } }
 
-    func value(_ index: Int) throws -> RedisValue? { try self.results[index]?.get() }
+    func value(_ index: Int) throws -> RedisValue? { try results[index]?.get() }
 
     func code(_ index: Int) -> RedisError.Code? {
-        if case .failure(let error) = self.results[index] { error.code } else { nil }
+        if case .failure(let error) = results[index] { error.code } else { nil }
     }
 }
 

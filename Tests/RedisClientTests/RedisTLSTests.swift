@@ -39,14 +39,14 @@ struct RedisTLSTests {
 
     private final class Told: Sendable {
         private let failures = Mutex<[TLSFailure]>([])
-        func add(_ failure: TLSFailure) { self.failures.withLock { $0.append(failure) } }
-        var all: [TLSFailure] { self.failures.withLock { $0 } }
+        func add(_ failure: TLSFailure) { failures.withLock { $0.append(failure) } }
+        var all: [TLSFailure] { failures.withLock { $0 } }
     }
 
     /// What an address of a server that is not trusted comes to: no connection, whatever is tried, and the reason.
     private func refusal(_ url: String, _ change: (inout RedisConfiguration) -> Void = { _ in }) async throws -> TLSFailure? {
         var found: TLSFailure?
-        try await self.with(url, settings: change) { client, told in
+        try await with(url, settings: change) { client, told in
             let error = await #expect(throws: RedisError.self) { try await client.send(.ping, timeout: .seconds(2)) }
             #expect(error?.code == .notConnected && error?.isOutcomeUnknown == false, "\(String(describing: error))")
             try await RedisClientIntegrationTests.eventually("told of it") { told.all.count > 1 }
@@ -65,7 +65,7 @@ struct RedisTLSTests {
         defer { server.kill() }
         let port = try #require(server.tlsPort)
         for host in ["localhost", "127.0.0.1"] {
-            try await self.with("rediss://:s3cret@\(host):\(port)/3?sslrootcert=\(certificates.authority)") { client, told in
+            try await with("rediss://:s3cret@\(host):\(port)/3?sslrootcert=\(certificates.authority)") { client, told in
                 try await client.waitUntilConnected(timeout: .seconds(60))
                 #expect(try await client.send(RedisCommand("CLIENT", "INFO")).string?.contains(" db=3 ") == true)
                 // Larger than a record of TLS, both ways, and many in one write.
@@ -90,12 +90,12 @@ struct RedisTLSTests {
         let port = try #require(server.tlsPort)
         let client = try certificates.sign("client")
         let address = "rediss://localhost:\(port)?sslrootcert=\(certificates.authority)"
-        try await self.with(address + "&sslcert=\(client.certificate)&sslkey=\(client.key)") { client, _ in
+        try await with(address + "&sslcert=\(client.certificate)&sslkey=\(client.key)") { client, _ in
             let pong = try await client.send(.ping, timeout: .seconds(60))
             #expect(pong.string == "PONG")
         }
         // With TLS 1.3 the refusal comes behind the handshake: what is sent first, here by the hook, meets it.
-        try await self.with(address, onConnect: { connection in connection.send(.ping).map { $0 as any Sendable } }) { client, told in
+        try await with(address, onConnect: { connection in connection.send(.ping).map { $0 as any Sendable } }) { client, told in
             let error = await #expect(throws: RedisError.self) { try await client.send(.ping, timeout: .seconds(2)) }
             #expect(error?.code == .notConnected)
             try await RedisClientIntegrationTests.eventually("told of it") { told.all.count > 1 }
@@ -108,20 +108,20 @@ struct RedisTLSTests {
         let server = try PrivateRedis.start(tls: .init(try certificates.sign(), authority: certificates.authority))
         defer { server.kill() }
         let port = try #require(server.tlsPort)
-        #expect(try await self.refusal("rediss://u:s3cret@localhost:\(port)?sslrootcert=\(others.authority)")?.kind == .untrusted)
+        #expect(try await refusal("rediss://u:s3cret@localhost:\(port)?sslrootcert=\(others.authority)")?.kind == .untrusted)
         let expired = try certificates.sign("old", days: -1)
         let reply = try server.call(["CONFIG", "SET", "tls-cert-file", expired.certificate, "tls-key-file", expired.key])
         #expect(reply == "+OK\r\n")
-        #expect(try await self.refusal("rediss://u:s3cret@localhost:\(port)?sslrootcert=\(certificates.authority)")?.kind == .expired)
+        #expect(try await refusal("rediss://u:s3cret@localhost:\(port)?sslrootcert=\(certificates.authority)")?.kind == .expired)
         let named = try certificates.sign("named", subject: "DNS:cache.internal")
         #expect(try server.call(["CONFIG", "SET", "tls-cert-file", named.certificate, "tls-key-file", named.key]) == "+OK\r\n")
         let address = "rediss://localhost:\(port)?sslrootcert=\(certificates.authority)"
-        #expect(try await self.refusal(address)?.kind == .otherName)
-        try await self.with(address + "&sslmode=verify-ca") { client, _ in
+        #expect(try await refusal(address)?.kind == .otherName)
+        try await with(address + "&sslmode=verify-ca") { client, _ in
             let pong = try await client.send(.ping, timeout: .seconds(60))
             #expect(pong.string == "PONG")
         }
-        try await self.with("rediss://localhost:\(port)?sslmode=require") { client, _ in
+        try await with("rediss://localhost:\(port)?sslmode=require") { client, _ in
             let pong = try await client.send(.ping, timeout: .seconds(60))
             #expect(pong.string == "PONG")
         }
@@ -132,7 +132,7 @@ struct RedisTLSTests {
         let server = try PrivateRedis.start()
         defer { server.kill() }
         let address = "rediss://:s3cret@localhost:\(server.port)?sslrootcert=\(certificates.authority)"
-        let failure = try await self.refusal(address) { $0.connectTimeout = .milliseconds(500) }
+        let failure = try await refusal(address) { $0.connectTimeout = .milliseconds(500) }
         #expect(failure?.kind == .plainPeer || failure?.kind == .timedOut, "\(String(describing: failure))")
         #expect(failure?.description.contains("a server without TLS behind this address") == true)
         // Whatever Redis made of the handshake, no command was in it.
@@ -144,7 +144,7 @@ struct RedisTLSTests {
         let (old, new) = (try certificates.sign("old", days: -1), try certificates.sign("new"))
         let server = try PrivateRedis.start(tls: .init(old, authority: certificates.authority))
         defer { server.kill() }
-        try await self.with("rediss://localhost:\(server.tlsPort ?? 0)?sslrootcert=\(certificates.authority)") { client, told in
+        try await with("rediss://localhost:\(server.tlsPort ?? 0)?sslrootcert=\(certificates.authority)") { client, told in
             await #expect(throws: RedisError.self) { try await client.send(.ping, timeout: .seconds(1)) }
             #expect(try server.call(["CONFIG", "SET", "tls-cert-file", new.certificate, "tls-key-file", new.key]) == "+OK\r\n")
             let pong = try await client.send(.ping, timeout: .seconds(60))
@@ -172,14 +172,14 @@ struct RedisTLSTests {
             sentinels.answerTimeout = .seconds(20)
             settings.address = .sentinels(sentinels)
         }
-        try await self.with("\(address)?sslrootcert=\(certificates.authority)", settings: patient) { client, told in
+        try await with("\(address)?sslrootcert=\(certificates.authority)", settings: patient) { client, told in
             try await client.waitUntilConnected(timeout: .seconds(60))
             #expect(try await client.send(RedisCommand("CLIENT", "INFO")).string?.contains(" db=3 ") == true)
             #expect(client.master == RedisEndpoint(host: "127.0.0.1", port: port))
             try await RedisClientIntegrationTests.eventually("it listens") { client.snapshot().sentinelsHeard == 1 }
             #expect(told.all.isEmpty)
         }
-        try await self.with(address, settings: patient) { client, _ in
+        try await with(address, settings: patient) { client, _ in
             try await RedisClientIntegrationTests.eventually("it says why") {
                 let error = await #expect(throws: RedisError.self) { try await client.send(.ping, timeout: .milliseconds(500)) }
                 return error?.detail?.contains("localhost:\(asked): TLS: ") == true
@@ -187,7 +187,7 @@ struct RedisTLSTests {
             #expect(client.master == nil)
         }
         // What answers at the plain port speaks no TLS.
-        try await self.with("rediss+sentinel://:s3cret@localhost:\(sentinel.port)/shop?sslrootcert=\(certificates.authority)") {
+        try await with("rediss+sentinel://:s3cret@localhost:\(sentinel.port)/shop?sslrootcert=\(certificates.authority)") {
             client,
             _ in
             let error = await #expect(throws: RedisError.self) { try await client.send(.ping, timeout: .seconds(2)) }

@@ -32,7 +32,7 @@ final class ScriptedRedis: Sendable {
 
     init(_ script: @escaping Script) async throws {
         let state = Box(State(script: script))
-        self.listener = try await ServerBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+        listener = try await ServerBootstrap(group: MultiThreadedEventLoopGroup.singleton)
             .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
             .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
             .childChannelInitializer { channel in
@@ -58,36 +58,36 @@ final class ScriptedRedis: Sendable {
                 }
             }
             .bind(host: "127.0.0.1", port: 0).get()
-        self.port = self.listener.localAddress?.port ?? 0
+        self.port = listener.localAddress?.port ?? 0
         self.state = state
     }
 
     /// From now on it says this.
-    func say(_ script: @escaping Script) { self.state.value.withLock { $0.script = script } }
+    func say(_ script: @escaping Script) { state.value.withLock { $0.script = script } }
 
     /// Sends bytes to everyone who has subscribed.
     func push(_ text: String) {
-        let subscribers = self.state.value.withLock { Array($0.subscribers.values) }
+        let subscribers = state.value.withLock { Array($0.subscribers.values) }
         for channel in subscribers { channel.writeAndFlush(ByteBuffer(string: text), promise: nil) }
     }
 
     /// Closes the connections that are open.
     func cut() async {
-        for channel in self.state.value.withLock({ Array($0.channels.values) }) { try? await channel.close().get() }
+        for channel in state.value.withLock({ Array($0.channels.values) }) { try? await channel.close().get() }
     }
 
     func stop() async {
-        try? await self.listener.close().get()
-        await self.cut()
+        try? await listener.close().get()
+        await cut()
     }
 
     /// What came so far, by all connections.
-    var commands: [[String]] { self.state.value.withLock { $0.commands } }
-    var accepted: Int { self.state.value.withLock { $0.accepted } }
-    var open: Int { self.state.value.withLock { $0.channels.count } }
-    var subscribers: Int { self.state.value.withLock { $0.subscribers.count } }
+    var commands: [[String]] { state.value.withLock { $0.commands } }
+    var accepted: Int { state.value.withLock { $0.accepted } }
+    var open: Int { state.value.withLock { $0.channels.count } }
+    var subscribers: Int { state.value.withLock { $0.subscribers.count } }
     /// The commands of this name.
-    func count(_ name: String) -> Int { self.commands.count { $0.first == name } }
+    func count(_ name: String) -> Int { commands.count { $0.first == name } }
 
     private final class Handler: ChannelInboundHandler {
         typealias InboundIn = ByteBuffer
@@ -99,11 +99,11 @@ final class ScriptedRedis: Sendable {
 
         func channelRead(context: ChannelHandlerContext, data: NIOAny) {
             guard let reader else { return }
-            self.unwrapInboundIn(data).withUnsafeReadableBytes { reader.feed($0) }
+            unwrapInboundIn(data).withUnsafeReadableBytes { reader.feed($0) }
             while case .reply(let value) = reader.next() {
-                guard let reply = self.answer((value.array ?? []).compactMap(\.string), context.channel) else { continue }
+                guard let reply = answer((value.array ?? []).compactMap(\.string), context.channel) else { continue }
                 if reply == ScriptedRedis.closing { return context.close(promise: nil) }
-                for byte in reply.utf8 { context.writeAndFlush(self.wrapOutboundOut(ByteBuffer(bytes: [byte])), promise: nil) }
+                for byte in reply.utf8 { context.writeAndFlush(wrapOutboundOut(ByteBuffer(bytes: [byte])), promise: nil) }
             }
         }
     }

@@ -11,8 +11,8 @@ struct SentinelClientTests {
     /// What the client told of its master.
     private final class Told: Sendable {
         private let state = Mutex<(masters: [String], troubles: [String])>(([], []))
-        var masters: [String] { self.state.withLock { $0.masters } }
-        var troubles: [String] { self.state.withLock { $0.troubles } }
+        var masters: [String] { state.withLock { $0.masters } }
+        var troubles: [String] { state.withLock { $0.troubles } }
         var hooks: RedisClient.MasterHooks {
             .init(
                 onMaster: { master, by in self.state.withLock { $0.masters.append("\(master) by \(by)") } },
@@ -75,10 +75,10 @@ struct SentinelClientTests {
         let stranger = try await ScriptedRedis(RESP.sentinel(master.endpoint, name: "other"))
         let wrong = try await ScriptedRedis(RESP.sentinel(replica.endpoint))
         let good = try await ScriptedRedis(RESP.sentinel(master.endpoint, epoch: nil))
-        let away = try await self.nobody()
+        let away = try await nobody()
         let bad = [silent, closing, odd, stranger, wrong]
         let endpoints = bad.map(\.endpoint) + [away]
-        try await self.with(endpoints + [good.endpoint]) {
+        try await with(endpoints + [good.endpoint]) {
             $1.answerTimeout = .seconds(2)
         } _: { client, told in
             try await client.waitUntilConnected(timeout: .seconds(120))
@@ -90,12 +90,12 @@ struct SentinelClientTests {
         }
         // Without the good one nobody names a master that is one, and each says why.
         await good.stop()
-        try await self.with(endpoints) {
+        try await with(endpoints) {
             $1.answerTimeout = .seconds(2)
         } _: { client, told in
             let error = await #expect(throws: RedisError.self) { try await client.send(.ping, timeout: .milliseconds(100)) }
             #expect(error?.code == .notConnected && error?.isOutcomeUnknown == false)
-            try await self.eventually("it is told") { !told.troubles.isEmpty }
+            try await eventually("it is told") { !told.troubles.isEmpty }
             let words = try #require(told.troubles.first)
             for text in [
                 "\(silent.endpoint): redis: timed out", "\(closing.endpoint): redis: connection lost",
@@ -113,23 +113,23 @@ struct SentinelClientTests {
     @Test func credentialsOfBothEnds() async throws {
         let master = try await ScriptedRedis(RESP.server())
         let sentinel = try await ScriptedRedis(RESP.sentinel(master.endpoint))
-        try await self.with([sentinel.endpoint]) { configuration, sentinels in
+        try await with([sentinel.endpoint]) { configuration, sentinels in
             configuration.username = "shop"
             configuration.password = "gate-secret"
             sentinels.username = "asker"
             sentinels.password = "sentinel-secret"
         } _: { client, _ in
             try await client.waitUntilConnected(timeout: .seconds(60))
-            try await self.eventually("it listens") { client.snapshot().sentinelsHeard == 1 }
+            try await eventually("it listens") { client.snapshot().sentinelsHeard == 1 }
             #expect(Set(sentinel.commands.filter { $0[0] == "AUTH" }) == [["AUTH", "asker", "sentinel-secret"]])
             #expect(Set(master.commands.filter { $0[0] == "AUTH" }) == [["AUTH", "shop", "gate-secret"]])
         }
         sentinel.say { $0.first == "AUTH" ? "-WRONGPASS invalid sentinel-secret\r\n" : "-NOAUTH Authentication required.\r\n" }
-        try await self.with([sentinel.endpoint]) {
+        try await with([sentinel.endpoint]) {
             $1.password = "sentinel-secret"
         } _: { client, told in
             await #expect(throws: RedisError.self) { try await client.send(.ping, timeout: .milliseconds(100)) }
-            try await self.eventually("it is told") { !told.troubles.isEmpty }
+            try await eventually("it is told") { !told.troubles.isEmpty }
             #expect(told.troubles.allSatisfy { $0.contains("WRONGPASS") && !$0.contains("secret") }, "\(told.troubles)")
         }
         for server in [master, sentinel] { await server.stop() }
@@ -144,18 +144,18 @@ struct SentinelClientTests {
         let (old, new) = (try await ScriptedRedis(RESP.server()), try await ScriptedRedis(RESP.server()))
         let sentinel = try await ScriptedRedis(RESP.sentinel(old.endpoint, epoch: 1))
         // The answer would serve for long: it is READONLY that has the client ask. (The old server goes on saying that it is a master.)
-        try await self.with([sentinel.endpoint]) {
+        try await with([sentinel.endpoint]) {
             $1.answerAge = .seconds(600)
         } _: { client, told in
             try await client.waitUntilConnected(timeout: .seconds(60))
-            try await self.eventually("the search behind the subscription is over") {
+            try await eventually("the search behind the subscription is over") {
                 client.snapshot().masterSearches >= 2 && sentinel.open == 1
             }
             sentinel.say(RESP.sentinel(new.endpoint, epoch: 2))
             old.say { $0.first == "SET" ? reply : RESP.server()($0) }
             let error = await #expect(throws: RedisError.self) { try await client.send(.set("k", "v")) }
             #expect(error?.isOutcomeUnknown == false && error?.serverError?.isReadOnly == true)
-            try await self.eventually("both loops are at the new master") { new.open == 2 && old.open == 0 && client.snapshot().ready == 2 }
+            try await eventually("both loops are at the new master") { new.open == 2 && old.open == 0 && client.snapshot().ready == 2 }
             #expect(try await client.send(.set("k", "v")).string == "OK")
             #expect(old.count("SET") == 1, "it was not sent again")
             #expect(told.masters.count == 2 && client.snapshot().masterChanges == 1)
@@ -169,22 +169,22 @@ struct SentinelClientTests {
             try await ScriptedRedis(RESP.server()), try await ScriptedRedis(RESP.server()), try await ScriptedRedis(RESP.server())
         )
         let sentinel = try await ScriptedRedis(RESP.sentinel(old.endpoint, epoch: 1))
-        try await self.with([sentinel.endpoint]) { client, told in
+        try await with([sentinel.endpoint]) { client, told in
             try await client.waitUntilConnected(timeout: .seconds(60))
-            try await self.eventually("it listens") { client.snapshot().sentinelsHeard == 1 }
-            try await self.eventually("the search behind the subscription is over") {
+            try await eventually("it listens") { client.snapshot().sentinelsHeard == 1 }
+            try await eventually("the search behind the subscription is over") {
                 client.snapshot().masterSearches >= 2 && sentinel.open == 1
             }
             let (connects, searches) = (client.snapshot().connects, client.snapshot().masterSearches)
             // The master is the same: every connection stays.
             sentinel.push(RESP.switched("shop", to: liar.endpoint))
-            try await self.eventually("it asked") { client.snapshot().masterSearches > searches && sentinel.open == 1 }
-            try await self.eventually("the question for the role is over") { old.open == 2 }
+            try await eventually("it asked") { client.snapshot().masterSearches > searches && sentinel.open == 1 }
+            try await eventually("the question for the role is over") { old.open == 2 }
             #expect(client.snapshot().connects == connects && client.snapshot().disconnects == 0)
             // Another master: all connections move.
             sentinel.say(RESP.sentinel(new.endpoint, epoch: 2))
             sentinel.push(RESP.switched("shop", to: liar.endpoint))
-            try await self.eventually("all connections moved") { new.open == 2 && old.open == 0 && client.snapshot().ready == 2 }
+            try await eventually("all connections moved") { new.open == 2 && old.open == 0 && client.snapshot().ready == 2 }
             #expect(liar.accepted == 0 && client.master == new.endpoint)
             #expect(client.snapshot().masterSwitchesHeard == 2 && told.masters.count == 2)
             // An older configuration: nothing moves, even if its master says that it is one.
@@ -193,7 +193,7 @@ struct SentinelClientTests {
             let second = try await ScriptedRedis(RESP.sentinel(nil))
             sentinel.push(RESP.switched("shop", to: old.endpoint))
             // One of one is more than half of the sentinels: they were set up anew.
-            try await self.eventually("the only sentinel is believed") { client.master == old.endpoint }
+            try await eventually("the only sentinel is believed") { client.master == old.endpoint }
             #expect(client.snapshot().masterSearchesFailed == before)
             await second.stop()
         }
@@ -207,14 +207,14 @@ struct SentinelClientTests {
         let others = [
             try await ScriptedRedis(RESP.sentinel(new.endpoint, epoch: 2)), try await ScriptedRedis(RESP.sentinel(new.endpoint, epoch: 2)),
         ]
-        try await self.with((others + [alone]).map(\.endpoint)) {
+        try await with((others + [alone]).map(\.endpoint)) {
             $1.checkInterval = .milliseconds(20)
         } _: { client, told in
             // At the start nothing is known: whichever sentinel answers first is believed, and the next answer of another one corrects it.
             try await client.waitUntilConnected(timeout: .seconds(60))
-            try await self.eventually("the new master is known") { client.master == new.endpoint }
+            try await eventually("the new master is known") { client.master == new.endpoint }
             let asked = alone.commands.count { $0 == ["SENTINEL", "MASTER", "shop"] }
-            try await self.eventually("the one that is cut off was asked, again and again") {
+            try await eventually("the one that is cut off was asked, again and again") {
                 alone.commands.count { $0 == ["SENTINEL", "MASTER", "shop"] } >= asked + 5
             }
             #expect(client.master == new.endpoint)
@@ -223,7 +223,7 @@ struct SentinelClientTests {
             let connects = client.snapshot().connects
             for other in others { other.say { _ in ScriptedRedis.closing } }
             let failed = client.snapshot().masterSearchesFailed
-            try await self.eventually("it alone answers") { client.snapshot().masterSearchesFailed > failed + 3 }
+            try await eventually("it alone answers") { client.snapshot().masterSearchesFailed > failed + 3 }
             #expect(client.master == new.endpoint && client.snapshot().connects == connects && new.open >= 2)
             #expect(told.troubles.last?.contains("\(alone.endpoint): it names \(old.endpoint), of an older configuration") == true)
         }
@@ -234,10 +234,10 @@ struct SentinelClientTests {
     @Test func aLostConnectionAsksAgain() async throws {
         let (old, new) = (try await ScriptedRedis(RESP.server()), try await ScriptedRedis(RESP.server()))
         let sentinel = try await ScriptedRedis(RESP.sentinel(old.endpoint))
-        try await self.with([sentinel.endpoint]) { client, told in
+        try await with([sentinel.endpoint]) { client, told in
             try await client.waitUntilConnected(timeout: .seconds(60))
             await old.stop()
-            try await self.eventually("nothing is found") { !told.troubles.isEmpty && client.snapshot().ready == 0 }
+            try await eventually("nothing is found") { !told.troubles.isEmpty && client.snapshot().ready == 0 }
             sentinel.say(RESP.sentinel(new.endpoint, epoch: 1))
             try await client.waitUntilConnected(timeout: .seconds(60))
             #expect(new.open >= 2 && client.master == new.endpoint)
@@ -281,15 +281,15 @@ struct SentinelClientTests {
         let sentinels = [
             try await ScriptedRedis(RESP.sentinel(old.endpoint, epoch: 1)), try await ScriptedRedis(RESP.sentinel(old.endpoint, epoch: 1)),
         ]
-        try await self.with(sentinels.map(\.endpoint)) { client, _ in
+        try await with(sentinels.map(\.endpoint)) { client, _ in
             try await client.waitUntilConnected(timeout: .seconds(60))
-            try await self.eventually("it listens") { sentinels.contains { $0.subscribers == 1 } }
+            try await eventually("it listens") { sentinels.contains { $0.subscribers == 1 } }
             let first = try #require(sentinels.first { $0.subscribers == 1 })
             let other = try #require(sentinels.first { $0 !== first })
             for sentinel in sentinels { sentinel.say(RESP.sentinel(new.endpoint, epoch: 2)) }
             await first.stop()
-            try await self.eventually("it listens to the other") { other.subscribers == 1 }
-            try await self.eventually("it has moved") { new.open == 2 && old.open == 0 }
+            try await eventually("it listens to the other") { other.subscribers == 1 }
+            try await eventually("it has moved") { new.open == 2 && old.open == 0 }
             #expect(client.snapshot().sentinelsHeard == 1)
         }
         for server in sentinels + [old, new] { await server.stop() }
@@ -298,15 +298,15 @@ struct SentinelClientTests {
     /// A search that waits for a silent sentinel does not hold up the end for longer than its question may take.
     @Test func closedWhileASearchRuns() async throws {
         let silent = try await ScriptedRedis { _ in nil }
-        try await self.with([silent.endpoint]) {
+        try await with([silent.endpoint]) {
             $1.answerTimeout = .seconds(2)
         } _: { client, _ in
             let sent = Task { try await client.send(.ping, timeout: .seconds(120)) }
-            try await self.eventually("it asks") { silent.accepted > 0 }
+            try await eventually("it asks") { silent.accepted > 0 }
             await client.shutdown()
             let error = await #expect(throws: RedisError.self) { try await sent.value }
             #expect(error?.code == .closed)
-            try await self.eventually("nothing is open") { silent.open == 0 }
+            try await eventually("nothing is open") { silent.open == 0 }
             await #expect(throws: RedisError.self) { try await client.send(.ping, timeout: .milliseconds(100)) }
         }
         await silent.stop()

@@ -135,7 +135,7 @@ private func named(_ port: Int, by sentinel: Int, epoch: Int64? = nil) -> Master
         var knowledge = MasterKnowledge(age: .milliseconds(250), pause: .milliseconds(50))
         #expect(knowledge.wanted(now: at(0)) == .search(after: .zero))
         knowledge.began(now: at(0))
-        #expect(knowledge.found(self.master, now: at(10)) == .deliver(isNews: true))
+        #expect(knowledge.found(master, now: at(10)) == .deliver(isNews: true))
         return knowledge
     }
 
@@ -148,27 +148,27 @@ private func named(_ port: Int, by sentinel: Int, epoch: Int64? = nil) -> Master
     }
 
     @Test func anAnswerServesForItsAge() {
-        var knowledge = self.knowing()
-        #expect(knowledge.wanted(now: at(259)) == .use(self.master))
+        var knowledge = knowing()
+        #expect(knowledge.wanted(now: at(259)) == .use(master))
         #expect(knowledge.wanted(now: at(260)) == .search(after: .zero))
     }
 
     @Test func aFailureServesForItsAgeToo() {
-        var knowledge = self.knowing()
+        var knowledge = knowing()
         _ = knowledge.wanted(now: at(300))
         knowledge.began(now: at(300))
         #expect(knowledge.failed("nobody", now: at(310)) == .deliver(isNews: true))
         #expect(knowledge.wanted(now: at(320)) == .fail("nobody"))
-        #expect(knowledge.master == self.master, "what was found stays known")
+        #expect(knowledge.master == master, "what was found stays known")
         #expect(knowledge.wanted(now: at(560)) == .search(after: .zero))
         knowledge.began(now: at(560))
         #expect(knowledge.failed("nobody", now: at(570)) == .deliver(isNews: false), "the same words are told once")
         _ = knowledge.wanted(now: at(900))
         knowledge.began(now: at(900))
-        #expect(knowledge.found(self.master, now: at(910)) == .deliver(isNews: true), "the same master is news after trouble")
+        #expect(knowledge.found(master, now: at(910)) == .deliver(isNews: true), "the same master is news after trouble")
         _ = knowledge.wanted(now: at(1200))
         knowledge.began(now: at(1200))
-        #expect(knowledge.found(self.master, now: at(1210)) == .deliver(isNews: false))
+        #expect(knowledge.found(master, now: at(1210)) == .deliver(isNews: false))
         _ = knowledge.wanted(now: at(1500))
         knowledge.began(now: at(1500))
         #expect(knowledge.found(named(2, by: 0), now: at(1510)) == .deliver(isNews: true))
@@ -176,24 +176,24 @@ private func named(_ port: Int, by sentinel: Int, epoch: Int64? = nil) -> Master
 
     /// Doubts make an answer stale, and searches begin at least a pause apart however many come.
     @Test func aDoubt() {
-        var knowledge = self.knowing()
+        var knowledge = knowing()
         #expect(knowledge.doubted(now: at(20)) == .milliseconds(30))
         #expect(knowledge.doubted(now: at(21)) == nil)
         #expect(knowledge.wanted(now: at(22)) == .wait)
         knowledge.began(now: at(50))
-        #expect(knowledge.found(self.master, now: at(60)) == .deliver(isNews: false))
-        #expect(knowledge.wanted(now: at(61)) == .use(self.master))
+        #expect(knowledge.found(master, now: at(60)) == .deliver(isNews: false))
+        #expect(knowledge.wanted(now: at(61)) == .use(master))
         #expect(knowledge.doubted(now: at(200)) == .zero)
     }
 
     /// What is found by a search that a doubt has met is not used; but there is a second search only once.
     @Test func aDoubtWhileASearchRuns() {
         for fails in [false, true] {
-            var knowledge = self.knowing()
+            var knowledge = knowing()
             _ = knowledge.doubted(now: at(100))
             knowledge.began(now: at(100))
             #expect(knowledge.doubted(now: at(110)) == nil)
-            let first = fails ? knowledge.failed("nobody", now: at(120)) : knowledge.found(self.master, now: at(120))
+            let first = fails ? knowledge.failed("nobody", now: at(120)) : knowledge.found(master, now: at(120))
             #expect(first == .again(after: .milliseconds(30)))
             #expect(knowledge.wanted(now: at(121)) == .wait)
             knowledge.began(now: at(150))
@@ -221,27 +221,27 @@ private func named(_ port: Int, by sentinel: Int, epoch: Int64? = nil) -> Master
         var watch = self.watch(authenticates: true)
         #expect(watch.tick(now: at(50)) == .none, "a PING before SUBSCRIBE has another reply")
         #expect(watch.received(.simpleString("OK"), now: at(1)) == .subscribe)
-        #expect(watch.received(self.subscribed, now: at(2)) == .listening)
+        #expect(watch.received(subscribed, now: at(2)) == .listening)
         #expect(watch.tick(now: at(50)) == .ping)
         #expect(watch.received(.array([.bulkString(Array("pong".utf8)), .bulkString([])]), now: at(60)) == .none)
-        #expect(watch.received(self.message("+switch-master", "shop 10.0.0.1 1 10.0.0.2 2"), now: at(70)) == .switched)
-        #expect(watch.received(self.message("+switch-master", "shop2 10.0.0.1 1 10.0.0.2 2"), now: at(70)) == .none, "another master")
-        #expect(watch.received(self.message("+sdown", "shop"), now: at(70)) == .none)
+        #expect(watch.received(message("+switch-master", "shop 10.0.0.1 1 10.0.0.2 2"), now: at(70)) == .switched)
+        #expect(watch.received(message("+switch-master", "shop2 10.0.0.1 1 10.0.0.2 2"), now: at(70)) == .none, "another master")
+        #expect(watch.received(message("+sdown", "shop"), now: at(70)) == .none)
         #expect(watch.received(.array([.null]), now: at(70)) == .none)
     }
 
     @Test func whatEndsIt() {
-        var silent = self.watch()
+        var silent = watch()
         #expect(silent.tick(now: at(99)) == .none)
         #expect(silent.tick(now: at(100)) == .end("nothing was heard from it"))
         #expect(silent.tick(now: at(200)) == .none, "it ends once")
-        #expect(silent.received(self.subscribed, now: at(200)) == .none)
-        var refused = self.watch(authenticates: true)
+        #expect(silent.received(subscribed, now: at(200)) == .none)
+        var refused = watch(authenticates: true)
         #expect(refused.received(.error(RedisServerError("WRONGPASS secret")), now: at(1)) == .end("the sentinel refuses: WRONGPASS"))
-        var odd = self.watch()
+        var odd = watch()
         #expect(odd.received(.simpleString("OK"), now: at(1)) == .end("the sentinel answers SUBSCRIBE with something else"))
-        var later = self.watch()
-        _ = later.received(self.subscribed, now: at(1))
+        var later = watch()
+        _ = later.received(subscribed, now: at(1))
         #expect(later.received(.error(RedisServerError("NOPERM")), now: at(2)) == .end("the sentinel refuses: NOPERM"))
     }
 }
@@ -271,11 +271,11 @@ private func named(_ port: Int, by sentinel: Int, epoch: Int64? = nil) -> Master
         let bytes = Array(Self.script.utf8)
         let expected = RESP.array(["AUTH", "pw"]) + RESP.array(["SUBSCRIBE", "+switch-master"])
         for cut in 0...bytes.count {
-            let (hints, sent) = try self.run([bytes[..<cut], bytes[cut...]])
+            let (hints, sent) = try run([bytes[..<cut], bytes[cut...]])
             #expect(hints == [false, true], "cut at \(cut)")
             #expect(sent == expected, "cut at \(cut)")
         }
-        #expect(try self.run(bytes.indices.map { bytes[$0...$0] }).hints == [false, true])
+        #expect(try run(bytes.indices.map { bytes[$0...$0] }).hints == [false, true])
     }
 
     @Test func silenceAndNonsenseEndIt() throws {

@@ -36,7 +36,7 @@ struct PreparedLatchTests {
     @Test("whoever is cancelled passes alone, the others go on waiting")
     func cancelled() async throws {
         let (latch, passed) = (PreparedLatch(), Atomic<Int>.Box())
-        let tasks = try await self.begin(3, latch, passed)
+        let tasks = try await begin(3, latch, passed)
         tasks[1].cancel()
         await tasks[1].value
         #expect(passed.value == 1)
@@ -75,6 +75,6 @@ extension Atomic<Int> {
     /// Shared by the tasks of one test.
     final class Box: Sendable {
         let count = Atomic<Int>(0)
-        var value: Int { self.count.load(ordering: .sequentiallyConsistent) }
+        var value: Int { count.load(ordering: .sequentiallyConsistent) }
     }
 }

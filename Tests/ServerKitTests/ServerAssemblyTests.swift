@@ -17,8 +17,8 @@ import Testing
     /// What happened, in order.
     private final class Trail: Sendable {
         private let entries = Mutex<[String]>([])
-        func add(_ entry: String) { self.entries.withLock { $0.append(entry) } }
-        var all: [String] { self.entries.withLock { $0 } }
+        func add(_ entry: String) { entries.withLock { $0.append(entry) } }
+        var all: [String] { entries.withLock { $0 } }
     }
 
     private struct Store: Service {
@@ -280,13 +280,13 @@ import Testing
             on eventLoop: any EventLoop,
             answer: @escaping (HotPathAnswer) -> Void
         ) {
-            self.count.withLock { $0 += 1 }
+            count.withLock { $0 += 1 }
             let bound = NIOLoopBound(answer, eventLoop: eventLoop)
-            self.answers.withLock { $0.append(bound) }
+            answers.withLock { $0.append(bound) }
         }
 
         func letGo() {
-            for answer in self.answers.withLock({ $0 }) { answer.eventLoop.execute { answer.value(HotPathAnswer(json: [0x31])) } }
+            for answer in answers.withLock({ $0 }) { answer.eventLoop.execute { answer.value(HotPathAnswer(json: [0x31])) } }
         }
     }
 
@@ -315,7 +315,7 @@ import Testing
                 try await provider.setSoLinger(linger(l_onoff: 1, l_linger: 0)).get()
                 try await channel.close()
             }
-            try await self.wait(for: #"stockgate_http_connections{port="public"}"#, toBe: "0", ports)
+            try await wait(for: #"stockgate_http_connections{port="public"}"#, toBe: "0", ports)
             held.letGo()
             // The stop that follows would not end with a connection left.
         }
@@ -366,7 +366,7 @@ import Testing
             )
         }
         // The kernel has connected them; the server may still be about to let them in.
-        try await self.wait(for: #"stockgate_http_connections{port="public"}"#, toBe: "\(count)", ports)
+        try await wait(for: #"stockgate_http_connections{port="public"}"#, toBe: "\(count)", ports)
         return channels
     }
 
@@ -378,7 +378,7 @@ import Testing
             let live = try await exchange(ports.publicPort, ["GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"])
             #expect(live.hasPrefix("HTTP/1.1 200 ") && live.contains("Connection: close"))
             for channel in channels { try await channel.close() }
-            try await self.wait(for: #"stockgate_http_connections{port="public"}"#, toBe: "0", ports)
+            try await wait(for: #"stockgate_http_connections{port="public"}"#, toBe: "0", ports)
             let taken = try await exchange(ports.publicPort, [post + "Connection: close\r\nContent-Length: 2\r\n\r\n{}"])
             #expect(taken.hasPrefix("HTTP/1.1 200 "))
         }
@@ -410,7 +410,7 @@ import Testing
             let body = String(repeating: "x", count: 60_000)
             let echo = post + "Content-Length: \(body.utf8.count + 2)\r\n\r\n\"\(body)\""
             for _ in 0..<400 { channel.writeAndFlush(ByteBuffer(string: echo), promise: nil) }
-            try await self.wait(for: #"stockgate_http_connections_timed_out_total{port="public",waited_for="answer"}"#, toBe: "1", ports)
+            try await wait(for: #"stockgate_http_connections_timed_out_total{port="public",waited_for="answer"}"#, toBe: "1", ports)
             try? await channel.close()
         }
     }
@@ -467,9 +467,9 @@ import Testing
         // The bounds of a stop, and of an answer that is not taken, are a minute.
         let settings = ["SHUTDOWN_TIMEOUT": "60s", "ANSWER_TIMEOUT": "60s", "LAME_DUCK": "300ms"]
         try await withServer(settings: settings) { ports in
-            let channel = try await self.nonReader(ports.publicPort, request)
+            let channel = try await nonReader(ports.publicPort, request)
             clients.withLock { $0.append(channel) }
-            try await self.wait(
+            try await wait(
                 for: #"stockgate_http_requests_total{route="/large",method="GET",status="200"}"#,
                 toBe: "1",
                 ports
@@ -494,7 +494,7 @@ import Testing
             .channelOption(.autoRead, value: false)
             .channelOption(.socketOption(.so_rcvbuf), value: 4096)
             .connect(to: try #require(server.localAddress)).get()
-        try await self.wait { accepted.withLock { $0 } != nil }
+        try await wait { accepted.withLock { $0 } != nil }
         let channel = try #require(accepted.withLock { $0 })
         func taken() async throws -> UInt64 {
             try await channel.eventLoop.submit { AcknowledgedBytes.of(channel) ?? .max }.get()
@@ -521,9 +521,9 @@ import Testing
     @Test func anAnswerThatIsStreamedWaitsForItsClientAndEndsWhenItTakesNothing() async throws {
         let trail = Trail()
         try await withServer(trail: trail, settings: ["ANSWER_TIMEOUT": "500ms"]) { ports in
-            let channel = try await self.nonReader(ports.publicPort, "GET /endless HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            try await self.wait(for: #"stockgate_http_connections_timed_out_total{port="public",waited_for="answer"}"#, toBe: "1", ports)
-            try await self.wait(for: #"stockgate_http_connections{port="public"}"#, toBe: "0", ports)
+            let channel = try await nonReader(ports.publicPort, "GET /endless HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            try await wait(for: #"stockgate_http_connections_timed_out_total{port="public",waited_for="answer"}"#, toBe: "1", ports)
+            try await wait(for: #"stockgate_http_connections{port="public"}"#, toBe: "0", ports)
             let parts = trail.all.filter { $0 == "64 KiB" }.count
             #expect((1...96).contains(parts))
             try? await channel.close()
@@ -535,7 +535,7 @@ import Testing
         let breaker = try breakers.breaker(named: "redisStock")
         try await withServer(breakers: breakers, settings: ["ANSWER_TIMEOUT": "500ms"]) { ports in
             let request = "GET /admin/circuitbreakerevents?follow=true HTTP/1.1\r\nHost: localhost\r\n\r\n"
-            let channel = try await self.nonReader(ports.adminPort, request)
+            let channel = try await nonReader(ports.adminPort, request)
             let name = #"stockgate_http_connections_timed_out_total{port="admin",waited_for="answer"}"#
             let deadline = ContinuousClock.now + .seconds(120)
             while try await metric(name, ports.adminPort) != "1" {

@@ -32,16 +32,16 @@ struct ServerTLSTests {
 
         init(_ certificates: PrivateCertificates) {
             self.certificates = certificates
-            self.certificate = certificates.directory.appendingPathComponent("live.pem")
-            self.key = certificates.directory.appendingPathComponent("live.key")
+            certificate = certificates.directory.appendingPathComponent("live.pem")
+            key = certificates.directory.appendingPathComponent("live.key")
         }
 
         func put(_ end: PrivateCertificates.End) throws {
-            try Data(contentsOf: URL(fileURLWithPath: end.certificate)).write(to: self.certificate, options: .atomic)
-            try Data(contentsOf: URL(fileURLWithPath: end.key)).write(to: self.key, options: .atomic)
+            try Data(contentsOf: URL(fileURLWithPath: end.certificate)).write(to: certificate, options: .atomic)
+            try Data(contentsOf: URL(fileURLWithPath: end.key)).write(to: key, options: .atomic)
         }
 
-        var environment: [String: String] { ["TLS_CERTIFICATE": self.certificate.path, "TLS_KEY": self.key.path] }
+        var environment: [String: String] { ["TLS_CERTIFICATE": certificate.path, "TLS_KEY": key.path] }
     }
 
     /// Answers at once, on the event loop.
@@ -108,12 +108,12 @@ struct ServerTLSTests {
             typealias InboundIn = ByteBuffer
             let state = Mutex((text: "", isOver: false))
             func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-                let part = String(buffer: self.unwrapInboundIn(data))
-                self.state.withLock { $0.text += part }
+                let part = String(buffer: unwrapInboundIn(data))
+                state.withLock { $0.text += part }
             }
-            func channelInactive(context: ChannelHandlerContext) { self.state.withLock { $0.isOver = true } }
+            func channelInactive(context: ChannelHandlerContext) { state.withLock { $0.isOver = true } }
             func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
-                if let event = event as? ChannelEvent, event == .inputClosed { self.state.withLock { $0.isOver = true } }
+                if let event = event as? ChannelEvent, event == .inputClosed { state.withLock { $0.isOver = true } }
             }
             func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }
         }
@@ -143,15 +143,15 @@ struct ServerTLSTests {
                 .connect(host: "127.0.0.1", port: port).get()
         }
 
-        func send(_ text: String) async throws { try await self.channel.writeAndFlush(ByteBuffer(string: text)) }
+        func send(_ text: String) async throws { try await channel.writeAndFlush(ByteBuffer(string: text)) }
 
         /// Waits until the text holds, or the server has closed; everything since the last call.
         func read(_ isWhole: (String) -> Bool) async throws -> (text: String, isOver: Bool) {
             let end = ContinuousClock.now + .seconds(60)
             while ContinuousClock.now < end {
-                let (text, isOver) = self.inbox.state.withLock { $0 }
+                let (text, isOver) = inbox.state.withLock { $0 }
                 if isWhole(text) || isOver {
-                    self.inbox.state.withLock { $0.text = "" }
+                    inbox.state.withLock { $0.text = "" }
                     return (text, isOver)
                 }
                 try await Task.sleep(for: .milliseconds(2))
@@ -161,20 +161,20 @@ struct ServerTLSTests {
         }
 
         func get(_ path: String, _ part: String) async throws -> String {
-            try await self.send("GET \(path) HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            return try await self.read { $0.contains(part) }.text
+            try await send("GET \(path) HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            return try await read { $0.contains(part) }.text
         }
 
         /// When the certificate that the server showed ends.
         var expires: Int {
-            get async throws { Int(try await self.channel.nioSSL_peerCertificate().get()?.notValidAfter ?? 0) }
+            get async throws { Int(try await channel.nioSSL_peerCertificate().get()?.notValidAfter ?? 0) }
         }
     }
 
     @Test func bothPortsSpeakTLSAndTheHotPathToo() async throws {
         let files = Files(try PrivateCertificates())
         try files.put(try files.certificates.sign())
-        try await self.withServer(files) { ports, _, registry in
+        try await withServer(files) { ports, _, registry in
             let client = try await Client(ports.publicPort, files.certificates.authority)
             #expect(try await client.get("/livez", "UP").contains("200 OK"))
             #expect(try await client.get("/hot", "hot").contains("200 OK"))
@@ -204,7 +204,7 @@ struct ServerTLSTests {
     @Test func aClientThatClosesItsHalfIsAnswered() async throws {
         let files = Files(try PrivateCertificates())
         try files.put(try files.certificates.sign())
-        try await self.withServer(files) { ports, _, _ in
+        try await withServer(files) { ports, _, _ in
             let client = try await Client(ports.publicPort, files.certificates.authority)
             _ = try await client.get("/livez", "UP")
             try await client.send("GET /hot HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -219,7 +219,7 @@ struct ServerTLSTests {
         let files = Files(try PrivateCertificates())
         let (old, new) = (try files.certificates.sign("old", days: 1), try files.certificates.sign("new", days: 9))
         try files.put(old)
-        try await self.withServer(files) { ports, rereadables, registry in
+        try await withServer(files) { ports, rereadables, registry in
             let logger = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
             let first = try await Client(ports.publicPort, files.certificates.authority)
             _ = try await first.get("/hot", "hot")
@@ -243,7 +243,7 @@ struct ServerTLSTests {
     @Test func whoSpeaksNoTLSIsClosedAndCountedAndSoIsWhoNeverFinishes() async throws {
         let files = Files(try PrivateCertificates())
         try files.put(try files.certificates.sign())
-        try await self.withServer(files, more: ["REQUEST_TIMEOUT": "300ms"]) { ports, _, registry in
+        try await withServer(files, more: ["REQUEST_TIMEOUT": "300ms"]) { ports, _, registry in
             let plain = try await Client(ports.publicPort, nil)
             try await plain.send("GET /hot HTTP/1.1\r\nHost: a\r\n\r\n")
             let answer = try await plain.read { _ in false }

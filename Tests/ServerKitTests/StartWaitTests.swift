@@ -10,7 +10,7 @@ import Testing
 
     private final class Lines: Sendable {
         private let lines = Mutex<[String]>([])
-        var all: [String] { self.lines.withLock { $0 } }
+        var all: [String] { lines.withLock { $0 } }
         var logger: Logger {
             Logger(label: "s") { label in
                 ServerLogHandler(label: label, level: .debug, format: .text) { line in

@@ -63,5 +63,5 @@ struct TransactionWatchTests {
 
 extension String {
     /// How often a text is in this one.
-    fileprivate func components(of text: String) -> Int { self.ranges(of: text).count }
+    fileprivate func components(of text: String) -> Int { ranges(of: text).count }
 }

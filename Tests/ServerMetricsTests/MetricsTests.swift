@@ -111,5 +111,5 @@ import Testing
 
 extension String {
     /// How often a text occurs.
-    fileprivate func components(_ part: String) -> Int { self.split(separator: part, omittingEmptySubsequences: false).count - 1 }
+    fileprivate func components(_ part: String) -> Int { split(separator: part, omittingEmptySubsequences: false).count - 1 }
 }

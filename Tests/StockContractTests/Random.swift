@@ -40,10 +40,10 @@ struct Random: RandomNumberGenerator {
 
     /// A time that RFC 3339 has a form for.
     mutating func time() -> Timestamp {
-        Timestamp(microsecondsSinceEpoch: self.number(-62_167_219_200_000_000...253_402_300_799_999_999))
+        Timestamp(microsecondsSinceEpoch: number(-62_167_219_200_000_000...253_402_300_799_999_999))
     }
 
-    mutating func maybe<Value>(_ value: (inout Random) -> Value) -> Value? { self.bool() ? value(&self) : nil }
+    mutating func maybe<Value>(_ value: (inout Random) -> Value) -> Value? { bool() ? value(&self) : nil }
 
     mutating func some<Value>(_ count: ClosedRange<Int>, _ value: (inout Random) -> Value) -> [Value] {
         var values: [Value] = []

@@ -36,7 +36,7 @@ extension Faults.DatabaseInTrouble {
         var isRead: Bool { method == .GET }
 
         init(_ method: HTTPMethod, _ path: String, _ body: String? = nil, admin: Bool = false) {
-            (self.method, self.path, self.body, self.isAdmin) = (method, path, body, admin)
+            (self.method, self.path, self.body, isAdmin) = (method, path, body, admin)
         }
     }
 

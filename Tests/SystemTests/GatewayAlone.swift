@@ -86,19 +86,19 @@ private struct RawAnswer {
         var rest = text[...]
         if rest.hasPrefix("HTTP/1.1 100 "), let end = rest.firstRange(of: "\r\n\r\n") { rest = rest[end.upperBound...] }
         guard rest.hasPrefix("HTTP/1."), let end = rest.firstRange(of: "\r\n\r\n") else {
-            self.body = String(rest)
+            body = String(rest)
             return
         }
-        self.status = Int(rest.split(separator: " ").dropFirst().first ?? "") ?? 0
-        self.head = rest[..<end.lowerBound].lowercased()
-        self.body = String(rest[end.upperBound...])
+        status = Int(rest.split(separator: " ").dropFirst().first ?? "") ?? 0
+        head = rest[..<end.lowerBound].lowercased()
+        body = String(rest[end.upperBound...])
     }
 
-    func count(_ field: String) -> Int { self.head.split(separator: "\r\n").count { $0.hasPrefix(field + ":") } }
+    func count(_ field: String) -> Int { head.split(separator: "\r\n").count { $0.hasPrefix(field + ":") } }
 
     /// The error's code, if the body is the one shape and nothing else.
     var error: String? {
-        guard let object = try? JSONSerialization.jsonObject(with: Data(self.body.utf8)) as? [String: Any],
+        guard let object = try? JSONSerialization.jsonObject(with: Data(body.utf8)) as? [String: Any],
             Set(object.keys) == ["error", "message", "details"], object["message"] is String
         else { return nil }
         return object["error"] as? String

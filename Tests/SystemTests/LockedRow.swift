@@ -43,9 +43,9 @@ enum LockedRowScene {
 
     private final class Told: Sendable {
         private let state = Mutex<[String: Int]>([:])
-        func add(_ what: String) { self.state.withLock { $0[what, default: 0] += 1 } }
-        var counts: [String: Int] { self.state.withLock { $0 } }
-        subscript(what: String) -> Int { self.counts[what] ?? 0 }
+        func add(_ what: String) { state.withLock { $0[what, default: 0] += 1 } }
+        var counts: [String: Int] { state.withLock { $0 } }
+        subscript(what: String) -> Int { counts[what] ?? 0 }
     }
 
     static let settings = ["LOCK_TIMEOUT": "1s"]
@@ -111,7 +111,7 @@ enum LockedRowScene {
         try await until("nothing is pending", within: .seconds(40)) {
             try await order.call(.GET, "/orders?status=PENDING&size=1").json["totalElements"] as? Int == 0
         }
-        if way == .breakerOpen { try await self.breaker("CLOSE", admin) }
+        if way == .breakerOpen { try await breaker("CLOSE", admin) }
         for id in [locked, other] {
             try await until("the books of product \(id) are exact", within: .seconds(30)) {
                 let books = try await admin.call(.GET, "/admin/audit/products/\(id)").json
@@ -198,10 +198,10 @@ enum LockedRowScene {
                 json: "{\"orderId\":\(key),\"quantity\":1}",
                 headers: [("Idempotency-Key", "DEC-\(key)")]
             )
-            told.add("decrease \(decreased.status) \(decreased.error ?? "") \(self.cause(decreased))")
+            told.add("decrease \(decreased.status) \(decreased.error ?? "") \(cause(decreased))")
             guard held.isSet else { return }
             let made = try await orders.call(.POST, "/orders", json: "{\"productId\":\(product),\"quantity\":1}")
-            told.add("order \(made.status) \(made.error ?? "") \(self.cause(made))")
+            told.add("order \(made.status) \(made.error ?? "") \(cause(made))")
         }
     }
 
@@ -226,7 +226,7 @@ enum LockedRowScene {
 
     private final class Flag: Sendable {
         private let state = Mutex(true)
-        var isSet: Bool { self.state.withLock { $0 } }
-        func clear() { self.state.withLock { $0 = false } }
+        var isSet: Bool { state.withLock { $0 } }
+        func clear() { state.withLock { $0 = false } }
     }
 }

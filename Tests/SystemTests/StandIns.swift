@@ -51,14 +51,14 @@ final class StandIns: Sendable {
 
     func stop() async throws {
         self.release()
-        for channel in self.state.withLock({ $0.channels }) { try await channel.close().get() }
+        for channel in state.withLock({ $0.channels }) { try await channel.close().get() }
     }
 
     /// Everything that came so far.
-    var seen: [Seen] { self.state.withLock { $0.seen } }
+    var seen: [Seen] { state.withLock { $0.seen } }
 
     /// Requests that wait for an answer.
-    var held: Int { self.state.withLock { $0.held.count } }
+    var held: Int { state.withLock { $0.held.count } }
 
     /// Answers those that are held.
     func release() {
@@ -69,9 +69,9 @@ final class StandIns: Sendable {
         for promise in held { promise.succeed() }
     }
 
-    fileprivate func note(_ seen: Seen) { self.state.withLock { $0.seen.append(seen) } }
+    fileprivate func note(_ seen: Seen) { state.withLock { $0.seen.append(seen) } }
 
-    fileprivate func hold(_ promise: EventLoopPromise<Void>) { self.state.withLock { $0.held.append(promise) } }
+    fileprivate func hold(_ promise: EventLoopPromise<Void>) { state.withLock { $0.held.append(promise) } }
 }
 
 private final class StandInHandler: ChannelInboundHandler {
@@ -89,13 +89,13 @@ private final class StandInHandler: ChannelInboundHandler {
     }
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-        switch self.unwrapInboundIn(data) {
+        switch unwrapInboundIn(data) {
         case .head(let head): (self.head, self.bodyBytes) = (head, 0)
         case .body(let part): self.bodyBytes += part.readableBytes
         case .end:
             guard let head else { return }
             self.head = nil
-            self.standIns.note(
+            standIns.note(
                 StandIns.Seen(
                     server: self.server,
                     method: head.method.rawValue,
@@ -109,7 +109,7 @@ private final class StandInHandler: ChannelInboundHandler {
                 let promise = context.eventLoop.makePromise(of: Void.self)
                 let answer = NIOLoopBound((self, context), eventLoop: context.eventLoop)
                 promise.futureResult.whenSuccess { answer.value.0.answer(head, answer.value.1) }
-                return self.standIns.hold(promise)
+                return standIns.hold(promise)
             }
             self.answer(head, context)
         }
@@ -117,7 +117,7 @@ private final class StandInHandler: ChannelInboundHandler {
 
     private func answer(_ head: HTTPRequestHead, _ context: ChannelHandlerContext) {
         let fields = head.headers.map { "\($0.name.lowercased()): \($0.value)" }
-        let object: [String: Any] = ["server": self.server, "method": head.method.rawValue, "path": head.uri, "fields": fields]
+        let object: [String: Any] = ["server": server, "method": head.method.rawValue, "path": head.uri, "fields": fields]
         let body = (try? JSONSerialization.data(withJSONObject: object)) ?? Data()
         var headers: HTTPHeaders = [
             "content-type": "application/json", "content-length": "\(body.count)",
@@ -125,12 +125,12 @@ private final class StandInHandler: ChannelInboundHandler {
         ]
         if head.uri.contains("moved") { headers.add(name: "location", value: "/orders/7") }
         if !head.isKeepAlive { headers.add(name: "connection", value: "close") }
-        context.write(self.wrapOutboundOut(.head(HTTPResponseHead(version: .http1_1, status: .ok, headers: headers))), promise: nil)
-        if head.method != .HEAD { context.write(self.wrapOutboundOut(.body(.byteBuffer(ByteBuffer(bytes: body)))), promise: nil) }
+        context.write(wrapOutboundOut(.head(HTTPResponseHead(version: .http1_1, status: .ok, headers: headers))), promise: nil)
+        if head.method != .HEAD { context.write(wrapOutboundOut(.body(.byteBuffer(ByteBuffer(bytes: body)))), promise: nil) }
         let written = context.eventLoop.makePromise(of: Void.self)
         let channel = context.channel
         if !head.isKeepAlive { written.futureResult.whenComplete { _ in channel.close(promise: nil) } }
-        context.writeAndFlush(self.wrapOutboundOut(.end(nil)), promise: written)
+        context.writeAndFlush(wrapOutboundOut(.end(nil)), promise: written)
     }
 }
 
@@ -151,21 +151,21 @@ struct RawConnection: Sendable {
             }
     }
 
-    func send(_ bytes: [UInt8]) async throws { try await self.channel.writeAndFlush(ByteBuffer(bytes: bytes)) }
+    func send(_ bytes: [UInt8]) async throws { try await channel.writeAndFlush(ByteBuffer(bytes: bytes)) }
 
     func send(_ text: String) async throws { try await self.send(Array(text.utf8)) }
 
     /// Closes this side's half: nothing more is asked.
-    func endSending() async throws { try await self.channel.close(mode: .output) }
+    func endSending() async throws { try await channel.close(mode: .output) }
 
     /// Waits for a whole answer with a length, or for the end of the connection.
     func answer(within bound: TimeAmount = .seconds(60)) async throws -> String {
-        try await self.wait("an answer", within: bound) { $0.isClosed || RawConnection.isWhole($0.text) }
+        try await wait("an answer", within: bound) { $0.isClosed || RawConnection.isWhole($0.text) }
     }
 
     /// Waits for the end of the connection.
     func end(within bound: TimeAmount) async throws -> String {
-        try await self.wait("the connection's end", within: bound) { $0.isClosed }
+        try await wait("the connection's end", within: bound) { $0.isClosed }
     }
 
     private func wait(_ what: String, within bound: TimeAmount, _ holds: @escaping @Sendable (Collector) -> Bool) async throws -> String {
@@ -180,7 +180,7 @@ struct RawConnection: Sendable {
         return try await promise.futureResult.get()
     }
 
-    func close() { self.channel.close(promise: nil) }
+    func close() { channel.close(promise: nil) }
 
     private static func isWhole(_ text: String) -> Bool {
         var rest = text[...]
@@ -199,23 +199,23 @@ struct RawConnection: Sendable {
         private var bytes = ByteBuffer()
         private(set) var isClosed = false
         var wait: (holds: (Collector) -> Bool, promise: EventLoopPromise<String>)?
-        var text: String { String(decoding: self.bytes.readableBytesView, as: UTF8.self) }
+        var text: String { String(decoding: bytes.readableBytesView, as: UTF8.self) }
 
         func look() {
-            guard let (holds, promise) = self.wait, holds(self) else { return }
-            self.wait = nil
-            promise.succeed(self.text)
+            guard let (holds, promise) = wait, holds(self) else { return }
+            wait = nil
+            promise.succeed(text)
         }
 
         func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-            var part = self.unwrapInboundIn(data)
-            self.bytes.writeBuffer(&part)
-            self.look()
+            var part = unwrapInboundIn(data)
+            bytes.writeBuffer(&part)
+            look()
         }
 
         func channelInactive(context: ChannelHandlerContext) {
-            self.isClosed = true
-            self.look()
+            isClosed = true
+            look()
         }
 
         func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }

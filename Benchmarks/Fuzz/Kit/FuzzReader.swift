@@ -44,7 +44,7 @@ public struct FuzzViolation: Error, Sendable, CustomStringConvertible {
 
     /// All of it, the bytes as digits and as a text.
     public var description: String {
-        "\(self.reader), seed \(self.seed), case \(self.number): \(self.what)\nbytes: \(Fuzz.hex(self.bytes))\ntext:  \(Fuzz.shown(self.bytes))"
+        "\(reader), seed \(seed), case \(number): \(what)\nbytes: \(Fuzz.hex(bytes))\ntext:  \(Fuzz.shown(bytes))"
     }
 }
 

@@ -195,7 +195,7 @@ import StrictJSON
         /// What is wrong with the order's JSON; nil if it can be read again.
         func writtenAgain() -> String? {
             var json = JSONWriter()
-            json.object { self.writeMembers(to: &$0) }
+            json.object { writeMembers(to: &$0) }
             return (try? JSONDocument(json.bytes)) == nil ? "an order is written as no JSON: \(json.string)" : nil
         }
     }

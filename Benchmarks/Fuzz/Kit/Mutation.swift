@@ -88,5 +88,5 @@ enum Mutation {
 
 extension [UInt8] {
     /// A number that follows from the bytes, for what a check chooses.
-    var seed: UInt64 { self.reduce(0xCBF2_9CE4_8422_2325) { ($0 ^ UInt64($1)) &* 0x100_0000_01B3 } }
+    var seed: UInt64 { reduce(0xCBF2_9CE4_8422_2325) { ($0 ^ UInt64($1)) &* 0x100_0000_01B3 } }
 }

@@ -38,8 +38,8 @@ struct FuzzCommand: ParsableCommand {
             if what != nil { throw ExitCode.failure }
             return
         }
-        if let child { return try self.runChild(readers[0], notes: child) }
-        for reader in readers { try self.runParent(reader) }
+        if let child { return try runChild(readers[0], notes: child) }
+        for reader in readers { try runParent(reader) }
         print("FUZZ PASS")
     }
 
@@ -52,7 +52,7 @@ struct FuzzCommand: ParsableCommand {
         defer { try? FileManager.default.removeItem(at: notes) }
         let process = Process()
         process.executableURL = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath()
-        process.arguments = ["--child", notes.path, "--reader", reader.name, "--seconds", "\(self.seconds)", "--seed", "\(seed)"]
+        process.arguments = ["--child", notes.path, "--reader", reader.name, "--seconds", "\(seconds)", "--seed", "\(seed)"]
         let began = ContinuousClock.now
         try process.run()
         // An endless loop is a violation like a trap: a case is a matter of milliseconds.
@@ -64,13 +64,13 @@ struct FuzzCommand: ParsableCommand {
             if ContinuousClock.now - last.since > .seconds(60), process.isRunning {
                 process.terminate()
                 process.waitUntilExit()
-                throw self.broken(reader, at, "it does not end within a minute")
+                throw broken(reader, at, "it does not end within a minute")
             }
         }
         process.waitUntilExit()
         let at = Self.noted(notes)
         if process.terminationReason == .uncaughtSignal {
-            throw self.broken(reader, at, "the process ended by signal \(process.terminationStatus)")
+            throw broken(reader, at, "the process ended by signal \(process.terminationStatus)")
         }
         guard process.terminationStatus == 0 else { throw ExitCode(1) }
         let took = max((ContinuousClock.now - began) / .seconds(1), 0.001)
@@ -98,7 +98,7 @@ struct FuzzCommand: ParsableCommand {
         }
         let seed = self.seed ?? 1
         memory.storeBytes(of: seed.littleEndian, as: UInt64.self)
-        let end = ContinuousClock.now + .seconds(self.seconds)
+        let end = ContinuousClock.now + .seconds(seconds)
         do throws(FuzzViolation) {
             let count = try Fuzz.run(reader, seed: seed) { number in
                 memory.storeBytes(of: number.littleEndian, toByteOffset: 8, as: UInt64.self)

@@ -14,7 +14,7 @@ enum EventDraft {
     /// Adds an order that was made before, as it will be.
     static func add(_ order: Order, failReason: String?, to json: inout JSONWriter) {
         json.array(CollectionOfOne(order)) { json, order in
-            self.facts(
+            facts(
                 order.id,
                 order.productID,
                 order.buyerID,
@@ -32,7 +32,7 @@ enum EventDraft {
     /// Adds an order that the statement makes.
     static func add(_ draft: OrderDraft, id: Int64, failReason: String?, to json: inout JSONWriter) {
         json.array(CollectionOfOne(draft)) { json, draft in
-            self.facts(id, draft.productID, draft.buyerID, draft.quantity, failReason, draft.productCode, draft.unitPrice, 1, to: &json)
+            facts(id, draft.productID, draft.buyerID, draft.quantity, failReason, draft.productCode, draft.unitPrice, 1, to: &json)
             json.null()
         }
     }
@@ -225,7 +225,7 @@ private struct MessageText {
         add(#"","failReason":"#)
         bytes.append(contentsOf: values[4])
         add(#","createdAt":""#)
-        bytes.append(contentsOf: order.created.map { self.text(of: $0) } ?? moment)
+        bytes.append(contentsOf: order.created.map { text(of: $0) } ?? moment)
         add(#"","updatedAt":""#)
         bytes.append(contentsOf: moment)
         add(#"","productCode":"#)

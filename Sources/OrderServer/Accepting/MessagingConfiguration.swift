@@ -27,23 +27,23 @@ struct MessagingConfiguration: Sendable {
             do throws(BrokerError) { return try BrokerConfiguration(url: url) } catch { throw .init(error.message) }
         }
         reader.check("AMQP_URL", broker?.tls)
-        self.relay = RelayMachine.Configuration()
-        self.relay.maximumRows = reader.int("RELAY_BATCH", default: 128, in: 1...4_096, "messages published together at most")
-        self.relay.pause = reader.duration(
+        relay = RelayMachine.Configuration()
+        relay.maximumRows = reader.int("RELAY_BATCH", default: 128, in: 1...4_096, "messages published together at most")
+        relay.pause = reader.duration(
             "RELAY_PAUSE",
             default: .milliseconds(8),
             in: .zero...second,
             "the longest pause between two batches of messages (60 us for each order beyond the first 32), in which further messages gather"
         )
-        self.relay.pollInterval = reader.duration(
+        relay.pollInterval = reader.duration(
             "OUTBOX_POLL",
             default: second,
             in: .milliseconds(10)...second * 60,
             "time between two looks for messages when nothing wakes the relay"
         )
         let attempts = reader.int("OUTBOX_ATTEMPTS", default: 20, in: 1...1_000, "attempts to publish a message before it is DEAD")
-        self.relay.maximumAttempts = Int64(attempts)
-        self.relay.backoff = RetryPolicy(
+        relay.maximumAttempts = Int64(attempts)
+        relay.backoff = RetryPolicy(
             maximumAttempts: attempts,
             initialBackoff: reader.duration(
                 "OUTBOX_BACKOFF",
@@ -58,33 +58,33 @@ struct MessagingConfiguration: Sendable {
                 "the longest wait between two attempts"
             )
         )
-        self.maximumOrders = reader.int(
+        maximumOrders = reader.int(
             "OUTBOX_LIMIT",
             default: 100_000,
             in: 1...100_000_000,
             "accepted orders that may wait to be sent; more are OVERLOADED"
         )
-        self.maximumEvents = reader.int(
+        maximumEvents = reader.int(
             "EVENT_LIMIT",
             default: 100_000,
             in: 0...100_000_000,
             "event messages that may wait; more are dropped and counted; with 0 no events are sent"
         )
-        self.recoveryAge = reader.duration(
+        recoveryAge = reader.duration(
             "ASYNC_RECOVERY_AGE",
             default: second * 60,
             in: .milliseconds(100)...second * 86_400,
             "how long an order may wait to be sent, and a sent one for its result, before recovery settles it over HTTP"
         )
-        self.retention = reader.duration(
+        retention = reader.duration(
             "OUTBOX_RETENTION",
             default: second * 3_600,
             in: second...second * 2_592_000,
             "how long sent messages are kept"
         )
-        self.results = ResultConsumer.Configuration()
-        self.results.maximumMessages = reader.int("RESULT_BATCH", default: 64, in: 1...4_096, "result messages taken together at most")
-        self.prefetch = reader.int("RESULT_PREFETCH", default: 512, in: 1...65_535, "unacknowledged result messages at most")
+        results = ResultConsumer.Configuration()
+        results.maximumMessages = reader.int("RESULT_BATCH", default: 64, in: 1...4_096, "result messages taken together at most")
+        prefetch = reader.int("RESULT_PREFETCH", default: 512, in: 1...65_535, "unacknowledged result messages at most")
         guard let broker else { return nil }
         self.broker = broker
         self.broker.connectionName = "stockgate-order"

@@ -8,8 +8,8 @@ struct MessagingMetrics: Sendable {
     /// How many result messages were put out of their batch and are not settled yet.
     final class Aside: Sendable {
         private let held = Atomic<Int>(0)
-        var count: Int { self.held.load(ordering: .relaxed) }
-        func add(_ change: Int) { self.held.wrappingAdd(change, ordering: .relaxed) }
+        var count: Int { held.load(ordering: .relaxed) }
+        func add(_ change: Int) { held.wrappingAdd(change, ordering: .relaxed) }
     }
 
     private let commandSeconds: Histogram
@@ -36,10 +36,10 @@ struct MessagingMetrics: Sendable {
                 bounds: MessagingMetrics.relayBounds
             )
         }
-        self.commandSeconds = relaySeconds("commands")
-        self.eventSeconds = relaySeconds("events")
-        self.dead = registry.counter("stockgate_outbox_dead_total", help: "Messages given up; their orders were left to recovery")
-        self.droppedEvents = registry.counter(
+        commandSeconds = relaySeconds("commands")
+        eventSeconds = relaySeconds("events")
+        dead = registry.counter("stockgate_outbox_dead_total", help: "Messages given up; their orders were left to recovery")
+        droppedEvents = registry.counter(
             "stockgate_order_events_dropped_total",
             help: "Events that were not written because too many wait"
         )
@@ -53,23 +53,23 @@ struct MessagingMetrics: Sendable {
             bounds: Histogram.sizeBounds,
             scale: 1
         )
-        self.duplicates = registry.counter(
+        duplicates = registry.counter(
             "stockgate_order_results_duplicate_total",
             help: "Results for orders that had that state already"
         )
-        self.unexpected = registry.counter(
+        unexpected = registry.counter(
             "stockgate_order_results_unexpected_total",
             help: "Results for orders that this database does not have"
         )
-        self.kept = registry.counter(
+        kept = registry.counter(
             "stockgate_order_results_kept_total",
             help: "Results for orders that were in another state, which they kept"
         )
-        self.redelivered = registry.counter(
+        redelivered = registry.counter(
             "stockgate_order_results_redelivered_total",
             help: "Result messages that had been delivered before"
         )
-        self.poison = registry.counter(
+        poison = registry.counter(
             "stockgate_order_results_poison_total",
             help: "Result messages that could not be read or written, put to the dead letters"
         )
@@ -77,13 +77,13 @@ struct MessagingMetrics: Sendable {
         registry.gauge("stockgate_order_results_aside", help: "Result messages that are tried alone, out of their batch") {
             Double(aside.count)
         }
-        self.publishes = registry.counters(
+        publishes = registry.counters(
             "stockgate_outbox_publish_total",
             help: "Attempts to publish by outcome",
             labelNames: ["outcome"],
             capacity: 8
         )
-        self.results = registry.counters("stockgate_order_results_total", help: "Results by outcome", labelNames: ["outcome"], capacity: 8)
+        results = registry.counters("stockgate_order_results_total", help: "Results by outcome", labelNames: ["outcome"], capacity: 8)
     }
 
     /// Bucket bounds in nanoseconds. They are close together below 20 ms, where the delay should be.
@@ -94,8 +94,8 @@ struct MessagingMetrics: Sendable {
     /// The time from the writing of a message's row to the broker's confirm.
     func relaySeconds(_ kind: OutboxSQL.Kind) -> Histogram {
         switch kind {
-        case .commands: self.commandSeconds
-        case .events: self.eventSeconds
+        case .commands: commandSeconds
+        case .events: eventSeconds
         }
     }
 
@@ -105,14 +105,14 @@ struct MessagingMetrics: Sendable {
         for outcome in outcomes {
             switch outcome {
             case .confirmed: confirmed += 1
-            case .returned: self.publishes.with("returned").add()
-            case .rejected: self.publishes.with("rejected").add()
-            case .unknown: self.publishes.with("unknown").add()
-            case .unsent: self.publishes.with("unsent").add()
+            case .returned: publishes.with("returned").add()
+            case .rejected: publishes.with("rejected").add()
+            case .unknown: publishes.with("unknown").add()
+            case .unsent: publishes.with("unsent").add()
             }
         }
-        if confirmed > 0 { self.publishes.with("confirmed").add(confirmed) }
-        if count > outcomes.count { self.publishes.with("unknown").add(UInt64(count - outcomes.count)) }
+        if confirmed > 0 { publishes.with("confirmed").add(confirmed) }
+        if count > outcomes.count { publishes.with("unknown").add(UInt64(count - outcomes.count)) }
     }
 
     /// Results were written, or were found written already.

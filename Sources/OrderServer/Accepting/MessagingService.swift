@@ -39,30 +39,30 @@ struct MessagingService: Service, CustomStringConvertible {
 
     func run() async throws {
         try? await cancelWhenGracefulShutdown {
-            await self.prepared.wait()
+            await prepared.wait()
             if Task.isCancelled { return }
-            for relay in self.relays { relay.start() }
+            for relay in relays { relay.start() }
             // Behind a pooler nobody listens: the relays look every `OUTBOX_POLL` anyway, which is then how they find what another server left.
-            guard self.postgres.pooler == .none else { return await self.consumer.run() }
-            let listener = try PostgresListener(configuration: self.postgres, channels: [OutboxChannel.name]) { [metrics] in
+            guard postgres.pooler == .none else { return await consumer.run() }
+            let listener = try PostgresListener(configuration: postgres, channels: [OutboxChannel.name]) { [metrics] in
                 metrics.droppedNotifications.add()
             }
             await withTaskGroup(of: Void.self) { group in
-                group.addTask { await self.consumer.run() }
+                group.addTask { await consumer.run() }
                 // Each event, including `listening`, may mean that there are rows to publish.
                 group.addTask {
                     for await _ in listener.events {
-                        for relay in self.relays { relay.wake() }
+                        for relay in relays { relay.wake() }
                     }
                 }
                 await group.waitForAll()
             }
             listener.shutdown()
         }
-        for relay in self.relays { await relay.shutdown() }
-        await self.consumer.shutdown()
-        await self.endpoints.results.shutdown(within: .seconds(2))
-        await self.endpoints.publisher.shutdown(within: .seconds(2))
-        await self.endpoints.events.shutdown(within: .seconds(2))
+        for relay in relays { await relay.shutdown() }
+        await consumer.shutdown()
+        await endpoints.results.shutdown(within: .seconds(2))
+        await endpoints.publisher.shutdown(within: .seconds(2))
+        await endpoints.events.shutdown(within: .seconds(2))
     }
 }

@@ -41,14 +41,14 @@ final class OrderAccepting: Sendable {
     ///
     /// Errors: `INSUFFICIENT_STOCK` without an order if the product is known to be sold out; `OVERLOADED` if too many orders wait to be sent; `UNAVAILABLE`; `KEY_REUSED`.
     func accept(_ draft: OrderDraft, done: @escaping PlacedOrder.Done) {
-        let wait = self.deadlines.begin(done)
-        if self.soldOut.isSoldOut(product: draft.productID, quantity: draft.quantity) {
-            return self.turnaway.soldOut(draft, wait.deadline, waits: false) { wait.answer($0) }
+        let wait = deadlines.begin(done)
+        if soldOut.isSoldOut(product: draft.productID, quantity: draft.quantity) {
+            return turnaway.soldOut(draft, wait.deadline, waits: false) { wait.answer($0) }
         }
-        guard self.backlog.reserve() else {
-            return wait.answer(.failure(APIError(.overloaded, details: ["waitingOrders": .int(Int64(self.backlog.orders))])))
+        guard backlog.reserve() else {
+            return wait.answer(.failure(APIError(.overloaded, details: ["waitingOrders": .int(Int64(backlog.orders))])))
         }
-        self.insertion.insert(draft, isAsynchronous: true, deadline: wait.deadline) { outcome in
+        insertion.insert(draft, isAsynchronous: true, deadline: wait.deadline) { outcome in
             if case .made(let order) = outcome {
                 self.metrics.accepted.add()
                 return wait.answer(.success(PlacedOrder(order: order, isReplay: false)))

@@ -26,7 +26,7 @@ final class OutboxBacklog: Sendable {
         var left = 0
 
         /// The number, brought within the bounds that a count gives.
-        func corrected(_ number: Int, counted: Int) -> Int { max(0, min(max(number, counted - self.left), counted + self.came)) }
+        func corrected(_ number: Int, counted: Int) -> Int { max(0, min(max(number, counted - left), counted + came)) }
     }
 
     private let state = Mutex(State())
@@ -39,18 +39,18 @@ final class OutboxBacklog: Sendable {
     }
 
     /// Orders that wait in commands.
-    var orders: Int { self.state.withLock { $0.orders } }
+    var orders: Int { state.withLock { $0.orders } }
     /// Event rows that wait.
-    var events: Int { self.state.withLock { $0.events } }
+    var events: Int { state.withLock { $0.events } }
     /// The age of the oldest waiting row, from the last count.
-    var oldestAge: Duration { self.state.withLock { $0.oldestAge } }
+    var oldestAge: Duration { state.withLock { $0.oldestAge } }
     /// The rows that wait or are dead, from the last count.
-    var rows: [OutboxStatus: Int] { self.state.withLock { $0.rows } }
+    var rows: [OutboxStatus: Int] { state.withLock { $0.rows } }
 
     /// Reserves room for an order. Returns false if there is none.
     func reserve() -> Bool {
         self.state.withLock { state in
-            guard state.orders < self.maximumOrders else { return false }
+            guard state.orders < maximumOrders else { return false }
             state.orders += 1
             state.ordersSince.came += 1
             return true
@@ -69,7 +69,7 @@ final class OutboxBacklog: Sendable {
     /// statement, a count in between could count them twice.
     func reserve(events rows: Int) -> Bool {
         self.state.withLock { state in
-            guard state.events < self.maximumEvents else { return false }
+            guard state.events < maximumEvents else { return false }
             state.events += rows
             state.eventsSince.came += rows
             return true

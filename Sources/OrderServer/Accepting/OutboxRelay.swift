@@ -53,11 +53,11 @@ final class OutboxRelay: Sendable {
     ) throws(PostgresError) {
         self.kind = kind
         let name = kind == .commands ? "relay-commands" : "relay-events"
-        self.worker = try PostgresWorker(configuration: configuration, name: name, maximumQueued: 1)
-        self.takeSQL = RelaySQL.take(kind)
-        self.takeFreeSQL = RelaySQL.take(kind, locking: "for update of o skip locked")
+        worker = try PostgresWorker(configuration: configuration, name: name, maximumQueued: 1)
+        takeSQL = RelaySQL.take(kind)
+        takeFreeSQL = RelaySQL.take(kind, locking: "for update of o skip locked")
         self.configuration = configuration
-        self.machine = RelayMachine(settings: settings)
+        machine = RelayMachine(settings: settings)
         self.publishTimeout = publishTimeout
         self.publisher = publisher
         self.backlog = backlog
@@ -66,19 +66,19 @@ final class OutboxRelay: Sendable {
     }
 
     /// Tells the relay that there may be rows to publish.
-    func wake() { self.signal.signal() }
+    func wake() { signal.signal() }
 
     /// Begins to publish, once the tables exist.
     func start() {
         // The worker refuses the job only if it was shut down.
-        try? self.worker.submit { [self] session in self.run(session) }
+        try? worker.submit { [self] session in self.run(session) }
     }
 
     /// Ends the relay after its present batch.
     func shutdown() async {
-        self.isStopping.store(true, ordering: .releasing)
-        self.signal.signal()
-        await self.worker.shutdown()
+        isStopping.store(true, ordering: .releasing)
+        signal.signal()
+        await worker.shutdown()
     }
 
     // MARK: The loop
@@ -93,21 +93,21 @@ final class OutboxRelay: Sendable {
         defer { rows.close() }
         var machine = self.machine
         var nextCount = ContinuousClock.now
-        var action = machine.handle(.woke(isConnected: self.publisher.snapshot().isConnected))
+        var action = machine.handle(.woke(isConnected: publisher.snapshot().isConnected))
         // The loop ends with `stop`, which the machine sees when it sleeps.
         while true {
-            if self.kind == .commands, ContinuousClock.now >= nextCount {
-                self.count(rows)
+            if kind == .commands, ContinuousClock.now >= nextCount {
+                count(rows)
                 nextCount = .now + machine.settings.pollInterval
             }
             switch action {
-            case .look: action = self.rounds(&machine, lanes, rows)
+            case .look: action = rounds(&machine, lanes, rows)
             case .sleep(let duration):
-                if !self.isStopping.load(ordering: .acquiring) { _ = self.signal.wait(for: duration) }
-                action = self.wake(&machine)
+                if !isStopping.load(ordering: .acquiring) { _ = signal.wait(for: duration) }
+                action = wake(&machine)
             case .pause(let duration):
-                self.pause(duration)
-                action = self.wake(&machine)
+                pause(duration)
+                action = wake(&machine)
             case .publish, .mark, .ignore: action = machine.handle(.databaseFailed)
             case .end: return
             }
@@ -117,16 +117,16 @@ final class OutboxRelay: Sendable {
     /// Sleeps for the whole time. A wake in between takes effect afterwards.
     private func pause(_ duration: Duration) {
         let end = ContinuousClock.now + duration
-        while !self.isStopping.load(ordering: .acquiring), ContinuousClock.now < end { _ = self.signal.wait(for: end - .now) }
+        while !isStopping.load(ordering: .acquiring), ContinuousClock.now < end { _ = signal.wait(for: end - .now) }
     }
 
     private func wake(_ machine: inout RelayMachine) -> RelayMachine.Action {
-        machine.handle(self.isStopping.load(ordering: .acquiring) ? .stop : .woke(isConnected: self.publisher.snapshot().isConnected))
+        machine.handle(isStopping.load(ordering: .acquiring) ? .stop : .woke(isConnected: publisher.snapshot().isConnected))
     }
 
     /// Takes lanes, then publishes and marks batch after batch, until no row is left or the lanes must go to other relays.
     private func rounds(_ machine: inout RelayMachine, _ lanes: PostgresSession, _ rows: PostgresSession) -> RelayMachine.Action {
-        if self.isStopping.load(ordering: .acquiring) {
+        if isStopping.load(ordering: .acquiring) {
             _ = machine.handle(.found([], isBusy: false))
             return machine.handle(.stop)
         }
@@ -164,7 +164,7 @@ final class OutboxRelay: Sendable {
             machine = present
             return action
         } catch {
-            self.logger.warning("the relay could not read or mark the outbox", metadata: ["error": "\(error)"])
+            logger.warning("the relay could not read or mark the outbox", metadata: ["error": "\(error)"])
             // The machine goes back to its state before the look. Rows that were not marked will be found again.
             return machine.handle(.databaseFailed)
         }
@@ -175,9 +175,9 @@ final class OutboxRelay: Sendable {
         let parameters: [PostgresValue] = [.ints(lanes), .int(Int64(limit))]
         let rows: PostgresResult
         do throws(PostgresError) {
-            rows = try session.query(self.takeSQL, parameters)
+            rows = try session.query(takeSQL, parameters)
         } catch  where error.isLockTimeout {
-            rows = try session.query(self.takeFreeSQL, parameters)
+            rows = try session.query(takeFreeSQL, parameters)
         }
         var unreadable: [Int64] = []
         for row in rows {
@@ -199,7 +199,7 @@ final class OutboxRelay: Sendable {
                 )
             )
         }
-        if !unreadable.isEmpty { try self.giveUp(session, unreadable.map { ($0, "UNREADABLE") }, orders: 0) }
+        if !unreadable.isEmpty { try giveUp(session, unreadable.map { ($0, "UNREADABLE") }, orders: 0) }
         return found
     }
 
@@ -247,9 +247,9 @@ final class OutboxRelay: Sendable {
             done.signal()
         }
         // The publisher has its own bound. This one is for a publisher that exceeds it.
-        _ = done.wait(for: self.publishTimeout)
+        _ = done.wait(for: publishTimeout)
         let event = result.event.withLock { $0 } ?? .published([])
-        if case .published(let outcomes) = event { self.metrics.published(outcomes, of: batch.count) }
+        if case .published(let outcomes) = event { metrics.published(outcomes, of: batch.count) }
         return event
     }
 
@@ -319,10 +319,10 @@ final class OutboxRelay: Sendable {
         // Each statement except that for untouched rows may be repeated, because it changes only rows that wait.
         if !sent.isEmpty {
             let row = try OutboxRelay.marked(session, RelaySQL.sent, [.ints(sent)]).one()
-            for delay in try row.decode(0, as: [Int64].self) { self.metrics.relaySeconds(self.kind).record(.microseconds(delay)) }
+            for delay in try row.decode(0, as: [Int64].self) { metrics.relaySeconds(kind).record(.microseconds(delay)) }
             let events = try row.decode(1, as: Int.self)
-            self.backlog.release(events: events)
-            self.backlog.release(orders: sentOrders)
+            backlog.release(events: events)
+            backlog.release(orders: sentOrders)
         }
         if !failed.isEmpty {
             _ = try OutboxRelay.marked(
@@ -330,22 +330,22 @@ final class OutboxRelay: Sendable {
                 RelaySQL.failed,
                 [.ints(failed.map(\.id)), .ints(failed.map(\.after)), .texts(failed.map(\.error))]
             )
-            self.logger.warning(
+            logger.warning(
                 "the broker did not take messages: they are tried again",
                 metadata: ["messages": "\(failed.count)", "error": "\(failed[0].error)"]
             )
         }
         if !untouched.isEmpty { _ = try OutboxRelay.marked(session, RelaySQL.untouched, [.ints(untouched)], isRepeatable: false) }
-        if !dead.isEmpty { try self.giveUp(session, dead, orders: deadOrders) }
+        if !dead.isEmpty { try giveUp(session, dead, orders: deadOrders) }
     }
 
     private func giveUp(_ session: PostgresSession, _ dead: [(id: Int64, error: String)], orders: Int) throws(PostgresError) {
         let row = try OutboxRelay.marked(session, RelaySQL.dead, [.ints(dead.map(\.id)), .texts(dead.map(\.error))]).one()
-        self.backlog.release(events: try row.decode(1))
-        self.backlog.release(orders: orders)
-        self.metrics.dead.add(UInt64(dead.count))
+        backlog.release(events: try row.decode(1))
+        backlog.release(orders: orders)
+        metrics.dead.add(UInt64(dead.count))
         let left = try row.decode(0, as: Int64.self)
-        self.logger.error(
+        logger.error(
             "messages were given up; their orders are left to recovery",
             metadata: ["messages": "\(dead.count)", "orders": "\(left)", "error": "\(dead.first?.error ?? "")"]
         )
@@ -354,17 +354,17 @@ final class OutboxRelay: Sendable {
     // MARK: The count, of both kinds; the relay of commands makes it
 
     private func count(_ session: PostgresSession) {
-        self.backlog.beginCount()
+        backlog.beginCount()
         do throws(PostgresError) {
             let row = try session.query(RelaySQL.count, []).one()
-            self.backlog.endCount(
+            backlog.endCount(
                 orders: try row.decode(0),
                 events: try row.decode(1),
                 oldestAge: .microseconds(max(0, try row.decode(4, as: Int64.self))),
                 rows: [.new: try row.decode(2), .failed: try row.decode(3), .dead: try row.decode(5, as: Int.self)]
             )
         } catch {
-            self.logger.debug("the rows of the outbox could not be counted", metadata: ["error": "\(error)"])
+            logger.debug("the rows of the outbox could not be counted", metadata: ["error": "\(error)"])
         }
     }
 }

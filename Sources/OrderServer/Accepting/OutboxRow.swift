@@ -33,33 +33,33 @@ struct OutboxRow: Sendable, Equatable {
 
     /// Reads ``columns``.
     init(row: PostgresRow, from first: Int = 0) throws(PostgresError) {
-        self.id = try row.decode(first)
-        self.topic = try row.decode(first + 1)
-        self.productID = try row.decode(first + 2)
-        self.orderIDs = try row.decode(first + 3)
-        self.status = try row.decode(first + 4)
-        self.attempts = try row.decode(first + 5)
-        self.dueAt = try row.decode(first + 6, as: PostgresTimestamp?.self).map(Timestamp.init)
+        id = try row.decode(first)
+        topic = try row.decode(first + 1)
+        productID = try row.decode(first + 2)
+        orderIDs = try row.decode(first + 3)
+        status = try row.decode(first + 4)
+        attempts = try row.decode(first + 5)
+        dueAt = try row.decode(first + 6, as: PostgresTimestamp?.self).map(Timestamp.init)
         self.error = try row.decode(first + 7)
-        self.createdAt = Timestamp(try row.decode(first + 8))
-        self.sentAt = try row.decode(first + 9, as: PostgresTimestamp?.self).map(Timestamp.init)
-        self.checkedAt = try row.decode(first + 10, as: PostgresTimestamp?.self).map(Timestamp.init)
+        createdAt = Timestamp(try row.decode(first + 8))
+        sentAt = try row.decode(first + 9, as: PostgresTimestamp?.self).map(Timestamp.init)
+        checkedAt = try row.decode(first + 10, as: PostgresTimestamp?.self).map(Timestamp.init)
     }
 
     /// Writes the row as an object.
     func write(to json: inout JSONWriter) {
         json.object { json in
-            json.member("id", self.id)
-            json.member("topic", self.topic)
-            json.member("productId", self.productID)
-            json.array("orderIds", self.orderIDs) { $0.value($1) }
-            json.member("status", self.status.rawValue)
-            json.member("attempts", self.attempts)
-            json.member("dueAt", self.dueAt)
+            json.member("id", id)
+            json.member("topic", topic)
+            json.member("productId", productID)
+            json.array("orderIds", orderIDs) { $0.value($1) }
+            json.member("status", status.rawValue)
+            json.member("attempts", attempts)
+            json.member("dueAt", dueAt)
             json.member("error", self.error)
-            json.member("createdAt", self.createdAt)
-            json.member("sentAt", self.sentAt)
-            json.member("checkedAt", self.checkedAt)
+            json.member("createdAt", createdAt)
+            json.member("sentAt", sentAt)
+            json.member("checkedAt", checkedAt)
         }
     }
 }

@@ -26,7 +26,7 @@ enum OutboxSQL {
         }
 
         /// The condition on a row `o` that matches the beginning of the index of waiting rows.
-        var condition: String { "o.lane / \(commandLanes) = \(self.rawValue)" }
+        var condition: String { "o.lane / \(commandLanes) = \(rawValue)" }
     }
 
     /// The statement's time as RFC 3339, in the table `clock (ts)`.

@@ -19,7 +19,7 @@ struct OutboxStore: Sendable {
 
     /// Messages, newest id first.
     func rows(status: OutboxStatus?, _ listing: Listing) async throws(PostgresError) -> (rows: [OutboxRow], page: KeyedList.Page) {
-        var list = KeyedList(of: "outbox", alias: "b", newestFirst: true, bound: self.listBound)
+        var list = KeyedList(of: "outbox", alias: "b", newestFirst: true, bound: listBound)
         switch status {
         // The condition is written as text: the index of dead rows has this condition.
         case .dead: list.enter("b.status = 'DEAD'")
@@ -31,7 +31,7 @@ struct OutboxStore: Sendable {
             offset: listing.paging.offset,
             size: listing.paging.size,
             columns: OutboxRow.columns,
-            of: self.lists
+            of: lists
         )
         var rows: [OutboxRow] = []
         for row in page.rows { rows.append(try OutboxRow(row: row, from: 1)) }
@@ -47,7 +47,7 @@ struct OutboxStore: Sendable {
 
     /// Makes a FAILED or DEAD message NEW again. Its count of attempts stays, because what the message carries may have been done already.
     func requeue(id: Int64) async throws(PostgresError) -> Requeue {
-        let rows = try await self.pool.query(
+        let rows = try await pool.query(
             """
             with b as (
               update outbox set status = 'NEW', due_at = null, error = null where id = $1 and status in ('FAILED', 'DEAD') returning *
@@ -57,7 +57,7 @@ struct OutboxStore: Sendable {
             [.int(id)]
         )
         if let row = rows.first { return .requeued(try OutboxRow(row: row)) }
-        guard let row = try await self.pool.query("select status from outbox where id = $1", [.int(id)]).first else { return .unknown }
+        guard let row = try await pool.query("select status from outbox where id = $1", [.int(id)]).first else { return .unknown }
         return .notAllowed(try row.decode(0))
     }
 
@@ -65,7 +65,7 @@ struct OutboxStore: Sendable {
     /// once.
     /// - Returns: the numbers of commands looked at and of orders found
     func collectUnanswered(age: Duration, limit: Int) async throws(PostgresError) -> (messages: Int, orders: Int) {
-        let row = try await self.pool.query(
+        let row = try await pool.query(
             """
             with stale as (
               select id, order_ids from outbox
@@ -93,11 +93,11 @@ struct OutboxStore: Sendable {
     /// - Returns: the numbers of commands taken off and of orders found
     func collectOverdue(age: Duration, limit: Int) async throws(PostgresError) -> (messages: Int, orders: Int) {
         let age = PostgresValue.int(age.microseconds)
-        guard try await self.pool.query("select exists (\(OutboxStore.overdue))", [age]).one().decode(0, as: Bool.self) else {
+        guard try await pool.query("select exists (\(OutboxStore.overdue))", [age]).one().decode(0, as: Bool.self) else {
             return (0, 0)
         }
         do {
-            return try await self.pool.transaction { transaction in
+            return try await pool.transaction { transaction in
                 try transaction.execute(script: "set local lock_timeout = '500ms'")
                 let lanes = try transaction.query(
                     """
@@ -146,7 +146,7 @@ struct OutboxStore: Sendable {
     /// Deletes messages that were sent longer ago than `age`, at most `limit`. Of commands, only those that were looked at for missing results.
     /// - Returns: how many were deleted
     func prune(age: Duration, limit: Int) async throws(PostgresError) -> Int {
-        let row = try await self.pool.query(
+        let row = try await pool.query(
             """
             with old as (
               select id from outbox

@@ -11,8 +11,8 @@ struct DraftRows {
     /// The parameters of ``OutboxSQL/drafts(rows:first:hasVersions:)``.
     var parameters: [PostgresValue] {
         [
-            .ints(self.ids), .texts(self.statuses),
-            .texts(self.statuses.map { OrderStatus(rawValue: $0).map { OutboxSQL.kind(of: $0).rawValue } ?? "" }), .texts(self.drafts),
+            .ints(ids), .texts(statuses),
+            .texts(statuses.map { OrderStatus(rawValue: $0).map { OutboxSQL.kind(of: $0).rawValue } ?? "" }), .texts(drafts),
         ]
     }
 }
@@ -40,15 +40,15 @@ struct OutboxWriting: Sendable {
         _ session: PostgresSession,
         _ ids: inout IDBlock
     ) throws(PostgresError) -> (ids: [Int64], statuses: [String]) {
-        guard self.backlog.reserve(events: statuses.count) else {
-            self.droppedEvents.add(UInt64(orders))
+        guard backlog.reserve(events: statuses.count) else {
+            droppedEvents.add(UInt64(orders))
             return ([], [])
         }
         let statuses = statuses.map(\.rawValue).sorted()
         do throws(PostgresError) {
             return (try ids.take(statuses.count, session), statuses)
         } catch {
-            self.wroteNone(room: statuses.count)
+            wroteNone(room: statuses.count)
             throw error
         }
     }
@@ -56,19 +56,19 @@ struct OutboxWriting: Sendable {
     /// A statement that should write event rows has failed. If it wrote them anyway, the next count finds them.
     /// - Parameter room: how many rows had room reserved
     func wroteNone(room: Int) {
-        if room > 0 { self.backlog.release(events: room) }
+        if room > 0 { backlog.release(events: room) }
     }
 
     /// A statement that wrote this many rows is durable.
     func wrote(commands: Int, events: Int, room: Int) {
-        self.wroteNone(room: room - events)
-        if commands > 0 { self.wakeCommands() }
-        if events > 0 { self.wakeEvents() }
+        wroteNone(room: room - events)
+        if commands > 0 { wakeCommands() }
+        if events > 0 { wakeEvents() }
     }
 
     /// Wakes both relays, because a statement may have written rows of both kinds.
     func wake() {
-        self.wakeCommands()
-        self.wakeEvents()
+        wakeCommands()
+        wakeEvents()
     }
 }

@@ -53,7 +53,7 @@ struct RelayMachine: Sendable, Equatable {
         /// for many. A message that finds the relay at rest goes at once.
         var pause: Duration = .milliseconds(8)
         /// The pause behind a batch of events: nobody waits for them, and a round costs PostgreSQL and the broker as much as the orders of a group.
-        var eventPause: Duration { self.pause * 3 }
+        var eventPause: Duration { pause * 3 }
         /// The pause for each order of the batch beyond the first ``ordersWithoutPause``. At a moderate rate batches are small and a short delay matters most;
         /// near the limit the cost matters most.
         var pausePerOrder: Duration = .microseconds(60)
@@ -129,43 +129,43 @@ struct RelayMachine: Sendable, Equatable {
     /// Takes an event and returns what to do.
     /// - Parameter random: returns 0 to 1, for the jitter of pauses
     mutating func handle(_ event: Event, random: () -> Double = { .random(in: 0...1) }) -> Action {
-        switch (self.state, event) {
+        switch (state, event) {
         case (.asleep, .woke(let isConnected)), (.disconnected, .woke(let isConnected)):
-            return isConnected ? self.look() : self.disconnect()
+            return isConnected ? look() : disconnect()
         case (.asleep, .stop), (.disconnected, .stop):
-            self.state = .stopped
+            state = .stopped
             return .end
 
         case (.looking, .found(let rows, let isBusy)):
             let batch = self.batch(of: rows)
             if batch.isEmpty {
-                if !isBusy { return self.sleep(self.settings.pollInterval) }
+                if !isBusy { return sleep(settings.pollInterval) }
                 // The other relay finds the rows of whoever wakes this one now, and earlier than this one could.
-                self.state = .asleep
-                return .pause(self.settings.busyInterval)
+                state = .asleep
+                return .pause(settings.busyInterval)
             }
-            self.state = .publishing(batch)
+            state = .publishing(batch)
             return .publish(batch)
 
         case (.publishing(let rows), .published(let outcomes)):
-            return self.settle(rows, outcomes, random)
+            return settle(rows, outcomes, random)
         case (.publishing(let rows), .notPublished(let code)):
             // `overloaded` means that there is a connection, and may soon be room.
-            self.state = .marking(next: code == .overloaded ? .sleep(self.settings.connectionInterval) : .reconnect)
+            state = .marking(next: code == .overloaded ? .sleep(settings.connectionInterval) : .reconnect)
             return .mark(rows.map { .untouched(id: $0.id) })
 
         case (.marking(let next), .marked):
             switch next {
             case .pause(let duration):
-                self.state = .asleep
+                state = .asleep
                 return .pause(duration)
-            case .sleep(let duration): return self.sleep(duration)
-            case .reconnect: return self.disconnect()
+            case .sleep(let duration): return sleep(duration)
+            case .reconnect: return disconnect()
             }
 
         // Rows that were not marked are found again, and published as repeats.
         case (.looking, .databaseFailed), (.publishing, .databaseFailed), (.marking, .databaseFailed):
-            return self.sleep(self.settings.troubleInterval)
+            return sleep(settings.troubleInterval)
 
         case (.asleep, _), (.disconnected, _), (.looking, _), (.publishing, _), (.marking, _), (.stopped, _):
             return .ignore
@@ -173,18 +173,18 @@ struct RelayMachine: Sendable, Equatable {
     }
 
     private mutating func look() -> Action {
-        self.state = .looking
+        state = .looking
         return .look
     }
 
     private mutating func sleep(_ duration: Duration) -> Action {
-        self.state = .asleep
+        state = .asleep
         return .sleep(duration)
     }
 
     private mutating func disconnect() -> Action {
-        self.state = .disconnected
-        return .sleep(self.settings.connectionInterval)
+        state = .disconnected
+        return .sleep(settings.connectionInterval)
     }
 
     /// The rows to publish now, in their order.
@@ -193,13 +193,13 @@ struct RelayMachine: Sendable, Equatable {
         var bytes = 0
         /// Products whose first row must be published alone.
         var probed: Set<Int64> = []
-        for row in rows.prefix(self.settings.maximumRows) {
+        for row in rows.prefix(settings.maximumRows) {
             if let product = row.productID {
                 if probed.contains(product) { continue }
                 if row.error.map({ !$0.hasPrefix(RelayMachine.unknown) }) ?? false { probed.insert(product) }
             }
             bytes += row.payload.utf8.count
-            if !batch.isEmpty, bytes > self.settings.maximumBytes { break }
+            if !batch.isEmpty, bytes > settings.maximumBytes { break }
             batch.append(row)
         }
         return batch
@@ -207,9 +207,9 @@ struct RelayMachine: Sendable, Equatable {
 
     /// The pause before the next look. For events it is always the same.
     private func pause(after rows: [RelayRow]) -> Duration {
-        if rows.contains(where: { $0.productID == nil }) { return self.settings.eventPause }
+        if rows.contains(where: { $0.productID == nil }) { return settings.eventPause }
         let orders = rows.reduce(0) { $0 + $1.orders }
-        return min(self.settings.pausePerOrder * max(0, orders - self.settings.ordersWithoutPause), self.settings.pause)
+        return min(settings.pausePerOrder * max(0, orders - settings.ordersWithoutPause), settings.pause)
     }
 
     private static let unknown = "UNKNOWN"
@@ -236,20 +236,20 @@ struct RelayMachine: Sendable, Equatable {
                 error = RelayMachine.unknown
             }
             let attempts = row.attempts + 1
-            if attempts >= self.settings.maximumAttempts {
+            if attempts >= settings.maximumAttempts {
                 marks.append(.dead(id: row.id, orders: row.orders, error: error))
             } else {
-                let wait = self.settings.backoff.backoff(failures: Int(clamping: attempts), retryAfter: nil, random: random())
+                let wait = settings.backoff.backoff(failures: Int(clamping: attempts), retryAfter: nil, random: random())
                 soonest = min(soonest ?? wait, wait)
                 marks.append(.failed(id: row.id, after: wait, error: error))
             }
         }
         if isDisconnected {
-            self.state = .marking(next: .reconnect)
+            state = .marking(next: .reconnect)
         } else if let soonest {
-            self.state = .marking(next: .sleep(min(soonest, self.settings.pollInterval)))
+            state = .marking(next: .sleep(min(soonest, settings.pollInterval)))
         } else {
-            self.state = .marking(next: .pause(self.pause(after: rows)))
+            state = .marking(next: .pause(pause(after: rows)))
         }
         return .mark(marks)
     }

@@ -76,8 +76,8 @@ final class ResultConsumer: Sendable {
         // The session waits for a locked row only briefly, and the message is tried again later.
         var configuration = configuration
         configuration.lockTimeout = GroupWrite.rowWait
-        self.worker = try PostgresWorker(configuration: configuration, name: "order-results", maximumQueued: 16)
-        self.asideWorker = try PostgresWorker(
+        worker = try PostgresWorker(configuration: configuration, name: "order-results", maximumQueued: 16)
+        asideWorker = try PostgresWorker(
             configuration: configuration,
             name: "results-aside",
             maximumQueued: settings.maximumAside + settings.maximumMessages
@@ -85,7 +85,7 @@ final class ResultConsumer: Sendable {
         self.endpoints = endpoints
         self.conclusion = conclusion
         self.soldOut = soldOut
-        self.writer = ResultWriter(conclusion: conclusion, outbox: outbox, changes: changes, metrics: metrics, logger: logger)
+        writer = ResultWriter(conclusion: conclusion, outbox: outbox, changes: changes, metrics: metrics, logger: logger)
         self.metrics = metrics
         self.logger = logger
     }
@@ -101,26 +101,26 @@ final class ResultConsumer: Sendable {
 
     private func consume() async {
         while !Task.isCancelled {
-            guard self.metrics.aside.count < self.settings.maximumAside else {
+            guard metrics.aside.count < settings.maximumAside else {
                 try? await Task.sleep(for: .milliseconds(20))
                 continue
             }
             let deliveries: [Delivery]
             do throws(BrokerError) {
-                deliveries = try await self.endpoints.results.nextBatch(max: self.settings.maximumMessages, wait: .seconds(1))
+                deliveries = try await endpoints.results.nextBatch(max: settings.maximumMessages, wait: .seconds(1))
             } catch {
                 return
             }
             let fresh = deliveries.filter { !$0.isSuspect }
-            if !fresh.isEmpty { await self.take(fresh) }
-            for suspect in deliveries where suspect.isSuspect && !Task.isCancelled { await self.take([suspect]) }
+            if !fresh.isEmpty { await take(fresh) }
+            for suspect in deliveries where suspect.isSuspect && !Task.isCancelled { await take([suspect]) }
         }
     }
 
     /// Lets the present statement end.
     func shutdown() async {
-        await self.worker.shutdown()
-        await self.asideWorker.shutdown()
+        await worker.shutdown()
+        await asideWorker.shutdown()
     }
 
     // MARK: A batch
@@ -129,38 +129,38 @@ final class ResultConsumer: Sendable {
         var messages: [StockResultMessage] = []
         var readable: [Delivery] = []
         for delivery in deliveries {
-            if delivery.isRedelivered || delivery.deliveryCount > 0 { self.metrics.redelivered.add() }
+            if delivery.isRedelivered || delivery.deliveryCount > 0 { metrics.redelivered.add() }
             do throws(StockResultMessage.Poison) {
                 messages.append(try StockResultMessage(delivery.body))
                 readable.append(delivery)
             } catch {
-                self.putAside(Aside(delivery: delivery, task: .bury(error)))
+                putAside(Aside(delivery: delivery, task: .bury(error)))
             }
         }
         var failures = 0
         // The loop ends when the messages are written. Until then their deliveries stay unacknowledged.
         while !messages.isEmpty, !Task.isCancelled {
             do {
-                try await self.write(messages, readable)
+                try await write(messages, readable)
                 return
             } catch let error as PostgresError where error.mayBeOneMembers && messages.count > 1 {
-                self.logger.warning(
+                logger.warning(
                     "results were not written together; each message is tried alone",
                     metadata: ["messages": "\(messages.count)", "error": "\(error)"]
                 )
                 for (message, delivery) in zip(messages, readable) {
                     do {
-                        try await self.write([message], [delivery])
+                        try await write([message], [delivery])
                     } catch {
-                        self.putAside(Aside(delivery: delivery, task: .settle(message.results)))
+                        putAside(Aside(delivery: delivery, task: .settle(message.results)))
                     }
                 }
                 return
             } catch let error as PostgresError where error.mayBeOneMembers {
-                self.putAside(Aside(delivery: readable[0], task: .settle(messages[0].results)))
+                putAside(Aside(delivery: readable[0], task: .settle(messages[0].results)))
                 return
             } catch {
-                self.logger.warning(
+                logger.warning(
                     "results could not be written and are tried again",
                     metadata: ["messages": "\(messages.count)", "error": "\(error)"]
                 )
@@ -176,20 +176,20 @@ final class ResultConsumer: Sendable {
         var together: [(message: Int, result: OrderStockResult)] = []
         for (index, message) in messages.enumerated() {
             together += message.results.map { (index, $0) }
-            guard together.count >= self.settings.maximumResults || index == messages.count - 1 else { continue }
-            let undone = try await self.writer.apply(together.map(\.result), self.worker)
+            guard together.count >= settings.maximumResults || index == messages.count - 1 else { continue }
+            let undone = try await writer.apply(together.map(\.result), worker)
             for place in undone { left[together[place].message, default: []].append(together[place].result) }
             together = []
         }
-        for message in messages { self.remember(message) }
-        self.endpoints.results.acknowledge(deliveries.enumerated().filter { left[$0.offset] == nil }.map(\.element))
-        for (index, results) in left { self.putAside(Aside(delivery: deliveries[index], task: .settle(results))) }
+        for message in messages { remember(message) }
+        endpoints.results.acknowledge(deliveries.enumerated().filter { left[$0.offset] == nil }.map(\.element))
+        for (index, results) in left { putAside(Aside(delivery: deliveries[index], task: .settle(results))) }
     }
 
     // MARK: Aside
 
     private func putAside(_ aside: Aside) {
-        self.metrics.aside.add(1)
+        metrics.aside.add(1)
         self.aside.continuation.yield(aside)
     }
 
@@ -202,7 +202,7 @@ final class ResultConsumer: Sendable {
 
     /// Tries a message until it is settled or the task is cancelled.
     private func settle(_ first: Aside) async {
-        defer { self.metrics.aside.add(-1) }
+        defer { metrics.aside.add(-1) }
         var aside = first
         var attempts = 0
         let began = ContinuousClock.now
@@ -211,13 +211,13 @@ final class ResultConsumer: Sendable {
             switch aside.task {
             case .settle(let results):
                 do {
-                    let left = try await self.writer.apply(results, self.asideWorker)
+                    let left = try await writer.apply(results, asideWorker)
                     let open = left.map { results[$0] }
-                    aside.task = .settle(try await self.giveBack(open))
+                    aside.task = .settle(try await giveBack(open))
                 } catch let error as PostgresError where error.mayBeOneMembers && results.count > 1 {
                     // One of the message's own orders may be the locked or refused one, so each is tried alone.
                     var open: [OrderStockResult] = []
-                    for result in results where (try? await self.writer.apply([result], self.asideWorker))?.isEmpty != true {
+                    for result in results where (try? await writer.apply([result], asideWorker))?.isEmpty != true {
                         open.append(result)
                     }
                     aside.task = .settle(open)
@@ -227,20 +227,20 @@ final class ResultConsumer: Sendable {
                 } catch {
                     if isNews {
                         isNews = false
-                        self.logger.warning(
+                        logger.warning(
                             "a result was not settled: its message is tried again alone",
                             metadata: ["orders": "\(results.prefix(8).map(\.orderID))", "error": "\(error)"]
                         )
                     }
                 }
                 if case .settle([]) = aside.task {
-                    self.endpoints.results.acknowledge([aside.delivery])
+                    endpoints.results.acknowledge([aside.delivery])
                     return
                 }
             case .bury(let poison):
-                if await self.bury(aside.delivery, poison) { return }
-                if ContinuousClock.now - began > self.settings.buryWithin {
-                    self.endpoints.results.reject(aside.delivery, requeue: true)
+                if await bury(aside.delivery, poison) { return }
+                if ContinuousClock.now - began > settings.buryWithin {
+                    endpoints.results.reject(aside.delivery, requeue: true)
                     return
                 }
             }
@@ -253,9 +253,9 @@ final class ResultConsumer: Sendable {
     /// - Returns: the results that are not settled yet
     private func giveBack(_ results: [OrderStockResult]) async throws -> [OrderStockResult] {
         var open = results
-        for (place, (result, order)) in zip(results, try await self.writer.orders(of: results, self.asideWorker)).enumerated().reversed() {
+        for (place, (result, order)) in zip(results, try await writer.orders(of: results, asideWorker)).enumerated().reversed() {
             guard case .lateSuccess(let order) = ResultJudgement(result, order) else { continue }
-            try await self.conclusion.undoLateSuccess(order)
+            try await conclusion.undoLateSuccess(order)
             open.remove(at: place)
         }
         return open
@@ -265,24 +265,24 @@ final class ResultConsumer: Sendable {
     /// - Returns: whether the broker has stored it
     private func bury(_ delivery: Delivery, _ poison: StockResultMessage.Poison) async -> Bool {
         let letter = OutgoingMessage.deadLetter(delivery, reason: poison.code, detail: poison.detail, maximumDetail: 200)
-        let outcomes = (try? await self.endpoints.publisher.publish([letter])) ?? []
+        let outcomes = (try? await endpoints.publisher.publish([letter])) ?? []
         guard outcomes == [.confirmed] else { return false }
-        self.metrics.poison.add()
-        self.logger.error("a result could not be used", metadata: ["reason": "\(poison.code)", "detail": "\(poison.detail)"])
-        self.endpoints.results.acknowledge([delivery])
+        metrics.poison.add()
+        logger.error("a result could not be used", metadata: ["reason": "\(poison.code)", "detail": "\(poison.detail)"])
+        endpoints.results.acknowledge([delivery])
         return true
     }
 
     /// Updates the memory of sold-out products with what the results say about the present stock.
     private func remember(_ message: StockResultMessage) {
         // A result that waited in the queue for long says nothing about the present.
-        guard let product = message.productID, let time = message.time, self.soldOut.isFresh(time) else { return }
-        if message.results.contains(where: { $0.outcome == .committed }) { self.soldOut.sawStock(product: product) }
+        guard let product = message.productID, let time = message.time, soldOut.isFresh(time) else { return }
+        if message.results.contains(where: { $0.outcome == .committed }) { soldOut.sawStock(product: product) }
         // A refused order wanted more units than there are.
         if let last = message.results.last(where: { $0.reason == APIErrorCode.insufficientStock.rawValue }), last.outcome == .refused,
             let left = last.remainingStock, left < .max
         {
-            self.soldOut.sawRefusal(product: product, quantity: left + 1)
+            soldOut.sawRefusal(product: product, quantity: left + 1)
         }
     }
 }
@@ -291,13 +291,13 @@ extension PostgresError {
     /// Whether the database refuses a value of the statement, which it would do again: data exceptions, constraints, checks of views, and exceptions raised by
     /// triggers (PostgreSQL documentation, appendix A). Missing rights and a read-only database are not such refusals.
     fileprivate var isRefusalOfValues: Bool {
-        guard case .server(let state) = self.code else { return false }
+        guard case .server(let state) = code else { return false }
         return ["22", "23", "44", "P0"].contains(state.prefix(2))
     }
 
     /// Whether the statement may succeed without one of its members: a value is refused, or a row is locked.
     fileprivate var mayBeOneMembers: Bool {
-        guard case .server(let state) = self.code else { return false }
-        return self.isRefusalOfValues || state == "55P03" || state == "57014" || state.hasPrefix("40")
+        guard case .server(let state) = code else { return false }
+        return isRefusalOfValues || state == "55P03" || state == "57014" || state.hasPrefix("40")
     }
 }

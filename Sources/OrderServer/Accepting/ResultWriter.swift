@@ -30,7 +30,7 @@ final class ResultWriter: Sendable {
     /// Writes results in one statement.
     /// - Returns: the positions of results that are not settled yet: late successes, and orders that changed meanwhile
     func apply(_ given: [OrderStockResult], _ worker: PostgresWorker) async throws -> [Int] {
-        let places = try await self.takeOtherKeys(given, worker)
+        let places = try await takeOtherKeys(given, worker)
         if places.isEmpty { return [] }
         let results = places.map { given[$0] }
         // Of two results for one order, the first one is written. The second one is judged by the state that it finds.
@@ -51,7 +51,7 @@ final class ResultWriter: Sendable {
             let to: OrderStatus = result.outcome == .committed ? .confirmed : .failed
             changes.append(OrderChange(id: result.orderID, run: result.run, from: .pending, to: to, failReason: reason, steps: steps))
         }
-        self.metrics.resultBatches.record(UInt64(changes.count))
+        metrics.resultBatches.record(UInt64(changes.count))
         let batch = changes
         let written = try await worker.perform { session in
             try self.ids.withLock { ids throws(PostgresError) in
@@ -59,17 +59,17 @@ final class ResultWriter: Sendable {
             }
         }
         let confirmed = written.values.count { $0 == OrderStatus.confirmed.rawValue }
-        self.conclusion.metrics.confirmed.add(UInt64(confirmed))
-        self.conclusion.metrics.failed.add(UInt64(written.count - confirmed))
-        self.metrics.results(.committed, confirmed)
-        self.metrics.results(.refused, written.count - confirmed)
+        conclusion.metrics.confirmed.add(UInt64(confirmed))
+        conclusion.metrics.failed.add(UInt64(written.count - confirmed))
+        metrics.results(.committed, confirmed)
+        metrics.results(.refused, written.count - confirmed)
         if written.count == results.count { return [] }
         var claimed: Set<Int64> = []
         // If an order was written, its first result is settled.
         let others = results.indices.filter {
             !(written[results[$0].orderID] != nil && claimed.insert(results[$0].orderID).inserted)
         }
-        return try await self.judge(others.map { results[$0] }, worker).map { places[others[$0]] }
+        return try await judge(others.map { results[$0] }, worker).map { places[others[$0]] }
     }
 
     /// Handles waiting orders whose key is reported as another order's or as closed. The order itself cannot be the cause while it waits. An order that was
@@ -82,13 +82,13 @@ final class ResultWriter: Sendable {
         }
         if taken.isEmpty { return Array(results.indices) }
         let parameters: [PostgresValue] = [
-            .ints(taken.map(\.orderID)), .ints(taken.map(\.run)), .int(self.conclusion.deadlines.freshAge.microseconds),
+            .ints(taken.map(\.orderID)), .ints(taken.map(\.run)), .int(conclusion.deadlines.freshAge.microseconds),
         ]
         let row = try await worker.perform { session in try session.query(ResultWriter.otherKeysSQL, parameters).one() }
         let (renewed, waiting) = (try row.decode(0, as: [Int64].self), Set(try row.decode(1, as: [Int64].self)))
-        if !renewed.isEmpty { self.conclusion.noteKeyTaken(orders: renewed.count, example: nil, newKey: nil, "RESULT") }
+        if !renewed.isEmpty { conclusion.noteKeyTaken(orders: renewed.count, example: nil, newKey: nil, "RESULT") }
         if !waiting.isEmpty {
-            self.logger.info("orders whose key is taken were handed to recovery", metadata: ["orders": "\(waiting.count)"])
+            logger.info("orders whose key is taken were handed to recovery", metadata: ["orders": "\(waiting.count)"])
         }
         return results.indices.filter { !waiting.contains(results[$0].orderID) }
     }
@@ -129,11 +129,11 @@ final class ResultWriter: Sendable {
     /// - Returns: the positions of those that are not settled
     private func judge(_ results: [OrderStockResult], _ worker: PostgresWorker) async throws -> [Int] {
         var open: [Int] = []
-        for (place, (result, order)) in zip(results, try await self.orders(of: results, worker)).enumerated() {
+        for (place, (result, order)) in zip(results, try await orders(of: results, worker)).enumerated() {
             switch ResultJudgement(result, order) {
-            case .unexpected: self.metrics.unexpected.add()
-            case .duplicate: self.metrics.duplicates.add()
-            case .kept: self.metrics.kept.add()
+            case .unexpected: metrics.unexpected.add()
+            case .duplicate: metrics.duplicates.add()
+            case .kept: metrics.kept.add()
             // `again`: the order became PENDING again after the statement, or another server holds its row.
             case .lateSuccess, .again: open.append(place)
             }

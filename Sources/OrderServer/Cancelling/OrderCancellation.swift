@@ -34,16 +34,16 @@ struct OrderCancellation: Sendable {
     /// - Throws: `ORDER_NOT_FOUND`, `INVALID_STATE`; `DEPENDENCY_FAILED` if the stock could not be given back. Then the order is still CONFIRMED, and recovery
     ///   continues the cancellation. If the product server has refused for good, the cancellation has ended instead, and the error's `details.final` is true.
     func cancel(id: Int64, key: String?, requestID: String? = nil) async throws(APIError) -> PlacedOrder {
-        try await self.deadlines.answer { (wait) async throws(APIError) in
-            let marked = try await self.conclusion.trouble.noting("a cancellation was not noted") { () throws(PostgresError) in
-                try await self.conclusion.store.requestCancel(id: id, key: key)
+        try await deadlines.answer { (wait) async throws(APIError) in
+            let marked = try await conclusion.trouble.noting("a cancellation was not noted") { () throws(PostgresError) in
+                try await conclusion.store.requestCancel(id: id, key: key)
             }
-            guard var order = marked else { return try await self.replay(id, key) }
+            guard var order = marked else { return try await replay(id, key) }
             order.requestID = requestID
             wait.began(id, .confirmed)
-            switch try await self.giveBack(order, firstAttempt: 1, .now + self.conclusion.deadlines.buyer) {
+            switch try await giveBack(order, firstAttempt: 1, .now + conclusion.deadlines.buyer) {
             case .settled(let order):
-                await self.conclusion.drop(order.id, attempt: nil)
+                await conclusion.drop(order.id, attempt: nil)
                 return PlacedOrder(order: order, isReplay: false)
             case .refused(let refusal): throw .cancelRefused(order: id, cause: refusal)
             case .undecided(let cause):
@@ -58,22 +58,22 @@ struct OrderCancellation: Sendable {
 
     /// The answer for an order that cannot be cancelled. If it was CANCELLED under this very key, the order itself is the answer.
     private func replay(_ id: Int64, _ key: String?) async throws(APIError) -> PlacedOrder {
-        guard let current = try await self.conclusion.load(id) else { throw APIError(.orderNotFound) }
+        guard let current = try await conclusion.load(id) else { throw APIError(.orderNotFound) }
         if current.status == .cancelled, let key, current.cancelKey == key { return PlacedOrder(order: current, isReplay: true) }
         throw APIError(.invalidState, details: ["status": .string(current.status.rawValue)])
     }
 
     /// Undoes the saga of an order that is marked as being cancelled, and writes the result.
     func giveBack(_ order: Order, firstAttempt: Int64, _ deadline: ContinuousClock.Instant) async throws(APIError) -> GivenBack {
-        let (result, records) = await self.conclusion.orchestrator.run(
+        let (result, records) = await conclusion.orchestrator.run(
             order,
             purpose: .undo(reason: OrderStatus.cancelled.rawValue),
             firstAttempt: firstAttempt,
             deadline: deadline
         )
         switch result {
-        case .failed: return .settled(try await self.write(order, records))
-        case .notUndone(let refusal, _): return try await self.withdraw(order, refusal, records)
+        case .failed: return .settled(try await write(order, records))
+        case .notUndone(let refusal, _): return try await withdraw(order, refusal, records)
         case .undecided(let cause): return .undecided(cause: cause)
         // An undoing saga never confirms, and never takes a key.
         case .confirmed, .keyTaken: return .undecided(cause: "NO_ANSWER")
@@ -82,26 +82,26 @@ struct OrderCancellation: Sendable {
 
     private func write(_ given: Order, _ records: [StepRecord]) async throws(APIError) -> Order {
         var order = given
-        switch await self.conclusion.completion.complete(order, from: .confirmed, to: .cancelled, failReason: nil, records: records) {
+        switch await conclusion.completion.complete(order, from: .confirmed, to: .cancelled, failReason: nil, records: records) {
         case .written(let time):
             order.status = .cancelled
             order.updatedAt = time
-            self.conclusion.metrics.cancelled.add()
+            conclusion.metrics.cancelled.add()
             return order
         case .overtaken:
-            guard let current = try await self.conclusion.load(order.id) else { throw APIError(.unavailable) }
+            guard let current = try await conclusion.load(order.id) else { throw APIError(.unavailable) }
             return current
         case .overloaded: throw APIError(.overloaded)
-        case .unavailable(let error): throw self.conclusion.trouble.noted(error, "a cancellation was not written")
+        case .unavailable(let error): throw conclusion.trouble.noted(error, "a cancellation was not written")
         }
     }
 
     /// Ends a cancellation after the product server has refused for good to take the stock back. The refusal is noted first and the mark removed second. If the
     /// server dies in between, recovery asks once more.
     private func withdraw(_ order: Order, _ refusal: String, _ records: [StepRecord]) async throws(APIError) -> GivenBack {
-        guard await self.conclusion.noteUndoRefused(order, refusal, records, .cancel) else { throw APIError(.unavailable) }
-        try await self.conclusion.trouble.noting("a cancellation was not withdrawn") { () throws(PostgresError) in
-            try await self.conclusion.store.withdrawCancel(id: order.id)
+        guard await conclusion.noteUndoRefused(order, refusal, records, .cancel) else { throw APIError(.unavailable) }
+        try await conclusion.trouble.noting("a cancellation was not withdrawn") { () throws(PostgresError) in
+            try await conclusion.store.withdrawCancel(id: order.id)
         }
         return .refused(refusal)
     }

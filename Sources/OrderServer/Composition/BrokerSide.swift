@@ -47,7 +47,7 @@ struct BrokerSide {
         self.commands = commands
         self.events = events
         self.logger = logger
-        self.outbox = OutboxWriting(
+        outbox = OutboxWriting(
             backlog: backlog,
             droppedEvents: metrics.droppedEvents,
             wakeCommands: { commands.wake() },
@@ -65,7 +65,7 @@ struct BrokerSide {
     ) throws -> MessagingService {
         MessagingService(
             endpoints: self.endpoints,
-            relays: [self.commands, self.events],
+            relays: [commands, events],
             consumer: try ResultConsumer(
                 configuration: settings.groupPostgres,
                 settings: self.settings.results,

@@ -54,7 +54,7 @@ struct OrderFlows: Sendable {
             trouble: trouble,
             metrics: foundation.metrics
         )
-        self.placing = OrderPlacing(
+        placing = OrderPlacing(
             soldOut: foundation.soldOut,
             catalogue: foundation.catalogue,
             breaker: foundation.breaker,
@@ -63,7 +63,7 @@ struct OrderFlows: Sendable {
             turnaway: turnaway,
             conclusion: conclusion
         )
-        self.accepting = foundation.backlog.map { backlog in
+        accepting = foundation.backlog.map { backlog in
             OrderAccepting(
                 soldOut: foundation.soldOut,
                 backlog: backlog,
@@ -73,7 +73,7 @@ struct OrderFlows: Sendable {
                 metrics: foundation.metrics
             )
         }
-        self.cancellation = OrderCancellation(conclusion: conclusion, deadlines: deadlines)
-        self.rerun = OrderRerun(conclusion: conclusion, deadlines: deadlines, changes: foundation.changes)
+        cancellation = OrderCancellation(conclusion: conclusion, deadlines: deadlines)
+        rerun = OrderRerun(conclusion: conclusion, deadlines: deadlines, changes: foundation.changes)
     }
 }

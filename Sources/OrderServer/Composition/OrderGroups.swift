@@ -34,7 +34,7 @@ struct OrderGroups: Sendable {
         }
         self.locked = locked
         let turns = GroupTurns()
-        self.insertion = try OrderInsertion(
+        insertion = try OrderInsertion(
             configuration: writers,
             maximumQueued: settings.maximumQueued,
             maximumBatch: settings.maximumBatch,
@@ -48,7 +48,7 @@ struct OrderGroups: Sendable {
                 logger.warning("new ids had rows already: other ids were taken", metadata: ["sequence": "\(sequence.rawValue)"])
             }
         )
-        self.completion = try OrderCompletion(
+        completion = try OrderCompletion(
             configuration: writers,
             maximumQueued: settings.maximumQueued,
             maximumBatch: settings.maximumBatch,
@@ -59,7 +59,7 @@ struct OrderGroups: Sendable {
             changed: changes,
             onTrouble: onTrouble
         )
-        self.keys = try KeyLookup(
+        keys = try KeyLookup(
             configuration: settings.groupPostgres,
             maximumQueued: settings.maximumQueued,
             maximumBatch: settings.maximumBatch,
@@ -81,17 +81,17 @@ struct OrderGroups: Sendable {
 
     /// Connects the sessions that selling needs before any other part takes the database's places.
     func connect() async {
-        async let inserting: Void = self.insertion.connect()
-        async let completing: Void = self.completion.connect()
-        async let looking: Void = self.keys.connect()
+        async let inserting: Void = insertion.connect()
+        async let completing: Void = completion.connect()
+        async let looking: Void = keys.connect()
         _ = await (inserting, completing, looking)
     }
 
     func shutdown() async {
-        await self.insertion.shutdown()
-        await self.locked.shutdown()
-        await self.completion.shutdown()
-        await self.keys.shutdown()
+        await insertion.shutdown()
+        await locked.shutdown()
+        await completion.shutdown()
+        await keys.shutdown()
     }
 
     func register(_ metrics: OrderMetrics, in registry: MetricsRegistry) {

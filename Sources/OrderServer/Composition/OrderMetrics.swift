@@ -49,32 +49,32 @@ struct OrderMetrics: Sendable {
                 labels: [(name: "outcome", value: outcome)]
             )
         }
-        self.accepted = registry.counter(
+        accepted = registry.counter(
             "stockgate_orders_accepted_total",
             help: "Orders accepted with their message, to be decided over the broker"
         )
-        self.confirmed = orders("confirmed")
-        self.failed = orders("failed")
-        self.cancelled = orders("cancelled")
-        self.undecided = orders("undecided")
-        self.turnedAway = registry.counter(
+        confirmed = orders("confirmed")
+        failed = orders("failed")
+        cancelled = orders("cancelled")
+        undecided = orders("undecided")
+        turnedAway = registry.counter(
             "stockgate_orders_turned_away_total",
             help: "Requests answered from the memory of a sold-out product"
         )
-        self.lateSuccesses = registry.counter(
+        lateSuccesses = registry.counter(
             "stockgate_orders_late_success_total",
             help: "Decrements found done for an order that had failed"
         )
-        self.recovered = registry.counter("stockgate_orders_recovered_total", help: "Orders settled by recovery")
-        self.overdue = registry.counter(
+        recovered = registry.counter("stockgate_orders_recovered_total", help: "Orders settled by recovery")
+        overdue = registry.counter(
             "stockgate_outbox_overdue_orders_total",
             help: "Orders whose message no broker took in time; recovery settled them over HTTP"
         )
-        self.keysTaken = registry.counter(
+        keysTaken = registry.counter(
             "stockgate_orders_key_taken_total",
             help: "Orders that took another key, since theirs had sold another order's units: order ids come round again"
         )
-        self.idsTaken = registry.counter(
+        idsTaken = registry.counter(
             "stockgate_orders_id_taken_total",
             help: "Groups of orders that took other ids, since theirs had rows already"
         )
@@ -88,9 +88,9 @@ struct OrderMetrics: Sendable {
         }
         self.undoRefused = undoRefused
         let sizes = { (name: String, help: String) in registry.histogram(name, help: help, bounds: Histogram.sizeBounds, scale: 1) }
-        self.insertBatches = sizes("stockgate_orders_insert_batch_size", "Orders inserted by one statement")
-        self.completionBatches = sizes("stockgate_orders_completion_batch_size", "Final states written by one statement")
-        self.callBatches = sizes("stockgate_orders_product_batch_size", "Changes of stock sent in one call")
+        insertBatches = sizes("stockgate_orders_insert_batch_size", "Orders inserted by one statement")
+        completionBatches = sizes("stockgate_orders_completion_batch_size", "Final states written by one statement")
+        callBatches = sizes("stockgate_orders_product_batch_size", "Changes of stock sent in one call")
     }
 
     /// Registers the figures of orders whose rows are locked by other transactions.

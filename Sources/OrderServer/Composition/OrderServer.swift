@@ -20,7 +20,7 @@ public enum OrderServer {
     )
 
     /// The program: reads the environment, runs, and ends the process with a status if that fails.
-    public static func main() async { await self.program.main() }
+    public static func main() async { await program.main() }
 
     /// Runs until SIGTERM or SIGINT.
     public static func run(
@@ -36,7 +36,7 @@ public enum OrderServer {
         endpoints: MessageEndpoints?,
         onReady: @escaping @Sendable (ServerAssembly.Ports) async -> Void
     ) async throws {
-        let logger = Logger(label: self.program.name)
+        let logger = Logger(label: program.name)
         if settings.follows, let broker = settings.messaging?.broker {
             let onChange = BrokerEventSource.observer(logger)
             let parts = OrderFollowerParts(settings, logger: logger) { try BrokerEventSource(broker, start: $0, onChange: onChange) }

@@ -62,49 +62,49 @@ public struct OrderServerConfiguration: Sendable {
         }
         reader.warnOfTLS("ORDER_DATABASE_URL", database?.tlsWarning)
         reader.usePooler(of: "ORDER_DATABASE_URL", &database)
-        self.poolConnections = reader.int(
+        poolConnections = reader.int(
             "ORDER_DATABASE_CONNECTIONS",
             default: 4,
             in: 1...256,
             "connections besides the three for groups and those for reads"
         )
-        self.reads = ReadConfiguration(from: &reader)
-        self.maximumQueued = reader.int(
+        reads = ReadConfiguration(from: &reader)
+        maximumQueued = reader.int(
             "ORDER_QUEUE",
             default: 10_000,
             in: 1...1_000_000,
             "orders that may wait for one step; more are OVERLOADED"
         )
-        self.maximumBatch = reader.int("ORDER_BATCH", default: 512, in: 1...8_192, "orders in one statement at most")
+        maximumBatch = reader.int("ORDER_BATCH", default: 512, in: 1...8_192, "orders in one statement at most")
         let productURLs = reader.urls(
             "PRODUCT_SERVER_URL",
             default: ["http://127.0.0.1:8081"],
             schemes: ["http", "https"],
             "public ports of the product servers, http:// or https://"
         )
-        self.productServers = productURLs.compactMap(HTTPEndpoint.init)
-        if self.productServers.count != productURLs.count {
+        productServers = productURLs.compactMap(HTTPEndpoint.init)
+        if productServers.count != productURLs.count {
             reader.refuse(Self.productAddress("PRODUCT_SERVER_URL"))
         }
-        for server in self.productServers { reader.check("PRODUCT_SERVER_URL", server.tls) }
+        for server in productServers { reader.check("PRODUCT_SERVER_URL", server.tls) }
         let internalURLs = reader.optionalString(
             "PRODUCT_INTERNAL_URL",
             "admin ports of the product servers, separated by commas, for stock in batches; without it each change is one request to PRODUCT_SERVER_URL"
         )
         let internalTexts = (internalURLs ?? "").split(separator: ",").map { $0.filter { $0 != " " } }
-        self.internalServers = internalTexts.compactMap(HTTPEndpoint.init)
-        if self.internalServers.count != internalTexts.count {
+        internalServers = internalTexts.compactMap(HTTPEndpoint.init)
+        if internalServers.count != internalTexts.count {
             reader.refuse(Self.productAddress("PRODUCT_INTERNAL_URL"))
         }
-        for server in self.internalServers { reader.check("PRODUCT_INTERNAL_URL", server.tls) }
-        self.token = reader.secret(
+        for server in internalServers { reader.check("PRODUCT_INTERNAL_URL", server.tls) }
+        token = reader.secret(
             "PRODUCT_SERVICE_TOKEN",
             "token that the product servers ask for: one of their SERVICE_TOKENS, or of their ADMIN_TOKEN for stock in batches",
             expected: "of printable characters without spaces"
         ) { text in
             !text.isEmpty && text.utf8.allSatisfy { (0x21...0x7E).contains($0) } ? text : nil
         }
-        self.maximumCalls = reader.int("PRODUCT_CALLS", default: 2, in: 1...1_024, "batch calls to the product servers at the same time")
+        maximumCalls = reader.int("PRODUCT_CALLS", default: 2, in: 1...1_024, "batch calls to the product servers at the same time")
         let second = Duration.seconds(1)
         self.callTimeout = reader.duration(
             "PRODUCT_TIMEOUT",
@@ -112,63 +112,63 @@ public struct OrderServerConfiguration: Sendable {
             in: .milliseconds(1)...second * 60,
             "how long one call may take"
         )
-        self.connectionAge = reader.duration(
+        connectionAge = reader.duration(
             "PRODUCT_CONNECTION_AGE",
             default: second * 30,
             in: .milliseconds(100)...second * 86_400,
             "age, give or take a quarter, at which a connection to a product server is closed after its answer, so that new instances behind one name get calls"
         )
-        self.retry = RetryPolicy()
-        self.retry.maximumAttempts = reader.int("PRODUCT_ATTEMPTS", default: 6, in: 1...100, "calls for one step of one order at most")
-        self.retry.initialBackoff = reader.duration(
+        retry = RetryPolicy()
+        retry.maximumAttempts = reader.int("PRODUCT_ATTEMPTS", default: 6, in: 1...100, "calls for one step of one order at most")
+        retry.initialBackoff = reader.duration(
             "PRODUCT_BACKOFF",
             default: .milliseconds(50),
             in: .milliseconds(1)...second * 60,
             "the longest first wait between two calls; it doubles with each call"
         )
-        self.retry.maximumBackoff = reader.duration(
+        retry.maximumBackoff = reader.duration(
             "PRODUCT_BACKOFF_MAX",
             default: second,
             in: .milliseconds(1)...second * 60,
             "the longest wait between two calls"
         )
-        self.deadlines = OrderDeadlines()
-        self.deadlines.buyer = reader.duration(
+        deadlines = OrderDeadlines()
+        deadlines.buyer = reader.duration(
             "ORDER_DEADLINE",
             default: second * 3,
             in: .milliseconds(10)...second * 60,
             "how long a buyer waits at most; then the answer is 424"
         )
-        self.persistsRejected = reader.bool("PERSIST_REJECTED", default: false, "keep a FAILED order of every sold-out request")
-        self.soldOutTime = reader.duration(
+        persistsRejected = reader.bool("PERSIST_REJECTED", default: false, "keep a FAILED order of every sold-out request")
+        soldOutTime = reader.duration(
             "SOLD_OUT_MEMORY",
             default: .milliseconds(20),
             in: .zero...second,
             "how long a sold-out answer is remembered, 0s for not at all"
         )
-        self.checksUnitPrice = reader.bool(
+        checksUnitPrice = reader.bool(
             "CHECK_UNIT_PRICE",
             default: true,
             "refuse an order whose unitPrice differs from the product's present price"
         )
-        self.recovery = RecoveryService.Configuration()
-        self.recovery.interval = reader.duration(
+        recovery = RecoveryService.Configuration()
+        recovery.interval = reader.duration(
             "RECOVERY_INTERVAL",
             default: second,
             in: .milliseconds(10)...second * 600,
             "time between two rounds of recovery"
         )
-        self.recovery.batch = reader.int("RECOVERY_BATCH", default: 256, in: 1...10_000, "orders that recovery settles at the same time")
-        self.recoveryAge = reader.duration(
+        recovery.batch = reader.int("RECOVERY_BATCH", default: 256, in: 1...10_000, "orders that recovery settles at the same time")
+        recoveryAge = reader.duration(
             "RECOVERY_AGE",
             default: second * 10,
             in: .milliseconds(100)...second * 3_600,
             "age at which a PENDING order is settled by recovery"
         )
-        if self.recoveryAge <= self.deadlines.buyer {
+        if recoveryAge <= deadlines.buyer {
             reader.refuse("RECOVERY_AGE must be longer than ORDER_DEADLINE")
         }
-        self.recovery.lease = self.deadlines.recovery + self.callTimeout * 2 + second * 5
+        recovery.lease = deadlines.recovery + self.callTimeout * 2 + second * 5
         let waitInOpen = reader.duration(
             "PRODUCT_BREAKER_WAIT",
             default: second,
@@ -176,33 +176,33 @@ public struct OrderServerConfiguration: Sendable {
             "the first wait of the open breaker; it doubles each time, up to 10 s"
         )
         // A missing or bad address is thrown below. The substitute lets the other settings be checked first.
-        self.postgres = try database ?? PostgresConfiguration(url: "postgresql://127.0.0.1/orders")
-        self.groupPostgres = self.postgres
-        self.groupPostgres.options = OrderServerConfiguration.indexOnly
-        self.relayPostgres = self.postgres
-        self.relayPostgres.options = OrderServerConfiguration.indexOnly + " -c enable_sort=off -c synchronous_commit=off"
+        postgres = try database ?? PostgresConfiguration(url: "postgresql://127.0.0.1/orders")
+        groupPostgres = postgres
+        groupPostgres.options = OrderServerConfiguration.indexOnly
+        relayPostgres = postgres
+        relayPostgres.options = OrderServerConfiguration.indexOnly + " -c enable_sort=off -c synchronous_commit=off"
         // A caller that reads gets an answer within the time that a buyer gets one.
-        self.postgres.callTimeout = min(self.postgres.callTimeout, max(second * 3, self.deadlines.buyer))
-        self.postgres.statementTimeout = min(self.postgres.statementTimeout, self.postgres.callTimeout - .milliseconds(200))
-        self.postgres.applicationName = "stockgate-order"
-        self.groupPostgres.applicationName = "stockgate-order-groups"
-        self.relayPostgres.applicationName = "stockgate-order-relay"
-        self.maximumWaiters = reader.int(
+        postgres.callTimeout = min(postgres.callTimeout, max(second * 3, deadlines.buyer))
+        postgres.statementTimeout = min(postgres.statementTimeout, postgres.callTimeout - .milliseconds(200))
+        postgres.applicationName = "stockgate-order"
+        groupPostgres.applicationName = "stockgate-order-groups"
+        relayPostgres.applicationName = "stockgate-order-relay"
+        maximumWaiters = reader.int(
             "ORDER_WAITERS",
             default: 10_000,
             in: 1...100_000,
             "requests that wait for an order's change, and streams of changes, at most; more are OVERLOADED"
         )
-        self.messaging = MessagingConfiguration(from: &reader)
-        self.follows = reader.bool(
+        messaging = MessagingConfiguration(from: &reader)
+        follows = reader.bool(
             "FOLLOW",
             default: false,
             "only show orders: keep a replica in ORDER_DATABASE_URL, a database of its own, from the events at AMQP_URL"
         )
         // A bad broker address was refused by its own name already.
-        if self.follows, self.messaging == nil { reader.refuse("FOLLOW needs AMQP_URL") }
+        if follows, messaging == nil { reader.refuse("FOLLOW needs AMQP_URL") }
         let callTimeout = self.callTimeout
-        self.breaker = try CircuitBreakerConfiguration {
+        breaker = try CircuitBreakerConfiguration {
             $0.window = .count(50)
             $0.minimumNumberOfCalls = 10
             $0.slowCallDurationThreshold = callTimeout
@@ -210,16 +210,16 @@ public struct OrderServerConfiguration: Sendable {
             $0.permitLease = callTimeout * 2
             $0.waitInOpen = .exponential(initial: waitInOpen, maximum: max(.seconds(10), waitInOpen))
         }
-        self.rereadables = reader.rereadables
+        rereadables = reader.rereadables
         try reader.finish()
     }
 
     /// A pool for reads. A caller that waits in it waits only for other reads.
     func readPool(connections: Int) -> PostgresPool {
-        var configuration = self.postgres
+        var configuration = postgres
         configuration.applicationName += "-reads"
-        configuration.statementTimeout = self.reads.timeout
-        configuration.callTimeout = self.reads.timeout + .seconds(1)
+        configuration.statementTimeout = reads.timeout
+        configuration.callTimeout = reads.timeout + .seconds(1)
         configuration.plansThroughIndexes = true
         return PostgresPool(
             configuration: configuration,

@@ -44,7 +44,7 @@ struct OrderServerParts {
         let readers = ReadStores(settings)
         readers.register(in: registry)
         settings.postgres.hosts.report(in: registry, logger: logger)
-        self.transactions = TransactionWatch(readers.lists, registry: registry, logger: logger)
+        transactions = TransactionWatch(readers.lists, registry: registry, logger: logger)
         let changes = OrderWatch(maximumWaiters: settings.maximumWaiters, store: store, logger: logger)
         changes.register(in: registry)
         let groups = try OrderGroups(
@@ -95,7 +95,7 @@ struct OrderServerParts {
         self.foundation = foundation
         self.flows = flows
         self.messaging = try broker?.service(flows.conclusion, product.soldOut, changes, settings, self.prepared)
-        self.recovery = RecoveryService(
+        recovery = RecoveryService(
             settings: settings.recovery,
             conclusion: flows.conclusion,
             cancellation: flows.cancellation,
@@ -122,7 +122,7 @@ struct OrderServerParts {
             checksUnitPrice: settings.checksUnitPrice
         ).register(on: publicRouter)
         self.publicRouter = publicRouter
-        self.hotPath = PlaceOrderHotPath(placing: flows.placing, accepting: flows.accepting, metrics: http)
+        hotPath = PlaceOrderHotPath(placing: flows.placing, accepting: flows.accepting, metrics: http)
 
         let adminRouter = ServerAssembly.adminRouter(metrics: http, registry: registry, tokens: settings.server.adminTokens)
         InternalRoutes(
@@ -132,7 +132,7 @@ struct OrderServerParts {
         CircuitBreakerRoutes(registry: product.breakers).register(on: adminRouter)
         self.adminRouter = adminRouter
 
-        self.stores = StoresService {
+        stores = StoresService {
             changes.shutdown()
             await groups.shutdown()
             await pool.shutdown()
@@ -158,7 +158,7 @@ struct OrderServerParts {
             adminRouter: self.adminRouter,
             registry: self.registry,
             eventLoopGroup: group,
-            services: [self.stores, self.predecessors, self.transactions] + (self.messaging.map { [$0] } ?? []) + [self.recovery],
+            services: [stores, self.predecessors, transactions] + (messaging.map { [$0] } ?? []) + [recovery],
             hotPath: self.hotPath,
             drain: self.drain,
             rereadables: self.settings.rereadables,

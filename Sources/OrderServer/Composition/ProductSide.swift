@@ -22,7 +22,7 @@ struct ProductSide: Sendable {
                 logger.notice("the product server is reached by TLS again", metadata: ["server": server])
             }
         }
-        self.publicPeers = HTTPPeers(
+        publicPeers = HTTPPeers(
             settings.productServers,
             loop: loop,
             connectionAge: settings.connectionAge,
@@ -33,10 +33,10 @@ struct ProductSide: Sendable {
             ? nil
             : HTTPPeers(settings.internalServers, loop: loop, connectionAge: settings.connectionAge, onTrouble: onTrouble)
         self.breaker = CircuitBreaker(name: "productServer", configuration: settings.breaker)
-        self.breakers = CircuitBreakerRegistry()
-        try self.breakers.add(self.breaker)
-        self.calls = StockBatches(
-            peers: self.batchPeers ?? self.publicPeers,
+        breakers = CircuitBreakerRegistry()
+        try breakers.add(self.breaker)
+        calls = StockBatches(
+            peers: self.batchPeers ?? publicPeers,
             route: self.batchPeers == nil ? .single : .batch,
             settings: StockBatches.Configuration(
                 // Without batches one request carries one order, so there may be as many calls as there are orders in work.
@@ -49,13 +49,13 @@ struct ProductSide: Sendable {
             loop: loop,
             sizes: metrics.callBatches
         )
-        self.catalogue = ProductCatalogue(peers: self.publicPeers, timeout: settings.callTimeout)
-        self.soldOut = SoldOutProducts(time: settings.soldOutTime, lookTime: .seconds(1))
+        catalogue = ProductCatalogue(peers: publicPeers, timeout: settings.callTimeout)
+        soldOut = SoldOutProducts(time: settings.soldOutTime, lookTime: .seconds(1))
     }
 
     func shutdown() {
-        self.publicPeers.shutdown()
-        self.batchPeers?.shutdown()
-        self.breakers.shutdown()
+        publicPeers.shutdown()
+        batchPeers?.shutdown()
+        breakers.shutdown()
     }
 }

@@ -12,10 +12,10 @@ struct ReadStores: Sendable {
     let orders: OrderStore
 
     init(_ settings: OrderServerConfiguration) {
-        self.lookups = settings.readPool(connections: settings.reads.lookupConnections)
+        lookups = settings.readPool(connections: settings.reads.lookupConnections)
         self.lists = settings.readPool(connections: settings.reads.connections)
-        self.orders = OrderStore(
-            pool: self.lookups,
+        orders = OrderStore(
+            pool: lookups,
             recoveryAge: settings.recoveryAge,
             lists: self.lists,
             listBound: settings.reads.listBound
@@ -24,12 +24,12 @@ struct ReadStores: Sendable {
 
     /// Closes the connections.
     func shutdown() async {
-        await self.lookups.shutdown()
-        await self.lists.shutdown()
+        await lookups.shutdown()
+        await lists.shutdown()
     }
 
     func register(in registry: MetricsRegistry) {
-        let pools = [("lists", self.lists), ("lookups", self.lookups)]
+        let pools = [("lists", lists), ("lookups", lookups)]
         registry.collector("stockgate_orders_read_pool_waiting", help: "Readers that wait for a connection of their pool", kind: .gauge) {
             pools.map { .init(labels: [(name: "pool", value: $0.0)], Double($0.1.snapshot().waiting)) }
         }

@@ -8,27 +8,27 @@ import StockContract
 extension OrderConclusion {
     /// Gives back the stock of an order that had failed before this answer came. What cannot be given back now is left to recovery.
     func undoOvertaken(_ order: Order) async {
-        self.metrics.lateSuccesses.add()
-        await self.leaveToRecovery(order)
-        let (undone, records) = await self.orchestrator.run(
+        metrics.lateSuccesses.add()
+        await leaveToRecovery(order)
+        let (undone, records) = await orchestrator.run(
             order,
             purpose: .undo(reason: order.failReason ?? "LATE_SUCCESS"),
-            deadline: .now + self.deadlines.buyer
+            deadline: .now + deadlines.buyer
         )
-        if case .notUndone(let refusal, _) = undone, await self.noteUndoRefused(order, refusal, records, .lateSuccess) {
-            await self.drop(order.id, attempt: nil)
+        if case .notUndone(let refusal, _) = undone, await noteUndoRefused(order, refusal, records, .lateSuccess) {
+            await drop(order.id, attempt: nil)
         }
     }
 
     /// Gives back the stock that was taken for a failed run of an order. If the product server refuses for good, that ends it too.
     /// - Throws: if the stock is neither given back, nor refused, nor left to recovery
     func undoLateSuccess(_ order: Order) async throws {
-        self.metrics.lateSuccesses.add()
+        metrics.lateSuccesses.add()
         // Recovery undoes the present run of an order. An earlier run is undone here.
-        guard let current = try await self.store.order(id: order.id), current.run != order.run || current.status != .failed else {
-            return try await self.store.leaveToRecovery(id: order.id, after: .zero)
+        guard let current = try await store.order(id: order.id), current.run != order.run || current.status != .failed else {
+            return try await store.leaveToRecovery(id: order.id, after: .zero)
         }
-        let isUndone = try await self.undo(order, firstAttempt: 1, reason: "LATE_SUCCESS", .now + self.deadlines.buyer)
+        let isUndone = try await undo(order, firstAttempt: 1, reason: "LATE_SUCCESS", .now + deadlines.buyer)
         guard isUndone else { throw APIError(.dependencyFailed) }
     }
 
@@ -42,7 +42,7 @@ extension OrderConclusion {
         reason: String,
         _ deadline: ContinuousClock.Instant
     ) async throws(APIError) -> Bool {
-        let (result, records) = await self.orchestrator.run(
+        let (result, records) = await orchestrator.run(
             order,
             purpose: .undo(reason: order.failReason ?? reason),
             firstAttempt: firstAttempt,
@@ -51,7 +51,7 @@ extension OrderConclusion {
         switch result {
         case .failed: return true
         case .notUndone(let refusal, _):
-            guard await self.noteUndoRefused(order, refusal, records, .lateSuccess) else { throw APIError(.unavailable) }
+            guard await noteUndoRefused(order, refusal, records, .lateSuccess) else { throw APIError(.unavailable) }
             return true
         // An undoing saga never confirms, and never takes a key.
         case .confirmed, .keyTaken, .undecided: return false
@@ -73,15 +73,15 @@ extension OrderConclusion {
         ]
         metadata["requestId"] = order.requestID.map { "\($0)" }
         do throws(PostgresError) {
-            guard try await self.store.noteUndoRefused(id: order.id, refusal: order.increaseKey + " " + refusal, records: records) else {
+            guard try await store.noteUndoRefused(id: order.id, refusal: order.increaseKey + " " + refusal, records: records) else {
                 return true
             }
         } catch {
-            self.trouble.note(error, "a final refusal to take stock back was not noted", metadata)
+            trouble.note(error, "a final refusal to take stock back was not noted", metadata)
             return false
         }
-        self.metrics.undoRefused[undoing]?.add()
-        self.logger.error("the product server has refused for good to take stock back: needs operator action", metadata: metadata)
+        metrics.undoRefused[undoing]?.add()
+        logger.error("the product server has refused for good to take stock back: needs operator action", metadata: metadata)
         return true
     }
 }

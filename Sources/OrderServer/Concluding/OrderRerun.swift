@@ -14,26 +14,26 @@ struct OrderRerun: Sendable {
     /// Runs a FAILED order's saga again, under new keys.
     /// - Throws: `ORDER_NOT_FOUND`; `INVALID_STATE` if it is not FAILED; `REQUEST_IN_PROGRESS` if its last run is still being settled; as ``OrderConclusion/drive(_:firstAttempt:_:)``
     func retry(id: Int64, requestID: String? = nil) async throws(APIError) -> Order {
-        var order = try await self.begin(id)
+        var order = try await begin(id)
         order.requestID = requestID
         let begun = order
-        return try await self.deadlines.answer { (wait) async throws(APIError) in
+        return try await deadlines.answer { (wait) async throws(APIError) in
             wait.began(id, .pending)
-            let settled = try await self.conclusion.drive(begun, firstAttempt: 1, .now + self.conclusion.deadlines.buyer)
-            await self.conclusion.drop(id, attempt: nil)
+            let settled = try await conclusion.drive(begun, firstAttempt: 1, .now + conclusion.deadlines.buyer)
+            await conclusion.drop(id, attempt: nil)
             return PlacedOrder(order: settled, isReplay: false)
         }.order
     }
 
     private func begin(_ id: Int64) async throws(APIError) -> Order {
-        let begun = try await self.conclusion.trouble.noting("an order was not begun again") { () throws(PostgresError) in
-            try await self.conclusion.store.beginRetry(id: id)
+        let begun = try await conclusion.trouble.noting("an order was not begun again") { () throws(PostgresError) in
+            try await conclusion.store.beginRetry(id: id)
         }
         if let begun {
-            self.changes.changed([id])
+            changes.changed([id])
             return begun
         }
-        guard let current = try await self.conclusion.load(id) else { throw APIError(.orderNotFound) }
+        guard let current = try await conclusion.load(id) else { throw APIError(.orderNotFound) }
         if current.status == .failed { throw APIError(.requestInProgress, details: ["orderId": .int(id)], retryAfter: .seconds(1)) }
         throw APIError(.invalidState, details: ["status": .string(current.status.rawValue)])
     }

@@ -95,11 +95,11 @@ struct OrderSaga: Sendable, Equatable {
     ///   - remaining: the time until the deadline
     ///   - random: 0 to 1, for the jitter of a wait
     mutating func handle(_ event: Event, remaining: Duration, random: Double) -> Action {
-        switch (self.state, event) {
+        switch (state, event) {
         case (.ready, .started):
-            switch self.purpose {
+            switch purpose {
             case .execute: return self.execute(step: 0)
-            case .undo(let reason): return self.compensate(step: self.steps - 1, why: Why(reason: reason))
+            case .undo(let reason): return compensate(step: steps - 1, why: Why(reason: reason))
             }
 
         case (.executing(let step, let attempt, let failures), .ended(let outcome)):
@@ -107,40 +107,40 @@ struct OrderSaga: Sendable, Equatable {
             case .done:
                 return self.execute(step: step + 1)
             case .refused(let reason):
-                return self.compensate(step: step - 1, why: Why(reason: reason))
+                return compensate(step: step - 1, why: Why(reason: reason))
             case .keyTaken(let code):
                 // Earlier steps used this run's keys, so they are undone and the order fails. Only at the first step can the order continue under another key.
-                guard step == 0 else { return self.compensate(step: step - 1, why: Why(reason: code)) }
-                self.state = .keyTaken
+                guard step == 0 else { return compensate(step: step - 1, why: Why(reason: code)) }
+                state = .keyTaken
                 return .takeAnotherKey(code: code)
             case .noAnswer(_, let retryAfter):
-                guard let wait = self.wait(failures + 1, retryAfter, remaining, random) else { return self.leave() }
-                self.state = .waitingToExecute(step: step, attempt: attempt + 1, failures: failures + 1)
+                guard let wait = self.wait(failures + 1, retryAfter, remaining, random) else { return leave() }
+                state = .waitingToExecute(step: step, attempt: attempt + 1, failures: failures + 1)
                 return .wait(wait)
             }
 
         case (.waitingToExecute(let step, let attempt, let failures), .waited):
-            self.state = .executing(step: step, attempt: attempt, failures: failures)
+            state = .executing(step: step, attempt: attempt, failures: failures)
             return .execute(step: step, attempt: attempt)
 
         case (.compensating(let step, let attempt, let failures, var why), .ended(let outcome)):
             switch outcome {
             case .done:
-                return self.compensate(step: step - 1, why: why)
+                return compensate(step: step - 1, why: why)
             case .refused(let refusal), .keyTaken(let refusal):
                 why.refusal = why.refusal ?? refusal
-                switch self.purpose {
-                case .execute: return self.compensate(step: step - 1, why: why)
-                case .undo: return self.giveUp(refusal: refusal, reason: why.reason)
+                switch purpose {
+                case .execute: return compensate(step: step - 1, why: why)
+                case .undo: return giveUp(refusal: refusal, reason: why.reason)
                 }
             case .noAnswer(_, let retryAfter):
-                guard let wait = self.wait(failures + 1, retryAfter, remaining, random) else { return self.leave() }
-                self.state = .waitingToCompensate(step: step, attempt: attempt + 1, failures: failures + 1, why: why)
+                guard let wait = self.wait(failures + 1, retryAfter, remaining, random) else { return leave() }
+                state = .waitingToCompensate(step: step, attempt: attempt + 1, failures: failures + 1, why: why)
                 return .wait(wait)
             }
 
         case (.waitingToCompensate(let step, let attempt, let failures, let why), .waited):
-            self.state = .compensating(step: step, attempt: attempt, failures: failures, why: why)
+            state = .compensating(step: step, attempt: attempt, failures: failures, why: why)
             return .compensate(step: step, attempt: attempt)
 
         case (.ready, _), (.executing, _), (.waitingToExecute, _), (.compensating, _), (.waitingToCompensate, _),
@@ -150,38 +150,38 @@ struct OrderSaga: Sendable, Equatable {
     }
 
     private mutating func execute(step: Int) -> Action {
-        guard step < self.steps else {
-            self.state = .confirmed
+        guard step < steps else {
+            state = .confirmed
             return .confirm
         }
-        self.state = .executing(step: step, attempt: self.firstAttempt, failures: 0)
-        return .execute(step: step, attempt: self.firstAttempt)
+        state = .executing(step: step, attempt: firstAttempt, failures: 0)
+        return .execute(step: step, attempt: firstAttempt)
     }
 
     private mutating func compensate(step: Int, why: Why) -> Action {
         guard step >= 0 else {
-            if let refusal = why.refusal { return self.giveUp(refusal: refusal, reason: why.reason) }
-            self.state = .failed(reason: why.reason)
+            if let refusal = why.refusal { return giveUp(refusal: refusal, reason: why.reason) }
+            state = .failed(reason: why.reason)
             return .fail(reason: why.reason)
         }
-        self.state = .compensating(step: step, attempt: self.firstAttempt, failures: 0, why: why)
-        return .compensate(step: step, attempt: self.firstAttempt)
+        state = .compensating(step: step, attempt: firstAttempt, failures: 0, why: why)
+        return .compensate(step: step, attempt: firstAttempt)
     }
 
     private mutating func giveUp(refusal: String, reason: String) -> Action {
-        self.state = .notUndone
+        state = .notUndone
         return .giveUp(refusal: refusal, reason: reason)
     }
 
     private mutating func leave() -> Action {
-        self.state = .undecided
+        state = .undecided
         return .leave
     }
 
     /// The wait before the next call; nil if there must be no further call.
     private func wait(_ failures: Int, _ retryAfter: Duration?, _ remaining: Duration, _ random: Double) -> Duration? {
-        guard failures < self.policy.maximumAttempts else { return nil }
-        let wait = self.policy.backoff(failures: failures, retryAfter: retryAfter, random: random)
+        guard failures < policy.maximumAttempts else { return nil }
+        let wait = policy.backoff(failures: failures, retryAfter: retryAfter, random: random)
         return wait < remaining ? wait : nil
     }
 }

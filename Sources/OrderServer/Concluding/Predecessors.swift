@@ -47,12 +47,12 @@ final class Predecessors: Service, CustomStringConvertible {
     }
 
     /// Whether nobody drives a PENDING order that was last changed at this time.
-    func areGone(since changed: Timestamp) -> Bool { changed.microsecondsSinceEpoch < self.goneBefore.load(ordering: .acquiring) }
+    func areGone(since changed: Timestamp) -> Bool { changed.microsecondsSinceEpoch < goneBefore.load(ordering: .acquiring) }
 
     /// Takes the lock and notes the time. To be called before the server makes its first order; without an answer every order counts as driven.
     func begin() async {
         do {
-            let now = try await self.worker.perform { [sign] session in
+            let now = try await worker.perform { [sign] session in
                 // The lock first: whoever made an order later than this moment, has it or asks for it.
                 try sign.hold(session)
                 return try session.query(
@@ -60,10 +60,10 @@ final class Predecessors: Service, CustomStringConvertible {
                     []
                 ).one().decode(0, as: Int64.self)
             }
-            self.began.withLock { $0 = now }
-            _ = try await self.look()
+            began.withLock { $0 = now }
+            _ = try await look()
         } catch {
-            self.logger.debug("it is not known whether other order servers live", metadata: ["error": "\(error)"])
+            logger.debug("it is not known whether other order servers live", metadata: ["error": "\(error)"])
         }
     }
 
@@ -86,23 +86,23 @@ final class Predecessors: Service, CustomStringConvertible {
     }
 
     func shutdown() async {
-        try? await self.worker.perform { [sign] session in try sign.letGo(session) }
-        await self.worker.shutdown()
+        try? await worker.perform { [sign] session in try sign.letGo(session) }
+        await worker.shutdown()
     }
 
     private func hold() async throws {
-        try await self.worker.perform { [sign] session in try sign.hold(session) }
+        try await worker.perform { [sign] session in try sign.hold(session) }
     }
 
     /// Asks for the exclusive lock, and gives it back.
     /// - Returns: whether this server is alone
     private func look() async throws -> Bool {
         guard let began = self.began.withLock({ $0 }) else { return false }
-        let isAlone = try await self.worker.perform { [sign] session in
+        let isAlone = try await worker.perform { [sign] session in
             try sign.hold(session)
             return try sign.isAlone(session)
         }
-        if isAlone { self.goneBefore.store(began, ordering: .releasing) }
+        if isAlone { goneBefore.store(began, ordering: .releasing) }
         return isAlone
     }
 }

@@ -60,19 +60,19 @@ struct RecoveryService: Service {
         self.settings = settings
         self.conclusion = conclusion
         self.cancellation = cancellation
-        self.store = conclusion.store
+        store = conclusion.store
         self.outbox = outbox
-        self.logger = conclusion.logger
+        logger = conclusion.logger
         self.prepared = prepared
     }
 
     func run() async throws {
         try? await cancelWhenGracefulShutdown {
-            await self.prepared.wait()
+            await prepared.wait()
             // The loop ends by cancellation.
             while !Task.isCancelled {
-                let isFull = await self.round()
-                if !isFull { try await Task.sleep(for: self.settings.interval) }
+                let isFull = await round()
+                if !isFull { try await Task.sleep(for: settings.interval) }
             }
         }
     }
@@ -81,22 +81,22 @@ struct RecoveryService: Service {
     /// - Returns: whether there may be more work at once
     func round() async -> Bool {
         do throws(PostgresError) {
-            let found = try await self.store.collect()
-            if found > 0 { self.logger.info("pending orders were found by their age", metadata: ["orders": "\(found)"]) }
-            let isMore = try await self.tidyOutbox()
-            let work = try await self.store.claim(limit: self.settings.batch, lease: self.settings.lease)
-            self.conclusion.metrics.backlog.orders.store(try await self.store.backlog(), ordering: .relaxed)
+            let found = try await store.collect()
+            if found > 0 { logger.info("pending orders were found by their age", metadata: ["orders": "\(found)"]) }
+            let isMore = try await tidyOutbox()
+            let work = try await store.claim(limit: settings.batch, lease: settings.lease)
+            conclusion.metrics.backlog.orders.store(try await store.backlog(), ordering: .relaxed)
             guard !work.isEmpty else { return isMore }
             let settled = await withTaskGroup(of: Bool.self) { group in
-                for one in work { group.addTask { await self.settle(one) } }
+                for one in work { group.addTask { await settle(one) } }
                 return await group.reduce(into: 0) { $0 += $1 ? 1 : 0 }
             }
-            self.conclusion.metrics.recovered.add(UInt64(settled))
-            self.logger.info("recovery has settled orders", metadata: ["settled": "\(settled)", "claimed": "\(work.count)"])
-            return (work.count == self.settings.batch && settled > 0) || isMore
+            conclusion.metrics.recovered.add(UInt64(settled))
+            logger.info("recovery has settled orders", metadata: ["settled": "\(settled)", "claimed": "\(work.count)"])
+            return (work.count == settings.batch && settled > 0) || isMore
         } catch {
             if Task.isCancelled { return false }
-            self.conclusion.trouble.note(error, "a round of recovery failed: the orders' database did not do what it was asked")
+            conclusion.trouble.note(error, "a round of recovery failed: the orders' database did not do what it was asked")
             return false
         }
     }
@@ -106,11 +106,11 @@ struct RecoveryService: Service {
     func tidyOutbox() async throws(PostgresError) -> Bool {
         guard let outbox else { return false }
         let (messages, orders) = try await outbox.store.collectUnanswered(age: outbox.age, limit: Outbox.step)
-        if orders > 0 { self.logger.info("orders without a result were found", metadata: ["orders": "\(orders)"]) }
+        if orders > 0 { logger.info("orders without a result were found", metadata: ["orders": "\(orders)"]) }
         let overdue = try await outbox.store.collectOverdue(age: outbox.age, limit: Outbox.step)
         if overdue.messages > 0 {
-            self.conclusion.metrics.overdue.add(UInt64(overdue.orders))
-            self.logger.warning(
+            conclusion.metrics.overdue.add(UInt64(overdue.orders))
+            logger.warning(
                 "the broker has not taken these commands in time: their orders are settled over HTTP",
                 metadata: ["messages": "\(overdue.messages)", "orders": "\(overdue.orders)"]
             )
@@ -120,35 +120,35 @@ struct RecoveryService: Service {
     }
 
     private func settle(_ work: OrderStore.Work) async -> Bool {
-        if await self.recover(work) { return true }
+        if await recover(work) { return true }
         // The order comes up again earlier than after the lease: after one second more with each attempt, up to ten. If PostgreSQL is away, the lease decides.
-        try? await self.store.postpone(id: work.order.id, attempt: work.attempt, delay: .seconds(min(work.attempt, 10)))
+        try? await store.postpone(id: work.order.id, attempt: work.attempt, delay: .seconds(min(work.attempt, 10)))
         return false
     }
 
     /// Settles one order from recovery's list, whatever its present state is.
     /// - Returns: whether the order is settled
     func recover(_ work: OrderStore.Work) async -> Bool {
-        let deadline = ContinuousClock.now + self.conclusion.deadlines.recovery
+        let deadline = ContinuousClock.now + conclusion.deadlines.recovery
         let order = work.order
         // The order's keys may have been sent before, so every attempt counts as a repeat.
         let attempt = max(2, work.attempt)
         do throws(APIError) {
             switch order.status {
             case .pending:
-                let (result, records) = await self.conclusion.orchestrator.run(order, firstAttempt: attempt, deadline: deadline)
-                guard case .settled = try await self.conclusion.settle(order, result, records, deadline) else { return false }
+                let (result, records) = await conclusion.orchestrator.run(order, firstAttempt: attempt, deadline: deadline)
+                guard case .settled = try await conclusion.settle(order, result, records, deadline) else { return false }
             case .confirmed where order.cancelRequestedAt != nil:
-                if case .undecided = try await self.cancellation.giveBack(order, firstAttempt: attempt, deadline) { return false }
+                if case .undecided = try await cancellation.giveBack(order, firstAttempt: attempt, deadline) { return false }
             case .failed:
                 // A server may have received a success that came too late, and died before it gave the stock back.
-                guard try await self.conclusion.undo(order, firstAttempt: attempt, reason: "FAILED", deadline) else { return false }
+                guard try await conclusion.undo(order, firstAttempt: attempt, reason: "FAILED", deadline) else { return false }
             case .confirmed, .cancelled: break
             }
         } catch {
             return false
         }
-        await self.conclusion.drop(order.id, attempt: work.attempt)
+        await conclusion.drop(order.id, attempt: work.attempt)
         return true
     }
 }

@@ -36,7 +36,7 @@ struct SagaOrchestrator: Sendable {
         deadline: ContinuousClock.Instant,
         done: @escaping @Sendable (_ result: SagaResult, _ records: [StepRecord]) -> Void
     ) {
-        self.saga(order, purpose, firstAttempt, deadline, done).handle(.started)
+        saga(order, purpose, firstAttempt, deadline, done).handle(.started)
     }
 
     /// Runs one saga to its end or to the deadline; see ``start(_:purpose:firstAttempt:deadline:done:)``. A cancelled task makes the saga stop waiting.
@@ -49,7 +49,7 @@ struct SagaOrchestrator: Sendable {
         let cancellation = SagaCancellation()
         return await withTaskCancellationHandler {
             await withCheckedContinuation { continuation in
-                let run = self.saga(order, purpose, firstAttempt, deadline) { result, records in
+                let run = saga(order, purpose, firstAttempt, deadline) { result, records in
                     continuation.resume(returning: (result, records))
                 }
                 cancellation.begin(run)
@@ -129,13 +129,13 @@ private final class SagaRun: Sendable {
             // Only a failure needs the clock and a random number, so other events do without them.
             guard case .ended(.noAnswer(let why, _)) = event else { return state.saga.handle(event, remaining: .zero, random: 0) }
             state.cause = why
-            return state.saga.handle(event, remaining: self.deadline - .now, random: .random(in: 0...1))
+            return state.saga.handle(event, remaining: deadline - .now, random: .random(in: 0...1))
         }
         switch action {
         case .execute(let step, let attempt):
-            self.steps[step].startExecuting(self.order, attempt) { self.ended(step, .execute, attempt, $0) }
+            steps[step].startExecuting(order, attempt) { self.ended(step, .execute, attempt, $0) }
         case .compensate(let step, let attempt):
-            self.steps[step].startCompensating(self.order, attempt) { self.ended(step, .compensate, attempt, $0) }
+            steps[step].startCompensating(order, attempt) { self.ended(step, .compensate, attempt, $0) }
         case .wait(let duration):
             let wait = Task {
                 do {
@@ -150,11 +150,11 @@ private final class SagaRun: Sendable {
                 return state.isCancelled
             }
             if isCancelled { wait.cancel() }
-        case .confirm: self.end(.confirmed)
-        case .fail(let reason): self.end(.failed(reason: reason))
-        case .giveUp(let refusal, let reason): self.end(.notUndone(refusal: refusal, reason: reason))
-        case .takeAnotherKey(let code): self.end(.keyTaken(code: code))
-        case .leave: self.end(.undecided(cause: self.state.withLock { $0.cause }))
+        case .confirm: end(.confirmed)
+        case .fail(let reason): end(.failed(reason: reason))
+        case .giveUp(let refusal, let reason): end(.notUndone(refusal: refusal, reason: reason))
+        case .takeAnotherKey(let code): end(.keyTaken(code: code))
+        case .leave: end(.undecided(cause: self.state.withLock { $0.cause }))
         // A call that reported its end twice.
         case .ignore: break
         }
@@ -170,12 +170,12 @@ private final class SagaRun: Sendable {
     }
 
     private func ended(_ step: Int, _ action: StepRecord.Action, _ attempt: Int64, _ outcome: StepOutcome) {
-        self.state.withLock { SagaRun.note(&$0.records, self.steps[step].name, self.order.run, action, outcome, attempt) }
-        self.handle(.ended(outcome))
+        state.withLock { SagaRun.note(&$0.records, steps[step].name, order.run, action, outcome, attempt) }
+        handle(.ended(outcome))
     }
 
     private func end(_ result: SagaResult) {
-        self.done(result, self.state.withLock { $0.records })
+        done(result, state.withLock { $0.records })
     }
 
     /// Several attempts of one call are recorded as one: the last.

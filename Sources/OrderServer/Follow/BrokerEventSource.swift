@@ -35,7 +35,7 @@ struct BrokerEventSource: OrderEventSource {
     }
 
     func nextBatch(max: Int, wait: Duration) async throws -> StreamedBatch {
-        let deliveries = try await self.consumer.nextBatch(max: max, wait: wait)
+        let deliveries = try await consumer.nextBatch(max: max, wait: wait)
         // A stream gives each delivery an offset. A delivery without one does not come from a stream.
         let messages = deliveries.compactMap { delivery in
             delivery.streamOffset.map { StreamedMessage(offset: $0, body: delivery.body) }

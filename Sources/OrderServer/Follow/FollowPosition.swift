@@ -27,10 +27,10 @@ struct FollowPosition: Sendable, Equatable {
     }
 
     /// All messages that this replica never saw.
-    var missed: UInt64 { self.missedAtBeginning.addingClamped(self.missedLater) }
+    var missed: UInt64 { missedAtBeginning.addingClamped(missedLater) }
 
     /// Where to begin reading.
-    var start: StreamStart { self.last.map { .offset($0.addingClamped(1)) } ?? .first }
+    var start: StreamStart { last.map { .offset($0.addingClamped(1)) } ?? .first }
 
     enum Step: Equatable {
         /// Apply the batch. ``FollowPosition``'s new value is the position behind it.
@@ -41,7 +41,7 @@ struct FollowPosition: Sendable, Equatable {
 
     /// A batch has come, with ascending offsets.
     mutating func received(_ offsets: [UInt64]) -> Step {
-        if !self.hasBegun, let last, let first = offsets.first, first <= last {
+        if !hasBegun, let last, let first = offsets.first, first <= last {
             self = FollowPosition(
                 missedAtBeginning: self.missedAtBeginning,
                 missedLater: self.missedLater,
@@ -50,7 +50,7 @@ struct FollowPosition: Sendable, Equatable {
             return .startOver
         }
         for offset in offsets {
-            self.hasBegun = true
+            hasBegun = true
             if let last {
                 guard offset > last else { continue }
                 let missed = offset - last - 1
@@ -71,7 +71,7 @@ struct FollowPosition: Sendable, Equatable {
 extension UInt64 {
     /// The sum, or the largest number if the sum exceeds it.
     fileprivate func addingClamped(_ other: UInt64) -> UInt64 {
-        let (sum, overflow) = self.addingReportingOverflow(other)
+        let (sum, overflow) = addingReportingOverflow(other)
         return overflow ? .max : sum
     }
 }

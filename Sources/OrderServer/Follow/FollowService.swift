@@ -63,8 +63,8 @@ struct FollowService: Service, CustomStringConvertible {
 
     func run() async throws {
         await cancelWhenGracefulShutdown {
-            await self.prepared.wait()
-            await self.follow()
+            await prepared.wait()
+            await follow()
         }
     }
 
@@ -75,23 +75,23 @@ struct FollowService: Service, CustomStringConvertible {
         // The loop ends by cancellation. Each round uses one source.
         while !Task.isCancelled {
             do {
-                let (stored, completeAt) = try await self.store.load()
+                let (stored, completeAt) = try await store.load()
                 let position = anew ?? stored
                 anew = nil
-                self.metrics.change { view in
+                metrics.change { view in
                     view.position = position
                     view.completeUntil = view.completeUntil ?? completeAt
                     view.hadCaughtUp = completeAt != nil
                     view.isWriting = true
                 }
-                let source = try self.open(position.start)
-                self.metrics.use(source)
-                self.logger.info(
+                let source = try open(position.start)
+                metrics.use(source)
+                logger.info(
                     "following the stream of orders' events",
-                    metadata: ["stream": "\(self.store.stream)", "from": "\(position.start)"]
+                    metadata: ["stream": "\(store.stream)", "from": "\(position.start)"]
                 )
                 do {
-                    anew = try await self.read(source, position)
+                    anew = try await read(source, position)
                 } catch {
                     await source.shutdown()
                     throw error
@@ -100,9 +100,9 @@ struct FollowService: Service, CustomStringConvertible {
                 failures = 0
             } catch {
                 if Task.isCancelled { return }
-                self.metrics.change { $0.isWriting = false }
-                self.logger.warning("following the stream was interrupted and is tried again", metadata: ["error": "\(error)"])
-                try? await Task.sleep(for: self.settings.backoff.wholeWait(after: failures))
+                metrics.change { $0.isWriting = false }
+                logger.warning("following the stream was interrupted and is tried again", metadata: ["error": "\(error)"])
+                try? await Task.sleep(for: settings.backoff.wholeWait(after: failures))
                 failures += 1
             }
         }
@@ -112,14 +112,14 @@ struct FollowService: Service, CustomStringConvertible {
     /// - Returns: the position from which to read another source; nil at the end
     private func read(_ source: any OrderEventSource, _ position: FollowPosition) async throws -> FollowPosition? {
         var position = position
-        var poison = PoisonLog(interval: self.settings.logInterval)
-        var noted = ContinuousClock.now - self.settings.noteInterval
+        var poison = PoisonLog(interval: settings.logInterval)
+        var noted = ContinuousClock.now - settings.noteInterval
         var quiet = 0
         while !Task.isCancelled {
             let asked = Timestamp.now
             // Silence counts only if the same connection was up the whole time.
             let (wasConnected, reconnects) = (source.isConnected, source.reconnects)
-            let batch = try await source.nextBatch(max: self.settings.batch, wait: self.settings.wait)
+            let batch = try await source.nextBatch(max: settings.batch, wait: settings.wait)
             if Task.isCancelled { return nil }
             guard !batch.messages.isEmpty else {
                 // No message came although the connection was up, so everything up to the time of asking is here.
@@ -127,32 +127,32 @@ struct FollowService: Service, CustomStringConvertible {
                     quiet = 0
                     continue
                 }
-                let isFirst = !self.metrics.snapshot().hasCaughtUp
+                let isFirst = !metrics.snapshot().hasCaughtUp
                 quiet += 1
-                if isFirst, quiet < self.settings.quietRounds { continue }
-                self.metrics.change { view in
+                if isFirst, quiet < settings.quietRounds { continue }
+                metrics.change { view in
                     view.completeUntil = max(view.completeUntil ?? asked, asked)
                     view.hasCaughtUp = true
                 }
-                if isFirst { self.logger.info("the replica is complete", metadata: ["offset": "\(position.last.map(String.init) ?? "-")"]) }
-                if isFirst || ContinuousClock.now - noted >= self.settings.noteInterval {
+                if isFirst { logger.info("the replica is complete", metadata: ["offset": "\(position.last.map(String.init) ?? "-")"]) }
+                if isFirst || ContinuousClock.now - noted >= settings.noteInterval {
                     noted = .now
                     // Only a later start of the server reads this value.
-                    try? await self.store.noteComplete(at: asked)
+                    try? await store.noteComplete(at: asked)
                 }
                 continue
             }
             quiet = 0
-            self.metrics.messages.add(UInt64(batch.messages.count))
+            metrics.messages.add(UInt64(batch.messages.count))
             let gaps = position.gaps
             switch position.received(batch.messages.map(\.offset)) {
             case .apply: break
             case .startOver:
-                self.logger.warning("the stream was made anew; it is read from its beginning", metadata: ["stream": "\(self.store.stream)"])
+                logger.warning("the stream was made anew; it is read from its beginning", metadata: ["stream": "\(store.stream)"])
                 return position
             }
             if position.gaps > gaps {
-                self.logger.error(
+                logger.error(
                     "messages were cut from the stream before this replica saw them; orders that do not change any more are missing or old here",
                     metadata: ["missed": "\(position.missed)", "offset": "\(position.last ?? 0)"]
                 )
@@ -160,7 +160,7 @@ struct FollowService: Service, CustomStringConvertible {
             let time = try await self.apply(batch, position, &poison)
             batch.acknowledge()
             let reached = position
-            self.metrics.change { view in
+            metrics.change { view in
                 view.position = reached
                 if let time { view.completeUntil = max(view.completeUntil ?? time, time) }
             }
@@ -177,23 +177,23 @@ struct FollowService: Service, CustomStringConvertible {
             do throws(APIError) {
                 events.append(try OrderEvent(message.body))
             } catch {
-                self.leaveOut(message.offset, "\(error.code.rawValue) \(error.details)", &poison)
+                leaveOut(message.offset, "\(error.code.rawValue) \(error.details)", &poison)
             }
         }
-        self.metrics.batches.record(UInt64(batch.messages.count))
+        metrics.batches.record(UInt64(batch.messages.count))
         do throws(PostgresError) {
-            try await self.write(events, position)
+            try await write(events, position)
         } catch {
             // The database has refused a value. Each message is written alone, so that a bad one does not stop the others. The position goes with the last one.
             for event in events {
                 do throws(PostgresError) {
-                    try await self.write([event], nil)
+                    try await write([event], nil)
                 } catch {
-                    self.leaveOut(position.last ?? 0, "\(error)", &poison)
+                    leaveOut(position.last ?? 0, "\(error)", &poison)
                 }
                 try Task.checkCancellation()
             }
-            try? await self.write([], position)
+            try? await write([], position)
         }
         try Task.checkCancellation()
         return events.map(\.time).max()
@@ -216,27 +216,27 @@ struct FollowService: Service, CustomStringConvertible {
         // The loop ends when the events are written or refused, or when the task is cancelled.
         while true {
             do throws(PostgresError) {
-                let changed = try await self.store.apply(Array(newest.values), position ?? self.metrics.snapshot().position)
-                self.metrics.change { $0.isWriting = true }
-                self.metrics.applied.add(UInt64(changed.count))
-                self.metrics.stale.add(UInt64(count - changed.count))
-                self.changes.changed(changed)
+                let changed = try await store.apply(Array(newest.values), position ?? metrics.snapshot().position)
+                metrics.change { $0.isWriting = true }
+                metrics.applied.add(UInt64(changed.count))
+                metrics.stale.add(UInt64(count - changed.count))
+                changes.changed(changed)
                 return
             } catch {
                 if Task.isCancelled { throw error }
                 if case .server = error.code, !error.isTransient { throw error }
-                self.metrics.change { $0.isWriting = false }
-                self.logger.warning("the replica's database did not take a batch", metadata: ["error": "\(error)"])
-                guard (try? await Task.sleep(for: self.settings.backoff.wholeWait(after: failures))) != nil else { throw error }
+                metrics.change { $0.isWriting = false }
+                logger.warning("the replica's database did not take a batch", metadata: ["error": "\(error)"])
+                guard (try? await Task.sleep(for: settings.backoff.wholeWait(after: failures))) != nil else { throw error }
                 failures += 1
             }
         }
     }
 
     private func leaveOut(_ offset: UInt64, _ reason: String, _ poison: inout PoisonLog) {
-        self.metrics.poison.add()
+        metrics.poison.add()
         guard let count = poison.add(now: .now) else { return }
-        self.logger.error(
+        logger.error(
             "messages of the stream cannot be read and are left out",
             metadata: ["count": "\(count)", "offset": "\(offset)", "reason": "\(reason.prefix(500))"]
         )
@@ -254,10 +254,10 @@ struct PoisonLog {
     /// Adds one message.
     /// - Returns: how many messages to log now; nil for none
     mutating func add(now: ContinuousClock.Instant) -> Int? {
-        self.count += 1
-        if let last, now - last < self.interval { return nil }
-        defer { self.count = 0 }
+        count += 1
+        if let last, now - last < interval { return nil }
+        defer { count = 0 }
         self.last = now
-        return self.count
+        return count
     }
 }

@@ -17,14 +17,14 @@ struct FollowStore: Sendable {
 
     /// The position, and the time when the replica was last known to be complete; nil if it never was.
     func load() async throws(PostgresError) -> (position: FollowPosition, completeAt: Timestamp?) {
-        let rows = try await self.pool.query(
+        let rows = try await pool.query(
             "select last_offset, missed_at_beginning, missed_later, gaps, complete_at from follow_position where stream = $1",
-            [.text(self.stream)]
+            [.text(stream)]
         )
         guard let row = rows.first else { return (FollowPosition(), nil) }
         func count(_ number: Int64) throws(PostgresError) -> UInt64 {
             guard let count = UInt64(exactly: number) else {
-                throw PostgresError(code: .decoding, message: "the position in \(self.stream) holds \(number)")
+                throw PostgresError(code: .decoding, message: "the position in \(stream) holds \(number)")
             }
             return count
         }
@@ -45,10 +45,10 @@ struct FollowStore: Sendable {
     func apply(_ orders: [VersionedOrder], _ position: FollowPosition) async throws(PostgresError) -> [Int64] {
         // The orders are sorted by id, so that two writers of the same orders seldom deadlock.
         let orders = orders.sorted { $0.order.id < $1.order.id }
-        return try await self.pool.query(
+        return try await pool.query(
             FollowStore.applySQL,
             [
-                .text(self.stream), .optionalInt(position.last.map { Int64(clamping: $0) }),
+                .text(stream), .optionalInt(position.last.map { Int64(clamping: $0) }),
                 .int(Int64(clamping: position.missedAtBeginning)),
                 .int(Int64(clamping: position.missedLater)), .int(Int64(clamping: position.gaps)),
                 .ints(orders.map(\.order.id)), .ints(orders.map(\.order.productID)), .optionalTexts(orders.map(\.order.productCode)),
@@ -81,12 +81,12 @@ struct FollowStore: Sendable {
 
     /// Records that the replica is complete.
     func noteComplete(at time: Timestamp) async throws(PostgresError) {
-        _ = try await self.pool.query(
+        _ = try await pool.query(
             """
             insert into follow_position as p (stream, complete_at) values ($1, $2)
             on conflict (stream) do update set complete_at = greatest(p.complete_at, excluded.complete_at)
             """,
-            [.text(self.stream), .timestampMicros(time.microsecondsSinceEpoch)]
+            [.text(stream), .timestampMicros(time.microsecondsSinceEpoch)]
         )
     }
 }

@@ -29,8 +29,8 @@ final class BuyerDeadlines: Sendable {
 
     /// Begins a buyer's wait: `done` is called once, with the answer or at the deadline.
     func begin(_ done: @escaping PlacedOrder.Done) -> BuyerWait {
-        let wait = BuyerWait(deadline: .now + self.time, done: done)
-        self.watch(wait)
+        let wait = BuyerWait(deadline: .now + time, done: done)
+        watch(wait)
         return wait
     }
 
@@ -69,13 +69,13 @@ final class BuyerDeadlines: Sendable {
                 state.isTicking = false
                 return nil
             }
-            return max(first.deadline, now + self.tick)
+            return max(first.deadline, now + tick)
         }
         for wait in due { wait.expire() }
         return next
     }
 
-    var count: Int { self.state.withLock { $0.waits.count } }
+    var count: Int { state.withLock { $0.waits.count } }
 }
 
 /// One buyer's wait for an answer.
@@ -93,17 +93,17 @@ final class BuyerWait: Sendable {
         self.state = Mutex(State(done: done))
     }
 
-    var isAnswered: Bool { self.state.withLock { $0.done == nil } }
+    var isAnswered: Bool { state.withLock { $0.done == nil } }
 
     /// The buyer's order is durable, in this state. From now on it is settled in the background, whatever the buyer is answered.
-    func began(_ orderID: Int64, _ status: OrderStatus) { self.state.withLock { $0.order = (orderID, status) } }
+    func began(_ orderID: Int64, _ status: OrderStatus) { state.withLock { $0.order = (orderID, status) } }
 
     /// Answers the buyer, if nothing has answered before.
-    func answer(_ result: Result<PlacedOrder, APIError>) { self.take()?.done(result) }
+    func answer(_ result: Result<PlacedOrder, APIError>) { take()?.done(result) }
 
     /// The buyer's time is over.
     func expire() {
-        guard let (done, order) = self.take() else { return }
+        guard let (done, order) = take() else { return }
         // Nothing is known to be written then: the database has not answered.
         guard let order else { return done(.failure(APIError(.unavailable))) }
         done(

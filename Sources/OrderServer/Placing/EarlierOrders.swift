@@ -36,7 +36,7 @@ struct EarlierOrders: Sendable {
         _ isSame: (Order) -> Bool
     ) async throws(APIError) -> PlacedOrder? {
         do throws(APIError) {
-            return try await self.order(key, of: buyer, requestID, .now + self.conclusion.deadlines.buyer, waits: waits, isSame)
+            return try await order(key, of: buyer, requestID, .now + conclusion.deadlines.buyer, waits: waits, isSame)
         } catch  where error.code == .keyReused {
             return nil
         }
@@ -54,23 +54,23 @@ struct EarlierOrders: Sendable {
         // The wait ends a little before the buyer's deadline, because a busy machine wakes late. *In progress* helps the caller more than the answer at the
         // deadline, which says that nothing is known.
         let buyersDeadline = deadline
-        let deadline = buyersDeadline - min(.milliseconds(250), self.conclusion.deadlines.buyer / 8)
+        let deadline = buyersDeadline - min(.milliseconds(250), conclusion.deadlines.buyer / 8)
         // Bound: the deadline. The pauses double up to 100 ms.
         while true {
             var order: Order
-            switch await self.keys.order(key: key, buyer: buyer) {
+            switch await keys.order(key: key, buyer: buyer) {
             case .success(nil): return nil
             case .success(let found?): order = found
-            case .failure(let error): throw self.trouble.noted(error, "a key was not looked up")
+            case .failure(let error): throw trouble.noted(error, "a key was not looked up")
             }
             // No detail of the order is shown: a caller that has not made it learns only that the key is taken.
             guard isSame(order) else { throw APIError(.keyReused) }
             order.requestID = requestID
             if order.status != .pending || !waits { return PlacedOrder(order: order, isReplay: true) }
             // The request that made the order has given up by now, or its server is gone. This request continues its work.
-            let isOld = Timestamp.now.microseconds(since: order.updatedAt) > self.conclusion.deadlines.buyer.microseconds
-            if isOld || self.predecessors.areGone(since: order.updatedAt) {
-                return PlacedOrder(order: try await self.conclusion.drive(order, firstAttempt: 2, buyersDeadline), isReplay: true)
+            let isOld = Timestamp.now.microseconds(since: order.updatedAt) > conclusion.deadlines.buyer.microseconds
+            if isOld || predecessors.areGone(since: order.updatedAt) {
+                return PlacedOrder(order: try await conclusion.drive(order, firstAttempt: 2, buyersDeadline), isReplay: true)
             }
             let wait = Self.backoff.wholeWait(after: looks)
             guard ContinuousClock.now + wait < deadline, (try? await Task.sleep(for: wait)) != nil else {

@@ -43,8 +43,8 @@ final class OrderPlacing: Sendable {
         self.catalogue = catalogue
         self.breaker = breaker
         self.insertion = insertion
-        self.orchestrator = conclusion.orchestrator
-        self.completion = conclusion.completion
+        orchestrator = conclusion.orchestrator
+        completion = conclusion.completion
         self.deadlines = deadlines
         self.turnaway = turnaway
         self.conclusion = conclusion
@@ -57,10 +57,10 @@ final class OrderPlacing: Sendable {
     /// open (then no order is made); `KEY_REUSED`, `REQUEST_IN_PROGRESS`, `OVERLOADED`, `UNAVAILABLE`.
     func place(_ draft: OrderDraft, done: @escaping PlacedOrder.Done) {
         // In a rush for a sold-out product this is most requests: they have nothing to wait for.
-        if self.turnaway.isImmediate(draft), self.soldOut.turnsAway(product: draft.productID, quantity: draft.quantity) {
-            return self.turnaway.soldOut(draft, .now, waits: true, done)
+        if turnaway.isImmediate(draft), self.soldOut.turnsAway(product: draft.productID, quantity: draft.quantity) {
+            return turnaway.soldOut(draft, .now, waits: true, done)
         }
-        let wait = self.deadlines.begin(done)
+        let wait = deadlines.begin(done)
         self.soldOut.ask(product: draft.productID, quantity: draft.quantity) { verdict in
             switch verdict {
             case .soldOut: self.turnaway.soldOut(draft, wait.deadline, waits: true) { wait.answer($0) }
@@ -87,19 +87,19 @@ final class OrderPlacing: Sendable {
 
     /// Looks at the stock of a product that was sold out a moment ago, and remembers what it sees. The order itself finds out what a look cannot tell.
     private func looksSoldOut(_ draft: OrderDraft) async -> Bool {
-        guard let facts = try? await self.catalogue.facts(of: .id(draft.productID), requestID: draft.requestID?.description),
+        guard let facts = try? await catalogue.facts(of: .id(draft.productID), requestID: draft.requestID?.description),
             let stock = facts.stock, stock < draft.quantity
         else { return false }
-        self.soldOut.sawLeft(product: draft.productID, units: stock)
+        soldOut.sawLeft(product: draft.productID, units: stock)
         return true
     }
 
     private func insert(_ draft: OrderDraft, _ wait: BuyerWait, _ done: @escaping PlacedOrder.Done) {
         // The breaker is asked before anything is written, so that no order is made that only recovery could finish.
-        if self.breaker.isWaiting {
-            return self.turnaway.breakerOpen(draft, wait.deadline, retryAfter: self.breaker.snapshot().openRemaining, done)
+        if breaker.isWaiting {
+            return turnaway.breakerOpen(draft, wait.deadline, retryAfter: breaker.snapshot().openRemaining, done)
         }
-        self.insertion.insert(draft, deadline: wait.deadline) { outcome in
+        insertion.insert(draft, deadline: wait.deadline) { outcome in
             switch outcome {
             case .made(let order):
                 wait.began(order.id, .pending)
@@ -110,7 +110,7 @@ final class OrderPlacing: Sendable {
     }
 
     private func run(_ order: Order, _ deadline: ContinuousClock.Instant, _ done: @escaping PlacedOrder.Done) {
-        self.orchestrator.start(order, deadline: deadline) { result, records in
+        orchestrator.start(order, deadline: deadline) { result, records in
             switch result {
             case .confirmed: self.write(order, .confirmed, records, done)
             case .failed(let reason): self.write(order, .failed(reason), records, done)
@@ -123,7 +123,7 @@ final class OrderPlacing: Sendable {
     }
 
     private func write(_ order: Order, _ state: FinalState, _ records: [StepRecord], _ done: @escaping PlacedOrder.Done) {
-        self.completion.complete(order, from: .pending, to: state.status, failReason: state.failReason, records: records) { outcome in
+        completion.complete(order, from: .pending, to: state.status, failReason: state.failReason, records: records) { outcome in
             if case .written(let time) = outcome {
                 return done(.success(PlacedOrder(order: self.conclusion.written(order, state, at: time), isReplay: false)))
             }
@@ -137,10 +137,10 @@ final class OrderPlacing: Sendable {
 extension CircuitBreaker {
     /// Whether the breaker will turn calls away for some time yet.
     var isWaiting: Bool {
-        switch self.state {
+        switch state {
         case .closed, .halfOpen, .disabled, .metricsOnly: false
         case .forcedOpen: true
-        case .open: (self.snapshot().openRemaining ?? .zero) > .zero
+        case .open: (snapshot().openRemaining ?? .zero) > .zero
         }
     }
 }

@@ -17,27 +17,27 @@ struct OrderTurnaway: Sendable {
     let metrics: OrderMetrics
 
     /// Whether a request for a sold-out product is answered without the database.
-    func isImmediate(_ draft: OrderDraft) -> Bool { draft.idempotencyKey == nil && !self.persistsRejected }
+    func isImmediate(_ draft: OrderDraft) -> Bool { draft.idempotencyKey == nil && !persistsRejected }
 
     /// The product is known to be sold out. The database is needed only if the request has a key, or if a rejected order is to be kept.
     /// - Parameter waits: whether to wait for an order that is being worked on
     func soldOut(_ draft: OrderDraft, _ deadline: ContinuousClock.Instant, waits: Bool, _ done: @escaping PlacedOrder.Done) {
-        if self.isImmediate(draft) {
-            self.metrics.turnedAway.add()
+        if isImmediate(draft) {
+            metrics.turnedAway.add()
             return done(.failure(.soldOut(product: draft.productID)))
         }
         PlacedOrder.inTask(done) { () async throws(APIError) in
-            if let placed = try await self.earlier.order(of: draft, deadline, waits: waits) { return placed }
-            guard self.persistsRejected else {
-                self.metrics.turnedAway.add()
+            if let placed = try await earlier.order(of: draft, deadline, waits: waits) { return placed }
+            guard persistsRejected else {
+                metrics.turnedAway.add()
                 throw .soldOut(product: draft.productID)
             }
-            switch await self.insertion.insert(draft, failReason: APIErrorCode.insufficientStock.rawValue) {
+            switch await insertion.insert(draft, failReason: APIErrorCode.insufficientStock.rawValue) {
             case .made(let order):
-                self.metrics.failed.add()
+                metrics.failed.add()
                 return PlacedOrder(order: order, isReplay: false)
             case let other:
-                return try await PlacedOrder.awaited { self.notInserted(other, draft, deadline, waits: waits, $0) }
+                return try await PlacedOrder.awaited { notInserted(other, draft, deadline, waits: waits, $0) }
             }
         }
     }
@@ -47,7 +47,7 @@ struct OrderTurnaway: Sendable {
         let error = APIError(.dependencyFailed, details: ["cause": "BREAKER_OPEN"], retryAfter: retryAfter ?? .seconds(1))
         if draft.idempotencyKey == nil { return done(.failure(error)) }
         PlacedOrder.inTask(done) { () async throws(APIError) in
-            guard let placed = try await self.earlier.order(of: draft, deadline, waits: true) else { throw error }
+            guard let placed = try await earlier.order(of: draft, deadline, waits: true) else { throw error }
             return placed
         }
     }
@@ -64,10 +64,10 @@ struct OrderTurnaway: Sendable {
         switch outcome {
         case .made(let order): done(.success(PlacedOrder(order: order, isReplay: false)))
         case .overloaded: done(.failure(APIError(.overloaded)))
-        case .unavailable(let error): done(.failure(self.trouble.noted(error, "an order was not inserted")))
+        case .unavailable(let error): done(.failure(trouble.noted(error, "an order was not inserted")))
         case .keyTaken:
             PlacedOrder.inTask(done) { () async throws(APIError) in
-                guard let placed = try await self.earlier.order(of: draft, deadline, waits: waits) else { throw APIError(.unavailable) }
+                guard let placed = try await earlier.order(of: draft, deadline, waits: waits) else { throw APIError(.unavailable) }
                 return placed
             }
         }

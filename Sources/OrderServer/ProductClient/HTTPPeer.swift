@@ -20,7 +20,7 @@ struct HTTPAnswer: Sendable {
 
     /// The value of `Retry-After` in seconds. Its other form, a date, is ignored.
     var retryAfter: Duration? {
-        guard let text = self.headers.first(name: "retry-after"), let seconds = Int64(text), (0...86_400).contains(seconds) else {
+        guard let text = headers.first(name: "retry-after"), let seconds = Int64(text), (0...86_400).contains(seconds) else {
             return nil
         }
         return .seconds(seconds)
@@ -92,7 +92,7 @@ final class HTTPPeer: Sendable {
         connectionAge: Duration = HTTPPeer.connectionAge,
         onTrouble: @escaping TroubleHook = { _, _ in }
     ) {
-        self.tls = endpoint.tls.map { TLSClientContexts($0, name: endpoint.host) }
+        tls = endpoint.tls.map { TLSClientContexts($0, name: endpoint.host) }
         self.onTrouble = onTrouble
         self.connectionAge = TimeAmount(connectionAge)
         self.endpoint = endpoint
@@ -100,16 +100,16 @@ final class HTTPPeer: Sendable {
     }
 
     /// Whether the server refused a connection a moment ago.
-    var isDown: Bool { self.state.withLock { $0.downUntil.map { $0 > .now() } ?? false } }
+    var isDown: Bool { state.withLock { $0.downUntil.map { $0 > .now() } ?? false } }
 
     /// Sends a request.
     func call(_ request: Request, timeout: Duration) -> EventLoopFuture<HTTPAnswer> {
-        let promise = self.loop.makePromise(of: HTTPAnswer.self)
+        let promise = loop.makePromise(of: HTTPAnswer.self)
         let deadline = NIODeadline.now() + TimeAmount(timeout)
-        if let connection = self.takeIdle() {
-            self.send(request, on: connection, deadline, promise)
+        if let connection = takeIdle() {
+            send(request, on: connection, deadline, promise)
         } else {
-            self.connect(TimeAmount(timeout)).whenComplete { result in
+            connect(TimeAmount(timeout)).whenComplete { result in
                 switch result {
                 case .success(let connection):
                     self.send(request, on: connection, deadline, promise)
@@ -165,7 +165,7 @@ final class HTTPPeer: Sendable {
             defer { state.trouble = failure?.description }
             return state.trouble != failure?.description
         }
-        if isNews { self.onTrouble(self.endpoint, failure) }
+        if isNews { onTrouble(endpoint, failure) }
     }
 
     /// A random age for a new connection: the configured age, more or less by up to a quarter.
@@ -174,7 +174,7 @@ final class HTTPPeer: Sendable {
     }
 
     private func connect(_ timeout: TimeAmount) -> EventLoopFuture<Connection> {
-        let connected = ClientBootstrap(group: self.loop)
+        let connected = ClientBootstrap(group: loop)
             .connectTimeout(timeout)
             .channelOption(.socketOption(.tcp_nodelay), value: 1)
             .channelInitializer { channel in
@@ -187,9 +187,9 @@ final class HTTPPeer: Sendable {
                     try channel.pipeline.syncOperations.addHandler(HTTPCallHandler { self.tell($0) })
                 }
             }
-            .connect(host: self.endpoint.host, port: self.endpoint.port)
+            .connect(host: endpoint.host, port: endpoint.port)
         let checked =
-            self.tls == nil
+            tls == nil
             ? connected : connected.flatMap { channel in TLSClientContexts.handshake(of: channel, within: timeout).map { channel } }
         return
             checked
@@ -209,16 +209,16 @@ final class HTTPPeer: Sendable {
         var head = HTTPRequestHead(
             version: .http1_1,
             method: request.method,
-            uri: self.endpoint.path + request.path,
+            uri: endpoint.path + request.path,
             headers: request.headers
         )
-        head.headers.replaceOrAdd(name: "host", value: self.endpoint.authority)
+        head.headers.replaceOrAdd(name: "host", value: endpoint.authority)
         if let body = request.body { head.headers.replaceOrAdd(name: "content-length", value: String(body.readableBytes)) }
-        let timer = self.loop.scheduleTask(deadline: deadline) {
+        let timer = loop.scheduleTask(deadline: deadline) {
             promise.fail(HTTPCallFailure.timedOut)
             channel.close(promise: nil)
         }
-        let answered = self.loop.makePromise(of: HTTPAnswer.self)
+        let answered = loop.makePromise(of: HTTPAnswer.self)
         answered.futureResult.whenComplete { result in
             timer.cancel()
             if self.tls != nil, case .success = result { self.tell(nil) }
@@ -234,7 +234,7 @@ final class HTTPPeer: Sendable {
 
 extension HTTPAnswer {
     /// Whether the connection may carry another request.
-    fileprivate var isKeepAlive: Bool { !self.headers[canonicalForm: "connection"].contains { $0.lowercased() == "close" } }
+    fileprivate var isKeepAlive: Bool { !headers[canonicalForm: "connection"].contains { $0.lowercased() == "close" } }
 }
 
 /// Writes one request, and gives the next answer to its caller.
@@ -256,15 +256,15 @@ private final class HTTPCallHandler: ChannelDuplexHandler {
     init(onTLSFailure: @escaping (TLSFailure) -> Void) { self.onTLSFailure = onTLSFailure }
 
     func write(context: ChannelHandlerContext, data: NIOAny, promise: EventLoopPromise<Void>?) {
-        let call = self.unwrapOutboundIn(data)
-        self.waiting = call.answer
-        context.write(self.wrapOutboundOut(.head(call.head)), promise: nil)
-        if let body = call.body { context.write(self.wrapOutboundOut(.body(.byteBuffer(body))), promise: nil) }
-        context.write(self.wrapOutboundOut(.end(nil)), promise: promise)
+        let call = unwrapOutboundIn(data)
+        waiting = call.answer
+        context.write(wrapOutboundOut(.head(call.head)), promise: nil)
+        if let body = call.body { context.write(wrapOutboundOut(.body(.byteBuffer(body))), promise: nil) }
+        context.write(wrapOutboundOut(.end(nil)), promise: promise)
     }
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-        let answer = self.unwrapInboundIn(data)
+        let answer = unwrapInboundIn(data)
         guard let waiting else { return context.close(promise: nil) }
         self.waiting = nil
         waiting.succeed(
@@ -273,18 +273,18 @@ private final class HTTPCallHandler: ChannelDuplexHandler {
     }
 
     func channelInactive(context: ChannelHandlerContext) {
-        self.lose()
+        lose()
         context.fireChannelInactive()
     }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
-        if let failure = error as? TLSFailure { self.onTLSFailure(failure) }
-        self.lose()
+        if let failure = error as? TLSFailure { onTLSFailure(failure) }
+        lose()
         context.close(promise: nil)
     }
 
     private func lose() {
-        self.waiting?.fail(HTTPCallFailure.connectionLost)
-        self.waiting = nil
+        waiting?.fail(HTTPCallFailure.connectionLost)
+        waiting = nil
     }
 }

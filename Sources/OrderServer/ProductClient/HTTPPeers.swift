@@ -14,7 +14,7 @@ final class HTTPPeers: Sendable {
         onTrouble: @escaping HTTPPeer.TroubleHook = { _, _ in }
     ) {
         precondition(!endpoints.isEmpty, "a server without instances")
-        self.peers = endpoints.map { HTTPPeer($0, loop: loop, connectionAge: connectionAge, onTrouble: onTrouble) }
+        peers = endpoints.map { HTTPPeer($0, loop: loop, connectionAge: connectionAge, onTrouble: onTrouble) }
     }
 
     /// The instance whose turn it is.
@@ -29,6 +29,6 @@ final class HTTPPeers: Sendable {
     }
 
     func shutdown() {
-        for peer in self.peers { peer.shutdown() }
+        for peer in peers { peer.shutdown() }
     }
 }

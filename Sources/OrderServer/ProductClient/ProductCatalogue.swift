@@ -75,8 +75,8 @@ final class ProductCatalogue: Sendable {
         switch product {
         case .id(let id): return id
         case .code(let code):
-            if let id = self.ids.withLock({ $0[code] }) { return id }
-            return try await self.facts(of: product, requestID: requestID).id
+            if let id = ids.withLock({ $0[code] }) { return id }
+            return try await facts(of: product, requestID: requestID).id
         }
     }
 
@@ -93,7 +93,7 @@ final class ProductCatalogue: Sendable {
 
     private func ask(_ product: IDOrCode, _ caller: Caller) {
         let next = self.state.withLock { state -> Next? in
-            guard state.waiters < self.maximumWaiting else { return nil }
+            guard state.waiters < maximumWaiting else { return nil }
             state.waiters += 1
             if state.waiting[product] != nil {
                 state.waiting[product]?.append(caller)
@@ -101,10 +101,10 @@ final class ProductCatalogue: Sendable {
             }
             state.waiting[product] = [caller]
             state.ready.append(product)
-            return self.begin(&state)
+            return begin(&state)
         }
         guard let next else { return caller.done(.failure(APIError(.overloaded))) }
-        self.run(next)
+        run(next)
     }
 
     /// The next look-up, if another call may be sent. While it is out, its product keeps an entry that gathers the callers of the look-up after it.
@@ -112,12 +112,12 @@ final class ProductCatalogue: Sendable {
         var next = Next()
         let now = ContinuousClock.now
         // The loop ends because each round takes a product out.
-        while state.calls < self.maximumCalls, !state.ready.isEmpty {
+        while state.calls < maximumCalls, !state.ready.isEmpty {
             let product = state.ready.removeFirst()
             let all = state.waiting.updateValue([], forKey: product) ?? []
-            let callers = all.filter { now - $0.since < self.timeout * 2 }
+            let callers = all.filter { now - $0.since < timeout * 2 }
             if callers.count < all.count {
-                let late = all.filter { now - $0.since >= self.timeout * 2 }
+                let late = all.filter { now - $0.since >= timeout * 2 }
                 next.givenUp += late
                 state.waiters -= late.count
             }
@@ -178,7 +178,7 @@ final class ProductCatalogue: Sendable {
             guard left > .zero else { break }
             let answer: HTTPAnswer
             do {
-                answer = try await self.peers.next().call(request, timeout: left).get()
+                answer = try await peers.next().call(request, timeout: left).get()
             } catch {
                 cause = (error as? HTTPCallFailure)?.cause ?? "CONNECTION_LOST"
                 continue
@@ -187,7 +187,7 @@ final class ProductCatalogue: Sendable {
             if answer.status == 200, let body, let id = try? body.int("id", in: Values.idRange),
                 let price = try? body.int("price", in: Values.priceRange)
             {
-                if case .code(let code) = product { self.remember(code, id) }
+                if case .code(let code) = product { remember(code, id) }
                 return ProductFacts(id: id, price: price, stock: ProductCatalogue.stock(body))
             }
             if answer.status == 404, let body, (try? body.text("error")) == APIErrorCode.productNotFound.rawValue {
@@ -211,7 +211,7 @@ final class ProductCatalogue: Sendable {
 
     private func remember(_ code: String, _ id: Int64) {
         self.ids.withLock { ids in
-            if ids.count >= self.capacity { ids = [:] }
+            if ids.count >= capacity { ids = [:] }
             ids[code] = id
         }
     }

@@ -63,9 +63,9 @@ final class SoldOutProducts: Sendable {
 
     /// Whether this many units may be available. `done` is called now, or when the present probe has its answer.
     func ask(product: Int64, quantity: Int64, done: @escaping @Sendable (Verdict) -> Void) {
-        if let verdict = self.look(product, quantity) { return done(verdict) }
+        if let verdict = look(product, quantity) { return done(verdict) }
         let isWaiting = self.state.withLock { state in
-            guard let entry = state.entries[product], entry.probe != nil, entry.waiters.count < self.maximumWaiting else {
+            guard let entry = state.entries[product], entry.probe != nil, entry.waiters.count < maximumWaiting else {
                 return false
             }
             state.entries[product]?.waiters.append(Waiter(quantity: quantity, done: done))
@@ -88,7 +88,7 @@ final class SoldOutProducts: Sendable {
             let now = ContinuousClock.now
             let left = now.duration(to: entry.until)
             if left > .zero, quantity < entry.quantity { return .proceed }
-            if self.wantsProbe(entry, left) {
+            if wantsProbe(entry, left) {
                 state.lastProbe += 1
                 state.entries[product]?.probe = state.lastProbe
                 return now < entry.looksUntil ? .look(state.lastProbe) : .probe(state.lastProbe)
@@ -102,12 +102,12 @@ final class SoldOutProducts: Sendable {
         self.state.withLock { state in
             guard let entry = state.entries[product], quantity >= entry.quantity else { return false }
             let left = ContinuousClock.now.duration(to: entry.until)
-            return left > .zero && !self.wantsProbe(entry, left)
+            return left > .zero && !wantsProbe(entry, left)
         }
     }
 
     /// Whether the next request that may ask is a probe, with so much time left.
-    private func wantsProbe(_ entry: Entry, _ left: Duration) -> Bool { entry.probe == nil && left * 2 < self.time }
+    private func wantsProbe(_ entry: Entry, _ left: Duration) -> Bool { entry.probe == nil && left * 2 < time }
 
     /// Whether this many units are known to be unavailable. For callers that neither wait nor probe.
     func isSoldOut(product: Int64, quantity: Int64) -> Bool {
@@ -125,14 +125,14 @@ final class SoldOutProducts: Sendable {
 
     /// The product server refused this many units.
     func sawRefusal(product: Int64, quantity: Int64) {
-        guard self.time > .zero else { return }
+        guard time > .zero else { return }
         let now = ContinuousClock.now
-        let waiters = self.state.withLock { state -> [Waiter] in
+        let waiters = state.withLock { state -> [Waiter] in
             guard let entry = state.entries[product] else {
-                if state.entries.count >= self.capacity {
+                if state.entries.count >= capacity {
                     state.entries = state.entries.filter { $0.value.until > now || $0.value.probe != nil }
                 }
-                if state.entries.count < self.capacity { state.entries[product] = self.entry(quantity, now) }
+                if state.entries.count < capacity { state.entries[product] = self.entry(quantity, now) }
                 return []
             }
             // A remembered refusal of fewer units says more, as long as it counts. A refusal of more units does not extend it.
@@ -149,15 +149,15 @@ final class SoldOutProducts: Sendable {
 
     /// A refusal that was answered now.
     private func entry(_ quantity: Int64, _ now: ContinuousClock.Instant) -> Entry {
-        Entry(quantity: quantity, until: now + self.time, looksUntil: now + self.lookTime)
+        Entry(quantity: quantity, until: now + time, looksUntil: now + lookTime)
     }
 
     /// A look has found this many units. If they are too few for what was refused, the memory is renewed.
     func sawLeft(product: Int64, units: Int64) {
         let now = ContinuousClock.now
-        let waiters = self.state.withLock { state -> [Waiter] in
-            guard let entry = state.entries[product], units < entry.quantity, self.time > .zero else { return [] }
-            state.entries[product] = Entry(quantity: entry.quantity, until: now + self.time, looksUntil: entry.looksUntil)
+        let waiters = state.withLock { state -> [Waiter] in
+            guard time > .zero, let entry = state.entries[product], units < entry.quantity else { return [] }
+            state.entries[product] = Entry(quantity: entry.quantity, until: now + time, looksUntil: entry.looksUntil)
             return entry.waiters
         }
         // Those that want less than was refused never wait while it is remembered; after that they ask for themselves.
@@ -165,14 +165,14 @@ final class SoldOutProducts: Sendable {
     }
 
     /// The product server gave units.
-    func sawStock(product: Int64) { self.forget(product) }
+    func sawStock(product: Int64) { forget(product) }
 
     /// The product server gave no answer.
-    func sawNothing(product: Int64) { self.forget(product) }
+    func sawNothing(product: Int64) { forget(product) }
 
     /// A probe has ended. If nothing was learned, the requests that wait go to the product server themselves.
     func endProbe(product: Int64, probe: UInt64) {
-        let waiters = self.state.withLock { state -> [Waiter] in
+        let waiters = state.withLock { state -> [Waiter] in
             guard let entry = state.entries[product], entry.probe == probe else { return [] }
             state.entries[product] = nil
             return entry.waiters
@@ -181,7 +181,7 @@ final class SoldOutProducts: Sendable {
     }
 
     private func forget(_ product: Int64) {
-        let waiters = self.state.withLock { state -> [Waiter] in
+        let waiters = state.withLock { state -> [Waiter] in
             // In most sales, most products have no entry.
             state.entries.isEmpty ? [] : state.entries.removeValue(forKey: product)?.waiters ?? []
         }

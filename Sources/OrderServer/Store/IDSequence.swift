@@ -26,38 +26,38 @@ enum IDSequence: String, Sendable, CaseIterable {
     }
 
     /// The constraint that a second row with one id violates.
-    private var constraint: String { self.table + "_pkey" }
+    private var constraint: String { table + "_pkey" }
 
     /// An empty block of this sequence.
     var block: IDBlock { IDBlock(self) }
 
     /// The statement that takes a block.
-    var takeSQL: String { "select nextval('\(self.rawValue)')" }
+    var takeSQL: String { "select nextval('\(rawValue)')" }
 
     /// SQL that reads the first id of the next block, and the first free id of the table.
     private var stateSQL: String {
         """
-        select s.last_value + case when s.is_called then \(IDBlock.size) else 0 end, coalesce((select max(t.id) from \(self.table) t), 0) + 1
-        from \(self.rawValue) s
+        select s.last_value + case when s.is_called then \(IDBlock.size) else 0 end, coalesce((select max(t.id) from \(table) t), 0) + 1
+        from \(rawValue) s
         """
     }
 
     /// Whether a statement failed because an id of this sequence has a row already.
-    func isCause(of error: PostgresError) -> Bool { error.sqlState == "23505" && error.constraint == self.constraint }
+    func isCause(of error: PostgresError) -> Bool { error.sqlState == "23505" && error.constraint == constraint }
 
     /// Raises the sequence above every id in the table, if it is behind.
     /// - Returns: nil if it was not behind
     func raise(_ session: PostgresSession) throws(PostgresError) -> Raise? {
-        let state = try session.query(self.stateSQL).one()
+        let state = try session.query(stateSQL).one()
         guard try state.decode(0, as: Int64.self) < (try state.decode(1, as: Int64.self)) else { return nil }
         do {
             return try session.transaction { transaction in
                 // This statement changes nothing, but its lock keeps everybody from taking a block until the commit.
-                try transaction.execute(script: "alter sequence \(self.rawValue) increment by \(IDBlock.size)")
-                let state = try transaction.query(self.stateSQL).one()
+                try transaction.execute(script: "alter sequence \(rawValue) increment by \(IDBlock.size)")
+                let state = try transaction.query(stateSQL).one()
                 let (next, free) = (try state.decode(0, as: Int64.self), try state.decode(1, as: Int64.self))
                 guard next < free else { return nil }
-                _ = try transaction.query("select setval('\(self.rawValue)', $1, false)", [.int(free)])
+                _ = try transaction.query("select setval('\(rawValue)', $1, false)", [.int(free)])
                 return Raise(from: next, to: free)
             }
         } catch let error as PostgresError {
@@ -70,14 +70,14 @@ enum IDSequence: String, Sendable, CaseIterable {
     /// Raises every sequence that is behind its table, with a warning for each. An error is only logged, because an order whose id is taken raises the sequence
     /// too.
     static func raiseAll(_ configuration: PostgresConfiguration, logger: Logger) async {
-        for sequence in self.allCases {
+        for sequence in allCases {
             do {
                 let connection = try PostgresConnection(configuration: configuration, name: "order-ids")
                 let raise = try await connection.withSession { session in
                     defer { session.close() }
                     return try sequence.raise(session)
                 }
-                if let raise { self.warn(sequence, raise, logger) }
+                if let raise { warn(sequence, raise, logger) }
             } catch {
                 logger.error(
                     "a sequence of ids could not be compared with its table",

@@ -28,7 +28,7 @@ final class KeyLookup: Sendable {
         maximumBatch: Int,
         onTrouble: OrderWriterTrouble? = nil
     ) throws(PostgresError) {
-        self.group = GroupCommit(
+        group = GroupCommit(
             worker: try PostgresWorker(orders: "order-keys", configuration, onTrouble),
             capacity: maximumQueued,
             maximumBatch: maximumBatch
@@ -61,9 +61,9 @@ final class KeyLookup: Sendable {
     }
 
     /// Opens the connection, which takes its place at the server.
-    func connect() async { await self.group.connect() }
+    func connect() async { await group.connect() }
     /// What keeps keys from being looked up; nil if nothing does.
-    func trouble() async -> PostgresError? { await self.group.troubleWriting() }
+    func trouble() async -> PostgresError? { await group.troubleWriting() }
 
-    func shutdown() async { await self.group.shutdown() }
+    func shutdown() async { await group.shutdown() }
 }

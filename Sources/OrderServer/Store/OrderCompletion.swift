@@ -46,7 +46,7 @@ final class OrderCompletion: Sendable {
         /// Called once, on the writer's thread or that of `LockedRows`.
         var done: @Sendable (CompletionOutcome) -> Void
 
-        var row: Int64 { self.change.id }
+        var row: Int64 { change.id }
         var grace: Duration? { nil }
     }
 
@@ -81,11 +81,11 @@ final class OrderCompletion: Sendable {
         }
     }
 
-    var queued: Int { self.group.waiting }
+    var queued: Int { group.waiting }
     /// Opens the connection, which takes its place at the server.
-    func connect() async { await self.group.connect() }
+    func connect() async { await group.connect() }
     /// What keeps final states from being written; nil if nothing does.
-    func troubleWriting() async -> PostgresError? { await self.group.troubleWriting() }
+    func troubleWriting() async -> PostgresError? { await group.troubleWriting() }
 
     /// Changes an order's state. `done` is called on the writer's thread when that is durable, or at once if too many changes wait.
     func complete(
@@ -108,7 +108,7 @@ final class OrderCompletion: Sendable {
             ),
             done: done
         )
-        self.group.addOrWait(item)
+        group.addOrWait(item)
     }
 
     /// Changes an order's state, and returns when that is durable.
@@ -124,7 +124,7 @@ final class OrderCompletion: Sendable {
         }
     }
 
-    func shutdown() async { await self.group.shutdown() }
+    func shutdown() async { await group.shutdown() }
 
     private static let update = """
           update orders o set status = t.s, fail_reason = t.f, updated_at = now(), version = o.version + 1,
@@ -211,17 +211,17 @@ final class OrderCompletion: Sendable {
             .optionalTexts(changes.map(\.failReason)),
             .texts(changes.map(\.steps)),
         ]
-        var sql = self.completeSQL
+        var sql = completeSQL
         var room = 0
         if let outbox {
             let events = try outbox.eventRows(Set(changes.map(\.to)), orders: changes.count, session, &ids)
             room = events.ids.count
             if room > 0, let drafts = self.drafts(changes, events.ids, events.statuses) {
                 parameters += drafts.parameters + [.bool(outbox.mustNotify())]
-                sql = self.completeWithDraftsSQL
+                sql = completeWithDraftsSQL
             } else if room > 0 {
                 parameters += [.ints(events.ids), .texts(events.statuses), .bool(outbox.mustNotify())]
-                sql = self.completeWithEventsSQL
+                sql = completeWithEventsSQL
             }
         }
         // Repeating the statement is safe: the order is no longer in the state from which the change starts. The answer is "overtaken" then, and the caller

@@ -69,7 +69,7 @@ final class OrderInsertion: Sendable {
     ) throws(PostgresError) {
         self.batches = batches
         let ids = Mutex(IDs(cameAgain: idsCameAgain))
-        self.group = GroupCommit(
+        group = GroupCommit(
             worker: try PostgresWorker(orders: "order-insert", configuration, onTrouble),
             capacity: maximumQueued,
             maximumBatch: maximumBatch,
@@ -91,11 +91,11 @@ final class OrderInsertion: Sendable {
         }
     }
 
-    var queued: Int { self.group.waiting }
+    var queued: Int { group.waiting }
     /// Opens the connection, which takes its place at the server.
-    func connect() async { await self.group.connect() }
+    func connect() async { await group.connect() }
     /// What keeps orders from being made; nil if nothing does.
-    func troubleWriting() async -> PostgresError? { await self.group.troubleWriting() }
+    func troubleWriting() async -> PostgresError? { await group.troubleWriting() }
 
     /// Makes an order, and returns when it is durable.
     func insert(_ draft: OrderDraft, failReason: String? = nil, isAsynchronous: Bool = false) async -> InsertOutcome {
@@ -112,10 +112,10 @@ final class OrderInsertion: Sendable {
         deadline: ContinuousClock.Instant? = nil,
         done: @escaping @Sendable (InsertOutcome) -> Void
     ) {
-        self.group.add(Item(draft: draft, failReason: failReason, isAsynchronous: isAsynchronous, deadline: deadline, done: done))
+        group.add(Item(draft: draft, failReason: failReason, isAsynchronous: isAsynchronous, deadline: deadline, done: done))
     }
 
-    func shutdown() async { await self.group.shutdown() }
+    func shutdown() async { await group.shutdown() }
 
     /// The time that a group's statement has at least, even if one of its buyers has less left.
     private static let leastTime: Duration = .milliseconds(200)
@@ -197,7 +197,7 @@ final class OrderInsertion: Sendable {
     ) throws(PostgresError) {
         let orderIDs = try ids.orders.take(items.count, session)
         let insertion = try self.insertion(session, items, orderIDs, &ids, outbox)
-        try self.insert(session, items, orderIDs, insertion, &ids)
+        try insert(session, items, orderIDs, insertion, &ids)
     }
 
     private static func commit(_ session: PostgresSession, _ items: ArraySlice<Item>, _ ids: inout IDs, _ outbox: OutboxWriting?) {
@@ -234,7 +234,7 @@ final class OrderInsertion: Sendable {
             .optionalTexts(items.map(\.failReason)),
             .optionalTexts(items.map(\.draft.idempotencyKey)),
         ]
-        guard let outbox else { return Insertion(sql: self.insertSQL, parameters: orders) }
+        guard let outbox else { return Insertion(sql: insertSQL, parameters: orders) }
         var messages: [Int64?] = []
         messages.reserveCapacity(items.count)
         var messageOfProduct: [Int64: Int64] = [:]
@@ -254,12 +254,12 @@ final class OrderInsertion: Sendable {
             }
         }
         let events = try outbox.eventRows(statuses, orders: items.count, session, &ids.messages)
-        if messageOfProduct.isEmpty, events.ids.isEmpty { return Insertion(sql: self.insertSQL, parameters: orders) }
+        if messageOfProduct.isEmpty, events.ids.isEmpty { return Insertion(sql: insertSQL, parameters: orders) }
         let drafts = self.drafts(items, orderIDs, events.ids, events.statuses)
         let isSynchronous = messageOfProduct.isEmpty
         return Insertion(
-            sql: isSynchronous ? self.insertWithEventsSQL : self.insertWithMessagesSQL,
-            parameters: orders + (isSynchronous ? [] : [.optionalInts(messages), self.traces(items, orderIDs)]) + drafts.parameters + [
+            sql: isSynchronous ? self.insertWithEventsSQL : insertWithMessagesSQL,
+            parameters: orders + (isSynchronous ? [] : [.optionalInts(messages), traces(items, orderIDs)]) + drafts.parameters + [
                 .bool(outbox.mustNotify())
             ],
             outbox: outbox,
@@ -310,7 +310,7 @@ final class OrderInsertion: Sendable {
             guard error.isOutcomeUnknown else { throw error }
             let unknown = error
             do throws(PostgresError) {
-                try self.settle(session, items, ids, insertion)
+                try settle(session, items, ids, insertion)
             } catch {
                 // The error is not thrown: the caller would insert the orders again under new ids, and one that exists already would be made twice.
                 for item in items { item.done(.unavailable(error.isOutcomeUnknown ? error : unknown)) }
@@ -321,7 +321,7 @@ final class OrderInsertion: Sendable {
         let made = try row.decode(1, as: [Int64].self)
         if let outbox = insertion.outbox { outbox.wrote(commands: try row.decode(2), events: try row.decode(3), room: insertion.room) }
         let isWhole = made.count == ids.count
-        let others = isWhole ? [] : self.withTakenIDs(session, items, ids, made: Set(made))
+        let others = isWhole ? [] : withTakenIDs(session, items, ids, made: Set(made))
         // The orders continue while PostgreSQL works on the next group, if there is one.
         session.postpone {
             let made = isWhole ? [] : Set(made)
@@ -331,7 +331,7 @@ final class OrderInsertion: Sendable {
         }
         if !others.isEmpty {
             let again = zip(items, ids).filter { others.contains($1) }.map(\.0)
-            self.startAnew(session, again[...], &blocks, insertion.outbox)
+            startAnew(session, again[...], &blocks, insertion.outbox)
         }
     }
 
@@ -367,7 +367,7 @@ final class OrderInsertion: Sendable {
         }
         ids.mayStartAnew = false
         ids.cameAgain(.orders, (try? ids.orders.startAnew(session)) ?? nil)
-        self.commit(session, items, &ids, outbox)
+        commit(session, items, &ids, outbox)
     }
 
     /// Settles a statement whose outcome is unknown: inserts the same rows again under the same ids, then looks which of them exist.
@@ -398,21 +398,21 @@ extension OrderInsertion.Item {
     fileprivate func order(id: Int64, at time: Timestamp) -> Order {
         Order(
             id: id,
-            productID: self.draft.productID,
-            productCode: self.draft.productCode,
-            buyerID: self.draft.buyerID,
-            quantity: self.draft.quantity,
-            unitPrice: self.draft.unitPrice,
+            productID: draft.productID,
+            productCode: draft.productCode,
+            buyerID: draft.buyerID,
+            quantity: draft.quantity,
+            unitPrice: draft.unitPrice,
             status: self.failReason == nil ? .pending : .failed,
             failReason: self.failReason,
-            idempotencyKey: self.draft.idempotencyKey,
+            idempotencyKey: draft.idempotencyKey,
             run: 1,
             cancelRequestedAt: nil,
             cancelKey: nil,
             createdAt: time,
             updatedAt: time,
-            wentOverBroker: self.isAsynchronous,
-            requestID: self.draft.requestID?.description
+            wentOverBroker: isAsynchronous,
+            requestID: draft.requestID?.description
         )
     }
 }

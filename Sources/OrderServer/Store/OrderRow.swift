@@ -44,12 +44,12 @@ extension StepRecord {
     /// Writes the record as an element of the column `steps`. An answer has the same form.
     func write(to json: inout JSONWriter) {
         json.object { json in
-            json.member("step", self.step)
-            json.member("run", self.run)
-            json.member("action", self.action.rawValue)
-            json.member("outcome", self.outcome)
-            json.member("attempts", self.attempts)
-            json.member("at", self.at)
+            json.member("step", step)
+            json.member("run", run)
+            json.member("action", action.rawValue)
+            json.member("outcome", outcome)
+            json.member("attempts", attempts)
+            json.member("at", at)
         }
     }
 

@@ -48,22 +48,22 @@ struct OrderStore: Sendable {
 
     func order(id: Int64) async throws(PostgresError) -> Order? {
         let sql = "select \(Order.columns), \(PostgresSession.replicatedServer) from orders o where o.id = $1"
-        guard let row = try await self.pool.query(sql, [.int(id)]).first else { return nil }
-        return try await self.told(try Order(row: row), at: try row.decode(Order.columnCount))
+        guard let row = try await pool.query(sql, [.int(id)]).first else { return nil }
+        return try await told(try Order(row: row), at: try row.decode(Order.columnCount))
     }
 
     /// An order, and its history as a JSON array.
     func orderWithSteps(id: Int64) async throws(PostgresError) -> (order: Order, steps: String)? {
         let sql = "select \(Order.columns), o.steps, \(PostgresSession.replicatedServer) from orders o where o.id = $1"
-        guard let row = try await self.pool.query(sql, [.int(id)]).first else { return nil }
+        guard let row = try await pool.query(sql, [.int(id)]).first else { return nil }
         let steps = try row.decode(Order.columnCount, as: String.self)
-        return (try await self.told(try Order(row: row), at: try row.decode(Order.columnCount + 1)), "[" + steps + "]")
+        return (try await told(try Order(row: row), at: try row.decode(Order.columnCount + 1)), "[" + steps + "]")
     }
 
     /// The order, when its final state cannot be lost any more by a failover to the synchronous standby. A PENDING order is no final answer, and is told at once.
     /// - Parameter server: as `PostgresSession.replicatedServer` named it
     func told(_ order: Order, at server: Int64?) async throws(PostgresError) -> Order {
-        if order.status != .pending { try await self.pool.awaitReplication(at: server) }
+        if order.status != .pending { try await pool.awaitReplication(at: server) }
         return order
     }
 
@@ -76,7 +76,7 @@ struct OrderStore: Sendable {
         status: OrderStatus?,
         _ listing: Listing
     ) async throws(PostgresError) -> (orders: [Order], page: KeyedList.Page) {
-        var list = KeyedList(of: "orders", alias: "o", newestFirst: true, bound: self.listBound)
+        var list = KeyedList(of: "orders", alias: "o", newestFirst: true, bound: listBound)
         if let buyer { list.enter(.text(buyer)) { "o.buyer_id = \($0)" } }
         if let status { list.filter(.text(status.rawValue)) { "o.status = \($0)" } }
         let page = try await list.page(
@@ -84,7 +84,7 @@ struct OrderStore: Sendable {
             offset: listing.paging.offset,
             size: listing.paging.size,
             columns: Order.columns,
-            of: self.lists
+            of: lists
         )
         var orders: [Order] = []
         for row in page.rows { orders.append(try Order(row: row, from: 1)) }
@@ -96,7 +96,7 @@ struct OrderStore: Sendable {
     /// Marks a CONFIRMED order as being cancelled before its stock is given back, and puts it on recovery's list in case this process dies.
     /// - Returns: the order; nil if it is not CONFIRMED
     func requestCancel(id: Int64, key: String?) async throws(PostgresError) -> Order? {
-        let rows = try await self.pool.query(
+        let rows = try await pool.query(
             """
             with o as (
               update orders set cancel_requested_at = coalesce(cancel_requested_at, now()), cancel_key = coalesce(cancel_key, $2)
@@ -108,7 +108,7 @@ struct OrderStore: Sendable {
             )
             select \(Order.columns) from o
             """,
-            [.int(id), .optionalText(key), .int(self.recoveryAge.microseconds)]
+            [.int(id), .optionalText(key), .int(recoveryAge.microseconds)]
         )
         return try rows.first.map { (row) throws(PostgresError) in try Order(row: row) }
     }
@@ -117,7 +117,7 @@ struct OrderStore: Sendable {
     /// - Parameter refusal: key and reason
     /// - Returns: whether this is news, that is, whether the note before was another one
     func noteUndoRefused(id: Int64, refusal: String, records: [StepRecord]) async throws(PostgresError) -> Bool {
-        let rows = try await self.pool.query(
+        let rows = try await pool.query(
             """
             update orders set undo_refused = $2, steps = case when steps = '' then $3 else concat_ws(',', steps, nullif($3, '')) end
             where id = $1 and undo_refused is distinct from $2 returning id
@@ -129,7 +129,7 @@ struct OrderStore: Sendable {
 
     /// Removes the mark of a cancellation, because the product server has refused to take the stock back.
     func withdrawCancel(id: Int64) async throws(PostgresError) {
-        _ = try await self.pool.query(
+        _ = try await pool.query(
             """
             with o as (update orders set cancel_requested_at = null, cancel_key = null where id = $1 and status = 'CONFIRMED')
             delete from saga_work where order_id = $1
@@ -148,7 +148,7 @@ struct OrderStore: Sendable {
             return order
         }
         do throws(PostgresError) {
-            let event = try await self.pool.query("select nextval('outbox_ids')").one().decode(0, as: Int64.self)
+            let event = try await pool.query("select nextval('outbox_ids')").one().decode(0, as: Int64.self)
             let order = try await self.beginRetry(id: id, events: ([event], [OrderStatus.pending.rawValue]))
             outbox.wrote(commands: 0, events: order == nil ? 0 : 1, room: 1)
             return order
@@ -159,7 +159,7 @@ struct OrderStore: Sendable {
     }
 
     private func beginRetry(id: Int64, events: (ids: [Int64], statuses: [String])) async throws(PostgresError) -> Order? {
-        let rows = try await self.pool.query(
+        let rows = try await pool.query(
             """
             with \(OutboxSQL.clock), o as (
               update orders set status = 'PENDING', run = run + 1, version = version + 1, fail_reason = null, updated_at = now()
@@ -173,7 +173,7 @@ struct OrderStore: Sendable {
             )
             select \(Order.columns) from o
             """,
-            [.int(id), .int(self.recoveryAge.microseconds), .ints(events.ids), .texts(events.statuses)]
+            [.int(id), .int(recoveryAge.microseconds), .ints(events.ids), .texts(events.statuses)]
         )
         return try rows.first.map { (row) throws(PostgresError) in try Order(row: row) }
     }
@@ -187,7 +187,7 @@ struct OrderStore: Sendable {
     /// - Parameter age: an order whose last change is older is left alone, because somebody else may have begun to settle it; nil: no limit
     /// - Returns: the order as it continues; nil if it is not PENDING in that run, or too old
     func takeAnotherKey(id: Int64, run: Int64, age: Duration?, records: [StepRecord]) async throws(PostgresError) -> Order? {
-        let rows = try await self.pool.query(
+        let rows = try await pool.query(
             """
             update orders o set run = \(OrderStore.otherRun), updated_at = now(),
               steps = case when o.steps = '' then $4 else concat_ws(',', o.steps, nullif($4, '')) end
@@ -209,7 +209,7 @@ struct OrderStore: Sendable {
 
     /// Leaves an order to recovery, due after `delay`.
     func leaveToRecovery(id: Int64, after delay: Duration) async throws(PostgresError) {
-        _ = try await self.pool.query(
+        _ = try await pool.query(
             """
             insert into saga_work (order_id, due_at) values ($1, now() + $2 * interval '1 microsecond')
             on conflict (order_id) do update set attempts = saga_work.attempts + 1
@@ -226,10 +226,10 @@ struct OrderStore: Sendable {
     /// - Returns: how many orders were found
     func collect() async throws(PostgresError) -> Int {
         let parameters: [PostgresValue] = [
-            .int(self.recoveryAge.microseconds), .int(max(self.recoveryAge, .seconds(6)).microseconds),
+            .int(recoveryAge.microseconds), .int(max(recoveryAge, .seconds(6)).microseconds),
         ]
         do {
-            return try await self.pool.transaction(timeout: .seconds(65)) { transaction in
+            return try await pool.transaction(timeout: .seconds(65)) { transaction in
                 // The first period of all is as long as the table.
                 try transaction.execute(script: "set local statement_timeout = '60s'")
                 return try transaction.query(OrderStore.collectSQL, parameters, timeout: .seconds(65)).one().decode(0, as: Int.self)
@@ -257,7 +257,7 @@ struct OrderStore: Sendable {
 
     /// Takes at most `limit` due orders for `lease`. No other server takes them before that is over.
     func claim(limit: Int, lease: Duration) async throws(PostgresError) -> [Work] {
-        let rows = try await self.pool.query(
+        let rows = try await pool.query(
             """
             with due as (
               select order_id from saga_work where due_at <= now() order by due_at limit $1 for update skip locked
@@ -277,7 +277,7 @@ struct OrderStore: Sendable {
 
     /// Makes an order that could not be settled due again after `delay`, unless its entry was changed since `attempt`.
     func postpone(id: Int64, attempt: Int64, delay: Duration) async throws(PostgresError) {
-        _ = try await self.pool.query(
+        _ = try await pool.query(
             "update saga_work set due_at = now() + $3 * interval '1 microsecond' where order_id = $1 and attempts = $2",
             [.int(id), .int(attempt), .int(delay.microseconds)]
         )
@@ -286,21 +286,21 @@ struct OrderStore: Sendable {
     /// Takes a settled order off the list, unless somebody has put it there again since `attempt`.
     func drop(id: Int64, attempt: Int64?) async throws(PostgresError) {
         if let attempt {
-            _ = try await self.pool.query("delete from saga_work where order_id = $1 and attempts = $2", [.int(id), .int(attempt)])
+            _ = try await pool.query("delete from saga_work where order_id = $1 and attempts = $2", [.int(id), .int(attempt)])
         } else {
-            _ = try await self.pool.query("delete from saga_work where order_id = $1", [.int(id)])
+            _ = try await pool.query("delete from saga_work where order_id = $1", [.int(id)])
         }
     }
 
     /// The number of orders on recovery's list.
     func backlog() async throws(PostgresError) -> Int {
-        try await self.pool.query("select count(*) from saga_work").one().decode(0, as: Int.self)
+        try await pool.query("select count(*) from saga_work").one().decode(0, as: Int.self)
     }
 
     /// Whether PostgreSQL answers. To show a replica, nothing more is needed.
     func isAnswering() async -> Bool {
         do {
-            _ = try await self.pool.query("select 1", timeout: .seconds(1))
+            _ = try await pool.query("select 1", timeout: .seconds(1))
             return true
         } catch {
             return false
@@ -310,7 +310,7 @@ struct OrderStore: Sendable {
 
 extension Duration {
     var microseconds: Int64 {
-        let (seconds, attoseconds) = self.components
+        let (seconds, attoseconds) = components
         return seconds * 1_000_000 + attoseconds / 1_000_000_000_000
     }
 }

@@ -35,7 +35,7 @@ struct StoreTrouble: Sendable {
     /// Logs an error of work for which no caller waits, under the same limit: many orders may meet one outage.
     /// - Parameter what: what was not done, for the log
     func note(_ error: any Error, _ what: Logger.Message, _ more: Logger.Metadata = [:]) {
-        self.throttle.log(.warning, what, to: self.logger, metadata: more.merging(["error": "\(error)"]) { $1 })
+        throttle.log(.warning, what, to: logger, metadata: more.merging(["error": "\(error)"]) { $1 })
     }
 
     /// Runs a statement, and turns its error into the caller's with ``noted(_:_:)``.

@@ -27,13 +27,13 @@ struct OrderEventStream: Sendable {
     /// The answer: the stream; or 204, after which clients do not reconnect, if the client knows the settled state already.
     /// - Throws: `OVERLOADED` if too many wait already
     func response(on channel: any Channel) throws(APIError) -> Response {
-        if self.first.isSettled, self.first.version <= self.seen {
+        if first.isSettled, first.version <= seen {
             return Response(status: .noContent, headers: [.cacheControl: "no-store"])
         }
         // The body holds the place, so that the place is given back even if the body is never written.
-        let place = try self.changes.place()
+        let place = try changes.place()
         let body = ResponseBody { writer in
-            try await self.run(place, on: channel) { try await writer.write($0) }
+            try await run(place, on: channel) { try await writer.write($0) }
             try await writer.finish(nil)
         }
         return Response(
@@ -46,15 +46,15 @@ struct OrderEventStream: Sendable {
 
     /// Writes events until the stream ends.
     func run(_ place: OrderWatch.Place, on channel: any Channel, _ write: (ByteBuffer) async throws -> Void) async throws {
-        let deadline = ContinuousClock.now + self.settings.maximumLife
-        let id = self.first.order.id
-        var current = self.first
+        let deadline = ContinuousClock.now + settings.maximumLife
+        let id = first.order.id
+        var current = first
         // The response head is sent with the first bytes. Without them a client would take a silent stream for a dead server.
         try await write(current.version > self.seen ? OrderEventStream.event(current) : OrderEventStream.comment)
         while !current.isSettled, ContinuousClock.now < deadline {
             let seen = max(current.version, self.seen)
-            let bound = min(self.settings.heartbeat, deadline - .now)
-            let outcome = await self.changes.endingWithServer {
+            let bound = min(settings.heartbeat, deadline - .now)
+            let outcome = await changes.endingWithServer {
                 await DisconnectHandler.watch(channel) { await place.next(order: id, after: seen, within: bound) }
             }
             switch outcome {

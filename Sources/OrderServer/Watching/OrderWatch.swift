@@ -46,7 +46,7 @@ final class OrderWatch: Sendable {
         logger: Logger = Logger(label: "order-changes"),
         lookup: @escaping Lookup
     ) {
-        self.state = Mutex(State(machine: OrderWaiters(maximumPlaces: maximumWaiters, batch: batch, interval: interval)))
+        state = Mutex(State(machine: OrderWaiters(maximumPlaces: maximumWaiters, batch: batch, interval: interval)))
         self.interval = interval
         self.lookup = lookup
         self.logger = logger
@@ -59,13 +59,13 @@ final class OrderWatch: Sendable {
     }
 
     /// Places that are taken, by requests that wait and by event streams.
-    var places: Int { self.state.withLock { $0.machine.places } }
+    var places: Int { state.withLock { $0.machine.places } }
 
     /// Reports that these orders were changed, once that is durable. If nobody waits, the ids are not even collected.
     func changed(_ orders: @autoclosure () -> [Int64]) {
-        guard self.waiters.load(ordering: .sequentiallyConsistent) > 0 else { return }
+        guard waiters.load(ordering: .sequentiallyConsistent) > 0 else { return }
         let orders = orders()
-        self.run(self.state.withLock { $0.machine.changed(orders) })
+        run(state.withLock { $0.machine.changed(orders) })
     }
 
     // MARK: Waiting
@@ -76,34 +76,34 @@ final class OrderWatch: Sendable {
 
         fileprivate init(_ changes: OrderWatch) { self.changes = changes }
 
-        deinit { self.changes.state.withLock { $0.machine.leave() } }
+        deinit { changes.state.withLock { $0.machine.leave() } }
 
         /// Waits until the order has a version above `seen`, at most `bound`. Cancelling the task ends the wait.
         func next(order: Int64, after seen: Int64, within bound: Duration) async -> Outcome {
-            await self.changes.next(order: order, after: seen, within: bound)
+            await changes.next(order: order, after: seen, within: bound)
         }
     }
 
     /// Takes a place.
     /// - Throws: `OVERLOADED` if all are taken, `UNAVAILABLE` if the server stops
     func place() throws(APIError) -> Place {
-        guard let place = try self.placeUnlessStopped() else { throw APIError(.unavailable, retryAfter: .seconds(1)) }
+        guard let place = try placeUnlessStopped() else { throw APIError(.unavailable, retryAfter: .seconds(1)) }
         return place
     }
 
     /// Takes a place; nil if the server stops.
     func placeUnlessStopped() throws(APIError) -> Place? {
-        let (isTaken, isStopped) = self.state.withLock { ($0.machine.enter(), $0.machine.isClosed) }
+        let (isTaken, isStopped) = state.withLock { ($0.machine.enter(), $0.machine.isClosed) }
         if isTaken { return Place(self) }
         if isStopped { return nil }
-        self.refused.add()
+        refused.add()
         throw APIError(.overloaded, retryAfter: .seconds(1))
     }
 
     private func next(order: Int64, after seen: Int64, within bound: Duration) async -> Outcome {
         // The waiter is counted before the machine knows it, so that a change after this line is reported.
-        self.waiters.add(1, ordering: .sequentiallyConsistent)
-        defer { self.waiters.subtract(1, ordering: .sequentiallyConsistent) }
+        waiters.add(1, ordering: .sequentiallyConsistent)
+        defer { waiters.subtract(1, ordering: .sequentiallyConsistent) }
         let id = Mutex<OrderWaiters.ID?>(nil)
         return await withTaskCancellationHandler {
             await withCheckedContinuation { continuation in
@@ -145,7 +145,7 @@ final class OrderWatch: Sendable {
     // MARK: Driving
 
     private func run(_ next: OrderWaiters.Next) {
-        if !next.lookup.isEmpty { self.startLookup(next.lookup) }
+        if !next.lookup.isEmpty { startLookup(next.lookup) }
         if next.startsTicks { Task.detached { await self.tick() } }
     }
 
@@ -156,13 +156,13 @@ final class OrderWatch: Sendable {
     private func tick() async {
         // The loop ends with the first tick that finds no waiter. The next waiter starts it again.
         while true {
-            try? await Task.sleep(for: self.interval)
+            try? await Task.sleep(for: interval)
             let (expired, lookup, goesOn) = self.state.withLock { state in
                 let (expired, lookup, goesOn) = state.machine.tick(now: .now)
                 return (expired.compactMap { state.continuations.removeValue(forKey: $0) }, lookup, goesOn)
             }
             for continuation in expired { continuation.resume(returning: .timedOut) }
-            if !lookup.isEmpty { self.startLookup(lookup) }
+            if !lookup.isEmpty { startLookup(lookup) }
             guard goesOn else { return }
         }
     }
@@ -171,9 +171,9 @@ final class OrderWatch: Sendable {
         var wanted = wanted
         // The loop ends when no look-up is due at once. Each round is one statement, which its timeout bounds.
         while !wanted.isEmpty {
-            self.lookups.add()
+            lookups.add()
             do throws(PostgresError) {
-                let orders = try await self.lookup(wanted)
+                let orders = try await lookup(wanted)
                 let (answered, next) = self.state.withLock { state in
                     let (answered, next) = state.machine.found(orders.map { ($0.order.id, $0.version) })
                     return (answered.map { (state.continuations.removeValue(forKey: $0.id), orders[$0.index]) }, next)
@@ -181,8 +181,8 @@ final class OrderWatch: Sendable {
                 for (continuation, order) in answered { continuation?.resume(returning: .changed(order)) }
                 wanted = next.lookup
             } catch {
-                self.failedLookups.add()
-                self.logger.debug("orders that somebody waits for could not be looked up", metadata: ["error": "\(error)"])
+                failedLookups.add()
+                logger.debug("orders that somebody waits for could not be looked up", metadata: ["error": "\(error)"])
                 self.state.withLock { $0.machine.lookupFailed() }
                 return
             }
@@ -197,9 +197,9 @@ extension OrderWatch {
             Double(self.places)
         }
         let counters = [
-            ("stockgate_orders_watch_lookups_total", "Statements that looked for changes of orders waited for", self.lookups),
-            ("stockgate_orders_watch_failed_lookups_total", "Such statements that failed", self.failedLookups),
-            ("stockgate_orders_watch_refused_total", "Requests to wait that were OVERLOADED", self.refused),
+            ("stockgate_orders_watch_lookups_total", "Statements that looked for changes of orders waited for", lookups),
+            ("stockgate_orders_watch_failed_lookups_total", "Such statements that failed", failedLookups),
+            ("stockgate_orders_watch_refused_total", "Requests to wait that were OVERLOADED", refused),
         ]
         for (name, help, counter) in counters {
             registry.collector(name, help: help, kind: .counter) { [.init(Double(counter.value))] }

@@ -156,7 +156,7 @@ public struct PostgresTimestamp: PostgresDecodable, Hashable, Sendable {
         let (micros, overflow) = raw.addingReportingOverflow(Self.postgresEpoch)
         // The two ends of the 64-bit range are PostgreSQL's `-infinity` and `infinity`, which are no points in time.
         if overflow || raw == .min { throw .unreadable("the timestamp is infinite") }
-        self.microsecondsSinceEpoch = micros
+        microsecondsSinceEpoch = micros
     }
 
     /// The time as PostgreSQL counts it. A time before PostgreSQL's range becomes a number that the server refuses as out of range.

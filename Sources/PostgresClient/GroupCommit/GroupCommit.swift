@@ -144,7 +144,7 @@ public final class GroupCommit<Member: Sendable>: Sendable {
         self.rowWaits = rowWaits
         self.commit = commit
         self.fail = fail
-        self.state = Mutex(State(Committer(capacity: capacity, maximumBatch: maximumBatch, key: key)))
+        state = Mutex(State(Committer(capacity: capacity, maximumBatch: maximumBatch, key: key)))
     }
 
     /// Members that wait.

@@ -118,12 +118,12 @@ extension PostgresSession {
         var isUnknown = false
         for _ in 1..<3 {
             do throws(PostgresError) {
-                return try self.repeated(sql, parameters, isUnknown)
+                return try repeated(sql, parameters, isUnknown)
             } catch  where error.isTransient && ContinuousClock.now < deadline && error.code != .connectFailed && !error.isLockTimeout {
                 isUnknown = isUnknown || error.isOutcomeUnknown
             }
         }
-        return try self.repeated(sql, parameters, isUnknown)
+        return try repeated(sql, parameters, isUnknown)
     }
 
     /// Runs a statement. If it was sent before with an unknown outcome, it may find its work done and write nothing. Then it has not waited for the synchronous
@@ -133,8 +133,8 @@ extension PostgresSession {
         _ parameters: [PostgresValue],
         _ isUnknown: Bool
     ) throws(PostgresError) -> PostgresResult {
-        let result = try self.query(sql, parameters)
-        if isUnknown { try self.awaitReplication() }
+        let result = try query(sql, parameters)
+        if isUnknown { try awaitReplication() }
         return result
     }
 }

@@ -96,8 +96,8 @@ public final class LockedRows: Sendable {
     ) throws(PostgresError) {
         var configuration = configuration
         configuration.lockTimeout = turn
-        self.worker = try PostgresWorker(configuration: configuration, name: "locked-rows", maximumQueued: 4)
-        self.state = Mutex(
+        worker = try PostgresWorker(configuration: configuration, name: "locked-rows", maximumQueued: 4)
+        state = Mutex(
             State(
                 machine: LockedRowsMachine(
                     maximumRows: 65_536,
@@ -107,11 +107,11 @@ public final class LockedRows: Sendable {
             )
         )
         // A row that this statement locks without waiting is free. The lock ends with the statement.
-        self.lockedSQL = """
+        lockedSQL = """
             with free as materialized (select \(id) from \(table) where \(id) = any($1) for update skip locked)
             select r.\(id) from \(table) r where r.\(id) = any($1) and not exists (select from free f where f.\(id) = r.\(id))
             """
-        self.turnSQL = "select 1 from \(table) where \(id) = $1 for update"
+        turnSQL = "select 1 from \(table) where \(id) = $1 for update"
         self.onChange = onChange
     }
 

@@ -195,8 +195,8 @@ private final class GatheredAnswers {
     private let done: ([StockBatchAnswer]) -> Void
 
     init(count: Int, done: @escaping ([StockBatchAnswer]) -> Void) {
-        self.answers = Array(repeating: .none, count: count)
-        self.missing = count
+        answers = Array(repeating: .none, count: count)
+        missing = count
         self.done = done
     }
 

@@ -18,9 +18,9 @@ struct CatalogStore: Sendable {
     private let listBound: Int64
 
     init(ledger: PostgresLedger, listBound: Int64) {
-        self.pool = ledger.pool
-        self.lookups = ledger.lookups
-        self.reads = ledger.reads
+        pool = ledger.pool
+        lookups = ledger.lookups
+        reads = ledger.reads
         self.listBound = listBound
     }
 

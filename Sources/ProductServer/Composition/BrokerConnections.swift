@@ -17,7 +17,7 @@ struct BrokerConnections {
         let journal = BrokerJournal(ends: ["commands", "results"]) { news in
             logger.log(level: news.isTrouble ? .warning : .notice, "\(news.text)", metadata: news.why.map { ["why": "\($0)"] })
         }
-        self.source = try Consumer(
+        source = try Consumer(
             configuration: settings.broker,
             topology: .productServer,
             queue: StockGateTopology.decreaseQueue,
@@ -25,7 +25,7 @@ struct BrokerConnections {
             name: "commands",
             onChange: journal.observer(of: "commands")
         )
-        self.sink = try Publisher(
+        sink = try Publisher(
             configuration: settings.broker,
             topology: .productServer,
             name: "results",

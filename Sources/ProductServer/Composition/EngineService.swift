@@ -11,9 +11,9 @@ struct EngineService: Service, CustomStringConvertible {
 
     func run() async throws {
         await cancelWhenGracefulShutdown {
-            await self.prepared.wait()
-            await self.engine.run()
+            await prepared.wait()
+            await engine.run()
         }
-        await self.engine.shutdown()
+        await engine.shutdown()
     }
 }

@@ -21,14 +21,14 @@ public enum ProductServer {
     )
 
     /// The program: reads the environment, runs, and ends the process with a status if that fails.
-    public static func main() async { await self.program.main() }
+    public static func main() async { await program.main() }
 
     /// Runs until SIGTERM or SIGINT.
     public static func run(
         _ settings: ProductServerConfiguration,
         onReady: @escaping @Sendable (ServerAssembly.Ports) async -> Void = { _ in }
     ) async throws {
-        let logger = Logger(label: self.program.name)
+        let logger = Logger(label: program.name)
         let group = ServerAssembly.eventLoopGroup(settings.server)
         let engine = try StockEngine(settings.engine, eventLoopGroup: group) { event in event.log(logger) }
         let broker = try settings.messaging.map { try BrokerConnections($0, logger) }

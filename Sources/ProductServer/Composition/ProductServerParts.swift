@@ -40,7 +40,7 @@ struct ProductServerParts {
         try breakers.add(engine.breaker)
         CircuitBreakerMetrics.register(breakers, in: registry, resilience4j: settings.server.showsResilience4jMetrics)
         settings.engine.ledger.postgres.hosts.report(in: registry, logger: logger)
-        self.transactions = TransactionWatch(engine.ledger.reads, registry: registry, logger: logger)
+        transactions = TransactionWatch(engine.ledger.reads, registry: registry, logger: logger)
 
         // The broker.
         let prepared = self.prepared
@@ -79,7 +79,7 @@ struct ProductServerParts {
         CatalogRoutes(catalog: Catalog(store: store, engine: engine)).register(on: publicRouter)
         StockRoutes(engine: engine, store: store).register(on: publicRouter)
         self.publicRouter = publicRouter
-        self.hotPath = DecreaseHotPath(
+        hotPath = DecreaseHotPath(
             engine: engine,
             services: services,
             metrics: metrics.ofRoute("/products/{id}/stock/decrease-by-order", method: "PATCH")
@@ -97,7 +97,7 @@ struct ProductServerParts {
         StockBatchRoute(engine: engine).register(on: adminRouter)
         CircuitBreakerRoutes(registry: breakers).register(on: adminRouter)
         self.adminRouter = adminRouter
-        self.adminHotPath = StockBatchHotPath(
+        adminHotPath = StockBatchHotPath(
             engine: engine,
             callers: AdminGuard(tokens: settings.server.adminTokens, services: adminServices),
             metrics: metrics.ofRoute(StockBatch.path, method: "POST"),
@@ -122,7 +122,7 @@ struct ProductServerParts {
             adminRouter: self.adminRouter,
             registry: self.registry,
             eventLoopGroup: group,
-            services: [EngineService(engine: engine, prepared: self.prepared)] + consumer + [self.transactions],
+            services: [EngineService(engine: engine, prepared: self.prepared)] + consumer + [transactions],
             hotPath: self.hotPath,
             adminHotPath: self.adminHotPath,
             // Orders are served even if the admin port has too many connections.

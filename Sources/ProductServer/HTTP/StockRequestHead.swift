@@ -13,9 +13,9 @@ struct StockRequestHead {
 
     /// - Throws: `VALIDATION_ERROR`
     init(_ fields: some RequestFields) throws(APIError) {
-        self.isRepeat = try Values.idempotencyAttempt(fields.field("idempotency-attempt")) > 1
-        self.since = try Values.idempotencySince(fields.field("idempotency-since"))
-        self.isPatient = Self.isPatient(prefer: fields.field("prefer"))
+        isRepeat = try Values.idempotencyAttempt(fields.field("idempotency-attempt")) > 1
+        since = try Values.idempotencySince(fields.field("idempotency-since"))
+        isPatient = Self.isPatient(prefer: fields.field("prefer"))
     }
 
     /// The key of a decrease, which every decrease must have.

@@ -89,16 +89,16 @@ struct CommandLife: Sendable {
 
     /// The life of a command with this many orders.
     init(orders: Int, isRepeat: Bool, giveUpAt: NIODeadline) {
-        self.verdicts = Array(repeating: nil, count: orders)
+        verdicts = Array(repeating: nil, count: orders)
         self.isRepeat = isRepeat
         self.giveUpAt = giveUpAt
-        self.poison = nil
+        poison = nil
     }
 
     /// The life of a poisonous command. The messages about it are known at once.
     init(poison: [Part], giveUpAt: NIODeadline) {
         self.verdicts = []
-        self.isRepeat = false
+        isRepeat = false
         self.giveUpAt = giveUpAt
         self.poison = poison
     }

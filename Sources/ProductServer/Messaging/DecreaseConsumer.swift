@@ -99,7 +99,7 @@ struct DecreaseConsumer: Service, CustomStringConvertible {
         self.source = source
         self.sink = sink
         self.metrics = CommandMetrics(registry: registry)
-        self.desk = CommandDesk(
+        desk = CommandDesk(
             eventLoop: eventLoop,
             source: source,
             sink: sink,

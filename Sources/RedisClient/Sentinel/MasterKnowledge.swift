@@ -60,65 +60,65 @@ struct MasterKnowledge {
 
     /// Somebody wants to connect.
     mutating func wanted(now: NIODeadline) -> Wanted {
-        switch self.phase {
+        switch phase {
         case .scheduled, .searching: return .wait
         case .idle:
-            if let last = self.last, !self.isDoubted, now < last.at + self.age {
+            if let last = self.last, !isDoubted, now < last.at + age {
                 switch last.outcome {
                 case .found(let master): return .use(master)
                 case .failed(let why): return .fail(why)
                 }
             }
-            return .search(after: self.schedule(now: now))
+            return .search(after: schedule(now: now))
         }
     }
 
     /// Something says that the master may be another one.
     /// - Returns: begin a search after this time; nil if one is under way, or will begin
     mutating func doubted(now: NIODeadline) -> TimeAmount? {
-        self.isDoubted = true
-        guard case .idle = self.phase else { return nil }
-        return self.schedule(now: now)
+        isDoubted = true
+        guard case .idle = phase else { return nil }
+        return schedule(now: now)
     }
 
     /// The search that was scheduled begins.
     mutating func began(now: NIODeadline) {
-        self.isDoubted = false
-        self.lastBegan = now
-        self.phase = .searching(isAgain: self.isAgain)
+        isDoubted = false
+        lastBegan = now
+        phase = .searching(isAgain: self.isAgain)
         self.isAgain = false
     }
 
     mutating func found(_ master: Master, now: NIODeadline) -> Found {
-        if let pause = self.repeats(now: now) { return .again(after: pause) }
-        self.phase = .idle
-        self.last = (.found(master), now)
+        if let pause = repeats(now: now) { return .again(after: pause) }
+        phase = .idle
+        last = (.found(master), now)
         self.master = master
         let news = Told.master(master.endpoint)
-        defer { self.told = news }
-        return .deliver(isNews: self.told != news)
+        defer { told = news }
+        return .deliver(isNews: told != news)
     }
 
     /// No master was found, for this reason. What was found before stays known.
     mutating func failed(_ why: String, now: NIODeadline) -> Found {
-        if let pause = self.repeats(now: now) { return .again(after: pause) }
-        self.phase = .idle
-        self.last = (.failed(why), now)
+        if let pause = repeats(now: now) { return .again(after: pause) }
+        phase = .idle
+        last = (.failed(why), now)
         let news = Told.trouble(why)
-        defer { self.told = news }
-        return .deliver(isNews: self.told != news)
+        defer { told = news }
+        return .deliver(isNews: told != news)
     }
 
     /// A doubt came while the search ran. Only once: those who wait are answered after the second search, whatever comes meanwhile.
     private mutating func repeats(now: NIODeadline) -> TimeAmount? {
-        guard self.isDoubted, case .searching(isAgain: false) = self.phase else { return nil }
+        guard isDoubted, case .searching(isAgain: false) = phase else { return nil }
         self.isAgain = true
-        return self.schedule(now: now)
+        return schedule(now: now)
     }
 
     private mutating func schedule(now: NIODeadline) -> TimeAmount {
-        self.phase = .scheduled
-        guard let began = self.lastBegan, now < began + self.pause else { return .zero }
-        return began + self.pause - now
+        phase = .scheduled
+        guard let began = lastBegan, now < began + pause else { return .zero }
+        return began + pause - now
     }
 }

@@ -49,21 +49,21 @@ final class MasterLocator: @unchecked Sendable {
         self.hooks = hooks
         self.knowledge = MasterKnowledge(age: TimeAmount(sentinels.answerAge), pause: TimeAmount(sentinels.minimumPause))
         self.watched = Int.random(in: 0..<max(1, sentinels.endpoints.count))
-        self.question = eventLoop.makeSucceededVoidFuture()
+        question = eventLoop.makeSucceededVoidFuture()
     }
 
     /// The master that was found last; nil before the first was. To be asked from anywhere.
-    var master: RedisEndpoint? { self.known.withLock { $0 } }
+    var master: RedisEndpoint? { known.withLock { $0 } }
 
     /// Sets who is told of each master that is found, on `eventLoop`. To be called before anything is asked for.
     func tell(_ onFound: @escaping @Sendable (RedisEndpoint) -> Void) {
-        self.eventLoop.execute { self.onFound = onFound }
+        eventLoop.execute { self.onFound = onFound }
     }
 
     /// The master to connect to: the last answer if it is fresh, else that of a search. To be called from any thread.
     /// - Returns: fails with `RedisError` if no master was found
     func find() -> EventLoopFuture<RedisEndpoint> {
-        self.eventLoop.flatSubmit {
+        eventLoop.flatSubmit {
             guard !self.isClosed else { return self.eventLoop.makeFailedFuture(RedisError(.closed)) }
             self.listen()
             switch self.knowledge.wanted(now: self.eventLoop.now) {
@@ -79,17 +79,17 @@ final class MasterLocator: @unchecked Sendable {
     }
 
     /// Something says that the master may be another one. To be called from any thread.
-    func doubt() { self.eventLoop.execute { self.doubted(by: nil) } }
+    func doubt() { eventLoop.execute { self.doubted(by: nil) } }
 
     private func doubted(by sentinel: Int?) {
-        guard !self.isClosed else { return }
-        if let sentinel { self.hintedBy = sentinel }
-        if let pause = self.knowledge.doubted(now: self.eventLoop.now) { self.begin(after: pause) }
+        guard !isClosed else { return }
+        if let sentinel { hintedBy = sentinel }
+        if let pause = knowledge.doubted(now: eventLoop.now) { begin(after: pause) }
     }
 
     /// Ends the search and the subscription. Succeeds once nothing is open any more.
     func close() -> EventLoopFuture<Void> {
-        self.eventLoop.flatSubmit {
+        eventLoop.flatSubmit {
             self.isClosed = true
             self.onFound = nil
             self.answer(.failure(RedisError(.closed)))
@@ -123,52 +123,52 @@ final class MasterLocator: @unchecked Sendable {
     }
 
     private func follow(_ step: MasterSearch.Step) {
-        guard !self.isClosed else { return }
+        guard !isClosed else { return }
         switch step {
         case .ask(let index):
-            self.ask(self.sentinels.endpoints[index]) { answer in
+            ask(sentinels.endpoints[index]) { answer in
                 guard let step = self.search?.answered(index, answer, now: self.eventLoop.now) else { return }
                 self.follow(step)
             }
         case .checkRole(let master):
-            self.askRole(master.endpoint) { role in
+            askRole(master.endpoint) { role in
                 guard let step = self.search?.checked(master, role, now: self.eventLoop.now) else { return }
                 self.follow(step)
             }
-        case .found(let master): self.found(master)
-        case .failed: self.foundNone()
+        case .found(let master): found(master)
+        case .failed: foundNone()
         }
     }
 
     private func found(_ master: Master) {
-        self.failed = Set((self.search?.troubles ?? [:]).keys)
-        self.search = nil
-        switch self.knowledge.found(master, now: self.eventLoop.now) {
-        case .again(let pause): self.begin(after: pause)
+        self.failed = Set((search?.troubles ?? [:]).keys)
+        search = nil
+        switch knowledge.found(master, now: eventLoop.now) {
+        case .again(let pause): begin(after: pause)
         case .deliver(let isNews):
             let before = self.known.withLock { known in
                 defer { known = master.endpoint }
                 return known
             }
-            if before != nil, before != master.endpoint { self.counters.changes.increment() }
-            if isNews { self.hooks.onMaster?(master.endpoint, self.sentinels.endpoints[master.saidBy]) }
-            self.onFound?(master.endpoint)
-            self.answer(.success(master.endpoint))
+            if before != nil, before != master.endpoint { counters.changes.increment() }
+            if isNews { hooks.onMaster?(master.endpoint, sentinels.endpoints[master.saidBy]) }
+            onFound?(master.endpoint)
+            answer(.success(master.endpoint))
         }
     }
 
     private func foundNone() {
-        let troubles = self.search?.troubles ?? [:]
-        self.failed = Set(troubles.keys)
-        self.search = nil
-        self.counters.failures.increment()
+        let troubles = search?.troubles ?? [:]
+        failed = Set(troubles.keys)
+        search = nil
+        counters.failures.increment()
         let words = troubles.sorted { $0.key < $1.key }.map { "\(self.sentinels.endpoints[$0.key]): \($0.value)" }
         let why = words.isEmpty ? "no sentinel answered in time" : words.joined(separator: "; ")
-        switch self.knowledge.failed(why, now: self.eventLoop.now) {
-        case .again(let pause): self.begin(after: pause)
+        switch knowledge.failed(why, now: eventLoop.now) {
+        case .again(let pause): begin(after: pause)
         case .deliver(let isNews):
-            if isNews { self.hooks.onTrouble?(why) }
-            self.answer(.failure(RedisError(.notConnected, detail: why)))
+            if isNews { hooks.onTrouble?(why) }
+            answer(.failure(RedisError(.notConnected, detail: why)))
         }
     }
 
@@ -187,7 +187,7 @@ final class MasterLocator: @unchecked Sendable {
 
     private func ask(_ sentinel: RedisEndpoint, answer: @escaping @Sendable (MasterSearch.Answer) -> Void) {
         let sentinels = self.sentinels
-        self.question(sentinel) { connection, deadline in
+        question(sentinel) { connection, deadline in
             func send(_ command: RedisCommand) -> EventLoopFuture<RedisValue> { connection.send(command, deadline: deadline) }
             let granted = sentinels.password.map { send(.auth(username: sentinels.username, password: $0)) }
             // The epoch is read in front of the address: if the sentinel changes its mind between the two, the new address gets the old epoch, which is harmless.
@@ -221,7 +221,7 @@ final class MasterLocator: @unchecked Sendable {
 
     private func askRole(_ server: RedisEndpoint, answer: @escaping @Sendable (MasterSearch.Role) -> Void) {
         let configuration = self.configuration
-        self.question(server) { connection, deadline in
+        question(server) { connection, deadline in
             let granted = configuration.password.map {
                 connection.send(.auth(username: configuration.username, password: $0), deadline: deadline)
             }
@@ -249,7 +249,7 @@ final class MasterLocator: @unchecked Sendable {
         _ body: @escaping @Sendable (RedisConnection, NIODeadline) -> EventLoopFuture<Value>
     ) -> EventLoopFuture<Value> {
         let (eventLoop, configuration) = (self.eventLoop, self.configuration)
-        let limit = TimeAmount(self.sentinels.answerTimeout)
+        let limit = TimeAmount(sentinels.answerTimeout)
         let deadline = eventLoop.now + limit
         let answer = eventLoop.makePromise(of: Value.self)
         let ended = eventLoop.makePromise(of: Void.self)
@@ -291,14 +291,14 @@ final class MasterLocator: @unchecked Sendable {
     /// Listens to one sentinel, and goes on with the next whenever that ends, until `close`. Beside that it searches at intervals: a sentinel that is cut off
     /// from the others tells nothing.
     private func listen() {
-        guard !self.isWatching else { return }
-        self.isWatching = true
-        self.subscribe()
-        self.checkLater()
+        guard !isWatching else { return }
+        isWatching = true
+        subscribe()
+        checkLater()
     }
 
     private func checkLater() {
-        _ = self.eventLoop.scheduleTask(in: TimeAmount(self.sentinels.checkInterval)) {
+        _ = self.eventLoop.scheduleTask(in: TimeAmount(sentinels.checkInterval)) {
             guard !self.isClosed else { return }
             self.doubted(by: nil)
             self.checkLater()
@@ -306,8 +306,8 @@ final class MasterLocator: @unchecked Sendable {
     }
 
     private func subscribe() {
-        guard !self.isClosed else { return }
-        let (eventLoop, sentinels, index) = (self.eventLoop, self.sentinels, self.watched)
+        guard !isClosed else { return }
+        let (eventLoop, sentinels, index) = (self.eventLoop, self.sentinels, watched)
         let endpoint = sentinels.endpoints[index]
         let limit = TimeAmount(sentinels.answerTimeout)
         RedisDial.open(
@@ -315,7 +315,7 @@ final class MasterLocator: @unchecked Sendable {
             on: eventLoop,
             tls: self.tls,
             timeout: limit,
-            maximumOutgoingBytes: self.configuration.maximumOutgoingBytes
+            maximumOutgoingBytes: configuration.maximumOutgoingBytes
         ) { [weak self] channel in
             let handler = SwitchWatchHandler(sentinels, now: eventLoop.now) { isSwitch in
                 guard let self else { return }

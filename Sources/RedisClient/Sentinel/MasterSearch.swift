@@ -70,36 +70,36 @@ struct MasterSearch {
         return (first.map { [$0] } ?? []) + others.filter { !failed.contains($0) } + others.filter { failed.contains($0) }
     }
 
-    mutating func begin(now: NIODeadline) -> Step { self.next(now: now) }
+    mutating func begin(now: NIODeadline) -> Step { next(now: now) }
 
     mutating func answered(_ sentinel: Int, _ answer: Answer, now: NIODeadline) -> Step {
         switch answer {
-        case .failed(let why): self.troubles[sentinel] = why
+        case .failed(let why): troubles[sentinel] = why
         case .unknown:
-            self.answers += 1
-            self.troubles[sentinel] = "it knows no master of this name"
+            answers += 1
+            troubles[sentinel] = "it knows no master of this name"
         case .named(let endpoint, let epoch):
-            self.answers += 1
+            answers += 1
             let master = Master(endpoint: endpoint, saidBy: sentinel, epoch: epoch)
-            if self.isOlder(master) {
-                self.troubles[sentinel] = "it names \(endpoint), of an older configuration than the one in use"
-                let index = self.aside.firstIndex { ($0.epoch ?? 0) > (epoch ?? 0) } ?? self.aside.endIndex
-                self.aside.insert(master, at: index)
+            if isOlder(master) {
+                troubles[sentinel] = "it names \(endpoint), of an older configuration than the one in use"
+                let index = aside.firstIndex { ($0.epoch ?? 0) > (epoch ?? 0) } ?? aside.endIndex
+                aside.insert(master, at: index)
             } else {
-                return self.check(master, now: now)
+                return check(master, now: now)
             }
         }
-        return self.next(now: now)
+        return next(now: now)
     }
 
     mutating func checked(_ master: Master, _ role: Role, now: NIODeadline) -> Step {
         switch role {
         case .master: return .found(master)
-        case .other(let word): self.troubles[master.saidBy] = "it names \(master.endpoint), which says that it is a \(word)"
-        case .failed(let why): self.troubles[master.saidBy] = "it names \(master.endpoint), which cannot be asked: \(why)"
+        case .other(let word): troubles[master.saidBy] = "it names \(master.endpoint), which says that it is a \(word)"
+        case .failed(let why): troubles[master.saidBy] = "it names \(master.endpoint), which cannot be asked: \(why)"
         }
-        self.refused.insert(master.endpoint)
-        return self.next(now: now)
+        refused.insert(master.endpoint)
+        return next(now: now)
     }
 
     private func isOlder(_ master: Master) -> Bool {
@@ -108,18 +108,18 @@ struct MasterSearch {
     }
 
     private mutating func check(_ master: Master, now: NIODeadline) -> Step {
-        guard !self.refused.contains(master.endpoint) else {
-            self.troubles[master.saidBy] = "it names \(master.endpoint) too"
-            return self.next(now: now)
+        guard !refused.contains(master.endpoint) else {
+            troubles[master.saidBy] = "it names \(master.endpoint) too"
+            return next(now: now)
         }
-        guard now < self.ends else { return .failed }
+        guard now < ends else { return .failed }
         return .checkRole(master)
     }
 
     private mutating func next(now: NIODeadline) -> Step {
-        guard now < self.ends else { return .failed }
-        if let sentinel = self.unasked.popFirst() { return .ask(sentinel: sentinel) }
-        guard self.answers * 2 > self.count, let master = self.aside.popLast() else { return .failed }
-        return self.check(master, now: now)
+        guard now < ends else { return .failed }
+        if let sentinel = unasked.popFirst() { return .ask(sentinel: sentinel) }
+        guard answers * 2 > count, let master = aside.popLast() else { return .failed }
+        return check(master, now: now)
     }
 }

@@ -30,15 +30,15 @@ struct SwitchWatch {
     init(master: String, authenticates: Bool, silence: TimeAmount, now: NIODeadline) {
         self.master = master
         self.silence = silence
-        self.phase = authenticates ? .authenticating : .subscribing
-        self.lastHeard = now
+        phase = authenticates ? .authenticating : .subscribing
+        lastHeard = now
     }
 
     mutating func received(_ value: RedisValue, now: NIODeadline) -> Action {
-        self.lastHeard = now
+        lastHeard = now
         if case .error(let error) = value {
             guard self.phase != .ended else { return .none }
-            return self.end("the sentinel refuses: \(error.kind)")
+            return end("the sentinel refuses: \(error.kind)")
         }
         switch self.phase {
         case .ended: return .none
@@ -47,26 +47,26 @@ struct SwitchWatch {
             return .subscribe
         case .subscribing:
             guard let parts = value.array, parts.count == 3, parts[0].string == "subscribe", parts[1].string == Self.channel else {
-                return self.end("the sentinel answers SUBSCRIBE with something else")
+                return end("the sentinel answers SUBSCRIBE with something else")
             }
             self.phase = .listening
             return .listening
         case .listening:
             guard let parts = value.array, parts.count == 3, parts[0].string == "message", parts[1].string == Self.channel,
-                let words = parts[2].string?.split(separator: " "), words.first.map(String.init) == self.master
+                let words = parts[2].string?.split(separator: " "), words.first.map(String.init) == master
             else { return .none }
             return .switched
         }
     }
 
     mutating func tick(now: NIODeadline) -> Action {
-        guard self.phase != .ended else { return .none }
-        guard now < self.lastHeard + self.silence else { return self.end("nothing was heard from it") }
-        return self.phase == .listening ? .ping : .none
+        guard phase != .ended else { return .none }
+        guard now < lastHeard + silence else { return end("nothing was heard from it") }
+        return phase == .listening ? .ping : .none
     }
 
     private mutating func end(_ why: String) -> Action {
-        self.phase = .ended
+        phase = .ended
         return .end(why)
     }
 }

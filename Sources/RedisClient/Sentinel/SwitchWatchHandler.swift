@@ -16,7 +16,7 @@ final class SwitchWatchHandler: ChannelInboundHandler {
     init(_ sentinels: RedisSentinels, now: NIODeadline, onHint: @escaping (_ isSwitch: Bool) -> Void) {
         self.sentinels = sentinels
         self.onHint = onHint
-        self.machine = SwitchWatch(
+        machine = SwitchWatch(
             master: sentinels.master,
             authenticates: sentinels.password != nil,
             silence: TimeAmount(sentinels.watchSilence),
@@ -25,27 +25,27 @@ final class SwitchWatchHandler: ChannelInboundHandler {
     }
 
     func handlerAdded(context: ChannelHandlerContext) {
-        if context.channel.isActive { self.start(context) }
+        if context.channel.isActive { start(context) }
     }
 
     func channelActive(context: ChannelHandlerContext) {
-        self.start(context)
+        start(context)
         context.fireChannelActive()
     }
 
     private func start(_ context: ChannelHandlerContext) {
-        guard self.tick == nil else { return }
-        if let password = self.sentinels.password {
-            self.send(.auth(username: self.sentinels.username, password: password), context)
+        guard tick == nil else { return }
+        if let password = sentinels.password {
+            send(.auth(username: sentinels.username, password: password), context)
         } else {
-            self.send(RedisCommand("SUBSCRIBE", .string(SwitchWatch.channel)), context)
+            send(RedisCommand("SUBSCRIBE", .string(SwitchWatch.channel)), context)
         }
-        self.schedule(context)
+        schedule(context)
     }
 
     private func schedule(_ context: ChannelHandlerContext) {
         let bound = NIOLoopBound((self, context), eventLoop: context.eventLoop)
-        self.tick = context.eventLoop.scheduleTask(in: TimeAmount(self.sentinels.watchSilence / 4)) {
+        self.tick = context.eventLoop.scheduleTask(in: TimeAmount(sentinels.watchSilence / 4)) {
             let (handler, context) = bound.value
             handler.schedule(context)
             handler.follow(handler.machine.tick(now: context.eventLoop.now), context)
@@ -55,10 +55,10 @@ final class SwitchWatchHandler: ChannelInboundHandler {
     private func follow(_ action: SwitchWatch.Action, _ context: ChannelHandlerContext) {
         switch action {
         case .none: break
-        case .subscribe: self.send(RedisCommand("SUBSCRIBE", .string(SwitchWatch.channel)), context)
-        case .ping: self.send(.ping, context)
-        case .listening: self.onHint(false)
-        case .switched: self.onHint(true)
+        case .subscribe: send(RedisCommand("SUBSCRIBE", .string(SwitchWatch.channel)), context)
+        case .ping: send(.ping, context)
+        case .listening: onHint(false)
+        case .switched: onHint(true)
         case .end: context.close(promise: nil)
         }
     }
@@ -66,12 +66,12 @@ final class SwitchWatchHandler: ChannelInboundHandler {
     private func send(_ command: RedisCommand, _ context: ChannelHandlerContext) {
         var buffer = context.channel.allocator.buffer(capacity: 64)
         command.encode(into: &buffer)
-        context.writeAndFlush(self.wrapOutboundOut(buffer), promise: nil)
+        context.writeAndFlush(wrapOutboundOut(buffer), promise: nil)
     }
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
         guard let reader = self.reader else { return context.close(promise: nil) }
-        self.unwrapInboundIn(data).withUnsafeReadableBytes { bytes in
+        unwrapInboundIn(data).withUnsafeReadableBytes { bytes in
             var offset = 0
             // Ends: each round feeds at least one byte.
             while offset < bytes.count {
@@ -82,7 +82,7 @@ final class SwitchWatchHandler: ChannelInboundHandler {
                     switch reader.next() {
                     case .needMore: break reading
                     case .failed: return context.close(promise: nil)
-                    case .reply(let value): self.follow(self.machine.received(value, now: context.eventLoop.now), context)
+                    case .reply(let value): follow(machine.received(value, now: context.eventLoop.now), context)
                     }
                 }
             }
@@ -90,11 +90,11 @@ final class SwitchWatchHandler: ChannelInboundHandler {
     }
 
     func channelInactive(context: ChannelHandlerContext) {
-        self.tick?.cancel()
+        tick?.cancel()
         context.fireChannelInactive()
     }
 
-    func handlerRemoved(context: ChannelHandlerContext) { self.tick?.cancel() }
+    func handlerRemoved(context: ChannelHandlerContext) { tick?.cancel() }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }
 }

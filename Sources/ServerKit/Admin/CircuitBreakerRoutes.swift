@@ -167,8 +167,8 @@ public struct CircuitBreakerRoutes: Sendable {
     }
 
     private func stream(of breakers: [CircuitBreaker], as shape: Shape, type: String?) throws(APIError) -> Response {
-        guard self.followers.count.wrappingAdd(1, ordering: .relaxed).newValue <= CircuitBreakerRoutes.maximumFollowers else {
-            self.followers.count.wrappingSubtract(1, ordering: .relaxed)
+        guard followers.count.wrappingAdd(1, ordering: .relaxed).newValue <= CircuitBreakerRoutes.maximumFollowers else {
+            followers.count.wrappingSubtract(1, ordering: .relaxed)
             throw APIError(.overloaded, retryAfter: .seconds(5))
         }
         // The count goes down when the last reference to this is released, also if the body is never written.

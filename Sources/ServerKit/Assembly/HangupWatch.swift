@@ -15,13 +15,13 @@ public struct HangupWatch {
     init(_ rereadables: [any Rereadable], logger: Logger) {
         HangupWatch.outlive()
         let queue = DispatchQueue(label: "hangup")
-        self.source = DispatchSource.makeSignalSource(signal: SIGHUP, queue: queue)
-        self.source.setEventHandler { HangupWatch.reread(rereadables, logger) }
-        self.source.resume()
+        source = DispatchSource.makeSignalSource(signal: SIGHUP, queue: queue)
+        source.setEventHandler { HangupWatch.reread(rereadables, logger) }
+        source.resume()
     }
 
     /// Ends; SIGHUP does nothing from now on.
-    func shutdown() { self.source.cancel() }
+    func shutdown() { source.cancel() }
 
     static func reread(_ rereadables: [any Rereadable], _ logger: Logger) {
         var (changed, unchanged): ([String], [String]) = ([], [])

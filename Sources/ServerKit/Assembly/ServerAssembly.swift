@@ -141,7 +141,7 @@ public struct ServerAssembly: Sendable {
                 help: "When the certificate of both ports ends, in seconds since 1970."
             ) { Double(tls.expires) }
         }
-        self.publicServer = Application(
+        publicServer = Application(
             responder: publicRouter.buildResponder(),
             server: .frontDoor(hotPath, configuration: publicDoor.configuration, connections: publicDoor.connections),
             configuration: .init(address: .hostname(settings.bindAddress, port: settings.publicPort), backlog: 4096),
@@ -151,7 +151,7 @@ public struct ServerAssembly: Sendable {
             eventLoopGroupProvider: .shared(eventLoopGroup),
             logger: logger
         )
-        self.adminServer = Application(
+        adminServer = Application(
             responder: adminRouter.buildResponder(),
             server: .frontDoor(adminHotPath, configuration: adminDoor.configuration, connections: adminDoor.connections),
             configuration: .init(address: .hostname(settings.bindAddress, port: settings.adminPort)),
@@ -188,17 +188,17 @@ public struct ServerAssembly: Sendable {
     public func run() async throws {
         // Without this, a write to a peer that has gone away ends the process. With it the write fails.
         signal(SIGPIPE, SIG_IGN)
-        let hangups = HangupWatch(self.rereadables, logger: self.logger)
+        let hangups = HangupWatch(rereadables, logger: self.logger)
         defer { hangups.shutdown() }
-        self.raiseDescriptorLimit()
-        let watchdog = StopWatchdog(limit: self.settings.shutdownTimeout * 2, logger: self.logger)
+        raiseDescriptorLimit()
+        let watchdog = StopWatchdog(limit: settings.shutdownTimeout * 2, logger: self.logger)
         defer { watchdog.shutdown() }
         let http = HTTPService(
             prepare: self.prepare,
             prepared: self.prepared,
-            servers: [self.adminServer, self.publicServer],
+            servers: [adminServer, publicServer],
             drain: self.drain,
-            lameDuck: self.settings.lameDuck,
+            lameDuck: settings.lameDuck,
             connections: self.connections,
             readiness: self.readiness,
             eventLoopGroup: self.eventLoopGroup,
@@ -210,9 +210,9 @@ public struct ServerAssembly: Sendable {
             logger: self.logger
         )
         // A group that has run out of time cancels what is left, and waits for it without a bound. The watchdog bounds that wait.
-        configuration.maximumGracefulShutdownDuration = self.settings.shutdownTimeout
+        configuration.maximumGracefulShutdownDuration = settings.shutdownTimeout
         try await ServiceGroup(configuration: configuration).run()
-        self.logger.info("\(self.name) stopped")
+        self.logger.info("\(name) stopped")
     }
 
     /// Lets the process have as many descriptors as it may, and says so if these are fewer than its connections need.
@@ -224,9 +224,9 @@ public struct ServerAssembly: Sendable {
             _ = setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
         }
         // Some are for databases, the broker, timers and loops.
-        let needed = self.connections.reduce(256) { $0 + $1.bounds.maximum + $1.bounds.reserve }
+        let needed = connections.reduce(256) { $0 + $1.bounds.maximum + $1.bounds.reserve }
         guard limit.rlim_cur < UInt(needed) else { return }
-        self.logger.warning(
+        logger.warning(
             "MAX_CONNECTIONS exceeds the descriptors that the process may have: further connections are not accepted",
             metadata: ["descriptors": "\(limit.rlim_cur)", "needed": "\(needed)"]
         )
@@ -302,7 +302,7 @@ private final class StopWatchdog: Service, CustomStringConvertible {
         self.task.withLock { $0 = task }
     }
 
-    func shutdown() { self.task.withLock { $0?.cancel() } }
+    func shutdown() { task.withLock { $0?.cancel() } }
 }
 
 /// Both ports: prepares, then serves until the shutdown.
@@ -326,11 +326,11 @@ private struct HTTPService: Service, CustomStringConvertible {
     func run() async throws {
         do {
             // A stop during the preparation ends it; the ports are then never bound.
-            try await cancelWhenGracefulShutdown { try await self.prepare() }
+            try await cancelWhenGracefulShutdown { try await prepare() }
         } catch is CancellationError {
             return
         }
-        self.prepared.open()
+        prepared.open()
         if Task.isShuttingDownGracefully { return }
         let servers = ServiceGroup(configuration: .init(services: self.servers, logger: self.logger))
         // Detached: a child task would hear of the shutdown at once, and the servers have to serve during the lame-duck time.
@@ -339,12 +339,12 @@ private struct HTTPService: Service, CustomStringConvertible {
             try await withGracefulShutdownHandler {
                 try await running.value
             } onGracefulShutdown: {
-                self.drain.begin()
+                drain.begin()
                 Task.detached {
-                    await self.waitForClients()
-                    if self.lameDuck > .zero {
-                        await self.drainAcceptQueues()
-                        await self.waitForAccepted()
+                    await waitForClients()
+                    if lameDuck > .zero {
+                        await drainAcceptQueues()
+                        await waitForAccepted()
                     }
                     await servers.triggerGracefulShutdown()
                 }
@@ -355,9 +355,9 @@ private struct HTTPService: Service, CustomStringConvertible {
     }
 
     private func waitForClients() async {
-        let end = ContinuousClock.now + self.lameDuck
+        let end = ContinuousClock.now + lameDuck
         // Ends with the lame-duck time.
-        while ContinuousClock.now < end, self.connections.contains(where: { $0.count > 0 }) {
+        while ContinuousClock.now < end, connections.contains(where: { $0.count > 0 }) {
             try? await Task.sleep(for: .milliseconds(10))
         }
     }
@@ -415,6 +415,6 @@ private final class ServerReadiness: Sendable {
             guard let publicPort = ports.publicPort, let adminPort = ports.adminPort else { return nil }
             return ServerAssembly.Ports(publicPort: publicPort, adminPort: adminPort)
         }
-        if let ports { await self.onReady(ports) }
+        if let ports { await onReady(ports) }
     }
 }

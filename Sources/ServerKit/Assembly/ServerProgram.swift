@@ -34,24 +34,24 @@ public struct ServerProgram<Configuration: Sendable>: Sendable {
     public var help: String {
         var reader = SettingsReader(environment: [:])
         // Only what the reader has been asked for matters here.
-        _ = try? self.read(&reader)
-        return reader.help(program: self.name, summary: self.summary)
+        _ = try? read(&reader)
+        return reader.help(program: name, summary: self.summary)
     }
 
     /// Reads the environment, runs, and ends the process with status 1 if that fails.
     public func main() async {
-        if CommandLine.arguments.dropFirst().contains(where: { $0 == "--help" || $0 == "-h" }) { return print(self.help) }
+        if CommandLine.arguments.dropFirst().contains(where: { $0 == "--help" || $0 == "-h" }) { return print(help) }
         HangupWatch.outlive()
         do {
             var reader = SettingsReader()
-            let configuration = try self.read(&reader)
+            let configuration = try read(&reader)
             let server = self.server(configuration)
             ServerLogHandler.bootstrap(level: server.logLevel, format: server.logFormat)
-            Logger(label: self.name).info("starting", metadata: ["settings": "\(reader.givenText)"])
-            for warning in reader.warnings { Logger(label: self.name).warning("\(warning)") }
-            try await self.run(configuration)
+            Logger(label: name).info("starting", metadata: ["settings": "\(reader.givenText)"])
+            for warning in reader.warnings { Logger(label: name).warning("\(warning)") }
+            try await run(configuration)
         } catch {
-            ServerLogHandler.writeToStandardError(Array(Redaction.masked("\(self.name): \(error)\n").utf8))
+            ServerLogHandler.writeToStandardError(Array(Redaction.masked("\(name): \(error)\n").utf8))
             exit(1)
         }
     }

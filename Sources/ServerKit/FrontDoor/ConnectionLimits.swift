@@ -81,29 +81,29 @@ final class ConnectionLimits: Sendable {
     }
 
     /// Connections that are let in now.
-    var count: Int { self.state.withLock { $0.total } }
+    var count: Int { state.withLock { $0.total } }
 
     /// Lets a connection in; nil: it is to be closed.
     func enter(_ address: SocketAddress?) -> ConnectionPass? {
         let key = ConnectionLimits.key(address)
         let (pass, reason) = self.state.withLock { state -> (ConnectionPass?, FrontDoorMetrics.Full?) in
             var share = state.byAddress[key] ?? Share()
-            let isFull = state.total >= self.bounds.maximum
-            let isAddressFull = share.ordinary >= self.bounds.maximumPerAddress
+            let isFull = state.total >= bounds.maximum
+            let isAddressFull = share.ordinary >= bounds.maximumPerAddress
             let reason: FrontDoorMetrics.Full? = isAddressFull ? .address : isFull ? .total : nil
             if reason != nil {
                 // The sum of two settings of at most a million each.
-                if state.total >= self.bounds.maximum + self.bounds.reserve { return (nil, .total) }
-                if share.reserved >= self.bounds.reservePerAddress { return (nil, .address) }
+                if state.total >= bounds.maximum + bounds.reserve { return (nil, .total) }
+                if share.reserved >= bounds.reservePerAddress { return (nil, .address) }
                 share.reserved += 1
             } else {
                 share.ordinary += 1
             }
             state.total += 1
             state.byAddress[key] = share
-            return (reason == nil ? .ordinary : .reserve(self.bounds.reservedPaths), reason)
+            return (reason == nil ? .ordinary : .reserve(bounds.reservedPaths), reason)
         }
-        if let reason { self.metrics?.full(reason, isClosed: pass == nil) }
+        if let reason { metrics?.full(reason, isClosed: pass == nil) }
         return pass
     }
 
@@ -164,30 +164,30 @@ final class FrontDoorMetrics: Sendable {
                 }
             )
         }
-        self.refusals = counters(
+        refusals = counters(
             "stockgate_http_requests_refused_total",
             "Requests refused before any route saw them, which ends their connection.",
             "reason",
             of: RequestRefusal.self
         )
-        self.closes = counters(
+        closes = counters(
             "stockgate_http_connections_timed_out_total",
             "Connections closed for waiting too long: for the rest of a request, for their answer to be taken, or for a request.",
             "waited_for",
             of: ConnectionClock.Verdict.self
         )
-        self.closed = counters(
+        closed = counters(
             "stockgate_http_connections_refused_total",
             "Connections closed as soon as they came, because the server or their address had too many.",
             "full",
             of: Full.self
         )
-        self.reserved = registry.counter(
+        reserved = registry.counter(
             "stockgate_http_connections_reserved_total",
             help: "Connections kept only for health and what orders need, because the server or their address had too many.",
             labels: [("port", port)]
         )
-        self.handshakes = registry.counter(
+        handshakes = registry.counter(
             "stockgate_tls_handshakes_failed_total",
             help: "Connections that ended before their TLS handshake did.",
             labels: [("port", port)]
@@ -204,7 +204,7 @@ final class FrontDoorMetrics: Sendable {
 
     func handshakeFailed() { handshakes.add() }
 
-    func refused(_ refusal: RequestRefusal) { self.refusals[refusal]?.add() }
-    func closed(_ verdict: ConnectionClock.Verdict) { self.closes[verdict]?.add() }
-    func full(_ full: Full, isClosed: Bool) { (isClosed ? self.closed[full] : self.reserved)?.add() }
+    func refused(_ refusal: RequestRefusal) { refusals[refusal]?.add() }
+    func closed(_ verdict: ConnectionClock.Verdict) { closes[verdict]?.add() }
+    func full(_ full: Full, isClosed: Bool) { (isClosed ? closed[full] : reserved)?.add() }
 }

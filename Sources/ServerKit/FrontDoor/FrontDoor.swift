@@ -90,47 +90,47 @@ final class FrontDoor<Endpoint: HotPathEndpoint>: ChannelDuplexHandler, Removabl
         self.endpoint = endpoint
         self.configuration = configuration
         self.pass = pass
-        self.reader = RequestReader(limits: configuration.limits)
-        self.clock = ConnectionClock(times: pass.times(configuration.times))
+        reader = RequestReader(limits: configuration.limits)
+        clock = ConnectionClock(times: pass.times(configuration.times))
     }
 
     // MARK: The connection
 
     func handlerAdded(context: ChannelHandlerContext) {
-        if context.channel.isActive { self.begin(context) }
+        if context.channel.isActive { begin(context) }
     }
 
     func channelActive(context: ChannelHandlerContext) {
-        self.begin(context)
+        begin(context)
         context.fireChannelActive()
     }
 
     private func begin(_ context: ChannelHandlerContext) {
-        guard self.beat == nil else { return }
-        self.isFromLoopback = context.channel.remoteAddress?.isLoopback ?? false
-        self.scheduleBeat(context)
+        guard beat == nil else { return }
+        isFromLoopback = context.channel.remoteAddress?.isLoopback ?? false
+        scheduleBeat(context)
     }
 
     func channelInactive(context: ChannelHandlerContext) {
-        self.end()
+        end()
         context.fireChannelInactive()
     }
 
-    func handlerRemoved(context: ChannelHandlerContext) { self.end() }
+    func handlerRemoved(context: ChannelHandlerContext) { end() }
 
     private func end() {
-        self.machine.close()
-        self.beat?.cancel()
-        self.beat = nil
-        self.closing?.cancel()
-        self.closing = nil
-        self.quiescing?.cancel()
-        self.quiescing = nil
-        self.taking?.cancel()
-        self.taking = nil
-        self.waiting = ByteBuffer()
-        self.fail(self.answer)
-        self.answer = nil
+        machine.close()
+        beat?.cancel()
+        beat = nil
+        closing?.cancel()
+        closing = nil
+        quiescing?.cancel()
+        quiescing = nil
+        taking?.cancel()
+        taking = nil
+        waiting = ByteBuffer()
+        fail(answer)
+        answer = nil
     }
 
     private func fail(_ answer: RouterAnswer?) {
@@ -139,50 +139,50 @@ final class FrontDoor<Endpoint: HotPathEndpoint>: ChannelDuplexHandler, Removabl
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
         // A socket that has failed is closed. The router hears of it as of any other end.
-        self.perform(self.machine.close(), context)
+        perform(machine.close(), context)
     }
 
     func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
         switch event {
-        case let event as ChannelEvent where event == .inputClosed: self.perform(self.machine.inputClosed(), context)
+        case let event as ChannelEvent where event == .inputClosed: perform(machine.inputClosed(), context)
         case is ChannelShouldQuiesceEvent:
-            if self.taking == nil { self.watchTaking(context, since: nil) }
-            let grace = self.configuration.times.stopIdle
-            guard grace > .zero, self.machine.state == .reading, !self.hasPart, self.quiescing == nil else { return self.quiesce(context) }
-            self.quiescing = context.eventLoop.assumeIsolated().scheduleTask(in: grace) { self.quiesce(context) }
+            if taking == nil { watchTaking(context, since: nil) }
+            let grace = configuration.times.stopIdle
+            guard grace > .zero, machine.state == .reading, !hasPart, quiescing == nil else { return quiesce(context) }
+            quiescing = context.eventLoop.assumeIsolated().scheduleTask(in: grace) { self.quiesce(context) }
         default: context.fireUserInboundEventTriggered(event)
         }
     }
 
     private func quiesce(_ context: ChannelHandlerContext) {
-        self.perform(self.machine.quiesce(), context)
-        guard self.machine.state != .closed else { return }
+        perform(machine.quiesce(), context)
+        guard machine.state != .closed else { return }
         // Whoever still takes earlier answers is not hurried by a request that has begun behind them.
-        let isReading = self.machine.state == .reading && self.configuration.unsentBytes(context.channel) == 0
-        self.close(in: isReading ? self.configuration.times.stopReading : self.configuration.times.stopWorking, context)
+        let isReading = machine.state == .reading && configuration.unsentBytes(context.channel) == 0
+        close(in: isReading ? configuration.times.stopReading : configuration.times.stopWorking, context)
     }
 
     /// A stopping server waits for a client that takes its answers, and not for one that takes nothing of them.
     /// - Parameter before: what the client had taken at the last look, if it had not taken everything
     private func watchTaking(_ context: ChannelHandlerContext, since before: UInt64?) {
-        guard self.machine.state != .closed else { return }
-        let unsent = self.configuration.unsentBytes(context.channel)
+        guard machine.state != .closed else { return }
+        let unsent = configuration.unsentBytes(context.channel)
         var taken: UInt64?
         if unsent > 0 {
-            taken = self.configuration.takenBytes(context.channel) ?? (self.written &- UInt64(clamping: unsent))
-            if taken == before { return self.perform(self.machine.close(), context) }
-        } else if before != nil, self.machine.isQuiescing, self.machine.state == .reading {
-            self.close(in: self.configuration.times.stopReading, context)
+            taken = configuration.takenBytes(context.channel) ?? (written &- UInt64(clamping: unsent))
+            if taken == before { return perform(machine.close(), context) }
+        } else if before != nil, machine.isQuiescing, machine.state == .reading {
+            self.close(in: configuration.times.stopReading, context)
         }
-        self.taking = context.eventLoop.assumeIsolated().scheduleTask(in: self.configuration.times.stopTaking) {
+        taking = context.eventLoop.assumeIsolated().scheduleTask(in: configuration.times.stopTaking) {
             self.watchTaking(context, since: taken)
         }
     }
 
     func channelWritabilityChanged(context: ChannelHandlerContext) {
-        self.isWritable = context.channel.isWritable
+        isWritable = context.channel.isWritable
         context.fireChannelWritabilityChanged()
-        if self.isWritable { self.proceed(context) }
+        if isWritable { proceed(context) }
     }
 
     /// Does what the machine says.
@@ -190,26 +190,26 @@ final class FrontDoor<Endpoint: HotPathEndpoint>: ChannelDuplexHandler, Removabl
         switch step {
         case .wait: break
         case .proceed: self.proceed(context)
-        case .end: self.endOutput(context)
+        case .end: endOutput(context)
         case .close: context.close(promise: nil)
         }
     }
 
     /// Closes the server's half behind the last answer. The client's half is closed when the client does so, and after a short while otherwise.
     private func endOutput(_ context: ChannelHandlerContext) {
-        self.waiting = ByteBuffer()
+        waiting = ByteBuffer()
         // Where the client has closed its half, SwiftNIO makes the end of this half the end of all, and drops what the socket has not taken by then. So the end
         // waits here until the socket has taken everything; a client that takes nothing is closed by the clock.
-        guard self.machine.isInputClosed else { return self.closeOutput(context) }
+        guard machine.isInputClosed else { return closeOutput(context) }
         let taken = context.eventLoop.makePromise(of: Void.self)
         taken.futureResult.assumeIsolated().whenComplete { _ in self.closeOutput(context) }
-        context.writeAndFlush(self.wrapOutboundOut(ByteBuffer()), promise: taken)
+        context.writeAndFlush(wrapOutboundOut(ByteBuffer()), promise: taken)
     }
 
     private func closeOutput(_ context: ChannelHandlerContext) {
-        guard self.machine.state == .ending else { return }
+        guard machine.state == .ending else { return }
         let lingering =
-            self.machine.isQuiescing ? min(self.configuration.times.lingering, .milliseconds(100)) : self.configuration.times.lingering
+            machine.isQuiescing ? min(configuration.times.lingering, .milliseconds(100)) : configuration.times.lingering
         let promise = context.eventLoop.makePromise(of: Void.self)
         promise.futureResult.assumeIsolated().whenComplete { result in
             // The channel has no halves, or the client has closed its own: there is nothing to wait for.
@@ -218,7 +218,7 @@ final class FrontDoor<Endpoint: HotPathEndpoint>: ChannelDuplexHandler, Removabl
             if self.machine.state != .closed { self.close(in: lingering, context) }
         }
         context.close(mode: .output, promise: promise)
-        self.resumeReading(context)
+        resumeReading(context)
     }
 
     /// Lets the connection have a time of its own, whatever it had before.
@@ -232,10 +232,10 @@ final class FrontDoor<Endpoint: HotPathEndpoint>: ChannelDuplexHandler, Removabl
     /// Closes the connection after a time, whatever it does then. Of several such times the soonest counts.
     private func close(in time: TimeAmount, _ context: ChannelHandlerContext) {
         let deadline = context.eventLoop.now + time
-        guard deadline < self.closesAt else { return }
-        self.closing?.cancel()
-        self.closesAt = deadline
-        self.closing = context.eventLoop.assumeIsolated().scheduleTask(deadline: deadline) {
+        guard deadline < closesAt else { return }
+        closing?.cancel()
+        closesAt = deadline
+        closing = context.eventLoop.assumeIsolated().scheduleTask(deadline: deadline) {
             self.perform(self.machine.close(), context)
         }
     }
@@ -243,22 +243,22 @@ final class FrontDoor<Endpoint: HotPathEndpoint>: ChannelDuplexHandler, Removabl
     // MARK: Reading
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-        var bytes = self.unwrapInboundIn(data)
-        switch self.machine.state {
+        var bytes = unwrapInboundIn(data)
+        switch machine.state {
         // What comes behind the last answer is dropped.
         case .ending, .closed: return
         case .reading, .working: break
         }
-        if self.waiting.readableBytes == 0 {
-            self.waiting = bytes
+        if waiting.readableBytes == 0 {
+            waiting = bytes
         } else {
             // The buffer keeps what was dealt with in front of the rest. Without this, a client that always has something waiting would make it grow by all
             // that it ever sends.
-            if self.waiting.readerIndex > Self.maximumDealtWithBytes { self.waiting.discardReadBytes() }
-            self.waiting.writeBuffer(&bytes)
+            if waiting.readerIndex > Self.maximumDealtWithBytes { waiting.discardReadBytes() }
+            waiting.writeBuffer(&bytes)
         }
-        guard self.waiting.readableBytes <= Self.maximumWaitingBytes else { return self.perform(self.machine.close(), context) }
-        self.proceed(context)
+        guard waiting.readableBytes <= Self.maximumWaitingBytes else { return perform(machine.close(), context) }
+        proceed(context)
     }
 
     func channelReadComplete(context: ChannelHandlerContext) {
@@ -266,73 +266,73 @@ final class FrontDoor<Endpoint: HotPathEndpoint>: ChannelDuplexHandler, Removabl
     }
 
     func read(context: ChannelHandlerContext) {
-        if self.mayRead { context.read() } else { self.wantsRead = true }
+        if mayRead { context.read() } else { wantsRead = true }
     }
 
     /// Whether the socket may be read on. It stays registered for reading while a client waits for each answer before it asks again.
     private var mayRead: Bool {
-        self.waiting.readableBytes == 0 || (self.machine.state == .reading && self.isWritable)
+        waiting.readableBytes == 0 || (machine.state == .reading && isWritable)
     }
 
     private func resumeReading(_ context: ChannelHandlerContext) {
-        guard self.wantsRead, self.mayRead else { return }
-        self.wantsRead = false
+        guard wantsRead, mayRead else { return }
+        wantsRead = false
         context.read()
     }
 
     /// Takes requests until one is in work or what has come is dealt with. An answer that comes at once comes back here: this loop takes the next request itself,
     /// so that the stack does not grow.
     private func proceed(_ context: ChannelHandlerContext) {
-        guard !self.isProceeding else { return }
-        self.isProceeding = true
-        defer { self.isProceeding = false }
+        guard !isProceeding else { return }
+        isProceeding = true
+        defer { isProceeding = false }
         // Ends: each round takes a request, which takes bytes, or leaves.
-        while self.machine.mayTake(isWritable: self.isWritable) {
-            switch self.reader.next(&self.waiting) {
+        while machine.mayTake(isWritable: self.isWritable) {
+            switch reader.next(&waiting) {
             case .more:
                 let hasPart = self.hasPart
-                if self.machine.isTruncated(hasPart: hasPart) {
-                    self.refuse(.truncated, nil, context)
+                if machine.isTruncated(hasPart: hasPart) {
+                    refuse(.truncated, nil, context)
                 } else {
-                    self.perform(self.machine.needsMore(hasPart: hasPart), context)
+                    perform(machine.needsMore(hasPart: hasPart), context)
                 }
-                if self.waiting.readableBytes == 0, self.waiting.capacity > 0 { self.waiting = ByteBuffer() }
-                return self.resumeReading(context)
-            case .continue: self.send(ByteBuffer(string: "HTTP/1.1 100 Continue\r\n\r\n"), context)
-            case .refused(let refusal, let head): return self.refuse(refusal, head, context)
+                if waiting.readableBytes == 0, waiting.capacity > 0 { waiting = ByteBuffer() }
+                return resumeReading(context)
+            case .continue: send(ByteBuffer(string: "HTTP/1.1 100 Continue\r\n\r\n"), context)
+            case .refused(let refusal, let head): return refuse(refusal, head, context)
             case .request(var head, let body):
-                self.requests &+= 1
-                head.madeID = (self.number, self.requests)
-                head.isFromLoopback = self.isFromLoopback
-                guard self.pass.admits(head) else { return self.refuse(.full, head, context) }
-                self.machine.took(closes: head.closes || self.pass.endsAfter(head))
+                requests &+= 1
+                head.madeID = (number, requests)
+                head.isFromLoopback = isFromLoopback
+                guard pass.admits(head) else { return refuse(.full, head, context) }
+                machine.took(closes: head.closes || pass.endsAfter(head))
                 // The rest of a request that a stopping server waited for has come: it has the time of work now.
-                if self.machine.isQuiescing { self.allow(self.configuration.times.stopWorking, context) }
-                self.handOn(head, body, context)
+                if machine.isQuiescing { allow(configuration.times.stopWorking, context) }
+                handOn(head, body, context)
             }
         }
-        if self.waiting.readableBytes == 0, self.waiting.capacity > 0 { self.waiting = ByteBuffer() }
-        self.resumeReading(context)
+        if waiting.readableBytes == 0, waiting.capacity > 0 { waiting = ByteBuffer() }
+        resumeReading(context)
     }
 
     /// The size of the buffer of what waits, in bytes, with those that were dealt with.
-    var waitingCapacity: Int { self.waiting.capacity }
+    var waitingCapacity: Int { waiting.capacity }
 
-    var hasPart: Bool { self.reader.isInsideRequest || self.waiting.readableBytes > 0 }
+    var hasPart: Bool { reader.isInsideRequest || waiting.readableBytes > 0 }
 
     private func handOn(_ head: RequestHead, _ body: ByteBuffer, _ context: ChannelHandlerContext) {
-        if body.readableBytes <= self.endpoint.maximumBodyBytes, let match = self.endpoint.match(head) {
-            let request = self.requests
+        if body.readableBytes <= endpoint.maximumBodyBytes, let match = endpoint.match(head) {
+            let request = requests
             // Confined to this channel's loop, where the endpoint answers.
-            self.endpoint.respond(to: match, head: head, body: body, on: context.eventLoop) { answer in
+            endpoint.respond(to: match, head: head, body: body, on: context.eventLoop) { answer in
                 self.write(answer, to: head, request, context)
             }
             return
         }
         self.answer = RouterAnswer(request: head, hasBody: head.methodText != "HEAD")
-        context.fireChannelRead(self.wrapInboundOut(.head(head.httpRequest)))
-        if body.readableBytes > 0 { context.fireChannelRead(self.wrapInboundOut(.body(body))) }
-        context.fireChannelRead(self.wrapInboundOut(.end(nil)))
+        context.fireChannelRead(wrapInboundOut(.head(head.httpRequest)))
+        if body.readableBytes > 0 { context.fireChannelRead(wrapInboundOut(.body(body))) }
+        context.fireChannelRead(wrapInboundOut(.end(nil)))
         context.fireChannelReadComplete()
     }
 
@@ -340,53 +340,53 @@ final class FrontDoor<Endpoint: HotPathEndpoint>: ChannelDuplexHandler, Removabl
 
     private func write(_ answer: HotPathAnswer, to head: RequestHead, _ request: UInt64, _ context: ChannelHandlerContext) {
         // An answer that is given twice, or after the connection's end, is dropped.
-        guard self.machine.state == .working, self.requests == request, self.answers &+ 1 == request else { return }
-        let isLast = self.machine.answers(hasMore: self.hasPart, isDraining: self.configuration.drain.isDraining)
+        guard machine.state == .working, requests == request, answers &+ 1 == request else { return }
+        let isLast = machine.answers(hasMore: hasPart, isDraining: configuration.drain.isDraining)
         var bytes = context.channel.allocator.buffer(capacity: 208 + answer.lines.utf8.count + answer.body.count)
         bytes.writeStatusLine(answer.status)
         bytes.writeString(answer.lines)
         bytes.writeStaticString("Content-Length: ")
         bytes.writeString(String(answer.body.count))
         bytes.writeStaticString("\r\nDate: ")
-        bytes.writeString(self.date.now())
+        bytes.writeString(date.now())
         bytes.writeStaticString("\r\nX-Request-Id: ")
         bytes.writeRequestID(head.id)
         bytes.writeStaticString("\r\n")
         bytes.writeConnection(to: head, isLast: isLast)
         bytes.writeStaticString("\r\n")
         bytes.writeBytes(answer.body)
-        self.send(bytes, context)
-        self.finished(context)
+        send(bytes, context)
+        finished(context)
     }
 
     private func send(_ bytes: ByteBuffer, _ context: ChannelHandlerContext) {
-        self.written &+= UInt64(bytes.readableBytes)
-        context.writeAndFlush(self.wrapOutboundOut(bytes), promise: nil)
+        written &+= UInt64(bytes.readableBytes)
+        context.writeAndFlush(wrapOutboundOut(bytes), promise: nil)
     }
 
     func finished(_ context: ChannelHandlerContext) {
-        self.answers &+= 1
-        self.perform(self.machine.answered(), context)
+        answers &+= 1
+        perform(machine.answered(), context)
     }
 
     // MARK: Refusals
 
     private func refuse(_ refusal: RequestRefusal, _ head: RequestHead?, _ context: ChannelHandlerContext) {
-        guard self.machine.state == .reading else { return }
-        self.configuration.metrics?.refused(refusal)
-        let error = refusal.error(maximumBodyBytes: self.configuration.limits.bodyBytes)
-        let request = (head ?? self.reader.head).map(RefusedRequest.init) ?? RefusedRequest(partial: self.waiting)
+        guard machine.state == .reading else { return }
+        configuration.metrics?.refused(refusal)
+        let error = refusal.error(maximumBodyBytes: configuration.limits.bodyBytes)
+        let request = (head ?? reader.head).map(RefusedRequest.init) ?? RefusedRequest(partial: waiting)
         let rendered = error.render(accept: request.accept, language: .negotiated(request.acceptLanguage))
         var bytes = context.channel.allocator.buffer(capacity: 512)
         bytes.writeStatusLine(.init(code: rendered.status, reasonPhrase: error.code.phrase))
         for field in rendered.headerFields { bytes.writeString("\(field.name.rawName): \(field.value)\r\n") }
-        bytes.writeString("Content-Length: \(rendered.body.count)\r\nDate: \(self.date.now())\r\nX-Request-Id: ")
-        bytes.writeRequestID(request.id.map { .given($0) } ?? .made(connection: self.number, number: self.requests &+ 1))
+        bytes.writeString("Content-Length: \(rendered.body.count)\r\nDate: \(date.now())\r\nX-Request-Id: ")
+        bytes.writeRequestID(request.id.map { .given($0) } ?? .made(connection: self.number, number: requests &+ 1))
         bytes.writeStaticString("\r\nConnection: close\r\n\r\n")
         // The answer to a HEAD has no body.
         if !request.isHEAD { bytes.writeBytes(rendered.body) }
-        self.send(bytes, context)
-        self.perform(self.machine.refused(), context)
+        send(bytes, context)
+        perform(machine.refused(), context)
     }
 
     // MARK: Time
@@ -397,28 +397,28 @@ final class FrontDoor<Endpoint: HotPathEndpoint>: ChannelDuplexHandler, Removabl
     }
 
     private func look(_ context: ChannelHandlerContext) {
-        guard self.machine.state != .closed else { return }
-        let unsent = self.configuration.unsentBytes(context.channel)
+        guard machine.state != .closed else { return }
+        let unsent = configuration.unsentBytes(context.channel)
         let phase: ConnectionLook.Phase =
-            switch self.machine.state {
-            case .reading: self.hasPart || self.reader.hasEmptyLines ? .partial : .idle
+            switch machine.state {
+            case .reading: self.hasPart || reader.hasEmptyLines ? .partial : .idle
             case .working, .ending, .closed: .working
             }
         let look = ConnectionLook(
             phase: phase,
-            progress: self.requests &+ self.answers,
+            progress: requests &+ answers,
             unsent: unsent,
-            sent: self.written &- UInt64(clamping: unsent)
+            sent: written &- UInt64(clamping: unsent)
         )
-        if let verdict = self.clock.judge(look, at: context.eventLoop.now) {
-            self.configuration.metrics?.closed(verdict)
+        if let verdict = clock.judge(look, at: context.eventLoop.now) {
+            configuration.metrics?.closed(verdict)
             switch verdict {
             // A client that has sent empty lines alone has asked for nothing, and is closed without an answer.
-            case .request where self.isWritable && self.hasPart: self.refuse(.timeout, nil, context)
-            case .request, .idle, .answer: self.perform(self.machine.close(), context)
+            case .request where isWritable && self.hasPart: refuse(.timeout, nil, context)
+            case .request, .idle, .answer: perform(machine.close(), context)
             }
-            guard self.machine.state != .closed else { return }
+            guard machine.state != .closed else { return }
         }
-        self.scheduleBeat(context)
+        scheduleBeat(context)
     }
 }

@@ -27,12 +27,12 @@ struct FrontDoorChannel<Endpoint: HotPathEndpoint>: HTTPChannelHandler {
     func setup(channel: any Channel, logger: Logger) -> EventLoopFuture<Value> {
         channel.eventLoop.makeCompletedFuture {
             let address = channel.remoteAddress
-            guard let pass = self.connections.enter(address) else {
+            guard let pass = connections.enter(address) else {
                 // The server does not close a connection whose setup fails.
                 channel.close(promise: nil)
                 throw Refused()
             }
-            channel.closeFuture.whenComplete { _ in self.connections.leave(address, pass) }
+            channel.closeFuture.whenComplete { _ in connections.leave(address, pass) }
             let pipeline = channel.pipeline.syncOperations
             if let tls = self.configuration.tls {
                 let metrics = self.configuration.metrics
@@ -49,7 +49,7 @@ struct FrontDoorChannel<Endpoint: HotPathEndpoint>: HTTPChannelHandler {
     func handle(value: Value, logger: Logger) async {
         // One executor a connection: it holds a reference and nothing else.
         await withTaskExecutorPreference(EventLoopTaskExecutor(value.channel.eventLoop)) {
-            await self.handleHTTP(asyncChannel: value.take(), logger: logger)
+            await handleHTTP(asyncChannel: value.take(), logger: logger)
         }
     }
 }

@@ -5,7 +5,7 @@ extension RequestHead {
     /// The head for the router. What is said about the connection alone has been dealt with and is left out.
     var httpRequest: HTTPRequest {
         var fields = HTTPFields()
-        self.eachField { name, value in
+        eachField { name, value in
             guard let name = HTTPField.Name(name) else { return }
             switch name {
             case .connection, .transferEncoding, .upgrade, .expect, .te, .trailer, .host: return
@@ -16,10 +16,10 @@ extension RequestHead {
                 }
             }
         }
-        fields.append(HTTPField(name: .requestID, value: self.id.description))
+        fields.append(HTTPField(name: .requestID, value: id.description))
         // A token, as the reader has seen to.
-        let method = HTTPRequest.Method(rawValue: self.methodText) ?? .get
-        return HTTPRequest(method: method, scheme: "http", authority: self.host, path: self.routerPath, headerFields: fields)
+        let method = HTTPRequest.Method(rawValue: methodText) ?? .get
+        return HTTPRequest(method: method, scheme: "http", authority: self.host, path: routerPath, headerFields: fields)
     }
 }
 

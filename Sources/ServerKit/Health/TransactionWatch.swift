@@ -23,9 +23,9 @@ struct TransactionAlarm {
 
     /// A look found the oldest transaction this old; nil: none is open.
     mutating func saw(_ age: Duration?) -> Line? {
-        let isTooOld = (age ?? .zero) > self.bound
-        guard isTooOld != self.isRaised else { return nil }
-        self.isRaised = isTooOld
+        let isTooOld = (age ?? .zero) > bound
+        guard isTooOld != isRaised else { return nil }
+        isRaised = isTooOld
         return isTooOld ? .tooOld : .over
     }
 }
@@ -93,8 +93,8 @@ public struct TransactionWatch: Service, CustomStringConvertible {
             var alarm = TransactionAlarm(bound: self.bound)
             // Ends by cancellation.
             while !Task.isCancelled {
-                await self.round(&alarm)
-                try await Task.sleep(for: self.interval)
+                await round(&alarm)
+                try await Task.sleep(for: interval)
             }
         }
     }
@@ -102,19 +102,19 @@ public struct TransactionWatch: Service, CustomStringConvertible {
     private func round(_ alarm: inout TransactionAlarm) async {
         let oldest: Oldest?
         do {
-            oldest = try await self.look()
+            oldest = try await look()
         } catch {
             // Those who need the database report that it is away. Here the age is unknown.
-            return self.state.age.withLock { $0 = nil }
+            return state.age.withLock { $0 = nil }
         }
-        self.state.age.withLock { $0 = (oldest?.age ?? .zero) / .seconds(1) }
+        state.age.withLock { $0 = (oldest?.age ?? .zero) / .seconds(1) }
         switch alarm.saw(oldest?.age) {
         case .tooOld:
-            self.logger.warning(
+            logger.warning(
                 "a transaction has been open for too long: commits grow slower while it is, end it",
                 metadata: ["seconds": "\(Int((oldest?.age ?? .zero) / .seconds(1)))", "who": "\(oldest?.who ?? "")"]
             )
-        case .over: self.logger.notice("no transaction is open for too long any more")
+        case .over: logger.notice("no transaction is open for too long any more")
         case nil: break
         }
     }

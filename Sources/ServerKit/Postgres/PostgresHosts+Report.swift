@@ -19,8 +19,8 @@ extension PostgresHosts {
         ) {
             self.snapshot().map { .init(labels: [(name: "host", value: $0.name)], Double($0.failures)) }
         }
-        guard self.count > 1 else { return }
-        self.onChange { change in
+        guard count > 1 else { return }
+        onChange { change in
             if let before = change.before {
                 logger.warning(
                     "PostgreSQL is used at another host",

@@ -45,61 +45,61 @@ public struct ServerConfiguration: Sendable, Equatable {
     public init(from reader: inout SettingsReader, publicPort: (name: String, port: Int), adminPort: (name: String, port: Int)) {
         self.publicPort = reader.int(publicPort.name, default: publicPort.port, in: 0...65535, "public port, 0 for any free one")
         self.adminPort = reader.int(adminPort.name, default: adminPort.port, in: 0...65535, "admin port, 0 for any free one")
-        self.bindAddress = reader.string("BIND_ADDRESS", default: "127.0.0.1", "address that both ports are bound to")
-        self.tls = reader.serverTLS()
-        self.adminTokens = reader.adminTokens()
-        self.shutdownTimeout = reader.duration(
+        bindAddress = reader.string("BIND_ADDRESS", default: "127.0.0.1", "address that both ports are bound to")
+        tls = reader.serverTLS()
+        adminTokens = reader.adminTokens()
+        shutdownTimeout = reader.duration(
             "SHUTDOWN_TIMEOUT",
             default: .seconds(10),
             in: .milliseconds(100)...(.seconds(600)),
             "how long a stop may take, requests in progress included"
         )
-        self.startTimeout = reader.duration(
+        startTimeout = reader.duration(
             "START_TIMEOUT",
             default: .seconds(60),
             in: .zero...(.seconds(3600)),
             "how long a start waits for a database that is not there yet; no port is bound meanwhile"
         )
-        self.eventLoops = reader.int("EVENT_LOOPS", default: 0, in: 0...256, "event loops, 0 for one each core")
-        self.idleTimeout = reader.duration(
+        eventLoops = reader.int("EVENT_LOOPS", default: 0, in: 0...256, "event loops, 0 for one each core")
+        idleTimeout = reader.duration(
             "IDLE_TIMEOUT",
             default: .seconds(75),
             in: .seconds(1)...(.seconds(3600)),
             "how long an idle connection is kept"
         )
-        self.maximumConnections = reader.int(
+        maximumConnections = reader.int(
             "MAX_CONNECTIONS",
             default: 10_000,
             in: 1...1_000_000,
             "connections of the public port at most; further ones get health checks only, or are closed at once"
         )
-        self.maximumConnectionsPerAddress = reader.int(
+        maximumConnectionsPerAddress = reader.int(
             "MAX_CONNECTIONS_PER_ADDRESS",
             default: 5_000,
             in: 1...1_000_000,
             "connections from one client address (IPv4 address or IPv6 /64) to the public port at most; further ones get health checks only, or are closed at once"
         )
-        self.requestTimeout = reader.duration(
+        requestTimeout = reader.duration(
             "REQUEST_TIMEOUT",
             default: .seconds(30),
             in: .milliseconds(100)...(.seconds(3600)),
             "how long a client may take to send a request, head and body"
         )
-        self.answerTimeout = reader.duration(
+        answerTimeout = reader.duration(
             "ANSWER_TIMEOUT",
             default: .seconds(30),
             in: .milliseconds(100)...(.seconds(3600)),
             "how long an answer waits while its client reads nothing"
         )
-        self.lameDuck = reader.duration(
+        lameDuck = reader.duration(
             "LAME_DUCK",
             default: .milliseconds(300),
             in: .zero...(.seconds(300)),
             "how long a server that was told to stop still serves; meanwhile it is not ready, and closes each connection after an answer"
         )
-        self.logLevel = reader.choice("LOG_LEVEL", default: Logger.Level.info, "the lowest level that is logged")
-        self.logFormat = reader.choice("LOG_FORMAT", default: LogFormat.text, "the format of log lines")
-        self.showsResilience4jMetrics = reader.bool(
+        logLevel = reader.choice("LOG_LEVEL", default: Logger.Level.info, "the lowest level that is logged")
+        logFormat = reader.choice("LOG_FORMAT", default: LogFormat.text, "the format of log lines")
+        showsResilience4jMetrics = reader.bool(
             "METRICS_RESILIENCE4J",
             default: false,
             "show the breakers' metrics under resilience4j's Micrometer names too"

@@ -11,37 +11,37 @@ extension SettingsReader {
         do throws(TLSFailure) {
             try TLSClientContexts.check(settings)
         } catch {
-            self.refuse("\(name): \(error.description)")
+            refuse("\(name): \(error.description)")
         }
-        self.warnOfTLS(name, settings.warning)
+        warnOfTLS(name, settings.warning)
     }
 
     /// Warns of an address that has less checked than may be.
     /// - Parameter words: nil where there is nothing to warn of
     public mutating func warnOfTLS(_ name: String, _ words: String?) {
-        if let words { self.warn("\(name): \(words)") }
+        if let words { warn("\(name): \(words)") }
     }
 
     /// The certificate and key of a server's own ports; nil without them.
     mutating func serverTLS() -> TLSServerContexts? {
-        let certificate = self.optionalString(
+        let certificate = optionalString(
             "TLS_CERTIFICATE",
             "PEM file with the certificate of both ports, and what stands between it and its authority: both speak TLS alone then; SIGHUP reads it again"
         )
-        let key = self.optionalString("TLS_KEY", "PEM file with the key of TLS_CERTIFICATE, without a passphrase; SIGHUP reads it again")
+        let key = optionalString("TLS_KEY", "PEM file with the key of TLS_CERTIFICATE, without a passphrase; SIGHUP reads it again")
         guard certificate != nil || key != nil else { return nil }
         guard let certificate, let key else {
-            self.refuse("TLS_CERTIFICATE and TLS_KEY belong together")
+            refuse("TLS_CERTIFICATE and TLS_KEY belong together")
             return nil
         }
         do throws(TLSFailure) {
             let files = TLSServerContexts.Files(certificate: ("TLS_CERTIFICATE", certificate), key: ("TLS_KEY", key))
             let contexts = try TLSServerContexts(files)
-            if contexts.hasExpired { self.warn("TLS_CERTIFICATE: the certificate has expired: whoever checks it turns away") }
-            self.noteRereadable(contexts)
+            if contexts.hasExpired { warn("TLS_CERTIFICATE: the certificate has expired: whoever checks it turns away") }
+            noteRereadable(contexts)
             return contexts
         } catch {
-            self.refuse(error.description)
+            refuse(error.description)
             return nil
         }
     }
@@ -54,7 +54,7 @@ extension TLSServerContexts: Rereadable {
     /// Reads the files again. Connections that are there keep what they began with.
     public func reread() -> Rereading {
         do throws(TLSFailure) {
-            return try self.reload() ? .changed : .unchanged
+            return try reload() ? .changed : .unchanged
         } catch {
             return .failed(error.description)
         }

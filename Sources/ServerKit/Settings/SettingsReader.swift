@@ -52,13 +52,13 @@ public struct SettingsReader: Sendable {
 
     /// Remembers a fault that was found after settings were read, such as two that do not fit together; ``finish()`` throws it.
     public mutating func refuse(_ fault: String) {
-        self.faults.append(fault)
+        faults.append(fault)
     }
 
     /// Remembers what an operator is to be told at the start: a setting that works and is risky. It must repeat no secret.
-    public mutating func warn(_ warning: String) { self.warnings.append(warning) }
+    public mutating func warn(_ warning: String) { warnings.append(warning) }
 
-    mutating func noteRereadable(_ rereadable: any Rereadable) { self.rereadables.append(rereadable) }
+    mutating func noteRereadable(_ rereadable: any Rereadable) { rereadables.append(rereadable) }
 
     private mutating func read<Value>(
         _ name: String,
@@ -70,16 +70,16 @@ public struct SettingsReader: Sendable {
         parse: (String) -> Value?
     ) -> Value {
         var value = defaultValue
-        let given = self.environment[name].flatMap { $0.isEmpty ? nil : $0 }
+        let given = environment[name].flatMap { $0.isEmpty ? nil : $0 }
         if let given {
             if let parsed = parse(given) {
                 value = parsed
             } else {
                 // The text itself is not repeated: it may be a secret in the wrong variable.
-                self.faults.append("\(name) must be \(expected)")
+                faults.append("\(name) must be \(expected)")
             }
         }
-        self.settings.append(
+        settings.append(
             Setting(name: name, defaultText: defaultText, meaning: meaning, valueText: show(value), isGiven: given != nil)
         )
         return value
@@ -89,7 +89,7 @@ public struct SettingsReader: Sendable {
 
     /// A whole number.
     public mutating func int(_ name: String, default value: Int, in range: ClosedRange<Int>, _ meaning: String) -> Int {
-        self.read(
+        read(
             name,
             default: value,
             defaultText: String(value),
@@ -102,7 +102,7 @@ public struct SettingsReader: Sendable {
 
     /// `true` or `false`, also `1`, `0`, `yes`, `no`, `on`, `off`.
     public mutating func bool(_ name: String, default value: Bool, _ meaning: String) -> Bool {
-        self.read(
+        read(
             name,
             default: value,
             defaultText: String(value),
@@ -126,7 +126,7 @@ public struct SettingsReader: Sendable {
         in range: ClosedRange<Duration>,
         _ meaning: String
     ) -> Duration {
-        self.read(
+        read(
             name,
             default: value,
             defaultText: value.settingText,
@@ -139,17 +139,17 @@ public struct SettingsReader: Sendable {
 
     /// A text.
     public mutating func string(_ name: String, default value: String, _ meaning: String) -> String {
-        self.read(name, default: value, defaultText: value, meaning, expected: "a text", show: { $0 }, parse: { $0 })
+        read(name, default: value, defaultText: value, meaning, expected: "a text", show: { $0 }, parse: { $0 })
     }
 
     /// A text, or nil when the variable is missing.
     public mutating func optionalString(_ name: String, _ meaning: String) -> String? {
-        self.read(name, default: nil, defaultText: nil, meaning, expected: "a text", show: { $0 ?? "" }, parse: { .some($0) })
+        read(name, default: nil, defaultText: nil, meaning, expected: "a text", show: { $0 ?? "" }, parse: { .some($0) })
     }
 
     /// A secret, or nil when the variable is missing. Shown as `***`.
     public mutating func secret(_ name: String, _ meaning: String) -> String? {
-        self.read(
+        read(
             name,
             default: nil,
             defaultText: nil,
@@ -167,7 +167,7 @@ public struct SettingsReader: Sendable {
         _ meaning: String
     ) -> Choice where Choice.RawValue == String {
         let allowed = Choice.allCases.map(\.rawValue).joined(separator: ", ")
-        return self.read(
+        return read(
             name,
             default: value,
             defaultText: value.rawValue,
@@ -195,17 +195,17 @@ public struct SettingsReader: Sendable {
         _ meaning: String,
         parse: (String) throws(Refusal) -> Value
     ) -> Value? {
-        let text = self.optionalText(name, default: value, meaning, show: Redaction.maskedAddress) ?? value
-        return self.parsed(name, text, parse)
+        let text = optionalText(name, default: value, meaning, show: Redaction.maskedAddress) ?? value
+        return parsed(name, text, parse)
     }
 
     /// The same, nil also when the variable is missing. All of it is shown as `***`.
     public mutating func optionalAddress<Value>(_ name: String, _ meaning: String, parse: (String) throws(Refusal) -> Value) -> Value? {
-        self.optionalText(name, default: nil, meaning) { $0.isEmpty ? "" : "***" }.flatMap { self.parsed(name, $0, parse) }
+        optionalText(name, default: nil, meaning) { $0.isEmpty ? "" : "***" }.flatMap { parsed(name, $0, parse) }
     }
 
     private mutating func optionalText(_ name: String, default value: String?, _ meaning: String, show: (String) -> String) -> String? {
-        self.read(
+        read(
             name,
             default: value,
             defaultText: value.map(show),
@@ -231,7 +231,7 @@ public struct SettingsReader: Sendable {
         do throws(Refusal) {
             return try parse(text)
         } catch {
-            self.refuse("\(name): \(error.words)")
+            refuse("\(name): \(error.words)")
             return nil
         }
     }
@@ -239,7 +239,7 @@ public struct SettingsReader: Sendable {
     /// URLs separated by commas, at least one and at most 64.
     public mutating func urls(_ name: String, default value: [String], schemes: [String], _ meaning: String) -> [String] {
         let masked = value.map(Redaction.maskedAddress).joined(separator: ",")
-        return self.read(
+        return read(
             name,
             default: value,
             defaultText: masked,
@@ -287,7 +287,7 @@ public struct SettingsReader: Sendable {
 
     /// `NAME=value` of everything that the environment gave, secrets masked, for the log at start.
     public var givenText: String {
-        self.settings.filter(\.isGiven).map { "\($0.name)=\($0.valueText)" }.joined(separator: " ")
+        settings.filter(\.isGiven).map { "\($0.name)=\($0.valueText)" }.joined(separator: " ")
     }
 }
 
@@ -300,7 +300,7 @@ public struct SettingsError: Error, Equatable, CustomStringConvertible {
     public init(faults: [String]) { self.faults = faults }
 
     /// The sentences, one a line.
-    public var description: String { self.faults.joined(separator: "\n") }
+    public var description: String { faults.joined(separator: "\n") }
 }
 
 extension Duration {

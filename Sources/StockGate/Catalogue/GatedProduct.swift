@@ -24,7 +24,7 @@ final class GatedProduct: Sendable {
 
     init(_ id: ProductID, resyncInterval: UInt64) {
         self.id = id
-        self.keys = GateKeys(id)
+        keys = GateKeys(id)
         self.state = Mutex(State(schedule: ResyncSchedule(interval: resyncInterval)))
     }
 

@@ -22,11 +22,11 @@ final class GateKeys: Sendable {
 
     init(_ product: ProductID) {
         let prefix = "sg:{\(product.rawValue)}:"
-        self.stock = prefix + "stock"
-        self.meta = prefix + "meta"
-        self.pending = prefix + "pending"
-        self.owed = prefix + "owed"
-        self.marks = prefix + "marks"
-        self.marker = prefix + "marker"
+        stock = prefix + "stock"
+        meta = prefix + "meta"
+        pending = prefix + "pending"
+        owed = prefix + "owed"
+        marks = prefix + "marks"
+        marker = prefix + "marker"
     }
 }

@@ -37,7 +37,7 @@ struct GateRefusal: Error, Sendable, CustomStringConvertible {
         let isRefused = ["NOPERM", "NOAUTH"].contains(server.kind.rawValue) || server.message.contains("unknown command")
         guard isRefused else { return nil }
         // Redis quotes an unknown command with its arguments, which may be long.
-        self.description = "\(command): \(server.message.prefix(160))"
+        description = "\(command): \(server.message.prefix(160))"
     }
 
     /// The reply of `Scripts/check.lua`; nil if nothing was refused.
@@ -46,7 +46,7 @@ struct GateRefusal: Error, Sendable, CustomStringConvertible {
         guard words.count >= 2 else { return nil }
         let version = info.split(whereSeparator: \.isNewline).first { $0.hasPrefix("redis_version:") }?.dropFirst(14) ?? "?"
         let commands = stride(from: 0, to: words.count - 1, by: 2).map { "\(words[$0]): \(words[$0 + 1])" }
-        self.description = commands.joined(separator: "; ") + " (Redis \(version); 6.2 or later is needed)"
+        description = commands.joined(separator: "; ") + " (Redis \(version); 6.2 or later is needed)"
     }
 }
 
@@ -71,6 +71,6 @@ struct GateConnectionInfo: Sendable {
         // A replica refuses writes. Refusing the connection is better than failing each call later.
         guard role != "slave" else { throw RedisError(.notConnected, detail: "this Redis is a replica") }
         self.scripts = scripts
-        self.dataset = "\(runID):\(replicationID)"
+        dataset = "\(runID):\(replicationID)"
     }
 }

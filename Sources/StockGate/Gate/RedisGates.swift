@@ -61,8 +61,8 @@ private final class Gathered<Value: Sendable> {
     private let done: ([Result<Value, GateFailure>]) -> Void
 
     init(count: Int, done: @escaping ([Result<Value, GateFailure>]) -> Void) {
-        self.results = Array(repeating: nil, count: count)
-        self.missing = count
+        results = Array(repeating: nil, count: count)
+        missing = count
         self.done = done
     }
 

@@ -40,7 +40,7 @@ public final class PostgresLedger: Sendable {
             maximumWaiting: configuration.waitingForRows,
             onChange: onLockedProducts
         )
-        self.lockedProducts = locked
+        lockedProducts = locked
         let patience = configuration.postgres.lockTimeout
         var laneConfiguration = configuration.postgres
         laneConfiguration.lockTimeout = min(configuration.rowWait, patience)
@@ -75,7 +75,7 @@ public final class PostgresLedger: Sendable {
         }
         let increases = try worker("ledger-in")
         workers.append(increases)
-        self.increaseLane = LedgerLane(
+        increaseLane = LedgerLane(
             worker: increases,
             capacity: configuration.laneCapacity,
             maximumBatch: configuration.maximumBatch,
@@ -88,8 +88,8 @@ public final class PostgresLedger: Sendable {
         self.workers = workers
         self.lanes = lanes
         self.pool = pool
-        self.auditRows = max(2, configuration.auditRows)
-        self.auditTime = configuration.auditTime
+        auditRows = max(2, configuration.auditRows)
+        auditTime = configuration.auditTime
         var reading = configuration.postgres
         reading.applicationName += "-reads"
         reading.statementTimeout = configuration.readTimeout
@@ -103,8 +103,8 @@ public final class PostgresLedger: Sendable {
                 acquireTimeout: configuration.readAcquireTimeout
             )
         }
-        self.reads = readPool(configuration.readConnections)
-        self.lookups = readPool(configuration.lookupConnections)
+        reads = readPool(configuration.readConnections)
+        lookups = readPool(configuration.lookupConnections)
     }
 
     /// Opens the lanes' connections before the pools take any. A lane that cannot connect is reported to `onLane`, and connects when it is needed.

@@ -29,7 +29,7 @@ public struct Increase: Hashable, Sendable {
         package init(_ action: Action, answer: IncreaseAnswer? = nil, asks: Bool = false) {
             self.action = action
             self.answer = answer
-            self.asksForResync = asks
+            asksForResync = asks
         }
     }
 

@@ -45,7 +45,7 @@ public struct Reservation: Hashable, Sendable {
         package init(_ action: Action, answer: DecreaseAnswer? = nil, asks: Bool = false) {
             self.action = action
             self.answer = answer
-            self.asksForResync = asks
+            asksForResync = asks
         }
     }
 

@@ -96,8 +96,8 @@ public struct Resync: Hashable, Sendable {
 
     /// Creates a resync that has not begun. `ledger` is the name of this ledger. If it is empty, no data is taken for another ledger's.
     public init(forced: Bool, ledger: String = "") {
-        self.isForced = forced
-        self.ledgerName = ledger
+        isForced = forced
+        ledgerName = ledger
     }
 
     /// Whether nothing more will happen.

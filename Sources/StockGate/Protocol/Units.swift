@@ -28,7 +28,7 @@ public struct Fence: Hashable, Comparable, Sendable, ExpressibleByIntegerLiteral
 
     /// Wraps a number that stands in the source.
     @inlinable
-    public init(integerLiteral value: Int64) { self.rawValue = value }
+    public init(integerLiteral value: Int64) { rawValue = value }
 
     /// Whether both are the same number.
     @inlinable
@@ -55,7 +55,7 @@ public struct Token: Hashable, Comparable, Sendable, ExpressibleByIntegerLiteral
 
     /// Wraps a number that stands in the source.
     @inlinable
-    public init(integerLiteral value: Int64) { self.rawValue = value }
+    public init(integerLiteral value: Int64) { rawValue = value }
 
     /// Whether both are the same number.
     @inlinable
@@ -82,7 +82,7 @@ public struct Quantity: Hashable, Comparable, Sendable, ExpressibleByIntegerLite
 
     /// Wraps a number that stands in the source.
     @inlinable
-    public init(integerLiteral value: Int64) { self.rawValue = value }
+    public init(integerLiteral value: Int64) { rawValue = value }
 
     /// Whether both are the same number.
     @inlinable

@@ -32,9 +32,9 @@ final class DecreaseRun: @unchecked Sendable {
     ) {
         self.context = context
         self.product = product
-        self.machine = Reservation(request, mark: context.nextMark())
+        machine = Reservation(request, mark: context.nextMark())
         self.isPatient = isPatient
-        self.deadline = .now() + context.times.answerWithin
+        deadline = .now() + context.times.answerWithin
         self.completion = completion
     }
 

@@ -15,7 +15,7 @@ final class IncreaseRun: @unchecked Sendable {
 
     init(context: RequestContext, request: IncreaseRequest, isPatient: Bool, completion: @escaping (IncreaseAnswer) -> Void) {
         self.context = context
-        self.machine = Increase(request)
+        machine = Increase(request)
         self.isPatient = isPatient
         self.completion = completion
     }

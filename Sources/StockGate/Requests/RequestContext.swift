@@ -62,7 +62,7 @@ final class RequestContext: Sendable {
         self.metrics = metrics
         self.times = times
         self.inFlight = inFlight
-        self.deadlines = DeadlineQueue(eventLoop: gate.eventLoop)
+        deadlines = DeadlineQueue(eventLoop: gate.eventLoop)
         self.products = products
         self.resyncs = resyncs
         self.bumps = bumps

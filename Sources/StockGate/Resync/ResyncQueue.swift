@@ -24,7 +24,7 @@ final class ResyncQueue: Sendable {
     let arrivals: AsyncStream<Void>
 
     init() {
-        (self.arrivals, self.wake) = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1))
+        (self.arrivals, wake) = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1))
     }
 
     /// Adds a product for a later round. A patient one lets the others go first.

@@ -7,7 +7,7 @@ public struct PatchedIncrease: Hashable, Sendable {
 
     /// An increase that has not begun.
     public init(_ request: IncreaseRequest, fault: Fault? = nil) {
-        self.machine = Increase(request)
+        machine = Increase(request)
         self.fault = fault
     }
 

@@ -10,7 +10,7 @@ public struct PatchedReservation: Hashable, Sendable {
     /// A decrease that has not begun.
     /// - Parameter mark: as the machine's
     public init(_ request: DecreaseRequest, mark: Token, fault: Fault? = nil) {
-        self.machine = Reservation(request, mark: mark)
+        machine = Reservation(request, mark: mark)
         self.fault = fault
     }
 

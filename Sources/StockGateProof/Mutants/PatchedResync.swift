@@ -7,7 +7,7 @@ public struct PatchedResync: Hashable, Sendable {
 
     /// A resync that has not begun.
     public init(forced: Bool, ledger: String = "", fault: Fault? = nil) {
-        self.machine = Resync(forced: forced || fault == .askAlways, ledger: ledger)
+        machine = Resync(forced: forced || fault == .askAlways, ledger: ledger)
         self.fault = fault
     }
 

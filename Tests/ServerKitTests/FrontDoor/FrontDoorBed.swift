@@ -26,17 +26,17 @@ final class ScriptedEndpoint: HotPathEndpoint, @unchecked Sendable {
         answer: @escaping (HotPathAnswer) -> Void
     ) {
         let text = match + String(buffer: body)
-        self.wasFromLoopback = head.isFromLoopback
-        self.work(text)
-        if self.answersAtOnce {
+        wasFromLoopback = head.isFromLoopback
+        work(text)
+        if answersAtOnce {
             answer(HotPathAnswer(json: Array(text.utf8)))
         } else {
-            self.waiting.append((text, answer))
+            waiting.append((text, answer))
         }
     }
 
     func answerNext() {
-        let (text, answer) = self.waiting.removeFirst()
+        let (text, answer) = waiting.removeFirst()
         answer(HotPathAnswer(json: Array(text.utf8)))
     }
 }
@@ -58,34 +58,34 @@ final class ScriptedRouter: ChannelInboundHandler {
     private var context: ChannelHandlerContext?
 
     func handlerAdded(context: ChannelHandlerContext) { self.context = context }
-    func channelInactive(context: ChannelHandlerContext) { self.wasEnded = true }
+    func channelInactive(context: ChannelHandlerContext) { wasEnded = true }
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-        switch self.unwrapInboundIn(data) {
+        switch unwrapInboundIn(data) {
         case .head(let head):
-            self.heads.append(head)
-            self.body = ""
-        case .body(let part): self.body += String(buffer: part)
+            heads.append(head)
+            body = ""
+        case .body(let part): body += String(buffer: part)
         case .end:
-            self.bodies.append(self.body)
-            self.work(self.body)
-            self.waiting.append(self.body)
-            if self.answersAtOnce { self.answerNext() }
+            bodies.append(body)
+            work(body)
+            waiting.append(body)
+            if answersAtOnce { answerNext() }
         }
     }
 
     func answerNext(_ status: HTTPResponse.Status = .ok, fields: HTTPFields = [:]) {
         guard let context else { return }
-        let text = self.waiting.removeFirst()
+        let text = waiting.removeFirst()
         var head = HTTPResponse(status: status, headerFields: fields)
-        if self.givesLength { head.headerFields[.contentLength] = String(text.utf8.count) }
-        context.write(self.wrapOutboundOut(.head(head)), promise: nil)
-        context.write(self.wrapOutboundOut(.body(ByteBuffer(string: text))), promise: nil)
-        context.write(self.wrapOutboundOut(.end(nil)), promise: nil)
+        if givesLength { head.headerFields[.contentLength] = String(text.utf8.count) }
+        context.write(wrapOutboundOut(.head(head)), promise: nil)
+        context.write(wrapOutboundOut(.body(ByteBuffer(string: text))), promise: nil)
+        context.write(wrapOutboundOut(.end(nil)), promise: nil)
         context.flush()
     }
 
-    func write(_ part: HTTPResponsePart) { self.context?.writeAndFlush(self.wrapOutboundOut(part), promise: nil) }
+    func write(_ part: HTTPResponsePart) { context?.writeAndFlush(wrapOutboundOut(part), promise: nil) }
 }
 
 /// The socket's place: counts reads, and closes halves as a socket does.
@@ -98,28 +98,28 @@ final class ScriptedSocket: ChannelDuplexHandler {
     var holdsEnd = false
     private(set) var written = ByteBuffer()
 
-    func read(context: ChannelHandlerContext) { self.reads += 1 }
+    func read(context: ChannelHandlerContext) { reads += 1 }
 
     func write(context: ChannelHandlerContext, data: NIOAny, promise: EventLoopPromise<Void>?) {
         // A write behind the end is a fault of the door, and is seen as one: nothing of it arrives.
-        guard !self.isOutputClosed else {
+        guard !isOutputClosed else {
             promise?.fail(ChannelError.outputClosed)
             return
         }
-        var bytes = self.unwrapOutboundIn(data)
-        self.written.writeBuffer(&bytes)
+        var bytes = unwrapOutboundIn(data)
+        written.writeBuffer(&bytes)
         promise?.succeed()
     }
 
     func close(context: ChannelHandlerContext, mode: CloseMode, promise: EventLoopPromise<Void>?) {
         guard mode == .output else { return context.close(mode: mode, promise: promise) }
-        self.isOutputClosed = true
-        if !self.holdsEnd { promise?.succeed() }
+        isOutputClosed = true
+        if !holdsEnd { promise?.succeed() }
     }
 
     func takeWritten() -> String {
-        defer { self.written.clear() }
-        return String(buffer: self.written)
+        defer { written.clear() }
+        return String(buffer: written)
     }
 }
 
@@ -150,37 +150,37 @@ struct FrontDoorBed {
             metrics: metrics,
             unsentBytes: { _ in unsent.bytes }
         )
-        self.door = FrontDoor(endpoint: self.endpoint, configuration: configuration, pass: pass)
-        let pipeline = self.channel.pipeline.syncOperations
-        try pipeline.addHandler(self.socket)
-        try pipeline.addHandler(self.door)
-        try pipeline.addHandler(self.router)
+        door = FrontDoor(endpoint: self.endpoint, configuration: configuration, pass: pass)
+        let pipeline = channel.pipeline.syncOperations
+        try pipeline.addHandler(socket)
+        try pipeline.addHandler(door)
+        try pipeline.addHandler(router)
         let address = try SocketAddress(ipAddress: peer, port: 1)
-        self.channel.remoteAddress = address
-        try self.channel.connect(to: address).wait()
+        channel.remoteAddress = address
+        try channel.connect(to: address).wait()
     }
 
-    func send(_ text: String) throws { try self.channel.writeInbound(ByteBuffer(string: text)) }
+    func send(_ text: String) throws { try channel.writeInbound(ByteBuffer(string: text)) }
 
-    func halfClose() { self.channel.pipeline.fireUserInboundEventTriggered(ChannelEvent.inputClosed) }
+    func halfClose() { channel.pipeline.fireUserInboundEventTriggered(ChannelEvent.inputClosed) }
 
-    func stop() { self.channel.pipeline.fireUserInboundEventTriggered(ChannelShouldQuiesceEvent()) }
+    func stop() { channel.pipeline.fireUserInboundEventTriggered(ChannelShouldQuiesceEvent()) }
 
     func setWritable(_ isWritable: Bool) {
-        self.channel.isWritable = isWritable
-        self.channel.pipeline.fireChannelWritabilityChanged()
+        channel.isWritable = isWritable
+        channel.pipeline.fireChannelWritabilityChanged()
     }
 
-    func advance(_ time: TimeAmount) { self.channel.embeddedEventLoop.advanceTime(by: time) }
+    func advance(_ time: TimeAmount) { channel.embeddedEventLoop.advanceTime(by: time) }
 
     /// Whether the server has ended the connection, or its half.
-    var isEnded: Bool { self.socket.isOutputClosed || !self.channel.isActive }
+    var isEnded: Bool { socket.isOutputClosed || !channel.isActive }
 
     /// The answers since the last look.
-    func answers() -> [ReadAnswer] { ReadAnswer.all(in: self.socket.takeWritten()) }
+    func answers() -> [ReadAnswer] { ReadAnswer.all(in: socket.takeWritten()) }
 
     /// Their bodies.
-    func bodies() -> [String] { self.answers().map(\.body) }
+    func bodies() -> [String] { answers().map(\.body) }
 }
 
 /// One answer as a strict reader sees it.
@@ -188,13 +188,13 @@ struct ReadAnswer: Equatable {
     var status: Int
     var fields: [(name: String, value: String)]
     var body: String
-    var saysClose: Bool { self.fields.contains { $0.name == "connection" && $0.value == "close" } }
+    var saysClose: Bool { fields.contains { $0.name == "connection" && $0.value == "close" } }
 
     static func == (one: ReadAnswer, other: ReadAnswer) -> Bool {
         one.status == other.status && one.body == other.body && one.saysClose == other.saysClose
     }
 
-    subscript(name: String) -> String? { self.fields.first { $0.name == name }?.value }
+    subscript(name: String) -> String? { fields.first { $0.name == name }?.value }
 
     /// Reads answers with a length or in chunks. What cannot be read is an answer of status 0.
     static func all(in text: String) -> [ReadAnswer] {

@@ -78,14 +78,14 @@ struct DoorConversation {
     func hold() throws {
         var times = ConnectionTimes()
         times.idle = .seconds(60)
-        if self.hasLameDuck { times.stopIdle = Self.grace }
+        if hasLameDuck { times.stopIdle = Self.grace }
         let bed = try FrontDoorBed(times: times)
         defer { _ = try? bed.channel.finish(acceptAlreadyClosed: true) }
         var done: [String] = []
         bed.endpoint.work = { done.append($0) }
         bed.router.work = { done.append($0) }
-        bed.endpoint.answersAtOnce = !self.answersLate
-        bed.router.answersAtOnce = !self.answersLate
+        bed.endpoint.answersAtOnce = !answersLate
+        bed.router.answersAtOnce = !answersLate
 
         /// Whole requests that the client sent and the server is bound to carry out.
         var owed: [String] = []
@@ -121,7 +121,7 @@ struct DoorConversation {
             let all = Array(bytes.utf8)
             bytes = ""
             var packets: [ArraySlice<UInt8>]
-            if self.isByteByByte {
+            if isByteByByte {
                 packets = all.indices.map { all[$0...$0] }
             } else if let cut, cut > 0, cut < all.count {
                 packets = [all[..<cut], all[cut...]]
@@ -133,7 +133,7 @@ struct DoorConversation {
             }
         }
 
-        for action in self.actions {
+        for action in actions {
             // A client that sends no more, or has gone, does nothing more.
             if isReset { break }
             switch action {
@@ -188,7 +188,7 @@ struct DoorConversation {
                 allowed = Array(owed.dropFirst(done.count)) + allowed
                 owed = Array(owed.prefix(done.count))
                 if isRefused || isCut, !bed.isEnded { (isRefused, isCut) = (false, false) }
-                if self.hasLameDuck { bed.drain.begin() }
+                if hasLameDuck { bed.drain.begin() }
                 if bed.channel.isActive { bed.stop() }
             case .idle:
                 try deliver()
@@ -204,7 +204,7 @@ struct DoorConversation {
         if !isReading, bed.channel.isActive { bed.setWritable(true) }
         answerAll()
         // An idle connection has its grace, and no more.
-        if self.hasLameDuck, isStopping { bed.advance(Self.grace + .milliseconds(1)) }
+        if hasLameDuck, isStopping { bed.advance(Self.grace + .milliseconds(1)) }
 
         let answers = bed.answers()
         // Carried out: a prefix of what was sent, in order, each once; all that was owed, unless the client had gone.
@@ -258,9 +258,9 @@ struct DoorConversation {
     }
 
     var name: String {
-        let how = self.isByteByByte ? "byte by byte" : self.cut.map { "cut at \($0)" } ?? "whole"
+        let how = isByteByByte ? "byte by byte" : cut.map { "cut at \($0)" } ?? "whole"
         return
-            "\(self.actions.map(\.rawValue).joined(separator: " ")), \(how), answers \(self.answersLate ? "late" : "at once")\(self.hasLameDuck ? ", lame duck" : "")"
+            "\(actions.map(\.rawValue).joined(separator: " ")), \(how), answers \(answersLate ? "late" : "at once")\(hasLameDuck ? ", lame duck" : "")"
     }
 }
 
@@ -284,9 +284,9 @@ struct FrontDoorExploration {
             let longest = row.reduce(0) { $0 + ($1.isBytes ? 72 : 0) }
             for late in [false, true] {
                 for cut in cuts(longest) + [nil] {
-                    try self.hold(DoorConversation(actions: row, cut: cut, answersLate: late), &held)
+                    try hold(DoorConversation(actions: row, cut: cut, answersLate: late), &held)
                 }
-                try self.hold(DoorConversation(actions: row, isByteByByte: true, answersLate: late), &held)
+                try hold(DoorConversation(actions: row, isByteByByte: true, answersLate: late), &held)
             }
         }
         return held
@@ -304,13 +304,13 @@ struct FrontDoorExploration {
 
     @Test("every conversation of up to two actions, cut at every byte")
     func everyCut() throws {
-        let held = try self.explore(Self.rows(upTo: 2)) { longest in Array(1..<max(1, longest)) }
+        let held = try explore(Self.rows(upTo: 2)) { longest in Array(1..<max(1, longest)) }
         #expect(held > 10_000)
     }
 
     @Test("every conversation of up to four actions: whole, and byte by byte")
     func fourActions() throws {
-        let held = try self.explore(Self.rows(upTo: 4)) { _ in [] }
+        let held = try explore(Self.rows(upTo: 4)) { _ in [] }
         #expect(held == (13 + 169 + 2_197 + 28_561) * 4)
     }
 
@@ -333,7 +333,7 @@ struct FrontDoorExploration {
                 hasLameDuck: Bool.random(using: &random)
             )
             var held = 0
-            try self.hold(conversation, &held)
+            try hold(conversation, &held)
         }
     }
 }

@@ -301,7 +301,7 @@ struct EngineTests {
             try fixture.redis.restart()
             let rush = await running
             #expect(rush.sold.count == 3000)
-            #expect(await eventually { engine.breaker.state == .closed || self.probe(engine) })
+            #expect(await eventually { engine.breaker.state == .closed || probe(engine) })
             #expect(engine.metrics.direct.count > 0)
             try await expectSound(fixture, engine, product, rush, stock: 3000)
         }
@@ -383,7 +383,7 @@ struct EngineTests {
             var rush = await running
             rush.sold += sold
             #expect(rush.sold.count == 2000)
-            #expect(await eventually { engine.breaker.state == .closed || self.probe(engine) })
+            #expect(await eventually { engine.breaker.state == .closed || probe(engine) })
             try await expectSound(fixture, engine, product, rush, stock: 2000)
         }
     }

@@ -34,7 +34,7 @@ extension FramingCases {
     mutating func connections() {
         /// A row with this `Connection`, or several.
         func option(_ number: Int, _ name: String, _ allowed: Allowed, gateway: Allowed? = nil, _ lines: [String]) {
-            self.bent(number, name, allowed, gateway: gateway) { a in
+            bent(number, name, allowed, gateway: gateway) { a in
                 var a = a
                 a.lines += lines
                 return a
@@ -44,7 +44,7 @@ extension FramingCases {
         option(120, "Connection: Close then S", .closing, ["Connection: Close"])
         option(121, "Connection: keep-alive, close", .closing, ["Connection: keep-alive, close"])
         option(122, "Connection: Content-Length", .either, ["Connection: Content-Length"])
-        self.bent(123, "Connection: Transfer-Encoding + TE", .either) { a in a.chunked().adding("Connection: Transfer-Encoding") }
+        bent(123, "Connection: Transfer-Encoding + TE", .either) { a in a.chunked().adding("Connection: Transfer-Encoding") }
         option(124, "Connection: Host, Idempotency-Key", .either, ["Connection: Host, Idempotency-Key"])
         option(226, "Connection: CLOSE", .closing, ["Connection: CLOSE"])
         option(227, "Connection: close, keep-alive", .closing, ["Connection: close, keep-alive"])
@@ -65,7 +65,7 @@ extension FramingCases {
         option(237, "Connection empty", .answeredAny, ["Connection:"])
         // The gateway refuses a field of the connection that it cannot take out by name.
         option(238, "Connection: closed", .answeredAny, gateway: .answeredAny.or(.refused), ["Connection: closed"])
-        self.bent(239, "Proxy-Connection: keep-alive in HTTP/1.0", .closing) { a in
+        bent(239, "Proxy-Connection: keep-alive in HTTP/1.0", .closing) { a in
             a.adding("Proxy-Connection: keep-alive").versioned("HTTP/1.0")
         }
     }

@@ -111,8 +111,8 @@ extension FramingCases {
     mutating func codings() {
         /// A row with this coding alone, and one with a length beside it, which is refused whatever the coding is.
         func pair(_ alone: Int, _ beside: Int, _ name: String, _ line: String, _ allowed: Allowed, _ gateway: Allowed? = nil) {
-            self.bent(alone, "TE \(name)", allowed, gateway: gateway) { a in a.coded(line) }
-            self.bent(beside, "TE \(name) + CL", .refused) { a in
+            bent(alone, "TE \(name)", allowed, gateway: gateway) { a in a.coded(line) }
+            bent(beside, "TE \(name) + CL", .refused) { a in
                 let coded = a.coded(line)
                 return coded.adding("Content-Length: \(coded.size)")
             }
@@ -156,7 +156,7 @@ extension FramingCases {
             gateway: Allowed? = nil,
             _ make: @escaping @Sendable (String) -> String
         ) {
-            self.bent(number, name, allowed, gateway: gateway) { a in a.chunked(body: make(a.body)) }
+            bent(number, name, allowed, gateway: gateway) { a in a.chunked(body: make(a.body)) }
         }
         let hex = { @Sendable (text: String) in String(text.byteCount, radix: 16) }
         body(69, "chunk ext ;a=b", .answered) { chunk($0, ";a=b") + lastChunk }

@@ -13,7 +13,7 @@ extension FramingCases {
             _ traits: FramingCase.Traits = [],
             _ make: @escaping @Sendable (String, Draft) -> String
         ) {
-            self.bent(number, name, allowed, gateway: gateway, traits) { a in
+            bent(number, name, allowed, gateway: gateway, traits) { a in
                 var a = a
                 a.target = make(a.target, a)
                 return a
@@ -22,7 +22,7 @@ extension FramingCases {
         target(84, "absolute-form target", .answered) { path, a in "http://\(a.value("Host"))\(path)" }
         target(85, "absolute-form, another host than Host", .either, [.guarded]) { path, _ in "http://elsewhere.example\(path)" }
         target(86, "absolute-form https", .either) { path, a in "https://\(a.value("Host"))\(path)" }
-        self.bent(87, "authority-form CONNECT h:80", .refusedAny, [.changesNothing]) { a in
+        bent(87, "authority-form CONNECT h:80", .refusedAny, [.changesNothing]) { a in
             var a = a.without("Content-Length").without("Content-Type")
             a.method = "CONNECT"
             a.target = "h:80"
@@ -30,14 +30,14 @@ extension FramingCases {
             return a
         }
         target(88, "authority-form without CONNECT", .refusedAny) { _, _ in "h:80" }
-        self.bent(89, "OPTIONS *", .either, [.changesNothing]) { a in
+        bent(89, "OPTIONS *", .either, [.changesNothing]) { a in
             var a = a.without("Content-Length")
             a.method = "OPTIONS"
             a.target = "*"
             a.body = ""
             return a
         }
-        self.bent(90, "TRACE", .refusedAny, [.changesNothing]) { a in
+        bent(90, "TRACE", .refusedAny, [.changesNothing]) { a in
             var a = a.without("Content-Length").without("Content-Type")
             a.method = "TRACE"
             a.body = ""

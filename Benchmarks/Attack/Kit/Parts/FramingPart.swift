@@ -68,7 +68,7 @@ struct FramingPart {
         var seen = await Workers.map(items(isThorough ? direct : targets), workers: 8) { perform($0) }
         let pairsTook = ContinuousClock.now - began
         let gatewayItems = items(isThorough ? through : through.filter { [.gatewayProductHot, .gatewayOrderHot].contains($0) })
-        let besideOthers = try await Workers.run { self.throughGateway(gatewayItems) }
+        let besideOthers = try await Workers.run { throughGateway(gatewayItems) }
         if isThorough { seen += besideOthers }
         let counts = try await effects.settled()
 

@@ -357,7 +357,7 @@ struct FuzzPart {
         let began = ContinuousClock.now
         var report = PartReport(name: "fuzz and splits")
         let plans = splits() + (0..<count).map { plan($0) }
-        let seen = await Workers.map(plans, workers: 6) { self.perform($0) }
+        let seen = await Workers.map(plans, workers: 6) { perform($0) }
         let counts = try await effects.settled()
         for (plan, seen) in zip(plans, seen) {
             report.cases += 1

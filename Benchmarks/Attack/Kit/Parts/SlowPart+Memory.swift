@@ -130,10 +130,10 @@ extension SlowPart {
                 guard index >= 0 else { return }
                 guard let connection = try? Connection(port: server.port) else { continue }
                 switch index % 6 {
-                case 0: connection.send(self.hot(server).text + self.other(server).text)
-                case 1: connection.send(String(self.hot(server).text.unicodeScalars.prefix(90)))
-                case 2: connection.send(self.other(server).text + self.hot(server).text)
-                default: connection.send(self.hot(server).text)
+                case 0: connection.send(hot(server).text + other(server).text)
+                case 1: connection.send(String(hot(server).text.unicodeScalars.prefix(90)))
+                case 2: connection.send(other(server).text + hot(server).text)
+                default: connection.send(hot(server).text)
                 }
                 // Some are cut when the server has begun.
                 if index % 3 == 0 { usleep(500) }

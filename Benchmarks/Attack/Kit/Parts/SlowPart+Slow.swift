@@ -7,9 +7,9 @@ extension SlowPart {
         // A first round fills pools and loads code, and is not measured.
         for _ in 0..<20 { _ = try? Caller(port: server.port).send(hot(server).adding("Connection: close")) }
         let together: [@Sendable (inout Recorder) -> Void] = [
-            { self.dribbledHead(server, &$0) }, { self.endless(server, &$0) }, { self.idle(server, &$0) },
-            { self.busy(server, pause: 0, &$0) }, { self.busy(server, pause: 700_000, &$0) },
-            { self.halfCloses(server, &$0) }, { self.pipelined(server, &$0) },
+            { dribbledHead(server, &$0) }, { endless(server, &$0) }, { idle(server, &$0) },
+            { busy(server, pause: 0, &$0) }, { busy(server, pause: 700_000, &$0) },
+            { halfCloses(server, &$0) }, { pipelined(server, &$0) },
         ]
         var recorder = Recorder(server)
         for part in Self.atOnce(

@@ -74,25 +74,25 @@ struct SlowPart {
     }
 
     private func slowServers(_ settings: [String: String]) async throws -> [Recorder] {
-        let (product, order) = try await Workers.run { try self.servers(settings) }
+        let (product, order) = try await Workers.run { try servers(settings) }
         defer {
             order.end()
             product.end()
         }
-        var recorders = await Workers.map([product, order], workers: 2) { self.slow($0) }
+        var recorders = await Workers.map([product, order], workers: 2) { slow($0) }
         // The order server first: it uses the other.
-        for server in [order, product] { recorders.append(try await Workers.run { self.stop(server) }) }
+        for server in [order, product] { recorders.append(try await Workers.run { stop(server) }) }
         return recorders
     }
 
     private func fewServers(_ settings: [String: String]) async throws -> [Recorder] {
-        let (product, order) = try await Workers.run { try self.servers(settings) }
+        let (product, order) = try await Workers.run { try servers(settings) }
         defer {
             order.end()
             product.end()
         }
         // First, while the order server has no calls open to the other.
-        let admins = try await Workers.run { self.silentAdmins(product: product, order: order) }
-        return [admins] + (await Workers.map([product, order], workers: 2) { self.limits($0) })
+        let admins = try await Workers.run { silentAdmins(product: product, order: order) }
+        return [admins] + (await Workers.map([product, order], workers: 2) { limits($0) })
     }
 }

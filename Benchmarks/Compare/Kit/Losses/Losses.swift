@@ -46,7 +46,7 @@ extension Bench {
             try await restart(run.side)
             status = try await probe(target, turn.firstKey)
         }
-        var books = try await patiently { try await self.read(run.side, target) }
+        var books = try await patiently { try await read(run.side, target) }
         books.told = Int64((figures.answered[200] ?? 0) + (status == 200 ? 1 : 0))
         books.unknown = Int64(figures.broken + figures.answered.filter { $0.key >= 500 }.values.reduce(0, +))
         return Loss(run.side, run.casualty, books, neededRestart: needed)

@@ -186,7 +186,7 @@ public struct HTTPBooks: Sendable {
         let parts = (0..<Self.connections).map { part in stride(from: part, to: chosen.count, by: Self.connections).map { chosen[$0] } }
         let seen = try await withThrowingTaskGroup(of: [(id: Int64, wasConfirmed: Bool, seen: Seen?)].self) { group in
             for part in parts where !part.isEmpty {
-                group.addTask { try await self.look(at: part) }
+                group.addTask { try await look(at: part) }
             }
             return try await group.reduce(into: []) { $0 += $1 }
         }
