@@ -98,7 +98,7 @@ public struct PeerResult: Codable, Equatable, Sendable {
     public var cpu: [CPULine]
     /// Of the relay; nil where it was not measured.
     public var relay: Relay?
-    /// Processor time of what has nothing to do with the comparison, in percent of the machine.
+    /// Processor time of what has nothing to do with the comparison, in percent of the machine while something was measured.
     public var otherWork: Double
     /// Sides that could not be measured on this machine, and why.
     public var missing: [String]
@@ -165,10 +165,8 @@ public struct PeerResult: Codable, Equatable, Sendable {
                 p50: relays.map(\.p50).median ?? 0,
                 p99: relays.map(\.p99).median ?? 0
             )
-        let shares = samples.filter { $0.seconds > 0 }.map {
-            ($0.cpu[Group.other] ?? 0) / ($0.seconds * 1e6 * Double(max(1, machine.cores)))
-        }
-        otherWork = (shares.median ?? 0) * 100
+        let measured = samples.map(\.seconds).reduce(0, +) * 1e6 * Double(max(1, machine.cores))
+        otherWork = measured > 0 ? samples.map { $0.cpu[Group.other] ?? 0 }.reduce(0, +) / measured * 100 : 0
     }
 
     private static func cpuLine(_ runs: [Sample], _ work: Work, _ side: Side, _ clients: Int) -> CPULine {
@@ -180,12 +178,13 @@ public struct PeerResult: Codable, Equatable, Sendable {
     }
 
     /// What speaks against relying on the figures, in words.
+    ///
+    /// The load average before the run is no such thing: after the build of this very program it is high on a machine that does nothing else.
     public var doubts: [String] {
         var doubts: [String] = []
-        if machine.loadAverage > 0.5 * Double(machine.cores) || otherWork > 5 {
+        if otherWork > 5 {
             doubts.append(
-                "this machine was doing other work (load average \(machine.loadAverage.digits(2)) before the run, "
-                    + "\(otherWork.digits(1)) % of it during the run): neither the figures nor the ratios can be relied on"
+                "\(otherWork.digits(1)) % of this machine went to other work while it was measured: neither the figures nor the ratios can be relied on"
             )
         }
         if settings.rounds < 3 { doubts.append("\(settings.rounds) rounds: a median needs at least three") }
