@@ -39,6 +39,20 @@ begin() { : >"$work/names" && : >"$work/failures"; }
 # Where a name can have its meaning: what is built, run or tested.
 sources=(Sources Benchmarks Tools scripts Tests Makefile Package.swift)
 
+# --- One table says one thing of a name, and no heading comes twice below another. Texts that were put together from two hands have such doubles.
+begin
+while IFS= read -r document; do
+    awk -v document="$document" '
+        /^#/ { level = index($0, " ") - 1; if (level <= 2) split("", headings); if (level > 1 && $0 in headings) print "fail " document ": twice: " $0; headings[$0]; print "name " $0 }
+        !/^\|/ { split("", cells) }
+        /^\| `/ { split($0, part, " \\| "); if (part[1] in cells) print "fail " document ": two rows of one table: " part[1]; cells[part[1]] }
+    ' "$document"
+done < <(git ls-files -- '*.md') >"$work/found"
+sed -n 's/^name //p' "$work/found" >"$work/names"
+sed -n 's/^fail //p' "$work/found" >"$work/failures"
+named headings 100
+verdict "$work/failures" "no table has two rows for one name, no heading comes twice"
+
 # --- Links to files, and headings in them.
 begin
 for document in "${documents[@]}"; do
