@@ -58,6 +58,33 @@ struct RequestRulesTests {
         }
     }
 
+    @Test(
+        "no route of the admin port is for a page of another origin, nor for anybody without a token where one is set",
+        arguments: [false, true]
+    )
+    func admins(hasToken: Bool) async throws {
+        let routes = try parts().adminRouter.routes
+        #expect(routes.count > 10 && routes.contains { $0.query.contains("follow") })
+        try await TestBed.run(settings: hasToken ? ["ADMIN_TOKEN": "ann:1234"] : [:]) { bed in
+            for route in routes {
+                let method = HTTPMethod(rawValue: route.method.rawValue)
+                let path = path(route)
+                // A stream that began would not end.
+                for path in [path] + (route.query.contains("follow") ? [path + "?follow=true"] : []) {
+                    let body = route.method == .get ? nil : "{"
+                    var headers: HTTPHeaders = ["sec-fetch-site": "cross-site"]
+                    if hasToken { headers.add(name: "authorization", value: "Bearer 1234") }
+                    let foreign = try await bed.send(method, path, body, headers: headers, admin: true)
+                    #expect(foreign.status == 403 && foreign["error"] == "FORBIDDEN", "\(method) \(path): \(foreign.json)")
+                    // The dashboard's page itself shows nothing; what it asks for needs the token.
+                    guard hasToken, path != "/dashboard" else { continue }
+                    let without = try await bed.send(method, path, body, admin: true)
+                    #expect(without.status == 401 && without["error"] == "UNAUTHORIZED", "\(method) \(path): \(without.json)")
+                }
+            }
+        }
+    }
+
     @Test("no route takes a PATCH, whose unknown members it would have to refuse")
     func patches() throws {
         let parts = try parts()
@@ -74,6 +101,31 @@ struct RequestRulesTests {
         let follower = OrderFollowerParts(try OrderServerConfiguration(from: &reader), logger: Logger(label: "test")) { _ in throw Unused()
         }
         #expect(try document.queryParameterDifferences(of: follower.publicRouter.routes + follower.adminRouter.routes) == [])
+    }
+
+    @Test("what each kind of route can answer stands in the document")
+    func documentedAnswers() throws {
+        let parts = try parts()
+        let admin = Set(parts.adminRouter.routes.map(\.path.description))
+        let missing = try OpenAPIDocument(PackageResources.openapi_json).missingResponses(
+            of: parts.publicRouter.routes + parts.adminRouter.routes
+        ) { route in
+            route.method == .post && !["/cancel", "/retry", "/requeue"].contains { route.path.description.hasSuffix($0) }
+        } more: { route in
+            let path = route.path.description
+            // The page itself shows nothing; what it asks for needs the token.
+            var more = path == "/dashboard" ? [403] : admin.contains(path) ? [401, 403] : []
+            let isOrders = path.contains("/orders")
+            if isOrders || path.contains("/outbox") || path == "/readyz" { more.append(503) }
+            if path.contains("{id}") || path.hasSuffix("circuitbreakers/{name}") { more.append(404) }
+            if isOrders, route.method == .post {
+                if path != "/v2/orders" { more.append(424) }
+                if path.hasSuffix("/orders") { more.append(422) }
+                if path.hasSuffix("/orders") && path != "/v2/orders" || path.hasSuffix("/retry") { more.append(409) }
+            }
+            return more
+        }
+        #expect(missing == [])
     }
 
     @Test("filters that do not exist are refused, empty ones are none")
