@@ -36,6 +36,31 @@ struct SoldOutTests {
         }
     }
 
+    /// Which of them the memory answers is chance; what each of them says is not.
+    @Test(
+        "equal requests under one key, where refusals are kept as it comes: the same refusal for all, and at most one order",
+        arguments: ["0s", "1s"]
+    )
+    func oneKeyByDefault(memory: String) async throws {
+        try await TestBed.run(servers: 2, stock: [1: 0], settings: ["SOLD_OUT_MEMORY": memory]) { bed in
+            for round in 0..<5 {
+                let answers = try await withThrowingTaskGroup(of: TestBed.Answer.self) { group in
+                    for index in 0..<8 { group.addTask { try await bed.place(1, key: "round \(round)", server: index % 2) } }
+                    return try await group.reduce(into: [TestBed.Answer]()) { $0.append($1) }
+                }
+                #expect(answers.allSatisfy(isRefusal), "\(answers.map { ($0.status, $0.json) })")
+                for name in ["error", "message"] { #expect(Set(answers.map { "\($0[name])" }).count == 1) }
+                #expect(Set(answers.map { String(describing: $0["details"]["productId"]) }).count == 1)
+                let named = Set(answers.compactMap(\.refusedID))
+                #expect(named.count <= 1)
+                let sql = "select count(*) from orders where idempotency_key = 'round \(round)'"
+                #expect(try await bed.count(sql) == Int64(named.count))
+                // Without the memory each of them finds the order of the first.
+                if memory == "0s" { #expect(answers.allSatisfy { $0.refusedID != nil }) }
+            }
+        }
+    }
+
     @Test("without a key: each is refused, and those that name an order are the orders that there are")
     func withoutKey() async throws {
         try await TestBed.run(servers: 2, stock: [1: 0], adjust: TestBed.longMemory) { bed in
