@@ -98,10 +98,11 @@ struct FollowReplayTests {
         let publisher = ScriptedPublisher()
         let endpoints = MessageEndpoints(publisher: publisher, events: publisher, results: ScriptedResults())
         try await TestBed.run(
-            settings: ["PERSIST_REJECTED": "true", "SOLD_OUT_MEMORY": "0s", "ORDER_DEADLINE": "1s"],
+            settings: ["PERSIST_REJECTED": "true", "SOLD_OUT_MEMORY": "0s", "ORDER_DEADLINE": "5s"],
             endpoints: endpoints
         ) { bed in
-            _ = try await bed.place(1_000)
+            // The deadline is long enough for a refusal on a busy machine; the retry below waits it out.
+            #expect(try await bed.place(1_000)["error"] == "INSUFFICIENT_STOCK")
             _ = try await bed.pool.query("delete from saga_work")
             let id = try await bed.count("select id from orders where status = 'FAILED'")
             // The saga of the next run gets no answer.
