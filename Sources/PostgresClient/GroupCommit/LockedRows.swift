@@ -32,7 +32,7 @@ public final class LockedRows: Sendable {
         case waiting
         /// Too many callers wait already. The waiter will not be called.
         case refused
-        /// The waiter's time is over, or the row has been locked for longer than its grace. The waiter will not be called.
+        /// The waiter's time is over, or the row has been seen locked for longer than its grace. The waiter will not be called.
         case tooLate
     }
 
@@ -159,8 +159,8 @@ public final class LockedRows: Sendable {
     /// Waits for a row that is known to be locked.
     ///
     /// - Parameters:
-    ///   - grace: for impatient callers, who wait only while the row has been locked for less than this. They wait for a row that several servers write in
-    ///     turn, but not for one that an open transaction has forgotten.
+    ///   - grace: for impatient callers, who wait only while the row has been seen locked for less than this. They wait for a row that several servers, or
+    ///     several groups of this one, write in turn, but not for one that an open transaction has forgotten.
     ///   - waiter: called once, on the watch's thread, if the answer is `waiting`
     public func wait(
         for row: Int64,
@@ -209,9 +209,11 @@ public final class LockedRows: Sendable {
             }
             guard let turn else { return }
             do throws(PostgresError) {
-                if try isFree(turn, session) { free([turn]) }
+                if try isFree(turn, session) { free([turn]) } else { seenLocked([turn], at: .now) }
                 for looked in rows.filter({ $0 != turn }).chunks(ofCount: Self.lookedAtOnce) {
+                    let moment = ContinuousClock.now
                     let locked = try self.locked(among: Array(looked), session)
+                    seenLocked(locked, at: moment)
                     free(looked.filter { !locked.contains($0) })
                 }
             } catch  where error.isLockTimeout {
@@ -221,7 +223,7 @@ public final class LockedRows: Sendable {
                 end(.timedOut)
             }
             let (expired, late) = state.withLock { state in
-                (state.machine.expired(at: .now), state.machine.toAnnounce(after: Self.announcedAfter, at: .now))
+                (state.machine.expired(at: .now), state.machine.toAnnounce(after: Self.announcedAfter))
             }
             for waiter in expired { waiter(.timedOut) }
             if !late.isEmpty { onChange(.locked(late)) }
@@ -236,6 +238,10 @@ public final class LockedRows: Sendable {
         } catch  where error.isLockTimeout {
             return false
         }
+    }
+
+    private func seenLocked(_ rows: Set<Int64>, at moment: ContinuousClock.Instant) {
+        state.withLock { $0.machine.seenLocked(rows, at: moment) }
     }
 
     private func free(_ rows: [Int64]) {

@@ -16,10 +16,36 @@ struct LockedRowsMachine<Waiter> {
         case tooLate
     }
 
+    private struct Waiting {
+        var until: ContinuousClock.Instant
+        var grace: Duration?
+        var waiter: Waiter
+    }
+
     private struct Row {
         var since: ContinuousClock.Instant
+        /// When the watch last saw it locked. What has passed since then proves nothing: a row that the program's own statements held for a moment is free
+        /// again long before a watch on a busy machine has looked.
+        var seen: ContinuousClock.Instant
         var isAnnounced = false
-        var waiting: [(until: ContinuousClock.Instant, waiter: Waiter)] = []
+        var waiting: [Waiting] = []
+
+        init(since: ContinuousClock.Instant) {
+            self.since = since
+            seen = since
+        }
+
+        /// How long it has been locked, as far as that has been seen.
+        var age: Duration { seen - since }
+
+        /// Whether the time of a caller is over: its own, or the grace of one who is in a hurry.
+        func isOver(until: ContinuousClock.Instant, grace: Duration?, at now: ContinuousClock.Instant) -> Bool {
+            until <= now || grace.map { age >= $0 } ?? false
+        }
+
+        func isOver(_ waiting: Waiting, at now: ContinuousClock.Instant) -> Bool {
+            isOver(until: waiting.until, grace: waiting.grace, at: now)
+        }
     }
 
     let maximumRows: Int
@@ -59,7 +85,15 @@ struct LockedRowsMachine<Waiter> {
         }
     }
 
-    /// A caller wants a row. With `grace`, it waits only while the row has been locked for less than that.
+    /// The watch has seen that these rows were still locked at this moment.
+    mutating func seenLocked(_ locked: Set<Int64>, at moment: ContinuousClock.Instant) {
+        for row in locked {
+            guard let seen = rows[row]?.seen, seen < moment else { continue }
+            rows[row]?.seen = moment
+        }
+    }
+
+    /// A caller wants a row. With `grace`, it waits only while the row has been seen locked for less than that.
     mutating func arrived(
         _ waiter: Waiter,
         for row: Int64,
@@ -67,14 +101,13 @@ struct LockedRowsMachine<Waiter> {
         grace: Duration? = nil,
         at now: ContinuousClock.Instant
     ) -> Admission {
-        guard let since = rows[row]?.since, let count = rows[row]?.waiting.count else { return .notLocked }
-        let until = grace.map { min(until, since + $0) } ?? until
-        guard now < until else { return .tooLate }
-        guard count < maximumWaitingForOne, waiting < maximumWaiting else {
+        guard let known = rows[row] else { return .notLocked }
+        guard !known.isOver(until: until, grace: grace, at: now) else { return .tooLate }
+        guard known.waiting.count < maximumWaitingForOne, waiting < maximumWaiting else {
             refused += 1
             return .refused
         }
-        rows[row]?.waiting.append((until, waiter))
+        rows[row]?.waiting.append(Waiting(until: until, grace: grace, waiter: waiter))
         waiting += 1
         return .waiting
     }
@@ -107,20 +140,20 @@ struct LockedRowsMachine<Waiter> {
     mutating func expired(at now: ContinuousClock.Instant) -> [Waiter] {
         var waiters: [Waiter] = []
         for id in turns {
-            guard let row = rows[id], row.waiting.contains(where: { $0.until <= now }) else { continue }
-            waiters += row.waiting.filter { $0.until <= now }.map(\.waiter)
-            rows[id]?.waiting.removeAll { $0.until <= now }
+            guard let row = rows[id], row.waiting.contains(where: { row.isOver($0, at: now) }) else { continue }
+            waiters += row.waiting.filter { row.isOver($0, at: now) }.map(\.waiter)
+            rows[id]?.waiting.removeAll { row.isOver($0, at: now) }
         }
         waiting -= waiters.count
         timedOut += waiters.count
         return waiters
     }
 
-    /// The rows that have been locked for at least `after` now. Each is named once.
-    mutating func toAnnounce(after: Duration, at now: ContinuousClock.Instant) -> [Int64] {
+    /// The rows that have been seen locked for at least `after`. Each is named once.
+    mutating func toAnnounce(after: Duration) -> [Int64] {
         var late: [Int64] = []
         for id in turns {
-            guard let row = rows[id], !row.isAnnounced, now - row.since >= after else { continue }
+            guard let row = rows[id], !row.isAnnounced, row.age >= after else { continue }
             rows[id]?.isAnnounced = true
             late.append(id)
         }
