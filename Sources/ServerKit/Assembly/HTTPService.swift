@@ -1,0 +1,84 @@
+import Logging
+import NIOCore
+import ServiceLifecycle
+
+/// Both ports: prepares, then serves until the shutdown.
+///
+/// A stop begins with a lame-duck time: everything is still served, but readiness says no and each answer ends its connection, so that gateways and load
+/// balancers go elsewhere before a request of theirs can meet a closed door. It ends early when nobody is connected any more. Behind it no new connection is
+/// made, and those that wait in the kernel are accepted, before the ports are closed.
+struct HTTPService: Service, CustomStringConvertible {
+    let prepare: @Sendable () async throws -> Void
+    let prepared: PreparedLatch
+    let servers: [any Service]
+    let drain: ServerDrain
+    let lameDuck: Duration
+    let connections: [ConnectionLimits]
+    let readiness: ServerReadiness
+    let eventLoopGroup: any EventLoopGroup
+    let logger: Logger
+
+    var description: String { "HTTP" }
+
+    func run() async throws {
+        do {
+            // A stop during the preparation ends it; the ports are then never bound.
+            try await cancelWhenGracefulShutdown { try await prepare() }
+        } catch is CancellationError {
+            return
+        }
+        prepared.open()
+        if Task.isShuttingDownGracefully { return }
+        let servers = ServiceGroup(configuration: .init(services: self.servers, logger: self.logger))
+        // Detached: a child task would hear of the shutdown at once, and the servers have to serve during the lame-duck time.
+        let running = Task.detached { try await servers.run() }
+        try await withTaskCancellationHandler {
+            try await withGracefulShutdownHandler {
+                try await running.value
+            } onGracefulShutdown: {
+                drain.begin()
+                Task.detached {
+                    await waitForClients()
+                    if lameDuck > .zero {
+                        await drainAcceptQueues()
+                        await waitForAccepted()
+                    }
+                    await servers.triggerGracefulShutdown()
+                }
+            }
+        } onCancel: {
+            running.cancel()
+        }
+    }
+
+    private func waitForClients() async {
+        let end = ContinuousClock.now + lameDuck
+        // Ends with the lame-duck time.
+        while ContinuousClock.now < end, connections.contains(where: { $0.count > 0 }) {
+            try? await Task.sleep(for: .milliseconds(10))
+        }
+    }
+
+    private func drainAcceptQueues() async {
+        await withTaskGroup(of: Void.self) { group in
+            for (metrics, channel) in readiness.listening {
+                group.addTask {
+                    let left = await AcceptQueue(channel: channel).drain()
+                    guard left > 0 else { return }
+                    metrics.closedBefore(left)
+                    logger.warning(
+                        "a port is closed while clients wait to be accepted; their connections are reset",
+                        metadata: ["port": "\(metrics.port)", "clients": "\(left)"]
+                    )
+                }
+            }
+        }
+    }
+
+    /// A connection that was accepted goes from the loop that accepted it to its own, and back to be handed to the server, which drops it once the port is closed.
+    /// Each loop has done what it had to do before when it has come to this.
+    private func waitForAccepted() async {
+        let accepting = readiness.listening.map { $0.channel.eventLoop }
+        for loop in accepting + Array(eventLoopGroup.makeIterator()) + accepting { try? await loop.submit {}.get() }
+    }
+}
