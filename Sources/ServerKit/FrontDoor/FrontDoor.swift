@@ -19,23 +19,6 @@ import NIOCore
 import NIOHTTPTypes
 import NIOTransportSecurity
 
-/// What the front doors of one port share.
-struct FrontDoorConfiguration: Sendable {
-    var limits = RequestReader.Limits()
-    var times = ConnectionTimes()
-    /// Whether the server asks its clients to go elsewhere.
-    var drain = ServerDrain()
-    var metrics: FrontDoorMetrics?
-    /// What the port shows of itself; nil: it speaks no TLS.
-    var tls: TLSServerContexts?
-    /// Bytes of answers that a channel's socket has not taken yet.
-    var unsentBytes: @Sendable (any Channel) -> Int = { channel in
-        (try? channel.syncOptions?.getOption(.bufferedWritableBytes)) ?? 0
-    }
-    /// Bytes that the client's end of a channel has taken so far; nil: the channel cannot tell. Called on the channel's loop.
-    var takenBytes: @Sendable (any Channel) -> UInt64? = { AcknowledgedBytes.of($0) }
-}
-
 /// Reads the requests of one connection and writes their answers.
 final class FrontDoor<Endpoint: HotPathEndpoint>: ChannelDuplexHandler, RemovableChannelHandler {
     typealias InboundIn = ByteBuffer
@@ -66,25 +49,25 @@ final class FrontDoor<Endpoint: HotPathEndpoint>: ChannelDuplexHandler, Removabl
     private let date = HTTPDate()
 
     var machine = ConnectionMachine()
-    private var reader: RequestReader
-    private var clock: ConnectionClock
+    var reader: RequestReader
+    var clock: ConnectionClock
     /// What has come and is not dealt with.
     private var waiting = ByteBuffer()
     var answer: RouterAnswer?
     private var isFromLoopback = false
-    private var isWritable = true
+    var isWritable = true
     private var wantsRead = false
     private var isProceeding = false
     /// Requests taken so far.
-    private var requests: UInt64 = 0
+    var requests: UInt64 = 0
     /// Answers finished so far.
-    private var answers: UInt64 = 0
+    var answers: UInt64 = 0
     var written: UInt64 = 0
-    private var beat: Scheduled<Void>?
-    private var closing: Scheduled<Void>?
-    private var quiescing: Scheduled<Void>?
-    private var taking: Scheduled<Void>?
-    private var closesAt = NIODeadline.distantFuture
+    var beat: Scheduled<Void>?
+    var closing: Scheduled<Void>?
+    var quiescing: Scheduled<Void>?
+    var taking: Scheduled<Void>?
+    var closesAt = NIODeadline.distantFuture
 
     init(endpoint: Endpoint, configuration: FrontDoorConfiguration, pass: ConnectionPass = .ordinary) {
         self.endpoint = endpoint
@@ -154,31 +137,6 @@ final class FrontDoor<Endpoint: HotPathEndpoint>: ChannelDuplexHandler, Removabl
         }
     }
 
-    private func quiesce(_ context: ChannelHandlerContext) {
-        perform(machine.quiesce(), context)
-        guard machine.state != .closed else { return }
-        // Whoever still takes earlier answers is not hurried by a request that has begun behind them.
-        let isReading = machine.state == .reading && configuration.unsentBytes(context.channel) == 0
-        close(in: isReading ? configuration.times.stopReading : configuration.times.stopWorking, context)
-    }
-
-    /// A stopping server waits for a client that takes its answers, and not for one that takes nothing of them.
-    /// - Parameter before: what the client had taken at the last look, if it had not taken everything
-    private func watchTaking(_ context: ChannelHandlerContext, since before: UInt64?) {
-        guard machine.state != .closed else { return }
-        let unsent = configuration.unsentBytes(context.channel)
-        var taken: UInt64?
-        if unsent > 0 {
-            taken = configuration.takenBytes(context.channel) ?? (written &- UInt64(clamping: unsent))
-            if taken == before { return perform(machine.close(), context) }
-        } else if before != nil, machine.isQuiescing, machine.state == .reading {
-            self.close(in: configuration.times.stopReading, context)
-        }
-        taking = context.eventLoop.assumeIsolated().scheduleTask(in: configuration.times.stopTaking) {
-            self.watchTaking(context, since: taken)
-        }
-    }
-
     func channelWritabilityChanged(context: ChannelHandlerContext) {
         isWritable = context.channel.isWritable
         context.fireChannelWritabilityChanged()
@@ -186,7 +144,7 @@ final class FrontDoor<Endpoint: HotPathEndpoint>: ChannelDuplexHandler, Removabl
     }
 
     /// Does what the machine says.
-    private func perform(_ step: ConnectionMachine.Step, _ context: ChannelHandlerContext) {
+    func perform(_ step: ConnectionMachine.Step, _ context: ChannelHandlerContext) {
         switch step {
         case .wait: break
         case .proceed: self.proceed(context)
@@ -219,25 +177,6 @@ final class FrontDoor<Endpoint: HotPathEndpoint>: ChannelDuplexHandler, Removabl
         }
         context.close(mode: .output, promise: promise)
         resumeReading(context)
-    }
-
-    /// Lets the connection have a time of its own, whatever it had before.
-    private func allow(_ time: TimeAmount, _ context: ChannelHandlerContext) {
-        self.closing?.cancel()
-        self.closing = nil
-        self.closesAt = .distantFuture
-        self.close(in: time, context)
-    }
-
-    /// Closes the connection after a time, whatever it does then. Of several such times the soonest counts.
-    private func close(in time: TimeAmount, _ context: ChannelHandlerContext) {
-        let deadline = context.eventLoop.now + time
-        guard deadline < closesAt else { return }
-        closing?.cancel()
-        closesAt = deadline
-        closing = context.eventLoop.assumeIsolated().scheduleTask(deadline: deadline) {
-            self.perform(self.machine.close(), context)
-        }
     }
 
     // MARK: Reading
@@ -371,7 +310,7 @@ final class FrontDoor<Endpoint: HotPathEndpoint>: ChannelDuplexHandler, Removabl
 
     // MARK: Refusals
 
-    private func refuse(_ refusal: RequestRefusal, _ head: RequestHead?, _ context: ChannelHandlerContext) {
+    func refuse(_ refusal: RequestRefusal, _ head: RequestHead?, _ context: ChannelHandlerContext) {
         guard machine.state == .reading else { return }
         configuration.metrics?.refused(refusal)
         let error = refusal.error(maximumBodyBytes: configuration.limits.bodyBytes)
@@ -387,38 +326,5 @@ final class FrontDoor<Endpoint: HotPathEndpoint>: ChannelDuplexHandler, Removabl
         if !request.isHEAD { bytes.writeBytes(rendered.body) }
         send(bytes, context)
         perform(machine.refused(), context)
-    }
-
-    // MARK: Time
-
-    private func scheduleBeat(_ context: ChannelHandlerContext) {
-        let beat = self.pass.times(self.configuration.times).beat
-        self.beat = context.eventLoop.assumeIsolated().scheduleTask(in: beat) { self.look(context) }
-    }
-
-    private func look(_ context: ChannelHandlerContext) {
-        guard machine.state != .closed else { return }
-        let unsent = configuration.unsentBytes(context.channel)
-        let phase: ConnectionLook.Phase =
-            switch machine.state {
-            case .reading: self.hasPart || reader.hasEmptyLines ? .partial : .idle
-            case .working, .ending, .closed: .working
-            }
-        let look = ConnectionLook(
-            phase: phase,
-            progress: requests &+ answers,
-            unsent: unsent,
-            sent: written &- UInt64(clamping: unsent)
-        )
-        if let verdict = clock.judge(look, at: context.eventLoop.now) {
-            configuration.metrics?.closed(verdict)
-            switch verdict {
-            // A client that has sent empty lines alone has asked for nothing, and is closed without an answer.
-            case .request where isWritable && self.hasPart: refuse(.timeout, nil, context)
-            case .request, .idle, .answer: perform(machine.close(), context)
-            }
-            guard machine.state != .closed else { return }
-        }
-        scheduleBeat(context)
     }
 }
