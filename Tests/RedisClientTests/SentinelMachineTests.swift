@@ -159,7 +159,7 @@ private func named(_ port: Int, by sentinel: Int, epoch: Int64? = nil) -> Master
         knowledge.began(now: at(300))
         #expect(knowledge.failed("nobody", now: at(310)) == .deliver(isNews: true))
         #expect(knowledge.wanted(now: at(320)) == .fail("nobody"))
-        #expect(knowledge.master == master, "what was found stays known")
+        #expect(knowledge.finding == master, "what was found stays known")
         #expect(knowledge.wanted(now: at(560)) == .search(after: .zero))
         knowledge.began(now: at(560))
         #expect(knowledge.failed("nobody", now: at(570)) == .deliver(isNews: false), "the same words are told once")

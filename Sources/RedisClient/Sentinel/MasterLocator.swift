@@ -3,7 +3,7 @@ import NIOPosix
 import NIOTransportSecurity
 import Synchronization
 
-/// Finds the master by asking the sentinels, for all connections of one client: the shell around `MasterKnowledge`, `MasterSearch` and `SwitchWatch`.
+/// Finds the master by asking the sentinels, for all connections of one client: the shell around `SharedAnswer`, `MasterSearch` and `SwitchWatch`.
 ///
 /// Each search opens a connection to one sentinel after the other, and one to the server that it names, and closes them. Beside that one subscription is held at
 /// one of the sentinels, which makes the client search at once when the master changes.
@@ -115,7 +115,7 @@ final class MasterLocator: @unchecked Sendable {
                 using: &generator
             )
             self.hintedBy = nil
-            var search = MasterSearch(order: order, inUse: self.knowledge.master, ends: now + TimeAmount(self.sentinels.searchTimeout))
+            var search = MasterSearch(order: order, inUse: self.knowledge.finding, ends: now + TimeAmount(self.sentinels.searchTimeout))
             let step = search.begin(now: now)
             self.search = search
             self.follow(step)
@@ -243,47 +243,13 @@ final class MasterLocator: @unchecked Sendable {
         return .other((word == "slave" ? "replica" : String(word.prefix(20))) + (state ?? ""))
     }
 
-    /// Opens a connection, asks, and closes it, all within the time for one answer.
     private func question<Value: Sendable>(
         _ endpoint: RedisEndpoint,
         _ body: @escaping @Sendable (RedisConnection, NIODeadline) -> EventLoopFuture<Value>
     ) -> EventLoopFuture<Value> {
-        let (eventLoop, configuration) = (self.eventLoop, self.configuration)
-        let limit = TimeAmount(sentinels.answerTimeout)
-        let deadline = eventLoop.now + limit
-        let answer = eventLoop.makePromise(of: Value.self)
-        let ended = eventLoop.makePromise(of: Void.self)
-        self.question = ended.futureResult
-        let timer = eventLoop.scheduleTask(deadline: deadline) { answer.fail(RedisError(.timedOut(sent: true))) }
-        answer.futureResult.whenComplete { _ in timer.cancel() }
-        let counters = LoopCounters()
-        RedisDial.open(
-            .tcp(host: endpoint.host, port: endpoint.port),
-            on: eventLoop,
-            tls: self.tls,
-            timeout: limit,
-            maximumOutgoingBytes: configuration.maximumOutgoingBytes
-        ) { channel in
-            let handler = RedisChannelHandler(eventLoop: eventLoop, configuration: configuration, counters: counters)
-            try channel.pipeline.syncOperations.addHandler(handler)
-        }.whenComplete { result in
-            do {
-                let channel = try result.get()
-                channel.closeFuture.whenComplete { _ in ended.succeed() }
-                let handler = try channel.pipeline.syncOperations.handler(type: RedisChannelHandler.self)
-                handler.connected()
-                let connection = RedisConnection(channel: channel, handler: handler, configuration: configuration)
-                guard eventLoop.now < deadline else { return connection.close() }
-                body(connection, deadline).whenComplete { result in
-                    answer.completeWith(result)
-                    connection.close()
-                }
-            } catch {
-                answer.fail(error)
-                ended.succeed()
-            }
-        }
-        return answer.futureResult
+        let question = RedisQuestion.ask(endpoint, on: eventLoop, configuration, tls, within: TimeAmount(sentinels.answerTimeout), body)
+        self.question = question.ended
+        return question.answer
     }
 
     // MARK: The subscription

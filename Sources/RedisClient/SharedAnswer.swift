@@ -1,15 +1,27 @@
 import NIOCore
 
-/// What a client knows of its master, shared by all its event loops, and when it searches again. No sockets or clocks.
+/// What a search can find: a master, or the map of a cluster's slots.
+protocol SearchFinding: Equatable {
+    associatedtype News: Equatable
+    /// What is news to those who are told, when it differs from what they were told last.
+    var news: News { get }
+}
+
+extension MasterSearch.Master: SearchFinding {
+    var news: RedisEndpoint { endpoint }
+}
+
+/// What a client knows of its master.
+typealias MasterKnowledge = SharedAnswer<MasterSearch.Master>
+
+/// What a search has found last, shared by all event loops of a client, and when the next search begins. No sockets or clocks.
 ///
 /// Invariant: one search at a time. An answer serves until it is `age` old, or until something raises a doubt: a server that says READONLY or turns out to be
-/// no master, or a sentinel's message. A doubt that comes while a search runs makes that search run once more before its answer is used.
+/// no master, a redirection, or a sentinel's message. A doubt that comes while a search runs makes that search run once more before its answer is used.
 /// Bounds: two searches begin at least `pause` apart.
-struct MasterKnowledge {
-    typealias Master = MasterSearch.Master
-
+struct SharedAnswer<Finding: SearchFinding> {
     enum Wanted: Equatable {
-        case use(Master)
+        case use(Finding)
         case fail(String)
         /// A search is under way, or will begin.
         case wait
@@ -18,7 +30,7 @@ struct MasterKnowledge {
     }
 
     enum Found: Equatable {
-        /// Hand it to all who wait. `isNews`: it is another master than was last told of, or the first after a failure.
+        /// Hand it to all who wait. `isNews`: it is another than was last told of, or the first after a failure.
         case deliver(isNews: Bool)
         /// Search once more, after this time.
         case again(after: TimeAmount)
@@ -31,7 +43,7 @@ struct MasterKnowledge {
     }
 
     private enum Outcome {
-        case found(Master)
+        case found(Finding)
         case failed(String)
     }
 
@@ -43,13 +55,13 @@ struct MasterKnowledge {
     private var isDoubted = false
     /// Whether the next search is the second one because of a doubt.
     private var isAgain = false
-    /// The master that was found last; kept while searches fail.
-    private(set) var master: Master?
+    /// What was found last; kept while searches fail.
+    private(set) var finding: Finding?
     /// What was last told of: nil for nothing yet.
     private var told: Told?
 
     private enum Told: Equatable {
-        case master(RedisEndpoint)
+        case finding(Finding.News)
         case trouble(String)
     }
 
@@ -65,7 +77,7 @@ struct MasterKnowledge {
         case .idle:
             if let last = self.last, !isDoubted, now < last.at + age {
                 switch last.outcome {
-                case .found(let master): return .use(master)
+                case .found(let finding): return .use(finding)
                 case .failed(let why): return .fail(why)
                 }
             }
@@ -73,7 +85,7 @@ struct MasterKnowledge {
         }
     }
 
-    /// Something says that the master may be another one.
+    /// Something says that the answer may be another one.
     /// - Returns: begin a search after this time; nil if one is under way, or will begin
     mutating func doubted(now: NIODeadline) -> TimeAmount? {
         isDoubted = true
@@ -89,17 +101,17 @@ struct MasterKnowledge {
         self.isAgain = false
     }
 
-    mutating func found(_ master: Master, now: NIODeadline) -> Found {
+    mutating func found(_ finding: Finding, now: NIODeadline) -> Found {
         if let pause = repeats(now: now) { return .again(after: pause) }
         phase = .idle
-        last = (.found(master), now)
-        self.master = master
-        let news = Told.master(master.endpoint)
+        last = (.found(finding), now)
+        self.finding = finding
+        let news = Told.finding(finding.news)
         defer { told = news }
         return .deliver(isNews: told != news)
     }
 
-    /// No master was found, for this reason. What was found before stays known.
+    /// Nothing was found, for this reason. What was found before stays known.
     mutating func failed(_ why: String, now: NIODeadline) -> Found {
         if let pause = repeats(now: now) { return .again(after: pause) }
         phase = .idle
