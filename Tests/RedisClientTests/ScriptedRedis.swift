@@ -71,6 +71,13 @@ final class ScriptedRedis: Sendable {
         for channel in subscribers { channel.writeAndFlush(ByteBuffer(string: text), promise: nil) }
     }
 
+    /// Sends bytes to every connection, such as a reply that comes late.
+    func pushToAll(_ text: String) {
+        for channel in state.value.withLock({ Array($0.channels.values) }) {
+            channel.writeAndFlush(ByteBuffer(string: text), promise: nil)
+        }
+    }
+
     /// Closes the connections that are open.
     func cut() async {
         for channel in state.value.withLock({ Array($0.channels.values) }) { try? await channel.close().get() }
@@ -144,6 +151,55 @@ enum RESP {
             case "ROLE": role
             case "PING": "+PONG\r\n"
             default: ok
+            }
+        }
+    }
+
+    // MARK: A cluster
+
+    typealias Serving = (slots: ClosedRange<Int>, node: RedisEndpoint)
+
+    private static func node(_ endpoint: RedisEndpoint, role: String = "master", health: String = "online") -> String {
+        let texts = { (name: String, text: String) in bulk(name) + bulk(text) }
+        return "*14\r\n" + texts("id", "0123") + bulk("port") + ":\(endpoint.port)\r\n" + texts("ip", endpoint.host)
+            + texts("endpoint", endpoint.host) + texts("role", role) + bulk("replication-offset") + ":0\r\n" + texts("health", health)
+    }
+
+    /// The reply to `CLUSTER SHARDS`. Each shard has a replica, where nobody listens.
+    static func shards(_ serving: [Serving]) -> String {
+        let replica = node(RedisEndpoint(host: "127.0.0.1", port: 1), role: "replica")
+        return "*\(serving.count)\r\n"
+            + serving.map {
+                "*4\r\n" + bulk("slots") + "*2\r\n:\($0.slots.lowerBound)\r\n:\($0.slots.upperBound)\r\n" + bulk("nodes") + "*2\r\n"
+                    + replica + node($0.node)
+            }.joined()
+    }
+
+    /// The reply to `CLUSTER SLOTS`.
+    static func slots(_ serving: [Serving]) -> String {
+        "*\(serving.count)\r\n"
+            + serving.map {
+                "*3\r\n:\($0.slots.lowerBound)\r\n:\($0.slots.upperBound)\r\n*3\r\n" + bulk($0.node.host) + ":\($0.node.port)\r\n"
+                    + bulk("0123")
+            }.joined()
+    }
+
+    /// What a node of a cluster says.
+    static func cluster(
+        _ serving: [Serving],
+        epoch: Int64 = 1,
+        state: String = "ok",
+        isOld: Bool = false,
+        other: @escaping ScriptedRedis.Script = { $0.first == "PING" ? "+PONG\r\n" : ok }
+    ) -> ScriptedRedis.Script {
+        { command in
+            guard command.first == "CLUSTER" else { return other(command) }
+            return switch command[1] {
+            case "INFO": bulk("cluster_state:\(state)\r\ncluster_current_epoch:\(epoch)\r\n")
+            case "SHARDS" where isOld: "-ERR Unknown subcommand or wrong number of arguments for 'SHARDS'. Try CLUSTER HELP.\r\n"
+            case "SHARDS": shards(serving)
+            case "SLOTS": slots(serving)
+            default: "-ERR what?\r\n"
             }
         }
     }
