@@ -21,6 +21,8 @@ final class ConnectionSlot: @unchecked Sendable {
     private let onConnect: RedisClient.ConnectHook?
     private let onDisconnect: RedisClient.DisconnectHook?
     private let onTLSFailure: RedisClient.TLSFailureHook?
+    /// Told when the server may not be the right one any more.
+    private let onDoubt: (@Sendable () -> Void)?
     private var machine: ReconnectStateMachine<RedisConnection>
     /// Those who wait for a connection, each until a deadline of its own. Bounded like the pending commands.
     private var waiters: [UInt64: EventLoopPromise<RedisConnection>] = [:]
@@ -36,7 +38,8 @@ final class ConnectionSlot: @unchecked Sendable {
         locator: MasterLocator?,
         onConnect: RedisClient.ConnectHook?,
         onDisconnect: RedisClient.DisconnectHook?,
-        onTLSFailure: RedisClient.TLSFailureHook?
+        onTLSFailure: RedisClient.TLSFailureHook?,
+        onDoubt: (@Sendable () -> Void)?
     ) {
         self.eventLoop = eventLoop
         self.configuration = configuration
@@ -45,6 +48,7 @@ final class ConnectionSlot: @unchecked Sendable {
         self.onConnect = onConnect
         self.onDisconnect = onDisconnect
         self.onTLSFailure = onTLSFailure
+        self.onDoubt = onDoubt
         machine = ReconnectStateMachine(
             minimum: TimeAmount(configuration.minimumBackoff),
             maximum: TimeAmount(configuration.maximumBackoff)
@@ -121,6 +125,7 @@ final class ConnectionSlot: @unchecked Sendable {
 
     private func open(_ address: RedisConfiguration.Address) {
         let (eventLoop, configuration, counters, locator) = (self.eventLoop, self.configuration, self.counters, self.locator)
+        let onReadOnly: (@Sendable () -> Void)? = if let locator { { locator.doubt() } } else { onDoubt }
         RedisDial.open(
             address,
             on: eventLoop,
@@ -132,7 +137,7 @@ final class ConnectionSlot: @unchecked Sendable {
                 eventLoop: eventLoop,
                 configuration: configuration,
                 counters: counters,
-                onReadOnly: locator.map { locator in { locator.doubt() } }
+                onReadOnly: onReadOnly
             )
             try channel.pipeline.syncOperations.addHandler(handler)
         }.whenComplete { result in
@@ -230,6 +235,7 @@ final class ConnectionSlot: @unchecked Sendable {
         if let failure = connection?.tlsFailure { onTLSFailure?(failure) }
         switch machine.ended(now: eventLoop.now, random: random) {
         case .lost(let retryAfter):
+            onDoubt?()
             counters.disconnects.increment()
             counters.ready.store(0)
             retry(after: retryAfter)
@@ -237,6 +243,7 @@ final class ConnectionSlot: @unchecked Sendable {
                 onDisconnect(connection, connection.closeReason ?? RedisError(.connectionLost(sent: true)))
             }
         case .failed(let retryAfter):
+            onDoubt?()
             counters.connectFailures.increment()
             retry(after: retryAfter)
         case .closed: self.closed?.succeed()

@@ -48,13 +48,34 @@ public final class RedisClient: Sendable {
     ///   - onDisconnect: is told when a connection that was handed out has ended.
     ///   - onTLSFailure: is told why an attempt failed, where TLS was in the way.
     ///   - masterHooks: are told of the master, where the address names sentinels.
-    public init(
+    public convenience init(
         configuration: RedisConfiguration,
         eventLoopGroup: any EventLoopGroup,
         onConnect: ConnectHook? = nil,
         onDisconnect: DisconnectHook? = nil,
         onTLSFailure: TLSFailureHook? = nil,
         masterHooks: MasterHooks = MasterHooks()
+    ) {
+        self.init(
+            configuration: configuration,
+            eventLoopGroup: eventLoopGroup,
+            onConnect: onConnect,
+            onDisconnect: onDisconnect,
+            onTLSFailure: onTLSFailure,
+            masterHooks: masterHooks,
+            onDoubt: nil
+        )
+    }
+
+    /// - Parameter onDoubt: runs on the loop where the server has said that it is a replica, where a connection was lost, and where an attempt failed.
+    init(
+        configuration: RedisConfiguration,
+        eventLoopGroup: any EventLoopGroup,
+        onConnect: ConnectHook?,
+        onDisconnect: DisconnectHook?,
+        onTLSFailure: TLSFailureHook?,
+        masterHooks: MasterHooks = MasterHooks(),
+        onDoubt: (@Sendable () -> Void)?
     ) {
         self.configuration = configuration
         group = eventLoopGroup
@@ -81,7 +102,8 @@ public final class RedisClient: Sendable {
                 locator: locator,
                 onConnect: onConnect,
                 onDisconnect: onDisconnect,
-                onTLSFailure: onTLSFailure
+                onTLSFailure: onTLSFailure,
+                onDoubt: onDoubt
             )
         }
         self.slots = slots
@@ -97,6 +119,12 @@ public final class RedisClient: Sendable {
     ///   from then on the client connects again by itself. Also nil for a loop of another group and after `close`.
     public func connection(on eventLoop: any EventLoop) -> RedisConnection? {
         slots[ObjectIdentifier(eventLoop)]?.connection()
+    }
+
+    /// Waits for the ready connection of a loop, at most until the deadline. Must be called on that loop.
+    func whenReady(on eventLoop: any EventLoop, deadline: NIODeadline) -> EventLoopFuture<RedisConnection> {
+        slots[ObjectIdentifier(eventLoop)]?.whenReady(deadline: deadline)
+            ?? eventLoop.makeFailedFuture(RedisError(.notConnected, detail: "the loop is of another group"))
     }
 
     /// Starts to connect on every loop and waits until all are ready.

@@ -7,7 +7,8 @@ extension RedisConfiguration {
         public let description: String
     }
 
-    /// Reads `redis://[[user]:password@]host[:port][/database]`, the same with `rediss://` for TLS, or `unix://[[user]:password@]/path[?db=database]`.
+    /// Reads `redis://[[user]:password@]host[:port][/database]`, `redis+sentinel://[[user]:password@]host[:port],…/name[/database]`,
+    /// `redis+cluster://[[user]:password@]host[:port],…`, the same with `rediss` for TLS, or `unix://[[user]:password@]/path[?db=database]`.
     ///
     /// Behind a `rediss://` address `?sslmode=…&sslrootcert=…&sslcert=…&sslkey=…` may follow: see `TLSClientConfiguration`.
     /// User and password may be percent-encoded. An IPv6 address stands in brackets.
@@ -38,11 +39,11 @@ extension RedisConfiguration {
             guard user == nil || password != nil else { throw InvalidURL(description: "a user without a password") }
         }
         // The name is not repeated: it may be a part of a password.
-        if scheme == "redis" || scheme == "redis+sentinel", rest.contains(where: { $0 == "?" || $0 == "#" }) {
+        if ["redis", "redis+sentinel", "redis+cluster"].contains(scheme), rest.contains(where: { $0 == "?" || $0 == "#" }) {
             throw InvalidURL(description: "nothing may follow the database: an address has no parameters here")
         }
         var tls: TLSClientConfiguration?
-        if scheme == "rediss" || scheme == "rediss+sentinel" {
+        if ["rediss", "rediss+sentinel", "rediss+cluster"].contains(scheme) {
             guard !rest.contains("#") else { throw InvalidURL(description: "only parameters may follow the database") }
             let parts = rest.split(separator: "?", maxSplits: 1, omittingEmptySubsequences: false)
             do throws(TLSClientConfiguration.Refusal) {
@@ -64,6 +65,13 @@ extension RedisConfiguration {
             guard parts.count <= 3 else { throw InvalidURL(description: "only the database may follow the master's name") }
             self.init(address: .sentinels(sentinels))
             if parts.count == 3, !parts[2].isEmpty { self.database = try Self.databaseNumber(parts[2]) }
+        case "redis+cluster", "rediss+cluster":
+            let parts = rest.split(separator: "/", maxSplits: 1, omittingEmptySubsequences: false)
+            guard parts.count < 2 || ["", "0"].contains(parts[1]) else {
+                throw InvalidURL(description: "a cluster has no other database than 0")
+            }
+            let endpoints = try Self.endpoints(parts.first ?? "", port: 6379, atMost: RedisSeeds.maximumCount, "node")
+            self.init(address: .cluster(RedisSeeds(endpoints: endpoints)))
         case "unix":
             let parts = rest.split(separator: "?", maxSplits: 1, omittingEmptySubsequences: false)
             guard let path = parts.first, path.hasPrefix("/") else { throw InvalidURL(description: "a unix socket needs an absolute path") }
@@ -84,20 +92,28 @@ extension RedisConfiguration {
     private static let schemes = "redis://, rediss://, redis+sentinel://, rediss+sentinel:// or unix://"
 
     private static func sentinels(_ text: Substring, name: Substring) throws(InvalidURL) -> RedisSentinels {
-        var endpoints: [RedisEndpoint] = []
-        for part in text.split(separator: ",", omittingEmptySubsequences: false) {
-            let (host, port) = try Self.hostAndPort(part, default: 26379)
-            let endpoint = RedisEndpoint(host: host, port: port)
-            guard !endpoints.contains(endpoint) else { throw InvalidURL(description: "a sentinel is named twice") }
-            guard endpoints.count < RedisSentinels.maximumCount else {
-                throw InvalidURL(description: "more than \(RedisSentinels.maximumCount) sentinels")
-            }
-            endpoints.append(endpoint)
-        }
+        let endpoints = try Self.endpoints(text, port: 26379, atMost: RedisSentinels.maximumCount, "sentinel")
         guard let master = Self.percentDecoded(name), !master.isEmpty, !master.contains(where: \.isWhitespace) else {
             throw InvalidURL(description: "the name under which the sentinels know the master must follow them: …/name")
         }
         return RedisSentinels(endpoints: endpoints, master: master)
+    }
+
+    private static func endpoints(
+        _ text: Substring,
+        port: Int,
+        atMost maximum: Int,
+        _ word: String
+    ) throws(InvalidURL) -> [RedisEndpoint] {
+        var endpoints: [RedisEndpoint] = []
+        for part in text.split(separator: ",", omittingEmptySubsequences: false) {
+            let (host, port) = try Self.hostAndPort(part, default: port)
+            let endpoint = RedisEndpoint(host: host, port: port)
+            guard !endpoints.contains(endpoint) else { throw InvalidURL(description: "a \(word) is named twice") }
+            guard endpoints.count < maximum else { throw InvalidURL(description: "more than \(maximum) \(word)s") }
+            endpoints.append(endpoint)
+        }
+        return endpoints
     }
 
     private static func hostAndPort(_ text: Substring, default standard: Int = 6379) throws(InvalidURL) -> (String, Int) {

@@ -10,6 +10,8 @@ public struct RedisConfiguration: Sendable, Hashable {
         case unix(path: String)
         /// The server is the master that these sentinels name.
         case sentinels(RedisSentinels)
+        /// The servers are the nodes of a cluster that these nodes know: see `RedisCluster`. `RedisClient` connects to none of them.
+        case cluster(RedisSeeds)
     }
 
     /// Where the server listens.
@@ -59,6 +61,8 @@ extension RedisConfiguration: CustomStringConvertible {
         case .unix(let path): "unix://\(path)"
         case .sentinels(let sentinels):
             "\(tls == nil ? "redis" : "rediss")+sentinel://\(sentinels.endpoints.map(\.description).joined(separator: ","))/\(sentinels.master)/\(database)"
+        case .cluster(let seeds):
+            "\(tls == nil ? "redis" : "rediss")+cluster://\(seeds.endpoints.map(\.description).joined(separator: ","))"
         }
     }
 }

@@ -37,7 +37,7 @@ enum RedisDial {
             case .tcp(let host, let port):
                 bootstrap.channelOption(.tcpOption(.tcp_nodelay), value: 1).connect(host: host, port: port)
             case .unix(let path): bootstrap.connect(unixDomainSocketPath: path)
-            case .sentinels:
+            case .sentinels, .cluster:
                 eventLoop.makeFailedFuture(RedisError(.notConnected, detail: "no server was named")) as EventLoopFuture<any Channel>
             }
         guard contexts != nil else { return attempt }

@@ -52,6 +52,24 @@ public struct RedisSnapshot: Sendable, Hashable {
         sentinelsHeard += locator.listening.current
     }
 
+    /// Adds what another client has done, but for what sentinels are asked.
+    mutating func add(_ other: RedisSnapshot) {
+        connectAttempts += other.connectAttempts
+        connects += other.connects
+        disconnects += other.disconnects
+        connectFailures += other.connectFailures
+        ready += other.ready
+        pending += other.pending
+        timeouts += other.timeouts
+        lateReplies += other.lateReplies
+        silences += other.silences
+        queueFull += other.queueFull
+        protocolViolations += other.protocolViolations
+        flushes += other.flushes
+        bytesSent += other.bytesSent
+        bytesReceived += other.bytesReceived
+    }
+
     mutating func add(_ loop: LoopCounters) {
         connectAttempts += loop.connectAttempts.current
         connects += loop.connects.current

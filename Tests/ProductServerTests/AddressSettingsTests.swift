@@ -77,5 +77,10 @@ import Testing
             #expect(error?.faults.count == 1 && error?.faults.first?.hasPrefix("\(name): ") == true, "\(error?.faults ?? [])")
             #expect(error?.description.contains("hidden") == false)
         }
+        // The client speaks to a cluster; the engine has one breaker and one recovery, and would take one master's trouble for all.
+        for url in ["redis+cluster://:hidden@a,b", "rediss+cluster://a"] {
+            let error = #expect(throws: SettingsError.self) { try settings(["REDIS_URL": url]) }
+            #expect(error?.faults.first?.contains("a cluster is not served yet") == true, "\(error?.faults ?? [])")
+        }
     }
 }

@@ -72,6 +72,29 @@ import TransportSecurity
         #expect(throws: Never.self) { try RedisConfiguration(url: "redis+sentinel://\(Self.hosts(16))/shop") }
     }
 
+    @Test func clusters() throws {
+        let settings = try RedisConfiguration(url: "redis+cluster://me:p%40ss@a:1,[::1],c")
+        guard case .cluster(let seeds) = settings.address else { throw RedisConfiguration.InvalidURL(description: "no cluster") }
+        #expect(seeds.endpoints.map(\.description) == ["a:1", "[::1]:6379", "c:6379"])
+        #expect(settings.username == "me" && settings.password == "p@ss" && settings.database == 0 && settings.tls == nil)
+        #expect(settings.description == "redis+cluster://a:1,[::1]:6379,c:6379")
+        let secure = try RedisConfiguration(url: "rediss+cluster://:pw@a/0?sslrootcert=/a.pem")
+        #expect(secure.tls?.authorities == "/a.pem" && secure.description == "rediss+cluster://a:6379")
+        #expect(throws: Never.self) { try RedisConfiguration(url: "redis+cluster://\(Self.hosts(16))/") }
+    }
+
+    /// The reason never repeats what may be a secret.
+    @Test(arguments: [
+        "redis+cluster://:hush@", "redis+cluster://:hush@a,", "redis+cluster://:hush@a,a", "redis+cluster://:hush@a:6379,a/0",
+        "redis+cluster://:hush@a/1", "redis+cluster://:hush@a/hush", "redis+cluster://:hush@a/0/1", "redis+cluster://:hush@a?x=hush",
+        "redis+cluster://:hush@a#hush", "redis+cluster://hush@a", "rediss+cluster://:hush@a?hush=1", "redis+cluster://:hush@a:0",
+        "redis+cluster://:hush@\(Self.hosts(17))",
+    ])
+    func clustersRefused(_ url: String) {
+        let refusal = #expect(throws: RedisConfiguration.InvalidURL.self) { try RedisConfiguration(url: url) }
+        #expect(refusal?.description.isEmpty == false && refusal?.description.contains("hush") == false)
+    }
+
     private static func hosts(_ count: Int) -> String { (1...count).map { "h\($0)" }.joined(separator: ",") }
 
     /// The reason never repeats what may be a secret.
@@ -82,7 +105,6 @@ import TransportSecurity
         "redis+sentinel://:hush@a/shop#hush", "redis+sentinel://:hush@a/sh%zz", "redis+sentinel://:hush@a/a%20b",
         "redis+sentinel://hush@a/shop",
         "rediss+sentinel://:hush@a/shop?hush=1", "redis+sentinel://:hush@a:0/shop", "redis+sentinel://:hush@\(Self.hosts(17))/shop",
-        "redis+cluster://:hush@a,b",
     ])
     func sentinelsRefused(_ url: String) {
         let refusal = #expect(throws: RedisConfiguration.InvalidURL.self) { try RedisConfiguration(url: url) }

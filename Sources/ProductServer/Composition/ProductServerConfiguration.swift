@@ -26,7 +26,11 @@ public struct ProductServerConfiguration: Sendable {
         serviceTokens = reader.serviceTokens()
         let gate = reader.address("REDIS_URL", default: "redis://127.0.0.1:6379", "the gate's Redis") {
             url throws(SettingsReader.Refusal) in
-            do throws(RedisConfiguration.InvalidURL) { return try RedisConfiguration(url: url) } catch { throw .init(error.description) }
+            let redis: RedisConfiguration
+            do throws(RedisConfiguration.InvalidURL) { redis = try RedisConfiguration(url: url) } catch { throw .init(error.description) }
+            // The engine has one breaker and one recovery for one master.
+            if case .cluster = redis.address { throw .init("a cluster is not served yet: name one Redis, or the sentinels of one") }
+            return redis
         }
         reader.check("REDIS_URL", gate?.tls)
         let sentinelUser = reader.optionalString("REDIS_SENTINEL_USERNAME", "user at the sentinels of REDIS_URL; with a password only")

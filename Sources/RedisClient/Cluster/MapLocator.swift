@@ -1,0 +1,252 @@
+import NIOCore
+import NIOTransportSecurity
+
+/// Finds the map of a cluster's slots by asking its nodes, for all connections of one client: the shell around `SharedAnswer` and `MapSearch`.
+///
+/// Bounds: one search, with one question at a time; as many who wait for a map as there may be pending commands. All of it runs on `eventLoop`.
+// Sendable, although its state is not locked: each entry runs on `eventLoop`, or goes there first.
+final class MapLocator: @unchecked Sendable {
+    typealias Answer = MapSearch.Answer
+
+    let eventLoop: any EventLoop
+    let counters = ClusterCounters()
+    private let configuration: RedisConfiguration
+    private let seeds: RedisSeeds
+    private let tls: TLSByHost?
+    private let hooks: RedisCluster.MapHooks
+    /// Told of each map that a search has found, before whoever waits for it.
+    private var onFound: ((SlotMap) -> Void)?
+    private var knowledge: SharedAnswer<Answer>
+    private var search: MapSearch?
+    private var waiters: [EventLoopPromise<Void>] = []
+    /// The nodes that failed in the last search.
+    private var failed: Set<RedisEndpoint> = []
+    /// The node that the last redirection has named.
+    private var named: RedisEndpoint?
+    private var isChecking = false
+    private var isClosed = false
+    /// Done when the question that is under way has ended.
+    private var question: EventLoopFuture<Void>
+
+    init(
+        eventLoop: any EventLoop,
+        configuration: RedisConfiguration,
+        seeds: RedisSeeds,
+        tls: TLSByHost?,
+        hooks: RedisCluster.MapHooks
+    ) {
+        self.eventLoop = eventLoop
+        self.configuration = configuration
+        self.seeds = seeds
+        self.tls = tls
+        self.hooks = hooks
+        knowledge = SharedAnswer(age: TimeAmount(seeds.answerAge), pause: TimeAmount(seeds.minimumPause))
+        question = eventLoop.makeSucceededVoidFuture()
+    }
+
+    /// Sets who is told of each map that is found, on `eventLoop`. To be called before anything is asked for.
+    func tell(_ onFound: @escaping @Sendable (SlotMap) -> Void) {
+        eventLoop.execute { self.onFound = onFound }
+    }
+
+    /// Waits for a map: that of the last search if it is fresh, else that of a new one. To be called from any thread.
+    /// - Returns: fails with `RedisError` if no map was found
+    func find() -> EventLoopFuture<Void> {
+        eventLoop.flatSubmit {
+            guard !self.isClosed else { return self.eventLoop.makeFailedFuture(RedisError(.closed)) }
+            self.check()
+            switch self.knowledge.wanted(now: self.eventLoop.now) {
+            case .use: return self.eventLoop.makeSucceededVoidFuture()
+            case .fail(let why): return self.eventLoop.makeFailedFuture(RedisError(.notConnected, detail: why))
+            case .wait: break
+            case .search(let pause): self.begin(after: pause)
+            }
+            guard self.waiters.count < self.configuration.maximumPendingCommands else {
+                return self.eventLoop.makeFailedFuture(RedisError(.queueFull))
+            }
+            let promise = self.eventLoop.makePromise(of: Void.self)
+            self.waiters.append(promise)
+            return promise.futureResult
+        }
+    }
+
+    /// Something says that the map may be another one. To be called from any thread.
+    func doubt(_ doubt: ClusterCall.Doubt) {
+        eventLoop.execute {
+            guard !self.isClosed else { return }
+            if case .moved(let slot, let node) = doubt {
+                // Many commands are redirected alike before the map is known. One search tells them all.
+                if self.search == nil, self.knowledge.finding?.map[slot] == node { return }
+                self.named = node
+            }
+            if let pause = self.knowledge.doubted(now: self.eventLoop.now) { self.begin(after: pause) }
+        }
+    }
+
+    /// Ends the search. Succeeds once nothing is open any more.
+    func close() -> EventLoopFuture<Void> {
+        eventLoop.flatSubmit {
+            self.isClosed = true
+            self.onFound = nil
+            self.answer(.failure(RedisError(.closed)))
+            return self.question
+        }
+    }
+
+    /// Searches at intervals, beside what is doubted: a node that is new has nobody who tells of it.
+    private func check() {
+        guard !isChecking else { return }
+        isChecking = true
+        checkLater()
+    }
+
+    private func checkLater() {
+        _ = self.eventLoop.scheduleTask(in: TimeAmount(seeds.checkInterval)) {
+            guard !self.isClosed else { return }
+            self.doubt(.unknown)
+            self.checkLater()
+        }
+    }
+
+    private func begin(after pause: TimeAmount) {
+        _ = self.eventLoop.scheduleTask(in: pause) {
+            guard !self.isClosed else { return }
+            let now = self.eventLoop.now
+            self.knowledge.began(now: now)
+            self.counters.searches.increment()
+            var generator = SystemRandomNumberGenerator()
+            let order = MapSearch.order(
+                seeds: self.seeds.endpoints,
+                masters: self.knowledge.finding?.map.masters ?? [],
+                named: self.named,
+                failed: self.failed,
+                using: &generator
+            )
+            var search = MapSearch(
+                order: order,
+                named: self.named,
+                inUse: self.knowledge.finding,
+                ends: now + TimeAmount(self.seeds.searchTimeout)
+            )
+            self.named = nil
+            let step = search.begin(now: now)
+            self.search = search
+            self.follow(step)
+        }
+    }
+
+    private func follow(_ step: MapSearch.Step) {
+        guard !isClosed else { return }
+        switch step {
+        case .ask(let node):
+            ask(node) { reply in
+                guard let step = self.search?.replied(node, reply, now: self.eventLoop.now) else { return }
+                self.follow(step)
+            }
+        case .found(let answer): found(answer)
+        case .failed: foundNone()
+        }
+    }
+
+    private func found(_ answer: Answer) {
+        ended()
+        let before = knowledge.finding?.map
+        switch knowledge.found(answer, now: eventLoop.now) {
+        case .again(let pause): begin(after: pause)
+        case .deliver(let isNews):
+            if before != nil, before != answer.map { counters.changes.increment() }
+            onFound?(answer.map)
+            if isNews { hooks.onMap?(answer.map, answer.saidBy) }
+            self.answer(.success(()))
+        }
+    }
+
+    private func foundNone() {
+        let words = ended().map { "\($0.node): \($0.why)" }.sorted()
+        counters.failures.increment()
+        let why = words.isEmpty ? "no node of the cluster answered in time" : words.joined(separator: "; ")
+        switch knowledge.failed(why, now: eventLoop.now) {
+        case .again(let pause): begin(after: pause)
+        case .deliver(let isNews):
+            if isNews { hooks.onTrouble?(why) }
+            answer(.failure(RedisError(.notConnected, detail: why)))
+        }
+    }
+
+    @discardableResult
+    private func ended() -> [(node: RedisEndpoint, why: String)] {
+        let troubles = search?.troubles ?? []
+        failed = Set(troubles.map(\.node))
+        search = nil
+        return troubles
+    }
+
+    private func answer(_ result: Result<Void, RedisError>) {
+        let waiters = self.waiters
+        self.waiters = []
+        for waiter in waiters {
+            switch result {
+            case .success: waiter.succeed()
+            case .failure(let error): waiter.fail(error)
+            }
+        }
+    }
+
+    // MARK: The question
+
+    private func ask(_ node: RedisEndpoint, reply: @escaping @Sendable (MapSearch.Reply) -> Void) {
+        let configuration = self.configuration
+        let question = RedisQuestion.ask(node, on: eventLoop, configuration, tls, within: TimeAmount(seeds.answerTimeout)) {
+            connection,
+            deadline in
+            func send(_ command: RedisCommand) -> EventLoopFuture<RedisValue> { connection.send(command, deadline: deadline) }
+            let granted = configuration.password.map { send(.auth(username: configuration.username, password: $0)) }
+            // The state is read in front of the map: if the map changes between the two, the newer map gets the older epoch, which is harmless.
+            let state = send(RedisCommand("CLUSTER", "INFO"))
+            let shards = send(RedisCommand("CLUSTER", "SHARDS"))
+            let read = (granted ?? connection.eventLoop.makeSucceededFuture(.null)).flatMap { _ in state }.flatMap { state in
+                shards.flatMapThrowing { try SlotMap(shards: $0, asked: node, usesTLS: configuration.tls != nil) }.flatMapError { error in
+                    // A server of version 6 does not know the command.
+                    guard (error as? RedisError)?.serverError?.kind == .err else {
+                        return connection.eventLoop.makeFailedFuture(error)
+                    }
+                    return connection.send(RedisCommand("CLUSTER", "SLOTS"), deadline: deadline)
+                        .flatMapThrowing { try SlotMap(slots: $0, asked: node) }
+                }.map { Self.answer($0, state: state, saidBy: node) }
+            }
+            return read
+        }
+        self.question = question.ended
+        question.answer.whenComplete { result in
+            switch result {
+            case .success(let answer): reply(.map(answer))
+            case .failure(let error): reply(.failed(Self.words(error)))
+            }
+        }
+    }
+
+    private static func answer(_ map: SlotMap, state: RedisValue, saidBy node: RedisEndpoint) -> Answer {
+        var epoch: Int64?
+        var isWell = true
+        for line in (state.string ?? "").split(whereSeparator: \.isNewline) {
+            if line.hasPrefix("cluster_current_epoch:") { epoch = Int64(line.dropFirst(22)) }
+            if line.hasPrefix("cluster_state:") { isWell = line.dropFirst(14) == "ok" }
+        }
+        return Answer(map: map, epoch: epoch, isWell: isWell, saidBy: node)
+    }
+
+    private static func words(_ error: any Error) -> String {
+        if let refusal = error as? SlotMap.Refusal { return refusal.description }
+        if let server = (error as? RedisError)?.serverError, server.message.contains("cluster support disabled") {
+            return "it is no node of a cluster"
+        }
+        return RedisDial.words(error)
+    }
+}
+
+/// What the search for the map has done: written on the locator's loop alone, read from anywhere.
+final class ClusterCounters: Sendable {
+    let searches = LoopCounters.Counter()
+    let failures = LoopCounters.Counter()
+    let changes = LoopCounters.Counter()
+}
