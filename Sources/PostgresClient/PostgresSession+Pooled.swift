@@ -17,20 +17,17 @@ extension PostgresSession {
             return try exchange(link, deadline, commits: false) { sendUnnamed(link, sql) }
         }
         guard PQenterPipelineMode(link) == 1 else { throw lost(false, Self.message(link)) }
-        let isSent =
-            opening.allSatisfy { PQsendQueryParams(link, $0, 0, nil, nil, nil, nil, 0) == 1 } && sendUnnamed(link, sql) == 1
-            && PQsendQueryParams(link, "COMMIT", 0, nil, nil, nil, nil, 0) == 1 && PQpipelineSync(link) == 1
-        guard isSent else {
-            // A part of it may have left, but no COMMIT: nothing takes effect.
-            let message = Self.message(link)
-            let isRefusedByLibrary = PQstatus(link) == CONNECTION_OK
-            close()
-            throw PostgresError(code: isRefusedByLibrary ? .misuse : .connectionLost(outcomeUnknown: false), message: message)
+        do throws(PostgresError) {
+            return try exchange(link, deadline, commits: true, pipelined: opening.count) {
+                let isSent =
+                    opening.allSatisfy { PQsendQueryParams(link, $0, 0, nil, nil, nil, nil, 0) == 1 } && sendUnnamed(link, sql) == 1
+                    && PQsendQueryParams(link, "COMMIT", 0, nil, nil, nil, nil, 0) == 1 && PQpipelineSync(link) == 1
+                return isSent ? 1 : 0
+            }
+        } catch {
+            takeBackPooled(deadline)
+            throw error
         }
-        roundTrips += 1
-        try flush(link, deadline, true)
-        doPostponed()
-        return try collectPipeline(link, deadline)
     }
 
     /// Runs several statements without parameters as one transaction.
@@ -77,71 +74,5 @@ extension PostgresSession {
         } catch {
             close()
         }
-    }
-
-    /// Takes the answers of one pipeline: the opening's, the statement's, the COMMIT's.
-    private func collectPipeline(_ link: OpaquePointer, _ deadline: Deadline) throws(PostgresError) -> OpaquePointer {
-        var good: OpaquePointer?
-        var failure: PostgresError?
-        var isCommitted = false
-        var number = 0
-        // Bounds: the deadline, and the number of statements that were sent. Each round takes one result or the end of one statement's.
-        answers: while true {
-            while PQisBusy(link) == 1 {
-                guard deadline.wait(for: PQsocket(link), reading: true, writing: false) != nil else {
-                    PQclear(good)
-                    throw timedOut(true)
-                }
-                guard PQconsumeInput(link) == 1 else {
-                    PQclear(good)
-                    throw lost(true, failure?.message ?? Self.message(link), failure?.sqlState)
-                }
-            }
-            guard let result = PQgetResult(link) else {
-                number += 1
-                guard PQstatus(link) == CONNECTION_OK, number <= opening.count + 2 else {
-                    PQclear(good)
-                    throw lost(true, failure?.message ?? Self.message(link), failure?.sqlState)
-                }
-                continue
-            }
-            switch PQresultStatus(result) {
-            case PGRES_PIPELINE_SYNC:
-                PQclear(result)
-                break answers
-            case PGRES_TUPLES_OK, PGRES_COMMAND_OK, PGRES_EMPTY_QUERY:
-                if number == opening.count {
-                    PQclear(good)
-                    good = result
-                } else {
-                    if number > opening.count { isCommitted = PQcmdStatus(result).map { String(cString: $0) == "COMMIT" } ?? false }
-                    PQclear(result)
-                }
-            case PGRES_PIPELINE_ABORTED: PQclear(result)
-            case PGRES_COPY_IN, PGRES_COPY_OUT, PGRES_COPY_BOTH:
-                PQclear(result)
-                PQclear(good)
-                close()
-                throw PostgresError(code: .misuse, message: "COPY is not supported; the connection was closed")
-            default:
-                if failure == nil { failure = Self.serverError(result) }
-                PQclear(result)
-            }
-        }
-        guard PQstatus(link) == CONNECTION_OK, PQexitPipelineMode(link) == 1 else {
-            PQclear(good)
-            throw lost(true, failure?.message ?? Self.message(link), failure?.sqlState)
-        }
-        if let failure {
-            PQclear(good)
-            takeBackPooled(deadline)
-            leave(after: failure)
-            throw failure
-        }
-        guard let good, isCommitted else {
-            PQclear(good)
-            throw lost(true, "the server gave no result")
-        }
-        return good
     }
 }

@@ -5,30 +5,38 @@ import CLibPQ
 extension PostgresSession {
     /// Sends, waits and collects. The caller must clear the result.
     ///
-    /// - Parameter commits: whether the statement commits by itself, so that a lost answer leaves its outcome unknown
+    /// - Parameters:
+    ///   - commits: whether what is sent commits by itself, so that a lost answer leaves its outcome unknown
+    ///   - pipelined: of several statements that leave together in a pipeline, the last of which is a `COMMIT`: the index of the one whose result is returned; nil:
+    ///     there is no pipeline
     func exchange(
         _ link: OpaquePointer,
         _ deadline: Deadline,
         commits: Bool,
+        pipelined: Int? = nil,
         send: () -> Int32
     ) throws(PostgresError) -> OpaquePointer {
         roundTrips += 1
         notices.isUnreplicated = false
         guard send() == 1 else {
             let message = Self.message(link)
+            let isSound = PQstatus(link) == CONNECTION_OK
+            if pipelined != nil {
+                // A part of the pipeline may have left, but its COMMIT has not. Nothing takes effect.
+                close()
+                throw PostgresError(code: isSound ? .misuse : .connectionLost(outcomeUnknown: false), message: message)
+            }
             // libpq itself refused the call, for example because a parameter is too large. Nothing was sent and the connection is sound. If the connection is
             // broken, a part may have been sent.
-            if PQstatus(link) == CONNECTION_OK, PQtransactionStatus(link) != PQTRANS_ACTIVE {
-                throw PostgresError(code: .misuse, message: message)
-            }
+            if isSound, PQtransactionStatus(link) != PQTRANS_ACTIVE { throw PostgresError(code: .misuse, message: message) }
             throw lost(commits, message)
         }
         try flush(link, deadline, commits)
         doPostponed()
-        return try collect(link, deadline, commits)
+        return try collect(link, deadline, commits, pipelined)
     }
 
-    func flush(_ link: OpaquePointer, _ deadline: Deadline, _ commits: Bool) throws(PostgresError) {
+    private func flush(_ link: OpaquePointer, _ deadline: Deadline, _ commits: Bool) throws(PostgresError) {
         while true {
             switch PQflush(link) {
             case 0: return
@@ -41,11 +49,21 @@ extension PostgresSession {
         }
     }
 
-    private func collect(_ link: OpaquePointer, _ deadline: Deadline, _ commits: Bool) throws(PostgresError) -> OpaquePointer {
+    /// Takes the answers of all that was sent, and what the server says beside them.
+    private func collect(
+        _ link: OpaquePointer,
+        _ deadline: Deadline,
+        _ commits: Bool,
+        _ pipelined: Int?
+    ) throws(PostgresError) -> OpaquePointer {
         var good: OpaquePointer?
         var failure: PostgresError?
-        // Bound: the deadline. Each round takes one result; nil comes after the last one.
-        while true {
+        /// The statements of a pipeline whose answers have been taken.
+        var answered = 0
+        var isCommitted = pipelined == nil
+        // Bound: the deadline. Each round takes one result. Without a pipeline nil comes after the last one; in a pipeline it comes after each statement's, and the
+        // last result is the pipeline's end.
+        answers: while true {
             while PQisBusy(link) == 1 {
                 guard deadline.wait(for: PQsocket(link), reading: true, writing: false) != nil else {
                     PQclear(good)
@@ -56,11 +74,25 @@ extension PostgresSession {
                     throw lost(commits, failure?.message ?? Self.message(link), failure?.sqlState)
                 }
             }
-            guard let result = PQgetResult(link) else { break }
+            guard let result = PQgetResult(link) else {
+                answered += 1
+                // Behind the answers of a pipeline's last statement comes its end. It does not come on a connection that was lost.
+                guard let pipelined, PQstatus(link) == CONNECTION_OK, answered <= pipelined + 2 else { break }
+                continue
+            }
             switch PQresultStatus(result) {
             case PGRES_TUPLES_OK, PGRES_COMMAND_OK, PGRES_EMPTY_QUERY:
-                PQclear(good)
-                good = result
+                if pipelined == nil || answered == pipelined {
+                    PQclear(good)
+                    good = result
+                } else {
+                    isCommitted = PQcmdStatus(result).map { String(cString: $0) == "COMMIT" } ?? false
+                    PQclear(result)
+                }
+            case PGRES_PIPELINE_SYNC:
+                PQclear(result)
+                break answers
+            case PGRES_PIPELINE_ABORTED: PQclear(result)
             case PGRES_COPY_IN, PGRES_COPY_OUT, PGRES_COPY_BOTH:
                 PQclear(result)
                 PQclear(good)
@@ -72,7 +104,7 @@ extension PostgresSession {
             }
         }
         // The server ended the connection while it answered, for example because an administrator terminated it. It is unknown what it had done by then.
-        if PQstatus(link) != CONNECTION_OK {
+        guard PQstatus(link) == CONNECTION_OK, pipelined == nil || PQexitPipelineMode(link) == 1 else {
             PQclear(good)
             throw lost(commits, failure?.message ?? Self.message(link), failure?.sqlState)
         }
@@ -83,7 +115,10 @@ extension PostgresSession {
             leave(after: failure)
             throw failure
         }
-        guard let good else { throw lost(commits, "the server gave no result") }
+        guard let good, isCommitted else {
+            PQclear(good)
+            throw lost(commits, "the server gave no result")
+        }
         if commits, notices.isUnreplicated {
             PQclear(good)
             throw PostgresError(

@@ -37,7 +37,7 @@ public final class PostgresSessionMonitor: Sendable {
     }
 
     func failed(_ error: PostgresError) {
-        // A call that failed because the next attempt to connect is not due says nothing new. Recording it would hide what the last attempt said.
+        // A call that failed before the next attempt to connect was due repeats what is known. Recording it would hide what the last attempt said.
         guard error.isSessionTrouble, error.retryAfter == nil else { return }
         let isNews = state.withLock { state in
             defer { state.trouble = error }

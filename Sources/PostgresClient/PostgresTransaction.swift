@@ -22,8 +22,8 @@ public struct PostgresTransaction {
         try session.execute(script: script, timeout: timeout)
     }
 
-    /// Refuses a statement that would end the transaction, before it is sent. Such a statement could commit, so a loss inside the body would no longer prove
-    /// that nothing was committed.
+    /// Refuses a statement that would end the transaction, before it is sent. Such a statement could commit, and the outcome of a loss inside the body would then be
+    /// unknown.
     private func check(_ sql: String) throws(PostgresError) {
         try checkIsOpen()
         let word = sql.utf8.drop { $0 <= 32 }.prefix { ($0 | 32) >= 97 && ($0 | 32) <= 122 }

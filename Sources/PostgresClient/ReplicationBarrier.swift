@@ -22,11 +22,13 @@ extension PostgresSession {
     /// - Throws: also `notReplicated`
     /// - Returns: the server, as ``replicatedServer`` names it
     func commitEmpty(timeout: Duration) throws(PostgresError) -> Int64 {
-        // A transaction that has written nothing to the log waits for nobody. This writes a message that no one reads; every role may.
+        // A transaction that has written nothing to the log waits for nobody. This writes a message that no one reads; every role may. The transaction has a name of
+        // its own, by which its wait can be found and cancelled.
         let sql = """
-            select pg_logical_emit_message(true, 'stockgate'::text, ''::text)::text, (extract(epoch from pg_postmaster_start_time()) * 1000000)::bigint
+            select pg_logical_emit_message(true, 'stockgate'::text, ''::text)::text, (extract(epoch from pg_postmaster_start_time()) * 1000000)::bigint,
+                set_config('application_name', $1, true)
             """
-        return try query(sql, [], timeout: timeout).one().decode(1)
+        return try query(sql, [.text(ReplicationBarrier.transactionName)], timeout: timeout).one().decode(1)
     }
 
     /// Returns when what this session has seen until now cannot be lost by a failover to a synchronous standby. Where there is none, it returns after one round trip.
@@ -54,6 +56,8 @@ final class ReplicationBarrier: Sendable {
 
     /// Readers that wait at most.
     static let capacity = 4096
+    /// The `application_name` of an empty transaction.
+    static let transactionName = "stockgate-barrier"
     private let group: GroupCommit<Reader>
 
     /// - Parameter bound: how long one wait takes at most
@@ -72,7 +76,8 @@ final class ReplicationBarrier: Sendable {
             var process: Int64?
             do throws(PostgresError) {
                 try session.connect()
-                process = session.processID
+                // The process that a pooler names is none of the server's.
+                process = session.isPooled ? nil : session.processID
                 let server = try session.commitEmpty(timeout: bound)
                 let moved = PostgresError(
                     code: .connectionLost(outcomeUnknown: false),
@@ -81,7 +86,7 @@ final class ReplicationBarrier: Sendable {
                 for reader in readers { reader.done.resume(returning: reader.server == server ? nil : moved) }
             } catch {
                 for reader in readers { reader.done.resume(returning: error) }
-                if case .timedOut = error.code, let process { Self.cancel(process, canceller) }
+                if case .timedOut = error.code { Self.cancel(process, canceller) }
             }
         } fail: { readers, why in
             for reader in readers { reader.done.resume(returning: why.error) }
@@ -99,13 +104,15 @@ final class ReplicationBarrier: Sendable {
 
     func shutdown() async { await group.shutdown() }
 
-    /// Ends the wait of an empty transaction whose session was given up.
-    private static func cancel(_ process: Int64, _ configuration: PostgresConfiguration) {
+    /// Ends the wait of an empty transaction whose session was given up; where the process is unknown, the waits of all of them.
+    private static func cancel(_ process: Int64?, _ configuration: PostgresConfiguration) {
         let session = PostgresSession(configuration: configuration)
         defer { session.close() }
         // The process may have ended, and its number have gone to another one.
-        let sql =
-            "select pg_cancel_backend(pid) from pg_stat_activity where pid = $1::int and wait_event = 'SyncRep' and query like '%pg_logical_emit_message%'"
-        _ = try? session.query(sql, [.int(process)])
+        let sql = """
+            select pg_cancel_backend(pid) from pg_stat_activity
+            where application_name = $1 and wait_event = 'SyncRep' and usename = current_user and ($2::bigint is null or pid = $2)
+            """
+        _ = try? session.query(sql, [.text(transactionName), process.map(PostgresValue.int) ?? .null])
     }
 }

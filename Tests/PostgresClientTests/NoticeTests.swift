@@ -67,10 +67,12 @@ import Testing
         #expect(session.connectionsOpened == 2)
     }
 
-    @Test func aRealServersFarewells() throws {
+    @Test(arguments: [PostgresConfiguration.Pooler.none, .transaction])
+    func aRealServersFarewells(pooler: PostgresConfiguration.Pooler) throws {
         let server = try PrivatePostgres.start(fsync: false)
         defer { server.stop() }
         var configuration = try PostgresConfiguration(url: server.url)
+        try configuration.use(pooler)
         configuration.callTimeout = .seconds(90)
         configuration.statementTimeout = .zero
         let session = PostgresSession(configuration: configuration)
@@ -88,7 +90,9 @@ import Testing
         #expect(try session.query("select 1").count == 1)
     }
 
-    @Test func aCancelledWaitForTheStandbyIsUnknown() async throws {
+    /// With the setting for a pooler the statement, what begins its transaction and the COMMIT leave together, and the warning comes with the COMMIT's answer.
+    @Test(arguments: [PostgresConfiguration.Pooler.none, .transaction])
+    func aCancelledWaitForTheStandbyIsUnknown(pooler: PostgresConfiguration.Pooler) async throws {
         let primary = try PrivatePostgres.start(fsync: false)
         defer { primary.stop() }
         let standby = try PrivatePostgres.startStandby(of: primary, name: "second")
@@ -101,7 +105,9 @@ import Testing
         try admin.execute(script: "alter system set synchronous_standby_names = 'second'")
         _ = try admin.query("select pg_reload_conf()")
         #expect(try await eventually { try admin.query("select from pg_stat_replication where sync_state = 'sync'").count == 1 })
-        let writer = try PostgresConnection(configuration: configuration)
+        var written = configuration
+        try written.use(pooler)
+        let writer = try PostgresConnection(configuration: written)
         try await writer.connect()
         _ = try await writer.query("insert into t values (1)")
         standby.pause()

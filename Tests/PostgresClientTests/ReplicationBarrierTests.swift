@@ -36,7 +36,8 @@ import Testing
         await pool.shutdown()
     }
 
-    @Test func readersWaitForTheStandby() async throws {
+    @Test(arguments: [PostgresConfiguration.Pooler.none, .transaction])
+    func readersWaitForTheStandby(pooler: PostgresConfiguration.Pooler) async throws {
         let primary = try PrivatePostgres.start(fsync: false)
         defer { primary.stop() }
         let standby = try PrivatePostgres.startStandby(of: primary, name: "second")
@@ -48,6 +49,7 @@ import Testing
         #expect(try await eventually { try admin.query("select from pg_stat_replication where sync_state = 'sync'").count == 1 })
         var configuration = try PostgresConfiguration(url: "postgresql://plain@127.0.0.1:\(primary.port)/postgres")
         configuration.applicationName = "readers"
+        try configuration.use(pooler)
         let pool = PostgresPool(configuration: configuration, maximumConnections: 4)
         _ = try await pool.query("insert into t values (1)")
         #expect(try await row(pool, 1) == 1)
