@@ -1,33 +1,8 @@
-import Foundation
 import PrivateServers
 import Synchronization
 import Testing
 
 @testable import PostgresClient
-
-/// Takes connections and never says a word, as a host whose server hangs.
-private final class SilentListener: Sendable {
-    let port: Int
-    private let listener: Int32
-
-    init() throws {
-        let listener = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
-        var address = sockaddr_in()
-        address.sin_family = sa_family_t(AF_INET)
-        address.sin_addr.s_addr = UInt32(0x7F00_0001).bigEndian
-        var size = socklen_t(MemoryLayout<sockaddr_in>.size)
-        let isListening = withUnsafeMutablePointer(to: &address) { pointer in
-            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-                bind(listener, $0, size) == 0 && listen(listener, 64) == 0 && getsockname(listener, $0, &size) == 0
-            }
-        }
-        guard isListening else { throw POSIXError(.EADDRINUSE) }
-        self.listener = listener
-        port = Int(UInt16(bigEndian: address.sin_port))
-    }
-
-    deinit { close(listener) }
-}
 
 /// Several hosts in one address: each has its own bound, and only one that may write is taken.
 @Suite(.timeLimit(.minutes(5))) struct SeveralHostsTests {
@@ -40,7 +15,9 @@ private final class SilentListener: Sendable {
     }
 
     @Test func aSilentHostCostsItsOwnBoundAndOnlyOnce() throws {
-        let silent = try SilentListener()
+        // A host whose server hangs.
+        let silent = try LoopbackServer()
+        defer { silent.stop() }
         let configuration = try configuration([silent.port, SharedServer.port()], connect: .milliseconds(700))
         let news = Mutex<[PostgresHosts.Change]>([])
         configuration.hosts.onChange { change in news.withLock { $0.append(change) } }
@@ -56,17 +33,19 @@ private final class SilentListener: Sendable {
         for _ in 0..<3 { #expect(try PostgresSession(configuration: copy).query("select 1").count == 1) }
         #expect(configuration.hosts.snapshot().map(\.failures) == [1, 0], "nobody waits for it again")
         #expect(news.withLock { $0.map(\.host) } == ["127.0.0.1:\(try SharedServer.port())"], "one line for a change")
-        withExtendedLifetime(silent) {}
     }
 
     /// Of a call's time no host gets more than its share, so that the last one is tried as well.
     @Test func theCallsTimeIsShared() throws {
-        let silent = (try SilentListener(), try SilentListener())
+        let silent = (try LoopbackServer(), try LoopbackServer())
+        defer {
+            silent.0.stop()
+            silent.1.stop()
+        }
         let configuration = try configuration([silent.0.port, silent.1.port, SharedServer.port()])
         let session = PostgresSession(configuration: configuration)
         #expect(try session.query("select 1", timeout: .seconds(6)).count == 1)
         #expect(configuration.hosts.snapshot().map(\.failures) == [1, 1, 0])
-        withExtendedLifetime(silent) {}
     }
 
     @Test func aHostThatRefusesIsTriedLast() throws {
@@ -94,7 +73,9 @@ private final class SilentListener: Sendable {
         #expect(try any.query(inRecovery).one().decode(0, as: Bool.self), "the address says otherwise")
         // The primary dies and the standby takes over: the next session is opened there, and so is the one of a thread that was connected.
         primary.kill()
-        let admin = PostgresSession(configuration: try PostgresConfiguration(url: standby.url))
+        var promoting = try PostgresConfiguration(url: standby.url)
+        promoting.statementTimeout = .zero
+        let admin = PostgresSession(configuration: promoting)
         _ = try admin.query("select pg_promote(true, 60)", timeout: .seconds(90))
         _ = try? session.query("select 1")
         #expect(try !session.query(inRecovery).one().decode(0, as: Bool.self))
