@@ -4,7 +4,7 @@
 // - Bytes leave in the order in which they came, each at most once. The proxy never makes up bytes.
 // - Each direction of a connection holds at most `bufferLimit` bytes, plus one read. Beyond that the proxy stops reading, so that TCP holds back the sender.
 // - Latency delays bytes without a limit on their rate: what came within a millisecond leaves within a later millisecond. Only `bufferLimit` limits the
-//   throughput, to that many bytes per latency and direction.
+//   throughput, to that many bytes per latency and direction. Jitter and bandwidth: `FaultProxyPace`.
 // Bounds: `maximumConnections` at a time; more are reset.
 
 import Foundation
@@ -83,6 +83,19 @@ public final class FaultProxy: Sendable {
         try await perform { $0.delay(toServer: TimeAmount(toServer), toClient: TimeAmount(toClient)) }
     }
 
+    /// Delays bytes by up to these times more, at random for each read of a connection. They leave in the order in which they came.
+    public func jitter(toServer: Duration = .zero, toClient: Duration = .zero) async throws {
+        try await perform { $0.jitter(toServer: TimeAmount(toServer), toClient: TimeAmount(toClient)) }
+    }
+
+    /// Passes on at most so many bytes a second, over all connections together.
+    /// - Parameters:
+    ///   - toServer: from clients to the server; nil, or nothing above zero, for no limit
+    ///   - toClient: from the server to clients, likewise
+    public func limit(toServer: Int? = nil, toClient: Int? = nil) async throws {
+        try await perform { $0.limit(toServer: toServer, toClient: toClient) }
+    }
+
     /// Accepts connections and bytes, but passes none on.
     public func stall() async throws { try await perform { $0.stall() } }
 
@@ -142,8 +155,8 @@ final class FaultProxyCore {
     let server: Int
     private var listener: (any Channel)?
     private var links: [ObjectIdentifier: FaultProxyLink] = [:]
-    private var toServer = TimeAmount.zero
-    private var toClient = TimeAmount.zero
+    private var toServer = FaultProxyPace()
+    private var toClient = FaultProxyPace()
     private(set) var isStalled = false
     private var bytesUntilReset: (direction: FaultProxy.Direction, count: Int)?
     private var counted = FaultProxy.Snapshot()
@@ -178,8 +191,20 @@ final class FaultProxyCore {
     }
 
     func delay(toServer: TimeAmount, toClient: TimeAmount) {
-        self.toServer = toServer
-        self.toClient = toClient
+        self.toServer.latency = toServer
+        self.toClient.latency = toClient
+        drainAll()
+    }
+
+    func jitter(toServer: TimeAmount, toClient: TimeAmount) {
+        self.toServer.jitter = toServer
+        self.toClient.jitter = toClient
+        drainAll()
+    }
+
+    func limit(toServer: Int?, toClient: Int?) {
+        self.toServer.bandwidth = toServer.flatMap { $0 > 0 ? $0 : nil }
+        self.toClient.bandwidth = toClient.flatMap { $0 > 0 ? $0 : nil }
         drainAll()
     }
 
@@ -200,7 +225,7 @@ final class FaultProxyCore {
     }
 
     func heal(port: Int) -> EventLoopFuture<Void> {
-        (toServer, toClient, isStalled, bytesUntilReset) = (.zero, .zero, false, nil)
+        (toServer, toClient, isStalled, bytesUntilReset) = (FaultProxyPace(), FaultProxyPace(), false, nil)
         drainAll()
         return listener == nil ? listen(port: port).map { _ in } : loop.makeSucceededVoidFuture()
     }
@@ -221,7 +246,13 @@ final class FaultProxyCore {
 
     // MARK: What connections ask and report
 
-    func latency(_ direction: FaultProxy.Direction) -> TimeAmount { direction == .toServer ? toServer : toClient }
+    /// Latency, jitter and bandwidth of a direction.
+    func pace(_ direction: FaultProxy.Direction) -> FaultProxyPace { direction == .toServer ? toServer : toClient }
+
+    /// How many of these bytes a direction takes now.
+    func take(_ count: Int, _ direction: FaultProxy.Direction, at now: NIODeadline) -> Int {
+        direction == .toServer ? toServer.take(count, at: now) : toClient.take(count, at: now)
+    }
 
     /// How many of these bytes may pass before every connection is cut; nil: all of them.
     func allowance(_ direction: FaultProxy.Direction, of count: Int) -> Int? {

@@ -80,7 +80,7 @@ final class FaultProxyFlow {
     private let which: FaultProxy.Direction
     private var source: (any Channel)?
     private var destination: (any Channel)?
-    private var held = CircularBuffer<(bytes: ByteBuffer, came: NIODeadline)>()
+    private var held = CircularBuffer<(bytes: ByteBuffer, came: NIODeadline, chance: Double)>()
     private(set) var bytes = 0
     private var isReading = false
     private var hasEnded = false
@@ -98,7 +98,7 @@ final class FaultProxyFlow {
     }
 
     func received(_ buffer: ByteBuffer) {
-        held.append((buffer, .now()))
+        held.append((buffer, .now(), .random(in: 0...1)))
         bytes += buffer.readableBytes
         drain()
     }
@@ -132,19 +132,25 @@ final class FaultProxyFlow {
         var count = 0
         var isDue = true
         while destination.isWritable, let first = held.first {
-            let due = first.came + core.latency(which)
+            let pace = core.pace(which)
+            let due = max(pace.due(came: first.came, chance: first.chance), pace.busyUntil(now) ?? now)
             guard due <= now else {
                 isDue = false
                 wake(at: due)
                 break
             }
-            var buffer = first.bytes
+            let taken = core.take(first.bytes.readableBytes, which, at: now)
+            var buffer = first.bytes.getSlice(at: first.bytes.readerIndex, length: taken) ?? first.bytes
             if let allowed = core.allowance(which, of: buffer.readableBytes) {
                 if let rest = buffer.readSlice(length: allowed) { destination.writeAndFlush(rest, promise: nil) }
                 core.handedOn(count + allowed, which)
                 return core.reset()
             }
-            held.removeFirst()
+            if taken < first.bytes.readableBytes {
+                held[held.startIndex].bytes.moveReaderIndex(forwardBy: taken)
+            } else {
+                held.removeFirst()
+            }
             bytes -= buffer.readableBytes
             count += buffer.readableBytes
             destination.write(buffer, promise: nil)

@@ -17,12 +17,15 @@ struct FaultTests {
         #expect(slow.kind == .slow(.milliseconds(1500)) && slow.start == .sold(0.3) && slow.end == .at(.sold(0.6)))
         let flush = try Disruption(fault: "redis:flush@5s")
         #expect(flush.kind == .flush && flush.end == .after(.zero), "what is done once needs no time")
+        #expect(try Disruption(fault: "redis:jitter=20ms@4s").words == "redis jitter=20ms 4s+1s")
+        #expect(try Disruption(fault: "redis:bandwidth=64000@4s").kind == .bandwidth(64_000))
         #expect(slow.words == "redis slow=1500ms 30%..60%" && flush.words == "redis flush 5s")
     }
 
     @Test(arguments: [
         "", "redis", "redis@4s", "redis:pause", ":pause@4s", "redis:@4s", "redis:explode@4s", "redis:slow@4s", "redis:slow=@4s",
-        "redis:slow=0ms@4s",
+        "redis:slow=0ms@4s", "redis:jitter=0ms@4s", "redis:jitter@4s", "redis:bandwidth=0@4s", "redis:bandwidth=fast@4s",
+        "redis:bandwidth@4s",
         "redis:flush@4s+1s", "redis:cut@1s..2s", "re dis:kill@1s", "-x:kill@1s", "redis:kill:pause@4s",
     ])
     func whatIsNoFaultIsSaid(text: String) {
@@ -59,13 +62,13 @@ struct FaultTests {
         defer { folder.remove() }
         var tools = FaultTools(stack: nil, eventLoopGroup: group)
         tools.proxies = ["redis": folder.file("commands")]
-        for text in ["redis:slow=200ms@1s", "redis:stall@1s", "redis:cut@1s"] {
+        for text in ["redis:slow=200ms@1s", "redis:stall@1s", "redis:cut@1s", "redis:jitter=30ms@1s", "redis:bandwidth=64000@1s"] {
             let disruption = try Disruption(fault: text)
             try await tools.make(disruption)
             try await tools.undo(disruption)
         }
         let told = try String(contentsOfFile: folder.path("commands"), encoding: .utf8)
-        #expect(told == "latency 200ms\nheal\nstall\nheal\nreset\n")
+        #expect(told == "latency 200ms\nheal\nstall\nheal\nreset\njitter 30ms 30ms\nheal\nbandwidth 64000 64000\nheal\n")
         // A pipe that nobody reads is said, and is not waited for.
         mkfifo(folder.path("pipe"), 0o600)
         tools.proxies["redis"] = folder.path("pipe")

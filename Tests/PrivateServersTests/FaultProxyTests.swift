@@ -123,6 +123,38 @@ struct FaultProxyTests {
         }
     }
 
+    @Test func bandwidthLimitsEachDirectionByItself() async throws {
+        try await hold { proxy, client in
+            let count = 200_000
+            for (toServer, toClient) in [(400_000, nil), (nil, 400_000)] as [(Int?, Int?)] {
+                try await proxy.limit(toServer: toServer, toClient: toClient)
+                let one = try #require(try await client.call(count))
+                #expect(one.text.readableBytes == count)
+                // Half a second, less what the line makes up for.
+                #expect(one.took >= .milliseconds(400), "\(one.took)")
+            }
+            try await proxy.limit(toClient: 1)
+            try await client.channel.writeAndFlush(ByteBuffer(repeating: 67, count: 70_000))
+            try await until("the answer is held") { try await proxy.snapshot().bytesHeld > 60_000 }
+            try await proxy.heal()
+            #expect(await client.answer(70_000)?.readableBytes == 70_000)
+        }
+    }
+
+    /// Bytes come in their order, however each of them is delayed.
+    @Test func jitterKeepsTheOrder() async throws {
+        try await hold { proxy, client in
+            try await proxy.jitter(toServer: .milliseconds(5), toClient: .milliseconds(5))
+            var sent: [UInt8] = []
+            for number in 0..<60 {
+                let bytes = [UInt8](repeating: UInt8(number), count: 50)
+                sent += bytes
+                try await client.channel.writeAndFlush(ByteBuffer(bytes: bytes))
+            }
+            #expect(await client.answer(sent.count).map { Array($0.readableBytesView) } == sent)
+        }
+    }
+
     /// What is held leaves at once when the fault ends.
     @Test func healingLetsGoOfWhatIsHeld() async throws {
         try await hold { proxy, client in

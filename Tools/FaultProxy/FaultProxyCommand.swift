@@ -10,7 +10,8 @@ struct FaultProxyCommand: AsyncParsableCommand {
         abstract: "A TCP proxy on loopback that makes a server slow, silent or broken.",
         discussion: """
             Reads commands from standard input, one a line, and answers each with a line: latency 200ms (of the answers), latency 10ms 200ms \
-            (of requests and of answers), stall, reset, reset 1000 (after 1000 more bytes to the server), refuse, heal, figures. \
+            (of requests and of answers), jitter 20ms and jitter 5ms 20ms (that much more at most, at random), bandwidth 100000 and bandwidth 100000 50000 \
+            (bytes a second, 0 for no limit), stall, reset, reset 1000 (after 1000 more bytes to the server), refuse, heal, figures. \
             Ends when its input ends, or at quit.
             """
     )
@@ -65,6 +66,14 @@ struct FaultProxyCommand: AsyncParsableCommand {
             let times = arguments.compactMap { duration($0) }
             guard times.count == arguments.count, let toClient = times.last else { return nil }
             try await proxy.delay(toServer: times.count == 2 ? times[0] : .zero, toClient: toClient)
+        case ("jitter", 1...2):
+            let times = arguments.compactMap { duration($0) }
+            guard times.count == arguments.count, let toClient = times.last else { return nil }
+            try await proxy.jitter(toServer: times.count == 2 ? times[0] : .zero, toClient: toClient)
+        case ("bandwidth", 1...2):
+            let rates = arguments.compactMap { Int($0) }
+            guard rates.count == arguments.count, rates.allSatisfy({ $0 >= 0 }), let toClient = rates.last else { return nil }
+            try await proxy.limit(toServer: rates.count == 2 ? rates[0] : nil, toClient: toClient)
         case ("stall", 0): try await proxy.stall()
         case ("reset", 0): try await proxy.reset()
         case ("reset", 1):

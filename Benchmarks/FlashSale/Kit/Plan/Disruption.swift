@@ -53,6 +53,10 @@ public struct Disruption: Equatable, Sendable {
         case cut
         /// A proxy before the server holds every answer back so long.
         case slow(Duration)
+        /// A proxy before the server holds requests and answers back by up to so much, at random.
+        case jitter(Duration)
+        /// A proxy before the server lets so many bytes a second pass, of requests and of answers each.
+        case bandwidth(Int)
         /// A proxy before the server takes everything and hands nothing on.
         case stall
 
@@ -67,6 +71,8 @@ public struct Disruption: Equatable, Sendable {
             case .flush: "flush"
             case .cut: "cut"
             case .slow(let time): "slow=\((time.inSeconds * 1000).plain)ms"
+            case .jitter(let time): "jitter=\((time.inSeconds * 1000).plain)ms"
+            case .bandwidth(let bytes): "bandwidth=\(bytes)"
             case .stall: "stall"
             }
         }
@@ -79,11 +85,13 @@ public struct Disruption: Equatable, Sendable {
             case .flush: "flushed"
             case .cut: "cut off"
             case .slow(let time): "slowed by \((time.inSeconds * 1000).plain) ms"
+            case .jitter(let time): "slowed by 0 to \((time.inSeconds * 1000).plain) ms each way"
+            case .bandwidth(let bytes): "narrowed to \(bytes) bytes a second each way"
             case .stall: "silenced"
             }
         }
 
-        /// Reads `kill`, `pause`, `flush`, `cut`, `stall` or `slow=200ms`.
+        /// Reads `kill`, `pause`, `flush`, `cut`, `stall`, `slow=200ms`, `jitter=20ms` or `bandwidth=64000`, in bytes a second.
         /// - Throws: `PlanError` that lists them.
         init(_ text: String) throws(PlanError) {
             switch text {
@@ -93,13 +101,25 @@ public struct Disruption: Equatable, Sendable {
             case "cut": self = .cut
             case "stall": self = .stall
             default:
-                guard text.hasPrefix("slow=") else {
-                    throw PlanError("'\(text)' is no fault: kill, pause, flush, cut, stall or slow=200ms")
+                let parts = text.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
+                switch (parts[0], parts.count) {
+                case ("slow", 2): self = .slow(try Self.time(parts[1], text))
+                case ("jitter", 2): self = .jitter(try Self.time(parts[1], text))
+                case ("bandwidth", 2):
+                    guard let bytes = Int(parts[1]), (1...1_000_000_000_000).contains(bytes) else {
+                        throw PlanError("'\(text)' is no bandwidth: write bandwidth=64000, in bytes a second")
+                    }
+                    self = .bandwidth(bytes)
+                default:
+                    throw PlanError("'\(text)' is no fault: kill, pause, flush, cut, stall, slow=200ms, jitter=20ms or bandwidth=64000")
                 }
-                let time = try Duration(span: String(text.dropFirst("slow=".count)))
-                guard time >= .milliseconds(1) else { throw PlanError("'\(text)' slows nothing") }
-                self = .slow(time)
             }
+        }
+
+        private static func time(_ text: Substring, _ whole: String) throws(PlanError) -> Duration {
+            let time = try Duration(span: String(text))
+            guard time >= .milliseconds(1) else { throw PlanError("'\(whole)' slows nothing") }
+            return time
         }
     }
 

@@ -46,7 +46,7 @@ public struct FaultTools: Sendable {
             default:
                 throw PlanError("\(server):cut needs \(server == "redis" ? "REDIS_URL" : "a proxy before it (--proxy \(server)=FILE)")")
             }
-        case .cut, .slow, .stall:
+        case .cut, .slow, .jitter, .bandwidth, .stall:
             guard let file = proxies[server] else {
                 throw PlanError("\(server):\(disruption.kind.name) needs a proxy before it: --proxy \(server)=FILE")
             }
@@ -69,6 +69,10 @@ public struct FaultTools: Sendable {
                 try await cutDatabases()
             }
         case .slow(let time): try tell(proxy(disruption), "latency \(Int((time.inSeconds * 1000).rounded()))ms")
+        case .jitter(let time):
+            let time = "\(Int((time.inSeconds * 1000).rounded()))ms"
+            try tell(proxy(disruption), "jitter \(time) \(time)")
+        case .bandwidth(let bytes): try tell(proxy(disruption), "bandwidth \(bytes) \(bytes)")
         case .stall: try tell(proxy(disruption), "stall")
         }
     }
@@ -79,7 +83,7 @@ public struct FaultTools: Sendable {
         case .kill: try await stack?.run(["start", disruption.server])
         case .pause: try await stack?.run(["resume", disruption.server])
         case .flush, .cut: break
-        case .slow, .stall: try tell(proxy(disruption), "heal")
+        case .slow, .jitter, .bandwidth, .stall: try tell(proxy(disruption), "heal")
         }
     }
 

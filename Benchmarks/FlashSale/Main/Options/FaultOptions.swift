@@ -12,7 +12,8 @@ struct FaultOptions: ParsableArguments {
         help: ArgumentHelp(
             """
             SERVER:FAULT@WHEN, such as redis:pause@4s+2s, postgres:kill@30%+3s, redis:flush@5s, postgres:cut@50%, redis:slow=200ms@4s..9s. kill and pause: each server of \
-            the stack. flush: redis. cut: redis and postgres, and every server with a proxy before it. slow and stall: every server with a proxy before it. May be given several times.
+            the stack. flush: redis. cut: redis and postgres, and every server with a proxy before it. slow, jitter=20ms, \
+            bandwidth=64000 (bytes a second) and stall: every server with a proxy before it. May be given several times.
             """,
             valueName: "fault"
         )
