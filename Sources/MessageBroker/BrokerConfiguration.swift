@@ -37,6 +37,9 @@ public struct BrokerConfiguration: Sendable {
     public var heartbeat: Duration = .seconds(10)
     /// Bounds a publish call. A message that is written but unconfirmed then is ``PublishOutcome/unknown``, and a new connection is opened.
     public var confirmTimeout: Duration = .seconds(5)
+    /// How long the broker may refuse what is published to one exchange and routing key before the publisher tries a new connection, and the shortest time between two such
+    /// replacements. What is published meanwhile is ``PublishOutcome/rejected``.
+    public var rejectionPatience: Duration = .seconds(2)
     /// Bounds the messages that are written and not yet confirmed. Further messages wait in the publisher.
     public var maximumInFlight = 4096
     /// Bounds the messages that wait or are in flight. Beyond it a publish call is refused as `overloaded`.

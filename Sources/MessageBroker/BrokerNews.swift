@@ -13,6 +13,10 @@ public enum ConnectionChange: Sendable, Hashable {
     case blocked(reason: String)
     /// The broker takes messages again.
     case unblocked
+    /// The broker refuses what is published to this exchange and routing key, and has done so for a while.
+    case refused(route: String)
+    /// The broker takes what is published there again.
+    case taken(route: String)
     /// The connection broke or an attempt to connect failed, and every address of the broker has been tried since the connection before.
     case failed(BrokerError)
 }
@@ -31,14 +35,18 @@ public struct BrokerNews: Sendable {
         case blocked(why: String)
         /// The broker takes messages again.
         case unblocked
+        /// The broker refuses what is published to this exchange and routing key: its queue is full, most likely by an operator's limit.
+        case messagesRefused(route: String)
+        /// The broker takes what is published there again.
+        case messagesTaken(route: String)
         /// A connection leads to another node of the broker than before.
         case node(BrokerAddress, end: String)
 
         /// Whether this news tells of a trouble that begins.
         public var isTrouble: Bool {
             switch self {
-            case .away, .refused, .blocked: true
-            case .connected, .unblocked, .node: false
+            case .away, .refused, .blocked, .messagesRefused: true
+            case .connected, .unblocked, .messagesTaken, .node: false
             }
         }
 
@@ -50,6 +58,8 @@ public struct BrokerNews: Sendable {
             case .refused: "the broker refuses this server and is tried again"
             case .blocked: "the broker takes no messages for now"
             case .unblocked: "the broker takes messages again"
+            case .messagesRefused(let route): "the broker refuses messages for \(route): its queue is full or has no leader"
+            case .messagesTaken(let route): "the broker takes messages for \(route) again"
             case .node(let address, let end): "the connection for \(end) leads to the broker's node at \(address)"
             }
         }
@@ -58,7 +68,7 @@ public struct BrokerNews: Sendable {
         public var why: String? {
             switch self {
             case .away(let why), .refused(let why), .blocked(let why): why
-            case .connected, .unblocked, .node: nil
+            case .connected, .unblocked, .messagesRefused, .messagesTaken, .node: nil
             }
         }
     }
@@ -88,6 +98,9 @@ public struct BrokerNews: Sendable {
         let now: Standing
         switch change {
         case .reached(let address): return nodes.updateValue(address, forKey: end) == address ? nil : .node(address, end: end)
+        // A publisher tells each of these once, and no other connection publishes to the same place.
+        case .refused(let route): return .messagesRefused(route: route)
+        case .taken(let route): return .messagesTaken(route: route)
         case .connected, .unblocked: now = .up
         case .blocked: now = .blocked
         case .failed(let error): now = error.isRefusal ? .refused(error.message) : .away
@@ -96,7 +109,7 @@ public struct BrokerNews: Sendable {
         guard now != before else { return nil }
         let others = standings.lazy.filter { $0.key != end }.map(\.value)
         switch change {
-        case .reached: return nil
+        case .reached, .refused, .taken: return nil
         case .connected: return others.contains(before) ? nil : .connected(isBack: before != .starting)
         case .unblocked: return others.contains(before) ? nil : .unblocked
         case .blocked(let reason): return others.contains(now) ? nil : .blocked(why: reason)

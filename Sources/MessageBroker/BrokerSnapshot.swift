@@ -26,6 +26,16 @@ public struct BrokerSnapshot: Sendable, Hashable {
     public var connects = 0
     /// How often a connection became ready after an earlier one.
     public var reconnects: Int { max(0, connects - 1) }
+    /// How often a connection was replaced because the broker refused what was published over it.
+    public var replacements = 0
+    /// Where the broker refuses what is published (`exchange/routing key`), and when it did so last. A refusal of less than the configuration's `rejectionPatience` is not
+    /// here.
+    public var lastRefusals: [String: ContinuousClock.Instant] = [:]
+    /// Where the broker has refused what was published within the last minute, in the order of the names. Nothing else would end a refusal after which nothing is published.
+    public var refusedRoutes: [String] {
+        let now = ContinuousClock.now
+        return lastRefusals.filter { now - $0.value < .seconds(60) }.keys.sorted()
+    }
     /// Attempts that failed.
     public var failedConnects = 0
 

@@ -24,6 +24,12 @@ protocol ConnectionRole: AnyObject {
     func ended(_ failure: BrokerError, retryAt: ContinuousClock.Instant?)
     /// Whether no work is under way.
     var isDrained: Bool { get }
+    /// Whether the connection works but is no use any more, so that a new one must take its place.
+    var mustReplaceConnection: Bool { get }
+}
+
+extension ConnectionRole {
+    var mustReplaceConnection: Bool { false }
 }
 
 /// What a connection's thread and its owner share.
@@ -93,6 +99,8 @@ struct ConnectionLoop<Role: ConnectionRole> {
         // The refusal that this round has met: it says more than that another node is away. Of several the first by its text, so that the order in which the nodes
         // were asked makes no news.
         var refusal: BrokerError?
+        // The connection before was replaced while it worked: that the next one is there is no news.
+        var isReplacement = false
         while stopAt == nil {
             let address = configuration.addresses[rounds.next(using: &random)]
             control.enter(.connecting) { $0.address = address }
@@ -107,11 +115,20 @@ struct ConnectionLoop<Role: ConnectionRole> {
                 backoff.connected(at: .now)
                 role.ready()
                 control.enter(.connected) { $0.connects += 1 }
-                if configuration.addresses.count > 1 { control.onChange(.reached(address)) }
-                control.onChange(.connected)
-                try serve(connection)
-                connection.close(within: min(.seconds(1), (stopAt ?? .now) - .now))
+                if !isReplacement {
+                    if configuration.addresses.count > 1 { control.onChange(.reached(address)) }
+                    control.onChange(.connected)
+                }
+                isReplacement = try serve(connection) == .mustReplace
+                connection.close(within: min(.seconds(1), (stopAt ?? .now + .seconds(1)) - .now))
+                if isReplacement {
+                    // Another address is tried next, if there is one. A failure of it is told as any other.
+                    _ = rounds.failed(wasProven: true)
+                    role.ended(BrokerError(code: .notConnected, message: "the connection is being replaced"), retryAt: .now)
+                    control.enter(.connecting) { $0.replacements += 1 }
+                }
             } catch {
+                isReplacement = false
                 let now = ContinuousClock.now
                 let isProven = readyAt.map { now - $0 >= configuration.maximumBackoff } ?? false
                 let step = rounds.failed(wasProven: isProven)
@@ -139,14 +156,23 @@ struct ConnectionLoop<Role: ConnectionRole> {
 
     private var stopAt: ContinuousClock.Instant? { control.status.withLock { $0.stopAt } }
 
-    /// Serves one connection. Returns when the loop was stopped and no work is under way.
-    private func serve(_ connection: AMQPConnection) throws(BrokerError) {
+    /// Why a connection that works is served no longer.
+    private enum End {
+        /// The loop was stopped, and no work is under way or the time for it is over.
+        case stopped
+        /// The role wants a new connection.
+        case mustReplace
+    }
+
+    /// Serves one connection, until it is no use any more.
+    private func serve(_ connection: AMQPConnection) throws(BrokerError) -> End {
         while true {
             let now = ContinuousClock.now
             let wanted = try role.turn(connection, now: now)
             try connection.flush()
             let stopAt = stopAt
-            if let stopAt, now >= stopAt || (role.isDrained && connection.unwritten == 0) { return }
+            if let stopAt, now >= stopAt || (role.isDrained && connection.unwritten == 0) { return .stopped }
+            if role.mustReplaceConnection { return .mustReplace }
             let limit = min(wanted ?? now + .seconds(60), stopAt ?? now + .seconds(60))
             if try connection.wait(until: limit, or: control.wake) {
                 try connection.receive { event throws(BrokerError) in

@@ -214,6 +214,11 @@ final class PublisherRole: ConnectionRole {
     /// Batches that will be answered once the counts are reported.
     private var finished: [PublishBatch] = []
     private var isBlocked = false
+    private var rejections: RejectionWatch
+    /// The connection will be replaced: nothing more is written to it, and it ends when all that was written is answered.
+    private(set) var isWornOut = false
+    /// The watch shows something else than the snapshot.
+    private var isRefusalNew = false
     private var counts = Counts()
     private static let writtenAtOnce = 192 << 10
 
@@ -221,6 +226,7 @@ final class PublisherRole: ConnectionRole {
         self.configuration = configuration
         self.control = control
         self.inbox = inbox
+        rejections = RejectionWatch(patience: configuration.rejectionPatience)
     }
 
     var isDrained: Bool { batches.isEmpty && finished.isEmpty && inbox.isEmpty }
@@ -231,6 +237,7 @@ final class PublisherRole: ConnectionRole {
 
     func ready() {
         isBlocked = false
+        isWornOut = false
         inbox.open()
     }
 
@@ -238,7 +245,7 @@ final class PublisherRole: ConnectionRole {
         takeNew()
         try expire(now)
         // A blocked broker does not read. A message that is held back is certainly not stored.
-        while !isBlocked, confirms.inFlight < max(1, configuration.maximumInFlight), let id = writing.first {
+        while !isBlocked, !isWornOut, confirms.inFlight < max(1, configuration.maximumInFlight), let id = writing.first {
             if connection.unwritten >= Self.writtenAtOnce {
                 try connection.flush()
                 if connection.unwritten > 0 { break }
@@ -251,6 +258,8 @@ final class PublisherRole: ConnectionRole {
         report()
         return firstDeadline
     }
+
+    var mustReplaceConnection: Bool { isWornOut && confirms.inFlight == 0 }
 
     private func takeNew() {
         for batch in inbox.takeAll() {
@@ -341,9 +350,13 @@ final class PublisherRole: ConnectionRole {
     private func settle(_ ticket: Ticket, _ outcome: PublishOutcome) {
         guard let remaining = batches[ticket.batch]?.remaining else { return }
         switch outcome {
-        case .confirmed: counts.confirmed += 1
+        case .confirmed:
+            counts.confirmed += 1
+            if !rejections.isEmpty, let route = route(of: ticket) { taken(route) }
         case .returned: counts.returned += 1
-        case .rejected: counts.rejected += 1
+        case .rejected:
+            counts.rejected += 1
+            if let route = route(of: ticket) { refused(route) }
         case .unknown: counts.unknown += 1
         case .unsent: counts.unsent += 1
         }
@@ -353,6 +366,26 @@ final class PublisherRole: ConnectionRole {
             batch.settle(ticket.index, outcome)
             finish(batch)
         }
+    }
+
+    private func route(of ticket: Ticket) -> RejectionWatch.Route? {
+        batches[ticket.batch].map {
+            RejectionWatch.Route(exchange: $0.messages[ticket.index].exchange, routingKey: $0.messages[ticket.index].routingKey)
+        }
+    }
+
+    private func refused(_ route: RejectionWatch.Route) {
+        let finding = rejections.refused(route, at: .now)
+        isRefusalNew = true
+        guard case .replace(let isNews) = finding else { return }
+        isWornOut = true
+        if isNews { control.onChange(.refused(route: route.text)) }
+    }
+
+    private func taken(_ route: RejectionWatch.Route) {
+        guard rejections.confirmed(route) else { return }
+        isRefusalNew = true
+        control.onChange(.taken(route: route.text))
     }
 
     func endOfInput() { report() }
@@ -377,7 +410,10 @@ final class PublisherRole: ConnectionRole {
         let counts = counts
         let inFlight = confirms.inFlight
         self.counts = Counts()
+        let refused = isRefusalNew ? rejections.refused : nil
+        isRefusalNew = false
         control.status.withLock { status in
+            if let refused { status.snapshot.lastRefusals = refused }
             status.snapshot.published += counts.published
             status.snapshot.confirmed += counts.confirmed
             status.snapshot.returned += counts.returned

@@ -85,6 +85,20 @@ import Testing
         #expect(told(["a", "b"], changes) == [.connected(isBack: false), .blocked(why: "low on memory"), .unblocked])
     }
 
+    @Test func refusedMessagesAreToldWithTheirRoute() {
+        let changes: [(String, ConnectionChange)] = [
+            ("a", .connected), ("b", .connected), ("a", .refused(route: "e/k")), ("a", .taken(route: "e/k")), ("b", away),
+        ]
+        #expect(
+            told(["a", "b"], changes)
+                == [.connected(isBack: false), .messagesRefused(route: "e/k"), .messagesTaken(route: "e/k"), .away(why: "refused")]
+        )
+        #expect(
+            BrokerNews.Item.messagesRefused(route: "e/k").isTrouble && BrokerNews.Item.messagesRefused(route: "e/k").text.contains("e/k")
+        )
+        #expect(!BrokerNews.Item.messagesTaken(route: "e/k").isTrouble)
+    }
+
     /// A connection's thread reports to it, through the library's own failures.
     @Test(.timeLimit(.minutes(1))) func aConnectionThatIsRefusedTellsItOnce() async throws {
         let (items, told) = AsyncStream.makeStream(of: BrokerNews.Item.self)

@@ -1,4 +1,6 @@
 import MessageBroker
+import PrivateServers
+import Synchronization
 import Testing
 
 extension BrokerTests {
@@ -85,6 +87,44 @@ extension BrokerTests {
             #expect(outcomes.first == .confirmed)
             #expect(again == Array(repeating: .rejected, count: 10))
             #expect(publisher.snapshot().rejected >= 10)
+            await publisher.shutdown()
+        }
+
+        /// A quorum queue of RabbitMQ 3.10 never tells a channel that it refused that the limit is gone.
+        @Test func aLimitThatGoesAwayIsNoticed() async throws {
+            let names = Names()
+            let heard = Mutex<[ConnectionChange]>([])
+            let publisher = try Publisher(
+                configuration: try SharedBroker.configuration { $0.rejectionPatience = .milliseconds(300) },
+                topology: names.topology,
+                onChange: { change in heard.withLock { $0.append(change) } }
+            )
+            try await publisher.waitUntilConnected(within: .seconds(60))
+            #expect(try await publisher.publish([names.message("first")]) == [.confirmed])
+            let broker = try SharedBroker.server
+            try await PrivateRabbitMQ.onThread {
+                try broker.control(["set_policy", "limit", "^\(names.queue)$", #"{"max-length": 1}"#, "--apply-to", "queues"])
+            }
+            var outcomes: [PublishOutcome] = []
+            /// Publishes until the last outcome is this; while the connection is being replaced nothing is sent.
+            func publish(until wanted: @escaping () -> Bool) async -> Bool {
+                await eventually {
+                    if let one = try? await publisher.publish([names.message("more"), names.message("more")]) { outcomes += one }
+                    return wanted()
+                }
+            }
+            #expect(await publish { !publisher.snapshot().refusedRoutes.isEmpty && outcomes.last == .rejected })
+            #expect(publisher.snapshot().refusedRoutes == ["\(names.exchange)/key"])
+            // A limit that stays has it try again and again.
+            #expect(await publish { publisher.snapshot().replacements >= 3 })
+            try await PrivateRabbitMQ.onThread { try broker.control(["clear_policy", "limit"]) }
+            #expect(await publish { outcomes.last == .confirmed })
+            let snapshot = publisher.snapshot()
+            #expect(snapshot.refusedRoutes.isEmpty)
+            #expect(snapshot.unknown == 0 && !outcomes.contains(.unknown), "what was written before a replacement was answered")
+            #expect(snapshot.lastFailure == nil, "a replacement is no failure")
+            let route = "\(names.exchange)/key"
+            #expect(heard.withLock { $0 } == [.connected, .refused(route: route), .taken(route: route)], "each is told once")
             await publisher.shutdown()
         }
 

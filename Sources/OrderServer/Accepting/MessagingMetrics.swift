@@ -147,6 +147,15 @@ struct MessagingMetrics: Sendable {
         {
             endpoints.snapshots.map { end, snapshot in .init(labels: [(name: "end", value: end)], Double(snapshot.failedConnects)) }
         }
+        registry.collector(
+            "stockgate_broker_refused",
+            help: "1 where the broker refuses what is published, by exchange and routing key",
+            kind: .gauge
+        ) {
+            endpoints.snapshots.flatMap { end, snapshot in
+                snapshot.refusedRoutes.map { .init(labels: [(name: "end", value: end), (name: "route", value: $0)], 1) }
+            }
+        }
         registry.collector("stockgate_broker_reconnects_total", help: "Connections to the broker after the first", kind: .counter) {
             endpoints.snapshots.map { end, snapshot in .init(labels: [(name: "end", value: end)], Double(snapshot.reconnects)) }
         }

@@ -40,6 +40,9 @@ final class OutboxRelay: Sendable {
     private let isStopping = Atomic(false)
     private let takeSQL: String
     private let takeFreeSQL: String
+    private static let warningInterval = Duration.seconds(30)
+    /// The last warning that messages failed.
+    private let warned = Mutex<(error: String, at: ContinuousClock.Instant)?>(nil)
 
     init(
         _ kind: OutboxSQL.Kind,
@@ -330,13 +333,25 @@ final class OutboxRelay: Sendable {
                 RelaySQL.failed,
                 [.ints(failed.map(\.id)), .ints(failed.map(\.after)), .texts(failed.map(\.error))]
             )
-            logger.warning(
-                "the broker did not take messages: they are tried again",
-                metadata: ["messages": "\(failed.count)", "error": "\(failed[0].error)"]
-            )
+            warn(failed.count, failed[0].error)
         }
         if !untouched.isEmpty { _ = try OutboxRelay.marked(session, RelaySQL.untouched, [.ints(untouched)], isRepeatable: false) }
         if !dead.isEmpty { try giveUp(session, dead, orders: deadOrders) }
+    }
+
+    /// Says that messages failed: once for each error, and again where it goes on after half a minute.
+    private func warn(_ messages: Int, _ error: String) {
+        let now = ContinuousClock.now
+        let isNews = self.warned.withLock { warned in
+            if let warned, warned.error == error, now - warned.at < OutboxRelay.warningInterval { return false }
+            warned = (error, now)
+            return true
+        }
+        guard isNews else { return }
+        logger.warning(
+            "the broker did not take messages: they are tried again",
+            metadata: ["messages": "\(messages)", "error": "\(error)"]
+        )
     }
 
     private func giveUp(_ session: PostgresSession, _ dead: [(id: Int64, error: String)], orders: Int) throws(PostgresError) {

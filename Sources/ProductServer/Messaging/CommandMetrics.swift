@@ -125,6 +125,15 @@ extension DecreaseConsumer {
                 .init(labels: [("connection", name)], Double(snapshot.failedConnects))
             }
         }
+        registry.collector(
+            "stockgate_broker_refused",
+            help: "1 where the broker refuses what is published, by exchange and routing key.",
+            kind: .gauge
+        ) {
+            [("consumer", source.snapshot()), ("publisher", sink.snapshot())].flatMap { name, snapshot in
+                snapshot.refusedRoutes.map { .init(labels: [("connection", name), ("route", $0)], 1) }
+            }
+        }
         registry.collector("stockgate_broker_reconnects_total", help: "Connections to the broker made again.", kind: .counter) {
             [("consumer", source.snapshot()), ("publisher", sink.snapshot())].map { name, snapshot in
                 .init(labels: [("connection", name)], Double(snapshot.reconnects))
@@ -138,7 +147,7 @@ extension DecreaseConsumer {
         return HealthCheck("broker", timeoutState: .degraded) {
             let snapshots = [("consumer", source.snapshot()), ("publisher", sink.snapshot())]
             // While the broker takes no messages, results cannot be published, and orders over the broker wait.
-            let isUp = snapshots.allSatisfy { $0.1.isConnected && $0.1.blockedReason == nil }
+            let isUp = snapshots.allSatisfy { $0.1.isConnected && $0.1.blockedReason == nil && $0.1.refusedRoutes.isEmpty }
             return HealthReport(
                 isUp ? .up : .degraded,
                 detail: .object(
@@ -150,6 +159,7 @@ extension DecreaseConsumer {
                                 "connected": .bool(snapshot.isConnected),
                                 "node": snapshot.isConnected ? snapshot.address.map { .string("\($0)") } ?? .null : .null,
                                 "blocked": snapshot.blockedReason.map { .string($0) } ?? .null,
+                                "refused": .array(snapshot.refusedRoutes.map { .string($0) }),
                                 "failure": failure.map { .string(Redaction.masked($0.message)) } ?? .null,
                             ]
                         )
