@@ -111,6 +111,17 @@ struct OutboxBacklogTests {
         #expect(backlog.events == 2)
     }
 
+    @Test func ordersWithoutAResultAreShownForAWhile() {
+        let backlog = OutboxBacklog(maximumOrders: 5, maximumEvents: 5)
+        #expect(backlog.unanswered == 0)
+        backlog.found(unanswered: 3)
+        backlog.found(unanswered: 4)
+        #expect(backlog.unanswered == 7)
+        let forgetful = OutboxBacklog(maximumOrders: 5, maximumEvents: 5, unansweredTime: .zero)
+        forgetful.found(unanswered: 3)
+        #expect(forgetful.unanswered == 0)
+    }
+
     @Test func aCountTellsWhatOthersWroteAndSent() {
         let backlog = OutboxBacklog(maximumOrders: 5, maximumEvents: 5)
         backlog.beginCount()

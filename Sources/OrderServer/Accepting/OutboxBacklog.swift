@@ -19,7 +19,12 @@ final class OutboxBacklog: Sendable {
         var eventsSince = Moved()
         var oldestAge: Duration = .zero
         var rows: [OutboxStatus: Int] = [:]
+        /// The orders that were found without a result in looks that followed within ``unansweredTime`` of each other, and the time of the last such look.
+        var unanswered: (orders: Int, at: ContinuousClock.Instant)?
     }
+
+    /// How long orders without a result are shown. A policy that throws messages away shows anew as long as there are any.
+    let unansweredTime: Duration
 
     private struct Moved {
         var came = 0
@@ -33,7 +38,8 @@ final class OutboxBacklog: Sendable {
     let maximumOrders: Int
     let maximumEvents: Int
 
-    init(maximumOrders: Int, maximumEvents: Int) {
+    init(maximumOrders: Int, maximumEvents: Int, unansweredTime: Duration = .seconds(60)) {
+        self.unansweredTime = unansweredTime
         self.maximumOrders = maximumOrders
         self.maximumEvents = maximumEvents
     }
@@ -46,6 +52,23 @@ final class OutboxBacklog: Sendable {
     var oldestAge: Duration { state.withLock { $0.oldestAge } }
     /// The rows that wait or are dead, from the last count.
     var rows: [OutboxStatus: Int] { state.withLock { $0.rows } }
+
+    /// Orders whose message the broker has taken and whose result did not come in time, as recovery has found them lately.
+    var unanswered: Int {
+        self.state.withLock { state in
+            guard let found = state.unanswered, ContinuousClock.now - found.at < unansweredTime else { return 0 }
+            return found.orders
+        }
+    }
+
+    /// Recovery has found so many orders without a result.
+    func found(unanswered orders: Int) {
+        let now = ContinuousClock.now
+        self.state.withLock { state in
+            let before = state.unanswered.flatMap { now - $0.at < unansweredTime ? $0.orders : nil } ?? 0
+            state.unanswered = (before + orders, now)
+        }
+    }
 
     /// Reserves room for an order. Returns false if there is none.
     func reserve() -> Bool {

@@ -23,7 +23,11 @@ struct BrokerSide {
         logger: Logger
     ) throws {
         let endpoints = try given ?? MessageEndpoints(messaging.broker, prefetch: messaging.prefetch, logger: logger)
-        let backlog = OutboxBacklog(maximumOrders: messaging.maximumOrders, maximumEvents: messaging.maximumEvents)
+        let backlog = OutboxBacklog(
+            maximumOrders: messaging.maximumOrders,
+            maximumEvents: messaging.maximumEvents,
+            unansweredTime: messaging.recoveryAge
+        )
         let metrics = MessagingMetrics(registry)
         MessagingMetrics.register(endpoints, backlog, in: registry)
         let relay = { (kind: OutboxSQL.Kind, publisher: any MessagePublishing) throws(PostgresError) in

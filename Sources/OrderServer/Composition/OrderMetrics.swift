@@ -13,6 +13,7 @@ struct OrderMetrics: Sendable {
     let lateSuccesses: Counter
     let recovered: Counter
     let overdue: Counter
+    let unanswered: Counter
     let keysTaken: Counter
     let idsTaken: Counter
     /// Final refusals to take stock back, by the reason for giving it back.
@@ -69,6 +70,10 @@ struct OrderMetrics: Sendable {
         overdue = registry.counter(
             "stockgate_outbox_overdue_orders_total",
             help: "Orders whose message no broker took in time; recovery settled them over HTTP"
+        )
+        unanswered = registry.counter(
+            "stockgate_outbox_unanswered_orders_total",
+            help: "Orders whose message the broker took and whose result did not come in time; recovery settled them over HTTP"
         )
         keysTaken = registry.counter(
             "stockgate_orders_key_taken_total",

@@ -100,7 +100,12 @@ struct OrderServerParts {
             conclusion: flows.conclusion,
             cancellation: flows.cancellation,
             outbox: settings.messaging.map {
-                RecoveryService.Outbox(store: OutboxStore(pool: pool), age: $0.recoveryAge, retention: $0.retention)
+                RecoveryService.Outbox(
+                    store: OutboxStore(pool: pool),
+                    backlog: broker?.backlog,
+                    age: $0.recoveryAge,
+                    retention: $0.retention
+                )
             },
             prepared: self.prepared
         )

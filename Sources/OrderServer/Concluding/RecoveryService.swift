@@ -34,6 +34,8 @@ struct RecoveryService: Service {
         /// How many rows one statement deletes.
         static let pruneStep = 1_000
         let store: OutboxStore
+        /// Learns of orders without a result, for the health check.
+        let backlog: OutboxBacklog?
         /// How long a command may wait to be sent, and how long the orders of a sent one may wait for their result.
         var age: Duration
         /// How long rows of sent messages are kept.
@@ -106,7 +108,14 @@ struct RecoveryService: Service {
     func tidyOutbox() async throws(PostgresError) -> Bool {
         guard let outbox else { return false }
         let (messages, orders) = try await outbox.store.collectUnanswered(age: outbox.age, limit: Outbox.step)
-        if orders > 0 { logger.info("orders without a result were found", metadata: ["orders": "\(orders)"]) }
+        if orders > 0 {
+            conclusion.metrics.unanswered.add(UInt64(orders))
+            outbox.backlog?.found(unanswered: orders)
+            logger.warning(
+                "commands that the broker took brought no result in time: it has lost them or thrown them away, or they wait for product servers; their orders are settled over HTTP",
+                metadata: ["orders": "\(orders)"]
+            )
+        }
         let overdue = try await outbox.store.collectOverdue(age: outbox.age, limit: Outbox.step)
         if overdue.messages > 0 {
             conclusion.metrics.overdue.add(UInt64(overdue.orders))

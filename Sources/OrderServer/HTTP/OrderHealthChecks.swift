@@ -32,9 +32,9 @@ extension HealthCheck {
         }
     }
 
-    /// Without the broker, while the broker takes no messages (its memory or disk is short, a queue is full), this server still sells over HTTP and accepts orders up to a
-    /// bound, so it is degraded. It is down if both ways are closed: the bound of waiting orders is reached, and the breaker keeps calls from the product
-    /// server.
+    /// Without the broker, while the broker takes no messages (its memory or disk is short, a queue is full), or where what it took brought no results, this
+    /// server still sells over HTTP and accepts orders up to a bound, so it is degraded. It is down if both ways are closed: the bound of waiting orders is
+    /// reached, and the breaker keeps calls from the product server.
     static func broker(_ endpoints: MessageEndpoints, _ backlog: OutboxBacklog, _ products: CircuitBreaker) -> HealthCheck {
         HealthCheck("broker", timeoutState: .degraded) {
             let snapshots = [endpoints.publisher.snapshot(), endpoints.events.snapshot(), endpoints.results.snapshot()]
@@ -44,11 +44,12 @@ extension HealthCheck {
             let nodes = Set(snapshots.compactMap { $0.isConnected ? $0.address?.description : nil })
             let blocked = snapshots[0].blockedReason ?? snapshots[1].blockedReason
             let refused = Set(snapshots.flatMap(\.refusedRoutes)).sorted()
+            let unanswered = backlog.unanswered
             let isFull = backlog.orders >= backlog.maximumOrders
             let state: HealthState =
                 if isFull, products.isWaiting {
                     .down
-                } else if publisher, events, results, blocked == nil, refused.isEmpty, !isFull { .up } else {
+                } else if publisher, events, results, blocked == nil, refused.isEmpty, unanswered == 0, !isFull { .up } else {
                     .degraded
                 }
             return HealthReport(
@@ -56,7 +57,7 @@ extension HealthCheck {
                 detail: [
                     "commandsConnected": .bool(publisher), "eventsConnected": .bool(events), "resultsConnected": .bool(results),
                     "nodes": .array(nodes.sorted().map { .string($0) }), "blocked": blocked.map { .string($0) } ?? .null,
-                    "refused": .array(refused.map { .string($0) }),
+                    "refused": .array(refused.map { .string($0) }), "unansweredOrders": .int(Int64(unanswered)),
                     "waitingOrders": .int(Int64(backlog.orders)), "maximumWaitingOrders": .int(Int64(backlog.maximumOrders)),
                     "waitingEvents": .int(Int64(backlog.events)),
                     "failures": .array(failures.sorted().map { .string($0) }),
