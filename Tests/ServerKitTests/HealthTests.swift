@@ -39,6 +39,42 @@ import Testing
         #expect(verbose.contains(#""error":"UNAVAILABLE""#) && verbose.contains(#""postgres":{"state":"DOWN""#))
     }
 
+    /// Two that route to a server ask at the same moment: the second is not told that it is down because of the first.
+    @Test func whoComesWhileACheckIsOutSharesItsAnswer() async throws {
+        let asked = Atomic<Int>(0)
+        let (released, release) = AsyncStream.makeStream(of: Void.self)
+        let check = HealthCheck("slow", timeout: .seconds(600)) {
+            asked.wrappingAdd(1, ordering: .relaxed)
+            for await _ in released { break }
+            return HealthReport(.up)
+        }
+        let reports = (0..<3).map { _ in Task { await check.report() } }
+        let deadline = ContinuousClock.now + .seconds(60)
+        while check.waiting < 3, ContinuousClock.now < deadline { try await Task.sleep(for: .milliseconds(1)) }
+        #expect(check.waiting == 3)
+        release.finish()
+        for report in reports { #expect(await report.value.state == .up) }
+        #expect(asked.load(ordering: .relaxed) == 1)
+        #expect(await check.report().state == .up, "the next one asks again")
+        #expect(asked.load(ordering: .relaxed) == 2)
+    }
+
+    @Test func aCheckThatAnswersAfterItsTimeIsAskedAgain() async throws {
+        let asked = Atomic<Int>(0)
+        let (released, release) = AsyncStream.makeStream(of: Void.self)
+        let check = HealthCheck("slow", timeout: .milliseconds(20)) {
+            asked.wrappingAdd(1, ordering: .relaxed)
+            await Task.detached { for await _ in released { break } }.value
+            return HealthReport(.up)
+        }
+        #expect(await check.report().state == .down)
+        release.finish()
+        let deadline = ContinuousClock.now + .seconds(60)
+        var state = await check.report().state
+        while state != .up, ContinuousClock.now < deadline { state = await check.report().state }
+        #expect(state == .up && asked.load(ordering: .relaxed) >= 2)
+    }
+
     @Test func aCheckThatHangsIsBoundedAndNotAskedAgain() async throws {
         let asked = Atomic<Int>(0)
         let hanging = HealthCheck("slow", timeout: .milliseconds(20)) {

@@ -25,14 +25,24 @@ public struct HealthReport: Sendable, Equatable {
     }
 }
 
-/// A named question to a dependency. It is never asked twice at a time, and no answer in time counts as `timeoutState`.
+/// A named question to a dependency. It is never asked twice at a time: whoever comes while it is out shares its answer. No answer in time counts as `timeoutState`.
 public final class HealthCheck: Sendable {
+    /// What became of the last question.
+    private enum State {
+        // -> asking
+        case idle
+        // -> idle: it was answered; hanging: its time is over. Those who wait for the answer.
+        case asking(number: UInt64, [FirstAnswer])
+        // -> idle: it was answered after all
+        case hanging
+    }
+
     /// The dependency's name.
     public let name: String
     private let timeout: Duration
     private let timeoutState: HealthState
     private let ask: @Sendable () async -> HealthReport
-    private let isRunning = Mutex(false)
+    private let state = Mutex((State.idle, asked: UInt64(0)))
 
     /// Makes a check.
     /// - Parameters:
@@ -51,28 +61,69 @@ public final class HealthCheck: Sendable {
         self.ask = ask
     }
 
-    /// Asks, within the timeout. While an earlier question still hangs, the answer is `timeoutState` at once: a check that
-    /// ignores its cancellation costs one task, not one each probe.
+    /// Asks, within the timeout, or waits for the answer to a question that is out and has time left. After that time, while the question still hangs, the
+    /// answer is `timeoutState` at once: a check that ignores its cancellation costs one task, not one each probe.
     public func report() async -> HealthReport {
-        let mayRun = isRunning.withLock { running in
-            defer { running = true }
-            return !running
-        }
-        guard mayRun else { return HealthReport(timeoutState, detail: ["reason": "an earlier check has not ended"]) }
         let answer = FirstAnswer()
+        enum Step { case ask(UInt64), share, giveUp }
+        let step = self.state.withLock { state -> Step in
+            switch state.0 {
+            case .idle:
+                state.asked &+= 1
+                state.0 = .asking(number: state.asked, [answer])
+                return .ask(state.asked)
+            case .asking(let number, let answers):
+                state.0 = .asking(number: number, answers + [answer])
+                return .share
+            case .hanging: return .giveUp
+            }
+        }
+        switch step {
+        case .ask(let number): begin(number)
+        case .share: break
+        case .giveUp: return HealthReport(timeoutState, detail: ["reason": "an earlier check has not ended"])
+        }
+        return await answer.wait()
+    }
+
+    private func begin(_ number: UInt64) {
         let question = Task {
             let report = await ask()
-            isRunning.withLock { $0 = false }
-            answer.give(report)
+            for answer in take(number, andLeave: .idle) { answer.give(report) }
         }
         let deadline = Task {
-            try? await Task.sleep(for: timeout)
-            answer.give(HealthReport(timeoutState, detail: ["reason": "no answer in time"]))
+            guard (try? await Task.sleep(for: timeout)) != nil else { return }
+            let late = take(number, andLeave: .hanging)
+            for answer in late { answer.give(HealthReport(timeoutState, detail: ["reason": "no answer in time"])) }
             question.cancel()
         }
-        let report = await answer.wait()
-        deadline.cancel()
-        return report
+        Task {
+            await question.value
+            deadline.cancel()
+        }
+    }
+
+    /// Takes those who wait for a question's answer; nobody, if they were told before.
+    private func take(_ number: UInt64, andLeave next: State) -> [FirstAnswer] {
+        self.state.withLock { state in
+            switch (state.0, next) {
+            case (.asking(number, let answers), _):
+                state.0 = next
+                return answers
+            case (.hanging, .idle):
+                // Nothing was asked since it began to hang.
+                state.0 = .idle
+                return []
+            default: return []
+            }
+        }
+    }
+
+    /// How many wait for an answer.
+    var waiting: Int {
+        state.withLock { state in
+            if case .asking(_, let answers) = state.0 { answers.count } else { 0 }
+        }
     }
 }
 
