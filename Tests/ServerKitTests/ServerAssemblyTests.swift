@@ -345,7 +345,7 @@ import Testing
     @Test func aStopFirstSendsItsClientsElsewhereAndLosesNoRequest() async throws {
         let trail = Trail()
         let clients = Mutex<[Task<Void, any Error>]>([])
-        try await withServer(settings: ["LAME_DUCK": "500ms"]) { ports in
+        try await withServer(settings: ["LAME_DUCK": "3s"]) { ports in
             clients.withLock { clients in
                 for _ in 0..<8 { clients.append(Task { try await Self.askUntilSentAway(ports.publicPort, trail) }) }
             }
@@ -396,7 +396,7 @@ import Testing
     }
 
     @Test func whatComesTooSlowlyOrIsNotTakenEnds() async throws {
-        let times = ["REQUEST_TIMEOUT": "300ms", "ANSWER_TIMEOUT": "300ms", "IDLE_TIMEOUT": "1s"]
+        let times = ["REQUEST_TIMEOUT": "300ms", "ANSWER_TIMEOUT": "300ms", "IDLE_TIMEOUT": "3s"]
         try await withServer(settings: times) { ports in
             let slow = try await exchange(ports.publicPort, [post + "Content-Length: 7\r\n\r\n{"])
             #expect(slow.hasPrefix("HTTP/1.1 408 ") && slow.contains("REQUEST_TIMEOUT"))
@@ -430,7 +430,7 @@ import Testing
                         )
                     }
                 }
-            let deadline = channel.channel.eventLoop.scheduleTask(in: .seconds(120)) { channel.channel.close(promise: nil) }
+            let deadline = channel.channel.eventLoop.scheduleTask(in: .seconds(300)) { channel.channel.close(promise: nil) }
             defer { deadline.cancel() }
             let text = try await channel.executeThenClose { inbound, outbound in
                 let get = "GET \(path) HTTP/1.1\r\nHost: localhost\r\n"
