@@ -15,8 +15,8 @@ struct AnywhereTests {
         settings.units = 60
         settings.orders = 150
         settings.arrivals = .concurrency(8)
-        settings.settle = .seconds(5)
-        settings.limit = .seconds(30)
+        settings.settle = .seconds(60)
+        settings.limit = .seconds(300)
         settings.gateway = url
         settings.productServer = url
         return settings

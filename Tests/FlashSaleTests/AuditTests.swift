@@ -240,7 +240,7 @@ struct AuditTests {
     }
 
     @Test func settlingEndsWhenAllIsQuietAndIsBounded() async throws {
-        #expect(try await Audit.settle(Books(), product: 1, bound: .seconds(5), interval: .milliseconds(1)))
+        #expect(try await Audit.settle(Books(), product: 1, bound: .seconds(60), interval: .milliseconds(1)))
         var busy = Books()
         busy.redis?.pending = 1
         #expect(try await Audit.settle(busy, product: 1, bound: .milliseconds(20), interval: .milliseconds(1)) == false)

@@ -98,11 +98,11 @@ struct FaultTests {
         let interruption = Interruption()
         let task = Task {
             try await hold(folder, interruption) {
-                $0.disruptions = [try Disruption(fault: "order:pause@0s+50s")]
+                $0.disruptions = [try Disruption(fault: "order:pause@0s+150s")]
                 $0.orders = 10_000_000
             }
         }
-        let deadline = ContinuousClock.now + .seconds(30)
+        let deadline = ContinuousClock.now + .seconds(60)
         while folder.calls.last != "pause order", ContinuousClock.now < deadline { try await Task.sleep(for: .milliseconds(5)) }
         #expect(interruption.interrupt() && !interruption.interrupt())
         let result = try await task.value
@@ -124,7 +124,7 @@ struct FaultTests {
         settings.units = 200
         settings.orders = 300
         settings.arrivals = .concurrency(4)
-        settings.settle = .seconds(5)
+        settings.settle = .seconds(60)
         settings.isUnbudgeted = true
         settings.gateway = try await shop.open()
         settings.productServer = settings.gateway

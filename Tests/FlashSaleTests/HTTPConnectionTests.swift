@@ -21,7 +21,7 @@ struct HTTPConnectionTests {
         }
     }
 
-    private func run(_ steps: [ScriptedServer.Step], requests: Int, timeout: TimeAmount = .seconds(10), bodyLimit: Int = 1024) async throws
+    private func run(_ steps: [ScriptedServer.Step], requests: Int, timeout: TimeAmount = .seconds(60), bodyLimit: Int = 1024) async throws
         -> Run
     {
         let server = try await ScriptedServer(steps, group: group)
@@ -94,18 +94,19 @@ struct HTTPConnectionTests {
 
     @Test func silenceEndsAtTheDeadline() async throws {
         let began = ContinuousClock.now
-        let run = try await run([.silence, .answer([ScriptedServer.ok])], requests: 2, timeout: .milliseconds(1000))
+        let run = try await run([.silence, .answer([ScriptedServer.ok])], requests: 2, timeout: .seconds(3))
         #expect(run.failures[0] == .timedOut)
         #expect(run.bodies[1] == "ok")
-        #expect(ContinuousClock.now - began >= .milliseconds(1000))
+        #expect(ContinuousClock.now - began >= .seconds(3))
     }
 
     @Test func aLateAnswerNeverMeetsTheNextRequest() async throws {
         let wrong = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nwrong"
         let run = try await run(
-            [.late(.milliseconds(3300), wrong), .late(.milliseconds(600), ScriptedServer.ok)],
+            // Well apart: the first one's time is over at 4 s, its answer comes at 5.5 s, and that of the second at 6 s.
+            [.late(.milliseconds(5500), wrong), .late(.milliseconds(2000), ScriptedServer.ok)],
             requests: 2,
-            timeout: .seconds(3)
+            timeout: .seconds(4)
         )
         #expect(run.failures[0] == .timedOut)
         #expect(run.bodies[1] == "ok")

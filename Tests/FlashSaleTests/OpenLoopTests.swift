@@ -13,8 +13,8 @@ struct OpenLoopTests {
         var settings = SaleConfiguration()
         settings.units = 100
         settings.orders = .max
-        settings.settle = .seconds(5)
-        settings.limit = .seconds(60)
+        settings.settle = .seconds(60)
+        settings.limit = .seconds(300)
         settings.gateway = try await shop.open()
         settings.productServer = settings.gateway
         settings.interval = .milliseconds(100)
@@ -81,7 +81,7 @@ struct OpenLoopTests {
             $0.orders = 10
             $0.arrivals = .concurrency(2)
             $0.retries = 100
-            $0.deadline = .milliseconds(200)
+            $0.deadline = .seconds(1)
         }
         #expect(result.load.errors == 10 && result.load.failReasons["DEADLINE"] == 10 && result.load.stale == 10)
         #expect(result.load.retries >= 10 && result.load.retries < 60)
@@ -92,9 +92,11 @@ struct OpenLoopTests {
         faults.delay = .milliseconds(10)
         let result = try await hold(faults) {
             $0.arrivals = .concurrency(4)
-            $0.lasts = .milliseconds(300)
+            $0.lasts = .seconds(1)
         }
-        #expect(result.duration >= .milliseconds(300) && result.load.orders > 4 && result.load.orders < 400)
+        #expect(result.duration >= .seconds(1) && result.load.orders > 4)
+        // Four at a time, none of which is answered within ten milliseconds.
+        #expect(result.load.orders <= 4 * (Int(result.duration / .milliseconds(10)) + 1))
     }
 
     @Test func theLinesAreWritten() async throws {

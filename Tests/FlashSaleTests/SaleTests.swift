@@ -20,8 +20,8 @@ struct SaleTests {
         settings.units = units
         settings.orders = orders
         settings.arrivals = .concurrency(concurrency)
-        settings.settle = .seconds(5)
-        settings.limit = .seconds(30)
+        settings.settle = .seconds(60)
+        settings.limit = .seconds(300)
         return settings
     }
 
@@ -69,7 +69,7 @@ struct SaleTests {
         let shop = Shop(faults: faults)
         var settings = settings()
         // Long enough that a busy machine has connected by then: an attempt that was never sent is one that the shop cannot count.
-        settings.timeout = .milliseconds(600)
+        settings.timeout = .seconds(2)
         let result = try await hold(settings, at: shop)
         #expect(result.audit.passes, "\(result.audit.findings)")
         #expect(result.load.confirmed == 300)
@@ -316,10 +316,10 @@ struct SaleTests {
         defer { stack.remove() }
         let shop = Shop(downFile: stack.down)
         var settings = settings(units: 100_000, orders: 1_000_000)
-        settings.disruptions = [try Disruption(server: "redis", kind: .kill, span: "0s..25s")]
+        settings.disruptions = [try Disruption(server: "redis", kind: .kill, span: "0s..250s")]
         let held = settings
         let task = Task { try await hold(held, at: shop, stack: stack.script) }
-        let deadline = ContinuousClock.now + .seconds(20)
+        let deadline = ContinuousClock.now + .seconds(60)
         while !FileManager.default.fileExists(atPath: stack.down), ContinuousClock.now < deadline {
             try await Task.sleep(for: .milliseconds(5))
         }

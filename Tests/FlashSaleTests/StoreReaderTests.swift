@@ -55,7 +55,7 @@ struct StoreReaderTests {
         let sound = try await Audit.run(reader, product: 5, load: nil)
         #expect(sound.findings == [])
         #expect(sound.line == "AUDIT PASS initial=1000 confirmed=980 oversold=0 leaked=0 unmatched=0 pending=0 drift=0")
-        #expect(try await Audit.settle(reader, product: 5, bound: .seconds(5), interval: .milliseconds(5)))
+        #expect(try await Audit.settle(reader, product: 5, bound: .seconds(60), interval: .milliseconds(5)))
 
         #expect(try await reader.outbox(of: 5) == OutboxTotals(open: 3, dead: 1))
         #expect(try await reader.hasWaitingMessages())
