@@ -21,11 +21,19 @@ package struct RequestReader {
         package var fields = 100
         /// Bytes of a body.
         package var bodyBytes = Values.maximumBodyBytes
+        /// Bytes of a body by path, for the routes that take more than others.
+        package var largerBodies: [String: Int] = [:]
         /// Bytes of a chunked body that are no data: sizes, extensions, trailers.
         package var chunkOverheadBytes = 16 * 1024
 
         /// The limits of every port; a port changes what it must.
         package init() {}
+
+        /// Bytes of the body of a request with this head.
+        package func bodyBytes(of head: RequestHead) -> Int {
+            if largerBodies.isEmpty { return bodyBytes }
+            return largerBodies[head.pathWithoutQuery] ?? bodyBytes
+        }
     }
 
     /// What the bytes at hand led to.
@@ -89,7 +97,7 @@ package struct RequestReader {
                 case .success(let head):
                     switch head.framing {
                     case .length(let length):
-                        guard length <= limits.bodyBytes else {
+                        guard length <= limits.bodyBytes || length <= limits.bodyBytes(of: head) else {
                             state = .refused(.bodyTooLarge)
                             return .refused(.bodyTooLarge, head)
                         }
@@ -109,7 +117,7 @@ package struct RequestReader {
             case .chunks(let head, var chunks, let mustContinue):
                 // The state lets go of the data while a piece is added: a second reference would make each piece copy all before it.
                 state = .head
-                switch chunks.take(&bytes, limits) {
+                switch chunks.take(&bytes, limits, bodyBytes: limits.bodyBytes(of: head)) {
                 case .whole: return .request(head, body: chunks.data)
                 case .refused(let refusal):
                     state = .refused(refusal)
@@ -201,7 +209,8 @@ package struct ChunkedBody {
     /// Whether nothing of the body has come yet.
     package private(set) var isUntouched = true
 
-    package mutating func take(_ bytes: inout ByteBuffer, _ limits: RequestReader.Limits) -> Outcome {
+    /// - Parameter bodyBytes: how many bytes of data there may be
+    package mutating func take(_ bytes: inout ByteBuffer, _ limits: RequestReader.Limits, bodyBytes: Int) -> Outcome {
         if bytes.readableBytes > 0 { isUntouched = false }
         // Ends: each round takes at least one byte or leaves.
         while bytes.readableBytes > 0 {
@@ -211,7 +220,7 @@ package struct ChunkedBody {
                     return overhead + bytes.readableBytes > limits.chunkOverheadBytes ? .refused(.chunk) : .more
                 }
                 guard let size = ChunkedBody.size(line) else { return .refused(.chunk) }
-                guard size <= limits.bodyBytes - data.readableBytes else { return .refused(.bodyTooLarge) }
+                guard size <= bodyBytes - data.readableBytes else { return .refused(.bodyTooLarge) }
                 state = size == 0 ? .trailers : .data(size)
             case .data(let rest):
                 guard var part = bytes.readSlice(length: min(rest, bytes.readableBytes)) else { return .more }

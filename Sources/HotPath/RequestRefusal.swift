@@ -36,7 +36,7 @@ package enum RequestRefusal: String, Sendable, CaseIterable, Error {
     case full
 
     /// The error that the client is told.
-    /// - Parameter maximumBodyBytes: the port's limit
+    /// - Parameter maximumBodyBytes: the route's limit
     package func error(maximumBodyBytes: Int) -> APIError {
         switch self {
         case .bodyTooLarge: .payloadTooLarge(maximumBodyBytes)

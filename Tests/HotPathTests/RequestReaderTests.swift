@@ -252,6 +252,30 @@ struct RequestReaderTests {
         #expect(refusal(chunked + "0\r\nT: \(x(60))") == .chunk)
     }
 
+    @Test("a route that takes larger bodies has a bound of its own, and no other route shares it")
+    func largerBodies() {
+        var limits = RequestReader.Limits()
+        limits.bodyBytes = 32
+        limits.largerBodies = ["/large": 64]
+        func refusal(_ target: String, _ count: Int) -> [RequestRefusal?] {
+            let head = "POST \(target) HTTP/1.1\r\nHost: a\r\n"
+            let body = String(repeating: "x", count: count)
+            return [
+                read(head + "Content-Length: \(count)\r\n\r\n\(body)", limits: limits).refusal,
+                read(head + "Transfer-Encoding: chunked\r\n\r\n\(String(count, radix: 16))\r\n\(body)\r\n0\r\n\r\n", limits: limits)
+                    .refusal,
+            ]
+        }
+        for target in ["/large", "/large?a=b", "http://a/large"] {
+            #expect(refusal(target, 64) == [nil, nil], "\(target)")
+            #expect(refusal(target, 65) == [.bodyTooLarge, .bodyTooLarge], "\(target)")
+        }
+        for target in ["/", "/large/", "/larger", "/Large", "/%6Carge", "/other?/large"] {
+            #expect(refusal(target, 32) == [nil, nil], "\(target)")
+            #expect(refusal(target, 33) == [.bodyTooLarge, .bodyTooLarge], "\(target)")
+        }
+    }
+
     @Test("what ends a connection is heard in any case and anywhere in a list")
     func connection() {
         func closes(_ lines: String, version: String = "1.1") -> Bool? {

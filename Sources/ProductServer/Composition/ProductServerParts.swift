@@ -127,7 +127,7 @@ struct ProductServerParts {
             adminHotPath: self.adminHotPath,
             // Orders are served even if the admin port has too many connections.
             adminRules: .init(
-                maximumBodyBytes: StockBatch.maximumBytes,
+                largerBodies: [StockBatch.path: StockBatch.maximumBytes],
                 reservedPaths: ["/metrics": false, StockBatch.path: true]
             ),
             drain: self.drain,

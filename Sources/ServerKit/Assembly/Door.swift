@@ -24,7 +24,7 @@ struct Door {
         self.connections = connections
         self.metrics = metrics
         var configuration = FrontDoorConfiguration()
-        configuration.limits.bodyBytes = rules.maximumBodyBytes
+        configuration.limits.largerBodies = rules.largerBodies
         configuration.times.request = TimeAmount(settings.requestTimeout)
         configuration.times.answer = TimeAmount(settings.answerTimeout)
         configuration.times.idle = TimeAmount(settings.idleTimeout)

@@ -1,4 +1,3 @@
-public import APIErrors
 import Glibc
 public import HotPath
 import Hummingbird
@@ -27,14 +26,15 @@ public struct ServerAssembly: Sendable {
 
     /// What a port does for whoever asks it, beside its routes.
     public struct PortRules: Sendable {
-        /// Bytes of a body at most; more is answered 413.
-        public var maximumBodyBytes: Int
+        /// Bytes of a body at most, by path, for the routes that take more than 64 KiB. More is answered 413, whatever the route does with
+        /// a body.
+        public var largerBodies: [String: Int]
         /// The paths that are answered while the port has too many connections: `true` for those that keep their connection.
         public var reservedPaths: [String: Bool]
 
         /// Makes the rules.
-        public init(maximumBodyBytes: Int = Values.maximumBodyBytes, reservedPaths: [String: Bool]) {
-            self.maximumBodyBytes = maximumBodyBytes
+        public init(largerBodies: [String: Int] = [:], reservedPaths: [String: Bool]) {
+            self.largerBodies = largerBodies
             self.reservedPaths = reservedPaths
         }
 

@@ -23,7 +23,7 @@ enum ConnectionPass: Sendable, Equatable {
     func admits(_ head: RequestHead) -> Bool {
         switch self {
         case .ordinary: true
-        case .reserve(let paths): paths[ConnectionPass.route(head)] != nil
+        case .reserve(let paths): paths[head.pathWithoutQuery] != nil
         }
     }
 
@@ -32,7 +32,7 @@ enum ConnectionPass: Sendable, Equatable {
         switch self {
         case .ordinary: false
         // A connection of the reserve whose request is refused gives its place back.
-        case .reserve(let paths): paths[ConnectionPass.route(head)] != true || status >= 400
+        case .reserve(let paths): paths[head.pathWithoutQuery] != true || status >= 400
         }
     }
 
@@ -44,8 +44,6 @@ enum ConnectionPass: Sendable, Equatable {
         times.request = min(times.request, .milliseconds(500))
         return times
     }
-
-    private static func route(_ head: RequestHead) -> String { String(head.path.prefix { $0 != "?" }) }
 }
 
 /// Counts the connections of one port.

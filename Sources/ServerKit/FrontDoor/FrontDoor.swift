@@ -313,7 +313,8 @@ final class FrontDoor<Endpoint: HotPathEndpoint>: ChannelDuplexHandler, Removabl
     func refuse(_ refusal: RequestRefusal, _ head: RequestHead?, _ context: ChannelHandlerContext) {
         guard machine.state == .reading else { return }
         configuration.metrics?.refused(refusal)
-        let error = refusal.error(maximumBodyBytes: configuration.limits.bodyBytes)
+        let limits = configuration.limits
+        let error = refusal.error(maximumBodyBytes: (head ?? reader.head).map(limits.bodyBytes(of:)) ?? limits.bodyBytes)
         let request = (head ?? reader.head).map(RefusedRequest.init) ?? RefusedRequest(partial: waiting)
         let rendered = error.render(accept: request.accept, language: .negotiated(request.acceptLanguage))
         var bytes = context.channel.allocator.buffer(capacity: 512)
