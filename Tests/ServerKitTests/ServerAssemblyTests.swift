@@ -51,6 +51,7 @@ import Testing
         breakers: CircuitBreakerRegistry = CircuitBreakerRegistry(),
         settings more: [String: String] = [:],
         hotPath: any HotPathEndpoint = NoHotPath(),
+        heartbeat: Duration = .milliseconds(50),
         _ test: @Sendable (ServerAssembly.Ports) async throws -> Void
     ) async throws {
         let registry = MetricsRegistry()
@@ -83,7 +84,7 @@ import Testing
             return Response.text("slow")
         }
         let admin = ServerAssembly.adminRouter(metrics: metrics, registry: registry, tokens: .none)
-        CircuitBreakerRoutes(registry: breakers, heartbeat: .milliseconds(50)).register(on: admin)
+        CircuitBreakerRoutes(registry: breakers, heartbeat: heartbeat).register(on: admin)
         let logger = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
         let (ready, continuation) = AsyncStream<ServerAssembly.Ports>.makeStream()
         let assembly = ServerAssembly(
@@ -264,6 +265,58 @@ import Testing
         #expect(text.split(separator: "CLOSED_TO_FORCED_OPEN").count == 2)
         #expect(text.split(separator: "FORCED_OPEN_TO_CLOSED").count == 2)
         #expect(text.hasSuffix("0\r\n\r\n"))
+    }
+
+    /// Between two heartbeats, which would find a client that has gone.
+    @Test(arguments: [false, true]) func aStreamOfEventsGivesItsPlaceBackWhenItsClientGoes(isHalf: Bool) async throws {
+        try await withServer(heartbeat: .seconds(3600)) { ports in
+            let request = "GET /admin/circuitbreakerevents?follow=true HTTP/1.1\r\nHost: localhost\r\n\r\n"
+            var followers: [any Channel] = []
+            for _ in 0..<CircuitBreakerRoutes.maximumFollowers {
+                let begun = Trail()
+                let channel = try await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+                    .channelOption(.allowRemoteHalfClosure, value: true)
+                    .channelInitializer { channel in
+                        channel.eventLoop.makeCompletedFuture { try channel.pipeline.syncOperations.addHandler(Listener(trail: begun)) }
+                    }
+                    .connect(host: "127.0.0.1", port: ports.adminPort).get()
+                try await channel.writeAndFlush(ByteBuffer(string: request))
+                followers.append(channel)
+                try await wait { begun.all.joined().contains(":\n\n") }
+            }
+            let full = try await exchange(ports.adminPort, [request], until: "OVERLOADED")
+            #expect(full.hasPrefix("HTTP/1.1 503"))
+            for channel in followers { try await channel.close(mode: isHalf ? .output : .all) }
+            // All places are free again, not one alone.
+            var later: [any Channel] = []
+            for _ in 0..<CircuitBreakerRoutes.maximumFollowers {
+                let deadline = ContinuousClock.now + .seconds(60)
+                while true {
+                    let begun = Trail()
+                    let channel = try await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+                        .channelInitializer { channel in
+                            channel.eventLoop.makeCompletedFuture { try channel.pipeline.syncOperations.addHandler(Listener(trail: begun)) }
+                        }
+                        .connect(host: "127.0.0.1", port: ports.adminPort).get()
+                    later.append(channel)
+                    try await channel.writeAndFlush(ByteBuffer(string: request))
+                    try await wait { begun.all.joined().contains("\r\n\r\n") }
+                    if begun.all.joined().hasPrefix("HTTP/1.1 200") { break }
+                    try #require(ContinuousClock.now < deadline)
+                }
+            }
+            for channel in followers + later { try? await channel.close() }
+        }
+    }
+
+    /// Notes what a client gets.
+    private final class Listener: ChannelInboundHandler, Sendable {
+        typealias InboundIn = ByteBuffer
+        let trail: Trail
+
+        init(trail: Trail) { self.trail = trail }
+
+        func channelRead(context: ChannelHandlerContext, data: NIOAny) { trail.add(String(buffer: unwrapInboundIn(data))) }
     }
 
     /// Answers nothing until it is let go.

@@ -8,6 +8,7 @@ import APIErrors
 import HTTPTypes
 import Hummingbird
 import NIOCore
+import ServerKit
 import StrictJSON
 
 /// The changes of one order as server-sent events (WHATWG HTML, section 9.2).

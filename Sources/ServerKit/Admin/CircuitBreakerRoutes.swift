@@ -10,7 +10,7 @@ import Synchronization
 
 /// The admin port's view of the breakers: states, changes by hand, events. Under resilience4j's actuator paths the same in its shapes.
 ///
-/// Bounds: at most `maximumFollowers` event streams at a time, more get 503; each stream buffers 1,024 events for a slow
+/// Bounds: at most `maximumFollowers` event streams at a time, more get 503; a stream gives its place back when its client goes; each stream buffers 1,024 events for a slow
 /// reader and then drops the oldest, which the gap in `sequence` shows.
 public struct CircuitBreakerRoutes: Sendable {
     /// Event streams at a time.
@@ -27,7 +27,7 @@ public struct CircuitBreakerRoutes: Sendable {
     private let followers = Followers()
 
     /// Makes the routes.
-    /// - Parameter heartbeat: how often a silent stream sends a comment, by which a reader that has gone is noticed
+    /// - Parameter heartbeat: how often a silent stream sends a comment, by which a reader is noticed whose machine has gone without a word
     public init(registry: CircuitBreakerRegistry, heartbeat: Duration = .seconds(15)) {
         self.registry = registry
         self.heartbeat = heartbeat
@@ -43,23 +43,23 @@ public struct CircuitBreakerRoutes: Sendable {
             router.post(RouterPath(prefix + "/circuitbreakers/{name}")) { request, context in
                 try await change(try breaker(context), request, context, as: shape)
             }
-            router.get(RouterPath(prefix + "/circuitbreakerevents"), query: ["follow"]) { request, _ in
-                try events(of: registry.breakers, request, as: shape)
+            router.get(RouterPath(prefix + "/circuitbreakerevents"), query: ["follow"]) { request, context in
+                try events(of: registry.breakers, request, context, as: shape)
             }
         }
         router.get("/admin/circuitbreakerevents/{name}", query: ["follow"]) { request, context in
-            try events(of: [try breaker(context)], request, as: .admin)
+            try events(of: [try breaker(context)], request, context, as: .admin)
         }
         // resilience4j answers an unknown name on this path like a breaker without events.
         router.get("/actuator/circuitbreakerevents/{name}", query: ["follow"]) { request, context in
-            try events(of: named(context), request, as: .actuator)
+            try events(of: named(context), request, context, as: .actuator)
         }
         router.get("/actuator/circuitbreakerevents/{name}/{eventType}", query: ["follow"]) { request, context in
             let text = context.parameters.get("eventType")?.uppercased() ?? ""
             guard let type = Resilience4j.EventType(rawValue: text) else {
                 throw APIError.notAChoice(field: "eventType", Resilience4j.EventType.self)
             }
-            return try events(of: named(context), request, as: .actuator, type: type.rawValue)
+            return try events(of: named(context), request, context, as: .actuator, type: type.rawValue)
         }
     }
 
@@ -137,9 +137,15 @@ public struct CircuitBreakerRoutes: Sendable {
 
     // MARK: Events
 
-    private func events(of breakers: [CircuitBreaker], _ request: Request, as shape: Shape, type: String? = nil) throws -> Response {
+    private func events(
+        of breakers: [CircuitBreaker],
+        _ request: Request,
+        _ context: ServerRequestContext,
+        as shape: Shape,
+        type: String? = nil
+    ) throws -> Response {
         if try request.querySwitch("follow") {
-            return try stream(of: breakers, as: shape, type: type)
+            return try stream(of: breakers, on: context.channel, as: shape, type: type)
         }
         let events = CircuitBreakerRoutes.recent(of: breakers).filter { CircuitBreakerRoutes.shows($0, as: shape, type: type) }
         return .json { json in
@@ -166,7 +172,8 @@ public struct CircuitBreakerRoutes: Sendable {
         breakers.flatMap { $0.recentEvents() }.sorted { ($0.unixMilliseconds, $0.sequence) < ($1.unixMilliseconds, $1.sequence) }
     }
 
-    private func stream(of breakers: [CircuitBreaker], as shape: Shape, type: String?) throws(APIError) -> Response {
+    private func stream(of breakers: [CircuitBreaker], on channel: any Channel, as shape: Shape, type: String?) throws(APIError) -> Response
+    {
         guard followers.count.wrappingAdd(1, ordering: .relaxed).newValue <= CircuitBreakerRoutes.maximumFollowers else {
             followers.count.wrappingSubtract(1, ordering: .relaxed)
             throw APIError(.overloaded, retryAfter: .seconds(5))
@@ -206,15 +213,20 @@ public struct CircuitBreakerRoutes: Sendable {
                 continuation.finish()
             }
             defer { feed.cancel() }
-            for await event in events {
-                guard let event else {
-                    try await writer.write(ByteBuffer(string: ":\n\n"))
-                    continue
+            // A silent stream writes nothing, by which it would notice that its client has gone, before the next heartbeat.
+            try await DisconnectHandler.watch(channel) {
+                continuation.finish()
+            } during: {
+                for await event in events {
+                    guard let event else {
+                        try await writer.write(ByteBuffer(string: ":\n\n"))
+                        continue
+                    }
+                    if let known = last[event.breaker], event.sequence <= known { continue }
+                    last[event.breaker] = event.sequence
+                    guard CircuitBreakerRoutes.shows(event, as: shape, type: type) else { continue }
+                    try await writer.write(CircuitBreakerRoutes.serverSentEvent(event, as: shape))
                 }
-                if let known = last[event.breaker], event.sequence <= known { continue }
-                last[event.breaker] = event.sequence
-                guard CircuitBreakerRoutes.shows(event, as: shape, type: type) else { continue }
-                try await writer.write(CircuitBreakerRoutes.serverSentEvent(event, as: shape))
             }
             try await writer.finish(nil)
         }

@@ -1,10 +1,10 @@
-import NIOCore
+package import NIOCore
 import Synchronization
 
 /// Reports once that a connection's client has gone. It has closed the connection, or its sending half, which for a client that waits for an answer means the
 /// same here. The handler is in the pipeline while one request waits, and the connection is kept afterwards.
-final class DisconnectHandler: ChannelInboundHandler, RemovableChannelHandler, Sendable {
-    typealias InboundIn = NIOAny
+package final class DisconnectHandler: ChannelInboundHandler, RemovableChannelHandler, Sendable {
+    package typealias InboundIn = NIOAny
 
     private let onDisconnect: @Sendable () -> Void
     private let isTold = Atomic(false)
@@ -15,20 +15,37 @@ final class DisconnectHandler: ChannelInboundHandler, RemovableChannelHandler, S
         if !isTold.exchange(true, ordering: .relaxed) { onDisconnect() }
     }
 
-    func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+    package func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
         if let event = event as? ChannelEvent, event == .inputClosed { tell() }
         context.fireUserInboundEventTriggered(event)
     }
 
-    func channelInactive(context: ChannelHandlerContext) {
+    package func channelInactive(context: ChannelHandlerContext) {
         tell()
         context.fireChannelInactive()
     }
 
     /// Runs `body`, whose task is cancelled when the channel's client has gone.
-    static func watch<Value: Sendable>(_ channel: any Channel, _ body: @escaping @Sendable () async -> Value) async -> Value {
+    package static func watch<Value: Sendable>(_ channel: any Channel, _ body: @escaping @Sendable () async -> Value) async -> Value {
         let task = Task { await body() }
-        let handler = DisconnectHandler { task.cancel() }
+        return await watch(channel) {
+            task.cancel()
+        } during: {
+            await withTaskCancellationHandler {
+                await task.value
+            } onCancel: {
+                task.cancel()
+            }
+        }
+    }
+
+    /// Runs `body`, and calls `onDisconnect` once if the channel's client goes before `body` has ended.
+    package static func watch<Value, Failure: Error>(
+        _ channel: any Channel,
+        onDisconnect: @escaping @Sendable () -> Void,
+        during body: () async throws(Failure) -> Value
+    ) async throws(Failure) -> Value {
+        let handler = DisconnectHandler(onDisconnect: onDisconnect)
         do {
             try await channel.eventLoop.submit {
                 try channel.pipeline.syncOperations.addHandler(handler, position: .first)
@@ -36,15 +53,12 @@ final class DisconnectHandler: ChannelInboundHandler, RemovableChannelHandler, S
             }.get()
         } catch {
             // There is no pipeline any more, because the client has gone.
-            task.cancel()
+            handler.tell()
         }
-        let value = await withTaskCancellationHandler {
-            await task.value
-        } onCancel: {
-            task.cancel()
-        }
+        let result: Result<Value, Failure>
+        do throws(Failure) { result = .success(try await body()) } catch { result = .failure(error) }
         // This fails if the connection has ended meanwhile, which ends the handler too.
         try? await channel.pipeline.removeHandler(handler).get()
-        return value
+        return try result.get()
     }
 }
