@@ -61,13 +61,29 @@ struct OrderWaitTests {
         }
     }
 
-    @Test("a wait that is no duration or too long is refused by name", arguments: ["31s", "2", "-1s", "soon", "1h"])
+    @Test(
+        "a wait that is no duration or too long is refused by name",
+        arguments: [
+            "31s", "30.000001s", "2", "30", "-1s", "soon", "1h", "1e3s", "%D9%A3s", "1.2.3s", "0x1s", "1S", "NaNs", "infs", "+1s", "1s,2s",
+            "1%09s", "s",
+            "99999999999s", "999999999999999999999999999999s",
+        ]
+    )
     func invalid(wait: String) async throws {
         try await TestBed.run { bed in
             let answer = try await bed.send(.GET, "/orders/7?wait=\(wait)")
             #expect(answer.status == 400)
             #expect(answer["error"] == "VALIDATION_ERROR")
             #expect(answer["details"]["field"] == .some("wait"))
+        }
+    }
+
+    @Test("a wait is a number, whole or not, and a unit", arguments: ["30s", "500ms", "1.5s", "0s", "0.25m", "100us", "0.0000001s", ""])
+    func valid(wait: String) async throws {
+        try await TestBed.run { bed in
+            let id = try await bed.place().orderID
+            let answer = try await bed.send(.GET, "/orders/\(id)?wait=\(wait)")
+            #expect(answer.status == 200 && answer["status"] == "CONFIRMED", "\(answer.json)")
         }
     }
 

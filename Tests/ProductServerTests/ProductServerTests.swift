@@ -172,6 +172,41 @@ struct ProductServerTests {
         }
     }
 
+    /// What is beyond a range is refused by name, changes nothing, and leaves its key to the one that is right.
+    @Test(arguments: ["DB_ONLY", "REDIS_FIRST"]) func adjustmentsHaveARange(strategy: String) async throws {
+        try await ProductServerFixture.with { server in
+            let id = try await server.addProduct(stock: 10, strategy: strategy)
+            func adjust(_ quantity: String, key: String) async throws -> ProductServerFixture.Answer {
+                let body = "{\"quantity\":\(quantity)}"
+                return try await server.ask(.post, "/admin/products/\(id)/stock-adjustments", body, key: key, admin: true)
+            }
+            for quantity in [
+                "0", "-0", "1000000000001", "-1000000000001", "9223372036854775807", "-9223372036854775808", "9223372036854775808",
+                "-9223372036854775809", "1e400", "1.5", "\"5\"", "null", "true", "[1]",
+                // With what is there it is one more than a product may have.
+                "999999999991", "1000000000000",
+            ] {
+                let refused = try await adjust(quantity, key: "k")
+                #expect(refused.status == 400 && refused.error == "VALIDATION_ERROR", "\(quantity): \(refused.body)")
+                #expect(refused["details"]?["field"] == "quantity", "\(quantity): \(refused.body)")
+            }
+            for quantity in ["-11", "-1000000000000"] {
+                let refused = try await adjust(quantity, key: "k")
+                #expect(refused.status == 400 && refused.error == "INSUFFICIENT_STOCK", "\(quantity): \(refused.body)")
+                #expect(refused["details"]?["remainingStock"] == 10)
+            }
+            let before = try await server.ask(.get, "/admin/audit/products/\(id)", admin: true)
+            #expect(before["databaseStock"] == 10 && before["restocked"] == 0, "\(before.body)")
+            #expect(try await server.ask(.get, "/products/\(id)/stock/ledger")["totalElements"] == 0)
+            #expect(try await adjust("999999999990", key: "k")["remainingStock"] == 1_000_000_000_000)
+            #expect(try await adjust("1", key: "l").error == "VALIDATION_ERROR")
+            #expect(try await adjust("-1000000000000", key: "l")["remainingStock"] == 0)
+            #expect(try await adjust("-1", key: "m").error == "INSUFFICIENT_STOCK")
+            let after = try await server.ask(.get, "/admin/audit/products/\(id)", admin: true)
+            #expect(after["databaseStock"] == 0 && after["restocked"] == -10, "\(after.body)")
+        }
+    }
+
     /// An increase with another order, quantity or product than its decrease's: 422 over every way in, nothing changed, and the right one still works.
     @Test func aWrongIncreaseIsKeyReused() async throws {
         try await ProductServerFixture.with { server in
