@@ -57,28 +57,18 @@ struct PlaceOrderHotPath: HotPathEndpoint {
         on eventLoop: any EventLoop,
         answer: @escaping (HotPathAnswer) -> Void
     ) {
-        let began = ContinuousClock.now
-        let metrics = match.route.metrics
-        metrics.started()
-        func finish(_ result: HotPathAnswer) {
-            metrics.finished(status: result.status.code, after: ContinuousClock.now - began)
-            answer(result)
-        }
-        var draft: OrderDraft
-        do throws(APIError) {
-            draft = try OrderDraft(JSONObjectReader(body.readableBytesView), idempotencyKey: match.key)
-        } catch {
-            return finish(HotPathAnswer(error, to: head))
-        }
+        let call = HotCall(head, match.route.metrics, answer: answer)
+        let read = call.read(body) { (json) throws(APIError) in try OrderDraft(json, idempotencyKey: match.key) }
+        guard var draft = read else { return }
         draft.requestID = head.id
         let accepting = match.route.accepting
         let isAsynchronous = accepting != nil
-        let finished = NIOLoopBound(finish, eventLoop: eventLoop)
+        let bound = NIOLoopBound(call, eventLoop: eventLoop)
         let done = { @Sendable (result: Result<PlacedOrder, APIError>) in
             if eventLoop.inEventLoop {
-                finished.value(HotPathAnswer(result, isAsynchronous: isAsynchronous, to: head))
+                bound.value.finish(HotPathAnswer(result, isAsynchronous: isAsynchronous, to: head))
             } else {
-                eventLoop.execute { finished.value(HotPathAnswer(result, isAsynchronous: isAsynchronous, to: head)) }
+                eventLoop.execute { bound.value.finish(HotPathAnswer(result, isAsynchronous: isAsynchronous, to: head)) }
             }
         }
         if let accepting {

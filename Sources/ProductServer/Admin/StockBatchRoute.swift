@@ -54,20 +54,10 @@ struct StockBatchHotPath: HotPathEndpoint {
         on eventLoop: any EventLoop,
         answer: @escaping (HotPathAnswer) -> Void
     ) {
-        let began = ContinuousClock.now
-        metrics.started()
-        func finish(_ result: HotPathAnswer) {
-            metrics.finished(status: result.status.code, after: ContinuousClock.now - began)
-            answer(result)
-        }
-        let items: [StockBatchItem]
-        do throws(APIError) {
-            items = try StockBatchItem.all(of: JSONObjectReader(body.readableBytesView))
-        } catch {
-            return finish(HotPathAnswer(error, to: head))
-        }
+        let call = HotCall(head, metrics, answer: answer)
+        guard let items = call.read(body, StockBatchItem.all(of:)) else { return }
         let language = Language.negotiated(head.field("accept-language"))
-        engine.decide(items, on: eventLoop) { finish(HotPathAnswer(json: StockBatchAnswer.json($0, language))) }
+        engine.decide(items, on: eventLoop) { call.finish(HotPathAnswer(json: StockBatchAnswer.json($0, language))) }
     }
 }
 

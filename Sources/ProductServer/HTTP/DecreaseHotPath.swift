@@ -41,29 +41,13 @@ struct DecreaseHotPath: HotPathEndpoint {
         on eventLoop: any EventLoop,
         answer: @escaping (HotPathAnswer) -> Void
     ) {
-        let began = ContinuousClock.now
-        metrics.started()
-        func finish(_ result: HotPathAnswer) {
-            metrics.finished(status: result.status.code, after: ContinuousClock.now - began)
-            answer(result)
+        let call = HotCall(head, metrics, answer: answer)
+        let request = call.read(body) { (json) throws(APIError) in
+            try DecreaseRequest(json, product: match.product, key: match.key, match.head)
         }
-        let request: DecreaseRequest
-        do throws(APIError) {
-            request = try DecreaseRequest(
-                JSONObjectReader(body.readableBytesView),
-                product: match.product,
-                key: match.key,
-                match.head
-            )
-        } catch {
-            return finish(HotPathAnswer(error, to: head))
-        }
+        guard let request else { return }
         engine.decrease(request, on: eventLoop, isPatient: match.head.isPatient) { decided in
-            do throws(APIError) {
-                finish(try decided.result().hotPathAnswer)
-            } catch {
-                finish(HotPathAnswer(error, to: head))
-            }
+            call.finish { () throws(APIError) in try decided.result().hotPathAnswer }
         }
     }
 }
