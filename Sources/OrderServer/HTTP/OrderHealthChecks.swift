@@ -11,7 +11,7 @@ extension HealthCheck {
         HealthCheck("database") {
             async let inserting = insertion.troubleWriting()
             async let completing = completion.troubleWriting()
-            async let looking = keys.trouble()
+            async let looking = keys.troubleWriting()
             let (insert, complete, look) = await (inserting, completing, looking)
             guard let trouble = insert ?? complete ?? look else { return HealthReport(.up) }
             return HealthReport(

@@ -6,7 +6,7 @@
 import PostgresClient
 
 /// Looks up orders by their idempotency keys, in groups.
-final class KeyLookup: Sendable {
+final class KeyLookup: OrderGroup {
     typealias Outcome = Result<Order?, PostgresError>
 
     struct Item: Sendable {
@@ -16,7 +16,7 @@ final class KeyLookup: Sendable {
         var done: CheckedContinuation<Outcome, Never>
     }
 
-    private let group: GroupCommit<Item>
+    let group: GroupCommit<Item>
     private static let sql = """
         select t.n, \(Order.columns), \(PostgresSession.replicatedServer) from unnest($1, $2) with ordinality as t(k, b, n)
         join orders o on o.idempotency_key = t.k and coalesce(o.buyer_id, '') collate "C" = t.b
@@ -59,11 +59,4 @@ final class KeyLookup: Sendable {
             self.group.add(Item(key: key, buyer: buyer, done: continuation))
         }
     }
-
-    /// Opens the connection, which takes its place at the server.
-    func connect() async { await group.connect() }
-    /// What keeps keys from being looked up; nil if nothing does.
-    func trouble() async -> PostgresError? { await group.troubleWriting() }
-
-    func shutdown() async { await group.shutdown() }
 }

@@ -38,7 +38,7 @@ struct OrderChange: Sendable {
 }
 
 /// Writes orders' final states in groups.
-final class OrderCompletion: Sendable {
+final class OrderCompletion: OrderGroup {
     struct Item: RowMember {
         var change: OrderChange
         /// When the change stops waiting for its row; nil until it is put out of a group for the first time.
@@ -53,7 +53,7 @@ final class OrderCompletion: Sendable {
     /// How long one order waits for its row at most.
     static let patience = Duration.seconds(2)
 
-    private let group: GroupCommit<Item>
+    let group: GroupCommit<Item>
 
     init(
         configuration: PostgresConfiguration,
@@ -80,12 +80,6 @@ final class OrderCompletion: Sendable {
             for item in items { item.done(why == .full ? .overloaded : .unavailable(why.error)) }
         }
     }
-
-    var queued: Int { group.waiting }
-    /// Opens the connection, which takes its place at the server.
-    func connect() async { await group.connect() }
-    /// What keeps final states from being written; nil if nothing does.
-    func troubleWriting() async -> PostgresError? { await group.troubleWriting() }
 
     /// Changes an order's state. `done` is called on the writer's thread when that is durable, or at once if too many changes wait.
     func complete(
@@ -123,8 +117,6 @@ final class OrderCompletion: Sendable {
             self.complete(order, from: from, to: to, failReason: failReason, records: records) { continuation.resume(returning: $0) }
         }
     }
-
-    func shutdown() async { await group.shutdown() }
 
     private static let update = """
           update orders o set status = t.s, fail_reason = t.f, updated_at = now(), version = o.version + 1,

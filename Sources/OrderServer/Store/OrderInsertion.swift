@@ -31,7 +31,7 @@ enum InsertOutcome: Sendable {
 }
 
 /// Inserts orders in groups.
-final class OrderInsertion: Sendable {
+final class OrderInsertion: OrderGroup {
     struct Item: Sendable {
         var draft: OrderDraft
         /// Nil for a PENDING order; the reason of a FAILED order that keeps a rejection.
@@ -54,7 +54,7 @@ final class OrderInsertion: Sendable {
         let cameAgain: @Sendable (IDSequence, IDSequence.Raise?) -> Void
     }
 
-    private let group: GroupCommit<Item>
+    let group: GroupCommit<Item>
     let batches: Histogram
 
     init(
@@ -91,12 +91,6 @@ final class OrderInsertion: Sendable {
         }
     }
 
-    var queued: Int { group.waiting }
-    /// Opens the connection, which takes its place at the server.
-    func connect() async { await group.connect() }
-    /// What keeps orders from being made; nil if nothing does.
-    func troubleWriting() async -> PostgresError? { await group.troubleWriting() }
-
     /// Makes an order, and returns when it is durable.
     func insert(_ draft: OrderDraft, failReason: String? = nil, isAsynchronous: Bool = false) async -> InsertOutcome {
         await withCheckedContinuation { continuation in
@@ -114,8 +108,6 @@ final class OrderInsertion: Sendable {
     ) {
         group.add(Item(draft: draft, failReason: failReason, isAsynchronous: isAsynchronous, deadline: deadline, done: done))
     }
-
-    func shutdown() async { await group.shutdown() }
 
     /// The time that a group's statement has at least, even if one of its buyers has less left.
     private static let leastTime: Duration = .milliseconds(200)
@@ -199,8 +191,8 @@ final class OrderInsertion: Sendable {
         }
     }
 
-    /// The ids that have no row from this statement because another order has them, so that their drafts are no repeats. For a draft without a key there is no
-    /// other reason.
+    /// The ids that have no row from this statement because another order has them, so that their drafts are no repeats. A draft without a key
+    /// is always one of them.
     private static func withTakenIDs(
         _ session: PostgresSession,
         _ items: ArraySlice<Item>,

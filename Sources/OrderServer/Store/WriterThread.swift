@@ -11,3 +11,19 @@ extension PostgresWorker {
         try self.init(configuration: configuration, name: name, maximumQueued: 16) { trouble, isNews in onTrouble?(name, trouble, isNews) }
     }
 }
+
+/// One of the orders' groups: what callers ask for while a statement is out goes together in the next.
+protocol OrderGroup: Sendable {
+    associatedtype Item: Sendable
+    var group: GroupCommit<Item> { get }
+}
+
+extension OrderGroup {
+    /// Items that wait.
+    var queued: Int { group.waiting }
+    /// Opens the connection, which takes its place at the server.
+    func connect() async { await group.connect() }
+    /// What keeps the group from its database; nil if nothing does.
+    func troubleWriting() async -> PostgresError? { await group.troubleWriting() }
+    func shutdown() async { await group.shutdown() }
+}
