@@ -171,7 +171,7 @@ let package = Package(
         library("BreakerKit", ["FlashSaleKit", "PrivateServers", nioCore, nioHTTP1, nioPosix], path: "Benchmarks/Breaker/Kit"),
         program("breaker", ["BreakerKit", "CommandShell", "FlashSaleKit", argumentParser], path: "Benchmarks/Breaker/Main"),
         library("SoakKit", ["FlashSaleKit"], path: "Benchmarks/Soak/Kit"),
-        program("soak", ["FlashSaleKit", "SoakKit", argumentParser], path: "Benchmarks/Soak/Main"),
+        program("soak", ["CommandShell", "FlashSaleKit", "SoakKit", argumentParser], path: "Benchmarks/Soak/Main"),
         library(
             "FuzzKit",
             [

@@ -2,6 +2,19 @@ public import ArgumentParser
 public import FlashSaleKit
 import Foundation
 
+/// A command that is a whole program: `@main` of it runs ``Program``.
+public protocol ProgramCommand: AsyncParsableCommand, SendableMetatype {}
+
+extension ProgramCommand {
+    /// Runs the command with the process's arguments.
+    public static func main() async {
+        await Program.main(Self.self) {
+            var command = try parse()
+            try await command.run()
+        }
+    }
+}
+
 /// A program of one command: what it prints when it fails, and its exit status.
 public enum Program {
     /// Runs the command, and ends the process if it fails.

@@ -4,18 +4,11 @@ import CommandShell
 import FlashSaleKit
 import Foundation
 
-/// `breaker`.
-@main
-enum Main {
-    static func main() async {
-        await Program.main(BreakerCommand.self) { try await BreakerCommand.parse().run() }
-    }
-}
-
 extension Fault: ExpressibleByArgument {}
 
-/// The options of `breaker`.
-struct BreakerCommand: ParsableCommand {
+/// `breaker`.
+@main
+struct BreakerCommand: ProgramCommand {
     static let configuration = CommandConfiguration(
         commandName: "breaker",
         abstract: "Prints what the breaker in front of Redis does when Redis fails: its states, its events and the books.",

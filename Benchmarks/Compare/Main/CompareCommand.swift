@@ -6,16 +6,7 @@ import Foundation
 
 /// `compare`.
 @main
-enum Main {
-    static func main() async {
-        // Peers with hundreds of connections inherit this limit.
-        Program.raiseDescriptorLimit()
-        await Program.main(CompareCommand.self) { try await CompareCommand.parse().run() }
-    }
-}
-
-/// The options of `compare`, and what it prints.
-struct CompareCommand: ParsableCommand {
+struct CompareCommand: ProgramCommand {
     static let configuration = CommandConfiguration(
         commandName: "compare",
         abstract: "Measures StockGate beside its peers on this machine: medians, ratios, processor time.",
@@ -63,6 +54,8 @@ struct CompareCommand: ParsableCommand {
     }
 
     func run() async throws {
+        // Peers with hundreds of connections inherit this limit.
+        Program.raiseDescriptorLimit()
         let output = try json.map { path throws(PlanError) in try OutputFile(path) }
         let binaries = binaries ?? ProcessInfo.processInfo.environment["STOCKGATE_BIN_DIR"] ?? ".build/release"
         let comparison = PeerComparison(

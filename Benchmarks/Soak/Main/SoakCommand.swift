@@ -1,11 +1,12 @@
 import ArgumentParser
+import CommandShell
 import FlashSaleKit
 import Foundation
 import SoakKit
 
 /// `soak`.
 @main
-struct SoakCommand: AsyncParsableCommand {
+struct SoakCommand: ProgramCommand {
     static let configuration = CommandConfiguration(
         commandName: "soak",
         abstract: "Works the servers for a long time, with an outage of a store each minute: exact books, flat memory, no descriptor lost.",
@@ -18,7 +19,7 @@ struct SoakCommand: AsyncParsableCommand {
             Flat is: the median of the last fifth of the time is at most a tenth, or 8 MiB, above the median between one and two fifths of it, and no look saw \
             more than 150 MiB. At rest a server has as many open descriptors as before the load, 8 more at most.
 
-            Exit status: 0 all is so; 1 not so; 64 wrong usage; 130 interrupted.
+            Exit status: 0 all is so; 1 not so; 2 wrong usage; 130 interrupted.
             """
     )
 
@@ -31,30 +32,19 @@ struct SoakCommand: AsyncParsableCommand {
     @Option(help: ArgumentHelp("Every look at the servers, as a table for a spreadsheet.", valueName: "file")) var csv: String?
 
     func run() async throws {
-        do {
-            let plan = try SoakPlan(seconds: seconds, percent: percent, outageEvery: outageEvery, peakSeconds: peak, rate: rate)
-            let file = try csv.map { try OutputFile($0) }
-            let script = StackScript(path: stack)
-            let interruption = Interruption()
-            let sources = [SIGINT, SIGTERM].map { number in
-                signal(number, SIG_IGN)
-                let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
-                source.setEventHandler { interruption.interrupt() }
-                source.resume()
-                return source
-            }
-            defer { for source in sources { source.cancel() } }
-            let outcome = try await SoakRun(plan, stack: script) { Self.say($0) }
-                .run(try await script.environment(), interruption: interruption)
-            try file?.write(Self.csv(outcome.samples))
-            for line in outcome.lines { Self.say(line) }
-            if outcome.sale.wasInterrupted { throw ExitCode(130) }
-            for finding in outcome.findings { FileHandle.standardError.write(Data("soak: \(finding)\n".utf8)) }
-            Self.say(outcome.findings.isEmpty ? "SOAK PASS" : "SOAK FAIL")
-            if !outcome.findings.isEmpty { throw ExitCode(1) }
-        } catch let error as PlanError {
-            throw ValidationError(error.description)
+        let plan = try SoakPlan(seconds: seconds, percent: percent, outageEvery: outageEvery, peakSeconds: peak, rate: rate)
+        let file = try csv.map { try OutputFile($0) }
+        let script = StackScript(path: stack)
+        let interruption = Interruption()
+        let outcome = try await interruptible(interruption) {
+            try await SoakRun(plan, stack: script) { Self.say($0) }.run(try await script.environment(), interruption: interruption)
         }
+        try file?.write(Self.csv(outcome.samples))
+        for line in outcome.lines { Self.say(line) }
+        if outcome.sale.wasInterrupted { throw ExitCode(130) }
+        for finding in outcome.findings { FileHandle.standardError.write(Data("soak: \(finding)\n".utf8)) }
+        Self.say(outcome.findings.isEmpty ? "SOAK PASS" : "SOAK FAIL")
+        if !outcome.findings.isEmpty { throw ExitCode(1) }
     }
 
     private static func say(_ line: String) { FileHandle.standardOutput.write(Data("\(line)\n".utf8)) }
