@@ -1,16 +1,10 @@
 public import PostgresClient
 
-extension Fence: PostgresDecodable {
+extension ProtocolNumber where Self: PostgresDecodable {
     /// Reads a `bigint`.
     public init(_ cell: PostgresCell) throws(PostgresCellError) { self.init(try Int64(cell)) }
 }
 
-extension Quantity: PostgresDecodable {
-    /// Reads a `bigint`.
-    public init(_ cell: PostgresCell) throws(PostgresCellError) { self.init(try Int64(cell)) }
-}
-
-extension Token: PostgresDecodable {
-    /// Reads a `bigint`.
-    public init(_ cell: PostgresCell) throws(PostgresCellError) { self.init(try Int64(cell)) }
-}
+extension Fence: PostgresDecodable {}
+extension Quantity: PostgresDecodable {}
+extension Token: PostgresDecodable {}
