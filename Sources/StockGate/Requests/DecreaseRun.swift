@@ -105,14 +105,8 @@ final class DecreaseRun: @unchecked Sendable {
             if let product { context.gate.release(request.product, product.keys, held, key: request.key, abandoned: true) }
         case .apply(let fence, let delta):
             guard let product else { break }
-            context.metrics.applies.add(1)
-            context.gate.apply(request.product, product.keys, fence, delta: delta, key: request.key) { result in
-                switch result {
-                case .success(let reply): self.perform(self.machine.applied(reply))
-                case .failure:
-                    self.context.metrics.lostApplies.add(1)
-                    self.perform(self.machine.applyFailed())
-                }
+            context.apply(request.product, product.keys, fence, delta: delta, key: request.key) { reply in
+                self.perform(reply.map { self.machine.applied($0) } ?? self.machine.applyFailed())
             }
         case .bump:
             context.carryOut(

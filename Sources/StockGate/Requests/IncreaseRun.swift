@@ -41,18 +41,11 @@ final class IncreaseRun: @unchecked Sendable {
         switch step.action {
         case .commit: send()
         case .apply(let fence, let delta):
-            context.metrics.applies.add(1)
-            context.gate.apply(request.product, GateKeys(request.product), fence, delta: delta, key: "") { result in
-                switch result {
-                case .success(let reply):
-                    // A request that asked Redis between the commit and this apply was still told *sold out*, and may have filled the memory of *sold out* with
-                    // it.
-                    self.context.carryOut(.unitsReturned(request.product))
-                    self.perform(self.machine.applied(reply))
-                case .failure:
-                    self.context.metrics.lostApplies.add(1)
-                    self.perform(self.machine.applyFailed())
-                }
+            context.apply(request.product, GateKeys(request.product), fence, delta: delta, key: "") { reply in
+                guard let reply else { return self.perform(self.machine.applyFailed()) }
+                // A request that asked Redis between the commit and this apply was still told *sold out*, and may have filled the memory of *sold out* with it.
+                self.context.carryOut(.unitsReturned(request.product))
+                self.perform(self.machine.applied(reply))
             }
         case .bump:
             context.carryOut(

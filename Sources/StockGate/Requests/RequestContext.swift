@@ -98,6 +98,24 @@ final class RequestContext: Sendable {
         IncreaseRun(context: self, request: request, isPatient: isPatient, completion: completion).begin()
     }
 
+    /// Tells Redis of a change that was committed under a fence. `completion` is called on the loop; with nil it is unknown whether Redis has heard it.
+    /// - Parameter key: the decrement's key, which gets a mark; empty for an increase
+    func apply(
+        _ product: ProductID,
+        _ keys: GateKeys,
+        _ fence: Fence,
+        delta: Int64,
+        key: String,
+        completion: @escaping (ApplyReply?) -> Void
+    ) {
+        metrics.applies.add(1)
+        gate.apply(product, keys, fence, delta: delta, key: key) { result in
+            let reply = try? result.get()
+            if reply == nil { self.metrics.lostApplies.add(1) }
+            completion(reply)
+        }
+    }
+
     /// Carries out what a step of a request asks for.
     func carryOut(_ effect: RequestEffect) {
         switch effect {
