@@ -18,6 +18,22 @@ func eventually(within limit: Duration = .seconds(60), _ condition: () async thr
     return false
 }
 
+/// Runs `body` with servers of its own, which are stopped behind it.
+func withFixture(
+    _ redisOptions: [String] = [],
+    database: String = "postgres",
+    _ body: (EngineFixture) async throws -> Void
+) async throws {
+    let fixture = try await EngineFixture(database: database, redisOptions: redisOptions)
+    do {
+        try await body(fixture)
+    } catch {
+        await fixture.stop()
+        throw error
+    }
+    await fixture.stop()
+}
+
 /// Servers of their own, and engines on them.
 final class EngineFixture: Sendable {
     let postgres: PrivatePostgres

@@ -8,17 +8,6 @@ import Testing
 /// The engine on real servers: the five promises, with faults under load.
 @Suite(.serialized, .timeLimit(.minutes(10)))
 struct EngineTests {
-    private func withFixture(_ body: (EngineFixture) async throws -> Void) async throws {
-        let fixture = try await EngineFixture()
-        do {
-            try await body(fixture)
-        } catch {
-            await fixture.stop()
-            throw error
-        }
-        await fixture.stop()
-    }
-
     /// What must hold after any rush, once it is over: nothing oversold, nothing leaked, every yes in the ledger, Redis exact.
     private func expectSound(
         _ fixture: EngineFixture,

@@ -10,17 +10,6 @@ import Testing
 /// Somebody's open transaction holds a product's row. The others' buyers must not feel it.
 @Suite(.serialized, .timeLimit(.minutes(4)))
 struct LockedRowTests {
-    private func withFixture(_ body: (EngineFixture) async throws -> Void) async throws {
-        let fixture = try await EngineFixture()
-        do {
-            try await body(fixture)
-        } catch {
-            await fixture.stop()
-            throw error
-        }
-        await fixture.stop()
-    }
-
     private func lock(_ fixture: EngineFixture, _ products: ProductID...) async throws -> RowLock {
         let ids = products.map { String($0.rawValue) }.joined(separator: ",")
         return try await RowLock(url: fixture.postgres.url, "select 1 from product_stock where product_id in (\(ids)) for update")

@@ -6,17 +6,6 @@ import Testing
 /// Single keys of a product are gone from Redis: evicted, or deleted by hand. What is absent is not loaded; it says nothing about the product.
 @Suite(.serialized, .timeLimit(.minutes(4)))
 struct LostKeysTests {
-    private func withFixture(_ body: (EngineFixture) async throws -> Void) async throws {
-        let fixture = try await EngineFixture()
-        do {
-            try await body(fixture)
-        } catch {
-            await fixture.stop()
-            throw error
-        }
-        await fixture.stop()
-    }
-
     private func ask(_ engine: StockEngine, _ product: ProductID, _ order: Int64, isRepeat: Bool = false) async -> DecreaseAnswer {
         await engine.decrease(DecreaseRequest(product: product, key: "DEC-\(order)", orderID: order, quantity: 1, isRepeat: isRepeat))
     }

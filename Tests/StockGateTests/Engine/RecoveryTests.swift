@@ -29,17 +29,6 @@ private final class Events: Sendable {
 /// Redis comes back, or one product's keys or row go wrong: what is well is sold through Redis, what is not is sold through the ledger.
 @Suite(.serialized, .timeLimit(.minutes(4)))
 struct RecoveryTests {
-    private func withFixture(_ body: (EngineFixture) async throws -> Void) async throws {
-        let fixture = try await EngineFixture()
-        do {
-            try await body(fixture)
-        } catch {
-            await fixture.stop()
-            throw error
-        }
-        await fixture.stop()
-    }
-
     private func buy(_ engine: StockEngine, _ product: ProductID, _ order: Int64) async -> DecreaseAnswer {
         await engine.decrease(
             DecreaseRequest(product: product, key: "DEC-\(product)-\(order)", orderID: order, quantity: 1, isRepeat: false)

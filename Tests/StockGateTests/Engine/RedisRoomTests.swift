@@ -9,17 +9,6 @@ import Testing
 /// What stays in Redis, what a Redis without memory does, and a Redis that refuses what is needed.
 @Suite(.serialized, .timeLimit(.minutes(4)))
 struct RedisRoomTests {
-    private func withFixture(_ options: [String] = [], _ body: (EngineFixture) async throws -> Void) async throws {
-        let fixture = try await EngineFixture(redisOptions: options)
-        do {
-            try await body(fixture)
-        } catch {
-            await fixture.stop()
-            throw error
-        }
-        await fixture.stop()
-    }
-
     private func ask(_ engine: StockEngine, _ product: ProductID, _ order: Int64) async -> DecreaseAnswer {
         await engine.decrease(DecreaseRequest(product: product, key: "DEC-\(order)", orderID: order, quantity: 1, isRepeat: false))
     }

@@ -9,17 +9,6 @@ import Testing
 /// Redis is ahead of the ledger, or holds what another ledger installed.
 @Suite(.serialized, .timeLimit(.minutes(4)))
 struct WhoseDataTests {
-    private func withFixture(database: String = "postgres", _ body: (EngineFixture) async throws -> Void) async throws {
-        let fixture = try await EngineFixture(database: database)
-        do {
-            try await body(fixture)
-        } catch {
-            await fixture.stop()
-            throw error
-        }
-        await fixture.stop()
-    }
-
     private func ask(_ engine: StockEngine, _ product: ProductID, _ order: Int64) async -> DecreaseAnswer {
         await engine.decrease(DecreaseRequest(product: product, key: "DEC-\(order)", orderID: order, quantity: 1, isRepeat: false))
     }
