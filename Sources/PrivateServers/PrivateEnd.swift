@@ -18,41 +18,36 @@ public final class PrivateEnd: Sendable {
     /// Where it listens, on 127.0.0.1.
     public var port: Int { channel.localAddress?.port ?? 0 }
     /// Bytes that it got behind a handshake, or without one.
-    public var received: Int { counts.withLock { $0.bytes } }
-    /// Connections that it has taken.
-    public var connections: Int { counts.withLock { $0.connections } }
+    public var received: Int { counter.bytes.withLock { $0 } }
 
     private let channel: any Channel
-    private let counts: Counts
+    private let counter: Counter
 
-    /// The counts, and their lock.
-    private final class Counts: Sendable {
-        private let state = Mutex((bytes: 0, connections: 0))
-        func withLock<Value>(_ body: (inout (bytes: Int, connections: Int)) -> sending Value) -> sending Value { state.withLock(body) }
+    private final class Counter: Sendable {
+        let bytes = Mutex(0)
     }
 
-    private init(_ channel: any Channel, _ counts: Counts) {
+    private init(_ channel: any Channel, _ counter: Counter) {
         self.channel = channel
-        self.counts = counts
+        self.counter = counter
     }
 
     /// Begins to listen.
     public static func start(_ manner: Manner) async throws -> PrivateEnd {
-        let counts = Counts()
+        let counter = Counter()
         var context: NIOSSLContext?
         if case .tls(let end, let clients) = manner { context = try Self.context(end, clients) }
         let tls = context
         let channel = try await ServerBootstrap(group: MultiThreadedEventLoopGroup.singleton)
             .childChannelInitializer { channel in
-                counts.withLock { $0.connections += 1 }
-                return channel.eventLoop.makeCompletedFuture {
+                channel.eventLoop.makeCompletedFuture {
                     if let tls { try channel.pipeline.syncOperations.addHandler(NIOSSLServerHandler(context: tls)) }
                     let greeting: String? = if case .plain(let text) = manner { text } else { nil }
-                    try channel.pipeline.syncOperations.addHandler(Sink(greeting) { count in counts.withLock { $0.bytes += count } })
+                    try channel.pipeline.syncOperations.addHandler(Sink(greeting) { count in counter.bytes.withLock { $0 += count } })
                 }
             }
             .bind(host: "127.0.0.1", port: 0).get()
-        return PrivateEnd(channel, counts)
+        return PrivateEnd(channel, counter)
     }
 
     /// Listens no more; connections that are there end by themselves.
