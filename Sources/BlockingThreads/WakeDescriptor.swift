@@ -45,7 +45,7 @@ public final class WakeDescriptor: Sendable {
 }
 
 extension Duration {
-    /// Milliseconds for `poll`. Rounded up, so that a short wait never becomes a look without a wait; at most what 32 bits hold.
+    /// Milliseconds for `poll`. Rounded up, so that a short wait does not become none; at most what 32 bits hold.
     public var wholeMilliseconds: Int {
         if self <= .zero { return 0 }
         let (seconds, attoseconds) = components

@@ -61,7 +61,7 @@ public struct Rejection: Sendable, Hashable {
 
     /// The state that turned the call away.
     public let state: CircuitBreakerState
-    /// Why.
+    /// Why the call was turned away.
     public let reason: Reason
     /// Nanoseconds until it may be worth asking again, -1 when that is not known.
     let retryAfterNanoseconds: Int64

@@ -274,7 +274,7 @@ public final class CircuitBreaker: Sendable {
             let isFree = shortcut.load(ordering: .relaxed) == Shortcut.free
             return (machine, unabsorbedRejections.load(ordering: .relaxed), isFree ? stripes.sum() : nil)
         }
-        // A copy: counting what the machine has not been told of yet changes no event and no figure but the copy's.
+        // What the machine has not been told of yet is counted in a copy. The breaker's own events and figures stay as they are.
         var copy = machine
         if let calls { copy.absorb(calls) }
         copy.absorbRejections(unabsorbed, at: now)

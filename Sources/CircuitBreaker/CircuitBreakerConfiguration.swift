@@ -56,7 +56,7 @@ public struct CircuitBreakerConfiguration: Sendable {
         public var halfOpenSlowCallRateThreshold: Double?
         /// The longest time with probes in half-open before it goes back to open; nil sets no limit. The recovery has its own.
         public var maximumTimeInHalfOpen: Duration?
-        /// The longest time a permit may be out. A probe that is out longer has failed, and its slot is spent: what does not answer has not
+        /// The longest time a permit may be out. A probe that is out longer has failed, and its slot is spent: only what answers has
         /// recovered. In the other states a running call that is out longer is no longer counted as running.
         public var permitLease: Duration = .seconds(60)
         /// How long the breaker stays open, by the attempt.

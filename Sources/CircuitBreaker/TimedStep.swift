@@ -1,8 +1,8 @@
 // An async step with a limit on its time, run at most once at a time.
 //
-// Invariant: each run that is started is answered at most once, and not after a later run was started or it was cancelled.
-// Bounds: one operation runs and one run waits for it to return, whatever the number of starts: an operation that ignores cancellation holds up its
-// successors, which time out. Two operations never run at once.
+// Invariant: a run is answered at most once. When a later run starts, or the run is cancelled, its answer is dropped. Two operations never run at once.
+// Bounds: one operation runs, and one run waits for it to return, whatever the number of starts. An operation that ignores its cancellation holds up the
+// runs behind it, which time out.
 // Stops: at the operation's end, at the limit, or when cancelled.
 
 import Synchronization

@@ -19,7 +19,7 @@ package struct ConnectionMachine: Sendable, Equatable {
 
     /// What to do after an event.
     package enum Step: Sendable, Equatable {
-        /// Nothing.
+        /// Wait for the next event.
         case wait
         /// Look for the next request in what has come.
         case proceed

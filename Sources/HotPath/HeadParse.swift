@@ -228,7 +228,7 @@ struct HeadParse {
         }
     }
 
-    /// `uri-host [":" port]` of RFC 3986, 3.2, which is not empty: http knows no address without a host (RFC 9110, 4.2.1).
+    /// `uri-host [":" port]` of RFC 3986, 3.2, which is not empty: each address of http has a host (RFC 9110, 4.2.1).
     private func isHost(_ range: Range<Int>) -> Bool {
         var at = range.lowerBound
         if at < range.upperBound, bytes[at] == UInt8(ascii: "[") {

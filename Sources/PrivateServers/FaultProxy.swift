@@ -141,7 +141,7 @@ public final class FaultProxy: Sendable {
     }
 }
 
-/// Keeps programs that this process starts from inheriting a socket: a socket that they held open could be neither refused nor reset. To be called on the
+/// Keeps programs that this process starts from inheriting a socket: as long as they held a socket open, its peer would see it live on. To be called on the
 /// channel's loop.
 func closeOnExec(_ channel: any Channel) throws {
     try channel.pipeline.syncOperations.withUnsafeTransportIfAvailable(of: NIOBSDSocket.Handle.self) { descriptor in

@@ -7,7 +7,7 @@ public final class Counter: Sendable {
     /// Makes a counter that no registry shows; for a registered one see ``MetricsRegistry/counter(_:help:labels:)``.
     public init() {}
 
-    /// Adds.
+    /// Counts this many more.
     @inlinable
     public func add(_ amount: UInt64 = 1) {
         count.wrappingAdd(amount, ordering: .relaxed)

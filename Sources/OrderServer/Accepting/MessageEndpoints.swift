@@ -27,7 +27,7 @@ extension Consumer: MessageReceiving {}
 struct MessageEndpoints: Sendable {
     /// Publishes commands and dead letters.
     var publisher: any MessagePublishing
-    /// Publishes events. It has a connection of its own, so that a stream that cannot be declared delays no command.
+    /// Publishes events. It has a connection of its own, so that commands are sent at once where the stream cannot be declared.
     var events: any MessagePublishing
     /// Receives stock results.
     var results: any MessageReceiving

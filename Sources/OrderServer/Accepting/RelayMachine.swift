@@ -2,8 +2,8 @@
 //   rows of its product wait until that row's pause is over; the query that finds rows ensures this. After a definite refusal the row then goes alone, as a
 //   probe. Only in the batch in which a row fails for the first time may later rows of its product have been published, because a batch is pipelined.
 //
-// Bounds: one batch at a time, of `maximumRows` rows and about `maximumBytes`. After `maximumAttempts` attempts a row is DEAD; an attempt without a connection
-//   is not counted. Stops: at `stop`, after the present batch.
+// Bounds: one batch at a time, of `maximumRows` rows and about `maximumBytes`. After `maximumAttempts` attempts a row is DEAD; only attempts
+//   with a connection are counted. Stops: at `stop`, after the present batch.
 
 import MessageBroker
 
@@ -33,15 +33,9 @@ enum RelayMark: Sendable, Equatable {
     case dead(id: Int64, orders: Int, error: String)
     /// The message was never written to the connection, so the attempt is not counted.
     case untouched(id: Int64)
-
-    var id: Int64 {
-        switch self {
-        case .sent(let id, _), .failed(let id, _, _), .dead(let id, _, _), .untouched(let id): id
-        }
-    }
 }
 
-/// Decides what the relay does next. It takes an event and returns an action; it has no clock and no connection, and does no I/O.
+/// Decides what the relay does next. It takes an event and returns an action; clock, connection and I/O are the caller's.
 struct RelayMachine: Sendable, Equatable {
     struct Configuration: Sendable, Equatable {
         var maximumRows = 128

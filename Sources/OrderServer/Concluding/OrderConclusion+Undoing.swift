@@ -21,7 +21,7 @@ extension OrderConclusion {
     }
 
     /// Gives back the stock that was taken for a failed run of an order. If the product server refuses for good, that ends it too.
-    /// - Throws: if the stock is neither given back, nor refused, nor left to recovery
+    /// - Throws: if what becomes of the stock is still open and could not be left to recovery
     func undoLateSuccess(_ order: Order) async throws {
         metrics.lateSuccesses.add()
         // Recovery undoes the present run of an order. An earlier run is undone here.

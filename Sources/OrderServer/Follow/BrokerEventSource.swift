@@ -36,7 +36,7 @@ struct BrokerEventSource: OrderEventSource {
 
     func nextBatch(max: Int, wait: Duration) async throws -> StreamedBatch {
         let deliveries = try await consumer.nextBatch(max: max, wait: wait)
-        // A stream gives each delivery an offset. A delivery without one does not come from a stream.
+        // A stream gives each delivery an offset. A delivery without one comes from a queue, and is passed over.
         let messages = deliveries.compactMap { delivery in
             delivery.streamOffset.map { StreamedMessage(offset: $0, body: delivery.body) }
         }

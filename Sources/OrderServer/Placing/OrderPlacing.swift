@@ -11,7 +11,8 @@
 //
 // Invariant: the saga begins only for an order whose row is durable, and a final state is answered only when it is durable.
 //
-// Bounds: the buyer's deadline, whatever the databases and the product server do. An order without an outcome by then is concluded without its buyer.
+// Bounds: the buyer's deadline, whatever the databases and the product server do. When it is over, the buyer is answered, and an order that has no outcome is
+// concluded behind the answer.
 
 import APIErrors
 import CircuitBreaker

@@ -5,7 +5,8 @@
 // Bounds: `maximumWaiting` callers wait; one more is OVERLOADED. `maximumCalls` look-ups are out; further products wait for their turn, in order. A look-up has
 //   two attempts within `timeout`, the first for half of it, so that an instance that hangs leaves time for another one. A caller that has waited twice
 //   `timeout` for its turn is given up. So each caller is answered within three times `timeout`. `capacity` codes are remembered; at the bound all are
-//   forgotten and learned again. A product server that hangs delays look-ups only, never orders without a price.
+//   forgotten and learned again. A product server that hangs delays look-ups alone: an order that names no price
+//   needs none.
 
 import APIErrors
 import NIOCore

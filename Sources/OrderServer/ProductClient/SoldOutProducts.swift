@@ -11,7 +11,7 @@
 import StrictJSON
 import Synchronization
 
-/// Remembers for a short time that a product could not give a number of units, so that a rush for a sold-out product costs no calls and no rows.
+/// Remembers for a short time that a product could not give a number of units, so that a rush for a sold-out product is answered without calls and rows.
 final class SoldOutProducts: Sendable {
     /// What a request should do.
     enum Verdict: Sendable, Equatable {
@@ -109,7 +109,7 @@ final class SoldOutProducts: Sendable {
     /// Whether the next request that may ask is a probe, with so much time left.
     private func wantsProbe(_ entry: Entry, _ left: Duration) -> Bool { entry.probe == nil && left * 2 < time }
 
-    /// Whether this many units are known to be unavailable. For callers that neither wait nor probe.
+    /// Whether this many units are known to be unavailable. For callers that want an answer at once, and leave the probe to others.
     func isSoldOut(product: Int64, quantity: Int64) -> Bool {
         self.state.withLock { state in
             guard let entry = state.entries[product], quantity >= entry.quantity else { return false }

@@ -11,7 +11,7 @@ enum StockAnswer: Sendable, Equatable {
     /// There was no answer, or one that does not decide the change. `retryAfter` is what the server asked for.
     case noAnswer(cause: String, retryAfter: Duration?)
 
-    /// Judges one answer by its status and error code. An answer that cannot be understood counts as no answer, never as a success or a refusal.
+    /// Judges one answer by its status and error code. An answer that cannot be understood leaves the change undecided, as a lost one does.
     init(status: Int, code: String?, remainingStock: Int64?, retryAfter: Duration?, isReplayed: Bool = false) {
         switch status {
         case 200:
@@ -24,7 +24,7 @@ enum StockAnswer: Sendable, Equatable {
         case 401, 403, 408, 413, 425, 429: self = .noAnswer(cause: code ?? "HTTP_\(status)", retryAfter: retryAfter)
         case 409 where code == APIErrorCode.requestInProgress.rawValue:
             self = .noAnswer(cause: APIErrorCode.requestInProgress.rawValue, retryAfter: retryAfter)
-        // Only an error code of the contract is a refusal. For example, a 404 from a proxy without the route decides nothing.
+        // Only an error code of the contract is a refusal. For example, a 404 from a proxy that lacks the route leaves the change undecided.
         case 400..<500:
             if let code, APIErrorCode.isDecision(code) {
                 self = .refused(code: code)

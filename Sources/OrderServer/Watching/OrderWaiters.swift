@@ -111,7 +111,7 @@ struct OrderWaiters {
         return (answered, Next(lookup: takeDue()))
     }
 
-    /// A look-up had no answer. Only a sweep looks its orders up again, so that a database in trouble is not asked without pause.
+    /// A look-up had no answer. Only a sweep looks its orders up again, so that a database in trouble is left alone until then.
     mutating func lookupFailed() { isLooking = false }
 
     // MARK: Time

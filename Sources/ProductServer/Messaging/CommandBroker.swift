@@ -4,7 +4,7 @@ import MessageBroker
 
 /// The source of commands, which also takes their settlement.
 protocol CommandSource: Sendable {
-    /// Returns 1 to `max` deliveries, or none if none came within `wait` or the task was cancelled. Throws if the source was closed.
+    /// Returns up to `max` deliveries: an empty list after `wait`, or when the task is cancelled. Throws if the source was closed.
     func nextBatch(max: Int, wait: Duration) async throws(BrokerError) -> [Delivery]
     /// Acknowledges deliveries without blocking. Returns how many could still be acknowledged.
     @discardableResult func acknowledge(_ deliveries: [Delivery]) -> Int

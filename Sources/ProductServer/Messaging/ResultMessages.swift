@@ -79,7 +79,7 @@ struct ResultMessages: Sendable {
     }
 
     private static func write(_ json: inout JSONWriter, _ order: Int64, _ key: String, _ verdict: CommandLife.Verdict?) {
-        // Orders without a verdict get no message, because their command is not published.
+        // An order has a verdict before its command's result is published. Without one there is nothing to say of it.
         guard let verdict else { return }
         switch verdict {
         case .committed(let remaining):

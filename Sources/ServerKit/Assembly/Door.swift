@@ -29,7 +29,7 @@ struct Door {
         configuration.times.answer = TimeAmount(settings.answerTimeout)
         configuration.times.idle = TimeAmount(settings.idleTimeout)
         // Shorter than the stop's bound, so that the services that stop after HTTP have a part of it.
-        // Without a lame-duck time a stop waits for nobody.
+        // With a lame-duck time of zero a stop closes idle connections at once.
         configuration.times.stopIdle = settings.lameDuck > .zero ? .milliseconds(250) : .zero
         configuration.times.stopWorking = TimeAmount(settings.shutdownTimeout * 3 / 4)
         configuration.drain = drain

@@ -8,7 +8,6 @@ public import NIOCore
 public import NIOPosix
 import NIOTransportSecurity
 public import ServiceLifecycle
-import Synchronization
 import UnixSignals
 
 /// One server process: stores and workers, a public and an admin port, on one group of event loops under one service group.

@@ -14,7 +14,7 @@ import Synchronization
 
 /// What a connection may ask for.
 enum ConnectionPass: Sendable, Equatable {
-    /// Everything.
+    /// Each of its requests is worked on.
     case ordinary
     /// What must be answered while the server is full, by path: `true` for the paths that keep the connection, `false` for those that end it.
     case reserve([String: Bool])

@@ -43,7 +43,7 @@ extension FrontDoor {
         close(in: isReading ? configuration.times.stopReading : configuration.times.stopWorking, context)
     }
 
-    /// A stopping server waits for a client that takes its answers, and not for one that takes nothing of them.
+    /// A stopping server waits for clients as long as they take their answers, and closes the others.
     /// - Parameter before: what the client had taken at the last look, if it had not taken everything
     func watchTaking(_ context: ChannelHandlerContext, since before: UInt64?) {
         guard machine.state != .closed else { return }

@@ -10,6 +10,6 @@ public final class ServerDrain: Sendable {
     /// Whether it has begun. It never ends.
     public var isDraining: Bool { flag.load(ordering: .relaxed) }
 
-    /// Begins.
+    /// Begins the drain.
     public func begin() { flag.store(true, ordering: .relaxed) }
 }

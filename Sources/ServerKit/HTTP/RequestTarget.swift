@@ -32,7 +32,7 @@ struct RequestTarget: Equatable {
     /// The target in origin form.
     var text: String { query.map { "\(path)?\($0)" } ?? path }
 
-    /// What is left of a target without the scheme and authority of an absolute one; nil if it is neither absolute nor a path, such as `*`.
+    /// What is left of a target without the scheme and authority of an absolute one; nil for other forms, such as `*`.
     private static func withoutAuthority(_ target: Substring.UTF8View) -> Substring.UTF8View? {
         if target.first == UInt8(ascii: "/") { return target }
         let scheme = target.prefix { byte in

@@ -1,4 +1,4 @@
-// Invariant: what may be there later is waited for, what never will be is not. A stop ends the wait at once, whatever the attempt under way is doing.
+// Invariant: a start waits for what may be there later, and fails at once for what never will be. A stop ends the wait at once, whatever the attempt under way is doing.
 // Bounds: `timeout` for all waits of one start together; one attempt at a time, with 100 ms to 1 s between two.
 
 import BlockingThreads

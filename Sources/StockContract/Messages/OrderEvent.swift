@@ -118,7 +118,7 @@ package struct OrderEvent: Sendable, Equatable {
     package init(_ body: [UInt8]) throws(APIError) {
         let message = try JSONObjectReader(body)
         guard try message.int("version", in: 0...Int64.max) == Self.version else { throw .invalid(field: "version") }
-        // The kind says nothing that the orders' states do not; one that is not known may mean anything.
+        // The kind repeats what the orders' states say. A kind that is not known may mean anything, so the message is refused.
         kind = try message.choice("type", Kind.self)
         messageID = (try? message.text("messageId")) ?? nil
         time = try message.time("time")

@@ -18,7 +18,7 @@ struct Standing: Hashable, Sendable {
 
     /// Whether requests go to the ledger without Redis.
     var isDirect: Bool { isLeft || isForeign }
-    /// Whether the product waits for an install, because a recovery passed without it or because what Redis holds for it cannot be used.
+    /// Whether the product waits for an install, because a recovery left it out, or because what Redis holds for it cannot be used.
     private(set) var isLeft = false
     /// Whether Redis holds another ledger's data for the product, which then waits until that data is gone.
     private(set) var isForeign = false

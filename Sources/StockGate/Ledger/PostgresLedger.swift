@@ -311,7 +311,7 @@ public final class PostgresLedger: Sendable {
         return products
     }
 
-    /// The ledger's row for a key. Finding none proves nothing: a statement may still be running.
+    /// The ledger's row for a key. A key that is not found may be committed later, because a statement may still be running.
     /// - Parameter reader: whether a caller only wants to read; such reads have connections of their own, so that the engine's questions never wait behind them.
     ///   A row is returned only when the synchronous standby has it, if there is one.
     public func entry(forKey key: String, reader: Bool = false) async throws(PostgresError) -> LedgerEntry? {

@@ -48,7 +48,7 @@ public struct GateView: Hashable, Sendable {
     public var counter: Int64?
     /// Whether the install wrote that the product is not on sale.
     public var isOffSale: Bool
-    /// Reservations that are neither settled nor released.
+    /// Reservations that are still to be settled or released.
     public var pending: Int
 
     /// The highest fence that Redis holds for the product: the installed one, or one that an owed delta belongs to. 0 if there is none.
@@ -77,8 +77,8 @@ public struct GateView: Hashable, Sendable {
         self.ledger = ledger
     }
 
-    /// The name of the other ledger whose data this is; nil if the data is this ledger's or nobody's. A ledger without a name cannot tell other ledgers' data
-    /// from its own.
+    /// The name of the other ledger whose data this is; nil if the data is this ledger's or nobody's. A ledger without a name takes all
+    /// data for its own.
     public func foreignLedger(to ledger: String) -> String? {
         guard let theirs = self.ledger, !ledger.isEmpty, theirs != ledger else { return nil }
         return theirs

@@ -193,7 +193,7 @@ extension ExplorerRules {
         return PatchedIncrease(request, fault: fault)
     }
 
-    /// Whether an actor that has not begun has nothing to do.
+    /// Whether there is no work for an actor that is still to begin.
     func isIdle(_ index: Int, _ state: State) -> Bool {
         guard let order = order(of: index, state) else { return true }
         let status = state.rest.orders[order].status

@@ -241,7 +241,7 @@ extension ExplorerRules {
         case .out: after.actors[index] = .done(.yes)
         case .closed: after.actors[index] = .done(.finalNo)
         case .in, nil:
-            // Finding no row proves nothing. Only a compensation, which closes the key, makes it final.
+            // The row may still be written. Only a compensation, which closes the key, makes its absence final.
             if fault == .notFoundTrusted {
                 after.actors[index] = .done(.finalNo)
             } else {

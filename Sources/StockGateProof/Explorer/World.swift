@@ -50,7 +50,7 @@ public struct World: Hashable, Sendable, CustomStringConvertible {
     public var resends = 0
     /// How many resyncs the healer may need at most.
     public var resyncs = 99
-    /// Whether orders do not say when they were made, because the caller does not tell or the ledger's clock cannot be compared.
+    /// Whether the times at which orders were made are unknown: the caller keeps them, or they are from another clock than the ledger's.
     public var timeless = false
     /// Whether two requests may go in one statement.
     public var batch = false

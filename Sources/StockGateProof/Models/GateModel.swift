@@ -203,7 +203,7 @@ public struct GateModel: Hashable, Sendable {
         return .reserved(fence: fence, token: token, left: counter - quantity.rawValue)
     }
 
-    /// `settle.lua`. Returns how many reservations were dropped.
+    /// What `settle.lua` does. Returns how many reservations were dropped.
     public mutating func settle(_ entries: [SettleEntry], now: Int64, retention: Int64, fault: Fault? = nil) -> Int64 {
         var forgotten: Int64 = 0
         for entry in entries {
@@ -222,7 +222,7 @@ public struct GateModel: Hashable, Sendable {
         return forgotten
     }
 
-    /// `release.lua`. Returns how many reservations were given back.
+    /// What `release.lua` does. Returns how many reservations were given back.
     public mutating func release(_ entries: [ReleaseEntry], fault: Fault? = nil) -> Int64 {
         var given: Int64 = 0
         for entry in entries {
@@ -243,7 +243,7 @@ public struct GateModel: Hashable, Sendable {
         return given
     }
 
-    /// `apply.lua`.
+    /// What `apply.lua` does.
     public mutating func apply(_ entries: [ApplyEntry], now: Int64, ledger: String = "", fault: Fault? = nil) -> [ApplyReply] {
         if isForeign(to: ledger), fault != .appliedToForeign { return entries.map { _ in .passed } }
         let isCounted = counter != nil
@@ -265,8 +265,10 @@ public struct GateModel: Hashable, Sendable {
         }
     }
 
-    /// `install.lua`. `read` is the dataset, with its marker, that was read before the bump. `dataset` is the present one of the connection, without the
-    /// marker.
+    /// What `install.lua` does.
+    /// - Parameters:
+    ///   - read: the dataset, with its marker, that was read before the bump
+    ///   - dataset: the present one of the connection, without the marker
     public mutating func install(
         _ ledger: Resync.LedgerState,
         read: String,
@@ -295,7 +297,7 @@ public struct GateModel: Hashable, Sendable {
         return .installed
     }
 
-    /// `void.lua`. Returns 1 if there was something to void.
+    /// What `void.lua` does. Returns 1 if there was something to void.
     public mutating func void(ledger: String = "", fault: Fault? = nil) -> Int64 {
         if isForeign(to: ledger), fault != .foreignVoided { return 0 }
         if fault == .leftServed { return 0 }
@@ -315,7 +317,7 @@ public struct GateModel: Hashable, Sendable {
         return Int64(removed)
     }
 
-    /// `look.lua`. Sets the marker if there is none, unless `newMarker` is empty.
+    /// What `look.lua` does: sets the marker if there is none, unless `newMarker` is empty.
     public mutating func look(newMarker: String, dataset: String, fault: Fault? = nil) -> GateView {
         if marker == nil, !newMarker.isEmpty { marker = newMarker }
         return GateView(
@@ -335,7 +337,7 @@ public struct GateModel: Hashable, Sendable {
         pending.filter { now - $0.time > bound }
     }
 
-    /// `prune.lua`. Returns how many marks were removed.
+    /// What `prune.lua` does. Returns how many marks were removed.
     public mutating func prune(before bound: Int64, atMost limit: Int, ledger: String = "") -> Int64 {
         guard !isForeign(to: ledger) else { return 0 }
         let count = marks.count

@@ -106,7 +106,8 @@ public struct LedgerModel: Hashable, Sendable {
 
     // MARK: The statements
 
-    /// `stock_commit`. `lookedUpIn`: rows of an earlier moment, for the fault of looking before locking.
+    /// What `stock_commit` does.
+    /// - Parameter stale: the rows of an earlier moment, which a ledger with the fault of looking before locking would read
     public mutating func commit(
         _ batch: [CommitRequest],
         lookedUpIn stale: [Row]? = nil,
@@ -174,7 +175,7 @@ public struct LedgerModel: Hashable, Sendable {
         return replies
     }
 
-    /// `stock_increase`. A quantity of 0 means that the caller names none.
+    /// What `stock_increase` does. A quantity of 0 means that the caller names none.
     public mutating func increase(_ batch: [IncreaseRequest], fault: Fault? = nil) throws(KeyInUse) -> [IncreaseReply] {
         var after = self
         var replies = batch.map { _ in

@@ -17,13 +17,13 @@ public enum Fault: Hashable, Sendable, CaseIterable {
     case increaseDuplicateSilent
     /// An apply that failed or is unknown is taken for done.
     case lostApplyIgnored
-    /// A stock change that Redis is not told of does not bump.
+    /// A stock change that Redis is not told of leaves the fence as it is.
     case untoldSilent
     /// Reserve serves what was installed into another dataset.
     case stampIgnored
     /// A resync installs into whatever dataset Redis has.
     case datasetIgnored
-    /// A request that bumps without installing does not ask for a resync.
+    /// A request that bumps and leaves the install to others forgets to ask for a resync.
     case bumperSilent
     /// Every mismatch asks for a resync, which does not look before it bumps.
     case askAlways
@@ -51,7 +51,7 @@ public enum Fault: Hashable, Sendable, CaseIterable {
     case applySentTwice
     /// The ledger looks the keys up before it has the lock.
     case lookupBeforeLock
-    /// A commit without a reservation does not bump, though Redis is not told of it.
+    /// A commit without a reservation, which Redis is not told of, leaves the fence as it is.
     case directSilent
     /// A commit under another fence is settled instead of applied.
     case mismatchSettled
@@ -117,7 +117,7 @@ public enum Fault: Hashable, Sendable, CaseIterable {
     case lostCounterTrusted
     /// A release makes a new counter from the units that it gives back.
     case releaseMakesCounter
-    /// An install does not record that the product is not on sale.
+    /// An install of a product that is off sale forgets to record that.
     case offUnwritten
 
     // Faults for a Redis that is ahead of the ledger, or belongs to another ledger.
