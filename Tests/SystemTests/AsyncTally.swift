@@ -14,7 +14,7 @@ actor AsyncTally {
     /// Beginnings of the names that are kept.
     private static let names = [
         "stockgate_command", "stockgate_dead_letters", "stockgate_results", "stockgate_order_results", "stockgate_outbox_publish",
-        "stockgate_orders_recovered",
+        "stockgate_orders_recovered", "stockgate_outbox_overdue", "stockgate_outbox_unanswered",
     ]
 
     init(_ stack: Stack) async throws {

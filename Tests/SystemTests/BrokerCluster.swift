@@ -24,6 +24,44 @@ extension HighAvailability {
 extension HighAvailability.OverABrokerCluster {
     private static let nodes = ["rabbitmq-1", "rabbitmq-2", "rabbitmq-3"]
 
+    /// Each node once, so that the leader of each queue and the node of each connection is among them.
+    @Test func aNodeKilled() async throws {
+        try await AsyncSale.hold("each of three nodes of the broker killed -9") { sale in
+            try await sale.stack.brokerMayDie()
+            for node in Self.nodes {
+                try await sale.stack("kill \(node)")
+                try await sale.accepts(200, "while \(node) is dead")
+                let healed = try await sale.heals()
+                try await sale.stack("start \(node)")
+                await sale.note("\(node): all settled after \(healed.text) without it")
+                try await sale.queuesAreWhole()
+            }
+            try await sale.heals()
+            #expect(await sale.overdue() == 0, "orders whose command no node took in time")
+        }
+    }
+
+    /// Connections to it stay open and nothing answers, the other nodes see it no longer: as with a partition. It neither confirms nor refuses what it was given.
+    @Test func aNodeCutOff() async throws {
+        try await AsyncSale.hold("each of three nodes of the broker paused") { sale in
+            for node in Self.nodes {
+                try await sale.stack("pause \(node)")
+                try await sale.accepts(200, "while \(node) is paused")
+                let healed = try await sale.heals()
+                await sale.note("\(node): all settled after \(healed.text) while it was paused")
+                try await sale.stack("resume \(node)")
+                // The others have given it up, and it does not join them again by itself.
+                try await sale.stack("restart \(node)")
+                try await sale.queuesAreWhole()
+            }
+            try await sale.heals()
+            let again = try await sale.commands(["NEW", "SENT", "FAILED"], attempts: 2)
+            #expect(again > 0, "commands that a paused node had taken were sent again elsewhere")
+            await sale.note("\(again) commands published more than once")
+            _ = await sale.overdue()
+        }
+    }
+
     @Test func aRollingRestart() async throws {
         try await AsyncSale.hold("a rolling restart of three nodes of the broker") { sale in
             for node in Self.nodes {
@@ -37,6 +75,15 @@ extension HighAvailability.OverABrokerCluster {
 }
 
 extension AsyncSale {
+    /// Orders whose command no node of the broker took within `ASYNC_RECOVERY_AGE`; it notes them, and those whose command or result was lost.
+    func overdue() async -> Int {
+        await tally.look()
+        let overdue = await tally.total("stockgate_outbox_overdue_orders_total")
+        let lost = await tally.total("stockgate_outbox_unanswered_orders_total")
+        note("settled over HTTP: \(overdue) orders whose command no node took, \(lost) without a result")
+        return overdue
+    }
+
     /// Waits until every node is a running member of the cluster and each quorum queue could lose one: what an operator waits for before the next node goes.
     func queuesAreWhole() async throws {
         try await until("the cluster is whole", within: .seconds(180)) {
