@@ -145,7 +145,8 @@ struct RedisTLSTests {
         let server = try PrivateRedis.start(tls: .init(old, authority: certificates.authority))
         defer { server.kill() }
         try await with("rediss://localhost:\(server.tlsPort ?? 0)?sslrootcert=\(certificates.authority)") { client, told in
-            await #expect(throws: RedisError.self) { try await client.send(.ping, timeout: .seconds(1)) }
+            await #expect(throws: RedisError.self) { try await client.send(.ping, timeout: .milliseconds(200)) }
+            try await RedisClientIntegrationTests.eventually("told of it") { !told.all.isEmpty }
             #expect(try server.call(["CONFIG", "SET", "tls-cert-file", new.certificate, "tls-key-file", new.key]) == "+OK\r\n")
             let pong = try await client.send(.ping, timeout: .seconds(60))
             #expect(pong.string == "PONG")
