@@ -60,7 +60,7 @@ final class ManualClock: CircuitBreakerClock {
     }
 }
 
-/// Waits until the condition holds; false after ten seconds.
+/// Waits until the condition holds; false after a minute.
 func eventually(_ condition: () async -> Bool) async -> Bool {
     let deadline = ContinuousClock.now + .seconds(60)
     while ContinuousClock.now < deadline {
