@@ -119,8 +119,13 @@ public final class PrivatePostgres: Sendable {
     /// Kills the server and all its processes with SIGKILL, and waits until they have ended. ``restart()`` starts it again with the same port and data.
     public func kill() {
         guard let server = serverID else { return }
+        // All die in one moment, as in a power cut, because they are stopped before the first is killed. A session that outlives its postmaster ends in order: it
+        // rolls back and frees what it had locked, which another session may then see.
+        Glibc.kill(server, SIGSTOP)
         let all = [server] + children(of: server)
-        for id in all { Glibc.kill(id, SIGKILL) }
+        for signal in [SIGSTOP, SIGKILL] {
+            for id in all { Glibc.kill(id, signal) }
+        }
         Self.wait { all.allSatisfy { !Self.isAlive($0) } }
     }
 
