@@ -105,6 +105,8 @@ import Testing
         try admin.execute(script: "alter system set synchronous_standby_names = 'second'")
         _ = try admin.query("select pg_reload_conf()")
         #expect(try await eventually { try admin.query("select from pg_stat_replication where sync_state = 'sync'").count == 1 })
+        // Commits wait once the checkpointer has read the setting, which it has done when it has taken a checkpoint.
+        try admin.execute(script: "checkpoint")
         var written = configuration
         try written.use(pooler)
         let writer = try PostgresConnection(configuration: written)

@@ -1,3 +1,4 @@
+import BlockingThreads
 import PrivateServers
 import Synchronization
 import Testing
@@ -77,22 +78,43 @@ struct OddSettingsTests {
         let server = try PrivatePostgres.start(fsync: false)
         defer { server.stop() }
         let configuration = try PostgresConfiguration(url: server.url)
-        // The looker goes on until the maker has ended and its signal is there.
-        final class Signal: Sendable { let isOver = Atomic(false) }
-        let signal = Signal()
-        async let made: Void = Task.detached {
-            defer { signal.isOver.store(true, ordering: .releasing) }
+        // Both go on until each has done its share. The maker has a thread of its own: on one core the tests' tasks have no second one.
+        final class Making: Sendable {
+            let isOver = Atomic(false)
+            let made = Atomic(0)
+            let trouble = Mutex<PostgresError?>(nil)
+            let end = ThreadEnd()
+        }
+        let making = Making()
+        try BlockingThread.start(name: "maker") {
             let maker = PostgresSession(configuration: configuration)
-            for _ in 0..<1500 { try maker.execute(script: "CREATE TABLE things (n bigint); COMMIT; DROP TABLE things; COMMIT") }
-        }.value
+            while !making.isOver.load(ordering: .acquiring) {
+                do throws(PostgresError) {
+                    try maker.execute(script: "CREATE TABLE things (n bigint); COMMIT; DROP TABLE things; COMMIT")
+                } catch {
+                    making.trouble.withLock { $0 = error }
+                    break
+                }
+                making.made.add(1, ordering: .relaxed)
+            }
+            maker.close()
+            making.end.reached()
+        }
         let looker = PostgresSession(configuration: configuration)
         var looks = 0
-        while !signal.isOver.load(ordering: .acquiring) {
-            try looker.checkDatabase(holding: "things", makesTables: true)
+        while looks <= 100 || making.made.load(ordering: .relaxed) < 1500, making.trouble.withLock({ $0 == nil }) {
+            do {
+                try looker.checkDatabase(holding: "things", makesTables: true)
+            } catch {
+                Issue.record(error)
+                break
+            }
             looks += 1
+            await Task.yield()
         }
-        try await made
-        #expect(looks > 100)
+        making.isOver.store(true, ordering: .releasing)
+        await making.end.wait()
+        #expect(making.trouble.withLock { $0 } == nil)
     }
 
     @Test func aSearchPathThatLeadsNowhere() async throws {

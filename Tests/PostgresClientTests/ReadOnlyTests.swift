@@ -6,7 +6,7 @@ import Testing
 @testable import PostgresClient
 
 /// A database that may only be read for a while, as after `alter database … set default_transaction_read_only = on` or at a standby: sessions that begin then stay so.
-@Suite(.serialized, .timeLimit(.minutes(2))) struct ReadOnlyTests {
+@Suite(.serialized, .timeLimit(.minutes(5))) struct ReadOnlyTests {
     /// A database of its own on the shared server, with a table.
     private struct Database {
         let configuration: PostgresConfiguration
@@ -34,10 +34,13 @@ import Testing
         let database = try Database()
         try database.setReadOnly(true)
         let sessions = (0..<2).map { _ in PostgresSession(configuration: database.configuration) }
+        var opened: [Int] = []
         for session in sessions {
             let refused = #expect(throws: PostgresError.self) { try insert(session) }
             #expect(refused?.code == .server(sqlState: "25006") && refused?.isTransient == true && refused?.isOutcomeUnknown == false)
             #expect(try session.query("select count(*) from t").one().decode(0, as: Int64.self) == 0, "reads go on")
+            // One, and one more for each rest that a busy machine has let pass meanwhile.
+            opened.append(session.connectionsOpened)
         }
         try database.setReadOnly(false)
         // Whatever their age, each is replaced within its rest; a call that comes after it does not fail.
@@ -45,7 +48,7 @@ import Testing
         _ = rest.wait(for: PostgresSession.readOnlyRest)
         try insert(sessions[0])
         try sessions[1].transaction { _ = try $0.query("insert into t values (1)") }
-        #expect(sessions.map(\.connectionsOpened) == [2, 2])
+        #expect(sessions.map(\.connectionsOpened) == opened.map { $0 + 1 })
         #expect(try sessions[0].query("select count(*) from t").one().decode(0, as: Int64.self) == 2)
     }
 
@@ -80,7 +83,8 @@ import Testing
         let worker = try PostgresWorker(configuration: database.configuration) { trouble, isNews in
             if isNews { news.withLock { $0.append(trouble == nil) } }
         }
-        #expect(await worker.troubleWriting() == nil)
+        // Asked again: a busy machine may take longer for a new session than the answer may.
+        #expect(await eventually { await worker.troubleWriting() == nil })
         #expect(news.withLock { $0 } == [], "a session that works from the start is no news")
         try database.setReadOnly(true)
         try await worker.perform { session in

@@ -47,10 +47,12 @@ import Testing
         try admin.execute(script: "alter system set synchronous_standby_names = 'second'")
         _ = try admin.query("select pg_reload_conf()")
         #expect(try await eventually { try admin.query("select from pg_stat_replication where sync_state = 'sync'").count == 1 })
+        // Commits wait once the checkpointer has read the setting, which it has done when it has taken a checkpoint.
+        try admin.execute(script: "checkpoint")
         var configuration = try PostgresConfiguration(url: "postgresql://plain@127.0.0.1:\(primary.port)/postgres")
         configuration.applicationName = "readers"
         try configuration.use(pooler)
-        let pool = PostgresPool(configuration: configuration, maximumConnections: 4)
+        let pool = PostgresPool(configuration: configuration, maximumConnections: 4, acquireTimeout: .seconds(60))
         _ = try await pool.query("insert into t values (1)")
         #expect(try await row(pool, 1) == 1)
         standby.pause()
@@ -84,7 +86,8 @@ import Testing
         // What was given up holds no place at the server: its wait, of an empty transaction, is cancelled.
         #expect(try await eventually { try admin.query(waiting).one().decode(0, as: Int64.self) == 0 })
         standby.resume()
-        #expect(try await row(pool, 2) == 2)
+        // A standby that was away may have to catch up for longer than a reader waits.
+        #expect(await eventually { (try? await row(pool, 2)) == 2 })
         #expect(try await row(pool, 3) == nil)
         // Another server than the one that was read: what was read there may be lost.
         let moved = await #expect(throws: PostgresError.self) { try await pool.awaitReplication(at: 1) }
@@ -107,6 +110,8 @@ import Testing
         try admin.execute(script: "alter system set synchronous_standby_names = 'second'")
         _ = try admin.query("select pg_reload_conf()")
         #expect(try await eventually { try admin.query("select from pg_stat_replication where sync_state = 'sync'").count == 1 })
+        // Commits wait once the checkpointer has read the setting, which it has done when it has taken a checkpoint.
+        try admin.execute(script: "checkpoint")
         let worker = try PostgresWorker(configuration: configuration)
         try await worker.connect()
         standby.pause()

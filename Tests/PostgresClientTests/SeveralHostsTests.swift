@@ -18,13 +18,13 @@ import Testing
         // A host whose server hangs.
         let silent = try LoopbackServer()
         defer { silent.stop() }
-        let configuration = try configuration([silent.port, SharedServer.port()], connect: .milliseconds(700))
+        let configuration = try configuration([silent.port, SharedServer.port()], connect: .seconds(3))
         let news = Mutex<[PostgresHosts.Change]>([])
         configuration.hosts.onChange { change in news.withLock { $0.append(change) } }
         let began = ContinuousClock.now
         let first = PostgresSession(configuration: configuration)
         #expect(try first.query("select 1").count == 1)
-        #expect(ContinuousClock.now - began >= .milliseconds(600), "the silent host was tried")
+        #expect(ContinuousClock.now - began >= .milliseconds(2900), "the silent host was tried")
         #expect(configuration.hosts.snapshot().map(\.isCurrent) == [false, true])
         #expect(configuration.hosts.snapshot().map(\.failures) == [1, 0])
         // The copies of a configuration share what they have met.
@@ -44,15 +44,13 @@ import Testing
         }
         let configuration = try configuration([silent.0.port, silent.1.port, SharedServer.port()])
         let session = PostgresSession(configuration: configuration)
-        #expect(try session.query("select 1", timeout: .seconds(6)).count == 1)
+        #expect(try session.query("select 1", timeout: .seconds(12)).count == 1)
         #expect(configuration.hosts.snapshot().map(\.failures) == [1, 1, 0])
     }
 
     @Test func aHostThatRefusesIsTriedLast() throws {
-        let server = try PrivatePostgres.start(fsync: false)
-        let gone = server.port
-        server.stop()
-        let configuration = try configuration([gone, SharedServer.port()])
+        // Nobody listens at port 1; another test's server may be given the port of one that has stopped.
+        let configuration = try configuration([1, SharedServer.port()])
         for _ in 0..<3 { #expect(try PostgresSession(configuration: configuration).query("select 1").count == 1) }
         #expect(configuration.hosts.snapshot().map(\.failures) == [1, 0])
         #expect(configuration.hosts.snapshot()[0].trouble?.isEmpty == false)

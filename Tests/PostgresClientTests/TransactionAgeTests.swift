@@ -5,7 +5,7 @@ import Testing
 
 @testable import PostgresClient
 
-@Suite("Open transactions", .serialized, .timeLimit(.minutes(1)))
+@Suite("Open transactions", .serialized, .timeLimit(.minutes(5)))
 struct TransactionAgeTests {
     private func seen(_ transaction: String, _ age: Duration?) -> TransactionAges.Seen {
         .init(transaction: transaction, who: "of \(transaction)", age: age)
@@ -45,9 +45,11 @@ struct TransactionAgeTests {
         // A transaction that has a snapshot and does nothing.
         let released = DispatchSemaphore(value: 0)
         let (open, isOpen) = AsyncStream.makeStream(of: Void.self)
-        let holder = PostgresPool(configuration: configuration, maximumConnections: 1)
+        var patient = configuration
+        patient.idleInTransactionTimeout = .zero
+        let holder = PostgresPool(configuration: patient, maximumConnections: 1)
         let holding = Task {
-            try await holder.transaction { transaction in
+            try await holder.transaction(timeout: .seconds(200)) { transaction in
                 try transaction.execute(script: "set transaction isolation level repeatable read")
                 pid.withLock { $0 = (try? transaction.query("select pg_backend_pid()::text").one().decode(0, as: String.self)) ?? "" }
                 isOpen.yield()
