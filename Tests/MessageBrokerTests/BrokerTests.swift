@@ -17,6 +17,11 @@ enum SharedBroker {
     static func configuration(_ change: (inout BrokerConfiguration) -> Void = { _ in }) throws -> BrokerConfiguration {
         var configuration = try BrokerConfiguration(url: try server.url)
         configuration.maximumBackoff = .milliseconds(500)
+        // A busy machine must not look like a broker that is away.
+        configuration.connectTimeout = .seconds(30)
+        configuration.callTimeout = .seconds(30)
+        configuration.confirmTimeout = .seconds(60)
+        configuration.heartbeat = .seconds(60)
         change(&configuration)
         return configuration
     }
