@@ -32,6 +32,18 @@ struct Client: Sendable {
         return Answer(status: answer.status, text: text, json: object ?? [:])
     }
 
+    /// Orders under one key, again and again until the order is decided, as a buyer does: on a busy machine a deadline may pass first.
+    func order(_ json: String, key: String) async throws -> Answer {
+        var answer: Answer?
+        try await until("the order of \(key) is decided") {
+            let next = try await call(.POST, "/orders", json: json, headers: [("Idempotency-Key", key)])
+            answer = next
+            return ![409, 424, 503].contains(next.status)
+        }
+        guard let answer else { throw SystemFailure(description: "no answer to \(key)") }
+        return answer
+    }
+
     /// The sum of all samples of a metric on an admin port, of those with a label if one is given; 0 without one.
     func metric(_ name: String, where label: String = "") async throws -> Double {
         let text = try await call(.GET, "/metrics").text

@@ -76,7 +76,7 @@ extension Faults.DatabaseInTrouble {
         for sql in ["create role shop login", "grant all on schema public to shop"] { _ = try await owner.query(sql) }
         let settings = [
             name == "product-server" ? "PRODUCT_DATABASE_URL" : "ORDER_DATABASE_URL": postgres.url.replacing("postgres@", with: "shop@"),
-            "LOCK_TIMEOUT": "500ms", "READ_TIMEOUT": "500ms", "PRODUCT_SERVER_URL": "http://127.0.0.1:1",
+            "LOCK_TIMEOUT": "500ms", "READ_TIMEOUT": "2s", "PRODUCT_SERVER_URL": "http://127.0.0.1:1",
         ]
         try await Faults.Start.withServer(name, settings) { server in
             let (address, admin) = try await server.ready()

@@ -48,7 +48,8 @@ enum LockedRowScene {
         subscript(what: String) -> Int { counts[what] ?? 0 }
     }
 
-    static let settings = ["LOCK_TIMEOUT": "1s"]
+    /// An order's call and its buyer have more time than the lock, on a slow machine as well: what they are told is the product server's word.
+    static let settings = ["LOCK_TIMEOUT": "1s", "ORDER_DEADLINE": "5s", "PRODUCT_TIMEOUT": "3s", "RECOVERY_AGE": "6s"]
 
     /// Rounds of the others' buyers: a decrease, an order and a cancellation each.
     private static let rounds = 60
@@ -93,8 +94,8 @@ enum LockedRowScene {
                 #expect(turn < 3, "in each of three turns another product's request took too long: \(longest), and \(bound) at most")
                 continue
             }
-            #expect(median < .milliseconds(200))
-            #expect(longest < .seconds(2))
+            // Beside the same machine's median without the lock.
+            #expect(median < max(.milliseconds(200), unlocked.sorted()[unlocked.count / 2] + GroupWrite.rowWait * 2))
             break
         }
 
@@ -108,12 +109,12 @@ enum LockedRowScene {
                 try await order.call(.GET, "/orders/\(id)").json["status"] as? String == "CANCELLED"
             }
         }
-        try await until("nothing is pending", within: .seconds(40)) {
+        try await until("nothing is pending", within: .seconds(90)) {
             try await order.call(.GET, "/orders?status=PENDING&size=1").json["totalElements"] as? Int == 0
         }
         if way == .breakerOpen { try await breaker("CLOSE", admin) }
         for id in [locked, other] {
-            try await until("the books of product \(id) are exact", within: .seconds(30)) {
+            try await until("the books of product \(id) are exact") {
                 let books = try await admin.call(.GET, "/admin/audit/products/\(id)").json
                 func number(_ name: String) -> Int { books[name] as? Int ?? .min / 8 }
                 return number("initialStock") + number("restocked") + number("returned") - number("sold") == number("databaseStock")
@@ -172,7 +173,7 @@ enum LockedRowScene {
             }
             if cancelling != nil {
                 // Until the locked product's own have been told, however fast the others were.
-                try await until("the locked product's buyers are told", within: .seconds(30)) {
+                try await until("the locked product's buyers are told") {
                     told["decrease 503 LOCK_TIMEOUT "] > 0 && told["order 424 DEPENDENCY_FAILED LOCK_TIMEOUT"] > 0
                         && told["cancel 424 DEPENDENCY_FAILED LOCK_TIMEOUT"] > 0
                 }

@@ -40,20 +40,32 @@ extension Faults.OneInstance {
             defer { for client in [server, admin, orders] { client.close() } }
             let other = try await sale.stack.addProduct("Other", stock: 1_000)
             try await Self.buys(other, 1...5, at: server)
-            var times: [Duration] = []
-            for round in 1...5 {
-                try await Self.isExact(other, sold: 4 + round, at: admin)
-                #expect(try await sale.redis(RedisCommand("DEL", .string("sg:{\(other)}:stock"))).int == 1)
+            func order() async throws -> (answer: Client.Answer, took: Duration) {
                 let began = ContinuousClock.now
                 let answer = try await orders.call(.POST, "/orders", json: "{\"productId\":\(other),\"quantity\":1}")
-                times.append(ContinuousClock.now - began)
+                return (answer, ContinuousClock.now - began)
+            }
+            var (times, usual): ([Duration], [Duration]) = ([], [])
+            for round in 1...5 {
+                try await Self.isExact(other, sold: 3 + round * 2, at: admin)
+                // What an order takes on this machine, just now.
+                let before = try await order()
+                #expect(before.answer.status == 200, "\(before.answer.text)")
+                usual.append(before.took)
+                try await Self.isExact(other, sold: 4 + round * 2, at: admin)
+                #expect(try await sale.redis(RedisCommand("DEL", .string("sg:{\(other)}:stock"))).int == 1)
+                let (answer, took) = try await order()
+                times.append(took)
                 #expect(answer.status == 200 && answer.json["status"] as? String == "CONFIRMED", "round \(round): \(answer.text)")
             }
-            try await Self.isExact(other, sold: 10, at: admin)
+            try await Self.isExact(other, sold: 15, at: admin)
             // Other work of the machine can hold up one order or two. An order that waits for a later resync does so in every round.
             times.sort()
-            #expect(times[times.count / 2] < .seconds(1), "the median of \(times.map(\.text))")
-            #expect(times.allSatisfy { $0 < .seconds(5) }, "\(times.map(\.text))")
+            usual.sort()
+            #expect(
+                times[times.count / 2] < max(.seconds(1), usual[usual.count / 2] * 3),
+                "the median of \(times.map(\.text)), and usually \(usual.map(\.text))"
+            )
             await sale.note("the first order afterwards CONFIRMED after \(times.map(\.text).joined(separator: ", "))")
         }
     }
@@ -73,11 +85,11 @@ extension Faults.OneInstance {
                 let began = ContinuousClock.now
                 try await sale.breaker(is: ["CLOSED"])
                 let closed = ContinuousClock.now - began
-                #expect(closed < .seconds(10), "closed after \(closed.text)")
+                #expect(try await sale.holdsTheRow(), "closed after \(closed.text), when the row was free")
                 #expect(try await admin.metric("stockgate_direct_products") == 1)
                 let reserves = try await admin.metric("stockgate_reserves_total")
                 try await sale.sells(200, "with Redis again")
-                #expect(try await admin.metric("stockgate_reserves_total") >= reserves + 150, "sold through Redis")
+                try await until("it is sold through Redis") { try await admin.metric("stockgate_reserves_total") >= reserves + 150 }
                 try await Self.logNames(other, "canceling statement due to lock timeout", sale)
                 await sale.note("breaker closed \(closed.text) after Redis was given back, without the locked product")
             }
@@ -122,10 +134,10 @@ extension Faults.OneInstance {
 
     /// The server's log has the store's own words together with the product.
     private static func logNames(_ product: Int64, _ words: String, _ sale: RunningSale) async throws {
-        let log = try await sale.stack.run("logs -n 400 product")
-        let lines = log.split(separator: "\n").filter {
-            $0.contains(words) && $0.contains("sold without Redis") && $0.contains("\(product)")
+        try await until("a line of the log names product \(product) with \(words)") {
+            try await sale.stack.run("logs -n 1000 product").split(separator: "\n").contains {
+                $0.contains(words) && $0.contains("sold without Redis") && $0.contains("\(product)")
+            }
         }
-        #expect(!lines.isEmpty, "no line names product \(product) with \(words):\n\(log)")
     }
 }

@@ -13,7 +13,11 @@ extension Faults.Start {
         let orderDatabase = postgres.url.replacingOccurrences(of: "/postgres", with: "/template1", options: [.anchored, .backwards])
         try await Self.withServer("product-server", ["PRODUCT_DATABASE_URL": postgres.url]) { product in
             let (productAddress, _) = try await product.ready()
-            let settings = ["ORDER_DATABASE_URL": orderDatabase, "PRODUCT_SERVER_URL": productAddress]
+            let settings = [
+                "ORDER_DATABASE_URL": orderDatabase, "PRODUCT_SERVER_URL": productAddress, "PRODUCT_TIMEOUT": "10s",
+                "ORDER_DEADLINE": "20s",
+                "RECOVERY_AGE": "30s",
+            ]
             let products = try await Client(productAddress)
             defer { products.close() }
             let made = try await products.call(

@@ -171,7 +171,7 @@ actor RunningSale {
     /// Holds the product's row locked (or that of another one) while `body` runs, 60 s at most: nothing of it is committed meanwhile.
     @discardableResult
     func holdingTheRow<Found: Sendable>(of other: Int64? = nil, _ body: @Sendable () async throws -> Found) async throws -> Found {
-        let name = "system-tests-holder"
+        let name = Self.holder
         var configuration = try PostgresConfiguration(url: addresses.address("PRODUCT_DATABASE_URL"))
         configuration.applicationName = name
         configuration.statementTimeout = .seconds(60)
@@ -183,10 +183,7 @@ actor RunningSale {
         let holding = Task { try? await connection.query(sql, [.int(product)]) }
         let result: Result<Found, any Error>
         do {
-            try await until("the row is held") {
-                let sleeping = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1 AND wait_event = 'PgSleep'"
-                return try await products.query(sleeping, [.text(name)]).one().decode(0, as: Int64.self) == 1
-            }
+            try await until("the row is held") { try await holdsTheRow() }
             result = .success(try await body())
         } catch {
             result = .failure(error)
@@ -195,6 +192,14 @@ actor RunningSale {
         _ = await holding.value
         await connection.close()
         return try result.get()
+    }
+
+    private static let holder = "system-tests-holder"
+
+    /// Whether ``holdingTheRow(of:_:)`` holds it now.
+    func holdsTheRow() async throws -> Bool {
+        let sleeping = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1 AND wait_event = 'PgSleep'"
+        return try await products.query(sleeping, [.text(Self.holder)]).one().decode(0, as: Int64.self) == 1
     }
 
     /// Statements of the product servers that wait for a lock.

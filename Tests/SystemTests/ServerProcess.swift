@@ -76,7 +76,7 @@ final class ServerProcess: Sendable {
 
     /// Waits until it is ready and gives its addresses.
     func ready() async throws -> (address: String, admin: String) {
-        try await until("\(name) is ready", within: .seconds(60)) {
+        try await until("\(name) is ready", within: .seconds(120)) {
             if let status = self.exitStatus { throw SystemFailure(description: "\(self.name) ended with \(status): \(self.log)") }
             return self.ports != nil
         }
@@ -85,7 +85,7 @@ final class ServerProcess: Sendable {
     }
 
     /// Waits until it has ended.
-    func ended(within bound: Duration = .seconds(30)) async throws -> Int32 {
+    func ended(within bound: Duration = .seconds(90)) async throws -> Int32 {
         try await until("\(name) has ended", within: bound) { self.exitStatus != nil }
         return exitStatus ?? -1
     }

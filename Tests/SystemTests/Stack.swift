@@ -41,7 +41,7 @@ struct Stack: Sendable {
     /// The bounds that the tests wait for, and the ones that a debug build on a busy machine needs wider than the defaults.
     private static let bounds = [
         "GATE_TIMEOUT": "200ms", "PENDING_BOUND": "1500ms", "SWEEP_INTERVAL": "500ms", "AUDIT_INTERVAL": "1s", "GATED_REFRESH": "1s",
-        "BREAKER_WAIT": "500ms", "ORDER_DEADLINE": "2s", "PRODUCT_TIMEOUT": "1s", "RECOVERY_AGE": "3s", "RECOVERY_INTERVAL": "300ms",
+        "BREAKER_WAIT": "500ms", "ORDER_DEADLINE": "4s", "PRODUCT_TIMEOUT": "2s", "RECOVERY_AGE": "5s", "RECOVERY_INTERVAL": "300ms",
         "PRODUCT_BREAKER_WAIT": "200ms",
     ]
 

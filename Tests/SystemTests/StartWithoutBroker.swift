@@ -20,6 +20,7 @@ extension Faults.Start {
             let orderDatabase = postgres.url.replacingOccurrences(of: "/postgres", with: "/template1", options: [.anchored, .backwards])
             let settings = [
                 "ORDER_DATABASE_URL": orderDatabase, "AMQP_URL": url, "PRODUCT_SERVER_URL": productAddress, "ASYNC_RECOVERY_AGE": "1s",
+                "PRODUCT_TIMEOUT": "10s", "ORDER_DEADLINE": "20s", "RECOVERY_AGE": "30s",
             ]
             try await Self.withServer("order-server", settings) { order in
                 let (orderAddress, _) = try await order.ready()
@@ -37,7 +38,7 @@ extension Faults.Start {
                 /// Both sell, and both say the same of the broker.
                 func sells(while words: String) async throws {
                     for (client, server) in [(products, product), (orders, order)] {
-                        try await until("\(server.name) says \(words)", within: .seconds(40)) {
+                        try await until("\(server.name) says \(words)", within: .seconds(90)) {
                             let answer = try await client.call(.GET, "/readyz?verbose")
                             return answer.status == 200 && answer.text.contains("DEGRADED") && answer.text.contains(words)
                         }
@@ -49,7 +50,7 @@ extension Faults.Start {
                     let accepted = try await orders.call(.POST, "/v2/orders", json: #"{"productId":\#(id),"quantity":1}"#)
                     #expect(accepted.status == 202, "\(words): \(accepted.text)")
                     let order = try #require(accepted.id)
-                    try await until("the order is settled over HTTP while \(words)", within: .seconds(30)) {
+                    try await until("the order is settled over HTTP while \(words)", within: .seconds(90)) {
                         try await orders.call(.GET, "/orders/\(order)").json["status"] as? String == "CONFIRMED"
                     }
                 }
@@ -73,13 +74,13 @@ extension Faults.Start {
                 // A queue of another kind, by somebody who may.
                 let strange = Topology(queues: [.init(StockGateTopology.decreaseQueue, kind: .classic)])
                 let stranger = try Publisher(configuration: try BrokerConfiguration(url: broker.url), topology: strange)
-                try await stranger.waitUntilConnected(within: .seconds(20))
+                try await stranger.waitUntilConnected(within: .seconds(60))
                 await stranger.shutdown()
                 try await control(["set_permissions", "late", ".*", ".*", ".*"])
                 try await sells(while: "exists with other arguments")
                 try await control(["delete_queue", StockGateTopology.decreaseQueue])
                 for (client, server) in [(products, product), (orders, order)] {
-                    try await until("\(server.name) has its broker", within: .seconds(40)) {
+                    try await until("\(server.name) has its broker", within: .seconds(90)) {
                         let answer = try await client.call(.GET, "/readyz?verbose").json
                         let states = answer["dependencies"] as? [String: [String: Any]]
                         return states?["broker"]?["state"] as? String == "UP"
