@@ -330,10 +330,10 @@ private func parsed(_ text: String, split: Int = 0) throws -> RedisValue {
     @Test func theNamedNodeKnowsBestUnderTheSameEpoch() throws {
         let inUse = try answer(map(1, 2), epoch: 5)
         let other = try answer(map(1, 3), epoch: 5, by: 1)
-        var named = self.search(named: 1, inUse: inUse)
+        var named = search(named: 1, inUse: inUse)
         _ = named.begin(now: at(0))
         #expect(named.replied(node(1), .map(other), now: at(1)) == .found(other))
-        var unnamed = self.search(named: 2, inUse: inUse)
+        var unnamed = search(named: 2, inUse: inUse)
         _ = unnamed.begin(now: at(0))
         #expect(unnamed.replied(node(1), .map(other), now: at(1)) == .ask(node(2)))
     }

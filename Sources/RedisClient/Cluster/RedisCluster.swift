@@ -128,7 +128,7 @@ public final class RedisCluster: Sendable {
                 }
                 guard ContinuousClock.now < end else { throw RedisError(.notConnected, detail: why) }
                 // The next search begins when this answer is old.
-                try? await Task.sleep(for: self.seeds.answerAge)
+                try? await Task.sleep(for: seeds.answerAge)
                 if Task.isCancelled { throw RedisError(.notConnected, detail: why) }
             }
         }
