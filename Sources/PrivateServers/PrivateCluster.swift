@@ -16,8 +16,14 @@ public final class PrivateCluster: Sendable {
     /// - Parameters:
     ///   - count: masters; three or more, for a failover needs most of them.
     ///   - hasReplicas: whether each has a replica.
-    ///   - nodeTimeout: how long a node must be silent before the others take it for dead, milliseconds
-    public static func start(masters count: Int = 3, hasReplicas: Bool = true, nodeTimeout: Int = 2000) async throws -> PrivateCluster {
+    ///   - nodeTimeout: how long a node must be silent before the others take it for dead, milliseconds.
+    ///   - tls: what every node shows at a second port, and to the other nodes; nil for no TLS.
+    public static func start(
+        masters count: Int = 3,
+        hasReplicas: Bool = true,
+        nodeTimeout: Int = 2000,
+        tls: PrivateCertificates.Port? = nil
+    ) async throws -> PrivateCluster {
         func node() throws -> (PrivateRedis, bus: Int) {
             // The port of the bus is the client's plus 10,000 unless it is given, which may be no port.
             let bus = try freeLoopbackPort()
@@ -26,7 +32,9 @@ public final class PrivateCluster: Sendable {
                 "\(nodeTimeout)", "--cluster-require-full-coverage", "no", "--cluster-replica-validity-factor", "0",
                 "--cluster-allow-replica-migration", "no", "--repl-diskless-sync-delay", "0",
             ]
-            return (try PrivateRedis.start(options: options), bus)
+            // Nodes that do not speak TLS among themselves do not know each other's ports of TLS.
+            let secure = tls == nil ? [] : ["--tls-cluster", "yes", "--tls-replication", "yes"]
+            return (try PrivateRedis.start(options: options + secure, tls: tls), bus)
         }
         let nodes = try (0..<(hasReplicas ? 2 * count : count)).map { _ in try node() }
         let cluster = PrivateCluster(masters: nodes.prefix(count).map(\.0), replicas: nodes.dropFirst(count).map(\.0))
@@ -36,7 +44,7 @@ public final class PrivateCluster: Sendable {
             try master.ordered(["CLUSTER", "ADDSLOTSRANGE", "\(slots.lowerBound)", "\(slots.upperBound)"])
         }
         for (node, _) in nodes.dropFirst() {
-            try node.ordered(["CLUSTER", "MEET", "127.0.0.1", "\(nodes[0].0.port)", "\(nodes[0].bus)"])
+            try node.ordered(["CLUSTER", "MEET", "127.0.0.1", "\(nodes[0].0.tlsPort ?? nodes[0].0.port)", "\(nodes[0].bus)"])
         }
         try await cluster.until("every node knows the others") {
             try cluster.nodes.allSatisfy { try $0.call(["CLUSTER", "INFO"]).contains("cluster_known_nodes:\(nodes.count)") }

@@ -315,6 +315,7 @@ struct ClusterClientTests {
         try await with([a.endpoint, b.endpoint]) { client, _ in
             try await client.waitUntilConnected(timeout: .seconds(60))
             await a.stop()
+            try await eventually("it is known to be lost") { (client.snapshot().nodes[a.endpoint]?.ready ?? 0) == 0 }
             let error = await #expect(throws: RedisError.self) {
                 try await client.send(set(low.key), to: low.slot, timeout: .milliseconds(300))
             }
@@ -338,8 +339,8 @@ struct ClusterClientTests {
         for server in [b, new] { await server.stop() }
     }
 
-    /// Without an event loop's turn nothing is waited for: a caller that will not wait goes on without Redis.
-    @Test func theWayWithoutWaiting() async throws {
+    /// A loop of another group has no connection, and a closed client takes nothing.
+    @Test func whereNothingCanBeSent() async throws {
         let (a, b) = try await two()
         try await with([a.endpoint]) { client, _ in
             let loop = MultiThreadedEventLoopGroup.singleton.next()

@@ -128,6 +128,40 @@ struct ClusterIntegrationTests {
         }
     }
 
+    /// Every node is spoken to by TLS, at the port that the map has for it. Whoever does not trust them gets to none.
+    @Test func byTLS() async throws {
+        let certificates = try PrivateCertificates()
+        let port = PrivateCertificates.Port(try certificates.sign(), authority: certificates.authority)
+        let servers = try await PrivateCluster.start(hasReplicas: false, tls: port)
+        defer { servers.stop() }
+        let address = "rediss+cluster://localhost:\(try #require(servers.masters[0].tlsPort))"
+        func with(_ url: String, _ body: (RedisCluster, ClusterClientTests.Told) async throws -> Void) async throws {
+            let settings = try RedisConfiguration(url: url)
+            guard case .cluster(let seeds) = settings.address else { return }
+            try await ClusterClientTests.with(seeds.endpoints) { configuration, _ in
+                configuration.tls = settings.tls
+            } _: { client, told in
+                try await body(client, told)
+            }
+        }
+        try await with("\(address)?sslrootcert=\(certificates.authority)") { client, _ in
+            try await client.waitUntilConnected(timeout: .seconds(60))
+            #expect(client.map?.masters.map(\.port) == servers.masters.map(\.tlsPort))
+            for product in 1...12 {
+                let reply = try await client.send(.set("sg:{\(product)}:stock", "1"), to: keys(product).slot)
+                #expect(reply.string == "OK")
+            }
+            #expect(client.snapshot().redirects == 0 && client.snapshot().all.ready == 6)
+        }
+        try await with(address) { client, told in
+            await #expect(throws: RedisError.self) {
+                try await client.send(.set("a", "1"), to: HashSlot(key: "a"), timeout: .milliseconds(500))
+            }
+            try await eventually("it says why") { told.troubles.contains { $0.contains("TLS: ") } }
+            #expect(client.map == nil)
+        }
+    }
+
     /// A master dies: the other shards go on at once, and its own when the replica has taken over.
     @Test func aMasterDies() async throws {
         try await with { servers, client, _, sha in
