@@ -152,6 +152,17 @@ struct FaultProxyTests {
                 try await client.channel.writeAndFlush(ByteBuffer(bytes: bytes))
             }
             #expect(await client.answer(sent.count).map { Array($0.readableBytesView) } == sent)
+            // Of an hour, chance does not choose the first moments.
+            for isToClient in [true, false] {
+                let (toServer, toClient) = isToClient ? (Duration.zero, Duration.seconds(3_600)) : (.seconds(3_600), .zero)
+                try await proxy.jitter(toServer: toServer, toClient: toClient)
+                let before = try await proxy.snapshot().bytesToServer
+                try await client.channel.writeAndFlush(ByteBuffer(repeating: 67, count: 7))
+                try await until("it is held") { try await proxy.snapshot().bytesHeld == 7 }
+                #expect(try await proxy.snapshot().bytesToServer == before + (isToClient ? 7 : 0))
+                try await proxy.heal()
+                #expect(await client.answer(7)?.readableBytes == 7)
+            }
         }
     }
 
