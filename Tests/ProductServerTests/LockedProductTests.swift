@@ -8,7 +8,7 @@ import Testing
 @testable import ProductServer
 
 /// Somebody's open transaction holds a product's row, for longer than any bound here.
-@Suite("A locked product over HTTP", .serialized, .timeLimit(.minutes(2)))
+@Suite("A locked product over HTTP", .serialized, .timeLimit(.minutes(5)))
 struct LockedProductTests {
     @Test("a call that carries it is answered while it is locked, with LOCK_TIMEOUT for its items alone; so is a caller that does not wait")
     func nobodyWaitsForIt() async throws {

@@ -152,21 +152,24 @@ struct ProductKeyTests {
 
     /// While the first of two has not ended, the second waits for it, and makes the product if the first is rolled back.
     @Test func theSecondWaitsForTheFirst() async throws {
-        try await ProductServerFixture.with { server in
+        // The first holds the second for longer than a busy machine keeps this test waiting.
+        try await ProductServerFixture.with(["LOCK_TIMEOUT": "60s", "STATEMENT_TIMEOUT": "60s"]) { server in
             struct Undone: Error {}
             #expect(try await server.ask(.post, "/products", body).status == 200)
-            let pool = PostgresPool(configuration: try PostgresConfiguration(url: server.postgres.url), maximumConnections: 2)
+            var configuration = try PostgresConfiguration(url: server.postgres.url)
+            configuration.idleInTransactionTimeout = .zero
+            let pool = PostgresPool(configuration: configuration, maximumConnections: 2)
             let released = DispatchSemaphore(value: 0)
             let first = Task {
                 // On a thread of its own, which may block.
-                try await pool.transaction(timeout: .seconds(20)) { transaction in
+                try await pool.transaction(timeout: .seconds(130)) { transaction in
                     _ = try transaction.query(
                         """
                         insert into product_requests (idempotency_key, product_id, name, price, stock, stock_strategy)
                         values ('held', 1, 'Other', 1, 1, 'DB_ONLY')
                         """
                     )
-                    guard released.wait(timeout: .now() + 10) == .success else { return }
+                    guard released.wait(timeout: .now() + 120) == .success else { return }
                     throw Undone()
                 }
             }

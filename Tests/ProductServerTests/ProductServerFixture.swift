@@ -7,6 +7,7 @@ import NIOCore
 import NIOPosix
 import PostgresClient
 @testable import ProductServer
+import RedisClient
 import ServerKit
 import StockGate
 import PrivateServers
@@ -25,9 +26,18 @@ struct ProductServerFixture {
         defer { postgres.stop() }
         let redis = try PrivateRedis.start(options: ["--save", ""])
         defer { redis.stop() }
-        let own = ["REDIS_URL": redis.url, "PRODUCT_DATABASE_URL": postgres.url, "BREAKER_WAIT": "200ms", "BREAKER_MINIMUM_CALLS": "5"]
+        let own = [
+            "REDIS_URL": redis.url, "PRODUCT_DATABASE_URL": postgres.url, "BREAKER_WAIT": "200ms", "BREAKER_MINIMUM_CALLS": "5",
+            // A busy machine must look neither like a slow Redis nor like a slow ledger.
+            "GATE_TIMEOUT": "10s", "ANSWER_WITHIN": "30s",
+        ]
         var reader = SettingsReader(environment: own.merging(more) { $1 })
-        let settings = try ProductServerConfiguration(from: &reader)
+        var settings = try ProductServerConfiguration(from: &reader)
+        settings.engine.redis.silenceLimit = .seconds(20)
+        settings.engine.redis.connectTimeout = .seconds(10)
+        settings.engine.redis.preparationTimeout = .seconds(10)
+        settings.engine.backgroundTimeout = .seconds(10)
+        settings.engine.ledger.postgres.connectTimeout = .seconds(20)
         _ = try await Migrator(configuration: settings.engine.ledger.postgres).apply(ProductServer.migrations)
         let engine = try StockEngine(settings.engine, eventLoopGroup: MultiThreadedEventLoopGroup.singleton)
         try await engine.start()

@@ -12,7 +12,7 @@ import Testing
 @testable import ProductServer
 
 /// Reads for callers: bounded, page by page, and over connections of their own.
-@Suite("Reads", .serialized, .timeLimit(.minutes(3)))
+@Suite("Reads", .serialized, .timeLimit(.minutes(10)))
 struct ReadTests {
     /// Follows `next` to the end.
     /// - Returns: a member of all rows, and how many answers it took
@@ -105,42 +105,46 @@ struct ReadTests {
             let engine = server.engine
             let store = CatalogStore(ledger: engine.ledger, listBound: 1_000)
             try await Self.locking("products, stock_ledger_totals", server) {
-                let readers = Task {
-                    await withTaskGroup(of: Bool.self) { group in
-                        for _ in 0..<6 {
-                            group.addTask { (try? await store.list(query: nil, status: nil, Listing())) == nil }
-                            group.addTask { (try? await store.find(.id(id))) == nil }
+                // Whether the readers hung for as long as the others were asked. On a busy machine their time may be over before; then it is tried again.
+                var isProven = false
+                for attempt in 1...5 where !isProven {
+                    let readers = Task {
+                        await withTaskGroup(of: Bool.self) { group in
+                            for _ in 0..<6 {
+                                group.addTask { (try? await store.list(query: nil, status: nil, Listing())) == nil }
+                                group.addTask { (try? await store.find(.id(id))) == nil }
+                            }
+                            for _ in 0..<2 { group.addTask { (try? await engine.audit(ProductID(id))) == nil } }
+                            return await group.reduce(into: []) { $0.append($1) }
                         }
-                        for _ in 0..<2 { group.addTask { (try? await engine.audit(ProductID(id))) == nil } }
-                        return await group.reduce(into: []) { $0.append($1) }
                     }
+                    let deadline = ContinuousClock.now + .seconds(30)
+                    while try session.query(blocked).one().decode(0, as: Int64.self) < 4, ContinuousClock.now < deadline {
+                        try await Task.sleep(for: .milliseconds(5))
+                    }
+                    // The readers hang. These need the product's row and Redis alone.
+                    let loaded = try await server.ask(.post, "/admin/products/\(id)/load-stock-redis", admin: true)
+                    #expect(loaded.status == 200, "\(loaded.body)")
+                    #expect(try await server.ask(.get, "/readyz").status == 200)
+                    let sold = try await server.ask(
+                        .patch,
+                        "/products/\(id)/stock/decrease-by-order",
+                        #"{"orderId":\#(attempt),"quantity":1}"#,
+                        key: "DEC-\(attempt)"
+                    )
+                    #expect(sold.status == 200, "\(sold.body)")
+                    // A recovery of Redis needs no more either.
+                    engine.breaker.transition(to: .forceOpen)
+                    engine.breaker.transition(to: .close)
+                    let closed = ContinuousClock.now + .seconds(30)
+                    while engine.breaker.state != .closed || engine.directProductCount > 0, ContinuousClock.now < closed {
+                        try await Task.sleep(for: .milliseconds(5))
+                    }
+                    #expect(engine.breaker.state == .closed && engine.directProductCount == 0)
+                    isProven = try session.query(blocked).one().decode(0, as: Int64.self) >= 4
+                    #expect(await readers.value == Array(repeating: true, count: 14))
                 }
-                let deadline = ContinuousClock.now + .seconds(30)
-                while try session.query(blocked).one().decode(0, as: Int64.self) < 4, ContinuousClock.now < deadline {
-                    try await Task.sleep(for: .milliseconds(5))
-                }
-                // The readers hang. These need the product's row and Redis alone.
-                let loaded = try await server.ask(.post, "/admin/products/\(id)/load-stock-redis", admin: true)
-                #expect(loaded.status == 200, "\(loaded.body)")
-                #expect(try await server.ask(.get, "/readyz").status == 200)
-                let sold = try await server.ask(
-                    .patch,
-                    "/products/\(id)/stock/decrease-by-order",
-                    #"{"orderId":1,"quantity":1}"#,
-                    key: "DEC-1"
-                )
-                #expect(sold.status == 200, "\(sold.body)")
-                // A recovery of Redis needs no more either.
-                engine.breaker.transition(to: .forceOpen)
-                engine.breaker.transition(to: .close)
-                let closed = ContinuousClock.now + .seconds(30)
-                while engine.breaker.state != .closed, ContinuousClock.now < closed { try await Task.sleep(for: .milliseconds(5)) }
-                #expect(engine.breaker.state == .closed && engine.directProductCount == 0)
-                #expect(
-                    try session.query(blocked).one().decode(0, as: Int64.self) >= 4,
-                    "the readers were refused too early to prove anything"
-                )
-                #expect(await readers.value == Array(repeating: true, count: 14))
+                #expect(isProven, "the readers were refused too early to prove anything")
                 for path in ["/products", "/products/\(id)"] {
                     let answer = try await server.ask(.get, path)
                     #expect(answer.status == 503 && answer.headers[.retryAfter] != nil, "\(answer.body)")
@@ -160,7 +164,10 @@ struct ReadTests {
                 let audit = try await server.ask(.get, "/admin/audit/products/\(id)", admin: true)
                 #expect(audit.status == 503 && audit.headers[.retryAfter] != nil, "\(audit.body)")
             }
-            #expect(try await server.ask(.get, "/admin/audit/products/\(id)", admin: true)["drift"] == 0)
+            // Half a second may be too short for a busy machine: it is asked again then.
+            try await DecreaseConsumerTests.eventually("an audit without drift") {
+                try await server.ask(.get, "/admin/audit/products/\(id)", admin: true)["drift"] == 0
+            }
         }
     }
 
@@ -172,7 +179,7 @@ struct ReadTests {
         let (locked, isLocked) = AsyncStream.makeStream(of: Void.self)
         let end = DispatchSemaphore(value: 0)
         let holder = Task {
-            try await pool.transaction(timeout: .seconds(60)) { transaction in
+            try await pool.transaction(timeout: .seconds(600)) { transaction in
                 try transaction.execute(script: "lock table \(tables) in access exclusive mode")
                 isLocked.yield()
                 end.wait()

@@ -250,7 +250,7 @@ struct RequestRulesTests {
         var description: String { "\(status) \(contentType ?? "-") replayed: \(replayed) \(body)" }
     }
 
-    /// Sends one request and reads one answer. Bounded by ten seconds.
+    /// Sends one request and reads one answer. Bounded by a minute.
     private func exchange(_ port: Int, _ request: String) async throws -> Answer {
         let channel = try await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton).connect(host: "127.0.0.1", port: port) {
             channel in
@@ -258,7 +258,7 @@ struct RequestRulesTests {
                 try NIOAsyncChannel<ByteBuffer, ByteBuffer>(wrappingChannelSynchronously: channel)
             }
         }
-        let deadline = channel.channel.eventLoop.scheduleTask(in: .seconds(10)) { channel.channel.close(promise: nil) }
+        let deadline = channel.channel.eventLoop.scheduleTask(in: .seconds(60)) { channel.channel.close(promise: nil) }
         defer { deadline.cancel() }
         return try await channel.executeThenClose { inbound, outbound in
             try await outbound.write(ByteBuffer(string: request))

@@ -54,6 +54,15 @@ final class ScriptedBroker: CommandSource, ResultSink {
     /// As after a lost connection: everything unacknowledged is delivered again, earlier tags are worth nothing.
     func loseConnection() { state.withLock { Self.loseConnection(&$0) } }
 
+    /// As `loseConnection`, and acknowledgements are lost no more.
+    func loseConnectionAndKeepAcknowledgements() {
+        // In one step: an acknowledgement that is still on its way belongs to the connection that ends, and must not count in between.
+        state.withLock { state in
+            Self.loseConnection(&state)
+            state.losesAcknowledgements = false
+        }
+    }
+
     private static func loseConnection(_ state: inout State) {
         state.generation += 1
         let again = state.unacknowledged.sorted { $0.key < $1.key }.map { entry in

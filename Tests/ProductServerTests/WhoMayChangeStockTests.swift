@@ -14,6 +14,9 @@ import Testing
         return route.method == .get && open.contains(route.path.description)
     }
 
+    /// Whether the guard let the caller of an open route in. A busy machine may not be ready, which is an answer too.
+    private static func isLetIn(_ status: Int, _ path: String) -> Bool { status == 200 || path == "/readyz" && status == 503 }
+
     private static func path(_ route: ServerRoute, product: Int64) -> String {
         route.path.description.replacing("{id}", with: "\(product)").replacing("{key}", with: "DEC-1")
     }
@@ -37,8 +40,10 @@ import Testing
                     try await server.ask(route.method, path, body, headers: [.authorization: "Bearer 567"])
                 )
                 if Self.isOpen(route) {
-                    #expect(without.status == 200 && wrong.status == 200, "\(route.method) \(path): \(without.body)")
-                    #expect(try await server.ask(.head, path).status == 200, "HEAD \(path)")
+                    for answer in [without, wrong] {
+                        #expect(Self.isLetIn(answer.status, path), "\(route.method) \(path): \(answer.body)")
+                    }
+                    #expect(Self.isLetIn(try await server.ask(.head, path).status, path), "HEAD \(path)")
                     continue
                 }
                 guarded += 1
@@ -65,7 +70,7 @@ import Testing
                     let path = Self.path(route, product: product)
                     let answer = try await server.ask(route.method, path, route.method == .get ? nil : "{", headers: headers)
                     if Self.isOpen(route) {
-                        #expect(answer.status == 200, "\(route.method) \(path): \(answer.body)")
+                        #expect(Self.isLetIn(answer.status, path), "\(route.method) \(path): \(answer.body)")
                     } else {
                         #expect(answer.status == 403 && answer.error == "FORBIDDEN", "\(route.method) \(path): \(answer.body)")
                     }
