@@ -64,6 +64,10 @@ final class EngineFixture: Sendable {
     ) async throws -> StockEngine {
         var postgresConfiguration = try PostgresConfiguration(url: databaseURL)
         postgresConfiguration.maximumBackoff = .milliseconds(100)
+        // A server that is away refuses; only a busy machine needs this time.
+        postgresConfiguration.connectTimeout = .seconds(20)
+        postgresConfiguration.statementTimeout = .seconds(20)
+        postgresConfiguration.callTimeout = .seconds(25)
         let breaker = try CircuitBreakerConfiguration { values in
             values.window = .time(seconds: 2)
             values.minimumNumberOfCalls = 5
@@ -73,19 +77,23 @@ final class EngineFixture: Sendable {
             values.maximumTimeInHalfOpen = .seconds(5)
         }
         var redisSettings = try RedisConfiguration(url: redis.url)
-        // A busy machine must not look like a slow Redis.
-        redisSettings.commandTimeout = .milliseconds(500)
+        // A busy machine must look neither like a slow Redis nor like a slow ledger. A Redis that is away refuses, and needs none of this time.
+        redisSettings.commandTimeout = .seconds(5)
+        redisSettings.silenceLimit = .seconds(10)
+        redisSettings.connectTimeout = .seconds(10)
+        redisSettings.preparationTimeout = .seconds(10)
         var configuration = EngineConfiguration(
             ledger: LedgerConfiguration(postgres: postgresConfiguration),
             redis: redisSettings,
             breaker: breaker
         )
-        configuration.resyncWait = .seconds(5)
+        configuration.backgroundTimeout = .seconds(3)
+        configuration.resyncWait = .seconds(10)
         configuration.pendingBound = .milliseconds(500)
         configuration.sweepInterval = .milliseconds(200)
         configuration.auditInterval = .milliseconds(500)
         configuration.gatedRefresh = .milliseconds(200)
-        configuration.answerWithin = .seconds(10)
+        configuration.answerWithin = .seconds(30)
         change(&configuration)
         let engine = try StockEngine(configuration, eventLoopGroup: MultiThreadedEventLoopGroup.singleton, onEvent: onEvent)
         try await engine.start()
@@ -184,13 +192,14 @@ struct Rush {
     var refused = 0
     var unknown: [String] = []
 
-    /// Sends `orders` decreases with so many at a time. One that is told *unavailable* asks again with the same key, as a repeat, up to `repeats` times.
+    /// Sends `orders` decreases with so many at a time. One that is told *unavailable* asks again with the same key, as a repeat, for as long as `patience`: a
+    /// server that is started again takes a busy machine its time.
     static func run(
         _ engine: StockEngine,
         _ product: ProductID,
         orders: Range<Int64>,
         concurrency: Int = 64,
-        repeats: Int = 40,
+        patience: Duration = .seconds(90),
         progress: @escaping @Sendable (Int64) -> Void = { _ in }
     ) async -> Rush {
         let next = OrderNumbers(orders)
@@ -202,16 +211,17 @@ struct Rush {
                         guard let order = next.take() else { return rush }
                         progress(order)
                         let key = "DEC-\(order)"
-                        var attempt = 1
+                        var isRepeat = false
+                        let end = ContinuousClock.now + patience
                         asking: while true {
                             let answer = await engine.decrease(
-                                DecreaseRequest(product: product, key: key, orderID: order, quantity: 1, isRepeat: attempt > 1)
+                                DecreaseRequest(product: product, key: key, orderID: order, quantity: 1, isRepeat: isRepeat)
                             )
                             switch answer {
                             case .sold: rush.sold.append(key)
                             case .insufficient: rush.refused += 1
-                            case .unavailable where attempt <= repeats:
-                                attempt += 1
+                            case .unavailable where ContinuousClock.now < end:
+                                isRepeat = true
                                 try? await Task.sleep(for: .milliseconds(50))
                                 continue asking
                             case .unavailable: rush.unknown.append(key)

@@ -1,10 +1,11 @@
 import PostgresClient
 import PrivateServers
 import StockGate
+import Synchronization
 import Testing
 
 /// Audits over kept sums: what they read is bounded, and what they say is the whole ledger.
-@Suite("The ledger's kept sums", .serialized, .timeLimit(.minutes(3)))
+@Suite("The ledger's kept sums", .serialized, .timeLimit(.minutes(10)))
 struct LedgerTotalsTests {
     /// Writes so many sales of one unit into a product's ledger, with every tenth given back and one change by hand.
     private func write(_ rows: Int64, _ product: ProductID, _ pool: PostgresPool) async throws {
@@ -78,16 +79,22 @@ struct LedgerTotalsTests {
         let fixture = try await EngineFixture()
         let engine = try await fixture.startEngine { $0.ledger.auditRows = 50 }
         let product = try await fixture.addProduct(1, stock: 2_000)
-        // Few at a time, so that the sale lasts for several audits.
-        async let rush = Rush.run(engine, product, orders: 1..<1_501, concurrency: 2)
+        // Few at a time, so that there are audits in the midst of them; the second half waits for two in any case.
+        let audited = Mutex(0)
+        async let rush: Int = {
+            let first = await Rush.run(engine, product, orders: 1..<751, concurrency: 2).sold.count
+            _ = await eventually { audited.withLock { $0 } > 1 }
+            return await first + Rush.run(engine, product, orders: 751..<1_501, concurrency: 2).sold.count
+        }()
         var audits = 0
         while try await fixture.books(product).rows < 1_500 {
             let totals = try #require(try await engine.ledger.totals(of: product))
             #expect(totals.initialStock + totals.restocked + totals.returned - totals.sold == totals.stock)
             audits += 1
+            audited.withLock { $0 = audits }
             if audits > 100_000 { break }
         }
-        let sold = await rush.sold.count
+        let sold = await rush
         #expect(audits > 1)
         #expect(try await engine.ledger.totals(of: product)?.sold == Int64(sold))
         await fixture.stop()

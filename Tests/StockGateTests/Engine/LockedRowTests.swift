@@ -8,7 +8,7 @@ import Synchronization
 import Testing
 
 /// Somebody's open transaction holds a product's row. The others' buyers must not feel it.
-@Suite(.serialized, .timeLimit(.minutes(4)))
+@Suite(.serialized, .timeLimit(.minutes(10)))
 struct LockedRowTests {
     private func lock(_ fixture: EngineFixture, _ products: ProductID...) async throws -> RowLock {
         let ids = products.map { String($0.rawValue) }.joined(separator: ",")

@@ -4,7 +4,7 @@ import PrivateServers
 import Testing
 
 /// Single keys of a product are gone from Redis: evicted, or deleted by hand. What is absent is not loaded; it says nothing about the product.
-@Suite(.serialized, .timeLimit(.minutes(4)))
+@Suite(.serialized, .timeLimit(.minutes(10)))
 struct LostKeysTests {
     private func ask(_ engine: StockEngine, _ product: ProductID, _ order: Int64, isRepeat: Bool = false) async -> DecreaseAnswer {
         await engine.decrease(DecreaseRequest(product: product, key: "DEC-\(order)", orderID: order, quantity: 1, isRepeat: isRepeat))

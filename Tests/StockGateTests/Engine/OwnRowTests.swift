@@ -5,7 +5,7 @@ import Testing
 
 /// The connection is lost while a first attempt is committed, so that the commit is sent again and finds a row. The row may be the attempt's own, or that of
 /// an order whose id came round again: only its own confirms an order.
-@Suite(.serialized, .timeLimit(.minutes(4)))
+@Suite(.serialized, .timeLimit(.minutes(10)))
 struct OwnRowTests {
     private func withProxy(gated: Bool, _ body: (EngineFixture, StockEngine, FaultProxy, ProductID) async throws -> Void) async throws {
         let fixture = try await EngineFixture()

@@ -27,7 +27,7 @@ private final class Events: Sendable {
 }
 
 /// Redis comes back, or one product's keys or row go wrong: what is well is sold through Redis, what is not is sold through the ledger.
-@Suite(.serialized, .timeLimit(.minutes(4)))
+@Suite(.serialized, .timeLimit(.minutes(15)))
 struct RecoveryTests {
     private func buy(_ engine: StockEngine, _ product: ProductID, _ order: Int64) async -> DecreaseAnswer {
         await engine.decrease(
@@ -108,7 +108,11 @@ struct RecoveryTests {
             engine.breaker.transition(to: .close)
             #expect(await eventually { engine.breaker.state == .closed })
             for id in Int64(1)...7 {
-                #expect(try await eventually { try await fixture.isExact(ProductID(id), engine) }, "product \(id)")
+                // Redis has an install before the engine has heard of it.
+                #expect(
+                    try await eventually { try await fixture.isExact(ProductID(id), engine) && engine.directProductCount == 0 },
+                    "product \(id)"
+                )
                 // Marks are met by the first sale alone, which goes without Redis.
                 var order: Int64 = 0
                 let isGated = await eventually {
@@ -148,7 +152,8 @@ struct RecoveryTests {
                         return engine.breaker.state == .closed
                     }
                 )
-                #expect(ContinuousClock.now - began < .seconds(10))
+                // The row is held for much longer. What a recovery may take is the bound, since a busy machine is late.
+                #expect(ContinuousClock.now - began < engine.configuration.breaker.recoveryTimeLimit)
                 #expect(engine.directProductCount == 1)
                 #expect(try !isServed(fixture, locked))
                 #expect(await directOf(20, engine, good, from: 10_000) == 0)
@@ -241,15 +246,19 @@ struct RecoveryTests {
             } onEvent: {
                 events.append($0)
             }
-            #expect(await eventually(within: .seconds(60)) { engine.breaker.state == .closed && engine.directProductCount == 0 })
-            // What was heard of while it started is over when nothing moves any more.
+            #expect(await eventually(within: .seconds(180)) { engine.breaker.state == .closed && engine.directProductCount == 0 })
+            // What was heard of while it started is over when no resync ends any more, of any outcome, and no fence moves.
+            func ended() -> UInt64 {
+                engine.metrics.resyncs.count + engine.metrics.resyncsNotNeeded.count + engine.metrics.resyncsFailed.count
+            }
             var before = try await fixture.fences()
+            var resyncs = ended()
             #expect(
-                try await eventually(within: .seconds(60)) {
-                    try await Task.sleep(for: .milliseconds(300))
-                    let now = try await fixture.fences()
-                    let isQuiet = now == before
-                    before = now
+                try await eventually(within: .seconds(180)) {
+                    try await Task.sleep(for: .seconds(1))
+                    let now = (try await fixture.fences(), ended())
+                    let isQuiet = now == (before, resyncs)
+                    (before, resyncs) = now
                     return isQuiet
                 }
             )
@@ -263,13 +272,13 @@ struct RecoveryTests {
             #expect(await eventually { engine.metrics.resyncs.count >= installed + 200 })
             engine.breaker.transition(to: .forceOpen)
             engine.breaker.transition(to: .close)
-            #expect(await eventually(within: .seconds(60)) { events.recovered.count > passed })
+            #expect(await eventually(within: .seconds(180)) { events.recovered.count > passed })
             #expect(try isServed(fixture, hot))
             // Not all of it was done at once: the rest was left, or earlier attempts had run out of their time.
             #expect(events.recovered.last.map { $0.direct > 0 } == true || !events.recoveryFailed.isEmpty)
             #expect(await eventually { engine.breaker.state == .closed })
             #expect(await directOf(3, engine, hot, from: 100) == 0)
-            #expect(await eventually(within: .seconds(90)) { engine.directProductCount == 0 })
+            #expect(await eventually(within: .seconds(180)) { engine.directProductCount == 0 })
             let after = try await fixture.fences()
             let raised = after.filter { $0.key != hot && $0.value != (before[$0.key] ?? 0) + 1 }
             #expect(raised.isEmpty, "\(raised.count) fences were not raised exactly once, such as \(raised.first.map { "\($0)" } ?? "")")

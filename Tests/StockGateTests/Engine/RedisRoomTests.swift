@@ -7,7 +7,7 @@ import Synchronization
 import Testing
 
 /// What stays in Redis, what a Redis without memory does, and a Redis that refuses what is needed.
-@Suite(.serialized, .timeLimit(.minutes(4)))
+@Suite(.serialized, .timeLimit(.minutes(10)))
 struct RedisRoomTests {
     private func ask(_ engine: StockEngine, _ product: ProductID, _ order: Int64) async -> DecreaseAnswer {
         await engine.decrease(DecreaseRequest(product: product, key: "DEC-\(order)", orderID: order, quantity: 1, isRepeat: false))
@@ -31,9 +31,9 @@ struct RedisRoomTests {
             let engine = try await fixture.startEngine { $0.pruneInterval = .milliseconds(200) }
             #expect(await ask(engine, product, 1) == .sold(remaining: 9, replayed: false))
             #expect(try await eventually { try await fixture.isExact(product, engine) })
-            for id in [1, 2, 3, 4] as [Int64] { try addOldMarks(20_000, to: id, fixture.redis) }
-            // Another ledger's are its servers' to prune, and names like these are nobody's.
+            // Another ledger's are its servers' to prune, from their first one on, and names like these are nobody's.
             _ = try fixture.redis.call(["HSET", "sg:{4}:meta", "ledger", "1/other/public"])
+            for id in [1, 2, 3, 4] as [Int64] { try addOldMarks(20_000, to: id, fixture.redis) }
             for name in ["sg:{x}:marks", "sg:{0}:marks", "sg:{-1}:marks", "sg:{01}:marks"] {
                 _ = try fixture.redis.call(["ZADD", name, "1", "a"])
             }
@@ -84,7 +84,8 @@ struct RedisRoomTests {
             let product = try await fixture.addProduct(1, stock: 1000)
             let engine = try await fixture.startEngine { $0.pruneInterval = .seconds(3600) }
             #expect(await ask(engine, product, 1) == .sold(remaining: 999, replayed: false))
-            for id in [1, 2] as [Int64] { try addOldMarks(100_000, to: id, fixture.redis) }
+            // As many as a slow machine prunes within the recovery's share of time, and more memory than is taken away.
+            for id in [1, 2] as [Int64] { try addOldMarks(60_000, to: id, fixture.redis) }
             let info = try fixture.redis.call(["INFO", "memory"])
             let used = try #require(
                 info.split(whereSeparator: \.isNewline).first { $0.hasPrefix("used_memory:") }.flatMap { Int($0.dropFirst(12)) }
@@ -95,7 +96,7 @@ struct RedisRoomTests {
             #expect(rush.sold.count == 198 && rush.unknown.isEmpty)
             #expect(await eventually { engine.breaker.state == .closed })
             // Settles take some of those of their product along.
-            #expect(engine.metrics.prunedMarks.count > 150_000)
+            #expect(engine.metrics.prunedMarks.count > 90_000)
             #expect(try marks(of: 2, fixture.redis) == ":0\r\n")
             #expect(try await eventually { try await fixture.isExact(product, engine) })
             let direct = engine.metrics.direct.count
@@ -137,8 +138,9 @@ struct RedisRoomTests {
         let heard = Mutex<[String]>([])
         let settings = try RedisConfiguration(url: url)
         let engine = try await fixture.startEngine({ configuration in
-            configuration.redis = settings
-            configuration.redis.commandTimeout = .milliseconds(500)
+            configuration.redis.address = settings.address
+            configuration.redis.username = settings.username
+            configuration.redis.password = settings.password
         }) { event in
             if case .redisRefuses(let why) = event { heard.withLock { $0.append(why) } }
         }

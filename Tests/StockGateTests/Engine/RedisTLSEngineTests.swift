@@ -34,6 +34,7 @@ struct RedisTLSEngineTests {
         let rush = await Rush.run(engine, product, orders: 1..<11)
         #expect(rush.sold.count == 10)
         #expect(await eventually { engine.breaker.state != .closed })
+        #expect(await eventually { !reasons.all.isEmpty })
         #expect(reasons.all.count == 1, "\(reasons.all)")
         #expect(reasons.all.first?.hasPrefix("TLS: the server's certificate has expired") == true)
 

@@ -5,7 +5,7 @@ import StockGate
 import Testing
 
 /// The hot row is found where it lies, however many of its dead versions somebody's open transaction keeps.
-@Suite("The row's place", .serialized, .timeLimit(.minutes(3)))
+@Suite("The row's place", .serialized, .timeLimit(.minutes(10)))
 struct RowPlaceTests {
     /// Pages that one commit of one unit looks at.
     private func pages(_ session: PostgresSession, _ key: String) throws -> Int {
