@@ -270,6 +270,26 @@ struct SaleTests {
         }
     }
 
+    /// The longest that a task of this process has waited for its turn.
+    private final class Stall: Sendable {
+        private let longest = Mutex(Duration.zero)
+
+        /// Looks while `body` runs.
+        static func watched<Value>(_ body: () async throws -> Value) async rethrows -> (Value, longest: Duration) {
+            let stall = Stall()
+            let watching = Task {
+                while !Task.isCancelled {
+                    let began = ContinuousClock.now
+                    try? await Task.sleep(for: .milliseconds(10))
+                    let waited = ContinuousClock.now - began
+                    stall.longest.withLock { $0 = max($0, waited) }
+                }
+            }
+            defer { watching.cancel() }
+            return (try await body(), stall.longest.withLock { $0 })
+        }
+    }
+
     @Test func anOutageIsTakenGivenBackAndTold() async throws {
         let stack = try Stack()
         defer { stack.remove() }
@@ -277,7 +297,7 @@ struct SaleTests {
         var settings = settings(units: 3000, orders: 4000, concurrency: 8)
         settings.disruptions = [try Disruption(server: "redis", kind: .kill, span: "30%+500ms")]
         let output = Output()
-        let result = try await hold(settings, at: shop, stack: stack.script, output: output)
+        let (result, stall) = try await Stall.watched { try await hold(settings, at: shop, stack: stack.script, output: output) }
         #expect(result.audit.passes, "\(result.audit.findings)")
         #expect(stack.calls == ["status", "status redis", "kill redis", "start redis"])
         #expect(shop.soldWhileDown > 0)
@@ -291,7 +311,9 @@ struct SaleTests {
         #expect(result.story.count == expected.count, "\(result.story.map(\.text))")
         for (line, beginning) in zip(result.story, expected) { #expect(line.text.hasPrefix(beginning), "\(line.text)") }
         let printed = output.lines.filter { line in result.story.contains { $0.rendered == line } }
-        #expect(printed == result.story.map(\.rendered))
+        // A line waits for earlier ones for 0.7 s: what a machine learns later than that, because it stood still, it prints later.
+        let told = result.story.map(\.rendered)
+        #expect(printed == told || stall > .milliseconds(300) && printed.sorted() == told.sorted(), "\(printed), after a stall of \(stall)")
         // Units were left when Redis was back: the last one went after that.
         let closed = try #require(result.transitions.last)
         #expect(try #require(result.load.lastConfirmedAt).inSeconds > closed.atSeconds)
