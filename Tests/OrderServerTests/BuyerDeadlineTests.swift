@@ -13,7 +13,7 @@ struct BuyerDeadlineTests {
         let all = Mutex<[Result<PlacedOrder, APIError>]>([])
         var count: Int { all.withLock { $0.count } }
         func wait(for count: Int) async throws {
-            let deadline = ContinuousClock.now + .seconds(20)
+            let deadline = ContinuousClock.now + .seconds(40)
             while self.count < count, ContinuousClock.now < deadline { try await Task.sleep(for: .milliseconds(1)) }
         }
         func error(_ place: Int) -> APIError? {
@@ -36,8 +36,9 @@ struct BuyerDeadlineTests {
         try await answers.wait(for: 1)
         #expect(answers.error(0)?.code == .unavailable && answers.error(0)?.retryAfter != nil)
         let made = self.wait(answers, in: .milliseconds(20))
-        deadlines.watch(made)
+        // Begun before it is watched: the deadline may come at once.
         made.began(7, .pending)
+        deadlines.watch(made)
         try await answers.wait(for: 2)
         #expect(answers.error(1)?.code == .dependencyFailed && answers.error(1)?.details["orderId"] == 7)
         #expect(answers.error(1)?.details["status"] == "PENDING")

@@ -281,7 +281,18 @@ struct FollowTests {
         }
 
         func metrics() async throws -> String {
-            String(buffer: try await admin.call(HTTPPeer.Request(method: .GET, path: "/metrics"), timeout: .seconds(5)).get().body)
+            String(buffer: try await admin.call(HTTPPeer.Request(method: .GET, path: "/metrics"), timeout: .seconds(20)).get().body)
+        }
+
+        /// Waits until the metrics have a line: they follow what is in the database.
+        func wait(metric line: String) async throws {
+            let deadline = ContinuousClock.now + .seconds(60)
+            while true {
+                let text = try await metrics()
+                if text.contains("\n\(line)\n") { return }
+                guard ContinuousClock.now < deadline else { throw TestBed.Failure(description: "no \(line) in:\n\(text)") }
+                try await Task.sleep(for: .milliseconds(5))
+            }
         }
 
         /// Waits until `/readyz?verbose` shows the dependency so.
@@ -307,11 +318,11 @@ struct FollowTests {
     private func bed(_ body: (Bed) async throws -> Void) async throws {
         let base = try FollowTests.postgres.get().url
         let name = "replica_\(FollowTests.databases.wrappingAdd(1, ordering: .relaxed).newValue)"
-        let owner = PostgresPool(configuration: try PostgresConfiguration(url: base), maximumConnections: 1)
+        let owner = PostgresPool(configuration: try TestBed.patient(base), maximumConnections: 1)
         _ = try await owner.query("create database \(name)")
         await owner.shutdown()
         let url = String(base.dropLast("postgres".count)) + name
-        let pool = PostgresPool(configuration: try PostgresConfiguration(url: url), maximumConnections: 2)
+        let pool = PostgresPool(configuration: try TestBed.patient(url), maximumConnections: 2)
         let bed = Bed(
             stream: ScriptedStream(),
             pool: pool,
@@ -360,9 +371,8 @@ struct FollowTests {
                     #expect(refused.headers.first(name: "allow") == allow, "\(path)")
                 }
                 #expect(try await TestBed.send(follower.admin, .POST, "/internal/orders/7/retry").status == 404)
-                let metrics = try await follower.metrics()
-                #expect(metrics.contains("\nstockgate_order_follow_orders_total{outcome=\"applied\"} 3\n"))
-                #expect(metrics.contains("\nstockgate_order_follow_position 1\n"))
+                try await follower.wait(metric: #"stockgate_order_follow_orders_total{outcome="applied"} 3"#)
+                try await follower.wait(metric: "stockgate_order_follow_position 1")
             }
         }
     }
@@ -402,8 +412,11 @@ struct FollowTests {
                     if id % 10 == 0 { try? await Task.sleep(for: .milliseconds(5)) }
                 }
             }
-            for _ in 0..<3 {
-                try await bed.follower { _ in try await Task.sleep(for: .milliseconds(30)) }
+            for run in Int64(1)...3 {
+                // Stopped wherever it is, once it has come further than the run before.
+                try await bed.follower { _ in
+                    try await bed.wait("select count(*) from follow_position where last_offset >= \(run * 20)", for: 1)
+                }
             }
             await writer.value
             try await bed.follower { follower in
@@ -429,7 +442,7 @@ struct FollowTests {
                 _ = try await follower.wait(for: "UP", status: 200)
                 #expect(try await bed.count("select last_offset from follow_position") == 7)
                 #expect(try await bed.count(FollowTests.digest) == 8)
-                #expect(try await follower.metrics().contains("\nstockgate_order_follow_orders_total{outcome=\"stale\"} 4\n"))
+                try await follower.wait(metric: #"stockgate_order_follow_orders_total{outcome="stale"} 4"#)
             }
         }
     }
@@ -452,7 +465,7 @@ struct FollowTests {
                 for id in Int64(6)...8 { bed.stream.append(message("order.confirmed", [(id, .confirmed, 2)])) }
                 try await bed.wait("select last_offset from follow_position", for: 8)
                 #expect(try await bed.count(FollowTests.digest) == 6)
-                #expect(try await follower.metrics().contains("\nstockgate_order_follow_poison_total 3\n"))
+                try await follower.wait(metric: "stockgate_order_follow_poison_total 3")
             }
         }
     }
@@ -493,7 +506,7 @@ struct FollowTests {
                     // The first answer may be that of the start, which knows the database's position alone.
                     #expect(detail["missedAtBeginning"] == .some(12) || detail["connected"] == .some(.bool(false)))
                     try await bed.wait("select missed_at_beginning from follow_position", for: 12)
-                    #expect(try await follower.metrics().contains("\nstockgate_order_follow_missed_messages_total{at=\"beginning\"} 12\n"))
+                    try await follower.wait(metric: #"stockgate_order_follow_missed_messages_total{at="beginning"} 12"#)
                 }
             }
         }
@@ -527,7 +540,10 @@ struct FollowTests {
             bed.stream.append(message("order.confirmed", [(6, .confirmed, 2)]))
             try await bed.follower { follower in
                 // Nothing comes from behind the position; the next message shows that the stream is another.
-                while bed.stream.state.withLock({ $0.starts.count }) < 2 { try await Task.sleep(for: .milliseconds(1)) }
+                let deadline = ContinuousClock.now + .seconds(60)
+                while bed.stream.state.withLock({ $0.starts.count }) < 2, ContinuousClock.now < deadline {
+                    try await Task.sleep(for: .milliseconds(1))
+                }
                 bed.stream.append(message("order.confirmed", [(7, .confirmed, 2)]))
                 try await bed.wait(FollowTests.digest, for: 7)
                 try await bed.wait("select last_offset from follow_position", for: 1)

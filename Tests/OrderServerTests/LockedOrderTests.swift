@@ -88,8 +88,8 @@ struct LockedOrderTests {
 
     @Test("an order whose row is locked waits apart: the others are confirmed and cancelled meanwhile")
     func completion() async throws {
-        try await TestBed.run(settings: ["ORDER_DEADLINE": "25s", "PRODUCT_TIMEOUT": "2s", "RECOVERY_AGE": "60s"]) { bed in
-            bed.product.script(.hang)
+        try await TestBed.run(settings: ["ORDER_DEADLINE": "25s", "PRODUCT_TIMEOUT": "20s", "RECOVERY_AGE": "60s"]) { bed in
+            bed.product.state.withLock { $0.isHeld = true }
             let first = Task { try await bed.place(1) }
             var stuck: Int64?
             while stuck == nil {
@@ -98,7 +98,8 @@ struct LockedOrderTests {
             }
             let id = try #require(stuck)
             let lock = try await self.lock(bed, id)
-            // Its saga ends meanwhile, and its outcome meets the lock.
+            // Its saga ends now, and its outcome meets the lock.
+            bed.product.state.withLock { $0.isHeld = false }
             #expect(try await eventually { try await metrics(bed).contains("\nstockgate_orders_locked 1\n") })
             for _ in 0..<10 {
                 let made = try await bed.place(1)
@@ -202,7 +203,7 @@ struct LockedOrderTests {
     }
 
     private func eventually(_ condition: () async throws -> Bool) async rethrows -> Bool {
-        let end = ContinuousClock.now + .seconds(20)
+        let end = ContinuousClock.now + .seconds(60)
         while ContinuousClock.now < end {
             if try await condition() { return true }
             try? await Task.sleep(for: .milliseconds(5))

@@ -21,7 +21,7 @@ struct MessagingBrokerTests {
             guard case .int(let id) = made["id"] else { throw TestBed.Failure(description: "no id") }
             let configuration = try BrokerConfiguration(url: broker.url)
             let commands = try Consumer(configuration: configuration, topology: .stock, queue: StockGateTopology.decreaseQueue)
-            let command = try #require(try await commands.nextBatch(max: 1, wait: .seconds(20)).first)
+            let command = try #require(try await commands.nextBatch(max: 1, wait: .seconds(60)).first)
             #expect(command.headers["attempt"] == .integer(1))
             #expect(try JSONDocument(command.body).value["productId"] == 1)
             commands.acknowledge([command])

@@ -112,7 +112,7 @@ struct OrderHTTPTests {
         ]
     )
     func retries(fault: ProductStandIn.Fault) async throws {
-        try await TestBed.run(settings: ["PRODUCT_TIMEOUT": fault.isSilent ? "1s" : "5s"]) { bed in
+        try await TestBed.run(settings: ["PRODUCT_TIMEOUT": fault.isSilent ? "3s" : "5s"]) { bed in
             bed.product.script(fault)
             let made = try await bed.place(key: "k")
             #expect(made["status"] == "CONFIRMED", "\(made)")
@@ -134,7 +134,8 @@ struct OrderHTTPTests {
 
     @Test("no answer in time is 424, the order stays PENDING and recovery settles it")
     func noAnswer() async throws {
-        try await TestBed.run(settings: ["ORDER_DEADLINE": "1s", "PRODUCT_TIMEOUT": "600ms"]) { bed in
+        // A call is made again within the deadline, which a busy machine keeps with everything but the silent calls.
+        try await TestBed.run(settings: ["ORDER_DEADLINE": "4s", "PRODUCT_TIMEOUT": "2500ms"]) { bed in
             bed.product.script(.dropAfter, .hang, .hang, .hang)
             let made = try await bed.place(key: "k")
             #expect(made.status == 424)
@@ -204,9 +205,17 @@ struct OrderHTTPTests {
 
     @Test("many orders at once go in few calls, and every unit is accounted for")
     func batches() async throws {
-        try await TestBed.run(servers: 2, stock: [1: 150], settings: ["ORDER_DEADLINE": "20s", "RECOVERY_AGE": "60s"]) { bed in
+        try await TestBed.run(
+            servers: 2,
+            stock: [1: 150],
+            settings: ["ORDER_DEADLINE": "20s", "PRODUCT_TIMEOUT": "15s", "RECOVERY_AGE": "60s"]
+        ) { bed in
+            bed.product.state.withLock { $0.isHeld = true }
             let answers = try await withThrowingTaskGroup(of: TestBed.Answer.self) { group in
                 for index in 0..<200 { group.addTask { try await bed.place(1, server: index % 2) } }
+                // At once, on a machine that takes its time as well: all of them are there before the first is answered.
+                try await bed.wait("select count(*) from orders", for: 200)
+                bed.product.state.withLock { $0.isHeld = false }
                 return try await group.reduce(into: [TestBed.Answer]()) { $0.append($1) }
             }
             #expect(answers.filter { $0["status"] == "CONFIRMED" }.count == 150)
@@ -234,12 +243,13 @@ struct OrderHTTPTests {
 
     @Test("an order stays CONFIRMED while its stock cannot be given back, and is cancelled when it can")
     func cancelWithoutAnswer() async throws {
-        try await TestBed.run(settings: ["ORDER_DEADLINE": "1s", "PRODUCT_TIMEOUT": "600ms", "RECOVERY_AGE": "1200ms"]) { bed in
+        try await TestBed.run(settings: ["ORDER_DEADLINE": "4s", "PRODUCT_TIMEOUT": "2500ms", "RECOVERY_AGE": "4200ms"]) { bed in
             guard case .int(let id) = try await bed.place()["id"] else { throw TestBed.Failure(description: "no id") }
-            bed.product.script(.hang, .hang, .hang)
+            bed.product.state.withLock { $0.faults = Array(repeating: .hang, count: 100) }
             let answer = try await bed.send(.POST, "/orders/\(id)/cancel")
             #expect(answer.status == 424)
             #expect(try await bed.send(.GET, "/orders/\(id)")["status"] == "CONFIRMED")
+            bed.product.script()
             try await bed.wait("select count(*) from orders where status = 'CANCELLED'", for: 1)
             #expect(bed.product.stock(1) == 100)
         }

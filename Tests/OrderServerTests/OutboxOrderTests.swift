@@ -23,7 +23,7 @@ extension OutboxTests {
             try await bed.wait("select count(*) from outbox where status <> 'SENT'", for: 0)
             #expect(publisher.commands.count == 1)
             results.put(result("COMMITTED", id))
-            #expect(try await bed.send(.GET, "/orders/\(id)?wait=10s")["status"] == "CONFIRMED")
+            #expect(try await bed.send(.GET, "/orders/\(id)?wait=18s")["status"] == "CONFIRMED")
             let again = try await bed.send(.POST, "/u-9/orders", body, headers: ["prefer": "respond-async", "idempotency-key": "u"])
             #expect(again.status == 200)
             #expect(again.headers.first(name: "idempotency-replayed") == "true")
@@ -80,7 +80,7 @@ extension OutboxTests {
             results.put(result("COMMITTED", id))
             let deadline = ContinuousClock.now + .seconds(60)
             while results.acknowledged < 1, ContinuousClock.now < deadline { try await Task.sleep(for: .milliseconds(1)) }
-            #expect(try await bed.text("/metrics").contains("\nstockgate_order_results_duplicate_total 1\n"))
+            try await bed.wait(metric: "stockgate_order_results_duplicate_total 1")
             #expect(try await bed.count("select version from orders") == 2)
         }
     }
@@ -122,7 +122,7 @@ extension OutboxTests {
             #expect(dead.count == bad.count)
             #expect(dead.allSatisfy { $0.headers["reason"] == .string("VALIDATION_ERROR") })
             #expect(try await bed.count("select count(*) from orders where status = 'PENDING'") == 1)
-            #expect(try await bed.text("/metrics").contains("\nstockgate_order_results_unexpected_total 1\n"))
+            try await bed.wait(metric: "stockgate_order_results_unexpected_total 1")
         }
     }
 

@@ -34,6 +34,8 @@ final class ProductStandIn: Sendable {
         var taken: [String: Int64?] = [:]
         var givenBack: Set<String> = []
         var faults: [Fault] = []
+        /// While it is set, nothing that changes stock is looked at: all of it waits.
+        var isHeld = false
         /// Items as they came: `OUT DEC-7 1`.
         var seen: [String] = []
         var calls = 0
@@ -234,8 +236,17 @@ final class ProductStandIn: Sendable {
         init(_ box: Box) { self.box = box }
 
         func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-            let request = unwrapInboundIn(data)
+            serve(unwrapInboundIn(data), context)
+        }
+
+        private func serve(_ request: NIOHTTPServerRequestFull, _ context: ChannelHandlerContext) {
             guard let server = box.server.withLock({ $0 }) else { return context.close(promise: nil) }
+            guard context.channel.isActive else { return }
+            if request.head.method != .GET, server.state.withLock({ $0.isHeld }) {
+                let bound = NIOLoopBound((self, context), eventLoop: context.eventLoop)
+                context.eventLoop.scheduleTask(in: .milliseconds(2)) { bound.value.0.serve(request, bound.value.1) }
+                return
+            }
             let body = request.body.map { Array($0.readableBytesView) } ?? []
             switch server.reply(method: request.head.method, path: request.head.uri, headers: request.head.headers, body: body) {
             case .drop: context.close(promise: nil)

@@ -74,7 +74,9 @@ struct RecoveryTests {
     func lateSuccess() async throws {
         // The bed's own server has to leave the order alone: it is younger than what that server settles.
         try await TestBed.run(settings: ["RECOVERY_AGE": "3600s"]) { bed in
-            var reader = SettingsReader(environment: ["ORDER_DATABASE_URL": bed.databaseURL, "PRODUCT_INTERNAL_URL": bed.product.url])
+            var reader = SettingsReader(environment: [
+                "ORDER_DATABASE_URL": bed.databaseURL, "PRODUCT_INTERNAL_URL": bed.product.url, "PRODUCT_TIMEOUT": "20s",
+            ])
             let settings = try OrderServerConfiguration(from: &reader)
             let parts = try OrderServerParts(settings, group: .singleton, logger: Logger(label: "test"))
             // Somebody has failed the order while this server's call was out.
@@ -107,7 +109,7 @@ struct RecoveryTests {
         try await TestBed.run(
             servers: 2,
             stock: [1: 1_000],
-            settings: ["RECOVERY_AGE": "1500ms", "ORDER_DEADLINE": "1s", "PRODUCT_TIMEOUT": "200ms"]
+            settings: ["RECOVERY_AGE": "1500ms", "ORDER_DEADLINE": "1s", "PRODUCT_TIMEOUT": "800ms"]
         ) { bed in
             let orders = Task {
                 await withTaskGroup(of: Void.self) { group in
@@ -117,7 +119,7 @@ struct RecoveryTests {
             try await bed.wait("select count(*) from (select from orders limit 1) as o", for: 1)
             await bed.servers[0].stop()
             await orders.value
-            try await bed.wait("select count(*) from orders where status = 'PENDING'", for: 0)
+            try await bed.wait("select count(*) from orders where status = 'PENDING'", for: 0, within: .seconds(240))
             let confirmed = try await bed.count("select count(*) from orders where status = 'CONFIRMED'")
             #expect(confirmed == 1_000 - bed.product.stock(1))
         }

@@ -12,6 +12,31 @@ import Testing
 
 @testable import OrderServer
 
+/// By how much the machine lets things go on later than they were asked to: time that no server is to blame for.
+///
+/// A task that sleeps for a moment again and again adds up how late it wakes. On a machine that is three times as slow as it should be, that is two thirds of the
+/// time that passes, so that a bound plus this time is three times the bound.
+final class Lateness: Sendable {
+    private let late = Mutex(Duration.zero)
+
+    /// All of it, since the beginning.
+    var sum: Duration { late.withLock { $0 } }
+
+    /// Adds it up while `body` runs.
+    static func watched<Value>(_ body: (Lateness) async throws -> Value) async rethrows -> Value {
+        let lateness = Lateness()
+        let watching = Task {
+            while !Task.isCancelled {
+                let began = ContinuousClock.now
+                try? await Task.sleep(for: .milliseconds(10))
+                lateness.late.withLock { $0 += max(.zero, ContinuousClock.now - began - .milliseconds(10)) }
+            }
+        }
+        defer { watching.cancel() }
+        return try await body(lateness)
+    }
+}
+
 /// Order servers in this process over a database of their own and a stand-in for the product server.
 struct TestBed: Sendable {
     struct Failure: Error, CustomStringConvertible {
@@ -78,6 +103,14 @@ struct TestBed: Sendable {
     /// A memory of sold-out products that no machine is too slow for. The setting itself ends at a second, of which half is without a second look.
     static let longMemory: @Sendable (inout OrderServerConfiguration) -> Void = { $0.soldOutTime = .seconds(120) }
 
+    /// A test's own session: a busy machine takes longer for a new database than a server has for a statement.
+    static func patient(_ url: String) throws -> PostgresConfiguration {
+        var configuration = try PostgresConfiguration(url: url)
+        configuration.statementTimeout = .seconds(120)
+        configuration.callTimeout = .seconds(130)
+        return configuration
+    }
+
     /// Runs `body` with so many order servers.
     /// - Parameter adjust: changes what no setting can say
     static func run(
@@ -90,7 +123,7 @@ struct TestBed: Sendable {
     ) async throws {
         let base = try postgres.get().url
         let name = "orders_\(databases.wrappingAdd(1, ordering: .relaxed).newValue)"
-        let owner = PostgresPool(configuration: try PostgresConfiguration(url: base), maximumConnections: 1)
+        let owner = PostgresPool(configuration: try patient(base), maximumConnections: 1)
         _ = try await owner.query("create database \(name)")
         await owner.shutdown()
         let url = String(base.dropLast("postgres".count)) + name
@@ -99,7 +132,7 @@ struct TestBed: Sendable {
         for _ in 0..<servers { running.append(try await start(url, product.url, settings, endpoints, adjust: adjust)) }
         let bed = TestBed(
             product: product,
-            pool: PostgresPool(configuration: try PostgresConfiguration(url: url), maximumConnections: 2),
+            pool: PostgresPool(configuration: try patient(url), maximumConnections: 2),
             databaseURL: url,
             servers: running
         )
@@ -217,6 +250,42 @@ struct TestBed: Sendable {
             headers: headers,
             to: server
         )
+    }
+
+    /// Waits until the admin port's metrics have a line; what is counted behind an answer or an acknowledgement comes a moment later.
+    func wait(metric line: String, server: Int = 0, within bound: Duration = .seconds(60)) async throws {
+        let deadline = ContinuousClock.now + bound
+        while true {
+            let request = HTTPPeer.Request(method: .GET, path: "/metrics")
+            let text = String(buffer: try await servers[server].admin.call(request, timeout: .seconds(20)).get().body)
+            if text.contains("\n\(line)\n") { return }
+            guard ContinuousClock.now < deadline else { throw Failure(description: "no \(line) after \(bound) in:\n\(text)") }
+            try await Task.sleep(for: .milliseconds(5))
+        }
+    }
+
+    /// Waits until the server says that it is ready: a check that the machine was late with says that it is not.
+    @discardableResult
+    func waitUntilReady(_ path: String = "/readyz") async throws -> Answer {
+        let deadline = ContinuousClock.now + .seconds(60)
+        while true {
+            let answer = try await send(.GET, path)
+            if answer.status == 200 { return answer }
+            guard ContinuousClock.now < deadline else { throw Failure(description: "not ready: \(answer)") }
+            try await Task.sleep(for: .milliseconds(20))
+        }
+    }
+
+    /// Has recovery look at all orders as if they were an hour old, and waits until it has been at their ends twice: what it found in the first round it has
+    /// worked on before the second.
+    func recoverAll() async throws {
+        for _ in 0..<2 {
+            _ = try await pool.query(
+                "update orders set created_at = created_at - interval '1 hour', updated_at = updated_at - interval '1 hour'"
+            )
+            _ = try await pool.query("update recovery_mark set collected_until = '-infinity'")
+            try await wait("select count(*) from recovery_mark where collected_until > now() - interval '10 minutes'", for: 1)
+        }
     }
 
     /// The only cell of a query.

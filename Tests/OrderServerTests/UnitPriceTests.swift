@@ -56,7 +56,7 @@ struct UnitPriceTests {
 
     @Test("a product server that does not answer is 424 and leaves no order; one lost connection is not noticed")
     func unreachable() async throws {
-        try await TestBed.run(settings: ["PRODUCT_TIMEOUT": "500ms"]) { bed in
+        try await TestBed.run(settings: ["PRODUCT_TIMEOUT": "2s"]) { bed in
             // One that does not answer neither: the other attempt may reach another instance.
             for fault in [ProductStandIn.LookFault.drop, .hang] {
                 bed.product.state.withLock { $0.lookFaults = [fault] }
@@ -147,7 +147,7 @@ struct ProductCatalogueTests {
     @Test("those who ask while a look-up is out share the next one, which begins after they came")
     func shares() async throws {
         let product = try await ProductStandIn.start(stock: [:])
-        let catalogue = try self.catalogue(product, timeout: .milliseconds(400))
+        let catalogue = try self.catalogue(product, timeout: .seconds(2))
         product.state.withLock { $0.lookFaults = [.hang, .hang] }
         let first = Task { try await catalogue.facts(of: .id(1)) }
         try await looks(product, 1)
@@ -166,7 +166,7 @@ struct ProductCatalogueTests {
     @Test("a caller above the bound is OVERLOADED; whoever waits too long for his turn is given up, and nobody is forgotten")
     func bounds() async throws {
         let product = try await ProductStandIn.start(stock: [:])
-        let catalogue = try self.catalogue(product, timeout: .milliseconds(300), waiting: 20, calls: 1)
+        let catalogue = try self.catalogue(product, timeout: .seconds(2), waiting: 20, calls: 1)
         product.state.withLock { $0.lookFaults = Array(repeating: .hang, count: 100) }
         // Each asks for another product: one is looked up, the others wait for their turn.
         let all = await outcomes(40) { index in try await catalogue.facts(of: index % 2 == 0 ? .id(1) : .code("CODE-\(index)")) }
