@@ -96,6 +96,10 @@ final class ScriptedSocket: ChannelDuplexHandler {
     private(set) var isOutputClosed = false
     /// Whether the end of the server's half waits behind answers that are not taken.
     var holdsEnd = false
+    /// Whether the client takes nothing: what is written waits.
+    var holdsWrites = false
+    private var held: [(bytes: ByteBuffer, promise: EventLoopPromise<Void>?)] = []
+    private var isInputClosed = false
     private(set) var written = ByteBuffer()
 
     func read(context: ChannelHandlerContext) { reads += 1 }
@@ -107,13 +111,35 @@ final class ScriptedSocket: ChannelDuplexHandler {
             return
         }
         var bytes = unwrapOutboundIn(data)
+        if holdsWrites { return held.append((bytes, promise)) }
         written.writeBuffer(&bytes)
         promise?.succeed()
+    }
+
+    /// The client takes what waits.
+    func takeHeld() {
+        holdsWrites = false
+        let taken = held
+        held = []
+        for one in taken {
+            written.writeImmutableBuffer(one.bytes)
+            one.promise?.succeed()
+        }
+    }
+
+    func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+        if let event = event as? ChannelEvent, event == .inputClosed { isInputClosed = true }
+        context.fireUserInboundEventTriggered(event)
     }
 
     func close(context: ChannelHandlerContext, mode: CloseMode, promise: EventLoopPromise<Void>?) {
         guard mode == .output else { return context.close(mode: mode, promise: promise) }
         isOutputClosed = true
+        // Behind the end of the client's half, SwiftNIO makes the end of this one the end of all: what waits is lost.
+        if isInputClosed {
+            for (_, promise) in held { promise?.fail(ChannelError.ioOnClosedChannel) }
+            held = []
+        }
         if !holdsEnd { promise?.succeed() }
     }
 

@@ -226,6 +226,18 @@ struct FrontDoorTests {
         #expect(!other.channel.isActive)
     }
 
+    @Test("a client that has closed its half gets what the socket has not taken yet", arguments: [hot("2"), other("2")])
+    func endBehindHeldAnswers(last: String) throws {
+        let bed = try FrontDoorBed()
+        bed.socket.holdsWrites = true
+        try bed.send(hot("1") + last)
+        bed.halfClose()
+        #expect(!bed.isEnded)
+        bed.socket.takeHeld()
+        #expect(bed.bodies() == ["1", "2"])
+        #expect(bed.isEnded)
+    }
+
     @Test("a server that asks its clients to go elsewhere answers, and ends the connection behind the answer")
     func draining() throws {
         for request in [hot("1"), other("1")] {
