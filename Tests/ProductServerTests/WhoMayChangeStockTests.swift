@@ -1,3 +1,5 @@
+import HotPath
+import NIOCore
 import StrictJSON
 import HTTPTypes
 import Hummingbird
@@ -76,6 +78,34 @@ import Testing
                     }
                 }
             }
+        }
+    }
+
+    /// What the way around the router does not admit goes to the router, which refuses it.
+    @Test(arguments: [false, true]) func theWayAroundTheRouterIsForTheSame(hasTokens: Bool) async throws {
+        try await ProductServerFixture.with(hasTokens ? ["SERVICE_TOKENS": "order:5678"] : [:]) { server in
+            func admits(_ lines: String..., host: String = "127.0.0.1", isFromLoopback: Bool = true) throws -> [Bool] {
+                try ["", "/v1"].map { version in
+                    let head =
+                        [
+                            "PATCH \(version)/products/1/stock/decrease-by-order HTTP/1.1", "Host: \(host)", "Idempotency-Key: DEC-1",
+                            "Content-Type: application/json",
+                        ] + lines
+                    guard case .head(var read) = RequestHead.read(ByteBuffer(string: head.joined(separator: "\r\n") + "\r\n\r\n")) else {
+                        throw ProductServerFixture.Missing(what: "a head in \(head)")
+                    }
+                    read.isFromLoopback = isFromLoopback
+                    return server.routes.hotPath.match(read) != nil
+                }
+            }
+            let (yes, no) = ([true, true], [false, false])
+            let answers = [
+                (try admits(), hasTokens ? no : yes), (try admits(isFromLoopback: false), no), (try admits(host: "shop.example"), no),
+                (try admits("X-Forwarded-For: 127.0.0.1"), no), (try admits("Origin: http://evil.example"), no),
+                (try admits("Authorization: Bearer 567", isFromLoopback: false), no),
+                (try admits("Authorization: Bearer 5678", host: "shop.example", isFromLoopback: false), hasTokens ? yes : no),
+            ]
+            for (index, (seen, expected)) in answers.enumerated() { #expect(seen == expected, "\(index)") }
         }
     }
 
