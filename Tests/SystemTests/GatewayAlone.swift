@@ -338,7 +338,8 @@ extension Faults.GatewayAlone {
         let (_, standIns, address) = try gateway()
         for path in [
             "/order-service/orders/7", "/order-service/v1/orders/7", "/order-service/orders", "/order-service/livez",
-            "/product-service/products/7",
+            "/product-service/products/7", "/order-service/orders/7?", "/order-service/orders/7?expand=saga",
+            "/order-service/v1/orders/7/?a=wait&waits=1&await",
         ] {
             for method in ["GET", "HEAD"] {
                 let connection = try await RawConnection(address)
@@ -349,6 +350,17 @@ extension Faults.GatewayAlone {
                 #expect(answer.status == 200, "\(method) \(path): \(answer)")
             }
         }
+        // What waits because he asked for it ends with him, however it is written.
+        for path in [
+            "?wait=30s", "?expand=saga&wait=30s", "?wait", "/?wait&expand=saga", "?w%61it=30s", "?a=b&%77%61%69%74=30s", "/events",
+        ] {
+            let connection = try await RawConnection(address)
+            defer { connection.close() }
+            try await connection.send(Array("GET /order-service/orders/held\(path) HTTP/1.1\r\nHost: a\r\n\r\n".utf8))
+            try await connection.endSending()
+            #expect(try await connection.end(within: .seconds(60)).isEmpty, "\(path)")
+        }
+        standIns.release()
         // A read between two orders takes neither answer away.
         let order = "POST /order-service/orders HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"
         let before = standIns.seen.count
