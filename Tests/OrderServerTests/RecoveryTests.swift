@@ -56,6 +56,32 @@ struct RecoveryTests {
         }
     }
 
+    @Test("an order whose commit took longer than the mark waits is found when it is there")
+    func lateCommit() async throws {
+        try await TestBed.run(settings: ["RECOVERY_AGE": "1s", "ORDER_DEADLINE": "500ms"]) { bed in
+            // A server's insert, whose commit hangs, and whose server dies.
+            var configuration = try PostgresConfiguration(url: bed.databaseURL)
+            configuration.applicationName = "stockgate-order-groups"
+            configuration.statementTimeout = .seconds(100)
+            configuration.callTimeout = .seconds(110)
+            let late = try PostgresConnection(configuration: configuration)
+            let insert = """
+                with made as (insert into orders (id, product_id, quantity, status) values (5000, 1, 3, 'PENDING') returning 1)
+                select pg_sleep(12) from made
+                """
+            async let committed = late.query(insert, [])
+            let old = "select count(*) from pg_stat_activity where wait_event = 'PgSleep' and now() - xact_start > interval '8 s'"
+            try await bed.wait(old, for: 1)
+            // Meanwhile others are found as always.
+            try await leave(bed, 5001, status: "PENDING", old: false)
+            try await bed.wait("select count(*) from orders where id = 5001 and status = 'CONFIRMED'", for: 1)
+            _ = try await committed
+            try await bed.wait("select count(*) from orders where id = 5000 and status = 'CONFIRMED'", for: 1)
+            #expect(bed.product.stock(1) == 94)
+            await late.close()
+        }
+    }
+
     @Test("a cancellation that a crash cut off is completed")
     func cancellation() async throws {
         try await TestBed.run { bed in

@@ -222,16 +222,19 @@ struct OrderStore: Sendable {
     /// messages.
     ///
     /// The mark of what was searched stays at least 6 seconds behind the clock, because an insert takes its time when it begins, and may run for
-    /// `statement_timeout`, 4 seconds. A server that finds the mark locked leaves the period to the server that has locked it.
+    /// `statement_timeout`, 4 seconds. A commit can take longer than that, where a disk or a standby hangs; so the mark also stays behind the oldest open
+    /// transaction of any order server, at most `longestCommit`. A server that finds the mark locked leaves the period to the server that has locked it.
     /// - Returns: how many orders were found
     func collect() async throws(PostgresError) -> Int {
-        let parameters: [PostgresValue] = [
-            .int(recoveryAge.microseconds), .int(max(recoveryAge, .seconds(6)).microseconds),
-        ]
         do {
             return try await pool.transaction(timeout: .seconds(65)) { transaction in
                 // The first period of all is as long as the table.
                 try transaction.execute(script: "set local statement_timeout = '60s'")
+                // A statement of its own, before the search takes its snapshot: what is not seen here has ended by then, and is found.
+                let oldest = try transaction.query(OrderStore.oldestSQL, []).one().decode(0, as: Int64?.self)
+                let least = max(recoveryAge, .seconds(6))
+                let behind = max(least, min(.microseconds((oldest ?? 0) + 1), OrderStore.longestCommit))
+                let parameters: [PostgresValue] = [.int(recoveryAge.microseconds), .int(behind.microseconds)]
                 return try transaction.query(OrderStore.collectSQL, parameters, timeout: .seconds(65)).one().decode(0, as: Int.self)
             }
         } catch let error as PostgresError {
@@ -240,6 +243,17 @@ struct OrderStore: Sendable {
             throw PostgresError(code: .misuse, message: "\(error)")
         }
     }
+
+    /// How long a commit may take before recovery searches on without it. With a longer bound, a transaction that was forgotten would have each search go
+    /// through more and more orders.
+    private static let longestCommit = Duration.seconds(60)
+
+    /// How long the oldest open transaction of the order servers has been open, in microseconds. They are told by the name of their sessions, which begins
+    /// with that of this one, so that an analyst's is not among them.
+    private static let oldestSQL = """
+        select (extract(epoch from now() - min(xact_start)) * 1000000)::bigint from pg_stat_activity
+        where datname = current_database() and starts_with(application_name, current_setting('application_name')) and pid <> pg_backend_pid()
+        """
 
     private static let collectSQL = """
         with mark as (select collected_until from recovery_mark for update skip locked),
