@@ -4,14 +4,15 @@ import FlashSaleKit
 public struct ServerVerdict: Equatable, Sendable {
     /// The most that a server may hold, in bytes.
     public static let memoryBound = 150 * 1_024 * 1_024
-    /// What the allocator may keep for itself between two parts of the time, in bytes.
-    static let slack = 8 * 1_024 * 1_024
+    /// What may be held more in the last part of the time than in an early one, in bytes: what the allocator keeps for itself, and below a minute what pools
+    /// and caches still take until they are full.
+    static func slack(seconds: Double) -> Int { (seconds < 60 ? 32 : 8) * 1_024 * 1_024 }
     /// Connections that one side still holds while the other has ended them.
     static let descriptorSlack = 8
 
     /// Its name in the stack.
     public var server: String
-    /// Median memory between one and two fifths of the time, when every pool and cache has filled, in bytes.
+    /// Median memory between one and two fifths of the time, when in a long one every pool and cache has filled, in bytes.
     public var early: Int
     /// Median memory of the last fifth, in bytes.
     public var late: Int
@@ -44,7 +45,7 @@ public struct ServerVerdict: Equatable, Sendable {
         if early == 0 || late == 0 { findings.append("\(server): too few looks at its memory: \(samples.count)") }
         if Set((samples + [before, after]).map(\.pid)).count > 1 { findings.append("\(server): its process ended and another began") }
         if peak > Self.memoryBound { findings.append("\(server): \(peak.mebibytes) MiB of memory, at most \(Self.memoryBound.mebibytes)") }
-        if late - early > max(Self.slack, early / 10) {
+        if late - early > max(Self.slack(seconds: seconds), early / 10) {
             findings.append("\(server): memory grew from \(early.mebibytes) to \(late.mebibytes) MiB")
         }
         if after.descriptors > before.descriptors + Self.descriptorSlack {
