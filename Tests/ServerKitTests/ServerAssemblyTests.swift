@@ -85,6 +85,15 @@ import Testing
         }
         let admin = ServerAssembly.adminRouter(metrics: metrics, registry: registry, tokens: .none)
         CircuitBreakerRoutes(registry: breakers, heartbeat: heartbeat).register(on: admin)
+        for each in [router, admin] {
+            each.get("held") { _, _ in
+                trail.add("held starts")
+                let deadline = ContinuousClock.now + .seconds(30)
+                while !trail.all.contains("released"), ContinuousClock.now < deadline { try await Task.sleep(for: .milliseconds(10)) }
+                trail.add("held ends")
+                return Response.text("held")
+            }
+        }
         let logger = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
         let (ready, continuation) = AsyncStream<ServerAssembly.Ports>.makeStream()
         let assembly = ServerAssembly(
@@ -533,6 +542,30 @@ import Testing
         for channel in clients.withLock({ $0 }) { try? await channel.close() }
     }
 
+    /// A request of one port is in work until the other port has closed its idle connection; so the stop of neither waits for the other.
+    @Test(arguments: [false, true])
+    func aStopOfOnePortDoesNotWaitForTheOther(holdsAdmin: Bool) async throws {
+        let trail = Trail()
+        let clients = Mutex<[Task<Void, any Error>]>([])
+        try await withServer(trail: trail, settings: ["SHUTDOWN_TIMEOUT": "60s"]) { ports in
+            let (busy, other) = holdsAdmin ? (ports.adminPort, ports.publicPort) : (ports.publicPort, ports.adminPort)
+            let idle = Task {
+                _ = try await exchange(other, ["GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"], into: trail)
+                trail.add("released")
+            }
+            let held = Task {
+                let answer = try await exchange(busy, ["GET /held HTTP/1.1\r\nHost: localhost\r\n\r\n"])
+                #expect(answer.hasPrefix("HTTP/1.1 200 "))
+            }
+            clients.withLock { $0 = [idle, held] }
+            // The idle connection has had an answer, whatever it says.
+            try await wait { trail.all.contains("held starts") && trail.all.contains { $0.hasPrefix("HTTP/1.1 ") } }
+        }
+        for task in clients.withLock({ $0 }) { try await task.value }
+        let ends = trail.all.filter { ["released", "held ends"].contains($0) }
+        #expect(ends == ["released", "held ends"])
+    }
+
     /// A socket's buffer says little of a slow client: what the client's end has acknowledged does.
     @Test func whatAClientTakesIsSeen() async throws {
         let group = MultiThreadedEventLoopGroup.singleton
@@ -612,7 +645,34 @@ import Testing
         return channel
     }
 
-    @Test func aPortThatIsTakenIsAnError() async throws {
+    private struct Failing: Service {
+        struct Failure: Error {}
+        let ready: AsyncStream<Void>
+
+        func run() async throws {
+            for await _ in ready { break }
+            throw Failure()
+        }
+    }
+
+    @Test(.timeLimit(.minutes(2)))
+    func aServiceThatFailsEndsTheServer() async throws {
+        let metrics = HTTPMetrics(registry: MetricsRegistry())
+        let (ready, continuation) = AsyncStream<Void>.makeStream()
+        let assembly = ServerAssembly(
+            name: "failing",
+            settings: try settings(),
+            logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() },
+            publicRouter: ServerRouter(metrics: metrics),
+            adminRouter: ServerRouter(metrics: metrics),
+            services: [Failing(ready: ready)],
+            onReady: { _ in continuation.yield() }
+        )
+        await #expect(throws: Failing.Failure.self) { try await assembly.run() }
+    }
+
+    @Test(.timeLimit(.minutes(2)))
+    func aPortThatIsTakenIsAnError() async throws {
         try await withServer { ports in
             var settings = try settings()
             settings.publicPort = ports.publicPort

@@ -29,9 +29,26 @@ struct HTTPService: Service, CustomStringConvertible {
         }
         prepared.open()
         if Task.isShuttingDownGracefully { return }
-        let servers = ServiceGroup(configuration: .init(services: self.servers, logger: self.logger))
+        // A group of its own for each port, because one group stops its services one after the other: a client that takes long on one port would make the
+        // stop of the other port begin late.
+        let ports = servers.map { ServiceGroup(configuration: .init(services: [$0], logger: logger)) }
         // Detached: a child task would hear of the shutdown at once, and the servers have to serve during the lame-duck time.
-        let running = Task.detached { try await servers.run() }
+        let running = Task.detached {
+            try await withThrowingTaskGroup(of: Void.self) { group in
+                for port in ports {
+                    group.addTask {
+                        do {
+                            try await port.run()
+                        } catch {
+                            // A port that cannot be served ends the server: the other one is told to stop.
+                            for other in ports { await other.triggerGracefulShutdown() }
+                            throw error
+                        }
+                    }
+                }
+                try await group.waitForAll()
+            }
+        }
         try await withTaskCancellationHandler {
             try await withGracefulShutdownHandler {
                 try await running.value
@@ -43,7 +60,7 @@ struct HTTPService: Service, CustomStringConvertible {
                         await drainAcceptQueues()
                         await waitForAccepted()
                     }
-                    await servers.triggerGracefulShutdown()
+                    for port in ports { await port.triggerGracefulShutdown() }
                 }
             }
         } onCancel: {

@@ -43,21 +43,27 @@ extension FrontDoor {
         close(in: isReading ? configuration.times.stopReading : configuration.times.stopWorking, context)
     }
 
-    /// A stopping server waits for clients as long as they take their answers, and closes the others.
-    /// - Parameter before: what the client had taken at the last look, if it had not taken everything
-    func watchTaking(_ context: ChannelHandlerContext, since before: UInt64?) {
+    /// A stopping server waits for clients as long as they take their answers, and closes the others. It looks several times within `ConnectionTimes.stopTaking`, so
+    /// that a client that has taken everything is not kept open until that time is over.
+    /// - Parameter last: what the client had taken at the last look, if it had not taken everything, and when it took a byte last
+    func watchTaking(_ context: ChannelHandlerContext, last: (taken: UInt64, at: NIODeadline)?) {
         guard machine.state != .closed else { return }
         let unsent = configuration.unsentBytes(context.channel)
-        var taken: UInt64?
+        let now = context.eventLoop.now
+        var seen: (taken: UInt64, at: NIODeadline)?
         if unsent > 0 {
-            taken = configuration.takenBytes(context.channel) ?? (written &- UInt64(clamping: unsent))
-            if taken == before { return perform(machine.close(), context) }
-        } else if before != nil, machine.isQuiescing, machine.state == .reading {
+            let taken = configuration.takenBytes(context.channel) ?? (written &- UInt64(clamping: unsent))
+            if let last, last.taken == taken {
+                guard now - last.at < configuration.times.stopTaking else { return perform(machine.close(), context) }
+                seen = last
+            } else {
+                seen = (taken, now)
+            }
+        } else if last != nil, machine.isQuiescing, machine.state == .reading {
             self.close(in: configuration.times.stopReading, context)
         }
-        taking = context.eventLoop.assumeIsolated().scheduleTask(in: configuration.times.stopTaking) {
-            self.watchTaking(context, since: taken)
-        }
+        let look = TimeAmount.nanoseconds(max(1_000_000, configuration.times.stopTaking.nanoseconds / 10))
+        taking = context.eventLoop.assumeIsolated().scheduleTask(in: look) { self.watchTaking(context, last: seen) }
     }
 
     /// Lets the connection have a time of its own, whatever it had before.

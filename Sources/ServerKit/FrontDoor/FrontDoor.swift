@@ -129,7 +129,7 @@ final class FrontDoor<Endpoint: HotPathEndpoint>: ChannelDuplexHandler, Removabl
         switch event {
         case let event as ChannelEvent where event == .inputClosed: perform(machine.inputClosed(), context)
         case is ChannelShouldQuiesceEvent:
-            if taking == nil { watchTaking(context, since: nil) }
+            if taking == nil { watchTaking(context, last: nil) }
             let grace = configuration.times.stopIdle
             guard grace > .zero, machine.state == .reading, !hasPart, quiescing == nil else { return quiesce(context) }
             quiescing = context.eventLoop.assumeIsolated().scheduleTask(in: grace) { self.quiesce(context) }

@@ -89,11 +89,17 @@ final class ServerProcess: Sendable {
     /// Open files and sockets.
     var descriptors: Int { (try? FileManager.default.contentsOfDirectory(atPath: "/proc/\(pid)/fd").count) ?? 0 }
 
-    /// Whether it has no more descriptors than this before the deadline.
-    func hasDescriptors(atMost count: Int, within bound: Duration) -> Bool {
-        let deadline = ContinuousClock.now + bound
+    /// Whether it has no more descriptors than this before the time is over.
+    /// - Parameters:
+    ///   - bound: counts anew whenever `progress` has another value, for two minutes in all at most
+    ///   - progress: what changes as long as the server works on what is waited for
+    func hasDescriptors(atMost count: Int, within bound: Duration, while progress: () -> [Int] = { [] }) -> Bool {
+        let end = ContinuousClock.now + max(bound, .seconds(120))
+        var (seen, deadline) = (progress(), ContinuousClock.now + bound)
         while descriptors > count {
-            guard ContinuousClock.now < deadline else { return false }
+            let now = progress()
+            if now != seen { (seen, deadline) = (now, ContinuousClock.now + bound) }
+            guard ContinuousClock.now < min(deadline, end) else { return false }
             usleep(20_000)
         }
         return true

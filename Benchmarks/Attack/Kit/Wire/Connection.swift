@@ -96,6 +96,13 @@ final class Connection {
         }
     }
 
+    /// Bytes that were sent and that the server's kernel has not acknowledged; they become fewer as long as the server reads.
+    var unacknowledged: Int {
+        var count: Int32 = 0
+        // TIOCOUTQ of a socket.
+        return ioctl(descriptor, 0x5411, &count) == 0 ? Int(count) : 0
+    }
+
     /// Sends bytes. Returns how many the kernel took before the deadline; fewer than all if the server does not read, or has cut the connection.
     @discardableResult
     func send(_ bytes: ArraySlice<UInt8>, until deadline: ContinuousClock.Instant) -> Int {
