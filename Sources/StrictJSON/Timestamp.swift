@@ -118,29 +118,28 @@ public struct Timestamp: Sendable, Hashable, Comparable, CustomStringConvertible
         let month = shiftedMonth < 10 ? shiftedMonth + 3 : shiftedMonth - 9
         let year = yearOfEra + era * 400 + (month <= 2 ? 1 : 0)
 
-        Timestamp.append(year, digits: 4, to: &bytes)
-        bytes.append(UInt8(ascii: "-"))
-        Timestamp.append(month, digits: 2, to: &bytes)
-        bytes.append(UInt8(ascii: "-"))
-        Timestamp.append(day, digits: 2, to: &bytes)
-        bytes.append(UInt8(ascii: "T"))
-        Timestamp.append(second / 3_600, digits: 2, to: &bytes)
-        bytes.append(UInt8(ascii: ":"))
-        Timestamp.append(second / 60 % 60, digits: 2, to: &bytes)
-        bytes.append(UInt8(ascii: ":"))
-        Timestamp.append(second % 60, digits: 2, to: &bytes)
-        bytes.append(UInt8(ascii: "."))
-        Timestamp.append(microsecond, digits: 6, to: &bytes)
-        bytes.append(UInt8(ascii: "Z"))
+        // A time stands several times in what is said of each order: its 27 bytes are made in place and appended together.
+        withUnsafeTemporaryAllocation(of: UInt8.self, capacity: 27) { text in
+            Timestamp.put(year, digits: 4, at: 0, behind: UInt8(ascii: "-"), in: text)
+            Timestamp.put(month, digits: 2, at: 5, behind: UInt8(ascii: "-"), in: text)
+            Timestamp.put(day, digits: 2, at: 8, behind: UInt8(ascii: "T"), in: text)
+            Timestamp.put(second / 3_600, digits: 2, at: 11, behind: UInt8(ascii: ":"), in: text)
+            Timestamp.put(second / 60 % 60, digits: 2, at: 14, behind: UInt8(ascii: ":"), in: text)
+            Timestamp.put(second % 60, digits: 2, at: 17, behind: UInt8(ascii: "."), in: text)
+            Timestamp.put(microsecond, digits: 6, at: 20, behind: UInt8(ascii: "Z"), in: text)
+            bytes.append(contentsOf: text)
+        }
     }
 
-    private static func append(_ value: Int64, digits: Int, to bytes: inout [UInt8]) {
-        let start = bytes.count
-        var rest = value
-        for _ in 0..<digits {
-            bytes.append(UInt8(ascii: "0") + UInt8(rest % 10))
-            rest /= 10
+    /// Puts a number with so many digits at a place, and a byte behind it.
+    @inline(__always)
+    private static func put(_ value: Int64, digits: Int, at place: Int, behind byte: UInt8, in text: UnsafeMutableBufferPointer<UInt8>) {
+        var rest = UInt64(truncatingIfNeeded: value)
+        for index in stride(from: place + digits - 1, through: place, by: -1) {
+            let (quotient, digit) = rest.quotientAndRemainder(dividingBy: 10)
+            text[index] = UInt8(ascii: "0") + UInt8(truncatingIfNeeded: digit)
+            rest = quotient
         }
-        bytes[start...].reverse()
+        text[place + digits] = byte
     }
 }

@@ -61,4 +61,24 @@ struct BuyerDeadlineTests {
         #expect(answers.count == 1_000)
         #expect(deadlines.count == 0)
     }
+
+    @Test("who is answered is forgotten with those who come, long before the deadline; behind one who waits all are kept until then")
+    func forgotten() async throws {
+        let (deadlines, answers) = (BuyerDeadlines(), Answers())
+        func come(isAnswered: Bool = true) -> BuyerWait {
+            let wait = self.wait(answers, in: .seconds(3_600))
+            deadlines.watch(wait)
+            if isAnswered { wait.answer(.failure(APIError(.keyReused))) }
+            return wait
+        }
+        for _ in 0..<1_000 { _ = come() }
+        #expect(deadlines.count <= 2)
+        let slow = come(isAnswered: false)
+        for _ in 0..<100 { _ = come() }
+        #expect(deadlines.count == 101)
+        slow.answer(.failure(APIError(.keyReused)))
+        for _ in 0..<101 { _ = come() }
+        #expect(deadlines.count <= 2)
+        #expect(answers.count == 1_202)
+    }
 }

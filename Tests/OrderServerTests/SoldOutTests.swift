@@ -1,4 +1,5 @@
 import NIOHTTP1
+import PostgresClient
 import ServerKit
 import StrictJSON
 import Synchronization
@@ -99,6 +100,52 @@ struct SoldOutTests {
             while isRefusal(answer), ContinuousClock.now < began + .seconds(120) { answer = try await bed.place(1) }
             #expect(answer["status"] == "CONFIRMED")
             #expect(bed.product.stock(1) == 0)
+        }
+    }
+
+    @Test("a rush of new keys for a sold-out product is refused by few look-ups; a repeat among them gets its order, another payload none")
+    func rushOfKeys() async throws {
+        try await TestBed.run(stock: [1: 3], adjust: TestBed.longMemory) { bed in
+            let mine = try await bed.place(3, key: "mine")
+            #expect(mine["status"] == "CONFIRMED")
+            // It is refused with a row of its own, and is remembered from then on.
+            #expect(isRefusal(try await bed.place(1)))
+            let rows = try await bed.count("select count(*) from orders")
+            let answers = try await withThrowingTaskGroup(of: (Int, TestBed.Answer).self) { group in
+                for index in 0..<240 {
+                    group.addTask {
+                        switch index % 8 {
+                        case 0: (0, try await bed.place(3, key: "mine"))
+                        case 1: (1, try await bed.place(4, key: "mine"))
+                        case 2: (2, try await bed.place(3, buyer: "u-002", key: "mine"))
+                        default: (3, try await bed.place(1, key: "new \(index)"))
+                        }
+                    }
+                }
+                return try await group.reduce(into: [(Int, TestBed.Answer)]()) { $0.append($1) }
+            }
+            for (kind, answer) in answers {
+                switch kind {
+                case 0: #expect(answer.status == 200 && answer.isReplayed && answer.id == mine.id, "\(answer)")
+                case 1: #expect(answer.status == 422 && answer["error"] == "KEY_REUSED", "\(answer)")
+                default: #expect(isRefusal(answer) && answer.refusedID == nil && !answer.isReplayed, "\(answer)")
+                }
+            }
+            #expect(try await bed.count("select count(*) from orders") == rows)
+            #expect(bed.product.stock(1) == 0)
+            try await bed.wait(metric: "stockgate_orders_turned_away_total 180")
+        }
+    }
+
+    @Test("where the keys cannot be looked up, a keyed request for a sold-out product is not told that it is sold out")
+    func keysUnknown() async throws {
+        try await TestBed.run(stock: [1: 0], adjust: TestBed.longMemory) { bed in
+            #expect(isRefusal(try await bed.place(1)))
+            _ = try await bed.pool.query("alter table orders rename column idempotency_key to moved")
+            let answer = try await bed.place(1, key: "k")
+            #expect(answer.status == 503 && answer["error"] == "UNAVAILABLE", "\(answer)")
+            _ = try await bed.pool.query("alter table orders rename column moved to idempotency_key")
+            #expect(isRefusal(try await bed.place(1, key: "k")))
         }
     }
 

@@ -17,6 +17,7 @@ struct GroupCommitTests {
     func group(
         _ groups: Groups,
         _ gathering: GroupCommit<Int>.Gathering? = nil,
+        pace: GroupCommit<Int>.Pace? = nil,
         turns: GroupTurns? = nil,
         held: Int = 1,
         capacity: Int = 100,
@@ -27,6 +28,7 @@ struct GroupCommitTests {
             capacity: capacity,
             maximumBatch: maximumBatch,
             gathering: gathering,
+            pace: pace,
             turns: turns
         ) { _, _, items in
             groups.taken.withLock { $0 += items }
@@ -44,6 +46,15 @@ struct GroupCommitTests {
         let deadline = ContinuousClock.now + .seconds(60)
         while ContinuousClock.now < deadline {
             if groups.sizes.withLock({ $0 == expected }) { return true }
+            try await Task.sleep(for: .milliseconds(1))
+        }
+        return false
+    }
+
+    func holdsBack(_ group: GroupCommit<Int>) async throws -> Bool {
+        let deadline = ContinuousClock.now + .seconds(60)
+        while ContinuousClock.now < deadline {
+            if group.isHoldingBack { return true }
             try await Task.sleep(for: .milliseconds(1))
         }
         return false
@@ -84,6 +95,73 @@ struct GroupCommitTests {
         groups.release.signal()
         #expect(try await waits(for: [1, 1], groups))
         await group.shutdown()
+    }
+
+    @Test("with a pace: the first goes at once, a few behind it wait for enough, and enough wait for nothing")
+    func keepsAPace() async throws {
+        let groups = Groups()
+        let group = try self.group(groups, pace: .init(enough: 4, interval: .seconds(100), worthwhile: 1, rest: .zero), held: 0)
+        #expect(group.add(1))
+        #expect(try await waits(for: [1], groups))
+        for item in 2...4 { #expect(group.add(item)) }
+        #expect(try await holdsBack(group))
+        #expect(groups.sizes.withLock { $0 } == [1])
+        #expect(group.waiting == 3)
+        #expect(group.add(5))
+        #expect(try await waits(for: [1, 4], groups))
+        #expect(groups.taken.withLock { $0 } == Array(1...5))
+        await group.shutdown()
+    }
+
+    @Test("with a pace: the wait has an end, and one that comes after the interval does not wait")
+    func paceEnds() async throws {
+        let groups = Groups()
+        let group = try self.group(groups, pace: .init(enough: 4, interval: .milliseconds(5), worthwhile: 1, rest: .zero), held: 0)
+        for item in 1...3 {
+            #expect(group.add(item))
+            #expect(try await waits(for: Array(repeating: 1, count: item), groups))
+            if item == 2 { try await Task.sleep(for: .milliseconds(10)) }
+        }
+        await group.shutdown()
+        #expect(groups.taken.withLock { $0 } == [1, 2, 3])
+    }
+
+    @Test("with a pace: a wait that brought few is not repeated for a while, one that brought more is", arguments: [true, false])
+    func paceRests(isWorthwhile: Bool) async throws {
+        let groups = Groups()
+        let pace = GroupCommit<Int>.Pace(enough: 2, interval: .seconds(100), worthwhile: isWorthwhile ? 2 : 3, rest: .seconds(100))
+        let group = try self.group(groups, pace: pace, held: 0)
+        #expect(group.add(1))
+        #expect(try await waits(for: [1], groups))
+        #expect(group.add(2))
+        #expect(try await holdsBack(group))
+        #expect(group.add(3))
+        #expect(try await waits(for: [1, 2], groups))
+        #expect(group.add(4))
+        if isWorthwhile {
+            #expect(try await holdsBack(group))
+            #expect(groups.sizes.withLock { $0 } == [1, 2])
+            #expect(group.add(5))
+            #expect(try await waits(for: [1, 2, 2], groups))
+        } else {
+            #expect(try await waits(for: [1, 2, 1], groups))
+        }
+        await group.shutdown()
+    }
+
+    @Test("with a pace: what is held back is written by a shutdown, and failed by a stop")
+    func paceAtTheEnd() async throws {
+        for stops in [false, true] {
+            let groups = Groups()
+            let group = try self.group(groups, pace: .init(enough: 4, interval: .milliseconds(200), worthwhile: 1, rest: .zero), held: 0)
+            #expect(group.add(1))
+            #expect(try await waits(for: [1], groups))
+            #expect(group.add(2))
+            if stops { group.abandon() }
+            await group.shutdown()
+            #expect(groups.taken.withLock { $0 } == (stops ? [1] : [1, 2]))
+            #expect(groups.failed.withLock { $0.map(\.0) } == (stops ? [2] : []))
+        }
     }
 
     @Test("what comes while a group is written goes in batches behind it, and only what comes then is waited for")

@@ -63,6 +63,7 @@ struct OrderGroups: Sendable {
             configuration: settings.groupPostgres,
             maximumQueued: settings.maximumQueued,
             maximumBatch: settings.maximumBatch,
+            batches: metrics.keyBatches,
             onTrouble: onTrouble
         )
     }

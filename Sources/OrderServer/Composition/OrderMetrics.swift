@@ -22,6 +22,7 @@ struct OrderMetrics: Sendable {
     let insertBatches: Histogram
     let completionBatches: Histogram
     let callBatches: Histogram
+    let keyBatches: Histogram
 
     /// The number of orders on recovery's list, from its last round.
     final class Backlog: Sendable {
@@ -96,6 +97,7 @@ struct OrderMetrics: Sendable {
         insertBatches = sizes("stockgate_orders_insert_batch_size", "Orders inserted by one statement")
         completionBatches = sizes("stockgate_orders_completion_batch_size", "Final states written by one statement")
         callBatches = sizes("stockgate_orders_product_batch_size", "Changes of stock sent in one call")
+        keyBatches = sizes("stockgate_orders_key_batch_size", "Idempotency keys looked up by one statement")
     }
 
     /// Registers the figures of orders whose rows are locked by other transactions.

@@ -43,7 +43,16 @@ struct OrderServerParts {
         let store = OrderStore(pool: pool, recoveryAge: settings.recoveryAge, outbox: broker?.outbox)
         let readers = ReadStores(settings)
         readers.register(in: registry)
-        settings.postgres.hosts.report(in: registry, logger: logger)
+        let hosts = settings.postgres.hosts
+        hosts.report(in: registry, logger: logger)
+        hosts.watchHistory { change in
+            logger.error(
+                "the order database is another server's data than before, which may lack orders",
+                metadata: ["now": "\(change.now)", "before": "\(change.before)"]
+            )
+            // Orders that are lost had ids, and so may their sequence have been set back.
+            Task { await IDSequence.raiseAll(settings.postgres, logger: logger) }
+        }
         transactions = TransactionWatch(readers.lists, registry: registry, logger: logger)
         let changes = OrderWatch(maximumWaiters: settings.maximumWaiters, store: store, logger: logger)
         changes.register(in: registry)

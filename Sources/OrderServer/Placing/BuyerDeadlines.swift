@@ -1,7 +1,8 @@
 // Invariant: each buyer is answered once, with the order's outcome or at the deadline, whichever comes first. An outcome that comes later changes the order,
 //   but no answer.
 //
-// Bounds: a wait is kept until its deadline, even if it was answered before. So there are as many as come within that time. One task ticks while there is any.
+// Bounds: a wait is kept until its deadline at most, so there are no more than come within that time. One that was answered leaves when the waits before it have
+//   left: each wait that comes takes two such along. In a rush there are therefore little more than buyers that wait. One task ticks while there is any.
 
 import APIErrors
 import NIOCore
@@ -14,6 +15,9 @@ final class BuyerDeadlines: Sendable {
     private struct State {
         var waits: CircularBuffer<BuyerWait> = []
         var isTicking = false
+
+        /// Takes the first wait, if it was answered.
+        mutating func takeAnswered() -> BuyerWait? { waits.first?.isAnswered == true ? waits.popFirst() : nil }
     }
 
     private let state = Mutex(State())
@@ -44,10 +48,12 @@ final class BuyerDeadlines: Sendable {
 
     /// Answers the wait at its deadline, unless it is answered before.
     func watch(_ wait: BuyerWait) {
-        let isFirst = self.state.withLock { state in
+        // Waits that leave are freed behind the lock.
+        let (isFirst, _) = self.state.withLock { state in
             state.waits.append(wait)
+            let gone = (state.takeAnswered(), state.takeAnswered())
             defer { state.isTicking = true }
-            return !state.isTicking
+            return (!state.isTicking, gone)
         }
         guard isFirst else { return }
         Task { [weak self] in

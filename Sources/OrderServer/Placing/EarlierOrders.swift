@@ -17,12 +17,23 @@ struct EarlierOrders: Sendable {
 
     /// The order that this buyer has made with the draft's key; nil if there is none. If `waits`, an order that is being worked on is waited for until it is in
     /// its final state.
+    /// - Parameter first: what a look-up has just said, if there was one; it stands for the first of this function
     /// - Throws: `KEY_REUSED`; `REQUEST_IN_PROGRESS` if it is still being worked on at the deadline; errors of ``OrderConclusion/drive(_:firstAttempt:_:)``
-    func order(of draft: OrderDraft, _ deadline: ContinuousClock.Instant, waits: Bool) async throws(APIError) -> PlacedOrder? {
+    func order(
+        of draft: OrderDraft,
+        _ deadline: ContinuousClock.Instant,
+        waits: Bool,
+        first: KeyLookup.Outcome? = nil
+    ) async throws(APIError) -> PlacedOrder? {
         guard let key = draft.idempotencyKey else { return nil }
-        return try await self.order(key, of: draft.buyerID, draft.requestID?.description, deadline, waits: waits) {
+        return try await self.order(key, of: draft.buyerID, draft.requestID?.description, deadline, waits: waits, first: first) {
             draft.isSame(as: $0)
         }
+    }
+
+    /// Looks once for an order that this buyer has made with the draft's key, without a task. `done` is called once.
+    func look(for draft: OrderDraft, key: String, done: @escaping @Sendable (KeyLookup.Outcome) -> Void) {
+        keys.order(key: key, buyer: draft.buyerID, done: done)
     }
 
     /// The order that an earlier request of the buyer with the same key has made, as a repeat of that request is answered; nil if there is none. This is for
@@ -48,8 +59,10 @@ struct EarlierOrders: Sendable {
         _ requestID: String?,
         _ deadline: ContinuousClock.Instant,
         waits: Bool,
+        first: KeyLookup.Outcome? = nil,
         _ isSame: (Order) -> Bool
     ) async throws(APIError) -> PlacedOrder? {
+        var known = first
         var looks = 0
         // The wait ends a little before the buyer's deadline, because a busy machine wakes late. *In progress* helps the caller more than the answer at the
         // deadline, which says that nothing is known.
@@ -58,7 +71,10 @@ struct EarlierOrders: Sendable {
         // Bound: the deadline. The pauses double up to 100 ms.
         while true {
             var order: Order
-            switch await keys.order(key: key, buyer: buyer) {
+            let outcome: KeyLookup.Outcome
+            if let known { outcome = known } else { outcome = await keys.order(key: key, buyer: buyer) }
+            known = nil
+            switch outcome {
             case .success(nil): return nil
             case .success(let found?): order = found
             case .failure(let error): throw trouble.noted(error, "a key was not looked up")

@@ -23,15 +23,21 @@ struct OrderTurnaway: Sendable {
     /// - Parameter waits: whether to wait for an order that is being worked on
     func soldOut(_ draft: OrderDraft, _ deadline: ContinuousClock.Instant, waits: Bool, _ done: @escaping PlacedOrder.Done) {
         if isImmediate(draft) {
-            metrics.turnedAway.add()
-            return done(.failure(.soldOut(product: draft.productID)))
+            return turnAway(draft, done)
+        }
+        // In a rush nearly every key is new: one look says so, and no task is needed.
+        if !persistsRejected, let key = draft.idempotencyKey {
+            return earlier.look(for: draft, key: key) { outcome in
+                if case .success(nil) = outcome { return turnAway(draft, done) }
+                PlacedOrder.inTask(done) { () async throws(APIError) in
+                    if let placed = try await earlier.order(of: draft, deadline, waits: waits, first: outcome) { return placed }
+                    metrics.turnedAway.add()
+                    throw .soldOut(product: draft.productID)
+                }
+            }
         }
         PlacedOrder.inTask(done) { () async throws(APIError) in
             if let placed = try await earlier.order(of: draft, deadline, waits: waits) { return placed }
-            guard persistsRejected else {
-                metrics.turnedAway.add()
-                throw .soldOut(product: draft.productID)
-            }
             switch await insertion.insert(draft, failReason: APIErrorCode.insufficientStock.rawValue) {
             case .made(let order):
                 metrics.failed.add()
@@ -40,6 +46,11 @@ struct OrderTurnaway: Sendable {
                 return try await PlacedOrder.awaited { notInserted(other, draft, deadline, waits: waits, $0) }
             }
         }
+    }
+
+    private func turnAway(_ draft: OrderDraft, _ done: PlacedOrder.Done) {
+        metrics.turnedAway.add()
+        done(.failure(.soldOut(product: draft.productID)))
     }
 
     /// The breaker around the product server stays open for some time yet.

@@ -6,8 +6,8 @@
 //   each, members of locked rows wait apart (`putOut`, `LockedRows`). They come back when the row is free, or fail when their time is over. `GroupWrite`
 //   describes the rest.
 //
-// Bounds: those of `Committer` and of `LockedRows`. A single member is sent at once, without a timer. Only a group that gathers (`Gathering`) may hold back a
-//   few members for a bounded time, so that more can join.
+// Bounds: those of `Committer` and of `LockedRows`. A single member is sent at once, without a timer. Only a group that gathers (`Gathering`) or keeps a pace
+//   (`Pace`) may hold back a few members for a bounded time, so that more can join.
 // Stop: `stop` fails waiting and later members; `shutdown` has waiting members written first.
 
 public import BlockingThreads
@@ -65,6 +65,27 @@ public final class GroupCommit<Member: Sendable>: Sendable {
         }
     }
 
+    /// A rule for statements that cost more than the members in them. Groups that follow each other as fast as they can stay small, and most of the work is then
+    /// done for the statements themselves. In a rush they follow each other at a pace instead.
+    public struct Pace: Sendable {
+        /// With this many members the group goes at once.
+        public var enough: Int
+        /// A smaller group begins at least so long after the one before it. A member that comes later than that waits for nothing.
+        public var interval: Duration
+        /// A group that was held back and has fewer members than this was not worth it: there is no rush.
+        public var worthwhile: Int
+        /// No group is held back for so long after one that was not worth it.
+        public var rest: Duration
+
+        /// Creates a rule.
+        public init(enough: Int, interval: Duration, worthwhile: Int, rest: Duration) {
+            self.enough = enough
+            self.interval = interval
+            self.worthwhile = worthwhile
+            self.rest = rest
+        }
+    }
+
     /// The place where members of locked rows wait.
     public struct RowWaits: Sendable {
         /// The rows known to be locked.
@@ -91,10 +112,15 @@ public final class GroupCommit<Member: Sendable>: Sendable {
     struct State: Sendable {
         @usableFromInline var committer: Committer<Member>
         @usableFromInline var isDraining = false
-        @usableFromInline var isGathering = false
+        /// The members with which a group goes at once that is being held back; no number is that large while none is.
+        @usableFromInline var heldUntil = Int.max
         @usableFromInline var isStopped = false
         /// The members of the last group.
         @usableFromInline var last = 0
+        /// When the last group began, if the group keeps a pace.
+        @usableFromInline var began: ContinuousClock.Instant?
+        /// Until then no pace is kept, because there is no rush.
+        @usableFromInline var restsUntil: ContinuousClock.Instant?
 
         init(_ committer: Committer<Member>) { self.committer = committer }
     }
@@ -111,6 +137,7 @@ public final class GroupCommit<Member: Sendable>: Sendable {
     @usableFromInline let state: Mutex<State>
     @usableFromInline let worker: PostgresWorker
     @usableFromInline let gathering: Gathering?
+    @usableFromInline let pace: Pace?
     @usableFromInline let enough = WakeSignal()
     @usableFromInline let turns: GroupTurns?
     @usableFromInline let turn = WakeSignal()
@@ -125,6 +152,7 @@ public final class GroupCommit<Member: Sendable>: Sendable {
     ///   - maximumBatch: how many members are handed to `commit` at once
     ///   - key: members with the same key never share a statement; nil: any members may
     ///   - gathering: when to wait for more members; nil: a group goes as soon as the one before it is written, however small it is
+    ///   - pace: how fast small groups may follow each other; nil: as fast as they can
     ///   - turns: those with whom the group takes turns in a rush; nil: it never waits for others
     ///   - rowWaits: for ``RowMember`` members: where members of locked rows wait
     public init(
@@ -133,6 +161,7 @@ public final class GroupCommit<Member: Sendable>: Sendable {
         maximumBatch: Int,
         key: (@Sendable (Member) -> String)? = nil,
         gathering: Gathering? = nil,
+        pace: Pace? = nil,
         turns: GroupTurns? = nil,
         rowWaits: RowWaits? = nil,
         commit: @escaping Commit,
@@ -140,6 +169,7 @@ public final class GroupCommit<Member: Sendable>: Sendable {
     ) {
         self.worker = worker
         self.gathering = gathering
+        self.pace = pace
         self.turns = turns
         self.rowWaits = rowWaits
         self.commit = commit
@@ -149,6 +179,8 @@ public final class GroupCommit<Member: Sendable>: Sendable {
 
     /// Members that wait.
     public var waiting: Int { state.withLock { $0.committer.count } }
+    /// Whether a few members are being held back so that more can join.
+    public var isHoldingBack: Bool { state.withLock { $0.heldUntil < .max } }
     /// Members that failed because too many waited, since the start.
     public var refused: Int { state.withLock { $0.committer.refused } }
 
@@ -181,7 +213,7 @@ public final class GroupCommit<Member: Sendable>: Sendable {
                 state.isDraining = true
                 return .wake
             }
-            guard state.isGathering, let gathering, state.committer.count >= gathering.enough else { return .none }
+            guard state.committer.count >= state.heldUntil else { return .none }
             return .endGathering
         }
         switch next {
@@ -223,6 +255,7 @@ public final class GroupCommit<Member: Sendable>: Sendable {
         // The loop ends when no member waits. Adding the next member starts it again.
         var isWorthWaiting = false
         while true {
+            if let pace { keep(pace, session) }
             let hasTurn = takeTurn(session)
             let (batch, isAll) = state.withLock { state in
                 let batch = state.committer.connectionFreed()
@@ -252,18 +285,47 @@ public final class GroupCommit<Member: Sendable>: Sendable {
         return turns.take(turn)
     }
 
+    /// In a rush, if few members wait and the last group began lately, waits until enough have come or the pace allows the next group.
+    @usableFromInline
+    func keep(_ pace: Pace, _ session: PostgresSession) {
+        let now = ContinuousClock.now
+        let next = state.withLock { state -> ContinuousClock.Instant? in
+            let count = state.committer.count
+            guard count > 0 else { return nil }
+            let next = state.began.map { $0 + pace.interval } ?? now
+            let isResting = state.restsUntil.map { $0 > now } ?? false
+            guard count < pace.enough, next > now, !isResting, !state.isStopped else {
+                state.began = now
+                return nil
+            }
+            state.heldUntil = pace.enough
+            return next
+        }
+        guard let next else { return }
+        // The members of the last group are answered before this thread waits.
+        session.doPostponed()
+        _ = enough.wait(for: next - .now)
+        let end = ContinuousClock.now
+        state.withLock { state in
+            state.heldUntil = .max
+            state.began = end
+            state.restsUntil = state.committer.count < pace.worthwhile ? end + pace.rest : nil
+        }
+    }
+
     /// If members have come, but few, waits until enough have come or the time is over.
     @usableFromInline
     func gather(_ gathering: Gathering, _ session: PostgresSession) {
         let isFew = state.withLock { state in
-            state.isGathering = state.committer.count > 0 && state.committer.count < gathering.enough
-            return state.isGathering
+            guard state.committer.count > 0, state.committer.count < gathering.enough else { return false }
+            state.heldUntil = gathering.enough
+            return true
         }
         guard isFew else { return }
         // The members of the last group are answered before this thread waits.
         session.doPostponed()
         _ = enough.wait(for: gathering.time)
-        state.withLock { $0.isGathering = false }
+        state.withLock { $0.heldUntil = .max }
     }
 }
 
