@@ -187,6 +187,10 @@ struct PlanTests {
         #expect(plan.problem == nil)
         plan.only = ["nothing"]
         #expect(plan.problem?.contains("order gobatch") == true)
+        #expect(!plan.measuresGenerator)
+        plan.only = ["Gen"]
+        #expect(plan.problem == nil)
+        #expect(plan.measuresGenerator)
         plan = PeerComparison.Plan()
         plan.rounds = 0
         #expect(plan.problem != nil)
@@ -232,5 +236,45 @@ struct PlanTests {
             for: .milliseconds(200),
             on: MultiThreadedEventLoopGroup.singleton.next()
         )
+    }
+}
+
+@Suite("The load generator beside wrk") struct GeneratorResultTests {
+    private func runs(_ cpu: [Double]) -> [GeneratorResult.Run] { cpu.map { .init(requests: 100_000, seconds: 4, cpu: $0 * 100_000) } }
+
+    @Test("the ratio is that of the medians, and the goal is 1.3")
+    func ratio() {
+        let good = GeneratorResult(wrk: runs([8, 7, 30]), flashSale: runs([1, 10.4, 11]))
+        #expect(good.ratio == 1.3)
+        #expect(
+            good.line
+                == "the load generator against a constant, a key of its own for each request: flash-sale 10.4 us a request at 25000/s, wrk 8.0 us a request at 25000/s: 1.30 x the processor time; goal: at most 1.3 x; reached: yes"
+        )
+        #expect(GeneratorResult(wrk: runs([8]), flashSale: runs([10.5])).line?.hasSuffix("reached: NO") == true)
+        #expect(GeneratorResult(wrk: [], flashSale: runs([1])).line == nil)
+    }
+
+    @Test("wrk's own words are read, and others are not")
+    func words() throws {
+        let text = """
+            Running 4s test @ http://127.0.0.1:20001
+              Latency     1.05ms
+              973376 requests in 8.01s, 310.98MB read
+            Requests/sec: 121559.00
+            """
+        let read = try #require(GeneratorResult.wrk(text))
+        #expect(read == (973_376, 8.01))
+        for other in ["", "973376 requests in 1.2m, 3MB read", "many requests in 8.01s, 1MB read"] {
+            #expect(GeneratorResult.wrk(other) == nil)
+        }
+    }
+
+    @Test("the pages and the file have it")
+    func shown() throws {
+        var result = Made.usual
+        #expect(ResultTable(result).generatorLines.isEmpty)
+        result.generator = GeneratorResult(wrk: runs([8]), flashSale: runs([9]))
+        #expect(ResultTable(result).markdown.contains("The load generator against a constant"))
+        #expect(try PeerResult.read(try result.json()) == result)
     }
 }

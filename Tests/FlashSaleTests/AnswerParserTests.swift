@@ -27,6 +27,10 @@ struct AnswerParserTests {
     private static let cases: [(text: String, seen: [String])] = [
         ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", ["200:ok"]),
         ("HTTP/1.1 200\r\nCONTENT-LENGTH:2 \r\nX: y\r\n\r\nok", ["200:ok"]),
+        ("HTTP/1.1 200 OK\r\nContent-Length:\t 2\t \r\n\r\nok", ["200:ok"]),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 00000000000002\r\n\r\nok", ["200:ok"]),
+        ("HTTP/1.1 200 OK\r\nConnection: \tkeep-alive \r\nContent-Length: 2\r\n\r\nok", ["200:ok"]),
+        ("HTTP/1.1 200 OK\r\nConnection: Keep-Alive, close\r\nContent-Length: 2\r\n\r\nok", ["200:ok close"]),
         ("HTTP/1.1 200 OK\nContent-Length: 0\n\n", ["200:"]),
         ("HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok", ["200:ok close"]),
         ("HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nok", ["200:ok"]),
@@ -58,7 +62,9 @@ struct AnswerParserTests {
     @Test(arguments: [
         "SSH-2.0", "HTTP/2 200 OK\r\n", "HTTP/1.1 20 OK\r\n\r\n", "HTTP/1.1 2x0 OK\r\n\r\n", "HTTP/1.1 2000 OK\r\n\r\n",
         "HTTP/1.1 200 OK\r\nno colon\r\n\r\n",
-        "HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+        "HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 2x\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\nContent-Length: \r\n\r\nok", "HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nabc",
         "HTTP/1.1 200 OK\r\nX: " + String(repeating: "x", count: 70_000),

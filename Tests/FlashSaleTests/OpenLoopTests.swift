@@ -54,6 +54,25 @@ struct OpenLoopTests {
         #expect(result.points.contains { $0.databaseStock != nil })
     }
 
+    /// One generator's clock stops with its last order, another one's goes on; so the last look may be as old as the last point, and still tell of orders.
+    @Test func whatEndsWithTheLastPointIsCounted() {
+        let log = SaleLog()
+        var interval = IntervalFigures()
+        interval.sent = 3
+        interval.outcomes = [1, 2, 0, 0]
+        interval.latencies.record(microseconds: 1_000)
+        func look(_ elapsed: Duration) -> LoadGenerator.Look {
+            .init(interval: interval, totals: LoadTotals(), elapsed: elapsed, limit: .ownPace)
+        }
+        for elapsed in [Duration.zero, .milliseconds(500), .milliseconds(500), .milliseconds(499), .milliseconds(501)] {
+            log.addRest(look(elapsed))
+        }
+        #expect(log.points.map(\.sent) == [3, 9, 3])
+        #expect(log.points.map(\.orders) == [3, 9, 3])
+        #expect(log.points.map { $0.histogram.map(\.count) } == [[1], [3], [1]])
+        #expect(log.points.map { $0.latency.last ?? 0 }.allSatisfy { $0 >= 1 })
+    }
+
     @Test func aBurstWaitsAsLongAsTheDeadlineAllows() async throws {
         var faults = Shop.Faults()
         faults.delay = .milliseconds(50)

@@ -37,12 +37,15 @@ public struct PeerComparison: Sendable {
 
         var assignments: [Assignment] { Assignment.selected(only) }
 
+        /// Whether the load generator itself is measured beside wrk.
+        public var measuresGenerator: Bool { only.isEmpty || only.contains { !$0.isEmpty && "generator".hasPrefix($0.lowercased()) } }
+
         /// Why it cannot be carried out; nil if it can.
         public var problem: String? {
             if !(1...99).contains(rounds) { return "--rounds is 1 to 99" }
             if !(1...999).contains(duration.inSeconds) { return "--seconds is 1 to 999" }
-            if assignments.isEmpty {
-                return "--only names no work; they are: " + Assignment.all.map(\.name).joined(separator: ", ")
+            if assignments.isEmpty, !measuresGenerator {
+                return "--only names no work; they are: generator, " + Assignment.all.map(\.name).joined(separator: ", ")
             }
             return nil
         }
@@ -180,8 +183,9 @@ public struct PeerComparison: Sendable {
                 for sample in outcome.samples { tell(sample.line) }
             }
         }
+        let generator = plan.measuresGenerator ? try await measureGenerator(folder: bench.environment["STACK_DIR"] ?? "") : nil
         let losses = plan.kills ? try await lose(bench, missing: Set(missing.keys), firstKey: firstKey) : []
-        return PeerResult(
+        var result = PeerResult(
             started: started,
             machine: machine,
             settings: PeerResult.Settings(
@@ -195,6 +199,20 @@ public struct PeerComparison: Sendable {
             missing: missing.values.sorted(),
             losses: losses
         )
+        result.generator = generator
+        return result
+    }
+
+    private func measureGenerator(folder: String) async throws -> GeneratorResult {
+        tell("the load generator")
+        let comparison = GeneratorComparison(
+            rounds: plan.rounds,
+            seconds: max(1, Int(plan.duration.inSeconds)),
+            files: files,
+            binaries: binaries,
+            folder: "\(folder)/generator"
+        )
+        return try await comparison.run(tell: tell)
     }
 
     /// The kills come last: they leave pools and caches as no measured run should find them.

@@ -29,7 +29,7 @@ struct CompareCommand: ProgramCommand {
     @Flag(help: "One round of one second: shows that it works, not how fast it is.") var quick = false
     @Option(
         name: .customLong("only"),
-        help: "Work whose name begins so, such as durable or 'order StockGate'. May be given several times. (default: all)"
+        help: "Work whose name begins so, such as durable, 'order StockGate' or generator. May be given several times. (default: all)"
     ) var only: [String] = []
     @Flag(
         inversion: .prefixedNo,
@@ -68,7 +68,7 @@ struct CompareCommand: ProgramCommand {
         let table = ResultTable(result)
         Self.say("\n== medians of \(result.settings.rounds) rounds of \(seconds ?? Int(plan.duration.inSeconds)) s")
         for line in table.lines { Self.say(line) }
-        for line in table.relayLines { Self.say("\n\(line)") }
+        for line in table.relayLines + table.generatorLines { Self.say("\n\(line)") }
         Self.say(
             "\n== processor time in microseconds a request, all rounds together (load: the load generator; other: the rest of the machine)"
         )

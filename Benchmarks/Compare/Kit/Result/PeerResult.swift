@@ -106,6 +106,8 @@ public struct PeerResult: Codable, Equatable, Sendable {
     public var samples: [Sample]
     /// What was lost under load; empty where nothing was killed.
     public var losses: [Loss]
+    /// What the load generator itself costs; nil where it was not measured.
+    public var generator: GeneratorResult?
 
     /// Sums up.
     public init(

@@ -38,6 +38,9 @@ public struct ResultTable: Sendable {
         ]
     }
 
+    /// The load generator's line; empty where it was not measured.
+    public var generatorLines: [String] { result.generator?.line.map { [$0] } ?? [] }
+
     /// Processor time, process by process.
     public var cpuLines: [String] {
         let head = ["work", "side", "c"] + Group.servers + ["servers", Group.load, Group.other]
@@ -82,7 +85,7 @@ public struct ResultTable: Sendable {
             [row(head), "|" + head.indices.map { numbers.contains($0) ? "---:|" : "---|" }.joined()] + rows.map(row)
         }
         var lines = table(Self.head, result.lines.map(cells), numbers: [1, 3, 4, 5, 6, 7])
-        if !relayLines.isEmpty { lines += [""] + relayLines.map { "R" + $0.dropFirst() + "." } }
+        for line in relayLines + generatorLines { lines += ["", line.prefix(1).uppercased() + line.dropFirst() + "."] }
         lines += [
             "", "Processor time of one request in microseconds, process by process, all rounds together; `servers` is their sum:", "",
         ]

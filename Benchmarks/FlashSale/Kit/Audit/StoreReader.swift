@@ -6,7 +6,13 @@ import RedisClient
 public struct StoreReader: AuditSource {
     private let products: PostgresConnection
     private let orders: PostgresConnection
-    private let redis: RedisClient
+    private let redis: Redis
+
+    /// The product server's Redis, of one server or of many.
+    private enum Redis {
+        case one(RedisClient)
+        case cluster(RedisCluster)
+    }
 
     /// - Parameters:
     ///   - productDatabase: connection string of the product server's database.
@@ -20,7 +26,9 @@ public struct StoreReader: AuditSource {
             var settings = try RedisConfiguration(url: redisURL)
             // The harness shares the machine with what it loads: a busy moment is not Redis' death.
             settings.commandTimeout = .milliseconds(500)
-            redis = RedisClient(configuration: settings, eventLoopGroup: eventLoopGroup)
+            redis =
+                RedisCluster(configuration: settings, eventLoopGroup: eventLoopGroup).map { .cluster($0) }
+                ?? .one(RedisClient(configuration: settings, eventLoopGroup: eventLoopGroup))
         } catch {
             throw PlanError("REDIS_URL: \(error)")
         }
@@ -43,7 +51,10 @@ public struct StoreReader: AuditSource {
     public func close() async {
         await products.close()
         await orders.close()
-        await redis.shutdown()
+        switch redis {
+        case .one(let client): await client.shutdown()
+        case .cluster(let cluster): await cluster.shutdown()
+        }
     }
 
     /// See `AuditSource`.
@@ -133,10 +144,19 @@ public struct StoreReader: AuditSource {
     /// See `AuditSource`.
     public func redisStock(of product: Int64) async -> RedisStock? {
         let keys = AuditSQL.redisKeys(product)
-        guard let counter = try? await redis.send(.get(keys.stock)),
-            let fence = try? await redis.send(RedisCommand("HGET", .string(keys.meta), "fence")),
-            let pending = try? await redis.send(RedisCommand("HLEN", .string(keys.pending)))
+        // All keys of a product are in one slot.
+        let slot = HashSlot(key: keys.stock)
+        guard let counter = try? await send(.get(keys.stock), slot),
+            let fence = try? await send(RedisCommand("HGET", .string(keys.meta), "fence"), slot),
+            let pending = try? await send(RedisCommand("HLEN", .string(keys.pending)), slot)
         else { return nil }
         return RedisStock(counter: counter.int, fence: fence.int, pending: pending.int ?? 0)
+    }
+
+    private func send(_ command: RedisCommand, _ slot: HashSlot) async throws(RedisError) -> RedisValue {
+        switch redis {
+        case .one(let client): try await client.send(command)
+        case .cluster(let cluster): try await cluster.send(command, to: slot)
+        }
     }
 }

@@ -85,14 +85,6 @@ extension Sale {
         return (part, left)
     }
 
-    /// What came after the last point.
-    func addLastPoint(_ load: Load) async throws {
-        let look = try await load.look()
-        let before = log.points.last?.at ?? 0
-        guard look.elapsed.inSeconds > before else { return }
-        log.add(SalePoint(look, seconds: look.elapsed.inSeconds - before, log: log))
-    }
-
     func liveLine(_ look: LoadGenerator.Look, _ point: SalePoint) -> String {
         let rate = Int(Double(point.orders) / point.seconds)
         let redis = log.redisIsAlive.map { $0 ? "up" : "down" } ?? "?"

@@ -79,7 +79,7 @@ public struct Sale: Sendable {
             defer { group.cancelAll() }
             return try await hold(load, units: units)
         }
-        try await addLastPoint(load)
+        log.addRest(try await load.look())
         let end = try await load.peek()
         // One more look, so that what the breaker did last is in the story.
         let lastLook = try await BreakerWatch.make(settings, eventLoop: eventLoop, log: log)

@@ -95,4 +95,14 @@ final class SaleLog: Sendable {
     func add(_ point: SalePoint) {
         state.withLock { if $0.points.count < Self.pointLimit { $0.points.append(point) } }
     }
+
+    /// What came after the last point, when the sale is over: a point of its own, or a part of the last one where no time has passed since.
+    func addRest(_ look: LoadGenerator.Look) {
+        let before = points.last?.at
+        let seconds = look.elapsed.inSeconds - (before ?? 0)
+        guard before == nil || seconds > 0 else {
+            return state.withLock { $0.points[$0.points.count - 1].add(look.interval) }
+        }
+        add(SalePoint(look, seconds: max(seconds, 0.001), log: self))
+    }
 }

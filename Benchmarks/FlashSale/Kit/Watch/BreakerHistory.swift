@@ -86,11 +86,13 @@ public struct BreakerHistory: Sendable {
         }
     }
 
-    /// Reads the answer of `/admin/circuitbreakers`: the state of the breaker in front of Redis.
+    /// Reads the answer of `/admin/circuitbreakers`: the state of the breaker in front of Redis; in a cluster that of a master which is not well, if there is one.
     public static func state(json: Data) -> String? {
         let root = (try? JSONSerialization.jsonObject(with: json)) as? [String: Any]
         let breakers = (root?["circuitBreakers"] as? [String: Any]) ?? root
-        return (breakers?["redisStock"] as? [String: Any])?["state"] as? String
+        let states = (breakers ?? [:]).filter { $0.key == "redisStock" || $0.key.hasPrefix("redisStock@") }
+            .compactMapValues { ($0 as? [String: Any])?["state"] as? String }
+        return states.values.sorted().first { $0 != "CLOSED" } ?? states.values.first
     }
 
     static func time(_ text: String) -> Date? {

@@ -53,4 +53,19 @@ public struct SalePoint: Sendable {
         breaker = log.breakerState
         cpuSeconds = interval.cpuSeconds
     }
+
+    /// Takes in what came after it: of generators that stop at different moments, one may have counted orders that ended before this point was taken.
+    mutating func add(_ rest: IntervalFigures) {
+        for index in outcomes.indices { outcomes[index] += rest.outcomes[index] }
+        sent += rest.sent
+        retries += rest.retries
+        due += rest.due
+        shed += rest.shed
+        cpuSeconds += rest.cpuSeconds
+        inFlight = 0
+        var latencies = rest.latencies
+        for (microseconds, count) in histogram { latencies.record(microseconds: microseconds, count: count) }
+        latency = Self.percentiles.map { latencies.milliseconds(at: $0) } + [latencies.maximum]
+        histogram = latencies.recorded
+    }
 }

@@ -195,19 +195,24 @@ struct AnswerParser {
                 return true
             }
         }
-        func value() -> String {
-            let text = String(decoding: line[(colon + 1)...], as: UTF8.self)
-            return String(text.drop { $0 == " " || $0 == "\t" }.reversed().drop { $0 == " " || $0 == "\t" }.reversed())
-        }
+        let value = trimmed(UnsafeRawBufferPointer(rebasing: line[(colon + 1)...]))
+        // Text is made of a value only where the usual bytes are not the ones that came: each answer has these fields.
+        func text() -> String { String(decoding: value, as: UTF8.self) }
         switch colon {
         case 14 where isNamed("content-length"):
-            guard let length = Int(value()), length >= 0, head.length == nil || head.length == length else { return "no content length" }
+            guard let length = number(value) ?? Int(text()), length >= 0, head.length == nil || head.length == length else {
+                return "no content length"
+            }
             head.length = length
         case 17 where isNamed("transfer-encoding"):
-            guard value().lowercased() == "chunked" else { return "an unknown transfer encoding" }
+            guard text().lowercased() == "chunked" else { return "an unknown transfer encoding" }
             head.isChunked = true
         case 10 where isNamed("connection"):
-            for option in value().lowercased().split(separator: ",") {
+            if value.elementsEqual(keepAlive) {
+                head.keepsAlive = true
+                return nil
+            }
+            for option in text().lowercased().split(separator: ",") {
                 switch option.filter({ $0 != " " }) {
                 case "close": head.keepsAlive = false
                 case "keep-alive": head.keepsAlive = true
@@ -215,9 +220,30 @@ struct AnswerParser {
                 }
             }
         case 11 where isNamed("retry-after"):
-            if let seconds = Int64(value()), (0...86_400).contains(seconds) { head.retryAfter = .seconds(seconds) }
+            if let seconds = Int64(text()), (0...86_400).contains(seconds) { head.retryAfter = .seconds(seconds) }
         default: break
         }
         return nil
+    }
+
+    private static let keepAlive = Array("keep-alive".utf8)
+
+    /// Without the spaces and tabs at both ends.
+    private static func trimmed(_ bytes: UnsafeRawBufferPointer) -> UnsafeRawBufferPointer {
+        var (start, end) = (0, bytes.count)
+        while start < end, bytes[start] == 0x20 || bytes[start] == 0x09 { start += 1 }
+        while end > start, bytes[end - 1] == 0x20 || bytes[end - 1] == 0x09 { end -= 1 }
+        return UnsafeRawBufferPointer(rebasing: bytes[start..<end])
+    }
+
+    /// The number that at most nine digits are; nil for anything else.
+    private static func number(_ bytes: UnsafeRawBufferPointer) -> Int? {
+        guard (1...9).contains(bytes.count) else { return nil }
+        var number = 0
+        for byte in bytes {
+            guard (0x30...0x39).contains(byte) else { return nil }
+            number = number * 10 + Int(byte - 0x30)
+        }
+        return number
     }
 }
