@@ -10,9 +10,9 @@ public struct PostgresConfiguration: Sendable {
         var value: String
     }
 
-    let settings: [Setting]
+    private(set) var settings: [Setting]
     /// The hosts of the address. All copies of this value share them.
-    public let hosts: PostgresHosts
+    public private(set) var hosts: PostgresHosts
 
     /// Bounds the opening of a connection at one host, except name resolution, which the C library does. Give an IP address where that matters. Of the time that
     /// the caller has left, no host gets more than its share: the time is divided by the number of hosts that are still to be tried.
@@ -36,6 +36,8 @@ public struct PostgresConfiguration: Sendable {
     public var plansThroughIndexes = false
     /// What stands between this program and the server; see ``Pooler``.
     public private(set) var pooler = Pooler.none
+    /// Whether waits for a synchronous standby, which a session leaves behind at the server when it gives up, are ended; see `AbandonedWaits`.
+    var endsAbandonedWaits = true
     /// Bounds the prepared statements on one connection. At the bound, the one that was unused for longest is dropped.
     public var preparedStatements: Int = 128
     /// The pause after the second failed attempt to connect in a row. It doubles with each further one, up to ``maximumBackoff``.
@@ -214,6 +216,18 @@ public struct PostgresConfiguration: Sendable {
         var result = connectionSettings.filter { !["host", "hostaddr", "port"].contains($0.keyword) }
         for (keyword, value) in [("host", host.host), ("hostaddr", host.address), ("port", host.port)] {
             if let value { result.append(Setting(keyword: keyword, value: value)) }
+        }
+        return result
+    }
+
+    /// This configuration with one of its hosts alone, whatever kind of server that is. The copy shares nothing with this value.
+    func leading(to host: Int) -> PostgresConfiguration {
+        var result = self
+        let one = hosts.hosts[host]
+        result.hosts = PostgresHosts([one])
+        result.settings.removeAll { ["host", "hostaddr", "port", "target_session_attrs"].contains($0.keyword) }
+        for (keyword, value) in [("host", one.host), ("hostaddr", one.address), ("port", one.port)] {
+            if let value { result.settings.append(Setting(keyword: keyword, value: value)) }
         }
         return result
     }

@@ -29,6 +29,14 @@ public final class PostgresHosts: Sendable {
         public var trouble: String?
     }
 
+    /// Sessions have reached another history of the data than before: a standby was promoted, or a backup restored. Commits of the one before may be lost.
+    public struct HistoryChange: Hashable, Sendable {
+        /// The history now.
+        public var now: PostgresHistory
+        /// The history before.
+        public var before: PostgresHistory
+    }
+
     /// Where one host is, in libpq's words. What is nil or empty is libpq's default.
     struct Host: Hashable, Sendable {
         var host: String?
@@ -48,6 +56,12 @@ public final class PostgresHosts: Sendable {
         var failures: [Int]
         var troubles: [String?]
         var observer: (@Sendable (Change) -> Void)?
+        var history = PostgresHistoryWatch()
+        var historian: (@Sendable (HistoryChange) -> Void)?
+        /// For each host whose sessions have left a process behind, by the host's place.
+        var abandoned: [Int: AbandonedWaits] = [:]
+        /// Processes for which no thread could be made.
+        var abandonedWithoutThread = 0
     }
 
     /// More hosts in one address are refused.
@@ -55,6 +69,8 @@ public final class PostgresHosts: Sendable {
 
     let hosts: [Host]
     private let state: Mutex<State>
+    private let histories = Atomic<UInt64>(0)
+    private let watchesHistory = Atomic<Bool>(false)
 
     init(_ hosts: [Host]) {
         self.hosts = hosts
@@ -86,6 +102,74 @@ public final class PostgresHosts: Sendable {
 
     /// Sets who is told when sessions are opened at another host. It is called on the thread of a session, under no lock.
     public func onChange(_ observer: @escaping @Sendable (Change) -> Void) { state.withLock { $0.observer = observer } }
+
+    /// Has every session learn, when it is opened, the history of its server's data, and sets who is told of a change. That costs each new session two round
+    /// trips. When the history has changed, sessions that were opened before are replaced before their next call, except inside a transaction. A server that was
+    /// replaced by a promoted one is not used any more.
+    ///
+    /// The observer is called on the thread of the session that found the change, before that session is used, and under no lock.
+    public func watchHistory(_ observer: @escaping @Sendable (HistoryChange) -> Void) {
+        state.withLock { $0.historian = observer }
+        watchesHistory.store(true, ordering: .releasing)
+    }
+
+    /// The newest history; nil if none is known.
+    public var history: PostgresHistory? { state.withLock { $0.history.current } }
+
+    var isHistoryWatched: Bool { watchesHistory.load(ordering: .acquiring) }
+
+    /// How often the history has changed.
+    var generation: UInt64 { histories.load(ordering: .acquiring) }
+
+    /// What is known of the history now. A session takes it before it asks a server.
+    var historyMark: PostgresHistoryWatch.Mark { state.withLock { $0.history.mark } }
+
+    /// A session was opened at a server with this history.
+    /// - Returns: the number of the history to which the session belongs; and why the session must not be used, nil if it may
+    func opened(
+        _ history: PostgresHistory,
+        at position: UInt64?,
+        since mark: PostgresHistoryWatch.Mark
+    ) -> (generation: UInt64, refusal: String?) {
+        let (news, generation, observer) = state.withLock { state in
+            let news = state.history.opened(history, at: position, since: mark)
+            return (news, state.history.generation, state.historian)
+        }
+        switch news {
+        case .none: return (generation, nil)
+        case .changed(let before):
+            observer?(HistoryChange(now: history, before: before))
+            // Other sessions are replaced only when the observer has acted on the change. Another change may have been told meanwhile.
+            histories.max(generation, ordering: .releasing)
+            return (generation, nil)
+        case .outdated(let current):
+            let words = "the server has been replaced by another: it has \(history), and sessions have used \(current)"
+            return (generation, words + " (if it was put back on purpose, restart this program)")
+        }
+    }
+
+    /// Server processes that sessions gave up while the outcome of a commit was unknown: those whose wait for the synchronous standby was ended or that had ended
+    /// by themselves, and those that were left alone.
+    public var abandonedWaits: (ended: Int, dropped: Int) {
+        let (hosts, without) = state.withLock { ($0.abandoned.values.map(\.counts), $0.abandonedWithoutThread) }
+        return (hosts.reduce(0) { $0 + $1.ended }, hosts.reduce(without) { $0 + $1.dropped })
+    }
+
+    /// A session of this configuration has given up a process of this host, while the outcome of what it had sent is unknown.
+    func abandoned(_ process: Int64, at host: Int, of configuration: PostgresConfiguration) {
+        let waits = state.withLock { state -> AbandonedWaits? in
+            if let waits = state.abandoned[host] { return waits }
+            do throws(PostgresError) {
+                let waits = try AbandonedWaits(configuration.leading(to: host))
+                state.abandoned[host] = waits
+                return waits
+            } catch {
+                state.abandonedWithoutThread += 1
+                return nil
+            }
+        }
+        waits?.add(process)
+    }
 
     /// The hosts in the order in which the next attempt tries them.
     func attempt() -> [Int] { state.withLock { $0.order.attempt } }

@@ -7,9 +7,16 @@ import Glibc
 extension PostgresSession {
     /// The open connection. If it died while it was idle, a new one replaces it; nothing has been sent on the dead one.
     func openLink(_ deadline: Deadline) throws(PostgresError) -> OpaquePointer {
-        if !insideTransaction { replaceIfReadOnly() }
+        if !insideTransaction {
+            replaceIfReadOnly()
+            // Another session has found a newer history of the data. This one may lead to the server that was replaced.
+            if link != nil, generation < configuration.hosts.generation { close() }
+        }
         if let link {
-            if isSound(link) { return link }
+            if isSound(link) {
+                try relearnHistory(link, deadline)
+                return link
+            }
             let message = Self.message(link)
             close()
             if insideTransaction {
@@ -73,6 +80,8 @@ extension PostgresSession {
                     configuration.connectionSettings(host: host),
                     deadline.orSooner(min(share, configuration.connectTimeout))
                 )
+                self.host = host
+                try learnHistory(link, deadline)
                 hosts.worked(host)
                 return (link, host)
             } catch {
@@ -81,6 +90,79 @@ extension PostgresSession {
             }
         }
         throw Self.failure(failures.map { (hosts.hosts[$0.host].name, $0.error) })
+    }
+
+    /// Learns the history of the server's data, where somebody wants to know of its changes.
+    /// - Throws: `connectFailed` if the server has been replaced by another, or does not answer; the connection is closed then
+    private func learnHistory(_ opened: OpaquePointer, _ deadline: Deadline) throws(PostgresError) {
+        guard configuration.hosts.isHistoryWatched else {
+            generation = configuration.hosts.generation
+            return
+        }
+        link = opened
+        // These round trips belong to the opening.
+        let before = roundTrips
+        defer { roundTrips = before }
+        let refusal: String?
+        do throws(PostgresError) {
+            let mark = configuration.hosts.historyMark
+            let found = try history(opened, deadline)
+            (generation, refusal) = configuration.hosts.opened(found.history, at: found.position, since: mark)
+        } catch {
+            close()
+            throw PostgresError(code: .connectFailed, message: error.message, sqlState: error.sqlState)
+        }
+        historyLearnedAt = .now
+        guard let refusal else { return }
+        close()
+        throw PostgresError(code: .connectFailed, message: refusal)
+    }
+
+    /// Behind a pooler a failover can lead an open session to another server. So its history is learnt again from time to time.
+    func relearnHistory(_ link: OpaquePointer, _ deadline: Deadline) throws(PostgresError) {
+        guard isPooled, !insideTransaction, configuration.hosts.isHistoryWatched else { return }
+        guard ContinuousClock.now - historyLearnedAt >= Self.pooledHistoryAge else { return }
+        try learnHistory(link, deadline)
+    }
+
+    /// Asks for what the role may know. Every role may call the three functions, unless an administrator has revoked that.
+    private func history(
+        _ link: OpaquePointer,
+        _ deadline: Deadline
+    ) throws(PostgresError) -> (history: PostgresHistory, position: UInt64?) {
+        /// The cells of the one row.
+        func ask(_ columns: [String]) throws(PostgresError) -> [String?] {
+            let sql = "select " + columns.joined(separator: ", ")
+            let result = try exchange(link, deadline, commits: false) { PQsendQuery(link, sql) }
+            defer { PQclear(result) }
+            return columns.indices.map { (column) -> String? in
+                guard PQntuples(result) == 1, PQgetisnull(result, 0, Int32(column)) == 0 else { return nil }
+                return PQgetvalue(result, 0, Int32(column)).map { String(cString: $0) }
+            }
+        }
+        // A statement that names a function which the role may not call is refused as a whole.
+        let functions = ["pg_control_system()", "pg_walfile_name(pg_lsn)", "pg_current_wal_flush_lsn()"]
+        let first = try ask(
+            ["(select oid from pg_database where datname = current_database())"]
+                + functions.map { "has_function_privilege('\($0)', 'execute')" }
+        )
+        let may = first.dropFirst().map { $0 == "t" }
+        func column(_ isAllowed: Bool, _ sql: String) -> String { isAllowed ? "(\(sql))" : "null" }
+        // The segment's name begins with the timeline. `pg_control_checkpoint` would name the old one until the first checkpoint after a promotion.
+        let isWriting = "case when not pg_is_in_recovery() then"
+        let second = try ask([
+            column(may[0], "select system_identifier::text from pg_control_system()"),
+            column(may[1] && may[2], "\(isWriting) left(pg_walfile_name(pg_current_wal_flush_lsn()), 8) end"),
+            column(may[2], "\(isWriting) (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::text end"),
+        ])
+        return (
+            PostgresHistory(
+                system: second[0],
+                timeline: second[1].flatMap { UInt32($0, radix: 16) },
+                database: first[0].flatMap { UInt32($0) }
+            ),
+            second[2].flatMap { UInt64($0) }
+        )
     }
 
     /// One error for an attempt that failed at every host. If one of the hosts may become available by itself, then the address may.

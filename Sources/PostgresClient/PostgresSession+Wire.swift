@@ -130,18 +130,26 @@ extension PostgresSession {
     }
 
     func lost(_ commits: Bool, _ message: String, _ sqlState: String? = nil) -> PostgresError {
-        close()
+        abandon(commits)
         return PostgresError(code: .connectionLost(outcomeUnknown: commits), message: message, sqlState: sqlState)
     }
 
     func timedOut(_ commits: Bool) -> PostgresError {
-        close()
+        abandon(commits)
         // The next attempt to connect begins with another host, if there is one.
         configuration.hosts.failed(host, "a call was not answered within its bound")
         return PostgresError(
             code: .timedOut(outcomeUnknown: commits),
             message: "no answer within the call's bound; the connection was closed"
         )
+    }
+
+    /// Closes the connection. If what was sent may have been committed, the server's process may wait for its standby for nobody.
+    private func abandon(_ commits: Bool) {
+        // The process that a pooler names is none of the server's.
+        let process = commits && !isPooled && configuration.endsAbandonedWaits ? processID : nil
+        close()
+        if let process, process > 0 { configuration.hosts.abandoned(process, at: host, of: configuration) }
     }
 
     static func message(_ link: OpaquePointer) -> String {

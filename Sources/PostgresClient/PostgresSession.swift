@@ -22,6 +22,10 @@ public final class PostgresSession {
     var link: OpaquePointer?
     /// The host of the open connection, by its place in the address.
     var host = 0
+    /// The number of the history in which the open connection was made.
+    var generation: UInt64 = 0
+    /// When the server was asked for its history.
+    var historyLearnedAt = ContinuousClock.now
     /// What the server says unasked.
     let notices = SessionNotices()
     private var statements: StatementCache
@@ -44,6 +48,9 @@ public final class PostgresSession {
 
     /// The age at which a session that may only read is replaced.
     static let readOnlyRest: Duration = .milliseconds(200)
+
+    /// The age at which what is known of the history behind a pooler is learnt again.
+    static let pooledHistoryAge: Duration = .seconds(1)
 
     /// How often this session has opened a connection.
     public internal(set) var connectionsOpened = 0

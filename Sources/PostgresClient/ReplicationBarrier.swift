@@ -73,11 +73,7 @@ final class ReplicationBarrier: Sendable {
             capacity: Self.capacity,
             maximumBatch: Self.capacity
         ) { _, session, readers in
-            var process: Int64?
             do throws(PostgresError) {
-                try session.connect()
-                // The process that a pooler names is none of the server's.
-                process = session.isPooled ? nil : session.processID
                 let server = try session.commitEmpty(timeout: bound)
                 let moved = PostgresError(
                     code: .connectionLost(outcomeUnknown: false),
@@ -86,7 +82,8 @@ final class ReplicationBarrier: Sendable {
                 for reader in readers { reader.done.resume(returning: reader.server == server ? nil : moved) }
             } catch {
                 for reader in readers { reader.done.resume(returning: error) }
-                if case .timedOut = error.code { Self.cancel(process, canceller) }
+                // Without a pooler the session itself has this done.
+                if session.isPooled, case .timedOut = error.code { Self.cancel(canceller) }
             }
         } fail: { readers, why in
             for reader in readers { reader.done.resume(returning: why.error) }
@@ -104,15 +101,14 @@ final class ReplicationBarrier: Sendable {
 
     func shutdown() async { await group.shutdown() }
 
-    /// Ends the wait of an empty transaction whose session was given up; where the process is unknown, the waits of all of them.
-    private static func cancel(_ process: Int64?, _ configuration: PostgresConfiguration) {
+    /// Ends the waits of empty transactions. Behind a pooler it is unknown which process of the server runs the one that was given up.
+    private static func cancel(_ configuration: PostgresConfiguration) {
         let session = PostgresSession(configuration: configuration)
         defer { session.close() }
-        // The process may have ended, and its number have gone to another one.
         let sql = """
             select pg_cancel_backend(pid) from pg_stat_activity
-            where application_name = $1 and wait_event = 'SyncRep' and usename = current_user and ($2::bigint is null or pid = $2)
+            where application_name = $1 and wait_event = 'SyncRep' and usename = current_user
             """
-        _ = try? session.query(sql, [.text(transactionName), process.map(PostgresValue.int) ?? .null])
+        _ = try? session.query(sql, [.text(transactionName)])
     }
 }

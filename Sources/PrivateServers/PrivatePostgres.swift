@@ -149,6 +149,43 @@ public final class PrivatePostgres: Sendable {
         try startServer()
     }
 
+    // MARK: Backups
+
+    /// Backs a database up with `pg_dump`.
+    /// - Returns: the path of the file, which is removed together with the server
+    public func dump(_ database: String) throws -> String {
+        let file = folder.appending(path: "dump-\(database)-\(UUID().uuidString)")
+        try Installation.run(Installation.shared().command("pg_dump", place + ["-Fc", "-f", file.path, database]))
+        return file.path
+    }
+
+    /// Restores a backup beside a database, ends all sessions of that database, and puts the restored one in its place. For a moment there is no such database.
+    public func restore(_ database: String, from file: String) throws {
+        let installation = try Installation.shared()
+        let restored = database + "_restored"
+        try Installation.run(installation.command("createdb", place + [restored]))
+        try Installation.run(installation.command("pg_restore", place + ["-d", restored, file]))
+        try Installation.run(installation.command("dropdb", place + ["--force", "--maintenance-db=template1", database]))
+        let rename = "alter database \(restored) rename to \(database)"
+        try Installation.run(installation.command("psql", place + ["-d", "template1", "-q", "-c", rename]))
+    }
+
+    /// Copies the server's files, runs `body` on the server, and puts the copy in its place, as whoever restores a volume's snapshot does.
+    public func putBack(after body: () throws -> Void) throws {
+        let (data, copy) = (folder.appending(path: "data").path, folder.appending(path: "copy").path)
+        kill()
+        try Installation.run(["/bin/cp", "-a", "--reflink=auto", data, copy])
+        try startServer()
+        try body()
+        kill()
+        try FileManager.default.removeItem(atPath: data)
+        try FileManager.default.moveItem(atPath: copy, toPath: data)
+        try startServer()
+    }
+
+    /// Where the server is, for PostgreSQL's own programs.
+    private var place: [String] { ["-h", "127.0.0.1", "-p", String(port), "-U", "postgres"] }
+
     // MARK: The server's processes
 
     private func startServer() throws {

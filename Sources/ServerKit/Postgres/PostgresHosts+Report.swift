@@ -19,6 +19,18 @@ extension PostgresHosts {
         ) {
             self.snapshot().map { .init(labels: [(name: "host", value: $0.name)], Double($0.failures)) }
         }
+        registry.collector(
+            "stockgate_database_abandoned_waits_total",
+            help:
+                "Server processes that were given up while a commit's outcome was unknown: their waits for the standby ended, or left alone (dropped)",
+            kind: .counter
+        ) {
+            let (ended, dropped) = self.abandonedWaits
+            return [
+                .init(labels: [(name: "result", value: "ended")], Double(ended)),
+                .init(labels: [(name: "result", value: "dropped")], Double(dropped)),
+            ]
+        }
         guard count > 1 else { return }
         onChange { change in
             if let before = change.before {
