@@ -137,7 +137,7 @@ enum EngineBenchmark {
         print(
             "reserves \(metrics.reserves.count), direct \(metrics.direct.count), applies \(metrics.applies.count), "
                 + "lost applies \(metrics.lostApplies.count), resyncs \(metrics.resyncs.count), "
-                + "Redis timeouts \(engine.redis.snapshot().timeouts), connections \(engine.redis.snapshot().connects)"
+                + "Redis timeouts \(engine.redisSnapshot().timeouts), connections \(engine.redisSnapshot().connects)"
         )
         run.cancel()
         await engine.shutdown()
@@ -210,10 +210,11 @@ enum EngineBenchmark {
             [.int(Int64(products))]
         )
         for id in 1...products { engine.setGated(ProductID(1000 + Int64(id)), true) }
-        engine.breaker.transition(to: .forceOpen)
+        let breakers = engine.breakers
+        for breaker in breakers { breaker.transition(to: .forceOpen) }
         let began = ContinuousClock.now
-        engine.breaker.transition(to: .close)
-        while engine.breaker.state != .closed {
+        for breaker in breakers { breaker.transition(to: .close) }
+        while breakers.contains(where: { $0.state != .closed }) {
             if ContinuousClock.now - began > .seconds(20) { throw PrivatePostgres.Failure(description: "the breaker did not close") }
             try await Task.sleep(for: .milliseconds(1))
         }

@@ -45,9 +45,9 @@ public struct RedisSnapshot: Sendable, Hashable {
     public init() {}
 
     mutating func add(_ locator: LocatorCounters) {
-        masterSearches += locator.searches.current
-        masterSearchesFailed += locator.failures.current
-        masterChanges += locator.changes.current
+        masterSearches += locator.search.searches.current
+        masterSearchesFailed += locator.search.failures.current
+        masterChanges += locator.search.changes.current
         masterSwitchesHeard += locator.switches.current
         sentinelsHeard += locator.listening.current
     }

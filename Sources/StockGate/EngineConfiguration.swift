@@ -8,10 +8,12 @@ public struct EngineConfiguration: Sendable {
     public var ledger: LedgerConfiguration
     /// The Redis that gates the stock. Its `commandTimeout` (50 ms) bounds a reserve, because a buyer waits for it.
     public var redis: RedisConfiguration
-    /// The breaker `redisStock` around every Redis call.
+    /// The breaker `redisStock` around every Redis call. In a cluster each master has one like it.
     public var breaker: CircuitBreakerConfiguration
     /// Bounds those Redis calls that no buyer waits for.
     public var backgroundTimeout: Duration = .milliseconds(500)
+    /// How long `start` waits for a cluster to say which masters it has.
+    public var mapWait: Duration = .seconds(2)
     /// For how long this process remembers *sold out*.
     public var soldOutMemory: Duration = .milliseconds(20)
     /// Requests in flight at most. The next one is told *overloaded* at once.

@@ -52,10 +52,14 @@ public final class EngineMetrics: Sendable {
     public let spoiled = EngineCounter()
     /// Fences that were raised because Redis held a higher one than the ledger.
     public let raisedAboveRedis = EngineCounter()
+    /// How often the ledger's sessions reached another history of its data.
+    public let ledgerMoves = EngineCounter()
     /// Settled marks that pruning removed. Marks that a settle removed along the way are not counted.
     public let prunedMarks = EngineCounter()
     /// Resyncs asked for by the sweep.
     public let swept = EngineCounter()
+    /// Products that another master of a cluster serves than before, and that were given to its shard.
+    public let moved = EngineCounter()
     /// Differences that the audit found, in two looks.
     public let auditFindings = EngineCounter()
     /// Requests in flight.

@@ -1,33 +1,35 @@
-// How the engine's parts are put together.
-//
-// Each part knows only parts that were made before it, and none knows the engine. There is one circle: the breaker runs the recovery, the recovery works on the
-// gates, and the gates ask the breaker. Therefore the breaker gets a latch, and waits there for the recovery to be made. `StockEngine` closes the latch when it
-// shuts down, which breaks the circle.
+// How the engine's parts are put together. Each part knows only parts that were made before it, and none knows the engine.
 
-import CircuitBreaker
 import NIOCore
-import PostgresClient
 import NIOTransportSecurity
+import PostgresClient
 import RedisClient
 
+/// The connections to Redis.
+enum RedisStore: Sendable {
+    /// To one server, or to the master that sentinels name.
+    case one(RedisClient)
+    /// To the masters of a cluster.
+    case cluster(RedisCluster)
+}
+
 struct EngineParts: Sendable {
-    let breaker: CircuitBreaker
     let ledger: PostgresLedger
-    let redis: RedisClient
+    let redis: RedisStore
     let events: EventLog
     let inFlight: InFlight
+    let shards: Shards
     let products: GatedProducts
-    let gates: RedisGates
-    let resyncs: ResyncCoordinator
-    let driver: ResyncDriver
-    let recovery: Recovery
-    /// The latch through which the breaker gets the recovery.
-    let recoveryLatch: Latch<Recovery>
-    let sweep: Sweep
-    let audit: Audit
-    let pruning: Pruning
+    let restoreCheck: RestoreCheck
     /// The request context of each event loop, by the loop's identity.
     let contexts: [ObjectIdentifier: RequestContext]
+
+    var isCluster: Bool {
+        switch redis {
+        case .one: false
+        case .cluster: true
+        }
+    }
 
     init(
         _ configuration: EngineConfiguration,
@@ -38,118 +40,102 @@ struct EngineParts: Sendable {
         let times = EngineTimes(configuration)
         let events = EventLog(onEvent)
         let inFlight = InFlight(maximum: configuration.maximumInFlight, metrics: metrics)
-        let products = GatedProducts(resyncInterval: times.resyncInterval)
-        let outage = Outage()
-        let latch = Latch<Recovery>()
+        let shards = Shards()
+        let products = GatedProducts(shards: shards, resyncInterval: times.resyncInterval)
         let ledger = try Self.ledger(configuration, events)
-        let breaker = CircuitBreaker(
-            name: "redisStock",
-            configuration: configuration.breaker,
-            startsInRecovery: true,
-            recovery: { try await latch.value().run() },
-            // Probes Redis while no buyer does. Without this check a Redis that is back would stay half open until enough buyers came, which can take all
-            // night.
-            healthCheck: { await (try? latch.value())?.isRedisAnswering() ?? false }
-        )
-        let resyncs = ResyncCoordinator(
-            products: products,
-            breaker: breaker,
-            outage: outage,
-            inFlight: inFlight,
-            group: eventLoopGroup,
-            events: events,
-            metrics: metrics,
-            chunk: configuration.resyncChunk
-        )
-        let connections = GateConnections(events: events) { resyncs.connected(dataset: $0) }
-        let redis = RedisClient(
-            configuration: configuration.redis,
-            eventLoopGroup: eventLoopGroup,
-            onConnect: { connections.learn($0) },
-            onDisconnect: { _, error in events.tell(.redisDisconnected(why: String(describing: error))) },
-            onTLSFailure: { connections.refused($0.description) },
-            masterHooks: .init(
-                onMaster: { events.tell(.redisMaster("\($0)", saidBy: "\($1)")) },
-                onTrouble: { events.tell(.redisMasterUnknown(why: $0)) }
-            )
-        )
-        let reports = GateReports(
-            trouble: { events.redisFailed($0) },
-            spoiled: { id, failure in if let product = products[id] { resyncs.spoiled(product, failure) } }
-        )
-        let loops = eventLoopGroup.makeIterator().map { loop in
-            RedisGate(eventLoop: loop, client: redis, breaker: breaker, times: times.gate, metrics: metrics, reports: reports)
+        configuration.ledger.postgres.hosts.watchHistory { change in
+            metrics.ledgerMoves.add(1)
+            events.tell(.ledgerMoved(now: "\(change.now)", before: "\(change.before)"))
+            products.ledgerMoved()
         }
-        let gates = RedisGates(loops)
-        let driver = ResyncDriver(ledger: ledger, gates: gates, products: products, metrics: metrics)
-        let pruning = Pruning(
-            products: products,
-            gates: gates,
-            redis: redis,
-            breaker: breaker,
-            events: events,
-            metrics: metrics,
-            chunk: configuration.resyncChunk
-        )
-        let recovery = Recovery(
+        let commons = ShardCommons(
             configuration: configuration,
+            times: times,
+            group: eventLoopGroup,
+            ledger: ledger,
             products: products,
-            breaker: breaker,
-            redis: redis,
-            driver: driver,
-            coordinator: resyncs,
-            outage: outage,
-            pruning: pruning,
-            events: events
+            inFlight: inFlight,
+            events: events,
+            metrics: metrics
         )
+        redis = Self.cluster(commons, shards).map { .cluster($0) } ?? .one(Self.one(commons, shards))
         let bumps = FenceBumps(ledger: ledger, events: events, inFlight: inFlight)
         var contexts: [ObjectIdentifier: RequestContext] = [:]
-        for gate in loops {
-            contexts[ObjectIdentifier(gate.eventLoop)] = RequestContext(
-                gate: gate,
+        for (place, loop) in eventLoopGroup.makeIterator().enumerated() {
+            contexts[ObjectIdentifier(loop)] = RequestContext(
+                eventLoop: loop,
+                place: place,
                 ledger: ledger,
                 metrics: metrics,
                 times: times,
                 inFlight: inFlight,
                 products: products,
-                resyncs: resyncs,
                 bumps: bumps
             )
         }
-        self.breaker = breaker
         self.ledger = ledger
-        self.redis = redis
         self.events = events
         self.inFlight = inFlight
+        self.shards = shards
         self.products = products
-        self.gates = gates
-        self.resyncs = resyncs
-        self.driver = driver
-        self.recovery = recovery
-        recoveryLatch = latch
-        sweep = Sweep(
-            products: products,
-            gates: gates,
-            resyncs: resyncs,
-            breaker: breaker,
-            events: events,
-            metrics: metrics,
-            chunk: configuration.resyncChunk,
-            bound: times.pendingBound
-        )
-        audit = Audit(
-            products: products,
-            ledger: ledger,
-            gates: gates,
-            resyncs: resyncs,
-            breaker: breaker,
-            events: events,
-            metrics: metrics,
-            chunk: configuration.resyncChunk
-        )
-        self.pruning = pruning
+        restoreCheck = RestoreCheck(products: products, ledger: ledger, chunk: configuration.resyncChunk)
         self.contexts = contexts
-        latch.open(recovery)
+    }
+
+    /// One server, or one that sentinels name: one shard.
+    private static func one(_ commons: ShardCommons, _ shards: Shards) -> RedisClient {
+        let events = commons.events
+        let shard = Shard(commons) { connections in
+            RedisClient(
+                configuration: commons.configuration.redis,
+                eventLoopGroup: commons.group,
+                onConnect: { connections.learn($0) },
+                onDisconnect: { _, error in events.tell(.redisDisconnected(why: String(describing: error))) },
+                onTLSFailure: { connections.refused($0.description) },
+                masterHooks: .init(
+                    onMaster: { events.tell(.redisMaster("\($0)", saidBy: "\($1)")) },
+                    onTrouble: { events.tell(.redisMasterUnknown(why: $0)) }
+                )
+            )
+        }
+        shards.set(only: shard)
+        return shard.redis
+    }
+
+    /// A cluster: a shard for each master, when its map is known. Nil if the address names none.
+    private static func cluster(_ commons: ShardCommons, _ shards: Shards) -> RedisCluster? {
+        let events = commons.events
+        // The hooks refer to the shards, which refer to the client. `StockEngine` has the shards forgotten in the end.
+        let cluster = RedisCluster(
+            configuration: commons.configuration.redis,
+            eventLoopGroup: commons.group,
+            onConnect: { master, connection in
+                guard let shard = shards.shard(at: master) else {
+                    return connection.eventLoop.makeFailedFuture(RedisError(.notConnected, detail: "\(master) is no master of the map"))
+                }
+                return shard.connections.learn(connection)
+            },
+            onDisconnect: { master, _, error in
+                events.of(master: "\(master)").tell(.redisDisconnected(why: String(describing: error)))
+            },
+            onTLSFailure: { master, failure in shards.shard(at: master)?.connections.refused(failure.description) },
+            mapHooks: .init(
+                onMap: { map, node in Self.use(map, saidBy: node, commons, shards) },
+                onTrouble: { events.tell(.redisMapUnknown(why: $0)) }
+            )
+        )
+        if let cluster { shards.set { id, master in Shard(id, of: master, cluster, commons) } }
+        return cluster
+    }
+
+    /// The cluster's slots are served by these masters now. Called for one map at a time.
+    private static func use(_ map: SlotMap, saidBy node: RedisEndpoint, _ commons: ShardCommons, _ shards: Shards) {
+        let change = shards.use(map)
+        for shard in change.added { shard.gates.serve(ledger: commons.products.ledgerName) }
+        let moved = commons.products.place(whileNew: change.added)
+        commons.metrics.moved.add(UInt64(moved))
+        shards.settle(change)
+        commons.events.tell(.redisMap(masters: map.masters.map(\.description), uncovered: map.uncovered, moved: moved, saidBy: "\(node)"))
     }
 
     private static func ledger(_ configuration: EngineConfiguration, _ events: EventLog) throws(PostgresError) -> PostgresLedger {

@@ -13,12 +13,8 @@ public import RedisClient
 public final class StockEngine: Sendable {
     /// How the engine is set.
     public let configuration: EngineConfiguration
-    /// The breaker `redisStock` around every Redis call.
-    public let breaker: CircuitBreaker
     /// The ledger.
     public let ledger: PostgresLedger
-    /// The connections to Redis.
-    public let redis: RedisClient
     /// Counts of what the engine has done.
     public let metrics = EngineMetrics()
 
@@ -34,32 +30,57 @@ public final class StockEngine: Sendable {
     ) throws(PostgresError) {
         parts = try EngineParts(configuration, eventLoopGroup: eventLoopGroup, metrics: metrics, onEvent: onEvent)
         self.configuration = configuration
-        breaker = parts.breaker
         ledger = parts.ledger
-        redis = parts.redis
         group = eventLoopGroup
         contexts = parts.contexts
     }
 
-    deinit { parts.recoveryLatch.close() }
+    deinit {
+        parts.shards.close()
+        parts.shards.forgetAll()
+        parts.products.forgetAll()
+    }
 
     // MARK: Life
 
     /// Reads which products are gated, and has the breaker's recovery install them. Returns when Redis serves them exactly, or when the breaker has opened
-    /// because Redis cannot be reached; products are sold through the ledger alone then.
+    /// because Redis cannot be reached; products are sold through the ledger alone then. In a cluster that is so for each master, and a cluster that does not say
+    /// in time which masters it has is not waited for.
     public func start() async throws(PostgresError) {
         await ledger.connectLanes()
         _ = try await refreshProducts()
-        await parts.recovery.start()
+        parts.shards.begin()
+        // A cluster whose map is found later has its recoveries then.
+        if case .cluster(let cluster) = parts.redis { try? await cluster.waitForMap(until: .now + configuration.mapWait) }
+        await withDiscardingTaskGroup { group in
+            for shard in parts.shards.all { group.addTask { await shard.recovery.start() } }
+        }
+    }
+
+    /// Compares Redis with the ledger for every gated product, and makes Redis right where they differ, for an operator who has restored a backup. The engine
+    /// need not have been started, and other servers may go on selling. Products of a cluster's master that does not answer are found to be unreadable and stay as
+    /// they are, and so are those whose slot no master serves.
+    ///
+    /// - Throws: also `RedisError` if Redis cannot be reached, or a cluster does not say which masters it has
+    /// - Returns: how many products were looked at, and what was found of those that differ
+    public func restoreCheck() async throws -> (products: Int, findings: [RestoreFinding]) {
+        _ = try await refreshProducts()
+        let patience: Duration = .seconds(5)
+        switch parts.redis {
+        case .one(let client): try await client.waitUntilConnected(timeout: patience)
+        case .cluster(let cluster):
+            try await cluster.waitForMap(until: .now + configuration.mapWait)
+            await withDiscardingTaskGroup { group in
+                for shard in parts.shards.all { group.addTask { try? await shard.redis.waitUntilConnected(timeout: patience) } }
+            }
+        }
+        return (parts.products.count, try await parts.restoreCheck.run())
     }
 
     /// Works in the background until the task is cancelled: resyncs, the sweep, the audit, pruning, and the list of gated products.
     public func run() async {
         await withTaskGroup(of: Void.self) { group in
-            group.addTask { await self.parts.resyncs.run(self.parts.driver) }
-            group.addTask { await Self.every(self.configuration.sweepInterval) { await self.parts.sweep.run() } }
-            group.addTask { await Self.every(self.configuration.auditInterval) { await self.parts.audit.run() } }
-            group.addTask { await Self.every(self.configuration.pruneInterval) { await self.parts.pruning.run() } }
+            group.addTask { await self.parts.shards.run() }
             group.addTask {
                 await Self.every(self.configuration.gatedRefresh) {
                     do throws(PostgresError) {
@@ -76,25 +97,59 @@ public final class StockEngine: Sendable {
     /// Shuts everything down. Requests that are still in flight are told *no answer*; their callers learn the decision by sending the key again.
     public func shutdown() async {
         parts.inFlight.shutdown()
-        breaker.shutdown()
-        parts.recoveryLatch.close()
+        parts.shards.close()
         await ledger.shutdown()
-        await parts.gates.flush()
-        await redis.shutdown()
+        for shard in parts.shards.all { await shard.gates.flush() }
+        switch parts.redis {
+        case .one(let client): await client.shutdown()
+        case .cluster(let cluster): await cluster.shutdown()
+        }
     }
 
     /// Reads which products are gated, and returns those that were not known before.
     private func refreshProducts() async throws(PostgresError) -> [ProductID] {
         let name = try await ledger.name()
-        if parts.products.belong(to: name) { parts.gates.serve(ledger: name) }
+        let isNews = parts.products.belong(to: name)
+        // Gates of a master that was found meanwhile may have got the name before.
+        if isNews || parts.isCluster { for shard in parts.shards.all { shard.gates.serve(ledger: name) } }
         return try await parts.products.refresh(from: ledger)
     }
 
-    private static func every(_ interval: Duration, _ body: () async -> Void) async {
+    /// Does something, waits, and so on, until the task is cancelled.
+    static func every(_ interval: Duration, _ body: () async -> Void) async {
         while !Task.isCancelled {
             do { try await Task.sleep(for: interval) } catch { return }
             await body()
         }
+    }
+
+    // MARK: Redis
+
+    /// The breakers around all calls to Redis, by name: `redisStock`, or in a cluster one for each master, `redisStock@host:port`.
+    public var breakers: [CircuitBreaker] { parts.shards.breakers }
+
+    /// Tells of the breakers now, and whenever a cluster has other masters. For one listener.
+    public func followBreakers(_ onChange: @escaping @Sendable ([CircuitBreaker]) -> Void) { parts.shards.follow(onChange) }
+
+    /// The breaker of the master that serves a product's keys; nil if a cluster has no such master, or did not say which yet.
+    public func breaker(of product: ProductID) -> CircuitBreaker? { parts.products.shard(of: product)?.breaker }
+
+    /// What the connections to Redis have done, summed over the nodes of a cluster.
+    public func redisSnapshot() -> RedisSnapshot {
+        switch parts.redis {
+        case .one(let client): client.snapshot()
+        case .cluster(let cluster): cluster.snapshot().all
+        }
+    }
+
+    /// What the client of a cluster has done; nil without a cluster.
+    public func redisClusterSnapshot() -> RedisClusterSnapshot? {
+        if case .cluster(let cluster) = parts.redis { cluster.snapshot() } else { nil }
+    }
+
+    /// The master that sentinels have named last; nil before they have, and where the address names none.
+    public var redisMaster: RedisEndpoint? {
+        if case .one(let client) = parts.redis { client.master } else { nil }
     }
 
     // MARK: Requests
@@ -177,13 +232,17 @@ public final class StockEngine: Sendable {
     public func setGated(_ id: ProductID, _ isGated: Bool) { parts.products.set(id, isGated: isGated) }
 
     /// Asks for a resync of a product. It comes soon, one at a time. While the breaker is open none comes, because its recovery resyncs every product.
-    public func ask(_ id: ProductID, forced: Bool) { parts.resyncs.ask(id, forced: forced) }
+    public func ask(_ id: ProductID, forced: Bool) { parts.products.ask(id, forced: forced) }
 
     /// Resyncs one gated product now, for an operator.
-    public func resync(_ id: ProductID) async -> Resync.Outcome { await parts.resyncs.resync(id, parts.driver) }
+    public func resync(_ id: ProductID) async -> Resync.Outcome {
+        guard let shard = parts.products.shard(of: id) else { return .failed }
+        return await shard.resyncs.resync(id, shard.driver)
+    }
 
     /// The ledger's sums and what Redis holds, for one product. The result is nil if there is no such product; `gate` is nil if Redis cannot be reached.
     public func audit(_ id: ProductID) async throws(PostgresError) -> (ledger: LedgerTotals, gate: GateView?)? {
-        try await parts.audit.product(id)
+        guard let shard = parts.products.shard(of: id) else { return try await ledger.totals(of: id).map { ($0, nil) } }
+        return try await shard.audit.product(id)
     }
 }

@@ -71,16 +71,17 @@ import Testing
             (["REDIS_SENTINEL_PASSWORD": "hidden"], "REDIS_SENTINEL_PASSWORD"),
             (["REDIS_SENTINEL_USERNAME": "hidden"], "REDIS_SENTINEL_USERNAME"),
             (["REDIS_URL": url, "REDIS_SENTINEL_USERNAME": "hidden"], "REDIS_SENTINEL_USERNAME"),
-            (["REDIS_URL": "redis+sentinel://:hidden@a"], "REDIS_URL"), (["REDIS_URL": "redis+cluster://:hidden@a,b"], "REDIS_URL"),
+            (["REDIS_URL": "redis+sentinel://:hidden@a"], "REDIS_URL"), (["REDIS_URL": "redis+cluster://:hidden@a,b/1"], "REDIS_URL"),
+            (["REDIS_URL": "redis+cluster://a,b", "REDIS_SENTINEL_PASSWORD": "hidden"], "REDIS_SENTINEL_PASSWORD"),
         ] {
             let error = #expect(throws: SettingsError.self) { try settings(environment) }
             #expect(error?.faults.count == 1 && error?.faults.first?.hasPrefix("\(name): ") == true, "\(error?.faults ?? [])")
             #expect(error?.description.contains("hidden") == false)
         }
-        // The client speaks to a cluster; the engine has one breaker and one recovery, and would take one master's trouble for all.
-        for url in ["redis+cluster://:hidden@a,b", "rediss+cluster://a"] {
-            let error = #expect(throws: SettingsError.self) { try settings(["REDIS_URL": url]) }
-            #expect(error?.faults.first?.contains("a cluster is not served yet") == true, "\(error?.faults ?? [])")
+        guard case .cluster(let seeds) = try settings(["REDIS_URL": "rediss+cluster://:hidden@a,b:7000"]).engine.redis.address else {
+            Issue.record("no cluster")
+            return
         }
+        #expect(seeds.endpoints.map(\.description) == ["a:6379", "b:7000"])
     }
 }

@@ -134,13 +134,13 @@ struct ReadTests {
                     )
                     #expect(sold.status == 200, "\(sold.body)")
                     // A recovery of Redis needs no more either.
-                    engine.breaker.transition(to: .forceOpen)
-                    engine.breaker.transition(to: .close)
+                    engine.breakers[0].transition(to: .forceOpen)
+                    engine.breakers[0].transition(to: .close)
                     let closed = ContinuousClock.now + .seconds(30)
-                    while engine.breaker.state != .closed || engine.directProductCount > 0, ContinuousClock.now < closed {
+                    while engine.breakers[0].state != .closed || engine.directProductCount > 0, ContinuousClock.now < closed {
                         try await Task.sleep(for: .milliseconds(5))
                     }
-                    #expect(engine.breaker.state == .closed && engine.directProductCount == 0)
+                    #expect(engine.breakers[0].state == .closed && engine.directProductCount == 0)
                     isProven = try session.query(blocked).one().decode(0, as: Int64.self) >= 4
                     #expect(await readers.value == Array(repeating: true, count: 14))
                 }

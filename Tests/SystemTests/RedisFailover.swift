@@ -255,7 +255,7 @@ private final class Visitors: Sendable {
 }
 
 /// Buyers of one unit each, without an order server: each sends its key again, as a repeat, until it is told what became of it.
-private final class ShortSale: Sendable {
+final class ShortSale: Sendable {
     struct Told: Sendable {
         var sold: Set<String> = []
         var refused = 0
@@ -268,9 +268,13 @@ private final class ShortSale: Sendable {
     }
 
     let product: Int64
-    private let state = Mutex((told: Told(), next: Int64(9_000_000_000_000_001), isOpen: true))
+    private let state: Mutex<(told: Told, next: Int64, isOpen: Bool)>
 
-    init(product: Int64) { self.product = product }
+    /// - Parameter firstOrder: the buyers' orders are numbered from here; those of two sales of one ledger must not meet
+    init(product: Int64, firstOrder: Int64 = 9_000_000_000_000_001) {
+        self.product = product
+        state = Mutex((told: Told(), next: firstOrder, isOpen: true))
+    }
 
     var told: Told { state.withLock { $0.told } }
 

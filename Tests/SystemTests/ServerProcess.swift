@@ -12,7 +12,7 @@ final class ServerProcess: Sendable {
 
     /// Starts a server on free ports.
     /// - Parameter settings: its whole environment, but `PATH`
-    init(_ name: String, _ settings: [String: String]) throws {
+    init(_ name: String, _ settings: [String: String], arguments: [String] = []) throws {
         let beside = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath().deletingLastPathComponent().path
         let binary = "\(ProcessInfo.processInfo.environment["STOCKGATE_BIN_DIR"] ?? beside)/\(name)"
         guard FileManager.default.isExecutableFile(atPath: binary) else {
@@ -25,6 +25,7 @@ final class ServerProcess: Sendable {
         for file in [output, errors] { try Data().write(to: file) }
         process = Process()
         process.executableURL = URL(fileURLWithPath: binary)
+        process.arguments = arguments
         let ports =
             name == "order-server" ? ["ORDER_PORT": "0", "ORDER_ADMIN_PORT": "0"] : ["PRODUCT_PORT": "0", "PRODUCT_ADMIN_PORT": "0"]
         process.environment = ports.merging(settings) { $1 }
@@ -59,6 +60,9 @@ final class ServerProcess: Sendable {
 
     /// What it has logged.
     var log: String { (try? String(contentsOf: errors, encoding: .utf8)) ?? "" }
+
+    /// What it has written to its standard output.
+    var printed: String { (try? String(contentsOf: output, encoding: .utf8)) ?? "" }
 
     /// The lines of the log that hold a text.
     func lines(_ text: String) -> [Substring] { log.split(separator: "\n").filter { $0.contains(text) } }

@@ -305,7 +305,7 @@ asked() { psql -X -q -A -t -c "$1" "$(three_setting PRODUCT_DATABASE_URL)"; }
 third_pid() { cut -d' ' -f1 "$work/third/$1"; }
 third_port() { port "$1" "$work/third"; }
 # The host of a connection, as PostgreSQL names it: its port.
-check "an unknown topology is wrong usage" fails_with 2 "TOPOLOGY=round: single or ha" env TOPOLOGY=round STACK_DIR="$work/third" "$stack" env
+check "an unknown topology is wrong usage" fails_with 2 "TOPOLOGY=round: single, ha or cluster" env TOPOLOGY=round STACK_DIR="$work/third" "$stack" env
 check "two servers of PostgreSQL and a pooler start" env POSTGRES_NODES=2 STACK_DIR="$work/third" "$stack" start postgres pgbouncer
 check "the addresses name both" says "@127.0.0.1:$(third_port POSTGRES_PORT),127.0.0.1:$(third_port POSTGRES_2_PORT)/stockgate_product?target_session_attrs=read-write" three_setting PRODUCT_DATABASE_URL
 check "the second is the synchronous standby" is "$(asked 'SHOW synchronous_standby_names') $(asked 'SELECT inet_server_port()')" "postgres_2 $(third_port POSTGRES_PORT)"
@@ -327,6 +327,20 @@ check "all of it stops" three stop
 check "and leaves no process behind" all_dead "${pooled_pids[@]}"
 check "it starts again as it was" is "$(three start postgres >/dev/null 2>&1 && asked 'INSERT INTO kept VALUES (3); SELECT count(*) FROM kept')" 3
 check "destroy removes it" three destroy
+
+asked_node() { redis-cli -p "$(third_port "$1")" "${@:2}"; }
+check "a cluster of Redis starts" env TOPOLOGY=cluster STACK_DIR="$work/third" "$stack" start redis
+check "the address names its six nodes" is "$(three_setting REDIS_URL | sed 's/^redis+cluster:..//' | tr ',' '\n' | sort -u | wc -l)" 6
+check "three of them are masters, each with a replica" is "$(asked_node REDIS_PORT cluster nodes | grep -c master) $(asked_node REDIS_PORT cluster nodes | grep -c slave)" "3 3"
+check "all slots are served" says cluster_slots_ok:16384 asked_node REDIS_6_PORT cluster info
+cluster_pids=("$(third_pid redis/pid)" "$(third_pid redis-4/pid)")
+check "a node is killed" three kill redis-2
+check "it comes back, and knows the others" is "$(three start redis-2 >/dev/null 2>&1 && asked_node REDIS_2_PORT cluster info | tr -d '\r' | grep cluster_known_nodes)" cluster_known_nodes:6
+check "a cluster does not become a single Redis" fails_with 2 "is cluster" env TOPOLOGY=single STACK_DIR="$work/third" "$stack" status
+check "it stops" three stop
+check "and leaves no node behind" all_dead "${cluster_pids[@]}"
+check "it starts again as it was" is "$(three start redis >/dev/null 2>&1 && asked_node REDIS_5_PORT cluster info | tr -d '\r' | grep -E 'cluster_known_nodes')" cluster_known_nodes:6
+check "destroy removes the cluster" three destroy
 
 check "a broker of three nodes starts" env RABBITMQ_NODES=3 STACK_DIR="$work/third" "$stack" start rabbitmq
 members() {

@@ -1,20 +1,65 @@
 # shellcheck shell=bash
-# The gate. It keeps nothing on disk: what it holds can always be made again from the ledger, and a lost gate is what the project is about.
+# The gate: one server, or a cluster of six (redis, redis-2 … redis-6), of which the first three are its masters to begin with. It keeps no stock on disk: what it holds can
+# always be made again from the ledger, and a lost gate is what the project is about. A node of a cluster keeps what it knows of the others.
 
-redis_prepare() {
-    type -P redis-server >/dev/null || die "redis-server is not installed: scripts/stack install"
-    mkdir -p "$STACK_DIR/redis/data"
-    render redis.conf "$STACK_DIR/redis/redis.conf" "PORT=${PORTS[REDIS_PORT]}" "DATA=$STACK_DIR/redis/data"
+# Sets REDIS_INFIX to what stands in the names of the ports of node $1.
+redis_infix() {
+    REDIS_INFIX=
+    if [[ $1 == redis-* ]]; then REDIS_INFIX=${1#*-}_; fi
 }
 
-redis_launch() { launch redis pid : redis-server "$STACK_DIR/redis/redis.conf"; }
+redis_prepare() {
+    local root=$STACK_DIR/$1
+    type -P redis-server >/dev/null || die "redis-server is not installed: scripts/stack install"
+    redis_infix "$1"
+    mkdir -p "$root/data"
+    render redis.conf "$root/redis.conf" "PORT=${PORTS[REDIS_${REDIS_INFIX}PORT]}" "DATA=$root/data"
+    if ((REDIS_NODES > 1)); then
+        # Where a shard is down the others go on, and its products are sold without Redis.
+        printf '%s\n' 'cluster-enabled yes' 'cluster-config-file nodes.conf' "cluster-port ${PORTS[REDIS_${REDIS_INFIX}BUS_PORT]}" 'cluster-node-timeout 2000' \
+            'cluster-require-full-coverage no' 'cluster-replica-validity-factor 0' 'cluster-allow-replica-migration no' >>"$root/redis.conf"
+    fi
+}
+
+redis_launch() { launch "$1" pid : redis-server "$STACK_DIR/$1/redis.conf"; }
 
 # True when Redis answers PING. A Redis that still loads answers with an error.
 redis_ready() {
     local answer=
-    { exec 7<>"/dev/tcp/127.0.0.1/${PORTS[REDIS_PORT]}"; } 2>/dev/null || return 1
+    redis_infix "$1"
+    { exec 7<>"/dev/tcp/127.0.0.1/${PORTS[REDIS_${REDIS_INFIX}PORT]}"; } 2>/dev/null || return 1
     printf 'PING\r\n' >&7
     read -r -t 1 -u 7 answer || true
     exec 7>&-
     [[ $answer == +PONG* ]]
+}
+
+# Makes the cluster at its first start, and waits until every node that runs says that it is well.
+redis_cluster() {
+    local n infix nodes=() deadline addresses=()
+    ((REDIS_NODES > 1)) || return 0
+    for ((n = 1; n <= REDIS_NODES; n++)); do
+        infix=
+        if ((n > 1)); then infix=${n}_; fi
+        addresses+=("${PORTS[REDIS_${infix}PORT]}")
+        nodes+=("127.0.0.1:${PORTS[REDIS_${infix}PORT]}@${PORTS[REDIS_${infix}BUS_PORT]}")
+    done
+    if [[ ! -e $STACK_DIR/redis/clustered ]]; then
+        # A first start that was interrupted may have left half a cluster.
+        for n in "${addresses[@]}"; do redis-cli -p "$n" cluster reset hard >/dev/null || die "redis: the node at port $n does not answer"; done
+        redis-cli --cluster create "${nodes[@]}" --cluster-replicas 1 --cluster-yes >>"$STACK_DIR/redis/log" 2>&1 ||
+            fail_start redis "the nodes do not become a cluster"
+        : >"$STACK_DIR/redis/clustered"
+    fi
+    now
+    deadline=$((NOW + 30000))
+    for n in "${addresses[@]}"; do
+        # Each node hears of the others' roles at its own time.
+        until [[ $(redis-cli -p "$n" cluster info 2>/dev/null) == *cluster_state:ok*cluster_slots_ok:16384* &&
+            $(redis-cli -p "$n" cluster nodes 2>/dev/null | grep -c slave) == $((REDIS_NODES / 2)) ]]; do
+            now
+            ((NOW < deadline)) || die "redis: the cluster is not well after 30 seconds (redis-cli -p $n cluster info)"
+            sleep 0.05
+        done
+    done
 }

@@ -33,6 +33,8 @@ extension MetricsRegistry {
         counter("swept_total", "Products resynced for an overdue reservation.", metrics.swept)
         counter("audit_findings_total", "Differences between Redis and PostgreSQL found in two looks.", metrics.auditFindings)
         counter("fences_raised_total", "Fences that were raised because Redis was ahead of the ledger.", metrics.raisedAboveRedis)
+        counter("ledger_moves_total", "Times that the ledger's sessions reached another history of its data.", metrics.ledgerMoves)
+        counter("products_moved_total", "Products that another master of a cluster serves than before.", metrics.moved)
         counter("marks_pruned_total", "Settled marks past their retention that were pruned in the background.", metrics.prunedMarks)
         gauge("stockgate_foreign_products", help: "Gated products sold without Redis, which holds another ledger's data for them.") {
             Double(engine.foreignProductCount)
@@ -68,13 +70,14 @@ extension MetricsRegistry {
             [.init(Double(locked.snapshot().timedOut))]
         }
         collector("stockgate_redis_connections_total", help: "Connections made to Redis.", kind: .counter) {
-            [.init(Double(engine.redis.snapshot().connects))]
+            [.init(Double(engine.redisSnapshot().connects))]
         }
         collector("stockgate_redis_timeouts_total", help: "Redis commands that were not answered in time.", kind: .counter) {
-            [.init(Double(engine.redis.snapshot().timeouts))]
+            [.init(Double(engine.redisSnapshot().timeouts))]
         }
         sentinels(engine)
-        gauge("stockgate_redis_pending", help: "Redis commands without a reply yet.") { Double(engine.redis.snapshot().pending) }
+        cluster(engine)
+        gauge("stockgate_redis_pending", help: "Redis commands without a reply yet.") { Double(engine.redisSnapshot().pending) }
         gauge("stockgate_ledger_pool_busy", help: "Busy connections of the ledger's pool.") { Double(engine.ledger.pool.snapshot().busy) }
         collector("stockgate_ledger_pool_rejected_total", help: "Calls that found the ledger's pool full.", kind: .counter) {
             [.init(Double(engine.ledger.pool.snapshot().rejected))]
@@ -85,20 +88,34 @@ extension MetricsRegistry {
     /// All are 0 where the address of Redis names no sentinels.
     private func sentinels(_ engine: StockEngine) {
         collector("stockgate_redis_master_searches_total", help: "Searches for Redis' master among the sentinels.", kind: .counter) {
-            [.init(Double(engine.redis.snapshot().masterSearches))]
+            [.init(Double(engine.redisSnapshot().masterSearches))]
         }
         collector("stockgate_redis_master_searches_failed_total", help: "Searches that found no master to use.", kind: .counter) {
-            [.init(Double(engine.redis.snapshot().masterSearchesFailed))]
+            [.init(Double(engine.redisSnapshot().masterSearchesFailed))]
         }
         collector("stockgate_redis_master_changes_total", help: "Times that another master was found than before.", kind: .counter) {
-            [.init(Double(engine.redis.snapshot().masterChanges))]
+            [.init(Double(engine.redisSnapshot().masterChanges))]
         }
         collector("stockgate_redis_switches_heard_total", help: "Messages of sentinels that the master has changed.", kind: .counter) {
-            [.init(Double(engine.redis.snapshot().masterSwitchesHeard))]
+            [.init(Double(engine.redisSnapshot().masterSwitchesHeard))]
         }
         gauge("stockgate_redis_sentinels_heard", help: "1 while a sentinel is listened to.") {
-            Double(engine.redis.snapshot().sentinelsHeard)
+            Double(engine.redisSnapshot().sentinelsHeard)
         }
+    }
+
+    /// All are 0 where the address of Redis names no cluster.
+    private func cluster(_ engine: StockEngine) {
+        func figure(_ name: String, _ kind: Kind, _ help: String, _ read: @escaping @Sendable (RedisClusterSnapshot) -> Int) {
+            collector(name, help: help, kind: kind) {
+                [.init(Double(engine.redisClusterSnapshot().map(read) ?? 0))]
+            }
+        }
+        figure("stockgate_redis_map_searches_total", .counter, "Searches for the map of the cluster's slots.") { $0.mapSearches }
+        figure("stockgate_redis_map_searches_failed_total", .counter, "Searches that found no map to use.") { $0.mapSearchesFailed }
+        figure("stockgate_redis_map_changes_total", .counter, "Times that another map was found than before.") { $0.mapChanges }
+        figure("stockgate_redis_masters", .gauge, "Masters of the cluster that serve slots.") { $0.nodes.count }
+        figure("stockgate_redis_uncovered_slots", .gauge, "Slots of the cluster that no master serves.") { $0.uncoveredSlots }
     }
 
     private func readPools(_ engine: StockEngine) {

@@ -45,18 +45,18 @@ struct Catalog: Sendable {
     /// The ledger knows that the product is gated, or that it went on or off sale. Redis learns it before the answer, if it is in use; if not, the
     /// breaker's recovery installs it, and until then requests go direct.
     private func gate(_ id: Int64) async {
-        let wasUsed = isRedisUsed
+        let wasUsed = isRedisUsed(for: id)
         if wasUsed { _ = await engine.resync(ProductID(id)) }
         engine.setGated(ProductID(id), true)
         // A recovery that began in between has not seen the product.
-        if !wasUsed, isRedisUsed { _ = await engine.resync(ProductID(id)) }
+        if !wasUsed, isRedisUsed(for: id) { _ = await engine.resync(ProductID(id)) }
     }
 
-    /// Whether requests go to Redis now, or will after a recovery that is running.
-    private var isRedisUsed: Bool {
-        switch engine.breaker.state {
+    /// Whether requests for the product go to Redis now, or will after a recovery that is running.
+    private func isRedisUsed(for id: Int64) -> Bool {
+        switch engine.breaker(of: ProductID(id))?.state {
         case .closed, .halfOpen, .disabled, .metricsOnly: true
-        case .open, .forcedOpen: false
+        case .open, .forcedOpen, nil: false
         }
     }
 }

@@ -11,6 +11,20 @@ extension EngineEvent {
             logger.notice("the sentinels name the master of Redis", metadata: ["master": "\(master)", "saidBy": "\(sentinel)"])
         case .redisMasterUnknown(let why):
             logger.warning("the sentinels name no master of Redis that can be used", metadata: ["why": "\(why)"])
+        case .redisMap(let masters, let uncovered, let moved, let node):
+            logger.notice(
+                "the cluster of Redis names its masters",
+                metadata: [
+                    "masters": "\(masters.joined(separator: ","))", "uncoveredSlots": "\(uncovered)", "movedProducts": "\(moved)",
+                    "saidBy": "\(node)",
+                ]
+            )
+        case .redisMapUnknown(let why):
+            logger.warning("no node of the cluster of Redis says which masters it has", metadata: ["why": "\(why)"])
+        case .atMaster(let master, let event):
+            var logger = logger
+            logger[metadataKey: "master"] = "\(master)"
+            event.log(logger)
         case .recovered(let products, let direct, let took):
             logger.notice(
                 "recovery passed: products are sold through Redis again",
@@ -59,6 +73,11 @@ extension EngineEvent {
             logger.error("Redis refuses commands that are needed: all products are sold without Redis", metadata: ["why": "\(why)"])
         case .redisTLSFailed(let why):
             logger.error("Redis cannot be reached by TLS, and everything is sold without it", metadata: ["why": "\(why)"])
+        case .ledgerMoved(let now, let before):
+            logger.error(
+                "the ledger is another server's data than before, which may lack commits: every product is installed in Redis again before it is sold through it",
+                metadata: ["now": "\(now)", "before": "\(before)"]
+            )
         case .foreignLedger(let product, let theirs, let ours):
             logger.error(
                 "Redis holds another ledger's data: its products are sold without Redis until its keys sg:{…} are deleted, or this server has a Redis of its own",

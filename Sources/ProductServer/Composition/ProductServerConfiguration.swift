@@ -28,8 +28,6 @@ public struct ProductServerConfiguration: Sendable {
             url throws(SettingsReader.Refusal) in
             let redis: RedisConfiguration
             do throws(RedisConfiguration.InvalidURL) { redis = try RedisConfiguration(url: url) } catch { throw .init(error.description) }
-            // The engine has one breaker and one recovery for one master.
-            if case .cluster = redis.address { throw .init("a cluster is not served yet: name one Redis, or the sentinels of one") }
             return redis
         }
         reader.check("REDIS_URL", gate?.tls)

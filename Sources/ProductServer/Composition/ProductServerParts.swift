@@ -37,7 +37,7 @@ struct ProductServerParts {
         ProcessMetrics.register(in: registry)
         registry.register(engine)
         let breakers = CircuitBreakerRegistry()
-        try breakers.add(engine.breaker)
+        engine.followBreakers { breakers.hold($0) }
         CircuitBreakerMetrics.register(breakers, in: registry, resilience4j: settings.server.showsResilience4jMetrics)
         settings.engine.ledger.postgres.hosts.report(in: registry, logger: logger)
         transactions = TransactionWatch(engine.ledger.reads, registry: registry, logger: logger)

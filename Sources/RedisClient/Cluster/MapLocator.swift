@@ -1,30 +1,26 @@
 import NIOCore
 import NIOTransportSecurity
 
-/// Finds the map of a cluster's slots by asking its nodes, for all connections of one client: the shell around `SharedAnswer` and `MapSearch`.
+/// Finds the map of a cluster's slots by asking its nodes, for all connections of one client: the shell around `MapSearch`.
 ///
-/// Bounds: one search, with one question at a time; as many who wait for a map as there may be pending commands. All of it runs on `eventLoop`.
+/// Bounds: one question at a time; as many who wait for a map as there may be pending commands. All of it runs on `eventLoop`.
 // Sendable, although its state is not locked: each entry runs on `eventLoop`, or goes there first.
 final class MapLocator: @unchecked Sendable {
     typealias Answer = MapSearch.Answer
 
     let eventLoop: any EventLoop
-    let counters = ClusterCounters()
     private let configuration: RedisConfiguration
     private let seeds: RedisSeeds
     private let tls: TLSByHost?
     private let hooks: RedisCluster.MapHooks
+    private let desk: SearchDesk<Answer>
     /// Told of each map that a search has found, before whoever waits for it.
     private var onFound: ((SlotMap) -> Void)?
-    private var knowledge: SharedAnswer<Answer>
     private var search: MapSearch?
-    private var waiters: [EventLoopPromise<Void>] = []
     /// The nodes that failed in the last search.
     private var failed: Set<RedisEndpoint> = []
     /// The node that the last redirection has named.
     private var named: RedisEndpoint?
-    private var isChecking = false
-    private var isClosed = false
     /// Done when the question that is under way has ended.
     private var question: EventLoopFuture<Void>
 
@@ -40,9 +36,18 @@ final class MapLocator: @unchecked Sendable {
         self.seeds = seeds
         self.tls = tls
         self.hooks = hooks
-        knowledge = SharedAnswer(age: TimeAmount(seeds.answerAge), pause: TimeAmount(seeds.minimumPause))
+        desk = SearchDesk(
+            eventLoop: eventLoop,
+            age: seeds.answerAge,
+            pause: seeds.minimumPause,
+            // Searches at intervals, beside what is doubted: a node that is new has nobody who tells of it.
+            checkInterval: seeds.checkInterval,
+            maximumWaiters: configuration.maximumPendingCommands
+        )
         question = eventLoop.makeSucceededVoidFuture()
     }
+
+    var counters: SearchCounters { desk.counters }
 
     /// Sets who is told of each map that is found, on `eventLoop`. To be called before anything is asked for.
     func tell(_ onFound: @escaping @Sendable (SlotMap) -> Void) {
@@ -52,91 +57,49 @@ final class MapLocator: @unchecked Sendable {
     /// Waits for a map: that of the last search if it is fresh, else that of a new one. To be called from any thread.
     /// - Returns: fails with `RedisError` if no map was found
     func find() -> EventLoopFuture<Void> {
-        eventLoop.flatSubmit {
-            guard !self.isClosed else { return self.eventLoop.makeFailedFuture(RedisError(.closed)) }
-            self.check()
-            switch self.knowledge.wanted(now: self.eventLoop.now) {
-            case .use: return self.eventLoop.makeSucceededVoidFuture()
-            case .fail(let why): return self.eventLoop.makeFailedFuture(RedisError(.notConnected, detail: why))
-            case .wait: break
-            case .search(let pause): self.begin(after: pause)
-            }
-            guard self.waiters.count < self.configuration.maximumPendingCommands else {
-                return self.eventLoop.makeFailedFuture(RedisError(.queueFull))
-            }
-            let promise = self.eventLoop.makePromise(of: Void.self)
-            self.waiters.append(promise)
-            return promise.futureResult
-        }
+        eventLoop.flatSubmit { self.desk.find { self.begin(now: $0) }.map { _ in } }
     }
 
     /// Something says that the map may be another one. To be called from any thread.
     func doubt(_ doubt: ClusterCall.Doubt) {
         eventLoop.execute {
-            guard !self.isClosed else { return }
+            guard !self.desk.isClosed else { return }
             if case .moved(let slot, let node) = doubt {
                 // Many commands are redirected alike before the map is known. One search tells them all.
-                if self.search == nil, self.knowledge.finding?.map[slot] == node { return }
+                if self.search == nil, self.desk.finding?.map[slot] == node { return }
                 self.named = node
             }
-            if let pause = self.knowledge.doubted(now: self.eventLoop.now) { self.begin(after: pause) }
+            self.desk.doubted()
         }
     }
 
     /// Ends the search. Succeeds once nothing is open any more.
     func close() -> EventLoopFuture<Void> {
         eventLoop.flatSubmit {
-            self.isClosed = true
             self.onFound = nil
-            self.answer(.failure(RedisError(.closed)))
+            self.desk.close()
             return self.question
         }
     }
 
-    /// Searches at intervals, beside what is doubted: a node that is new has nobody who tells of it.
-    private func check() {
-        guard !isChecking else { return }
-        isChecking = true
-        checkLater()
-    }
-
-    private func checkLater() {
-        _ = self.eventLoop.scheduleTask(in: TimeAmount(seeds.checkInterval)) {
-            guard !self.isClosed else { return }
-            self.doubt(.unknown)
-            self.checkLater()
-        }
-    }
-
-    private func begin(after pause: TimeAmount) {
-        _ = self.eventLoop.scheduleTask(in: pause) {
-            guard !self.isClosed else { return }
-            let now = self.eventLoop.now
-            self.knowledge.began(now: now)
-            self.counters.searches.increment()
-            var generator = SystemRandomNumberGenerator()
-            let order = MapSearch.order(
-                seeds: self.seeds.endpoints,
-                masters: self.knowledge.finding?.map.masters ?? [],
-                named: self.named,
-                failed: self.failed,
-                using: &generator
-            )
-            var search = MapSearch(
-                order: order,
-                named: self.named,
-                inUse: self.knowledge.finding,
-                ends: now + TimeAmount(self.seeds.searchTimeout)
-            )
-            self.named = nil
-            let step = search.begin(now: now)
-            self.search = search
-            self.follow(step)
-        }
+    private func begin(now: NIODeadline) {
+        var generator = SystemRandomNumberGenerator()
+        let order = MapSearch.order(
+            seeds: seeds.endpoints,
+            masters: desk.finding?.map.masters ?? [],
+            named: named,
+            failed: failed,
+            using: &generator
+        )
+        var search = MapSearch(order: order, named: named, inUse: desk.finding, ends: now + TimeAmount(seeds.searchTimeout))
+        named = nil
+        let step = search.begin(now: now)
+        self.search = search
+        follow(step)
     }
 
     private func follow(_ step: MapSearch.Step) {
-        guard !isClosed else { return }
+        guard !desk.isClosed else { return }
         switch step {
         case .ask(let node):
             ask(node) { reply in
@@ -150,27 +113,20 @@ final class MapLocator: @unchecked Sendable {
 
     private func found(_ answer: Answer) {
         ended()
-        let before = knowledge.finding?.map
-        switch knowledge.found(answer, now: eventLoop.now) {
-        case .again(let pause): begin(after: pause)
-        case .deliver(let isNews):
-            if before != nil, before != answer.map { counters.changes.increment() }
-            onFound?(answer.map)
-            if isNews { hooks.onMap?(answer.map, answer.saidBy) }
-            self.answer(.success(()))
-        }
+        let before = desk.finding?.map
+        guard let isNews = desk.found(answer) else { return }
+        if before != nil, before != answer.map { counters.changes.increment() }
+        onFound?(answer.map)
+        if isNews { hooks.onMap?(answer.map, answer.saidBy) }
+        desk.answer(.success(answer))
     }
 
     private func foundNone() {
         let words = ended().map { "\($0.node): \($0.why)" }.sorted()
-        counters.failures.increment()
         let why = words.isEmpty ? "no node of the cluster answered in time" : words.joined(separator: "; ")
-        switch knowledge.failed(why, now: eventLoop.now) {
-        case .again(let pause): begin(after: pause)
-        case .deliver(let isNews):
-            if isNews { hooks.onTrouble?(why) }
-            answer(.failure(RedisError(.notConnected, detail: why)))
-        }
+        guard let isNews = desk.foundNothing(why) else { return }
+        if isNews { hooks.onTrouble?(why) }
+        desk.answer(.failure(RedisError(.notConnected, detail: why)))
     }
 
     @discardableResult
@@ -179,17 +135,6 @@ final class MapLocator: @unchecked Sendable {
         failed = Set(troubles.map(\.node))
         search = nil
         return troubles
-    }
-
-    private func answer(_ result: Result<Void, RedisError>) {
-        let waiters = self.waiters
-        self.waiters = []
-        for waiter in waiters {
-            switch result {
-            case .success: waiter.succeed()
-            case .failure(let error): waiter.fail(error)
-            }
-        }
     }
 
     // MARK: The question
@@ -242,11 +187,4 @@ final class MapLocator: @unchecked Sendable {
         }
         return RedisDial.words(error)
     }
-}
-
-/// What the search for the map has done: written on the locator's loop alone, read from anywhere.
-final class ClusterCounters: Sendable {
-    let searches = LoopCounters.Counter()
-    let failures = LoopCounters.Counter()
-    let changes = LoopCounters.Counter()
 }

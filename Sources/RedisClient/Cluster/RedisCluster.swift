@@ -117,6 +117,15 @@ public final class RedisCluster: Sendable {
     /// - Throws: `notConnected` if one is not ready in time, `closed`, or `queueFull` if too many wait
     public func waitUntilConnected(timeout: Duration) async throws(RedisError) {
         let end = ContinuousClock.now + timeout
+        try await waitForMap(until: end)
+        let clients = state.withLock { state in (state.map?.masters ?? []).compactMap { state.nodes[$0]?.client } }
+        for client in clients { try await client.waitUntilConnected(timeout: max(.zero, end - .now)) }
+    }
+
+    /// Waits until a map was found.
+    /// - Parameter end: how long to wait.
+    /// - Throws: `notConnected` if none is found in time, or `closed`
+    public func waitForMap(until end: ContinuousClock.Instant) async throws(RedisError) {
         var why: String?
         while map == nil {
             do {
@@ -132,8 +141,19 @@ public final class RedisCluster: Sendable {
                 if Task.isCancelled { throw RedisError(.notConnected, detail: why) }
             }
         }
-        let clients = state.withLock { state in (state.map?.masters ?? []).compactMap { state.nodes[$0]?.client } }
-        for client in clients { try await client.waitUntilConnected(timeout: max(.zero, end - .now)) }
+    }
+
+    /// The client of a master of the map in use, for calls that are meant for this node alone: none of them is sent to another one. The cluster shuts it down when
+    /// a later map does not name the master. What its replies say of the map is to be passed to `heard`.
+    /// - Returns: nil if the map does not name it, or the cluster is closed
+    public func client(of master: RedisEndpoint) -> RedisClient? { client(of: master, isNamed: false) }
+
+    /// A call over a connection of `client(of:)` has failed. If the reply says that the map may be old, the map is asked for again. To be called from any thread.
+    /// - Parameter node: the node that replied.
+    public func heard(_ error: RedisServerError, from node: RedisEndpoint) {
+        let now = NIODeadline.now()
+        var call = ClusterCall(isRepeatable: false, deadline: now)
+        if let doubt = call.failed(RedisError(.server(error)), replied: node, now: now).doubt { locator.doubt(doubt) }
     }
 
     /// Sends a command to the master of a slot, and again where a reply redirects it. Must be called on the loop. Waits for the map and for connections, while
@@ -234,7 +254,7 @@ public final class RedisCluster: Sendable {
             guard !state.isClosed else { return }
             state.map = map
             for master in map.masters {
-                if state.nodes[master] == nil { state.nodes[master] = Node(client: client(of: master), named: nil) }
+                if state.nodes[master] == nil { state.nodes[master] = Node(client: makeClient(of: master), named: nil) }
                 state.nodes[master]?.named = nil
             }
             let masters = Set(map.masters)
@@ -268,13 +288,13 @@ public final class RedisCluster: Sendable {
                 return node.client
             }
             guard isNamed, state.nodes.count < Self.maximumNodes else { return nil }
-            let client = self.client(of: endpoint)
+            let client = makeClient(of: endpoint)
             state.nodes[endpoint] = Node(client: client, named: .now())
             return client
         }
     }
 
-    private func client(of endpoint: RedisEndpoint) -> RedisClient {
+    private func makeClient(of endpoint: RedisEndpoint) -> RedisClient {
         var configuration = self.configuration
         configuration.address = .tcp(host: endpoint.host, port: endpoint.port)
         let locator = self.locator

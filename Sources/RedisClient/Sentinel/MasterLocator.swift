@@ -3,26 +3,25 @@ import NIOPosix
 import NIOTransportSecurity
 import Synchronization
 
-/// Finds the master by asking the sentinels, for all connections of one client: the shell around `SharedAnswer`, `MasterSearch` and `SwitchWatch`.
+/// Finds the master by asking the sentinels, for all connections of one client: the shell around `MasterSearch` and `SwitchWatch`.
 ///
 /// Each search opens a connection to one sentinel after the other, and one to the server that it names, and closes them. Beside that one subscription is held at
 /// one of the sentinels, which makes the client search at once when the master changes.
-/// Bounds: one search, with one question at a time; one subscription; one waiter for each connection of the client. All of it runs on `eventLoop`.
+/// Bounds: one question at a time; one subscription; one waiter for each connection of the client. All of it runs on `eventLoop`.
 // Sendable, although its state is not locked: each entry checks that it runs on `eventLoop`.
 final class MasterLocator: @unchecked Sendable {
     typealias Master = MasterSearch.Master
 
     let eventLoop: any EventLoop
-    let counters = LocatorCounters()
+    let counters: LocatorCounters
     private let configuration: RedisConfiguration
     private let sentinels: RedisSentinels
     private let tls: TLSByHost?
     private let hooks: RedisClient.MasterHooks
     /// Told of each master that a search has found, on `eventLoop`.
     private var onFound: ((RedisEndpoint) -> Void)?
-    private var knowledge: MasterKnowledge
+    private let desk: SearchDesk<Master>
     private var search: MasterSearch?
-    private var waiters: [EventLoopPromise<RedisEndpoint>] = []
     /// The sentinels that failed in the last search, by their indices.
     private var failed: Set<Int> = []
     /// The sentinel that gave the last hint.
@@ -30,7 +29,6 @@ final class MasterLocator: @unchecked Sendable {
     private var watched: Int
     private var watch: (any Channel)?
     private var isWatching = false
-    private var isClosed = false
     /// Done when the question that is under way has ended.
     private var question: EventLoopFuture<Void>
     private let known = Mutex<RedisEndpoint?>(nil)
@@ -47,8 +45,16 @@ final class MasterLocator: @unchecked Sendable {
         self.sentinels = sentinels
         self.tls = tls
         self.hooks = hooks
-        self.knowledge = MasterKnowledge(age: TimeAmount(sentinels.answerAge), pause: TimeAmount(sentinels.minimumPause))
-        self.watched = Int.random(in: 0..<max(1, sentinels.endpoints.count))
+        desk = SearchDesk(
+            eventLoop: eventLoop,
+            age: sentinels.answerAge,
+            pause: sentinels.minimumPause,
+            // A sentinel that is cut off from the others tells nothing.
+            checkInterval: sentinels.checkInterval,
+            maximumWaiters: configuration.maximumPendingCommands
+        )
+        counters = LocatorCounters(desk.counters)
+        watched = Int.random(in: 0..<max(1, sentinels.endpoints.count))
         question = eventLoop.makeSucceededVoidFuture()
     }
 
@@ -64,17 +70,8 @@ final class MasterLocator: @unchecked Sendable {
     /// - Returns: fails with `RedisError` if no master was found
     func find() -> EventLoopFuture<RedisEndpoint> {
         eventLoop.flatSubmit {
-            guard !self.isClosed else { return self.eventLoop.makeFailedFuture(RedisError(.closed)) }
             self.listen()
-            switch self.knowledge.wanted(now: self.eventLoop.now) {
-            case .use(let master): return self.eventLoop.makeSucceededFuture(master.endpoint)
-            case .fail(let why): return self.eventLoop.makeFailedFuture(RedisError(.notConnected, detail: why))
-            case .wait: break
-            case .search(let pause): self.begin(after: pause)
-            }
-            let promise = self.eventLoop.makePromise(of: RedisEndpoint.self)
-            self.waiters.append(promise)
-            return promise.futureResult
+            return self.desk.find { self.begin(now: $0) }.map { $0.endpoint }
         }
     }
 
@@ -82,17 +79,16 @@ final class MasterLocator: @unchecked Sendable {
     func doubt() { eventLoop.execute { self.doubted(by: nil) } }
 
     private func doubted(by sentinel: Int?) {
-        guard !isClosed else { return }
+        guard !desk.isClosed else { return }
         if let sentinel { hintedBy = sentinel }
-        if let pause = knowledge.doubted(now: eventLoop.now) { begin(after: pause) }
+        desk.doubted()
     }
 
     /// Ends the search and the subscription. Succeeds once nothing is open any more.
     func close() -> EventLoopFuture<Void> {
         eventLoop.flatSubmit {
-            self.isClosed = true
             self.onFound = nil
-            self.answer(.failure(RedisError(.closed)))
+            self.desk.close()
             self.watch?.close(promise: nil)
             let watch = self.watch?.closeFuture.recover { _ in } ?? self.eventLoop.makeSucceededVoidFuture()
             return self.question.flatMap { watch }
@@ -101,29 +97,18 @@ final class MasterLocator: @unchecked Sendable {
 
     // MARK: The search
 
-    private func begin(after pause: TimeAmount) {
-        _ = self.eventLoop.scheduleTask(in: pause) {
-            guard !self.isClosed else { return }
-            let now = self.eventLoop.now
-            self.knowledge.began(now: now)
-            self.counters.searches.increment()
-            var generator = SystemRandomNumberGenerator()
-            let order = MasterSearch.order(
-                count: self.sentinels.endpoints.count,
-                first: self.hintedBy,
-                failed: self.failed,
-                using: &generator
-            )
-            self.hintedBy = nil
-            var search = MasterSearch(order: order, inUse: self.knowledge.finding, ends: now + TimeAmount(self.sentinels.searchTimeout))
-            let step = search.begin(now: now)
-            self.search = search
-            self.follow(step)
-        }
+    private func begin(now: NIODeadline) {
+        var generator = SystemRandomNumberGenerator()
+        let order = MasterSearch.order(count: sentinels.endpoints.count, first: hintedBy, failed: failed, using: &generator)
+        hintedBy = nil
+        var search = MasterSearch(order: order, inUse: desk.finding, ends: now + TimeAmount(sentinels.searchTimeout))
+        let step = search.begin(now: now)
+        self.search = search
+        follow(step)
     }
 
     private func follow(_ step: MasterSearch.Step) {
-        guard !isClosed else { return }
+        guard !desk.isClosed else { return }
         switch step {
         case .ask(let index):
             ask(sentinels.endpoints[index]) { answer in
@@ -143,44 +128,26 @@ final class MasterLocator: @unchecked Sendable {
     private func found(_ master: Master) {
         self.failed = Set((search?.troubles ?? [:]).keys)
         search = nil
-        switch knowledge.found(master, now: eventLoop.now) {
-        case .again(let pause): begin(after: pause)
-        case .deliver(let isNews):
-            let before = self.known.withLock { known in
-                defer { known = master.endpoint }
-                return known
-            }
-            if before != nil, before != master.endpoint { counters.changes.increment() }
-            if isNews { hooks.onMaster?(master.endpoint, sentinels.endpoints[master.saidBy]) }
-            onFound?(master.endpoint)
-            answer(.success(master.endpoint))
+        guard let isNews = desk.found(master) else { return }
+        let before = self.known.withLock { known in
+            defer { known = master.endpoint }
+            return known
         }
+        if before != nil, before != master.endpoint { counters.search.changes.increment() }
+        if isNews { hooks.onMaster?(master.endpoint, sentinels.endpoints[master.saidBy]) }
+        onFound?(master.endpoint)
+        desk.answer(.success(master))
     }
 
     private func foundNone() {
         let troubles = search?.troubles ?? [:]
         failed = Set(troubles.keys)
         search = nil
-        counters.failures.increment()
         let words = troubles.sorted { $0.key < $1.key }.map { "\(self.sentinels.endpoints[$0.key]): \($0.value)" }
         let why = words.isEmpty ? "no sentinel answered in time" : words.joined(separator: "; ")
-        switch knowledge.failed(why, now: eventLoop.now) {
-        case .again(let pause): begin(after: pause)
-        case .deliver(let isNews):
-            if isNews { hooks.onTrouble?(why) }
-            answer(.failure(RedisError(.notConnected, detail: why)))
-        }
-    }
-
-    private func answer(_ result: Result<RedisEndpoint, RedisError>) {
-        let waiters = self.waiters
-        self.waiters = []
-        for waiter in waiters {
-            switch result {
-            case .success(let endpoint): waiter.succeed(endpoint)
-            case .failure(let error): waiter.fail(error)
-            }
-        }
+        guard let isNews = desk.foundNothing(why) else { return }
+        if isNews { hooks.onTrouble?(why) }
+        desk.answer(.failure(RedisError(.notConnected, detail: why)))
     }
 
     // MARK: Questions
@@ -254,25 +221,15 @@ final class MasterLocator: @unchecked Sendable {
 
     // MARK: The subscription
 
-    /// Listens to one sentinel, and goes on with the next whenever that ends, until `close`. Beside that it searches at intervals: a sentinel that is cut off
-    /// from the others tells nothing.
+    /// Listens to one sentinel, and goes on with the next whenever that ends, until `close`.
     private func listen() {
-        guard !isWatching else { return }
+        guard !isWatching, !desk.isClosed else { return }
         isWatching = true
         subscribe()
-        checkLater()
-    }
-
-    private func checkLater() {
-        _ = self.eventLoop.scheduleTask(in: TimeAmount(sentinels.checkInterval)) {
-            guard !self.isClosed else { return }
-            self.doubted(by: nil)
-            self.checkLater()
-        }
     }
 
     private func subscribe() {
-        guard !isClosed else { return }
+        guard !desk.isClosed else { return }
         let (eventLoop, sentinels, index) = (self.eventLoop, self.sentinels, watched)
         let endpoint = sentinels.endpoints[index]
         let limit = TimeAmount(sentinels.answerTimeout)
@@ -293,7 +250,7 @@ final class MasterLocator: @unchecked Sendable {
             switch result {
             case .success(let channel):
                 self.watch = channel
-                if self.isClosed { channel.close(promise: nil) }
+                if self.desk.isClosed { channel.close(promise: nil) }
                 channel.closeFuture.whenComplete { _ in self.subscriptionEnded() }
             case .failure: self.subscriptionEnded()
             }
@@ -310,9 +267,9 @@ final class MasterLocator: @unchecked Sendable {
 
 /// What the search for the master has done: written on the locator's loop alone, read from anywhere.
 final class LocatorCounters: Sendable {
-    let searches = LoopCounters.Counter()
-    let failures = LoopCounters.Counter()
-    let changes = LoopCounters.Counter()
+    let search: SearchCounters
     let switches = LoopCounters.Counter()
     let listening = LoopCounters.Counter()
+
+    init(_ search: SearchCounters) { self.search = search }
 }

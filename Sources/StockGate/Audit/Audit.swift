@@ -22,7 +22,7 @@ struct AuditSuspicion: Hashable, Sendable {
 }
 
 struct Audit: Sendable {
-    let products: GatedProducts
+    let products: ShardProducts
     let ledger: PostgresLedger
     let gates: RedisGates
     let resyncs: ResyncCoordinator

@@ -19,20 +19,24 @@ final class Pruning: Sendable {
         var told: String?
     }
 
-    private let products: GatedProducts
+    private let products: ShardProducts
     private let gates: RedisGates
     private let redis: RedisClient
+    private let tag: @Sendable () -> String
     private let breaker: CircuitBreaker
     private let events: EventLog
     private let metrics: EngineMetrics
     private let chunk: Int
     private let state = Mutex(State())
 
-    /// `chunk`: products in one round at most.
+    /// - Parameters:
+    ///   - tag: a hash tag that no product has, of a slot that the server serves.
+    ///   - chunk: products in one round at most.
     init(
-        products: GatedProducts,
+        products: ShardProducts,
         gates: RedisGates,
         redis: RedisClient,
+        tag: @escaping @Sendable () -> String,
         breaker: CircuitBreaker,
         events: EventLog,
         metrics: EngineMetrics,
@@ -41,6 +45,7 @@ final class Pruning: Sendable {
         self.products = products
         self.gates = gates
         self.redis = redis
+        self.tag = tag
         self.breaker = breaker
         self.events = events
         self.metrics = metrics
@@ -73,7 +78,7 @@ final class Pruning: Sendable {
     private func isOutOfMemory() async -> Bool {
         do {
             // A write that changes nothing, to learn whether Redis refuses writes: XX sets only a key that exists, and no product has this one.
-            _ = try await redis.send(RedisCommand("SET", "sg:{0}:memory", "1", "XX"))
+            _ = try await redis.send(RedisCommand("SET", .string("sg:{\(tag())}:memory"), "1", "XX"))
             return false
         } catch {
             return error.serverError?.kind == .outOfMemory

@@ -8,7 +8,7 @@ import Synchronization
 ///
 /// Bounds: one step of each product's pending reservations a sweep, `chunk` products at a time.
 struct Sweep: Sendable {
-    let products: GatedProducts
+    let products: ShardProducts
     let gates: RedisGates
     let resyncs: ResyncCoordinator
     let breaker: CircuitBreaker

@@ -5,6 +5,8 @@ import Synchronization
 
 final class GatedProduct: Sendable {
     struct State: Sendable {
+        /// The shard whose master serves the product's keys; nil if none does. The product is sold directly then.
+        var shard: Shard?
         var soldOut = SoldOutSighting()
         var schedule: ResyncSchedule
         var standing = Standing()
@@ -22,11 +24,14 @@ final class GatedProduct: Sendable {
     let keys: GateKeys
     let state: Mutex<State>
 
-    init(_ id: ProductID, resyncInterval: UInt64) {
+    init(_ id: ProductID, shard: Shard?, resyncInterval: UInt64) {
         self.id = id
         keys = GateKeys(id)
-        self.state = Mutex(State(schedule: ResyncSchedule(interval: resyncInterval)))
+        self.state = Mutex(State(shard: shard, schedule: ResyncSchedule(interval: resyncInterval)))
     }
+
+    /// The shard whose master serves the product's keys; nil if none does.
+    var shard: Shard? { state.withLock { $0.shard } }
 
     /// Counts a decrease that comes in. Returns whether the product is sold directly, and the remembered counter if the memory of *sold out* rejects the
     /// request.
@@ -34,7 +39,7 @@ final class GatedProduct: Sendable {
         let now = NIODeadline.now().uptimeNanoseconds
         return state.withLock { state in
             state.heat &+= 1
-            if state.standing.isDirect { return (true, nil) }
+            if state.standing.isDirect || state.shard == nil { return (true, nil) }
             return (false, request.isRepeat ? nil : state.soldOut.rejects(request.quantity, at: now))
         }
     }

@@ -9,10 +9,14 @@ final class GatedProducts: Sendable {
     private let products = Mutex<[ProductID: GatedProduct]>([:])
     private let foreign = Mutex(ForeignProducts())
     private let name = Mutex("")
+    private let shards: Shards
     private let resyncInterval: UInt64
 
     /// `resyncInterval`: nanoseconds between two resyncs of one product.
-    init(resyncInterval: UInt64) { self.resyncInterval = resyncInterval }
+    init(shards: Shards, resyncInterval: UInt64) {
+        self.shards = shards
+        self.resyncInterval = resyncInterval
+    }
 
     /// The product with this id; nil if it is not gated.
     subscript(_ id: ProductID) -> GatedProduct? { products.withLock { $0[id] } }
@@ -51,13 +55,64 @@ final class GatedProducts: Sendable {
     func set(_ id: ProductID, isGated: Bool) {
         products.withLock { products in
             if isGated {
-                if products[id] == nil { products[id] = GatedProduct(id, resyncInterval: resyncInterval) }
+                if products[id] == nil { products[id] = GatedProduct(id, shard: shards.shard(of: id), resyncInterval: resyncInterval) }
             } else {
                 products[id] = nil
             }
         }
         if !isGated { foreign.withLock { _ = $0.saw(id, nil) } }
     }
+
+    /// The shard of a product, gated or not; nil if no master serves its keys.
+    func shard(of id: ProductID) -> Shard? { self[id]?.shard ?? shards.shard(of: id) }
+
+    /// Asks the product's shard for a resync of it.
+    func ask(_ id: ProductID, forced: Bool) {
+        guard let product = self[id] else { return }
+        product.shard?.resyncs.ask(product, forced: forced)
+    }
+
+    /// The ledger's data have another history than before, so that commits may be lost which Redis knows of. No product is sold through Redis until it has been
+    /// installed from the ledger as it is now. That goes for a product without a shard too: whichever gets it installs it so.
+    func ledgerMoved() {
+        for shard in shards.all { shard.resyncs.ledgerMoved() }
+        // Each product is marked once, wherever it is: a walk through the shards could miss one that goes from a later shard to an earlier one.
+        for product in all {
+            let shard = product.state.withLock { state in
+                state.standing.moved()
+                state.soldOut.end()
+                return state.shard
+            }
+            shard?.resyncs.ask(product, forced: true)
+        }
+    }
+
+    /// Gives each product to the shard whose master serves its slot now. Those of a shard that is new are installed by its recovery; others are resynced.
+    /// - Returns: how many products went from a shard to another one, or to none
+    func place(whileNew new: [Shard]) -> Int {
+        let new = Set(new.map(\.id))
+        var count = 0
+        for product in all {
+            let home = shards.shard(of: product.id)
+            let (isMoved, wasPlaced) = product.state.withLock { state in
+                let before = state.shard
+                guard before?.id != home?.id else { return (false, false) }
+                state.shard = home
+                state.standing.changedMaster()
+                state.soldOut.end()
+                state.suspicion = nil
+                state.sweepCursor = "0"
+                return (true, before != nil)
+            }
+            guard isMoved else { continue }
+            if wasPlaced { count += 1 }
+            if let home, !new.contains(home.id) { home.resyncs.took(product) }
+        }
+        return count
+    }
+
+    /// Forgets every product. Each refers to its shard, which refers to this object, so nothing is released before.
+    func forgetAll() { products.withLock { $0 = [:] } }
 
     /// Records whose data Redis holds for a product: another ledger's, by name, or nil for this ledger's or nobody's.
     func saw(foreignLedger theirs: String?, for id: ProductID) -> ForeignProducts.News {

@@ -24,6 +24,8 @@ struct Standing: Hashable, Sendable {
     private(set) var isForeign = false
     /// Whether what Redis holds for the product cannot be used. Its keys are made anew before the next install.
     private(set) var isSpoiled = false
+    /// Whether the ledger has gone back since the last install. The next one raises the fence by a leap.
+    private(set) var isMoved = false
     private var installedIn: UInt64 = 0
     private var voidedIn: UInt64 = 0
     private var changes: UInt64 = 0
@@ -64,6 +66,7 @@ struct Standing: Hashable, Sendable {
         guard mark >= directSince else { return false }
         isSpoiled = false
         isLeft = false
+        isMoved = false
         return wasDirect
     }
 
@@ -78,6 +81,22 @@ struct Standing: Hashable, Sendable {
         changes &+= 1
         directSince = changes
         isLeft = true
+    }
+
+    /// The ledger has another history than before. The product is sold directly until an install that knows of that.
+    mutating func moved() {
+        left()
+        isMoved = true
+    }
+
+    /// The product's keys are another master's now. What recoveries and resyncs have done for it elsewhere counts for nothing, and neither does what is still to
+    /// come of them. A leap that is owed is still owed there.
+    mutating func changedMaster() {
+        left()
+        installedIn = 0
+        voidedIn = 0
+        isSpoiled = false
+        heldUntil = 0
     }
 
     /// Whether Redis was told in this outage to stop serving the product.

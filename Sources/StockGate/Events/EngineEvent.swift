@@ -8,6 +8,13 @@ public enum EngineEvent: Sendable {
     case redisMaster(String, saidBy: String)
     /// The sentinels name no master that can be used, and what each of them said. Reported again only when the words change. Connections that exist are kept.
     case redisMasterUnknown(why: String)
+    /// The slots of the cluster are served by these masters (`host:port`), as this node says: another map than before, or one again after trouble. `uncovered` slots
+    /// are served by none. `moved` gated products have another master than before; they are resynced there.
+    case redisMap(masters: [String], uncovered: Int, moved: Int, saidBy: String)
+    /// No node of the cluster says who serves its slots, and what each of them said. Reported again only when the words change. The map before is used.
+    case redisMapUnknown(why: String)
+    /// What happened at one master of a cluster (`host:port`).
+    indirect case atMaster(String, EngineEvent)
     /// A recovery passed: Redis serves `products` gated products exactly. `direct` more products are sold through the ledger alone until they can be installed:
     /// those that failed, each with a `leftDirect` of its own, and those for which there was no time left. Products for which Redis holds another ledger's data
     /// are counted in `products`, and have an event of their own: `foreignLedger`.
@@ -42,6 +49,9 @@ public enum EngineEvent: Sendable {
     case redisRefuses(why: String)
     /// Redis cannot be reached by TLS, in words that say which end is in the way. Products are sold without it. Told once until the words change.
     case redisTLSFailed(why: String)
+    /// The ledger's sessions have reached another history of its data: a standby was promoted, or a backup restored. Commits of the one before may be lost. All
+    /// gated products are sold without Redis until each has been installed again.
+    case ledgerMoved(now: String, before: String)
     /// Redis holds the data of another ledger (`theirs`), first seen for this product. The data is not used, and such products are sold without Redis. Reported
     /// once for all products.
     case foreignLedger(ProductID, theirs: String, ours: String)

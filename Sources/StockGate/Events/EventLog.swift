@@ -3,12 +3,39 @@ import Synchronization
 
 /// Takes the events of all parts of the engine. A trouble is reported once, and again when its words change.
 final class EventLog: Sendable {
-    private let words = Mutex(EventWords())
-    /// Counts the events that `tellSome` reports. They are counted separately from `words`, so that neither kind uses up the other's share of a second.
-    private let findings = Mutex(EventWords())
+    /// What the logs of all masters share.
+    private final class Said: Sendable {
+        let words = Mutex(EventWords())
+        /// Counts the events that `tellSome` reports. They are counted separately from `words`, so that neither kind uses up the other's share of a second.
+        let findings = Mutex(EventWords())
+    }
+
+    private let said: Said
+    /// The cluster's master that all events are of; nil for those of the engine, and of an only Redis.
+    private let master: String?
     private let onEvent: @Sendable (EngineEvent) -> Void
 
-    init(_ onEvent: @escaping @Sendable (EngineEvent) -> Void) { self.onEvent = onEvent }
+    init(_ onEvent: @escaping @Sendable (EngineEvent) -> Void) {
+        said = Said()
+        master = nil
+        self.onEvent = onEvent
+    }
+
+    private init(_ said: Said, master: String, _ onEvent: @escaping @Sendable (EngineEvent) -> Void) {
+        self.said = said
+        self.master = master
+        self.onEvent = { onEvent(.atMaster(master, $0)) }
+    }
+
+    /// The log of what happens at one master of a cluster. Troubles of Redis and of its recovery are the master's own; those of a product follow the product.
+    func of(master: String) -> EventLog { EventLog(said, master: master, onEvent) }
+
+    private func own(_ subject: EventWords.Subject) -> EventWords.Subject {
+        switch subject {
+        case .redis, .recovery: master.map { .atMaster($0, subject) } ?? subject
+        case .product, .resync, .fence, .gatedProducts, .atMaster: subject
+        }
+    }
 
     /// Reports an event that is news every time.
     func tell(_ event: EngineEvent) { onEvent(event) }
@@ -17,7 +44,7 @@ final class EventLog: Sendable {
     /// reported says how many were left out.
     func tellSome(_ event: EngineEvent) {
         let now = NIODeadline.now().uptimeNanoseconds
-        guard let untold = findings.withLock({ $0.admit(at: now) }) else { return }
+        guard let untold = said.findings.withLock({ $0.admit(at: now) }) else { return }
         if untold > 0 { onEvent(.untold(untold)) }
         onEvent(event)
     }
@@ -25,7 +52,7 @@ final class EventLog: Sendable {
     /// Reports a trouble, unless `text` repeats what was last said of `subject`, or too much was said in this second.
     func say(_ text: String, of subject: EventWords.Subject, _ event: EngineEvent) {
         let now = NIODeadline.now().uptimeNanoseconds
-        guard let untold = words.withLock({ $0.say(text, of: subject, at: now) }) else { return }
+        guard let untold = said.words.withLock({ $0.say(text, of: own(subject), at: now) }) else { return }
         if untold > 0 { onEvent(.untold(untold)) }
         onEvent(event)
     }
@@ -38,5 +65,5 @@ final class EventLog: Sendable {
     /// A trouble is over, so that the same words will be reported again.
     /// - Returns: whether the trouble had been reported
     @discardableResult
-    func isOver(_ subject: EventWords.Subject) -> Bool { words.withLock { $0.isOver(subject) } }
+    func isOver(_ subject: EventWords.Subject) -> Bool { said.words.withLock { $0.isOver(own(subject)) } }
 }

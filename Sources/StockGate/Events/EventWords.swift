@@ -12,6 +12,8 @@ struct EventWords: Sendable {
         case resync(ProductID)
         case fence(ProductID)
         case gatedProducts
+        /// What is of Redis, at one master of a cluster.
+        indirect case atMaster(String, Subject)
     }
 
     static let subjects = 1024

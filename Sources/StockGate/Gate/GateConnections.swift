@@ -7,12 +7,16 @@ import Synchronization
 
 final class GateConnections: Sendable {
     private let events: EventLog
+    private let tag: @Sendable () -> String
     private let connected: @Sendable (_ dataset: String) -> Void
     private let refusals = Mutex<String?>(nil)
 
-    /// `connected` is called with each connection's dataset before the connection is used.
-    init(events: EventLog, connected: @escaping @Sendable (_ dataset: String) -> Void) {
+    /// - Parameters:
+    ///   - tag: a hash tag that no product has, of a slot that the server serves.
+    ///   - connected: called with each connection's dataset before the connection is used.
+    init(events: EventLog, tag: @escaping @Sendable () -> String, connected: @escaping @Sendable (_ dataset: String) -> Void) {
         self.events = events
+        self.tag = tag
         self.connected = connected
     }
 
@@ -27,8 +31,13 @@ final class GateConnections: Sendable {
         let learnt = EventLoopFuture.whenAllSucceed(loads + infos, on: connection.eventLoop).flatMap { replies in
             let scripts = replies.prefix(loads.count).map { $0.string ?? "" }
             let info = replies.dropFirst(loads.count).map { $0.string ?? "" }.joined(separator: "\n")
-            let check = RedisCommand.evalSHA(scripts[GateScript.check.rawValue], keys: GateRefusal.keys)
-            return named("EVALSHA", connection.send(check, deadline: deadline)).flatMapThrowing { reply -> any Sendable in
+            let check = RedisCommand.evalSHA(scripts[GateScript.check.rawValue], keys: GateRefusal.keys(self.tag()))
+            // A slot that has just gone to another node says nothing of what this one permits.
+            let checked = connection.send(check, deadline: deadline).flatMapErrorThrowing { error in
+                guard (error as? RedisError)?.serverError?.isOfSlot == true else { throw error }
+                return .null
+            }
+            return named("EVALSHA", checked).flatMapThrowing { reply -> any Sendable in
                 let learnt = try GateConnectionInfo(scripts: scripts, info: info)
                 if let refusal = GateRefusal(reply, info: info) { throw refusal }
                 self.accepted(learnt.dataset)

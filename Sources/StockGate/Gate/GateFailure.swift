@@ -12,18 +12,25 @@ struct GateFailure: Error, Sendable {
     let isTrouble: Bool
     /// Whether Redis is well, but what it holds for this product cannot be used: a key has another type or content.
     let isOfProduct: Bool
+    /// Whether the node serves other slots than the product's, or not all keys of the slot. It has run nothing then.
+    let isOfSlot: Bool
+    /// What a node of a cluster has said of who serves a slot; nil if it said nothing of the kind.
+    let saysOfSlots: RedisServerError?
 
     init(_ error: RedisError) {
         switch error.code {
         case .server(let server):
             let isOfProduct = server.isOfKeys
+            let isOfSlot = server.isOfSlot
             self.init(
                 // A script that was refused before it began has changed nothing.
                 sent: !server.kind.isRefusedBeforeExecution,
                 label: server.kind.rawValue,
                 words: "Redis: " + server.message.firstLine,
-                isTrouble: !isOfProduct,
-                isOfProduct: isOfProduct
+                isTrouble: !isOfProduct && !isOfSlot,
+                isOfProduct: isOfProduct,
+                isOfSlot: isOfSlot,
+                saysOfSlots: isOfSlot || server.kind == .clusterDown ? server : nil
             )
         case .timedOut:
             self.init(sent: error.isOutcomeUnknown, label: "timeout", words: error.description, isTrouble: true)
@@ -44,17 +51,34 @@ struct GateFailure: Error, Sendable {
         }
     }
 
-    init(sent: Bool, label: String, words: String? = nil, isTrouble: Bool, isOfProduct: Bool = false) {
+    init(
+        sent: Bool,
+        label: String,
+        words: String? = nil,
+        isTrouble: Bool,
+        isOfProduct: Bool = false,
+        isOfSlot: Bool = false,
+        saysOfSlots: RedisServerError? = nil
+    ) {
         self.sent = sent
         self.label = label
         self.words = words ?? label
         self.isTrouble = isTrouble
         self.isOfProduct = isOfProduct
+        self.isOfSlot = isOfSlot
+        self.saysOfSlots = saysOfSlots
     }
 
     static let notConnected = GateFailure(sent: false, label: "not connected", words: "redis: not connected", isTrouble: true)
     /// The breaker keeps calls away from Redis.
     static let breakerOpen = GateFailure(sent: false, label: "breaker open", isTrouble: false)
+    /// No master of Redis has the product's keys.
+    static let withoutMaster = GateFailure(
+        sent: false,
+        label: "no master",
+        words: "Redis: no master has the product's keys",
+        isTrouble: false
+    )
     /// The reply makes no sense, so the script may have run. The script makes its reply from the product's keys, so the keys are at fault.
     static let unreadable = GateFailure(
         sent: true,
@@ -66,6 +90,16 @@ struct GateFailure: Error, Sendable {
 }
 
 extension RedisServerError {
+    /// Whether a node of a cluster has refused a call because of the slot of its keys: the slot is another node's, is on its way, or is nobody's. A node that says
+    /// that the whole cluster is down is in trouble itself.
+    var isOfSlot: Bool {
+        switch kind {
+        case .moved, .ask, .tryAgain: true
+        case .clusterDown: message.contains("Hash slot not served")
+        default: false
+        }
+    }
+
     /// Whether a script failed because of what its product's keys hold. False for an error that a call for any product would meet.
     var isOfKeys: Bool {
         if kind == .wrongType { return true }

@@ -25,8 +25,8 @@ enum GateScript: Int, CaseIterable, Sendable {
 
 /// Redis does not know, or does not permit, a command that the gate needs. Trying again cannot help: this needs operator action.
 struct GateRefusal: Error, Sendable, CustomStringConvertible {
-    /// Keys that no product has, for `Scripts/check.lua`.
-    static let keys: [RedisArgument] = ["sg:{0}:check:string", "sg:{0}:check:hash", "sg:{0}:check:set"]
+    /// Keys that no product has, for `Scripts/check.lua`. `tag`: their hash tag.
+    static func keys(_ tag: String) -> [RedisArgument] { ["string", "hash", "set"].map { .string("sg:{\(tag)}:check:\($0)") } }
 
     /// Each command with Redis' own words.
     let description: String

@@ -116,6 +116,7 @@ extension RedisGate {
         call(connection, info, script, keys: keys, argumentCount: arguments.count, timeout: times.background) { writer in
             for argument in arguments { writer.write(argument) }
         } answer: { result in
+            if case .failure(let failure) = result, let words = failure.saysOfSlots { self.reports.saidOfSlots(words) }
             answer(
                 result.flatMap { value in
                     decode(info, value).map { .success($0) } ?? .failure(.unreadable)

@@ -13,10 +13,13 @@ import CircuitBreaker
 import NIOCore
 import RedisClient
 
-/// How the gate reports failures, on its event loop: trouble with Redis itself, and one product's keys that cannot be used.
+/// How the gate reports failures, on its event loop: trouble with Redis itself, one product's keys that cannot be used, a product whose slot this node does not
+/// serve, and whatever else a node says of slots.
 struct GateReports: Sendable {
     var trouble: @Sendable (GateFailure) -> Void
     var spoiled: @Sendable (ProductID, GateFailure) -> Void
+    var elsewhere: @Sendable (ProductID) -> Void
+    var saidOfSlots: @Sendable (RedisServerError) -> Void
 }
 
 /// The gate's time limits.
@@ -43,7 +46,7 @@ final class RedisGate: @unchecked Sendable {
     private let breaker: CircuitBreaker
     let times: GateTimes
     private let metrics: EngineMetrics
-    private let reports: GateReports
+    let reports: GateReports
 
     private typealias Reserve = (request: DecreaseRequest, permit: Permit, answer: Answer<ReserveReply>)
     private struct Reserving {
@@ -214,7 +217,14 @@ final class RedisGate: @unchecked Sendable {
 
     /// Reports a failure to the engine. This comes before the callers are answered, because they go on without Redis.
     private func report(_ failure: GateFailure, of product: ProductID) {
-        if failure.isOfProduct { reports.spoiled(product, failure) } else if failure.isTrouble { reports.trouble(failure) }
+        if let words = failure.saysOfSlots { reports.saidOfSlots(words) }
+        if failure.isOfSlot {
+            reports.elsewhere(product)
+        } else if failure.isOfProduct {
+            reports.spoiled(product, failure)
+        } else if failure.isTrouble {
+            reports.trouble(failure)
+        }
     }
 
     // MARK: Settle, release, apply

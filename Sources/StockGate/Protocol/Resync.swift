@@ -91,12 +91,23 @@ public struct Resync: Hashable, Sendable {
     public private(set) var state: State = .start
     /// Whether to install even if the fences are equal: for the breaker's recovery, at the start, or for an operator.
     public let isForced: Bool
+    /// Whether the fence is raised by a leap, because the ledger has gone back to an earlier state. It may give out fences a second time then, which it had given
+    /// out in the history that is lost: what was said under one of those, and reaches Redis late, must not be taken for what is said under the same number now.
+    public let isLeaping: Bool
     private var rounds: UInt8 = 0
     private let ledgerName: String
 
-    /// Creates a resync that has not begun. `ledger` is the name of this ledger. If it is empty, no data is taken for another ledger's.
-    public init(forced: Bool, ledger: String = "") {
-        isForced = forced
+    /// How far a leap goes: further than the fence of any product is raised between a commit and the loss of the server that made it. Beyond `lastFence` a leap goes
+    /// no further.
+    public static let leap: Int64 = 1 << 20
+    /// The highest fence that a ledger reaches by itself.
+    public static let lastFence = Fence(1 << 51)
+
+    /// Creates a resync that has not begun. `ledger` is the name of this ledger. If it is empty, no data is taken for another ledger's. A leaping resync installs as
+    /// a forced one does.
+    public init(forced: Bool, leaping: Bool = false, ledger: String = "") {
+        isForced = forced || leaping
+        isLeaping = leaping
         ledgerName = ledger
     }
 
@@ -141,6 +152,7 @@ public struct Resync: Hashable, Sendable {
     public mutating func bumped(_ ledger: LedgerState?) -> Action {
         guard case .bumping(let view) = state else { return .finish }
         guard let ledger else { return finish(.productMissing) }
+        if isLeaping { return leap(from: ledger.fence, view) }
         if ledger.fence <= view.highestFence { return raise(view) }
         state = .installing(ledger)
         return .install(dataset: view.dataset, ledger)
@@ -156,6 +168,14 @@ public struct Resync: Hashable, Sendable {
     private mutating func raise(_ view: GateView) -> Action {
         state = .raising(dataset: view.dataset)
         return .raise(above: view.highestFence)
+    }
+
+    private mutating func leap(from fence: Fence, _ view: GateView) -> Action {
+        // A fence that no ledger can have reached is somebody's writing.
+        let highest = view.highestFence > Self.lastFence ? fence : max(fence, view.highestFence)
+        state = .raising(dataset: view.dataset)
+        guard highest.rawValue < Self.lastFence.rawValue - Self.leap else { return .raise(above: Self.lastFence) }
+        return .raise(above: Fence(highest.rawValue + Self.leap))
     }
 
     /// Redis replied to the install.

@@ -61,6 +61,13 @@ public struct ResyncSchedule: Hashable, Sendable {
         return now >= earliest ? begin(forced: forced, at: now) : .wait(until: earliest)
     }
 
+    /// The reason to pause after failures is gone, and the interval counts from now on: the product's keys are elsewhere. A resync that waits begins.
+    public mutating func hurried(at now: UInt64) -> Action {
+        failuresInRow = 0
+        earliest = min(earliest, now)
+        return timerFired(at: now)
+    }
+
     /// The running resync ended. After a failure the schedule asks for another one.
     public mutating func ended(succeeded: Bool, at now: UInt64) -> Action {
         if succeeded {

@@ -21,6 +21,8 @@ final class DecreaseRun: @unchecked Sendable {
     /// Whether the ledger had a row under the key whose time has not been compared with the order's yet.
     private var hasOldRow = false
     private let isPatient: Bool
+    /// The gate through which the last reserve went, which holds what was reserved.
+    private var gate: RedisGate?
     let deadline: NIODeadline
 
     init(
@@ -81,7 +83,7 @@ final class DecreaseRun: @unchecked Sendable {
             } catch {
                 time = nil
             }
-            context.gate.eventLoop.execute {
+            context.eventLoop.execute {
                 // Without the row's time it is unknown whose row it is, so the caller should ask again.
                 guard let time else { return self.reply(.unavailable(.ledgerDown)) }
                 self.reply(time.map(request.isOlder) ?? false ? .keyReused : answer)
@@ -98,11 +100,11 @@ final class DecreaseRun: @unchecked Sendable {
         case .awaitResync: awaitResync()
         case .lookUp: lookUp()
         case .commit(let commit): send(commit)
-        case .settle(let held): if let product { context.gate.settle(request.product, product.keys, held, key: request.key) }
+        case .settle(let held): if let product { gate?.settle(request.product, product.keys, held, key: request.key) }
         case .release(let held):
-            if let product { context.gate.release(request.product, product.keys, held, key: request.key, abandoned: false) }
+            if let product { gate?.release(request.product, product.keys, held, key: request.key, abandoned: false) }
         case .abandon(let held):
-            if let product { context.gate.release(request.product, product.keys, held, key: request.key, abandoned: true) }
+            if let product { gate?.release(request.product, product.keys, held, key: request.key, abandoned: true) }
         case .apply(let fence, let delta):
             guard let product else { break }
             context.apply(request.product, product.keys, fence, delta: delta, key: request.key) { reply in
@@ -110,7 +112,7 @@ final class DecreaseRun: @unchecked Sendable {
             }
         case .bump:
             context.carryOut(
-                .raiseFence(request.product) { self.context.gate.eventLoop.execute { self.perform(self.machine.bumped()) } }
+                .raiseFence(request.product) { self.context.eventLoop.execute { self.perform(self.machine.bumped()) } }
             )
         case .finish: break
         }
@@ -119,9 +121,12 @@ final class DecreaseRun: @unchecked Sendable {
 
     private func reserve() {
         guard let product else { return perform(machine.reserveFailed(sent: false)) }
-        let (generation, isDirect) = product.state.withLock { ($0.soldOut.currentGeneration, $0.standing.isDirect) }
-        guard !isDirect, let permit = context.gate.admit() else { return perform(machine.reserveFailed(sent: false)) }
-        context.gate.reserve(machine.request, product.keys, permit) { result in
+        let (generation, isDirect, shard) = product.state.withLock { ($0.soldOut.currentGeneration, $0.standing.isDirect, $0.shard) }
+        guard !isDirect, let shard else { return perform(machine.reserveFailed(sent: false)) }
+        let gate = context.gate(of: shard)
+        guard let permit = gate.admit() else { return perform(machine.reserveFailed(sent: false)) }
+        self.gate = gate
+        gate.reserve(machine.request, product.keys, permit) { result in
             switch result {
             case .success(let reply):
                 if case .soldOut(let counter) = reply {
@@ -139,10 +144,10 @@ final class DecreaseRun: @unchecked Sendable {
         if context.ledger.lockedProducts.isLocked(product.id.rawValue) { return perform(machine.resyncEnded(loaded: false)) }
         // The end of the resync or the end of the wait, whichever comes first, ends this. Both arrive on this loop.
         let wait = ResyncWait { loaded in self.perform(self.machine.resyncEnded(loaded: loaded)) }
-        let timer = context.gate.eventLoop.assumeIsolated().scheduleTask(in: context.times.resyncWait) { wait.end(loaded: false) }
+        let timer = context.eventLoop.assumeIsolated().scheduleTask(in: context.times.resyncWait) { wait.end(loaded: false) }
         context.carryOut(
             .resyncWaitedFor(product) { loaded in
-                self.context.gate.eventLoop.execute {
+                self.context.eventLoop.execute {
                     timer.cancel()
                     wait.end(loaded: loaded)
                 }
@@ -158,7 +163,7 @@ final class DecreaseRun: @unchecked Sendable {
             } catch {
                 found = nil
             }
-            context.gate.eventLoop.execute {
+            context.eventLoop.execute {
                 if case .some(.some) = found { self.hasOldRow = true }
                 if let found { self.perform(self.machine.lookedUp(found)) } else { self.perform(self.machine.lookUpFailed()) }
             }
@@ -173,13 +178,13 @@ final class DecreaseRun: @unchecked Sendable {
         guard wasUnknown else { return transmit(commit, isExempt: false) }
         context.metrics.unknownCommits.add(1)
         let wait = RequestContext.resendWait(after: resends)
-        context.gate.eventLoop.assumeIsolated().scheduleTask(in: wait) { self.transmit(commit, isExempt: true) }
+        context.eventLoop.assumeIsolated().scheduleTask(in: wait) { self.transmit(commit, isExempt: true) }
         resends += 1
     }
 
     private func transmit(_ commit: CommitRequest, isExempt: Bool) {
         // An earlier sending is still unknown. Only waiting for the row can settle it.
-        context.ledger.commit(commit, on: context.gate.eventLoop, isExempt: isExempt, isPatient: isPatient || wasUnknown) { result in
+        context.ledger.commit(commit, on: context.eventLoop, isExempt: isExempt, isPatient: isPatient || wasUnknown) { result in
             switch result {
             case .success(let reply):
                 self.context.carryOut(.learnt(commit.decrease.product, isGated: reply.isGated, lockedFence: reply.lockedFence))

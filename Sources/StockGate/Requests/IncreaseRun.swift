@@ -21,7 +21,7 @@ final class IncreaseRun: @unchecked Sendable {
     }
 
     func begin() {
-        context.gate.eventLoop.assumeIsolated().scheduleTask(in: context.times.answerWithin) {
+        context.eventLoop.assumeIsolated().scheduleTask(in: context.times.answerWithin) {
             if self.completion != nil { self.context.metrics.timedOut.add(1) }
             self.reply(.unavailable(.noAnswer))
         }
@@ -49,7 +49,7 @@ final class IncreaseRun: @unchecked Sendable {
             }
         case .bump:
             context.carryOut(
-                .raiseFence(request.product) { self.context.gate.eventLoop.execute { self.perform(self.machine.bumped()) } }
+                .raiseFence(request.product) { self.context.eventLoop.execute { self.perform(self.machine.bumped()) } }
             )
         case .finish: break
         }
@@ -60,13 +60,13 @@ final class IncreaseRun: @unchecked Sendable {
         guard wasUnknown else { return transmit(isExempt: false) }
         context.metrics.unknownCommits.add(1)
         let wait = RequestContext.resendWait(after: resends)
-        context.gate.eventLoop.assumeIsolated().scheduleTask(in: wait) { self.transmit(isExempt: true) }
+        context.eventLoop.assumeIsolated().scheduleTask(in: wait) { self.transmit(isExempt: true) }
         resends += 1
     }
 
     private func transmit(isExempt: Bool) {
         let isPatient = isPatient || wasUnknown
-        context.ledger.increase(machine.request, on: context.gate.eventLoop, isExempt: isExempt, isPatient: isPatient) { result in
+        context.ledger.increase(machine.request, on: context.eventLoop, isExempt: isExempt, isPatient: isPatient) { result in
             switch result {
             case .success(let reply):
                 self.context.carryOut(.learnt(self.machine.request.product, isGated: reply.isGated, lockedFence: reply.lockedFence))

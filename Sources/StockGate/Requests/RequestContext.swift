@@ -31,7 +31,7 @@ final class RequestContext: Sendable {
     /// Pauses between sendings of a change whose outcome is unknown.
     private static let resendBackoff = Backoff(minimum: .milliseconds(20), maximum: .seconds(1))
 
-    let gate: RedisGate
+    let eventLoop: any EventLoop
     let ledger: PostgresLedger
     let metrics: EngineMetrics
     let times: EngineTimes
@@ -39,7 +39,8 @@ final class RequestContext: Sendable {
     let inFlight: InFlight
     private let deadlines: DeadlineQueue
     private let products: GatedProducts
-    private let resyncs: ResyncCoordinator
+    /// The event loop's place among those of its group, and its gate's among those of a shard.
+    private let place: Int
     private let bumps: FenceBumps
     /// The next mark. The count begins at a random number. Two attempts with the same mark could be confused only if they also had the same key.
     private let marks = Atomic<Int64>(Int64.random(in: 1...(1 << 62)))
@@ -48,23 +49,23 @@ final class RequestContext: Sendable {
     static func resendWait(after resends: Int) -> TimeAmount { TimeAmount(resendBackoff.wholeWait(after: resends)) }
 
     init(
-        gate: RedisGate,
+        eventLoop: any EventLoop,
+        place: Int,
         ledger: PostgresLedger,
         metrics: EngineMetrics,
         times: EngineTimes,
         inFlight: InFlight,
         products: GatedProducts,
-        resyncs: ResyncCoordinator,
         bumps: FenceBumps
     ) {
-        self.gate = gate
+        self.eventLoop = eventLoop
+        self.place = place
         self.ledger = ledger
         self.metrics = metrics
         self.times = times
         self.inFlight = inFlight
-        deadlines = DeadlineQueue(eventLoop: gate.eventLoop)
+        deadlines = DeadlineQueue(eventLoop: eventLoop)
         self.products = products
-        self.resyncs = resyncs
         self.bumps = bumps
     }
 
@@ -73,6 +74,9 @@ final class RequestContext: Sendable {
         // The sum stays positive for the next 2^62 attempts.
         Token(marks.wrappingAdd(1, ordering: .relaxed).newValue)
     }
+
+    /// A shard's gate on this loop.
+    func gate(of shard: Shard) -> RedisGate { shard.loops[place] }
 
     /// Begins a decrease, on the loop. `completion` is called once, on the loop.
     func decrease(_ request: DecreaseRequest, isPatient: Bool, completion: @escaping (DecreaseAnswer) -> Void) {
@@ -98,7 +102,7 @@ final class RequestContext: Sendable {
         IncreaseRun(context: self, request: request, isPatient: isPatient, completion: completion).begin()
     }
 
-    /// Tells Redis of a change that was committed under a fence. `completion` is called on the loop; with nil it is unknown whether Redis has heard it.
+    /// Tells the product's shard of a change that was committed under a fence. `completion` is called on the loop; with nil it is unknown whether Redis has heard it.
     /// - Parameter key: the decrement's key, which gets a mark; empty for an increase
     func apply(
         _ product: ProductID,
@@ -109,7 +113,13 @@ final class RequestContext: Sendable {
         completion: @escaping (ApplyReply?) -> Void
     ) {
         metrics.applies.add(1)
-        gate.apply(product, keys, fence, delta: delta, key: key) { result in
+        guard let shard = products.shard(of: product) else {
+            metrics.lostApplies.add(1)
+            return completion(nil)
+        }
+        // To the shard that has the product now. The fence that it was raised to when it came there is newer than this commit, or this commit is newer than the
+        // install there: either way the sum is exact. What an old node would make of it is nobody's.
+        gate(of: shard).apply(product, keys, fence, delta: delta, key: key) { result in
             let reply = try? result.get()
             if reply == nil { self.metrics.lostApplies.add(1) }
             completion(reply)
@@ -119,13 +129,15 @@ final class RequestContext: Sendable {
     /// Carries out what a step of a request asks for.
     func carryOut(_ effect: RequestEffect) {
         switch effect {
-        case .resync(let id): resyncs.ask(id, forced: false)
-        case .resyncWaitedFor(let product, let ended): resyncs.awaitResync(of: product, ended)
+        case .resync(let id): products.ask(id, forced: false)
+        case .resyncWaitedFor(let product, let ended):
+            guard let shard = product.shard else { return ended(false) }
+            shard.resyncs.awaitResync(of: product, ended)
         case .raiseFence(let id, let done): bumps.raise(id, done)
         case .learnt(let id, let isGated, let lockedFence):
             guard lockedFence > 0, isGated != (products[id] != nil) else { return }
             products.set(id, isGated: isGated)
-            if isGated { resyncs.ask(id, forced: false) }
+            if isGated { products.ask(id, forced: false) }
         case .soldOut(let product, let counter, let generation):
             metrics.soldOutAtGate.add(1)
             let until = NIODeadline.now().uptimeNanoseconds + times.soldOutMemory

@@ -48,5 +48,8 @@ final class Outage: Sendable {
         if isAnother { end() }
     }
 
+    /// The ledger's data have another history now. What was done by what the ledger said before counts no more.
+    func ledgerMoved() { end() }
+
     private func end() { counter.wrappingAdd(1, ordering: .releasing) }
 }

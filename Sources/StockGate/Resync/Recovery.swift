@@ -19,7 +19,7 @@ struct RecoveryFailed: Error, CustomStringConvertible {
 
 final class Recovery: Sendable {
     private let configuration: EngineConfiguration
-    private let products: GatedProducts
+    private let products: ShardProducts
     private let breaker: CircuitBreaker
     private let redis: RedisClient
     private let driver: ResyncDriver
@@ -33,7 +33,7 @@ final class Recovery: Sendable {
 
     init(
         configuration: EngineConfiguration,
-        products: GatedProducts,
+        products: ShardProducts,
         breaker: CircuitBreaker,
         redis: RedisClient,
         driver: ResyncDriver,
@@ -53,9 +53,12 @@ final class Recovery: Sendable {
         self.events = events
     }
 
-    /// Lets recoveries run, once it is known which products are gated. Returns when the first one has ended and its result has been reported.
+    /// Lets recoveries run, once it is known which products are gated.
+    func begin() { started.open(()) }
+
+    /// As `begin`. Returns when the first recovery has ended and its result has been reported.
     func start() async {
-        started.open(())
+        begin()
         _ = await breaker.recoveryEnded()
         await deciding.withLock { $0 }?.value
     }
@@ -102,14 +105,25 @@ final class Recovery: Sendable {
         events.isOver(.recovery)
         events.isOver(.redis)
         for (product, failure) in left {
-            if let failure { events.say(failure.news, of: .product(product.id), .leftDirect(product.id, why: failure.words)) }
+            if let failure, failure.scope != .slot {
+                events.say(failure.news, of: .product(product.id), .leftDirect(product.id, why: failure.words))
+            }
         }
         let all = products.all
         events.tell(.recovered(products: all.count - left.count, direct: left.count, took: took))
         for (product, _) in left { coordinator.ask(product, forced: true) }
-        // Somebody asked for a resync of these products after their install, so Redis may be behind for them.
-        for product in all where product.state.withLock({ !$0.standing.isDirect && $0.standing.need(in: number) != .nothing }) {
-            coordinator.ask(product, forced: false)
+        // What this recovery left was asked for above: a second forced resync would raise its fence twice.
+        let asked = Set(left.map(\.product.id))
+        for product in all where !asked.contains(product.id) {
+            let (standing, need) = product.state.withLock { ($0.standing, $0.standing.need(in: number)) }
+            if standing.isMoved || (standing.isLeft && !standing.isSpoiled) {
+                // The ledger moved after the install, or the product came from another shard after this recovery had begun with its products. It is sold
+                // directly until the next install.
+                coordinator.ask(product, forced: true)
+            } else if !standing.isDirect, need != .nothing {
+                // Somebody asked for a resync after the install, so Redis may be behind.
+                coordinator.ask(product, forced: false)
+            }
         }
     }
 
@@ -171,9 +185,14 @@ final class Recovery: Sendable {
         try Task.checkCancellation()
         var marks: [ProductID: UInt64] = [:]
         let entries = owed.map { one in
-            let (mark, isSpoiled) = one.product.state.withLock { ($0.standing.mark, $0.standing.isSpoiled) }
-            marks[one.product.id] = mark
-            return ResyncDriver.Entry(id: one.product.id, isForced: one.isForced, isMended: isSpoiled)
+            let standing = one.product.state.withLock { $0.standing }
+            marks[one.product.id] = standing.mark
+            return ResyncDriver.Entry(
+                id: one.product.id,
+                isForced: one.isForced,
+                isMended: standing.isSpoiled,
+                isLeaping: standing.isMoved
+            )
         }
         let results = await driver.resync(entries, lockWaitsUntil: lockWaitsUntil)
         var failed: [(Owed, ResyncFailure)] = []
@@ -184,7 +203,7 @@ final class Recovery: Sendable {
             guard let failure = result.failure else { continue }
             switch failure.scope {
             case .redis, .ledger: ends = failure
-            case .locked, .row, .keys: failed.append((one, failure))
+            case .locked, .row, .keys, .slot: failed.append((one, failure))
             }
         }
         if let ends { throw RecoveryFailed(why: ends.words) }
@@ -192,8 +211,15 @@ final class Recovery: Sendable {
     }
 
     /// Has Redis stop serving these products to every server, because what it holds for them is from before the outage.
-    private func void(_ left: [GatedProduct]) async throws {
-        for product in left { product.state.withLock { $0.standing.left() } }
+    private func void(_ all: [GatedProduct]) async throws {
+        let left = all.filter { product in
+            product.state.withLock { state in
+                // It went to another shard while this recovery ran, and is that one's to install.
+                guard state.shard?.id == products.shard else { return false }
+                state.standing.left()
+                return true
+            }
+        }
         let number = outage.number
         for chunk in (left.filter { !$0.state.withLock { $0.standing.isVoided(in: number) } }).chunks(ofCount: configuration.resyncChunk) {
             try Task.checkCancellation()
@@ -201,7 +227,8 @@ final class Recovery: Sendable {
             for product in chunk where failures[product.id] == nil {
                 product.state.withLock { $0.standing.voided(in: number) }
             }
-            if let failure = failures.values.first { throw RecoveryFailed(why: failure.words) }
+            // A node that does not serve the product's slot serves nobody from before the outage, and what it hands on is of another dataset to whoever gets it.
+            if let failure = failures.values.first(where: { $0.scope != .slot }) { throw RecoveryFailed(why: failure.words) }
         }
     }
 }

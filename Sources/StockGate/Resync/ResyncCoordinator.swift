@@ -10,7 +10,7 @@ import NIOCore
 import Synchronization
 
 final class ResyncCoordinator: Sendable {
-    private let products: GatedProducts
+    private let products: ShardProducts
     private let breaker: CircuitBreaker
     private let outage: Outage
     private let inFlight: InFlight
@@ -23,7 +23,7 @@ final class ResyncCoordinator: Sendable {
 
     /// `chunk`: products in one round at most.
     init(
-        products: GatedProducts,
+        products: ShardProducts,
         breaker: CircuitBreaker,
         outage: Outage,
         inFlight: InFlight,
@@ -45,12 +45,6 @@ final class ResyncCoordinator: Sendable {
     // MARK: Asking
 
     /// Asks for a resync of a product. It comes soon, one at a time. While the breaker is open none comes, because its recovery resyncs every product.
-    func ask(_ id: ProductID, forced: Bool) {
-        guard let product = products[id] else { return }
-        ask(product, forced: forced)
-    }
-
-    /// Asks for a resync of this product.
     func ask(_ product: GatedProduct, forced: Bool) {
         guard isServing, !inFlight.isShutDown else {
             // The recovery resyncs the product, or asks for its resync once it has passed.
@@ -77,6 +71,27 @@ final class ResyncCoordinator: Sendable {
         group.next().scheduleTask(deadline: .uptimeNanoseconds(until)) { self.ask(product, forced: true) }
     }
 
+    /// The master does not serve the product's slot, or not all of it. The product is sold directly until it is installed, here or where the next map of the slots
+    /// says. A call of the product's that was out meanwhile may still be answered: its fence decides.
+    func isElsewhere(_ product: GatedProduct) {
+        let isNews = product.state.withLock { state in
+            guard state.shard?.id == products.shard, !state.standing.isLeft else { return false }
+            state.standing.left()
+            return true
+        }
+        if isNews { ask(product, forced: true) }
+    }
+
+    /// The product has come to this shard, where its fence is raised and it is installed before its gate is used.
+    func took(_ product: GatedProduct) {
+        let now = NIODeadline.now().uptimeNanoseconds
+        follow(product.state.withLock { $0.schedule.hurried(at: now) }, product)
+        ask(product, forced: true)
+    }
+
+    /// The master serves no slot any more. What waits is given back untried, and goes to the shards that have the products now.
+    func close() { for waiting in queue.close() { waiting.ended(.untried) } }
+
     /// A new connection may reach another dataset, so every gated product is looked at. During a recovery only the change of dataset matters, because the
     /// recovery looks at each product anyway.
     func connected(dataset: String) {
@@ -84,6 +99,9 @@ final class ResyncCoordinator: Sendable {
         guard isServing else { return }
         for product in products.all { ask(product, forced: false) }
     }
+
+    /// The ledger's data have another history than before. What this shard's recovery did by what the ledger said until now counts no more.
+    func ledgerMoved() { outage.ledgerMoved() }
 
     /// Whether products are resynced one by one as they are asked for. Otherwise a recovery resyncs them.
     private var isServing: Bool { !breaker.isOpen && !outage.isRecovering }
@@ -108,17 +126,25 @@ final class ResyncCoordinator: Sendable {
                 self.follow(product.state.withLock { $0.schedule.timerFired(at: now) }, product)
             }
         case .run(let forced):
-            let (mark, isDirect) = product.state.withLock { ($0.standing.mark, $0.standing.isDirect) }
-            let waiting = ResyncQueue.Waiting(product: product, isForced: forced) { self.ended($0, product, since: mark) }
-            queue.append(waiting, isPatient: isDirect)
+            // The product may have gone to another shard since somebody asked.
+            (product.shard?.resyncs ?? self).enqueue(product, forced: forced)
         }
+    }
+
+    private func enqueue(_ product: GatedProduct, forced: Bool) {
+        let (mark, isDirect) = product.state.withLock { ($0.standing.mark, $0.standing.isDirect) }
+        let waiting = ResyncQueue.Waiting(product: product, isForced: forced) { self.ended($0, product, since: mark) }
+        if !queue.append(waiting, isPatient: isDirect) { waiting.ended(.untried) }
     }
 
     private func ended(_ result: ResyncResult, _ product: GatedProduct, since mark: UInt64) {
         note(result, product, in: nil, since: mark)
         endWaits(for: product, loaded: result.outcome.hasSucceeded && result.outcome.foreignLedger == nil)
-        // A failed resync is tried again, unless the breaker's recovery will do it anyway.
-        let succeeded = result.outcome.hasSucceeded || breaker.isOpen || inFlight.isShutDown
+        // A failed resync is tried again, unless the breaker's recovery will do it anyway, or nobody serves the product: it is asked for when somebody does. If
+        // another shard has the product by now, the next try is there.
+        let home = product.shard
+        let isForRecovery = home?.id == products.shard && breaker.isOpen
+        let succeeded = result.outcome.hasSucceeded || isForRecovery || home == nil || inFlight.isShutDown
         let now = NIODeadline.now().uptimeNanoseconds
         follow(product.state.withLock { $0.schedule.ended(succeeded: succeeded, at: now) }, product)
     }
@@ -152,8 +178,9 @@ final class ResyncCoordinator: Sendable {
     /// Resyncs one gated product now, for an operator.
     func resync(_ id: ProductID, _ driver: ResyncDriver) async -> Resync.Outcome {
         let product = products[id]
-        let (mark, isSpoiled) = product?.state.withLock { ($0.standing.mark, $0.standing.isSpoiled) } ?? (0, false)
-        let entry = ResyncDriver.Entry(id: id, isForced: true, isMended: isSpoiled)
+        let standing = product?.state.withLock { $0.standing } ?? Standing()
+        let mark = standing.mark
+        let entry = ResyncDriver.Entry(id: id, isForced: true, isMended: standing.isSpoiled, isLeaping: standing.isMoved)
         let results = await driver.resync([entry], lockWaitsUntil: .now + ResyncDriver.lockWait)
         let result = results[id] ?? .untried
         if let product {
@@ -165,10 +192,12 @@ final class ResyncCoordinator: Sendable {
     }
 
     private static func entry(_ waiting: ResyncQueue.Waiting) -> ResyncDriver.Entry {
-        ResyncDriver.Entry(
+        let standing = waiting.product.state.withLock { $0.standing }
+        return ResyncDriver.Entry(
             id: waiting.product.id,
             isForced: waiting.isForced,
-            isMended: waiting.product.state.withLock { $0.standing.isSpoiled }
+            isMended: standing.isSpoiled,
+            isLeaping: standing.isMoved
         )
     }
 
@@ -193,6 +222,12 @@ final class ResyncCoordinator: Sendable {
 
     /// Handles the result of a resync, and reports it. `outage` is the one whose recovery did it; nil for a resync outside a recovery.
     func note(_ result: ResyncResult, _ product: GatedProduct, in outage: UInt64?, since mark: UInt64) {
+        let home = product.shard
+        guard home?.id == products.shard else {
+            // The product went to another shard while this ran. It may have raised the fence, of which Redis has heard nothing there.
+            home?.resyncs.ask(product, forced: false)
+            return
+        }
         guard result.outcome.hasSucceeded else {
             product.forgetSoldOut()
             if let failure = result.failure, outage == nil { say(failure, product) }
@@ -202,14 +237,18 @@ final class ResyncCoordinator: Sendable {
             events.tell(.resynced(product.id, fence: ledger.fence, stock: ledger.stock))
         }
         let theirs = result.outcome.foreignLedger
-        product.state.withLock { state in
+        let isOfShard = product.state.withLock { state in
+            // It goes to another shard at this moment, which asks for a resync of its own.
+            guard state.shard?.id == products.shard else { return false }
             state.soldOut.end()
             if theirs == nil {
                 _ = state.standing.installed(in: outage, since: mark)
             } else {
                 state.standing.foundForeign(in: outage, since: mark)
             }
+            return true
         }
+        guard isOfShard else { return }
         switch products.saw(foreignLedger: theirs, for: product.id) {
         case .nothing: break
         case .found(let theirs): events.tell(.foreignLedger(product.id, theirs: theirs, ours: products.ledgerName))
@@ -224,6 +263,8 @@ final class ResyncCoordinator: Sendable {
         switch failure.scope {
         case .redis: events.say(failure.news, of: .redis, .redisFailed(why: failure.words))
         case .ledger: events.say(failure.words, of: .recovery, .trouble("products not resynced: \(failure.words)"))
+        // The next map of the slots is told when it is found, with the number of products that it moves.
+        case .slot: break
         case .locked, .row, .keys:
             // A product that is sold directly was reported when it was left. Only a new reason is news.
             let isDirect = product.state.withLock { $0.standing.isDirect }

@@ -22,14 +22,16 @@ final class ResyncDriver: Sendable {
         var isForced: Bool
         /// Whether to remove the product's keys first, because they cannot be used.
         var isMended = false
+        /// Whether the fence is raised by a leap, because the ledger has gone back; see `Resync`.
+        var isLeaping = false
     }
 
     private let ledger: PostgresLedger
     private let gates: RedisGates
-    private let products: GatedProducts
+    private let products: ShardProducts
     private let metrics: EngineMetrics
 
-    init(ledger: PostgresLedger, gates: RedisGates, products: GatedProducts, metrics: EngineMetrics) {
+    init(ledger: PostgresLedger, gates: RedisGates, products: ShardProducts, metrics: EngineMetrics) {
         self.ledger = ledger
         self.gates = gates
         self.products = products
@@ -43,7 +45,7 @@ final class ResyncDriver: Sendable {
         // Keys that cannot be used are removed, once, and the products installed anew. The ledger has everything that the keys held.
         let spoiled = entries.filter { results[$0.id]?.failure?.scope == .keys && !$0.isMended }
         if !spoiled.isEmpty {
-            let again = spoiled.map { Entry(id: $0.id, isForced: true, isMended: true) }
+            let again = spoiled.map { Entry(id: $0.id, isForced: true, isMended: true, isLeaping: $0.isLeaping) }
             results.merge(await round(again, lockWaitsUntil)) { $1 }
         }
         for result in results.values {
@@ -80,7 +82,11 @@ final class ResyncDriver: Sendable {
         var round = Round()
         let broken = await mend(entries.filter(\.isMended).map(\.id))
         for entry in entries where round.machines[entry.id] == nil {
-            var machine = Resync(forced: entry.isForced || entry.isMended, ledger: products.ledgerName)
+            var machine = Resync(
+                forced: entry.isForced || entry.isMended,
+                leaping: entry.isLeaping,
+                ledger: products.ledgerName
+            )
             let action = machine.began()
             round.machines[entry.id] = machine
             if let failure = broken[entry.id] {

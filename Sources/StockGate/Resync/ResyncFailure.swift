@@ -14,6 +14,8 @@ public struct ResyncFailure: Error, Hashable, Sendable {
         case row
         /// What Redis holds for this product cannot be used.
         case keys
+        /// The master of this shard does not serve the product's slot, or not all keys of the slot. Another shard will resync the product.
+        case slot
     }
 
     /// Whose trouble it is.
@@ -32,7 +34,7 @@ public struct ResyncFailure: Error, Hashable, Sendable {
     }
 
     init(_ failure: GateFailure) {
-        self.init(failure.isOfProduct ? .keys : .redis, failure.words)
+        self.init(failure.isOfProduct ? .keys : failure.isOfSlot ? .slot : .redis, failure.words)
     }
 
     /// - Parameter isAlone: whether the statement was for one product, so that its error may be that product's own.
@@ -67,4 +69,6 @@ struct ResyncResult: Sendable {
     var failure: ResyncFailure?
 
     static let untried = ResyncResult(outcome: .failed, failure: nil)
+    /// No shard could try.
+    static let withoutMaster = ResyncResult(outcome: .failed, failure: ResyncFailure(.withoutMaster))
 }

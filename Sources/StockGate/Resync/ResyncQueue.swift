@@ -16,6 +16,7 @@ final class ResyncQueue: Sendable {
     private struct State: Sendable {
         var urgent: Deque<Waiting> = []
         var patient: Deque<Waiting> = []
+        var isClosed = false
     }
 
     private let state = Mutex(State())
@@ -28,9 +29,25 @@ final class ResyncQueue: Sendable {
     }
 
     /// Adds a product for a later round. A patient one lets the others go first.
-    func append(_ waiting: Waiting, isPatient: Bool) {
-        state.withLock { if isPatient { $0.patient.append(waiting) } else { $0.urgent.append(waiting) } }
+    /// - Returns: false if the queue is closed, and nothing was added
+    func append(_ waiting: Waiting, isPatient: Bool) -> Bool {
+        let isAdded = state.withLock { state in
+            guard !state.isClosed else { return false }
+            if isPatient { state.patient.append(waiting) } else { state.urgent.append(waiting) }
+            return true
+        }
         wake.yield()
+        return isAdded
+    }
+
+    /// Takes nothing more.
+    /// - Returns: what waits
+    func close() -> [Waiting] {
+        state.withLock { state in
+            state.isClosed = true
+            defer { (state.urgent, state.patient) = ([], []) }
+            return Array(state.urgent) + Array(state.patient)
+        }
     }
 
     /// Takes a round of at most `count` products. Products that are sold directly get at least an eighth of it, so that they are never starved.

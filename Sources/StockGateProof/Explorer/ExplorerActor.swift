@@ -26,6 +26,8 @@ enum ExplorerActor: Hashable {
     case canceller
     case returning(PatchedIncrease, Increase.Action?, Told)
     case lookup(IncreaseRequest)
+    /// Reads the ledger's row for a key.
+    case reader(String)
     case resync(PatchedResync, Resync.Action?)
     /// Runs the resyncs that others ask for, and counts its bumps.
     case healer(PatchedResync?, Resync.Action?, bumps: Int)
@@ -87,7 +89,7 @@ enum ExplorerActor: Hashable {
     /// Whether the actor has begun, so that its death is a case of its own.
     var hasBegun: Bool {
         switch self {
-        case .returning(_, nil, _), .resync(_, nil), .lookup, .hand, .healer, .done, .dead, .mender, .canceller,
+        case .returning(_, nil, _), .resync(_, nil), .lookup, .reader, .hand, .healer, .done, .dead, .mender, .canceller,
             .recovery(.opens):
             false
         case .buyer(let buyer): buyer.action != nil || buyer.order != nil

@@ -10,7 +10,9 @@ extension ExplorerRules {
         if state.gate.ledger == Self.theirs, state.gate.counter != Self.theirStock || !state.gate.pending.isEmpty {
             return "another ledger's data was used"
         }
-        guard state.rest.alive.isEmpty, state.rest.schedule.isIdle, state.actors.indices.allSatisfy({ isAtRest(state, $0) }) else {
+        guard state.rest.alive.isEmpty, state.rest.schedule.isIdle, !state.rest.isOnOld,
+            state.actors.indices.allSatisfy({ isAtRest(state, $0) })
+        else {
             return nil
         }
         guard let row = state.ledger.product(Self.product) else { return "the product is gone" }
@@ -65,10 +67,11 @@ extension ExplorerRules {
     func answer(_ name: String, _ told: Told, _ state: State) -> String? {
         let ledger = state.ledger
         guard !Self.silent.contains(name) else { return nil }
-        let request = Self.increase(String(name.drop { $0 == "?" || $0 == "-" || $0 == "~" }))
+        let request = Self.increase(String(name.drop { $0 == "?" || $0 == "/" || $0 == "-" || $0 == "~" }))
         // The restore lost the row, so the answer differs from the ledger without a fault.
         guard !state.rest.lost.contains(request.decreaseKey), !state.rest.lost.contains(request.key) else { return nil }
         let isCommitted = ledger.row(request.decreaseKey)?.direction == .out
+        if name.hasPrefix("/") { return told == .yes && !isCommitted ? "\(name) told what is lost" : nil }
         let isReturned = ledger.row(request.key)?.direction == .in
         if name.hasPrefix("-") || name.hasPrefix("?") && told == .reused {
             // Units and remaining stock are checked by the ledger. What matters here is which of the three answers it was.

@@ -51,8 +51,24 @@ extension ExplorerRules {
                 emit(after, ExplorerMove(index, "looked up before the lock"))
                 return
             }
+            commitAtOld(request, state) { after, reply in
+                next(after, "commit at the old primary", reply.outcome) { $0.committed(reply) }
+            }
+            // This server's statements reach the new primary only over sessions that have found it.
+            if state.rest.isOnOld { return }
             var after = state
             if let reply = try? after.ledger.commit([request], lookedUpIn: buyer.staleRows, fault: fault).first {
+                // The statement locks the row, which is written to the log: its commit waits for the standby, even if it changes nothing.
+                if world.isSynchronous, after.rest.standby != nil, fault != .repeatNotReplicated { after.rest.standby = after.ledger }
+                if state.rest.cancels > 0, state.rest.standby != nil {
+                    var seen = after
+                    seen.rest.cancels -= 1
+                    seen.rest.standby = state.rest.standby
+                    seen.rest.isUnreplicated = true
+                    next(seen, "commit, wait for the standby cancelled") { machine in
+                        fault == .warningIgnored ? machine.committed(reply) : machine.commitFailed(.unknown)
+                    }
+                }
                 if reply.lockedFence > 0, reply.lockedFence < request.fence { after.rest.sawAhead = true }
                 next(after, "commit", reply.outcome) { $0.committed(reply) }
             }
@@ -189,7 +205,7 @@ extension ExplorerRules {
         if step.asksForResync || step.action == .awaitResync { ask(&state) }
     }
 
-    private func buyerFinished(_ index: Int, _ buyer: ExplorerActor.Buyer, _ state: inout State) {
+    func buyerFinished(_ index: Int, _ buyer: ExplorerActor.Buyer, _ state: inout State) {
         state.actors[index] = buyer.order.map { .order($0) } ?? .done(buyer.told)
     }
 

@@ -34,15 +34,27 @@ extension ExplorerRules {
         }
         guard let bumps else {
             after.actors[index] = next == .finish ? .done(.nothing) : .resync(machine, next)
+            if machine.outcome != nil, state.rest.isSentBefore(index) { endedAtOldNode(index, &after) }
             emit(after, ExplorerMove(index, what))
             return
         }
         after.actors[index] = next == .finish ? .healer(nil, nil, bumps: bumps) : .healer(machine, next, bumps: bumps)
-        if machine.outcome?.hasSucceeded == true { after.rest.isDirect = false }
+        // A resync that began before the ledger went back ends nothing, and neither does one that installed at a node which serves the slot no more.
+        if machine.outcome?.hasSucceeded == true, !state.rest.isMoved || machine.isLeaping, !state.rest.isSentBefore(index) {
+            after.rest.isDirect = false
+            after.rest.isMoved = false
+        }
+        if machine.outcome != nil { after.rest.answered(index) }
         if let outcome = machine.outcome, case .run(let forced) = after.rest.schedule.ended(succeeded: outcome.hasSucceeded, at: 0) {
             heal(&after, forced: forced)
         }
         emit(after, ExplorerMove(index, what))
+    }
+
+    /// A resync has ended at the node where it began, which serves the slot no more. It may have raised the fence, of which the new node has heard nothing.
+    func endedAtOldNode(_ index: Int, _ state: inout State) {
+        state.rest.answered(index)
+        if fault != .oldResyncSilent { ask(&state) }
     }
 
     /// A resync by another ledger, which has its own fence, and a stock that nobody buys.
@@ -129,7 +141,7 @@ extension ExplorerRules {
 
     func heal(_ state: inout State, forced: Bool) {
         guard let healer, case .healer(_, _, let bumps) = state.actors[healer] else { return }
-        var machine = PatchedResync(forced: forced, ledger: Self.ours, fault: fault)
+        var machine = PatchedResync(forced: forced, leaping: state.rest.isMoved, ledger: Self.ours, fault: fault)
         let action = machine.began()
         state.actors[healer] = .healer(machine, action, bumps: bumps)
     }

@@ -51,6 +51,7 @@ struct ExplorerRules {
                 _ = try? ledger.commit([CommitRequest(decrease: request, fence: 0, token: 0, reserveSent: false, isFirm: false)])
                 return .returning(PatchedIncrease(Self.increase("s\(returned)"), fault: fault), nil, .nothing)
             default:
+                if name.hasPrefix("/") { return .reader(Self.decrease(String(name.dropFirst())).key) }
                 if name.hasPrefix("?") { return .lookup(Self.increase(String(name.dropFirst()))) }
                 if name.hasPrefix("#") || name.hasPrefix("=") {
                     orders.append(OrderModel(letter: Self.letter(name)))
@@ -82,12 +83,16 @@ struct ExplorerRules {
                 deaths: world.deaths,
                 refusals: world.refusals,
                 resends: world.resends,
+                moves: world.moves,
                 restores: world.restores,
+                failovers: world.failovers,
+                cancels: world.cancels,
                 unheard: world.unheard,
                 orders: orders
             )
         )
         Self.resync(&state, fault: nil)
+        if world.failovers > 0 { state.rest.standby = state.ledger }
         return state
     }
 
@@ -114,37 +119,54 @@ struct ExplorerRules {
     // MARK: Steps
 
     func successors(of state: State, emit: Emit) {
+        guard world.isSynchronous else { return steps(of: state, emit: emit) }
+        // PostgreSQL answers a commit when its standby has it, and with it all earlier ones.
+        steps(of: state) { after, move in
+            var after = after
+            if after.rest.standby != nil, after.ledger != state.ledger, !after.rest.isUnreplicated { after.rest.standby = after.ledger }
+            after.rest.isUnreplicated = false
+            emit(after, move)
+        }
+    }
+
+    private func steps(of state: State, emit: Emit) {
         for index in state.actors.indices {
-            switch state.actors[index] {
-            case .buyer(let buyer): self.buyer(index, buyer, state, emit)
-            case .order(let driver): order(index, driver, state, emit)
-            case .canceller: cancel(index, state, emit)
-            case .returning(let machine, let action, let told): returning(index, machine, action, told, state, emit)
-            case .lookup(let request): lookup(index, request, state, emit)
-            case .resync(_, nil) where world.actors[index] == "sweep" && state.gate.pending.isEmpty: break  // nothing is overdue
-            case .resync(_, nil) where world.actors[index] == "sweep" && fault == .sweepReleases: giveBack(index, state, emit)
-            case .resync(let machine, let action) where world.actors[index] == "foreign": foreign(index, machine, action, state, emit)
-            case .resync(let machine, let action): resync(index, machine, action, bumps: nil, state, emit)
-            case .healer(let machine?, let action, let bumps): resync(index, machine, action, bumps: bumps, state, emit)
-            case .hand(let hand): self.hand(index, hand, state, emit)
-            case .mender:
-                var after = state
-                _ = after.gate.mend(ledger: Self.ours, fault: fault)
-                leavesForeignAlone(state, &after)
-                after.actors[index] = .resync(PatchedResync(forced: true, ledger: Self.ours, fault: fault), nil)
-                emit(after, ExplorerMove(index, "makes the keys anew"))
-            case .recovery(let next): recovery(index, next, state, emit)
-            case .handAsks:
-                var after = state
-                if fault != .bumperSilent { ask(&after) }
-                after.actors[index] = .done(.nothing)
-                emit(after, ExplorerMove(index, "asks for a resync"))
-            case .healer, .done, .dead: break
-            }
+            if state.rest.isSentBefore(index) { sentBefore(index, state, emit) } else { steps(index, state, emit) }
             if state.rest.deaths > 0, state.actors[index].hasBegun { die(index, state, emit) }
         }
         if world.batch { batches(state, emit) }
         disasters(state, emit)
+    }
+
+    /// The next steps of one actor.
+    func steps(_ index: Int, _ state: State, _ emit: Emit) {
+        switch state.actors[index] {
+        case .buyer(let buyer): self.buyer(index, buyer, state, emit)
+        case .order(let driver): order(index, driver, state, emit)
+        case .canceller: cancel(index, state, emit)
+        case .returning(let machine, let action, let told): returning(index, machine, action, told, state, emit)
+        case .reader(let key): read(index, key, state, emit)
+        case .lookup(let request): lookup(index, request, state, emit)
+        case .resync(_, nil) where world.actors[index] == "sweep" && state.gate.pending.isEmpty: break  // nothing is overdue
+        case .resync(_, nil) where world.actors[index] == "sweep" && fault == .sweepReleases: giveBack(index, state, emit)
+        case .resync(let machine, let action) where world.actors[index] == "foreign": foreign(index, machine, action, state, emit)
+        case .resync(let machine, let action): resync(index, machine, action, bumps: nil, state, emit)
+        case .healer(let machine?, let action, let bumps): resync(index, machine, action, bumps: bumps, state, emit)
+        case .hand(let hand): self.hand(index, hand, state, emit)
+        case .mender:
+            var after = state
+            _ = after.gate.mend(ledger: Self.ours, fault: fault)
+            leavesForeignAlone(state, &after)
+            after.actors[index] = .resync(PatchedResync(forced: true, ledger: Self.ours, fault: fault), nil)
+            emit(after, ExplorerMove(index, "makes the keys anew"))
+        case .recovery(let next): recovery(index, next, state, emit)
+        case .handAsks:
+            var after = state
+            if fault != .bumperSilent { ask(&after) }
+            after.actors[index] = .done(.nothing)
+            emit(after, ExplorerMove(index, "asks for a resync"))
+        case .healer, .done, .dead: break
+        }
     }
 
     func hand(_ index: Int, _ hand: ExplorerActor.Hand, _ state: State, _ emit: Emit) {
@@ -214,6 +236,7 @@ struct ExplorerRules {
             after.gate.counter = nil
             emit(after, ExplorerMove(-1, "the counter is lost"))
         }
+        if state.rest.moves > 0 { move(state, emit) }
         if state.rest.restores > 0 {
             var after = state
             if let copy = state.rest.ledgerCopy {
@@ -228,6 +251,7 @@ struct ExplorerRules {
                 emit(after, ExplorerMove(-1, "copy of the ledger taken"))
             }
         }
+        failOver(state, emit)
         if state.rest.copies > 0 {
             var after = state
             if let copy = state.rest.copy {

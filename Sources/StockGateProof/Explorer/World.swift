@@ -7,6 +7,7 @@
 ///     a=2      key a with a quantity of two;  a@ key a for another order
 ///     ?a       settles an order whose decrement is unknown: looks key a up
 ///     -a       the compensation of key a; twice for a redelivery.  -a=2 names another quantity than was taken, -a@ another order
+///     /a       reads what became of key a, and tells it
 ///     +        the return of a unit that was sold before
 ///     resync   a resync at any moment: sweep, audit, start, half-open
 ///     sweep    a resync as soon as a reservation is pending, and only then
@@ -33,8 +34,17 @@ public struct World: Hashable, Sendable, CustomStringConvertible {
     public var copies = 0
     /// How often a product's counter is lost while its other keys stay (evicted, deleted by hand).
     public var losses = 0
+    /// How often the product's slot moves to another node of Redis Cluster, with its keys or without them. What was sent to the old node before may still be
+    /// answered there.
+    public var moves = 0
     /// How often PostgreSQL is restored from a copy that was taken at any earlier moment.
     public var restores = 0
+    /// How often PostgreSQL's primary is replaced by its standby, which has everything or lacks the last commits.
+    public var failovers = 0
+    /// How often the wait of a commit for the synchronous standby is cancelled, so that it can be seen and may still be lost.
+    public var cancels = 0
+    /// Whether the standby is a synchronous one: a commit is told only when the standby has it.
+    public var isSynchronous = false
     /// How often an answer does not reach its order.
     public var unheard = 0
     /// Orders of long ago that the order database has lost but the ledger has not: `a` was sold, `-a` was sold and given back, `!a` was closed without ever
@@ -64,7 +74,10 @@ public struct World: Hashable, Sendable, CustomStringConvertible {
         flushes: Int = 0,
         copies: Int = 0,
         losses: Int = 0,
+        moves: Int = 0,
         restores: Int = 0,
+        failovers: Int = 0,
+        cancels: Int = 0,
         zombies: Int = 0,
         deaths: Int = 0,
         refusals: Int = 0,
@@ -74,6 +87,7 @@ public struct World: Hashable, Sendable, CustomStringConvertible {
         batch: Bool = false,
         calm: Bool = false,
         timeless: Bool = false,
+        synchronous: Bool = false,
         earlier: String = ""
     ) {
         self.actors = actors.split(separator: " ").map(String.init)
@@ -81,7 +95,11 @@ public struct World: Hashable, Sendable, CustomStringConvertible {
         self.flushes = flushes
         self.copies = copies
         self.losses = losses
+        self.moves = moves
         self.restores = restores
+        self.failovers = failovers
+        self.cancels = cancels
+        isSynchronous = synchronous
         self.unheard = unheard
         self.earlier = earlier.split(separator: " ").map(String.init)
         self.zombies = zombies
@@ -98,13 +116,15 @@ public struct World: Hashable, Sendable, CustomStringConvertible {
     public var description: String {
         var text = actors.joined(separator: " ") + " stock=\(stock)"
         for (name, count) in [
-            ("flushes", flushes), ("copies", copies), ("losses", losses), ("restores", restores), ("zombies", zombies), ("deaths", deaths),
+            ("flushes", flushes), ("copies", copies), ("losses", losses), ("moves", moves), ("restores", restores),
+            ("failovers", failovers), ("cancels", cancels), ("zombies", zombies), ("deaths", deaths),
             ("refusals", refusals), ("resends", resends), ("unheard", unheard),
         ]
         where count > 0 { text += " \(name)=\(count)" }
         if !earlier.isEmpty { text += " earlier=\(earlier.joined(separator: ","))" }
         if resyncs < 99 { text += " resyncs=\(resyncs)" }
         if batch { text += " batch" }
+        if isSynchronous { text += " synchronous" }
         if calm { text += " calm" }
         if timeless { text += " timeless" }
         return text
@@ -179,6 +199,26 @@ public struct World: Hashable, Sendable, CustomStringConvertible {
         World("a b resync", 1, restores: 1), World("a a' resync", 1, restores: 1), World("a b healer", 2, restores: 1),
         World("a + healer", 1, restores: 1), World("a -a", 1, restores: 1), World("a resync resync", 1, restores: 1),
         World("a db-only healer", 2, restores: 1), World("a b", 1, flushes: 1, restores: 1),
+        // A failover loses the last commits, because the standby that takes over lacks them. For a moment there are two primaries. The server's sessions find the new
+        // one by its timeline, and Redis is exact again without an audit, also where no fence is behind.
+        World("a b healer", 2, failovers: 1), World("a a' healer", 1, failovers: 1), World("a + healer", 1, failovers: 1),
+        World("a -a healer", 1, failovers: 1), World("a db-only healer", 2, failovers: 1), World("a healer", 1, failovers: 1, zombies: 1),
+        // Redis is ahead of the ledger by a fence that nobody of this server has raised.
+        World("a resync healer", 1, failovers: 1), World("a resync resync healer", 2, failovers: 1),
+        // With a synchronous standby nothing that was told is lost, also not where a commit was visible and then is lost.
+        World("a b healer", 2, failovers: 1, cancels: 1, synchronous: true),
+        World("a a' healer", 1, failovers: 1, cancels: 1, synchronous: true),
+        World("a /a healer", 1, failovers: 1, cancels: 1, synchronous: true),
+        World("a a' /a", 1, failovers: 1, cancels: 2, synchronous: true),
+        World("a b' healer", 1, failovers: 1, cancels: 1, deaths: 1, synchronous: true),
+        World("a healer", 1, failovers: 1, cancels: 1, zombies: 1, synchronous: true),
+        // The product's slot moves to another node while requests are under way. The product is sold directly until it is installed there.
+        World("a b healer", 2, moves: 1), World("a a' healer", 1, moves: 1), World("a + healer", 0, moves: 1),
+        World("a -a healer", 1, moves: 1), World("a healer", 2, moves: 2), World("a resync healer", 1, moves: 1),
+        World("a ~b healer", 1, moves: 1), World("a a healer", 1, moves: 1, refusals: 1), World("a delete healer", 1, moves: 1),
+        World("a healer", 1, moves: 1, zombies: 1),
+        // The ledger goes back as well. Whoever installs the product at its new node still raises the fence by a leap.
+        World("a healer", 2, moves: 1, failovers: 1), World("a resync healer", 1, moves: 1, failovers: 1),
         // Another ledger is on the same Redis. The first one to install after a flush has the product there. The other one sells without Redis, and changes
         // nothing of it.
         World("a b foreign", 1, flushes: 1), World("a foreign resync", 1, flushes: 1), World("a b foreign healer", 2, flushes: 1),

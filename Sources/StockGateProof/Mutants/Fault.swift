@@ -135,6 +135,19 @@ public enum Fault: Hashable, Sendable, CaseIterable {
     /// An apply changes a counter that another ledger installed.
     case appliedToForeign
 
+    // Faults with a ledger that fails over to its standby.
+
+    /// A new timeline of the ledger asks for nothing: Redis goes on with what the lost commits left there.
+    case failoverUnnoticed
+    /// After a failover fences are raised by one, so that the new primary gives out again what the old one had given out.
+    case leapForgotten
+    /// Sessions at the primary that was replaced are still used after the new one was found.
+    case oldPrimaryUsed
+    /// A commit whose wait for the synchronous standby was cancelled is taken for a success.
+    case warningIgnored
+    /// A statement that finds its work done does not wait for the synchronous standby.
+    case repeatNotReplicated
+
     // Faults in a recovery that passes without a product.
 
     /// A product that a recovery leaves is not voided in Redis, so other servers go on selling it through data from before the outage.
@@ -147,6 +160,17 @@ public enum Fault: Hashable, Sendable, CaseIterable {
     case foreignVoided
     /// Removing unusable keys does not check whose data they are.
     case foreignMended
+
+    // Faults when a product's slot moves to another node.
+
+    /// A product whose slot has moved is sold directly, and nobody asks for its resync.
+    case moveUnasked
+    /// Nobody asks for a resync at the new node when one has ended at the old one, which may have raised the fence.
+    case oldResyncSilent
+    /// What comes to the new node with a slot is served under the fence that it has.
+    case movedAsItIs
+    /// A product whose ledger has gone back, and which is then installed at another node, is installed there without a leap.
+    case moveForgetsLeap
 
     // Faults with order ids that are used a second time.
 

@@ -55,8 +55,12 @@ public struct Mutant: Hashable, Sendable {
         switch fault {
         case .lostCounterTrusted, .releaseMakesCounter: world.losses > 0
         case .fenceAheadIsNewer, .aheadUnasked, .owedFencesForgotten: world.restores > 0
+        case .failoverUnnoticed, .leapForgotten, .oldPrimaryUsed, .warningIgnored, .repeatNotReplicated:
+            world.failovers > 0
         case .foreignUsed, .foreignOverwritten, .appliedToForeign, .foreignVoided, .foreignMended: world.actors.contains("foreign")
         case .leftServed, .leftForever, .voidForgetsFence: world.actors.contains("recovery")
+        case .moveUnasked, .oldResyncSilent, .movedAsItIs: world.moves > 0
+        case .moveForgetsLeap: world.moves > 0 && world.failovers > 0
         case .replayConfirms, .closedKeyFails, .sinceIgnored, .staleTakesKey, .newKeyUnwritten, .formerKeyCompensated, .lateSuccessKept,
             .othersRowIsOwn, .joinedRowIsOwn, .markIgnored:
             world.actors.contains { $0.hasPrefix("#") }

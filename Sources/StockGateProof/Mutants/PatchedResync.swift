@@ -4,10 +4,13 @@ public import StockGate
 public struct PatchedResync: Hashable, Sendable {
     private var machine: Resync
     private let fault: Fault?
+    /// Whether it was begun because the ledger has gone back.
+    public let isLeaping: Bool
 
     /// A resync that has not begun.
-    public init(forced: Bool, ledger: String = "", fault: Fault? = nil) {
-        machine = Resync(forced: forced || fault == .askAlways, ledger: ledger)
+    public init(forced: Bool, leaping: Bool = false, ledger: String = "", fault: Fault? = nil) {
+        machine = Resync(forced: forced || fault == .askAlways, leaping: leaping && fault != .leapForgotten, ledger: ledger)
+        isLeaping = leaping
         self.fault = fault
     }
 

@@ -96,7 +96,7 @@ extension ServerProcess {
                         if case .soldOut(let counter) = reply { work[product].soldOut = (counter, simulation.now + 20_000) }
                         perform(run, run.machine.reserveReplied(reply))
                     }
-                case .notRun, .keyInUse: for run in runs { perform(run, run.machine.reserveFailed(sent: false)) }
+                case .notRun, .keyInUse, .moved: for run in runs { perform(run, run.machine.reserveFailed(sent: false)) }
                 case .unknown: for run in runs { perform(run, run.machine.reserveFailed(sent: true)) }
                 }
             }
@@ -147,6 +147,8 @@ extension ServerProcess {
                 case .halves(let first, let second): rest = [first, second] + rest
                 case .fail(let member): perform(member.run, member.run.machine.commitFailed(.notRun(.lockTimeout)))
                 }
+            // Only Redis says so.
+            case .moved: break
             }
             send(rest)
         }
@@ -183,6 +185,8 @@ extension ServerProcess {
                     case .notRun(let why): perform(run, run.machine.commitFailed(.notRun(why)))
                     case .unknown: perform(run, run.machine.commitFailed(.unknown))
                     case .keyInUse: perform(run, run.machine.commitFailed(.notRun(.lockTimeout)))
+                    // Only Redis says so.
+                    case .moved: break
                     }
                 }
             }

@@ -26,24 +26,25 @@ extension ServerProcess {
         case .run(let forced):
             work[product].isRunning = true
             work[product].wasLocked = false
-            let machine = PatchedResync(forced: forced, fault: fault)
+            let machine = PatchedResync(forced: forced, leaping: work[product].isMoved, fault: fault)
             var begun = machine
             let action = begun.began()
-            resync(product, begun, action)
+            resync(product, at: work[product].node, begun, action)
         }
     }
 
-    func resync(_ product: Int, _ machine: PatchedResync, _ action: Resync.Action) {
+    /// - Parameter node: where the resync began, to which it keeps.
+    func resync(_ product: Int, at node: UInt8, _ machine: PatchedResync, _ action: Resync.Action) {
         var machine = machine
         let next = { [self] (event: (inout PatchedResync) -> Resync.Action) in
             let action = event(&machine)
-            resync(product, machine, action)
+            resync(product, at: node, machine, action)
         }
         let fault = fault
         switch action {
         case .look:
             let marker = simulation.newMarker()
-            redis(product, "look") { gate, dataset in
+            redis(product, at: node, "look") { gate, dataset in
                 gate.look(newMarker: marker, dataset: dataset, fault: fault)
             } _: { result in
                 if case .reply(let view) = result { next { $0.looked(view) } } else { next { $0.stepFailed() } }
@@ -69,7 +70,7 @@ extension ServerProcess {
                 if case .reply(let state?) = result { next { $0.raised(state) } } else { next { $0.stepFailed() } }
             }
         case .install(let read, let state):
-            redis(product, "install") { gate, dataset in
+            redis(product, at: node, "install") { gate, dataset in
                 gate.install(state, read: read, dataset: dataset, fault: fault)
             } _: { result in
                 if case .reply(let reply) = result { next { $0.installReplied(reply) } } else { next { $0.stepFailed() } }
@@ -77,7 +78,11 @@ extension ServerProcess {
         case .finish:
             let succeeded = machine.outcome?.hasSucceeded ?? false
             work[product].isRunning = false
-            if succeeded { work[product].isDirect = false }
+            // A resync that began before the ledger went back ends nothing, and neither does one at a node that the product has left.
+            if succeeded, !work[product].isMoved || machine.isLeaping, node == work[product].node {
+                work[product].isDirect = false
+                work[product].isMoved = false
+            }
             let waiters = work[product].waiters
             work[product].waiters = work[product].laterWaiters
             work[product].laterWaiters = []

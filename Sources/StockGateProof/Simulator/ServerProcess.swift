@@ -49,6 +49,10 @@ final class ServerProcess {
         var soldOut: (counter: Int64, until: Int)?
         /// Whether the product is sold without Redis, because a recovery passed without it.
         var isDirect = false
+        /// Whether the ledger has gone back since this server's last install.
+        var isMoved = false
+        /// The node of Redis that this server takes for the product's.
+        var node: UInt8 = 0
         /// Whether the last resync failed because the product's row was locked.
         var wasLocked = false
     }
@@ -73,6 +77,8 @@ final class ServerProcess {
     var work: [ProductWork]
     var committer = Committer<Member>(capacity: 64, maximumBatch: 8) { $0.request.decrease.key }
     var freeConnections = 2
+    /// The ledger's timeline as this process knows it; nil until its first session.
+    private var timeline: Int?
     var open = 0
 
     var fault: Fault? { simulation.plan.fault }
@@ -81,7 +87,12 @@ final class ServerProcess {
     init(_ server: SimulatedServer) {
         self.server = server
         simulation = server.simulation
-        work = simulation.products.map { _ in ProductWork() }
+        let simulation = server.simulation
+        work = simulation.products.map { product in
+            var work = ProductWork()
+            work.node = simulation.nodes[product]
+            return work
+        }
     }
 
     /// The work that keeps the process from being done; nil: none.
@@ -100,6 +111,14 @@ final class ServerProcess {
         }
         every(1_500_000) { [self] in sweep() }
         every(3_000_000) { [self] in audit() }
+        guard simulation.plan.failsOver else { return }
+        // A server reads now and then which products are gated, and so finds a failover without a buyer.
+        every(1_000_000) { [self] in
+            simulation.ledger(self, "quiet read") { ledger, _ in
+                ledger.product(Simulation.id(0))
+            } _: { _ in
+            }
+        }
     }
 
     func die() {
@@ -135,6 +154,20 @@ final class ServerProcess {
         for product in simulation.products { ask(product, forced: false) }
     }
 
+    /// A session of the ledger is used, which was opened on this timeline. On a new one commits may be lost that Redis knows of: each product is sold without Redis
+    /// until it has been installed again.
+    func opened(_ timeline: Int) {
+        defer { self.timeline = timeline }
+        guard let known = self.timeline, known != timeline, fault != .failoverUnnoticed, !work.isEmpty else { return }
+        self.timeline = timeline
+        for product in simulation.products {
+            work[product].isDirect = true
+            work[product].isMoved = true
+            work[product].soldOut = nil
+            ask(product, forced: true)
+        }
+    }
+
     // MARK: Redis and its breaker
 
     func redis<Reply>(
@@ -143,10 +176,37 @@ final class ServerProcess {
         _ body: @escaping (inout GateModel, String) -> Reply,
         _ done: @escaping (CallResult<Reply>) -> Void
     ) {
-        simulation.redis(self, product, what, body) { [self] result in
-            if case .reply = result { if case .closed = breaker { breaker = .closed(failures: 0) } } else { redisFailed() }
+        redis(product, at: work[product].node, what, body, done)
+    }
+
+    func redis<Reply>(
+        _ product: Int,
+        at node: UInt8,
+        _ what: StaticString,
+        _ body: @escaping (inout GateModel, String) -> Reply,
+        _ done: @escaping (CallResult<Reply>) -> Void
+    ) {
+        simulation.redis(self, product, node: node, what, body) { [self] result in
+            switch result {
+            case .reply: if case .closed = breaker { breaker = .closed(failures: 0) }
+            // It is no trouble of Redis.
+            case .moved: heardOfMove(product)
+            case .notRun, .unknown, .keyInUse: redisFailed()
+            }
             done(result)
         }
+    }
+
+    /// The product may have another node. It is sold directly until it is installed there.
+    func heardOfMove(_ product: Int) {
+        guard !work.isEmpty, work[product].node != simulation.nodes[product] else { return }
+        simulation.log("server \(server.number) hears that product \(product + 1) has moved")
+        work[product].node = simulation.nodes[product]
+        work[product].soldOut = nil
+        guard fault != .movedAsItIs else { return }
+        work[product].isDirect = true
+        if fault == .moveForgetsLeap { work[product].isMoved = false }
+        if fault != .moveUnasked { ask(product, forced: true) }
     }
 
     func redisFailed() {

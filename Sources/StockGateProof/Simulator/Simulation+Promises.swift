@@ -14,8 +14,8 @@ extension Simulation {
             let gate = gates[index]
             let name = "product \(index + 1)"
             // Without an audit the fences may stay different. But what is served under an equal fence must be exact.
-            if plan.isAuditless, !gate.isLoaded(dataset: "r\(redisRun)", fault: plan.fault) || gate.fence != row.fence { continue }
-            if !gate.isLoaded(dataset: "r\(redisRun)", fault: plan.fault) { return "\(name) is not loaded" }
+            if plan.isAuditless, !gate.isLoaded(dataset: dataset(index), fault: plan.fault) || gate.fence != row.fence { continue }
+            if !gate.isLoaded(dataset: dataset(index), fault: plan.fault) { return "\(name) is not loaded" }
             if gate.fence != row.fence { return "\(name): fences differ: Redis \(gate.fence), PostgreSQL \(row.fence)" }
             if !gate.pending.isEmpty { return "\(name): a reservation is stranded: \(gate.pending.map(\.key))" }
             let expected = row.isOnSale ? row.stock : nil

@@ -15,6 +15,8 @@ enum CallResult<Reply> {
     case unknown
     /// The statement was rolled back because of a key.
     case keyInUse
+    /// The node of Redis does not serve the product's slot. The call has not run.
+    case moved
 }
 
 /// A run of the simulator. It has one thread, and every closure is an event of its queue.
@@ -54,20 +56,26 @@ final class Simulation {
 
     // The stores.
     var ledger = LedgerModel()
-    private var ledgerGeneration = 0
-    private var isLedgerUp = true
-    private var ledgerLossyUntil = 0
-    private var ledgerLockedUntil = 0
+    var ledgerGeneration = 0
+    var isLedgerUp = true
+    /// The timeline on which the ledger writes. Each failover begins a new one.
+    var timeline = 1
+    var ledgerLossyUntil = 0
+    var ledgerLockedUntil = 0
     var gates: [GateModel]
-    private(set) var redisRun = 1
-    private var redisFlushes = 0
-    private var isRedisUp = true
-    private var redisSlowUntil = 0
-    private var networkLossyUntil = 0
-    private var copies: [(at: Int, gates: [GateModel])] = []
-    private var backups: [(at: Int, ledger: LedgerModel)] = []
+    var redisRun = 1
+    /// Which of two nodes of Redis serves each product's slot.
+    var nodes: [UInt8]
+    /// What the other node holds for a product, and until when it answers as if it still served the slot; nil: it holds nothing.
+    var others: [(gate: GateModel, until: Int)?]
+    var redisFlushes = 0
+    var isRedisUp = true
+    var redisSlowUntil = 0
+    var networkLossyUntil = 0
+    var copies: [(at: Int, gates: [GateModel])] = []
+    var backups: [(at: Int, ledger: LedgerModel)] = []
     /// Keys whose rows a restore lost. Answers about them are void.
-    private(set) var lost: Set<String> = []
+    var lost: Set<String> = []
     private var statements = 0
     /// When the ledger's rows were written, in microseconds. Only kept in runs where order ids are used again.
     var writtenAt: [String: Int] = [:]
@@ -86,8 +94,16 @@ final class Simulation {
         isTracing = tracing
         random = SplitMix64(seed: plan.seed ^ 0xA5A5_5A5A_1234_8765)
         gates = plan.stocks.map { _ in GateModel() }
+        nodes = plan.stocks.map { _ in 0 }
+        others = plan.stocks.map { _ in nil }
         for (index, stock) in plan.stocks.enumerated() { ledger.add(Self.id(index), stock: stock) }
     }
+
+    /// The connection's part of the dataset of a product at a node, in a life of Redis.
+    static func dataset(_ run: Int, node: UInt8) -> String { node == 0 ? "r\(run)" : "r\(run)n" }
+
+    /// The connection's part of the dataset of the node that serves a product.
+    func dataset(_ product: Int) -> String { Self.dataset(redisRun, node: nodes[product]) }
 
     static func id(_ product: Int) -> ProductID { ProductID(Int64(product + 1)) }
     static func index(_ product: ProductID) -> Int { Int(product.rawValue) - 1 }
@@ -158,10 +174,11 @@ final class Simulation {
         return random.happens(now < networkLossyUntil ? 0.2 : 0.005)
     }
 
-    /// Sends a command to Redis. `body` gets the product's gate, and the dataset that the connection knows.
+    /// Sends a command to a node of Redis. `body` gets the product's gate there, and the dataset that the connection knows.
     func redis<Reply>(
         _ process: ServerProcess,
         _ product: Int,
+        node: UInt8,
         _ what: StaticString,
         _ body: @escaping (inout GateModel, String) -> Reply,
         _ done: @escaping (CallResult<Reply>) -> Void
@@ -193,13 +210,30 @@ final class Simulation {
                 after(delay()) { once.call(.unknown) }
                 return
             }
-            let reply = body(&gates[product], "r\(run)")
+            guard let reply = answer(product, at: node, Self.dataset(run, node: node), body) else {
+                after(delay()) { once.call(.moved) }
+                return
+            }
             if isTracing, !isRoutine(what) { log("redis: product \(product + 1) \(what) for server \(process.server.number): \(reply)") }
             guard !isLost() else { return }
             let back = max(now + delay(), process.links[number].lastReply + 1)
             process.links[number].lastReply = back
             after(back - now) { once.call(.reply(reply)) }
         }
+    }
+
+    /// What a node makes of a call; nil if it does not serve the product any more, and knows that.
+    private func answer<Reply>(
+        _ product: Int,
+        at node: UInt8,
+        _ dataset: String,
+        _ body: (inout GateModel, String) -> Reply
+    ) -> Reply? {
+        if node == nodes[product] { return body(&gates[product], dataset) }
+        guard var other = others[product], now < other.until else { return nil }
+        let reply = body(&other.gate, dataset)
+        others[product] = other
+        return reply
     }
 
     /// Sends a statement to PostgreSQL. `body` is the statement, which may write rows under these keys. `stale` are the rows as they were before the statement
@@ -217,6 +251,7 @@ final class Simulation {
             after(random.number(10...500)) { once.call(.notRun(.ledgerDown)) }
             return
         }
+        process.opened(timeline)
         let generation = ledgerGeneration
         let isLossy = isChaos && now < ledgerLossyUntil
         var isCut = false
@@ -265,102 +300,6 @@ final class Simulation {
                     after(delay()) { [unowned self] in once.call(generation == ledgerGeneration ? reply : .unknown) }
                 }
             }
-        }
-    }
-
-    // MARK: Disasters
-
-    private func strike(_ what: SimulationPlan.Disaster) {
-        guard isChaos else { return }
-        log("STRIKE \(what)")
-        switch what {
-        case .kill(let server, let down): servers[server].kill(down: down)
-        case .pause(let server, let length): servers[server].pause(length)
-        case .redisEmptied(let down): restartRedis(with: gates.map { _ in GateModel() }, down: down)
-        case .redisFromCopy(let age, let down): restartRedis(with: copy(age: age), down: down)
-        case .redisFailover(let lag): restartRedis(with: copy(age: lag), down: 0)
-        case .redisFlushed:
-            gates = gates.map { _ in GateModel() }
-            redisFlushes += 1
-        case .redisKeysLost(let product, let keys): for key in keys { gates[product].lose(key) }
-        case .redisSlow(let length): redisSlowUntil = now + length
-        case .ledgerRestarts(let down):
-            ledgerGeneration += 1
-            isLedgerUp = false
-            after(down) { [unowned self] in isLedgerUp = true }
-        case .ledgerRestored(let age, let down):
-            guard let backup = backups.last(where: { $0.at <= now - age })?.ledger else { return }
-            let gone = ledger.lostKeys(restoring: backup)
-            lost.formUnion(gone)
-            for key in gone { writtenAt[key] = nil }
-            ledger = backup
-            // Backups from after the one that was restored belong to a history that is gone.
-            backups.removeAll { $0.at > now - age }
-            ledgerGeneration += 1
-            isLedgerUp = false
-            after(down) { [unowned self] in isLedgerUp = true }
-        case .ordersRestored(let count): orders.restore(behind: count)
-        case .sequenceBehind(let count): orders.fallBehind(count)
-        case .ledgerLossy(let length): ledgerLossyUntil = now + length
-        case .networkLossy(let length): networkLossyUntil = now + length
-        case .ledgerLocked(let length): ledgerLockedUntil = now + length
-        }
-    }
-
-    private func restartRedis(with held: [GateModel], down: Int) {
-        gates = held
-        redisRun += 1
-        isRedisUp = false
-        after(down) { [unowned self] in isRedisUp = true }
-    }
-
-    private func copy(age: Int) -> [GateModel] {
-        copies.last { $0.at <= now - age }?.gates ?? gates.map { _ in GateModel() }
-    }
-
-    private func takeCopy() {
-        copies.append((now, gates))
-        backups.append((now, ledger))
-        if isChaos { after(100_000) { [unowned self] in takeCopy() } }
-    }
-
-    /// A name for a product's marker that was never used before.
-    func newMarker() -> String { "m\(redisRun).\(redisFlushes).\(random.number(0...999_999))" }
-
-    private func heal() {
-        log("HEAL")
-        isRedisUp = true
-        isLedgerUp = true
-        redisSlowUntil = 0
-        for server in servers { server.heal() }
-    }
-
-    private func byHand(_ work: SimulationPlan.HandWork, number: Int) {
-        unfinished += 1
-        let server = servers[random.number(0...servers.count - 1)]
-        guard let process = server.process else {
-            unfinished -= 1
-            after(300_000) { [unowned self] in byHand(work, number: number) }
-            return
-        }
-        let id = Self.id(work.product)
-        let fault = plan.fault
-        let done = Once<Bool>(nil) { [unowned self] result in
-            unfinished -= 1
-            if case .reply = result { return }
-            after(300_000) { [unowned self] in byHand(work, number: number) }
-        }
-        after(3_000_000) { done.call(.unknown) }  // the process may die
-        ledger(process, "by hand") { ledger, _ in
-            switch work.kind {
-            case .adjust(let quantity): _ = ledger.adjust(id, key: "ADJ-\(number)", quantity: quantity, fault: fault)
-            case .discontinue: ledger.setOnSale(id, false)
-            case .relist: ledger.setOnSale(id, true)
-            }
-            return true
-        } _: { result in
-            if case .reply = result { process.ask(work.product, forced: false) }
-            done.call(result)
         }
     }
 }

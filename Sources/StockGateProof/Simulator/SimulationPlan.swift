@@ -21,12 +21,16 @@ public struct SimulationPlan: Sendable {
         case redisFlushed
         /// Some keys of a product are lost, evicted or deleted by hand. The other keys stay.
         case redisKeysLost(product: Int, keys: [GateModel.Key])
+        /// A product's slot moves to another node of Redis, with its keys or without them. For so long the old node goes on answering whoever asks it.
+        case slotMoves(product: Int, keepsKeys: Bool, answers: Int)
         /// Redis answers later than its callers wait.
         case redisSlow(length: Int)
         /// PostgreSQL restarts. Uncommitted work is lost; commits that were not answered stay.
         case ledgerRestarts(down: Int)
         /// PostgreSQL is restored to what it held this long ago, from a backup or by a replica that was behind.
         case ledgerRestored(age: Int, down: Int)
+        /// PostgreSQL's standby takes over, which is behind by this much. Servers find it by its timeline.
+        case ledgerFailover(lag: Int, down: Int)
         /// The order database is restored to its state this many orders ago, and its sequence gives their ids out again.
         case ordersRestored(behind: Int)
         /// The sequence of order ids is set back behind so many orders that are there.
@@ -164,9 +168,14 @@ public struct SimulationPlan: Sendable {
         strangers = Self.strangers(seed: seed, clients: clients, stocks: stocks.count)
         addLosses()
         addRestores()
+        addFailovers()
         addOrderRestores()
         addSequences()
+        addMoves()
     }
+
+    /// Whether the ledger's standby takes over.
+    var failsOver: Bool { strikes.contains { if case .ledgerFailover = $0.what { true } else { false } } }
 
     /// Whether some order ids are used a second time.
     var restoresOrders: Bool { strikes.contains { if case .ordersRestored = $0.what { true } else { false } } }
@@ -226,6 +235,20 @@ public struct SimulationPlan: Sendable {
         isAuditless = false
     }
 
+    /// Adds failovers of the ledger, from a stream of random numbers of their own. No audit is needed to find them.
+    private mutating func addFailovers() {
+        var random = SplitMix64(seed: seed ^ 0x7072_6F6D_6F74_6564)
+        guard random.happens(0.2) else { return }
+        for _ in 0..<random.number(1...2) {
+            let failover = Disaster.ledgerFailover(
+                lag: random.happens(0.5) ? random.number(0...200_000) : random.number(200_000...3_000_000),
+                down: random.number(0...500_000)
+            )
+            strikes.append(Strike(at: 300_000 + random.number(0...Self.chaos - 1_000_000), what: failover))
+        }
+        strikes.sort { $0.at < $1.at }
+    }
+
     /// Adds restores of the order database, some of them together with the ledger's, from a stream of random numbers of their own.
     private mutating func addOrderRestores() {
         var random = SplitMix64(seed: seed ^ 0x6F72_6465_7242_61B1)
@@ -247,6 +270,21 @@ public struct SimulationPlan: Sendable {
         guard random.happens(0.15) else { return }
         let at = 400_000 + random.number(0...Self.chaos - 1_000_000)
         strikes.append(Strike(at: at, what: .sequenceBehind(by: random.number(1...6))))
+        strikes.sort { $0.at < $1.at }
+    }
+
+    /// Slots of products that move between two nodes of Redis. From a stream of their own, as strangers.
+    private mutating func addMoves() {
+        var random = SplitMix64(seed: seed ^ 0x736C_6F74_6D6F_7665)
+        guard random.happens(0.2) else { return }
+        for _ in 0..<random.number(1...3) {
+            let move = Disaster.slotMoves(
+                product: random.number(0...stocks.count - 1),
+                keepsKeys: random.happens(0.6),
+                answers: random.happens(0.5) ? 0 : random.number(10_000...1_000_000)
+            )
+            strikes.append(Strike(at: 300_000 + random.number(0...Self.chaos - 1_000_000), what: move))
+        }
         strikes.sort { $0.at < $1.at }
     }
 

@@ -18,6 +18,11 @@ func eventually(within limit: Duration = .seconds(60), _ condition: () async thr
     return false
 }
 
+extension StockEngine {
+    /// The breaker of an only Redis.
+    var breaker: CircuitBreaker { breakers[0] }
+}
+
 /// Runs `body` with servers of its own, which are stopped behind it.
 func withFixture(
     _ redisOptions: [String] = [],
@@ -62,6 +67,18 @@ final class EngineFixture: Sendable {
         _ change: (inout EngineConfiguration) -> Void = { _ in },
         onEvent: @escaping @Sendable (EngineEvent) -> Void = { _ in }
     ) async throws -> StockEngine {
+        let engine = try await makeEngine(change, onEvent: onEvent)
+        try await engine.start()
+        let run = Task { await engine.run() }
+        engines.withLock { $0.append((engine, run)) }
+        return engine
+    }
+
+    /// An engine that has not been started. Its owner shuts it down.
+    func makeEngine(
+        _ change: (inout EngineConfiguration) -> Void = { _ in },
+        onEvent: @escaping @Sendable (EngineEvent) -> Void = { _ in }
+    ) async throws -> StockEngine {
         var postgresConfiguration = try PostgresConfiguration(url: databaseURL)
         postgresConfiguration.maximumBackoff = .milliseconds(100)
         // A server that is away refuses; only a busy machine needs this time.
@@ -95,11 +112,7 @@ final class EngineFixture: Sendable {
         configuration.gatedRefresh = .milliseconds(200)
         configuration.answerWithin = .seconds(30)
         change(&configuration)
-        let engine = try StockEngine(configuration, eventLoopGroup: MultiThreadedEventLoopGroup.singleton, onEvent: onEvent)
-        try await engine.start()
-        let run = Task { await engine.run() }
-        engines.withLock { $0.append((engine, run)) }
-        return engine
+        return try StockEngine(configuration, eventLoopGroup: MultiThreadedEventLoopGroup.singleton, onEvent: onEvent)
     }
 
     func stop() async {

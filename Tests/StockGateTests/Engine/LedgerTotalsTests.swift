@@ -42,7 +42,11 @@ struct LedgerTotalsTests {
 
     @Test func sumsAreKeptAndOnlyWhatCameBehindThemIsRead() async throws {
         let fixture = try await EngineFixture()
-        let engine = try await fixture.startEngine { $0.ledger.auditRows = 10 }
+        let engine = try await fixture.startEngine {
+            $0.ledger.auditRows = 10
+            // The rows are written behind the engine's back; an audit of its own would find Redis different, and raise the fence.
+            $0.auditInterval = .seconds(3600)
+        }
         let (product, other) = (try await fixture.addProduct(1, stock: 1_000), try await fixture.addProduct(2, stock: 5))
         try await write(300, product, engine.ledger.pool)
         let totals = try #require(try await engine.ledger.totals(of: product))
@@ -65,6 +69,7 @@ struct LedgerTotalsTests {
         let engine = try await fixture.startEngine {
             $0.ledger.auditRows = 10
             $0.ledger.auditTime = .zero
+            $0.auditInterval = .seconds(3600)
         }
         let product = try await fixture.addProduct(1, stock: 1_000)
         try await write(95, product, engine.ledger.pool)

@@ -146,8 +146,8 @@ struct RedisRoomTests {
         }
         for order in Int64(1)...5 { #expect(await ask(engine, product, order) == .sold(remaining: 10 - order, replayed: false)) }
         // Some more connections are tried, and nothing more is said.
-        let failures = engine.redis.snapshot().connectFailures
-        #expect(await eventually { engine.redis.snapshot().connectFailures > failures + 4 })
+        let failures = engine.redisSnapshot().connectFailures
+        #expect(await eventually { engine.redisSnapshot().connectFailures > failures + 4 })
         let lines = heard.withLock { $0 }
         #expect(lines.count == 1)
         for word in words { #expect(lines.first?.contains(word) == true, "\(lines)") }

@@ -61,10 +61,10 @@ struct WhoseDataTests {
             switch who {
             case "a commit": #expect(await ask(engine, product, 6) == .sold(remaining: 99, replayed: false))
             case "a connection":
-                let before = engine.redis.snapshot()
+                let before = engine.redisSnapshot()
                 _ = try fixture.redis.call(["CLIENT", "KILL", "TYPE", "normal"])
                 // Every loop's: who has none yet goes without Redis, which is looked at below.
-                #expect(await eventually { engine.redis.snapshot().connects >= before.connects + before.ready })
+                #expect(await eventually { engine.redisSnapshot().connects >= before.connects + before.ready })
             case "a start": engine = try await fixture.startEngine(quiet)
             default:
                 guard case .installed(let state) = await engine.resync(product) else {

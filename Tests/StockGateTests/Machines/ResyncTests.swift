@@ -76,6 +76,25 @@ struct ResyncTests {
         }
     }
 
+    @Test("the ledger has gone back: the fence leaps above all that Redis and the ledger name, and no further than a fence may be")
+    func leaping() {
+        let last = Resync.lastFence.rawValue
+        for (inRedis, inLedger, above) in [
+            (Int64(6), Int64(5), 6 + Resync.leap), (6, 9, 9 + Resync.leap), (0, 1, 1 + Resync.leap), (last, 5, last), (5, last, last),
+            (last - Resync.leap - 1, 1, last - 1), (last + 1, 5, 5 + Resync.leap),
+        ] {
+            var view = Self.view(isLoaded: inRedis > 0)
+            view.highestFence = Fence(inRedis)
+            var machine = Resync(forced: false, leaping: true)
+            #expect(machine.isForced)
+            _ = machine.began()
+            #expect(machine.looked(view) == .bump)
+            #expect(machine.bumped(.init(fence: Fence(inLedger), stock: 9, isOnSale: true)) == .raise(above: Fence(above)))
+            let raised = Resync.LedgerState(fence: Fence(above + 1), stock: 9, isOnSale: true)
+            #expect(machine.raised(raised) == .install(dataset: "d:m", raised))
+        }
+    }
+
     @Test("another ledger's data ends it; one without a name, or for a ledger without one, does not")
     func foreign() {
         for (theirs, ours, isForeign) in [("a", "b", true), ("a", "a", false), (nil, "b", false), ("a", "", false)]
