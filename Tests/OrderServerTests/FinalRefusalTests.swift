@@ -123,7 +123,7 @@ struct FinalRefusalTests {
             }
             _ = try await bed.pool.query("update orders set cancel_requested_at = now(), cancel_key = 'c' where id = $1", [.int(id)])
             _ = try await bed.pool.query("update orders set status = 'FAILED', fail_reason = 'INVALID_STATE' where id = $1", [.int(failed)])
-            _ = try await bed.pool.query("insert into saga_work (order_id, due_at) select id, now() from orders")
+            _ = try await bed.pool.query("insert into saga_work (order_id, due_at) select id, now() from orders on conflict do nothing")
             #expect(await parts.recovery.round() == false)
             #expect(try await bed.count("select count(*) from saga_work") == 0)
             #expect(try await bed.count("select count(*) from orders where cancel_requested_at is not null") == 0)
@@ -143,7 +143,7 @@ struct FinalRefusalTests {
             let id = try await confirmed(parts)
             bed.product.state.withLock { $0.refusals["INC-\(id)"] = (401, "UNAUTHORIZED") }
             _ = try await bed.pool.query("update orders set cancel_requested_at = now() where id = $1", [.int(id)])
-            _ = try await bed.pool.query("insert into saga_work (order_id, due_at) values ($1, now())", [.int(id)])
+            _ = try await bed.pool.query("insert into saga_work (order_id, due_at) values ($1, now()) on conflict do nothing", [.int(id)])
             _ = await parts.recovery.round()
             #expect(try await bed.count("select count(*) from saga_work") == 1)
             #expect(lines.errors.isEmpty)
