@@ -161,21 +161,17 @@ package struct RequestReader {
         }
     }
 
-    /// Whether an empty line has come since the last look.
+    /// Whether an empty line has come since the last look, in whatever form: a client that ends its lines in another way than it must waits for an answer, too, and
+    /// is refused as soon as if all had come at once.
     private mutating func hasHeadEnd(_ bytes: ByteBuffer) -> Bool {
-        let start = max(0, searched - 3)
+        let start = searched
         searched = bytes.readableBytes
         return bytes.withUnsafeReadableBytes { bytes in
-            var at = start
-            while at + 3 < bytes.count {
-                if bytes[at] == UInt8(ascii: "\r"), bytes[at + 1] == UInt8(ascii: "\n"), bytes[at + 2] == UInt8(ascii: "\r"),
-                    bytes[at + 3] == UInt8(ascii: "\n")
-                {
-                    return true
-                }
-                at += 1
+            bytes.indices.dropFirst(max(start, 1)).contains { at in
+                guard bytes[at] == UInt8(ascii: "\n") else { return false }
+                if bytes[at - 1] == UInt8(ascii: "\n") { return true }
+                return at >= 2 && bytes[at - 1] == UInt8(ascii: "\r") && bytes[at - 2] == UInt8(ascii: "\n")
             }
-            return false
         }
     }
 }

@@ -215,6 +215,11 @@ struct RequestReaderTests {
         let dribbled = read(Array((good + text + "\r\n\r\n").utf8).map { [$0] })
         #expect(dribbled.requests.count == 1)
         #expect(dribbled.refusal == refusal)
+        // In two packets it is refused as soon as in one: a head that ends in a wrong way is not waited for until its time is over.
+        let bytes = Array(text.utf8)
+        for cut in 1..<bytes.count {
+            #expect(read([Array(bytes[..<cut]), Array(bytes[cut...])]).refusal == refusal, "cut at \(cut)")
+        }
     }
 
     @Test("every bound is one byte, or one field, from what is taken")
