@@ -114,6 +114,28 @@ struct OrderWaitTests {
         }
     }
 
+    /// Behind a gateway all callers have one address. Streams of an order that stays PENDING took all of its connections, and nobody could order.
+    @Test("waiting takes half of the connections of an address at most, and orders have the others")
+    func leavesConnections() async throws {
+        try await TestBed.run(settings: ["MAX_CONNECTIONS_PER_ADDRESS": "12", "ORDER_WAITERS": "100"]) { bed in
+            try await pending(bed)
+            let port = bed.port()
+            var clients: [RawClient] = []
+            for _ in 1...6 {
+                let client = try await RawClient.connect(port)
+                try await client.send("GET /orders/7/events HTTP/1.1\r\nhost: a\r\n\r\n")
+                try await client.wait(for: "PENDING", count: 1)
+                clients.append(client)
+            }
+            let refused = try await RawClient.connect(port)
+            try await refused.send("GET /orders/7/events HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+            try await refused.wait(for: "OVERLOADED", count: 1)
+            try await refused.waitForEnd()
+            #expect(try await bed.place().status == 200)
+            for client in clients { try await client.close() }
+        }
+    }
+
     @Test("the events are the state, then each change, then the end", arguments: ["", "/v1"])
     func events(prefix: String) async throws {
         try await TestBed.run { bed in

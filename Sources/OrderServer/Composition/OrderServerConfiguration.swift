@@ -187,12 +187,15 @@ public struct OrderServerConfiguration: Sendable {
         postgres.applicationName = "stockgate-order"
         groupPostgres.applicationName = "stockgate-order-groups"
         relayPostgres.applicationName = "stockgate-order-relay"
-        maximumWaiters = reader.int(
+        let waiters = reader.int(
             "ORDER_WAITERS",
             default: 10_000,
             in: 1...100_000,
-            "requests that wait for an order's change, and streams of changes, at most; more are OVERLOADED"
+            "requests that wait for an order's change, and streams of changes, at most, and no more than half of MAX_CONNECTIONS and of MAX_CONNECTIONS_PER_ADDRESS; more are OVERLOADED"
         )
+        // Who waits holds a connection, and behind a gateway all callers have one address. If waiting could use up the connections of that address, whoever waits
+        // for one order that stays PENDING would keep everybody from ordering.
+        maximumWaiters = max(1, min(waiters, server.maximumConnections / 2, server.maximumConnectionsPerAddress / 2))
         messaging = MessagingConfiguration(from: &reader)
         follows = reader.bool(
             "FOLLOW",
