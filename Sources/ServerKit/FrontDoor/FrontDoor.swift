@@ -6,8 +6,9 @@
 //   `RequestReader` for what a request is, `ConnectionClock` for how long it may wait.
 // Bounds: of what a client sends, at most one request is held, with the bytes that one read of the socket brought along; the socket is read on only when that
 // is dealt with, and a
-//   request is taken only while the client takes its answers. These rules keep the buffer below `maximumWaitingBytes`; a connection that reaches it all the
-//   same is closed.
+//   request is taken only while the client takes its answers. When a client ends its half, SwiftNIO reads all that the kernel holds for the connection at once,
+//   whatever these rules say: that is bounded by `FrontDoorSizes.receiveBufferBytes`. So the buffer stays below `FrontDoorSizes.maximumWaitingBytes`; a
+//   connection that reaches it all the same is closed.
 // Stop: a stopping server answers what has come, says `Connection: close`, closes idle connections after `ConnectionTimes.stopIdle`, and the others within
 // the other times of a stop. Who takes nothing of its answers for `ConnectionTimes.stopTaking` is closed; who takes them has `ConnectionTimes.stopWorking`.
 
@@ -26,7 +27,6 @@ final class FrontDoor<Endpoint: HotPathEndpoint>: ChannelDuplexHandler, Removabl
     typealias OutboundIn = HTTPResponsePart
     typealias OutboundOut = ByteBuffer
 
-    static var maximumWaitingBytes: Int { 1024 * 1024 }
     /// Bytes that were dealt with stay in the buffer up to this size.
     private static var maximumDealtWithBytes: Int { 16 * 1024 }
     /// Parts of an answer of the router's are gathered up to this size, so that a small answer is one write.
@@ -196,7 +196,7 @@ final class FrontDoor<Endpoint: HotPathEndpoint>: ChannelDuplexHandler, Removabl
             if waiting.readerIndex > Self.maximumDealtWithBytes { waiting.discardReadBytes() }
             waiting.writeBuffer(&bytes)
         }
-        guard waiting.readableBytes <= Self.maximumWaitingBytes else { return perform(machine.close(), context) }
+        guard waiting.readableBytes <= FrontDoorSizes.maximumWaitingBytes else { return perform(machine.close(), context) }
         proceed(context)
     }
 

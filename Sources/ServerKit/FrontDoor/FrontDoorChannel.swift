@@ -33,6 +33,8 @@ struct FrontDoorChannel<Endpoint: HotPathEndpoint>: HTTPChannelHandler {
                 throw Refused()
             }
             channel.closeFuture.whenComplete { _ in connections.leave(address, pass) }
+            // A socket that takes no options has ended already.
+            try? channel.syncOptions?.setOption(.socketOption(.so_rcvbuf), value: .init(FrontDoorSizes.receiveBufferBytes))
             let pipeline = channel.pipeline.syncOperations
             if let tls = self.configuration.tls {
                 let metrics = self.configuration.metrics

@@ -18,3 +18,12 @@ struct FrontDoorConfiguration: Sendable {
     /// Bytes that the client's end of a channel has taken so far; nil: the channel cannot tell. Called on the channel's loop.
     var takenBytes: @Sendable (any Channel) -> UInt64? = { AcknowledgedBytes.of($0) }
 }
+
+/// What a front door holds at most of what a client sends.
+enum FrontDoorSizes {
+    /// Above the largest request and two reads of a socket, with what the kernel hands over at the end of a client's half.
+    static let maximumWaitingBytes = 1024 * 1024
+    /// What the kernel holds for a connection, which it doubles for its own needs. Left to itself it would give a client that sends much and fast a buffer of
+    /// megabytes, and all of that comes at once when the client ends its half.
+    static let receiveBufferBytes = 256 * 1024
+}

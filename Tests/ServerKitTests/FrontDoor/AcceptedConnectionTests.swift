@@ -1,3 +1,4 @@
+import Foundation
 import HotPath
 import Logging
 import NIOCore
@@ -31,5 +32,36 @@ struct AcceptedConnectionTests {
         let deadline = ContinuousClock.now + .seconds(60)
         while door.connections.count > 0, ContinuousClock.now < deadline { try await Task.sleep(for: .milliseconds(1)) }
         #expect(door.connections.count == 0)
+    }
+
+    /// When a client ends its half, SwiftNIO reads all that the kernel holds at once. A client that had sent much and fast could have megabytes there: more than a
+    /// front door holds, which then ended the connection without the answers that it owed.
+    @Test func hasABoundedBufferInTheKernel() async throws {
+        let group = MultiThreadedEventLoopGroup.singleton
+        let door = FrontDoorChannel(
+            responder: { _, _, _ in },
+            endpoint: NoHotPath(),
+            configuration: FrontDoorConfiguration(),
+            connections: ConnectionLimits(.init(), metrics: nil)
+        )
+        let sizes = group.next().makePromise(of: Int.self)
+        let server = try await ServerBootstrap(group: group)
+            .childChannelInitializer { channel in
+                door.setup(channel: channel, logger: Logger(label: "test")).flatMap { _ in
+                    channel.getOption(.socketOption(.so_rcvbuf)).map { sizes.succeed(Int($0)) }
+                }
+            }
+            .bind(host: "127.0.0.1", port: 0).get()
+        let port = try #require(server.localAddress?.port)
+        let client = try await ClientBootstrap(group: group).connect(host: "127.0.0.1", port: port).get()
+        let size = try await sizes.futureResult.get()
+        // The kernel doubles what it is given, and gives at most what the machine allows.
+        let allowed = try #require(Int(try String(contentsOfFile: "/proc/sys/net/core/rmem_max", encoding: .utf8).filter(\.isNumber)))
+        #expect(size == 2 * min(FrontDoorSizes.receiveBufferBytes, allowed))
+        // The largest request of all ports, and the reads before and behind it.
+        let (largest, read) = (262_144 + RequestReader.Limits().headBytes, 64 * 1024)
+        #expect(largest + 2 * read + 2 * FrontDoorSizes.receiveBufferBytes <= FrontDoorSizes.maximumWaitingBytes)
+        try await client.close()
+        try await server.close()
     }
 }
