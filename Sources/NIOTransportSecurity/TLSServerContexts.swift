@@ -1,9 +1,8 @@
 // Invariant: what new connections are given was read whole, and its key fits its certificate; files that cannot be used leave what is in force. A connection keeps what it began with.
 
 import Glibc
-public import NIOCore
+import NIOCore
 public import NIOSSL
-import NIOTLS
 import Synchronization
 
 /// The certificate and key that a server shows, which may be replaced while it runs.
@@ -84,68 +83,5 @@ public final class TLSServerContexts: Sendable {
         } catch {
             throw TLSFailure(.files, "\(files.certificate.setting): the certificate cannot be used with its key")
         }
-    }
-}
-
-/// Stands behind the TLS handler of a server's new connection until the handshake is over, and then leaves.
-///
-/// Bound: a handshake that does not end within `limit` ends the connection, whatever else is allowed to it.
-public final class TLSServerHandshake: ChannelInboundHandler, RemovableChannelHandler {
-    /// What it passes on.
-    public typealias InboundIn = ByteBuffer
-
-    private let limit: TimeAmount
-    private let failed: @Sendable () -> Void
-    private var timer: Scheduled<Void>?
-    private var isOver = false
-
-    /// Makes one.
-    /// - Parameter failed: called once for a connection whose handshake failed, or took too long
-    public init(limit: TimeAmount, failed: @escaping @Sendable () -> Void) {
-        self.limit = limit
-        self.failed = failed
-    }
-
-    /// Begins the time.
-    public func handlerAdded(context: ChannelHandlerContext) {
-        self.timer = context.eventLoop.assumeIsolated().scheduleTask(in: limit) {
-            self.fail()
-            context.close(promise: nil)
-        }
-    }
-
-    /// Ends with the handshake.
-    public func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
-        let isCompleted = if case .handshakeCompleted? = event as? TLSUserEvent { true } else { false }
-        if isCompleted { end() }
-        context.fireUserInboundEventTriggered(event)
-        if isCompleted { context.pipeline.syncOperations.removeHandler(context: context, promise: nil) }
-    }
-
-    /// A handshake that fails.
-    public func errorCaught(context: ChannelHandlerContext, error: any Error) {
-        fail()
-        context.fireErrorCaught(error)
-    }
-
-    /// A client that leaves during its handshake.
-    public func channelInactive(context: ChannelHandlerContext) {
-        fail()
-        context.fireChannelInactive()
-    }
-
-    /// The connection has ended, or the handshake is over.
-    public func handlerRemoved(context: ChannelHandlerContext) { end() }
-
-    private func fail() {
-        guard !isOver else { return }
-        end()
-        failed()
-    }
-
-    private func end() {
-        isOver = true
-        timer?.cancel()
-        timer = nil
     }
 }

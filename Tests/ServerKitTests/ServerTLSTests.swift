@@ -266,6 +266,34 @@ struct ServerTLSTests {
         }
     }
 
+    /// A stop has a second. Neither who has connected and said nothing, nor who does not answer the goodbye of TLS, makes it longer.
+    @Test func aStopWaitsForNoHandshakeAndNoGoodbye() async throws {
+        let files = Files(try PrivateCertificates())
+        try files.put(try files.certificates.sign())
+        let stop = Mutex(ContinuousClock.now)
+        try await withServer(files, more: ["SHUTDOWN_TIMEOUT": "40s"]) { ports, _, registry in
+            for port in [ports.publicPort, ports.adminPort] {
+                _ = try await Client(port, nil)
+                // Half of a record that begins a handshake.
+                let half = try await Client(port, nil)
+                try await half.channel.writeAndFlush(ByteBuffer(bytes: [0x16, 0x03, 0x01, 0x02, 0x00, 0x01]))
+            }
+            // This client reads nothing more, so that it answers no goodbye.
+            let deaf = try await Client(ports.publicPort, files.certificates.authority)
+            _ = try await deaf.get("/hot", "hot")
+            try await deaf.channel.setOption(.autoRead, value: false).get()
+            let end = ContinuousClock.now + .seconds(60)
+            let open = #"stockgate_http_connections{port="public"} 3"#
+            while !String(decoding: registry.exposition(), as: UTF8.self).contains(open), ContinuousClock.now < end {
+                try await Task.sleep(for: .milliseconds(5))
+            }
+            #expect(String(decoding: registry.exposition(), as: UTF8.self).contains(open))
+            stop.withLock { $0 = .now }
+        }
+        // A stop that waited for a handshake took 30 s here, three quarters of its bound.
+        #expect(ContinuousClock.now - stop.withLock { $0 } < .seconds(10))
+    }
+
     @Test func settingsThatCannotBeUsedAreRefused() throws {
         let certificates = try PrivateCertificates()
         let (one, two) = (try certificates.sign("one"), try certificates.sign("two"))

@@ -77,6 +77,6 @@ extension FrontDoor {
             return
         }
         machine.close()
-        context.close(mode: .all, promise: promise)
+        close(context, promise)
     }
 }

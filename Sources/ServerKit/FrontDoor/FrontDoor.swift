@@ -149,8 +149,14 @@ final class FrontDoor<Endpoint: HotPathEndpoint>: ChannelDuplexHandler, Removabl
         case .wait: break
         case .proceed: self.proceed(context)
         case .end: endOutput(context)
-        case .close: context.close(promise: nil)
+        case .close: close(context, nil)
         }
+    }
+
+    func close(_ context: ChannelHandlerContext, _ promise: EventLoopPromise<Void>?) {
+        context.close(mode: .all, promise: promise)
+        // A stop does not wait for the client's answer to the goodbye of TLS.
+        if configuration.tls != nil, machine.isQuiescing { context.triggerUserOutboundEvent(TransportEnd.Close(), promise: nil) }
     }
 
     /// Closes the server's half behind the last answer. The client's half is closed when the client does so, and after a short while otherwise.

@@ -37,9 +37,12 @@ struct FrontDoorChannel<Endpoint: HotPathEndpoint>: HTTPChannelHandler {
             try? channel.syncOptions?.setOption(.socketOption(.so_rcvbuf), value: .init(FrontDoorSizes.receiveBufferBytes))
             let pipeline = channel.pipeline.syncOperations
             if let tls = self.configuration.tls {
-                let metrics = self.configuration.metrics
+                let (metrics, times) = (self.configuration.metrics, self.configuration.times)
+                try pipeline.addHandler(TransportEnd())
                 try pipeline.addHandler(NIOSSLServerHandler(context: tls.current))
-                try pipeline.addHandler(TLSServerHandshake(limit: self.configuration.times.request) { metrics?.handshakeFailed() })
+                try pipeline.addHandler(
+                    TLSServerHandshake(limit: times.request, stopLimit: times.stopReading) { metrics?.handshakeFailed() }
+                )
             }
             try pipeline.addHandler(FrontDoor(endpoint: self.endpoint, configuration: self.configuration, pass: pass))
             return AcceptedConnection(
