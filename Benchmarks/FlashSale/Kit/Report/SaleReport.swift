@@ -130,22 +130,26 @@ public struct SaleReport: Sendable {
     }
 
     private static func rates(_ name: String, _ part: LoadFigures.Phase) -> [String] {
-        func rate(_ count: Int, _ time: Duration) -> String {
-            time.inSeconds < 0.05 ? "-" : Int((Double(count) / time.inSeconds).rounded()).grouped
-        }
-        return [
-            name, Sale.decimal(part.time.inSeconds) + " s", part.orders.grouped, rate(part.orders, part.time), part.confirmed.grouped,
-            rate(part.confirmed, part.time), part.soldOut.grouped, part.failed.grouped, part.errors.grouped,
+        [
+            name, Sale.decimal(part.time.inSeconds) + " s", part.orders.grouped, rate(part.orders, over: part.time), part.confirmed.grouped,
+            rate(part.confirmed, over: part.time), part.soldOut.grouped, part.failed.grouped, part.errors.grouped,
         ]
+    }
+
+    /// How many came in a second: the same number in the text and on the page.
+    static func rate(_ count: Int, over time: Duration) -> String {
+        time.inSeconds < 0.05 ? "-" : Int((Double(count) / time.inSeconds).rounded()).grouped
     }
 
     /// The pace of the time in which nothing held the buyers back, where something did in the rest.
     private func ownPace(_ parts: [(String, LoadFigures.Phase)], promise: String) -> [String] {
         guard parts.contains(where: { $0.1.time - $0.1.ownPaceTime > .milliseconds(100) }) else { return [] }
         let rows = parts.map { name, part in
-            let seconds = part.ownPaceTime.inSeconds
-            func rate(_ count: Int) -> String { seconds < 0.05 ? "-" : Int((Double(count) / seconds).rounded()).grouped }
-            return [name, Sale.decimal(seconds) + " s", rate(part.ownPaceOrders), rate(part.ownPaceConfirmed)]
+            let time = part.ownPaceTime
+            return [
+                name, Sale.decimal(time.inSeconds) + " s", Self.rate(part.ownPaceOrders, over: time),
+                Self.rate(part.ownPaceConfirmed, over: time),
+            ]
         }
         return Self.aligned([["own pace", "time", "orders/s", "\(promise)/s"]] + rows)
     }

@@ -18,7 +18,7 @@ extension HTMLReport {
             ("units sold", audit.confirmed.description.isEmpty ? "" : Int(audit.confirmed).grouped, "of \(Int(audit.initial).grouped)"),
             (
                 "orders answered", load.orders.grouped,
-                "\(Int(report.throughput).grouped)/s over \(Sale.decimal(result.duration.inSeconds)) s"
+                "\(Int(report.throughput.rounded()).grouped)/s over \(Sale.decimal(result.duration.inSeconds)) s"
             ),
         ]
         if let peak = result.points.filter({ $0.seconds > 0.2 }).map({ Double($0.orders) / $0.seconds }).max() {
@@ -44,10 +44,8 @@ extension HTMLReport {
         let phases = SalePhase.allCases.map { ($0.name, load.phases[$0.rawValue]) }.filter { $0.1.orders > 0 } + [("all", report.total)]
         var rows = [["", "time", "orders", "orders/s", "confirmed", "sold out", "refused", "errors"]]
         for (name, phase) in phases {
-            let seconds = phase.time.inSeconds
             rows.append([
-                name, Sale.decimal(seconds) + " s", phase.orders.grouped,
-                seconds < 0.05 ? "-" : Int(Double(phase.orders) / seconds).grouped,
+                name, Sale.decimal(phase.time.inSeconds) + " s", phase.orders.grouped, SaleReport.rate(phase.orders, over: phase.time),
                 phase.confirmed.grouped, phase.soldOut.grouped, phase.failed.grouped, phase.errors.grouped,
             ])
         }
