@@ -9,7 +9,7 @@ stack=$REPOSITORY/scripts/stack
 PATH=$PATH:/usr/sbin:/sbin
 unset STACK_DIR STACK_PORTS STACK_SERVICES INSTANCES TOPOLOGY RABBITMQ_NODES POSTGRES_NODES "${!PG@}"
 unset GATEWAY_PUBLIC_STOCK GATEWAY_CONNECTIONS_PER_ADDRESS GATEWAY_READ_TIMEOUT SERVICE_TOKENS PRODUCT_SERVICE_TOKEN
-unset REDIS_PORT POSTGRES_PORT RABBITMQ_PORT EPMD_PORT RABBITMQ_DIST_PORT GATEWAY_PORT PRODUCT_PORT PRODUCT_ADMIN_PORT ORDER_PORT ORDER_ADMIN_PORT
+unset REDIS_PORT SENTINEL_PORT POSTGRES_PORT RABBITMQ_PORT EPMD_PORT RABBITMQ_DIST_PORT GATEWAY_PORT PRODUCT_PORT PRODUCT_ADMIN_PORT ORDER_PORT ORDER_ADMIN_PORT
 export STACK_PORTS=any
 
 work=$(mktemp -d)
@@ -305,7 +305,7 @@ asked() { psql -X -q -A -t -c "$1" "$(three_setting PRODUCT_DATABASE_URL)"; }
 third_pid() { cut -d' ' -f1 "$work/third/$1"; }
 third_port() { port "$1" "$work/third"; }
 # The host of a connection, as PostgreSQL names it: its port.
-check "an unknown topology is wrong usage" fails_with 2 "TOPOLOGY=round: single, ha or cluster" env TOPOLOGY=round STACK_DIR="$work/third" "$stack" env
+check "an unknown topology is wrong usage" fails_with 2 "TOPOLOGY=round: single, sentinel, cluster or ha" env TOPOLOGY=round STACK_DIR="$work/third" "$stack" env
 check "two servers of PostgreSQL and a pooler start" env POSTGRES_NODES=2 STACK_DIR="$work/third" "$stack" start postgres pgbouncer
 check "the addresses name both" says "@127.0.0.1:$(third_port POSTGRES_PORT),127.0.0.1:$(third_port POSTGRES_2_PORT)/stockgate_product?target_session_attrs=read-write" three_setting PRODUCT_DATABASE_URL
 check "the second is the synchronous standby" is "$(asked 'SHOW synchronous_standby_names') $(asked 'SELECT inet_server_port()')" "postgres_2 $(third_port POSTGRES_PORT)"
@@ -341,6 +341,31 @@ check "it stops" three stop
 check "and leaves no node behind" all_dead "${cluster_pids[@]}"
 check "it starts again as it was" is "$(three start redis >/dev/null 2>&1 && asked_node REDIS_5_PORT cluster info | tr -d '\r' | grep -E 'cluster_known_nodes')" cluster_known_nodes:6
 check "destroy removes the cluster" three destroy
+
+# What a sentinel says is the master's port.
+master_says() { is "$(asked_node "$1" sentinel get-master-addr-by-name stockgate | tail -n 1)" "$2"; }
+check "Redis with a replica and three sentinels starts" env TOPOLOGY=sentinel STACK_DIR="$work/third" "$stack" start redis
+check "the address names the sentinels" is "$(three_setting REDIS_URL)" "redis+sentinel://127.0.0.1:$(third_port SENTINEL_PORT),127.0.0.1:$(third_port SENTINEL_2_PORT),127.0.0.1:$(third_port SENTINEL_3_PORT)/stockgate"
+check "a failover is possible from the first moment on" says "OK 3 usable Sentinels" asked_node SENTINEL_3_PORT sentinel ckquorum stockgate
+check "the second follows the first" is "$(asked_node REDIS_2_PORT role | sed -n '1p;3p' | paste -sd' ')" "slave $(third_port REDIS_PORT)"
+check "the first is the master" is "$(three leader redis)" redis
+check "one sentinel is killed" three kill sentinel-3
+check "and one is paused" three pause sentinel-2
+check "it goes on" three resume sentinel-2
+check "the master is killed" three kill redis-1
+led_by() { is "$(three leader redis)" "$1"; }
+check "the replica becomes the master" soon led_by redis-2
+check "the sentinels say so" soon master_says SENTINEL_PORT "$(third_port REDIS_2_PORT)"
+check "the first comes back, and the sentinel" three start redis
+check "as the replica" is "$(asked_node REDIS_PORT role | sed -n '1p;3p' | paste -sd' ')" "slave $(third_port REDIS_2_PORT)"
+check "what the second takes the first has" is "$(asked_node REDIS_2_PORT set kept 1 >/dev/null && asked_node REDIS_2_PORT wait 1 5000)" 1
+sentinel_pids=("$(third_pid redis/pid)" "$(third_pid redis-2/pid)" "$(third_pid sentinel/pid)" "$(third_pid sentinel-2/pid)" "$(third_pid sentinel-3/pid)")
+check "all of it stops" three stop
+check "and leaves no server behind" all_dead "${sentinel_pids[@]}"
+check "the master is known while nothing runs" is "$(three leader redis)" redis-2
+check "it starts again as it was" is "$(three start redis >/dev/null 2>&1 && asked_node REDIS_2_PORT role | head -n 1)" master
+check "destroy removes it" three destroy
+check "a sentinel that there is not is wrong usage" fails_with 2 "sentinel-2: this stack has none" one kill sentinel-2
 
 check "a broker of three nodes starts" env RABBITMQ_NODES=3 STACK_DIR="$work/third" "$stack" start rabbitmq
 members() {

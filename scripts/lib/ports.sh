@@ -14,8 +14,12 @@ declare -Ar USUAL_PORTS=([GATEWAY_PORT]=8000 [PRODUCT_PORT]=8081 [PRODUCT_ADMIN_
 port_keys() {
     local n
     printf '%s\n' REDIS_PORT POSTGRES_PORT PGBOUNCER_PORT RABBITMQ_PORT EPMD_PORT RABBITMQ_DIST_PORT GATEWAY_PORT
-    if ((REDIS_NODES > 1)); then printf '%s\n' REDIS_BUS_PORT; fi
-    for ((n = 2; n <= REDIS_NODES; n++)); do printf '%s\n' "REDIS_${n}_PORT" "REDIS_${n}_BUS_PORT"; done
+    if [[ $REDIS_MODE == cluster ]]; then printf '%s\n' REDIS_BUS_PORT; fi
+    for ((n = 2; n <= REDIS_NODES; n++)); do
+        printf '%s\n' "REDIS_${n}_PORT"
+        if [[ $REDIS_MODE == cluster ]]; then printf '%s\n' "REDIS_${n}_BUS_PORT"; fi
+    done
+    if [[ $REDIS_MODE == sentinel ]]; then printf '%s\n' SENTINEL_PORT SENTINEL_2_PORT SENTINEL_3_PORT; fi
     if ((POSTGRES_NODES > 1)); then printf '%s\n' POSTGRES_2_PORT; fi
     for ((n = 2; n <= RABBITMQ_NODES; n++)); do printf '%s\n' "RABBITMQ_${n}_PORT" "RABBITMQ_${n}_DIST_PORT"; done
     printf '%s\n' PRODUCT_PORT PRODUCT_ADMIN_PORT ORDER_PORT ORDER_ADMIN_PORT

@@ -1,6 +1,7 @@
 # shellcheck shell=bash
-# The gate: one server, or a cluster of six (redis, redis-2 … redis-6), of which the first three are its masters to begin with. It keeps no stock on disk: what it holds can
-# always be made again from the ledger, and a lost gate is what the project is about. A node of a cluster keeps what it knows of the others.
+# The gate: one server; a master and a replica (redis, redis-2), over which sentinels watch; or a cluster of six (redis, redis-2 … redis-6), of which the first three are its
+# masters to begin with. It keeps no stock on disk: what it holds can always be made again from the ledger, and a lost gate is what the project is about. A node of a cluster
+# keeps what it knows of the others. Which of two is the master is the sentinels' affair (`sentinel.sh`): a server that starts follows the one that they have.
 
 # Sets REDIS_INFIX to what stands in the names of the ports of node $1.
 redis_infix() {
@@ -14,7 +15,16 @@ redis_prepare() {
     redis_infix "$1"
     mkdir -p "$root/data"
     render redis.conf "$root/redis.conf" "PORT=${PORTS[REDIS_${REDIS_INFIX}PORT]}" "DATA=$root/data"
-    if ((REDIS_NODES > 1)); then
+    if [[ $REDIS_MODE == sentinel ]]; then
+        redis_master
+        if [[ $MASTER != "$1" ]]; then
+            redis_infix "$MASTER"
+            printf 'replicaof 127.0.0.1 %s\n' "${PORTS[REDIS_${REDIS_INFIX}PORT]}" >>"$root/redis.conf"
+        fi
+        # One that was away for a moment gets what it missed, not everything.
+        printf 'repl-diskless-sync-delay 0\nrepl-timeout 10\n' >>"$root/redis.conf"
+    fi
+    if [[ $REDIS_MODE == cluster ]]; then
         # Where a shard is down the others go on, and its products are sold without Redis.
         printf '%s\n' 'cluster-enabled yes' 'cluster-config-file nodes.conf' "cluster-port ${PORTS[REDIS_${REDIS_INFIX}BUS_PORT]}" 'cluster-node-timeout 2000' \
             'cluster-require-full-coverage no' 'cluster-replica-validity-factor 0' 'cluster-allow-replica-migration no' >>"$root/redis.conf"
@@ -25,9 +35,14 @@ redis_launch() { launch "$1" pid : redis-server "$STACK_DIR/$1/redis.conf"; }
 
 # True when Redis answers PING. A Redis that still loads answers with an error.
 redis_ready() {
-    local answer=
     redis_infix "$1"
-    { exec 7<>"/dev/tcp/127.0.0.1/${PORTS[REDIS_${REDIS_INFIX}PORT]}"; } 2>/dev/null || return 1
+    redis_answers "${PORTS[REDIS_${REDIS_INFIX}PORT]}"
+}
+
+# Whether PING is answered at port $1.
+redis_answers() {
+    local answer=
+    { exec 7<>"/dev/tcp/127.0.0.1/$1"; } 2>/dev/null || return 1
     printf 'PING\r\n' >&7
     read -r -t 1 -u 7 answer || true
     exec 7>&-
@@ -37,7 +52,7 @@ redis_ready() {
 # Makes the cluster at its first start, and waits until every node that runs says that it is well.
 redis_cluster() {
     local n infix nodes=() deadline addresses=()
-    ((REDIS_NODES > 1)) || return 0
+    [[ $REDIS_MODE == cluster ]] || return 0
     for ((n = 1; n <= REDIS_NODES; n++)); do
         infix=
         if ((n > 1)); then infix=${n}_; fi
