@@ -348,7 +348,7 @@ check "Redis with a replica and three sentinels starts" env TOPOLOGY=sentinel ST
 check "the address names the sentinels" is "$(three_setting REDIS_URL)" "redis+sentinel://127.0.0.1:$(third_port SENTINEL_PORT),127.0.0.1:$(third_port SENTINEL_2_PORT),127.0.0.1:$(third_port SENTINEL_3_PORT)/stockgate"
 check "a failover is possible from the first moment on" says "OK 3 usable Sentinels" asked_node SENTINEL_3_PORT sentinel ckquorum stockgate
 check "the second follows the first" is "$(asked_node REDIS_2_PORT role | sed -n '1p;3p' | paste -sd' ')" "slave $(third_port REDIS_PORT)"
-check "the first is the master" is "$(three leader redis)" redis
+check "the first is the master" is "$(three leader redis)" redis-1
 check "one sentinel is killed" three kill sentinel-3
 check "and one is paused" three pause sentinel-2
 check "it goes on" three resume sentinel-2
@@ -366,6 +366,42 @@ check "the master is known while nothing runs" is "$(three leader redis)" redis-
 check "it starts again as it was" is "$(three start redis >/dev/null 2>&1 && asked_node REDIS_2_PORT role | head -n 1)" master
 check "destroy removes it" three destroy
 check "a sentinel that there is not is wrong usage" fails_with 2 "sentinel-2: this stack has none" one kill sentinel-2
+
+check "a package that is not there is named" is "$(bash -c 'cd "$1" && . lib/common.sh && . lib/install.sh && missing_of bash:bash none:/nowhere/none && echo "${MISSING[*]}"' - "${stack%/*}")" none
+if type -P patroni >/dev/null; then
+    check "PostgreSQL with a standby that takes over by itself starts" env TOPOLOGY=ha STACK_DIR="$work/third" "$stack" start postgres
+    sed 's/^/        /' "$work/output"
+    led_by_postgres() { is "$(three leader postgres 2>&1)" "$1"; }
+    check "the first is the primary" led_by_postgres postgres-1
+    check "the second is the synchronous standby" is "$(asked 'SHOW synchronous_standby_names') $(asked 'SELECT inet_server_port()')" "\"postgres-2\" $(third_port POSTGRES_PORT)"
+    check "what was committed is safe" is "$(asked "SELECT string_agg(setting, ',') FROM pg_settings WHERE name IN ('fsync', 'synchronous_commit', 'full_page_writes')")" on,on,on
+    check "all of it listens on loopback only" is "$(awk '$4 == "0A" { print $2 }' /proc/net/tcp | grep -iE ":($(sed -nE 's/^(RAFT|POSTGRES.*)_PORT=//p' "$work/third/ports" | xargs -n1 printf '%04X|')ZZZZ)\$" | sort -u | grep -c '^0100007F:')" 7
+    check "its passwords are its owner's alone" is "$(stat -L -c %a "$work"/third/{postgres,postgres-2,raft}/server/patroni.yml | sort -u)" 600
+    check "nobody without the password is listened to" is "$(code -d '{}' "http://127.0.0.1:$(third_port POSTGRES_MANAGER_PORT)/restart")" 401
+    check "no log holds a password" fails_with 1 "" grep -qFf <(cut -d= -f2 "$work/third/secrets") "$work"/third/{postgres,postgres-2,raft}/log
+    check "something is committed" asked 'CREATE TABLE kept (n int); INSERT INTO kept VALUES (1)'
+    check "who promotes is said" fails_with 2 "Patroni makes the standby the primary" three promote postgres-2
+    former=("$(third_pid postgres/pid)" "$(head -n 1 "$work/third/postgres/server/data/postmaster.pid")")
+    check "the primary is killed, as a machine dies" three kill "$(three leader postgres)"
+    check "its manager and its server are gone" all_dead "${former[@]}"
+    check "the standby takes over" soon led_by_postgres postgres-2
+    takes_more() { is "$(asked 'INSERT INTO kept VALUES (2); SELECT count(*) FROM kept')" 2; }
+    check "what was committed is there, and more is taken" takes_more
+    check "the first comes back" three start postgres-1
+    check "as the standby that the second waits for" is "$(asked 'SHOW synchronous_standby_names')" postgres
+    check "a paused primary is one that is lost" three pause postgres-2
+    check "the first takes over" soon led_by_postgres postgres-1
+    check "the second goes on" three resume postgres-2
+    check "and becomes the standby" three start postgres-2
+    check "nothing is lost" is "$(asked 'SELECT count(*) FROM kept')" 2
+    former=("$(third_pid postgres/pid)" "$(third_pid postgres-2/pid)" "$(third_pid raft/pid)" "$(head -n 1 "$work/third/postgres/server/data/postmaster.pid")" "$(head -n 1 "$work/third/postgres-2/server/data/postmaster.pid")")
+    check "all of it stops" three stop
+    check "and leaves no process behind" all_dead "${former[@]}"
+    check "it starts again as it was" is "$(three start postgres >/dev/null 2>&1 && asked 'INSERT INTO kept VALUES (3); SELECT count(*) FROM kept')" 3
+    check "destroy removes it" three destroy
+else
+    printf 'skipped PostgreSQL that fails over by itself: patroni is not installed\n'
+fi
 
 check "a broker of three nodes starts" env RABBITMQ_NODES=3 STACK_DIR="$work/third" "$stack" start rabbitmq
 members() {

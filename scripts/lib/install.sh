@@ -19,10 +19,13 @@ readonly NEEDED=(
 ALSO_NEEDED=()
 
 # Sets MISSING to the packages that are not there.
-missing_packages() {
+missing_packages() { missing_of "${NEEDED[@]}" "${ALSO_NEEDED[@]}"; }
+
+# missing_of PACKAGE:PROBE…: likewise, of these.
+missing_of() {
     local need probe
     MISSING=()
-    for need in "${NEEDED[@]}" "${ALSO_NEEDED[@]}"; do
+    for need in "$@"; do
         probe=${need#*:}
         if [[ $probe == /* ]]; then
             compgen -G "$probe" >/dev/null || MISSING+=("${need%%:*}")

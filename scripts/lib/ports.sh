@@ -21,6 +21,7 @@ port_keys() {
     done
     if [[ $REDIS_MODE == sentinel ]]; then printf '%s\n' SENTINEL_PORT SENTINEL_2_PORT SENTINEL_3_PORT; fi
     if ((POSTGRES_NODES > 1)); then printf '%s\n' POSTGRES_2_PORT; fi
+    if managed; then printf '%s\n' POSTGRES_MANAGER_PORT POSTGRES_RAFT_PORT POSTGRES_2_MANAGER_PORT POSTGRES_2_RAFT_PORT RAFT_PORT; fi
     for ((n = 2; n <= RABBITMQ_NODES; n++)); do printf '%s\n' "RABBITMQ_${n}_PORT" "RABBITMQ_${n}_DIST_PORT"; done
     printf '%s\n' PRODUCT_PORT PRODUCT_ADMIN_PORT ORDER_PORT ORDER_ADMIN_PORT
     for ((n = 2; n <= INSTANCES; n++)); do

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # The ledger: one server, or two (postgres, postgres-2), of which one is the primary and the other its synchronous standby. `postgres-primary` names the primary; without that
-# file it is the first. PostgreSQL does not run as root: started by root, it runs as the user postgres, and where that user cannot enter the stack's folder (a checkout under
-# /root), its files are in /var/tmp, behind a link.
+# file it is the first. In a stack that fails over by itself Patroni runs both, and decides all of this (`patroni.sh`). PostgreSQL does not run as root: started by root, it runs as
+# the user postgres, and where that user cannot enter the stack's folder (a checkout under /root), its files are in /var/tmp, behind a link.
 # Layout: postgres/server -> data, socket, postgresql.conf, pg_hba.conf, all owned by the user it runs as.
 #
 # Invariant: a server that is not the primary is a standby of the primary, or is made anew from it before it starts. So two of them never take writes at the same time.
@@ -21,6 +21,10 @@ postgres_binaries() {
 
 # Sets PRIMARY to the name of the server that takes writes.
 postgres_primary() {
+    if managed; then
+        patroni_primary
+        return
+    fi
     PRIMARY=postgres
     if [[ -r $STACK_DIR/postgres-primary ]]; then PRIMARY=$(<"$STACK_DIR/postgres-primary"); fi
 }
@@ -32,6 +36,10 @@ postgres_port() {
 
 # Whether server $1 has data of its own to start with: the primary, or a standby of it.
 postgres_has_data() {
+    if managed; then
+        [[ $1 == postgres || -d $STACK_DIR/$1/server/data ]]
+        return
+    fi
     postgres_primary
     [[ $1 == "$PRIMARY" || (-r $STACK_DIR/$1/standby-of && $(<"$STACK_DIR/$1/standby-of") == "$PRIMARY") ]]
 }
@@ -49,11 +57,9 @@ postgres_socket() {
     fi
 }
 
-postgres_prepare() {
-    local root=$STACK_DIR/$1 home user
-    postgres_port "$1"
-    postgres_primary
-    postgres_binaries
+# Sets POSTGRES_HOME to the folder of server $1, which belongs to the user that PostgreSQL runs as.
+postgres_home() {
+    local root=$STACK_DIR/$1 home
     umask 077
     if [[ ! -e $root/server ]]; then
         rm -f "$root/server" # a link into /var/tmp whose target was cleared away
@@ -68,7 +74,18 @@ postgres_prepare() {
             fi
         fi
     fi
-    home=$(readlink -f "$root/server")
+    umask 022
+    POSTGRES_HOME=$(readlink -f "$root/server")
+}
+
+postgres_prepare() {
+    local root=$STACK_DIR/$1 home user
+    postgres_port "$1"
+    postgres_primary
+    postgres_binaries
+    postgres_home "$1"
+    home=$POSTGRES_HOME
+    umask 077
     if ((EUID == 0)); then user=postgres; else user=$(id -un); fi
     postgres_socket "$1"
     mkdir -p "$POSTGRES_SOCKET"
@@ -77,6 +94,11 @@ postgres_prepare() {
     if ((POSTGRES_NODES > 1)); then printf 'wal_keep_size = 512MB\n' >>"$home/postgresql.conf"; fi
     render pg_hba.conf "$home/pg_hba.conf" "USER=$user"
     if ((EUID == 0)); then chown postgres: "$POSTGRES_SOCKET" "$home/postgresql.conf" "$home/pg_hba.conf"; fi
+    if managed; then
+        patroni_prepare "$1" "$home" "$user"
+        umask 022
+        return
+    fi
     if [[ $1 != "$PRIMARY" ]]; then
         postgres_prepare_standby "$1" "$home" "$user"
         umask 022
@@ -128,10 +150,18 @@ postgres_launch() {
     # No process of this cluster lives: `sweep` has seen to that. The lock files of one that was killed are in the way where the
     # number in them still is in the process table, as a zombie that nobody reaps or as somebody else's.
     rm -f "$home/data/postmaster.pid" "$POSTGRES_SOCKET"/.s.PGSQL.*
+    if managed; then
+        patroni_launch "$1"
+        return
+    fi
     launch "$1" pid postgres_enter "${POSTGRES_AS[@]}" "$POSTGRES_BIN/postgres" -D "$home/data" -c "config_file=$home/postgresql.conf"
 }
 
 postgres_ready() {
+    if managed; then
+        patroni_ready "$1"
+        return
+    fi
     postgres_port "$1"
     "$POSTGRES_BIN/pg_isready" -q -t 1 -h 127.0.0.1 -p "$POSTGRES_PORT_OF" || return 1
     postgres_primary
@@ -193,7 +223,7 @@ REVOKE ALL ON DATABASE stockgate_$name FROM PUBLIC;
 SQL
     done | (cd / && "${POSTGRES_AS[@]}" "$POSTGRES_BIN/psql" -X -q -v ON_ERROR_STOP=1 -h "$POSTGRES_SOCKET" -p "$POSTGRES_PORT_OF" -d postgres) \
         >>"$STACK_DIR/$1/log" 2>&1 || { show_log "$1"; die "$1: the databases could not be made"; }
-    : >"$STACK_DIR/$1/databases-made"
+    if managed; then : >"$STACK_DIR/postgres/databases-made"; else : >"$STACK_DIR/$1/databases-made"; fi
 }
 
 # After a stop: the socket's folder outside the stack, if there was one.
@@ -207,7 +237,7 @@ postgres_cleanup() {
 # Before the stack is removed: the files outside of it, if there are any.
 postgres_destroy() {
     local home name
-    for name in postgres postgres-2; do
+    for name in postgres postgres-2 raft; do
         [[ -L $STACK_DIR/$name/server ]] || continue
         home=$(readlink -f "$STACK_DIR/$name/server")
         if [[ $home == /var/tmp/stockgate-postgres.* ]]; then rm -rf "$home"; fi

@@ -1,4 +1,5 @@
 # shellcheck shell=bash
+# shellcheck disable=SC2034,SC2153 # functions answer in variables that their callers read; PORTS is the stack's
 # The gate: one server; a master and a replica (redis, redis-2), over which sentinels watch; or a cluster of six (redis, redis-2 … redis-6), of which the first three are its
 # masters to begin with. It keeps no stock on disk: what it holds can always be made again from the ledger, and a lost gate is what the project is about. A node of a cluster
 # keeps what it knows of the others. Which of two is the master is the sentinels' affair (`sentinel.sh`): a server that starts follows the one that they have.
@@ -77,4 +78,28 @@ redis_cluster() {
             sleep 0.05
         done
     done
+}
+
+# Sets MASTER to the first node of the cluster that is a master with slots, as a node that answers has it.
+redis_any_master() {
+    local n infix port line said ports=()
+    for ((n = 1; n <= REDIS_NODES; n++)); do
+        infix=
+        if ((n > 1)); then infix=${n}_; fi
+        ports+=("${PORTS[REDIS_${infix}PORT]}")
+    done
+    for port in "${ports[@]}"; do
+        said=$(redis-cli -p "$port" cluster nodes 2>/dev/null) || continue
+        for ((n = 1; n <= REDIS_NODES; n++)); do
+            while read -r line; do
+                # id, address, flags, master, ping, pong, epoch, link, slots
+                if [[ $line =~ ^[0-9a-f]+\ 127\.0\.0\.1:${ports[n - 1]}@[0-9]+[^\ ]*\ (myself,)?master\ .*\ connected\ [0-9] ]]; then
+                    MASTER=redis
+                    if ((n > 1)); then MASTER=redis-$n; fi
+                    return 0
+                fi
+            done <<<"$said"
+        done
+    done
+    die "no node of Redis names a master"
 }
