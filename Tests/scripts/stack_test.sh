@@ -387,6 +387,7 @@ if type -P patroni >/dev/null; then
     check "the standby takes over" soon led_by_postgres postgres-2
     takes_more() { is "$(asked 'INSERT INTO kept VALUES (2); SELECT count(*) FROM kept')" 2; }
     check "what was committed is there, and more is taken" takes_more
+    check "a pooler, which knows one server, is refused" fails_with 2 "has two that change places" three start pgbouncer
     check "the first comes back" three start postgres-1
     check "as the standby that the second waits for" is "$(asked 'SHOW synchronous_standby_names')" postgres
     check "a paused primary is one that is lost" three pause postgres-2
@@ -394,6 +395,12 @@ if type -P patroni >/dev/null; then
     check "the second goes on" three resume postgres-2
     check "and becomes the standby" three start postgres-2
     check "nothing is lost" is "$(asked 'SELECT count(*) FROM kept')" 2
+    orphan=$(head -n 1 "$work/third/postgres-2/server/data/postmaster.pid")
+    kill -9 "$(third_pid postgres-2/pid)"
+    soon dead "$(third_pid postgres-2/pid)"
+    check "a server whose manager was killed is killed too" three kill postgres-2
+    check "and is gone" all_dead "$orphan"
+    check "it comes back" three start postgres-2
     former=("$(third_pid postgres/pid)" "$(third_pid postgres-2/pid)" "$(third_pid raft/pid)" "$(head -n 1 "$work/third/postgres/server/data/postmaster.pid")" "$(head -n 1 "$work/third/postgres-2/server/data/postmaster.pid")")
     check "all of it stops" three stop
     check "and leaves no process behind" all_dead "${former[@]}"
