@@ -13,7 +13,7 @@ import StrictJSON
 
 /// Makes orders that a message carries to the product server. This object exists only if there is a broker.
 final class OrderAccepting: Sendable {
-    private let soldOut: SoldOutProducts
+    private let cells: ProductCells
     private let backlog: OutboxBacklog
     private let insertion: OrderInsertion
     private let deadlines: BuyerDeadlines
@@ -21,14 +21,14 @@ final class OrderAccepting: Sendable {
     private let metrics: OrderMetrics
 
     init(
-        soldOut: SoldOutProducts,
+        cells: ProductCells,
         backlog: OutboxBacklog,
         insertion: OrderInsertion,
         deadlines: BuyerDeadlines,
         turnaway: OrderTurnaway,
         metrics: OrderMetrics
     ) {
-        self.soldOut = soldOut
+        self.cells = cells
         self.backlog = backlog
         self.insertion = insertion
         self.deadlines = deadlines
@@ -42,7 +42,10 @@ final class OrderAccepting: Sendable {
     /// Errors: `INSUFFICIENT_STOCK` without an order if the product is known to be sold out; `OVERLOADED` if too many orders wait to be sent; `UNAVAILABLE`; `KEY_REUSED`.
     func accept(_ draft: OrderDraft, done: @escaping PlacedOrder.Done) {
         let wait = deadlines.begin(done)
-        if soldOut.isSoldOut(product: draft.productID, quantity: draft.quantity) {
+        guard let cell = cells.cell(of: draft.productID) else {
+            return turnaway.noProduct(draft, wait.deadline, waits: false) { wait.answer($0) }
+        }
+        if cell.soldOut.isSoldOut(product: draft.productID, quantity: draft.quantity) {
             return turnaway.soldOut(draft, wait.deadline, waits: false) { wait.answer($0) }
         }
         guard backlog.reserve() else {

@@ -56,7 +56,7 @@ final class ResultConsumer: Sendable {
     private let aside = AsyncStream.makeStream(of: Aside.self)
     private let endpoints: MessageEndpoints
     private let conclusion: OrderConclusion
-    private let soldOut: SoldOutProducts
+    private let cells: ProductCells
     private let writer: ResultWriter
     private let metrics: MessagingMetrics
     private let logger: Logger
@@ -66,7 +66,7 @@ final class ResultConsumer: Sendable {
         settings: Configuration,
         endpoints: MessageEndpoints,
         conclusion: OrderConclusion,
-        soldOut: SoldOutProducts,
+        cells: ProductCells,
         outbox: OutboxWriting,
         changes: OrderWatch,
         metrics: MessagingMetrics,
@@ -84,7 +84,7 @@ final class ResultConsumer: Sendable {
         )
         self.endpoints = endpoints
         self.conclusion = conclusion
-        self.soldOut = soldOut
+        self.cells = cells
         writer = ResultWriter(conclusion: conclusion, outbox: outbox, changes: changes, metrics: metrics, logger: logger)
         self.metrics = metrics
         self.logger = logger
@@ -276,7 +276,9 @@ final class ResultConsumer: Sendable {
     /// Updates the memory of sold-out products with what the results say about the present stock.
     private func remember(_ message: StockResultMessage) {
         // A result that waited in the queue for long says nothing about the present.
-        guard let product = message.productID, let time = message.time, soldOut.isFresh(time) else { return }
+        guard let product = message.productID, let soldOut = cells.cell(of: product)?.soldOut, let time = message.time,
+            soldOut.isFresh(time)
+        else { return }
         if message.results.contains(where: { $0.outcome == .committed }) { soldOut.sawStock(product: product) }
         // A refused order wanted more units than there are.
         if let last = message.results.last(where: { $0.reason == APIErrorCode.insufficientStock.rawValue }), last.outcome == .refused,

@@ -62,7 +62,7 @@ struct BrokerSide {
 
     func service(
         _ conclusion: OrderConclusion,
-        _ soldOut: SoldOutProducts,
+        _ cells: ProductCells,
         _ changes: OrderWatch,
         _ settings: OrderServerConfiguration,
         _ prepared: PreparedLatch
@@ -75,7 +75,7 @@ struct BrokerSide {
                 settings: self.settings.results,
                 endpoints: self.endpoints,
                 conclusion: conclusion,
-                soldOut: soldOut,
+                cells: cells,
                 outbox: self.outbox,
                 changes: changes,
                 metrics: self.metrics,

@@ -1,4 +1,3 @@
-import CircuitBreaker
 import Logging
 
 /// The operations on orders, each in a type of its own.
@@ -17,9 +16,7 @@ struct OrderFlows: Sendable {
         var groups: OrderGroups
         var changes: OrderWatch
         var predecessors: Predecessors
-        var soldOut: SoldOutProducts
-        var catalogue: ProductCatalogue
-        var breaker: CircuitBreaker
+        var cells: ProductCells
         /// Nil without a broker.
         var backlog: OutboxBacklog?
         /// The steps of each order's saga, in their order. To add a step, add a value here.
@@ -55,9 +52,7 @@ struct OrderFlows: Sendable {
             metrics: foundation.metrics
         )
         placing = OrderPlacing(
-            soldOut: foundation.soldOut,
-            catalogue: foundation.catalogue,
-            breaker: foundation.breaker,
+            cells: foundation.cells,
             insertion: foundation.groups.insertion,
             deadlines: deadlines,
             turnaway: turnaway,
@@ -65,7 +60,7 @@ struct OrderFlows: Sendable {
         )
         accepting = foundation.backlog.map { backlog in
             OrderAccepting(
-                soldOut: foundation.soldOut,
+                cells: foundation.cells,
                 backlog: backlog,
                 insertion: foundation.groups.insertion,
                 deadlines: deadlines,

@@ -1,6 +1,7 @@
 import CircuitBreaker
 public import PostgresClient
 public import ServerKit
+import StockContract
 
 /// The order server's settings.
 public struct OrderServerConfiguration: Sendable {
@@ -16,10 +17,10 @@ public struct OrderServerConfiguration: Sendable {
     var reads: ReadConfiguration
     var maximumQueued: Int
     var maximumBatch: Int
-    /// Public ports of the product servers.
-    var productServers: [HTTPEndpoint]
-    /// Admin ports of the product servers. If empty, the public ports are used, with one change a call.
-    var internalServers: [HTTPEndpoint]
+    /// The product servers, by the products that they have. At least one cell.
+    var cells: [CellSetting]
+    /// Which cell has a product; nil where the one cell has all.
+    var cellMap: CellMap?
     var token: Secret<String>?
     var maximumCalls: Int
     var callTimeout: Duration
@@ -44,10 +45,6 @@ public struct OrderServerConfiguration: Sendable {
     var relayPostgres: PostgresConfiguration
     /// The settings that SIGHUP reads again.
     let rereadables: [any Rereadable]
-
-    private static func productAddress(_ name: String) -> String {
-        "\(name) must be http:// or https://host[:port][/path], several separated by commas; https takes sslmode, sslrootcert, sslcert and sslkey as parameters"
-    }
 
     /// Reads all settings.
     /// - Throws: ``SettingsError`` with every fault
@@ -76,27 +73,7 @@ public struct OrderServerConfiguration: Sendable {
             "orders that may wait for one step; more are OVERLOADED"
         )
         maximumBatch = reader.int("ORDER_BATCH", default: 512, in: 1...8_192, "orders in one statement at most")
-        let productURLs = reader.urls(
-            "PRODUCT_SERVER_URL",
-            default: ["http://127.0.0.1:8081"],
-            schemes: ["http", "https"],
-            "public ports of the product servers, http:// or https://"
-        )
-        productServers = productURLs.compactMap(HTTPEndpoint.init)
-        if productServers.count != productURLs.count {
-            reader.refuse(Self.productAddress("PRODUCT_SERVER_URL"))
-        }
-        for server in productServers { reader.check("PRODUCT_SERVER_URL", server.tls) }
-        let internalURLs = reader.optionalString(
-            "PRODUCT_INTERNAL_URL",
-            "admin ports of the product servers, separated by commas, for stock in batches; without it each change is one request to PRODUCT_SERVER_URL"
-        )
-        let internalTexts = (internalURLs ?? "").split(separator: ",").map { $0.filter { $0 != " " } }
-        internalServers = internalTexts.compactMap(HTTPEndpoint.init)
-        if internalServers.count != internalTexts.count {
-            reader.refuse(Self.productAddress("PRODUCT_INTERNAL_URL"))
-        }
-        for server in internalServers { reader.check("PRODUCT_INTERNAL_URL", server.tls) }
+        (cells, cellMap) = CellSetting.read(&reader)
         token = reader.secret(
             "PRODUCT_SERVICE_TOKEN",
             "token that the product servers ask for: one of their SERVICE_TOKENS, or of their ADMIN_TOKEN for stock in batches",

@@ -68,13 +68,7 @@ struct OrderServerParts {
         self.groups = groups
         let product = try ProductSide(settings, group: group, metrics: metrics, logger: logger)
         CircuitBreakerMetrics.register(product.breakers, in: registry, resilience4j: settings.server.showsResilience4jMetrics)
-        registry.collector("stockgate_orders_waiting", help: "Orders that wait for a step", kind: .gauge) {
-            [
-                .init(labels: [(name: "step", value: "insert")], Double(groups.insertion.queued)),
-                .init(labels: [(name: "step", value: "product")], Double(product.calls.queued)),
-                .init(labels: [(name: "step", value: "complete")], Double(groups.completion.queued)),
-            ]
-        }
+        product.register(groups, in: registry)
         registry.gauge("stockgate_orders_database_waiting", help: "Callers that wait for a connection of the pool") {
             Double(pool.snapshot().waiting)
         }
@@ -92,18 +86,16 @@ struct OrderServerParts {
             groups: groups,
             changes: changes,
             predecessors: predecessors,
-            soldOut: product.soldOut,
-            catalogue: product.catalogue,
-            breaker: product.breaker,
+            cells: product.cells,
             backlog: broker?.backlog,
-            steps: [.stock(product.calls, soldOut: product.soldOut)],
+            steps: [.stock(product.cells)],
             metrics: metrics,
             logger: logger
         )
         let flows = OrderFlows(settings, on: foundation)
         self.foundation = foundation
         self.flows = flows
-        self.messaging = try broker?.service(flows.conclusion, product.soldOut, changes, settings, self.prepared)
+        self.messaging = try broker?.service(flows.conclusion, product.cells, changes, settings, self.prepared)
         recovery = RecoveryService(
             settings: settings.recovery,
             conclusion: flows.conclusion,
@@ -116,14 +108,15 @@ struct OrderServerParts {
                     retention: $0.retention
                 )
             },
+            partitions: product.cells.recoveries,
             prepared: self.prepared
         )
 
         // The interfaces for callers.
         let publicRouter = ServerRouter(metrics: http)
         let checks: [HealthCheck] =
-            [.database(groups.insertion, groups.completion, groups.keys), .productServer(product.breaker)]
-            + (broker.map { [.broker($0.endpoints, $0.backlog, product.breaker)] } ?? [])
+            [.database(groups.insertion, groups.completion, groups.keys)] + product.checks
+            + (broker.map { [.broker($0.endpoints, $0.backlog, product.cells)] } ?? [])
         HealthRoutes(checks: checks, drain: self.drain).register(on: publicRouter)
         OpenAPIDocument(PackageResources.openapi_json).register(on: publicRouter)
         OrderReadRoutes(store: readers.orders, changes: changes).register(on: publicRouter)
@@ -132,7 +125,7 @@ struct OrderServerParts {
             placing: flows.placing,
             accepting: flows.accepting,
             earlier: flows.earlier,
-            catalogue: product.catalogue,
+            cells: product.cells,
             checksUnitPrice: settings.checksUnitPrice
         ).register(on: publicRouter)
         self.publicRouter = publicRouter

@@ -1,19 +1,15 @@
 import CircuitBreaker
 import Logging
 import NIOPosix
+import ServerKit
+import ServerMetrics
 
 /// The order server's side of the product servers.
 struct ProductSide: Sendable {
-    let catalogue: ProductCatalogue
-    let calls: StockBatches
-    let breaker: CircuitBreaker
+    let cells: ProductCells
     let breakers: CircuitBreakerRegistry
-    let soldOut: SoldOutProducts
-    private let publicPeers: HTTPPeers
-    private let batchPeers: HTTPPeers?
 
     init(_ settings: OrderServerConfiguration, group: MultiThreadedEventLoopGroup, metrics: OrderMetrics, logger: Logger) throws {
-        let loop = group.next()
         let onTrouble: HTTPPeer.TroubleHook = { endpoint, failure in
             let server: Logger.MetadataValue = "\(endpoint.authority)"
             if let failure {
@@ -22,40 +18,37 @@ struct ProductSide: Sendable {
                 logger.notice("the product server is reached by TLS again", metadata: ["server": server])
             }
         }
-        publicPeers = HTTPPeers(
-            settings.productServers,
-            loop: loop,
-            connectionAge: settings.connectionAge,
-            onTrouble: onTrouble
+        let isOnly = settings.cells.count == 1
+        cells = ProductCells(
+            all: settings.cells.map { cell in
+                ProductCell(cell, isOnly: isOnly, settings, loop: group.next(), sizes: metrics.callBatches, onTrouble: onTrouble)
+            },
+            map: settings.cellMap
         )
-        self.batchPeers =
-            settings.internalServers.isEmpty
-            ? nil
-            : HTTPPeers(settings.internalServers, loop: loop, connectionAge: settings.connectionAge, onTrouble: onTrouble)
-        self.breaker = CircuitBreaker(name: "productServer", configuration: settings.breaker)
         breakers = CircuitBreakerRegistry()
-        try breakers.add(self.breaker)
-        calls = StockBatches(
-            peers: self.batchPeers ?? publicPeers,
-            route: self.batchPeers == nil ? .single : .batch,
-            settings: StockBatches.Configuration(
-                // Without batches one request carries one order, so there may be as many calls as there are orders in work.
-                maximumCalls: self.batchPeers == nil ? max(64, settings.maximumCalls) : settings.maximumCalls,
-                maximumQueued: settings.maximumQueued,
-                callTimeout: settings.callTimeout,
-                token: settings.token
-            ),
-            breaker: self.breaker,
-            loop: loop,
-            sizes: metrics.callBatches
-        )
-        catalogue = ProductCatalogue(peers: publicPeers, timeout: settings.callTimeout)
-        soldOut = SoldOutProducts(time: settings.soldOutTime, lookTime: .seconds(1))
+        for cell in cells.all { try breakers.add(cell.breaker) }
+    }
+
+    /// What the health checks ask: the breaker of each cell.
+    var checks: [HealthCheck] { cells.all.map { .productServer($0.breaker) } }
+
+    func register(_ groups: OrderGroups, in registry: MetricsRegistry) {
+        registry.collector("stockgate_orders_waiting", help: "Orders that wait for a step", kind: .gauge) { [cells] in
+            [
+                .init(labels: [(name: "step", value: "insert")], Double(groups.insertion.queued)),
+                .init(labels: [(name: "step", value: "product")], Double(cells.queued)),
+                .init(labels: [(name: "step", value: "complete")], Double(groups.completion.queued)),
+            ]
+        }
+        guard cells.all.count > 1 else { return }
+        registry.collector("stockgate_orders_cell_waiting", help: "Orders that wait for the product servers of a cell", kind: .gauge) {
+            [cells] in
+            cells.all.map { .init(labels: [(name: "cell", value: $0.name ?? "")], Double($0.calls.queued)) }
+        }
     }
 
     func shutdown() {
-        publicPeers.shutdown()
-        batchPeers?.shutdown()
+        cells.shutdown()
         breakers.shutdown()
     }
 }

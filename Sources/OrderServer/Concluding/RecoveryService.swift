@@ -49,6 +49,8 @@ struct RecoveryService: Service {
     /// Nil without a broker.
     let outbox: Outbox?
     let logger: Logger
+    /// Products whose orders are settled apart from all others, so that a cell that gives no answers delays its own alone. Nil: all products.
+    let partitions: [[ClosedRange<Int64>]?]
     /// Opens once the migrations are applied.
     private let prepared: PreparedLatch
 
@@ -57,6 +59,7 @@ struct RecoveryService: Service {
         conclusion: OrderConclusion,
         cancellation: OrderCancellation,
         outbox: Outbox? = nil,
+        partitions: [[ClosedRange<Int64>]?] = [nil],
         prepared: PreparedLatch
     ) {
         self.settings = settings
@@ -64,43 +67,73 @@ struct RecoveryService: Service {
         self.cancellation = cancellation
         store = conclusion.store
         self.outbox = outbox
+        self.partitions = partitions
         logger = conclusion.logger
         self.prepared = prepared
     }
 
     func run() async throws {
-        try? await cancelWhenGracefulShutdown {
+        await cancelWhenGracefulShutdown {
             await prepared.wait()
-            // The loop ends by cancellation.
-            while !Task.isCancelled {
-                let isFull = await round()
-                if !isFull { try await Task.sleep(for: settings.interval) }
+            guard partitions.count > 1 else { return await loop { await round() } }
+            await withTaskGroup(of: Void.self) { group in
+                group.addTask { await loop { await attempt { () throws(PostgresError) in try await find() } } }
+                for products in partitions {
+                    group.addTask { await loop { await attempt { () throws(PostgresError) in try await settleDue(products) } } }
+                }
             }
         }
     }
 
-    /// Runs one round.
+    /// Repeats rounds until it is cancelled.
+    /// - Parameter round: returns whether there may be more work at once
+    private func loop(_ round: () async -> Bool) async {
+        while !Task.isCancelled {
+            let isFull = await round()
+            if !isFull { try? await Task.sleep(for: settings.interval) }
+        }
+    }
+
+    /// Runs one round over all products.
     /// - Returns: whether there may be more work at once
     func round() async -> Bool {
+        await attempt { () throws(PostgresError) in
+            let isMore = try await find()
+            return try await settleDue(nil) || isMore
+        }
+    }
+
+    private func attempt(_ step: () async throws(PostgresError) -> Bool) async -> Bool {
         do throws(PostgresError) {
-            let found = try await store.collect()
-            if found > 0 { logger.info("pending orders were found by their age", metadata: ["orders": "\(found)"]) }
-            let isMore = try await tidyOutbox()
-            let work = try await store.claim(limit: settings.batch, lease: settings.lease)
-            conclusion.metrics.backlog.orders.store(try await store.backlog(), ordering: .relaxed)
-            guard !work.isEmpty else { return isMore }
-            let settled = await withTaskGroup(of: Bool.self) { group in
-                for one in work { group.addTask { await settle(one) } }
-                return await group.reduce(into: 0) { $0 += $1 ? 1 : 0 }
-            }
-            conclusion.metrics.recovered.add(UInt64(settled))
-            logger.info("recovery has settled orders", metadata: ["settled": "\(settled)", "claimed": "\(work.count)"])
-            return (work.count == settings.batch && settled > 0) || isMore
+            return try await step()
         } catch {
             if Task.isCancelled { return false }
             conclusion.trouble.note(error, "a round of recovery failed: the orders' database did not do what it was asked")
             return false
         }
+    }
+
+    /// Puts orders on the list.
+    /// - Returns: whether there may be more work at once
+    private func find() async throws(PostgresError) -> Bool {
+        let found = try await store.collect()
+        if found > 0 { logger.info("pending orders were found by their age", metadata: ["orders": "\(found)"]) }
+        return try await tidyOutbox()
+    }
+
+    /// Settles due orders of these products.
+    /// - Returns: whether there may be more work at once
+    private func settleDue(_ products: [ClosedRange<Int64>]?) async throws(PostgresError) -> Bool {
+        let work = try await store.claim(limit: settings.batch, lease: settings.lease, products: products)
+        conclusion.metrics.backlog.orders.store(try await store.backlog(), ordering: .relaxed)
+        guard !work.isEmpty else { return false }
+        let settled = await withTaskGroup(of: Bool.self) { group in
+            for one in work { group.addTask { await settle(one) } }
+            return await group.reduce(into: 0) { $0 += $1 ? 1 : 0 }
+        }
+        conclusion.metrics.recovered.add(UInt64(settled))
+        logger.info("recovery has settled orders", metadata: ["settled": "\(settled)", "claimed": "\(work.count)"])
+        return work.count == settings.batch && settled > 0
     }
 
     /// Takes one step over commands without results, and one over rows that may be deleted.

@@ -26,7 +26,7 @@ extension HealthCheck {
 
     /// Without the product server, an order server can still show and keep orders.
     static func productServer(_ breaker: CircuitBreaker) -> HealthCheck {
-        HealthCheck("productServer", timeoutState: .degraded) {
+        HealthCheck(breaker.name, timeoutState: .degraded) {
             let state = breaker.state
             return HealthReport(state == .closed ? .up : .degraded, detail: ["breaker": .string(state.rawValue)])
         }
@@ -34,8 +34,8 @@ extension HealthCheck {
 
     /// Without the broker, while the broker takes no messages (its memory or disk is short, a queue is full), or where what it took brought no results, this
     /// server still sells over HTTP and accepts orders up to a bound, so it is degraded. It is down if both ways are closed: the bound of waiting orders is
-    /// reached, and the breaker keeps calls from the product server.
-    static func broker(_ endpoints: MessageEndpoints, _ backlog: OutboxBacklog, _ products: CircuitBreaker) -> HealthCheck {
+    /// reached, and the breaker of every cell keeps calls from the product servers.
+    static func broker(_ endpoints: MessageEndpoints, _ backlog: OutboxBacklog, _ cells: ProductCells) -> HealthCheck {
         HealthCheck("broker", timeoutState: .degraded) {
             let snapshots = [endpoints.publisher.snapshot(), endpoints.events.snapshot(), endpoints.results.snapshot()]
             let (publisher, events, results) = (snapshots[0].isConnected, snapshots[1].isConnected, snapshots[2].isConnected)
@@ -47,7 +47,7 @@ extension HealthCheck {
             let unanswered = backlog.unanswered
             let isFull = backlog.orders >= backlog.maximumOrders
             let state: HealthState =
-                if isFull, products.isWaiting {
+                if isFull, cells.areAllWaiting {
                     .down
                 } else if publisher, events, results, blocked == nil, refused.isEmpty, unanswered == 0, !isFull { .up } else {
                     .degraded

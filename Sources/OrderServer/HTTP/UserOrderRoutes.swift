@@ -12,7 +12,7 @@ struct UserOrderRoutes: Sendable {
     /// Nil without a broker.
     let accepting: OrderAccepting?
     let earlier: EarlierOrders
-    let catalogue: ProductCatalogue
+    let cells: ProductCells
     /// Whether the price that a buyer names must equal the product's price.
     let checksUnitPrice: Bool
 
@@ -70,8 +70,8 @@ struct UserOrderRoutes: Sendable {
 
     /// - Throws: `VALIDATION_ERROR` if the price differs from the product's; `PRODUCT_NOT_FOUND`, `DEPENDENCY_FAILED`, `OVERLOADED`
     private func productID(of product: IDOrCode, unitPrice: Int64, _ requestID: String) async throws(APIError) -> Int64 {
-        guard checksUnitPrice else { return try await catalogue.id(of: product, requestID: requestID) }
-        let facts = try await catalogue.facts(of: product, requestID: requestID)
+        guard checksUnitPrice else { return try await cells.id(of: product, requestID: requestID) }
+        let facts = try await cells.facts(of: product, requestID: requestID)
         guard facts.price == unitPrice else {
             throw APIError.invalid(
                 field: "unitPrice",

@@ -21,9 +21,7 @@ import StockContract
 
 /// Makes orders and runs their sagas.
 final class OrderPlacing: Sendable {
-    private let soldOut: SoldOutProducts
-    private let catalogue: ProductCatalogue
-    private let breaker: CircuitBreaker
+    private let cells: ProductCells
     private let insertion: OrderInsertion
     private let orchestrator: SagaOrchestrator
     private let completion: OrderCompletion
@@ -32,17 +30,13 @@ final class OrderPlacing: Sendable {
     private let conclusion: OrderConclusion
 
     init(
-        soldOut: SoldOutProducts,
-        catalogue: ProductCatalogue,
-        breaker: CircuitBreaker,
+        cells: ProductCells,
         insertion: OrderInsertion,
         deadlines: BuyerDeadlines,
         turnaway: OrderTurnaway,
         conclusion: OrderConclusion
     ) {
-        self.soldOut = soldOut
-        self.catalogue = catalogue
-        self.breaker = breaker
+        self.cells = cells
         self.insertion = insertion
         orchestrator = conclusion.orchestrator
         completion = conclusion.completion
@@ -57,28 +51,32 @@ final class OrderPlacing: Sendable {
     /// `INSUFFICIENT_STOCK` without an order if the product is known to be sold out; `DEPENDENCY_FAILED` if the outcome is unknown yet, or if the breaker is
     /// open (then no order is made); `KEY_REUSED`, `REQUEST_IN_PROGRESS`, `OVERLOADED`, `UNAVAILABLE`.
     func place(_ draft: OrderDraft, done: @escaping PlacedOrder.Done) {
+        guard let cell = cells.cell(of: draft.productID) else {
+            let wait = deadlines.begin(done)
+            return turnaway.noProduct(draft, wait.deadline, waits: true) { wait.answer($0) }
+        }
         // In a rush for a sold-out product this is most requests: they have nothing to wait for.
-        if turnaway.isImmediate(draft), self.soldOut.turnsAway(product: draft.productID, quantity: draft.quantity) {
+        if turnaway.isImmediate(draft), cell.soldOut.turnsAway(product: draft.productID, quantity: draft.quantity) {
             return turnaway.soldOut(draft, .now, waits: true, done)
         }
         let wait = deadlines.begin(done)
-        self.soldOut.ask(product: draft.productID, quantity: draft.quantity) { verdict in
+        cell.soldOut.ask(product: draft.productID, quantity: draft.quantity) { verdict in
             switch verdict {
             case .soldOut: self.turnaway.soldOut(draft, wait.deadline, waits: true) { wait.answer($0) }
-            case .proceed: self.insert(draft, wait) { wait.answer($0) }
+            case .proceed: self.insert(draft, cell, wait) { wait.answer($0) }
             case .probe(let probe):
-                self.insert(draft, wait) { result in
-                    self.soldOut.endProbe(product: draft.productID, probe: probe)
+                self.insert(draft, cell, wait) { result in
+                    cell.soldOut.endProbe(product: draft.productID, probe: probe)
                     wait.answer(result)
                 }
             case .look(let probe):
                 Task {
-                    if await self.looksSoldOut(draft) {
-                        self.soldOut.endProbe(product: draft.productID, probe: probe)
+                    if await self.looksSoldOut(draft, cell) {
+                        cell.soldOut.endProbe(product: draft.productID, probe: probe)
                         return self.turnaway.soldOut(draft, wait.deadline, waits: true) { wait.answer($0) }
                     }
-                    self.insert(draft, wait) { result in
-                        self.soldOut.endProbe(product: draft.productID, probe: probe)
+                    self.insert(draft, cell, wait) { result in
+                        cell.soldOut.endProbe(product: draft.productID, probe: probe)
                         wait.answer(result)
                     }
                 }
@@ -87,18 +85,18 @@ final class OrderPlacing: Sendable {
     }
 
     /// Looks at the stock of a product that was sold out a moment ago, and remembers what it sees. The order itself finds out what a look cannot tell.
-    private func looksSoldOut(_ draft: OrderDraft) async -> Bool {
-        guard let facts = try? await catalogue.facts(of: .id(draft.productID), requestID: draft.requestID?.description),
+    private func looksSoldOut(_ draft: OrderDraft, _ cell: ProductCell) async -> Bool {
+        guard let facts = try? await cell.catalogue.facts(of: .id(draft.productID), requestID: draft.requestID?.description),
             let stock = facts.stock, stock < draft.quantity
         else { return false }
-        soldOut.sawLeft(product: draft.productID, units: stock)
+        cell.soldOut.sawLeft(product: draft.productID, units: stock)
         return true
     }
 
-    private func insert(_ draft: OrderDraft, _ wait: BuyerWait, _ done: @escaping PlacedOrder.Done) {
+    private func insert(_ draft: OrderDraft, _ cell: ProductCell, _ wait: BuyerWait, _ done: @escaping PlacedOrder.Done) {
         // The breaker is asked before anything is written, so that no order is made that only recovery could finish.
-        if breaker.isWaiting {
-            return turnaway.breakerOpen(draft, wait.deadline, retryAfter: breaker.snapshot().openRemaining, done)
+        if cell.breaker.isWaiting {
+            return turnaway.breakerOpen(draft, wait.deadline, retryAfter: cell.breaker.snapshot().openRemaining, done)
         }
         insertion.insert(draft, deadline: wait.deadline) { outcome in
             switch outcome {

@@ -1,4 +1,4 @@
-// Answers to a request that gets no new order at the first try: the product is sold out, the breaker is open, the key is taken, or the row was not written. If
+// Answers to a request that gets no new order at the first try: the product is sold out, no cell has it, the breaker is open, the key is taken, or the row was not written. If
 // the request's key has made an order before, the answer is that order.
 
 import APIErrors
@@ -51,6 +51,14 @@ struct OrderTurnaway: Sendable {
     private func turnAway(_ draft: OrderDraft, _ done: PlacedOrder.Done) {
         metrics.turnedAway.add()
         done(.failure(.soldOut(product: draft.productID)))
+    }
+
+    /// No cell has the product. The order is made as FAILED, as one whose product is unknown to its cell comes to be.
+    func noProduct(_ draft: OrderDraft, _ deadline: ContinuousClock.Instant, waits: Bool, _ done: @escaping PlacedOrder.Done) {
+        insertion.insert(draft, failReason: APIErrorCode.productNotFound.rawValue, deadline: deadline) { outcome in
+            if case .made = outcome { metrics.failed.add() }
+            notInserted(outcome, draft, deadline, waits: waits, done)
+        }
     }
 
     /// The breaker around the product server stays open for some time yet.

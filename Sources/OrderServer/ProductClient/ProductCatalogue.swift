@@ -81,6 +81,12 @@ final class ProductCatalogue: Sendable {
         }
     }
 
+    /// The id of a code that was looked up before.
+    func remembered(_ product: IDOrCode) -> Int64? {
+        guard case .code(let code) = product else { return nil }
+        return ids.withLock { $0[code] }
+    }
+
     /// A product's id and price as they are now.
     /// - Throws: `PRODUCT_NOT_FOUND`, `DEPENDENCY_FAILED`, `OVERLOADED`
     func facts(of product: IDOrCode, requestID: String? = nil) async throws(APIError) -> ProductFacts {

@@ -270,11 +270,17 @@ struct OrderStore: Sendable {
         """
 
     /// Takes at most `limit` due orders for `lease`. No other server takes them before that is over.
-    func claim(limit: Int, lease: Duration) async throws(PostgresError) -> [Work] {
+    /// - Parameter products: takes orders of these products alone; nil: of all
+    func claim(limit: Int, lease: Duration, products: [ClosedRange<Int64>]? = nil) async throws(PostgresError) -> [Work] {
+        let chosen = """
+            join orders o on o.id = s.order_id
+              and exists (select from unnest($3::bigint[], $4::bigint[]) as p(low, high) where o.product_id between p.low and p.high)
+            """
         let rows = try await pool.query(
             """
             with due as (
-              select order_id from saga_work where due_at <= now() order by due_at limit $1 for update skip locked
+              select s.order_id from saga_work s \(products == nil ? "" : chosen)
+              where s.due_at <= now() order by s.due_at limit $1 for update of s skip locked
             ), claimed as (
               update saga_work w set due_at = now() + $2 * interval '1 microsecond', attempts = w.attempts + 1
               from due where w.order_id = due.order_id
@@ -283,6 +289,7 @@ struct OrderStore: Sendable {
             select c.attempts, \(Order.columns) from claimed c join orders o on o.id = c.order_id
             """,
             [.int(Int64(limit)), .int(lease.microseconds)]
+                + (products.map { [.ints($0.map(\.lowerBound)), .ints($0.map(\.upperBound))] } ?? [])
         )
         var work: [Work] = []
         for row in rows { work.append(Work(order: try Order(row: row, from: 1), attempt: try row.decode(0))) }

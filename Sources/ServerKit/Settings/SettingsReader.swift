@@ -180,7 +180,8 @@ public struct SettingsReader: Sendable {
 
     /// Why an address is refused. The words repeat nothing of the address.
     public struct Refusal: Error {
-        let words: String
+        /// What is wrong.
+        public let words: String
 
         /// - Parameter words: what is wrong, to stand behind the variable's name and a colon
         public init(_ words: String) { self.words = words }

@@ -43,7 +43,7 @@ struct TargetOptions: ParsableArguments {
         }
         settings.gateway = address(gateway.first, "GATEWAY") ?? settings.gateway
         settings.moreGateways = Array(gateway.dropFirst())
-        let server = productServer ?? environment["PRODUCT_SERVER_URL"]?.split(separator: ",").first.map(String.init)
+        let server = productServer ?? environment["PRODUCT_SERVER_URL"].flatMap(Self.firstServer)
         let port = environment["PRODUCT_PORT"].map { "http://127.0.0.1:\($0)" }
         settings.readsProductThroughGateway = server == nil && port == nil
         settings.productServer = server ?? port ?? settings.productServer
@@ -85,5 +85,11 @@ struct TargetOptions: ParsableArguments {
             return (.http(books), nil)
         case .none: return (.none, nil)
         }
+    }
+
+    /// The first address of the setting, which may name cells: their ids stand before an equals sign.
+    private static func firstServer(_ setting: String) -> String? {
+        let cell = setting.first?.isNumber == true ? setting.drop { $0 != "=" }.dropFirst() : setting[...]
+        return cell.split { $0 == "," || $0 == ";" }.first.map(String.init)
     }
 }
