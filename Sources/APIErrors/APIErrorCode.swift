@@ -65,6 +65,7 @@ extension APIErrorCode {
         case 409: "Conflict"
         case 413: "Content Too Large"
         case 415: "Unsupported Media Type"
+        case 421: "Misdirected Request"
         case 422: "Unprocessable Content"
         case 424: "Failed Dependency"
         case 501: "Not Implemented"

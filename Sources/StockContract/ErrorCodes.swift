@@ -14,6 +14,8 @@ extension APIErrorCode {
     package static let keyClosed = APIErrorCode("KEY_CLOSED", status: 409, message: .keyClosed)
     /// The same key is being worked on.
     package static let requestInProgress = APIErrorCode("REQUEST_IN_PROGRESS", status: 409, message: .requestInProgress)
+    /// Another cell has the product. Nothing was decided.
+    package static let misdirected = APIErrorCode("MISDIRECTED", status: 421, message: .misdirected)
     /// The same key with another payload.
     package static let keyReused = APIErrorCode("KEY_REUSED", status: 422, message: .keyReused)
     /// No answer from a service that this one needs.
@@ -24,7 +26,8 @@ extension APIErrorCode {
     package static let lockTimeout = APIErrorCode("LOCK_TIMEOUT", status: 503, message: .lockTimeout)
 
     package static let shop: [APIErrorCode] = [
-        .insufficientStock, .invalidState, .productNotFound, .orderNotFound, .keyClosed, .requestInProgress, .keyReused, .dependencyFailed,
+        .insufficientStock, .invalidState, .productNotFound, .orderNotFound, .keyClosed, .requestInProgress, .misdirected, .keyReused,
+        .dependencyFailed,
         .notImplemented, .lockTimeout,
     ]
 
@@ -53,6 +56,10 @@ extension ErrorMessage {
     static let requestInProgress = ErrorMessage(
         en: "A request with the same key is still being worked on.",
         ko: "같은 키의 요청을 아직 처리하고 있습니다."
+    )
+    static let misdirected = ErrorMessage(
+        en: "Other servers have this product. Nothing was decided.",
+        ko: "다른 서버가 담당하는 상품입니다. 처리된 것은 없습니다."
     )
     static let keyReused = ErrorMessage(
         en: "The key was used before with another payload.",

@@ -18,6 +18,18 @@ package enum StockGateTopology {
     /// How many of them there may be; beyond it commands wait in the product server's hand.
     package static let asideLimit = 10_000
 
+    // Each cell of product servers has a queue and an aside queue of its own, so that commands of a cell that is down wait without those of others. Their names
+    // end with the cell's name. Where the settings name no cells they are the names above.
+
+    /// Where the product servers of a cell read decreases, and the routing key of those.
+    package static func decreaseQueue(ofCell cell: String?) -> String { named(decreaseQueue, cell) }
+    /// Where decreases of that cell's locked products wait, and the routing key of those.
+    package static func asideQueue(ofCell cell: String?) -> String { named(asideQueue, cell) }
+    /// The routing key of decreases whose product no cell has. No queue is bound with it, so that the broker gives them back.
+    package static let noCellRoutingKey = named(decreaseQueue, "")
+
+    private static func named(_ name: String, _ cell: String?) -> String { cell.map { name + "@" + $0 } ?? name }
+
     /// Results of the product server for the order server. Direct.
     package static let resultsExchange = "stock.results"
     /// The result for one order.
@@ -57,60 +69,55 @@ package enum StockGateTopology {
 extension Topology {
     /// Commands, their results and dead letters: what a sale needs. It names nothing of the events, whose stream may be unusable after a crash of the
     /// broker (see docs/messages.md).
-    package static let stock = Topology(
-        exchanges: [
-            Exchange(StockGateTopology.commandsExchange, kind: .direct),
-            Exchange(StockGateTopology.resultsExchange, kind: .direct),
-            Exchange(StockGateTopology.deadExchange, kind: .fanout),
-        ],
-        queues: [
-            .quorum(
-                StockGateTopology.decreaseQueue,
-                deliveryLimit: StockGateTopology.deliveryLimit,
-                deadLetterExchange: StockGateTopology.deadExchange
-            ),
-            .quorum(
-                StockGateTopology.resultsQueue,
-                deliveryLimit: StockGateTopology.deliveryLimit,
-                deadLetterExchange: StockGateTopology.deadExchange
-            ),
-            .quorum(StockGateTopology.deadQueue),
-        ],
-        bindings: [
-            Binding(
-                exchange: StockGateTopology.commandsExchange,
-                queue: StockGateTopology.decreaseQueue,
-                routingKey: StockGateTopology.decreaseRoutingKey
-            ),
-            Binding(
-                exchange: StockGateTopology.resultsExchange,
-                queue: StockGateTopology.resultsQueue,
-                routingKey: StockGateTopology.resultRoutingKey
-            ),
-            Binding(exchange: StockGateTopology.deadExchange, queue: StockGateTopology.deadQueue, routingKey: ""),
-        ]
-    )
+    package static let stock: Topology = Topology.stock(cells: [nil])
+
+    /// The same with a queue for the commands of each cell.
+    package static func stock(cells: [String?]) -> Topology {
+        let decreases = cells.map { StockGateTopology.decreaseQueue(ofCell: $0) }
+        let queue = { (name: String) in
+            Queue.quorum(name, deliveryLimit: StockGateTopology.deliveryLimit, deadLetterExchange: StockGateTopology.deadExchange)
+        }
+        return Topology(
+            exchanges: [
+                Exchange(StockGateTopology.commandsExchange, kind: .direct),
+                Exchange(StockGateTopology.resultsExchange, kind: .direct),
+                Exchange(StockGateTopology.deadExchange, kind: .fanout),
+            ],
+            queues: decreases.map(queue) + [queue(StockGateTopology.resultsQueue), Queue.quorum(StockGateTopology.deadQueue)],
+            bindings: decreases.map { Binding(exchange: StockGateTopology.commandsExchange, queue: $0, routingKey: $0) } + [
+                Binding(
+                    exchange: StockGateTopology.resultsExchange,
+                    queue: StockGateTopology.resultsQueue,
+                    routingKey: StockGateTopology.resultRoutingKey
+                ),
+                Binding(exchange: StockGateTopology.deadExchange, queue: StockGateTopology.deadQueue, routingKey: ""),
+            ]
+        )
+    }
 
     /// ``stock``, and the queue where the product server sets commands of locked products aside. The order server does not know it.
-    package static let productServer: Topology = {
+    package static let productServer: Topology = Topology.productServer(ofCell: nil)
+
+    /// The same for the product servers of a cell.
+    package static func productServer(ofCell cell: String?) -> Topology {
         var aside = Topology.Queue.quorum(
-            StockGateTopology.asideQueue,
+            StockGateTopology.asideQueue(ofCell: cell),
             deadLetterExchange: StockGateTopology.commandsExchange,
             maximumLength: StockGateTopology.asideLimit
         )
         aside.arguments["x-message-ttl"] = .integer(StockGateTopology.asideMilliseconds)
-        aside.arguments["x-dead-letter-routing-key"] = .string(StockGateTopology.decreaseRoutingKey)
-        var topology = Topology.stock
+        aside.arguments["x-dead-letter-routing-key"] = .string(StockGateTopology.decreaseQueue(ofCell: cell))
+        var topology = Topology.stock(cells: [cell])
         topology.queues.append(aside)
         topology.bindings.append(
             Binding(
                 exchange: StockGateTopology.commandsExchange,
-                queue: StockGateTopology.asideQueue,
-                routingKey: StockGateTopology.asideRoutingKey
+                queue: StockGateTopology.asideQueue(ofCell: cell),
+                routingKey: StockGateTopology.asideQueue(ofCell: cell)
             )
         )
         return topology
-    }()
+    }
 
     /// The events of orders and their stream: of the order server's relay of events, and of followers.
     package static let events = Topology(

@@ -115,6 +115,29 @@ import Testing
         }
     }
 
+    @Test("a command goes to the queue of its product's cell; one whose cell is gone comes back, is given up, and nothing is failed for it")
+    func commands() async throws {
+        let publisher = ScriptedPublisher()
+        publisher.set { $0.outcomes = { $0.routingKey == "stock.decrease@" ? .returned(code: 312, text: "NO_ROUTE") : .confirmed } }
+        let endpoints = MessageEndpoints(publisher: publisher, events: ScriptedPublisher(), results: ScriptedResults())
+        try await run(settings: ["OUTBOX_BACKOFF": "1ms", "OUTBOX_BACKOFF_MAX": "5ms", "OUTBOX_ATTEMPTS": "3"], endpoints: endpoints) {
+            bed,
+            _,
+            _ in
+            for product in [1, 1_000_001] { #expect(try await bed.place(1, product: product, path: "/v2/orders").status == 202) }
+            try await bed.wait("select count(*) from outbox where status = 'SENT' and product_id is not null", for: 2)
+            #expect(Set(publisher.sent.map(\.routingKey)) == ["stock.decrease@1-499999", "stock.decrease@1000000-"])
+            // As if the setting had changed since.
+            _ = try await bed.pool.query("insert into orders (id, product_id, quantity, status) values (9001, 500000, 1, 'PENDING')")
+            _ = try await bed.pool.query(
+                "insert into outbox (id, lane, topic, product_id, order_ids, payload) values (9001, 0, 'stock.decrease', 500000, '{9001}', '{}')"
+            )
+            try await bed.wait("select count(*) from outbox where id = 9001 and status = 'DEAD'", for: 1)
+            try await bed.wait("select count(*) from saga_work where order_id = 9001", for: 1)
+            #expect(try await bed.count("select count(*) from orders where id = 9001 and status = 'PENDING'") == 1)
+        }
+    }
+
     @Test("an order that may have units is not failed because the setting names no cell for it any more")
     func noCellAnyMore() async throws {
         try await run { bed, first, second in

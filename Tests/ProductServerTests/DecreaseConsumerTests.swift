@@ -56,6 +56,7 @@ struct DecreaseConsumerTests {
     /// A consumer that runs while `body` does.
     static func consuming(
         _ broker: ScriptedBroker,
+        ids: ProductIDs? = nil,
         maximumOrders: Int = 8_192,
         giveUpAfter: Duration = .seconds(60),
         stopWithin: Duration = .seconds(5),
@@ -67,6 +68,7 @@ struct DecreaseConsumerTests {
             source: broker,
             sink: broker,
             registry: registry,
+            ids: ids,
             eventLoop: MultiThreadedEventLoopGroup.singleton.next(),
             prefetch: 64,
             maximumOrders: maximumOrders,
@@ -504,6 +506,32 @@ struct DecreaseConsumerTests {
             #expect(consumer.metrics.blocked.load(ordering: .relaxed) == 0)
             // Only those that stay in hand wait for the row.
             #expect(patient.load(ordering: .relaxed) >= (isFull ? 40 : 16))
+        }
+    }
+
+    /// It is rejected into the dead letters, with no result that could fail its orders; what the cell has goes on, and is set aside in the cell's own queue.
+    @Test func aCommandForAnotherCellDecidesNothing() async throws {
+        let broker = ScriptedBroker()
+        let asked = Mutex<Set<Int64>>([])
+        try await Self.consuming(
+            broker,
+            ids: try ProductIDs("1000-,!1005"),
+            decide: { request, _, _, completion in
+                asked.withLock { _ = $0.insert(request.product.rawValue) }
+                completion(request.product.rawValue == 1_001 ? .unavailable(.lockTimeout) : .sold(remaining: 1, replayed: false))
+            }
+        ) { consumer in
+            broker.enqueue([5, 1_000, 1_005].map { Self.command(Int($0), product: $0, orders: [Int($0)]) })
+            try await Self.eventually("all are settled") { broker.isDrained && consumer.desk.commandsHeld == 0 }
+            #expect(broker.acknowledged == 1 && broker.requeued == 2 && broker.queued == 0)
+            #expect(consumer.metrics.misdirected.value == 2)
+            #expect(try Self.results(broker.results).map(\.order) == [1_000])
+            #expect(broker.deadLetters.isEmpty && asked.withLock { $0 } == [1_000])
+            broker.enqueue((1...20).map { Self.command(2_000 + $0, product: 1_001, orders: [2_000 + $0]) })
+            try await Self.eventually("some are set aside") {
+                broker.published.contains { $0.routingKey == StockGateTopology.asideQueue(ofCell: "1000-") }
+            }
+            #expect(!broker.published.contains { $0.routingKey == StockGateTopology.asideQueue })
         }
     }
 

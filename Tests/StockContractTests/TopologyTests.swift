@@ -4,7 +4,7 @@ import Testing
 
 @Suite struct TopologyTests {
     @Test func theSharedTopologyIsWhole() {
-        for topology in [Topology.stock, .events] {
+        for topology in [Topology.stock, .productServer, .stock(cells: ["1-9", "10-"]), .productServer(ofCell: "10-"), .events] {
             let exchanges = Set(topology.exchanges.map(\.name))
             let queues = Set(topology.queues.map(\.name))
             for binding in topology.bindings {
@@ -19,5 +19,22 @@ import Testing
         // A stream that cannot be declared must hold up no sale.
         #expect(Topology.stock.queues.allSatisfy { $0.kind == .quorum })
         #expect(Topology.events.queues.map(\.name) == [StockGateTopology.orderEventsStream])
+    }
+
+    @Test("one cell without a name has the names of before, and cells share the results and the dead letters alone")
+    func cells() {
+        #expect(Topology.stock(cells: [nil]) == .stock && Topology.productServer(ofCell: nil) == .productServer)
+        #expect(StockGateTopology.decreaseQueue(ofCell: nil) == StockGateTopology.decreaseQueue)
+        let (first, second) = (Topology.productServer(ofCell: "1-9"), Topology.productServer(ofCell: "10-"))
+        let shared = Set(first.queues.map(\.name)).intersection(second.queues.map(\.name))
+        #expect(shared == [StockGateTopology.resultsQueue, StockGateTopology.deadQueue])
+        // What a cell sets aside comes back to the same cell.
+        let aside = second.queues.first { $0.name == "stock.decrease.aside@10-" }
+        #expect(aside?.arguments["x-dead-letter-routing-key"]?.string == "stock.decrease@10-")
+        let order = Topology.stock(cells: ["1-9", "10-"])
+        for topology in [first, second] {
+            for queue in topology.queues where !queue.name.hasPrefix("stock.decrease.aside") { #expect(order.queues.contains(queue)) }
+        }
+        #expect(!order.bindings.contains { $0.routingKey == StockGateTopology.noCellRoutingKey })
     }
 }

@@ -44,11 +44,12 @@ struct MessageEndpoints: Sendable {
     }
 
     /// Starts to connect to a broker, and goes on trying. The log says when the broker goes away, refuses, and comes back.
-    init(_ configuration: BrokerConfiguration, prefetch: Int, logger: Logger) throws(BrokerError) {
+    /// - Parameter cells: the cells whose queues are declared, so that commands wait for servers that have never run
+    init(_ configuration: BrokerConfiguration, cells: [String?], prefetch: Int, logger: Logger) throws(BrokerError) {
         let journal = BrokerJournal(ends: ["commands", "events", "results"]) { $0.log(logger) }
         publisher = try Publisher(
             configuration: configuration,
-            topology: .stock,
+            topology: .stock(cells: cells),
             name: "outbox",
             onChange: journal.observer(of: "commands")
         )
@@ -60,7 +61,7 @@ struct MessageEndpoints: Sendable {
         )
         results = try Consumer(
             configuration: configuration,
-            topology: .stock,
+            topology: .stock(cells: cells),
             queue: StockGateTopology.resultsQueue,
             prefetch: prefetch,
             name: "results",

@@ -31,6 +31,7 @@ final class OutboxRelay: Sendable {
     private let worker: PostgresWorker
     private let configuration: PostgresConfiguration
     private let machine: RelayMachine
+    private let routes: CommandRoutes
     private let publishTimeout: Duration
     private let publisher: any MessagePublishing
     private let backlog: OutboxBacklog
@@ -48,6 +49,7 @@ final class OutboxRelay: Sendable {
         _ kind: OutboxSQL.Kind,
         configuration: PostgresConfiguration,
         settings: RelayMachine.Configuration,
+        routes: CommandRoutes,
         publishTimeout: Duration,
         publisher: any MessagePublishing,
         backlog: OutboxBacklog,
@@ -61,6 +63,7 @@ final class OutboxRelay: Sendable {
         takeFreeSQL = RelaySQL.take(kind, locking: "for update of o skip locked")
         self.configuration = configuration
         machine = RelayMachine(settings: settings)
+        self.routes = routes
         self.publishTimeout = publishTimeout
         self.publisher = publisher
         self.backlog = backlog
@@ -235,7 +238,7 @@ final class OutboxRelay: Sendable {
     }
 
     private func publish(_ batch: [RelayRow]) -> RelayMachine.Event {
-        let messages = batch.map(OutboxRelay.message)
+        let messages = batch.map(message)
         let done = WakeSignal()
         let result = PublishResult()
         let publisher = self.publisher
@@ -260,13 +263,13 @@ final class OutboxRelay: Sendable {
         let event = Mutex<RelayMachine.Event?>(nil)
     }
 
-    static func message(_ row: RelayRow) -> OutgoingMessage {
+    private func message(_ row: RelayRow) -> OutgoingMessage {
         let isCommand = row.topic == OutboxSQL.decreaseTopic
         var headers: [String: HeaderValue] = ["attempt": .integer(row.attempts + 1)]
         if let trace = row.traceparent { headers["traceparent"] = .string(trace) }
         return OutgoingMessage(
             exchange: isCommand ? StockGateTopology.commandsExchange : StockGateTopology.orderEventsExchange,
-            routingKey: isCommand ? StockGateTopology.decreaseRoutingKey : row.topic,
+            routingKey: isCommand ? routes.routingKey(product: row.productID) : row.topic,
             body: Array(row.payload.utf8),
             messageID: String(row.id),
             type: row.topic,

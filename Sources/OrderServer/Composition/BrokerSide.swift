@@ -22,7 +22,8 @@ struct BrokerSide {
         registry: MetricsRegistry,
         logger: Logger
     ) throws {
-        let endpoints = try given ?? MessageEndpoints(messaging.broker, prefetch: messaging.prefetch, logger: logger)
+        let routes = CommandRoutes(settings.cells, settings.cellMap)
+        let endpoints = try given ?? MessageEndpoints(messaging.broker, cells: routes.cells, prefetch: messaging.prefetch, logger: logger)
         let backlog = OutboxBacklog(
             maximumOrders: messaging.maximumOrders,
             maximumEvents: messaging.maximumEvents,
@@ -35,6 +36,7 @@ struct BrokerSide {
                 kind,
                 configuration: settings.relayPostgres,
                 settings: messaging.relay,
+                routes: routes,
                 publishTimeout: messaging.broker.confirmTimeout + .seconds(2),
                 publisher: publisher,
                 backlog: backlog,

@@ -9,6 +9,7 @@ import StrictJSON
 /// The routes by which operators change stock, and ask about it.
 struct StockAdminRoutes: Sendable {
     let engine: StockEngine
+    let own: OwnProducts
 
     func register(on router: ServerRouter) {
         router.post("/admin/products/{id}/load-stock-redis") { _, context -> Response in
@@ -37,6 +38,7 @@ struct StockAdminRoutes: Sendable {
         }
         router.post("/admin/products/{id}/stock-adjustments") { request, context -> Response in
             let id = try context.pathID(orThrow: .productNotFound)
+            try own.check(id)
             let key = try request.requiredIdempotencyKey()
             // DEC- and INC- keys belong to orders.
             if key.hasPrefix("DEC-") || key.hasPrefix("INC-") { throw APIError.invalid(field: "Idempotency-Key") }

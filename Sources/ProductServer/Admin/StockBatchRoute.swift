@@ -15,10 +15,11 @@ import StrictJSON
 /// order server asks again.
 struct StockBatchRoute: Sendable {
     let engine: StockEngine
+    let own: OwnProducts
 
     func register(on router: ServerRouter) {
         router.post(RouterPath(StockBatch.path)) { request, context -> Response in
-            let items = try StockBatchItem.all(of: try await request.jsonObject(upTo: StockBatch.maximumBytes))
+            let items = try StockBatchItem.all(of: try await request.jsonObject(upTo: StockBatch.maximumBytes), own)
             let loop = context.channel.eventLoop
             let answers = await withCheckedContinuation { continuation in
                 loop.execute { engine.decide(items, on: loop) { continuation.resume(returning: $0) } }
@@ -33,6 +34,7 @@ struct StockBatchRoute: Sendable {
 /// ``StockBatchRoute``, which gives the same answers.
 struct StockBatchHotPath: HotPathEndpoint {
     let engine: StockEngine
+    let own: OwnProducts
     let callers: AdminGuard
     let metrics: RouteMetrics
     /// The router's route writes the lines of each item, and has what belongs into them.
@@ -55,7 +57,8 @@ struct StockBatchHotPath: HotPathEndpoint {
         answer: @escaping (HotPathAnswer) -> Void
     ) {
         let call = HotCall(head, metrics, answer: answer)
-        guard let items = call.read(body, StockBatchItem.all(of:)) else { return }
+        let read = call.read(body) { (json) throws(APIError) in try StockBatchItem.all(of: json, own) }
+        guard let items = read else { return }
         let language = Language.negotiated(head.field("accept-language"))
         engine.decide(items, on: eventLoop) { call.finish(HotPathAnswer(json: StockBatchAnswer.json($0, language))) }
     }
@@ -76,15 +79,16 @@ struct StockBatchItem: Sendable {
 
     /// The items of a call's body.
     /// - Throws: `VALIDATION_ERROR` for a body that is no list of items
-    static func all(of body: JSONObjectReader) throws(APIError) -> [StockBatchItem] {
-        try StockBatch.items(of: body).map(StockBatchItem.init)
+    static func all(of body: JSONObjectReader, _ own: OwnProducts) throws(APIError) -> [StockBatchItem] {
+        try StockBatch.items(of: body).map { StockBatchItem($0, own) }
     }
 
-    /// Reads an item. A malformed item is refused alone, and the others go on.
-    private init(_ object: JSONObjectReader) {
+    /// Reads an item. A malformed item, or one for another cell's product, is refused alone, and the others go on.
+    private init(_ object: JSONObjectReader, _ own: OwnProducts) {
         let change: StockChange
         do throws(APIError) {
             change = try StockChange(object)
+            try own.check(change.productID)
         } catch {
             kind = .refused(error)
             requestID = (try? StockChange.requestID(of: object)) ?? nil

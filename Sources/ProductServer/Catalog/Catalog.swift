@@ -7,6 +7,7 @@ import StockGate
 struct Catalog: Sendable {
     let store: CatalogStore
     let engine: StockEngine
+    let own: OwnProducts
 
     /// Makes a product, or finds the one that the same request made under its key before.
     func create(_ new: NewProduct, key: String?) async throws -> (product: Product, isReplay: Bool) {
@@ -21,17 +22,21 @@ struct Catalog: Sendable {
             case .keyReused: throw APIError(.keyReused)
             case .codeTaken where new.code == nil: continue
             case .codeTaken: throw APIError.invalid(field: "code", .codeTaken)
+            case .idsUsedUp: throw APIError(.unavailable, message: .idsUsedUp)
             }
         }
         throw APIError.invalid(field: "code", .codeTaken)
     }
 
     func find(_ which: IDOrCode) async throws -> Product {
-        guard let product = try await store.find(which) else { throw APIError(.productNotFound) }
+        if case .id(let id) = which { try own.check(id) }
+        // A product that has moved to another cell may have left a row.
+        guard let product = try await store.find(which), own.has(product.id) else { throw APIError(.productNotFound) }
         return product
     }
 
     func change(_ id: Int64, _ change: ProductChange) async throws -> Product {
+        try own.check(id)
         guard let (product, engineMustKnow) = try await store.change(id, change) else { throw APIError(.productNotFound) }
         guard engineMustKnow else { return product }
         if product.stockStrategy == .redisFirst {
@@ -63,6 +68,10 @@ struct Catalog: Sendable {
 
 extension ErrorMessage {
     static let codeTaken = ErrorMessage(en: "The code belongs to another product.", ko: "이미 사용 중인 상품 코드입니다.")
+    static let idsUsedUp = ErrorMessage(
+        en: "The ids for new products (PRODUCT_IDS) are used up.",
+        ko: "새 상품에 쓸 수 있는 id(PRODUCT_IDS)를 모두 사용했습니다."
+    )
     static let notGated = ErrorMessage(
         en: "The product is not sold through Redis (stockStrategy).",
         ko: "Redis로 판매되지 않는 상품입니다(stockStrategy)."

@@ -16,8 +16,11 @@ struct CatalogStore: Sendable {
     private let reads: PostgresPool
     /// How many rows one statement of a list walks at most.
     private let listBound: Int64
+    /// New products get ids of these; nil: any.
+    private let ids: ProductIDs?
 
-    init(ledger: PostgresLedger, listBound: Int64) {
+    init(ledger: PostgresLedger, listBound: Int64, ids: ProductIDs? = nil) {
+        self.ids = ids
         pool = ledger.pool
         lookups = ledger.lookups
         reads = ledger.reads
@@ -31,6 +34,8 @@ struct CatalogStore: Sendable {
         /// Another request has made a product under the key.
         case keyReused
         case codeTaken
+        /// The sequence gives ids that do not belong to this server's cell.
+        case idsUsedUp
     }
 
     private static let columns = """
@@ -43,18 +48,33 @@ struct CatalogStore: Sendable {
     /// one waits at the index for the first. Then it either finds the key taken, or makes the product because the first one did not.
     /// - Parameter code: the code for a request that names none; nil: a code made from the product's id
     func create(_ new: NewProduct, key: String?, otherwise code: String? = nil) async throws -> CreateOutcome {
+        // An id in a range may belong to another cell by its own name. So the sequence has a few tries.
+        for _ in 0..<CatalogStore.idTries {
+            if let outcome = try await attemptToCreate(new, key: key, otherwise: code) { return outcome }
+        }
+        return .idsUsedUp
+    }
+
+    private static let idTries = 64
+
+    /// Nil if the sequence gave an id that this cell does not have.
+    private func attemptToCreate(_ new: NewProduct, key: String?, otherwise code: String?) async throws -> CreateOutcome? {
+        let ranges = ids?.ranges ?? [1...Int64.max]
         let claim =
             """
             , claimed as (
               insert into product_requests (idempotency_key, product_id, code, name, price, stock, stock_strategy)
-              select $6, id, $7, $2, $3, $5, $4 from given on conflict (idempotency_key) do nothing
+              select $9, id, $10, $2, $3, $5, $4 from given on conflict (idempotency_key) do nothing
               returning product_id as id)
             """
         let source = key == nil ? "given" : "claimed"
         do {
             let row = try await pool.query(
                 """
-                with given as (select nextval(pg_get_serial_sequence('products', 'id')) as id)\(key == nil ? "" : claim),
+                with given as (
+                  select n.id from (select nextval(pg_get_serial_sequence('products', 'id')) as id) as n
+                  where exists (select from unnest($6::bigint[], $7::bigint[]) as r(low, high) where n.id between r.low and r.high)
+                    and n.id <> all($8::bigint[]))\(key == nil ? "" : claim),
                 made as (
                   insert into products (id, code, name, price, stock_strategy)
                   select id, coalesce($1, 'PRODUCT-' || id), $2, $3, $4 from \(source)
@@ -65,14 +85,16 @@ struct CatalogStore: Sendable {
                 select p.id, p.code, p.name, p.price, s.stock, p.status, p.stock_strategy, p.created_at, p.updated_at from made p, stocked s
                 """,
                 [.optionalText(new.code ?? code), .text(new.name), .int(new.price), .text(new.stockStrategy.rawValue), .int(new.stock)]
+                    + [.ints(ranges.map(\.lowerBound)), .ints(ranges.map(\.upperBound)), .ints(Array(ids?.excluded ?? []))]
                     + (key.map { [.text($0), .optionalText(new.code)] } ?? [])
             ).first
             if let row { return .created(try Self.product(row)) }
         } catch let error as PostgresError where error.constraint == "products_code" {
             return .codeTaken
         }
-        // Nothing was made, so the key is taken. This is a separate statement, because only a new one sees the row that the first request has written
-        // meanwhile.
+        guard key != nil else { return nil }
+        // Nothing was made, so the key is taken, or the id was another cell's. This is a separate statement, because only a new one sees the row that the first
+        // request has written meanwhile.
         let row = try await pool.query(
             """
             select \(Self.columns), r.code is not distinct from $2 and r.name = $3 and r.price = $4 and r.stock = $5 and r.stock_strategy = $6
@@ -83,7 +105,8 @@ struct CatalogStore: Sendable {
                 .optionalText(key), .optionalText(new.code), .text(new.name), .int(new.price), .int(new.stock),
                 .text(new.stockStrategy.rawValue),
             ]
-        ).one()
+        ).first
+        guard let row else { return nil }
         return try row.decode(9, as: Bool.self) ? .replayed(try Self.product(row)) : .keyReused
     }
 

@@ -39,7 +39,7 @@ public enum ProductServer {
         let logger = Logger(label: program.name)
         let group = ServerAssembly.eventLoopGroup(settings.server)
         let engine = try StockEngine(settings.engine, eventLoopGroup: group) { event in event.log(logger) }
-        let broker = try settings.messaging.map { try BrokerConnections($0, logger) }
+        let broker = try settings.messaging.map { try BrokerConnections($0, cell: settings.ids?.name, logger) }
         let parts = try ProductServerParts(settings, engine, broker: broker, eventLoop: group.next(), logger: logger)
         try await parts.assembly(group, logger: logger, onReady: onReady).run()
     }

@@ -2,6 +2,7 @@ import CircuitBreaker
 import PostgresClient
 import RedisClient
 public import ServerKit
+import StockContract
 public import StockGate
 
 /// The product server's settings: plain values, and the only reader of their variables.
@@ -12,6 +13,8 @@ public struct ProductServerConfiguration: Sendable {
     public var serviceTokens: AdminTokens
     /// The engine's settings.
     public var engine: EngineConfiguration
+    /// The products of this server's cell; nil: all.
+    var ids: ProductIDs?
     /// How many rows one statement of a list walks at most.
     var listBound: Int64
     /// The broker, and how commands are taken from it; nil: no commands are taken.
@@ -24,6 +27,13 @@ public struct ProductServerConfiguration: Sendable {
     public init(from reader: inout SettingsReader) throws {
         server = ServerConfiguration(from: &reader, publicPort: ("PRODUCT_PORT", 8081), adminPort: ("PRODUCT_ADMIN_PORT", 9081))
         serviceTokens = reader.serviceTokens()
+        let ids = reader.optionalString(
+            "PRODUCT_IDS",
+            "the ids of this server's products where order servers name cells, such as 1000000- or 5,1000000- or 1-999999,!5; new products get ids of the ranges"
+        )
+        if let ids {
+            do throws(ProductIDs.Refusal) { self.ids = try ProductIDs(ids) } catch { reader.refuse("PRODUCT_IDS: \(error.words)") }
+        }
         let gate = reader.address("REDIS_URL", default: "redis://127.0.0.1:6379", "the gate's Redis") {
             url throws(SettingsReader.Refusal) in
             let redis: RedisConfiguration

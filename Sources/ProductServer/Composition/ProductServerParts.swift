@@ -50,6 +50,7 @@ struct ProductServerParts {
                     source: broker.source,
                     sink: broker.sink,
                     registry: registry,
+                    ids: settings.ids,
                     eventLoop: eventLoop,
                     prefetch: messaging.prefetch,
                     maximumOrders: messaging.maximumOrders,
@@ -67,7 +68,8 @@ struct ProductServerParts {
         self.consumer = consumer
 
         // The interfaces for callers.
-        let store = CatalogStore(ledger: engine.ledger, listBound: settings.listBound)
+        let store = CatalogStore(ledger: engine.ledger, listBound: settings.listBound, ids: settings.ids)
+        let own = OwnProducts(ids: settings.ids)
         let services = ServiceGuard(tokens: settings.serviceTokens)
         let trouble = DatabaseTrouble()
         let checks = [.database(engine), .redis(engine)] + (consumer.map { [$0.healthCheck] } ?? [])
@@ -76,11 +78,12 @@ struct ProductServerParts {
         HealthRoutes(checks: checks, drain: self.drain).register(on: publicRouter)
         OpenAPIDocument(ProductServer.openAPI).register(on: publicRouter)
         publicRouter.add(middleware: trouble)
-        CatalogRoutes(catalog: Catalog(store: store, engine: engine)).register(on: publicRouter)
-        StockRoutes(engine: engine, store: store).register(on: publicRouter)
+        CatalogRoutes(catalog: Catalog(store: store, engine: engine, own: own)).register(on: publicRouter)
+        StockRoutes(engine: engine, store: store, own: own).register(on: publicRouter)
         self.publicRouter = publicRouter
         hotPath = DecreaseHotPath(
             engine: engine,
+            own: own,
             services: services,
             metrics: metrics.ofRoute("/products/{id}/stock/decrease-by-order", method: "PATCH")
         )
@@ -93,12 +96,13 @@ struct ProductServerParts {
             services: adminServices
         )
         adminRouter.add(middleware: trouble)
-        StockAdminRoutes(engine: engine).register(on: adminRouter)
-        StockBatchRoute(engine: engine).register(on: adminRouter)
+        StockAdminRoutes(engine: engine, own: own).register(on: adminRouter)
+        StockBatchRoute(engine: engine, own: own).register(on: adminRouter)
         CircuitBreakerRoutes(registry: breakers).register(on: adminRouter)
         self.adminRouter = adminRouter
         adminHotPath = StockBatchHotPath(
             engine: engine,
+            own: own,
             callers: AdminGuard(tokens: settings.server.adminTokens, services: adminServices),
             metrics: metrics.ofRoute(StockBatch.path, method: "POST"),
             isLogging: logger.logLevel <= .debug
@@ -112,7 +116,7 @@ struct ProductServerParts {
         onReady: @escaping @Sendable (ServerAssembly.Ports) async -> Void
     ) -> ServerAssembly {
         let start = StartWait(timeout: self.settings.server.startTimeout, logger: logger)
-        let (postgres, engine) = (self.settings.engine.ledger.postgres, self.engine)
+        let (postgres, engine, ids) = (self.settings.engine.ledger.postgres, self.engine, self.settings.ids)
         let consumer: [any Service] = self.consumer.map { [$0] } ?? []
         return ServerAssembly(
             name: ProductServer.program.name,
@@ -137,6 +141,7 @@ struct ProductServerParts {
                     _ = try await Migrator(configuration: postgres).apply(ProductServer.migrations)
                     try await engine.start()
                 }
+                if let ids { try await ProductSequence(pool: engine.ledger.pool, ids: ids).prepare() }
             },
             prepared: self.prepared,
             onReady: onReady

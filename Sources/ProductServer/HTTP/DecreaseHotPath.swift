@@ -11,6 +11,7 @@ import StrictJSON
 
 struct DecreaseHotPath: HotPathEndpoint {
     let engine: StockEngine
+    let own: OwnProducts
     let services: ServiceGuard
     let metrics: RouteMetrics
 
@@ -26,8 +27,8 @@ struct DecreaseHotPath: HotPathEndpoint {
         guard head.method == .patch,
             let product = head.id(after: "/products/", before: Self.suffix) ?? head.id(after: "/v1/products/", before: Self.suffix)
         else { return nil }
-        // The router's route refuses a caller that may not change stock.
-        guard services.admits(head) else { return nil }
+        // The router's route refuses what another cell has, and a caller that may not change stock.
+        guard own.has(product), services.admits(head) else { return nil }
         guard head.saysJSON else { return nil }
         // The router's route refuses bad keys and attempts.
         guard let key = try? StockRequestHead.decreaseKey(head), let rest = try? StockRequestHead(head) else { return nil }

@@ -10,6 +10,7 @@ import StrictJSON
 struct StockRoutes: Sendable {
     let engine: StockEngine
     let store: CatalogStore
+    let own: OwnProducts
 
     func register(on router: ServerRouter) {
         router.versioned(.patch, "/products/{id}/stock/decrease-by-order") { request, context -> Response in
@@ -26,6 +27,7 @@ struct StockRoutes: Sendable {
         }
         router.versioned(.get, "/products/{id}/stock/requests/{key}") { _, context -> Response in
             let id = try context.pathID(orThrow: .productNotFound)
+            try own.check(id)
             let key = try context.pathKey(orThrow: .notFound)
             guard let entry = try await engine.ledger.entry(forKey: key, reader: true), entry.product.rawValue == id,
                 entry.direction != .closed
@@ -36,6 +38,7 @@ struct StockRoutes: Sendable {
         }
         router.versioned(.get, "/products/{id}/stock/ledger", query: Listing.parameters) { request, context -> Response in
             let id = try context.pathID(orThrow: .productNotFound)
+            try own.check(id)
             let listing = try request.listing()
             guard let (rows, facts) = try await store.ledger(id, listing) else { throw APIError(.productNotFound) }
             return Response.list(rows, listing, facts) { row, json in
@@ -53,6 +56,7 @@ struct StockRoutes: Sendable {
 
     private func decrease(_ request: Request, _ context: ServerRequestContext, key: String) async throws -> Response {
         let id = try context.pathID(orThrow: .productNotFound)
+        try own.check(id)
         let head = try StockRequestHead(request)
         let decrease = try DecreaseRequest(try await request.jsonObject(), product: id, key: key, head)
         let loop = context.channel.eventLoop
@@ -64,6 +68,7 @@ struct StockRoutes: Sendable {
 
     private func increase(_ request: Request, _ context: ServerRequestContext, key: String) async throws -> Response {
         let id = try context.pathID(orThrow: .productNotFound)
+        try own.check(id)
         _ = try request.idempotencyAttempt()
         let increase = try IncreaseRequest(try await request.jsonObject(), product: id, key: key)
         let loop = context.channel.eventLoop

@@ -31,6 +31,7 @@ final class CommandDesk: @unchecked Sendable {
     private let maximumOrders: Int
     private let maximumBlocked: Int
     private let giveUpAfter: TimeAmount
+    private let asideQueue: String
     private let isLocked: @Sendable (Int64) -> Bool
 
     private var waiting: CircularBuffer<CommandRun> = []
@@ -54,6 +55,7 @@ final class CommandDesk: @unchecked Sendable {
         maximumOrders: Int,
         maximumBlocked: Int,
         giveUpAfter: Duration,
+        asideQueue: String = StockGateTopology.asideQueue,
         isLocked: @escaping @Sendable (Int64) -> Bool,
         decide: @escaping Decide
     ) {
@@ -64,6 +66,7 @@ final class CommandDesk: @unchecked Sendable {
         self.maximumOrders = maximumOrders
         self.maximumBlocked = maximumBlocked
         self.giveUpAfter = TimeAmount(giveUpAfter)
+        self.asideQueue = asideQueue
         self.isLocked = isLocked
         self.decide = decide
     }
@@ -142,7 +145,8 @@ final class CommandDesk: @unchecked Sendable {
             eventLoop.assumeIsolated().scheduleTask(in: TimeAmount(duration)) { self.perform(run.life.waitEnded(), run) }
         case .publish(let parts):
             note(run, isBlocked: false)
-            ready.append(Draft(run: run, messages: ResultMessages(command: run.command, verdicts: run.life.verdicts), parts: parts))
+            let messages = ResultMessages(command: run.command, verdicts: run.life.verdicts, asideQueue: asideQueue)
+            ready.append(Draft(run: run, messages: messages, parts: parts))
             schedulePublish()
         case .acknowledge: break  // by `ended`, all of a batch at once
         case .requeue(let why):

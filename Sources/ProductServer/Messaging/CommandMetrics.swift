@@ -18,6 +18,7 @@ final class CommandMetrics: Sendable {
     let unconfirmed: Counter
     let tooLate: Counter
     let aside: Counter
+    let misdirected: Counter
     private let seconds: Histogram
     private let requeues: [CommandLife.Unfinished: Counter]
     private let committed: Counter
@@ -49,6 +50,10 @@ final class CommandMetrics: Sendable {
         aside = registry.counter(
             "stockgate_commands_aside_total",
             help: "Commands set aside because their product's row is locked; they are delivered again."
+        )
+        misdirected = registry.counter(
+            "stockgate_commands_misdirected_total",
+            help: "Commands for products of another cell, given to the dead letters undecided."
         )
         seconds = registry.histogram("stockgate_command_seconds", help: "From a command's time to its confirmed result.")
         requeues = Dictionary(

@@ -71,6 +71,8 @@ struct DecreaseConsumer: Service, CustomStringConvertible {
     private let prefetch: Int
     private let stopWithin: Duration
     private let logger: Logger
+    private let ids: ProductIDs?
+    private let misdirectedLog = LogThrottle()
     /// Opens when the engine can decide.
     private let prepared: PreparedLatch
     /// How long a suspect may delay the others: ten times as long as a commit usually takes.
@@ -79,6 +81,7 @@ struct DecreaseConsumer: Service, CustomStringConvertible {
     var description: String { "consumer" }
 
     /// - Parameters:
+    ///   - ids: the products of this server's cell; nil: all
     ///   - eventLoop: a loop of the engine's group
     ///   - isLocked: whether a product's row is known to be locked by another transaction
     ///   - stopWithin: the time for commands under way when the server stops
@@ -86,6 +89,7 @@ struct DecreaseConsumer: Service, CustomStringConvertible {
         source: any CommandSource,
         sink: any ResultSink,
         registry: MetricsRegistry,
+        ids: ProductIDs? = nil,
         eventLoop: any EventLoop,
         prefetch: Int,
         maximumOrders: Int,
@@ -108,9 +112,11 @@ struct DecreaseConsumer: Service, CustomStringConvertible {
             // A quarter, so that most of what the broker sends can be decided at once, whoever waits.
             maximumBlocked: prefetch / 4,
             giveUpAfter: giveUpAfter,
+            asideQueue: StockGateTopology.asideQueue(ofCell: ids?.name),
             isLocked: isLocked,
             decide: decide
         )
+        self.ids = ids
         self.prefetch = prefetch
         self.stopWithin = stopWithin
         self.prepared = prepared
@@ -150,7 +156,7 @@ struct DecreaseConsumer: Service, CustomStringConvertible {
     }
 
     private func take(_ deliveries: [Delivery], _ seen: inout RecentMessages) {
-        let commands = deliveries.map { IncomingCommand($0, isCopy: { !seen.insert($0.identity) }) }
+        let commands = deliveries.map { IncomingCommand($0, isCopy: { !seen.insert($0.identity) }) }.filter { !turnAway($0) }
         for command in commands {
             guard case .poison(let poison) = command.content else { continue }
             logger.warning(
@@ -162,6 +168,21 @@ struct DecreaseConsumer: Service, CustomStringConvertible {
             )
         }
         desk.take(commands)
+    }
+
+    /// Gives a command to the dead letters whose product another cell has, undecided: only that cell knows its keys. The order server has its orders settled there
+    /// over HTTP when no result has come.
+    private func turnAway(_ command: IncomingCommand) -> Bool {
+        guard let ids, case .command(let content) = command.content, !ids.contains(content.productID) else { return false }
+        metrics.misdirected.add()
+        misdirectedLog.log(
+            .error,
+            "a command is for a product of another cell: PRODUCT_IDS of this server and PRODUCT_SERVER_URL of the order servers differ",
+            to: logger,
+            metadata: ["product": "\(content.productID)", "message": "\(command.delivery.messageID ?? "none")"]
+        )
+        if !source.reject(command.delivery, requeue: false) { metrics.tooLate.add() }
+        return true
     }
 
     /// Waits until no command is left. A cancelled task does not wait.

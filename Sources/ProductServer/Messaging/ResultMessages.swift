@@ -8,6 +8,8 @@ struct ResultMessages: Sendable {
     let command: IncomingCommand
     /// The verdicts, by each order's position in the command; empty for a poisonous message.
     let verdicts: [CommandLife.Verdict?]
+    /// The queue for commands of locked products.
+    var asideQueue = StockGateTopology.asideQueue
 
     /// The message for one part.
     func message(_ part: CommandLife.Part, at time: Timestamp) -> OutgoingMessage {
@@ -26,7 +28,7 @@ struct ResultMessages: Sendable {
             reason: APIErrorCode.lockTimeout.rawValue,
             header: "aside"
         )
-        copy.routingKey = StockGateTopology.asideRoutingKey
+        copy.routingKey = asideQueue
         // What the broker wrote on the way here says nothing of the message that goes out now.
         copy.headers = copy.headers.filter { !$0.key.hasPrefix("x-") }
         copy.headers["attempt"] = .integer(min(max(1, command.delivery.headers["attempt"]?.integer ?? 1), .max - 1) + 1)
