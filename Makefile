@@ -3,6 +3,7 @@
 # SWIFT_FLAGS  extra flags for every swift command, for example "-j 2"
 # ARGS         arguments for the harness (demo, sale), the attack (attack) or for swift test (test)
 # INSTANCES    how many product and order servers (up)
+# CELLS        how many cells of product servers, each with a Redis and a database of its own (up, at its first start)
 # TOPOLOGY     single, sentinel (Redis that fails over), cluster (Redis Cluster), or ha: PostgreSQL with a synchronous standby, three nodes of the broker, two of each server (up, at its first start)
 
 SHELL := /bin/bash
@@ -20,7 +21,7 @@ help: ## list the targets
 demo: ## sell out a hot product while Redis dies and comes back, then audit
 	@scripts/demo $(ARGS)
 
-up: ## build and start everything; Ctrl-C or make down stops it (INSTANCES=2: two of each server; TOPOLOGY=sentinel, cluster or ha: stores of several servers)
+up: ## build and start everything; Ctrl-C or make down stops it (INSTANCES=2: two of each server; TOPOLOGY=sentinel, cluster or ha: stores of several servers; CELLS=2: two cells of product servers)
 	@scripts/up
 
 down: ## stop what make up started

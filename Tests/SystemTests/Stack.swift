@@ -140,7 +140,8 @@ struct Stack: Sendable {
             "ORDER_ADMIN",
         ]
         let others = [
-            "TOPOLOGY", "POSTGRES_NODES", "RABBITMQ_NODES", "DATABASE_POOLER", "ADMIN_TOKEN", "SERVICE_TOKENS", "PRODUCT_SERVICE_TOKEN",
+            "TOPOLOGY", "CELLS", "MOVED_PRODUCTS", "POSTGRES_NODES", "RABBITMQ_NODES", "DATABASE_POOLER", "ADMIN_TOKEN", "SERVICE_TOKENS",
+            "PRODUCT_SERVICE_TOKEN",
             "GATEWAY_PUBLIC_STOCK",
         ].filter { environment[$0] == nil }
         let forget = (others + ports.map { "\($0)_PORT" }).joined(separator: " ")

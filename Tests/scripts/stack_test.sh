@@ -7,7 +7,7 @@ set -uo pipefail
 REPOSITORY=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd -P)
 stack=$REPOSITORY/scripts/stack
 PATH=$PATH:/usr/sbin:/sbin
-unset STACK_DIR STACK_PORTS STACK_SERVICES INSTANCES TOPOLOGY RABBITMQ_NODES POSTGRES_NODES "${!PG@}"
+unset STACK_DIR STACK_PORTS STACK_SERVICES INSTANCES TOPOLOGY CELLS MOVED_PRODUCTS RABBITMQ_NODES POSTGRES_NODES "${!PG@}"
 unset GATEWAY_PUBLIC_STOCK GATEWAY_CONNECTIONS_PER_ADDRESS GATEWAY_READ_TIMEOUT SERVICE_TOKENS PRODUCT_SERVICE_TOKEN
 unset REDIS_PORT SENTINEL_PORT POSTGRES_PORT RABBITMQ_PORT EPMD_PORT RABBITMQ_DIST_PORT GATEWAY_PORT PRODUCT_PORT PRODUCT_ADMIN_PORT ORDER_PORT ORDER_ADMIN_PORT
 export STACK_PORTS=any
@@ -409,6 +409,37 @@ if type -P patroni >/dev/null; then
 else
     printf 'skipped PostgreSQL that fails over by itself: patroni is not installed\n'
 fi
+
+# Two cells: a product server, a Redis and a product database each. What a stand-in is started with, and which of them gets a path.
+sed 's/qw(SERVICE_TOKENS PRODUCT_SERVICE_TOKEN)/qw(PRODUCT_IDS REDIS_URL PRODUCT_DATABASE_URL PRODUCT_SERVER_URL)/' "$work/bin/product-server" >"$work/cells-server"
+mkdir "$work/cell-bin" && cp "$work/cells-server" "$work/cell-bin/product-server" && cp "$work/cells-server" "$work/cell-bin/order-server" && chmod 755 "$work/cell-bin"/*
+celled() { STOCKGATE_BIN_DIR=$work/cell-bin STACK_DIR=$work/third "$stack" "$@"; }
+at_cells() { curl -s --max-time 60 "http://127.0.0.1:$(third_port GATEWAY_PORT)/product-service/$1"; }
+started_with() { curl -s --max-time 60 "http://127.0.0.1:$(third_port "$1")/tokens"; }
+check "two cells start" env CELLS=2 STOCKGATE_BIN_DIR="$work/cell-bin" STACK_DIR="$work/third" "$stack" start redis postgres gateway product order
+first_cell="product $(third_port PRODUCT_PORT) " second_cell="product $(third_port PRODUCT_2_PORT) "
+check "each has a Redis" is "$(three status redis | awk 'NR > 1 { print $2 }' | xargs)" "running running"
+check "the second's servers have its stores and ids" says "PRODUCT_IDS=1000000- REDIS_URL=redis://127.0.0.1:$(third_port REDIS_2_PORT) PRODUCT_DATABASE_URL=$(three env | sed -n 's/^CELL_2_DATABASE_URL=//p') " started_with PRODUCT_2_PORT
+check "the first's have the others" says "PRODUCT_IDS=1-999999 REDIS_URL=$(three_setting REDIS_URL) PRODUCT_DATABASE_URL=$(three_setting PRODUCT_DATABASE_URL) " started_with PRODUCT_PORT
+check "the order server knows both" says "PRODUCT_SERVER_URL=1-999999=http://127.0.0.1:$(third_port PRODUCT_PORT);1000000-=http://127.0.0.1:$(third_port PRODUCT_2_PORT)" started_with ORDER_PORT
+check "the settings can be read by a shell" is "$(eval "$(three env)" && printf '%s' "$PRODUCT_SERVER_URL")" "1-999999=http://127.0.0.1:$(third_port PRODUCT_PORT);1000000-=http://127.0.0.1:$(third_port PRODUCT_2_PORT)"
+for path in products/5 v1/products/999999 'products/%31?x=1' cells/1-999999/products cells/1-999999/products/KEYBOARD; do
+    check "$path is the first's" says "$first_cell/" at_cells "$path"
+done
+for path in products/1000000 'products/%31000000' cells/1000000-/v1/products cells/1000000-/readyz; do
+    check "$path is the second's" says "$second_cell/" at_cells "$path"
+done
+for path in products products/KEYBOARD cells/2-3/products readyz; do
+    check "$path is nobody's" says '"NOT_FOUND"' at_cells "$path"
+done
+check "products move by a setting" env MOVED_PRODUCTS=5:2 STOCKGATE_BIN_DIR="$work/cell-bin" STACK_DIR="$work/third" "$stack" restart product order
+check "the gateway hears of it" celled start gateway
+moved_away() { [[ $(at_cells products/5) == "$second_cell"* && $(at_cells products/55) == "$first_cell"* ]]; }
+check "and routes it, and it alone" soon moved_away
+check "the servers know" is "$(started_with PRODUCT_PORT | grep -o 'PRODUCT_IDS=[^ ]*') $(started_with PRODUCT_2_PORT | grep -o 'PRODUCT_IDS=[^ ]*')" "PRODUCT_IDS=1-999999,!5 PRODUCT_IDS=1000000-,5"
+check "cells are no matter of a later setting" fails_with 2 "has 2" env CELLS=3 STACK_DIR="$work/third" "$stack" status
+check "a product moves to no cell that there is not" fails_with 2 "MOVED_PRODUCTS=5:3" env MOVED_PRODUCTS=5:3 STACK_DIR="$work/third" "$stack" status
+check "destroy removes the cells" three destroy
 
 check "a broker of three nodes starts" env RABBITMQ_NODES=3 STACK_DIR="$work/third" "$stack" start rabbitmq
 members() {

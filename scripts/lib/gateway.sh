@@ -4,10 +4,13 @@
 
 gateway_binaries() { type -P nginx >/dev/null || die "nginx is not installed: scripts/stack install"; }
 
-# gateway_upstream PRODUCT|ORDER FAILURES: the lines of one upstream group. So many failures within a second take an instance out of it for a second; 0: none do.
+# gateway_upstream PRODUCT|ORDER FAILURES [CELL]: the lines of one upstream group. So many failures within a second take an instance out of it for a second; 0: none do.
 gateway_upstream() {
-    local n infix
-    for ((n = 1; n <= INSTANCES; n++)); do
+    local n infix CELL
+    count_of "${1,,}"
+    for ((n = 1; n <= COUNT; n++)); do
+        cell_of_server "$n"
+        if [[ -n ${3-} && $CELL != "$3" ]]; then continue; fi
         infix=
         if ((n > 1)); then infix=${n}_; fi
         printf '        server 127.0.0.1:%s max_fails=%s fail_timeout=1s;\n' "${PORTS[$1_${infix}PORT]}" "$2"
@@ -60,21 +63,82 @@ gateway_settings() {
     fi
 }
 
+# gateway_group NAME KEEPALIVE FAILURES [CELL]: one upstream group of the product servers.
+gateway_group() {
+    printf '    upstream %s {\n        zone %s 128k;\n%s\n        keepalive %s;\n        keepalive_requests 1000000;\n        keepalive_timeout 250ms;\n    }\n' \
+        "$1" "$1" "$(gateway_upstream PRODUCT "$3" "${4-}")" "$2"
+}
+
+# A digit of an id, as it is or percent-encoded; and a whole number of those.
+GATEWAY_DIGIT='(?:[0-9]|%3[0-9])'
+
+# Sets what the template has for cells: nothing but one group where there is one. With several the path of a product by its id goes to the cell that has it; everything else
+# of the product servers names a cell, as in /product-service/cells/1000000-/products.
+gateway_cells() {
+    local cell pair id pattern
+    GATEWAY_GROUPS='' GATEWAY_CELL_OPTIONAL='' GATEWAY_CELLS='' GATEWAY_ROUTES='' GATEWAY_NO_CELL=''
+    # shellcheck disable=SC2153
+    if ((CELLS == 1)); then
+        GATEWAY_GROUPS=$(gateway_group product 64 10)
+        if [[ $GATEWAY_PUBLIC_STOCK == true ]]; then GATEWAY_GROUPS+=$'\n'$(gateway_group product_stock 128 10); fi
+        return
+    fi
+    GATEWAY_CELL_OPTIONAL='(?:/cells/[0-9]+-[0-9]*)?'
+    for pair in "${MOVED[@]}"; do
+        id=${pair%:*} pattern=
+        while [[ -n $id ]]; do
+            pattern+="(?:${id:0:1}|%3${id:0:1})"
+            id=${id:1}
+        done
+        GATEWAY_CELLS+="        \"~^/product-service/(?:v1/)?products/$pattern(?:[/?]|\$)\" ${pair#*:};"$'\n'
+    done
+    for ((cell = 1; cell <= CELLS; cell++)); do
+        cell_range "$cell"
+        GATEWAY_GROUPS+=$(gateway_group "product_$cell" 64 10 "$cell")$'\n'
+        if [[ $GATEWAY_PUBLIC_STOCK == true ]]; then GATEWAY_GROUPS+=$(gateway_group "product_stock_$cell" 128 10 "$cell")$'\n'; fi
+        GATEWAY_CELLS+="        \"~^/product-service/cells/$RANGE/\" $cell;"$'\n'
+        if ((cell == CELLS)); then
+            pattern="${GATEWAY_DIGIT}{7,}"
+        elif ((cell == 1)); then
+            pattern="${GATEWAY_DIGIT}{1,6}"
+        else
+            pattern="(?:$((cell - 1))|%3$((cell - 1)))${GATEWAY_DIGIT}{6}"
+        fi
+        GATEWAY_CELLS+="        \"~^/product-service/(?:v1/)?products/$pattern(?:[/?]|\$)\" $cell;"$'\n'
+        GATEWAY_ROUTES+="        product:$cell product_$cell;"$'\n'"        product_stock:$cell product_stock_$cell;"$'\n'
+    done
+    GATEWAY_ROUTES+='        "product:" "";'$'\n''        "product_stock:" "";'
+    # A path of the product servers that names no cell, neither by an id nor by its name, is not there for any method.
+    GATEWAY_NO_CELL="        \"~^/product-service/(?:(?!cells/)(?!(?:v1/)?products/${GATEWAY_DIGIT}+(?:[/?]|\$))|cells/(?!$(gateway_cell_names)/))\" \"\";"
+}
+
+# The names of all cells, as alternatives of a pattern.
+gateway_cell_names() {
+    local cell names=
+    for ((cell = 1; cell <= CELLS; cell++)); do
+        cell_range "$cell"
+        names+=${names:+|}$RANGE
+    done
+    printf '(?:%s)' "$names"
+}
+
 gateway_prepare() {
-    local user='' limit='' stock='# ' stock_upstream='' token=''
+    local user='' limit='' stock='# ' token=''
     mkdir -p "$STACK_DIR/gateway/data"
     gateway_settings
     # Workers of a master that runs as root do not.
     if ((EUID == 0)); then user='user www-data;'; fi
     if ((GATEWAY_CONNECTIONS_PER_ADDRESS == 0)); then limit='# '; fi
     if [[ $GATEWAY_PUBLIC_STOCK == true ]]; then
-        stock='' stock_upstream=$(gateway_upstream PRODUCT 10) token=$GATEWAY_SERVICE_TOKEN
+        stock='' token=$GATEWAY_SERVICE_TOKEN
         warn_public_stock
     fi
+    gateway_cells
     render nginx.conf "$STACK_DIR/gateway/nginx.conf" "USER=$user" "PORT=${PORTS[GATEWAY_PORT]}" "DIRECTORY=$STACK_DIR/gateway" \
         "DESCRIPTORS=$(descriptor_limit)" "LIMIT=$limit" "CONNECTIONS=$GATEWAY_CONNECTIONS_PER_ADDRESS" "READ_TIMEOUT=$GATEWAY_READ_TIMEOUT" \
-        "PRODUCT=$(gateway_upstream PRODUCT 10)" "ORDER=$(gateway_upstream ORDER 10)" "ORDER_WAIT=$(gateway_upstream ORDER 0)" \
-        "STOCK=$stock" "PRODUCT_STOCK=$stock_upstream" "SERVICE_TOKEN=$token" \
+        "PRODUCT_GROUPS=$GATEWAY_GROUPS" "CELL_OPTIONAL=$GATEWAY_CELL_OPTIONAL" "CELLS=$GATEWAY_CELLS" "ROUTES=$GATEWAY_ROUTES" \
+        "NO_CELL=$GATEWAY_NO_CELL" "ORDER=$(gateway_upstream ORDER 10)" "ORDER_WAIT=$(gateway_upstream ORDER 0)" \
+        "STOCK=$stock" "SERVICE_TOKEN=$token" \
         "SEGMENT=$GATEWAY_SEGMENT" "PRODUCT_ID=$GATEWAY_PRODUCT_ID" "END=$GATEWAY_END" "HOP=$GATEWAY_HOP" \
         "QUALITY_BEGIN=$GATEWAY_QUALITY_BEGIN" "QUALITY_END=$GATEWAY_QUALITY_END" "ONE=$GATEWAY_ONE" "NONE=$GATEWAY_NONE" "GREATER=$GATEWAY_GREATER" \
         "IPV6=$GATEWAY_IPV6"

@@ -15,7 +15,7 @@ port_keys() {
     local n
     printf '%s\n' REDIS_PORT POSTGRES_PORT PGBOUNCER_PORT RABBITMQ_PORT EPMD_PORT RABBITMQ_DIST_PORT GATEWAY_PORT
     if [[ $REDIS_MODE == cluster ]]; then printf '%s\n' REDIS_BUS_PORT; fi
-    for ((n = 2; n <= REDIS_NODES; n++)); do
+    for ((n = 2; n <= REDIS_SERVERS; n++)); do
         printf '%s\n' "REDIS_${n}_PORT"
         if [[ $REDIS_MODE == cluster ]]; then printf '%s\n' "REDIS_${n}_BUS_PORT"; fi
     done
@@ -26,6 +26,9 @@ port_keys() {
     printf '%s\n' PRODUCT_PORT PRODUCT_ADMIN_PORT ORDER_PORT ORDER_ADMIN_PORT
     for ((n = 2; n <= INSTANCES; n++)); do
         printf '%s\n' "PRODUCT_${n}_PORT" "PRODUCT_${n}_ADMIN_PORT" "ORDER_${n}_PORT" "ORDER_${n}_ADMIN_PORT"
+    done
+    for ((n = INSTANCES + 1; n <= INSTANCES * CELLS; n++)); do
+        if ((n > 1)); then printf '%s\n' "PRODUCT_${n}_PORT" "PRODUCT_${n}_ADMIN_PORT"; fi
     done
 }
 

@@ -205,9 +205,9 @@ postgres_promote() {
     say "$1 is the primary"
 }
 
-# Two databases, each with an owner of its own; may be run again after it was interrupted.
+# Two databases, each with an owner of its own, and one more for each further cell; may be run again after it was interrupted.
 postgres_make_databases() {
-    local name password
+    local name password cell
     postgres_port "$1"
     postgres_socket "$1"
     for name in product order; do
@@ -221,6 +221,14 @@ SELECT 'CREATE DATABASE stockgate_$name OWNER stockgate_$name' WHERE NOT EXISTS 
 \gexec
 REVOKE ALL ON DATABASE stockgate_$name FROM PUBLIC;
 SQL
+        if [[ $name == order ]]; then continue; fi
+        for ((cell = 2; cell <= CELLS; cell++)); do
+            cat <<SQL
+SELECT 'CREATE DATABASE stockgate_product_$cell OWNER stockgate_product' WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = 'stockgate_product_$cell')
+\gexec
+REVOKE ALL ON DATABASE stockgate_product_$cell FROM PUBLIC;
+SQL
+        done
     done | (cd / && "${POSTGRES_AS[@]}" "$POSTGRES_BIN/psql" -X -q -v ON_ERROR_STOP=1 -h "$POSTGRES_SOCKET" -p "$POSTGRES_PORT_OF" -d postgres) \
         >>"$STACK_DIR/$1/log" 2>&1 || { show_log "$1"; die "$1: the databases could not be made"; }
     if managed; then : >"$STACK_DIR/postgres/databases-made"; else : >"$STACK_DIR/$1/databases-made"; fi

@@ -19,10 +19,18 @@ server_environment() {
     while IFS= read -r line; do
         key=${line%%=*}
         case $KIND:$key in
-            product:ORDER_* | order:REDIS_URL | order:PRODUCT_DATABASE_URL) unset "$key" ;;
+            product:ORDER_* | order:REDIS_URL | order:PRODUCT_DATABASE_URL | *:CELL_*) unset "$key" ;;
             *) export "${line?}" ;;
         esac
     done < <(settings)
+    if [[ $KIND == product ]] && ((CELLS > 1)); then
+        cell_of_server "$n"
+        if ((CELL > 1)); then
+            export REDIS_URL=redis://127.0.0.1:${PORTS[REDIS_${CELL}_PORT]} PRODUCT_DATABASE_URL=${PRODUCT_DATABASE_URL/%stockgate_product/stockgate_product_$CELL}
+        fi
+        cell_ids "$CELL" product
+        export PRODUCT_IDS=$IDS
+    fi
     # A stack that has never had a broker sells without one: an address where nobody will ever listen would make orders wait for it.
     [[ -d $STACK_DIR/rabbitmq ]] || unset AMQP_URL
     # A proxy between the product servers and the stack's Redis, for tests.
@@ -35,7 +43,7 @@ server_environment() {
             ORDER_DATABASE_URL=$(through_pgbouncer "$ORDER_DATABASE_URL")
         fi
     fi
-    unset INSTANCES PRODUCT_REDIS_URL GATEWAY_PUBLIC_STOCK
+    unset INSTANCES CELLS MOVED_PRODUCTS PRODUCT_REDIS_URL GATEWAY_PUBLIC_STOCK
     # Each has the token that it shows or those that it takes, also where the caller has set both.
     if [[ $KIND == product ]]; then unset PRODUCT_SERVICE_TOKEN; else unset SERVICE_TOKENS; fi
     export "${KIND^^}_PORT=${PORTS[${KIND^^}_${infix}PORT]}"
