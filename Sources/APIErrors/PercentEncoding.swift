@@ -2,7 +2,7 @@ import StrictJSON
 
 /// Percent-encoding (RFC 3986, section 2.1), for paths and queries alike.
 package enum PercentEncoding {
-    /// Decodes once. Nil if a `%` has no two hexadecimal digits behind it, or the result is not UTF-8.
+    /// Decodes once. Nil if a `%` has no two hexadecimal digits after it, or the result is not UTF-8.
     package static func decode(_ bytes: some Sequence<UInt8>, plusIsSpace: Bool) -> String? {
         var decoded: [UInt8] = []
         decoded.reserveCapacity(bytes.underestimatedCount)

@@ -100,7 +100,7 @@ public enum Values {
         return key
     }
 
-    /// What a string of structured fields holds. Its only escapes are `\"` and `\\`; parameters behind it are not taken.
+    /// What a string of structured fields holds. Its only escapes are `\"` and `\\`; parameters after it are not taken.
     private static func unquoted(_ text: String, field: String) throws(APIError) -> String {
         var bytes: [UInt8] = []
         var rest = text.utf8.dropFirst()

@@ -30,7 +30,7 @@ extension ByteBuffer {
     /// The front door decides what `Connection` says and how the body is transferred. What the route says of these is dropped.
     /// - Parameters:
     ///   - request: what is answered
-    ///   - isLast: whether the connection ends behind the answer
+    ///   - isLast: whether the connection ends after the answer
     /// - Returns: how the body has to be written
     package mutating func writeAnswerHead(_ head: HTTPResponse, to request: RequestHead, isLast: inout Bool) -> AnswerFraming {
         writeStatusLine(head.status)
@@ -71,7 +71,7 @@ extension ByteBuffer {
         return framing
     }
 
-    /// Writes what the connection does behind the answer, where the client would expect something else.
+    /// Writes what the connection does after the answer, where the client would expect something else.
     package mutating func writeConnection(to request: RequestHead?, isLast: Bool) {
         if isLast {
             writeStaticString("Connection: close\r\n")

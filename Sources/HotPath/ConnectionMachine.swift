@@ -34,7 +34,7 @@ package struct ConnectionMachine: Sendable, Equatable {
     package private(set) var isLast = false
     /// Whether the client sends no more.
     package private(set) var isInputClosed = false
-    /// Whether the server's half is closed, behind everything that it has sent.
+    /// Whether the server's half is closed, after everything that it has sent.
     package private(set) var isOutputClosed = false
     /// Whether the server stops.
     package private(set) var isQuiescing = false

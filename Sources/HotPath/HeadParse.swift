@@ -144,7 +144,7 @@ struct HeadParse {
         }
     }
 
-    /// One field line at `at`, which moves behind its line end. Nil: the rest has not come yet.
+    /// One field line at `at`, which moves after its line end. Nil: the rest has not come yet.
     static func field(_ bytes: UnsafeRawBufferPointer, _ at: inout Int) throws(RequestRefusal) -> (name: Range<Int>, value: Range<Int>)? {
         let start = at
         var index = at
@@ -183,7 +183,7 @@ struct HeadParse {
             requestID = hasRequestID || !HotRequestID.isRequestID(bytes[value]) ? nil : value
             hasRequestID = true
         case 14 where RequestHead.isName(bytes, name.lowerBound, "content-length"):
-            // A tab behind the number is legal white space, but widely used readers (llhttp, nginx) refuse it. What two readers take in two ways is refused.
+            // A tab after the number is legal white space, but widely used readers (llhttp, nginx) refuse it. What two readers take in two ways is refused.
             guard contentLength == nil, !value.isEmpty, !hasTab(behind: value) else { throw .contentLength }
             contentLength = try number(value)
         case 16 where RequestHead.isName(bytes, name.lowerBound, "proxy-connection"): noteConnection(value, isProxy: true)

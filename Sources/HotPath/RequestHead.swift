@@ -56,7 +56,7 @@ public struct RequestHead: Sendable {
     /// The request target, as sent; without scheme and authority.
     public var path: String { text(targetBytes) }
 
-    /// ``path`` without what stands behind the first question mark.
+    /// ``path`` without what stands after the first question mark.
     package var pathWithoutQuery: String { String(path.prefix { $0 != "?" }) }
 
     /// ``path``, as a router wants it: never empty, and beginning with a slash unless it is the `*` of OPTIONS.

@@ -133,7 +133,7 @@ package struct RequestReader {
 
     /// Reads the head at the beginning of the buffer and takes it. Nil: its rest has not come yet.
     private mutating func head(_ bytes: inout ByteBuffer) -> Result<RequestHead, RequestRefusal>? {
-        // RFC 9112, 2.2: empty lines in front of a request are passed over.
+        // RFC 9112, 2.2: empty lines before a request are passed over.
         if tried == 0 {
             while bytes.getInteger(at: bytes.readerIndex, as: UInt8.self) == UInt8(ascii: "\r"),
                 bytes.readableBytes < 2 || bytes.getInteger(at: bytes.readerIndex + 1, as: UInt8.self) == UInt8(ascii: "\n")
@@ -189,7 +189,7 @@ package struct ChunkedBody {
         case size
         // So many bytes are to come. -> dataEnd
         case data(Int)
-        // The line end behind them. -> size
+        // The line end after them. -> size
         case dataEnd
         // Field lines and an empty line. Final.
         case trailers

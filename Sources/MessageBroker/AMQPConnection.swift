@@ -329,7 +329,7 @@ final class AMQPConnection {
             switch tls.read(into: input + count, inputCapacity - count) {
             case .done(let more): count += more
             case .wantsRead, .wantsWrite: return count
-            // What came in front of the end counts; the end is met again by the next read.
+            // What came before the end counts; the next read meets the end again.
             case .ended where count > 0, .failed where count > 0:
                 isRecordPending = true
                 return count

@@ -132,7 +132,7 @@ final class AMQPTLS {
         }
     }
 
-    /// The broker's alert against this end's certificate. With TLS 1.3 it comes behind the handshake.
+    /// The broker's alert against this end's certificate. With TLS 1.3 it comes after the handshake.
     var refusalOfCertificate: String? {
         switch notes.pointee.alert & 0xFF {
         // handshake_failure; the ones from bad_certificate to certificate_unknown; unknown_ca; certificate_required.

@@ -3,7 +3,7 @@
 // Invariant: a delivery is given to one caller, and acknowledged only on the connection that it came from. When that connection ends, the broker delivers
 //   unacknowledged messages again.
 // Bounds: the prefetch bounds buffered and unacknowledged deliveries together, and with them the acknowledgements that wait to be written.
-// Stop: `close`, or the end of the last reference.
+// Stop: `shutdown`, or the end of the last reference.
 
 import BlockingThreads
 import DequeModule
@@ -30,7 +30,7 @@ public final class Consumer: Sendable {
     ///
     /// - Parameters:
     ///   - prefetch: how many unacknowledged deliveries the broker may send, 1 to 65535
-    ///   - streamOffset: for a stream: where to begin. After a reconnect, reading continues behind the last offset up to which all messages were acknowledged.
+    ///   - streamOffset: for a stream: where to begin. After a reconnect, reading continues after the last offset up to which all messages were acknowledged.
     ///   - name: the thread's name, of which the system shows 15 bytes
     ///   - onChange: called with every change of the connection, on its thread
     /// - Throws: only if the system has no thread or descriptor left.
@@ -212,7 +212,7 @@ struct ConsumerInbox: Sendable {
         tracker.lost()
     }
 
-    /// Moves the offset at which to resume behind all deliveries that are settled.
+    /// Moves the offset at which to resume after all deliveries that are settled.
     private mutating func advance() {
         guard isStream else { return }
         while offsets.count > tracker.unsettledSpan {

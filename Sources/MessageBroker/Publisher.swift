@@ -3,7 +3,7 @@
 // Invariant: every message of an accepted batch gets exactly one outcome. Messages are written in the order of acceptance, and none is written twice.
 // Bounds: `maximumQueued` messages wait or are in flight; more are refused. `maximumInFlight` messages are written and unanswered. A batch is answered by its
 //   deadline (`confirmTimeout`), whatever the broker does.
-// Stop: `close`, or the end of the last reference.
+// Stop: `shutdown`, or the end of the last reference.
 
 import BlockingThreads
 

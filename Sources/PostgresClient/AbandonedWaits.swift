@@ -25,7 +25,7 @@ final class AbandonedWaits: Sendable {
 
     static let capacity = 256
     static let rounds = 5
-    /// The pause behind the first round, which doubles with each further one: a process that still runs its statement is asked about again.
+    /// The pause after the first round, which doubles with each further one: a process that still runs its statement is asked about again.
     static let pause: Duration = .milliseconds(250)
 
     private let group: GroupCommit<Int64>
@@ -79,7 +79,7 @@ final class AbandonedWaits: Sendable {
             }
             state.ended(before - left.count)
             if left.isEmpty { return }
-            // Nothing is asked behind the last round, so nothing is waited for.
+            // No question follows the last round, so there is nothing to wait for.
             guard round + 1 < rounds else { break }
             _ = WakeSignal().wait(for: pause * (1 << round))
         }
@@ -89,8 +89,8 @@ final class AbandonedWaits: Sendable {
     /// Ends the waits of those processes that wait for the standby.
     /// - Returns: those that still do something else
     private static func cancel(_ processes: Set<Int64>, _ session: PostgresSession) throws(PostgresError) -> Set<Int64> {
-        // A process may have ended, and its number have gone to another one, whose wait would then end in vain: its outcome is unknown to its session, which sends it
-        // again.
+        // A process may have ended, and the system may have given its number to another one. Ending that one's wait is harmless: the outcome is then unknown to
+        // its session, which sends the statement again.
         let sql = """
             select pid::bigint, case when wait_event = 'SyncRep' then pg_cancel_backend(pid) else false end from pg_stat_activity
             where pid = any($1::bigint[]) and usename = current_user and backend_type = 'client backend'

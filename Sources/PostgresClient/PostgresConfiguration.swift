@@ -102,7 +102,7 @@ public struct PostgresConfiguration: Sendable {
         self.pooler = pooler
     }
 
-    /// What an operator must know because the address asks for TLS and has less checked than may be; nil where all is, or where no TLS is asked for.
+    /// What an operator must know where the address asks for TLS, but leaves out a check that TLS offers; nil if nothing is left out, or no TLS is asked for.
     public var tlsWarning: String? {
         switch settings.first(where: { $0.keyword == "sslmode" })?.value {
         case "require":

@@ -1,6 +1,6 @@
 // Which data a session has reached: a failover or a restored backup leads the same address to another history.
 //
-// Invariant: the newest history is the one that was reached last, but for a server of the same system on a lower timeline: that one has been replaced, and a
+// Invariant: the newest history is the one that was reached last, with one exception: a server of the same system on a lower timeline has been replaced, and a
 //   session that reaches it is refused.
 // Bounds: the last known history, and one place in its log.
 
@@ -31,7 +31,7 @@ public struct PostgresHistory: Hashable, Sendable, CustomStringConvertible {
 public struct PostgresHistoryWatch: Hashable, Sendable {
     /// What a session that was opened means.
     public enum News: Hashable, Sendable {
-        /// The first history that is known of, or the one before.
+        /// The first known history, or the same one as before.
         case none
         /// Another history than before: commits of the one before may be lost.
         case changed(from: PostgresHistory)

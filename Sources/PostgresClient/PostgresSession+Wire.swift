@@ -76,7 +76,7 @@ extension PostgresSession {
             }
             guard let result = PQgetResult(link) else {
                 answered += 1
-                // Behind the answers of a pipeline's last statement comes its end. It does not come on a connection that was lost.
+                // After the answers of a pipeline's last statement comes the pipeline's end. It does not come on a connection that was lost.
                 guard let pipelined, PQstatus(link) == CONNECTION_OK, answered <= pipelined + 2 else { break }
                 continue
             }

@@ -16,11 +16,11 @@ public final class RedisClient: Sendable {
     /// Runs on the loop where an attempt has failed because TLS was not agreed on, with the reason: for each attempt anew.
     public typealias TLSFailureHook = @Sendable (TLSFailure) -> Void
 
-    /// What is told of the master that sentinels name, on an event loop of the client.
+    /// Who is told of the master that sentinels name. Each is called on an event loop of the client.
     public struct MasterHooks: Sendable {
-        /// Another master was found than the one that was told of last, or the first after trouble; and the sentinel that named it.
+        /// A master was found that differs from the one last told of, or the first one after a trouble. `saidBy` is the sentinel that named it.
         public var onMaster: (@Sendable (_ master: RedisEndpoint, _ saidBy: RedisEndpoint) -> Void)?
-        /// No master was found, and what each sentinel said. Told again only when the words change.
+        /// No master was found. `why` has what each sentinel said. Told again only when the words change.
         public var onTrouble: (@Sendable (_ why: String) -> Void)?
 
         /// Hooks, each of which may be missing.
@@ -116,7 +116,7 @@ public final class RedisClient: Sendable {
 
     /// The ready connection of a loop, without waiting. Must be called on that loop.
     /// - Returns: nil while there is none: the caller goes on without Redis, as after `notConnected`. The first call starts to connect;
-    ///   from then on the client connects again by itself. Also nil for a loop of another group and after `close`.
+    ///   from then on the client connects again by itself. Also nil for a loop of another group and after `shutdown`.
     public func connection(on eventLoop: any EventLoop) -> RedisConnection? {
         slots[ObjectIdentifier(eventLoop)]?.connection()
     }

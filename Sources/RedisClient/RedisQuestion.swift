@@ -1,12 +1,14 @@
 import NIOCore
 import NIOTransportSecurity
 
-/// One question to a sentinel or a server over a connection of its own, which is closed behind the answer.
+/// One question to a sentinel or a server over a connection of its own, which is closed after the answer.
 ///
 /// Bounds: connecting, TLS, credentials and the answer together take at most the time that is given.
 enum RedisQuestion {
     /// To be called on the event loop.
-    /// - Parameter body: asks, and gets the time when the answer must be there.
+    /// - Parameters:
+    ///   - credentials: the `AUTH` that goes first; nil for none
+    ///   - body: asks, and gets the time when the answer must be there
     /// - Returns: the answer; and what succeeds once nothing is open any more
     static func ask<Value: Sendable>(
         _ endpoint: RedisEndpoint,

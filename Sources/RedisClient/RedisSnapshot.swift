@@ -52,7 +52,7 @@ public struct RedisSnapshot: Sendable, Hashable {
         sentinelsHeard += locator.listening.current
     }
 
-    /// Adds what another client has done, but for what sentinels are asked.
+    /// Adds what another client has done, except its searches among sentinels.
     mutating func add(_ other: RedisSnapshot) {
         connectAttempts += other.connectAttempts
         connects += other.connects

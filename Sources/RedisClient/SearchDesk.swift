@@ -1,7 +1,7 @@
 import NIOCore
 
-/// What the searches of one client have in common, whatever they look for: one at a time, begun when somebody wants an answer or doubts the last one, and at
-/// intervals; and those who wait for the answer.
+/// What the searches of one client have in common, whatever they look for. One search runs at a time. It begins when somebody wants an answer, when something
+/// makes the last answer doubtful, and at intervals. Those who want the answer wait here.
 ///
 /// Bounds: one search; `maximumWaiters` who wait for it. All of it runs on `eventLoop`.
 // Sendable, although its state is not locked: whoever has it runs on `eventLoop`, and its own timers do.
@@ -53,7 +53,7 @@ final class SearchDesk<Finding: SearchFinding & Sendable>: @unchecked Sendable {
         return promise.futureResult
     }
 
-    /// Something says that the answer may be another one.
+    /// Something says that the last answer may be wrong by now.
     func doubted() {
         guard !isClosed else { return }
         if let pause = knowledge.doubted(now: eventLoop.now) { begin(after: pause) }

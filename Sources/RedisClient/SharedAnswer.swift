@@ -3,7 +3,7 @@ import NIOCore
 /// What a search can find: a master, or the map of a cluster's slots.
 protocol SearchFinding: Equatable {
     associatedtype News: Equatable
-    /// What is news to those who are told, when it differs from what they were told last.
+    /// The part of a finding that those who are told care about: a finding is news if this part differs from the last one told.
     var news: News { get }
 }
 
@@ -30,7 +30,7 @@ struct SharedAnswer<Finding: SearchFinding> {
     }
 
     enum Found: Equatable {
-        /// Hand it to all who wait. `isNews`: it is another than was last told of, or the first after a failure.
+        /// Hand it to all who wait. `isNews`: it differs from what was last told, or is the first after a failure.
         case deliver(isNews: Bool)
         /// Search once more, after this time.
         case again(after: TimeAmount)
@@ -53,11 +53,11 @@ struct SharedAnswer<Finding: SearchFinding> {
     private var last: (outcome: Outcome, at: NIODeadline)?
     private var lastBegan: NIODeadline?
     private var isDoubted = false
-    /// Whether the next search is the second one because of a doubt.
+    /// Whether the next search repeats the last one, because a doubt came while that ran.
     private var isAgain = false
     /// What was found last; kept while searches fail.
     private(set) var finding: Finding?
-    /// What was last told of: nil for nothing yet.
+    /// What was told last; nil if nothing was told yet.
     private var told: Told?
 
     private enum Told: Equatable {
@@ -85,7 +85,7 @@ struct SharedAnswer<Finding: SearchFinding> {
         }
     }
 
-    /// Something says that the answer may be another one.
+    /// Something says that the last answer may be wrong by now.
     /// - Returns: begin a search after this time; nil if one is under way, or will begin
     mutating func doubted(now: NIODeadline) -> TimeAmount? {
         isDoubted = true
@@ -121,7 +121,8 @@ struct SharedAnswer<Finding: SearchFinding> {
         return .deliver(isNews: told != news)
     }
 
-    /// A doubt came while the search ran. Only once: those who wait are answered after the second search, whatever comes meanwhile.
+    /// The pause before the search runs once more, because a doubt came while it ran; nil if it does not. It is repeated only once: those who wait are answered
+    /// after the second search, whatever comes meanwhile.
     private mutating func repeats(now: NIODeadline) -> TimeAmount? {
         guard isDoubted, case .searching(isAgain: false) = phase else { return nil }
         self.isAgain = true

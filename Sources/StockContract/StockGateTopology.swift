@@ -46,7 +46,7 @@ package enum StockGateTopology {
     /// Deliveries that came back without acknowledgement before a message is dead.
     package static let deliveryLimit = 20
 
-    /// What happened to orders, for whoever wants to know. Topic.
+    /// What happened to orders, for whoever wants to know. Topic; each message has its type, an ``OrderEvent/Kind``, as its routing key.
     package static let orderEventsExchange = "order.events"
     /// An order was accepted.
     package static let orderCreatedRoutingKey = OrderEvent.Kind.created.rawValue

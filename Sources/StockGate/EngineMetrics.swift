@@ -32,7 +32,7 @@ public final class EngineMetrics: Sendable {
     public let overloaded = EngineCounter()
     /// Decreases and increases that were not answered in time.
     public let timedOut = EngineCounter()
-    /// Commits whose outcome was unknown, and that were sent again.
+    /// Changes that were sent again because their outcome was unknown.
     public let unknownCommits = EngineCounter()
     /// Increases that added units.
     public let increases = EngineCounter()

@@ -128,7 +128,7 @@ public final class StockEngine: Sendable {
     /// The breakers around all calls to Redis, by name: `redisStock`, or in a cluster one for each master, `redisStock@host:port`.
     public var breakers: [CircuitBreaker] { parts.shards.breakers }
 
-    /// Tells of the breakers now, and whenever a cluster has other masters. For one listener.
+    /// Calls `onChange` with all breakers now, and whenever a cluster has other masters. For one listener.
     public func followBreakers(_ onChange: @escaping @Sendable ([CircuitBreaker]) -> Void) { parts.shards.follow(onChange) }
 
     /// The breaker of the master that serves a product's keys; nil if a cluster has no such master, or did not say which yet.

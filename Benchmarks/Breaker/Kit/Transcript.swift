@@ -18,7 +18,7 @@ struct Transcript: Sendable {
     /// Begins anew: the next look is a change.
     mutating func forget() { state = nil }
 
-    /// The words for a change. In HALF_OPEN the breaker first runs its gate and then lets probes through, and the events tell which.
+    /// The words for a change. In HALF_OPEN the breaker first runs its recovery and then lets probes through, and the events tell which.
     static func words(_ state: String, events: [BreakerHistory.Event]) -> String {
         guard state == "HALF_OPEN" else { return state }
         return switch events.last(where: { $0.type.hasPrefix("RECOVERY_GATE") })?.type {
@@ -38,7 +38,7 @@ struct Transcript: Sendable {
 
 /// The breaker's events since the fault, judged.
 struct RecoveryStory: Sendable {
-    /// Changes of state and of the gate.
+    /// Changes of state and of the recovery.
     let events: [BreakerHistory.Event]
     /// Errors of single calls by what they say, most often first.
     let errors: [(words: String, count: Int)]
@@ -57,7 +57,7 @@ struct RecoveryStory: Sendable {
         errors = counts.map { (words: $0.key, count: $0.value) }.sorted { ($1.count, $0.words) < ($0.count, $1.words) }
     }
 
-    /// What is wrong with it; empty where the breaker opened, and closed in the end behind a gate that had passed.
+    /// What is wrong with it; empty where the breaker opened, and closed in the end after a recovery that had passed.
     var findings: [String] {
         guard let opened = events.firstIndex(where: { $0.transition?.hasSuffix("_TO_OPEN") == true }) else {
             return ["the breaker did not open"]

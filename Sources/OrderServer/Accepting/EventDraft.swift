@@ -122,7 +122,7 @@ private struct DraftCursor {
 
     var isAtEnd: Bool { place == bytes.count }
 
-    /// The next order; nil at the end, or where no order stands.
+    /// The next order; nil at the end of the draft, or if no order can be read here.
     mutating func order() -> DraftedOrder? {
         let start = place
         if place > 0, !take(UInt8(ascii: ",")) { return nil }

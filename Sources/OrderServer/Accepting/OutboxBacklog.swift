@@ -23,7 +23,7 @@ final class OutboxBacklog: Sendable {
         var unanswered: (orders: Int, at: ContinuousClock.Instant)?
     }
 
-    /// How long orders without a result are shown. A policy that throws messages away shows anew as long as there are any.
+    /// How long a find of orders without a result is shown. A policy at the broker that throws messages away leads to new finds, and so stays in sight.
     let unansweredTime: Duration
 
     private struct Moved {

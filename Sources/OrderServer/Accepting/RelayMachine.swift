@@ -46,7 +46,7 @@ struct RelayMachine: Sendable, Equatable {
         /// The longest pause between a batch and the next look. Rows that are written meanwhile go together, because a round costs the same for one message as
         /// for many. A message that finds the relay at rest goes at once.
         var pause: Duration = .milliseconds(8)
-        /// The pause behind a batch of events: nobody waits for them, and a round costs PostgreSQL and the broker as much as the orders of a group.
+        /// The pause after a batch of events: nobody waits for them, and a round costs PostgreSQL and the broker as much as the orders of a group.
         var eventPause: Duration { pause * 3 }
         /// The pause for each order of the batch beyond the first ``ordersWithoutPause``. At a moderate rate batches are small and a short delay matters most;
         /// near the limit the cost matters most.

@@ -1,7 +1,7 @@
 // Invariant: a delivery is acknowledged only after its content is durable: written, found written, or handed to recovery. Results may come repeatedly and in
 //   any order, and never change a final state. The stock of a success that comes for a failed order is given back.
 //
-// Who shares whose fate: one statement writes the results of a batch. A message that cannot go with the batch is put aside, alone, and the others are
+// Who suffers: one statement writes the results of a batch. A message that cannot go with the batch is put aside, alone, and the others are
 // acknowledged: a message that cannot be read, one whose values the database refuses, one whose order's row is locked, a late success whose stock must still be
 // given back. While the whole database is in trouble, the batch waits, with up to a second between attempts. A message that came back before may be what ended
 // the process that had it. It is read and written alone, after the messages that come for the first time.

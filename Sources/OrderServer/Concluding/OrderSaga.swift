@@ -24,7 +24,7 @@ struct OrderSaga: Sendable, Equatable {
         case confirmed
         // Final: some step stays in effect.
         case failed(reason: String)
-        // Final here: another saga continues under another key.
+        // Final: a compensation was refused, and its step stays in effect.
         case notUndone
         // Final here: another saga goes on under another key.
         case keyTaken

@@ -1,14 +1,14 @@
 // Knows which orders nobody drives any more, because every server that may have made them is gone.
 //
-// Each order server that sells holds a shared advisory lock in the order database, from before it serves until its process ends. PostgreSQL lets go of it with the session, so also
+// Each order server that sells holds a shared advisory lock in the order database, from before it serves until its process ends. PostgreSQL releases it when the session ends, so also
 // when the process is killed. A server that gets the exclusive lock besides is alone: orders that were made before it began have lost their driver. Without this, buyers who
 // come again after their server was killed would wait until their order is older than any driver's time.
 //
 // Behind a pooler no session holds anything. There each server has a row instead, a lease that it renews; the lease of a killed server ends by itself after `lease`. A server that
 // finds no other lease is alone.
 //
-// Invariant: `goneBefore` is a moment by the database's clock, at which this server had not made an order yet. Taking a server that lives for gone (its session was lost for a
-//   moment) harms nothing: whoever goes on with its orders asks as a repeat, under the same keys.
+// Invariant: `goneBefore` is a moment by the database's clock, at which this server had not made an order yet. A server that lives may be taken for gone, if its session was
+//   lost for a moment. That is harmless: whoever continues its orders asks as a repeat, under the same keys.
 //
 // Bounds: one connection and one thread. The exclusive lock is asked for every `pause`, for `patience`: orders made before are older than their driver's time then.
 // Stops: `shutdown`, when the server's own orders have ended.
@@ -23,7 +23,7 @@ import Synchronization
 /// Tells the orders whose server is gone.
 final class Predecessors: Service, CustomStringConvertible {
     private static let pause = Duration.milliseconds(100)
-    /// How often it is seen whether the lock is still held: a session that was lost has lost it.
+    /// How often the server checks that it still holds the lock: a session that was lost has lost the lock.
     private static let interval = Duration.seconds(5)
 
     private let worker: PostgresWorker
@@ -53,7 +53,7 @@ final class Predecessors: Service, CustomStringConvertible {
     func begin() async {
         do {
             let now = try await worker.perform { [sign] session in
-                // The lock first: whoever made an order later than this moment, has it or asks for it.
+                // The lock is taken before the time is read: a server that makes an order after that time holds the lock, or asks for it.
                 try sign.hold(session)
                 return try session.query(
                     "select (extract(epoch from clock_timestamp()) * 1000000)::bigint",
@@ -107,7 +107,7 @@ final class Predecessors: Service, CustomStringConvertible {
     }
 }
 
-/// By what the other servers see that this one lives.
+/// How a server shows the others that it lives.
 private enum Sign: Sendable {
     /// A lock of the session, which ends with it.
     case lock

@@ -33,7 +33,7 @@ struct FollowPosition: Sendable, Equatable {
     var start: StreamStart { last.map { .offset($0.addingClamped(1)) } ?? .first }
 
     enum Step: Equatable {
-        /// Apply the batch. ``FollowPosition``'s new value is the position behind it.
+        /// Apply the batch. ``FollowPosition``'s new value is the position after it.
         case apply
         /// The stream is another one: read it from its beginning. Do not apply the batch; its messages come again.
         case startOver

@@ -39,7 +39,7 @@ struct FollowStore: Sendable {
         return (position, try row.decode(4, as: PostgresTimestamp?.self).map(Timestamp.init))
     }
 
-    /// Writes orders and the position behind them in one statement, which may be repeated.
+    /// Writes orders and the position after them in one statement, which may be repeated.
     /// - Parameter orders: at most one version of each order
     /// - Returns: the ids of the orders that were older here, or missing
     func apply(_ orders: [VersionedOrder], _ position: FollowPosition) async throws(PostgresError) -> [Int64] {

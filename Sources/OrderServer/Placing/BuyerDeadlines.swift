@@ -1,8 +1,8 @@
 // Invariant: each buyer is answered once, with the order's outcome or at the deadline, whichever comes first. An outcome that comes later changes the order,
 //   but no answer.
 //
-// Bounds: a wait is kept until its deadline at most, so there are no more than come within that time. One that was answered leaves when the waits before it have
-//   left: each wait that comes takes two such along. In a rush there are therefore little more than buyers that wait. One task ticks while there is any.
+// Bounds: a wait is kept until its deadline at most, so there are no more than come within that time. An answered wait leaves when the waits before it
+//   have left: each new wait removes up to two of them. So in a rush there are few more waits than buyers that wait. One task ticks while there is any.
 
 import APIErrors
 import NIOCore
@@ -48,7 +48,7 @@ final class BuyerDeadlines: Sendable {
 
     /// Answers the wait at its deadline, unless it is answered before.
     func watch(_ wait: BuyerWait) {
-        // Waits that leave are freed behind the lock.
+        // Waits that leave are freed after the lock is released.
         let (isFirst, _) = self.state.withLock { state in
             state.waits.append(wait)
             let gone = (state.takeAnswered(), state.takeAnswered())

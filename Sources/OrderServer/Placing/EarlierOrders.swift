@@ -17,7 +17,7 @@ struct EarlierOrders: Sendable {
 
     /// The order that this buyer has made with the draft's key; nil if there is none. If `waits`, an order that is being worked on is waited for until it is in
     /// its final state.
-    /// - Parameter first: what a look-up has just said, if there was one; it stands for the first of this function
+    /// - Parameter first: the result of a look-up that the caller has just made, used in place of this function's first one; nil if there was none
     /// - Throws: `KEY_REUSED`; `REQUEST_IN_PROGRESS` if it is still being worked on at the deadline; errors of ``OrderConclusion/drive(_:firstAttempt:_:)``
     func order(
         of draft: OrderDraft,

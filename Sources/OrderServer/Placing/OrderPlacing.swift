@@ -12,7 +12,7 @@
 // Invariant: the saga begins only for an order whose row is durable, and a final state is answered only when it is durable.
 //
 // Bounds: the buyer's deadline, whatever the databases and the product server do. When it is over, the buyer is answered, and an order that has no outcome is
-// concluded behind the answer.
+// concluded after the answer.
 
 import APIErrors
 import CircuitBreaker

@@ -1,5 +1,5 @@
 // Invariant: a request is turned away only because of a refusal, or of a look at the stock, that was answered less than `time` ago, or after the request came,
-//   and that concerned at most as many units as it wants. Of looks that also an order's refusal is less than `lookTime` and a look old.
+//   and that concerned at most as many units as it wants. When a look is answered, an order was refused less than `lookTime` and one look ago.
 //
 // Bounds: `capacity` products. If all of them are fresh, a further one is not remembered. In the second half of `time` one request is let through as a probe,
 //   so that the memory can be renewed without a pause. If the memory ends before the probe has its answer, at most `maximumWaiting` requests wait for that

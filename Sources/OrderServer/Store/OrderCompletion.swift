@@ -133,7 +133,7 @@ final class OrderCompletion: OrderGroup {
         select now(), coalesce(array_agg(id), '{}'), coalesce(array_agg(status), '{}') from done
         """
 
-    /// For orders that are known whole.
+    /// For changes whose orders are known, so that the drafts of their events can be written.
     private static let completeWithDraftsSQL = """
         with done as (
         \(update)

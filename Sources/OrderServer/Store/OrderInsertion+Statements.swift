@@ -59,7 +59,7 @@ extension OrderInsertion {
         var sql: String
         var parameters: [PostgresValue]
         var outbox: OutboxWriting?
-        /// Rows of events that there is room made for.
+        /// Rows of events for which room was reserved.
         var room = 0
     }
 

@@ -11,7 +11,7 @@ struct VersionedOrder: Sendable, Equatable {
 }
 
 extension VersionedOrder {
-    /// Reads the version and, behind it, ``Order/columns``.
+    /// Reads the version and, after it, ``Order/columns``.
     init(row: PostgresRow) throws(PostgresError) {
         self.init(order: try Order(row: row, from: 1), version: try row.decode(0))
     }

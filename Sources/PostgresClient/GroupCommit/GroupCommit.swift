@@ -8,7 +8,7 @@
 //
 // Bounds: those of `Committer` and of `LockedRows`. A single member is sent at once, without a timer. Only a group that gathers (`Gathering`) or keeps a pace
 //   (`Pace`) may hold back a few members for a bounded time, so that more can join.
-// Stop: `stop` fails waiting and later members; `shutdown` has waiting members written first.
+// Stop: `abandon` fails waiting and later members; `shutdown` has waiting members written first.
 
 public import BlockingThreads
 public import Synchronization

@@ -8,7 +8,7 @@
 //   to the other rows.
 //
 // Bounds: one connection and one thread, however many rows are locked; those of the machine; each waiter's own time, noticed with a delay of up to one round.
-// Stops: `shutDown`. A watch without locked rows sleeps.
+// Stops: `shutdown`. A watch without locked rows sleeps.
 
 import Algorithms
 import Synchronization

@@ -37,7 +37,7 @@ struct StockBatchHotPath: HotPathEndpoint {
     let own: OwnProducts
     let callers: AdminGuard
     let metrics: RouteMetrics
-    /// The router's route writes the lines of each item, and has what belongs into them.
+    /// Whether a line is logged for each item. Then this path takes no request, because only the router's route has what belongs into the lines.
     let isLogging: Bool
 
     struct Match {}

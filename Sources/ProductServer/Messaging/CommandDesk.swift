@@ -168,7 +168,7 @@ final class CommandDesk: @unchecked Sendable {
                 isRepeat: asRepeats,
                 since: command.time.microsecondsSinceEpoch
             )
-            // Those that stay in hand are among the first to have the row when it is free; who comes new learns soon whether it is.
+            // A command that stays in hand waits for the row, and so is among the first to get it. A new one is told soon whether the row is locked.
             decide(request, run.isBlocked, eventLoop) { answer in
                 self.metrics.decided(answer)
                 let verdict = CommandLife.Verdict(answer, asRepeat: asRepeats)

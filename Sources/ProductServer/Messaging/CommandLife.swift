@@ -84,7 +84,7 @@ struct CommandLife: Sendable {
     private var isStopping = false
     /// Whether an order of the last round has no verdict because its product's row is locked.
     private(set) var isWaitingForRow = false
-    /// Whether it was acknowledged because it waits in the queue for that, with no result.
+    /// Whether the command was acknowledged without a result, because a copy of it waits in the queue for commands of locked products.
     private(set) var isSetAside = false
 
     /// The life of a command with this many orders.
@@ -156,7 +156,7 @@ struct CommandLife: Sendable {
     /// The broker has answered. Messages that are not confirmed are published again, because repeating a result is harmless.
     mutating func published(confirmed: [Part], at now: NIODeadline) -> Action {
         if case .settingAside = state {
-            // The queue is full or not there: it waits in hand like those before it.
+            // The queue for commands of locked products is full or missing, so the command waits in hand.
             guard confirmed.contains(.aside) else { return waitOr(.undecided, .waitingToDecide, at: now) }
             isSetAside = true
             return end(.acknowledge)

@@ -1,6 +1,6 @@
 // Takes the commands of `stock.decrease` from the broker and passes them to the engine: the same gate and the same group commit as for HTTP.
 //
-// Who shares whose fate: commands that come for the first time go to the engine together. A command that came back twice may be what ended the processes that
+// Who suffers: commands that come for the first time go to the engine together. A command that came back twice may be what ended the processes that
 // had it. Such suspects are read and decided one at a time, each after the one before it is acknowledged or has used up its time. So if one of them ends this
 // process too, it takes few other deliveries with it, and drives none of them to the broker's delivery limit. Their order is random, so that none is always
 // behind the harmful one.

@@ -1,14 +1,14 @@
 import NIOCore
 
-/// One command on its way through a cluster: where it is sent, and what a reply that redirects it makes of that. No sockets, clocks or maps.
+/// One command on its way through a cluster: where it is sent first, and where to after a reply that redirects it. No sockets, clocks or maps.
 ///
-/// Invariant: a command is sent again only behind a reply that says that it has not run, and never after its deadline. A command whose reply is missing has an
+/// Invariant: a command is sent again only after a reply that says that it has not run, and never after its deadline. A command whose reply is missing has an
 ///   unknown outcome: it ends there, whatever comes later. A command that may be sent once is never sent a second time, whatever the reply says.
-/// Bounds: `maximumRedirects` sendings more than one; one `ASK` is followed; a pause of at most `longestPause` between two.
+/// Bounds: `maximumRedirects` sendings after the first one; one `ASK` is followed; a pause of at most `longestPause` between two sendings.
 struct ClusterCall: Sendable {
-    /// Sendings of one command beside the first.
+    /// Sendings of one command after the first one, at most.
     static let maximumRedirects = 5
-    /// The first pause behind a TRYAGAIN. It doubles with each.
+    /// The pause after the first TRYAGAIN. It doubles with each further one.
     static let pause = TimeAmount.milliseconds(2)
     static let longestPause = TimeAmount.milliseconds(16)
 
@@ -18,25 +18,25 @@ struct ClusterCall: Sendable {
         case owner
         /// The node that a reply has named.
         case node(RedisEndpoint)
-        /// The same, with `ASKING` in front.
+        /// The node that a reply has named, with an `ASKING` before the command.
         case asking(RedisEndpoint)
     }
 
     struct Step: Sendable, Equatable {
         enum Next: Sendable, Equatable {
-            /// The outcome is the caller's.
+            /// The call has ended: its caller gets this outcome.
             case end
             case send(Target, after: TimeAmount)
         }
 
         var next: Next
-        /// The slot map may be old. With the node that knows better, where one was named.
+        /// Why the slot map may be old; nil if nothing says so.
         var doubt: Doubt?
     }
 
     /// Why the slot map may be old.
     enum Doubt: Sendable, Hashable {
-        /// This node serves the slot, another one says.
+        /// The node that was asked says that this node serves the slot.
         case moved(HashSlot, to: RedisEndpoint)
         /// A node is a replica, or knows of slots that nobody serves.
         case unknown
@@ -51,7 +51,7 @@ struct ClusterCall: Sendable {
 
     /// - Parameters:
     ///   - isRepeatable: whether it may be sent again at all.
-    ///   - deadline: behind this time it is not sent again.
+    ///   - deadline: after this time it is not sent again.
     init(isRepeatable: Bool, deadline: NIODeadline) {
         self.isRepeatable = isRepeatable
         self.deadline = deadline
@@ -60,14 +60,14 @@ struct ClusterCall: Sendable {
     /// What was sent last has failed.
     /// - Parameter replied: the node that it was sent to.
     mutating func failed(_ error: RedisError, replied: RedisEndpoint, now: NIODeadline) -> Step {
-        // Everything but a server's own word leaves open what became of it, or was said by this process.
+        // Only a server's error reply can say that the command has not run. Any other failure leaves that open, or was found by this process itself.
         guard let server = error.serverError else { return Step(next: .end) }
         if let redirection = Redirection(server, replied: replied) {
             switch redirection.kind {
             case .moved:
                 return again(.node(redirection.node), doubt: .moved(redirection.slot, to: redirection.node), now: now)
             case .ask:
-                // The node that is asked has the slot or knows its owner. One that sends on the question once more is about to lose it again.
+                // A slot moves between two nodes. If the node that an ASK named answers with another ASK, the slot is about to move again, and the call ends.
                 guard !hasAsked else { return Step(next: .end) }
                 let step = again(.asking(redirection.node), doubt: nil, now: now)
                 hasAsked = step.next != .end

@@ -73,7 +73,7 @@ final class ClusterSending: @unchecked Sendable {
     }
 
     private func send(over connection: RedisConnection, _ endpoint: RedisEndpoint, _ isAsking: Bool) {
-        // Both leave in one write, next to each other. If ASKING is refused, the command is redirected once more and ends here.
+        // Both leave in one write, one right after the other. If ASKING is refused, the node redirects the command once more, and the call ends.
         if isAsking { connection.send(RedisCommand("ASKING"), deadline: deadline) { _ in } }
         attempt(connection, deadline) { result in
             switch result {

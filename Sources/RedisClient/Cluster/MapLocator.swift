@@ -14,7 +14,7 @@ final class MapLocator: @unchecked Sendable {
     private let tls: TLSByHost?
     private let hooks: RedisCluster.MapHooks
     private let desk: SearchDesk<Answer>
-    /// Told of each map that a search has found, before whoever waits for it.
+    /// Called with each map that a search has found, before those who wait for the map are told.
     private var onFound: ((SlotMap) -> Void)?
     private var search: MapSearch?
     /// The nodes that failed in the last search.
@@ -40,7 +40,7 @@ final class MapLocator: @unchecked Sendable {
             eventLoop: eventLoop,
             age: seeds.answerAge,
             pause: seeds.minimumPause,
-            // Searches at intervals, beside what is doubted: a node that is new has nobody who tells of it.
+            // A search also runs at intervals, because no reply tells of a node that has joined.
             checkInterval: seeds.checkInterval,
             maximumWaiters: configuration.maximumPendingCommands
         )
@@ -60,7 +60,7 @@ final class MapLocator: @unchecked Sendable {
         eventLoop.flatSubmit { self.desk.find { self.begin(now: $0) }.map { _ in } }
     }
 
-    /// Something says that the map may be another one. To be called from any thread.
+    /// Something says that the map may have changed. To be called from any thread.
     func doubt(_ doubt: ClusterCall.Doubt) {
         eventLoop.execute {
             guard !self.desk.isClosed else { return }

@@ -2,17 +2,17 @@ import NIOCore
 
 /// One search for the map of a cluster's slots: which node is asked next, and whose map is used. No sockets, clocks or randomness.
 ///
-/// Each node has a view of its own, and views differ while a change goes round. Nodes number the configurations of the cluster: each failover, and each slot that
-/// is handed over, has a greater *epoch*. A map is used at once if its epoch is greater than that of the map in use, if it is the map in use, or if it comes
-/// from the node that a redirection has named, which knows best what is its own. Other maps are put aside: those of an older epoch, another map under the same
-/// epoch, and those of a node that says that the cluster is down, as does one that is cut off from the others. They are used only if more than half of the
-/// nodes have answered and none of them knows better. (An epoch falls when an operator makes the cluster anew.)
+/// Each node has a view of its own, and views differ while a change spreads. Nodes number the configurations of the cluster: each failover, and each slot that
+/// is handed over, has a greater *epoch*. A map is used at once if its epoch is greater than that of the map in use, if it equals the map in use, or if it comes
+/// from the node that a redirection has named, which knows best which slots it serves. Other maps are put aside: those of an older epoch, a different map under
+/// the same epoch, and those of a node that says that the cluster is down, as a node does that is cut off from the others. A map that was put aside is used only
+/// if more than half of the nodes have answered and none of them had a better one. (An epoch falls when an operator makes the cluster anew.)
 ///
 /// Bounds: one question for each node, and `maximumAsked` in all; none begins after `ends`.
 struct MapSearch {
     static let maximumAsked = 16
 
-    /// A map and who says so.
+    /// A map, and the node that it comes from.
     struct Answer: Sendable, Equatable {
         var map: SlotMap
         /// The number of the configuration; nil where the node does not tell.
@@ -38,7 +38,7 @@ struct MapSearch {
     private let named: RedisEndpoint?
     private let ends: NIODeadline
     private var unasked: ArraySlice<RedisEndpoint>
-    /// Maps that are used only if no node knows better, the best last.
+    /// Maps that are used only if no node has a better one, the best last.
     private var aside: [Answer] = []
     private var answers = 0
     /// What was wrong with each node.

@@ -6,9 +6,9 @@ import Synchronization
 /// Redis Cluster over one connection per event loop and master, each kept as `RedisClient` keeps its own.
 ///
 /// The map of the slots comes from the nodes, and is asked for again when a node redirects a command, says that it is a replica, is lost or cannot be reached,
-/// and at intervals. Meanwhile the map before is used. A command is sent again only behind a reply that says that it has not run (`ClusterCall`).
+/// and at intervals. Meanwhile the last map stays in use. A command is sent again only after a reply that says that it has not run (`ClusterCall`).
 ///
-/// Bounds: `maximumNodes` nodes, those named by redirections included. Close a client before its event loops are shut down.
+/// Bounds: `maximumNodes` nodes, including those that redirections have named. Shut a client down before its event loops.
 public final class RedisCluster: Sendable {
     /// As `RedisClient.ConnectHook`, with the node that the connection goes to.
     public typealias ConnectHook = @Sendable (RedisEndpoint, RedisConnection) -> EventLoopFuture<any Sendable>
@@ -17,11 +17,11 @@ public final class RedisCluster: Sendable {
     /// As `RedisClient.TLSFailureHook`, with the node.
     public typealias TLSFailureHook = @Sendable (RedisEndpoint, TLSFailure) -> Void
 
-    /// What is told of the map, on an event loop of the client.
+    /// Who is told of the map. Each is called on an event loop of the client.
     public struct MapHooks: Sendable {
-        /// Another map was found than the one that was told of last, or the first after trouble; and the node that said so.
+        /// A map was found that differs from the one last told of, or the first one after a trouble. `saidBy` is the node that it comes from.
         public var onMap: (@Sendable (_ map: SlotMap, _ saidBy: RedisEndpoint) -> Void)?
-        /// No map was found, and what each node said. Told again only when the words change.
+        /// No map was found. `why` has what each node said. Told again only when the words change.
         public var onTrouble: (@Sendable (_ why: String) -> Void)?
 
         /// Hooks, each of which may be missing.
@@ -39,7 +39,7 @@ public final class RedisCluster: Sendable {
 
     private struct Node {
         let client: RedisClient
-        /// When a redirection named it last; nil if the map does.
+        /// When a redirection last named the node; nil if the map names it.
         var named: NIODeadline?
     }
 
@@ -162,7 +162,7 @@ public final class RedisCluster: Sendable {
     ///   - slot: that of all keys of the command.
     ///   - eventLoop: where it is sent and completed; one of the group.
     ///   - deadline: when to give up waiting, all sendings together.
-    ///   - isRepeatable: whether it may be sent again behind a reply that says that it has not run.
+    ///   - isRepeatable: whether it may be sent again after a reply that says that it has not run.
     ///   - attempt: sends the command over this connection, with this deadline, and passes on the result. Called once for each sending, each time with the
     ///     connection that it goes to: what depends on the node is to be taken from its `attachment`.
     ///   - completion: called once, on the loop; before this returns if nothing can be sent.
@@ -338,6 +338,6 @@ public struct RedisClusterSnapshot: Sendable, Hashable {
     /// Slots that no master serves; all of them before a map was found.
     public var uncoveredSlots = 0
 
-    /// Nothing.
+    /// All zero.
     public init() {}
 }

@@ -8,7 +8,7 @@ public struct SlotMap: Sendable, Hashable {
     /// Nodes of one shard at most: its master, its replicas, and masters that have failed.
     static let maximumNodes = 64
 
-    /// Why a node's answer is no map. It has no secret.
+    /// Why a node's answer cannot be used as a map. The text holds no secret.
     struct Refusal: Error, Hashable, CustomStringConvertible {
         let description: String
         init(_ description: String) { self.description = description }
@@ -135,9 +135,9 @@ public struct SlotMap: Sendable, Hashable {
         }
         let masters = well.isEmpty ? failed : well
         guard masters.count <= 1 else { throw Refusal("it names two masters for the same slots") }
-        // A shard of replicas alone is one that waits for its new master.
+        // A shard that has only replicas waits for its new master.
         guard let master = masters.first, let host = host(master["endpoint"], asked: asked) else { return nil }
-        // A node without TLS has no port of TLS: it cannot be spoken to.
+        // A node that speaks no TLS names no port for it, so this client cannot use it.
         guard let port = master[usesTLS ? "tls-port" : "port"] else { return nil }
         return RedisEndpoint(host: host, port: try self.port(port))
     }

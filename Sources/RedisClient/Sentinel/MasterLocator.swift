@@ -75,7 +75,7 @@ final class MasterLocator: @unchecked Sendable {
         }
     }
 
-    /// Something says that the master may be another one. To be called from any thread.
+    /// Something says that the master may have changed. To be called from any thread.
     func doubt() { eventLoop.execute { self.doubted(by: nil) } }
 
     private func doubted(by sentinel: Int?) {

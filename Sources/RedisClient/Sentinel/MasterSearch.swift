@@ -7,7 +7,7 @@ import NIOCore
 ///
 /// Sentinels number their configurations: each failover has a greater *epoch*. A sentinel that is cut off from the others goes on naming the master of an older epoch,
 /// and that server may go on saying that it is a master. So an answer of an older epoch than the one in use, and another server under the same epoch, are put aside:
-/// they are used only if more than half of the sentinels have answered and none of them knows better. (An epoch falls when an operator sets the sentinels up anew.)
+/// they are used only if more than half of the sentinels have answered and none of them gave a better one. (An epoch falls when an operator sets the sentinels up anew.)
 ///
 /// Bounds: one question for each sentinel and one for each server that was named; none begins after `ends`.
 struct MasterSearch {
@@ -45,7 +45,7 @@ struct MasterSearch {
     private let inUse: Master?
     private let ends: NIODeadline
     private var unasked: ArraySlice<Int>
-    /// Answers that are used only if no sentinel knows better, the newest last.
+    /// Answers that are used only if no sentinel gives a better one, the newest last.
     private var aside: [Master] = []
     private var answers = 0
     private var refused: Set<RedisEndpoint> = []

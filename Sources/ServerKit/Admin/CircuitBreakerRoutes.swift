@@ -277,7 +277,7 @@ extension JSONWriter {
         return "\(tenths < 0 ? "-" : "")\(abs(tenths) / 10).\(abs(tenths) % 10)%"
     }
 
-    /// An event with the names of resilience4j's event endpoint, and behind them what it does not have.
+    /// An event with the names of resilience4j's event endpoint, and after them what it does not have.
     mutating func value(_ event: CircuitBreakerEvent) {
         var errorMessage: String?
         var duration: Duration?

@@ -67,7 +67,7 @@ public struct ServerAssembly: Sendable {
     ///   - adminRouter: the admin port's routes, behind their guard
     ///   - registry: shows what the front doors count
     ///   - eventLoopGroup: what everything runs on; belongs to the caller
-    ///   - services: stores first, workers behind them
+    ///   - services: stores first, workers after them
     ///   - hotPath: answers its requests of the public port in front of the router
     ///   - adminHotPath: answers its requests of the admin port in front of the router, and admits their callers itself
     ///   - publicRules: what the public port does beside its routes
@@ -75,7 +75,7 @@ public struct ServerAssembly: Sendable {
     ///   - drain: begins when the server has been told to stop
     ///   - rereadables: what SIGHUP reads again
     ///   - prepare: what must be done when the services run and before a port is bound, such as migrations
-    ///   - prepared: opened behind `prepare`: services that need what it does wait for it
+    ///   - prepared: opened after `prepare`: services that need what it does wait for it
     ///   - onReady: called once when both ports are bound
     public init(
         name: String,

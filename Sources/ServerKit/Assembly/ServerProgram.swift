@@ -70,7 +70,7 @@ public struct ServerProgram<Configuration: Sendable>: Sendable {
         case refused(String)
     }
 
-    /// Reads the words behind the program's name.
+    /// Reads the words after the program's name.
     func call(_ words: some Collection<String>) -> Call {
         if words.contains(where: { $0 == "--help" || $0 == "-h" }) { return .help }
         guard let word = words.first else { return .serve }
@@ -78,7 +78,7 @@ public struct ServerProgram<Configuration: Sendable>: Sendable {
         return words.count == 1 ? .command(command) : .refused("\(word) takes no further words")
     }
 
-    /// Reads the environment, runs, and ends the process: with status 1 if that fails, with status 2 if the words behind the program's name make no sense.
+    /// Reads the environment, runs, and ends the process: with status 1 if that fails, with status 2 if the words after the program's name make no sense.
     public func main() async {
         let command: Command?
         switch call(CommandLine.arguments.dropFirst()) {

@@ -22,7 +22,7 @@ extension FrontDoor {
         case .end:
             if answer.framing == .chunked, answer.hasBody { answer.gathered.writeStaticString("0\r\n\r\n") }
             passOn(&answer, context)
-            // The router flushes behind its last part, and the connection may end here.
+            // The router flushes after its last part, and the connection may end here.
             context.flush()
             return finished(context)
         }

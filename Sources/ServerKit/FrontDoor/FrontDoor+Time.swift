@@ -38,7 +38,7 @@ extension FrontDoor {
     func quiesce(_ context: ChannelHandlerContext) {
         perform(machine.quiesce(), context)
         guard machine.state != .closed else { return }
-        // Whoever still takes earlier answers is not hurried by a request that has begun behind them.
+        // Whoever still takes earlier answers is not hurried by a request that has begun after them.
         let isReading = machine.state == .reading && configuration.unsentBytes(context.channel) == 0
         close(in: isReading ? configuration.times.stopReading : configuration.times.stopWorking, context)
     }

@@ -159,7 +159,7 @@ final class FrontDoor<Endpoint: HotPathEndpoint>: ChannelDuplexHandler, Removabl
         if configuration.tls != nil, machine.isQuiescing { context.triggerUserOutboundEvent(TransportEnd.Close(), promise: nil) }
     }
 
-    /// Closes the server's half behind the last answer. The client's half is closed when the client does so, and after a short while otherwise.
+    /// Closes the server's half after the last answer. The client's half is closed when the client does so, and after a short while otherwise.
     private func endOutput(_ context: ChannelHandlerContext) {
         waiting = ByteBuffer()
         // Where the client has closed its half, SwiftNIO makes the end of this half the end of all, and drops what the socket has not taken by then. So the end
@@ -190,14 +190,14 @@ final class FrontDoor<Endpoint: HotPathEndpoint>: ChannelDuplexHandler, Removabl
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
         var bytes = unwrapInboundIn(data)
         switch machine.state {
-        // What comes behind the last answer is dropped.
+        // What comes after the last answer is dropped.
         case .ending, .closed: return
         case .reading, .working: break
         }
         if waiting.readableBytes == 0 {
             waiting = bytes
         } else {
-            // The buffer keeps what was dealt with in front of the rest. Without this, a client that always has something waiting would make it grow by all
+            // The buffer keeps the bytes that were dealt with, before the rest. Without this, a client that always has something waiting would make it grow by all
             // that it ever sends.
             if waiting.readerIndex > Self.maximumDealtWithBytes { waiting.discardReadBytes() }
             waiting.writeBuffer(&bytes)

@@ -11,7 +11,7 @@ import APIErrors
 struct RequestTarget: Equatable {
     /// Begins with a slash.
     let path: String
-    /// What stands behind the question mark; nil without one.
+    /// What stands after the question mark; nil without one.
     let query: String?
 
     /// Reads a target in origin or absolute form.

@@ -82,7 +82,7 @@ public final class ServerRouter: RouterMethods, HTTPResponderBuilder {
         on(RouterPath("/v1" + path), method: method, query: query, use: handler)
     }
 
-    /// Adds a middleware, which works on the routes added behind it and on requests that no route takes.
+    /// Adds a middleware, which works on the routes added after it and on requests that no route takes.
     @discardableResult
     public func add(middleware: any MiddlewareProtocol<Request, Response, Context>) -> Self {
         steps.append(.middleware(middleware))

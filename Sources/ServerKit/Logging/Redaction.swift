@@ -51,7 +51,7 @@ public enum Redaction {
         let bytes = Array(text.utf8)[...]
         let scheme = bytes.drop(while: Redaction.isSpace).prefix(while: Redaction.isWord)
         guard !scheme.isEmpty, bytes[scheme.endIndex...].starts(with: "://".utf8) else { return Redaction.masked(text) }
-        // All of it is the address: whatever stands behind a space belongs to it.
+        // All of it is the address: whatever stands after a space belongs to it.
         return String(decoding: bytes[..<scheme.endIndex] + Redaction.maskedBehindScheme(bytes[scheme.endIndex...]), as: UTF8.self)
     }
 
@@ -59,7 +59,7 @@ public enum Redaction {
 
     /// `://[user[:password]@]rest[?name=value&…]`, from the colon on.
     private static func maskedBehindScheme(_ text: ArraySlice<UInt8>) -> [UInt8] {
-        // A password may hold a question mark. So the query begins behind the slash that ends the authority; without one, behind the last @.
+        // A password may hold a question mark. So the query begins after the slash that ends the authority; without one, behind the last @.
         let body = text.dropFirst(3)
         let authorityEnd = body.firstIndex(of: UInt8(ascii: "/")) ?? body.lastIndex(of: UInt8(ascii: "@")) ?? body.startIndex
         guard let query = body[authorityEnd...].firstIndex(of: UInt8(ascii: "?")) else { return Redaction.maskedAuthorities(text) }

@@ -2,11 +2,11 @@ public import APIErrors
 public import Hummingbird
 public import StrictJSON
 
-/// Where a list is entered, and how much of it is shown: a page by its number, or the rows behind a key.
+/// Where a list is entered, and how much of it is shown: a page by its number, or the rows after a key.
 public struct Listing: Sendable, Equatable {
     /// The page and its size. Where `after` is given, the page's number is ignored.
     public var paging: Paging
-    /// The key behind which to go on: the `next` of the page before.
+    /// The key after which to go on: the `next` of the page before.
     public var after: Int64?
 
     /// Makes one.
@@ -31,7 +31,7 @@ extension Request {
 
 /// What a list's answer has besides its rows.
 public struct ListFacts: Sendable, Equatable {
-    /// The key to go on behind; nil: there is nothing more.
+    /// The key after which to go on; nil: there is nothing more.
     public var next: Int64?
     /// Rows of the whole list; nil where they were not counted.
     public var total: Int64?

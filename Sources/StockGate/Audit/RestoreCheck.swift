@@ -2,7 +2,7 @@
 //
 // Every gated product is looked at; one that differs is resynced, which raises the ledger's fence above what Redis holds, in one step whatever the distance.
 // Sales may go on meanwhile: a resync at any moment is harmless.
-// Fate: a master that does not answer leaves its own products unmended, and no others.
+// Who suffers: where a master does not answer, its own products stay unmended, and no others.
 // Bounds: `chunk` products a look, one look a shard at a time. One report for each product that differs.
 
 import Algorithms
@@ -12,13 +12,13 @@ import PostgresClient
 public struct RestoreFinding: Hashable, Sendable {
     /// How Redis and the ledger differ.
     public enum Difference: Hashable, Sendable {
-        /// Redis names a fence that the ledger has not reached: the ledger has lost what it had promised.
+        /// Redis names a fence that the ledger has not reached: the ledger has lost commits that it had confirmed.
         case redisAhead
         /// Redis holds an older fence, nothing, or another stock. That is ordinary while sales go on.
         case other
         /// Redis holds another ledger's data. It is left alone.
         case foreign(String)
-        /// What Redis holds cannot be read. Its words.
+        /// What Redis holds cannot be read. The text is what Redis or the reader said.
         case unreadable(String)
     }
 

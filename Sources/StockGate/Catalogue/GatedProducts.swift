@@ -72,8 +72,8 @@ final class GatedProducts: Sendable {
         product.shard?.resyncs.ask(product, forced: forced)
     }
 
-    /// The ledger's data have another history than before, so that commits may be lost which Redis knows of. No product is sold through Redis until it has been
-    /// installed from the ledger as it is now. That goes for a product without a shard too: whichever gets it installs it so.
+    /// The ledger's data has another history than before, so it may lack commits that Redis knows of. No product is sold through Redis until it has been
+    /// installed from the ledger as it is now. A product without a shard is installed in this way by the shard that gets it later.
     func ledgerMoved() {
         for shard in shards.all { shard.resyncs.ledgerMoved() }
         // Each product is marked once, wherever it is: a walk through the shards could miss one that goes from a later shard to an earlier one.

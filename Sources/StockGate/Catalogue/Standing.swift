@@ -50,10 +50,10 @@ struct Standing: Hashable, Sendable {
     /// be newer than what the resync read.
     var mark: UInt64 { changes }
 
-    /// Somebody asked for a resync while a recovery is due, which will do it.
+    /// Somebody asked for a resync while a recovery is due. The recovery will do it.
     mutating func heard() { changes &+= 1 }
 
-    /// Redis serves the product exactly. `outage` is the one whose recovery installed it; nil for a resync outside a recovery.
+    /// Redis serves the product exactly. `outage` is the outage whose recovery installed the product; nil for a resync outside a recovery.
     /// - Returns: whether it was sold directly until now.
     mutating func installed(in outage: UInt64?, since mark: UInt64) -> Bool {
         if let outage {
@@ -89,8 +89,8 @@ struct Standing: Hashable, Sendable {
         isMoved = true
     }
 
-    /// The product's keys are another master's now. What recoveries and resyncs have done for it elsewhere counts for nothing, and neither does what is still to
-    /// come of them. A leap that is owed is still owed there.
+    /// Another master serves the product's keys now. What recoveries and resyncs did for the product at the old master counts for nothing, and so do their
+    /// results that are still to come. If the next install has to raise the fence by a leap, that stays so.
     mutating func changedMaster() {
         left()
         installedIn = 0

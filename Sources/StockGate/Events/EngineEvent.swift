@@ -4,14 +4,16 @@ public enum EngineEvent: Sendable {
     case redisConnected(dataset: String)
     /// A connection to Redis ended.
     case redisDisconnected(why: String)
-    /// The sentinels name another master than before, or one again after trouble; and the sentinel that was asked. Both are `host:port`.
+    /// The sentinels name another master than before, or again a master after they named none that could be used. `saidBy` is the sentinel that was asked. Both
+    /// are `host:port`.
     case redisMaster(String, saidBy: String)
-    /// The sentinels name no master that can be used, and what each of them said. Reported again only when the words change. Connections that exist are kept.
+    /// The sentinels name no master that can be used. `why` has what each of them said. Reported again only when the words change. Connections that exist are
+    /// kept.
     case redisMasterUnknown(why: String)
-    /// The slots of the cluster are served by these masters (`host:port`), as this node says: another map than before, or one again after trouble. `uncovered` slots
-    /// are served by none. `moved` gated products have another master than before; they are resynced there.
+    /// These masters (`host:port`) serve the slots of the cluster, as the node `saidBy` says. Reported for each new map, and for the first one after no node named
+    /// a map. `uncovered` slots have no master. `moved` gated products have another master than before; they are resynced there.
     case redisMap(masters: [String], uncovered: Int, moved: Int, saidBy: String)
-    /// No node of the cluster says who serves its slots, and what each of them said. Reported again only when the words change. The map before is used.
+    /// No node of the cluster says who serves its slots. `why` has what each of them said. Reported again only when the words change. The last map stays in use.
     case redisMapUnknown(why: String)
     /// What happened at one master of a cluster (`host:port`).
     indirect case atMaster(String, EngineEvent)

@@ -3,7 +3,7 @@ import Synchronization
 
 /// Takes the events of all parts of the engine. A trouble is reported once, and again when its words change.
 final class EventLog: Sendable {
-    /// What the logs of all masters share.
+    /// The state that the logs of all masters share.
     private final class Said: Sendable {
         let words = Mutex(EventWords())
         /// Counts the events that `tellSome` reports. They are counted separately from `words`, so that neither kind uses up the other's share of a second.
@@ -27,7 +27,8 @@ final class EventLog: Sendable {
         self.onEvent = { onEvent(.atMaster(master, $0)) }
     }
 
-    /// The log of what happens at one master of a cluster. Troubles of Redis and of its recovery are the master's own; those of a product follow the product.
+    /// The log of what happens at one master of a cluster. A trouble of Redis or of its recovery is remembered for this master alone. A trouble of a product is
+    /// remembered for the product, whichever master serves it.
     func of(master: String) -> EventLog { EventLog(said, master: master, onEvent) }
 
     private func own(_ subject: EventWords.Subject) -> EventWords.Subject {

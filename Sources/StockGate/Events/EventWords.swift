@@ -12,7 +12,7 @@ struct EventWords: Sendable {
         case resync(ProductID)
         case fence(ProductID)
         case gatedProducts
-        /// What is of Redis, at one master of a cluster.
+        /// A subject that concerns Redis, at one master of a cluster.
         indirect case atMaster(String, Subject)
     }
 

@@ -32,7 +32,7 @@ final class GateConnections: Sendable {
             let scripts = replies.prefix(loads.count).map { $0.string ?? "" }
             let info = replies.dropFirst(loads.count).map { $0.string ?? "" }.joined(separator: "\n")
             let check = RedisCommand.evalSHA(scripts[GateScript.check.rawValue], keys: GateRefusal.keys(self.tag()))
-            // A slot that has just gone to another node says nothing of what this one permits.
+            // If the slot has just moved to another node, its refusal says nothing about what this node permits.
             let checked = connection.send(check, deadline: deadline).flatMapErrorThrowing { error in
                 guard (error as? RedisError)?.serverError?.isOfSlot == true else { throw error }
                 return .null

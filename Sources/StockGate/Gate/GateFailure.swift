@@ -12,9 +12,9 @@ struct GateFailure: Error, Sendable {
     let isTrouble: Bool
     /// Whether Redis is well, but what it holds for this product cannot be used: a key has another type or content.
     let isOfProduct: Bool
-    /// Whether the node serves other slots than the product's, or not all keys of the slot. It has run nothing then.
+    /// Whether the node does not serve the product's slot, or not all keys of it. The call has not run then.
     let isOfSlot: Bool
-    /// What a node of a cluster has said of who serves a slot; nil if it said nothing of the kind.
+    /// The error by which a node of a cluster says that the map of the slots may be old; nil for every other failure.
     let saysOfSlots: RedisServerError?
 
     init(_ error: RedisError) {

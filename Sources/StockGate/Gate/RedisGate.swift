@@ -1,5 +1,5 @@
-// The gate in Redis, as one event loop uses it. A message costs both sides more than what is in it. Therefore the reserves of one product that come while a
-// call with others is out gather, and leave together when that call has ended. Redis would not decide them sooner: it answers one connection in order. Whatever
+// The gate in Redis, as one event loop uses it. Each message costs both sides more than its content does. Therefore reserves of one product that come while a
+// call for it is out gather, and leave together when that call has ended. Redis would not decide them sooner: it answers one connection in order. Whatever
 // else the loop sends for one product during one turn goes out in one script call. Settles, which nobody waits for, go out with the loop's next message to
 // Redis, or by themselves after `settleWait`.
 //

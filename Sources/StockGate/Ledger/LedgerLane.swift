@@ -9,7 +9,7 @@
 //
 // Bounds: the committer's. A batch that deadlocked is tried `maximumDeadlockRetries` times. A batch that failed because of a bad member is halved until that
 //   member is alone. A batch that waits in vain for a lock that is no product's row is tried once more, then halved, for `patience` altogether.
-// Stop: after `shutDown`, waiting members are answered `notRun`.
+// Stop: after `shutdown`, waiting members are answered `notRun`.
 
 import NIOCore
 import PostgresClient

@@ -91,8 +91,8 @@ public struct Resync: Hashable, Sendable {
     public private(set) var state: State = .start
     /// Whether to install even if the fences are equal: for the breaker's recovery, at the start, or for an operator.
     public let isForced: Bool
-    /// Whether the fence is raised by a leap, because the ledger has gone back to an earlier state. It may give out fences a second time then, which it had given
-    /// out in the history that is lost: what was said under one of those, and reaches Redis late, must not be taken for what is said under the same number now.
+    /// Whether the fence is raised by a leap, because the ledger has gone back to an earlier state. Without a leap it would hand out fences a second time that it
+    /// had handed out in the lost history. A late message from that history could then be taken for one that belongs to the same number now.
     public let isLeaping: Bool
     private var rounds: UInt8 = 0
     private let ledgerName: String
@@ -171,7 +171,7 @@ public struct Resync: Hashable, Sendable {
     }
 
     private mutating func leap(from fence: Fence, _ view: GateView) -> Action {
-        // A fence that no ledger can have reached is somebody's writing.
+        // A fence that no ledger can have reached was not written by an install, and is ignored.
         let highest = view.highestFence > Self.lastFence ? fence : max(fence, view.highestFence)
         state = .raising(dataset: view.dataset)
         guard highest.rawValue < Self.lastFence.rawValue - Self.leap else { return .raise(above: Self.lastFence) }

@@ -61,7 +61,8 @@ public struct ResyncSchedule: Hashable, Sendable {
         return now >= earliest ? begin(forced: forced, at: now) : .wait(until: earliest)
     }
 
-    /// The reason to pause after failures is gone, and the interval counts from now on: the product's keys are elsewhere. A resync that waits begins.
+    /// Another master serves the product's keys now. Earlier failures no longer delay the next resync, and the interval counts from now on. A resync that waits
+    /// begins.
     public mutating func hurried(at now: UInt64) -> Action {
         failuresInRow = 0
         earliest = min(earliest, now)

@@ -117,8 +117,8 @@ final class RequestContext: Sendable {
             metrics.lostApplies.add(1)
             return completion(nil)
         }
-        // To the shard that has the product now. The fence that it was raised to when it came there is newer than this commit, or this commit is newer than the
-        // install there: either way the sum is exact. What an old node would make of it is nobody's.
+        // The change goes to the shard that has the product now, wherever its reservation was made. When the product came there, its fence was raised and it was
+        // installed. Either that install counts this commit, or the commit is newer and is added here; so the sum is exact. Nobody reads the old master's counter.
         gate(of: shard).apply(product, keys, fence, delta: delta, key: key) { result in
             let reply = try? result.get()
             if reply == nil { self.metrics.lostApplies.add(1) }

@@ -7,7 +7,7 @@ import Synchronization
 final class Outage: Sendable {
     private let counter = Atomic<UInt64>(1)
     private let recovering = Atomic<Bool>(false)
-    /// Whether a recovery has passed, and it is still open whether the breaker uses it.
+    /// Whether a recovery has passed, and the breaker has not yet decided whether to let calls through after it.
     private let deciding = Atomic<Bool>(false)
     private let dataset = Mutex<String?>(nil)
 
@@ -48,7 +48,7 @@ final class Outage: Sendable {
         if isAnother { end() }
     }
 
-    /// The ledger's data have another history now. What was done by what the ledger said before counts no more.
+    /// The ledger's data has another history now. Work that was based on the old one counts no more.
     func ledgerMoved() { end() }
 
     private func end() { counter.wrappingAdd(1, ordering: .releasing) }

@@ -214,7 +214,7 @@ final class Recovery: Sendable {
     private func void(_ all: [GatedProduct]) async throws {
         let left = all.filter { product in
             product.state.withLock { state in
-                // It went to another shard while this recovery ran, and is that one's to install.
+                // The product went to another shard while this recovery ran, and that shard installs it.
                 guard state.shard?.id == products.shard else { return false }
                 state.standing.left()
                 return true
@@ -227,7 +227,8 @@ final class Recovery: Sendable {
             for product in chunk where failures[product.id] == nil {
                 product.state.withLock { $0.standing.voided(in: number) }
             }
-            // A node that does not serve the product's slot serves nobody from before the outage, and what it hands on is of another dataset to whoever gets it.
+            // A node that does not serve the product's slot answers no reserve for it, so there is nothing to void. If it hands the slot's keys to another node, they are
+            // of another dataset there, and the product is not loaded.
             if let failure = failures.values.first(where: { $0.scope != .slot }) { throw RecoveryFailed(why: failure.words) }
         }
     }

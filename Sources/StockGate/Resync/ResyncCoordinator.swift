@@ -1,7 +1,7 @@
 // Decides when products are resynced, knows who waits for that, and handles the results. Only this class and a recovery use the driver, which carries resyncs
 // out.
 //
-// Fate: a product that fails does not fail its round. A product whose row is locked is tried again beside the rounds, where it delays no other.
+// Who suffers: a product that fails does not fail its round. A product whose row is locked is tried again beside the rounds, where it delays no other.
 // Bounds: each product has one running resync and one remembered request (its schedule). A round has at most `chunk` products, and at most
 //   `ResyncDriver.maximumLockWaits` products are waited for beside the rounds. Callers that wait for a product are bounded by the requests in flight.
 
@@ -100,7 +100,7 @@ final class ResyncCoordinator: Sendable {
         for product in products.all { ask(product, forced: false) }
     }
 
-    /// The ledger's data have another history than before. What this shard's recovery did by what the ledger said until now counts no more.
+    /// The ledger's data has another history than before. What this shard's recovery did on the basis of the old one counts no more.
     func ledgerMoved() { outage.ledgerMoved() }
 
     /// Whether products are resynced one by one as they are asked for. Otherwise a recovery resyncs them.
@@ -224,7 +224,7 @@ final class ResyncCoordinator: Sendable {
     func note(_ result: ResyncResult, _ product: GatedProduct, in outage: UInt64?, since mark: UInt64) {
         let home = product.shard
         guard home?.id == products.shard else {
-            // The product went to another shard while this ran. It may have raised the fence, of which Redis has heard nothing there.
+            // The product went to another shard while this resync ran. The resync may have raised the fence, and the Redis of that shard does not know it yet.
             home?.resyncs.ask(product, forced: false)
             return
         }
@@ -238,7 +238,7 @@ final class ResyncCoordinator: Sendable {
         }
         let theirs = result.outcome.foreignLedger
         let isOfShard = product.state.withLock { state in
-            // It goes to another shard at this moment, which asks for a resync of its own.
+            // The product goes to another shard at this moment. That shard asks for a resync of its own.
             guard state.shard?.id == products.shard else { return false }
             state.soldOut.end()
             if theirs == nil {

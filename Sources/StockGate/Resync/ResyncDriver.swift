@@ -1,6 +1,6 @@
 // Carries out resyncs, many products in one round: one pipelined look, one statement that raises fences, one pipelined install.
 //
-// Fate: a product whose row is locked, or whose row or keys cannot be used, fails alone. The statement of a round waits for no row unless its caller gives it
+// Who suffers: a product whose row is locked, or whose row or keys cannot be used, fails alone. The statement of a round waits for no row unless its caller gives it
 //   time.
 // Bounds: each product's own bounds are those of its machine. At most `maximumLockWaits` statements of one call wait for a row, each for `lockWait`.
 // Stop: every machine of the round has finished.

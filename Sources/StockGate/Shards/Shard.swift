@@ -1,6 +1,6 @@
 // What belongs to one master of Redis, and how its parts are put together.
 //
-// Fate: what happens to one master concerns its shard alone. Its breaker, its recovery, its resyncs and its background work wait for no other shard's.
+// Who suffers: what happens to one master concerns its shard alone. Its breaker, its recovery, its resyncs and its background work wait for no other shard's.
 // Each part knows only parts that were made before it. There is one circle: the breaker runs the recovery, the recovery works on the gates, and the gates ask
 // the breaker. Therefore the breaker gets a latch, and waits there for the recovery to be made. `close` closes the latch, which breaks the circle.
 
@@ -60,7 +60,7 @@ final class Shard: Sendable {
             commons,
             commons.events.of(master: "\(master)"),
             tag: {
-                // A master without slots is none of the map.
+                // A master without slots is not in the map.
                 guard let map = cluster.map else { return "0" }
                 return GateKeys.tagOfNoProduct { map[$0] == master } ?? "0"
             },

@@ -2,7 +2,7 @@
 // for each master that the map of the slots names, for as long as the map names it.
 //
 // A product whose slot another master serves in a new map goes to that master's shard. There its fence is raised and it is installed before its gate is used, as
-// behind an outage: what the node holds, or has got with the slot, is of another dataset. The old node may still answer what was sent to it.
+// after an outage: whatever that master holds for the product is of another dataset. The old master may still answer what was sent to it.
 // Bounds: `SlotMap.maximumMasters` shards. Maps come one at a time.
 
 import CircuitBreaker
@@ -21,13 +21,13 @@ final class Shards: Sendable {
         /// Whether it is known which products are gated, so that recoveries may run.
         var isBegun = false
         var isClosed = false
-        /// Told of the breakers whenever they are others.
+        /// Called with all breakers whenever a shard has been added or has ended.
         var onChange: (@Sendable ([CircuitBreaker]) -> Void)?
     }
 
     typealias Make = @Sendable (Shard.ID, RedisEndpoint) -> Shard?
 
-    /// What was made of a new map.
+    /// The shards that a new map added, and those that it ended.
     struct Change: Sendable {
         var added: [Shard] = []
         var ended: [Shard] = []
@@ -39,7 +39,7 @@ final class Shards: Sendable {
 
     init() { (self.arrivals, wake) = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1)) }
 
-    /// All of them, in no order.
+    /// All shards, in no order.
     var all: [Shard] { state.withLock { $0.only.map { [$0] } ?? Array($0.masters.values) } }
 
     /// The shard whose master serves the product's keys; nil if there is no such master.
@@ -95,7 +95,7 @@ final class Shards: Sendable {
         return change
     }
 
-    /// The products of a change are where they belong: new shards begin their recoveries, and others end.
+    /// To be called when the products are with their shards. New shards begin their recoveries, and the shards of masters that are gone end.
     func settle(_ change: Change) {
         let isBegun = state.withLock { $0.isBegun }
         for shard in change.ended { shard.end() }
@@ -111,7 +111,7 @@ final class Shards: Sendable {
     /// The breakers, by name.
     var breakers: [CircuitBreaker] { all.map(\.breaker).sorted { $0.name < $1.name } }
 
-    /// Tells of the breakers now, and whenever they are others. For one listener.
+    /// Calls `onChange` with all breakers now, and whenever a shard has been added or has ended. For one listener.
     func follow(_ onChange: @escaping @Sendable ([CircuitBreaker]) -> Void) {
         state.withLock { $0.onChange = onChange }
         onChange(breakers)

@@ -54,7 +54,7 @@ public struct BreakerHistory: Sendable {
         /// How long what ended with this event took, in milliseconds.
         public var took: Int?
 
-        /// The breaker's way back leads through a gate in which every gated product is resynced: that part is worth telling.
+        /// The breaker's way back leads through a recovery, in which every gated product is resynced: that part is worth telling.
         /// Nil for events that the story leaves out, such as the errors of single calls.
         var sentence: String? {
             let end = (took.map { " after \($0) ms" } ?? "") + (reason.map { ": \($0)" } ?? "")

@@ -7,7 +7,7 @@
 -- ARGV[1] now, milliseconds   ARGV[2] the ledger's name, or ''
 -- ARGV[3…] triples of fence, signed delta, and the key of a decrement to mark ('' for an increase)
 --
--- A counter that was lost is not made anew, nor one of a product that is not on sale: the next install counts what is in the ledger.
+-- A missing counter stays missing, whether it was lost or the product is not on sale: the next install counts what is in the ledger.
 --
 -- Replies a list, one number a triple: 0 applied, 1 behind (Redis is under an older fence: owed), 2 passed (a later install has counted it,
 -- or what is here belongs to another ledger and is left alone)
@@ -26,7 +26,7 @@ for i = 3, #ARGV, 3 do
     replies[#replies + 1] = 0
   elseif fence > current then
     redis.call('HINCRBY', KEYS[3], ARGV[i], ARGV[i + 1])
-    -- What is owed belongs to a ledger before anything is installed: another one's install must not count it.
+    -- Before the first install, what is owed is marked with the ledger's name, so that another ledger's install does not count it.
     if not meta[2] and ARGV[2] ~= '' then redis.call('HSET', KEYS[2], 'ledger', ARGV[2]) end
     replies[#replies + 1] = 1
   else

@@ -2,8 +2,8 @@
 --
 -- KEYS[1] string   KEYS[2] hash   KEYS[3] sorted set
 --
--- Replies a flat list of a command and Redis' own words for each that it does not know or does not permit; empty if all is well. What fails for another
--- reason (no memory, a disk that is full) is not this script's to tell: it passes.
+-- Replies a flat list of a command and Redis' own words for each that it does not know or does not permit; empty if all is well. A command that fails
+-- for another reason (no memory, a full disk) is left out of the list: that is for others to report.
 local refused = {}
 local function try(...)
   local reply = redis.pcall(...)

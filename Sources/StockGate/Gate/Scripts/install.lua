@@ -18,7 +18,8 @@ if not marker or ARGV[4] ~= ARGV[5] .. ':' .. marker then return 2 end
 local meta = redis.call('HMGET', KEYS[2], 'fence', 'ledger')
 if meta[2] and meta[2] ~= ARGV[6] and ARGV[6] ~= '' then return 3 end
 local fence, held = tonumber(ARGV[1]), tonumber(meta[1] or 0)
--- What is no number, or more raises than there can have been, nobody installed: it is no newer fence. The ledger raises its own above nothing like it.
+-- A fence in meta counts as newer only if a ledger can have reached it: up to 2^51, or up to 2^53 if this install's own fence is above 2^51. Any other
+-- value was not written by an install, and is overwritten.
 if held and (held <= 2251799813685248 or fence > 2251799813685248 and held <= 9007199254740992) and held >= fence then return 1 end
 local owed = redis.call('HGETALL', KEYS[4])
 local delta = 0

@@ -5,7 +5,7 @@
 --
 -- Replies {marker or '', stamp or '', fence or 0, counter or '', pending reservations, 1 if the install wrote that the product is not on sale,
 -- the highest fence that anything here names, the name of the ledger that installed it or ''}; the counter is a string. A fence that is no number, or
--- that a script could not compare, is none.
+-- too large for a script to compare exactly, is reported as 0.
 if ARGV[1] ~= '' then redis.call('SET', KEYS[4], ARGV[1], 'NX') end
 local meta = redis.call('HMGET', KEYS[2], 'fence', 'stamp', 'off', 'ledger')
 local function known(text)

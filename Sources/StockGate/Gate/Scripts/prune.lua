@@ -1,11 +1,11 @@
--- prune: one bounded step. Marks that are older than their retention go.
+-- prune: one bounded step. Removes marks that are older than their retention.
 --
 -- KEYS[1] marks    sorted set: key -> time at which it was settled
 -- KEYS[2] meta     hash: ledger
 -- ARGV[1] marks from before this go, milliseconds   ARGV[2] at most so many in this step   ARGV[3] the ledger's name, or ''
 --
--- Replies the number of marks that went: as many as ARGV[2] if there may be more. What belongs to another ledger is its servers' to prune. Only
--- commands that Redis permits when it is out of memory, and none that settle does not use.
+-- Replies the number of marks that were removed: as many as ARGV[2] if there may be more. Another ledger's marks are left to that ledger's servers. The
+-- script uses only commands that Redis permits when it is out of memory, and that settle uses as well.
 local ledger = redis.call('HGET', KEYS[2], 'ledger')
 if ledger and ledger ~= ARGV[3] and ARGV[3] ~= '' then return 0 end
 local old = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', '(' .. ARGV[1], 'LIMIT', 0, ARGV[2])

@@ -6,8 +6,8 @@
 -- ARGV[1…] quadruples of fence, key, token, and R (the ledger refused it) or A (abandoned: its commit did not run). An abandoned one that a
 --          twin has joined stays pending: the twin may be committing under the same token.
 --
--- Replies the number of reservations given back. A second release does nothing. A counter that was lost is not made anew: it would hold what is
--- given back, and nothing of what else there is. The next install counts all of it.
+-- Replies the number of reservations given back. A second release does nothing. A lost counter is not made anew, because it
+-- would hold only what is given back. The next install counts all of the stock.
 local fence = redis.call('HGET', KEYS[2], 'fence')
 local counted = redis.call('EXISTS', KEYS[1]) == 1
 local given = 0

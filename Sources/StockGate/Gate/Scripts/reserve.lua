@@ -22,8 +22,8 @@
 -- one call reserves has one token, a new one: a token tells one reservation of a key from another, and a key is reserved once in a call.
 local meta = redis.call('HMGET', KEYS[2], 'fence', 'stamp', 'sequence', 'ledger')
 local values = redis.call('MGET', KEYS[1], KEYS[5])
--- What is no number, or one that a script cannot compare, is no fence: nobody installed it. MGET takes a counter of another type for
--- none; the GET names it as an error.
+-- A fence that is no number, or too large for a script to compare exactly, was not written by an install: the product is not loaded. MGET reads a
+-- counter of another type as missing; GET then raises an error for it.
 local fence = tonumber(meta[1] or 0)
 if not fence or not (fence >= 1 and fence <= 9007199254740992) or not values[2] or meta[2] ~= ARGV[1] .. ':' .. values[2]
   or meta[4] and meta[4] ~= ARGV[3] and ARGV[3] ~= ''
