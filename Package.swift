@@ -114,8 +114,8 @@ let package = Package(
         library(
             "ServerKit",
             [
-                "APIErrors", "BlockingThreads", "CircuitBreaker", "HotPath", "NIOTransportSecurity", "PostgresClient", "ServerMetrics",
-                "StrictJSON",
+                "APIErrors", "BlockingThreads", "CircuitBreaker", "HotPath", "MessageBroker", "NIOTransportSecurity", "PostgresClient",
+                "ServerMetrics", "StrictJSON",
                 "TransportSecurity", deques, httpTypes, hummingbird,
                 logging, nioCore, nioHTTPTypes,
                 nioPosix, nioSSL, lifecycle,

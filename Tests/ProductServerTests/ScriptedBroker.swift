@@ -7,7 +7,7 @@ import Synchronization
 @testable import ProductServer
 
 /// A broker that a test plays: one queue of commands with a prefetch, and a list of what was published.
-final class ScriptedBroker: CommandSource, ResultSink {
+final class ScriptedBroker: MessageReceiving, MessagePublishing {
     struct Message: Sendable {
         var body: [UInt8]
         var headers: [String: HeaderValue] = [:]

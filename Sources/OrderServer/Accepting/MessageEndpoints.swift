@@ -1,27 +1,7 @@
 import Logging
 import MessageBroker
+import ServerKit
 import StockContract
-
-/// Publishes messages and reports the outcome of each.
-protocol MessagePublishing: Sendable {
-    /// Returns one outcome for each message, in their order, within the publisher's own bound.
-    func publish(_ messages: [OutgoingMessage]) async throws(BrokerError) -> [PublishOutcome]
-    func snapshot() -> BrokerSnapshot
-    func shutdown(within bound: Duration) async
-}
-
-/// Receives deliveries from one queue. Each delivery must be acknowledged.
-protocol MessageReceiving: Sendable {
-    /// The deliveries that are there, at most `max`. Empty if none came in time, or if the task was cancelled.
-    func nextBatch(max: Int, wait: Duration) async throws(BrokerError) -> [Delivery]
-    @discardableResult func acknowledge(_ deliveries: [Delivery]) -> Int
-    @discardableResult func reject(_ delivery: Delivery, requeue: Bool) -> Bool
-    func snapshot() -> BrokerSnapshot
-    func shutdown(within bound: Duration) async
-}
-
-extension Publisher: MessagePublishing {}
-extension Consumer: MessageReceiving {}
 
 /// The order server's connections to the broker.
 struct MessageEndpoints: Sendable {
@@ -33,7 +13,7 @@ struct MessageEndpoints: Sendable {
     var results: any MessageReceiving
 
     /// Each connection's state by its name in metrics.
-    var snapshots: [(end: String, snapshot: BrokerSnapshot)] {
+    var snapshots: [(name: String, snapshot: BrokerSnapshot)] {
         [("publisher", publisher.snapshot()), ("events", events.snapshot()), ("results", results.snapshot())]
     }
 
@@ -67,12 +47,5 @@ struct MessageEndpoints: Sendable {
             name: "results",
             onChange: journal.observer(of: "results")
         )
-    }
-}
-
-extension BrokerNews.Item {
-    /// Writes this piece of news as one line.
-    func log(_ logger: Logger) {
-        logger.log(level: isTrouble ? .warning : .notice, "\(text)", metadata: why.map { ["why": "\($0)"] })
     }
 }

@@ -1,4 +1,5 @@
 import MessageBroker
+import ServerKit
 import ServerMetrics
 import StockContract
 import Synchronization
@@ -134,30 +135,6 @@ struct MessagingMetrics: Sendable {
         {
             Double(backlog.oldestAge.microseconds) / 1e6
         }
-        registry.collector("stockgate_broker_connected", help: "Whether the connection to the broker is there", kind: .gauge) {
-            endpoints.snapshots.map { end, snapshot in .init(labels: [(name: "end", value: end)], snapshot.isConnected ? 1 : 0) }
-        }
-        registry.collector("stockgate_broker_node", help: "1 for the node of the broker that a working connection leads to", kind: .gauge) {
-            endpoints.snapshots.compactMap { end, snapshot in
-                guard snapshot.isConnected, let address = snapshot.address else { return nil }
-                return .init(labels: [(name: "end", value: end), (name: "node", value: "\(address)")], 1)
-            }
-        }
-        registry.collector("stockgate_broker_failed_connects_total", help: "Attempts to connect to the broker that failed", kind: .counter)
-        {
-            endpoints.snapshots.map { end, snapshot in .init(labels: [(name: "end", value: end)], Double(snapshot.failedConnects)) }
-        }
-        registry.collector(
-            "stockgate_broker_refused",
-            help: "1 where the broker refuses what is published, by exchange and routing key",
-            kind: .gauge
-        ) {
-            endpoints.snapshots.flatMap { end, snapshot in
-                snapshot.refusedRoutes.map { .init(labels: [(name: "end", value: end), (name: "route", value: $0)], 1) }
-            }
-        }
-        registry.collector("stockgate_broker_reconnects_total", help: "Connections to the broker after the first", kind: .counter) {
-            endpoints.snapshots.map { end, snapshot in .init(labels: [(name: "end", value: end)], Double(snapshot.reconnects)) }
-        }
+        registry.register(broker: "end") { endpoints.snapshots }
     }
 }

@@ -1,6 +1,7 @@
 // Stop: first the result consumer, then the relays after their present batch, then the broker's connections.
 
 import Logging
+import MessageBroker
 import PostgresClient
 import ServerKit
 import ServerMetrics

@@ -1,5 +1,6 @@
 import Logging
 import MessageBroker
+import ServerKit
 import StockContract
 
 /// The stream of the orders' events in RabbitMQ.

@@ -25,8 +25,8 @@ final class CommandDesk: @unchecked Sendable {
 
     private let eventLoop: any EventLoop
     private let decide: Decide
-    private let source: any CommandSource
-    private let sink: any ResultSink
+    private let source: any MessageReceiving
+    private let sink: any MessagePublishing
     private let metrics: CommandMetrics
     private let maximumOrders: Int
     private let maximumBlocked: Int
@@ -49,8 +49,8 @@ final class CommandDesk: @unchecked Sendable {
 
     init(
         eventLoop: any EventLoop,
-        source: any CommandSource,
-        sink: any ResultSink,
+        source: any MessageReceiving,
+        sink: any MessagePublishing,
         metrics: CommandMetrics,
         maximumOrders: Int,
         maximumBlocked: Int,

@@ -112,45 +112,22 @@ extension DecreaseConsumer {
         registry.gauge("stockgate_commands_blocked", help: "Commands in hand that wait for a product's locked row.") {
             Double(metrics.blocked.load(ordering: .relaxed))
         }
-        registry.collector("stockgate_broker_connected", help: "1 while a connection to the broker works.", kind: .gauge) {
-            [("consumer", source.snapshot()), ("publisher", sink.snapshot())].map { name, snapshot in
-                .init(labels: [("connection", name)], snapshot.isConnected ? 1 : 0)
-            }
-        }
-        registry.collector("stockgate_broker_node", help: "1 for the node of the broker that a working connection leads to.", kind: .gauge)
-        {
-            [("consumer", source.snapshot()), ("publisher", sink.snapshot())].compactMap { name, snapshot in
-                guard snapshot.isConnected, let address = snapshot.address else { return nil }
-                return .init(labels: [("connection", name), ("node", "\(address)")], 1)
-            }
-        }
-        registry.collector("stockgate_broker_failed_connects_total", help: "Attempts to connect to the broker that failed.", kind: .counter)
-        {
-            [("consumer", source.snapshot()), ("publisher", sink.snapshot())].map { name, snapshot in
-                .init(labels: [("connection", name)], Double(snapshot.failedConnects))
-            }
-        }
-        registry.collector(
-            "stockgate_broker_refused",
-            help: "1 where the broker refuses what is published, by exchange and routing key.",
-            kind: .gauge
-        ) {
-            [("consumer", source.snapshot()), ("publisher", sink.snapshot())].flatMap { name, snapshot in
-                snapshot.refusedRoutes.map { .init(labels: [("connection", name), ("route", $0)], 1) }
-            }
-        }
-        registry.collector("stockgate_broker_reconnects_total", help: "Connections to the broker made again.", kind: .counter) {
-            [("consumer", source.snapshot()), ("publisher", sink.snapshot())].map { name, snapshot in
-                .init(labels: [("connection", name)], Double(snapshot.reconnects))
-            }
-        }
+        registry.register(broker: "connection") { Self.snapshots(source, sink) }
+    }
+
+    /// The state of both connections to the broker, by their names.
+    private static func snapshots(
+        _ source: any MessageReceiving,
+        _ sink: any MessagePublishing
+    ) -> [(name: String, snapshot: BrokerSnapshot)] {
+        [("consumer", source.snapshot()), ("publisher", sink.snapshot())]
     }
 
     /// Degraded while the broker is away, because sales over HTTP go on.
     var healthCheck: HealthCheck {
         let (desk, source, sink) = (self.desk, self.source, self.sink)
         return HealthCheck("broker", timeoutState: .degraded) {
-            let snapshots = [("consumer", source.snapshot()), ("publisher", sink.snapshot())]
+            let snapshots = Self.snapshots(source, sink)
             // While the broker takes no messages, results cannot be published, and orders over the broker wait.
             let isUp = snapshots.allSatisfy { $0.1.isConnected && $0.1.blockedReason == nil && $0.1.refusedRoutes.isEmpty }
             return HealthReport(

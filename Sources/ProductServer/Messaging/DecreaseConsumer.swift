@@ -64,8 +64,8 @@ struct CommandConfiguration: Sendable {
 }
 
 struct DecreaseConsumer: Service, CustomStringConvertible {
-    let source: any CommandSource
-    let sink: any ResultSink
+    let source: any MessageReceiving
+    let sink: any MessagePublishing
     let desk: CommandDesk
     let metrics: CommandMetrics
     private let prefetch: Int
@@ -86,8 +86,8 @@ struct DecreaseConsumer: Service, CustomStringConvertible {
     ///   - isLocked: whether a product's row is known to be locked by another transaction
     ///   - stopWithin: the time for commands under way when the server stops
     init(
-        source: any CommandSource,
-        sink: any ResultSink,
+        source: any MessageReceiving,
+        sink: any MessagePublishing,
         registry: MetricsRegistry,
         ids: ProductIDs? = nil,
         eventLoop: any EventLoop,
