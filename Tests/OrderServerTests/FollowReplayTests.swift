@@ -17,7 +17,7 @@ struct FollowReplayTests {
     /// Orders as GET shows them, with run and version, by id.
     private func shown(_ pool: PostgresPool) async throws -> [String] {
         let store = OrderStore(pool: pool, recoveryAge: .seconds(10))
-        return try await store.orders(buyer: nil, status: nil, Listing(paging: Paging(page: 0, size: 100))).orders.map { order in
+        return try await store.orders(buyer: nil, status: nil, Listing(paging: Paging(page: 0, size: 100))).rows.map { order in
             var json = JSONWriter()
             json.object { json in
                 order.writeMembers(to: &json)

@@ -26,16 +26,7 @@ struct OutboxStore: Sendable {
         case .some(let status): list.filter(.text(status.rawValue)) { "b.status = \($0)" }
         case nil: break
         }
-        let page = try await list.page(
-            after: listing.after,
-            offset: listing.paging.offset,
-            size: listing.paging.size,
-            columns: OutboxRow.columns,
-            of: lists
-        )
-        var rows: [OutboxRow] = []
-        for row in page.rows { rows.append(try OutboxRow(row: row, from: 1)) }
-        return (rows, page)
+        return try await list.page(listing, OutboxRow.columns, of: lists) { row throws(PostgresError) in try OutboxRow(row: row, from: 1) }
     }
 
     enum Requeue: Sendable {

@@ -75,20 +75,11 @@ struct OrderStore: Sendable {
         buyer: String?,
         status: OrderStatus?,
         _ listing: Listing
-    ) async throws(PostgresError) -> (orders: [Order], page: KeyedList.Page) {
+    ) async throws(PostgresError) -> (rows: [Order], page: KeyedList.Page) {
         var list = KeyedList(of: "orders", alias: "o", newestFirst: true, bound: listBound)
         if let buyer { list.enter(.text(buyer)) { "o.buyer_id = \($0)" } }
         if let status { list.filter(.text(status.rawValue)) { "o.status = \($0)" } }
-        let page = try await list.page(
-            after: listing.after,
-            offset: listing.paging.offset,
-            size: listing.paging.size,
-            columns: Order.columns,
-            of: lists
-        )
-        var orders: [Order] = []
-        for row in page.rows { orders.append(try Order(row: row, from: 1)) }
-        return (orders, page)
+        return try await list.page(listing, Order.columns, of: lists) { row throws(PostgresError) in try Order(row: row, from: 1) }
     }
 
     // MARK: Cancelling and running again

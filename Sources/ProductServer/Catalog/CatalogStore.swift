@@ -68,7 +68,7 @@ struct CatalogStore: Sendable {
               returning product_id as id)
             """
         let source = key == nil ? "given" : "claimed"
-        do {
+        do throws(PostgresError) {
             let row = try await pool.query(
                 """
                 with given as (
@@ -89,8 +89,9 @@ struct CatalogStore: Sendable {
                     + (key.map { [.text($0), .optionalText(new.code)] } ?? [])
             ).first
             if let row { return .created(try Self.product(row)) }
-        } catch let error as PostgresError where error.constraint == "products_code" {
-            return .codeTaken
+        } catch {
+            if error.constraint == "products_code" { return .codeTaken }
+            throw error
         }
         guard key != nil else { return nil }
         // Nothing was made, so the key is taken, or the id was another cell's. This is a separate statement, because only a new one sees the row that the first
@@ -134,25 +135,11 @@ struct CatalogStore: Sendable {
         if let query {
             list.filter(.text(query)) { "position(lower(\($0)) in lower(p.name)) > 0 or position(lower(\($0)) in lower(p.code)) > 0" }
         }
-        let (rows, facts) = try await page(of: list, listing, Self.columns, join: "join product_stock s on s.product_id = p.id")
-        return (try rows.map { try Self.product($0, from: 1) }, facts)
-    }
-
-    private func page(
-        of list: KeyedList,
-        _ listing: Listing,
-        _ columns: String,
-        join: String = ""
-    ) async throws -> (rows: [PostgresRow], facts: ListFacts) {
-        let page = try await list.page(
-            after: listing.after,
-            offset: listing.paging.offset,
-            size: listing.paging.size,
-            columns: columns,
-            join: join,
-            of: reads
-        )
-        return (page.rows, try ListFacts(page, bound: listBound))
+        let join = "join product_stock s on s.product_id = p.id"
+        let (products, page) = try await list.page(listing, Self.columns, join: join, of: reads) { row throws(PostgresError) in
+            try Self.product(row, from: 1)
+        }
+        return (products, try ListFacts(page, bound: listBound))
     }
 
     /// Changes a product; nil if there is none. `engineMustKnow`: whether it is on sale or gated has changed, and the fence was raised.
@@ -209,23 +196,20 @@ struct CatalogStore: Sendable {
         list.enter(.int(id)) { "l.product_id = \($0)" }
         list.filter("l.direction <> 'CLOSED'")
         let columns = "l.direction, l.quantity, l.reason, nullif(l.order_id, 0), l.request_id, l.created_at"
-        let (rows, facts) = try await page(of: list, listing, columns)
-        return (
-            try rows.map { row in
-                LedgerRow(
-                    direction: try row.decode(1),
-                    quantity: try row.decode(2),
-                    reason: try row.decode(3),
-                    orderID: try row.decode(4),
-                    requestID: try row.decode(5),
-                    createdAt: Timestamp(try row.decode(6))
-                )
-            },
-            facts
-        )
+        let (rows, page) = try await list.page(listing, columns, of: reads) { row throws(PostgresError) in
+            LedgerRow(
+                direction: try row.decode(1),
+                quantity: try row.decode(2),
+                reason: try row.decode(3),
+                orderID: try row.decode(4),
+                requestID: try row.decode(5),
+                createdAt: Timestamp(try row.decode(6))
+            )
+        }
+        return (rows, try ListFacts(page, bound: listBound))
     }
 
-    private static func product(_ row: PostgresRow, from first: Int = 0) throws -> Product {
+    private static func product(_ row: PostgresRow, from first: Int = 0) throws(PostgresError) -> Product {
         Product(
             id: try row.decode(first),
             code: try row.decode(first + 1),
