@@ -189,10 +189,8 @@ final class ConnectionSlot: @unchecked Sendable {
         }
         let (configuration, onConnect) = (self.configuration, self.onConnect)
         var steps = eventLoop.makeSucceededVoidFuture()
-        if let password = configuration.password {
-            steps = steps.flatMap {
-                connection.send(.auth(username: configuration.username, password: password), deadline: deadline).map { _ in }
-            }
+        if let credentials = configuration.credentials {
+            steps = steps.flatMap { connection.send(credentials, deadline: deadline).map { _ in } }
         }
         if let locator = self.locator {
             // The answer may be some moments old, and a server may have changed its role since.

@@ -183,7 +183,7 @@ public final class RedisClient: Sendable {
     /// Takes no further commands, waits for the replies of those that are out (at most the silence limit), and closes all connections.
     public func shutdown() async {
         // Whoever waits for the locator's answer is told that the client is closed.
-        try? await locator?.close().get()
+        try? await locator?.shutdown().get()
         let closing = slots.values.map { slot in slot.eventLoop.flatSubmit { slot.close() } }
         for future in closing {
             // Fails only if the loop was shut down first; nothing is open then either.

@@ -52,6 +52,11 @@ public struct RedisConfiguration: Sendable, Hashable {
     }
 }
 
+extension RedisConfiguration {
+    /// The `AUTH` of a new connection; nil without a password.
+    var credentials: RedisCommand? { password.map { .auth(username: username, password: $0) } }
+}
+
 extension RedisConfiguration: CustomStringConvertible {
     /// The address alone: never the password.
     public var description: String {

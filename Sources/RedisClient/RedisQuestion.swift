@@ -15,6 +15,7 @@ enum RedisQuestion {
         on eventLoop: any EventLoop,
         _ configuration: RedisConfiguration,
         _ tls: TLSByHost?,
+        credentials: RedisCommand?,
         within limit: TimeAmount,
         _ body: @escaping @Sendable (RedisConnection, NIODeadline) -> EventLoopFuture<Value>
     ) -> (answer: EventLoopFuture<Value>, ended: EventLoopFuture<Void>) {
@@ -41,7 +42,10 @@ enum RedisQuestion {
                 handler.connected()
                 let connection = RedisConnection(channel: channel, handler: handler, configuration: configuration)
                 guard eventLoop.now < deadline else { return connection.close() }
-                body(connection, deadline).whenComplete { result in
+                // Both leave together. Where the credentials are refused, that is the error.
+                let granted = credentials.map { connection.send($0, deadline: deadline) }
+                let answered = body(connection, deadline)
+                (granted?.flatMap { _ in answered } ?? answered).whenComplete { result in
                     answer.completeWith(result)
                     connection.close()
                 }

@@ -14,7 +14,7 @@ final class SearchDesk<Finding: SearchFinding & Sendable>: @unchecked Sendable {
     private var waiters: [EventLoopPromise<Finding>] = []
     private var isChecking = false
     private(set) var isClosed = false
-    /// Begins a search. Set by its owner, and dropped with `close`.
+    /// Begins a search. Set by its owner, and dropped with `shutdown`.
     private var search: ((NIODeadline) -> Void)?
 
     /// - Parameters:
@@ -59,26 +59,35 @@ final class SearchDesk<Finding: SearchFinding & Sendable>: @unchecked Sendable {
         if let pause = knowledge.doubted(now: eventLoop.now) { begin(after: pause) }
     }
 
-    /// The search has found this.
-    /// - Returns: whether that is news, to be told before `answer`; nil if another search begins first
-    func found(_ finding: Finding) -> Bool? { delivers(knowledge.found(finding, now: eventLoop.now)) }
-
-    /// The search has found nothing, for this reason.
-    /// - Returns: as for `found`
-    func foundNothing(_ why: String) -> Bool? {
-        counters.failures.increment()
-        return delivers(knowledge.failed(why, now: eventLoop.now))
+    /// The search has found this. All who wait are answered, unless another search must come first.
+    /// - Parameter tell: called before that, with whether the finding is news
+    func found(_ finding: Finding, tell: (_ isNews: Bool) -> Void) {
+        guard let isNews = delivers(knowledge.found(finding, now: eventLoop.now)) else { return }
+        tell(isNews)
+        answer(.success(finding))
     }
 
-    /// Tells all who wait.
-    func answer(_ result: Result<Finding, RedisError>) {
+    /// The search has found nothing. All who wait are told why, unless another search must come first.
+    /// - Parameters:
+    ///   - words: what was wrong with each server that was asked
+    ///   - silent: what is said where no server was asked to the end
+    ///   - tell: called before that, if it is news
+    func foundNothing(_ words: [String], silent: String, _ tell: ((_ why: String) -> Void)?) {
+        let why = words.isEmpty ? silent : words.joined(separator: "; ")
+        counters.failures.increment()
+        guard let isNews = delivers(knowledge.failed(why, now: eventLoop.now)) else { return }
+        if isNews { tell?(why) }
+        answer(.failure(RedisError(.notConnected, detail: why)))
+    }
+
+    private func answer(_ result: Result<Finding, RedisError>) {
         let waiters = self.waiters
         self.waiters = []
         for waiter in waiters { waiter.completeWith(result.mapError { $0 as any Error }) }
     }
 
     /// Begins no further search, and tells all who wait.
-    func close() {
+    func shutdown() {
         isClosed = true
         search = nil
         answer(.failure(RedisError(.closed)))

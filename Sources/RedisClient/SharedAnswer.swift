@@ -11,9 +11,6 @@ extension MasterSearch.Master: SearchFinding {
     var news: RedisEndpoint { endpoint }
 }
 
-/// What a client knows of its master.
-typealias MasterKnowledge = SharedAnswer<MasterSearch.Master>
-
 /// What a search has found last, shared by all event loops of a client, and when the next search begins. No sockets or clocks.
 ///
 /// Invariant: one search at a time. An answer serves until it is `age` old, or until something raises a doubt: a server that says READONLY or turns out to be

@@ -46,16 +46,8 @@ struct ClusterClientTests {
         let client = try #require(
             RedisCluster(configuration: configuration, eventLoopGroup: group, onConnect: onConnect, mapHooks: told.hooks)
         )
-        do {
-            try await body(client, told)
-        } catch {
-            await client.shutdown()
-            try await group.shutdownGracefully()
-            throw error
-        }
-        await client.shutdown()
+        try await thenShutdown(group, client.shutdown) { try await body(client, told) }
         #expect(client.snapshot().all.ready == 0)
-        try await group.shutdownGracefully()
     }
 
     private func with(

@@ -3,15 +3,6 @@ import Testing
 
 @testable import RedisClient
 
-/// The same numbers each time.
-private struct Fixed: RandomNumberGenerator {
-    private var state: UInt64 = 1
-    mutating func next() -> UInt64 {
-        state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
-        return state
-    }
-}
-
 private func at(_ milliseconds: Int64) -> NIODeadline { .uptimeNanoseconds(0) + .milliseconds(milliseconds) }
 private func node(_ port: Int) -> RedisEndpoint { RedisEndpoint(host: "10.0.0.1", port: port) }
 private func slot(_ number: UInt16) throws -> HashSlot { try #require(HashSlot(rawValue: number)) }

@@ -28,15 +28,7 @@ struct RedisClientIntegrationTests {
         settings.preparationTimeout = .seconds(30)
         change(&settings)
         let client = RedisClient(configuration: settings, eventLoopGroup: group, onConnect: onConnect, onDisconnect: onDisconnect)
-        do {
-            try await body(server, client, group.next())
-        } catch {
-            await client.shutdown()
-            try await group.shutdownGracefully()
-            throw error
-        }
-        await client.shutdown()
-        try await group.shutdownGracefully()
+        try await thenShutdown(group, client.shutdown) { try await body(server, client, group.next()) }
     }
 
     /// Waits until a condition holds, at most a minute.

@@ -26,15 +26,7 @@ struct RedisTLSTests {
         change(&settings)
         let told = Told()
         let client = RedisClient(configuration: settings, eventLoopGroup: group, onConnect: onConnect, onTLSFailure: { told.add($0) })
-        do {
-            try await body(client, told)
-        } catch {
-            await client.shutdown()
-            try await group.shutdownGracefully()
-            throw error
-        }
-        await client.shutdown()
-        try await group.shutdownGracefully()
+        try await thenShutdown(group, client.shutdown) { try await body(client, told) }
     }
 
     private final class Told: Sendable {

@@ -43,15 +43,7 @@ struct SentinelClientTests {
         configuration.address = .sentinels(named)
         let told = Told()
         let client = RedisClient(configuration: configuration, eventLoopGroup: group, masterHooks: told.hooks)
-        do {
-            try await body(client, told)
-        } catch {
-            await client.shutdown()
-            try await group.shutdownGracefully()
-            throw error
-        }
-        await client.shutdown()
-        try await group.shutdownGracefully()
+        try await thenShutdown(group, client.shutdown) { try await body(client, told) }
     }
 
     private func eventually(_ what: String, _ condition: () async throws -> Bool) async throws {

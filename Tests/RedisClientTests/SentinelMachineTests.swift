@@ -4,15 +4,6 @@ import Testing
 
 @testable import RedisClient
 
-/// The same numbers each time.
-private struct Fixed: RandomNumberGenerator {
-    private var state: UInt64 = 1
-    mutating func next() -> UInt64 {
-        state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
-        return state
-    }
-}
-
 private func at(_ milliseconds: Int64) -> NIODeadline { .uptimeNanoseconds(0) + .milliseconds(milliseconds) }
 private func server(_ port: Int) -> RedisEndpoint { RedisEndpoint(host: "10.0.0.1", port: port) }
 private func named(_ port: Int, by sentinel: Int, epoch: Int64? = nil) -> MasterSearch.Master {
@@ -129,6 +120,8 @@ private func named(_ port: Int, by sentinel: Int, epoch: Int64? = nil) -> Master
 }
 
 @Suite struct MasterKnowledgeTests {
+    private typealias MasterKnowledge = SharedAnswer<MasterSearch.Master>
+
     private let master = named(1, by: 0, epoch: 1)
 
     private func knowing() -> MasterKnowledge {

@@ -74,10 +74,10 @@ final class MapLocator: @unchecked Sendable {
     }
 
     /// Ends the search. Succeeds once nothing is open any more.
-    func close() -> EventLoopFuture<Void> {
+    func shutdown() -> EventLoopFuture<Void> {
         eventLoop.flatSubmit {
             self.onFound = nil
-            self.desk.close()
+            self.desk.shutdown()
             return self.question
         }
     }
@@ -114,19 +114,16 @@ final class MapLocator: @unchecked Sendable {
     private func found(_ answer: Answer) {
         ended()
         let before = desk.finding?.map
-        guard let isNews = desk.found(answer) else { return }
-        if before != nil, before != answer.map { counters.changes.increment() }
-        onFound?(answer.map)
-        if isNews { hooks.onMap?(answer.map, answer.saidBy) }
-        desk.answer(.success(answer))
+        desk.found(answer) { isNews in
+            if before != nil, before != answer.map { counters.changes.increment() }
+            onFound?(answer.map)
+            if isNews { hooks.onMap?(answer.map, answer.saidBy) }
+        }
     }
 
     private func foundNone() {
         let words = ended().map { "\($0.node): \($0.why)" }.sorted()
-        let why = words.isEmpty ? "no node of the cluster answered in time" : words.joined(separator: "; ")
-        guard let isNews = desk.foundNothing(why) else { return }
-        if isNews { hooks.onTrouble?(why) }
-        desk.answer(.failure(RedisError(.notConnected, detail: why)))
+        desk.foundNothing(words, silent: "no node of the cluster answered in time", hooks.onTrouble)
     }
 
     @discardableResult
@@ -141,15 +138,18 @@ final class MapLocator: @unchecked Sendable {
 
     private func ask(_ node: RedisEndpoint, reply: @escaping @Sendable (MapSearch.Reply) -> Void) {
         let configuration = self.configuration
-        let question = RedisQuestion.ask(node, on: eventLoop, configuration, tls, within: TimeAmount(seeds.answerTimeout)) {
-            connection,
-            deadline in
-            func send(_ command: RedisCommand) -> EventLoopFuture<RedisValue> { connection.send(command, deadline: deadline) }
-            let granted = configuration.password.map { send(.auth(username: configuration.username, password: $0)) }
-            // The state is read in front of the map: if the map changes between the two, the newer map gets the older epoch, which is harmless.
-            let state = send(RedisCommand("CLUSTER", "INFO"))
-            let shards = send(RedisCommand("CLUSTER", "SHARDS"))
-            let read = (granted ?? connection.eventLoop.makeSucceededFuture(.null)).flatMap { _ in state }.flatMap { state in
+        let question = RedisQuestion.ask(
+            node,
+            on: eventLoop,
+            configuration,
+            tls,
+            credentials: configuration.credentials,
+            within: TimeAmount(seeds.answerTimeout)
+        ) { connection, deadline in
+            // The state is read before the map: if the map changes between the two, the newer map gets the older epoch, which is harmless.
+            let state = connection.send(RedisCommand("CLUSTER", "INFO"), deadline: deadline)
+            let shards = connection.send(RedisCommand("CLUSTER", "SHARDS"), deadline: deadline)
+            return state.flatMap { state in
                 shards.flatMapThrowing { try SlotMap(shards: $0, asked: node, usesTLS: configuration.tls != nil) }.flatMapError { error in
                     // A server of version 6 does not know the command.
                     guard (error as? RedisError)?.serverError?.kind == .err else {
@@ -159,7 +159,6 @@ final class MapLocator: @unchecked Sendable {
                         .flatMapThrowing { try SlotMap(slots: $0, asked: node) }
                 }.map { Self.answer($0, state: state, saidBy: node) }
             }
-            return read
         }
         self.question = question.ended
         question.answer.whenComplete { result in

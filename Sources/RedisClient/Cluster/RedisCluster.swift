@@ -234,7 +234,7 @@ public final class RedisCluster: Sendable {
     /// Takes no further commands, waits for the replies of those that are out (at most the silence limit), and closes all connections.
     public func shutdown() async {
         // Fails only if the loop was shut down first; nothing is open then either.
-        try? await locator.close().get()
+        try? await locator.shutdown().get()
         let (clients, ending) = state.withLock { state in
             state.isClosed = true
             defer { state.nodes = [:] }

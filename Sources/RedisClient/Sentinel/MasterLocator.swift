@@ -85,10 +85,10 @@ final class MasterLocator: @unchecked Sendable {
     }
 
     /// Ends the search and the subscription. Succeeds once nothing is open any more.
-    func close() -> EventLoopFuture<Void> {
+    func shutdown() -> EventLoopFuture<Void> {
         eventLoop.flatSubmit {
             self.onFound = nil
-            self.desk.close()
+            self.desk.shutdown()
             self.watch?.close(promise: nil)
             let watch = self.watch?.closeFuture.recover { _ in } ?? self.eventLoop.makeSucceededVoidFuture()
             return self.question.flatMap { watch }
@@ -126,42 +126,41 @@ final class MasterLocator: @unchecked Sendable {
     }
 
     private func found(_ master: Master) {
-        self.failed = Set((search?.troubles ?? [:]).keys)
-        search = nil
-        guard let isNews = desk.found(master) else { return }
-        let before = self.known.withLock { known in
-            defer { known = master.endpoint }
-            return known
+        ended()
+        desk.found(master) { isNews in
+            let before = known.withLock { known in
+                defer { known = master.endpoint }
+                return known
+            }
+            if before != nil, before != master.endpoint { counters.search.changes.increment() }
+            if isNews { hooks.onMaster?(master.endpoint, sentinels.endpoints[master.saidBy]) }
+            onFound?(master.endpoint)
         }
-        if before != nil, before != master.endpoint { counters.search.changes.increment() }
-        if isNews { hooks.onMaster?(master.endpoint, sentinels.endpoints[master.saidBy]) }
-        onFound?(master.endpoint)
-        desk.answer(.success(master))
     }
 
     private func foundNone() {
+        let words = ended().sorted { $0.key < $1.key }.map { "\(self.sentinels.endpoints[$0.key]): \($0.value)" }
+        desk.foundNothing(words, silent: "no sentinel answered in time", hooks.onTrouble)
+    }
+
+    @discardableResult
+    private func ended() -> [Int: String] {
         let troubles = search?.troubles ?? [:]
         failed = Set(troubles.keys)
         search = nil
-        let words = troubles.sorted { $0.key < $1.key }.map { "\(self.sentinels.endpoints[$0.key]): \($0.value)" }
-        let why = words.isEmpty ? "no sentinel answered in time" : words.joined(separator: "; ")
-        guard let isNews = desk.foundNothing(why) else { return }
-        if isNews { hooks.onTrouble?(why) }
-        desk.answer(.failure(RedisError(.notConnected, detail: why)))
+        return troubles
     }
 
     // MARK: Questions
 
     private func ask(_ sentinel: RedisEndpoint, answer: @escaping @Sendable (MasterSearch.Answer) -> Void) {
         let sentinels = self.sentinels
-        question(sentinel) { connection, deadline in
+        question(sentinel, sentinels.credentials) { connection, deadline in
             func send(_ command: RedisCommand) -> EventLoopFuture<RedisValue> { connection.send(command, deadline: deadline) }
-            let granted = sentinels.password.map { send(.auth(username: sentinels.username, password: $0)) }
-            // The epoch is read in front of the address: if the sentinel changes its mind between the two, the new address gets the old epoch, which is harmless.
+            // The epoch is read before the address: if the sentinel changes its mind between the two, the new address gets the old epoch, which is harmless.
             let state = send(RedisCommand("SENTINEL", "MASTER", .string(sentinels.master))).recover { _ in .null }
             let address = send(RedisCommand("SENTINEL", "GET-MASTER-ADDR-BY-NAME", .string(sentinels.master)))
-            return (granted ?? connection.eventLoop.makeSucceededFuture(.null)).flatMap { _ in state.and(address) }
-                .map { Self.read(address: $1, state: $0) }
+            return state.and(address).map { Self.read(address: $1, state: $0) }
         }.whenComplete { result in
             switch result {
             case .success(let found): answer(found)
@@ -187,13 +186,8 @@ final class MasterLocator: @unchecked Sendable {
     }
 
     private func askRole(_ server: RedisEndpoint, answer: @escaping @Sendable (MasterSearch.Role) -> Void) {
-        let configuration = self.configuration
-        question(server) { connection, deadline in
-            let granted = configuration.password.map {
-                connection.send(.auth(username: configuration.username, password: $0), deadline: deadline)
-            }
-            let role = connection.send(RedisCommand("ROLE"), deadline: deadline)
-            return (granted ?? connection.eventLoop.makeSucceededFuture(.null)).flatMap { _ in role }.map { Self.role($0) }
+        question(server, configuration.credentials) { connection, deadline in
+            connection.send(RedisCommand("ROLE"), deadline: deadline).map { Self.role($0) }
         }.whenComplete { result in
             switch result {
             case .success(let role): answer(role)
@@ -212,16 +206,18 @@ final class MasterLocator: @unchecked Sendable {
 
     private func question<Value: Sendable>(
         _ endpoint: RedisEndpoint,
+        _ credentials: RedisCommand?,
         _ body: @escaping @Sendable (RedisConnection, NIODeadline) -> EventLoopFuture<Value>
     ) -> EventLoopFuture<Value> {
-        let question = RedisQuestion.ask(endpoint, on: eventLoop, configuration, tls, within: TimeAmount(sentinels.answerTimeout), body)
+        let limit = TimeAmount(sentinels.answerTimeout)
+        let question = RedisQuestion.ask(endpoint, on: eventLoop, configuration, tls, credentials: credentials, within: limit, body)
         self.question = question.ended
         return question.answer
     }
 
     // MARK: The subscription
 
-    /// Listens to one sentinel, and goes on with the next whenever that ends, until `close`.
+    /// Listens to one sentinel, and goes on with the next whenever that ends, until `shutdown`.
     private func listen() {
         guard !isWatching, !desk.isClosed else { return }
         isWatching = true

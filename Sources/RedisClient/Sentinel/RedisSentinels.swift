@@ -46,4 +46,7 @@ public struct RedisSentinels: Sendable, Hashable {
         self.endpoints = endpoints
         self.master = master
     }
+
+    /// The `AUTH` of a new connection to a sentinel; nil without a password.
+    var credentials: RedisCommand? { password.map { .auth(username: username, password: $0) } }
 }

@@ -35,11 +35,7 @@ final class SwitchWatchHandler: ChannelInboundHandler {
 
     private func start(_ context: ChannelHandlerContext) {
         guard tick == nil else { return }
-        if let password = sentinels.password {
-            send(.auth(username: sentinels.username, password: password), context)
-        } else {
-            send(RedisCommand("SUBSCRIBE", .string(SwitchWatch.channel)), context)
-        }
+        send(sentinels.credentials ?? RedisCommand("SUBSCRIBE", .string(SwitchWatch.channel)), context)
         schedule(context)
     }
 
