@@ -110,10 +110,7 @@ final class DecreaseRun: @unchecked Sendable {
             context.apply(request.product, product.keys, fence, delta: delta, key: request.key) { reply in
                 self.perform(reply.map { self.machine.applied($0) } ?? self.machine.applyFailed())
             }
-        case .bump:
-            context.carryOut(
-                .raiseFence(request.product) { self.context.eventLoop.execute { self.perform(self.machine.bumped()) } }
-            )
+        case .bump: context.carryOut(.raiseFence(request.product) { self.perform(self.machine.bumped()) })
         case .finish: break
         }
         if machine.isFinished { context.carryOut(.finished) }
@@ -147,10 +144,8 @@ final class DecreaseRun: @unchecked Sendable {
         let timer = context.eventLoop.assumeIsolated().scheduleTask(in: context.times.resyncWait) { wait.end(loaded: false) }
         context.carryOut(
             .resyncWaitedFor(product) { loaded in
-                self.context.eventLoop.execute {
-                    timer.cancel()
-                    wait.end(loaded: loaded)
-                }
+                timer.cancel()
+                wait.end(loaded: loaded)
             }
         )
     }

@@ -47,10 +47,7 @@ final class IncreaseRun: @unchecked Sendable {
                 self.context.carryOut(.unitsReturned(request.product))
                 self.perform(self.machine.applied(reply))
             }
-        case .bump:
-            context.carryOut(
-                .raiseFence(request.product) { self.context.eventLoop.execute { self.perform(self.machine.bumped()) } }
-            )
+        case .bump: context.carryOut(.raiseFence(request.product) { self.perform(self.machine.bumped()) })
         case .finish: break
         }
         if machine.isFinished { context.carryOut(.finished) }

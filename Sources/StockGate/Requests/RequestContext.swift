@@ -11,9 +11,9 @@ import Synchronization
 enum RequestEffect {
     /// Resync the product soon. Nobody waits for it.
     case resync(ProductID)
-    /// Resync the product, and call `ended` once, on any thread, with whether Redis serves the product now.
+    /// Resync the product, and call `ended` once, on the loop and later, with whether Redis serves the product now.
     case resyncWaitedFor(GatedProduct, ended: @Sendable (Bool) -> Void)
-    /// Raise the product's fence, and call `done` once, on any thread.
+    /// Raise the product's fence, and call `done` once, on the loop and later.
     case raiseFence(ProductID, done: @Sendable () -> Void)
     /// The ledger replied under this fence, and said whether the product is gated. The server learns of changes that another server made from such a reply
     /// first.
@@ -131,9 +131,9 @@ final class RequestContext: Sendable {
         switch effect {
         case .resync(let id): products.ask(id, forced: false)
         case .resyncWaitedFor(let product, let ended):
-            guard let shard = product.shard else { return ended(false) }
-            shard.resyncs.awaitResync(of: product, ended)
-        case .raiseFence(let id, let done): bumps.raise(id, done)
+            guard let shard = product.shard else { return eventLoop.execute { ended(false) } }
+            shard.resyncs.awaitResync(of: product) { loaded in self.eventLoop.execute { ended(loaded) } }
+        case .raiseFence(let id, let done): bumps.raise(id) { self.eventLoop.execute(done) }
         case .learnt(let id, let isGated, let lockedFence):
             guard lockedFence > 0, isGated != (products[id] != nil) else { return }
             products.set(id, isGated: isGated)
