@@ -15,43 +15,60 @@ import Testing
 struct FollowBrokerTests {
     @Test("it catches up from the beginning, goes on behind its position, and survives the broker's end")
     func follow() async throws {
-        let broker = try await PrivateRabbitMQ.onThread { try PrivateRabbitMQ.start() }
-        defer { broker.stop() }
-        let postgres = try PrivatePostgres.start(fsync: false)
-        let configuration = try PostgresConfiguration(url: postgres.url)
-        _ = try await Migrator(configuration: configuration).apply(OrderStore.migrations)
-        _ = try await Migrator(configuration: configuration, table: FollowStore.migrationsTable).apply(FollowStore.migrations)
-        let pool = PostgresPool(configuration: configuration, maximumConnections: 2)
-        let url = try BrokerConfiguration(url: broker.url)
-        let publisher = try Publisher(configuration: url, topology: .events)
-        try await publisher.waitUntilConnected(within: .seconds(60))
-        broker.noteDeclared()
-
-        try await publish(publisher, 1...50)
-        try await following(pool, url) { figures in
-            try await wait(figures) { $0.hasCaughtUp && $0.position.last == 49 }
-            #expect(figures.applied.value == 50)
-        }
-        try await publish(publisher, 51...60)
-        try await following(pool, url) { figures in
-            try await wait(figures) { $0.position.last == 59 }
-            #expect(figures.messages.value == 10)
-            try await broker.settle()
-            try await PrivateRabbitMQ.onThread { try broker.kill() }
-            try await wait(figures) { _ in !figures.isConnected }
-            try await PrivateRabbitMQ.onThread { try broker.restart() }
+        try await with { broker, pool, url in
+            let publisher = try Publisher(configuration: url, topology: .events)
             try await publisher.waitUntilConnected(within: .seconds(60))
-            try await publish(publisher, 61...70)
-            try await wait(figures) { $0.position.last == 69 }
-            #expect(figures.snapshot().position.missed == 0)
+            broker.noteDeclared()
+
+            try await publish(publisher, 1...50)
+            try await following(pool, url) { figures in
+                try await wait(figures) { $0.hasCaughtUp && $0.position.last == 49 }
+                #expect(figures.applied.value == 50)
+            }
+            try await publish(publisher, 51...60)
+            try await following(pool, url) { figures in
+                try await wait(figures) { $0.position.last == 59 }
+                #expect(figures.messages.value == 10)
+                try await broker.settle()
+                try await PrivateRabbitMQ.onThread { try broker.kill() }
+                try await wait(figures) { _ in !figures.isConnected }
+                try await PrivateRabbitMQ.onThread { try broker.restart() }
+                try await publisher.waitUntilConnected(within: .seconds(60))
+                try await publish(publisher, 61...70)
+                try await wait(figures) { $0.position.last == 69 }
+                #expect(figures.snapshot().position.missed == 0)
+            }
+            #expect(try await pool.query("select count(*) from orders where status = 'CONFIRMED'").one().decode(0, as: Int64.self) == 70)
+            await publisher.shutdown()
         }
-        #expect(try await pool.query("select count(*) from orders where status = 'CONFIRMED'").one().decode(0, as: Int64.self) == 70)
-        await publisher.shutdown()
-        await pool.shutdown()
     }
 
     @Test("a stream deleted and declared again is not noticed; without its position the replica reads it from its beginning")
     func declaredAgain() async throws {
+        try await with { broker, pool, url in
+            let first = try Publisher(configuration: url, topology: .events)
+            try await first.waitUntilConnected(within: .seconds(60))
+            try await publish(first, 1...50)
+            try await following(pool, url) { figures in try await wait(figures) { $0.position.last == 49 } }
+            await first.shutdown()
+
+            try await PrivateRabbitMQ.onThread { try broker.control(["delete_queue", StockGateTopology.orderEventsStream]) }
+            let second = try Publisher(configuration: url, topology: .events)
+            try await second.waitUntilConnected(within: .seconds(60))
+            try await publish(second, 51...60)
+            try await following(pool, url) { figures in
+                try await wait(figures) { $0.hasCaughtUp }
+                #expect(figures.applied.value == 0 && figures.snapshot().position.last == 49)
+            }
+            _ = try await pool.query("delete from follow_position")
+            try await following(pool, url) { figures in try await wait(figures) { $0.position.last == 9 } }
+            #expect(try await pool.query("select count(*) from orders where status = 'CONFIRMED'").one().decode(0, as: Int64.self) == 60)
+            await second.shutdown()
+        }
+    }
+
+    /// A broker and an empty replica, each test's own.
+    private func with(_ body: (PrivateRabbitMQ, PostgresPool, BrokerConfiguration) async throws -> Void) async throws {
         let broker = try await PrivateRabbitMQ.onThread { try PrivateRabbitMQ.start() }
         defer { broker.stop() }
         let postgres = try PrivatePostgres.start(fsync: false)
@@ -59,25 +76,7 @@ struct FollowBrokerTests {
         _ = try await Migrator(configuration: configuration).apply(OrderStore.migrations)
         _ = try await Migrator(configuration: configuration, table: FollowStore.migrationsTable).apply(FollowStore.migrations)
         let pool = PostgresPool(configuration: configuration, maximumConnections: 2)
-        let url = try BrokerConfiguration(url: broker.url)
-        let first = try Publisher(configuration: url, topology: .events)
-        try await first.waitUntilConnected(within: .seconds(60))
-        try await publish(first, 1...50)
-        try await following(pool, url) { figures in try await wait(figures) { $0.position.last == 49 } }
-        await first.shutdown()
-
-        try await PrivateRabbitMQ.onThread { try broker.control(["delete_queue", StockGateTopology.orderEventsStream]) }
-        let second = try Publisher(configuration: url, topology: .events)
-        try await second.waitUntilConnected(within: .seconds(60))
-        try await publish(second, 51...60)
-        try await following(pool, url) { figures in
-            try await wait(figures) { $0.hasCaughtUp }
-            #expect(figures.applied.value == 0 && figures.snapshot().position.last == 49)
-        }
-        _ = try await pool.query("delete from follow_position")
-        try await following(pool, url) { figures in try await wait(figures) { $0.position.last == 9 } }
-        #expect(try await pool.query("select count(*) from orders where status = 'CONFIRMED'").one().decode(0, as: Int64.self) == 60)
-        await second.shutdown()
+        try await body(broker, pool, BrokerConfiguration(url: broker.url))
         await pool.shutdown()
     }
 
@@ -118,7 +117,7 @@ struct FollowBrokerTests {
             }
             return OutgoingMessage(
                 exchange: StockGateTopology.orderEventsExchange,
-                routingKey: StockGateTopology.orderConfirmedRoutingKey,
+                routingKey: OrderEvent.Kind.confirmed.rawValue,
                 body: json.bytes
             )
         }
