@@ -118,7 +118,7 @@ final class AMQPConnection {
             case .refused(403), .refused(530):
                 throw BrokerError(code: .authenticationFailed, message: "\(configuration): \(failure.message)")
             case .connectionLost:
-                let words = tls?.failureBehindHandshake ?? failure.message
+                let words = tls?.failureAfterHandshake ?? failure.message
                 throw BrokerError(code: .connectFailed, message: "\(place): \(words)")
             default:
                 let words = tls?.refusalOfCertificate ?? failure.message

@@ -147,9 +147,9 @@ final class AMQPTLS {
     ///
     /// An alert that nobody has read is gone with the session; then the end itself is all there is to go by. A broker that ends what it has just agreed to is likely to want
     /// another certificate.
-    var failureBehindHandshake: String {
+    var failureAfterHandshake: String {
         refusalOfCertificate
-            ?? "TLS: the broker ended the connection behind the handshake: it is going down, or does not accept this client's certificate\(showsCertificate ? "" : ", or misses one")"
+            ?? "TLS: the broker ended the connection after the handshake: it is going down, or does not accept this client's certificate\(showsCertificate ? "" : ", or misses one")"
     }
 
     // MARK: Bytes

@@ -16,8 +16,6 @@ public struct BrokerSnapshot: Sendable, Hashable {
 
     /// What the connection does.
     public var state = State.connecting
-    /// When the connection entered this state.
-    public var stateSince = ContinuousClock.now
     /// Why the last connection or attempt ended.
     public var lastFailure: BrokerError?
     /// Where the connection leads, or the attempt that runs; where the last one led, while there is none.

@@ -79,7 +79,6 @@ final class ConnectionControl: Sendable {
     func enter(_ state: BrokerSnapshot.State, _ change: (inout BrokerSnapshot) -> Void = { _ in }) {
         status.update { status in
             status.snapshot.state = state
-            status.snapshot.stateSince = .now
             change(&status.snapshot)
         }
     }

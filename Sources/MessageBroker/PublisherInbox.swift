@@ -32,7 +32,7 @@ struct PublishBatch: Sendable {
 
 /// Takes batches from callers and keeps them for the thread.
 final class PublisherInbox: Sendable {
-    private enum Gate {
+    private enum Intake {
         /// -> open, closed
         case shut(BrokerError, retryAt: ContinuousClock.Instant?)
         /// -> shut, closed
@@ -42,7 +42,7 @@ final class PublisherInbox: Sendable {
     }
 
     private struct State {
-        var gate = Gate.shut(BrokerError(code: .notConnected, message: "the first attempt to connect runs"), retryAt: nil)
+        var intake = Intake.shut(BrokerError(code: .notConnected, message: "the first attempt to connect runs"), retryAt: nil)
         var batches: [PublishBatch] = []
         /// Messages that are accepted and not yet answered.
         var count = 0
@@ -56,7 +56,7 @@ final class PublisherInbox: Sendable {
     /// Accepts a batch. Returns nil, or the reason of a refusal.
     func push(_ batch: PublishBatch, limit: Int) -> BrokerError? {
         state.withLock { state in
-            switch state.gate {
+            switch state.intake {
             case .closed: return BrokerError(code: .closed, message: "the publisher was closed")
             case .shut(let failure, let retryAt):
                 return BrokerError(
@@ -87,16 +87,16 @@ final class PublisherInbox: Sendable {
 
     func open() {
         state.withLock { state in
-            if case .shut = state.gate { state.gate = .open }
+            if case .shut = state.intake { state.intake = .open }
         }
     }
 
     func shut(_ failure: BrokerError, retryAt: ContinuousClock.Instant?) {
         state.withLock { state in
-            if case .closed = state.gate { return }
-            state.gate = .shut(failure, retryAt: retryAt)
+            if case .closed = state.intake { return }
+            state.intake = .shut(failure, retryAt: retryAt)
         }
     }
 
-    func close() { state.withLock { $0.gate = .closed } }
+    func close() { state.withLock { $0.intake = .closed } }
 }

@@ -48,14 +48,6 @@ package enum StockGateTopology {
 
     /// What happened to orders, for whoever wants to know. Topic; each message has its type, an ``OrderEvent/Kind``, as its routing key.
     package static let orderEventsExchange = "order.events"
-    /// An order was accepted.
-    package static let orderCreatedRoutingKey = OrderEvent.Kind.created.rawValue
-    /// An order has its stock.
-    package static let orderConfirmedRoutingKey = OrderEvent.Kind.confirmed.rawValue
-    /// An order did not get its stock.
-    package static let orderFailedRoutingKey = OrderEvent.Kind.failed.rawValue
-    /// An order was taken back.
-    package static let orderCancelledRoutingKey = OrderEvent.Kind.cancelled.rawValue
     /// Every routing key of ``orderEventsExchange``.
     package static let anyOrderRoutingKey = "order.#"
     /// All events of orders, for readers that catch up from the beginning. Stream.

@@ -36,7 +36,7 @@ public final class StockEngine: Sendable {
     }
 
     deinit {
-        parts.shards.close()
+        parts.shards.shutdown()
         parts.shards.forgetAll()
         parts.products.forgetAll()
     }
@@ -97,7 +97,7 @@ public final class StockEngine: Sendable {
     /// Shuts everything down. Requests that are still in flight are told *no answer*; their callers learn the decision by sending the key again.
     public func shutdown() async {
         parts.inFlight.shutdown()
-        parts.shards.close()
+        parts.shards.shutdown()
         await ledger.shutdown()
         for shard in parts.shards.all { await shard.gates.flush() }
         switch parts.redis {

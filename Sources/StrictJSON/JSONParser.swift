@@ -129,7 +129,7 @@ package struct JSONParser {
         if try current() == UInt8(ascii: "}") {
             position += 1
         } else {
-            var names = NameSet()
+            var names = SeenNames()
             members: while true {
                 skipWhitespace()
                 guard try current() == UInt8(ascii: "\"") else { throw self.error(.unexpectedByte) }
@@ -139,7 +139,7 @@ package struct JSONParser {
                     throw JSONSyntaxError(
                         reason: .duplicateName,
                         offset: position,
-                        name: String(decoding: NameSet.text(tokens[name], in: bytes), as: UTF8.self)
+                        name: String(decoding: SeenNames.text(tokens[name], in: bytes), as: UTF8.self)
                     )
                 }
                 skipWhitespace()
@@ -252,21 +252,21 @@ package struct JSONParser {
 }
 
 /// The names of one object so far. Pairwise up to 16, hashed beyond, so that a body full of names costs linear time.
-private struct NameSet {
+private struct SeenNames {
     private static let pairwiseLimit = 16
     private var seen: [JSONDocument.Token] = []
     private var hashed: Set<ArraySlice<UInt8>> = []
 
     mutating func alreadyContains(_ name: JSONDocument.Token, in bytes: [UInt8]) -> Bool {
         if hashed.isEmpty {
-            for other in seen where NameSet.isEqual(name, other, in: bytes) { return true }
+            for other in seen where SeenNames.isEqual(name, other, in: bytes) { return true }
             seen.append(name)
-            if seen.count > NameSet.pairwiseLimit {
-                hashed = Set(seen.map { NameSet.text($0, in: bytes) })
+            if seen.count > SeenNames.pairwiseLimit {
+                hashed = Set(seen.map { SeenNames.text($0, in: bytes) })
             }
             return false
         }
-        return !hashed.insert(NameSet.text(name, in: bytes)).inserted
+        return !hashed.insert(SeenNames.text(name, in: bytes)).inserted
     }
 
     private static func isEqual(_ one: JSONDocument.Token, _ other: JSONDocument.Token, in bytes: [UInt8]) -> Bool {

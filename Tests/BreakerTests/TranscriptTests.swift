@@ -31,10 +31,10 @@ struct TranscriptTests {
         func event(_ type: String) -> BreakerHistory.Event { .init(type: type, time: .now) }
         #expect(Transcript.words("OPEN", events: [event("RECOVERY_GATE_PASSED")]) == "OPEN")
         #expect(Transcript.words("HALF_OPEN", events: []) == "HALF_OPEN")
-        #expect(Transcript.words("HALF_OPEN", events: [event("RECOVERY_GATE_STARTED")]) == "HALF_OPEN, the gate is running")
+        #expect(Transcript.words("HALF_OPEN", events: [event("RECOVERY_GATE_STARTED")]) == "HALF_OPEN, the recovery is running")
         #expect(
             Transcript.words("HALF_OPEN", events: [event("RECOVERY_GATE_STARTED"), event("RECOVERY_GATE_PASSED"), event("ERROR")])
-                == "HALF_OPEN, the gate has passed: probes"
+                == "HALF_OPEN, the recovery has passed: probes"
         )
         #expect(Transcript.words("HALF_OPEN", events: [event("RECOVERY_GATE_FAILED")]) == "HALF_OPEN")
     }
@@ -79,13 +79,13 @@ struct RecoveryStoryTests {
     @Test func whatIsNotAsItShouldBe() {
         #expect(story([]).findings == ["the breaker did not open"])
         #expect(story(Array(good.dropLast())).findings == ["the breaker did not close again"])
-        #expect(story(good.filter { $0 != "RECOVERY_GATE_PASSED" }).findings == ["the breaker closed without a gate that had passed"])
+        #expect(story(good.filter { $0 != "RECOVERY_GATE_PASSED" }).findings == ["the breaker closed without a recovery that had passed"])
         #expect(story(good + ["CLOSED_TO_OPEN"]).findings == ["the breaker opened again after it had closed"])
         // A gate that passed before the last opening lets nobody through.
         let stale = [
             "CLOSED_TO_OPEN", "OPEN_TO_HALF_OPEN", "RECOVERY_GATE_PASSED", "HALF_OPEN_TO_OPEN", "OPEN_TO_HALF_OPEN", "HALF_OPEN_TO_CLOSED",
         ]
-        #expect(story(stale).findings == ["the breaker closed without a gate that had passed"])
+        #expect(story(stale).findings == ["the breaker closed without a recovery that had passed"])
     }
 
     @Test func whatWasBeforeTheFaultBelongsToTheStart() {

@@ -122,7 +122,7 @@ struct OpenLoopTests {
         let result = try await hold { $0.arrivals = try open("300ms:800") }
         let report = SaleReport(result)
         let lines = try String(decoding: report.ndjson(), as: UTF8.self).split(separator: "\n").map {
-            try JSONDecoder().decode(JSONValue.self, from: Data($0.utf8))
+            try JSONDecoder().decode(ReportValue.self, from: Data($0.utf8))
         }
         #expect(lines.count == result.points.count && !lines.isEmpty)
         let counted = lines.reduce(0.0) { sum, line in

@@ -93,12 +93,12 @@ struct ThresholdTests {
 struct ComparisonTests {
     private func report(_ throughputs: [Double], p99: Double = 10, errors: Int = 0) throws -> Data {
         let runs = throughputs.map { throughput in
-            JSONValue.object([
+            ReportValue.object([
                 "throughput": .double(throughput), "errors": .int(errors), "pass": .bool(true),
                 "latencyMs": .object(["p50": .double(1), "p99": .double(p99)]),
             ])
         }
-        return try JSONEncoder().encode(JSONValue.object(["runs": .array(runs)]))
+        return try JSONEncoder().encode(ReportValue.object(["runs": .array(runs)]))
     }
 
     private func verdict(_ first: Data, _ second: Data, noise: Double = 0.05) throws -> Comparison.Change {

@@ -166,7 +166,7 @@ extension BrokerTests {
             let publisher = try await names.publisher()
             let texts = (0..<100).map { "event \($0)" }
             let outcomes = try await publisher.publish(
-                texts.map { names.message($0, routingKey: StockGateTopology.orderCreatedRoutingKey) }
+                texts.map { names.message($0, routingKey: OrderEvent.Kind.created.rawValue) }
             )
             #expect(outcomes == Array(repeating: .confirmed, count: 100))
             func reader(_ offset: Consumer.StreamOffset) throws -> Consumer {
@@ -199,7 +199,7 @@ extension BrokerTests {
             // After its connection ended it goes on where it was, and misses nothing that came meanwhile.
             try SharedBroker.server.control(["close_all_connections", "test"])
             #expect(await eventually { fromFirst.snapshot().reconnects == 1 && publisher.snapshot().reconnects == 1 })
-            _ = try await publisher.publish([names.message("new", routingKey: StockGateTopology.orderFailedRoutingKey)])
+            _ = try await publisher.publish([names.message("new", routingKey: OrderEvent.Kind.failed.rawValue)])
             #expect(try await read(fromFirst, 1).map(\.text) == ["new"])
             for consumer in [fromFirst, fromSixty] { await consumer.shutdown() }
             await publisher.shutdown()

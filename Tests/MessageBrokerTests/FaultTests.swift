@@ -47,7 +47,7 @@ extension BrokerTests {
                 try await results.waitUntilConnected(within: .seconds(60))
                 let event = OutgoingMessage(
                     exchange: StockGateTopology.orderEventsExchange,
-                    routingKey: StockGateTopology.orderCreatedRoutingKey,
+                    routingKey: OrderEvent.Kind.created.rawValue,
                     body: []
                 )
                 #expect(try await publisher.publish([event]) == [.confirmed])

@@ -50,8 +50,8 @@ import Testing
         StockGateTopology.asideQueue,
         StockGateTopology.resultsExchange, StockGateTopology.resultRoutingKey, StockGateTopology.resultsQueue,
         StockGateTopology.deadExchange, StockGateTopology.deadQueue, StockGateTopology.deadReasonHeader,
-        StockGateTopology.orderEventsExchange, StockGateTopology.orderCreatedRoutingKey, StockGateTopology.orderConfirmedRoutingKey,
-        StockGateTopology.orderFailedRoutingKey, StockGateTopology.orderCancelledRoutingKey, StockGateTopology.anyOrderRoutingKey,
+        StockGateTopology.orderEventsExchange, OrderEvent.Kind.created.rawValue, OrderEvent.Kind.confirmed.rawValue,
+        OrderEvent.Kind.failed.rawValue, OrderEvent.Kind.cancelled.rawValue, StockGateTopology.anyOrderRoutingKey,
         StockGateTopology.orderEventsStream, StockCommand.type, StockResultMessage.type, StockBatch.path,
     ]
 

@@ -22,8 +22,8 @@ struct Transcript: Sendable {
     static func words(_ state: String, events: [BreakerHistory.Event]) -> String {
         guard state == "HALF_OPEN" else { return state }
         return switch events.last(where: { $0.type.hasPrefix("RECOVERY_GATE") })?.type {
-        case "RECOVERY_GATE_STARTED": "\(state), the gate is running"
-        case "RECOVERY_GATE_PASSED": "\(state), the gate has passed: probes"
+        case "RECOVERY_GATE_STARTED": "\(state), the recovery is running"
+        case "RECOVERY_GATE_PASSED": "\(state), the recovery has passed: probes"
         default: state
         }
     }
@@ -73,7 +73,7 @@ struct RecoveryStory: Sendable {
         // Only a recovery after the last opening counts: an earlier one knew nothing of the units that were sold since.
         let lastOpening = behind[..<closed].lastIndex { $0.transition?.hasSuffix("_TO_OPEN") == true } ?? opened
         if !events[lastOpening..<closed].contains(where: { $0.type == "RECOVERY_GATE_PASSED" }) {
-            findings.append("the breaker closed without a gate that had passed")
+            findings.append("the breaker closed without a recovery that had passed")
         }
         return findings
     }

@@ -18,7 +18,7 @@ struct BreakerCommand: ProgramCommand {
 
             Starts the servers of the stack that STACK names; scripts/breaker makes one of its own and ends it.
 
-            Exit status: 0 the breaker opened, closed again behind its gate, and the books agree; 1 not so; 2 wrong usage; 130 interrupted.
+            Exit status: 0 the breaker opened, closed again after its recovery, and the books agree; 1 not so; 2 wrong usage; 130 interrupted.
             """
     )
 

@@ -56,7 +56,7 @@ final class FollowMetrics: Sendable {
         }
         registry.collector(
             "stockgate_order_follow_gaps_total",
-            help: "How often the stream had been cut in front of the replica",
+            help: "How often messages were cut from the stream before the replica saw them",
             kind: .counter
         ) {
             [self] in

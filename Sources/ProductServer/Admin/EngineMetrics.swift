@@ -21,13 +21,13 @@ extension MetricsRegistry {
         counter("decreases_direct_total", "Decreases that went to the ledger without a reservation.", metrics.direct)
         counter("decreases_overloaded_total", "Requests turned away because too much was in flight.", metrics.overloaded)
         counter("decreases_timed_out_total", "Requests not answered in time.", metrics.timedOut)
-        counter("commits_unknown_total", "Commits whose outcome was unknown and that were sent again.", metrics.unknownCommits)
+        counter("commits_unknown_total", "Changes that were sent again because their outcome was unknown.", metrics.unknownCommits)
         counter("increases_total", "Increases that added units.", metrics.increases)
         counter("applies_total", "Stock changes told to Redis under another fence than their reservation's.", metrics.applies)
         counter("applies_lost_total", "Applies that failed or are unknown, each followed by a bump.", metrics.lostApplies)
         counter("untold_total", "Settles and releases that could not be sent.", metrics.untold)
         counter("resyncs_total", "Resyncs that installed or found a newer install.", metrics.resyncs)
-        counter("resyncs_not_needed_total", "Resyncs that found nothing behind.", metrics.resyncsNotNeeded)
+        counter("resyncs_not_needed_total", "Resyncs that had nothing to install.", metrics.resyncsNotNeeded)
         counter("resyncs_failed_total", "Resyncs that failed.", metrics.resyncsFailed)
         counter("spoiled_total", "Times that a product's keys in Redis could not be used and were made anew.", metrics.spoiled)
         counter("swept_total", "Products resynced for an overdue reservation.", metrics.swept)
@@ -46,8 +46,8 @@ extension MetricsRegistry {
         }
         lanes("waiting", .gauge, "Requests that wait for group commit.", engine) { Double($0.waiting) }
         lanes("batches_total", .counter, "Statements of group commit.", engine) { Double($0.batches) }
-        lanes("members_total", .counter, "Requests in them.", engine) { Double($0.members) }
-        lanes("largest_batch", .gauge, "The largest statement.", engine) { Double($0.largestBatch) }
+        lanes("members_total", .counter, "Requests in the statements of group commit.", engine) { Double($0.members) }
+        lanes("largest_batch", .gauge, "Requests in the largest statement of group commit.", engine) { Double($0.largestBatch) }
         lanes("refused_total", .counter, "Requests refused because the lane was full.", engine) { Double($0.refused) }
         lanes("rolled_back_total", .counter, "Statements rolled back.", engine) { Double($0.rolledBack) }
         lanes("unknown_total", .counter, "Statements whose outcome is unknown.", engine) { Double($0.unknown) }

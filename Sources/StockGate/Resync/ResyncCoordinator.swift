@@ -90,7 +90,7 @@ final class ResyncCoordinator: Sendable {
     }
 
     /// The master serves no slot any more. What waits is given back untried, and goes to the shards that have the products now.
-    func close() { for waiting in queue.close() { waiting.ended(.untried) } }
+    func shutdown() { for waiting in queue.close() { waiting.ended(.untried) } }
 
     /// A new connection may reach another dataset, so every gated product is looked at. During a recovery only the change of dataset matters, because the
     /// recovery looks at each product anyway.

@@ -2,7 +2,7 @@
 //
 // Who suffers: what happens to one master concerns its shard alone. Its breaker, its recovery, its resyncs and its background work wait for no other shard's.
 // Each part knows only parts that were made before it. There is one circle: the breaker runs the recovery, the recovery works on the gates, and the gates ask
-// the breaker. Therefore the breaker gets a latch, and waits there for the recovery to be made. `close` closes the latch, which breaks the circle.
+// the breaker. Therefore the breaker gets a latch, and waits there for the recovery to be made. `shutdown` closes the latch, which breaks the circle.
 
 import CircuitBreaker
 import NIOCore
@@ -184,15 +184,15 @@ final class Shard: Sendable {
     }
 
     /// Lets no call through any more. Every reply that is still to come is taken.
-    func close() {
+    func shutdown() {
         breaker.shutdown()
         recoveryLatch.close()
     }
 
     /// The master serves no slot any more. The cluster closes its connections.
     func end() {
-        close()
-        resyncs.close()
+        shutdown()
+        resyncs.shutdown()
         ended.open(())
     }
 }

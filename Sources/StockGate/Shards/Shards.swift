@@ -89,7 +89,7 @@ final class Shards: Sendable {
             return false
         }
         if isClosed {
-            for shard in change.added { shard.close() }
+            for shard in change.added { shard.shutdown() }
             return Change()
         }
         return change
@@ -136,9 +136,9 @@ final class Shards: Sendable {
     }
 
     /// Lets no call through any more, and takes no further map.
-    func close() {
+    func shutdown() {
         state.withLock { $0.isClosed = true }
-        for shard in all { shard.close() }
+        for shard in all { shard.shutdown() }
     }
 
     /// Forgets every shard. What they hold refers to this object, so nothing is released before.

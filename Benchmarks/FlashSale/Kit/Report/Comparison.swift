@@ -88,7 +88,7 @@ public struct Comparison: Sendable {
         if min(sides.0.count, sides.1.count) < 3 {
             cautions.append("fewer than three runs on a side: run with --repeat 5 to tell a change from chance")
         }
-        func distinct(_ runs: [JSONValue], _ keys: [String]) -> Set<String> {
+        func distinct(_ runs: [ReportValue], _ keys: [String]) -> Set<String> {
             Set(runs.compactMap { keys.reduce(Optional($0)) { $0?[$1] }?.text })
         }
         for key in ["load", "units", "orders", "kind of order", "threads"]
@@ -104,8 +104,8 @@ public struct Comparison: Sendable {
         self.cautions = cautions
     }
 
-    private static func runs(_ data: Data, _ name: String) throws(PlanError) -> [JSONValue] {
-        guard let report = try? JSONDecoder().decode(JSONValue.self, from: data) else { throw PlanError("\(name) is no JSON") }
+    private static func runs(_ data: Data, _ name: String) throws(PlanError) -> [ReportValue] {
+        guard let report = try? JSONDecoder().decode(ReportValue.self, from: data) else { throw PlanError("\(name) is no JSON") }
         let runs = report["runs"]?.list ?? [report]
         guard !runs.isEmpty, runs.allSatisfy({ $0["throughput"]?.number != nil }) else {
             throw PlanError("\(name) is no report of flash-sale")

@@ -13,7 +13,7 @@ extension Requirement {
             "require \(requirement.text): \(isMet ? "met" : "MISSED"), \(value.map { requirement.words($0) } ?? "not known")"
         }
 
-        var json: JSONValue {
+        var json: ReportValue {
             .object(["require": .string(requirement.text), "value": value.map { .double($0) } ?? .null, "met": .bool(isMet)])
         }
     }

@@ -6,7 +6,7 @@ public enum RunMetadata {
     public static let version = "1.1.0"
 
     /// Everything a reader needs to run it again and to judge whether two runs may be compared.
-    public static func json(_ settings: SaleConfiguration, audit: Audit.Basis, started: Date) -> JSONValue {
+    public static func json(_ settings: SaleConfiguration, audit: Audit.Basis, started: Date) -> ReportValue {
         .object([
             "started": .string(started.formatted(Date.ISO8601FormatStyle(includingFractionalSeconds: true))),
             "harness": .string(version),
@@ -26,7 +26,7 @@ public enum RunMetadata {
     }
 
     /// Processor, cores, memory and kernel of this machine.
-    public static var machine: JSONValue {
+    public static var machine: ReportValue {
         let information = ProcessInfo.processInfo
         var system = utsname()
         uname(&system)

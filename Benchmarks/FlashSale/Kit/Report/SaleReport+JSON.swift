@@ -10,10 +10,10 @@ extension SaleReport {
     }
 
     /// The figures. Keys stay what they are: scripts read them.
-    public var figures: JSONValue {
+    public var figures: ReportValue {
         let load = result.load
         let audit = result.audit
-        var fields: [String: JSONValue] = [
+        var fields: [String: ReportValue] = [
             "product": .int(result.product),
             // What the audit was taken from.
             "audit": .string(audit.basis.rawValue),
@@ -68,7 +68,7 @@ extension SaleReport {
                 ])
             }
         )
-        var fairness: [String: JSONValue] = ["order": load.fairness.order.map { .double($0) } ?? .null]
+        var fairness: [String: ReportValue] = ["order": load.fairness.order.map { .double($0) } ?? .null]
         if let busiest = load.fairness.busiest {
             fairness["busiest"] = .object(["buyers": .int(busiest.buyers), "sent": .double(busiest.sent), "got": .double(busiest.won)])
         }
@@ -100,7 +100,7 @@ extension SaleReport {
         return .object(fields)
     }
 
-    static func milliseconds(_ latencies: Latencies) -> JSONValue {
+    static func milliseconds(_ latencies: Latencies) -> ReportValue {
         .object([
             "p50": .double(latencies.milliseconds(at: 50)), "p90": .double(latencies.milliseconds(at: 90)),
             "p99": .double(latencies.milliseconds(at: 99)), "p999": .double(latencies.milliseconds(at: 99.9)),
@@ -109,19 +109,19 @@ extension SaleReport {
     }
 
     /// By the percentile as it is written, `99.99`.
-    private func percentiles(of latencies: Latencies) -> JSONValue {
+    private func percentiles(of latencies: Latencies) -> ReportValue {
         .object(Dictionary(percentiles.map { ($0.plain, .double(latencies.milliseconds(at: $0))) }) { $1 })
     }
 
-    private var outcomes: JSONValue {
+    private var outcomes: ReportValue {
         let parts = OrderOutcome.allCases.map { outcome in
             let latencies = result.load.latencies(of: outcome)
-            return (outcome.name, JSONValue.object(["orders": .int(latencies.count), "percentilesMs": percentiles(of: latencies)]))
+            return (outcome.name, ReportValue.object(["orders": .int(latencies.count), "percentilesMs": percentiles(of: latencies)]))
         }
         return .object(Dictionary(uniqueKeysWithValues: parts))
     }
 
-    private var generator: JSONValue {
+    private var generator: ReportValue {
         let health = result.load.health
         return .object([
             "threads": .int(health.threads), "cpuSeconds": .double(health.cpuSeconds), "busy": .double(health.busy),
@@ -130,8 +130,8 @@ extension SaleReport {
         ])
     }
 
-    private static func transition(_ transition: BreakerTransition) -> JSONValue {
-        var fields: [String: JSONValue] = [
+    private static func transition(_ transition: BreakerTransition) -> ReportValue {
+        var fields: [String: ReportValue] = [
             "atSeconds": .double(transition.atSeconds), "from": .string(transition.from), "to": .string(transition.to),
             "inferred": .bool(transition.inferred),
         ]
@@ -139,7 +139,7 @@ extension SaleReport {
         return .object(fields)
     }
 
-    private func phase(_ part: LoadFigures.Phase) -> JSONValue {
+    private func phase(_ part: LoadFigures.Phase) -> ReportValue {
         .object([
             "seconds": .double(part.time.inSeconds),
             "ownPaceSeconds": .double(part.ownPaceTime.inSeconds),

@@ -23,12 +23,12 @@ extension SaleReport {
 
     /// Every run, and the medians with the intervals that hold them.
     public static func json(of runs: [SaleReport]) throws -> Data {
-        var summary: [String: JSONValue] = [:]
+        var summary: [String: ReportValue] = [:]
         for (name, value) in summed {
             guard let sample = Comparison.Sample(runs.map(value)) else { continue }
             summary[name] = .object(["median": .double(sample.median), "low": .double(sample.low), "high": .double(sample.high)])
         }
-        let whole = JSONValue.object([
+        let whole = ReportValue.object([
             "runs": .array(runs.map(\.figures)), "summary": .object(summary), "pass": .bool(runs.allSatisfy(\.passes)),
         ])
         let encoder = JSONEncoder()

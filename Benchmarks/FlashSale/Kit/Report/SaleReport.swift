@@ -5,7 +5,7 @@ public struct SaleReport: Sendable {
     let result: SaleResult
     let percentiles: [Double]
     /// What the run was: settings, machine, versions.
-    let metadata: JSONValue?
+    let metadata: ReportValue?
     /// The thresholds and what came of them.
     let verdicts: [Requirement.Verdict]
 
@@ -17,7 +17,7 @@ public struct SaleReport: Sendable {
         _ result: SaleResult,
         percentiles: [Double] = SaleReport.usualPercentiles,
         requirements: [Requirement] = [],
-        metadata: JSONValue? = nil
+        metadata: ReportValue? = nil
     ) {
         self.result = result
         self.percentiles = percentiles

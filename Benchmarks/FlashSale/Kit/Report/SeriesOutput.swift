@@ -15,9 +15,9 @@ extension SaleReport {
         return data
     }
 
-    static func json(_ point: SalePoint, withHistogram: Bool) -> JSONValue {
-        let latency = zip(["p50", "p90", "p99", "p999", "max"], point.latency).map { ($0, JSONValue.double($1)) }
-        var fields: [String: JSONValue] = [
+    static func json(_ point: SalePoint, withHistogram: Bool) -> ReportValue {
+        let latency = zip(["p50", "p90", "p99", "p999", "max"], point.latency).map { ($0, ReportValue.double($1)) }
+        var fields: [String: ReportValue] = [
             "atSeconds": .double(point.at), "seconds": .double(point.seconds), "sent": .int(point.sent), "retries": .int(point.retries),
             "due": .int(point.due), "shed": .int(point.shed), "inFlight": .int(point.inFlight), "confirmed": .int(point.outcomes[0]),
             "soldOut": .int(point.outcomes[1]), "failed": .int(point.outcomes[2]), "errors": .int(point.outcomes[3]),

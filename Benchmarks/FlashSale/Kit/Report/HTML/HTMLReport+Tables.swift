@@ -111,7 +111,7 @@ extension HTMLReport {
 
     /// The run's settings and machine.
     var settings: String {
-        func flat(_ value: JSONValue?, _ name: String) -> [[String]] {
+        func flat(_ value: ReportValue?, _ name: String) -> [[String]] {
             guard let value else { return [] }
             switch value {
             case .object(let fields): return fields.sorted { $0.key < $1.key }.flatMap { flat($0.value, $0.key) }

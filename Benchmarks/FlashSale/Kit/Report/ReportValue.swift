@@ -1,13 +1,13 @@
 /// A piece of JSON.
-public enum JSONValue: Codable, Equatable, Sendable {
+public enum ReportValue: Codable, Equatable, Sendable {
     case null
     case bool(Bool)
     case int(Int64)
     /// What is no number is written as null: JSON has no word for it.
     case double(Double)
     case string(String)
-    case array([JSONValue])
-    case object([String: JSONValue])
+    case array([ReportValue])
+    case object([String: ReportValue])
 
     /// Writes it.
     public func encode(to encoder: any Encoder) throws {
@@ -36,18 +36,18 @@ public enum JSONValue: Codable, Equatable, Sendable {
             self = .double(value)
         } else if let value = try? container.decode(String.self) {
             self = .string(value)
-        } else if let values = try? container.decode([JSONValue].self) {
+        } else if let values = try? container.decode([ReportValue].self) {
             self = .array(values)
         } else {
-            self = .object(try container.decode([String: JSONValue].self))
+            self = .object(try container.decode([String: ReportValue].self))
         }
     }
 
-    static func int(_ value: Int) -> JSONValue { .int(Int64(value)) }
-    static func optional(_ value: Int64?) -> JSONValue { value.map { .int($0) } ?? .null }
-    static func optional(_ value: String?) -> JSONValue { value.map { .string($0) } ?? .null }
+    static func int(_ value: Int) -> ReportValue { .int(Int64(value)) }
+    static func optional(_ value: Int64?) -> ReportValue { value.map { .int($0) } ?? .null }
+    static func optional(_ value: String?) -> ReportValue { value.map { .string($0) } ?? .null }
 
-    subscript(_ key: String) -> JSONValue? {
+    subscript(_ key: String) -> ReportValue? {
         if case .object(let fields) = self { fields[key] } else { nil }
     }
 
@@ -60,5 +60,5 @@ public enum JSONValue: Codable, Equatable, Sendable {
     }
 
     var text: String? { if case .string(let value) = self { value } else { nil } }
-    var list: [JSONValue]? { if case .array(let values) = self { values } else { nil } }
+    var list: [ReportValue]? { if case .array(let values) = self { values } else { nil } }
 }
