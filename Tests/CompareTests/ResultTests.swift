@@ -278,3 +278,50 @@ struct PlanTests {
         #expect(try PeerResult.read(try result.json()) == result)
     }
 }
+
+@Suite("The cost of a request as a shop grows") struct GrowthResultTests {
+    private func point(_ kind: GrowthResult.Kind, _ count: Int, _ cpu: [Double], _ spread: GrowthResult.Spread = .uniform)
+        -> GrowthResult.Point
+    {
+        .init(
+            kind: kind,
+            count: count,
+            spread: spread,
+            runs: cpu.map { Made.sample(.durable, .stockGate, 1_000, cpu: ["product": $0 - 2, "redis": 2, "load": 50, "idle": 9]) }
+        )
+    }
+
+    @Test("the ratio is that of the medians to what one of its kind costs, and each kind has its goal")
+    func ratio() {
+        let growth = GrowthResult(points: [
+            point(.products, 1, [90, 20, 10]), point(.products, 10_000, [25]), point(.products, 10_000, [25.2], .zipf),
+            point(.instances, 1, [100]), point(.instances, 4, [115.1]),
+        ])
+        #expect(growth.points.map { growth.ratio($0) } == [1, 1.25, 1.26, 1, 1.151])
+        #expect(
+            growth.cells.map { $0.suffix(3) } == [
+                ["1.00 x", "-", "-"], ["1.25 x", "<= 1.25 x", "yes"], ["1.26 x", "<= 1.25 x", "NO"], ["1.00 x", "-", "-"],
+                ["1.15 x", "<= 1.15 x", "NO"],
+            ]
+        )
+        #expect(growth.cells.map { $0[2] } == ["-", "uniform", "Zipf", "-", "-"])
+        #expect(GrowthResult(points: [point(.products, 100, [1])]).cells[0].suffix(3) == ["-", "<= 1.25 x", "-"])
+    }
+
+    @Test("it is asked for by name, and stands in text, page and file")
+    func shown() throws {
+        var plan = PeerComparison.Plan()
+        #expect(plan.measuresGrowth)
+        plan.only = ["generator"]
+        #expect(!plan.measuresGrowth)
+        plan.only = ["Grow"]
+        #expect(plan.measuresGrowth && plan.problem == nil && !plan.measuresGenerator)
+        var result = Made.usual
+        #expect(ResultTable(result).growthLines.isEmpty)
+        #expect(!ResultTable(result).markdown.contains("more gated products"))
+        result.growth = GrowthResult(points: [point(.products, 1, [10]), point(.products, 100_000, [11])])
+        #expect(ResultTable(result).growthLines.count == 3)
+        #expect(ResultTable(result).markdown.contains("| durable decrease, gated products | 100,000 | uniform |"))
+        #expect(try PeerResult.read(try result.json()) == result)
+    }
+}

@@ -58,6 +58,25 @@ struct ClosedLoopTests {
         #expect(figures.answers == bare.count)
     }
 
+    @Test func pathsAreDrawnAsTheSpreadSays() async throws {
+        let paths = (1...50).map { "/products/\($0)/stock" }
+        func drawn(_ spread: ProductSpread) async throws -> [String: Int] {
+            let request = ClosedLoop.Request("PATCH", paths: paths, spread: spread, .numbered(before: "", after: "", keyPrefix: "k-"))
+            let (figures, seen) = try await run(request, connections: 8) { _ in 200 }
+            #expect(figures.answers == seen.count)
+            #expect(Set(seen.map(\.key)).count == seen.count)
+            return Dictionary(seen.map { (String($0.head.dropFirst("PATCH ".count)), 1) }, uniquingKeysWith: +)
+        }
+        // The generator's seed is the same each time: only how many it sends differs.
+        let even = try await drawn(.even)
+        #expect(even.count == 50)
+        let zipf = try await drawn(.zipf(1))
+        let all = zipf.values.reduce(0, +)
+        // 22 % by 1 / (1 + 1/2 + ... + 1/50), 2 % if all were alike.
+        #expect(zipf[paths[0], default: 0] * 100 > all * 15)
+        #expect(zipf[paths[0], default: 0] * 100 < all * 30)
+    }
+
     @Test func statusesAreToldApart() async throws {
         let (figures, seen) = try await run(decrease, connections: 4) { $0 % 3 == 0 ? 400 : 200 }
         #expect(figures.answered[400] == seen.count / 3)

@@ -38,14 +38,19 @@ public struct PeerComparison: Sendable {
         var assignments: [Assignment] { Assignment.selected(only) }
 
         /// Whether the load generator itself is measured beside wrk.
-        public var measuresGenerator: Bool { only.isEmpty || only.contains { !$0.isEmpty && "generator".hasPrefix($0.lowercased()) } }
+        public var measuresGenerator: Bool { measures("generator") }
+
+        /// Whether the cost of a request is measured with many products and many servers.
+        public var measuresGrowth: Bool { measures("growth") }
+
+        private func measures(_ name: String) -> Bool { only.isEmpty || only.contains { !$0.isEmpty && name.hasPrefix($0.lowercased()) } }
 
         /// Why it cannot be carried out; nil if it can.
         public var problem: String? {
             if !(1...99).contains(rounds) { return "--rounds is 1 to 99" }
             if !(1...999).contains(duration.inSeconds) { return "--seconds is 1 to 999" }
-            if assignments.isEmpty, !measuresGenerator {
-                return "--only names no work; they are: generator, " + Assignment.all.map(\.name).joined(separator: ", ")
+            if assignments.isEmpty, !measuresGenerator, !measuresGrowth {
+                return "--only names no work; they are: generator, growth, " + Assignment.all.map(\.name).joined(separator: ", ")
             }
             return nil
         }
@@ -66,7 +71,7 @@ public struct PeerComparison: Sendable {
     /// - Parameters:
     ///   - stack: the script that owns the servers, which are up.
     ///   - files: the folder of the peers' files, absolute.
-    ///   - binaries: where `order-server` is.
+    ///   - binaries: where `product-server` and `order-server` are.
     ///   - tell: takes a line of what is being done.
     public init(_ plan: Plan, stack: StackScript, files: String, binaries: String, tell: @escaping @Sendable (String) -> Void) {
         self.plan = plan
@@ -132,31 +137,15 @@ public struct PeerComparison: Sendable {
     /// An order server beside the stack's, with events off.
     private func startPlainOrders(_ environment: [String: String], avoiding taken: Set<Int>) async throws -> (ChildProcess, Int) {
         let port = try PeerStand.freePort(avoiding: taken)
-        let adminPort = try PeerStand.freePort(avoiding: taken.union([port]))
-        var settings = environment
-        // What belongs to the product server is no business of this one.
-        for name in ["REDIS_URL", "PRODUCT_DATABASE_URL"] { settings[name] = nil }
-        settings["ORDER_PORT"] = String(port)
-        settings["ORDER_ADMIN_PORT"] = String(adminPort)
-        settings["EVENT_LIMIT"] = "0"
-        let folder = "\(environment["STACK_DIR"] ?? "")/order-bare"
-        try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
-        let process = try ChildProcess(["\(binaries)/order-server"], environment: settings, log: "\(folder)/log")
-        let caller = try await HTTPCaller.make(
-            endpoint: try HTTPEndpoint("http://127.0.0.1:\(port)"),
-            eventLoop: MultiThreadedEventLoopGroup.singleton.next(),
-            timeout: .seconds(2)
+        let server = ServerStart(
+            name: "order",
+            folder: "order-bare",
+            port: port,
+            adminPort: try PeerStand.freePort(avoiding: taken.union([port]))
         )
-        defer { caller.close() }
-        let deadline = ContinuousClock.now + .seconds(60)
-        while (try? await caller.call(.GET, "/readyz"))?.status != 200 {
-            guard process.isRunning, ContinuousClock.now < deadline else {
-                let lines = process.lastLines
-                await process.end()
-                throw Bench.Failure(description: "the order server without events is not ready: \(lines)")
-            }
-            try await Task.sleep(for: .milliseconds(50))
-        }
+        var settings = environment
+        settings["EVENT_LIMIT"] = "0"
+        let process = try await server.start(settings, without: ["REDIS_URL", "PRODUCT_DATABASE_URL"], binaries: binaries)
         return (process, port)
     }
 
@@ -200,6 +189,17 @@ public struct PeerComparison: Sendable {
             losses: losses
         )
         result.generator = generator
+        if plan.measuresGrowth {
+            let growth = GrowthComparison(
+                bench: bench,
+                plan: plan,
+                stack: stack,
+                binaries: binaries,
+                firstKey: firstKey + 1_000_000_000_000,
+                tell: tell
+            )
+            result.growth = try await growth.run()
+        }
         return result
     }
 

@@ -23,13 +23,14 @@ struct CompareCommand: ProgramCommand {
 
     @Option(help: "The script that owns the servers.") var stack = "scripts/stack"
     @Option(help: "The peers' files.") var files = "Benchmarks/Compare"
-    @Option(help: "Where order-server is. (default: $STOCKGATE_BIN_DIR, else .build/release)") var binaries: String?
+    @Option(help: "Where product-server and order-server are. (default: $STOCKGATE_BIN_DIR, else .build/release)") var binaries: String?
     @Option(help: "How often everything is measured.") var rounds: Int?
     @Option(help: "Seconds of one run.") var seconds: Int?
     @Flag(help: "One round of one second: shows that it works, not how fast it is.") var quick = false
     @Option(
         name: .customLong("only"),
-        help: "Work whose name begins so, such as durable, 'order StockGate' or generator. May be given several times. (default: all)"
+        help:
+            "Work whose name begins so, such as durable, 'order StockGate', generator or growth. May be given several times. (default: all)"
     ) var only: [String] = []
     @Flag(
         inversion: .prefixedNo,
@@ -75,6 +76,10 @@ struct CompareCommand: ProgramCommand {
         for line in table.cpuLines { Self.say(line) }
         if !table.lossLines.isEmpty { Self.say("\n== what each lost when something was killed under load, in units") }
         for line in table.lossLines { Self.say(line) }
+        if !table.growthLines.isEmpty {
+            Self.say("\n== what a request costs with more gated products, and with more servers on the same processors")
+        }
+        for line in table.growthLines { Self.say(line) }
         Self.say("")
         for line in table.footer { Self.say(line) }
         if let output { try output.write(try result.json()) }

@@ -108,6 +108,8 @@ public struct PeerResult: Codable, Equatable, Sendable {
     public var losses: [Loss]
     /// What the load generator itself costs; nil where it was not measured.
     public var generator: GeneratorResult?
+    /// What a request costs with many products and many servers; nil where it was not measured.
+    public var growth: GrowthResult?
 
     /// Sums up.
     public init(

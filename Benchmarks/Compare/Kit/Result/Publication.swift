@@ -23,11 +23,12 @@ public struct Publication: Sendable {
         }
         let table = ResultTable(result)
         let folder = "Benchmarks/results/\(result.machine.kind)"
-        let text = [table.lines, table.relayLines, table.generatorLines, table.cpuLines, table.lossLines, table.footer].filter {
-            !$0.isEmpty
-        }.map {
-            $0.joined(separator: "\n")
-        }
+        let text = [table.lines, table.relayLines, table.generatorLines, table.cpuLines, table.lossLines, table.growthLines, table.footer]
+            .filter {
+                !$0.isEmpty
+            }.map {
+                $0.joined(separator: "\n")
+            }
         try write(Data((text.joined(separator: "\n\n") + "\n").utf8), "\(folder)/table.txt")
         try write(try result.json(), "\(folder)/result.json")
         let encoder = JSONEncoder()

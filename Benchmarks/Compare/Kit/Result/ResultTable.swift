@@ -41,6 +41,11 @@ public struct ResultTable: Sendable {
     /// The load generator's line; empty where it was not measured.
     public var generatorLines: [String] { result.generator?.line.map { [$0] } ?? [] }
 
+    /// What a request costs with many products and many servers; empty where it was not measured.
+    public var growthLines: [String] {
+        result.growth.map { Self.aligned([GrowthResult.head] + $0.cells, left: [0, 2]) } ?? []
+    }
+
     /// Processor time, process by process.
     public var cpuLines: [String] {
         let head = ["work", "side", "c"] + Group.servers + ["servers", Group.load, Group.other]
@@ -103,6 +108,14 @@ public struct ResultTable: Sendable {
                 "", "What each lost when something was killed in the middle of a sale of one product and started again, in units:", "",
             ]
             lines += table(Self.lossHead, lossCells, numbers: [2, 3, 4, 5])
+        }
+        if let growth = result.growth {
+            lines += [
+                "",
+                "What a request costs with more gated products, and with more servers on the same processors (128 connections; processor time of all servers):",
+                "",
+            ]
+            lines += table(GrowthResult.head, growth.cells, numbers: [1, 3, 4, 5, 6])
         }
         lines += [""] + footer.map { "- " + $0 }
         return lines.joined(separator: "\n") + "\n"

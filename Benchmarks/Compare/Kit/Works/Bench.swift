@@ -31,6 +31,9 @@ struct Bench: Sendable {
     /// The load generator's own loop: nothing else of this process runs there.
     let loadLoop: any EventLoop
 
+    /// Ports that the peers and the order server without events have.
+    var usedPorts: Set<Int> { Set(peers.ports.values).union([plainPort]) }
+
     /// Closes its own connections.
     func close() async {
         await books.close()
@@ -40,7 +43,9 @@ struct Bench: Sendable {
     // MARK: Processes
 
     /// The processes that do a side's work, by group.
-    private func roots(_ side: Side) throws -> [Int: String] {
+    ///
+    /// - Parameter servers: the project's servers that are measured, by process; nil for the stack's own, and the order server without events.
+    func roots(_ side: Side, servers: [Int: String]? = nil) throws -> [Int: String] {
         var roots: [Int: String] = [Int(getpid()): Group.load]
         func stack(_ name: String) throws -> Int {
             let folder = environment["STACK_DIR"] ?? ""
@@ -52,13 +57,17 @@ struct Bench: Sendable {
         }
         // What runs beside the side that is measured is neither its work nor other work of the machine.
         let idle = "idle"
-        for name in ["product-1", "order-1", "gateway", "rabbitmq"] { roots[try stack(name)] = idle }
+        for name in ["product-1", "rabbitmq"] { roots[try stack(name)] = idle }
+        if servers == nil { for name in ["order-1", "gateway"] { roots[try stack(name)] = idle } }
         for name in PeerStand.Name.allCases { if let pid = peers.pid(name) { roots[pid] = idle } }
         roots[Int(plainOrders.pid)] = idle
         roots[try stack("redis")] = "redis"
         roots[try stack("postgres")] = "postgres"
         func peer(_ name: PeerStand.Name, _ group: String) { if let pid = peers.pid(name) { roots[pid] = group } }
         switch side {
+        case .stockGate where servers != nil:
+            roots.merge(servers ?? [:]) { $1 }
+            roots[try stack("rabbitmq")] = "rabbitmq"
         case .stockGate, .gateway, .plain:
             roots[try stack("product-1")] = "product"
             roots[try stack("order-1")] = "order"
@@ -83,8 +92,10 @@ struct Bench: Sendable {
         return roots
     }
 
-    func cpu(_ side: Side, since before: ProcessTimes) throws -> [String: Double] {
-        let shares = ProcessTimes.between(before, .now(), roots: try roots(side), ticksPerSecond: ticksPerSecond)
+    func cpu(_ side: Side, since before: ProcessTimes) throws -> [String: Double] { cpu(try roots(side), since: before) }
+
+    func cpu(_ roots: [Int: String], since before: ProcessTimes) -> [String: Double] {
+        let shares = ProcessTimes.between(before, .now(), roots: roots, ticksPerSecond: ticksPerSecond)
         var cpu = shares.byGroup.filter { Group.all.contains($0.key) }
         cpu[Group.other] = shares.other
         return cpu
@@ -149,7 +160,7 @@ struct Bench: Sendable {
         return (sample, figures)
     }
 
-    private func checkpoint() async throws {
+    func checkpoint() async throws {
         _ = try await peers.database.query("CHECKPOINT", [])
     }
 
@@ -212,10 +223,15 @@ struct Bench: Sendable {
     }
 
     /// Makes a product; every run has one of its own, so that its books are the run's.
-    func makeProduct(_ stock: Int64, strategy: String = "REDIS_FIRST") async throws -> Int64 {
+    func makeProduct(
+        _ stock: Int64,
+        strategy: String = "REDIS_FIRST",
+        named name: String = "compared",
+        through caller: HTTPCaller? = nil
+    ) async throws -> Int64 {
         struct Made: Decodable { var id: Int64 }
-        let body = "{\"name\":\"compared\",\"price\":1,\"stock\":\(stock),\"stockStrategy\":\"\(strategy)\"}"
-        let answer = try await product.call(.POST, "/products", json: body)
+        let body = "{\"name\":\"\(name)\",\"price\":1,\"stock\":\(stock),\"stockStrategy\":\"\(strategy)\"}"
+        let answer = try await (caller ?? product).call(.POST, "/products", json: body)
         guard let made = try? JSONDecoder().decode(Made.self, from: Data(answer.body.readableBytesView)) else {
             throw Failure(description: "the product server makes no product: \(answer.status) \(String(buffer: answer.body))")
         }

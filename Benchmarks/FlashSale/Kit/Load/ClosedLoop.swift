@@ -23,7 +23,9 @@ public enum ClosedLoop {
         }
 
         let method: String
-        let path: String
+        /// One at least.
+        let paths: [String]
+        let spread: ProductSpread
         let body: Body
         /// The number before the first one: keys of two runs must not meet, for a key that is known is answered without work.
         let after: UInt64
@@ -32,16 +34,28 @@ public enum ClosedLoop {
         ///   - path: with what precedes it at the server.
         ///   - after: the number before the first one.
         public init(_ method: String, _ path: String, _ body: Body, after: UInt64 = 0) {
+            self.init(method, paths: [path], spread: .even, body, after: after)
+        }
+
+        /// - Parameters:
+        ///   - paths: one of them is drawn for each request; one at least.
+        ///   - spread: how often each is drawn.
+        public init(_ method: String, paths: [String], spread: ProductSpread, _ body: Body, after: UInt64 = 0) {
+            precondition(!paths.isEmpty, "a request goes somewhere")
             self.method = method
-            self.path = path
+            self.paths = paths
+            self.spread = spread
             self.body = body
             self.after = after
         }
 
-        func head(authority: String) -> String {
-            var head = "\(method) \(path) HTTP/1.1\r\nHost: \(authority)\r\n"
-            if case .none = body { head += "\r\n" } else { head += "Content-Type: application/json\r\n" }
-            return head
+        /// The bytes before what differs between two requests to one path, for each path.
+        func heads(authority: String) -> [ByteBuffer] {
+            paths.map { path in
+                var head = "\(method) \(path) HTTP/1.1\r\nHost: \(authority)\r\n"
+                if case .none = body { head += "\r\n" } else { head += "Content-Type: application/json\r\n" }
+                return ByteBuffer(string: head)
+            }
         }
 
         func bytes(head: ByteBuffer, number: UInt64, allocator: ByteBufferAllocator) -> ByteBuffer {
@@ -133,7 +147,8 @@ public enum ClosedLoop {
 /// One run, on its event loop.
 private final class Course {
     let request: ClosedLoop.Request
-    let head: ByteBuffer
+    private let heads: [ByteBuffer]
+    private let choice: ProductChoice
     let allocator = ByteBufferAllocator()
     let eventLoop: any EventLoop
     let pause: Int64
@@ -150,7 +165,8 @@ private final class Course {
         self.request = request
         self.eventLoop = eventLoop
         self.pause = TimeAmount(pause).nanoseconds
-        head = ByteBuffer(string: request.head(authority: authority))
+        heads = request.heads(authority: authority)
+        choice = ProductChoice(request.spread, count: request.paths.count)
         number = request.after
         finished = eventLoop.makePromise()
     }
@@ -170,7 +186,7 @@ private final class Course {
 
     func next() -> ByteBuffer {
         number += 1
-        return request.bytes(head: head, number: number, allocator: allocator)
+        return request.bytes(head: heads[choice.next(using: &generator)], number: number, allocator: allocator)
     }
 
     private func end() {
