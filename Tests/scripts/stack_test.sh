@@ -407,7 +407,7 @@ if type -P patroni >/dev/null; then
     check "it starts again as it was" is "$(three start postgres >/dev/null 2>&1 && asked 'INSERT INTO kept VALUES (3); SELECT count(*) FROM kept')" 3
     check "destroy removes it" three destroy
 else
-    printf 'skipped PostgreSQL that fails over by itself: patroni is not installed\n'
+    check "Patroni is installed (make test does it)" false
 fi
 
 # Two cells: a product server, a Redis and a product database each. What a stand-in is started with, and which of them gets a path.
