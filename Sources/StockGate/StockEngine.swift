@@ -4,10 +4,9 @@
 //   `Resync/`.
 // Bounds: `maximumInFlight` requests; one `GatedProduct` for each gated product; one recovery, one sweep and one audit at a time.
 
-public import CircuitBreaker
 public import NIOCore
 public import PostgresClient
-public import RedisClient
+import RedisClient
 
 /// The stock engine: a gate in Redis, a ledger in PostgreSQL, and a breaker between them.
 public final class StockEngine: Sendable {
@@ -20,7 +19,7 @@ public final class StockEngine: Sendable {
 
     private let group: any EventLoopGroup
     private let contexts: [ObjectIdentifier: RequestContext]
-    private let parts: EngineParts
+    let parts: EngineParts
 
     /// Makes an engine. Nothing is connected before `start`.
     public init(
@@ -57,26 +56,6 @@ public final class StockEngine: Sendable {
         }
     }
 
-    /// Compares Redis with the ledger for every gated product, and makes Redis right where they differ, for an operator who has restored a backup. The engine
-    /// need not have been started, and other servers may go on selling. Products of a cluster's master that does not answer are found to be unreadable and stay as
-    /// they are, and so are those whose slot no master serves.
-    ///
-    /// - Throws: also `RedisError` if Redis cannot be reached, or a cluster does not say which masters it has
-    /// - Returns: how many products were looked at, and what was found of those that differ
-    public func restoreCheck() async throws -> (products: Int, findings: [RestoreFinding]) {
-        _ = try await refreshProducts()
-        let patience: Duration = .seconds(5)
-        switch parts.redis {
-        case .one(let client): try await client.waitUntilConnected(timeout: patience)
-        case .cluster(let cluster):
-            try await cluster.waitForMap(until: .now + configuration.mapWait)
-            await withDiscardingTaskGroup { group in
-                for shard in parts.shards.all { group.addTask { try? await shard.redis.waitUntilConnected(timeout: patience) } }
-            }
-        }
-        return (parts.products.count, try await parts.restoreCheck.run())
-    }
-
     /// Works in the background until the task is cancelled: resyncs, the sweep, the audit, pruning, and the list of gated products.
     public func run() async {
         await withTaskGroup(of: Void.self) { group in
@@ -107,7 +86,7 @@ public final class StockEngine: Sendable {
     }
 
     /// Reads which products are gated, and returns those that were not known before.
-    private func refreshProducts() async throws(PostgresError) -> [ProductID] {
+    func refreshProducts() async throws(PostgresError) -> [ProductID] {
         let name = try await ledger.name()
         let isNews = parts.products.belong(to: name)
         // Gates of a master that was found meanwhile may have got the name before.
@@ -121,35 +100,6 @@ public final class StockEngine: Sendable {
             do { try await Task.sleep(for: interval) } catch { return }
             await body()
         }
-    }
-
-    // MARK: Redis
-
-    /// The breakers around all calls to Redis, by name: `redisStock`, or in a cluster one for each master, `redisStock@host:port`.
-    public var breakers: [CircuitBreaker] { parts.shards.breakers }
-
-    /// Calls `onChange` with all breakers now, and whenever a cluster has other masters. For one listener.
-    public func followBreakers(_ onChange: @escaping @Sendable ([CircuitBreaker]) -> Void) { parts.shards.follow(onChange) }
-
-    /// The breaker of the master that serves a product's keys; nil if a cluster has no such master, or did not say which yet.
-    public func breaker(of product: ProductID) -> CircuitBreaker? { parts.products.shard(of: product)?.breaker }
-
-    /// What the connections to Redis have done, summed over the nodes of a cluster.
-    public func redisSnapshot() -> RedisSnapshot {
-        switch parts.redis {
-        case .one(let client): client.snapshot()
-        case .cluster(let cluster): cluster.snapshot().all
-        }
-    }
-
-    /// What the client of a cluster has done; nil without a cluster.
-    public func redisClusterSnapshot() -> RedisClusterSnapshot? {
-        if case .cluster(let cluster) = parts.redis { cluster.snapshot() } else { nil }
-    }
-
-    /// The master that sentinels have named last; nil before they have, and where the address names none.
-    public var redisMaster: RedisEndpoint? {
-        if case .one(let client) = parts.redis { client.master } else { nil }
     }
 
     // MARK: Requests
@@ -215,18 +165,6 @@ public final class StockEngine: Sendable {
     }
 
     // MARK: Gated products
-
-    /// The number of gated products that this server knows.
-    public var gatedProductCount: Int { parts.products.count }
-
-    /// How many of them are sold through the ledger alone now, although the breaker lets calls through. Looks at each of them.
-    public var directProductCount: Int { parts.products.directCount }
-
-    /// Gated products that are sold without Redis, because it holds another ledger's data for them.
-    public var foreignProductCount: Int { parts.products.foreignCount }
-
-    /// The name that marks this ledger's data in Redis. Empty until `start`, and where the database role may not ask for it.
-    public var ledgerName: String { parts.products.ledgerName }
 
     /// Records that a product is gated now, or is not. The ledger's row says so already, and its fence was raised with that change.
     public func setGated(_ id: ProductID, _ isGated: Bool) { parts.products.set(id, isGated: isGated) }

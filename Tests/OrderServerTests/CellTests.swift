@@ -1,6 +1,10 @@
+import MessageBroker
 import NIOHTTP1
+import PostgresClient
 import ServerKit
+import StockContract
 import StrictJSON
+import Synchronization
 import Testing
 
 @testable import OrderServer
@@ -51,16 +55,19 @@ import Testing
     func refused() {
         let url = "PRODUCT_SERVER_URL"
         let admin = "PRODUCT_INTERNAL_URL"
-        for (given, name) in [
+        let many = (0...64).map { "\($0 + 1)=http://a" }.joined(separator: ";")
+        let long = "http://" + Array(repeating: "a", count: 65).joined(separator: ",http://")
+        let cases: [(given: [String: String], name: String)] = [
             ([url: "1-9=http://a;9-=http://b"], url), ([url: "1-9=http://a;9"], url), ([url: "1-9=http://a;"], url),
             ([url: "1-9="], url), ([url: "1-9=http://a,"], url), ([url: "1-9=http://u:hidden@a"], url), ([url: "hidden"], url),
             ([url: "9-1=http://a"], url), ([url: "1-9,!5=http://a"], url), ([url: "1-9=http://a;1-9=http://a"], url),
-            ([url: (0...64).map { "\($0 + 1)=http://a" }.joined(separator: ";")], url),
-            ([url: "http://" + Array(repeating: "a", count: 65).joined(separator: ",http://")], url),
+            ([url: many], url),
+            ([url: long], url),
             ([url: "1-9=http://a;10-=http://b", admin: "http://hidden"], admin),
             ([url: "1-9=http://a;10-=http://b", admin: "1-9=http://a:1;11-=http://b:1"], admin),
             ([url: "1-9=http://a;10-=http://b", admin: "1-9=http://a:1"], admin), ([admin: "1-9=http://a:1"], admin),
-        ] {
+        ]
+        for (given, name) in cases {
             let error = #expect(throws: SettingsError.self) { try settings(given) }
             #expect(
                 error?.faults.count == 1 && error?.faults.first?.hasPrefix("\(name): ") == true,

@@ -4,6 +4,7 @@ import NIOCore
 import PostgresClient
 import ServerKit
 import StockContract
+import StockGate
 import StrictJSON
 import Testing
 

@@ -49,7 +49,7 @@ public struct OrderServerConfiguration: Sendable {
     /// Reads all settings.
     /// - Throws: ``SettingsError`` with every fault
     public init(from reader: inout SettingsReader) throws {
-        self.server = ServerConfiguration(from: &reader, publicPort: ("ORDER_PORT", 8082), adminPort: ("ORDER_ADMIN_PORT", 9082))
+        server = ServerConfiguration(from: &reader, publicPort: ("ORDER_PORT", 8082), adminPort: ("ORDER_ADMIN_PORT", 9082))
         var database = reader.address(
             "ORDER_DATABASE_URL",
             default: "postgresql://127.0.0.1:5432/orders",

@@ -1,13 +1,14 @@
 // The product server's composition root: this folder alone knows every concrete type.
 //
-//   ProductServer          the program
-//   ProductServerConfiguration        what the environment sets
-//   ProductServerParts     what a product server consists of, on top of one engine and BrokerConnections
+//   ProductServer                the program
+//   ProductServerConfiguration   what the environment sets
+//   ProductServerParts           what a product server consists of, on top of one engine and BrokerConnections
 
 import Logging
 import NIOPosix
 import PostgresClient
 public import ServerKit
+import StockContract
 import StockGate
 
 /// The product server: catalogue, stock, breaker, over HTTP.
