@@ -79,7 +79,8 @@ import Testing
             (.validationError, 400), (.insufficientStock, 400), (.invalidState, 400), (.unauthorized, 401), (.forbidden, 403),
             (.productNotFound, 404), (.orderNotFound, 404), (.notFound, 404), (.methodNotAllowed, 405), (.requestTimeout, 408),
             (.keyClosed, 409),
-            (.requestInProgress, 409), (.payloadTooLarge, 413), (.unsupportedMediaType, 415), (.keyReused, 422), (.dependencyFailed, 424),
+            (.requestInProgress, 409), (.payloadTooLarge, 413), (.unsupportedMediaType, 415), (.misdirected, 421), (.keyReused, 422),
+            (.dependencyFailed, 424),
             (.overloaded, 503), (.lockTimeout, 503), (.unavailable, 503), (.internalError, 500), (.notImplemented, 501),
         ]
         #expect(table.count == (APIErrorCode.general + APIErrorCode.shop).count)
