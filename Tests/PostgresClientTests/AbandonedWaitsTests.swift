@@ -29,9 +29,9 @@ import Testing
             let error = await #expect(throws: PostgresError.self) {
                 try await writer.query("insert into t values ($1)", [.int(n)], timeout: .milliseconds(300))
             }
-            // The opening of a connection may take a busy machine longer than the call may take.
+            // On a busy machine the call may be over before the connection is open, or before anything is sent.
             #expect(
-                error.map { [.timedOut(outcomeUnknown: true), .connectFailed].contains($0.code) } == true,
+                error.map { [.timedOut(outcomeUnknown: true), .timedOut(outcomeUnknown: false), .connectFailed].contains($0.code) } == true,
                 "\(String(describing: error))"
             )
             most = max(most, try admin.query(Self.waiting).one().decode(0))
