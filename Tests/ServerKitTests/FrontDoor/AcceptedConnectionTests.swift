@@ -61,7 +61,8 @@ struct AcceptedConnectionTests {
         // The largest request of all ports, and the reads before and behind it.
         let (largest, read) = (262_144 + RequestReader.Limits().headBytes, 64 * 1024)
         #expect(largest + 2 * read + 2 * FrontDoorSizes.receiveBufferBytes <= FrontDoorSizes.maximumWaitingBytes)
-        try await client.close()
+        // The server may have ended the connection already.
+        try? await client.close()
         try await server.close()
     }
 }

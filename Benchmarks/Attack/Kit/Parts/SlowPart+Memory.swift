@@ -99,22 +99,32 @@ extension SlowPart {
         recorder.attempt(name) { recorder in
             cut(server, size.resets / 4)
             _ = server.hasDescriptors(atMost: 0, within: .milliseconds(500))
-            let (before, descriptors) = (server.memory, server.descriptors)
-            let count = cut(server, size.resets)
-            if count * 100 < size.resets * 99 {
-                recorder.fail(name, .bound, "only \(count) of \(size.resets) connections were made and cut")
-            }
-            // All of them wait to be accepted and found dead.
-            let health = try Caller(port: server.port).call("GET", "/livez", within: .seconds(60))
-            if !health.isSuccess { recorder.fail(name, .bystander, "/livez is \(health.status)") }
-            if !server.hasDescriptors(atMost: descriptors + 4, within: .seconds(10)) {
-                recorder.fail(name, .bound, "\(server.descriptors - descriptors) descriptors more than before")
-            }
-            let grown = server.memory - before
-            recorder.notes.append("\(server.name): \(name): \(count) cut, memory grew by \(grown / 1024) KiB")
             // The allocator keeps some for itself, however few they are.
-            if grown > max(4 * 1024 * 1024, size.resets * 128) { recorder.fail(name, .bound, "memory grew by \(grown / 1024) KiB") }
+            let bound = max(4 * 1024 * 1024, size.resets * 128)
+            // Of a busy machine's server many are open at once, and the memory for so many stays with it. What is lost with each is lost again each time.
+            for wave in 1...3 {
+                let grown = try cutAndCheck(server, name, &recorder)
+                recorder.notes.append("\(server.name): \(name): cut, memory grew by \(grown / 1024) KiB")
+                if grown <= bound { break }
+                if wave == 3 { recorder.fail(name, .bound, "memory grew by \(grown / 1024) KiB, for the third time") }
+            }
         }
+    }
+
+    /// Returns by how many bytes the server's memory grew.
+    private func cutAndCheck(_ server: ServerProcess, _ name: String, _ recorder: inout Recorder) throws -> Int {
+        let (before, descriptors) = (server.memory, server.descriptors)
+        let count = cut(server, size.resets)
+        if count * 100 < size.resets * 99 {
+            recorder.fail(name, .bound, "only \(count) of \(size.resets) connections were made and cut")
+        }
+        // All of them wait to be accepted and found dead.
+        let health = try Caller(port: server.port).call("GET", "/livez", within: .seconds(60))
+        if !health.isSuccess { recorder.fail(name, .bystander, "/livez is \(health.status)") }
+        if !server.hasDescriptors(atMost: descriptors + 4, within: .seconds(10)) {
+            recorder.fail(name, .bound, "\(server.descriptors - descriptors) descriptors more than before")
+        }
+        return server.memory - before
     }
 
     /// Returns how many connections were made and cut.
