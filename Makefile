@@ -4,7 +4,7 @@
 # ARGS         arguments for the harness (demo, sale), the attack (attack) or for swift test (test)
 # INSTANCES    how many product and order servers (up)
 # CELLS        how many cells of product servers, each with a Redis and a database of its own (up, at its first start)
-# TOPOLOGY     single, sentinel (Redis that fails over), cluster (Redis Cluster), or ha: PostgreSQL with a synchronous standby, three nodes of the broker, two of each server (up, at its first start)
+# TOPOLOGY     single, sentinel (Redis that fails over), cluster (Redis Cluster), or ha: PostgreSQL with a synchronous standby, three nodes of the broker, two of each server (demo; up, at its first start)
 
 SHELL := /bin/bash
 SWIFT_FLAGS ?=
@@ -13,12 +13,12 @@ SWIFT_SOURCES := Sources Tests Benchmarks Tools Package.swift
 export SWIFT_FLAGS
 
 .DEFAULT_GOAL := help
-.PHONY: help install build demo up down status sale test test-ha lint format bench breaker soak attack fuzz compare simulate mutants picture clean
+.PHONY: help install build demo up down status sale test test-ha lint format bench breaker soak attack fuzz failovers compare simulate mutants picture clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
 
-demo: ## sell out a hot product while Redis dies and comes back, then audit
+demo: ## sell out a hot product while Redis dies and comes back, then audit (TOPOLOGY=ha: while Redis' master, PostgreSQL's primary and a node of the broker die)
 	@scripts/demo $(ARGS)
 
 up: ## build and start everything; Ctrl-C or make down stops it (INSTANCES=2: two of each server; TOPOLOGY=sentinel, cluster or ha: stores of several servers; CELLS=2: two cells of product servers)
@@ -41,7 +41,7 @@ test-ha: ## run the long failovers of stores that are clusters (ARGS="--skip …
 
 lint: ## check the format of the sources and, where shellcheck is there, the scripts
 	swift format lint --strict --parallel -r $(SWIFT_SOURCES)
-	@if command -v shellcheck >/dev/null; then cd scripts && shellcheck -x stack move-product demo up sale test bench breaker soak attack compare picture lib/*.sh ../.ci/run ../Tests/scripts/*.sh; \
+	@if command -v shellcheck >/dev/null; then cd scripts && shellcheck -x stack move-product demo up sale test failovers bench breaker soak attack compare picture lib/*.sh ../.ci/run ../Tests/scripts/*.sh; \
 	else echo "shellcheck is not installed: the scripts are not checked"; fi
 
 format: ## format the sources
@@ -56,6 +56,9 @@ breaker: ## print what the breaker does when Redis fails (FAULT=kill|pause|slow)
 
 soak: ## ten minutes of load with an outage of a store each minute: books, memory, descriptors (ARGS="--seconds 60")
 	@scripts/soak $(ARGS)
+
+failovers: ## kill every kind of server in every topology under a sale, and print the table of docs/faults.md (ARGS="ha")
+	@scripts/failovers $(ARGS)
 
 attack: ## send both servers and the gateway what no careful client sends (ARGS="--short")
 	@scripts/attack $(ARGS)
@@ -93,5 +96,6 @@ clean: ## stop all stacks, remove them and what was built
 	@STACK_DIR=$(CURDIR)/.stack-breaker scripts/stack destroy
 	@STACK_DIR=$(CURDIR)/.stack-attack scripts/stack destroy
 	@STACK_DIR=$(CURDIR)/.stack-soak scripts/stack destroy
+	@STACK_DIR=$(CURDIR)/.stack-failovers scripts/stack destroy
 	@STACK_DIR=$(CURDIR)/.stack-picture scripts/stack destroy
-	rm -rf .build .stack-demo.lock .stack-compare.lock .stack-breaker.lock .stack-attack.lock .stack-soak.lock
+	rm -rf .build .stack-demo.lock .stack-compare.lock .stack-breaker.lock .stack-attack.lock .stack-soak.lock .stack-failovers.lock

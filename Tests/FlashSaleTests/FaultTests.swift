@@ -34,6 +34,8 @@ struct FaultTests {
 
     @Test(arguments: [
         ("redis:kill@1s", false), ("order:pause@1s", false), ("nobody:kill@1s", true), ("redis:flush@1s", false),
+        ("redis-1:kill@1s", false), ("redis-2:kill@1s", true), ("redis-master:kill@1s", false), ("postgres-primary:pause@1s", false),
+        ("redis-master:flush@1s", true), ("rabbitmq-master:kill@1s", true),
         ("postgres:flush@1s", true),
         ("redis:cut@1s", false), ("postgres:cut@1s", false), ("rabbitmq:cut@1s", true), ("redis:slow=5ms@1s", true),
         ("gate:slow=5ms@1s", false),
@@ -90,6 +92,31 @@ struct FaultTests {
         #expect(times[0] >= 0.19 && times[1] >= 0.39 && result.faults[1].from >= 0.15)
         #expect(result.duration >= .milliseconds(550), "the sale lasts until every fault is over")
         #expect(HTMLReport(SaleReport(result)).text.contains("order was paused, "))
+    }
+
+    /// Who is the master is asked when the moment comes, and what was killed is what is started again.
+    @Test func whoLeadsIsFoundAtTheMoment() async throws {
+        let folder = try Folder()
+        defer { folder.remove() }
+        let result = try await hold(folder) {
+            $0.disruptions = [try Disruption(kill: "postgres-primary@100ms+300ms")]
+            $0.lasts = .milliseconds(100)
+        }
+        #expect(result.audit.passes, "\(result.audit.findings)")
+        #expect(folder.calls == ["status", "leader postgres", "status postgres-2", "kill postgres-2", "start postgres-2"])
+        #expect(result.faults.map(\.words) == ["postgres-2 (postgres-primary) was killed"])
+        let told = result.story.map(\.text)
+        #expect(told.contains { $0.hasPrefix("postgres-2 (postgres-primary) (pid 4713) killed") }, "\(told)")
+    }
+
+    /// A script that names no server leaves nothing to kill: the sale ends with that, and nothing is started.
+    @Test func aSaleWhoseLeaderCannotBeFoundEnds() async throws {
+        let folder = try Folder()
+        defer { folder.remove() }
+        await #expect(throws: FaultTools.Failure.self) {
+            try await hold(folder) { $0.disruptions = [try Disruption(kill: "redis-master@0s+300ms")] }
+        }
+        #expect(folder.calls == ["status", "leader redis"])
     }
 
     @Test func anInterruptedSaleGivesBackTellsAndAudits() async throws {
@@ -166,8 +193,14 @@ struct FaultTests {
         }
 
         func stack() throws -> String {
-            let text =
-                "#!/bin/sh\ncd '\(url.path)'\necho \"$@\" >> calls\necho SERVER STATE PID; echo order-1 running 4711; echo redis running 4712\n"
+            let text = """
+                #!/bin/sh
+                cd '\(url.path)'
+                echo "$@" >> calls
+                if [ "$*" = "leader postgres" ]; then echo postgres-2; exit; fi
+                echo SERVER STATE PID; echo order-1 running 4711; echo redis running 4712; echo postgres running 4714; echo postgres-2 running 4713
+
+                """
             try text.write(toFile: path("stack"), atomically: true, encoding: .utf8)
             try FileManager.default.setAttributes([.posixPermissions: 0o755], ofItemAtPath: path("stack"))
             return path("stack")

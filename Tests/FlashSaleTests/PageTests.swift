@@ -47,6 +47,28 @@ struct PageTests {
         return parser.parse() ? nil : "line \(parser.lineNumber): \(String(describing: parser.parserError))"
     }
 
+    /// Only orders that were confirmed end a silence, only silences that begin during the fault are its own, and one that nothing ends has no length.
+    @Test func theLongestTimeWithoutASaleIsTold() {
+        var result = result()
+        let confirmed = result.points.map { $0.outcomes[OrderOutcome.confirmed.rawValue] }
+        let silent = [2, 3, 4, 5, 9, 11, 12]
+        for (index, count) in confirmed.enumerated() {
+            result.points[index].outcomes = [silent.contains(index) ? 0 : max(1, count), 5, 1, 0]
+        }
+        func silence(_ from: Double, _ to: Double?) -> Double? {
+            SaleReport(result).longestSilence(during: FaultSpan(server: "redis", what: "killed", from: from, to: to))
+        }
+        let times = result.points.map(\.at)
+        #expect(silence(times[1], times[2]) == times[5] - times[1])
+        #expect(silence(times[1] + 0.5, times[2]) == times[5] - times[1] - 0.5, "from the fault on")
+        #expect(silence(times[7], times[8]) == times[9] - times[8], "the one after it does not count")
+        #expect(silence(times[7], nil) == times[12] - times[10])
+        #expect(silence(times[13], nil) == 0)
+        for index in result.points.indices.dropFirst(15) { result.points[index].outcomes[OrderOutcome.confirmed.rawValue] = 0 }
+        #expect(silence(times[13], nil) == nil)
+        #expect(SaleReport(result).faultLines.contains("order-1 was paused at 12.0 s: no order was confirmed to the end"))
+    }
+
     private func page(_ result: SaleResult) throws -> String {
         let metadata = RunMetadata.json(SaleConfiguration(), audit: .none, started: .now)
         return HTMLReport(SaleReport(result, requirements: try Requirement.list("p99<1ms,generator=ok"), metadata: metadata)).text

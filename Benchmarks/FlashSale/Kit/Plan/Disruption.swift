@@ -131,7 +131,7 @@ public struct Disruption: Equatable, Sendable {
         case after(Duration)
     }
 
-    /// The server's name in the stack script, such as `redis`.
+    /// The server's name in the stack script, such as `redis`; `redis-master` and `postgres-primary` are whoever takes writes when the moment comes.
     public let server: String
     /// What is done to it.
     public let kind: Kind
@@ -139,6 +139,27 @@ public struct Disruption: Equatable, Sendable {
     public let start: Moment
     /// When it is undone.
     public let end: End
+
+    /// The store whose leader is meant, for the two names that are a part and not a server.
+    var leaderOf: String? {
+        switch server {
+        case "redis-master": "redis"
+        case "postgres-primary": "postgres"
+        default: nil
+        }
+    }
+
+    private init(server: String, kind: Kind, start: Moment, end: End) {
+        self.server = server
+        self.kind = kind
+        self.start = start
+        self.end = end
+    }
+
+    /// The same, done to another server.
+    func of(_ server: String) -> Disruption {
+        Disruption(server: server, kind: kind, start: start, end: end)
+    }
 
     /// Reads `4s..9s`, `30%..60%`, `30%+5s`, or `4s`, which lasts one second, or no time for what is done once.
     /// - Throws: `PlanError` that says what is wrong with the span.

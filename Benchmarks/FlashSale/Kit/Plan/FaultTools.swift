@@ -34,7 +34,9 @@ public struct FaultTools: Sendable {
         switch disruption.kind {
         case .kill, .pause:
             guard let known else { throw PlanError("taking servers away needs the script that owns them: --stack scripts/stack") }
-            guard known.contains(server) || known.contains("\(server)-1") else {
+            // The first of several is listed without its number.
+            let names = [disruption.leaderOf ?? server, "\(server)-1"] + (server.hasSuffix("-1") ? [String(server.dropLast(2))] : [])
+            guard names.contains(where: known.contains) else {
                 throw PlanError("the stack has no server '\(server)', only \(known.joined(separator: ", "))")
             }
         case .flush:
@@ -52,6 +54,17 @@ public struct FaultTools: Sendable {
             }
             guard access(file, W_OK) == 0 else { throw PlanError("--proxy \(server): \(file) cannot be written") }
         }
+    }
+
+    /// The fault of the server that is meant now, where it names a part: it is made, and undone, at that server, whoever has the part by then.
+    func find(_ disruption: Disruption) async throws -> Disruption {
+        guard let store = disruption.leaderOf else { return disruption }
+        guard let stack else { throw Failure(description: "\(disruption.server): only the script that owns the servers knows who that is") }
+        let name = try await stack.run(["leader", store])
+        guard name.wholeMatch(of: /[a-z]+(-[0-9]+)?/) != nil else {
+            throw Failure(description: "\(disruption.server): the script names no server, but says '\(name.suffix(200))'")
+        }
+        return disruption.of(name)
     }
 
     /// Makes the fault.
@@ -80,7 +93,8 @@ public struct FaultTools: Sendable {
     /// Undoes it.
     func undo(_ disruption: Disruption) async throws {
         switch disruption.kind {
-        case .kill: try await stack?.run(["start", disruption.server])
+        // A standby may have to be made anew.
+        case .kill: try await stack?.run(["start", disruption.server], bound: .seconds(120))
         case .pause: try await stack?.run(["resume", disruption.server])
         case .flush, .cut: break
         case .slow, .jitter, .bandwidth, .stall: try tell(proxy(disruption), "heal")

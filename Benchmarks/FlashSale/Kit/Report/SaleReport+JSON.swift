@@ -51,10 +51,11 @@ extension SaleReport {
             "generator": generator,
             "series": .array(result.points.map { Self.json($0, withHistogram: false) }),
             "faults": .array(
-                result.faults.map {
+                result.faults.map { fault in
                     .object([
-                        "server": .string($0.server), "what": .string($0.what), "fromSeconds": .double($0.from),
-                        "toSeconds": $0.to.map { .double($0) } ?? .null,
+                        "server": .string(fault.server), "what": .string(fault.what), "fromSeconds": .double(fault.from),
+                        "toSeconds": fault.to.map { .double($0) } ?? .null,
+                        "withoutSalesSeconds": longestSilence(during: fault).map { .double($0) } ?? .null,
                     ])
                 }
             ),

@@ -95,6 +95,7 @@ public struct SaleReport: Sendable {
                 "p50 \(Sale.decimal(load.viewLatencies.milliseconds(at: 50))) ms, p99 \(Sale.decimal(load.viewLatencies.milliseconds(at: 99))) ms"
             lines.append("\(load.views.grouped) looks at the product, \(times), \(load.viewErrors.grouped) not answered with it")
         }
+        lines += faultLines
         if let fairness = load.fairness.line { lines.append(fairness) }
         if result.audit.answersChecked > 0 {
             let wrong = result.audit.offenders.count

@@ -68,16 +68,16 @@ extension Sale {
         return reachedLimit.isSet
     }
 
-    private func disrupt(_ disruption: Disruption, index: Int, course: Course, load: Load, units: Int) async throws {
-        let server = disruption.server
+    private func disrupt(_ planned: Disruption, index: Int, course: Course, load: Load, units: Int) async throws {
         // The process id is asked for now, so that the kill itself comes in time.
-        let isTaken = disruption.kind == .kill || disruption.kind == .pause
-        let table = isTaken ? try? await tools.stack?.run(["status", server]) : nil
-        let pid = table.flatMap { Self.pid(of: server, in: $0) }
-        guard try await wait(for: disruption.start, load: load) else {
-            log.tell("\(server) is not \(disruption.kind.words): the sale was over before")
+        var pid = planned.leaderOf == nil ? await pid(of: planned) : nil
+        guard try await wait(for: planned.start, load: load) else {
+            log.tell("\(planned.server) is not \(planned.kind.words): the sale was over before")
             return
         }
+        let disruption = try await tools.find(planned)
+        if planned.leaderOf != nil { pid = await self.pid(of: disruption) }
+        let server = planned.leaderOf == nil ? disruption.server : "\(disruption.server) (\(planned.server))"
         try await course.begin(index, load: load)
         let before = try await load.peek()
         let beganAt = log.now
@@ -110,9 +110,15 @@ extension Sale {
             log.tell(text, at: backAt)
         }
         try await course.giveBack(index, load: load)
-        if server == "redis" { try await waitUntilClosed(since: backAt) }
+        if planned.server == "redis" || planned.leaderOf == "redis" { try await waitUntilClosed(since: backAt) }
         log.recovered()
         try await course.recover(index, load: load)
+    }
+
+    private func pid(of disruption: Disruption) async -> Int? {
+        guard disruption.kind == .kill || disruption.kind == .pause else { return nil }
+        let table = try? await tools.stack?.run(["status", disruption.server])
+        return table.flatMap { Self.pid(of: disruption.server, in: $0) }
     }
 
     private func giveBack(_ disruption: Disruption) async {

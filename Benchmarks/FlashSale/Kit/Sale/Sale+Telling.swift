@@ -125,7 +125,9 @@ extension Sale {
     static func pid(of server: String, in table: String) -> Int? {
         for line in table.split(separator: "\n") {
             let columns = line.split(separator: " ")
-            if columns.count > 2, columns[0] == server || columns[0] == "\(server)-1", let pid = Int(columns[2]) { return pid }
+            guard columns.count > 2, let pid = Int(columns[2]) else { continue }
+            // The first of several may be called with its number or without.
+            if columns[0] == server || columns[0] == "\(server)-1" || "\(columns[0])-1" == server { return pid }
         }
         return nil
     }

@@ -6,8 +6,12 @@ import NIOPosix
 struct FaultOptions: ParsableArguments {
     @Option(help: "Redis is taken away: START..END or START+LENGTH. May be given several times.") var outage: [String] = []
     @Option(help: "How Redis is taken away: kill or pause.") var outageKind = "kill"
-    @Option(help: "A server of the stack is killed and started again, such as product@5s..6s. May be given several times.") var kill:
-        [String] = []
+    @Option(
+        help: """
+            A server of the stack is killed and started again, such as product@5s..6s. redis-master and postgres-primary are whoever takes writes when the moment comes. \
+            May be given several times.
+            """
+    ) var kill: [String] = []
     @Option(
         help: ArgumentHelp(
             """
