@@ -231,8 +231,9 @@ struct RedisClientIntegrationTests {
         try await Self.with { server, client, _ in
             _ = try await client.send(.ping)
             server.pause()
+            let flushes = client.snapshot().flushes
             async let reply = client.send(RedisCommand("ECHO", 7), timeout: .seconds(30))
-            try await Self.eventually("the command is out") { client.snapshot().pending == 1 }
+            try await Self.eventually("the command is out") { client.snapshot().pending == 1 && client.snapshot().flushes > flushes }
             async let closing: Void = client.shutdown()
             let refused = Task { () -> RedisError.Code? in
                 while !Task.isCancelled {

@@ -370,7 +370,8 @@ extension Faults.GatewayAlone {
         try await connection.endSending()
         let text = try await connection.end(within: .seconds(60))
         #expect(text.components(separatedBy: "HTTP/1.1 200").count == 4, "\(text)")
-        #expect(standIns.seen.count == before + 3)
+        // Of those who have gone meanwhile a server may hear late.
+        #expect(standIns.seen.dropFirst(before).filter { !$0.path.contains("held") }.count == 3)
     }
 
     /// Fields as a caller sends them, and what of them a server sees.
