@@ -38,18 +38,10 @@ import Testing
 
     @Test(arguments: [PostgresConfiguration.Pooler.none, .transaction])
     func readersWaitForTheStandby(pooler: PostgresConfiguration.Pooler) async throws {
-        let primary = try PrivatePostgres.start(fsync: false)
-        defer { primary.stop() }
-        let standby = try PrivatePostgres.startStandby(of: primary, name: "second")
-        defer { standby.stop() }
-        let admin = PostgresSession(configuration: try PostgresConfiguration(url: primary.url))
-        try admin.execute(script: "create table t (n bigint); create role plain login; grant select, insert on t to plain")
-        try admin.execute(script: "alter system set synchronous_standby_names = 'second'")
-        _ = try admin.query("select pg_reload_conf()")
-        #expect(try await eventually { try admin.query("select from pg_stat_replication where sync_state = 'sync'").count == 1 })
-        // Commits wait once the checkpointer has read the setting, which it has done when it has taken a checkpoint.
-        try admin.execute(script: "checkpoint")
-        var configuration = try PostgresConfiguration(url: "postgresql://plain@127.0.0.1:\(primary.port)/postgres")
+        let pair = try await SynchronousPair.start()
+        defer { pair.stop() }
+        let (standby, admin) = (pair.standby, pair.admin)
+        var configuration = try PostgresConfiguration(url: pair.plainURL)
         configuration.applicationName = "readers"
         try configuration.use(pooler)
         let pool = PostgresPool(configuration: configuration, maximumConnections: 4, acquireTimeout: .seconds(60))
@@ -99,19 +91,11 @@ import Testing
 
     /// A statement that was sent with an unknown outcome finds its work done when it is repeated, and writes nothing. It does not succeed before the standby has it.
     @Test func aRepeatThatFindsItsWorkDoneWaits() async throws {
-        let primary = try PrivatePostgres.start(fsync: false)
-        defer { primary.stop() }
-        let standby = try PrivatePostgres.startStandby(of: primary, name: "second")
-        defer { standby.stop() }
-        var configuration = try PostgresConfiguration(url: primary.url)
+        let pair = try await SynchronousPair.start()
+        defer { pair.stop() }
+        let (standby, admin) = (pair.standby, pair.admin)
+        var configuration = try PostgresConfiguration(url: pair.primary.url)
         configuration.callTimeout = .seconds(60)
-        let admin = PostgresSession(configuration: configuration)
-        try admin.execute(script: "create table t (n bigint primary key)")
-        try admin.execute(script: "alter system set synchronous_standby_names = 'second'")
-        _ = try admin.query("select pg_reload_conf()")
-        #expect(try await eventually { try admin.query("select from pg_stat_replication where sync_state = 'sync'").count == 1 })
-        // Commits wait once the checkpointer has read the setting, which it has done when it has taken a checkpoint.
-        try admin.execute(script: "checkpoint")
         let worker = try PostgresWorker(configuration: configuration)
         try await worker.connect()
         standby.pause()

@@ -51,7 +51,17 @@ struct GrowthComparison {
     private func growProducts(_ turn: (Int) -> Bench.Turn) async throws -> [GrowthResult.Point] {
         guard let url = bench.environment["PRODUCT_DATABASE_URL"] else { throw PlanError("PRODUCT_DATABASE_URL is not set") }
         let database = try PostgresConnection(configuration: try PostgresConfiguration(url: url), name: "compare")
-        defer { Task { await database.close() } }
+        do {
+            let points = try await growProducts(turn, database)
+            await database.close()
+            return points
+        } catch {
+            await database.close()
+            throw error
+        }
+    }
+
+    private func growProducts(_ turn: (Int) -> Bench.Turn, _ database: PostgresConnection) async throws -> [GrowthResult.Point] {
         var ids: [Int64] = []
         var sold = 0
         var points: [GrowthResult.Point] = []

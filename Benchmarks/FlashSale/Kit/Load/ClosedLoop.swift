@@ -41,6 +41,7 @@ public enum ClosedLoop {
         ///   - paths: one of them is drawn for each request; one at least.
         ///   - spread: how often each is drawn.
         public init(_ method: String, paths: [String], spread: ProductSpread, _ body: Body, after: UInt64 = 0) {
+            // All callers are programs of this package that name their paths, so no input empties the list.
             precondition(!paths.isEmpty, "a request goes somewhere")
             self.method = method
             self.paths = paths
