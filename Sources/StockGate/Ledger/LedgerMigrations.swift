@@ -17,6 +17,7 @@ public enum LedgerMigrations {
                 131, "archive_ends_at_young_rows",
                 String(decoding: PackageResources.V131_archive_ends_at_young_rows_sql, as: UTF8.self)
             ),
+            (132, "many_products", String(decoding: PackageResources.V132_many_products_sql, as: UTF8.self)),
         ]
     }
 }
