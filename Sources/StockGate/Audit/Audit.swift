@@ -104,7 +104,7 @@ struct Audit: Sendable {
     }
 
     private func looks(_ products: [GatedProduct]) async -> [Result<GateView, GateFailure>] {
-        await gates.pipelined(products) { gate, product, answer in gate.look(product.keys, marker: nil, answer: answer) }
+        await gates.together(products) { gate, products, answer in gate.looks(products.map(\.keys), answer: answer) }
     }
 
     private static func suspicion(_ view: GateView, _ state: Resync.LedgerState, isForeign: Bool) -> AuditSuspicion {

@@ -1,7 +1,7 @@
 // Removes from Redis the settled marks that are older than their retention. It works in small steps, so that a reserve never waits for long. Products that were
 // gated once and are known to Redis alone are pruned too: a scan finds them by the names of their marks.
 //
-// Bounds: one step of pruning takes at most `RedisGate.maximumPruned` marks of a product. One scan has at most `maximumSteps` steps of SCAN, each over about
+// Bounds: one call of pruning takes at most `RedisGate.maximumPruned` marks of its products. One scan has at most `maximumSteps` steps of SCAN, each over about
 //   `stepSize` of the server's keys, whoever owns them.
 // Stop of a scan: the cursor is back at the beginning, the steps are used up, or the time is over. The next scan goes on where this one stopped.
 
@@ -13,6 +13,11 @@ import Synchronization
 final class Pruning: Sendable {
     static let maximumSteps = 200
     static let stepSize: Int64 = 1000
+
+    private struct Step: Sendable {
+        let removed: Int64
+        let more: Bool
+    }
 
     private struct State: Sendable {
         var cursor = "0"
@@ -98,12 +103,14 @@ final class Pruning: Sendable {
 
     /// One bounded step for each product. Returns those that may have more to prune.
     private func step(_ ids: [ProductID]) async -> [ProductID] {
-        let results = await gates.pipelined(ids) { gate, id, answer in gate.prune(GateKeys(id), answer: answer) }
+        let results = await gates.together(ids) { gate, ids, answer in
+            gate.prunes(ids.map { GateKeys($0) }) { results in answer(results.map { $0.map { Step(removed: $0.removed, more: $0.more) } }) }
+        }
         var (more, pruned): ([ProductID], Int64) = ([], 0)
         for (id, result) in zip(ids, results) {
-            guard case .success(let count) = result else { continue }
-            pruned += count
-            if count >= RedisGate.maximumPruned { more.append(id) }
+            guard case .success(let step) = result else { continue }
+            pruned += step.removed
+            if step.more { more.append(id) }
         }
         metrics.prunedMarks.add(UInt64(max(0, pruned)))
         return more

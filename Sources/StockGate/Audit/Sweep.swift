@@ -31,9 +31,9 @@ struct Sweep: Sendable {
 
     private func sweep(_ products: [GatedProduct]) async {
         let bound = bound
-        let results = await gates.pipelined(products) { gate, product, answer in
-            gate.overdue(product.keys, cursor: product.state.withLock { $0.sweepCursor }, bound: bound) { result in
-                answer(result.map { Step(cursor: $0.cursor, overdue: $0.overdue) })
+        let results = await gates.together(products) { gate, products, answer in
+            gate.overdues(products.map { ($0.keys, $0.state.withLock { $0.sweepCursor }) }, bound: bound) { results in
+                answer(results.map { $0.map { Step(cursor: $0.cursor, overdue: $0.overdue) } })
             }
         }
         for (product, result) in zip(products, results) {

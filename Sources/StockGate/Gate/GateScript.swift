@@ -3,23 +3,70 @@ import RedisClient
 /// The scripts that ship, each in its `.lua` file with its keys, arguments and replies.
 enum GateScript: Int, CaseIterable, Sendable {
     case reserve, settle, release, apply, look, install, overdue, void, mend, prune, check
+    /// `look`, `overdue` and `prune` for several products in one call.
+    case looks, overdues, prunes
+
+    /// The same for several products in one call, if there is such a script.
+    var forSeveral: GateScript? {
+        switch self {
+        case .look: .looks
+        case .overdue: .overdues
+        case .prune: .prunes
+        default: nil
+        }
+    }
 
     var source: String {
-        let bytes: [UInt8] =
-            switch self {
-            case .reserve: PackageResources.reserve_lua
-            case .settle: PackageResources.settle_lua
-            case .release: PackageResources.release_lua
-            case .apply: PackageResources.apply_lua
-            case .look: PackageResources.look_lua
-            case .install: PackageResources.install_lua
-            case .overdue: PackageResources.overdue_lua
-            case .void: PackageResources.void_lua
-            case .mend: PackageResources.mend_lua
-            case .prune: PackageResources.prune_lua
-            case .check: PackageResources.check_lua
-            }
-        return String(decoding: bytes, as: UTF8.self)
+        let own = String(decoding: text, as: UTF8.self)
+        switch self {
+        case .looks, .overdues, .prunes: return Self.forEach(own)
+        default: return own
+        }
+    }
+
+    /// The source of a script that runs the script `body` for several products, one after the other. The call has the keys of each product, in their order, then as arguments
+    /// the number of keys and of arguments of one product, then the arguments of each. It replies a list with each product's reply. A product whose keys
+    /// cannot be used gets the error in its place, and the others are not touched by it.
+    private static func forEach(_ body: String) -> String {
+        """
+        local function one(KEYS, ARGV)
+        \(body)
+        end
+        local keys, arguments = tonumber(ARGV[1]), tonumber(ARGV[2])
+        local replies = {}
+        for product = 0, #KEYS / keys - 1 do
+          local k, a = {}, {}
+          for i = 1, keys do k[i] = KEYS[product * keys + i] end
+          for i = 1, arguments do a[i] = ARGV[2 + product * arguments + i] end
+          local isDone, reply = pcall(one, k, a)
+          if not isDone then
+            -- Redis' own words, as a call for this product alone would be answered: with the kind of the error, and with the script's name.
+            local text = type(reply) == 'table' and reply.err or tostring(reply)
+            if not string.find(text, '^%u+ ') then text = 'ERR ' .. text end
+            if not string.find(text, 'user_script', 1, true) then text = text .. ' script: user_script' end
+            reply = {err = text}
+          end
+          replies[product + 1] = reply
+        end
+        return replies
+        """
+    }
+
+    /// The bytes of the `.lua` file; of a script for several products, of the script that it runs.
+    private var text: [UInt8] {
+        switch self {
+        case .reserve: PackageResources.reserve_lua
+        case .settle: PackageResources.settle_lua
+        case .release: PackageResources.release_lua
+        case .apply: PackageResources.apply_lua
+        case .look, .looks: PackageResources.look_lua
+        case .install: PackageResources.install_lua
+        case .overdue, .overdues: PackageResources.overdue_lua
+        case .void: PackageResources.void_lua
+        case .mend: PackageResources.mend_lua
+        case .prune, .prunes: PackageResources.prune_lua
+        case .check: PackageResources.check_lua
+        }
     }
 }
 

@@ -3,32 +3,47 @@
 import NIOCore
 import RedisClient
 
+extension GateKeys {
+    fileprivate var ofLook: [String] { [stock, meta, pending, marker, owed] }
+}
+
 extension RedisGate {
+    /// Takes a result for each product, in their order.
+    typealias Answers<Value> = ([Result<Value, GateFailure>]) -> Void
+
     /// - Parameter marker: the name to give the dataset if the product has no marker yet; nil leaves Redis unchanged
     func look(_ keys: GateKeys, marker: String?, answer: @escaping Answer<GateView>) {
-        background(.look, keys: [keys.stock, keys.meta, keys.pending, keys.marker, keys.owed], arguments: { _ in [.string(marker ?? "")] })
-        {
-            info,
-            value in
-            guard let parts = value.array, parts.count == 8, let marker = parts[0].string, let stamp = parts[1].string,
-                let fence = parts[2].int, let counter = parts[3].string, let pending = parts[4].int, let off = parts[5].int,
-                let highest = parts[6].int, let ledger = parts[7].string
-            else { return nil }
-            return GateView(
-                dataset: "\(info.dataset):\(marker)",
-                stamp: stamp.isEmpty ? nil : stamp,
-                fence: Fence(fence),
-                // A counter that is no 64-bit number is a difference from any stock. It must not be read as a missing counter, which is right for a product
-                // that is not on sale.
-                counter: counter.isEmpty ? nil : Int64(counter) ?? .min,
-                pending: Int(pending),
-                isOffSale: off == 1,
-                highestFence: Fence(highest),
-                ledger: ledger.isEmpty ? nil : ledger
-            )
-        } answer: {
-            answer($0)
-        }
+        background(
+            .look,
+            keys: keys.ofLook,
+            arguments: { _ in [.string(marker ?? "")] },
+            decode: Self.view,
+            answer: answer
+        )
+    }
+
+    /// Looks at several products in one call, and leaves Redis unchanged.
+    func looks(_ products: [GateKeys], answer: @escaping Answers<GateView>) {
+        backgroundEach(.look, products, keys: \.ofLook, arguments: { _ in [""] }, decode: Self.view, answer: answer)
+    }
+
+    private static func view(_ info: GateConnectionInfo, _ value: RedisValue) -> GateView? {
+        guard let parts = value.array, parts.count == 8, let marker = parts[0].string, let stamp = parts[1].string,
+            let fence = parts[2].int, let counter = parts[3].string, let pending = parts[4].int, let off = parts[5].int,
+            let highest = parts[6].int, let ledger = parts[7].string
+        else { return nil }
+        return GateView(
+            dataset: "\(info.dataset):\(marker)",
+            stamp: stamp.isEmpty ? nil : stamp,
+            fence: Fence(fence),
+            // A counter that is no 64-bit number is a difference from any stock. It must not be read as a missing counter, which is right for a product
+            // that is not on sale.
+            counter: counter.isEmpty ? nil : Int64(counter) ?? .min,
+            pending: Int(pending),
+            isOffSale: off == 1,
+            highestFence: Fence(highest),
+            ledger: ledger.isEmpty ? nil : ledger
+        )
     }
 
     func install(_ keys: GateKeys, dataset: String, _ ledger: Resync.LedgerState, answer: @escaping Answer<InstallReply>) {
@@ -68,12 +83,20 @@ extension RedisGate {
         )
     }
 
-    /// One bounded step of the sweep.
-    func overdue(_ keys: GateKeys, cursor: String, bound: TimeAmount, answer: @escaping Answer<(cursor: String, overdue: Int64)>) {
-        background(
+    /// One bounded step of the sweep for each product.
+    ///
+    /// - Parameter products: each with the cursor at which its step begins
+    func overdues(
+        _ products: [(keys: GateKeys, cursor: String)],
+        bound: TimeAmount,
+        answer: @escaping Answers<(cursor: String, overdue: Int64)>
+    ) {
+        let now = WallClock.milliseconds()
+        backgroundEach(
             .overdue,
-            keys: [keys.pending],
-            arguments: { _ in [.string(cursor), .integer(WallClock.milliseconds()), .integer(bound.nanoseconds / 1_000_000)] },
+            products,
+            keys: { [$0.keys.pending] },
+            arguments: { [.string($0.cursor), .integer(now), .integer(bound.nanoseconds / 1_000_000)] },
             decode: { _, value in
                 guard let parts = value.array, parts.count == 2, let next = parts[0].string, let overdue = parts[1].int else { return nil }
                 return (next, overdue)
@@ -82,23 +105,72 @@ extension RedisGate {
         )
     }
 
-    /// The number of marks that one step of pruning removes at most. That takes a fraction of a millisecond of Redis' time.
+    /// The number of marks that one call of pruning removes at most, of all its products. That takes a fraction of a millisecond of Redis' time.
     static let maximumPruned = 500
 
-    /// One bounded step of pruning. Answers with the number of marks that were removed.
-    func prune(_ keys: GateKeys, answer: @escaping Answer<Int64>) {
-        background(
+    /// One bounded step of pruning for each product. Answers with the number of marks that were removed, and whether there may be more of them.
+    func prunes(_ products: [GateKeys], answer: @escaping Answers<(removed: Int64, more: Bool)>) {
+        let before = WallClock.milliseconds() - times.markRetention
+        let most = Int64(max(1, Self.maximumPruned / max(1, products.count)))
+        backgroundEach(
             .prune,
-            keys: [keys.marks, keys.meta],
-            arguments: { _ in
-                [
-                    .integer(WallClock.milliseconds() - self.times.markRetention), .integer(Int64(Self.maximumPruned)),
-                    .string(self.ledgerName),
-                ]
-            },
-            decode: { _, value in value.int },
+            products,
+            keys: { [$0.marks, $0.meta] },
+            arguments: { _ in [.integer(before), .integer(most), .string(self.ledgerName)] },
+            decode: { _, value in value.int.map { ($0, $0 >= most) } },
             answer: answer
         )
+    }
+
+    /// Runs a script for several products, in one call if there is more than one product.
+    private func backgroundEach<Product, Value>(
+        _ script: GateScript,
+        _ products: [Product],
+        keys: (Product) -> [String],
+        arguments: (Product) -> [RedisArgument],
+        decode: @escaping (GateConnectionInfo, RedisValue) -> Value?,
+        answer: @escaping Answers<Value>
+    ) {
+        let each = products.map { (keys: keys($0), arguments: arguments($0)) }
+        guard each.count > 1, let several = script.forSeveral else {
+            return alone(script, each[...], decode: decode, answers: [], answer: answer)
+        }
+        let sizes: [RedisArgument] = [.integer(Int64(each[0].keys.count)), .integer(Int64(each[0].arguments.count))]
+        background(
+            several,
+            keys: each.flatMap(\.keys),
+            arguments: { _ in sizes + each.flatMap(\.arguments) },
+            decode: { info, value in
+                guard let replies = value.array, replies.count == each.count else { return nil }
+                return replies.map { reply -> Result<Value, GateFailure> in
+                    if case .error(let error) = reply { return .failure(GateFailure(RedisError(.server(error)))) }
+                    return decode(info, reply).map { .success($0) } ?? .failure(.unreadable)
+                }
+            },
+            answer: { (result: Result<[Result<Value, GateFailure>], GateFailure>) in
+                switch result {
+                case .success(let results): answer(results)
+                // No product's keys can have caused this, yet the failure says so: each is asked alone, so that none suffers for another.
+                case .failure(let failure) where failure.isOfProduct:
+                    self.alone(script, each[...], decode: decode, answers: [], answer: answer)
+                case .failure(let failure): answer(each.map { _ in .failure(failure) })
+                }
+            }
+        )
+    }
+
+    /// Runs a script for one product after the other.
+    private func alone<Value>(
+        _ script: GateScript,
+        _ left: ArraySlice<(keys: [String], arguments: [RedisArgument])>,
+        decode: @escaping (GateConnectionInfo, RedisValue) -> Value?,
+        answers: [Result<Value, GateFailure>],
+        answer: @escaping Answers<Value>
+    ) {
+        guard let next = left.first else { return answer(answers) }
+        background(script, keys: next.keys, arguments: { _ in next.arguments }, decode: decode) {
+            self.alone(script, left.dropFirst(), decode: decode, answers: answers + [$0], answer: answer)
+        }
     }
 
     private func background<Value>(

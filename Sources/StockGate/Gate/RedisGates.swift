@@ -1,5 +1,6 @@
 // The gates of all event loops, for calls that a task makes for many products at a time.
 
+import Algorithms
 import NIOCore
 
 final class RedisGates: Sendable {
@@ -41,6 +42,28 @@ final class RedisGates: Sendable {
                 guard let gate else { return continuation.resume(returning: elements.map { _ in .failure(.notConnected) }) }
                 let gathered = Gathered<Value>(count: elements.count) { continuation.resume(returning: $0) }
                 for (index, element) in elements.enumerated() { call(gate, element) { gathered.set(index, $0) } }
+            }
+        }
+    }
+
+    /// Sends a call for as many elements at a time as one call may have, all over one connection, and waits for all replies.
+    func together<Element: Sendable, Value: Sendable>(
+        _ elements: [Element],
+        _ call: @escaping @Sendable (RedisGate, [Element], @escaping RedisGate.Answers<Value>) -> Void
+    ) async -> [Result<Value, GateFailure>] {
+        guard !elements.isEmpty else { return [] }
+        return await withCheckedContinuation { continuation in
+            overReadyGate(gates[...]) { gate in
+                guard let gate else { return continuation.resume(returning: elements.map { _ in .failure(.notConnected) }) }
+                let gathered = Gathered<Value>(count: elements.count) { continuation.resume(returning: $0) }
+                var first = 0
+                for part in elements.chunks(ofCount: gate.productsInACall) {
+                    let from = first
+                    call(gate, Array(part)) { results in
+                        for (place, result) in results.enumerated() { gathered.set(from + place, result) }
+                    }
+                    first += part.count
+                }
             }
         }
     }

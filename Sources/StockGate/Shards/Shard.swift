@@ -48,7 +48,16 @@ final class Shard: Sendable {
     /// The one shard of an engine without a cluster.
     /// - Parameter client: makes the client, whose connections are prepared by what it gets.
     convenience init(_ commons: ShardCommons, client: (GateConnections) -> RedisClient) {
-        self.init(ID(rawValue: 0), name: "redisStock", commons, commons.events, tag: { "0" }, saidOfSlots: { _ in }, client: client)
+        self.init(
+            ID(rawValue: 0),
+            name: "redisStock",
+            commons,
+            commons.events,
+            productsInACall: RedisGate.maximumProducts,
+            tag: { "0" },
+            saidOfSlots: { _ in },
+            client: client
+        )
     }
 
     /// The shard of a cluster's master. Nil if the cluster's map does not name it any more.
@@ -59,6 +68,7 @@ final class Shard: Sendable {
             name: "redisStock@\(master)",
             commons,
             commons.events.of(master: "\(master)"),
+            productsInACall: 1,
             tag: {
                 // A master without slots is not in the map.
                 guard let map = cluster.map else { return "0" }
@@ -74,6 +84,7 @@ final class Shard: Sendable {
         name: String,
         _ commons: ShardCommons,
         _ events: EventLog,
+        productsInACall: Int,
         tag: @escaping @Sendable () -> String,
         saidOfSlots: @escaping @Sendable (RedisServerError) -> Void,
         client: (GateConnections) -> RedisClient
@@ -110,7 +121,15 @@ final class Shard: Sendable {
             saidOfSlots: saidOfSlots
         )
         loops = commons.group.makeIterator().map { loop in
-            RedisGate(eventLoop: loop, client: redis, breaker: breaker, times: commons.times.gate, metrics: metrics, reports: reports)
+            RedisGate(
+                eventLoop: loop,
+                client: redis,
+                breaker: breaker,
+                times: commons.times.gate,
+                metrics: metrics,
+                reports: reports,
+                productsInACall: productsInACall
+            )
         }
         let gates = RedisGates(loops)
         let driver = ResyncDriver(ledger: commons.ledger, gates: gates, products: products, metrics: metrics)

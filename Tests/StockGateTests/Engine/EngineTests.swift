@@ -502,6 +502,38 @@ struct EngineTests {
         }
     }
 
+    /// The sweep, the audit and pruning ask Redis about many products in one call. The keys of one of them cannot be read.
+    @Test func aBadProductHarmsNoOtherInItsCall() async throws {
+        try await withFixture { fixture in
+            try await fixture.addProducts(70, stock: 10)
+            let engine = try await fixture.startEngine {
+                $0.pruneInterval = .milliseconds(200)
+                $0.markRetention = .seconds(3600)
+            }
+            let (bad, good) = (ProductID(7), [ProductID(1), ProductID(8), ProductID(40), ProductID(70)])
+            for id in Int64(1)...70 { #expect(try await eventually { try await fixture.isExact(ProductID(id), engine) }) }
+            try await fixture.holdingTheRow(of: bad) { () async throws -> Void in
+                // Its keys cannot be made anew before its row is free.
+                let spoil = "for i = 1, 2 do redis.call('DEL', KEYS[i]) redis.call('RPUSH', KEYS[i], 'somebody') end return 1"
+                #expect(try fixture.redis.call(["EVAL", spoil, "2", "sg:{7}:pending", "sg:{7}:marks"]) == ":1\r\n")
+                for id in good {
+                    _ = try fixture.redis.call(["DECRBY", "sg:{\(id)}:stock", "4"])
+                    _ = try fixture.redis.call(["HSET", "sg:{\(id)}:pending", "DEC-dead", "77:4:1"])
+                    // More than one call prunes of one product.
+                    let many = "for i = 1, 700 do redis.call('ZADD', KEYS[1], i, 'DEC-old-' .. i) end return 1"
+                    #expect(try fixture.redis.call(["EVAL", many, "1", "sg:{\(id)}:marks"]) == ":1\r\n")
+                }
+                for id in good {
+                    #expect(try await eventually { try await fixture.isExact(id, engine) }, "\(id) was not swept")
+                    let isPruned = try await eventually { try fixture.redis.call(["EXISTS", "sg:{\(id)}:marks"]) == ":0\r\n" }
+                    #expect(isPruned, "\(id) was not pruned")
+                }
+                #expect(engine.breakers.allSatisfy { $0.state == .closed })
+            }
+            #expect(try await eventually { try await fixture.isExact(bad, engine) })
+        }
+    }
+
     @Test func theAuditFindsWhatNobodyElseWould() async throws {
         try await withFixture { fixture in
             let product = try await fixture.addProduct(1, stock: 10)
