@@ -117,6 +117,12 @@ final class ProductStandIn: Sendable {
                 return .answer(200, Array(#"{"id":1,"code":"CATALOG-002","price":\#(state.price)\#(shown)}"#.utf8))
             }
         }
+        // Another test's client may still call a port that was its own server's a moment ago.
+        let isBatch = path == "/internal/stock/batch"
+        let segments = path.split(separator: "/")
+        guard isBatch || segments.count == 4 && segments[0] == "products" && segments[2] == "stock" else {
+            return .answer(404, ProductStandIn.error("NOT_FOUND"))
+        }
         return self.state.withLock { state in
             state.calls += 1
             state.authorizations.append(headers.first(name: "authorization"))
@@ -131,14 +137,13 @@ final class ProductStandIn: Sendable {
             state.largestBody = max(state.largestBody, body.count)
             let fault = state.faults.isEmpty ? nil : state.faults.removeFirst()
             guard let object = try? JSONObjectReader(body) else { return .answer(400, ProductStandIn.error("VALIDATION_ERROR")) }
-            let isBatch = path == "/internal/stock/batch"
             let items = isBatch ? (try? object.objects("items", count: 1...512)) ?? [] : [object]
             state.largestCall = max(state.largestCall, items.count)
             var answers: [Outcome] = []
             for item in items {
                 let isOut = isBatch ? (try? item.text("direction")) == "OUT" : path.hasSuffix("decrease-by-order")
                 let product =
-                    isBatch ? (try? item.int("productId", in: 1...Int64.max)) ?? 0 : Int64(path.split(separator: "/")[1]) ?? 0
+                    isBatch ? (try? item.int("productId", in: 1...Int64.max)) ?? 0 : Int64(segments[1]) ?? 0
                 let quantity = (try? item.int("quantity", in: 1...Int64.max)) ?? 0
                 let key = (isBatch ? (try? item.text("key")) : headers.first(name: "idempotency-key")) ?? ""
                 let attempt =
