@@ -36,13 +36,8 @@ final class RedisGates: Sendable {
         _ elements: [Element],
         _ call: @escaping @Sendable (RedisGate, Element, @escaping RedisGate.Answer<Value>) -> Void
     ) async -> [Result<Value, GateFailure>] {
-        guard !elements.isEmpty else { return [] }
-        return await withCheckedContinuation { continuation in
-            overReadyGate(gates[...]) { gate in
-                guard let gate else { return continuation.resume(returning: elements.map { _ in .failure(.notConnected) }) }
-                let gathered = Gathered<Value>(count: elements.count) { continuation.resume(returning: $0) }
-                for (index, element) in elements.enumerated() { call(gate, element) { gathered.set(index, $0) } }
-            }
+        await send(elements, inACall: { _ in 1 }) { gate, part, answer in
+            for element in part { call(gate, element) { answer([$0]) } }
         }
     }
 
@@ -51,13 +46,21 @@ final class RedisGates: Sendable {
         _ elements: [Element],
         _ call: @escaping @Sendable (RedisGate, [Element], @escaping RedisGate.Answers<Value>) -> Void
     ) async -> [Result<Value, GateFailure>] {
+        await send(elements, inACall: { $0.productsInACall }, call)
+    }
+
+    private func send<Element: Sendable, Value: Sendable>(
+        _ elements: [Element],
+        inACall most: @escaping @Sendable (RedisGate) -> Int,
+        _ call: @escaping @Sendable (RedisGate, [Element], @escaping RedisGate.Answers<Value>) -> Void
+    ) async -> [Result<Value, GateFailure>] {
         guard !elements.isEmpty else { return [] }
         return await withCheckedContinuation { continuation in
             overReadyGate(gates[...]) { gate in
                 guard let gate else { return continuation.resume(returning: elements.map { _ in .failure(.notConnected) }) }
                 let gathered = Gathered<Value>(count: elements.count) { continuation.resume(returning: $0) }
                 var first = 0
-                for part in elements.chunks(ofCount: gate.productsInACall) {
+                for part in elements.chunks(ofCount: most(gate)) {
                     let from = first
                     call(gate, Array(part)) { results in
                         for (place, result) in results.enumerated() { gathered.set(from + place, result) }
