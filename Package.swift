@@ -159,6 +159,11 @@ let package = Package(
         program("FlashSale", ["CommandShell", "FlashSaleKit", argumentParser, nioCore, nioPosix], path: "Benchmarks/FlashSale/Main"),
         program("simulate", ["StockGate", "StockGateProof", argumentParser], path: "Tools/Simulate"),
         program("EngineBenchmark", ["StockGate", "PrivateServers", nioPosix], path: "Benchmarks/EngineBenchmark"),
+        program(
+            "StoresBenchmark",
+            ["CompareKit", "FlashSaleKit", "PostgresClient", "PrivateServers", nioCore, nioHTTP1, nioPosix],
+            path: "Benchmarks/StoresBenchmark"
+        ),
         program("CircuitBreakerBenchmark", ["CircuitBreaker"], path: "Benchmarks/CircuitBreakerBenchmark"),
         library("AttackKit", ["FlashSaleKit", "PostgresClient", "SeededRandom"], path: "Benchmarks/Attack/Kit"),
         program("attack", ["AttackKit", "CommandShell", "FlashSaleKit", argumentParser], path: "Benchmarks/Attack/Main"),

@@ -21,6 +21,8 @@ public final class PrivatePostgres: Sendable {
     public let port: Int
     /// The address of the database `postgres` for the superuser `postgres`, who needs no password.
     public var url: String { "postgresql://postgres@127.0.0.1:\(port)/postgres" }
+    /// The id of the postmaster; nil while the server does not run.
+    public var pid: Int32? { stateLines.first.flatMap { pid_t($0) }.flatMap { Self.isAlive($0) ? $0 : nil } }
     /// The text of the server's log, for the message of a failed test.
     public var log: String { (try? String(contentsOf: folder.appending(path: "log"), encoding: .utf8)) ?? "" }
 
@@ -118,7 +120,7 @@ public final class PrivatePostgres: Sendable {
 
     /// Kills the server and all its processes with SIGKILL, and waits until they have ended. ``restart()`` starts it again with the same port and data.
     public func kill() {
-        guard let server = serverID else { return }
+        guard let server = pid else { return }
         // All die in one moment, as in a power cut, because they are stopped before the first is killed. A session that outlives its postmaster ends in order: it
         // rolls back and frees what it had locked, which another session may then see.
         Glibc.kill(server, SIGSTOP)
@@ -131,14 +133,14 @@ public final class PrivatePostgres: Sendable {
 
     /// Pauses all the server's processes (SIGSTOP): connections stay open, but nothing answers.
     public func pause() {
-        guard let server = serverID else { return }
+        guard let server = pid else { return }
         Glibc.kill(server, SIGSTOP)
         for id in children(of: server) { Glibc.kill(id, SIGSTOP) }
     }
 
     /// Lets a paused server continue.
     public func resume() {
-        guard let server = serverID else { return }
+        guard let server = pid else { return }
         for id in children(of: server) { Glibc.kill(id, SIGCONT) }
         Glibc.kill(server, SIGCONT)
     }
@@ -204,8 +206,6 @@ public final class PrivatePostgres: Sendable {
         guard let text = try? String(contentsOf: folder.appending(path: "data/postmaster.pid"), encoding: .utf8) else { return [] }
         return text.split(separator: "\n", omittingEmptySubsequences: false)
     }
-
-    private var serverID: pid_t? { stateLines.first.flatMap { pid_t($0) }.flatMap { Self.isAlive($0) ? $0 : nil } }
 
     private func children(of parent: pid_t) -> [pid_t] {
         let entries = (try? FileManager.default.contentsOfDirectory(atPath: "/proc")) ?? []

@@ -1,4 +1,4 @@
-import FlashSaleKit
+package import FlashSaleKit
 import Foundation
 import NIOCore
 import NIOHTTP1
@@ -60,7 +60,7 @@ struct InstanceStand {
 }
 
 /// A server of the project beside those of the stack.
-struct ServerStart {
+package struct ServerStart {
     /// `product` or `order`.
     let name: String
     /// Within the stack's folder.
@@ -68,11 +68,18 @@ struct ServerStart {
     let port: Int
     let adminPort: Int
 
+    package init(name: String, folder: String, port: Int, adminPort: Int) {
+        self.name = name
+        self.folder = folder
+        self.port = port
+        self.adminPort = adminPort
+    }
+
     /// Starts it and waits until it is ready.
     /// - Parameters:
     ///   - environment: what `scripts/stack env` prints, and what is to be different.
     ///   - without: settings that are no business of this server.
-    func start(_ environment: [String: String], without: [String], binaries: String) async throws -> ChildProcess {
+    package func start(_ environment: [String: String], without: [String], binaries: String) async throws -> ChildProcess {
         var settings = environment
         for setting in without { settings[setting] = nil }
         settings["\(name.uppercased())_PORT"] = String(port)

@@ -2,7 +2,7 @@ import Foundation
 import Glibc
 
 /// Processor time of every process of the machine, as `/proc` has it at one moment.
-struct ProcessTimes: Sendable {
+package struct ProcessTimes: Sendable {
     /// One process, in clock ticks.
     struct Entry: Equatable, Sendable {
         var parent: Int
@@ -18,13 +18,13 @@ struct ProcessTimes: Sendable {
     var busy = 0
 
     /// Where the time went, in microseconds. Time that cannot be attributed is `other`.
-    struct Shares: Equatable, Sendable {
-        var byGroup: [String: Double] = [:]
+    package struct Shares: Equatable, Sendable {
+        package var byGroup: [String: Double] = [:]
         var other = 0.0
     }
 
     /// Reads all of `/proc`. Processes that end meanwhile are left out.
-    static func now() -> ProcessTimes {
+    package static func now() -> ProcessTimes {
         var times = ProcessTimes()
         if let text = try? String(contentsOfFile: "/proc/stat", encoding: .utf8) { times.busy = busyTicks(text) ?? 0 }
         for name in (try? FileManager.default.contentsOfDirectory(atPath: "/proc")) ?? [] {
@@ -66,7 +66,7 @@ struct ProcessTimes: Sendable {
     }
 
     /// What was used between two moments, in microseconds.
-    static func between(_ before: ProcessTimes, _ after: ProcessTimes, roots: [Int: String], ticksPerSecond: Int) -> Shares {
+    package static func between(_ before: ProcessTimes, _ after: ProcessTimes, roots: [Int: String], ticksPerSecond: Int) -> Shares {
         let (first, firstOther) = before.ticks(roots)
         let (last, lastOther) = after.ticks(roots)
         let scale = 1e6 / Double(max(ticksPerSecond, 1))
@@ -78,7 +78,7 @@ struct ProcessTimes: Sendable {
         return shares
     }
 
-    static var ticksPerSecond: Int { Int(sysconf(Int32(_SC_CLK_TCK))) }
+    package static var ticksPerSecond: Int { Int(sysconf(Int32(_SC_CLK_TCK))) }
 }
 
 extension ProcessTimes.Entry {

@@ -11,7 +11,7 @@ import Synchronization
 /// The peers: each a process of its own beside the project's stack, with the stack's Redis and PostgreSQL where it needs them.
 ///
 /// Everything listens on loopback, on ports below those of outgoing connections. Bounds: a peer answers within `patience` or the comparison ends.
-final class PeerStand: Sendable {
+package final class PeerStand: Sendable {
     /// The processes that peers are made of.
     enum Name: String, CaseIterable {
         case goProduct = "go-product"
@@ -336,7 +336,7 @@ final class PeerStand: Sendable {
     }
 
     /// A port of loopback that nobody listens on, below those that the kernel gives to outgoing connections.
-    static func freePort(avoiding taken: Set<Int>) throws -> Int {
+    package static func freePort(avoiding taken: Set<Int>) throws -> Int {
         for _ in 0..<1_000 {
             let port = Int.random(in: 20_000...31_999)
             guard !taken.contains(port) else { continue }

@@ -1,14 +1,14 @@
 import Foundation
 
 /// Figures in Prometheus' text format.
-struct MetricsText: Sendable {
+package struct MetricsText: Sendable {
     private let lines: [Substring]
 
     /// - Parameter text: what `/metrics` answered.
-    init(_ text: String) { lines = text.split(separator: "\n") }
+    package init(_ text: String) { lines = text.split(separator: "\n") }
 
     /// The sum over all label sets of a metric; 0 where it is missing.
-    func sum(_ name: String) -> Double {
+    package func sum(_ name: String) -> Double {
         lines.reduce(0) { sum, line in
             guard line.hasPrefix(name), let end = line.dropFirst(name.count).first, end == "{" || end == " ",
                 let value = line.split(separator: " ").last.flatMap({ Double($0) })
