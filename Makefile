@@ -13,7 +13,7 @@ SWIFT_SOURCES := Sources Tests Benchmarks Tools Package.swift
 export SWIFT_FLAGS
 
 .DEFAULT_GOAL := help
-.PHONY: help install build demo up down status sale test test-ha lint format bench breaker soak attack fuzz failovers compare simulate mutants picture clean
+.PHONY: help install build demo up down status sale test test-ha lint format bench profile breaker soak attack fuzz failovers compare simulate mutants picture clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -41,7 +41,7 @@ test-ha: ## run the long failovers of stores that are clusters (ARGS="--skip …
 
 lint: ## check the format of the sources and, where shellcheck is there, the scripts
 	swift format lint --strict --parallel -r $(SWIFT_SOURCES)
-	@if command -v shellcheck >/dev/null; then cd scripts && shellcheck -x stack move-product demo up sale test failovers bench breaker soak attack compare picture lib/*.sh ../.ci/run ../Tests/scripts/*.sh; \
+	@if command -v shellcheck >/dev/null; then cd scripts && shellcheck -x stack move-product demo up sale test failovers bench profile breaker soak attack compare picture lib/*.sh ../.ci/run ../Tests/scripts/*.sh; \
 	else echo "shellcheck is not installed: the scripts are not checked"; fi
 
 format: ## format the sources
@@ -49,6 +49,9 @@ format: ## format the sources
 
 bench: ## run the micro-benchmarks
 	@scripts/bench $(ARGS)
+
+profile: ## draw flame graphs of both servers under orders, and list what costs most in each process (ARGS="FOLDER")
+	@scripts/profile $(ARGS)
 
 FAULT ?= slow
 breaker: ## print what the breaker does when Redis fails (FAULT=kill|pause|slow)

@@ -174,6 +174,8 @@ let package = Package(
         ),
         program("compare", ["CommandShell", "CompareKit", "FlashSaleKit", argumentParser], path: "Benchmarks/Compare/Main"),
         library("BreakerKit", ["FlashSaleKit", "PrivateServers", nioCore, nioHTTP1, nioPosix], path: "Benchmarks/Breaker/Kit"),
+        library("ProfileKit", ["FlashSaleKit"], path: "Benchmarks/Profile/Kit"),
+        program("profile", ["CommandShell", "ProfileKit", argumentParser], path: "Benchmarks/Profile/Main"),
         program("breaker", ["BreakerKit", "CommandShell", "FlashSaleKit", argumentParser], path: "Benchmarks/Breaker/Main"),
         library("SoakKit", ["FlashSaleKit"], path: "Benchmarks/Soak/Kit"),
         program("soak", ["CommandShell", "FlashSaleKit", "SoakKit", argumentParser], path: "Benchmarks/Soak/Main"),
@@ -224,6 +226,7 @@ let package = Package(
         tests("FuzzTests", ["FuzzKit"]),
         tests("AttackTests", ["AttackKit"]),
         tests("BreakerTests", ["BreakerKit", "FlashSaleKit"]),
+        tests("ProfileTests", ["ProfileKit"]),
         tests("SoakTests", ["FlashSaleKit", "SoakKit"]),
         tests("CompareTests", ["CompareKit", "FlashSaleKit", nioPosix]),
         tests(
