@@ -1,7 +1,7 @@
 package import HTTPTypes
 package import NIOCore
 
-/// How an answer's body is told apart from what follows it (RFC 9112, 6.3).
+/// How a client knows where an answer's body ends (RFC 9112, 6.3).
 package enum AnswerFraming: Equatable {
     /// There is no body, or its length stands in the head.
     case known
@@ -27,10 +27,10 @@ extension ByteBuffer {
 
     /// Writes the head of an answer that a route has given.
     ///
-    /// The front door decides what `Connection` says and how the body is transferred. What the route says of these is dropped.
+    /// The front door decides what `Connection` says and how the body is transferred. The route's own fields for these are dropped.
     /// - Parameters:
-    ///   - request: what is answered
-    ///   - isLast: whether the connection ends after the answer
+    ///   - request: the request that is answered
+    ///   - isLast: whether the connection ends after the answer; set where only that end can end the body
     /// - Returns: how the body has to be written
     package mutating func writeAnswerHead(_ head: HTTPResponse, to request: RequestHead, isLast: inout Bool) -> AnswerFraming {
         writeStatusLine(head.status)
@@ -71,7 +71,7 @@ extension ByteBuffer {
         return framing
     }
 
-    /// Writes what the connection does after the answer, where the client would expect something else.
+    /// Writes `Connection: close` behind the last answer, and `keep-alive` for a client of HTTP/1.0, which would take every answer for the last.
     package mutating func writeConnection(to request: RequestHead?, isLast: Bool) {
         if isLast {
             writeStaticString("Connection: close\r\n")

@@ -76,11 +76,11 @@ package struct ConnectionMachine: Sendable, Equatable {
         return .proceed
     }
 
-    /// The bytes at hand are no whole request.
-    /// - Parameter hasPart: whether they are part of one
+    /// The bytes that have come make no whole request.
+    /// - Parameter hasPart: whether they hold a part of one
     package mutating func needsMore(hasPart: Bool) -> Step {
         guard state == .reading, !hasPart, isInputClosed || isQuiescing else { return .wait }
-        // Not closed at once: earlier answers may still be on their way.
+        // The connection is not closed at once: earlier answers may still be on their way.
         state = .ending
         return .end
     }

@@ -30,11 +30,12 @@ struct HeadParse {
         self.limits = limits
     }
 
-    /// False: the rest has not come yet.
+    /// Reads the head. False: its rest has not come yet.
+    /// - Throws: why the head is refused
     mutating func run() throws(RequestRefusal) -> Bool {
         guard try requestLine() else { return false }
         guard try fields() else { return false }
-        // RFC 9112, 3.2: a request of HTTP/1.1 names its host, also where the target does.
+        // RFC 9112, 3.2: a request of HTTP/1.1 has a `Host`, even where the target names the host.
         guard host != nil || isHTTP10 else { throw .host }
         if isChunked, contentLength != nil { throw .twoLengths }
         // HTTP/1.0 knows no transfer coding (RFC 9112, 6.1).
@@ -94,7 +95,7 @@ struct HeadParse {
         return true
     }
 
-    /// The four forms of RFC 9112, 3.2. The authority of an absolute address counts instead of `Host`.
+    /// Takes a target in one of the forms of RFC 9112, 3.2; `CONNECT` is refused. The authority of an absolute address counts instead of `Host`.
     private mutating func judgeTarget(_ range: Range<Int>) throws(RequestRefusal) {
         let isConnect = methodEnd == 7 && RequestHead.isText(bytes, 0, "CONNECT")
         if isConnect { throw .connect }
@@ -144,7 +145,7 @@ struct HeadParse {
         }
     }
 
-    /// One field line at `at`, which moves after its line end. Nil: the rest has not come yet.
+    /// Reads one field line at `at`, which moves behind the line's end. Nil: the rest of the line has not come yet.
     static func field(_ bytes: UnsafeRawBufferPointer, _ at: inout Int) throws(RequestRefusal) -> (name: Range<Int>, value: Range<Int>)? {
         let start = at
         var index = at
@@ -162,7 +163,7 @@ struct HeadParse {
         return (start..<nameEnd, RequestHead.trimmed(bytes, nameEnd + 1, index))
     }
 
-    /// Takes over what decides about the message itself.
+    /// Takes over a field that decides how the message is read or answered.
     private mutating func note(_ name: Range<Int>, _ value: Range<Int>) throws(RequestRefusal) {
         // A name has at least one byte.
         names.insert(length: name.count, first: bytes[name.lowerBound])
@@ -228,7 +229,7 @@ struct HeadParse {
         }
     }
 
-    /// `uri-host [":" port]` of RFC 3986, 3.2, which is not empty: each address of http has a host (RFC 9110, 4.2.1).
+    /// Whether a range is `uri-host [":" port]` of RFC 3986, 3.2, and not empty: each address of http has a host (RFC 9110, 4.2.1).
     private func isHost(_ range: Range<Int>) -> Bool {
         var at = range.lowerBound
         if at < range.upperBound, bytes[at] == UInt8(ascii: "[") {
@@ -247,7 +248,7 @@ struct HeadParse {
         return bytes[(at + 1)..<range.upperBound].allSatisfy { (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) }
     }
 
-    /// What stands between the brackets of an IPv6 address or a later form.
+    /// Whether a byte may stand between the brackets of an IPv6 address or a later form.
     private func isAddressByte(_ byte: UInt8) -> Bool {
         byte != UInt8(ascii: "]") && byte != UInt8(ascii: "[") && byte != UInt8(ascii: "%") && isRegularNameByte(byte)
             || byte == UInt8(ascii: ":")
@@ -274,7 +275,7 @@ struct HeadParse {
 }
 
 extension RequestReader {
-    /// One field line of a trailer section at `at`; nil: the rest has not come yet. `true`: the name is one that decides about the message.
+    /// Reads one field line of a trailer at `at`. Nil: the rest of the line has not come yet. `true`: the field is one that decides how a message is read.
     package static func trailer(_ bytes: UnsafeRawBufferPointer, _ at: inout Int) throws(RequestRefusal) -> Bool? {
         guard let (name, _) = try HeadParse.field(bytes, &at) else { return nil }
         switch name.count {

@@ -15,7 +15,7 @@ public protocol HotPathEndpoint: Sendable {
     /// What a matching request asks for; nil lets the router have it. Called on the event loop; must not block.
     func match(_ head: RequestHead) -> Match?
 
-    /// Answers a matching request, on the event loop. `answer` is called once, there, now or later.
+    /// Answers a matching request. Called on the event loop, where `answer` must be called once, before or after this returns.
     func respond(
         to match: Match,
         head: RequestHead,
@@ -26,7 +26,7 @@ public protocol HotPathEndpoint: Sendable {
 }
 
 extension HotPathEndpoint {
-    /// What hot requests need: a few numbers and texts.
+    /// 4 KiB: the body of a hot request is a few numbers and texts.
     public var maximumBodyBytes: Int { 4096 }
 }
 

@@ -52,7 +52,7 @@ extension ByteBuffer {
         digits = (digits | digits << 16) & 0x0000_FFFF_0000_FFFF
         digits = (digits | digits << 8) & 0x00FF_00FF_00FF_00FF
         digits = (digits | digits << 4) & 0x0F0F_0F0F_0F0F_0F0F
-        // This gives 1 in each byte of ten and more. Each sum fits into its byte: the first is at most 15 + 6, the second at most 15 + 0x30 + 0x27.
+        // `letters` has 1 in each byte of ten and more. Each sum fits into its byte: the first is at most 15 + 6, the second at most 15 + 0x30 + 0x27.
         let letters = ((digits &+ 0x0606_0606_0606_0606) >> 4) & 0x0101_0101_0101_0101
         return digits &+ 0x3030_3030_3030_3030 &+ letters &* 0x27
     }

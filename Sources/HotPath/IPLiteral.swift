@@ -1,6 +1,6 @@
 /// What may stand between the brackets of a host (RFC 3986, 3.2.2): an IPv6 address, or an address of a version that is still to come.
 enum IPLiteral {
-    /// Whether the bytes are one. Zone identifiers are none: RFC 9110 leaves them out of `Host`.
+    /// Whether the bytes are such an address. An address with a zone identifier is refused, because RFC 9110 leaves these out of `Host`.
     static func isOne(_ bytes: some Collection<UInt8>) -> Bool {
         guard let first = bytes.first else { return false }
         return first | 0x20 == UInt8(ascii: "v") ? isFuture(bytes.dropFirst()) : isIPv6(bytes)

@@ -1,9 +1,9 @@
 package import NIOCore
 
-/// What the answer to a refused request depends on. A head that cannot be read as a whole may still say so: the answer comes in its language and shape, and under its
-/// name.
+/// What the answer to a refused request depends on. A head that cannot be read as a whole may still name a language, a format of errors and an id: the answer
+/// then follows these.
 package struct RefusedRequest: Equatable, Sendable {
-    /// The answer to a HEAD has no body.
+    /// Whether the method is HEAD, whose answer has no body.
     package private(set) var isHEAD = false
     /// The value of `Accept`.
     package private(set) var accept: String?
@@ -12,7 +12,7 @@ package struct RefusedRequest: Equatable, Sendable {
     /// The caller's `X-Request-Id`, if it is a sane one.
     package private(set) var id: String?
 
-    /// Of a head that was read.
+    /// Takes the fields of a head that was read.
     package init(_ head: RequestHead) {
         isHEAD = head.methodText == "HEAD"
         accept = head.field("accept")
@@ -20,7 +20,8 @@ package struct RefusedRequest: Equatable, Sendable {
         if case .given(let text) = head.id { id = text }
     }
 
-    /// Of what has come of a head. Lines that are no fields are passed over, and the first of several counts: nothing but the answer's words depends on it.
+    /// Takes the fields from the part of a head that has come. A line that is no field is passed over. Of several fields with one name the first counts,
+    /// since nothing but the answer's words depends on it.
     package init(partial buffer: ByteBuffer) {
         buffer.withUnsafeReadableBytes { bytes in
             isHEAD = bytes.starts(with: "HEAD ".utf8)

@@ -1,7 +1,7 @@
 public import APIErrors
 
 extension RequestHead {
-    /// Whether the body is said to be JSON, as the router's routes see it.
+    /// Whether `Content-Type` names JSON, by the rule of the router's routes.
     public var saysJSON: Bool {
         // Nearly all clients send exactly this, which can be compared without making a text.
         has("content-type", "application/json") || (field("content-type").map { isJSONMediaType($0) } ?? false)

@@ -10,7 +10,7 @@ import StrictJSON
 
 /// The requests in a stream of bytes.
 package struct RequestReader {
-    /// How large a request may be. The defaults of the head are a few times what nginx takes.
+    /// How large a request may be. The defaults for a head are at least nginx's own (`large_client_header_buffers 4 8k`).
     package struct Limits: Sendable {
         /// Bytes of a head, the request line and the empty line included.
         package var headBytes = 32 * 1024
@@ -69,7 +69,7 @@ package struct RequestReader {
         self.limits = limits
     }
 
-    /// Whether empty lines have come since the last request: its client has begun to speak.
+    /// Whether empty lines have come since the last request. With these a client has begun to send.
     package private(set) var hasEmptyLines = false
 
     /// Whether part of a request has been taken from the buffer already.
@@ -83,9 +83,9 @@ package struct RequestReader {
         }
     }
 
-    /// Takes the next request from the buffer, or as much of it as has come. What is refused before its head could be read stays in the buffer.
+    /// Takes the next request from the buffer, or as much of it as has come. A head that is refused before it could be read stays in the buffer.
     package mutating func next(_ bytes: inout ByteBuffer) -> Step {
-        // Ends: a head leads to a body, and that to an answer.
+        // Ends: a head leads to a body, and a body to a request or a refusal.
         while true {
             switch state {
             case .head:
@@ -161,8 +161,8 @@ package struct RequestReader {
         }
     }
 
-    /// Whether an empty line has come since the last look, in whatever form: a client that ends its lines in another way than it must waits for an answer, too, and
-    /// is refused as soon as if all had come at once.
+    /// Whether an empty line has come since the last look, whatever its line ends are. A client that ends lines wrongly waits for an answer as well, and is
+    /// refused as soon as if all its bytes had come at once.
     private mutating func hasHeadEnd(_ bytes: ByteBuffer) -> Bool {
         let start = searched
         searched = bytes.readableBytes
@@ -306,7 +306,7 @@ package struct ChunkedBody {
         return true
     }
 
-    /// Whether a line is a field, and none that decides about the message.
+    /// Whether a line is a field that may stand in a trailer: one that decides nothing about the message.
     private static func isTrailer(_ line: ByteBuffer) -> Bool {
         line.withUnsafeReadableBytes { bytes in
             var at = 0

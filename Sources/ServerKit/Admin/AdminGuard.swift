@@ -60,8 +60,8 @@ public struct AdminGuard: RouterMiddleware {
         return name
     }
 
-    /// Whether a hot path may answer a request of a route itself. Every other request goes to the router, where this guard's middleware refuses it in the one
-    /// shape, or looks closer at what it says of proxies and pages.
+    /// Whether a hot path may answer a request of a route itself. Every other request goes to the router, where this guard's middleware refuses it with an
+    /// error in the contract's shape, or looks closer at what the request says of proxies and pages.
     /// - Parameter template: the route's template
     public func admits(_ head: RequestHead, template: String) -> Bool {
         guard !head.saysWhereFrom else { return false }

@@ -17,7 +17,7 @@ public struct AdminTokens: Sendable, Equatable {
 
     init(source: Secret<[Token]>) { self.source = source }
 
-    /// The same tokens, wherever they come from.
+    /// Whether both have the same tokens, wherever the tokens come from.
     public static func == (first: AdminTokens, second: AdminTokens) -> Bool { first.tokens == second.tokens }
 
     /// Reads one secret, whose name is `defaultName`, or `name:secret` pairs separated by commas. Nil if a secret is empty, a name has other characters than
@@ -42,12 +42,12 @@ public struct AdminTokens: Sendable, Equatable {
         return tokens
     }
 
-    /// Whether there is none.
+    /// Whether there is no token.
     public var isEmpty: Bool { tokens.isEmpty }
 
-    /// The name that a secret belongs to.
+    /// The name that a secret belongs to; nil for a secret that opens nothing.
     ///
-    /// Every token is compared to its end, also when another one has matched. So the time depends on the length of the secret that was sent alone.
+    /// Every token is compared to its end, also when another one has matched, so the time depends only on the length of the secret that was sent.
     func name(of secret: some Collection<UInt8>) -> String? {
         let given = Array(secret)
         var found: String?

@@ -22,7 +22,7 @@ public struct CallerClaims: Sendable {
     /// `Authorization`.
     public var authorization: String?
 
-    /// Takes the fields from whoever has read them.
+    /// Reads the claims out of a request's fields.
     /// - Parameter field: a field's value by its name in lower case; nil if it is not there
     public init(peer: SocketAddress?, field: (StaticString) -> String?) {
         self.peer = peer
@@ -42,14 +42,14 @@ public struct CallerClaims: Sendable {
         authorization = request.headers[.authorization]
     }
 
-    /// From this machine, under one of its own names, and through no proxy.
+    /// Whether the request comes from this machine, under one of the machine's own names, and through no proxy.
     var isFromThisMachine: Bool {
         guard let peer, peer.isLoopback, !isForwarded, let host else { return false }
         return CallerClaims.isLocal(host: host)
     }
 
-    /// Sent by a page that is not this server's own. The page that another port of the same machine serves is foreign, too, although a browser calls that
-    /// `same-site`. A word that is not known counts as foreign.
+    /// Whether a page that is not this server's own has sent the request. A page that another port of the same machine serves is foreign, too, although a
+    /// browser calls it `same-site`. A word that is not known counts as foreign.
     var isFromForeignPage: Bool {
         if let fetchSite, fetchSite != "same-origin", fetchSite != "none" { return true }
         guard let origin else { return false }

@@ -10,8 +10,8 @@ import Synchronization
 
 /// The admin port's view of the breakers: states, changes by hand, events. Under resilience4j's actuator paths the same in its shapes.
 ///
-/// Bounds: at most `maximumFollowers` event streams at a time, more get 503; a stream gives its place back when its client goes; each stream buffers 1,024 events for a slow
-/// reader and then drops the oldest, which the gap in `sequence` shows.
+/// Bounds: at most `maximumFollowers` event streams at a time, more get 503. A stream gives its place back when its client goes. Each stream buffers 1,024
+///   events for a slow reader and then drops the oldest, which the gap in `sequence` shows.
 public struct CircuitBreakerRoutes: Sendable {
     /// Event streams at a time.
     public static let maximumFollowers = 32
@@ -27,7 +27,7 @@ public struct CircuitBreakerRoutes: Sendable {
     private let followers = Followers()
 
     /// Makes the routes.
-    /// - Parameter heartbeat: how often a silent stream sends a comment, by which a reader is noticed whose machine has gone without a word
+    /// - Parameter heartbeat: how often a silent stream sends a comment; sending it fails where the reader's machine has gone without ending the connection
     public init(registry: CircuitBreakerRegistry, heartbeat: Duration = .seconds(15)) {
         self.registry = registry
         self.heartbeat = heartbeat
@@ -196,7 +196,7 @@ public struct CircuitBreakerRoutes: Sendable {
                 bufferingPolicy: .bufferingNewest(CircuitBreakerRoutes.followBuffer)
             )
             let feed = Task {
-                // A stop of the server ends the streams: it would wait for ever for readers that stay.
+                // A stop of the server ends the streams. Otherwise the stop would wait for ever for readers that stay.
                 await cancelWhenGracefulShutdown {
                     await withTaskGroup(of: Void.self) { group in
                         for (_, sequence) in sequences {
@@ -213,7 +213,8 @@ public struct CircuitBreakerRoutes: Sendable {
                 continuation.finish()
             }
             defer { feed.cancel() }
-            // A silent stream writes nothing, by which it would notice that its client has gone, before the next heartbeat.
+            // A silent stream writes nothing before its next heartbeat, and so would not notice until then that its client has gone. The channel tells it at
+            // once.
             try await DisconnectHandler.watch(channel) {
                 continuation.finish()
             } during: {
@@ -271,7 +272,7 @@ extension JSONWriter {
         }
     }
 
-    /// One decimal; `-1.0%` while there are fewer calls than the minimum, as resilience4j has it.
+    /// A rate with one decimal; `-1.0%` while there are fewer calls than the minimum, as resilience4j has it.
     private static func percent(_ rate: Double?) -> String {
         let tenths = Int(((rate ?? -1) * 10).rounded())
         return "\(tenths < 0 ? "-" : "")\(abs(tenths) / 10).\(abs(tenths) % 10)%"

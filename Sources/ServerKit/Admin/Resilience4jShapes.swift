@@ -79,7 +79,7 @@ enum Resilience4j {
     static func percent(_ rate: Double?) -> String {
         let float = Float(rate ?? -1)
         let text = float.description
-        // Java goes over to an exponent below a thousandth, Swift below a ten-thousandth, which no rate of a million calls is.
+        // Java writes an exponent below a thousandth, Swift below a ten-thousandth. No rate of a million calls is below that.
         guard float > 0, float < 1e-3, text.hasPrefix("0.000") else { return text + "%" }
         let digits = text.dropFirst("0.000".count)
         return "\(digits.prefix(1)).\(digits.count > 1 ? digits.dropFirst() : "0")E-4%"

@@ -26,8 +26,8 @@ public struct ServiceGuard: Sendable {
         return try name(claims.authorization)
     }
 
-    /// Whether a hot path may answer a request itself. What it may not answer goes to the router, whose middleware refuses it in the one shape, or looks closer
-    /// at what the request says of proxies and pages.
+    /// Whether a hot path may answer a request itself. Every other request goes to the router, whose middleware refuses it with an error in the contract's
+    /// shape, or looks closer at what the request says of proxies and pages.
     public func admits(_ head: RequestHead) -> Bool {
         if !tokens.isEmpty { return (try? name(head.field("authorization"))) != nil }
         return head.isFromLoopback && !head.saysWhereFrom && head.isLocalHost

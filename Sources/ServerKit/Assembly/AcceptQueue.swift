@@ -24,7 +24,7 @@ struct AcceptQueue: Sendable {
     /// `struct sock_fprog` of `linux/filter.h`.
     private struct Program: Sendable {
         var count: UInt16
-        /// Of the first instruction.
+        /// The address of the first instruction.
         var address: UInt
     }
 
@@ -55,7 +55,7 @@ struct AcceptQueue: Sendable {
     /// - Throws: an `IOError` where the socket is closed
     func count() async throws -> Int {
         guard let socket = channel as? any SocketOptionProvider else { return 0 }
-        // Of a socket that listens, this is the length of its queue (tcp_diag's `idiag_rqueue`).
+        // For a listening socket, Linux reports the length of its accept queue in this field (tcp_diag's `idiag_rqueue`).
         let information: TCPInformation = try await socket.unsafeGetSocketOption(level: .tcp, name: .init(rawValue: TCP_INFO)).get()
         return Int(information.value.tcpi_unacked)
     }

@@ -2,7 +2,7 @@ import Logging
 import NIOCore
 import ServiceLifecycle
 
-/// Both ports: prepares, then serves until the shutdown.
+/// Serves both ports: prepares the server, then answers requests until the shutdown.
 ///
 /// A stop begins with a lame-duck time: everything is still served, but readiness says no and each answer ends its connection, so that gateways and load
 /// balancers go elsewhere before a request of theirs can meet a closed door. It ends early when nobody is connected any more. Behind it no new connection is
@@ -92,8 +92,9 @@ struct HTTPService: Service, CustomStringConvertible {
         }
     }
 
-    /// A connection that was accepted goes from the loop that accepted it to its own, and back to be handed to the server, which drops it once the port is closed.
-    /// Each loop has done what it had to do before when it has come to this.
+    /// Returns when every connection that was accepted before has reached the server, which drops connections once the ports are closed. An accepted
+    /// connection goes from the loop that accepted it to its own loop, and back. A loop does its work in order, so an empty task on each of these loops, in
+    /// that order, runs behind those steps.
     private func waitForAccepted() async {
         let accepting = readiness.listening.map { $0.channel.eventLoop }
         for loop in accepting + Array(eventLoopGroup.makeIterator()) + accepting { try? await loop.submit {}.get() }

@@ -1,4 +1,4 @@
-// Invariant: nobody passes before `open` or the cancellation of his own task, and everybody passes after it. Opening twice changes nothing.
+// Invariant: no task passes before `open` or its own cancellation, and every task passes after one of these. Opening twice changes nothing.
 //
 // Bounds: as many wait as there are tasks that called `wait`: the services of one server, and the service group cancels them.
 
@@ -14,10 +14,10 @@ public final class PreparedLatch: Sendable {
 
     private let state: Mutex<State>
 
-    /// Makes one that is closed, unless told otherwise.
+    /// Makes a latch that is closed, unless told otherwise.
     public init(isOpen: Bool = false) { state = Mutex(State(isOpen: isOpen)) }
 
-    /// Lets everybody pass who waits, and who comes later.
+    /// Lets every task pass that waits now, or comes later.
     public func open() {
         let waiters = self.state.withLock { state in
             state.isOpen = true
@@ -36,7 +36,7 @@ public final class PreparedLatch: Sendable {
         await withTaskCancellationHandler {
             await withCheckedContinuation { continuation in
                 let mustWait = self.state.withLock { state in
-                    // A cancellation that came before this lock found nobody to resume; the task knows of it by then.
+                    // A cancellation that came before this lock found nobody to resume; `Task.isCancelled` is true by then.
                     guard !state.isOpen, !Task.isCancelled else { return false }
                     state.waiters[id] = continuation
                     return true
@@ -48,6 +48,6 @@ public final class PreparedLatch: Sendable {
         }
     }
 
-    /// Those that wait now.
+    /// How many tasks wait now.
     var waiting: Int { state.withLock { $0.waiters.count } }
 }

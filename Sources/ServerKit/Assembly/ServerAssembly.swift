@@ -222,7 +222,7 @@ public struct ServerAssembly: Sendable {
             limit.rlim_cur = limit.rlim_max
             _ = setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
         }
-        // Some are for databases, the broker, timers and loops.
+        // 256 descriptors are for databases, the broker, timers and loops.
         let needed = connections.reduce(256) { $0 + $1.bounds.maximum + $1.bounds.reserve }
         guard limit.rlim_cur < UInt(needed) else { return }
         logger.warning(

@@ -31,7 +31,7 @@ public struct ServerProgram<Configuration: Sendable>: Sendable {
     /// Describes a program.
     /// - Parameters:
     ///   - summary: what it is, in one line for `--help`
-    ///   - read: reads its settings; throws what names every one that cannot be read
+    ///   - read: reads its settings; throws an error that names every setting that cannot be read
     ///   - server: the settings that all servers have
     ///   - run: runs until SIGTERM or SIGINT
     ///   - commands: what else it does
@@ -54,7 +54,7 @@ public struct ServerProgram<Configuration: Sendable>: Sendable {
     /// The text of `--help`: every setting with its default, and the commands.
     public var help: String {
         var reader = SettingsReader(environment: [:])
-        // Only what the reader has been asked for matters here.
+        // The values do not matter here, only the declarations that the reader has seen.
         _ = try? read(&reader)
         let help = reader.help(program: name, summary: summary)
         guard !commands.isEmpty else { return help }
@@ -66,7 +66,7 @@ public struct ServerProgram<Configuration: Sendable>: Sendable {
         case serve
         case help
         case command(Command)
-        /// The words cannot be understood. Why.
+        /// The words cannot be understood; the text says why.
         case refused(String)
     }
 

@@ -6,8 +6,8 @@ import Synchronization
 
 /// A connection between its being accepted and its being handled.
 ///
-/// SwiftNIO ends the process where a `NIOAsyncChannel` is let go that nobody has finished. That is what happens to a connection that is accepted in the moment in which
-/// a stopping server ceases to take connections: the server's stream has ended, and drops it. Here such a connection is closed.
+/// SwiftNIO ends the process where a `NIOAsyncChannel` is released before it was finished. A stopping server would do that to a connection that is accepted
+/// in the very moment of the stop: the server's stream of connections has ended, and drops it. This object closes such a connection instead.
 final class AcceptedConnection: ServerChildChannelValue {
     private let connection: NIOAsyncChannel<HTTPRequestPart, HTTPResponsePart>
     private let isTaken = Atomic(false)

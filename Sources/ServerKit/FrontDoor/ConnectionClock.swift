@@ -1,6 +1,7 @@
-// How long a connection may wait for what. The front door looks at its connection at a steady beat and tells this clock what it sees; so a request costs no timer.
+// How long a connection may wait for what. The front door looks at its connection at a steady beat and tells this clock what it sees, so that a request costs
+// no timer.
 //
-// Invariant: nothing waits longer than its limit, and whatever is closed for its time has had at least the limit less one beat.
+// Invariant: nothing waits longer than its limit and one beat. A connection that is closed for its time has waited for its limit less one beat at least.
 
 import NIOCore
 
@@ -14,8 +15,8 @@ struct ConnectionTimes: Sendable, Equatable {
     var idle: TimeAmount = .seconds(75)
     /// What still comes is dropped for so long after the last answer, so that the answer is not lost to a reset (RFC 9112, 9.6).
     var lingering: TimeAmount = .milliseconds(500)
-    /// How long an idle connection stays open when a stopping server listens no more. A request may be on its way already, and its sender could not tell
-    /// whether it was read before the end. So it is still answered; meanwhile senders find that the port is closed.
+    /// How long an idle connection stays open when a stopping server listens no more. A request may be on its way already, whose sender could not tell
+    /// whether the server has read it. Such a request is still answered; meanwhile senders find that the port is closed.
     var stopIdle: TimeAmount = .zero
     /// A stopping server waits for so long for the rest of a request that has begun to come.
     var stopReading: TimeAmount = .milliseconds(300)
@@ -47,7 +48,7 @@ struct ConnectionLook: Sendable, Equatable {
     var progress: UInt64
     /// Bytes of answers that the socket has not taken.
     var unsent: Int
-    /// Bytes of answers that it has taken so far.
+    /// Bytes of answers that the socket has taken so far.
     var sent: UInt64
 }
 

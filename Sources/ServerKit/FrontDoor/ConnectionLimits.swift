@@ -90,7 +90,7 @@ final class ConnectionLimits: Sendable {
             let isAddressFull = share.ordinary >= bounds.maximumPerAddress
             let reason: FrontDoorMetrics.Full? = isAddressFull ? .address : isFull ? .total : nil
             if reason != nil {
-                // The sum of two settings of at most a million each.
+                // The sum cannot overflow: `maximum` is a setting of a million at most, and `reserve` a constant.
                 if state.total >= bounds.maximum + bounds.reserve { return (nil, .total) }
                 if share.reserved >= bounds.reservePerAddress { return (nil, .address) }
                 share.reserved += 1

@@ -38,7 +38,7 @@ extension FrontDoor {
     func quiesce(_ context: ChannelHandlerContext) {
         perform(machine.quiesce(), context)
         guard machine.state != .closed else { return }
-        // Whoever still takes earlier answers is not hurried by a request that has begun after them.
+        // A client that still takes earlier answers is not hurried by a request that has begun after them.
         let isReading = machine.state == .reading && configuration.unsentBytes(context.channel) == 0
         close(in: isReading ? configuration.times.stopReading : configuration.times.stopWorking, context)
     }
@@ -66,7 +66,7 @@ extension FrontDoor {
         taking = context.eventLoop.assumeIsolated().scheduleTask(in: look) { self.watchTaking(context, last: seen) }
     }
 
-    /// Lets the connection have a time of its own, whatever it had before.
+    /// Gives the connection this time from now on, in place of the time that it had before.
     func allow(_ time: TimeAmount, _ context: ChannelHandlerContext) {
         self.closing?.cancel()
         self.closing = nil

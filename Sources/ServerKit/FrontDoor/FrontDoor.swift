@@ -4,13 +4,13 @@
 //
 // Invariant: answers leave in the order of their requests. At most one request of a connection is in work. See `ConnectionMachine` for when the next is taken,
 //   `RequestReader` for what a request is, `ConnectionClock` for how long it may wait.
-// Bounds: of what a client sends, at most one request is held, with the bytes that one read of the socket brought along; the socket is read on only when that
-// is dealt with, and a
-//   request is taken only while the client takes its answers. When a client ends its half, SwiftNIO reads all that the kernel holds for the connection at once,
-//   whatever these rules say: that is bounded by `FrontDoorSizes.receiveBufferBytes`. So the buffer stays below `FrontDoorSizes.maximumWaitingBytes`; a
-//   connection that reaches it all the same is closed.
+// Bounds: of what a client sends, at most one request is held, with the bytes that one read of the socket brought along. The socket is read on only when
+//   these are dealt with, and a request is taken only while the client takes its answers. When a client ends its half, SwiftNIO reads all that the kernel
+//   holds for the connection at once, whatever these rules say: `FrontDoorSizes.receiveBufferBytes` bounds that. So the buffer stays below
+//   `FrontDoorSizes.maximumWaitingBytes`; a connection that reaches this size all the same is closed.
 // Stop: a stopping server answers what has come, says `Connection: close`, closes idle connections after `ConnectionTimes.stopIdle`, and the others within
-// the other times of a stop. Who takes nothing of its answers for `ConnectionTimes.stopTaking` is closed; who takes them has `ConnectionTimes.stopWorking`.
+//   the other times of a stop. A client that takes nothing of its answers for `ConnectionTimes.stopTaking` is closed; one that takes them has
+//   `ConnectionTimes.stopWorking`.
 
 import APIErrors
 import HotPath
@@ -35,7 +35,7 @@ final class FrontDoor<Endpoint: HotPathEndpoint>: ChannelDuplexHandler, Removabl
     /// The router's answer that is being written.
     struct RouterAnswer {
         let request: RequestHead
-        /// The answer to a HEAD has no body.
+        /// False for the answer to a HEAD.
         let hasBody: Bool
         var framing: AnswerFraming?
         var gathered = ByteBuffer()

@@ -21,7 +21,7 @@ struct FrontDoorChannel<Endpoint: HotPathEndpoint>: HTTPChannelHandler {
     let configuration: FrontDoorConfiguration
     let connections: ConnectionLimits
 
-    /// The connection is one too many.
+    /// Ends the set-up of a connection beyond the port's limits.
     private struct Refused: Error {}
 
     func setup(channel: any Channel, logger: Logger) -> EventLoopFuture<Value> {
@@ -74,7 +74,7 @@ extension HTTPServerBuilder {
 
 /// For a port without a hot path: the router answers everything.
 public struct NoHotPath: HotPathEndpoint {
-    /// There are none.
+    /// No request matches.
     public typealias Match = Never
 
     /// Makes the endpoint that never matches.

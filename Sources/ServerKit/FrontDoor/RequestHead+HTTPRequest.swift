@@ -2,7 +2,7 @@ import HotPath
 import HTTPTypes
 
 extension RequestHead {
-    /// The head for the router. What is said about the connection alone has been dealt with and is left out.
+    /// The head for the router. Fields about the connection alone are left out, because the front door has dealt with them.
     var httpRequest: HTTPRequest {
         var fields = HTTPFields()
         eachField { name, value in
@@ -17,7 +17,7 @@ extension RequestHead {
             }
         }
         fields.append(HTTPField(name: .requestID, value: id.description))
-        // A token, as the reader has seen to.
+        // The reader accepts only a token as the method, so GET never stands in for another.
         let method = HTTPRequest.Method(rawValue: methodText) ?? .get
         return HTTPRequest(method: method, scheme: "http", authority: self.host, path: routerPath, headerFields: fields)
     }

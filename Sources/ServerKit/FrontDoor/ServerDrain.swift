@@ -7,7 +7,7 @@ public final class ServerDrain: Sendable {
     /// Makes a server that serves.
     public init() {}
 
-    /// Whether it has begun. It never ends.
+    /// Whether the drain has begun. A drain never ends.
     public var isDraining: Bool { flag.load(ordering: .relaxed) }
 
     /// Begins the drain.

@@ -39,7 +39,7 @@ struct ErrorShaping: RouterMiddleware {
             if allowed.isEmpty || allowed.contains(request.method.rawValue) { return APIError(.notFound) }
             return APIError(.methodNotAllowed, details: ["allowed": .array(allowed.map { .string($0) })], allow: allowed)
         case let error as any HTTPResponseError:
-            // Hummingbird's own, of a helper that a route has used.
+            // Hummingbird's own error, thrown by a helper that a route has used.
             switch error.status.code {
             case 401: return APIError(.unauthorized)
             case 403: return APIError(.forbidden)

@@ -20,7 +20,7 @@ public struct OpenAPIDocument: Sendable {
         }
     }
 
-    /// `GET /products/{id}` of every operation in the document, in order.
+    /// Every operation in the document as `GET /products/{id}`, in order.
     /// - Throws: ``JSONSyntaxError`` if the document is no JSON
     public func operations() throws(JSONSyntaxError) -> [String] {
         guard case .object(let paths)? = try JSONDocument(bytes).value["paths"] else { return [] }
@@ -66,7 +66,7 @@ public struct OpenAPIDocument: Sendable {
     /// for so many followers (503).
     /// - Parameters:
     ///   - bodies: the routes that take a body
-    ///   - more: what other statuses a route can answer
+    ///   - more: the statuses that a route can answer besides
     public func missingResponses(
         of routes: [ServerRoute],
         bodies: (ServerRoute) -> Bool,

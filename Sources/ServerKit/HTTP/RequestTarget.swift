@@ -52,7 +52,7 @@ struct RequestTarget: Equatable {
 
     private static func spelled(_ path: Substring.UTF8View) throws(APIError) -> String {
         if path.isEmpty { return "/" }
-        // What nearly every path is already.
+        // Nearly every path is in its one spelling already.
         if path.allSatisfy({ PercentEncoding.isPlain($0) || $0 == UInt8(ascii: "/") }) { return String(decoding: path, as: UTF8.self) }
         var spelled: [UInt8] = []
         for (index, segment) in path.split(separator: UInt8(ascii: "/"), omittingEmptySubsequences: false).enumerated() {

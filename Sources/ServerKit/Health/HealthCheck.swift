@@ -3,11 +3,11 @@ import Synchronization
 
 /// What a dependency is to the server right now.
 public enum HealthState: String, Sendable {
-    /// It works.
+    /// The dependency works.
     case up = "UP"
-    /// It works badly or not at all, and the server can do without it: the server is ready.
+    /// The dependency works badly or not at all, and the server can do without it: the server is ready.
     case degraded = "DEGRADED"
-    /// It fails, and the server needs it: the server is not ready.
+    /// The dependency fails, and the server needs it: the server is not ready.
     case down = "DOWN"
 }
 
@@ -25,7 +25,8 @@ public struct HealthReport: Sendable, Equatable {
     }
 }
 
-/// A named question to a dependency. It is never asked twice at a time: whoever comes while it is out shares its answer. No answer in time counts as `timeoutState`.
+/// A named question to a dependency. One question is out at a time, and a caller who comes meanwhile shares its answer. No answer in time counts as
+/// `timeoutState`.
 public final class HealthCheck: Sendable {
     /// What became of the last question.
     private enum State {
@@ -111,7 +112,7 @@ public final class HealthCheck: Sendable {
                 state.0 = next
                 return answers
             case (.hanging, .idle):
-                // Nothing was asked since it began to hang.
+                // Nothing was asked since the question began to hang, so nobody waits.
                 state.0 = .idle
                 return []
             default: return []

@@ -42,7 +42,7 @@ public struct TransactionWatch: Service, CustomStringConvertible {
         /// Who has it, for an operator.
         public var who: String
 
-        /// Makes one.
+        /// Makes the finding of a look.
         public init(age: Duration, who: String) {
             self.age = age
             self.who = who
@@ -59,10 +59,10 @@ public struct TransactionWatch: Service, CustomStringConvertible {
     private let look: @Sendable () async throws -> Oldest?
     private let state = State()
 
-    /// Its name among services.
+    /// The watch's name among services.
     public var description: String { "transaction watch" }
 
-    /// Makes one, with its metric.
+    /// Makes a watch, with its metric.
     /// - Parameters:
     ///   - bound: an age above it is logged
     ///   - look: finds the oldest open transaction; nil for none. Called by one caller at a time.
@@ -104,7 +104,7 @@ public struct TransactionWatch: Service, CustomStringConvertible {
         do {
             oldest = try await look()
         } catch {
-            // Those who need the database report that it is away. Here the age is unknown.
+            // The look failed, so the age is unknown. That the database is away is reported by those who need it.
             return state.age.withLock { $0 = nil }
         }
         state.age.withLock { $0 = (oldest?.age ?? .zero) / .seconds(1) }

@@ -62,7 +62,7 @@ enum LogText {
 
     /// Characters without a look of their own: controls, formats, separators of lines and paragraphs.
     static func isHidden(_ scalar: Unicode.Scalar) -> Bool {
-        // Most texts have nothing else.
+        // Most characters of a log are printable ASCII.
         if scalar.value >= 0x20, scalar.value < 0x7F { return false }
         switch scalar.properties.generalCategory {
         case .control, .format, .lineSeparator, .paragraphSeparator: return true

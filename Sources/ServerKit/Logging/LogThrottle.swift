@@ -11,10 +11,10 @@ public final class LogThrottle: Sendable {
     private let interval: Duration
     private let state = Mutex(State())
 
-    /// Makes one for lines of one kind.
+    /// Makes a throttle for lines of one kind.
     public init(interval: Duration = .seconds(1)) { self.interval = interval }
 
-    /// Writes the line, unless one was written within the interval. `metadata` is made only if it is.
+    /// Writes the line, unless one was written within the interval. `metadata` is made only for a line that is written.
     public func log(
         _ level: Logger.Level,
         _ message: Logger.Message,

@@ -4,17 +4,17 @@ public struct ReadConfiguration: Sendable, Equatable {
     public var connections: Int
     /// Connections for reads of one row by its key.
     public var lookupConnections: Int
-    /// Bound on one statement of either.
+    /// Bound on one statement over either kind of connection.
     public var timeout: Duration
     /// Rows that one statement of a list walks at most.
     public var listBound: Int64
 
-    /// Callers that may wait for one of these connections, and for how long; more are OVERLOADED.
+    /// Callers that may wait for one of these connections at a time; a further one gets `OVERLOADED`.
     public static let maximumWaiting = 64
-    /// See ``maximumWaiting``.
+    /// How long a caller waits for one of these connections before it gets `OVERLOADED`.
     public static let acquireTimeout: Duration = .seconds(1)
 
-    /// Reads them.
+    /// Reads the settings.
     public init(from reader: inout SettingsReader) {
         connections = reader.int(
             "READ_CONNECTIONS",

@@ -14,11 +14,11 @@ public protocol Rereadable: Sendable {
 
 /// What came of reading something again.
 public enum Rereading: Sendable, Equatable {
-    /// It is as it was.
+    /// The value is as it was.
     case unchanged
-    /// It is another now, and in force.
+    /// The value is another now, and in force.
     case changed
-    /// It cannot be used; what was in force stays. Why, in words without a secret.
+    /// What was read cannot be used, and the value before stays in force. The text says why, without a secret.
     case failed(String)
 }
 

@@ -27,9 +27,10 @@ public struct ServerConfiguration: Sendable, Equatable {
     public var answerTimeout: Duration
     /// How long a server that was told to stop still serves, asking its clients to go elsewhere.
     public var lameDuck: Duration
-    /// Connections of the public port at most; more are closed as they come.
+    /// Connections of the public port at most; further ones get health checks only, or are closed at once.
     public var maximumConnections: Int
-    /// Connections of the public port of one client address at most.
+    /// Connections of the public port of one client address (an IPv4 address or an IPv6 /64) at most; further ones get health checks only, or are closed at
+    /// once.
     public var maximumConnectionsPerAddress: Int
     /// The least level that is logged.
     public var logLevel: Logger.Level
@@ -38,7 +39,7 @@ public struct ServerConfiguration: Sendable, Equatable {
     /// Whether breakers show resilience4j's metric names too.
     public var showsResilience4jMetrics: Bool
 
-    /// Reads them.
+    /// Reads the settings.
     /// - Parameters:
     ///   - publicPort: the variable of the public port and its default
     ///   - adminPort: the variable of the admin port and its default

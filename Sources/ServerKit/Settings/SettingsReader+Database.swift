@@ -1,7 +1,7 @@
 public import PostgresClient
 
 extension SettingsReader {
-    /// Reads what stands in front of the database, and tells the database's address.
+    /// Reads whether a pooler stands in front of the database, and notes that in the database's address.
     ///
     /// - Parameters:
     ///   - name: the variable of the address, for a refusal

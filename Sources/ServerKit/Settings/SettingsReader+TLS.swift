@@ -2,7 +2,8 @@ public import NIOTransportSecurity
 public import TransportSecurity
 
 extension SettingsReader {
-    /// Looks at the TLS part of an address that was read: refuses files that cannot be used, and warns of an address that has less checked than may be.
+    /// Looks at the TLS part of an address that was read: refuses files that cannot be used, and warns of an address that checks its server less than it
+    /// could.
     /// - Parameters:
     ///   - name: the variable of the address
     ///   - settings: nil for an address without TLS
@@ -16,7 +17,7 @@ extension SettingsReader {
         warnOfTLS(name, settings.warning)
     }
 
-    /// Warns of an address that has less checked than may be.
+    /// Warns of an address that checks its server less than it could.
     /// - Parameter words: nil where there is nothing to warn of
     public mutating func warnOfTLS(_ name: String, _ words: String?) {
         if let words { warn("\(name): \(words)") }
@@ -62,6 +63,6 @@ extension TLSServerContexts: Rereadable {
 }
 
 extension TLSServerContexts: Equatable {
-    /// Whether they are the same object: what is in force may change.
+    /// Whether both are one object. Their contents are not compared, because what is in force may change.
     public static func == (first: TLSServerContexts, second: TLSServerContexts) -> Bool { first === second }
 }

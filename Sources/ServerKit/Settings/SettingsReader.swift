@@ -22,7 +22,7 @@ public struct SettingsReader: Sendable {
         public let name: String
         /// The default as one would write it; nil if there is none.
         public let defaultText: String?
-        /// What it means, in one line.
+        /// What the setting means, in one line.
         public let meaning: String
         /// The value in force as one would write it, secrets masked.
         public let valueText: String
@@ -160,7 +160,7 @@ public struct SettingsReader: Sendable {
         )
     }
 
-    /// One of an enumeration's raw values, in any case.
+    /// A setting that is one of an enumeration's raw values, in upper or lower case.
     public mutating func choice<Choice: RawRepresentable & CaseIterable>(
         _ name: String,
         default value: Choice,
@@ -200,7 +200,7 @@ public struct SettingsReader: Sendable {
         return parsed(name, text, parse)
     }
 
-    /// The same, nil also when the variable is missing. All of it is shown as `***`.
+    /// An address as `address` reads it; nil also when the variable is missing. All of it is shown as `***`.
     public mutating func optionalAddress<Value>(_ name: String, _ meaning: String, parse: (String) throws(Refusal) -> Value) -> Value? {
         optionalText(name, default: nil, meaning) { $0.isEmpty ? "" : "***" }.flatMap { parsed(name, $0, parse) }
     }

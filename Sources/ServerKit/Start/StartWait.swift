@@ -41,7 +41,7 @@ public struct StartWait: Sendable {
     /// - Parameters:
     ///   - name: what is waited for
     ///   - setting: the variable that says where it is
-    ///   - judge: nil for an error of something else, which ends the start as it is
+    ///   - judge: nil for an error that says nothing of the awaited service; such an error ends the start as it is
     /// - Throws: ``Failure`` when it can never work, or did not within the time; `CancellationError` at once when the task is cancelled
     public func wait<Value: Sendable>(
         for name: String,

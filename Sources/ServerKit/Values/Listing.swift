@@ -9,7 +9,7 @@ public struct Listing: Sendable, Equatable {
     /// The key after which to go on: the `next` of the page before.
     public var after: Int64?
 
-    /// Makes one.
+    /// Makes a listing.
     public init(paging: Paging = Paging(), after: Int64? = nil) {
         self.paging = paging
         self.after = after
@@ -38,7 +38,7 @@ public struct ListFacts: Sendable, Equatable {
     /// False: there are more rows than `total`.
     public var isTotalExact: Bool
 
-    /// Makes them.
+    /// Makes the facts of one answer.
     public init(next: Int64?, total: Int64?, isTotalExact: Bool) {
         self.next = next
         self.total = total
