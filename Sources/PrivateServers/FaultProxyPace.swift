@@ -19,7 +19,7 @@ struct FaultProxyPace {
     /// When the line has sent what it was given.
     private var free = NIODeadline.uptimeNanoseconds(0)
 
-    /// How far a timer that comes late is made up for.
+    /// How much time of the line a late timer may make up for.
     static let catchUp = TimeAmount.milliseconds(50)
 
     init() {}

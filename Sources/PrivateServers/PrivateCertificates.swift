@@ -1,4 +1,5 @@
-// An authority of a test's own and what it signs, made by `openssl` in a temporary folder that `deinit` removes. Nothing of it is of use elsewhere.
+// A test's own certificate authority and the certificates that it signs, made by `openssl` in a temporary folder that `deinit` removes. No other program
+// trusts it.
 
 public import Foundation
 
@@ -12,9 +13,9 @@ public final class PrivateCertificates: Sendable {
         public let key: String
     }
 
-    /// What a private server with a port for TLS shows there, and whom it takes.
+    /// The certificate that a private server's TLS port shows, and the clients that the port lets in.
     public struct Port: Sendable {
-        /// What it shows.
+        /// The certificate that the port shows.
         public var end: End
         /// The PEM file of the authority of its clients' certificates.
         public var authority: String
@@ -54,7 +55,7 @@ public final class PrivateCertificates: Sendable {
     /// Signs a certificate.
     /// - Parameters:
     ///   - name: names its files
-    ///   - subject: whom it names, as `subjectAltName` has it
+    ///   - subject: the names that the certificate is for, as `subjectAltName` has them
     ///   - days: how long it is valid, from now; -1, the least, for one that has expired a day ago
     public func sign(_ name: String = "server", subject: String = "DNS:localhost,IP:127.0.0.1", days: Int = 2) throws -> End {
         let (certificate, key, request, extensions) = (path("\(name).pem"), path("\(name).key"), path("\(name).csr"), path("\(name).ext"))

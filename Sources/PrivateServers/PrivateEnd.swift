@@ -3,21 +3,22 @@ import NIOPosix
 import NIOSSL
 import Synchronization
 
-/// A listener on loopback that makes no sense of what it gets: for clients that should find out whom they have before them.
+/// A listener on loopback that understands no protocol, for tests of clients that must find out what kind of server they have reached.
 public final class PrivateEnd: Sendable {
-    /// What it does with a connection.
+    /// What the listener does with a connection.
     public enum Manner: Sendable {
-        /// TLS with this certificate; bytes behind the handshake are counted and left alone. With an authority its clients must show a certificate of it.
+        /// TLS with this certificate; bytes behind the handshake are counted and left alone. With `clients`, the PEM file of an authority, each client must
+        /// show a certificate that this authority has signed.
         case tls(PrivateCertificates.End, clients: String? = nil)
-        /// No TLS: it answers the first bytes with these.
+        /// No TLS: the listener answers the first bytes with this text.
         case plain(String)
         /// Takes everything and says nothing.
         case silent
     }
 
-    /// Where it listens, on 127.0.0.1.
+    /// The listener's port on 127.0.0.1.
     public var port: Int { channel.localAddress?.port ?? 0 }
-    /// Bytes that it got behind a handshake, or without one.
+    /// Bytes that clients have sent, those of a TLS handshake left out.
     public var received: Int { counter.bytes.withLock { $0 } }
 
     private let channel: any Channel
@@ -50,7 +51,7 @@ public final class PrivateEnd: Sendable {
         return PrivateEnd(channel, counter)
     }
 
-    /// Listens no more; connections that are there end by themselves.
+    /// Ends listening; open connections end by themselves.
     public func stop() { channel.close(promise: nil) }
 
     deinit { channel.close(promise: nil) }

@@ -10,7 +10,7 @@ public final class PrivatePgBouncer: Sendable {
 
     /// The TCP port.
     public let port: Int
-    /// Its configuration file and its log are in it.
+    /// The folder of the pooler's configuration file and log.
     private let folder: URL
     private let keeper: PrivatePostgres.Keeper
 
@@ -49,7 +49,7 @@ public final class PrivatePgBouncer: Sendable {
         for (name, text) in [("ini", lines.joined(separator: "\n")), ("users", users.map { "\"\($0)\" \"\"" }.joined(separator: "\n"))] {
             let file = folder.appending(path: name)
             try Data((text + "\n").utf8).write(to: file)
-            // It runs as PostgreSQL's user, as root may not run it.
+            // Readable by everybody: under root the pooler runs as PostgreSQL's user, because it refuses to run as root.
             try FileManager.default.setAttributes([.posixPermissions: 0o644], ofItemAtPath: file.path)
         }
         let asUser = geteuid() == 0 ? ["/usr/bin/setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] : []
@@ -59,7 +59,7 @@ public final class PrivatePgBouncer: Sendable {
 
     deinit { stop() }
 
-    /// What it wrote to its log.
+    /// The text of the pooler's log.
     public var log: String { (try? String(contentsOf: folder.appending(path: "log"), encoding: .utf8)) ?? "" }
 
     /// Ends the pooler at once, as a crash would, and waits until it is gone.
@@ -77,7 +77,7 @@ public final class PrivatePgBouncer: Sendable {
 
     /// Ends it and removes its folder.
     public func stop() {
-        // It has nothing to lose, and makes nothing of the keeper's signal.
+        // The pooler has no data to lose, and is killed because the keeper's signal does not end it.
         kill()
         keeper.end()
     }

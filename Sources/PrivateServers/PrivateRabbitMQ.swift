@@ -44,7 +44,7 @@ public final class PrivateRabbitMQ: Sendable {
                 let port = try freeLoopbackPort()
                 let place = folder.appendingPathComponent("rabbitmq")
                 try FileManager.default.createDirectory(at: place, withIntermediateDirectories: true)
-                // The script takes a folder that is not empty only where it has been before.
+                // The script refuses a folder that is not empty, unless the file `lock` says that the folder is a stack's.
                 try Data().write(to: folder.appendingPathComponent("lock"))
                 try Data(tls.lines(port: port).utf8).write(to: place.appendingPathComponent("more.conf"))
                 tlsPort = port

@@ -196,7 +196,7 @@ public final class PrivateRedis: Sendable {
         let process = Process()
         process.executableURL = setpriv
         if let sentinel = self.sentinel, !FileManager.default.fileExists(atPath: sentinelPath) {
-            // Names and values by turns.
+            // The options are names and values by turns.
             let options = stride(from: 0, to: self.options.count - 1, by: 2).map {
                 "\(self.options[$0].dropFirst(2)) \(self.options[$0 + 1])"
             }

@@ -50,7 +50,7 @@ struct FaultProxyCommand: AsyncParsableCommand {
 
     /// The lines of standard input, read on a thread of their own: reading waits.
     private static func lines() -> AsyncStream<String> {
-        // A script's few commands: what nobody takes any more is not worth keeping.
+        // A script sends a few commands. Of more than 1,024 that wait, the newest are dropped.
         let (lines, continuation) = AsyncStream<String>.makeStream(bufferingPolicy: .bufferingOldest(1_024))
         Thread.detachNewThread {
             while let line = readLine() { continuation.yield(line) }
@@ -59,7 +59,7 @@ struct FaultProxyCommand: AsyncParsableCommand {
         return lines
     }
 
-    /// Does what a line says. Nil when it is not understood.
+    /// Carries out a command line. Returns its answer; nil for a line that is not understood.
     private static func perform(_ command: Substring, _ arguments: [Substring], on proxy: FaultProxy) async throws -> String? {
         switch (command, arguments.count) {
         case ("latency", 1...2):

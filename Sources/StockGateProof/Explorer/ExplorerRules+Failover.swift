@@ -44,12 +44,12 @@ extension ExplorerRules {
         guard let reply = try? old.commit([request], fault: fault).first else { return }
         var after = state
         after.rest.old = old
-        // What is told by an old primary before the new one is found is lost with it, as the last commits before the failover are.
+        // What the old primary tells before this server finds the new one is about rows that are lost with it, as the last commits before the failover are.
         if state.rest.isOnOld { after.rest.lost += old.lostKeys(restoring: state.ledger) }
         next(after, reply)
     }
 
-    /// Reads what became of a key, and tells it: with a synchronous standby only when that has the row.
+    /// Reads what became of a key, and tells it. With a synchronous standby a row is told only when the standby has it.
     func read(_ index: Int, _ key: String, _ state: State, _ emit: Emit) {
         var after = state
         let isSold = state.ledger.lookUp(key)?.direction == .out

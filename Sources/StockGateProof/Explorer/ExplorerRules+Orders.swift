@@ -105,7 +105,7 @@ extension ExplorerRules {
         request.since = world.timeless ? nil : Self.now
         var driver = driver
         driver.attempts += 1
-        // One first attempt of each driver at each key.
+        // Each driver makes one first attempt at each key, so its index makes a mark that no other first attempt at the key has.
         let machine = PatchedReservation(request, mark: Token(Int64(index) + 1), fault: fault)
         buyer(index, ExplorerActor.Buyer(machine, order: driver), state, emit)
     }

@@ -39,7 +39,7 @@ extension ExplorerRules {
             return
         }
         after.actors[index] = next == .finish ? .healer(nil, nil, bumps: bumps) : .healer(machine, next, bumps: bumps)
-        // A resync that began before the ledger went back ends nothing, and neither does one that installed at a node which serves the slot no more.
+        // A resync that succeeds ends the direct sale, unless the ledger has gone back since it began, or its node serves the slot no more.
         if machine.outcome?.hasSucceeded == true, !state.rest.isMoved || machine.isLeaping, !state.rest.isSentBefore(index) {
             after.rest.isDirect = false
             after.rest.isMoved = false
@@ -63,7 +63,7 @@ extension ExplorerRules {
         var after = state
         let what: StaticString
         let next: Resync.Action
-        // The other ledger uses the same fence number as ours on purpose: what is said under one must not be taken for the other.
+        // The other ledger uses the same fence number as ours on purpose: a message that names this number for one ledger must not be taken for the other's.
         let theirs = Resync.LedgerState(
             fence: max(state.ledger.product(Self.product)?.fence ?? 1, state.gate.fence.next),
             stock: Self.theirStock,

@@ -8,7 +8,7 @@ public struct PatchedReservation: Hashable, Sendable {
     private let fault: Fault?
 
     /// A decrease that has not begun.
-    /// - Parameter mark: as the machine's
+    /// - Parameter mark: the attempt's mark, as in `Reservation`
     public init(_ request: DecreaseRequest, mark: Token, fault: Fault? = nil) {
         machine = Reservation(request, mark: mark)
         self.fault = fault
@@ -39,7 +39,7 @@ public struct PatchedReservation: Hashable, Sendable {
         machine.reserveFailed(sent: sent && fault != .lostReserveUntold)
     }
 
-    /// The resync that was waited for ended, or the wait did.
+    /// The resync that this request waited for has ended, or the request's wait has.
     public mutating func resyncEnded(loaded: Bool) -> Reservation.Step { machine.resyncEnded(loaded: loaded) }
 
     /// The ledger was asked for a key that Redis calls done.

@@ -4,7 +4,7 @@ public import StockGate
 public struct PatchedResync: Hashable, Sendable {
     private var machine: Resync
     private let fault: Fault?
-    /// Whether it was begun because the ledger has gone back.
+    /// Whether the resync was begun because the ledger has gone back.
     public let isLeaping: Bool
 
     /// A resync that has not begun.

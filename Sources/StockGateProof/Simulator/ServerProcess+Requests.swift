@@ -51,7 +51,7 @@ extension ServerProcess {
                 }
             }
         case .commit(let commit):
-            // A commit with an unknown outcome is sent again after a pause. The first sending has none.
+            // A commit with an unknown outcome is sent again after a pause. The first sending goes out at once.
             if case .committing(_, unknownBefore: true) = run.machine.state {
                 after(simulation.random.number(10_000...100_000)) { [self] in arrive(Member(run: run, request: commit), isExempt: true) }
             } else {
@@ -147,7 +147,7 @@ extension ServerProcess {
                 case .halves(let first, let second): rest = [first, second] + rest
                 case .fail(let member): perform(member.run, member.run.machine.commitFailed(.notRun(.lockTimeout)))
                 }
-            // Only Redis says so.
+            // Only a call of Redis can end so: the ledger has no slots.
             case .moved: break
             }
             send(rest)
@@ -185,7 +185,7 @@ extension ServerProcess {
                     case .notRun(let why): perform(run, run.machine.commitFailed(.notRun(why)))
                     case .unknown: perform(run, run.machine.commitFailed(.unknown))
                     case .keyInUse: perform(run, run.machine.commitFailed(.notRun(.lockTimeout)))
-                    // Only Redis says so.
+                    // Only a call of Redis can end so: the ledger has no slots.
                     case .moved: break
                     }
                 }

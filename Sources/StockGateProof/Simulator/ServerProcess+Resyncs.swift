@@ -78,7 +78,7 @@ extension ServerProcess {
         case .finish:
             let succeeded = machine.outcome?.hasSucceeded ?? false
             work[product].isRunning = false
-            // A resync that began before the ledger went back ends nothing, and neither does one at a node that the product has left.
+            // A resync that succeeds ends the direct sale, unless the ledger has gone back since it began, or the product has left its node.
             if succeeded, !work[product].isMoved || machine.isLeaping, node == work[product].node {
                 work[product].isDirect = false
                 work[product].isMoved = false

@@ -154,8 +154,8 @@ final class ServerProcess {
         for product in simulation.products { ask(product, forced: false) }
     }
 
-    /// A session of the ledger is used, which was opened on this timeline. On a new one commits may be lost that Redis knows of: each product is sold without Redis
-    /// until it has been installed again.
+    /// A session of the ledger is used, which was opened on this timeline. On a new timeline commits may be lost that Redis has counted: each product is sold
+    /// without Redis until it has been installed again.
     func opened(_ timeline: Int) {
         defer { self.timeline = timeline }
         guard let known = self.timeline, known != timeline, fault != .failoverUnnoticed, !work.isEmpty else { return }
@@ -189,7 +189,7 @@ final class ServerProcess {
         simulation.redis(self, product, node: node, what, body) { [self] result in
             switch result {
             case .reply: if case .closed = breaker { breaker = .closed(failures: 0) }
-            // It is no trouble of Redis.
+            // A slot that has moved is no failure of Redis, so the breaker does not count it.
             case .moved: heardOfMove(product)
             case .notRun, .unknown, .keyInUse: redisFailed()
             }

@@ -49,7 +49,7 @@ final class SimulatedClient {
         told[index].identity = identity
         guard identity.cameRound else { return }
         simulation.log("client \(number): order \(identity.orderID) is made, whose id a lost one had")
-        // The order's twin would be told about its own row, and would take it for an earlier order's.
+        // An order with a lost order's id gets no twin: one of the two would be told about the other's row, and would take that row for the lost order's.
         (told[index].order.isDuplicated, told[index].order.isStolen) = (false, false)
     }
 

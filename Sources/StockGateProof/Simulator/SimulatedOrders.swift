@@ -21,7 +21,7 @@ final class SimulatedOrders {
     private unowned let simulation: Simulation
     private var entries: [Entry] = []
     private var free: [Int64] = []
-    /// What the sequence hands out next, where orders have those ids.
+    /// Ids that the sequence hands out next although orders have them already.
     private var behind: [Int64] = []
     private var renewals = 0
 
@@ -51,7 +51,7 @@ final class SimulatedOrders {
         return "DEC-\(identity.orderID).\(renewals)"
     }
 
-    /// The sequence is set back behind the last orders.
+    /// Sets the sequence back behind the last orders.
     func fallBehind(_ count: Int) { behind = entries.suffix(count).map(\.orderID) }
 
     /// Loses the last orders, so that their ids are given to the next ones.

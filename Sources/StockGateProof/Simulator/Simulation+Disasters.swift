@@ -23,7 +23,7 @@ extension Simulation {
             if !keepsKeys { gates[product] = before }
             if plan.fault == .movedAsItIs, let marker = gates[product].marker { gates[product].stamp = dataset(product) + ":" + marker }
             for server in servers {
-                // Each server hears of it at its own time, at the latest when a node refuses a call.
+                // Each server hears of the move at a time of its own, at the latest when a node refuses a call.
                 after(random.number(0...400_000)) { server.process?.deliver { server.process?.heardOfMove(product) } }
             }
         case .redisSlow(let length): redisSlowUntil = now + length

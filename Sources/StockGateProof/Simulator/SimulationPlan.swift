@@ -21,7 +21,7 @@ public struct SimulationPlan: Sendable {
         case redisFlushed
         /// Some keys of a product are lost, evicted or deleted by hand. The other keys stay.
         case redisKeysLost(product: Int, keys: [GateModel.Key])
-        /// A product's slot moves to another node of Redis, with its keys or without them. For so long the old node goes on answering whoever asks it.
+        /// A product's slot moves to another node of Redis, with its keys or without them. For `answers` microseconds the old node goes on answering.
         case slotMoves(product: Int, keepsKeys: Bool, answers: Int)
         /// Redis answers later than its callers wait.
         case redisSlow(length: Int)
@@ -264,7 +264,7 @@ public struct SimulationPlan: Sendable {
         strikes.sort { $0.at < $1.at }
     }
 
-    /// Sequences of order ids that fall behind their table. From a stream of their own, as strangers.
+    /// Adds sequences of order ids that fall behind their table, from a stream of random numbers of their own.
     private mutating func addSequences() {
         var random = SplitMix64(seed: seed ^ 0x7365_7175_656E_6365)
         guard random.happens(0.15) else { return }
@@ -273,7 +273,7 @@ public struct SimulationPlan: Sendable {
         strikes.sort { $0.at < $1.at }
     }
 
-    /// Slots of products that move between two nodes of Redis. From a stream of their own, as strangers.
+    /// Adds moves of products' slots between two nodes of Redis, from a stream of random numbers of their own.
     private mutating func addMoves() {
         var random = SplitMix64(seed: seed ^ 0x736C_6F74_6D6F_7665)
         guard random.happens(0.2) else { return }
