@@ -18,11 +18,12 @@ public struct AttackPlan: Sendable {
     public var parts: Set<Part> = Set(Part.allCases)
     /// Rows of the framing table; empty for all.
     public var rows: Set<Int> = []
-    /// Whether every odd request takes all four ways through the gateway, with six requests of others behind it, or one way to each server, with some.
+    /// True: every odd request takes all four ways through the gateway, and six requests of other buyers follow it. False: it takes one way to each server,
+    /// and only requests for the same server follow.
     public var isThorough = true
     /// Damaged pipelines.
     public var damaged = 4_000
-    /// Whole requests are split at every so many bytes.
+    /// Bytes from one place at which a whole request is split to the next.
     public var splitStride = 1
     /// Chooses the damage.
     public var seed: UInt64 = 1
@@ -30,17 +31,17 @@ public struct AttackPlan: Sendable {
     public var resets = 36_000
     /// Idle connections at the same time.
     public var idle = 4_000
-    /// Whether it is waited for until the servers have closed those.
+    /// Whether the attack waits until the servers have closed the idle connections.
     public var waitsForIdle = true
-    /// An answer that has not come after so long is missing.
+    /// How long an answer may take before it counts as missing.
     public var patience = Duration.seconds(2)
     /// What a slow machine, or a debug build, may add to bounds of time.
     public var slack = Duration.zero
 
-    /// Everything, at length.
+    /// A plan with every part, at length.
     public init() {}
 
-    /// The same checks with less of everything: a minute instead of ten.
+    /// A plan with the same checks and less of everything: a minute instead of ten.
     public static var short: AttackPlan {
         var plan = AttackPlan()
         plan.isThorough = false

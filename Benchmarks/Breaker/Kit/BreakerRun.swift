@@ -7,7 +7,7 @@ import PrivateServers
 
 /// What `redisStock` does when Redis is killed, frozen or slow: its states, its events and the books, under a small steady load.
 ///
-/// The caller owns the stack: it is started here, since a slow Redis needs a proxy before the product server, and ended by him.
+/// The stack belongs to the caller, who ends it. The run starts it, because a slow Redis needs a proxy before the product server starts.
 /// Bounds: every wait has a deadline; the load ends by itself.
 public struct BreakerRun: Sendable {
     /// Why there is no transcript.
@@ -175,7 +175,7 @@ private struct Watch: Sendable {
         return BreakerHistory.events(json: Data(answer.body.readableBytesView))
     }
 
-    /// One look; a change is told. A look without an answer is none.
+    /// Looks once, and tells a change. A look without an answer counts as none.
     private func look(_ transcript: inout Transcript, since fault: Date) async throws {
         guard let answer = try? await caller.call(.GET, "/admin/circuitbreakers/redisStock") else { return }
         let body = Data(answer.body.readableBytesView)

@@ -15,9 +15,9 @@ public struct PeerComparison: Sendable {
     public struct Plan: Sendable {
         /// How often everything is measured.
         public var rounds = 3
-        /// Of one run.
+        /// Length of one run.
         public var duration = Duration.seconds(4)
-        /// Of one run of the round that warms up.
+        /// Length of one run of the round that warms up.
         public var warmUp = Duration.seconds(1)
         /// Beginnings of names, such as `order StockGate`; empty for everything.
         public var only: [String] = []
@@ -45,7 +45,7 @@ public struct PeerComparison: Sendable {
 
         private func measures(_ name: String) -> Bool { only.isEmpty || only.contains { !$0.isEmpty && name.hasPrefix($0.lowercased()) } }
 
-        /// Why it cannot be carried out; nil if it can.
+        /// Why the plan cannot be carried out; nil if it can.
         public var problem: String? {
             if !(1...99).contains(rounds) { return "--rounds is 1 to 99" }
             if !(1...999).contains(duration.inSeconds) { return "--seconds is 1 to 999" }

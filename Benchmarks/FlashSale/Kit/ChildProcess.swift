@@ -1,7 +1,7 @@
 public import Foundation
 import Glibc
 
-/// A process in a group of its own, which Ctrl-C at the terminal does not reach: whoever started it ends it, and in the order that he chooses.
+/// A process in a group of its own, which Ctrl-C at the terminal does not reach: the program that started it ends it, and chooses the order.
 ///
 /// Not Foundation's `Process`: on Linux that takes a process for running as long as any descendant lives, and a script that starts servers leaves some.
 public struct ChildProcess: Sendable {
@@ -49,7 +49,7 @@ public struct ChildProcess: Sendable {
         try ChildProcess(arguments, environment: environment, log: log)
     }
 
-    /// Whether it runs. A process that has ended is taken out of the process table.
+    /// Whether the process runs. One that has ended is taken out of the process table by this.
     public var isRunning: Bool {
         var status: Int32 = 0
         return waitpid(pid, &status, WNOHANG) == 0

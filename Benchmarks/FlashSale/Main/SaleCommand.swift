@@ -52,7 +52,7 @@ struct SaleCommand: AsyncParsableCommand {
         }
     }
 
-    /// Everything but the addresses may be checked without an environment.
+    /// The settings that the arguments name. An environment is needed only for the addresses.
     private func settings(environment: [String: String]) throws -> SaleConfiguration {
         var settings = SaleConfiguration()
         try shape.fill(&settings)

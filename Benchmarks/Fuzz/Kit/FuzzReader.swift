@@ -1,9 +1,10 @@
 // What the fuzzing of a reader is.
 //
-// A case is bytes, made from a seed and the case's number; everything that a check chooses it takes from those bytes. So a violation is told by its bytes alone, and made again
-// from reader, seed and number. What must hold for all readers: no trap, no end of the process, no endless loop. What must hold beyond that each reader says itself.
+// A case is bytes, made from a seed and the case's number, and a check takes all its choices from those bytes. So the bytes alone show a violation, and
+// reader, seed and number make it again. For all readers there must be no trap, no end of the process and no endless loop; each reader says itself what must
+// hold beyond that.
 //
-// The readers look into the modules, which only debug builds let them: in a release build there are none.
+// The checks use internals of the modules, which only debug builds expose: a release build has no readers.
 
 import SeededRandom
 import StockGateProof
@@ -12,7 +13,7 @@ import StockGateProof
 public protocol FuzzReader: Sendable {
     /// A short name, such as `json`.
     var name: String { get }
-    /// What it reads, in words.
+    /// What the reader reads, in words.
     var what: String { get }
     /// Well-formed inputs that cases are made from.
     var examples: [[UInt8]] { get }
@@ -24,7 +25,7 @@ public protocol FuzzReader: Sendable {
 public struct FuzzViolation: Error, Sendable, CustomStringConvertible {
     /// The reader's name.
     public var reader: String
-    /// What its bytes were made from, together with `number`.
+    /// What the case's bytes were made from, together with `number`.
     public var seed: UInt64
     /// Which case of the seed it was.
     public var number: UInt64

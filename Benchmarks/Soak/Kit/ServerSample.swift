@@ -2,18 +2,18 @@ import Foundation
 
 /// What one server's process holds at a moment.
 public struct ServerSample: Equatable, Sendable {
-    /// Its name in the stack, such as `product-1`.
+    /// The server's name in the stack, such as `product-1`.
     public var server: String
-    /// The process, which tells a server that was restarted.
+    /// The process id, which changes when a server is restarted.
     public var pid: Int
-    /// Since the load began.
+    /// Seconds since the load began.
     public var seconds: Double
     /// Resident memory in bytes.
     public var memory: Int
     /// Open file descriptors.
     public var descriptors: Int
 
-    /// All of it.
+    /// Makes a sample.
     public init(server: String, pid: Int, seconds: Double, memory: Int, descriptors: Int) {
         self.server = server
         self.pid = pid

@@ -12,7 +12,7 @@ public struct SoakRun: Sendable {
         public let description: String
     }
 
-    /// What came of it.
+    /// What came of a run.
     public struct Outcome: Sendable {
         /// Orders a second that were sent.
         public var rate: Int

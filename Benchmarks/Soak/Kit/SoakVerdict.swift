@@ -7,10 +7,10 @@ public struct ServerVerdict: Equatable, Sendable {
     /// What may be held more in the last part of the time than in an early one, in bytes: what the allocator keeps for itself, and below a minute what pools
     /// and caches still take until they are full.
     static func slack(seconds: Double) -> Int { (seconds < 60 ? 32 : 8) * 1_024 * 1_024 }
-    /// Connections that one side still holds while the other has ended them.
+    /// How many more descriptors may be open after the load than before: connections that one side has ended and the other still holds.
     static let descriptorSlack = 8
 
-    /// Its name in the stack.
+    /// The server's name in the stack.
     public var server: String
     /// Median memory between one and two fifths of the time, when in a long one every pool and cache has filled, in bytes.
     public var early: Int
@@ -26,9 +26,9 @@ public struct ServerVerdict: Equatable, Sendable {
     public var findings: [String]
 
     /// - Parameters:
-    ///   - samples: of the time under load, in order of time, of this server alone.
-    ///   - before: at rest before the load.
-    ///   - after: at rest after it.
+    ///   - samples: the looks at this server under load, in order of time.
+    ///   - before: a look at rest before the load.
+    ///   - after: a look at rest after the load.
     ///   - seconds: the length of the load.
     public init(_ samples: [ServerSample], before: ServerSample, after: ServerSample, seconds: Double) {
         func median(_ from: Double, _ to: Double) -> Int? {
@@ -53,7 +53,7 @@ public struct ServerVerdict: Equatable, Sendable {
         }
     }
 
-    /// Its row of the table.
+    /// The server's row of the table.
     var cells: [String] {
         [server, early.mebibytes, late.mebibytes, peak.mebibytes, String(descriptorsBefore), String(descriptorsAfter)]
     }

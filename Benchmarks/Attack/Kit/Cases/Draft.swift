@@ -6,14 +6,14 @@ struct Draft: Sendable {
     /// Header lines without their ends.
     var lines: [String]
     var body: String
-    /// Its `X-Request-Id`, by which its answer is known.
+    /// The request's `X-Request-Id`, by which its answer is known.
     let id: String
-    /// What it is counted by in the stores: a key of the ledger or a buyer of an order; nil for one that changes nothing.
+    /// The word by which the stores count this request: a key of the ledger or a buyer of an order; nil for a request that changes nothing.
     let effect: String?
-    /// Whether nothing is sent in its place: the request in front of it is then the last one.
+    /// Whether nothing is sent in this request's place: the request in front of it is then the last one.
     var isAbsent = false
 
-    /// As it would be sent.
+    /// The request's text as it would be sent.
     var text: String {
         if isAbsent { return "" }
         return
@@ -30,7 +30,7 @@ struct Draft: Sendable {
         return String(line.dropFirst(prefix.count).drop { $0 == " " })
     }
 
-    /// With other lines in the place of those of this name; at the end if there are none.
+    /// A copy with these lines in the place of those of this name; at the end if there are none.
     func with(_ name: String, _ replacement: String...) -> Draft {
         var draft = self
         let prefix = name.lowercased() + ":"
@@ -41,7 +41,7 @@ struct Draft: Sendable {
         return draft
     }
 
-    /// Without the lines of this name.
+    /// A copy without the lines of this name.
     func without(_ name: String) -> Draft {
         var draft = self
         let prefix = name.lowercased() + ":"
@@ -49,21 +49,21 @@ struct Draft: Sendable {
         return draft
     }
 
-    /// With these lines at the end.
+    /// A copy with these lines at the end.
     func adding(_ more: String...) -> Draft {
         var draft = self
         draft.lines += more
         return draft
     }
 
-    /// With other `Content-Length` lines; each value is what stands behind the colon and a space.
+    /// A copy with other `Content-Length` lines; each value is what stands behind the colon and a space.
     func length(_ values: String...) -> Draft {
         var draft = without("Content-Length")
         draft.lines += values.map { "Content-Length: \($0)" }
         return draft
     }
 
-    /// In place of a length: these lines, and a body that is not what `Content-Length` would count.
+    /// A copy with these lines in place of a length, and with a body whose end `Content-Length` does not give.
     func coded(_ coding: String..., body: String? = nil) -> Draft {
         var draft = without("Content-Length")
         draft.lines += coding
@@ -71,7 +71,7 @@ struct Draft: Sendable {
         return draft
     }
 
-    /// With `Transfer-Encoding: chunked`, in one chunk unless a body is given.
+    /// A copy with `Transfer-Encoding: chunked`, in one chunk unless a body is given.
     func chunked(body: String? = nil) -> Draft {
         var draft = without("Content-Length")
         draft.lines.append("Transfer-Encoding: chunked")

@@ -40,37 +40,37 @@ struct Allowed: Sendable, Equatable {
         self.outcomes = outcomes
     }
 
-    /// The end of the request cannot be known: it is refused, and the connection closed.
+    /// The end of the first request cannot be known: the request is refused, and the connection closed.
     static let refused = Allowed(.refusedClosed)
-    /// Its end is known: it is refused, what follows is judged by itself.
+    /// The end of the first request is known: the request is refused, and what follows is judged by itself.
     static let refusedAny = Allowed(.refusedClosed, .refusedKept)
-    /// It is refused, and what follows is no request.
+    /// The first request is refused, and what follows is no request.
     static let refusedAll = Allowed(.refusedClosed, .refusedTwice)
-    /// Both are carried out.
+    /// Both requests are carried out.
     static let answered = Allowed(.answered)
     /// The first is carried out, the second only if the server does not say that it closes.
     static let answeredAny = Allowed(.answered, .answeredClosed)
     /// The first is carried out, and the connection closed.
     static let closing = Allowed(.answeredClosed)
-    /// The RFC leaves it to the server, as long as both readings of the body's end are one.
+    /// The RFC leaves the choice to the server, as long as every reader ends the body at the same byte.
     static let either = Allowed(.answered, .answeredClosed, .refusedClosed, .refusedKept)
-    /// Either it is carried out, or nobody can know where the next one begins.
+    /// The first request is carried out; or it is refused and the connection closed, because readers may differ on where the next one begins.
     static let answeredOrRefused = Allowed(.answered, .refusedClosed)
     /// The first is carried out, behind it is no request.
     static let answeredThenRefused = Allowed(.answeredRefused)
-    /// One request.
+    /// There is one request, carried out or refused.
     static let alone = Allowed(.answeredAlone, .answeredClosed, .refusedAlone, .refusedClosed)
     static let answeredAlone = Allowed(.answeredAlone, .answeredClosed)
     static let refusedAlone = Allowed(.refusedAlone, .refusedClosed)
     /// The connection waits for what was announced, and ends when the client does.
     static let waited = Allowed(.waited)
-    /// This is not HTTP: it is refused or closed.
+    /// The bytes are no HTTP: they are refused, or the connection is closed.
     static let foreign = Allowed(.refusedClosed, .closedSilently)
 
     /// HTTP/0.9 as it was answered once: the body alone.
     static let plain = Allowed(.plainBody)
 
-    /// Those of another, too.
+    /// These outcomes, and those of another.
     func or(_ other: Allowed) -> Allowed { Allowed(outcomes.union(other.outcomes)) }
 }
 
@@ -89,7 +89,7 @@ struct FramingCase: Sendable {
         static let mayDiffer = Traits(rawValue: 8)
         /// `100 Continue` must come within its time, or a refusal.
         static let wantsContinue = Traits(rawValue: 16)
-        /// What the product server keeps for this machine may be refused to one who comes so; that is as good as any answer.
+        /// The product server may refuse the request as one that only callers on this machine may send; such a refusal is as good as any answer.
         static let guarded = Traits(rawValue: 32)
         /// An interim answer is allowed and not asked for.
         static let mayContinue = Traits(rawValue: 64)

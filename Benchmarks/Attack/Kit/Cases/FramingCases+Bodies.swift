@@ -9,7 +9,7 @@ extension FramingCases {
         }
         add(118, "DELETE with body = S", .alone, [.changesNothing], answers: 1) { a, s in
             var carrier = Self.bodiless("DELETE", a, s)
-            // Nothing is there to be deleted.
+            // The path names nothing, so there is nothing to delete.
             carrier.target += "/none"
             return [.send(carrier.text + s.text)]
         }

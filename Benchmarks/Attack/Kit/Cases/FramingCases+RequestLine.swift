@@ -4,7 +4,7 @@ extension FramingCases {
     // MARK: Targets
 
     mutating func targets() {
-        /// A row with another target. What the admin port's guard thinks of it is its own.
+        /// A row with another target. The admin port's guard may refuse it by a rule of its own.
         func target(
             _ number: Int,
             _ name: String,

@@ -25,8 +25,8 @@ struct FramingCases {
         return cases.rows.sorted { $0.number < $1.number }
     }()
 
-    /// Adds a row. Through the gateway the same is allowed as directly unless it is said otherwise; where the RFC leaves a choice the gateway may pass on, in a form
-    /// without doubt, what the server behind it then refuses.
+    /// Adds a row. Without `gateway` the same is allowed through the gateway as directly, and more only where a server may answer or refuse: the gateway may
+    /// then pass the request on in a form without doubt, which the server behind it refuses.
     mutating func add(
         _ number: Int,
         _ name: String,

@@ -22,7 +22,7 @@ enum Target: Int, CaseIterable, Sendable {
 
     var isGateway: Bool { rawValue >= Target.gatewayProductHot.rawValue }
 
-    /// The same route without the gateway.
+    /// The target of the same route without the gateway.
     var direct: Target {
         switch self {
         case .gatewayProductHot: .productHot
@@ -33,7 +33,7 @@ enum Target: Int, CaseIterable, Sendable {
         }
     }
 
-    /// Whether it belongs to the product server.
+    /// Whether the target belongs to the product server.
     var isProduct: Bool {
         switch self {
         case .productHot, .productRouter, .productAdmin, .gatewayProductHot, .gatewayProductRouter: true
@@ -44,7 +44,7 @@ enum Target: Int, CaseIterable, Sendable {
     /// What is in front of a server's own path.
     var prefix: String { !isGateway ? "" : isProduct ? "/product-service" : "/order-service" }
 
-    /// Those that stand in one column of the table.
+    /// The targets of each column of the table.
     static let columns: [(title: String, targets: [Target])] = [
         ("product: hot / router / admin", [.productHot, .productRouter, .productAdmin]),
         ("order: hot / router / v2", [.orderHot, .orderRouter, .orderAsync]),
@@ -55,10 +55,10 @@ enum Target: Int, CaseIterable, Sendable {
 
 /// The goods that are attacked.
 struct Goods: Sendable, Equatable {
-    /// A product that is sold through Redis; its price.
+    /// A product that is sold through Redis.
     var hot: Int64
     var hotCode: String
-    /// A product of the ledger alone, for changes by hand, which would make Redis resync the hot one every time.
+    /// A product that is sold through the ledger alone, for changes by hand: each of them would make Redis resync the hot product.
     var plain: Int64
     let price: Int64 = 1000
 }

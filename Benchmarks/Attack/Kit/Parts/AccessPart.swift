@@ -1,6 +1,6 @@
 import Foundation
 
-/// What the gateway must not open, whatever it is called.
+/// Asks the gateway, in every way of writing a path, for what it must not open.
 struct AccessPart {
     let stand: Stand
     let requests: Requests
@@ -120,7 +120,7 @@ struct AccessPart {
                 }
                 attempts.append(Attempt(name: "\(one.method) \(one.prefix)\(one.path), \(disguise)", draft: draft, isDisguised: index > 0))
             }
-            // The gateway answers before it has read the body, and finds out that it cannot be read while it does so.
+            // A body that cannot be read: the gateway refuses the path before it has read the body, and meets the malformed chunk only then.
             number += 1
             var draft = requests.bodiless(one.method, one.prefix + one.path, number, port).adding("Connection: close")
             draft.lines += ["Content-Type: application/json", "Transfer-Encoding: chunked"]

@@ -12,7 +12,8 @@ struct FramingPart {
     let patience: Duration
     /// What a slow machine may add to `100 Continue`.
     let slack: Duration
-    /// Whether six of others are asked three times a row: behind both requests, and behind each kind alone. Otherwise those of the same server, once.
+    /// True: six requests of others are sent three times for each row: behind the whole row, behind a changing request alone, and behind a reading one alone.
+    /// False: only those to the row's own server are sent, once.
     let isThorough: Bool
 
     /// What became of each row at each target.
@@ -27,7 +28,7 @@ struct FramingPart {
         var item: Item
         var transcript: Transcript?
         var failure: String?
-        /// Why others were harmed.
+        /// How requests of others were harmed.
         var harmed: [String] = []
         var bystanders = 0
     }
@@ -110,7 +111,7 @@ struct FramingPart {
         return (framing, odd, table)
     }
 
-    /// One after another, each with proper requests of others behind it.
+    /// Sends the rows one after another, each with proper requests of others behind it.
     private func throughGateway(_ items: [Item]) -> [Seen] {
         let others = (0..<6).map { _ in Bystander(port: stand.gatewayPort) }
         var number = 1_000_000
@@ -118,11 +119,11 @@ struct FramingPart {
             var seen = isThorough ? perform(item) : Seen(item: item)
             let port = stand.port(of: item.target)
             let name = (item.row.number * 16 + item.target.rawValue) * 4 + 3
-            // What follows the odd request on its own connection may take the harm on itself: it is sent alone, too, as a request that changes something and as
-            // one that reads, which another handler of the server may answer.
+            // What follows the odd request on its own connection may take the harm on itself. So the odd request is sent alone as well, as a request that
+            // changes something and as one that reads, which another handler of the server may answer.
             let alone = [requests.changing(item.target, name, port: port), requests.reading(item.target, name, port: port)]
             let rounds: [Draft?] = isThorough ? [nil] + alone : [alone[(item.row.number + item.target.rawValue) % 2]]
-            // Those of the server that was asked share its connections.
+            // A short run sends only requests to the same server: these share connections with the odd one.
             let harmed = isThorough ? Array(0..<6) : item.target.isProduct ? [0, 1] : [2, 3, 4]
             for round in rounds {
                 if let round { sendAlone(item, round) }

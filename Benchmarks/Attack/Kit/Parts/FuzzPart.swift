@@ -74,7 +74,7 @@ struct FuzzPart {
     private func pipeline(_ target: Target, _ number: Int, _ length: Int, _ random: inout SplitMix64) -> [Original] {
         let port = stand.port(of: target)
         return (0..<length).map { index in
-            // Far from each other: damage to one name must not make it another's.
+            // Numbers far from each other: damage to the id of one request must not turn it into another's.
             let name = Int(truncatingIfNeeded: random.next() >> 14)
             let others: [Target] =
                 switch target {
@@ -276,7 +276,7 @@ struct FuzzPart {
         if !seen.hasEnded { note(.stuck, "the connection does not end when the client does") }
         if seen.fault != nil { return found }
 
-        // Which of the originals are whole requests as they were.
+        // The original that stands unchanged at this place; nil if none does.
         func original(at range: Range<Int>) -> Original? { plan.originals.first { $0.bytes.elementsEqual(plan.bytes[range]) } }
         var answers = seen.answers[...]
         var isOver = false
@@ -306,7 +306,8 @@ struct FuzzPart {
                 if let answer = answers.popFirst() {
                     let isRead = bodyOf == "GET" || bodyOf == "HEAD"
                     if answer.isSuccess, !isRead { note(.outcome, "\(why) is answered \(answer.status)") }
-                    // Who answers before the body has come finds out later what is wrong with that. The gateway does so with what it refuses itself.
+                    // A server that answers before the body has come finds out later what is wrong with the body. The gateway does so with requests that it
+                    // refuses itself.
                     if !answer.isSuccess, !answer.announcesClose, bodyOf == nil, !plan.target.isGateway {
                         note(.unannouncedClose, "\(why) is refused, and the connection goes on")
                     }
@@ -316,7 +317,7 @@ struct FuzzPart {
                 isOver = true
             case .doubtful: isDoubtful = true
             case .incomplete(_, let bodyOf):
-                // It may be refused once the client has finished sending; and a read may be answered before its body has come.
+                // Part of a request may be refused once the client has finished sending, and a read may be answered before its body has come.
                 if let answer = answers.popFirst(), answer.isSuccess, bodyOf != "GET", bodyOf != "HEAD" {
                     note(.outcome, "part of a request is answered \(answer.status)")
                 }

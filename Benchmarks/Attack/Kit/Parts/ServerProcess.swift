@@ -89,10 +89,10 @@ final class ServerProcess: Sendable {
     /// Open files and sockets.
     var descriptors: Int { (try? FileManager.default.contentsOfDirectory(atPath: "/proc/\(pid)/fd").count) ?? 0 }
 
-    /// Whether it has no more descriptors than this before the time is over.
+    /// Whether the server comes down to so many descriptors before the time is over.
     /// - Parameters:
-    ///   - bound: counts anew whenever `progress` has another value, for two minutes in all at most
-    ///   - progress: what changes as long as the server works on what is waited for
+    ///   - bound: counts anew whenever `progress` has another value, up to two minutes in all, or up to `bound` where that is longer
+    ///   - progress: figures that change as long as the server still works
     func hasDescriptors(atMost count: Int, within bound: Duration, while progress: () -> [Int] = { [] }) -> Bool {
         let end = ContinuousClock.now + max(bound, .seconds(120))
         var (seen, deadline) = (progress(), ContinuousClock.now + bound)

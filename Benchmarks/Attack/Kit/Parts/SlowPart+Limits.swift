@@ -11,7 +11,7 @@ extension SlowPart {
         return recorder
     }
 
-    /// How many of these silent connections are open; what those say that are not.
+    /// How many of these silent connections are open. What the others were told before their end is judged.
     private func stillOpen(_ connections: [Connection], _ subject: String, _ recorder: inout Recorder) -> Int {
         var open = 0
         for connection in connections {
@@ -49,7 +49,7 @@ extension SlowPart {
         recorder.attempt(name) { recorder in
             var connections: [Connection] = []
             for _ in 0..<Self.maximumPerAddress + 15 { connections.append(try Connection(port: server.port, from: "127.0.0.66")) }
-            // Those beyond the bound are answered what must be answered, and ended when they ask for nothing.
+            // A connection beyond the bound is still answered `/livez`, and closed when it asks for nothing.
             let health = try Caller(port: server.port, source: "127.0.0.66").call("GET", "/livez", within: .seconds(3))
             if health.status != 200 { recorder.fail(name, .bystander, "/livez is \(health.status) for the full address") }
             usleep(1_000_000)
@@ -64,7 +64,7 @@ extension SlowPart {
             )
             if !stranger.isSuccess { recorder.fail(name, .bystander, "another address gets \(stranger.status)") }
             connections.removeAll()
-            // Their places are free again.
+            // The places of the closed connections are free again.
             try retry(within: .seconds(3)) {
                 let again = try Caller(port: server.port, source: "127.0.0.66").send(
                     hot(server).adding("Connection: close"),
@@ -85,7 +85,7 @@ extension SlowPart {
                 connections.append(try Connection(port: server.port, from: "127.0.0.\(100 + index / 10)"))
             }
             usleep(300_000)
-            // From an address that has none of them, and from one that has.
+            // `/livez` is answered to an address without any of these connections, and to one that has some.
             for source in ["127.0.0.99", "127.0.0.100"] {
                 let status = try Caller(port: server.port, source: source).call("GET", "/livez", within: .seconds(2)).status
                 if status != 200 { recorder.fail(name, .bystander, "/livez is \(status) for \(source)") }
@@ -128,8 +128,8 @@ extension SlowPart {
     }
 }
 
-/// Connections that are opened and say nothing, on a thread that owns them. Those of the round before are kept until the next has come, so that no place is free
-/// in between.
+/// Connections that are opened and say nothing, on a thread that owns them. The connections of one round are kept until those of the next are made, so that
+/// no place is free in between.
 private final class Strangers: Sendable {
     private struct State {
         var failure: String?
@@ -151,7 +151,7 @@ private final class Strangers: Sendable {
                         let round = try (0..<320).map {
                             try Connection(port: port, from: isRepeated ? "127.0.1.1" : "127.0.1.\(1 + $0 / 2)")
                         }
-                        // The first round has the ordinary places.
+                        // The first round is kept to the end, because it holds the ordinary places.
                         if rounds.count > 1 { rounds.removeLast() }
                         rounds.append(round)
                     } catch {
@@ -164,10 +164,10 @@ private final class Strangers: Sendable {
         }
     }
 
-    /// Why they came no more.
+    /// Why no more connections were made; nil if none has failed.
     var failure: String? { state.withLock { $0.failure } }
 
-    /// Whether the first of them are there; false if they failed.
+    /// Waits for the first round. False: its connections could not be made.
     func come() -> Bool {
         while true {
             let (hasCome, failure) = state.withLock { ($0.hasCome, $0.failure) }

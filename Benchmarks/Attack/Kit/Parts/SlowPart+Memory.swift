@@ -18,7 +18,7 @@ extension SlowPart {
                 var sent = 0
                 var refusedAt: ContinuousClock.Instant?
                 let began = ContinuousClock.now
-                // Until all are held back for a second, or have sent all they may.
+                // Until the server has held all connections back for a second, or they have sent all they may.
                 while ContinuousClock.now - began < .seconds(20), sent < size.unreadBytes * count {
                     var progress = 0
                     for connection in connections { progress += connection.send(packet[...], until: .now + .milliseconds(20)) }
@@ -37,7 +37,7 @@ extension SlowPart {
                 recorder.notes.append(
                     "\(server.name): \(name)\(round): \(sent / 1024) KiB sent on \(count) connections, memory grew \(grown / 1024) KiB"
                 )
-                // Where the allocator keeps some for itself: half as much again for all of them together.
+                // The allocator may keep some memory for itself: 4 MiB beyond the bound, for all connections together.
                 if isMeasured, grown > count * 2 * 1024 * 1024 + 4 * 1024 * 1024 {
                     recorder.fail(name, .bound, "memory grew by \(grown / 1024 / 1024) MiB for \(count) connections, at most 2 MiB each")
                 }
@@ -77,7 +77,7 @@ extension SlowPart {
             let grown = server.memory - before
             recorder.notes.append("\(server.name): \(name): \(grown / max(1, size.idle)) bytes each")
             if grown > size.idle * 64 * 1024 { recorder.fail(name, .bound, "\(grown / size.idle) bytes each") }
-            // Silent from the beginning: the time of a head, or of an idle connection, is up at some moment.
+            // The connections are silent from the beginning, so either the time for a head or that of an idle connection ends them.
             let bound = max(Self.idleTimeout, Self.requestTimeout) + .seconds(4) + size.slack
             if size.waitsForIdle, !server.hasDescriptors(atMost: descriptors + 4, within: bound) {
                 recorder.fail(
@@ -99,9 +99,10 @@ extension SlowPart {
         recorder.attempt(name) { recorder in
             cut(server, size.resets / 4)
             _ = server.hasDescriptors(atMost: 0, within: .milliseconds(500))
-            // The allocator keeps some for itself, however few they are.
+            // The allocator keeps some memory for itself, however few connections there are.
             let bound = max(4 * 1024 * 1024, size.resets * 128)
-            // Of a busy machine's server many are open at once, and the memory for so many stays with it. What is lost with each is lost again each time.
+            // On a busy machine many connections are open at once, and the server keeps the memory for so many. A leak would show in each wave, so one wave
+            // within the bound is enough.
             for wave in 1...3 {
                 let grown = try cutAndCheck(server, name, &recorder)
                 recorder.notes.append("\(server.name): \(name): cut, memory grew by \(grown / 1024) KiB")
@@ -118,7 +119,7 @@ extension SlowPart {
         if count * 100 < size.resets * 99 {
             recorder.fail(name, .bound, "only \(count) of \(size.resets) connections were made and cut")
         }
-        // All of them wait to be accepted and found dead.
+        // This request waits behind all the cut connections, which are accepted first and found dead.
         let health = try Caller(port: server.port).call("GET", "/livez", within: .seconds(60))
         if !health.isSuccess { recorder.fail(name, .bystander, "/livez is \(health.status)") }
         if !server.hasDescriptors(atMost: descriptors + 4, within: .seconds(10)) {
@@ -146,7 +147,7 @@ extension SlowPart {
                 case 2: connection.send(other(server).text + hot(server).text)
                 default: connection.send(hot(server).text)
                 }
-                // Some are cut when the server has begun.
+                // Every third connection is cut half a millisecond later, when the server may have begun to work on its request.
                 if index % 3 == 0 { usleep(500) }
                 connection.reset()
                 done.withLock { $0 += 1 }

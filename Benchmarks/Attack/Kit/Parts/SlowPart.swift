@@ -15,7 +15,7 @@ struct SlowPart {
         var idle: Int
         /// Bytes that a client that reads no answers sends at most, on each of its connections.
         var unreadBytes: Int
-        /// Whether it is waited for until the servers have closed those.
+        /// Whether the attack waits until the servers have closed the idle connections.
         var waitsForIdle: Bool
         /// What a slow machine may add to a bound of time.
         var slack: Duration
@@ -80,7 +80,7 @@ struct SlowPart {
             product.end()
         }
         var recorders = await Workers.map([product, order], workers: 2) { slow($0) }
-        // The order server first: it uses the other.
+        // The order server stops first, because it uses the product server.
         for server in [order, product] { recorders.append(try await Workers.run { stop(server) }) }
         return recorders
     }
@@ -91,7 +91,7 @@ struct SlowPart {
             order.end()
             product.end()
         }
-        // First, while the order server has no calls open to the other.
+        // This comes first, while the order server has no calls open to the product server.
         let admins = try await Workers.run { silentAdmins(product: product, order: order) }
         return [admins] + (await Workers.map([product, order], workers: 2) { limits($0) })
     }

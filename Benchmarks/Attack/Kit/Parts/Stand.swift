@@ -80,7 +80,7 @@ public struct Stand: Sendable {
     }
 }
 
-/// Counts in the stores what was carried out: whoever asks the servers under attack would prove less.
+/// Counts in the stores what was carried out: a server under attack could be wrong about its own work.
 struct EffectReader: Sendable {
     private let products: PostgresConnection
     private let orders: PostgresConnection

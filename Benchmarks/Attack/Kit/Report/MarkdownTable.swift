@@ -45,7 +45,7 @@ public struct MarkdownTable: Sendable, Equatable {
         }
     }
 
-    /// The same of the table as it should be.
+    /// Numbers and names of the rows that a page should have.
     static var expectedNames: [String] { FramingCases.all.map { "\($0.number) \(escaped($0.name))" } }
 
     private static func around(_ page: String) -> (before: String, after: String)? {
@@ -55,7 +55,7 @@ public struct MarkdownTable: Sendable, Equatable {
         return (String(page[..<begin.lowerBound]), String(page[end.upperBound...]))
     }
 
-    /// One word where all of a column's targets are alike.
+    /// A cell's text: one word where it is the same for all of the column's targets.
     private static func cell(_ words: [String]) -> String {
         Set(words).count == 1 ? words[0] : words.joined(separator: " / ")
     }

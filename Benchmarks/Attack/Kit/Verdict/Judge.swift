@@ -19,7 +19,7 @@ struct Judge {
     /// Time that a slow machine, not the server, may add to a bound.
     var slack = Duration.zero
 
-    /// What became of it, and what must not have happened.
+    /// What became of the case, and which rules were broken.
     func judge(_ transcript: Transcript, _ effects: Effects) -> (outcome: Outcome, violations: [Violation]) {
         var found: [Violation] = []
         func note(_ rule: Violation.Rule, _ text: String) {
@@ -91,7 +91,7 @@ struct Judge {
 
     private func ending(_ transcript: Transcript, _ outcome: Outcome, _ note: Note) {
         switch transcript.fault {
-        // Before there were heads there were no notices either.
+        // An answer of HTTP/0.9 has no head in which it could announce the close.
         case .notHTTP where outcome == .plainBody: return
         case let fault?: note(.malformedAnswer, "\(fault)")
         case nil: break
@@ -164,7 +164,7 @@ struct Judge {
                 note
             )
         }
-        // One answer may be enough: then S was part of A, or was refused with it.
+        // A single answer may be right: then S was part of A, or was refused with A.
         check(
             "S",
             effects.second,
@@ -263,7 +263,7 @@ struct Judge {
 }
 
 extension Effects {
-    /// Such as ` A1 S0`.
+    /// The counts in a finding's words, such as ` A1 S0`.
     var shown: String { (first.map { " A\($0)" } ?? "") + (second.map { " S\($0)" } ?? "") }
 }
 

@@ -22,7 +22,7 @@ struct Transcript: Sendable {
         case closed
         /// The server closed it behind the answer to the probe, as the probe asks.
         case probed
-        /// It stayed open although the server had said, or had been asked, to close it.
+        /// The connection stayed open although the server had said, or had been asked, to close it.
         case leftOpen
         /// An answer was missing on an open connection; whether the server ended it once the client had finished sending.
         case silent(endedAfterwards: Bool)
@@ -42,7 +42,7 @@ struct Transcript: Sendable {
     /// Whether the client had finished sending before the last answer was due.
     var hasFinishedSending = false
 
-    /// Such as `200 400+close`.
+    /// The transcript in short, such as `200 400+close`.
     var shown: String {
         var words = answers.map { String($0.status) + ($0.announcesClose ? "+close" : "") }
         if let fault { words.append("(\(fault))") }
@@ -109,7 +109,7 @@ struct Exchange {
             return reader.transcript
         }
         if probe == nil, !reader.transcript.hasFinishedSending {
-            // Nothing must come of it while the rest is waited for.
+            // The server must not answer while the rest of the request is missing.
             reader.read(connection, for: .milliseconds(200), since: sentAt) { _ in false }
             if reader.isOver { return reader.transcript }
             connection.finishSending()

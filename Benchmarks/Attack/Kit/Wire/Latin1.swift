@@ -4,7 +4,7 @@ extension [UInt8] {
         self = text.unicodeScalars.map { UInt8(truncatingIfNeeded: $0.value) }
     }
 
-    /// The same the other way round, for reports and for looking at heads.
+    /// The text whose characters are these bytes, for reports and for looking at heads.
     var latin1: String {
         var scalars = String.UnicodeScalarView()
         scalars.append(contentsOf: map { Unicode.Scalar($0) })

@@ -13,7 +13,7 @@ struct RequestFraming {
         case whole(Range<Int>, Request)
         /// Bytes that must be refused, and behind which nobody can know where the next request begins.
         ///
-        /// With a method the head was whole and the body is to blame: who answers before the body has come has answered already.
+        /// With a method the head was whole, and the fault is in the body: a server that answers before the body has come has answered already.
         case refused(from: Int, String, bodyOf: String?)
         /// Bytes that one reader may refuse and another may take.
         case doubtful(from: Int, String)
@@ -146,7 +146,7 @@ struct RequestFraming {
         guard value.allSatisfy({ $0 == 9 || ($0 >= 0x20 && $0 != 0x7F) }) else { throw .doubtful("a control byte in a value") }
         while let first = value.first, first == 32 || first == 9 { value.removeFirst() }
         while let last = value.last, last == 32 || last == 9 { value.removeLast() }
-        // nginx takes names with an underscore for malformed and leaves them out; that changes no body's end unless it looks like one of these.
+        // nginx takes names with an underscore for malformed and leaves them out. Only one that resembles a field of the body's length could matter.
         return (Array(name).latin1.lowercased(), Array(value).latin1)
     }
 

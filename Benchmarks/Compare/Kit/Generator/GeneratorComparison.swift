@@ -10,7 +10,7 @@ import NIOPosix
 /// Bounds: `rounds` times two runs of `seconds`, each of which is given up half a minute later.
 struct GeneratorComparison {
     let rounds: Int
-    /// Of one run; whole seconds, as wrk takes them.
+    /// Length of one run; wrk takes whole seconds.
     let seconds: Int
     /// The folder of the peers' files.
     let files: String
@@ -74,7 +74,7 @@ struct GeneratorComparison {
 
     private func flashSale(_ port: Int, _ round: Int) async throws -> GeneratorResult.Run {
         let report = "\(folder)/flash-sale-\(round).json"
-        // In a folder without a stack, whose servers it would ask for the product.
+        // `flash-sale` runs in a folder without a stack: in one with a stack it would ask that stack's servers for the product.
         let arguments = [
             "/bin/sh", "-c", "cd \"$0\" && exec \"$@\"", folder, "\(binaries)/flash-sale", "--gateway", "http://127.0.0.1:\(port)",
             "--product", "7", "--no-audit", "--concurrency",

@@ -2,7 +2,7 @@ import FlashSaleKit
 
 /// What a load generator itself costs: `flash-sale` beside `wrk`, both with an idempotency key of its own for each request, against a server that answers a constant.
 public struct GeneratorResult: Codable, Equatable, Sendable {
-    /// One run of one of them.
+    /// One run of one generator.
     public struct Run: Codable, Equatable, Sendable {
         /// Requests answered.
         public var requests: Int
@@ -11,7 +11,7 @@ public struct GeneratorResult: Codable, Equatable, Sendable {
         /// Processor time of the generator alone, in microseconds.
         public var cpu: Double
 
-        /// All of it.
+        /// Makes a run.
         public init(requests: Int, seconds: Double, cpu: Double) {
             self.requests = requests
             self.seconds = seconds
@@ -29,16 +29,16 @@ public struct GeneratorResult: Codable, Equatable, Sendable {
     /// Every run of flash-sale.
     public var flashSale: [Run]
 
-    /// All of them.
+    /// Makes a result.
     public init(wrk: [Run], flashSale: [Run]) {
         self.wrk = wrk
         self.flashSale = flashSale
     }
 
-    /// At most so many times wrk's processor time a request.
+    /// The ratio that flash-sale must not exceed.
     public static let goal = 1.3
 
-    /// Processor time a request of flash-sale by wrk's, medians; nil where one of them was not measured.
+    /// Processor time a request of flash-sale divided by wrk's, both medians; nil where one of them was not measured.
     public var ratio: Double? {
         guard let one = flashSale.map(\.cpuPerRequest).median, let other = wrk.map(\.cpuPerRequest).median, other > 0 else { return nil }
         return one / other

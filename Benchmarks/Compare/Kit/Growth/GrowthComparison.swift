@@ -7,7 +7,7 @@ import PostgresClient
 
 /// Measures what a request costs with 1, 100, 10,000 and 100,000 gated products, and with 1, 2 and 4 servers of each kind on the same processors.
 ///
-/// It comes after everything else: the products stay, and the stack's own order server is stopped.
+/// This comparison runs after all others: its products stay, and it stops the stack's own order server.
 /// Bounds: the numbers below, each `rounds` times `duration` for each spread; making the products and waiting for servers have deadlines.
 struct GrowthComparison {
     let bench: Bench
@@ -142,7 +142,7 @@ struct GrowthComparison {
         }
     }
 
-    /// What is gone from all of them is what was answered.
+    /// Checks that as many units are gone from all these products together as decreases were answered with success.
     private func check(_ database: PostgresConnection, sold: Int) async throws {
         let sql =
             "select coalesce(sum($1 - s.stock), 0)::bigint from product_stock s join products p on p.id = s.product_id where p.name = $2"
@@ -155,7 +155,7 @@ struct GrowthComparison {
     // MARK: Instances
 
     private func growInstances(_ turn: (Int) -> Bench.Turn) async throws -> [GrowthResult.Point] {
-        // What it accepts or relays would be work of servers that are not counted.
+        // Orders that these servers accept or relay would be work of servers that are not counted.
         await bench.plainOrders.end()
         try await stack.run(["stop", "order", "gateway"])
         var points: [GrowthResult.Point] = []

@@ -9,7 +9,7 @@ public struct GrowthResult: Codable, Equatable, Sendable {
         /// Whole orders, with so many product servers and as many order servers.
         case instances
 
-        /// A request may cost so many times what it costs where there is one.
+        /// The ratio that must not be exceeded: the cost of a request divided by its cost where there is one.
         public var goal: Double { self == .products ? 1.25 : 1.15 }
     }
 
@@ -29,7 +29,7 @@ public struct GrowthResult: Codable, Equatable, Sendable {
         public var kind: Kind
         /// How many there are.
         public var count: Int
-        /// Of the products; instances are measured with one.
+        /// The spread over the products; instances are measured with one product.
         public var spread: Spread
         /// In the order in which they were made.
         public var runs: [Sample]
@@ -46,7 +46,7 @@ public struct GrowthResult: Codable, Equatable, Sendable {
     /// - Parameter points: as they are shown.
     public init(points: [Point]) { self.points = points }
 
-    /// What a request costs at a point, by what it costs where there is one; nil where that was not measured.
+    /// The cost of a request at a point divided by its cost where there is one; nil where that was not measured.
     public func ratio(_ point: Point) -> Double? {
         guard let one = points.first(where: { $0.kind == point.kind && $0.count == 1 }), one.cost > 0 else { return nil }
         return point.cost / one.cost

@@ -10,15 +10,15 @@ public enum Casualty: String, Codable, Sendable, CaseIterable {
 
 /// The books of one side when everything runs again, all in units.
 struct LossBooks: Equatable, Sendable {
-    /// Put on sale.
+    /// Units that were put on sale.
     var initial: Int64
     /// Buyers that were told of success, each of one unit.
     var told: Int64
     /// Requests without a clear answer: a closed connection, a 5xx. Each may have sold a unit.
     var unknown: Int64
-    /// Left, by the store that the side takes for the truth.
+    /// Units that are left, by the store that the side takes for the truth.
     var truth: Int64
-    /// That buyers can still get: what the gate and the truth both have.
+    /// Units that buyers can still get: those that the gate and the truth both have.
     var sellable: Int64
 
     /// Units that nobody has and nobody can buy any more.
@@ -33,7 +33,7 @@ struct LossBooks: Equatable, Sendable {
 
 /// One line of the table of losses.
 public struct Loss: Codable, Equatable, Sendable {
-    /// Whose.
+    /// The side that lost.
     public var side: Side
     /// What was killed.
     public var killed: Casualty

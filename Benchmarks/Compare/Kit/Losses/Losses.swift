@@ -52,7 +52,8 @@ extension Bench {
         return Loss(run.side, run.casualty, books, neededRestart: needed)
     }
 
-    /// One more buyer, under the first key of the run, which nobody has used: the status of the first answer below 500 within ten seconds, else of the last one.
+    /// Sends one more buyer, under the run's first key, which nobody has used. Returns the first status below 500 within ten seconds, else the last status;
+    /// nil without an answer.
     private func probe(_ target: Target, _ key: UInt64) async throws -> Int? {
         let caller = try await HTTPCaller.make(
             endpoint: try HTTPEndpoint(target.url),
@@ -102,7 +103,8 @@ extension Bench {
         }
     }
 
-    /// Connections of ours may have ended with the database: the first call after that fails, a later one has a new connection.
+    /// Repeats a call for up to 30 seconds. Our own connections may have ended with the database: the first call after that fails, and a later one makes a
+    /// new connection.
     private func patiently<Value: Sendable>(_ body: @Sendable () async throws -> Value) async throws -> Value {
         let deadline = ContinuousClock.now + .seconds(30)
         while true {

@@ -8,14 +8,14 @@ public struct Machine: Codable, Equatable, Sendable {
     public var processor: String
     /// Processors that this process may use.
     public var cores: Int
-    /// In bytes.
+    /// Memory, in bytes.
     public var memory: UInt64
-    /// Name and release.
+    /// Name and release of the kernel.
     public var kernel: String
-    /// Over one minute, before the run.
+    /// The load average over one minute, before the run.
     public var loadAverage: Double
 
-    /// All of it.
+    /// Makes a machine of its figures.
     public init(processor: String, cores: Int, memory: UInt64, kernel: String, loadAverage: Double) {
         self.processor = processor
         self.cores = cores

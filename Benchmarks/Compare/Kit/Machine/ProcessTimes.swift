@@ -6,15 +6,15 @@ package struct ProcessTimes: Sendable {
     /// One process, in clock ticks.
     struct Entry: Equatable, Sendable {
         var parent: Int
-        /// Of the process itself.
+        /// Time of the process itself.
         var own: Int
-        /// Of its children that have ended and were waited for.
+        /// Time of its children that have ended and were waited for.
         var ended: Int
     }
 
-    /// By process id.
+    /// The processes, by process id.
     var processes: [Int: Entry] = [:]
-    /// All processors together, user, nice and system.
+    /// Time of all processors together, user, nice and system, in clock ticks.
     var busy = 0
 
     /// Where the time went, in microseconds. Time that cannot be attributed is `other`.
@@ -44,7 +44,8 @@ package struct ProcessTimes: Sendable {
         return numbers.count == 3 ? numbers.reduce(0, +) : nil
     }
 
-    /// Ticks by group. A process belongs to the nearest ancestor, itself included, that is a root; children that have ended count where the root is what waited for them.
+    /// Ticks by group. A process belongs to the nearest root among itself and its ancestors. The time of children that have ended counts only where a root
+    /// itself has waited for them.
     /// - Parameter roots: group by process id.
     func ticks(_ roots: [Int: String]) -> (byGroup: [String: Int], other: Int) {
         var sums: [String: Int] = [:]

@@ -36,7 +36,7 @@ package final class PeerStand: Sendable {
     let databaseEnvironment: [String: String]
     /// The stack's Redis.
     let redis: RedisClient
-    /// The one that syncs every write; nil when it did not start.
+    /// A Redis that syncs every write to its disk before it answers.
     let fsyncRedis: RedisClient
     /// Sides that this machine cannot measure, and why.
     let missing: [Side: String]
@@ -54,7 +54,7 @@ package final class PeerStand: Sendable {
     /// Starts a peer that was killed or ended again, without waiting for it.
     func start(_ name: Name) async throws {
         guard let process = processes.withLock({ $0[name] }) else { return }
-        // What is left of the killed one would keep the port.
+        // Processes that the killed one has left would keep the port.
         await process.end()
         let again = try process.again()
         processes.withLock { $0[name] = again }
@@ -215,7 +215,7 @@ package final class PeerStand: Sendable {
                     [
                         "REDIS_ADDR": "127.0.0.1:\(redisPort)", "PRODUCT_URL": "http://127.0.0.1:\(port(product))",
                         "LISTEN": "127.0.0.1:\(port(name))",
-                        // Only the pool of the straightforward one knows this setting.
+                        // Only gopeer's pool knows this setting.
                         "DATABASE_URL": peer == "gopeer" ? "\(login) pool_max_conns=16" : login,
                     ]
                 )

@@ -2,7 +2,7 @@
 public enum Side: String, Codable, Sendable, CaseIterable {
     /// The project, as its servers are configured when nobody sets anything: order events, idempotency keys, metrics.
     case stockGate = "StockGate"
-    /// The same through nginx.
+    /// The project as above, through nginx.
     case gateway
     /// The project with order events off (`EVENT_LIMIT=0`) and orders without keys.
     case plain = "StockGate, bare"
@@ -19,7 +19,7 @@ public enum Side: String, Codable, Sendable, CaseIterable {
     /// Whether this is the project itself.
     public var isOurs: Bool { self == .stockGate || self == .gateway || self == .plain }
 
-    /// What it is, in a line.
+    /// What the side is, in a line.
     public var description: String {
         switch self {
         case .stockGate: "this project, default configuration: order events, idempotency keys, metrics"
@@ -37,7 +37,7 @@ public enum Side: String, Codable, Sendable, CaseIterable {
         }
     }
 
-    /// What it does not promise, in few words: the table's last column. Empty where nothing is missing.
+    /// What the side does not promise, in few words: the table's last column. Empty where nothing is missing.
     public var lacks: String {
         switch self {
         case .stockGate, .gateway: ""
@@ -54,7 +54,7 @@ public enum Side: String, Codable, Sendable, CaseIterable {
         }
     }
 
-    /// The same in sentences, for the page.
+    /// What the side does not promise, in sentences for the page.
     public var doesNotPromise: String {
         switch self {
         case .stockGate, .gateway: "-"

@@ -14,7 +14,7 @@ public struct PeerResult: Codable, Equatable, Sendable {
         /// Whether only a part of the works was measured.
         public var isPartial: Bool
 
-        /// All of it.
+        /// Makes the settings.
         public init(rounds: Int, secondsEach: Double, configuration: String, isPartial: Bool) {
             self.rounds = rounds
             self.secondsEach = secondsEach
@@ -29,27 +29,27 @@ public struct PeerResult: Codable, Equatable, Sendable {
         public var title: String
         /// What was done.
         public var work: Work
-        /// Which of ours did it.
+        /// Which of our sides did it.
         public var side: Side
-        /// Connections of ours.
+        /// Our connections.
         public var clients: Int
-        /// Whom it is held beside.
+        /// The peer that our side is compared with.
         public var peer: Side
         /// Connections of the peer.
         public var peerClients: Int
         /// Requests a second, or microseconds a request.
         public var measure: Row.Measure
-        /// Median of the peer.
+        /// The peer's median.
         public var peerValue: Double
-        /// Median of ours.
+        /// Our median.
         public var value: Double
-        /// Of ours, in milliseconds.
+        /// Our 99th percentile, in milliseconds.
         public var p99: Double
-        /// Ours by the peer's.
+        /// `value` divided by `peerValue`.
         public var ratio: Double
         /// At least this ratio of rates, at most this of processor time; nil without a goal.
         public var goal: Double?
-        /// Nil without a goal.
+        /// Whether the goal is reached; nil without a goal.
         public var isReached: Bool?
         /// What the peer does not promise.
         public var lacks: String
@@ -88,15 +88,15 @@ public struct PeerResult: Codable, Equatable, Sendable {
 
     /// When the comparison began.
     public var started: Date
-    /// What it ran on.
+    /// The machine that the comparison ran on.
     public var machine: Machine
-    /// How it was made.
+    /// How the comparison was made.
     public var settings: Settings
     /// The table.
     public var lines: [Line]
     /// Processor time of each side's work.
     public var cpu: [CPULine]
-    /// Of the relay; nil where it was not measured.
+    /// The relay's delay; nil where it was not measured.
     public var relay: Relay?
     /// Processor time of what has nothing to do with the comparison, in percent of the machine while something was measured.
     public var otherWork: Double

@@ -14,7 +14,7 @@ public struct ResultChart: Sendable {
         var faint: String { self == .light ? "#59636e" : "#9198a1" }
         var ours: String { self == .light ? "#0969da" : "#4493f8" }
         var peer: String { self == .light ? "#b1bac4" : "#484f58" }
-        /// By the place in `Group.servers`.
+        /// Colours of the groups, in the order of `Group.servers`.
         var groups: [String] {
             self == .light
                 ? ["#0969da", "#8250df", "#1a7f37", "#cf222e", "#9a6700", "#bc4c00", "#6e7781"]

@@ -142,7 +142,7 @@ public struct ResultTable: Sendable {
 }
 
 extension Side {
-    /// Whether it is no server.
+    /// Whether the side is pgbench, which is no server.
     var isPgbench: Bool { self == .pgbenchRow || self == .pgbenchFunction || self == .pgbenchUnits }
 }
 

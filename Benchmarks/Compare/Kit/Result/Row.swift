@@ -1,4 +1,4 @@
-/// One line of the table: what of ours is held beside which peer, and the goal.
+/// One line of the table: which of our sides is compared with which peer, and the goal.
 public struct Row: Sendable {
     /// What is compared.
     public enum Measure: String, Codable, Sendable {

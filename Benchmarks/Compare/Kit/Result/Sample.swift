@@ -6,13 +6,13 @@ public enum Work: String, Codable, Sendable, CaseIterable {
     case soldOut = "sold-out"
     /// A decrease that survives a crash when it is answered.
     case durable
-    /// The same while Redis is down.
+    /// A decrease as above, while Redis is down.
     case direct
     /// An order from the request to CONFIRMED.
     case order
     /// An order that is accepted with a promise, to be decided later.
     case accepted
-    /// The same, until it is decided.
+    /// An accepted order, until it is decided.
     case drained
     /// An order of a product that has nothing left.
     case rejected
@@ -26,22 +26,22 @@ public struct Sample: Codable, Equatable, Sendable {
     public var side: Side
     /// Connections.
     public var clients: Int
-    /// From 1.
+    /// The round, from 1.
     public var round: Int
-    /// Answered in time.
+    /// Requests answered in time.
     public var requests: Int
     /// How long it was measured, in seconds.
     public var seconds: Double
-    /// Milliseconds.
+    /// The median latency, in milliseconds.
     public var p50: Double
-    /// Milliseconds; 0 where the tool does not say.
+    /// The 99th percentile of the latencies, in milliseconds; 0 where the tool does not say.
     public var p99: Double
     /// Processor time of the run by group of processes, in microseconds.
     public var cpu: [String: Double]
-    /// Requests that `cpu` was used for: those that were answered when the time was over are among them.
+    /// Requests that `cpu` was used for, including those that were answered after the time was over.
     public var worked: Int
 
-    /// All of it.
+    /// Makes a sample.
     public init(
         work: Work,
         side: Side,
@@ -89,7 +89,7 @@ public struct Sample: Codable, Equatable, Sendable {
 
 /// Groups of processes in the order of the table.
 public enum Group {
-    /// Those that do the work, peers' own among them.
+    /// The groups that do the work, the peers' own among them.
     public static let servers = ["product", "order", "gateway", "redis", "postgres", "rabbitmq", "peer"]
     /// The load generator.
     public static let load = "load"

@@ -122,7 +122,7 @@ struct Bench: Sendable {
         var firstKey: UInt64
     }
 
-    /// Loads a server. The processor time is taken when `settle` has returned: what was answered may still be under way behind the answer.
+    /// Loads a server. The processor time is read when `settle` has returned, because a server may still work on a request that it has answered.
     func drive(
         _ load: Load,
         _ turn: Turn,

@@ -12,7 +12,7 @@ public struct Audit: Equatable, Sendable {
         public var redis: RedisStock?
         /// Both databases compared order by order.
         public var matching: OrderMatching
-        /// Orders that buyers saw *sold out*, refused for another reason, and given up.
+        /// Orders that buyers saw *sold out*.
         public var soldOut: Int
         /// Orders refused for another reason.
         public var failed: Int
@@ -55,9 +55,9 @@ public struct Audit: Equatable, Sendable {
         case none
     }
 
-    /// What it was taken from.
+    /// What the audit was taken from.
     public let basis: Basis
-    /// What a reader must know to weigh it, in words.
+    /// What a reader must know to weigh the audit, in words.
     public let remarks: [String]
     /// Units at creation.
     public let initial: Int64

@@ -102,7 +102,7 @@ public struct OrderRow: Equatable, Sendable {
 public struct LedgerRow: Equatable, Sendable {
     /// The order's id; pages are sorted by it.
     public var orderID: Int64
-    /// `ORDER_DECREMENT` rows and their units.
+    /// `ORDER_DECREMENT` rows.
     public var decrements: Int64
     /// Units of those rows.
     public var decremented: Int64

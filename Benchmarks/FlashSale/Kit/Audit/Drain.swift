@@ -4,7 +4,7 @@ public struct OrderEnding: Equatable, Sendable {
     public var id: Int64
     /// `PENDING`, `CONFIRMED`, `FAILED` or `CANCELLED`.
     public var status: String
-    /// Of a FAILED order.
+    /// Why a FAILED order failed; nil for every other order.
     public var failReason: String?
     /// When it was accepted, since 1970.
     public var createdAt: Int64
@@ -40,7 +40,7 @@ public struct OutboxTotals: Equatable, Sendable {
 /// The times are the order database's own: both stamps of an order are made where its statements begin, so their difference leaves out the last
 /// statement's commit, a few milliseconds, and owes nothing to how often the harness looked.
 public struct Drain: Sendable {
-    /// Accepted orders by what became of them.
+    /// Accepted orders that were CONFIRMED.
     public private(set) var confirmed = 0
     /// FAILED for want of stock.
     public private(set) var soldOut = 0

@@ -4,7 +4,7 @@ import NIOHTTP1
 
 /// The books over HTTP: the product server's own audit of a product, and each order that a buyer was told of, looked up through the gateway.
 ///
-/// It proves less than the stores do: a server that lost an order's row and its decrement alike agrees with itself. What it does find is a buyer who was told
+/// These books prove less than the stores do: a server that lost an order's row and its decrement alike agrees with itself. They do show a buyer who was told
 /// what the order is not, units sold beyond the stock, and a Redis that differs from the ledger.
 /// Bounds: `connections` look-ups at a time, at most `lookupLimit` orders, spread evenly over those that buyers were told of.
 public struct HTTPBooks: Sendable {

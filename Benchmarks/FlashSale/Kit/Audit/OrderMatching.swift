@@ -64,7 +64,7 @@ public struct OrderMatching: Equatable, Sendable {
                 note("order \(order.id): CANCELLED, the ledger has \(seen)")
             }
         case "PENDING":
-            // Its outcome is open. It is counted as pending, which fails the audit by itself.
+            // The order's outcome is open. It is counted as pending, which fails the audit by itself.
             break
         default:
             if rows != 0 || units != 0 { note("order \(order.id): \(order.status), the ledger has \(seen)") }

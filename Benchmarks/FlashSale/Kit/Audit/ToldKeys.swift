@@ -3,7 +3,7 @@ struct ToldKeys {
     private let told: ToldAnswers
     private let soldOut: Set<UInt64>
     private let confirmed: [Int64: UInt64]
-    /// Of orders that more than one buyer was told of: the further keys.
+    /// The further keys of orders that more than one buyer was told of.
     private let further: [Int64: [UInt64]]
 
     init(_ told: ToldAnswers) {
@@ -27,7 +27,7 @@ struct ToldKeys {
     /// The key under which a buyer was first told of an order.
     func key(of order: Int64) -> String? { confirmed[order].map { told.key($0) } }
 
-    /// Whether somebody was told under the order's key that there is nothing left.
+    /// The order's key, if a buyer was told under it that nothing is left; else nil.
     func wasToldSoldOut(_ order: OrderRow) -> String? {
         guard let key = order.key, let number = told.number(of: key), soldOut.contains(number) else { return nil }
         return key

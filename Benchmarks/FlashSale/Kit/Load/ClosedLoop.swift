@@ -23,7 +23,7 @@ public enum ClosedLoop {
         }
 
         let method: String
-        /// One at least.
+        /// The paths, one at least.
         let paths: [String]
         let spread: ProductSpread
         let body: Body
@@ -80,13 +80,13 @@ public enum ClosedLoop {
         }
     }
 
-    /// What came of it.
+    /// What came of a run.
     public struct Figures: Sendable {
         /// Requests that were answered before the time was over: what the rate is made of.
         public internal(set) var inTime = 0
         /// All answers by status, those to the last requests of all connections included: what the books are compared with.
         public internal(set) var answered: [Int: Int] = [:]
-        /// Requests without an answer, and why the first of them had none.
+        /// Requests without an answer.
         public internal(set) var broken = 0
         /// Why the first broken connection broke.
         public internal(set) var firstFailure: String?
@@ -100,7 +100,7 @@ public enum ClosedLoop {
 
         /// All answers.
         public var answers: Int { answered.values.reduce(0, +) }
-        /// Answers a second.
+        /// Answers in time a second.
         public var rate: Double { seconds > 0 ? Double(inTime) / seconds : 0 }
     }
 
@@ -200,7 +200,7 @@ private final class Course {
         guard isOver, !isFinished, connections.allSatisfy({ !$0.isWaiting }) else { return }
         isFinished = true
         close()
-        // They hold this object, as it holds them.
+        // The connections hold this object, which holds them: letting them go here ends the cycle.
         connections = []
         finished.succeed(figures)
     }

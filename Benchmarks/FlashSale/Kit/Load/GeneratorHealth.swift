@@ -16,9 +16,9 @@ public struct GeneratorHealth: Sendable {
     /// How long after its intended moment an order was sent that found a place at once. Of an open loop.
     public var sendLag = Latencies()
 
-    /// Busy so much of its time, a thread has no room left for a peak.
+    /// A thread that is busy for more than this part of its time has no room left for a peak.
     static let busyLimit = 0.9
-    /// Later than that at the 99th percentile, latencies are the harness' own; in milliseconds.
+    /// Where the 99th percentile of a lag is above this, in milliseconds, the latencies are the harness's own.
     static let lagLimit = 10.0
 
     /// Nothing measured yet.

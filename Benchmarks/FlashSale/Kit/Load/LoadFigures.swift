@@ -55,7 +55,7 @@ public struct LoadFigures: Sendable {
         public var time = Duration.zero
         /// The part of that time in which orders went at the machine's own pace.
         public var ownPaceTime = Duration.zero
-        /// Orders confirmed, and all orders answered, in that part.
+        /// Orders confirmed in that part.
         public var ownPaceConfirmed = 0
         /// All orders that ended in that part.
         public var ownPaceOrders = 0
@@ -89,21 +89,21 @@ public struct LoadFigures: Sendable {
     public var stale = 0
     /// Units of the orders that were confirmed, or accepted.
     public var unitsConfirmed = 0
-    /// Reasons of failed orders, causes of repeats and of giving up. At most 64 different words; further ones count as `OTHER`.
+    /// Why orders failed or were given up. At most 64 different words; further ones count as `OTHER`.
     public private(set) var failReasons: [String: Int] = [:]
-    /// Why attempts were repeated.
+    /// Why attempts were repeated, within the same bound.
     public private(set) var retryCauses: [String: Int] = [:]
     /// The ids that buyers were told are confirmed. As many as units were sold; the audit looks each one up.
     public var confirmedOrders: [Int64] = []
     /// The ids of FAILED orders that buyers were told of with *sold out*; the audit looks each one up.
     public var refusedOrders: [Int64] = []
-    /// The products' places of the two lists above, where there is more than one product.
+    /// For each id in `confirmedOrders`, the product's place; empty where there is one product.
     public var confirmedProducts: [UInt32] = []
-    /// See `confirmedProducts`.
+    /// For each id in `refusedOrders`, the product's place; empty where there is one product.
     public var refusedProducts: [UInt32] = []
     /// The ids that buyers were told are cancelled.
     public var cancelledOrders: [Int64] = []
-    /// Units of those.
+    /// Units of the cancelled orders.
     public var unitsCancelled = 0
     /// Cancellations that were refused or given up.
     public var cancellationsFailed = 0
@@ -111,13 +111,13 @@ public struct LoadFigures: Sendable {
     public var duplicates = 0
     /// Keys that were answered in two ways.
     public private(set) var conflicts = 0
-    /// The first hundred of them in words.
+    /// The first hundred of these keys in words.
     public private(set) var conflictExamples: [String] = []
-    /// Looks at the product, how long they took, and those that were not answered 200.
+    /// Looks at the product.
     public var views = 0
-    /// See `views`.
+    /// How long the looks took.
     public var viewLatencies = Latencies()
-    /// See `views`.
+    /// Looks that were not answered 200.
     public var viewErrors = 0
     /// The ids that buyers were told are accepted, to be decided later.
     public var acceptedOrders: [Int64] = []

@@ -55,7 +55,7 @@ extension LoadGenerator {
         finishIfDone()
     }
 
-    /// The place is free: whoever has waited longest takes it.
+    /// A place has become free: the arrival that has waited longest takes it.
     func free(_ place: Int) {
         if arrivals != nil {
             dropStale()
@@ -68,7 +68,7 @@ extension LoadGenerator {
         finishIfDone()
     }
 
-    /// Turns away who has waited beyond the deadline.
+    /// Turns away arrivals that have waited beyond the deadline.
     func dropStale() {
         guard let deadline, !waiting.isEmpty else { return }
         let now = NIODeadline.now()
@@ -77,7 +77,7 @@ extension LoadGenerator {
             figures.stale += 1
             interval.shed += 1
         }
-        // Nobody is left to send them to.
+        // All orders of the plan have been issued, so none is left for the arrivals that wait.
         if mayFinish, shared.ordersIssued >= plan.orders {
             figures.shed += waiting.count
             waiting.removeAll()

@@ -41,7 +41,7 @@ extension LoadGenerator {
         send(twin, at: place)
     }
 
-    /// One of two answers to a key: the second one is held against the first.
+    /// Compares two answers to one key: keeps the first, and holds the second against it.
     func compare(_ order: Order, _ outcome: AttemptOutcome) {
         guard let first = pairs.removeValue(forKey: order.number) else {
             pairs[order.number] = outcome

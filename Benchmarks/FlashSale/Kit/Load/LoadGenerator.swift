@@ -14,7 +14,7 @@ final class LoadGenerator {
         let number: UInt64
         let key: String
         let buyer: Int
-        /// Its place among the plan's products.
+        /// The product's place among the plan's products.
         let product: Int
         let quantity: Int
         var intended: NIODeadline
@@ -43,12 +43,12 @@ final class LoadGenerator {
     let plan: OrderPlan
     let shared: SharedLoad
     let eventLoop: any EventLoop
-    /// Which of how many generators.
+    /// The generator's place among `count`.
     let index: Int
     let count: Int
     let connections: [HTTPConnection]
     let template: HTTPRequestTemplate
-    /// By the product's place.
+    /// The requests for a look, by the product's place.
     let views: [HTTPRequestTemplate]
     let cancelHead: String
     let choice: ProductChoice
@@ -157,7 +157,7 @@ final class LoadGenerator {
         updateLimit()
     }
 
-    /// Everything the sale must last for is over.
+    /// Lets the generator finish: everything that the sale must last for is over.
     func allowFinish() {
         mayFinish = true
         finishIfDone()

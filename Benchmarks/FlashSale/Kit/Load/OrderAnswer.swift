@@ -6,7 +6,7 @@ struct OrderAnswer: Equatable {
     var status: String?
     var failReason: String?
     var error: String?
-    /// Of an error: the order that was made all the same.
+    /// The order that was made although the answer is an error.
     var detailsOrderID: Int64?
 
     /// Reads the fields of a JSON object, in any order, others skipped. Nil if the bytes are no JSON object.

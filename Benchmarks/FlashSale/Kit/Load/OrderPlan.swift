@@ -12,9 +12,9 @@ public struct OrderPlan: Sendable {
     public var units: Int
     /// Closed or open loop.
     public var arrivals: Arrivals
-    /// For one attempt.
+    /// How long one attempt may take.
     public var timeout: Duration
-    /// After an unclear answer.
+    /// When an order without a clear answer is sent again.
     public var retry: RetryPolicy
     /// Chooses arrivals, buyers and jitter.
     public var seed: UInt64

@@ -30,7 +30,7 @@ public enum Moment: Equatable, Sendable {
         }
     }
 
-    /// As it is written.
+    /// The moment as it is written.
     var words: String {
         switch self {
         case .elapsed(let time): "\(time.inSeconds.plain)s"
@@ -60,10 +60,10 @@ public struct Disruption: Equatable, Sendable {
         /// A proxy before the server takes everything and hands nothing on.
         case stall
 
-        /// Whether it is done once and needs no undoing.
+        /// Whether the fault is made once and needs no undoing.
         var isOnce: Bool { self == .flush || self == .cut }
 
-        /// As it is written.
+        /// The fault as it is written.
         var name: String {
             switch self {
             case .kill: "kill"
@@ -156,7 +156,7 @@ public struct Disruption: Equatable, Sendable {
         self.end = end
     }
 
-    /// The same, done to another server.
+    /// The same fault, at another server.
     func of(_ server: String) -> Disruption {
         Disruption(server: server, kind: kind, start: start, end: end)
     }

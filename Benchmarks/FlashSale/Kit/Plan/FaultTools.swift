@@ -56,7 +56,8 @@ public struct FaultTools: Sendable {
         }
     }
 
-    /// The fault of the server that is meant now, where it names a part: it is made, and undone, at that server, whoever has the part by then.
+    /// The same fault at the server that has the named part now, such as the master of Redis. The fault is made and undone at this server, whoever has the
+    /// part by then.
     func find(_ disruption: Disruption) async throws -> Disruption {
         guard let store = disruption.leaderOf else { return disruption }
         guard let stack else { throw Failure(description: "\(disruption.server): only the script that owns the servers knows who that is") }
@@ -90,7 +91,7 @@ public struct FaultTools: Sendable {
         }
     }
 
-    /// Undoes it.
+    /// Undoes the fault.
     func undo(_ disruption: Disruption) async throws {
         switch disruption.kind {
         // A standby may have to be made anew.

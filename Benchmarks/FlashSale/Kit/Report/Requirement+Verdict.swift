@@ -5,7 +5,7 @@ extension Requirement {
         public let requirement: Requirement
         /// What was measured; nil if it could not be.
         public let value: Double?
-        /// Whether it was reached.
+        /// Whether the threshold was reached.
         public let isMet: Bool
 
         /// The verdict in words.

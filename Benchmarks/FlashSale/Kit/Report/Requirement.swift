@@ -8,7 +8,7 @@ public struct Requirement: Equatable, Sendable {
         case percentile(Double, OrderOutcome?)
         case longest
         case mean
-        /// Orders of a kind; as a part of the orders if the bound is one.
+        /// Orders of a kind: how many, or, where the bound is a percentage, which part of the orders.
         case orders(Count)
         /// The part of the orders meant that was sent.
         case rate
@@ -37,11 +37,11 @@ public struct Requirement: Equatable, Sendable {
         case generator
     }
 
-    /// As it was written.
+    /// The threshold as it was written.
     public let text: String
     let metric: Metric
     let comparison: Comparison
-    /// Milliseconds, a count, or a part of 1.
+    /// The bound: milliseconds, a count, or a part of 1.
     let bound: Double
     let isPart: Bool
 

@@ -83,7 +83,7 @@ extension SaleReport {
                 "count": .int(load.views), "errors": .int(load.viewErrors), "latencyMs": Self.milliseconds(load.viewLatencies),
             ])
         }
-        // Of an open loop alone.
+        // Only an open loop has a rate to keep.
         if load.due > 0 {
             fields["rate"] = .object(["due": .int(load.due), "sent": .int(load.sent), "attainment": .double(load.attainment)])
         }

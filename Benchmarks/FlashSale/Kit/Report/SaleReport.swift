@@ -12,7 +12,7 @@ public struct SaleReport: Sendable {
     /// The percentiles of a report that asks for none.
     public static let usualPercentiles = [50, 90, 99, 99.9, 99.99]
 
-    /// Of one sale.
+    /// Makes the report of one sale.
     public init(
         _ result: SaleResult,
         percentiles: [Double] = SaleReport.usualPercentiles,

@@ -7,7 +7,7 @@ public final class Interruption: Sendable {
     /// Nobody interrupts yet.
     public init() {}
 
-    /// Whether somebody does.
+    /// Whether somebody has interrupted the sale.
     public var isSet: Bool { flag.withLock { $0 } }
 
     /// Ends the sale. Returns whether this was the first time.

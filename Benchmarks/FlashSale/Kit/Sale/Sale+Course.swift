@@ -2,7 +2,7 @@ import Synchronization
 
 // The sale itself: orders go out while servers are taken away and given back.
 extension Sale {
-    /// Returns whether the sale was ended by its limit.
+    /// Sends the sale's orders to their end, while servers are taken away and given back. Returns whether the sale was ended by its limit.
     func hold(_ load: Load, units: Int) async throws -> Bool {
         let course = Course(disruptions: settings.disruptions)
         let limit = settings.limit
@@ -87,7 +87,7 @@ extension Sale {
             let number = pid.map { " (pid \($0))" } ?? ""
             let sold = Self.percent(before.figures.unitsConfirmed, of: units)
             log.tell("\(server)\(number) \(disruption.kind.words), with \(sold) of the units sold", at: beganAt)
-            // Cancelled or not, the way back is taken.
+            // A cancellation ends this wait; the server is given back either way.
             switch disruption.end {
             case .after(let length): try await Task.sleep(for: max(.zero, length - (log.now - beganAt)))
             case .at(let moment): _ = try await wait(for: moment, load: load)
@@ -130,7 +130,7 @@ extension Sale {
         }
     }
 
-    /// Waits for a moment of the sale; false if the sale is over and it cannot come any more.
+    /// Waits for a moment of the sale; false if the sale's limit comes first.
     func wait(for moment: Moment, load: Load) async throws -> Bool {
         while true {
             if moment.isReached(elapsed: log.now, soldFraction: load.soldFraction) { return true }

@@ -32,11 +32,11 @@ public struct SaleConfiguration: Sendable {
     public var disruptions: [Disruption] = []
     /// An existing product instead of a new one.
     public var product: Int64?
-    /// For one attempt.
+    /// How long one attempt may take.
     public var timeout = Duration.seconds(3)
     /// Repeats after an unclear answer.
     public var retries = 8
-    /// For everything to come to rest after the last order.
+    /// How long everything may take to come to rest after the last order.
     public var settle = Duration.seconds(60)
     /// The longest a sale may take; then no more orders are sent.
     public var limit = Duration.seconds(180)
@@ -99,10 +99,10 @@ public struct SaleResult: Sendable {
     public var hasSettled: Bool
     /// The judgement.
     public var audit: Audit
-    /// The longest the sale might have taken was reached.
+    /// Whether the sale was ended by its limit.
     public var reachedLimit: Bool
     /// Whether the product was made for this sale.
     public var isNewProduct = true
-    /// Somebody ended the sale early.
+    /// Whether somebody ended the sale early.
     public var wasInterrupted = false
 }

@@ -80,7 +80,7 @@ public struct Console: Sendable {
 
     /// Nil where nothing can be drawn anew.
     public var terminal: Terminal? { look() }
-    /// Whether something can.
+    /// Whether there is a terminal, on which a panel can be drawn anew.
     public var isTerminal: Bool { terminal != nil }
 
     /// A line of the report: always printed, above the panel.

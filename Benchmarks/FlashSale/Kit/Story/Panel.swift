@@ -6,7 +6,7 @@ struct Panel {
         var elapsed = 0.0
         /// Until the sale is expected to end, in seconds; nil if that is not known.
         var left: Double?
-        /// The parts of the orders (or of the time) and of the units that are done; nil if there is no whole.
+        /// The part of the orders (or of the time) that is done, and below it that of the units; nil if there is no whole.
         var progress: Double?
         var sold: Double?
         /// Orders that ended, by `OrderOutcome.rawValue`, and arrivals turned away.

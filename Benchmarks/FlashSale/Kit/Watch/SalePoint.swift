@@ -1,12 +1,12 @@
 /// A stretch of the sale, as the report draws it.
 public struct SalePoint: Sendable {
-    /// Its end, since the sale opened, in seconds.
+    /// When the stretch ends, in seconds since the sale opened.
     public var at: Double
-    /// How long it was, in seconds.
+    /// How long the stretch was, in seconds.
     public var seconds: Double
     /// Orders that ended, by `OrderOutcome.rawValue`.
     public var outcomes: [Int]
-    /// Orders sent for the first time, attempts beyond the first, orders that were meant to be sent, arrivals turned away.
+    /// Orders sent for the first time.
     public var sent: Int
     /// Attempts beyond the first.
     public var retries: Int
@@ -20,9 +20,9 @@ public struct SalePoint: Sendable {
     public var latency: [Double]
     /// Each latency in microseconds with how often it came, ascending.
     public var histogram: [(microseconds: UInt64, count: UInt64)]
-    /// Units in Redis' counter and in PostgreSQL; nil where they could not be read.
+    /// Units in Redis' counter; nil where it could not be read.
     public var redisStock: Int64?
-    /// Units in PostgreSQL.
+    /// Units in PostgreSQL; nil where they could not be read.
     public var databaseStock: Int64?
     /// The breaker's state; nil where it could not be read.
     public var breaker: String?

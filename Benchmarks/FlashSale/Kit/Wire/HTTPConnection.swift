@@ -160,7 +160,7 @@ public final class HTTPConnection {
     fileprivate func received(_ answer: AnswerParser.Answer, generation: Int) {
         guard generation == self.generation else { return }
         guard let exchange else {
-            // Nobody asked: the connection cannot be trusted any more.
+            // Bytes came that answer no request: the connection cannot be trusted any more.
             dropLink()
             return
         }

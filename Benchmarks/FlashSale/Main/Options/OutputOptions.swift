@@ -54,7 +54,8 @@ struct Outputs {
     let hgrm: OutputFile?
     let isJSONOnStandardOutput: Bool
 
-    /// The lines and the histogram of one sale; those of several follow each other but for the page, the table and the histogram, which are the last one's.
+    /// Writes one sale's lines (NDJSON), page, table (CSV) and histogram. The lines of several sales follow each other; each other file shows the last sale
+    /// alone.
     func write(_ report: SaleReport, isFirst: Bool) throws {
         if isFirst { try ndjson?.write(report.ndjson()) } else { try ndjson?.append(report.ndjson()) }
         try html?.write(report.html())
@@ -62,7 +63,7 @@ struct Outputs {
         try hgrm?.write(report.hgrm())
     }
 
-    /// The figures of all runs.
+    /// Writes the figures of all runs.
     func write(json data: Data) throws {
         try json?.write(data)
         if isJSONOnStandardOutput { try FileHandle.standardOutput.write(contentsOf: data + Data("\n".utf8)) }

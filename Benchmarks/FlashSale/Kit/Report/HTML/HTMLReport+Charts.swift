@@ -65,7 +65,7 @@ extension HTMLReport {
         return plot.svg(content + plot.axes(yUnit: "ms", xTicks: timeTicks(width)), label: "Latency over time")
     }
 
-    /// From half of the smallest to twice the largest.
+    /// From two thirds of the smallest to one and a half times the largest, and a factor of ten at least.
     private static func decades(_ values: [Double]) -> ClosedRange<Double> {
         let low = max(0.01, (values.min() ?? 1) / 1.5)
         return low...max(low * 10, (values.max() ?? 10) * 1.5)

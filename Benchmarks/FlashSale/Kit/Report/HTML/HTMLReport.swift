@@ -5,7 +5,7 @@ struct HTMLReport {
     let report: SaleReport
     var result: SaleResult { report.result }
 
-    /// Of one sale.
+    /// Makes the page of one sale.
     init(_ report: SaleReport) {
         self.report = report
     }
