@@ -41,7 +41,7 @@ test-ha: ## run the long failovers of stores that are clusters (ARGS="--skip …
 
 lint: ## check the format of the sources and, where shellcheck is there, the scripts
 	swift format lint --strict --parallel -r $(SWIFT_SOURCES)
-	@if command -v shellcheck >/dev/null; then cd scripts && shellcheck -x stack move-product demo up sale test failovers bench profile breaker soak attack compare picture lib/*.sh ../.ci/run ../Tests/scripts/*.sh; \
+	@if command -v shellcheck >/dev/null; then cd scripts && shellcheck -x stack move-product demo up sale test failovers bench profile breaker soak attack compare picture lib/*.sh ../.ci/run ../Tests/scripts/*.sh ../Tests/scripts/lib/*.sh; \
 	else echo "shellcheck is not installed: the scripts are not checked"; fi
 
 format: ## format the sources

@@ -11,20 +11,15 @@ export LC_ALL=C.UTF-8
 mapfile -t documents < <(git ls-files -- '*.md' | grep -v '^CHANGELOG.md$')
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-passed=0 failed=0
+# shellcheck source=../Tests/scripts/lib/verdicts.sh
+source "./Tests/scripts/lib/verdicts.sh"
 
-# verdict FAILURES WHAT: the file FAILURES has one line for each name that does not exist.
-verdict() {
+# absent FAILURES WHAT: the file FAILURES has one line for each name that does not exist.
+absent() {
     local count
     count=$(wc -l <"$1")
-    if ((count == 0)); then
-        passed=$((passed + 1))
-        printf 'ok   %s\n' "$2"
-    else
-        failed=$((failed + 1))
-        printf 'FAIL %s\n' "$2"
-        sed 's/^/     /' "$1" | sort -u | head -n 40
-    fi
+    sort -u "$1" | head -n 40 >"$work/absent"
+    verdict "$2" "$work/absent" "$count"
 }
 
 # named WHAT MINIMUM: a document that names nothing would pass every check; so few names mean that the pattern is wrong.
@@ -51,7 +46,7 @@ done < <(git ls-files -- '*.md') >"$work/found"
 sed -n 's/^name //p' "$work/found" >"$work/names"
 sed -n 's/^fail //p' "$work/found" >"$work/failures"
 named headings 100
-verdict "$work/failures" "no table has two rows for one name, no heading comes twice"
+absent "$work/failures" "no table has two rows for one name, no heading comes twice"
 
 # --- Links to files, and headings in them.
 begin
@@ -75,7 +70,7 @@ for document in "${documents[@]}"; do
     done < <(grep -oE '\]\([^) ]+\)' "$document" | sed 's/^](//; s/)$//')
 done
 named links 10
-verdict "$work/failures" "every link of a document leads somewhere"
+absent "$work/failures" "every link of a document leads somewhere"
 
 # --- Files between backticks.
 begin
@@ -88,7 +83,7 @@ for document in "${documents[@]}"; do
     done < <(grep -oE '`(Sources|Tests|Benchmarks|Tools|docs|scripts|\.ci)/[^` …<]+`' "$document" | tr -d '\140')
 done
 named files 20
-verdict "$work/failures" "every file that a document names is there"
+absent "$work/failures" "every file that a document names is there"
 
 # --- The steps of the flows: a file below Sources, and behind it functions that it has.
 begin
@@ -103,7 +98,7 @@ while IFS= read -r token; do
     fi
 done < <(sed -n '/^## The five flows/,/^## Where a change goes/p' docs/architecture.md | grep -oE '`[^`]+`' | tr -d '\140')
 named "files of the flows' steps" 20
-verdict "$work/failures" "every step of a flow names a file, and functions that it has"
+absent "$work/failures" "every step of a flow names a file, and functions that it has"
 
 # --- The lines of the log that the runbook quotes, up to where a figure stands in them.
 begin
@@ -113,7 +108,7 @@ while IFS= read -r line; do
 done < <(sed -n '/^## Runbook/,/^## Settings/p' docs/operations.md | sed '/^ *```/,/^ *```$/d' | tr '\n' ' ' | tr -s ' ' |
     sed 's/`[^`]*`//g; s/\*\*[^*]*\*\*//g' | grep -oE '\*[^*]+\*' | sed 's/^\*//; s/\*$//; s/ N .*//' | grep -E '.{20}')
 named "lines of the log" 25
-verdict "$work/failures" "every line of the log that the runbook quotes is written by a server"
+absent "$work/failures" "every line of the log that the runbook quotes is written by a server"
 
 # --- The tests that the faults' tables name.
 begin
@@ -125,7 +120,7 @@ while IFS= read -r name; do
     fi
 done < <(grep -oE '`[A-Z][A-Za-z.]*/[a-z][A-Za-z0-9]+`' docs/faults.md | tr -d '\140' | sort -u)
 named "tests of the faults' tables" 20
-verdict "$work/failures" "every test that the faults' tables name is there"
+absent "$work/failures" "every test that the faults' tables name is there"
 
 # --- Make targets, alone or in commands.
 begin
@@ -136,7 +131,7 @@ for document in "${documents[@]}"; do
     done < <(grep -oE '(^|`|&& )make [a-z][a-z-]*' "$document" | sed 's/.*make //')
 done
 named "make targets" 8
-verdict "$work/failures" "every make target that a document names is one"
+absent "$work/failures" "every make target that a document names is one"
 
 # --- Settings, error codes and states: words in capitals between backticks.
 begin
@@ -147,7 +142,7 @@ for document in "${documents[@]}"; do
     done < <(grep -oE '`[A-Z][A-Z0-9]*(_[A-Z0-9]+)+(=[^`]*)?`' "$document" | tr -d '\140' | sed 's/=.*//' | sort -u)
 done
 named settings 40
-verdict "$work/failures" "every setting and code that a document names is known to the sources"
+absent "$work/failures" "every setting and code that a document names is known to the sources"
 
 # The other way round: a setting that is read is in the list of its server, or in the document on it.
 begin
@@ -160,7 +155,7 @@ done < <({
     grep -rhoE 'reader\.[A-Za-z]+\("[A-Z][A-Z0-9]*(_[A-Z0-9]+)*"' Sources --include='*.swift' | grep -oE '"[A-Z0-9_]+"'
 } | tr -d ' ",' | sort -u)
 named "settings that are read" 50
-verdict "$work/failures" "every setting that a server reads is in a document"
+absent "$work/failures" "every setting that a server reads is in a document"
 
 # --- Routes, as the OpenAPI documents of the servers have them.
 begin
@@ -179,7 +174,7 @@ for document in "${documents[@]}"; do
     done < <(grep -oE '`?(GET|HEAD|POST|PATCH|PUT|DELETE) /[^` ,;)"|]*' "$document" | grep -oE '/.*' | sort -u)
 done
 named routes 8
-verdict "$work/failures" "every route that a document names is in an OpenAPI document"
+absent "$work/failures" "every route that a document names is in an OpenAPI document"
 
 # --- Metrics.
 begin
@@ -193,7 +188,7 @@ for document in "${documents[@]}"; do
     done < <(grep -oE '`(stockgate|orders?|outbox|http|process|redis|resilience4j|broker)_[a-z0-9_]+(\{[^`]*\})?`' "$document" | tr -d '\140' | sed 's/{.*//' | sort -u)
 done
 named metrics 15
-verdict "$work/failures" "every metric that a document names is exposed"
+absent "$work/failures" "every metric that a document names is exposed"
 
 begin
 page=Sources/ServerKit/Dashboard/dashboard.html
@@ -208,7 +203,6 @@ while IFS= read -r metric; do
     fi
 done < <(grep -oE '\b(stockgate|process|orders?|outbox)_[a-z0-9_]+' "$page" | sort -u)
 named metrics 20
-verdict "$work/failures" "every metric that the dashboard shows is exposed"
+absent "$work/failures" "every metric that the dashboard shows is exposed"
 
-printf '%s passed, %s failed\n' "$passed" "$failed"
-((failed == 0))
+verdicts

@@ -32,20 +32,8 @@ trap finish EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-passed=0 failed=0
-# check TEXT COMMAND…: the command succeeds.
-check() {
-    local text=$1
-    shift
-    if "$@" >"$work/output" 2>&1; then
-        passed=$((passed + 1))
-        printf 'ok      %s\n' "$text"
-    else
-        failed=$((failed + 1))
-        printf 'FAILED  %s\n' "$text"
-        sed 's/^/        | /' "$work/output"
-    fi
-}
+# shellcheck source=../Tests/scripts/lib/verdicts.sh
+source "$REPOSITORY/Tests/scripts/lib/verdicts.sh"
 one() { STACK_DIR=$first "$stack" "$@"; }
 two() { STACK_DIR=$second "$stack" "$@"; }
 pid_of() { cut -d' ' -f1 "$first/$1/pid"; }
@@ -81,7 +69,6 @@ says() { # TEXT COMMAND…
     [[ $output == *"$text"* ]]
 }
 status_of() { one status "$1" | awk 'NR == 2 { print $2 }'; }
-is() { printf '%s, expected %s\n' "$1" "$2" && [[ $1 == "$2" ]]; }
 # Tries for up to a minute, however long each try takes.
 soon() {
     local end=$((SECONDS + 60))
@@ -483,5 +470,4 @@ check "the second stack still runs" is "$(two status redis | awk 'NR == 2 { prin
 check "destroy removes the second stack" two destroy
 check "with what it had elsewhere" test ! -e "$outside" -a ! -e "${sockets:-/nowhere}"
 
-printf '%d passed, %d failed\n' "$passed" "$failed"
-((failed == 0))
+verdicts

@@ -33,21 +33,8 @@ trap finish EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-passed=0 failed=0
-# check TEXT COMMAND…: the command succeeds.
-check() {
-    local text=$1
-    shift
-    if "$@" >"$work/output" 2>&1; then
-        passed=$((passed + 1))
-        printf 'ok      %s\n' "$text"
-    else
-        failed=$((failed + 1))
-        printf 'FAILED  %s\n' "$text"
-        sed 's/^/        | /' "$work/output"
-    fi
-}
-is() { printf '%s, expected %s\n' "$1" "$2" && [[ $1 == "$2" ]]; }
+# shellcheck source=../Tests/scripts/lib/verdicts.sh
+source "./Tests/scripts/lib/verdicts.sh"
 # has COUNT PATTERN FILE: so many lines match.
 has() {
     local count
@@ -91,5 +78,4 @@ done
 check "it ends by its own means" scripts/stack stop
 printf '        in %s s\n' $((SECONDS - begin))
 
-printf '%s passed, %s failed\n' "$passed" "$failed"
-((failed == 0))
+verdicts
