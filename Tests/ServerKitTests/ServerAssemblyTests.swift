@@ -276,6 +276,30 @@ import Testing
         #expect(text.hasSuffix("0\r\n\r\n"))
     }
 
+    /// A master of a cluster that takes over has a breaker of its own, and one that comes back has its old name.
+    @Test func aStreamHasTheEventsOfBreakersThatCome() async throws {
+        let breakers = CircuitBreakerRegistry()
+        let client = Trail()
+        try await withServer(breakers: breakers) { ports in
+            let request = "GET /admin/circuitbreakerevents?follow=true HTTP/1.1\r\nHost: localhost\r\n\r\n"
+            Task { _ = try? await exchange(ports.adminPort, [request], into: client) }
+            try await wait { client.all.joined().contains(":\n\n") }
+            func count(_ text: String) -> Int { client.all.joined().ranges(of: text).count }
+            let first = try breakers.breaker(named: "redisStock@a")
+            first.transition(to: .forceOpen, by: "ann", reason: nil)
+            try await wait { count("id: redisStock@a-1\nevent: STATE_TRANSITION") == 1 }
+            first.transition(to: .close, by: "ann", reason: nil)
+            try await wait { count("FORCED_OPEN_TO_CLOSED") == 1 }
+            breakers.remove(named: "redisStock@a")
+            let second = try breakers.breaker(named: "redisStock@a")
+            second.transition(to: .disable, by: "ann", reason: nil)
+            try await wait { count("CLOSED_TO_DISABLED") == 1 }
+            second.transition(to: .forceOpen, by: "ann", reason: nil)
+            try await wait { count("DISABLED_TO_FORCED_OPEN") == 1 }
+            #expect(count("event: STATE_TRANSITION") == 4)
+        }
+    }
+
     /// Between two heartbeats, which would find a client that has gone.
     @Test(arguments: [false, true]) func aStreamOfEventsGivesItsPlaceBackWhenItsClientGoes(isHalf: Bool) async throws {
         try await withServer(heartbeat: .seconds(3600)) { ports in

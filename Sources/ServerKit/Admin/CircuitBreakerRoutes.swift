@@ -11,12 +11,15 @@ import Synchronization
 /// The admin port's view of the breakers: states, changes by hand, events. Under resilience4j's actuator paths the same in its shapes.
 ///
 /// Bounds: at most `maximumFollowers` event streams at a time, more get 503. A stream gives its place back when its client goes. Each stream buffers 1,024
-///   events for a slow reader and then drops the oldest, which the gap in `sequence` shows.
+///   events for a slow reader and then drops the oldest, which the gap in `sequence` shows. A breaker that comes while a stream of all is open is in it within
+///   a second.
 public struct CircuitBreakerRoutes: Sendable {
     /// Event streams at a time.
     public static let maximumFollowers = 32
 
     private static let followBuffer = 1024
+    /// How often an open stream looks for breakers that have come.
+    private static let lookInterval: Duration = .milliseconds(500)
 
     private final class Followers: Sendable {
         let count = Atomic<Int>(0)
@@ -44,22 +47,25 @@ public struct CircuitBreakerRoutes: Sendable {
                 try await change(try breaker(context), request, context, as: shape)
             }
             router.get(RouterPath(prefix + "/circuitbreakerevents"), query: ["follow"]) { request, context in
-                try events(of: registry.breakers, request, context, as: shape)
+                try events(of: { registry.breakers }, request, context, as: shape)
             }
         }
         router.get("/admin/circuitbreakerevents/{name}", query: ["follow"]) { request, context in
-            try events(of: [try breaker(context)], request, context, as: .admin)
+            let breaker = try breaker(context)
+            return try events(of: { [breaker] }, request, context, as: .admin)
         }
         // resilience4j answers an unknown name on this path like a breaker without events.
         router.get("/actuator/circuitbreakerevents/{name}", query: ["follow"]) { request, context in
-            try events(of: named(context), request, context, as: .actuator)
+            let named = named(context)
+            return try events(of: { named }, request, context, as: .actuator)
         }
         router.get("/actuator/circuitbreakerevents/{name}/{eventType}", query: ["follow"]) { request, context in
             let text = context.parameters.get("eventType")?.uppercased() ?? ""
             guard let type = Resilience4j.EventType(rawValue: text) else {
                 throw APIError.notAChoice(field: "eventType", Resilience4j.EventType.self)
             }
-            return try events(of: named(context), request, context, as: .actuator, type: type.rawValue)
+            let named = named(context)
+            return try events(of: { named }, request, context, as: .actuator, type: type.rawValue)
         }
     }
 
@@ -138,7 +144,7 @@ public struct CircuitBreakerRoutes: Sendable {
     // MARK: Events
 
     private func events(
-        of breakers: [CircuitBreaker],
+        of breakers: @escaping @Sendable () -> [CircuitBreaker],
         _ request: Request,
         _ context: ServerRequestContext,
         as shape: Shape,
@@ -147,7 +153,8 @@ public struct CircuitBreakerRoutes: Sendable {
         if try request.querySwitch("follow") {
             return try stream(of: breakers, on: context.channel, as: shape, type: type)
         }
-        let events = CircuitBreakerRoutes.recent(of: breakers).filter { CircuitBreakerRoutes.shows($0, as: shape, type: type) }
+        let events = CircuitBreakerRoutes.recent(of: breakers()).map(\.event)
+            .filter { CircuitBreakerRoutes.shows($0, as: shape, type: type) }
         return .json { json in
             json.object { json in
                 json.array("circuitBreakerEvents", events) { CircuitBreakerRoutes.write($1, as: shape, to: &$0) }
@@ -166,14 +173,52 @@ public struct CircuitBreakerRoutes: Sendable {
         }
     }
 
-    /// Oldest first, over all of the breakers.
-    private static func recent(of breakers: [CircuitBreaker]) -> [CircuitBreakerEvent] {
+    /// Oldest first, over all of the breakers, each event with its breaker's place.
+    private static func recent(of breakers: [CircuitBreaker]) -> [(source: Int, event: CircuitBreakerEvent)] {
         // Equal times of one breaker stay in its own order: the sort is by time, then by sequence.
-        breakers.flatMap { $0.recentEvents() }.sorted { ($0.unixMilliseconds, $0.sequence) < ($1.unixMilliseconds, $1.sequence) }
+        breakers.enumerated().flatMap { source, breaker in breaker.recentEvents().map { (source, $0) } }
+            .sorted { ($0.event.unixMilliseconds, $0.event.sequence) < ($1.event.unixMilliseconds, $1.event.sequence) }
     }
 
-    private func stream(of breakers: [CircuitBreaker], on channel: any Channel, as shape: Shape, type: String?) throws(APIError) -> Response
-    {
+    /// Gives the events of all breakers to `yield` until the task is cancelled, those of breakers that come meanwhile included; nil at each heartbeat. Each breaker
+    /// is a source of its own: one that comes under the name of one that has gone begins its sequence anew.
+    private static func follow(
+        _ breakers: @escaping @Sendable () -> [CircuitBreaker],
+        from first: [(breaker: CircuitBreaker, events: CircuitBreakerEvents)],
+        heartbeat: Duration,
+        yield: @escaping @Sendable ((source: Int, event: CircuitBreakerEvent)?) -> Void
+    ) async {
+        await withTaskGroup(of: Void.self) { group in
+            for (source, one) in first.enumerated() {
+                group.addTask { for await event in one.events { yield((source, event)) } }
+            }
+            var followed = first.map(\.breaker)
+            var sources = first.count
+            var beat = ContinuousClock.now
+            while !Task.isCancelled {
+                if ContinuousClock.now >= beat {
+                    yield(nil)
+                    beat = .now + heartbeat
+                }
+                let all = breakers()
+                for breaker in all where !followed.contains(where: { $0 === breaker }) {
+                    let (source, events) = (sources, breaker.events(bufferCapacity: followBuffer))
+                    sources += 1
+                    for event in breaker.recentEvents() { yield((source, event)) }
+                    group.addTask { for await event in events { yield((source, event)) } }
+                }
+                followed = all
+                try? await Task.sleep(for: min(heartbeat, lookInterval))
+            }
+        }
+    }
+
+    private func stream(
+        of breakers: @escaping @Sendable () -> [CircuitBreaker],
+        on channel: any Channel,
+        as shape: Shape,
+        type: String?
+    ) throws(APIError) -> Response {
         guard followers.count.wrappingAdd(1, ordering: .relaxed).newValue <= CircuitBreakerRoutes.maximumFollowers else {
             followers.count.wrappingSubtract(1, ordering: .relaxed)
             throw APIError(.overloaded, retryAfter: .seconds(5))
@@ -183,32 +228,22 @@ public struct CircuitBreakerRoutes: Sendable {
         let heartbeat = self.heartbeat
         let body = ResponseBody { writer in
             defer { withExtendedLifetime(place) {} }
-            let sequences = breakers.map { ($0.name, $0.events(bufferCapacity: CircuitBreakerRoutes.followBuffer)) }
+            let first = breakers().map { (breaker: $0, events: $0.events(bufferCapacity: CircuitBreakerRoutes.followBuffer)) }
             // An event between the subscription and this line is in both lists: its second copy is left out.
-            let recent = CircuitBreakerRoutes.recent(of: breakers)
-            var last: [String: UInt64] = [:]
-            for event in recent {
-                last[event.breaker] = event.sequence
+            let recent = CircuitBreakerRoutes.recent(of: first.map(\.breaker))
+            var last: [Int: UInt64] = [:]
+            for (source, event) in recent {
+                last[source] = event.sequence
                 guard CircuitBreakerRoutes.shows(event, as: shape, type: type) else { continue }
                 try await writer.write(CircuitBreakerRoutes.serverSentEvent(event, as: shape))
             }
-            let (events, continuation) = AsyncStream<CircuitBreakerEvent?>.makeStream(
+            let (events, continuation) = AsyncStream<(source: Int, event: CircuitBreakerEvent)?>.makeStream(
                 bufferingPolicy: .bufferingNewest(CircuitBreakerRoutes.followBuffer)
             )
             let feed = Task {
                 // A stop of the server ends the streams. Otherwise the stop would wait for ever for readers that stay.
                 await cancelWhenGracefulShutdown {
-                    await withTaskGroup(of: Void.self) { group in
-                        for (_, sequence) in sequences {
-                            group.addTask { for await event in sequence { continuation.yield(event) } }
-                        }
-                        group.addTask {
-                            while !Task.isCancelled {
-                                continuation.yield(nil)
-                                try? await Task.sleep(for: heartbeat)
-                            }
-                        }
-                    }
+                    await CircuitBreakerRoutes.follow(breakers, from: first, heartbeat: heartbeat) { continuation.yield($0) }
                 }
                 continuation.finish()
             }
@@ -218,13 +253,13 @@ public struct CircuitBreakerRoutes: Sendable {
             try await DisconnectHandler.watch(channel) {
                 continuation.finish()
             } during: {
-                for await event in events {
-                    guard let event else {
+                for await item in events {
+                    guard let (source, event) = item else {
                         try await writer.write(ByteBuffer(string: ":\n\n"))
                         continue
                     }
-                    if let known = last[event.breaker], event.sequence <= known { continue }
-                    last[event.breaker] = event.sequence
+                    if let known = last[source], event.sequence <= known { continue }
+                    last[source] = event.sequence
                     guard CircuitBreakerRoutes.shows(event, as: shape, type: type) else { continue }
                     try await writer.write(CircuitBreakerRoutes.serverSentEvent(event, as: shape))
                 }
