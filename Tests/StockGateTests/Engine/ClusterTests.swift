@@ -10,17 +10,21 @@ import Testing
 struct ClusterTests {
     private static let count: Int64 = 12
 
-    private func name(_ node: PrivateRedis) -> String { "redisStock@127.0.0.1:\(node.port)" }
+    private func name(_ node: PrivateRedis) -> String { "redisStock@127.0.0.1:\(node.tlsPort ?? node.port)" }
 
     /// Sets what an engine over this cluster needs, whatever the machine is busy with.
-    private func over(_ cluster: PrivateCluster, quiet: Bool) throws -> (inout EngineConfiguration) -> Void {
-        guard case .cluster(var seeds) = try RedisConfiguration(url: cluster.url).address else { throw NoCluster() }
+    /// - Parameter authority: of the certificates of nodes that speak TLS; nil for plain ones
+    private func over(_ cluster: PrivateCluster, quiet: Bool, authority: String? = nil) throws -> (inout EngineConfiguration) -> Void {
+        let secure = authority.map { "rediss+cluster://localhost:\(cluster.masters[0].tlsPort ?? 0)?sslrootcert=\($0)" }
+        let redis = try RedisConfiguration(url: secure ?? cluster.url)
+        guard case .cluster(var seeds) = redis.address else { throw NoCluster() }
         seeds.checkInterval = .seconds(1)
         seeds.answerTimeout = .seconds(5)
         seeds.searchTimeout = .seconds(20)
         let found = seeds
         return { configuration in
             configuration.redis.address = .cluster(found)
+            configuration.redis.tls = redis.tls
             configuration.mapWait = .seconds(60)
             // A busy machine must not make a reservation look forgotten.
             configuration.pendingBound = .seconds(30)
@@ -33,17 +37,22 @@ struct ClusterTests {
     private struct NoCluster: Error {}
 
     /// Runs `body` with an engine over a cluster, and products 1 to `count` with this stock.
-    /// - Parameter quiet: whether neither audit nor sweep comes by
+    /// - Parameters:
+    ///   - tls: whether the nodes are spoken to by TLS
+    ///   - quiet: whether neither audit nor sweep comes by
     private func with(
         replicas: Bool = false,
+        tls: Bool = false,
         stock: Int64,
         database: String = "postgres",
         quiet: Bool = false,
         _ body: (EngineFixture, PrivateCluster, StockEngine, Happenings) async throws -> Void
     ) async throws {
-        let cluster = try await PrivateCluster.start(hasReplicas: replicas)
+        let certificates = tls ? try PrivateCertificates() : nil
+        let port = try certificates.map { PrivateCertificates.Port(try $0.sign(), authority: $0.authority) }
+        let cluster = try await PrivateCluster.start(hasReplicas: replicas, tls: port)
         defer { cluster.stop() }
-        let change = try over(cluster, quiet: quiet)
+        let change = try over(cluster, quiet: quiet, authority: certificates?.authority)
         try await withFixture(database: database) { fixture in
             try await fixture.addProducts(Self.count, stock: stock)
             let told = Happenings()
@@ -83,8 +92,8 @@ struct ClusterTests {
         return true
     }
 
-    @Test func eachProductIsSoldThroughItsMaster() async throws {
-        try await with(stock: 40) { fixture, cluster, engine, _ in
+    @Test(arguments: [false, true]) func eachProductIsSoldThroughItsMaster(tls: Bool) async throws {
+        try await with(tls: tls, stock: 40) { fixture, cluster, engine, _ in
             #expect(Set(engine.breakers.map(\.name)) == Set(cluster.masters.map(name)))
             for master in 0..<3 { #expect(!products(of: master, cluster).isEmpty) }
             #expect(try await eventually { try await isExact(fixture, engine, 1...Self.count) })
