@@ -53,7 +53,7 @@ extension ExplorerRules {
     func read(_ index: Int, _ key: String, _ state: State, _ emit: Emit) {
         var after = state
         let isSold = state.ledger.lookUp(key)?.direction == .out
-        if isSold, world.isSynchronous, state.rest.standby != nil { after.rest.standby = state.ledger }
+        if isSold, world.isSynchronous, state.rest.standby != nil, fault != .readNotReplicated { after.rest.standby = state.ledger }
         after.actors[index] = .done(isSold ? .yes : .nothing)
         emit(after, ExplorerMove(index, "read the key"))
     }

@@ -210,6 +210,8 @@ public struct World: Hashable, Sendable, CustomStringConvertible {
         World("a a' healer", 1, failovers: 1, cancels: 1, synchronous: true),
         World("a /a healer", 1, failovers: 1, cancels: 1, synchronous: true),
         World("a a' /a", 1, failovers: 1, cancels: 2, synchronous: true),
+        // A buyer who would have committed again is gone: what somebody else read of his row is all that was told.
+        World("a /a", 1, failovers: 1, cancels: 1, deaths: 1, synchronous: true),
         World("a b' healer", 1, failovers: 1, cancels: 1, deaths: 1, synchronous: true),
         World("a healer", 1, failovers: 1, cancels: 1, zombies: 1, synchronous: true),
         // The product's slot moves to another node while requests are under way. The product is sold directly until it is installed there.

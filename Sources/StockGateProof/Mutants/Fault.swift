@@ -147,6 +147,8 @@ public enum Fault: Hashable, Sendable, CaseIterable {
     case warningIgnored
     /// A statement that finds its work done does not wait for the synchronous standby.
     case repeatNotReplicated
+    /// A read tells a row that the synchronous standby may lack.
+    case readNotReplicated
 
     // Faults in a recovery that passes without a product.
 

@@ -55,7 +55,7 @@ public struct Mutant: Hashable, Sendable {
         switch fault {
         case .lostCounterTrusted, .releaseMakesCounter: world.losses > 0
         case .fenceAheadIsNewer, .aheadUnasked, .owedFencesForgotten: world.restores > 0
-        case .failoverUnnoticed, .leapForgotten, .oldPrimaryUsed, .warningIgnored, .repeatNotReplicated:
+        case .failoverUnnoticed, .leapForgotten, .oldPrimaryUsed, .warningIgnored, .repeatNotReplicated, .readNotReplicated:
             world.failovers > 0
         case .foreignUsed, .foreignOverwritten, .appliedToForeign, .foreignVoided, .foreignMended: world.actors.contains("foreign")
         case .leftServed, .leftForever, .voidForgetsFence: world.actors.contains("recovery")
