@@ -46,13 +46,13 @@ public final class PrivateCluster: Sendable {
         for (node, _) in nodes.dropFirst() {
             try node.ordered(["CLUSTER", "MEET", "127.0.0.1", "\(nodes[0].0.tlsPort ?? nodes[0].0.port)", "\(nodes[0].bus)"])
         }
-        try await cluster.until("every node knows the others") {
+        try await until("every node knows the others") {
             try cluster.nodes.allSatisfy { try $0.call(["CLUSTER", "INFO"]).contains("cluster_known_nodes:\(nodes.count)") }
         }
         for (master, replica) in zip(cluster.masters, cluster.replicas) {
             try replica.ordered(["CLUSTER", "REPLICATE", try cluster.id(of: master)])
         }
-        try await cluster.until("every replica follows, and every node says that the cluster is well") {
+        try await until("every replica follows, and every node says that the cluster is well") {
             guard try cluster.replicas.allSatisfy({ try $0.call(["INFO", "replication"]).contains("master_link_status:up") }) else {
                 return false
             }
@@ -122,14 +122,6 @@ public final class PrivateCluster: Sendable {
         let reply = try node.call(["CLUSTER", "MYID"]).split(separator: "\r\n")
         guard reply.count == 2 else { throw PrivateRedis.Failure(description: "CLUSTER MYID: \(reply)") }
         return String(reply[1])
-    }
-
-    private func until(_ what: String, _ holds: () throws -> Bool) async throws {
-        let deadline = ContinuousClock.now + .seconds(120)
-        while (try? holds()) != true {
-            guard ContinuousClock.now < deadline else { throw PrivateRedis.Failure(description: "not within two minutes: \(what)") }
-            try await Task.sleep(for: .milliseconds(20))
-        }
     }
 }
 

@@ -40,10 +40,10 @@ public final class PrivateSentinels: Sendable {
         ]
         let sentinels = try (0..<3).map { _ in try PrivateRedis.startSentinel(lines) }
         let all = PrivateSentinels(servers: [master, replica], sentinels: sentinels)
-        try await all.until("the replica follows") {
+        try await until("the replica follows") {
             try replica.call(["INFO", "replication"], password: serverPassword).contains("master_link_status:up")
         }
-        try await all.until("every sentinel knows the replica and the others") {
+        try await until("every sentinel knows the replica and the others") {
             try sentinels.allSatisfy {
                 let info = try $0.call(["INFO", "sentinel"], password: sentinelPassword)
                 return info.contains("status=ok") && info.contains("slaves=1,sentinels=3")
@@ -101,13 +101,5 @@ public final class PrivateSentinels: Sendable {
     public func stop() {
         for sentinel in sentinels { sentinel.kill() }
         for server in servers { server.kill() }
-    }
-
-    private func until(_ what: String, _ holds: () throws -> Bool) async throws {
-        let deadline = ContinuousClock.now + .seconds(120)
-        while (try? holds()) != true {
-            guard ContinuousClock.now < deadline else { throw PrivateRedis.Failure(description: "not within two minutes: \(what)") }
-            try await Task.sleep(for: .milliseconds(20))
-        }
     }
 }
