@@ -196,15 +196,20 @@ let package = Package(
 
         library("StockGateProof", ["PostgresClient", "SeededRandom", "StockGate", heaps], settings: fast),
         library("PrivateServers", ["BlockingThreads", "PostgresClient", nioCore, nioPosix, nioSSL]),
-        tests("BlockingThreadsTests", ["BlockingThreads"]),
+        library("Eventually", path: "Tests/Eventually"),
+        tests("EventuallyTests", ["Eventually"]),
+        tests("BlockingThreadsTests", ["Eventually", "BlockingThreads"]),
         tests("CircuitBreakerTests", ["CircuitBreaker", "SeededRandom"]),
         tests("TransportSecurityTests", ["NIOTransportSecurity", "PrivateServers", "TransportSecurity", nioCore, nioPosix, nioSSL]),
         tests(
             "RedisClientTests",
-            ["NIOTransportSecurity", "RedisClient", "PrivateServers", "SeededRandom", "TransportSecurity", nioCore, nioEmbedded, nioPosix]
+            [
+                "Eventually", "NIOTransportSecurity", "RedisClient", "PrivateServers", "SeededRandom", "TransportSecurity", nioCore,
+                nioEmbedded, nioPosix,
+            ]
         ),
-        tests("MessageBrokerTests", ["MessageBroker", "PrivateServers", "StockContract", "TransportSecurity"]),
-        tests("PostgresClientTests", ["BlockingThreads", "CLibPQ", "PostgresClient", "PrivateServers"]),
+        tests("MessageBrokerTests", ["Eventually", "MessageBroker", "PrivateServers", "StockContract", "TransportSecurity"]),
+        tests("PostgresClientTests", ["Eventually", "BlockingThreads", "CLibPQ", "PostgresClient", "PrivateServers"]),
         tests("StrictJSONTests", ["SeededRandom", "StrictJSON", nioCore]),
         tests("APIErrorsTests", ["APIErrors", "HotPath", "StockContract", "StrictJSON"]),
         tests("StockContractTests", ["APIErrors", "MessageBroker", "SeededRandom", "StockContract", "StrictJSON"]),
@@ -213,7 +218,7 @@ let package = Package(
         tests(
             "ServerKitTests",
             [
-                "StockContract",
+                "Eventually", "StockContract",
                 "APIErrors", "CircuitBreaker", "HotPath", "NIOTransportSecurity", "PrivateServers", "SeededRandom", "ServerMetrics",
                 "ServerKit",
                 "StrictJSON",
@@ -222,7 +227,10 @@ let package = Package(
                 nioHTTPTypes, nioPosix, nioSSL,
             ]
         ),
-        tests("FlashSaleTests", ["FlashSaleKit", "PostgresClient", "PrivateServers", "SeededRandom", nioCore, nioHTTP1, nioPosix, nioSSL]),
+        tests(
+            "FlashSaleTests",
+            ["Eventually", "FlashSaleKit", "PostgresClient", "PrivateServers", "SeededRandom", nioCore, nioHTTP1, nioPosix, nioSSL]
+        ),
         tests("FuzzTests", ["FuzzKit"]),
         tests("AttackTests", ["AttackKit"]),
         tests("BreakerTests", ["BreakerKit", "FlashSaleKit"]),
@@ -231,19 +239,20 @@ let package = Package(
         tests("CompareTests", ["CompareKit", "FlashSaleKit", nioPosix]),
         tests(
             "StockGateTests",
-            ["StockGate", "PrivateServers", "CircuitBreaker", "PostgresClient", "RedisClient", nioCore, nioPosix]
+            ["Eventually", "StockGate", "PrivateServers", "CircuitBreaker", "PostgresClient", "RedisClient", nioCore, nioPosix]
         ),
         tests(
             "SystemTests",
             [
-                "StockContract", "AttackKit", "FlashSaleKit", "MessageBroker", "PostgresClient", "RedisClient", "PrivateServers", "SoakKit",
+                "Eventually", "StockContract", "AttackKit", "FlashSaleKit", "MessageBroker", "PostgresClient", "RedisClient",
+                "PrivateServers", "SoakKit",
                 "SeededRandom",
                 "StockGateProof", nioCore,
                 nioHTTP1, nioPosix,
             ]
         ),
         tests("StyleTests", []),
-        tests("PrivateServersTests", ["PrivateServers", nioCore, nioPosix]),
+        tests("PrivateServersTests", ["Eventually", "PrivateServers", nioCore, nioPosix]),
         tests(
             "StockGateProofTests",
             ["RedisClient", "SeededRandom", "StockGate", "StockGateProof", "PrivateServers", "CLibPQ", algorithms]
@@ -251,7 +260,8 @@ let package = Package(
         tests(
             "OrderServerTests",
             [
-                "StockContract", "APIErrors", "BlockingThreads", "HotPath", "ServerMetrics", "StrictJSON", "OrderServer", "ServerKit",
+                "Eventually", "StockContract", "APIErrors", "BlockingThreads", "HotPath", "ServerMetrics", "StrictJSON", "OrderServer",
+                "ServerKit",
                 "PostgresClient",
                 "CircuitBreaker",
                 "MessageBroker", "NIOTransportSecurity", "PrivateServers", "SeededRandom", "StockGate", "StockGateProof",
@@ -262,7 +272,7 @@ let package = Package(
         tests(
             "ProductServerTests",
             [
-                "StockContract",
+                "Eventually", "StockContract",
                 "APIErrors", "HotPath", "ServerMetrics", "StrictJSON", "ProductServer", "ServerKit", "StockGate", "PostgresClient",
                 "CircuitBreaker", "MessageBroker", "PrivateServers", "RedisClient", "SeededRandom",
                 hummingbirdTesting, nioCore, nioPosix,

@@ -1,18 +1,9 @@
+import Eventually
 import Glibc
 import Synchronization
 import Testing
 
 @testable import BlockingThreads
-
-/// Waits until `condition` holds; false if it does not within a minute.
-private func eventually(_ condition: () -> Bool) async throws -> Bool {
-    let deadline = ContinuousClock.now + .seconds(60)
-    while ContinuousClock.now < deadline {
-        if condition() { return true }
-        try await Task.sleep(for: .milliseconds(1))
-    }
-    return false
-}
 
 @Suite("Threads, queues and wakes", .timeLimit(.minutes(3)))
 struct ThreadTests {

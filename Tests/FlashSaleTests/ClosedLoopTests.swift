@@ -1,3 +1,4 @@
+import Eventually
 import Foundation
 import NIOCore
 import NIOHTTP1
@@ -151,22 +152,18 @@ struct ChildProcessTests {
             environment: ["PATH": "/usr/bin:/bin"],
             log: log
         )
-        let deadline = ContinuousClock.now + .seconds(60)
-        while Int32(child.lastLines.trimmingCharacters(in: .newlines)) == nil, ContinuousClock.now < deadline {
-            try await Task.sleep(for: .milliseconds(10))
+        let grandchild = try await eventuallyFound("a process in: \(child.lastLines)") {
+            Int32(child.lastLines.trimmingCharacters(in: .newlines))
         }
-        let grandchild = try #require(Int32(child.lastLines.trimmingCharacters(in: .newlines)))
         #expect(child.isRunning)
         // A signal is for the whole group. Nobody else stops processes: the watcher kills them.
         child.signal(SIGSTOP)
-        while state(of: grandchild) != "T", ContinuousClock.now < deadline { try await Task.sleep(for: .milliseconds(10)) }
-        #expect(state(of: grandchild) == "T")
+        #expect(try await eventually { state(of: grandchild) == "T" })
         child.signal(SIGCONT)
         await child.end(patience: .milliseconds(100))
         #expect(!child.isRunning)
         // Killed as well; it may stay in the process table as long as nobody reaps it.
-        while isAlive(grandchild), ContinuousClock.now < deadline { try await Task.sleep(for: .milliseconds(10)) }
-        #expect(!isAlive(grandchild))
+        #expect(try await eventually { !isAlive(grandchild) })
         unlink(log)
     }
 

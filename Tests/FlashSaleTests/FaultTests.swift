@@ -1,3 +1,4 @@
+import Eventually
 import Foundation
 import NIOPosix
 import Testing
@@ -129,8 +130,7 @@ struct FaultTests {
                 $0.orders = 10_000_000
             }
         }
-        let deadline = ContinuousClock.now + .seconds(60)
-        while folder.calls.last != "pause order", ContinuousClock.now < deadline { try await Task.sleep(for: .milliseconds(5)) }
+        try await eventually("the order server is paused; calls: \(folder.calls)") { folder.calls.last == "pause order" }
         #expect(interruption.interrupt() && !interruption.interrupt())
         let result = try await task.value
         #expect(folder.calls.last == "resume order" && result.wasInterrupted)

@@ -1,3 +1,4 @@
+import Eventually
 import Foundation
 import NIOCore
 import NIOPosix
@@ -341,11 +342,7 @@ struct SaleTests {
         settings.disruptions = [try Disruption(server: "redis", kind: .kill, span: "0s..250s")]
         let held = settings
         let task = Task { try await hold(held, at: shop, stack: stack.script) }
-        let deadline = ContinuousClock.now + .seconds(60)
-        while !FileManager.default.fileExists(atPath: stack.down), ContinuousClock.now < deadline {
-            try await Task.sleep(for: .milliseconds(5))
-        }
-        #expect(FileManager.default.fileExists(atPath: stack.down))
+        #expect(try await eventually { FileManager.default.fileExists(atPath: stack.down) })
         task.cancel()
         await #expect(throws: (any Error).self) { try await task.value }
         #expect(!FileManager.default.fileExists(atPath: stack.down))

@@ -1,3 +1,4 @@
+import Eventually
 import Foundation
 import PrivateServers
 import Synchronization
@@ -101,8 +102,8 @@ extension BrokerTests {
             return configuration
         }
 
-        private func confirms(_ publisher: Publisher, _ message: OutgoingMessage) async -> Bool {
-            await eventually { (try? await publisher.publish([message])) == [.confirmed] }
+        private func confirms(_ publisher: Publisher, _ message: OutgoingMessage) async throws -> Bool {
+            try await eventually { (try? await publisher.publish([message])) == [.confirmed] }
         }
 
         /// One address where nobody listens, one where somebody accepts and says nothing, one that works: whatever comes first, the last one is found, and the
@@ -123,7 +124,7 @@ extension BrokerTests {
                 try await publisher.waitUntilConnected(within: .seconds(60))
                 #expect(publisher.snapshot().address?.port == (try SharedBroker.server.port))
                 #expect(publisher.snapshot().failedConnects <= 2, "each is tried once before it")
-                #expect(await confirms(publisher, names.message("there")))
+                #expect(try await confirms(publisher, names.message("there")))
                 await publisher.shutdown()
                 #expect(items.withLock { $0 } == [.node(configuration.addresses[2], end: "only"), .connected(isBack: false)])
             }
@@ -144,7 +145,7 @@ extension BrokerTests {
                 let stuck = try #require(proxies.first { $0.port == used })
                 try await stuck.stall()
                 #expect(try await publisher.publish([names.message("unknown \(round)")]) == [.unknown])
-                #expect(await confirms(publisher, names.message("elsewhere \(round)")))
+                #expect(try await confirms(publisher, names.message("elsewhere \(round)")))
                 #expect(publisher.snapshot().address?.port != used)
                 #expect(publisher.snapshot().reconnects == round)
                 try await stuck.heal()
@@ -191,7 +192,7 @@ extension BrokerTests {
             let items = Mutex<[BrokerNews.Item]>([])
             let journal = BrokerJournal(ends: ["only"]) { item in items.withLock { $0.append(item) } }
             let publisher = try Publisher(configuration: configuration, topology: Topology(), onChange: journal.observer(of: "only"))
-            #expect(await eventually { publisher.snapshot().failedConnects >= 12 })
+            #expect(try await eventually { publisher.snapshot().failedConnects >= 12 })
             #expect(
                 publisher.snapshot().lastFailure?.code == .authenticationFailed || publisher.snapshot().lastFailure?.code == .connectFailed
             )

@@ -1,3 +1,4 @@
+import Eventually
 import Synchronization
 import Testing
 
@@ -107,7 +108,7 @@ import Testing
         configuration.minimumBackoff = .milliseconds(1)
         configuration.maximumBackoff = .milliseconds(2)
         let publisher = try Publisher(configuration: configuration, topology: Topology(), onChange: journal.observer(of: "only"))
-        while publisher.snapshot().failedConnects < 5 { try await Task.sleep(for: .milliseconds(1)) }
+        try await eventually("five failed attempts") { publisher.snapshot().failedConnects >= 5 }
         await publisher.shutdown()
         told.finish()
         var all: [BrokerNews.Item] = []

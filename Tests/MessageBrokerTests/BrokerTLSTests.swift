@@ -1,3 +1,4 @@
+import Eventually
 import Foundation
 import MessageBroker
 import PrivateServers
@@ -46,7 +47,7 @@ extension BrokerTests {
             change(&configuration)
             let publisher = try Publisher(configuration: configuration, topology: Names().topology)
             defer { Task { await publisher.shutdown() } }
-            let isTold = await eventually { publisher.snapshot().lastFailure != nil }
+            let isTold = try await eventually { publisher.snapshot().lastFailure != nil }
             #expect(isTold)
             let failure = publisher.snapshot().lastFailure
             #expect(failure?.code == .connectFailed && failure?.isPermanent == false, "\(String(describing: failure))")
@@ -109,7 +110,7 @@ extension BrokerTests {
             let server = try Self.started.get()
             try await PrivateRabbitMQ.onThread { try server.restart() }
             let restarted = publisher
-            #expect(await eventually { restarted.snapshot().connects == 2 && restarted.snapshot().isConnected })
+            #expect(try await eventually { restarted.snapshot().connects == 2 && restarted.snapshot().isConnected })
             #expect(try await publisher.publish([names.message("two")]) == [.confirmed])
             await publisher.shutdown()
         }

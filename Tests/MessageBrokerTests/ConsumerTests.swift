@@ -1,3 +1,4 @@
+import Eventually
 import MessageBroker
 import PrivateServers
 import StockContract
@@ -12,7 +13,7 @@ extension BrokerTests {
             let consumer = try await names.consumer(prefetch: 100)
             #expect(try await consumer.nextBatch(max: 10, wait: .milliseconds(20)).isEmpty)
             _ = try await publisher.publish((0..<250).map { names.message("\($0)") })
-            #expect(await eventually { consumer.snapshot().buffered == 100 })
+            #expect(try await eventually { consumer.snapshot().buffered == 100 })
             let first = try await consumer.nextBatch(max: 64, wait: .seconds(60))
             #expect(first.count == 64)
             let second = try await consumer.nextBatch(max: 64, wait: .seconds(60))
@@ -198,7 +199,7 @@ extension BrokerTests {
 
             // After its connection ended it goes on where it was, and misses nothing that came meanwhile.
             try SharedBroker.server.control(["close_all_connections", "test"])
-            #expect(await eventually { fromFirst.snapshot().reconnects == 1 && publisher.snapshot().reconnects == 1 })
+            #expect(try await eventually { fromFirst.snapshot().reconnects == 1 && publisher.snapshot().reconnects == 1 })
             _ = try await publisher.publish([names.message("new", routingKey: OrderEvent.Kind.failed.rawValue)])
             #expect(try await read(fromFirst, 1).map(\.text) == ["new"])
             for consumer in [fromFirst, fromSixty] { await consumer.shutdown() }

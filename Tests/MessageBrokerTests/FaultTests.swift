@@ -1,3 +1,4 @@
+import Eventually
 import Foundation
 import MessageBroker
 import PrivateServers
@@ -79,7 +80,7 @@ extension BrokerTests {
             configuration.maximumBackoff = .milliseconds(50)
             let publisher = try Publisher(configuration: configuration, topology: .stock)
             let consumer = try Consumer(configuration: configuration, topology: .stock, queue: StockGateTopology.decreaseQueue)
-            #expect(await eventually { publisher.snapshot().failedConnects >= 3 && consumer.snapshot().failedConnects >= 3 })
+            #expect(try await eventually { publisher.snapshot().failedConnects >= 3 && consumer.snapshot().failedConnects >= 3 })
             do throws(BrokerError) {
                 _ = try await publisher.publish([OutgoingMessage(exchange: "", routingKey: "", body: [])])
                 Issue.record("published")
@@ -124,7 +125,7 @@ extension BrokerTests {
             let old = try await consumer.deliveries(1)
             try SharedBroker.server.control(["delete_queue", names.queue])
             #expect(
-                await eventually {
+                try await eventually {
                     consumer.snapshot().consumerCancels == 1 && consumer.snapshot().reconnects == 1 && consumer.snapshot().isConnected
                 }
             )
@@ -146,7 +147,7 @@ extension BrokerTests {
             // The broker says so at the first message that comes; it does not answer that one.
             var outcomes: [PublishOutcome] = []
             #expect(
-                await eventually {
+                try await eventually {
                     outcomes += (try? await publisher.publish([names.message("while blocked")])) ?? []
                     if case .blocked = publisher.snapshot().state { return true }
                     return false
@@ -157,7 +158,7 @@ extension BrokerTests {
             #expect(publisher.snapshot().isConnected)
             #expect(publisher.snapshot().reconnects == 0)
             try server.control(["set_vm_memory_high_watermark", "absolute", "512MB"])
-            #expect(await eventually { publisher.snapshot().state == .connected })
+            #expect(try await eventually { publisher.snapshot().state == .connected })
             #expect(try await publisher.publish([names.message("after")]) == [.confirmed])
             await publisher.shutdown()
         }
@@ -180,14 +181,14 @@ extension BrokerTests {
             // Its own bound: a confirm waits a minute otherwise, and a busy machine is late.
             let noticed = ContinuousClock.now - began
             #expect(noticed >= .milliseconds(700) && noticed < .seconds(30))
-            #expect(await eventually { !consumer.snapshot().isConnected })
+            #expect(try await eventually { !consumer.snapshot().isConnected })
             // Two intervals of a second, not of a minute; a busy machine is late.
             #expect(ContinuousClock.now - began < .seconds(60))
             #expect(publisher.snapshot().unknown == 20)
             try server.resume()
-            #expect(await eventually { publisher.snapshot().isConnected && consumer.snapshot().isConnected })
+            #expect(try await eventually { publisher.snapshot().isConnected && consumer.snapshot().isConnected })
             // Sent again where a broker that has just come back was too slow for this publisher.
-            #expect(await eventually { (try? await publisher.publish([names.message("after")])) == [.confirmed] })
+            #expect(try await eventually { (try? await publisher.publish([names.message("after")])) == [.confirmed] })
             // The twenty may be there or not, the last one is.
             var last = ""
             while last != "after" {
@@ -207,7 +208,7 @@ extension BrokerTests {
             let server = try SharedBroker.server
             try server.pause()
             async let outcomes = publisher.publish([names.message("stuck")])
-            #expect(await eventually { publisher.snapshot().inFlight == 1 })
+            #expect(try await eventually { publisher.snapshot().inFlight == 1 })
             let began = ContinuousClock.now
             await publisher.shutdown(within: .milliseconds(300))
             await consumer.shutdown(within: .milliseconds(300))
@@ -253,13 +254,13 @@ extension BrokerTests {
                     }
                 }
             }
-            #expect(await eventually { tally.withLock { $0.confirmed.count } >= 500 })
+            #expect(try await eventually { tally.withLock { $0.confirmed.count } >= 500 })
             try server.kill()
-            #expect(await eventually { !publisher.snapshot().isConnected && !consumer.snapshot().isConnected })
+            #expect(try await eventually { !publisher.snapshot().isConnected && !consumer.snapshot().isConnected })
             #expect(consumer.acknowledge(old) == 0)
             let before = tally.withLock { $0.confirmed.count }
             try server.restart()
-            #expect(await eventually { tally.withLock { $0.confirmed.count } >= before + 500 })
+            #expect(try await eventually { tally.withLock { $0.confirmed.count } >= before + 500 })
             tally.withLock { $0.isStopped = true }
             try await sending.value
             #expect(publisher.snapshot().reconnects == 1)

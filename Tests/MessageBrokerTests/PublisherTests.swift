@@ -1,3 +1,4 @@
+import Eventually
 import MessageBroker
 import PrivateServers
 import Synchronization
@@ -107,18 +108,18 @@ extension BrokerTests {
             }
             var outcomes: [PublishOutcome] = []
             /// Publishes until the last outcome is this; while the connection is being replaced nothing is sent.
-            func publish(until wanted: @escaping () -> Bool) async -> Bool {
-                await eventually {
+            func publish(until wanted: @escaping () -> Bool) async throws -> Bool {
+                try await eventually {
                     if let one = try? await publisher.publish([names.message("more"), names.message("more")]) { outcomes += one }
                     return wanted()
                 }
             }
-            #expect(await publish { !publisher.snapshot().refusedRoutes.isEmpty && outcomes.last == .rejected })
+            #expect(try await publish { !publisher.snapshot().refusedRoutes.isEmpty && outcomes.last == .rejected })
             #expect(publisher.snapshot().refusedRoutes == ["\(names.exchange)/key"])
             // A limit that stays has it try again and again.
-            #expect(await publish { publisher.snapshot().replacements >= 3 })
+            #expect(try await publish { publisher.snapshot().replacements >= 3 })
             try await PrivateRabbitMQ.onThread { try broker.control(["clear_policy", "limit"]) }
-            #expect(await publish { outcomes.last == .confirmed })
+            #expect(try await publish { outcomes.last == .confirmed })
             let snapshot = publisher.snapshot()
             #expect(snapshot.refusedRoutes.isEmpty)
             #expect(snapshot.unknown == 0 && !outcomes.contains(.unknown), "what was written before a replacement was answered")
@@ -159,7 +160,7 @@ extension BrokerTests {
             let publisher = try await names.publisher()
             let outcome = try await publisher.publish([OutgoingMessage(exchange: "no such exchange", routingKey: "", body: [])])
             #expect(outcome == [.unknown])
-            #expect(await eventually { publisher.snapshot().reconnects == 1 })
+            #expect(try await eventually { publisher.snapshot().reconnects == 1 })
             #expect(publisher.snapshot().lastFailure?.code == .refused(replyCode: 404))
             #expect(try await publisher.publish([names.message("after")]) == [.confirmed])
             await publisher.shutdown()

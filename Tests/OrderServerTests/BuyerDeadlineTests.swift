@@ -1,4 +1,5 @@
 import APIErrors
+import Eventually
 import ServerKit
 import StockContract
 import StrictJSON
@@ -13,8 +14,7 @@ struct BuyerDeadlineTests {
         let all = Mutex<[Result<PlacedOrder, APIError>]>([])
         var count: Int { all.withLock { $0.count } }
         func wait(for count: Int) async throws {
-            let deadline = ContinuousClock.now + .seconds(40)
-            while self.count < count, ContinuousClock.now < deadline { try await Task.sleep(for: .milliseconds(1)) }
+            try await eventually("\(self.count) of \(count) answers", every: .milliseconds(1)) { self.count >= count }
         }
         func error(_ place: Int) -> APIError? {
             self.all.withLock { all in

@@ -1,3 +1,4 @@
+import Eventually
 import Logging
 import MessageBroker
 import PostgresClient
@@ -126,10 +127,6 @@ struct FollowBrokerTests {
     }
 
     private func wait(_ figures: FollowMetrics, until isTrue: (FollowMetrics.Snapshot) -> Bool) async throws {
-        let deadline = ContinuousClock.now + .seconds(60)
-        while !isTrue(figures.snapshot()) {
-            guard ContinuousClock.now < deadline else { throw TestBed.Failure(description: "not so: \(figures.snapshot())") }
-            try await Task.sleep(for: .milliseconds(10))
-        }
+        try await eventually("other figures than \(figures.snapshot())") { isTrue(figures.snapshot()) }
     }
 }

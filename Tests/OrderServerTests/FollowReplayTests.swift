@@ -1,4 +1,5 @@
 import APIErrors
+import Eventually
 import Logging
 import MessageBroker
 import ServerMetrics
@@ -140,13 +141,10 @@ struct FollowReplayTests {
             open: { stream.open($0) }
         )
         let task = Task { await service.follow() }
-        let deadline = ContinuousClock.now + .seconds(60)
-        while figures.snapshot().position.last != UInt64(payloads.count - 1), ContinuousClock.now < deadline {
-            try? await Task.sleep(for: .milliseconds(2))
-        }
+        let isAtEnd = try await eventually { figures.snapshot().position.last == UInt64(payloads.count - 1) }
         task.cancel()
         await task.value
-        #expect(figures.snapshot().position.last == UInt64(payloads.count - 1))
+        #expect(isAtEnd)
         #expect(figures.poison.value == 0)
         do {
             try await body(pool)

@@ -1,4 +1,5 @@
 import APIErrors
+import Eventually
 import Foundation
 import Logging
 import NIOCore
@@ -261,12 +262,10 @@ struct FollowTests {
         func count(_ sql: String) async throws -> Int64 { try await pool.query(sql).one().decode(0, as: Int64.self) }
 
         func wait(_ sql: String, for value: Int64) async throws {
-            let deadline = ContinuousClock.now + .seconds(60)
-            while try await count(sql) != value {
-                guard ContinuousClock.now < deadline else {
-                    throw TestBed.Failure(description: "\(sql): \(try await count(sql)), not \(value)")
-                }
-                try await Task.sleep(for: .milliseconds(5))
+            var found: Int64?
+            try await eventually("\(sql): \(found.map(String.init) ?? "no answer"), not \(value)") {
+                found = try await count(sql)
+                return found == value
             }
         }
     }
@@ -286,26 +285,24 @@ struct FollowTests {
 
         /// Waits until the metrics have a line: they follow what is in the database.
         func wait(metric line: String) async throws {
-            let deadline = ContinuousClock.now + .seconds(60)
-            while true {
-                let text = try await metrics()
-                if text.contains("\n\(line)\n") { return }
-                guard ContinuousClock.now < deadline else { throw TestBed.Failure(description: "no \(line) in:\n\(text)") }
-                try await Task.sleep(for: .milliseconds(5))
+            var text = ""
+            try await eventually("\(line) in:\n\(text)") {
+                text = try await metrics()
+                return text.contains("\n\(line)\n")
             }
         }
 
         /// Waits until `/readyz?verbose` shows the dependency so.
         func wait(for state: String, status: Int) async throws -> JSONValue {
-            let deadline = ContinuousClock.now + .seconds(60)
-            while true {
+            var last = JSONValue.null
+            return try await eventuallyFound("\(state), and not \(last)") {
                 let answer = try await send(.GET, "/readyz?verbose")
+                last = answer.json
                 let dependencies = answer["dependencies"] == .null ? answer["details"]["dependencies"] : answer["dependencies"]
                 if answer.status == status, let follow = dependencies?["follow"], follow["state"] == .some(.string(state)) {
                     return follow["detail"] ?? .null
                 }
-                guard ContinuousClock.now < deadline else { throw TestBed.Failure(description: "not \(state): \(answer.json)") }
-                try await Task.sleep(for: .milliseconds(5))
+                return nil
             }
         }
     }
@@ -540,10 +537,7 @@ struct FollowTests {
             bed.stream.append(message("order.confirmed", [(6, .confirmed, 2)]))
             try await bed.follower { follower in
                 // Nothing comes from behind the position; the next message shows that the stream is another.
-                let deadline = ContinuousClock.now + .seconds(60)
-                while bed.stream.state.withLock({ $0.starts.count }) < 2, ContinuousClock.now < deadline {
-                    try await Task.sleep(for: .milliseconds(1))
-                }
+                try await eventually("a second start", every: .milliseconds(1)) { bed.stream.state.withLock { $0.starts.count } >= 2 }
                 bed.stream.append(message("order.confirmed", [(7, .confirmed, 2)]))
                 try await bed.wait(FollowTests.digest, for: 7)
                 try await bed.wait("select last_offset from follow_position", for: 1)

@@ -1,3 +1,4 @@
+import Eventually
 import NIOCore
 import NIOHTTP1
 import NIOPosix
@@ -61,10 +62,7 @@ struct HTTPPeerTests {
         }
         #expect(server.counts.withLock { $0.opened } >= 4)
         #expect(server.counts.withLock { $0.calls } == calls)
-        while server.counts.withLock({ $0.opened - $0.closed }) > 1, ContinuousClock.now < deadline {
-            try await Task.sleep(for: .milliseconds(1))
-        }
-        #expect(server.counts.withLock { $0.opened - $0.closed } <= 1, "those that have aged are closed")
+        try await eventually("those that have aged are closed") { server.counts.withLock { $0.opened - $0.closed } <= 1 }
         peer.shutdown()
 
         let young = HTTPPeer(endpoint, loop: MultiThreadedEventLoopGroup.singleton.next(), connectionAge: .seconds(3600))

@@ -115,8 +115,7 @@ struct IDsAgainTests {
             try await bed.wait("select count(*) from orders where id = \(id) and status = 'CONFIRMED' and run > 1", for: 1)
             #expect(bed.product.stock(1) == 8)
             results.put(result("COMMITTED", "null"))
-            let deadline = ContinuousClock.now + .seconds(20)
-            while results.acknowledged < 2, ContinuousClock.now < deadline { try await Task.sleep(for: .milliseconds(5)) }
+            try await results.waitUntilAcknowledged(2)
             #expect(results.acknowledged == 2)
             #expect(!bed.product.seen.contains { $0.hasPrefix("IN") })
             #expect(bed.product.stock(1) == 8)

@@ -1,4 +1,5 @@
 import CircuitBreaker
+import Eventually
 import MessageBroker
 import NIOCore
 import NIOHTTP1
@@ -149,7 +150,7 @@ struct LockedOrderTests {
             #expect(results.state.withLock { $0.acknowledged } == 0)
             await lock.end()
             try await bed.wait("select count(*) from orders where status = 'CONFIRMED'", for: 5)
-            #expect(await eventually { results.state.withLock { $0.acknowledged } == 1 })
+            #expect(try await eventually { results.state.withLock { $0.acknowledged } == 1 })
         }
     }
 
@@ -175,7 +176,7 @@ struct LockedOrderTests {
             }
             // Published and not marked: its row is locked meanwhile.
             let published = try await accept(1)
-            #expect(await eventually { publisher.commands.count == 1 })
+            #expect(try await eventually { publisher.commands.count == 1 })
             let first = try await lock(published)
             // Not taken yet: the relay waits for the first batch's confirms.
             let waiting = try await accept(1)
@@ -200,15 +201,6 @@ struct LockedOrderTests {
     private func metrics(_ bed: TestBed) async throws -> String {
         let request = HTTPPeer.Request(method: .GET, path: "/metrics")
         return String(buffer: try await bed.servers[0].admin.call(request, timeout: .seconds(20)).get().body)
-    }
-
-    private func eventually(_ condition: () async throws -> Bool) async rethrows -> Bool {
-        let end = ContinuousClock.now + .seconds(60)
-        while ContinuousClock.now < end {
-            if try await condition() { return true }
-            try? await Task.sleep(for: .milliseconds(5))
-        }
-        return false
     }
 
     // MARK: The product server's word

@@ -1,3 +1,4 @@
+import Eventually
 @testable import MessageBroker
 import Synchronization
 
@@ -124,14 +125,9 @@ final class ScriptedResults: MessageReceiving {
 
     /// Waits until so many are acknowledged.
     func waitUntilAcknowledged(_ count: Int) async throws {
-        let deadline = ContinuousClock.now + .seconds(60)
-        while acknowledged < count {
-            guard ContinuousClock.now < deadline else {
-                throw TestBed.Failure(
-                    description: "\(acknowledged) of \(count) acknowledged: \(state.withLock { $0.acknowledgements })"
-                )
-            }
-            try await Task.sleep(for: .milliseconds(1))
-        }
+        try await eventually(
+            "\(acknowledged) of \(count) acknowledged: \(state.withLock { $0.acknowledgements })",
+            every: .milliseconds(1)
+        ) { acknowledged >= count }
     }
 }

@@ -1,3 +1,4 @@
+import Eventually
 import MessageBroker
 import NIOCore
 import NIOHTTP1
@@ -154,12 +155,10 @@ extension TestBed {
 
     /// Waits until `/readyz?verbose` says so of the broker.
     fileprivate func waitForBroker(_ state: String, refused: [String]) async throws {
-        let deadline = ContinuousClock.now + .seconds(60)
-        var found = try await broker()
-        while found["state"] != .string(state) || found["detail"]?["refused"] != .array(refused.map { .string($0) }) {
-            guard ContinuousClock.now < deadline else { throw Failure(description: "not \(state) \(refused): \(found)") }
-            try await Task.sleep(for: .milliseconds(20))
+        var found = JSONValue.null
+        try await eventually("\(state) \(refused), and not \(found)", every: .milliseconds(20)) {
             found = try await broker()
+            return found["state"] == .string(state) && found["detail"]?["refused"] == .array(refused.map { .string($0) })
         }
     }
 }

@@ -1,3 +1,4 @@
+import Eventually
 import Hummingbird
 import HummingbirdTesting
 import Logging
@@ -29,12 +30,8 @@ struct OrderWaitTests {
 
     /// Waits until so many requests wait.
     private func waiting(_ bed: TestBed, _ count: Int) async throws {
-        let deadline = ContinuousClock.now + .seconds(60)
-        while true {
-            let text = try await bed.text("/metrics")
-            if text.contains("\nstockgate_orders_watched \(count)\n") { return }
-            guard ContinuousClock.now < deadline else { throw TestBed.Failure(description: "not \(count) waiting") }
-            try await Task.sleep(for: .milliseconds(5))
+        try await eventually("\(count) waiting") {
+            try await bed.text("/metrics").contains("\nstockgate_orders_watched \(count)\n")
         }
     }
 
@@ -275,9 +272,8 @@ struct OrderWaitTests {
             #expect(changes.places == 0)
             // It beats for as long as it lives: twice, however late a busy machine is, and never more often than it should.
             let living = Task { try await run(life: .seconds(600), try changes.place(), client) }
-            let (known, deadline) = (beats(), ContinuousClock.now + .seconds(60))
-            while beats() < known + 2, ContinuousClock.now < deadline { try await Task.sleep(for: .milliseconds(2)) }
-            #expect(beats() >= known + 2)
+            let known = beats()
+            #expect(try await eventually { beats() >= known + 2 })
             changes.shutdown()
             try await living.value
             #expect(beats() <= Int((ContinuousClock.now - began) / .milliseconds(20)) + 2)
@@ -346,11 +342,7 @@ final class RawClient: Sendable {
     func waitForEnd() async throws { try await wait("the end") { $0.hasEnded } }
 
     private func wait(_ what: String, until isTrue: (State) -> Bool) async throws {
-        let deadline = ContinuousClock.now + .seconds(60)
-        while !handler.state.withLock({ isTrue($0) }) {
-            guard ContinuousClock.now < deadline else { throw TestBed.Failure(description: "no \(what) in: \(text)") }
-            try await Task.sleep(for: .milliseconds(2))
-        }
+        try await eventually("\(what) in: \(text)") { handler.state.withLock { isTrue($0) } }
     }
 }
 

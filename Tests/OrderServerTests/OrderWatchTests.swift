@@ -1,4 +1,5 @@
 import APIErrors
+import Eventually
 import PostgresClient
 import SeededRandom
 import ServerKit
@@ -279,7 +280,7 @@ struct OrderWatchTests {
             for order in Int64(1)...40 { group.addTask { await place.next(order: order, after: 1, within: .seconds(20)) } }
             return await group.reduce(into: 0) { if case .changed = $1 { $0 += 1 } }
         }
-        while store.state.withLock({ $0.sizes.max() ?? 0 < 40 }) { try await Task.sleep(for: .milliseconds(1)) }
+        try await eventually("a look at forty", every: .milliseconds(1)) { store.state.withLock { $0.sizes.max() ?? 0 >= 40 } }
         store.state.withLock { state in
             state.fails = false
             for order in Int64(1)...40 { state.versions[order] = 2 }

@@ -80,8 +80,7 @@ extension OutboxTests {
             try await bed.wait("select count(*) from outbox where status <> 'SENT'", for: 0)
             #expect(publisher.commands.count == 1, "the command goes out all the same: the ledger knows its key")
             results.put(result("COMMITTED", id))
-            let deadline = ContinuousClock.now + .seconds(60)
-            while results.acknowledged < 1, ContinuousClock.now < deadline { try await Task.sleep(for: .milliseconds(1)) }
+            try await results.waitUntilAcknowledged(1)
             try await bed.wait(metric: "stockgate_order_results_duplicate_total 1")
             #expect(try await bed.count("select version from orders") == 2)
         }
@@ -115,10 +114,7 @@ extension OutboxTests {
                 if index < good.count { results.put(good[index]) }
             }
             try await bed.wait("select count(*) from orders where status = 'CONFIRMED'", for: 3)
-            let deadline = ContinuousClock.now + .seconds(60)
-            while results.acknowledged < bad.count + good.count, ContinuousClock.now < deadline {
-                try await Task.sleep(for: .milliseconds(1))
-            }
+            try await results.waitUntilAcknowledged(bad.count + good.count)
             #expect(results.acknowledged == bad.count + good.count)
             let dead = publisher.sent.filter { $0.exchange == "stock.dead" }
             #expect(dead.count == bad.count)
@@ -138,8 +134,7 @@ extension OutboxTests {
                 #"{"version":1,"type":"stock.result","commandId":"1","productId":1,"time":"\#(Timestamp.now)","results":[\#(refusal)]}"#
             )
             // Acknowledged after it was remembered.
-            let deadline = ContinuousClock.now + .seconds(60)
-            while results.acknowledged < 1, ContinuousClock.now < deadline { try await Task.sleep(for: .milliseconds(1)) }
+            try await results.waitUntilAcknowledged(1)
             #expect(try await bed.count("select count(*) from orders where status = 'FAILED'") == 1)
             #expect(try await accept(bed).status == 202)
         }

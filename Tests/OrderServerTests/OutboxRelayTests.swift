@@ -1,3 +1,4 @@
+import Eventually
 import MessageBroker
 import NIOHTTP1
 import PostgresClient
@@ -31,14 +32,6 @@ extension OutboxTests {
     private func broker(_ bed: TestBed) async throws -> JSONValue {
         // A check that a busy machine was late with has no dependencies to show.
         try await bed.waitUntilReady("/readyz?verbose")["dependencies"]["broker"] ?? .null
-    }
-
-    private func wait(_ what: String, until isTrue: () async throws -> Bool) async throws {
-        let deadline = ContinuousClock.now + .seconds(60)
-        while try await !isTrue() {
-            guard ContinuousClock.now < deadline else { throw TestBed.Failure(description: "not so: \(what)") }
-            try await Task.sleep(for: .milliseconds(2))
-        }
     }
 
     @Test("two relays: the orders of a product leave in the order in which their server accepted them")
@@ -153,7 +146,7 @@ extension OutboxTests {
         try await run(settings: ["OUTBOX_LIMIT": "50", "EVENT_LIMIT": "3", "OUTBOX_POLL": "60s"]) { bed, publisher, _ in
             _ = try await accept(bed)
             try await bed.wait("select count(*) from outbox where status = 'SENT'", for: 2)
-            try await wait("nothing waits") {
+            try await eventually("nothing waits") {
                 let detail = try await broker(bed)["detail"]
                 return detail?["waitingEvents"] == .int(0) && detail?["waitingOrders"] == .int(0)
             }
@@ -171,7 +164,7 @@ extension OutboxTests {
             #expect(text.contains("\nstockgate_broker_connected{end=\"publisher\"} 0\n"))
             publisher.set { $0.isConnected = true }
             try await bed.wait("select count(*) from outbox where status <> 'SENT'", for: 0)
-            try await wait("UP again") { try await broker(bed)["detail"]?["waitingOrders"] == .int(0) }
+            try await eventually("UP again") { try await broker(bed)["detail"]?["waitingOrders"] == .int(0) }
             #expect(try await broker(bed)["state"] == "UP")
         }
     }

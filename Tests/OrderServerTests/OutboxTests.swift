@@ -1,3 +1,4 @@
+import Eventually
 import MessageBroker
 import NIOHTTP1
 import PostgresClient
@@ -154,8 +155,7 @@ struct OutboxTests {
         try await run { bed, publisher, _ in
             publisher.set { $0.isHeld = true }
             _ = try await accept(bed)
-            let deadline = ContinuousClock.now + .seconds(60)
-            while publisher.sent.isEmpty, ContinuousClock.now < deadline { try await Task.sleep(for: .milliseconds(1)) }
+            try await eventually("a message is sent", every: .milliseconds(1)) { !publisher.sent.isEmpty }
             #expect(try await bed.count("select count(*) from outbox where status = 'SENT'") == 0)
             #expect(
                 try await bed.count("select count(*) from outbox where status = 'NEW' and attempts = 1") >= 1,
@@ -251,8 +251,7 @@ struct OutboxTests {
             )
             try await bed.wait("select count(*) from orders where status <> 'PENDING' and version = 2", for: 3)
             #expect(try await bed.count("select count(*) from orders where status = 'FAILED' and fail_reason = 'INSUFFICIENT_STOCK'") == 1)
-            let deadline = ContinuousClock.now + .seconds(60)
-            while results.acknowledged < 5, ContinuousClock.now < deadline { try await Task.sleep(for: .milliseconds(1)) }
+            try await results.waitUntilAcknowledged(5)
             #expect(results.acknowledged == 5)
             let letter = try #require(publisher.sent.first { $0.exchange == "stock.dead" })
             #expect(letter.headers["reason"] == "MALFORMED")
@@ -262,9 +261,7 @@ struct OutboxTests {
                 state.stock[1] = 97
             }
             results.put(result("COMMITTED", ids[1]))
-            let until = ContinuousClock.now + .seconds(60)
-            while bed.product.stock(1) != 100, ContinuousClock.now < until { try await Task.sleep(for: .milliseconds(1)) }
-            #expect(bed.product.stock(1) == 100)
+            #expect(try await eventually(every: .milliseconds(1)) { bed.product.stock(1) == 100 })
             #expect(try await bed.count("select count(*) from orders where id = \(ids[1]) and status = 'FAILED'") == 1)
         }
     }

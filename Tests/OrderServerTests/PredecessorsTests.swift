@@ -1,3 +1,4 @@
+import Eventually
 import Logging
 import NIOHTTP1
 import PostgresClient
@@ -72,9 +73,7 @@ struct PredecessorsTests {
         let ofSecond = try await now()
         // Its lock goes with its session.
         await first.shutdown()
-        let end = ContinuousClock.now + .seconds(60)
-        while !second.areGone(since: ofFirst), ContinuousClock.now < end { try await Task.sleep(for: .milliseconds(5)) }
-        #expect(second.areGone(since: ofFirst))
+        #expect(try await eventually { second.areGone(since: ofFirst) })
         #expect(!second.areGone(since: ofSecond))
 
         // The exclusive lock was given back, and the shared one is held.
@@ -114,14 +113,6 @@ struct PredecessorsTests {
             )
             await server.begin()
             return server
-        }
-        func eventually(_ holds: () async throws -> Bool) async throws -> Bool {
-            let end = ContinuousClock.now + .seconds(60)
-            while ContinuousClock.now < end {
-                if try await holds() { return true }
-                try await Task.sleep(for: .milliseconds(5))
-            }
-            return false
         }
         let ofNobody = try await now()
         let first = try await start()

@@ -1,4 +1,5 @@
 import Dispatch
+import Eventually
 import NIOCore
 import NIOHTTP1
 import PostgresClient
@@ -150,8 +151,9 @@ struct ReadTests {
             }
             let waiting = "select least(count(*), 4) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
             let deadline = ContinuousClock.now + .seconds(60)
-            while try await bed.count(waiting) < 4, ContinuousClock.now < deadline { try await Task.sleep(for: .milliseconds(5)) }
-            #expect(ContinuousClock.now < deadline, "\(readers.answers) answers, among them \(readers.wrong)")
+            try await eventually("four readers wait; \(readers.answers) answers, among them \(readers.wrong)") {
+                try await bed.count(waiting) >= 4
+            }
             try await Lateness.watched { late in
                 var looks = 0
                 while looks < 3 {
@@ -201,13 +203,7 @@ struct ReadTests {
                 let name = "stockgate_database_oldest_transaction_seconds "
                 return lines.first { $0.hasPrefix(name) }.flatMap { Double($0.dropFirst(name.count)) }
             }
-            let deadline = ContinuousClock.now + .seconds(60)
-            var found = try await age(watching)
-            while found == nil, ContinuousClock.now < deadline {
-                try await Task.sleep(for: .milliseconds(20))
-                found = try await age(watching)
-            }
-            #expect((found ?? 0) > 0)
+            #expect(try await eventuallyFound("the age of the oldest transaction") { try await age(watching) } > 0)
             released.signal()
             try await holding.value
             await holder.shutdown()

@@ -1,3 +1,4 @@
+import Eventually
 import Logging
 import NIOCore
 import NIOHTTP1
@@ -254,25 +255,22 @@ struct TestBed: Sendable {
 
     /// Waits until the admin port's metrics have a line; what is counted behind an answer or an acknowledgement comes a moment later.
     func wait(metric line: String, server: Int = 0, within bound: Duration = .seconds(60)) async throws {
-        let deadline = ContinuousClock.now + bound
-        while true {
+        var text = ""
+        try await eventually("\(line) in:\n\(text)", within: bound) {
             let request = HTTPPeer.Request(method: .GET, path: "/metrics")
-            let text = String(buffer: try await servers[server].admin.call(request, timeout: .seconds(20)).get().body)
-            if text.contains("\n\(line)\n") { return }
-            guard ContinuousClock.now < deadline else { throw Failure(description: "no \(line) after \(bound) in:\n\(text)") }
-            try await Task.sleep(for: .milliseconds(5))
+            text = String(buffer: try await servers[server].admin.call(request, timeout: .seconds(20)).get().body)
+            return text.contains("\n\(line)\n")
         }
     }
 
     /// Waits until the server says that it is ready: a check that the machine was late with says that it is not.
     @discardableResult
     func waitUntilReady(_ path: String = "/readyz") async throws -> Answer {
-        let deadline = ContinuousClock.now + .seconds(60)
-        while true {
+        var last: Answer?
+        return try await eventuallyFound("ready, and not \(String(describing: last))", every: .milliseconds(20)) {
             let answer = try await send(.GET, path)
-            if answer.status == 200 { return answer }
-            guard ContinuousClock.now < deadline else { throw Failure(description: "not ready: \(answer)") }
-            try await Task.sleep(for: .milliseconds(20))
+            last = answer
+            return answer.status == 200 ? answer : nil
         }
     }
 
@@ -293,12 +291,10 @@ struct TestBed: Sendable {
 
     /// Waits until a query's only cell is `value`.
     func wait(_ sql: String, for value: Int64, within bound: Duration = .seconds(60)) async throws {
-        let deadline = ContinuousClock.now + bound
-        var found = try await count(sql)
-        while found != value {
-            guard ContinuousClock.now < deadline else { throw Failure(description: "\(sql): \(found), not \(value), after \(bound)") }
-            try await Task.sleep(for: .milliseconds(5))
+        var found: Int64?
+        try await eventually("\(sql): \(found.map(String.init) ?? "no answer"), not \(value)", within: bound) {
             found = try await count(sql)
+            return found == value
         }
     }
 }

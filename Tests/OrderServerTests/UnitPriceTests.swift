@@ -1,4 +1,5 @@
 import APIErrors
+import Eventually
 import NIOHTTP1
 import NIOPosix
 import ServerKit
@@ -137,11 +138,7 @@ struct ProductCatalogueTests {
 
     /// Waits until so many looks have come.
     private func looks(_ product: ProductStandIn, _ count: Int) async throws {
-        let deadline = ContinuousClock.now + .seconds(60)
-        while product.state.withLock({ $0.looks }) < count {
-            guard ContinuousClock.now < deadline else { throw TestBed.Failure(description: "not \(count) looks") }
-            try await Task.sleep(for: .milliseconds(1))
-        }
+        try await eventually("\(count) looks", every: .milliseconds(1)) { product.state.withLock { $0.looks } >= count }
     }
 
     @Test("those who ask while a look-up is out share the next one, which begins after they came")

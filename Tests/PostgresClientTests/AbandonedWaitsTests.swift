@@ -1,3 +1,4 @@
+import Eventually
 import PrivateServers
 import Testing
 
@@ -48,14 +49,14 @@ import Testing
         let configuration = try PostgresConfiguration(url: server.url)
         // A process that there is not has ended already.
         configuration.hosts.abandoned(999_999_999, at: 0, of: configuration)
-        #expect(await eventually { configuration.hosts.abandonedWaits == (1, 0) })
+        #expect(try await eventually { configuration.hosts.abandonedWaits == (1, 0) })
         server.stop()
         let began = ContinuousClock.now
         for process in 0..<Int64(AbandonedWaits.capacity * 3) {
             configuration.hosts.abandoned(1_000_000_000 + process, at: 0, of: configuration)
         }
         #expect(ContinuousClock.now - began < .seconds(20))
-        #expect(await eventually { configuration.hosts.abandonedWaits.dropped == AbandonedWaits.capacity * 3 })
+        #expect(try await eventually { configuration.hosts.abandonedWaits.dropped == AbandonedWaits.capacity * 3 })
         #expect(configuration.hosts.abandonedWaits.ended == 1)
     }
 }

@@ -1,3 +1,4 @@
+import Eventually
 import PostgresClient
 import PrivateServers
 import Testing
@@ -31,7 +32,7 @@ import Testing
         let refused = await #expect(throws: PostgresError.self) { try await connection.query("SELECT 1") }
         #expect(refused?.code == .connectFailed)
         try server.restart()
-        #expect(await eventually { (try? await connection.query("SELECT 1").count) == 1 })
+        #expect(try await eventually { (try? await connection.query("SELECT 1").count) == 1 })
         // The observer was idle when its server died: nothing was sent, so the call just connects again.
         #expect(try await observer.query("SELECT 1").count == 1)
         #expect(await observer.connectionsOpened == 2)

@@ -1,3 +1,4 @@
+import Eventually
 import PostgresClient
 import PrivateServers
 import Testing
@@ -57,7 +58,7 @@ struct GroupCommitRowTests {
         }
         #expect(others.allSatisfy { $0 == nil })
         // Known to be locked by now, or soon: whoever is in a hurry is told so once it has been for a while.
-        while !rows.isLocked(3) { try await Task.sleep(for: .milliseconds(1)) }
+        try await eventually("row 3 is known to be locked", every: .milliseconds(1)) { rows.isLocked(3) }
         #expect(await add(3, group, grace: .zero) == .rowLocked)
         await lock.end()
         #expect(await stuck.value == nil)
@@ -77,7 +78,7 @@ struct GroupCommitRowTests {
         #expect(await add(3, hasty) == .rowLocked)
         let (group, rows) = try self.group("group_rows_end", patience: .seconds(120))
         let stuck = Task { await add(3, group) }
-        while rows.snapshot().waiting == 0 { try await Task.sleep(for: .milliseconds(1)) }
+        try await eventually("one waits for the row", every: .milliseconds(1)) { rows.snapshot().waiting != 0 }
         await rows.shutdown()
         #expect(await stuck.value == .stopped)
         await lock.end()

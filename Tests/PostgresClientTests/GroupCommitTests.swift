@@ -1,4 +1,5 @@
 import BlockingThreads
+import Eventually
 import PostgresClient
 import Synchronization
 import Testing
@@ -43,21 +44,11 @@ struct GroupCommitTests {
     }
 
     func waits(for expected: [Int], _ groups: Groups) async throws -> Bool {
-        let deadline = ContinuousClock.now + .seconds(60)
-        while ContinuousClock.now < deadline {
-            if groups.sizes.withLock({ $0 == expected }) { return true }
-            try await Task.sleep(for: .milliseconds(1))
-        }
-        return false
+        try await eventually(every: .milliseconds(1)) { groups.sizes.withLock { $0 == expected } }
     }
 
     func holdsBack(_ group: GroupCommit<Int>) async throws -> Bool {
-        let deadline = ContinuousClock.now + .seconds(60)
-        while ContinuousClock.now < deadline {
-            if group.isHoldingBack { return true }
-            try await Task.sleep(for: .milliseconds(1))
-        }
-        return false
+        try await eventually(every: .milliseconds(1)) { group.isHoldingBack }
     }
 
     @Test("a few that came while a group was written wait for enough, one that comes to a writer at rest does not")

@@ -1,4 +1,5 @@
 import BlockingThreads
+import Eventually
 import Synchronization
 import Testing
 
@@ -39,12 +40,11 @@ struct GroupTurnsTests {
                     turns.end()
                 }
             }
-            while turns.waiting == asked { try await Task.sleep(for: .milliseconds(1)) }
+            try await eventually("one more waits", every: .milliseconds(1)) { turns.waiting != asked }
         }
         #expect(seen.order.withLock { $0.isEmpty })
         turns.end()
-        let deadline = ContinuousClock.now + .seconds(60)
-        while seen.order.withLock({ $0.count }) < 3, ContinuousClock.now < deadline { try await Task.sleep(for: .milliseconds(1)) }
+        try await eventually("three turns", every: .milliseconds(1)) { seen.order.withLock { $0.count } >= 3 }
         #expect(seen.order.withLock { $0 } == [1, 2, 3])
         #expect(try await Self.onThread { turns.take(WakeSignal()) })
     }
@@ -105,14 +105,14 @@ extension GroupCommitTests {
         #expect(try await waits(for: [1, 2], groups))
         #expect(group.add(4))
         groups.release.signal()
-        while turns.waiting == 0 { try await Task.sleep(for: .milliseconds(1)) }
+        try await eventually("one waits", every: .milliseconds(1)) { turns.waiting != 0 }
         #expect(group.add(5))
         #expect(groups.sizes.withLock { $0 } == [1, 2])
         turns.end()
         #expect(try await waits(for: [1, 2, 2], groups))
         // The next one is somebody else's again, but enough members wait.
         let other = Task { try await GroupTurnsTests.onThread { turns.take(WakeSignal()) } }
-        while turns.waiting == 0 { try await Task.sleep(for: .milliseconds(1)) }
+        try await eventually("one waits", every: .milliseconds(1)) { turns.waiting != 0 }
         for item in 6...9 { #expect(group.add(item)) }
         groups.release.signal()
         #expect(try await waits(for: [1, 2, 2, 4], groups))

@@ -1,3 +1,4 @@
+import Eventually
 import PrivateServers
 import Synchronization
 import Testing
@@ -119,16 +120,16 @@ import Testing
         #expect(rows.wait(for: 2, until: .now + .seconds(2), hasty.waiter()) == .waiting)
         #expect(rows.wait(for: 2, until: now, hasty.waiter()) == .tooLate)
         #expect(rows.wait(for: 1, until: now + .seconds(600), hasty.waiter()) == .notLocked)
-        #expect(await eventually { hasty.told == [.timedOut] })
-        #expect(await eventually { changes.withLock { $0 } == ["locked [2, 4, 5]"] })
+        #expect(try await eventually { hasty.told == [.timedOut] })
+        #expect(try await eventually { changes.withLock { $0 } == ["locked [2, 4, 5]"] })
         await second.end()
-        #expect(await eventually { five.told == [.free] })
+        #expect(try await eventually { five.told == [.free] })
         #expect(two.told.isEmpty)
         #expect(rows.isLocked(2) && rows.isLocked(4) && !rows.isLocked(5))
         await first.end()
-        #expect(await eventually { two.told == [.free] && rows.isEmpty })
+        #expect(try await eventually { two.told == [.free] && rows.isEmpty })
         // The waiters are called before the operator is told.
-        #expect(await eventually { changes.withLock { $0.count } >= 4 })
+        #expect(try await eventually { changes.withLock { $0.count } >= 4 })
         #expect(changes.withLock { $0.sorted() } == ["freed 2", "freed 4", "freed 5", "locked [2, 4, 5]"])
         #expect(hasty.told == [.timedOut])
 
@@ -158,7 +159,7 @@ import Testing
         let endings = Endings()
         #expect(rows.wait(for: 1, until: .now + .seconds(600), endings.waiter()) == .waiting)
         server.kill()
-        #expect(await eventually { !endings.told.isEmpty })
+        #expect(try await eventually { !endings.told.isEmpty })
         #expect(endings.told == [.timedOut])
         #expect(rows.isEmpty)
         await lock.end()

@@ -1,3 +1,4 @@
+import Eventually
 import PrivateServers
 import Testing
 

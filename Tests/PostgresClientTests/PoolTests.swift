@@ -1,4 +1,5 @@
 import BlockingThreads
+import Eventually
 import PrivateServers
 import Synchronization
 import Testing
@@ -32,9 +33,9 @@ import Testing
             maximumWaiting: 1,
             acquireTimeout: .seconds(60)
         )
-        try await pool.withConnection { _ in
+        try await pool.withConnection { _ async throws in
             let waiting = Task { try await pool.query("SELECT 1") }
-            #expect(await eventually { pool.snapshot().waiting == 1 })
+            #expect(try await eventually { pool.snapshot().waiting == 1 })
             let full = await #expect(throws: PostgresError.self) { try await pool.query("SELECT 1") }
             #expect(full?.code == .poolExhausted)
             waiting.cancel()
@@ -68,14 +69,14 @@ import Testing
         #expect(pool.snapshot().open <= 2)
 
         try await pool.withConnection { _ in
-            try await pool.withConnection { _ in
+            try await pool.withConnection { _ async throws in
                 let cancelled = Task { try await pool.query("SELECT 1") }
-                #expect(await eventually { pool.snapshot().waiting == 1 })
+                #expect(try await eventually { pool.snapshot().waiting == 1 })
                 cancelled.cancel()
                 let error = await #expect(throws: PostgresError.self) { try await cancelled.value }
                 #expect(error?.code == .cancelled)
                 let refused = Task { try await pool.query("SELECT 1") }
-                #expect(await eventually { pool.snapshot().waiting == 1 })
+                #expect(try await eventually { pool.snapshot().waiting == 1 })
                 await pool.shutdown()
                 let shut = await #expect(throws: PostgresError.self) { try await refused.value }
                 #expect(shut?.code == .shutDown)

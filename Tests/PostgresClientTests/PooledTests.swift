@@ -1,4 +1,5 @@
 import CLibPQ
+import Eventually
 import Foundation
 import PrivateServers
 import Synchronization
@@ -222,11 +223,8 @@ struct PooledTests {
         // Most kills meet a statement under way. Should none of five have done so, there are some more.
         for round in 1...20 where round <= 5 || tally.unknown.withLock({ $0 }) == 0 {
             let before = tally.confirmed.withLock { $0.count }
-            let end = ContinuousClock.now + .seconds(60)
-            while tally.confirmed.withLock({ $0.count }) < before + 100, ContinuousClock.now < end {
-                try await Task.sleep(for: .milliseconds(2))
-            }
-            #expect(tally.confirmed.withLock { $0.count } >= before + 100, "round \(round)")
+            let isSelling = try await eventually { tally.confirmed.withLock { $0.count } >= before + 100 }
+            #expect(isSelling, "round \(round)")
             try bed.pooler.restart()
         }
         tally.isStopped.store(true, ordering: .relaxed)
@@ -318,9 +316,6 @@ struct PooledTests {
         let error = #expect(throws: PostgresError.self) { try session.query("SELECT 1") }
         #expect(error?.isNotThereYet == true, "\(String(describing: error))")
         try bed.server.restart()
-        let end = ContinuousClock.now + .seconds(60)
-        var isThere = false
-        while !isThere, ContinuousClock.now < end { isThere = (try? session.query("SELECT 1")) != nil }
-        #expect(isThere)
+        _ = try await eventuallyFound("the server is there again") { try session.query("SELECT 1") }
     }
 }

@@ -1,4 +1,5 @@
 import BlockingThreads
+import Eventually
 import PrivateServers
 import Synchronization
 import Testing
@@ -84,7 +85,7 @@ import Testing
             if isNews { news.withLock { $0.append(trouble == nil) } }
         }
         // Asked again: a busy machine may take longer for a new session than the answer may.
-        #expect(await eventually { await worker.troubleWriting() == nil })
+        #expect(try await eventually { await worker.troubleWriting() == nil })
         #expect(news.withLock { $0 } == [], "a session that works from the start is no news")
         try database.setReadOnly(true)
         try await worker.perform { session in
@@ -93,7 +94,7 @@ import Testing
         }
         for _ in 0..<3 { #expect(await worker.troubleWriting()?.sqlState == "25006") }
         try database.setReadOnly(false)
-        #expect(await eventually { await worker.troubleWriting() == nil })
+        #expect(try await eventually { await worker.troubleWriting() == nil })
         #expect(news.withLock { $0 } == [false, true], "one line for each change")
         await worker.shutdown()
         #expect(await worker.troubleWriting()?.code == .shutDown)
@@ -118,14 +119,14 @@ import Testing
         #expect(await worker.troubleWriting(within: .zero, rest: .zero) != nil, "it has not")
         #expect(await worker.troubleWriting(within: .zero, rest: .zero) != nil, "one question at a time waits for it")
         release.signal()
-        #expect(await eventually { await worker.troubleWriting() == nil })
+        #expect(try await eventually { await worker.troubleWriting() == nil })
         server.pause()
-        #expect(await eventually { await worker.troubleWriting(within: .milliseconds(50), rest: .milliseconds(1)) != nil })
+        #expect(try await eventually { await worker.troubleWriting(within: .milliseconds(50), rest: .milliseconds(1)) != nil })
         server.resume()
         server.kill()
-        #expect(await eventually { await worker.troubleWriting()?.code == .connectFailed })
+        #expect(try await eventually { await worker.troubleWriting()?.code == .connectFailed })
         try server.restart()
-        #expect(await eventually { await worker.troubleWriting() == nil })
+        #expect(try await eventually { await worker.troubleWriting() == nil })
         await worker.shutdown()
     }
 
@@ -141,11 +142,11 @@ import Testing
                 _ = (try await one.query("select 1"), try await two.query("select 1"))
             }
             #expect(
-                await eventually { pool.snapshot() == .init(open: 1, busy: 1, waiting: 0, rejected: 0, expired: 0) },
+                try await eventually { pool.snapshot() == .init(open: 1, busy: 1, waiting: 0, rejected: 0, expired: 0) },
                 "one is busy, the other was idle"
             )
         }
-        #expect(await eventually { pool.snapshot().open == 0 })
+        #expect(try await eventually { pool.snapshot().open == 0 })
         #expect(try await eventually { try await observer.query(count).one().decode(0, as: Int64.self) == 0 })
         #expect(try await pool.query("select 1").count == 1)
         pool.closeIdle()

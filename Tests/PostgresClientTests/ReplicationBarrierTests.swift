@@ -1,3 +1,4 @@
+import Eventually
 import PrivateServers
 import Testing
 
@@ -79,7 +80,7 @@ import Testing
         #expect(try await eventually { try admin.query(waiting).one().decode(0, as: Int64.self) == 0 })
         standby.resume()
         // A standby that was away may have to catch up for longer than a reader waits.
-        #expect(await eventually { (try? await row(pool, 2)) == 2 })
+        #expect(try await eventually { (try? await row(pool, 2)) == 2 })
         #expect(try await row(pool, 3) == nil)
         // Another server than the one that was read: what was read there may be lost.
         let moved = await #expect(throws: PostgresError.self) { try await pool.awaitReplication(at: 1) }

@@ -14,13 +14,3 @@ enum SharedServer {
 
     static func port() throws -> Int { try started.get().port }
 }
-
-/// Looks again until the condition holds; false after a minute.
-func eventually(_ condition: () async throws -> Bool) async rethrows -> Bool {
-    let end = ContinuousClock.now + .seconds(60)
-    while ContinuousClock.now < end {
-        if try await condition() { return true }
-        try? await Task.sleep(for: .milliseconds(2))
-    }
-    return false
-}

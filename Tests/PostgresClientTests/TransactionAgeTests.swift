@@ -1,4 +1,5 @@
 import Dispatch
+import Eventually
 import PrivateServers
 import Synchronization
 import Testing

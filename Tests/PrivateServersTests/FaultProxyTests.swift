@@ -1,3 +1,4 @@
+import Eventually
 import Foundation
 import NIOCore
 import NIOPosix
@@ -103,7 +104,7 @@ struct FaultProxyTests {
             #expect(figures.accepted == 1 && figures.connections == 1 && figures.bytesHeld == 0)
             #expect(figures.bytesToServer == 1_000_005 && figures.bytesToClient == 1_000_005)
             try await client.channel.close()
-            try await until("the connection is forgotten") { try await proxy.snapshot().connections == 0 }
+            try await eventually("the connection is forgotten") { try await proxy.snapshot().connections == 0 }
         }
     }
 
@@ -135,7 +136,7 @@ struct FaultProxyTests {
             }
             try await proxy.limit(toClient: 1)
             try await client.channel.writeAndFlush(ByteBuffer(repeating: 67, count: 70_000))
-            try await until("the answer is held") { try await proxy.snapshot().bytesHeld > 60_000 }
+            try await eventually("the answer is held") { try await proxy.snapshot().bytesHeld > 60_000 }
             try await proxy.heal()
             #expect(await client.answer(70_000)?.readableBytes == 70_000)
         }
@@ -158,7 +159,7 @@ struct FaultProxyTests {
                 try await proxy.jitter(toServer: toServer, toClient: toClient)
                 let before = try await proxy.snapshot().bytesToServer
                 try await client.channel.writeAndFlush(ByteBuffer(repeating: 67, count: 7))
-                try await until("it is held") { try await proxy.snapshot().bytesHeld == 7 }
+                try await eventually("it is held") { try await proxy.snapshot().bytesHeld == 7 }
                 #expect(try await proxy.snapshot().bytesToServer == before + (isToClient ? 7 : 0))
                 try await proxy.heal()
                 #expect(await client.answer(7)?.readableBytes == 7)
@@ -171,7 +172,7 @@ struct FaultProxyTests {
         try await hold { proxy, client in
             try await proxy.delay(toClient: .seconds(3_600))
             try await client.channel.writeAndFlush(ByteBuffer(repeating: 67, count: 7))
-            try await until("the answer is held") { try await proxy.snapshot().bytesHeld == 7 }
+            try await eventually("the answer is held") { try await proxy.snapshot().bytesHeld == 7 }
             try await proxy.heal()
             #expect(await client.answer(7)?.readableBytes == 7)
         }
@@ -185,9 +186,9 @@ struct FaultProxyTests {
             let flood = 64 << 20
             let sent = client.channel.eventLoop.makePromise(of: Void.self)
             client.channel.writeAndFlush(ByteBuffer(repeating: 68, count: flood), promise: sent)
-            try await until("the proxy holds its fill") { try await proxy.snapshot().bytesHeld >= FaultProxy.bufferLimit }
+            try await eventually("the proxy holds its fill") { try await proxy.snapshot().bytesHeld >= FaultProxy.bufferLimit }
             // The other client's connection may still wait to be accepted.
-            try await until("both are there") { try await proxy.snapshot().connections == 2 }
+            try await eventually("both are there") { try await proxy.snapshot().connections == 2 }
             let figures = try await proxy.snapshot()
             #expect(figures.bytesToServer == 5 && figures.connections == 2)
             #expect(figures.bytesHeld < FaultProxy.bufferLimit + (1 << 20))
@@ -272,13 +273,5 @@ struct FaultProxyTests {
             #expect(error.connectionErrors.allSatisfy { ($0.error as? IOError)?.errnoCode == ECONNRESET }, "\(error)")
         }
         try await proxy.shutdown()
-    }
-
-    private func until(_ what: String, _ holds: () async throws -> Bool) async throws {
-        let deadline = ContinuousClock.now + .seconds(60)
-        while try await !holds() {
-            try #require(ContinuousClock.now < deadline, "not within a minute: \(what)")
-            try await Task.sleep(for: .milliseconds(10))
-        }
     }
 }

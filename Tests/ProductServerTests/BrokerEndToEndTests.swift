@@ -1,3 +1,4 @@
+import Eventually
 import Foundation
 import Logging
 import MessageBroker
@@ -94,11 +95,11 @@ struct BrokerEndToEndTests {
             for (index, one) in good.enumerated() { all += index < odd.count ? [one, odd[index]] : [one] }
             #expect(try await sender.publish(all).allSatisfy { $0 == .confirmed })
             let run = Task { try await consumer.run() }
-            try await DecreaseConsumerTests.eventually("all good ones are sold") {
+            try await eventually("all good ones are sold") {
                 try await DecreaseConsumerTests.sold(server, id).rows == Int64(good.count)
             }
             var letters: [Delivery] = []
-            try await DecreaseConsumerTests.eventually("the odd ones are dead letters") {
+            try await eventually("the odd ones are dead letters") {
                 let batch = try await dead.nextBatch(max: 100, wait: .milliseconds(200))
                 dead.acknowledge(batch)
                 letters += batch
@@ -106,7 +107,7 @@ struct BrokerEndToEndTests {
             }
             #expect(Set(letters.map(\.body)) == Set(odd.map(\.body)) && letters.count == odd.count)
             #expect(letters.allSatisfy { $0.headers["reason"]?.string?.isEmpty == false })
-            try await DecreaseConsumerTests.eventually("nothing in hand") { consumer.desk.commandsHeld == 0 }
+            try await eventually("nothing in hand") { consumer.desk.commandsHeld == 0 }
             let text = String(decoding: registry.exposition(), as: UTF8.self)
             #expect(
                 text.contains("stockgate_commands_total \(all.count)\n") && text.contains("stockgate_commands_redelivered_total 0\n"),
@@ -173,19 +174,19 @@ struct BrokerEndToEndTests {
             let all = (1...commands).map { message($0, locked) } + [message(9_000, other)]
             #expect(try await sender.publish(all).allSatisfy { $0 == .confirmed })
             let run = Task { try await consumer.run() }
-            try await DecreaseConsumerTests.eventually("the other product's command is decided") {
+            try await eventually("the other product's command is decided") {
                 try await DecreaseConsumerTests.sold(server, other).rows == 1
             }
             #expect(consumer.metrics.aside.value >= UInt64(commands - prefetch))
             #expect(consumer.metrics.blocked.load(ordering: .relaxed) <= prefetch / 4)
             #expect(try await DecreaseConsumerTests.sold(server, locked).rows == 0)
             // Some have come back by now, and were set aside once more.
-            try await DecreaseConsumerTests.eventually("they come again and again") { consumer.metrics.aside.value > UInt64(2 * commands) }
+            try await eventually("they come again and again") { consumer.metrics.aside.value > UInt64(2 * commands) }
             await lock.end()
-            try await DecreaseConsumerTests.eventually("all are sold") {
+            try await eventually("all are sold") {
                 try await DecreaseConsumerTests.sold(server, locked).rows == Int64(commands)
             }
-            try await DecreaseConsumerTests.eventually("nothing in hand") { consumer.desk.commandsHeld == 0 }
+            try await eventually("nothing in hand") { consumer.desk.commandsHeld == 0 }
             let sold = try await DecreaseConsumerTests.sold(server, locked)
             #expect(sold.units == Int64(commands) && sold.stock == 1_000 - Int64(commands))
             #expect(consumer.metrics.blocked.load(ordering: .relaxed) == 0)
@@ -298,12 +299,12 @@ struct BrokerEndToEndTests {
 
             let dead = try Consumer(configuration: configuration, topology: .stock, queue: StockGateTopology.deadQueue, name: "dead")
             var letters: [Delivery] = []
-            try await DecreaseConsumerTests.eventually("the odd one is a dead letter") {
+            try await eventually("the odd one is a dead letter") {
                 letters += try await dead.nextBatch(max: 10, wait: .milliseconds(200))
                 return !letters.isEmpty
             }
             #expect(letters.first?.headers["reason"] == "VALIDATION_ERROR")
-            try await DecreaseConsumerTests.eventually("nothing in hand") { consumer.desk.commandsHeld == 0 }
+            try await eventually("nothing in hand") { consumer.desk.commandsHeld == 0 }
             run.cancel()
             try await run.value
             await sender.shutdown()

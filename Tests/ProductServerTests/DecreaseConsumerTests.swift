@@ -1,3 +1,4 @@
+import Eventually
 import Foundation
 import HTTPTypes
 import Logging
@@ -93,19 +94,6 @@ struct DecreaseConsumerTests {
         { request, isPatient, loop, completion in engine.decrease(request, on: loop, isPatient: isPatient, completion: completion) }
     }
 
-    static func eventually(_ what: Comment, within bound: Duration = .seconds(60), _ isTrue: () async throws -> Bool) async throws {
-        let deadline = ContinuousClock.now + bound
-        while try await !isTrue() {
-            guard ContinuousClock.now < deadline else {
-                Issue.record("not in time: \(what)")
-                throw TimedOut()
-            }
-            try await Task.sleep(for: .milliseconds(5))
-        }
-    }
-
-    struct TimedOut: Error {}
-
     static func sold(_ server: ProductServerFixture, _ product: Int64) async throws -> (rows: Int64, stock: Int64, units: Int64) {
         let row = try await server.engine.ledger.pool.query(
             """
@@ -128,7 +116,7 @@ struct DecreaseConsumerTests {
             try await Self.consuming(broker, registry: registry, decide: Self.decide(server.engine)) { _ in
                 broker.enqueue([Self.command(1, product: id, orders: 1...3), Self.command(2, product: id, orders: 4...7)])
                 broker.enqueue([Self.command(3, product: 99, orders: [8])])
-                try await Self.eventually("all acknowledged") { broker.acknowledged == 3 }
+                try await eventually("all acknowledged") { broker.acknowledged == 3 }
             }
             #expect(broker.results.count == 3 && broker.requeued == 0)
             let results = try Self.results(broker.results).sorted { $0.order < $1.order }
@@ -156,10 +144,10 @@ struct DecreaseConsumerTests {
             broker.loseAcknowledgements(true)
             try await Self.consuming(broker, decide: Self.decide(server.engine)) { _ in
                 broker.enqueue([Self.command(1, product: id, orders: 1...2)])
-                try await Self.eventually("the first result") { broker.results.count == 1 }
+                try await eventually("the first result") { broker.results.count == 1 }
                 // The product is sold out by now: a first attempt would be turned away.
                 broker.loseConnectionAndKeepAcknowledgements()
-                try await Self.eventually("acknowledged") { broker.acknowledged == 1 }
+                try await eventually("acknowledged") { broker.acknowledged == 1 }
             }
             #expect(broker.results.count == 2)
             #expect(try Self.results([broker.results[0]]) == Self.results([broker.results[1]]))
@@ -177,14 +165,14 @@ struct DecreaseConsumerTests {
             let dying = ScriptedBroker(outcome: { _, _ throws(BrokerError) in .unsent })
             dying.enqueue([Self.command(1, product: id, orders: 1...3)])
             try await Self.consuming(dying, decide: Self.decide(server.engine)) { _ in
-                try await Self.eventually("committed") { try await Self.sold(server, id).rows == 3 }
+                try await eventually("committed") { try await Self.sold(server, id).rows == 3 }
                 died.store(true, ordering: .relaxed)
             }
             #expect(died.load(ordering: .relaxed) && dying.results.isEmpty && dying.acknowledged == 0)
             // Another one gets the same message again.
             broker.enqueue([Self.command(1, product: id, orders: 1...3)], headers: ["x-delivery-count": 1])
             try await Self.consuming(broker, decide: Self.decide(server.engine)) { _ in
-                try await Self.eventually("acknowledged") { broker.acknowledged == 1 }
+                try await eventually("acknowledged") { broker.acknowledged == 1 }
             }
             #expect(try Self.results(broker.results).map(\.outcome) == ["COMMITTED", "COMMITTED", "COMMITTED"])
             #expect(try await Self.sold(server, id).rows == 3)
@@ -199,9 +187,9 @@ struct DecreaseConsumerTests {
             let broker = ScriptedBroker()
             try await Self.consuming(broker, decide: Self.decide(server.engine)) { _ in
                 broker.enqueue([Self.command(1, product: id, orders: [1])])
-                try await Self.eventually("rejected") { broker.acknowledged == 1 }
+                try await eventually("rejected") { broker.acknowledged == 1 }
                 broker.enqueue([Self.command(2, product: id, orders: [2])], headers: ["attempt": 2])
-                try await Self.eventually("acknowledged") { broker.acknowledged == 2 }
+                try await eventually("acknowledged") { broker.acknowledged == 2 }
             }
             let results = try Self.results(broker.results)
             #expect(results.map(\.outcome) == ["REFUSED", "COMMITTED"])
@@ -239,7 +227,7 @@ struct DecreaseConsumerTests {
                     )
                 )
                 broker.enqueue(bodies, headers: ["attempt": .integer(.max), "x-delivery-count": .integer(.min)])
-                try await Self.eventually("all are settled") { broker.isDrained }
+                try await eventually("all are settled") { broker.isDrained }
                 #expect(broker.acknowledged == 13 && broker.requeued == 0)
                 let results = try Self.results(broker.results)
                 #expect(results.count { $0.outcome == "COMMITTED" } == 18)
@@ -278,7 +266,7 @@ struct DecreaseConsumerTests {
                     completion(.sold(remaining: 1, replayed: false))
                 }
             ) { _ in
-                try await Self.eventually("the process ends") { isNoticed.load(ordering: .acquiring) }
+                try await eventually("the process ends") { isNoticed.load(ordering: .acquiring) }
             }
             broker.reopen()
         }
@@ -293,7 +281,7 @@ struct DecreaseConsumerTests {
             let orders =
                 #"[{"orderId":7,"key":"DEC-8","quantity":0},{"orderId":8,"key":"DEC-8.2","quantity":1},{"orderId":9,"key":"x","quantity":1},{"orderId":10,"key":"DEC-10.1"}]"#
             broker.enqueue([StockCommandTests.body(orders: orders)])
-            try await Self.eventually("acknowledged") { broker.acknowledged == 1 }
+            try await eventually("acknowledged") { broker.acknowledged == 1 }
         }
         let body = try #require(broker.results.first?.body)
         guard case .array(let results)? = try JSONDocument(body).value["results"] else { return #expect(Bool(false), "no results") }
@@ -307,7 +295,7 @@ struct DecreaseConsumerTests {
             try await Self.consuming(broker, decide: Self.decide(server.engine)) { _ in
                 broker.enqueue(["{", StockCommandTests.body(version: "9", product: String(id))])
                 broker.enqueue([Self.command(1, product: id, orders: [1])])
-                try await Self.eventually("acknowledged") { broker.acknowledged == 3 }
+                try await eventually("acknowledged") { broker.acknowledged == 3 }
             }
             #expect(broker.deadLetters.count == 2)
             #expect(broker.deadLetters.allSatisfy { $0.headers["reason"] == "VALIDATION_ERROR" && $0.headers["detail"] != nil })
@@ -328,10 +316,10 @@ struct DecreaseConsumerTests {
             try await Self.consuming(broker, registry: registry, decide: Self.decide(server.engine)) { consumer in
                 server.postgres.kill()
                 broker.enqueue((0..<10).map { Self.command($0, product: id, orders: ($0 * 10 + 1)...($0 * 10 + 10)) })
-                try await Self.eventually("a round without an outcome") { consumer.metrics.waits.value > 0 }
+                try await eventually("a round without an outcome") { consumer.metrics.waits.value > 0 }
                 #expect(broker.acknowledged == 0 && broker.results.isEmpty && broker.unacknowledged == 10)
                 try server.postgres.restart()
-                try await Self.eventually("acknowledged") { broker.acknowledged == 10 }
+                try await eventually("acknowledged") { broker.acknowledged == 10 }
             }
             #expect(try Self.results(broker.results).filter { $0.outcome == "COMMITTED" }.count == 100)
             let sold = try await Self.sold(server, id)
@@ -351,7 +339,7 @@ struct DecreaseConsumerTests {
         let registry = MetricsRegistry()
         try await Self.consuming(broker, giveUpAfter: .milliseconds(300), registry: registry, decide: decide) { _ in
             broker.enqueue([Self.command(1, product: 1, orders: [1])])
-            try await Self.eventually("acknowledged") { broker.acknowledged == 1 }
+            try await eventually("acknowledged") { broker.acknowledged == 1 }
         }
         #expect(broker.requeued == 1)
         #expect(asked.withLock { $0.first } == false)
@@ -375,7 +363,7 @@ struct DecreaseConsumerTests {
             }
             try await Self.consuming(broker, decide: Self.decide(server.engine)) { _ in
                 broker.enqueue([Self.command(1, product: id, orders: [1])])
-                try await Self.eventually("acknowledged") { broker.acknowledged == 1 }
+                try await eventually("acknowledged") { broker.acknowledged == 1 }
             }
             #expect(broker.publishes == 5 && broker.results.count == 1)
             #expect(try await Self.sold(server, id).rows == 1)
@@ -395,10 +383,10 @@ struct DecreaseConsumerTests {
                 broker.enqueue(commands + commands.reversed())
                 for _ in 0..<3 {
                     let before = broker.acknowledged
-                    try await Self.eventually("some") { broker.acknowledged > before + messages / 5 || broker.isDrained }
+                    try await eventually("some") { broker.acknowledged > before + messages / 5 || broker.isDrained }
                     broker.loseConnection()
                 }
-                try await Self.eventually("drained") { broker.isDrained }
+                try await eventually("drained") { broker.isDrained }
             }
             #expect(broker.largestUnacknowledged <= 64)
             let sold = try await Self.sold(server, id)
@@ -412,7 +400,7 @@ struct DecreaseConsumerTests {
             #expect(both == 0)
             // Redis is told of the last commits behind their answers.
             var audit = try await server.ask(.get, "/admin/audit/products/\(id)", admin: true)
-            try await Self.eventually("nothing pending in Redis, and no drift") {
+            try await eventually("nothing pending in Redis, and no drift") {
                 audit = try await server.ask(.get, "/admin/audit/products/\(id)", admin: true)
                 return audit["redisPending"] == 0 && audit["drift"] == 0
             }
@@ -437,7 +425,7 @@ struct DecreaseConsumerTests {
         try await Self.consuming(broker, maximumOrders: 25, decide: decide) { consumer in
             broker.enqueue((0..<20).map { Self.command($0, product: 1, orders: ($0 * 10 + 1)...($0 * 10 + 10)) })
             // A command counts as held before its orders are sent. Those of two fit within the bound, and no third one's.
-            try await Self.eventually("as many orders as may are sent") {
+            try await eventually("as many orders as may are sent") {
                 consumer.desk.commandsHeld == 20 && open.withLock { $0.count } >= 20
             }
             while !broker.isDrained {
@@ -484,11 +472,11 @@ struct DecreaseConsumerTests {
                 headers: ["attempt": .integer(Int64.max), "x-death": "yes"]
             )
             broker.enqueue([Self.command(41, product: 2, orders: [41])])
-            try await Self.eventually("the other one is acknowledged") { broker.results.count == 1 }
-            try await Self.eventually("the rest waits") { consumer.metrics.blocked.load(ordering: .relaxed) == (isFull ? 40 : 16) }
+            try await eventually("the other one is acknowledged") { broker.results.count == 1 }
+            try await eventually("the rest waits") { consumer.metrics.blocked.load(ordering: .relaxed) == (isFull ? 40 : 16) }
             // They may be published beside the other one's result, by another task.
             var aside: [OutgoingMessage] = []
-            try await Self.eventually("as many as may not stay are set aside") {
+            try await eventually("as many as may not stay are set aside") {
                 aside = broker.published.filter { $0.routingKey == StockGateTopology.asideRoutingKey }
                 return aside.count >= (isFull ? 0 : 24)
             }
@@ -499,10 +487,10 @@ struct DecreaseConsumerTests {
                 }
             )
             // Counted where the broker's confirmation has reached the command's own event loop.
-            try await Self.eventually("counted") { consumer.metrics.aside.value == UInt64(aside.count) }
+            try await eventually("counted") { consumer.metrics.aside.value == UInt64(aside.count) }
             isLocked.store(false, ordering: .relaxed)
-            try await Self.eventually("what stayed in hand is sold") { broker.results.count == 1 + (isFull ? 40 : 16) }
-            try await Self.eventually("nothing in hand") { consumer.desk.commandsHeld == 0 }
+            try await eventually("what stayed in hand is sold") { broker.results.count == 1 + (isFull ? 40 : 16) }
+            try await eventually("nothing in hand") { consumer.desk.commandsHeld == 0 }
             #expect(consumer.metrics.blocked.load(ordering: .relaxed) == 0)
             // Only those that stay in hand wait for the row.
             #expect(patient.load(ordering: .relaxed) >= (isFull ? 40 : 16))
@@ -522,13 +510,13 @@ struct DecreaseConsumerTests {
             }
         ) { consumer in
             broker.enqueue([5, 1_000, 1_005].map { Self.command(Int($0), product: $0, orders: [Int($0)]) })
-            try await Self.eventually("all are settled") { broker.isDrained && consumer.desk.commandsHeld == 0 }
+            try await eventually("all are settled") { broker.isDrained && consumer.desk.commandsHeld == 0 }
             #expect(broker.acknowledged == 1 && broker.requeued == 2 && broker.queued == 0)
             #expect(consumer.metrics.misdirected.value == 2)
             #expect(try Self.results(broker.results).map(\.order) == [1_000])
             #expect(broker.deadLetters.isEmpty && asked.withLock { $0 } == [1_000])
             broker.enqueue((1...20).map { Self.command(2_000 + $0, product: 1_001, orders: [2_000 + $0]) })
-            try await Self.eventually("some are set aside") {
+            try await eventually("some are set aside") {
                 broker.published.contains { $0.routingKey == StockGateTopology.asideQueue(ofCell: "1000-") }
             }
             #expect(!broker.published.contains { $0.routingKey == StockGateTopology.asideQueue })
@@ -544,7 +532,7 @@ struct DecreaseConsumerTests {
         ) {
             _ in
             broker.enqueue([Self.command(1, product: 1, orders: 1...50), Self.command(2, product: 1, orders: [51])])
-            try await Self.eventually("acknowledged") { broker.acknowledged == 2 }
+            try await eventually("acknowledged") { broker.acknowledged == 2 }
         }
     }
 
@@ -572,9 +560,9 @@ struct DecreaseConsumerTests {
         }
         let run = Task { try await consumer.run() }
         broker.enqueue((1...3).map { Self.command($0, product: 1, orders: [$0]) })
-        try await Self.eventually("the first is under way") { answers.withLock { $0.count } == 1 && consumer.desk.commandsHeld == 3 }
+        try await eventually("the first is under way") { answers.withLock { $0.count } == 1 && consumer.desk.commandsHeld == 3 }
         run.cancel()
-        try await Self.eventually("the others are given back") { broker.requeued == 2 }
+        try await eventually("the others are given back") { broker.requeued == 2 }
         for (loop, completion) in answers.withLock({ $0 }) { loop.execute { completion.body(.sold(remaining: 1, replayed: false)) } }
         try await run.value
         #expect(broker.acknowledged == 1 && broker.results.count == 1)

@@ -1,3 +1,4 @@
+import Eventually
 import HotPath
 import HTTPTypes
 import MessageBroker
@@ -101,7 +102,7 @@ struct KeysOfOthersTests {
                 }
                 broker.enqueue([command(1, 1, .zero), command(4, 4, .seconds(3600))])
                 broker.enqueue([command(2, 2, .zero), command(3, 3, .seconds(3600))], headers: ["attempt": .integer(2)])
-                try await DecreaseConsumerTests.eventually("four results") { broker.results.count == 4 }
+                try await eventually("four results") { broker.results.count == 4 }
                 let results = try DecreaseConsumerTests.results(broker.results).sorted { $0.order < $1.order }
                 #expect(results.map(\.outcome) == ["COMMITTED", "COMMITTED", "REFUSED", "REFUSED"])
                 #expect(results.map(\.reason) == [nil, nil, "KEY_REUSED", "KEY_REUSED"])

@@ -1,3 +1,4 @@
+import Eventually
 import HTTPTypes
 import NIOPosix
 import PostgresClient
@@ -13,10 +14,6 @@ import Testing
 /// What the product server's sessions at PostgreSQL may do, and what it says of itself.
 @Suite(.serialized, .timeLimit(.minutes(10)))
 struct LedgerSessionsTests {
-    private func eventually(_ what: Comment, within bound: Duration = .seconds(60), _ isTrue: () async throws -> Bool) async throws {
-        try await DecreaseConsumerTests.eventually(what, within: bound, isTrue)
-    }
-
     @Test(
         "read-only for a while: not ready, nothing is sold and nothing lost; within 5 s of its end it sells, without a restart",
         arguments: ["REDIS_FIRST", "DB_ONLY"]
@@ -63,7 +60,7 @@ struct LedgerSessionsTests {
                 #expect(change.status == 503 && change.headers[.retryAfter] != nil, "\(change.body)")
                 try await setReadOnly(false)
                 slowest = .zero
-                func timed(_ what: Comment, _ isTrue: () async throws -> Bool) async throws {
+                func timed(_ what: String, _ isTrue: () async throws -> Bool) async throws {
                     let began = ContinuousClock.now
                     try await eventually(what, isTrue)
                     slowest = max(slowest, ContinuousClock.now - began)

@@ -1,3 +1,4 @@
+import Eventually
 import StrictJSON
 import HTTPTypes
 import HotPath
@@ -77,13 +78,10 @@ struct LockedProductTests {
 extension ProductServerFixture {
     /// Waits until so many products are known to be locked.
     fileprivate func waits(forLocked count: Int) async throws {
-        let end = ContinuousClock.now + .seconds(20)
         var metrics = ""
-        repeat {
+        try await eventually("\(count) locked: \(metrics.split(separator: "\n").filter { $0.contains("locked_products") })") {
             metrics = try await ask(.get, "/metrics", admin: true).body
-            if metrics.contains("\nstockgate_locked_products \(count)\n") { return }
-            try await Task.sleep(for: .milliseconds(5))
-        } while ContinuousClock.now < end
-        Issue.record("not \(count): \(metrics.split(separator: "\n").filter { $0.contains("locked_products") })")
+            return metrics.contains("\nstockgate_locked_products \(count)\n")
+        }
     }
 }

@@ -1,4 +1,5 @@
 import Dispatch
+import Eventually
 import HotPath
 import HTTPTypes
 import Hummingbird
@@ -190,10 +191,6 @@ struct ProductKeyTests {
     }
 
     private static func wait(_ pool: PostgresPool, _ sql: String) async throws {
-        let deadline = ContinuousClock.now + .seconds(60)
-        while try await pool.query(sql).one().decode(0, as: Int64.self) == 0 {
-            guard ContinuousClock.now < deadline else { throw ProductServerFixture.Missing(what: sql) }
-            try await Task.sleep(for: .milliseconds(5))
-        }
+        try await eventually(sql) { try await pool.query(sql).one().decode(0, as: Int64.self) != 0 }
     }
 }

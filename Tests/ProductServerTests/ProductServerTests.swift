@@ -1,3 +1,4 @@
+import Eventually
 import StockContract
 import HotPath
 import HTTPTypes
@@ -253,7 +254,7 @@ struct ProductServerTests {
             }
             // Redis is told of the increase behind its answer.
             var audit = try await server.ask(.get, "/admin/audit/products/\(id)", admin: true)
-            try await DecreaseConsumerTests.eventually("no drift") {
+            try await eventually("no drift") {
                 audit = try await server.ask(.get, "/admin/audit/products/\(id)", admin: true)
                 return audit["drift"] == 0
             }

@@ -1,5 +1,6 @@
 import CircuitBreaker
 import Dispatch
+import Eventually
 import HTTPTypes
 import PostgresClient
 import PrivateServers
@@ -118,10 +119,7 @@ struct ReadTests {
                             return await group.reduce(into: []) { $0.append($1) }
                         }
                     }
-                    let deadline = ContinuousClock.now + .seconds(30)
-                    while try session.query(blocked).one().decode(0, as: Int64.self) < 4, ContinuousClock.now < deadline {
-                        try await Task.sleep(for: .milliseconds(5))
-                    }
+                    try await eventually("four readers hang") { try session.query(blocked).one().decode(0, as: Int64.self) >= 4 }
                     // The readers hang. These need the product's row and Redis alone.
                     let loaded = try await server.ask(.post, "/admin/products/\(id)/load-stock-redis", admin: true)
                     #expect(loaded.status == 200, "\(loaded.body)")
@@ -165,7 +163,7 @@ struct ReadTests {
                 #expect(audit.status == 503 && audit.headers[.retryAfter] != nil, "\(audit.body)")
             }
             // Half a second may be too short for a busy machine: it is asked again then.
-            try await DecreaseConsumerTests.eventually("an audit without drift") {
+            try await eventually("an audit without drift") {
                 try await server.ask(.get, "/admin/audit/products/\(id)", admin: true)["drift"] == 0
             }
         }

@@ -1,3 +1,4 @@
+import Eventually
 import NIOCore
 import NIOPosix
 import Synchronization
@@ -56,10 +57,6 @@ struct ClusterClientTests {
         _ body: (RedisCluster, Told) async throws -> Void
     ) async throws {
         try await Self.with(endpoints, change, body)
-    }
-
-    private func eventually(_ what: String, _ condition: () async throws -> Bool) async throws {
-        try await RedisClientIntegrationTests.eventually(what, condition)
     }
 
     /// A key of the first half of the slots, and one of the second.

@@ -1,3 +1,4 @@
+import Eventually
 import NIOCore
 import PrivateServers
 import Synchronization
@@ -21,10 +22,6 @@ struct ClusterIntegrationTests {
         func count(_ product: Int) -> Int { state.withLock { $0.done[product, default: 0] } }
         var refused: Int { state.withLock { $0.refused } }
         var isOver: Bool { state.withLock { $0.isOver } }
-    }
-
-    private func eventually(_ what: String, _ condition: () async throws -> Bool) async throws {
-        try await RedisClientIntegrationTests.eventually(what, condition)
     }
 
     private func keys(_ product: Int) -> (slot: HashSlot, [RedisArgument]) {

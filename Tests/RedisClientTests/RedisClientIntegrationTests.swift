@@ -1,3 +1,4 @@
+import Eventually
 import NIOCore
 import NIOPosix
 import PrivateServers
@@ -31,16 +32,6 @@ struct RedisClientIntegrationTests {
         try await thenShutdown(group, client.shutdown) { try await body(server, client, group.next()) }
     }
 
-    /// Waits until a condition holds, at most a minute.
-    static func eventually(_ what: String, _ condition: () async throws -> Bool) async throws {
-        let deadline = ContinuousClock.now + .seconds(60)
-        while ContinuousClock.now < deadline {
-            if try await condition() { return }
-            try await Task.sleep(for: .milliseconds(2))
-        }
-        Issue.record("not in time: \(what)")
-    }
-
     /// Sends commands in one turn of the loop and collects the outcomes.
     static func pipeline(_ client: RedisClient, _ commands: [RedisCommand], seconds: Int64 = 30) async throws -> [Result<
         RedisValue, RedisError
@@ -64,7 +55,7 @@ struct RedisClientIntegrationTests {
             let outcomes = try await Self.pipeline(client, (0..<10_000).map { RedisCommand("ECHO", .integer($0)) })
             #expect(try outcomes.map { try $0.get().int } == (0..<10_000).map { $0 })
             #expect(client.snapshot().flushes <= 3)
-            try await Self.eventually("nothing pending") { client.snapshot().pending == 0 }
+            try await eventually("nothing pending") { client.snapshot().pending == 0 }
         }
     }
 
@@ -101,17 +92,17 @@ struct RedisClientIntegrationTests {
             server.pause()
             let flushes = client.snapshot().flushes
             async let outcomes = Self.pipeline(client, Array(repeating: .ping, count: 100), seconds: 60)
-            try await Self.eventually("commands are out") { client.snapshot().pending == 100 && client.snapshot().flushes > flushes }
+            try await eventually("commands are out") { client.snapshot().pending == 100 && client.snapshot().flushes > flushes }
             server.kill()
             for outcome in try await outcomes {
                 guard case .failure(let error) = outcome else { Issue.record("a reply"); continue }
                 #expect(error.code == .connectionLost(sent: true) && error.isOutcomeUnknown)
             }
-            try await Self.eventually("the loss is counted") { client.snapshot().disconnects == 1 }
+            try await eventually("the loss is counted") { client.snapshot().disconnects == 1 }
             // Nothing listens now: known not to be sent.
             let refused = await #expect(throws: RedisError.self) { try await client.send(.ping, timeout: .milliseconds(30)) }
             #expect(refused?.code == .notConnected)
-            try await Self.eventually("an attempt was refused") { client.snapshot().connectFailures > 0 }
+            try await eventually("an attempt was refused") { client.snapshot().connectFailures > 0 }
             try server.restart()
             try await client.waitUntilConnected(timeout: .seconds(60))
             #expect(try await client.send(.ping).string == "PONG")
@@ -146,15 +137,15 @@ struct RedisClientIntegrationTests {
         ) { server, client, _ in
             try await client.waitUntilConnected(timeout: .seconds(60))
             server.pause()
-            try await Self.eventually("closed for silence") {
+            try await eventually("closed for silence") {
                 // Only what has left is waited for in silence. One that did not in its time is followed by another one.
                 _ = try? await client.send(.ping, timeout: .milliseconds(20))
                 return client.snapshot().silences >= 1 && client.snapshot().ready == 0
             }
-            try await Self.eventually("an attempt fails, since the hook gets no reply") { client.snapshot().connectFailures >= 1 }
+            try await eventually("an attempt fails, since the hook gets no reply") { client.snapshot().connectFailures >= 1 }
             server.resume()
             // Half a second of silence ends a connection here, and a busy machine may take longer for an answer.
-            try await Self.eventually("it answers again") { (try? await client.send(.ping))?.string == "PONG" }
+            try await eventually("it answers again") { (try? await client.send(.ping))?.string == "PONG" }
         }
     }
 
@@ -177,7 +168,7 @@ struct RedisClientIntegrationTests {
             let info = try await eventLoop.submit { client.connection(on: eventLoop)?.attachment as? String }.get()
             #expect(info?.contains("run_id:") == true)
             try server.restart()
-            try await Self.eventually("connected again") { client.snapshot().connects == 2 }
+            try await eventually("connected again") { client.snapshot().connects == 2 }
             #expect(runs.withLock { $0 } >= 2)
             #expect(ends.withLock { $0 } == [.connectionLost(sent: true)])
         }
@@ -204,7 +195,7 @@ struct RedisClientIntegrationTests {
             #expect(try await client.send(RedisCommand("CLIENT", "INFO")).string?.contains(" db=3 ") == true)
         }
         try await Self.with(options: ["--requirepass", "s3cret"], url: { "redis://:wrong@127.0.0.1:\($0.port)" }) { _, client, _ in
-            try await Self.eventually("it says why") {
+            try await eventually("it says why") {
                 let error = await #expect(throws: RedisError.self) { try await client.waitUntilConnected(timeout: .milliseconds(300)) }
                 #expect(error?.code == .notConnected)
                 return error?.detail?.contains("WRONGPASS") == true
@@ -218,7 +209,7 @@ struct RedisClientIntegrationTests {
             server.pause()
             let flushes = client.snapshot().flushes
             let task = Task { try await client.send(.ping, timeout: .seconds(30)) }
-            try await Self.eventually("the command is out") { client.snapshot().pending == 1 && client.snapshot().flushes > flushes }
+            try await eventually("the command is out") { client.snapshot().pending == 1 && client.snapshot().flushes > flushes }
             task.cancel()
             let error = await #expect(throws: RedisError.self) { try await task.value }
             #expect(error?.code == .cancelled(sent: true))
@@ -233,7 +224,7 @@ struct RedisClientIntegrationTests {
             server.pause()
             let flushes = client.snapshot().flushes
             async let reply = client.send(RedisCommand("ECHO", 7), timeout: .seconds(30))
-            try await Self.eventually("the command is out") { client.snapshot().pending == 1 && client.snapshot().flushes > flushes }
+            try await eventually("the command is out") { client.snapshot().pending == 1 && client.snapshot().flushes > flushes }
             async let closing: Void = client.shutdown()
             let refused = Task { () -> RedisError.Code? in
                 while !Task.isCancelled {

@@ -1,3 +1,4 @@
+import Eventually
 import NIOCore
 import NIOPosix
 import NIOTransportSecurity
@@ -41,7 +42,7 @@ struct RedisTLSTests {
         try await with(url, settings: change) { client, told in
             let error = await #expect(throws: RedisError.self) { try await client.send(.ping, timeout: .seconds(2)) }
             #expect(error?.code == .notConnected && error?.isOutcomeUnknown == false, "\(String(describing: error))")
-            try await RedisClientIntegrationTests.eventually("told of it") { told.all.count > 1 }
+            try await eventually("told of it") { told.all.count > 1 }
             found = told.all.first
             #expect(client.snapshot().ready == 0 && client.snapshot().connects == 0)
         }
@@ -90,7 +91,7 @@ struct RedisTLSTests {
         try await with(address, onConnect: { connection in connection.send(.ping).map { $0 as any Sendable } }) { client, told in
             let error = await #expect(throws: RedisError.self) { try await client.send(.ping, timeout: .seconds(2)) }
             #expect(error?.code == .notConnected)
-            try await RedisClientIntegrationTests.eventually("told of it") { told.all.count > 1 }
+            try await eventually("told of it") { told.all.count > 1 }
             #expect(told.all.first?.kind == .refused, "\(told.all)")
         }
     }
@@ -138,7 +139,7 @@ struct RedisTLSTests {
         defer { server.kill() }
         try await with("rediss://localhost:\(server.tlsPort ?? 0)?sslrootcert=\(certificates.authority)") { client, told in
             await #expect(throws: RedisError.self) { try await client.send(.ping, timeout: .milliseconds(200)) }
-            try await RedisClientIntegrationTests.eventually("told of it") { !told.all.isEmpty }
+            try await eventually("told of it") { !told.all.isEmpty }
             #expect(try server.call(["CONFIG", "SET", "tls-cert-file", new.certificate, "tls-key-file", new.key]) == "+OK\r\n")
             let pong = try await client.send(.ping, timeout: .seconds(60))
             #expect(pong.string == "PONG")
@@ -169,11 +170,11 @@ struct RedisTLSTests {
             try await client.waitUntilConnected(timeout: .seconds(60))
             #expect(try await client.send(RedisCommand("CLIENT", "INFO")).string?.contains(" db=3 ") == true)
             #expect(client.master == RedisEndpoint(host: "127.0.0.1", port: port))
-            try await RedisClientIntegrationTests.eventually("it listens") { client.snapshot().sentinelsHeard == 1 }
+            try await eventually("it listens") { client.snapshot().sentinelsHeard == 1 }
             #expect(told.all.isEmpty)
         }
         try await with(address, settings: patient) { client, _ in
-            try await RedisClientIntegrationTests.eventually("it says why") {
+            try await eventually("it says why") {
                 let error = await #expect(throws: RedisError.self) { try await client.send(.ping, timeout: .milliseconds(500)) }
                 return error?.detail?.contains("localhost:\(asked): TLS: ") == true
             }

@@ -1,3 +1,4 @@
+import Eventually
 import NIOCore
 import NIOPosix
 import Synchronization
@@ -44,10 +45,6 @@ struct SentinelClientTests {
         let told = Told()
         let client = RedisClient(configuration: configuration, eventLoopGroup: group, masterHooks: told.hooks)
         try await thenShutdown(group, client.shutdown) { try await body(client, told) }
-    }
-
-    private func eventually(_ what: String, _ condition: () async throws -> Bool) async throws {
-        try await RedisClientIntegrationTests.eventually(what, condition)
     }
 
     /// A port where nobody listens, and that no other test is given.

@@ -1,3 +1,4 @@
+import Eventually
 import Glibc
 import NIOCore
 import NIOPosix
@@ -66,9 +67,7 @@ import Testing
 
     /// Waits until so many connections are in the queue: a client's end may be connected a moment before the kernel has put the other end there.
     private func wait(for count: Int, in queue: AcceptQueue) async throws {
-        let deadline = ContinuousClock.now + .seconds(20)
-        while try await queue.count() != count, ContinuousClock.now < deadline { try await Task.sleep(for: .milliseconds(1)) }
-        try #require(try await queue.count() == count)
+        try await eventually("\(count) connections in the queue", every: .milliseconds(1)) { try await queue.count() == count }
     }
 
     /// Begins to accept only when it is told to.

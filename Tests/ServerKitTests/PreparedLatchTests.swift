@@ -1,3 +1,4 @@
+import Eventually
 import Synchronization
 import Testing
 
@@ -13,9 +14,7 @@ struct PreparedLatchTests {
                 passed.count.wrappingAdd(1, ordering: .sequentiallyConsistent)
             }
         }
-        let deadline = ContinuousClock.now + .seconds(30)
-        while latch.waiting < count, ContinuousClock.now < deadline { try await Task.sleep(for: .milliseconds(1)) }
-        try #require(latch.waiting == count)
+        try await eventually("\(count) wait, and not \(latch.waiting)", every: .milliseconds(1)) { latch.waiting == count }
         return tasks
     }
 

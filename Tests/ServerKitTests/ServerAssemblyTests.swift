@@ -1,4 +1,5 @@
 import CircuitBreaker
+import Eventually
 import HotPath
 import Hummingbird
 import Logging
@@ -184,15 +185,6 @@ import Testing
         #expect(Array(all.dropFirst(3)) == ["ready", "two stops", "one stops"])
     }
 
-    /// Waits for a condition, ten seconds at most.
-    private func wait(until condition: () -> Bool) async throws {
-        let deadline = ContinuousClock.now + .seconds(60)
-        while !condition() {
-            try #require(ContinuousClock.now < deadline)
-            try await Task.sleep(for: .milliseconds(2))
-        }
-    }
-
     @Test func aRequestInProgressIsFinished() async throws {
         let trail = Trail()
         let client = Trail()
@@ -202,9 +194,9 @@ import Testing
                 client.add(text ?? "failed")
             }
             // The stop begins behind this, with the request in it.
-            try await wait { trail.all.contains("slow starts") }
+            try #require(try await eventually { trail.all.contains("slow starts") })
         }
-        try await wait { !client.all.isEmpty }
+        try #require(try await eventually { !client.all.isEmpty })
         #expect(client.all.first?.hasSuffix("slow") == true)
         let all = trail.all
         #expect(all.firstIndex(of: "slow ends") ?? .max < all.firstIndex(of: "two stops") ?? -1)
@@ -262,12 +254,12 @@ import Testing
                 client.add("end")
             }
             // What was before, then a heartbeat: now the stream is live.
-            try await wait { client.all.joined().contains(":\n\n") }
+            try #require(try await eventually { client.all.joined().contains(":\n\n") })
             #expect(client.all.joined().contains("event: STATE_TRANSITION\ndata: {\"circuitBreakerName\":\"redisStock\""))
             breaker.transition(to: .close, by: "bob", reason: nil)
-            try await wait { client.all.joined().contains("FORCED_OPEN_TO_CLOSED") }
+            try #require(try await eventually { client.all.joined().contains("FORCED_OPEN_TO_CLOSED") })
         }
-        try await wait { client.all.last == "end" }
+        try #require(try await eventually { client.all.last == "end" })
         let text = client.all.dropLast().last ?? ""
         #expect(text.contains("content-type: text/event-stream") || text.contains("Content-Type: text/event-stream"))
         // Each event once, and the end of a chunked body: the server has ended the stream itself.
@@ -315,7 +307,7 @@ import Testing
                     .connect(host: "127.0.0.1", port: ports.adminPort).get()
                 try await channel.writeAndFlush(ByteBuffer(string: request))
                 followers.append(channel)
-                try await wait { begun.all.joined().contains(":\n\n") }
+                try #require(try await eventually { begun.all.joined().contains(":\n\n") })
             }
             let full = try await exchange(ports.adminPort, [request], until: "OVERLOADED")
             #expect(full.hasPrefix("HTTP/1.1 503"))
@@ -333,7 +325,7 @@ import Testing
                         .connect(host: "127.0.0.1", port: ports.adminPort).get()
                     later.append(channel)
                     try await channel.writeAndFlush(ByteBuffer(string: request))
-                    try await wait { begun.all.joined().contains("\r\n\r\n") }
+                    try #require(try await eventually { begun.all.joined().contains("\r\n\r\n") })
                     if begun.all.joined().hasPrefix("HTTP/1.1 200") { break }
                     try #require(ContinuousClock.now < deadline)
                 }
@@ -383,8 +375,11 @@ import Testing
     }
 
     private func wait(for name: String, toBe value: String, _ ports: ServerAssembly.Ports) async throws {
-        let deadline = ContinuousClock.now + .seconds(60)
-        while try await metric(name, ports.adminPort) != value { try #require(ContinuousClock.now < deadline) }
+        var last: String?
+        try await eventually("\(name) is \(value), and not \(last ?? "unknown")") {
+            last = try await metric(name, ports.adminPort)
+            return last == value
+        }
     }
 
     @Test func resetsDuringAHotRequestLeaveNothingBehind() async throws {
@@ -395,7 +390,7 @@ import Testing
                 let channel = try await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
                     .connect(host: "127.0.0.1", port: ports.publicPort).get()
                 try await channel.writeAndFlush(request)
-                try await wait { held.count.withLock { $0 } == round }
+                try #require(try await eventually { held.count.withLock { $0 } == round })
                 // With this linger a close is a reset.
                 let provider = try #require(channel as? any SocketOptionProvider)
                 try await provider.setSoLinger(linger(l_onoff: 1, l_linger: 0)).get()
@@ -435,7 +430,7 @@ import Testing
             clients.withLock { clients in
                 for _ in 0..<8 { clients.append(Task { try await Self.askUntilSentAway(ports.publicPort, trail) }) }
             }
-            try await wait { trail.all.count > 100 }
+            try #require(try await eventually { trail.all.count > 100 })
         }
         for task in clients.withLock({ $0 }) { try await task.value }
         #expect(trail.all.filter { $0 == "sent away" }.count == 8)
@@ -583,7 +578,7 @@ import Testing
             }
             clients.withLock { $0 = [idle, held] }
             // The idle connection has had an answer, whatever it says.
-            try await wait { trail.all.contains("held starts") && trail.all.contains { $0.hasPrefix("HTTP/1.1 ") } }
+            try #require(try await eventually { trail.all.contains("held starts") && trail.all.contains { $0.hasPrefix("HTTP/1.1 ") } })
         }
         for task in clients.withLock({ $0 }) { try await task.value }
         let ends = trail.all.filter { ["released", "held ends"].contains($0) }
@@ -604,7 +599,7 @@ import Testing
             .channelOption(.autoRead, value: false)
             .channelOption(.socketOption(.so_rcvbuf), value: 4096)
             .connect(to: try #require(server.localAddress)).get()
-        try await wait { accepted.withLock { $0 } != nil }
+        try #require(try await eventually { accepted.withLock { $0 } != nil })
         let channel = try #require(accepted.withLock { $0 })
         func taken() async throws -> UInt64 {
             try await channel.eventLoop.submit { AcknowledgedBytes.of(channel) ?? .max }.get()

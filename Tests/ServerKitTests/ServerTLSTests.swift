@@ -1,3 +1,4 @@
+import Eventually
 import Foundation
 import HotPath
 import Hummingbird
@@ -147,17 +148,12 @@ struct ServerTLSTests {
 
         /// Waits until the text holds, or the server has closed; everything since the last call.
         func read(_ isWhole: (String) -> Bool) async throws -> (text: String, isOver: Bool) {
-            let end = ContinuousClock.now + .seconds(60)
-            while ContinuousClock.now < end {
+            try await eventuallyFound("an answer, in: \(inbox.state.withLock { $0.text })") {
                 let (text, isOver) = inbox.state.withLock { $0 }
-                if isWhole(text) || isOver {
-                    inbox.state.withLock { $0.text = "" }
-                    return (text, isOver)
-                }
-                try await Task.sleep(for: .milliseconds(2))
+                guard isWhole(text) || isOver else { return nil }
+                inbox.state.withLock { $0.text = "" }
+                return (text, isOver)
             }
-            Issue.record("no answer in time")
-            return ("", false)
         }
 
         func get(_ path: String, _ part: String) async throws -> String {
@@ -252,11 +248,7 @@ struct ServerTLSTests {
             let silent = try await Client(ports.publicPort, nil)
             #expect(try await silent.read { _ in false }.isOver)
             let line = #"stockgate_tls_handshakes_failed_total{port="public"} 2"#
-            let end = ContinuousClock.now + .seconds(60)
-            while !String(decoding: registry.exposition(), as: UTF8.self).contains(line), ContinuousClock.now < end {
-                try await Task.sleep(for: .milliseconds(5))
-            }
-            #expect(String(decoding: registry.exposition(), as: UTF8.self).contains(line))
+            #expect(try await eventually { String(decoding: registry.exposition(), as: UTF8.self).contains(line) })
             // The time was the handshake's alone: who has finished it may be idle.
             let client = try await Client(ports.publicPort, files.certificates.authority)
             _ = try await client.get("/hot", "hot")
@@ -282,12 +274,8 @@ struct ServerTLSTests {
             let deaf = try await Client(ports.publicPort, files.certificates.authority)
             _ = try await deaf.get("/hot", "hot")
             try await deaf.channel.setOption(.autoRead, value: false).get()
-            let end = ContinuousClock.now + .seconds(60)
             let open = #"stockgate_http_connections{port="public"} 3"#
-            while !String(decoding: registry.exposition(), as: UTF8.self).contains(open), ContinuousClock.now < end {
-                try await Task.sleep(for: .milliseconds(5))
-            }
-            #expect(String(decoding: registry.exposition(), as: UTF8.self).contains(open))
+            #expect(try await eventually { String(decoding: registry.exposition(), as: UTF8.self).contains(open) })
             stop.withLock { $0 = .now }
         }
         // A stop that waited for a handshake took 30 s here, three quarters of its bound.

@@ -1,3 +1,4 @@
+import Eventually
 import FlashSaleKit
 import Foundation
 import MessageBroker
@@ -209,8 +210,8 @@ extension Faults.OverTheBroker {
                 again += try await sale.sendsAllAgain()
                 try await sale.heals()
             }
-            try await untilNone("commands are unsent") { try await sale.commands(["NEW", "FAILED"]) }
-            try await untilAtLeast(again, "commands have come again") {
+            try await eventuallyNone("commands are unsent") { try await sale.commands(["NEW", "FAILED"]) }
+            try await eventuallyAtLeast(again, "commands have come again") {
                 await sale.tally.look()
                 return await sale.tally.total("stockgate_commands_republished_total")
             }
@@ -246,7 +247,7 @@ extension Faults.OverTheBroker {
             )
             let publisher = try Publisher(configuration: configuration, topology: .stock)
             var results: [Delivery] = []
-            try await untilNone("of \(commands.count) commands are without a result") {
+            try await eventuallyNone("of \(commands.count) commands are without a result") {
                 results += try await consumer.nextBatch(max: 1_000, wait: .milliseconds(100))
                 return commands.subtracting(results.compactMap(\.correlationID)).count
             }
@@ -272,7 +273,7 @@ extension Faults.OverTheBroker {
             try await sale.stack("start order")
             try await sale.heals()
             #expect(commands.count >= 10, "\(commands.count) commands make an order worth reversing")
-            try await untilAtLeast(600, "second copies have come too") {
+            try await eventuallyAtLeast(600, "second copies have come too") {
                 await sale.tally.look()
                 return await sale.tally.total("stockgate_order_results_duplicate_total")
             }

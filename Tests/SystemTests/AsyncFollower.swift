@@ -1,3 +1,4 @@
+import Eventually
 import FlashSaleKit
 import Foundation
 import NIOHTTP1
@@ -24,7 +25,7 @@ extension Faults.Following {
                 let product = sale.product
                 try await follower.start()
                 // It begins with the events of before, of which a machine makes some thousands while it is measured.
-                try await untilDone("the follower has some of the orders") {
+                try await eventuallyDone("the follower has some of the orders") {
                     let orders = try await follower.orders(of: product)
                     return (orders > 0, try await follower.changes())
                 }
@@ -32,7 +33,7 @@ extension Faults.Following {
                 let killed = try await follower.orders(of: product)
                 try await sale.accepts(600, "while the follower is dead")
                 try await follower.start()
-                try await untilDone("the follower reads on") {
+                try await eventuallyDone("the follower reads on") {
                     let orders = try await follower.orders(of: product)
                     return (orders > killed, try await follower.changes())
                 }
@@ -157,7 +158,7 @@ private actor Follower {
         let began = ContinuousClock.now
         var texts = ("", "")
         do {
-            try await untilDone("both databases have the same orders") {
+            try await eventuallyDone("both databases have the same orders") {
                 let rows = (try await source.query(Self.digest).one(), try await replica.query(Self.digest).one())
                 texts = (
                     "\(try rows.0.decode(0, as: Int64.self)) orders \(try rows.0.decode(1, as: String.self))",

@@ -1,3 +1,4 @@
+import Eventually
 import Foundation
 import NIOPosix
 import PostgresClient
@@ -94,13 +95,13 @@ actor AsyncSale {
         let began = ContinuousClock.now
         try await load.open()
         // Two seconds, and as long as a slow machine takes for the first orders.
-        try await untilDone("orders are accepted to measure the machine") {
+        try await eventuallyDone("orders are accepted to measure the machine") {
             let accepted = try await load.peek().figures.acceptedOrders.count
             return (accepted >= 50 && ContinuousClock.now >= began + .seconds(2), accepted)
         }
         try await load.stop()
         try await load.finished()
-        try await untilNone("orders to measure the machine are PENDING") {
+        try await eventuallyNone("orders to measure the machine are PENDING") {
             let sql = "SELECT count(*) FROM orders WHERE product_id = $1 AND status = 'PENDING'"
             return Int(try await orders.query(sql, [.int(product)]).one().decode(0, as: Int64.self))
         }
@@ -161,7 +162,7 @@ actor AsyncSale {
     /// Waits until so many more orders are accepted.
     func accepts(_ count: Int, _ when: String) async throws {
         let before = try await accepted
-        try await untilAtLeast(count, "more orders accepted, \(when)") { try await accepted - before }
+        try await eventuallyAtLeast(count, "more orders accepted, \(when)") { try await accepted - before }
     }
 
     /// Runs one command of the stack script.
@@ -180,12 +181,12 @@ actor AsyncSale {
     func heals() async throws -> Duration {
         let began = ContinuousClock.now
         let now = try await orders.query("SELECT now()").one().decode(0, as: PostgresTimestamp.self).microsecondsSinceEpoch
-        try await untilNone("commands of the orders accepted before are unsent") {
+        try await eventuallyNone("commands of the orders accepted before are unsent") {
             let sql = "SELECT count(*) FROM outbox WHERE product_id = $1 AND status IN ('NEW', 'FAILED') AND created_at <= $2"
             return Int(try await orders.query(sql, [.int(product), .timestampMicros(now)]).one().decode(0, as: Int64.self))
         }
         sending = ContinuousClock.now - began
-        try await untilNone("of the orders accepted before are PENDING") {
+        try await eventuallyNone("of the orders accepted before are PENDING") {
             let sql = "SELECT count(*) FROM orders WHERE product_id = $1 AND status = 'PENDING' AND created_at <= $2"
             return Int(try await orders.query(sql, [.int(product), .timestampMicros(now)]).one().decode(0, as: Int64.self))
         }
@@ -217,7 +218,7 @@ actor AsyncSale {
         guard !isSoldOut else { return }
         isSoldOut = true
         try await stack.takeAway(of: product, leaving: 300, stores: stores)
-        try await untilDone("sold out") {
+        try await eventuallyDone("sold out") {
             let refused = try await Int(stores.orderTotals(of: product).failed) + figures.soldOut
             // Units leave first, then buyers are refused.
             let left = try await Int(stores.product(product)?.stock ?? 0)
@@ -239,11 +240,11 @@ actor AsyncSale {
         }
         let closed = ContinuousClock.now
         do {
-            try await untilNone("orders are PENDING after the last one") { try await pendingOrders() }
-            try await untilNone("messages of the outbox are unsent") {
+            try await eventuallyNone("orders are PENDING after the last one") { try await pendingOrders() }
+            try await eventuallyNone("messages of the outbox are unsent") {
                 Int(try await orders.query("SELECT count(*) FROM outbox WHERE status IN ('NEW', 'FAILED')").one().decode(0, as: Int64.self))
             }
-            try await untilNone("orders are left to recovery") {
+            try await eventuallyNone("orders are left to recovery") {
                 Int(
                     try await orders.query("SELECT count(*) FROM saga_work JOIN orders ON id = order_id WHERE status = 'PENDING'").one()
                         .decode(0, as: Int64.self)

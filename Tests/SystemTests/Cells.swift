@@ -1,3 +1,4 @@
+import Eventually
 import Foundation
 import NIOHTTP1
 import PostgresClient
@@ -95,7 +96,7 @@ extension Cells {
         #expect(try await self.orders(second)["CONFIRMED"] == 2)
 
         try await stack.run("start product-2")
-        try await untilNone("orders of the second cell without an outcome") { try await self.orders(second)["PENDING"] ?? 0 }
+        try await eventuallyNone("orders of the second cell without an outcome") { try await self.orders(second)["PENDING"] ?? 0 }
         let sold = try await self.orders(second)["CONFIRMED"] ?? 0
         #expect(sold >= 12)
         try await until("the stock of the second cell is exact") { try await stock(2, second) == 1_000 - sold }
@@ -168,7 +169,7 @@ extension Cells {
         #expect(try await again.call(.POST, "/orders/\(before[1])/cancel").json["status"] as? String == "CANCELLED")
         buyers.cancel()
         let during = try await buyers.value
-        try await untilNone("orders without an outcome") { try await self.orders(product)["PENDING"] ?? 0 }
+        try await eventuallyNone("orders without an outcome") { try await self.orders(product)["PENDING"] ?? 0 }
         let states = try await self.orders(product)
         #expect((states["CONFIRMED"] ?? 0) >= 48 + during && states["CANCELLED"] == 2, "\(states)")
         let left = 300 - (states["CONFIRMED"] ?? 0)

@@ -1,3 +1,4 @@
+import Eventually
 import Foundation
 import NIOHTTP1
 import PostgresClient
@@ -312,7 +313,7 @@ final class ShortSale: Sendable {
     /// Waits until so many more units are sold.
     func sells(_ count: Int, _ when: String) async throws {
         let before = told.sold.count
-        try await untilAtLeast(before + count, "units sold \(when)") { self.told.sold.count }
+        try await eventuallyAtLeast(before + count, "units sold \(when)") { self.told.sold.count }
     }
 
     private func buy(_ client: Client) async {

@@ -1,3 +1,4 @@
+import Eventually
 import Foundation
 import NIOCore
 import NIOHTTP1
@@ -126,7 +127,7 @@ actor RunningSale {
         let before = try await figures.confirmed
         let began = ContinuousClock.now
         var first: Duration?
-        try await untilAtLeast(orders, "more orders confirmed, \(when)") {
+        try await eventuallyAtLeast(orders, "more orders confirmed, \(when)") {
             let now = try await figures
             if first == nil, now.confirmed > before { first = ContinuousClock.now - began }
             return now.confirmed - before
@@ -137,7 +138,7 @@ actor RunningSale {
     /// Waits until so many more attempts were repeated: the fault is felt.
     func isFelt(_ repeats: Int = 10) async throws {
         let before = try await figures.retries
-        try await untilAtLeast(repeats, "attempts repeated") { try await figures.retries - before }
+        try await eventuallyAtLeast(repeats, "attempts repeated") { try await figures.retries - before }
     }
 
     /// Runs one command of the stack script.
@@ -216,7 +217,7 @@ actor RunningSale {
     func settlesOrders() async throws -> Duration {
         let began = ContinuousClock.now
         let now = try await orders.query("SELECT now()").one().decode(0, as: PostgresTimestamp.self).microsecondsSinceEpoch
-        try await untilNone("of the orders made before the fault are PENDING") {
+        try await eventuallyNone("of the orders made before the fault are PENDING") {
             let sql = "SELECT count(*) FROM orders WHERE product_id = $1 AND status = 'PENDING' AND created_at <= $2"
             return Int(try await orders.query(sql, [.int(product), .timestampMicros(now)]).one().decode(0, as: Int64.self))
         }
@@ -243,7 +244,7 @@ actor RunningSale {
         do {
             if sellsOut {
                 try await stack.takeAway(of: product, leaving: 300, stores: stores)
-                try await untilDone("sold out") {
+                try await eventuallyDone("sold out") {
                     let refused = try await figures.soldOut
                     // Units leave first, then buyers are refused.
                     let left = try await Int(stores.product(product)?.stock ?? 0)
@@ -261,7 +262,7 @@ actor RunningSale {
         let cancelled = try await cancelling?.value ?? []
         let restBegan = ContinuousClock.now
         // A cancellation that was cut off leaves a CONFIRMED order on recovery's list; the audit alone would not know that it is still under way.
-        try await untilNone("orders are left to recovery") {
+        try await eventuallyNone("orders are left to recovery") {
             let sql = """
                 SELECT count(*) FROM saga_work JOIN orders ON id = order_id
                 WHERE status = 'PENDING' OR status = 'CONFIRMED' AND cancel_requested_at IS NOT NULL

@@ -1,3 +1,4 @@
+import Eventually
 import Foundation
 import NIOHTTP1
 import PostgresClient
@@ -94,7 +95,7 @@ extension Faults.Standby {
                 }
             }
         }
-        try await untilAtLeast(120, "orders decided") { decided.count.load(ordering: .relaxed) }
+        try await eventuallyAtLeast(120, "orders decided") { decided.count.load(ordering: .relaxed) }
         let second = try PostgresConnection(configuration: try PostgresConfiguration(url: standby.url))
         // The promoted server takes the setting over, and has no standby.
         try await second.execute(script: "alter system set synchronous_standby_names = ''")
@@ -103,7 +104,7 @@ extension Faults.Standby {
         _ = try await second.query("select pg_promote(true, 60)", timeout: .seconds(90))
         let promoted = ContinuousClock.now
         let before = decided.count.load(ordering: .relaxed)
-        try await untilAtLeast(before + 8, "orders decided after the promotion") { decided.count.load(ordering: .relaxed) }
+        try await eventuallyAtLeast(before + 8, "orders decided after the promotion") { decided.count.load(ordering: .relaxed) }
         let sells = ContinuousClock.now
         let told = try await sale.value
         #expect(told.confirmed.count == 400 && told.soldOut == 80, "\(told.confirmed.count) confirmed, \(told.soldOut) sold out")

@@ -1,4 +1,5 @@
 import CircuitBreaker
+import Eventually
 import PrivateServers
 import RedisClient
 import StockGate
@@ -58,7 +59,7 @@ struct ClusterTests {
             let told = Happenings()
             let engine = try await fixture.startEngine(change, onEvent: { told.add($0) })
             do {
-                try #require(await eventually { engine.breakers.count == 3 && engine.breakers.allSatisfy { $0.state == .closed } })
+                try #require(try await eventually { engine.breakers.count == 3 && engine.breakers.allSatisfy { $0.state == .closed } })
                 try await body(fixture, cluster, engine, told)
             } catch {
                 Issue.record("\(error); \(told.words.suffix(40))")
@@ -119,7 +120,7 @@ struct ClusterTests {
             let breakers = try cluster.masters.map { node in try #require(engine.breakers.first { $0.name == name(node) }) }
             cluster.masters[0].kill()
             var sold = await sell(engine, lost, orders: 60, from: 1)
-            #expect(await eventually { breakers[0].state == .open || breakers[0].state == .halfOpen })
+            #expect(try await eventually { breakers[0].state == .open || breakers[0].state == .halfOpen })
             let (direct, reserves) = (engine.metrics.direct.count, engine.metrics.reserves.count)
             let others = await sell(engine, kept, orders: 60, from: 1)
             #expect(engine.metrics.direct.count == direct, "products of the other masters are sold through them")
@@ -133,7 +134,7 @@ struct ClusterTests {
             // It comes back, empty: its recovery installs its products, and those of the others hear nothing of it.
             let before = try await fixture.fences()
             try cluster.masters[0].restart()
-            #expect(await eventually { breakers[0].state == .closed })
+            #expect(try await eventually { breakers[0].state == .closed })
             #expect(try await eventually { try await isExact(fixture, engine, 1...Self.count) })
             let after = try await fixture.fences()
             for product in kept { #expect(after[ProductID(product)] == before[ProductID(product)], "product \(product) was not resynced") }
@@ -146,7 +147,7 @@ struct ClusterTests {
         try await with(replicas: true, stock: 100_000) { fixture, cluster, engine, told in
             let lost = products(of: 1, cluster)
             let selling = Selling { first in await sell(engine, 1...Self.count, orders: 20, from: first) }
-            #expect(await eventually { engine.metrics.reserves.count > 100 })
+            #expect(try await eventually { engine.metrics.reserves.count > 100 })
             do {
                 try await cluster.failOver(1)
             } catch {
@@ -154,8 +155,8 @@ struct ClusterTests {
                 throw error
             }
             let expected = Set([cluster.masters[0], cluster.replicas[1], cluster.masters[2]].map(name))
-            #expect(await eventually { Set(engine.breakers.map(\.name)) == expected })
-            #expect(await eventually { engine.breakers.allSatisfy { $0.state == .closed } })
+            #expect(try await eventually { Set(engine.breakers.map(\.name)) == expected })
+            #expect(try await eventually { engine.breakers.allSatisfy { $0.state == .closed } })
             let sold = await selling.end()
             for product in 1...Self.count {
                 let books = try await fixture.books(ProductID(product))
@@ -175,7 +176,7 @@ struct ClusterTests {
             let selling = Selling { first in await sell(engine, 1...Self.count, orders: 20, from: first) }
             var moved: [Int64] = []
             do {
-                #expect(await eventually { engine.metrics.reserves.count > 100 })
+                #expect(try await eventually { engine.metrics.reserves.count > 100 })
                 for product in Int64(1)...6 {
                     let slot = Int(HashSlot(key: String(product)).rawValue)
                     let source = home(product, cluster)
@@ -183,11 +184,11 @@ struct ClusterTests {
                     try cluster.beginMove(of: slot, from: from, to: to)
                     let before = engine.metrics.sold.count
                     // It is sold while its slot is on its way.
-                    #expect(await eventually { engine.metrics.sold.count > before + 20 })
+                    #expect(try await eventually { engine.metrics.sold.count > before + 20 })
                     try cluster.moveKeys(of: slot, from: from, to: to)
                     try cluster.endMove(of: slot, from: from, to: to)
                     moved.append(product)
-                    #expect(await eventually { engine.breaker(of: ProductID(product))?.name == name(to) })
+                    #expect(try await eventually { engine.breaker(of: ProductID(product))?.name == name(to) })
                     #expect(try await eventually { try await engine.audit(ProductID(product))?.gate?.isLoaded == true })
                 }
             } catch {
@@ -218,8 +219,8 @@ struct ClusterTests {
             let more = await sell(engine, 1...Self.count, orders: 20, from: 21)
             try await cluster.untilFailedOver(2)
             let expected = Set([cluster.masters[0], cluster.masters[1], cluster.replicas[2]].map(name))
-            #expect(await eventually { Set(engine.breakers.map(\.name)) == expected }, "\(engine.breakers.map(\.name))")
-            #expect(await eventually { engine.breakers.allSatisfy { $0.state == .closed } })
+            #expect(try await eventually { Set(engine.breakers.map(\.name)) == expected }, "\(engine.breakers.map(\.name))")
+            #expect(try await eventually { engine.breakers.allSatisfy { $0.state == .closed } })
             let last = await sell(engine, 1...Self.count, orders: 20, from: 41)
             for product in 1...Self.count {
                 sold[product]?.sold += (more[product]?.sold ?? []) + (last[product]?.sold ?? [])
@@ -246,7 +247,7 @@ struct ClusterTests {
             }
             let lost = try await fixture.fences()
             try fixture.postgres.restore("shop", from: dump)
-            #expect(await eventually { engine.metrics.ledgerMoves.count == 1 }, "\(told.words.suffix(20))")
+            #expect(try await eventually { engine.metrics.ledgerMoves.count == 1 }, "\(told.words.suffix(20))")
             let isInstalled = try await eventually {
                 let isAll = try await isExact(fixture, engine, 1...Self.count)
                 return isAll && engine.directProductCount == 0

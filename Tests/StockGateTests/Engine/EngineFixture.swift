@@ -1,4 +1,5 @@
 import CircuitBreaker
+import Eventually
 import NIOCore
 import NIOPosix
 import PostgresClient
@@ -7,16 +8,6 @@ import StockGate
 import PrivateServers
 import Synchronization
 import Testing
-
-/// Looks again until the condition holds; false after the deadline.
-func eventually(within limit: Duration = .seconds(60), _ condition: () async throws -> Bool) async rethrows -> Bool {
-    let end = ContinuousClock.now + limit
-    while ContinuousClock.now < end {
-        if try await condition() { return true }
-        try? await Task.sleep(for: .milliseconds(10))
-    }
-    return false
-}
 
 extension StockEngine {
     /// The breaker of an only Redis.

@@ -1,4 +1,5 @@
 import CircuitBreaker
+import Eventually
 import PostgresClient
 import RedisClient
 import StockGate
@@ -213,14 +214,14 @@ struct EngineTests {
             })
             #expect(try await eventually { try await fixture.isExact(product, engine) })
             _ = try fixture.redis.call(["SET", "sg:{1}:stock", "-9223372036854775808"])
-            #expect(await eventually { findings.withLock { $0 } == [.min] })
+            #expect(try await eventually { findings.withLock { $0 } == [.min] })
             #expect(try await eventually { try await fixture.isExact(product, engine) })
             #expect(engine.metrics.auditFindings.count == 1)
             // A product that is not on sale has no counter; what cannot be read is not taken for that.
             _ = try await engine.ledger.pool.query("update product_stock set is_on_sale = false, fence = fence + 1")
             _ = await engine.resync(product)
             _ = try fixture.redis.call(["SET", "sg:{1}:stock", "many"])
-            #expect(await eventually { findings.withLock { $0 }.count == 2 })
+            #expect(try await eventually { findings.withLock { $0 }.count == 2 })
             #expect(try await eventually { try fixture.redis.call(["EXISTS", "sg:{1}:stock"]) == ":0\r\n" })
         }
     }
@@ -287,11 +288,11 @@ struct EngineTests {
                 if order == 500 { fixture.redis.kill() }
                 if order > 500, engine.breaker.state == .open { wasOpen.withLock { $0 = true } }
             }
-            #expect(await eventually { wasOpen.withLock { $0 } }, "the breaker never opened")
+            #expect(try await eventually { wasOpen.withLock { $0 } }, "the breaker never opened")
             try fixture.redis.restart()
             let rush = await running
             #expect(rush.sold.count == 3000)
-            #expect(await eventually { engine.breaker.state == .closed || probe(engine) })
+            #expect(try await eventually { engine.breaker.state == .closed || probe(engine) })
             #expect(engine.metrics.direct.count > 0)
             try await expectSound(fixture, engine, product, rush, stock: 3000)
         }
@@ -313,7 +314,7 @@ struct EngineTests {
             fixture.redis.kill()
             var order: Int64 = 0
             #expect(
-                await eventually {
+                try await eventually {
                     order += 1
                     _ = await engine.decrease(
                         DecreaseRequest(product: product, key: "DEC-\(order)", orderID: order, quantity: 1, isRepeat: false)
@@ -323,16 +324,16 @@ struct EngineTests {
             )
             // A product that is made meanwhile is gated with the others, and is no finding of the audit.
             let made = try await fixture.addProduct(2, stock: 5)
-            #expect(await eventually { engine.gatedProductCount == 2 })
+            #expect(try await eventually { engine.gatedProductCount == 2 })
             try fixture.redis.restart()
-            #expect(await eventually { engine.breaker.state == .closed })
+            #expect(try await eventually { engine.breaker.state == .closed })
             for id in [product, made] { #expect(try await eventually { try await fixture.isExact(id, engine) }) }
             // One that is made while an operator holds the breaker open.
             engine.breaker.transition(to: .forceOpen)
             let another = try await fixture.addProduct(3, stock: 5)
-            #expect(await eventually { engine.gatedProductCount == 3 })
+            #expect(try await eventually { engine.gatedProductCount == 3 })
             engine.breaker.transition(to: .close)
-            #expect(await eventually { engine.breaker.state == .closed })
+            #expect(try await eventually { engine.breaker.state == .closed })
             #expect(try await eventually { try await fixture.isExact(another, engine) })
             #expect(engine.metrics.auditFindings.count == 0)
         }
@@ -366,20 +367,20 @@ struct EngineTests {
             async let running = Rush.run(engine, product, orders: 1000..<6001) { order in
                 reached.withLock { $0 = max($0, order) }
             }
-            #expect(await eventually { reached.withLock { $0 } > 1300 })
+            #expect(try await eventually { reached.withLock { $0 } > 1300 })
             switch fault {
             case "flushed": _ = try fixture.redis.call(["FLUSHALL"])
             case "old copy": try fixture.redis.restart(fromDump: copy)
             default:
                 fixture.redis.pause()
                 // The buyers of a fast machine may all have been served before the pause.
-                #expect(await eventually { engine.breaker.state != .closed || probe(engine) })
+                #expect(try await eventually { engine.breaker.state != .closed || probe(engine) })
                 fixture.redis.resume()
             }
             var rush = await running
             rush.sold += sold
             #expect(rush.sold.count == 2000)
-            #expect(await eventually { engine.breaker.state == .closed || probe(engine) })
+            #expect(try await eventually { engine.breaker.state == .closed || probe(engine) })
             try await expectSound(fixture, engine, product, rush, stock: 2000)
         }
     }
@@ -390,7 +391,7 @@ struct EngineTests {
             let engine = try await fixture.startEngine()
             let reached = Mutex<Int64>(0)
             async let running = Rush.run(engine, product, orders: 1..<6001) { order in reached.withLock { $0 = max($0, order) } }
-            #expect(await eventually { reached.withLock { $0 } > 800 })
+            #expect(try await eventually { reached.withLock { $0 } > 800 })
             fixture.postgres.kill()
             try fixture.postgres.restart()
             let rush = await running
@@ -446,7 +447,7 @@ struct EngineTests {
                     break
                 }
                 // Within a tenth of the memory's time. Only the engine's own loop knows when it has heard that the unit is there.
-                let isSold = await eventually(within: .seconds(60)) { await ask(order + 1) == .sold(remaining: 0, replayed: false) }
+                let isSold = try await eventually(within: .seconds(60)) { await ask(order + 1) == .sold(remaining: 0, replayed: false) }
                 guard isSold else {
                     Issue.record("unit \(order) is not sold again")
                     break
@@ -559,7 +560,7 @@ struct EngineTests {
                 let spoil = "redis.call('DEL', KEYS[1]) return redis.call('RPUSH', KEYS[1], 'somebody')"
                 _ = try fixture.redis.call(["EVAL", spoil, "1", "sg:{2}:meta"])
                 for id in [1, 3] { _ = try fixture.redis.call(["INCRBY", "sg:{\(id)}:stock", "5"]) }
-                #expect(await eventually { found.withLock { Set($0) } == [ProductID(1), ProductID(3)] })
+                #expect(try await eventually { found.withLock { Set($0) } == [ProductID(1), ProductID(3)] })
                 for id in [Int64(1), 3] { #expect(try await eventually { try await fixture.isExact(ProductID(id), engine) }) }
                 #expect(engine.breaker.state == .closed && engine.directProductCount == 1)
             }
@@ -582,12 +583,12 @@ struct EngineTests {
             try await fixture.holdingTheRow(of: product) { () async throws -> Void in
                 engine.setGated(product, true)
                 engine.ask(product, forced: false)
-                #expect(await eventually { engine.metrics.resyncsFailed.count >= 1 })
+                #expect(try await eventually { engine.metrics.resyncsFailed.count >= 1 })
                 // Each finding of the other one is an audit that looked at both.
                 for round in 1...2 {
                     #expect(try await eventually { try await fixture.isExact(other, engine) })
                     _ = try fixture.redis.call(["INCRBY", "sg:{2}:stock", "\(round)"])
-                    #expect(await eventually { found.withLock { $0.count { $0 == other } } == round })
+                    #expect(try await eventually { found.withLock { $0.count { $0 == other } } == round })
                 }
             }
             #expect(try await eventually { try await fixture.isExact(product, engine) })

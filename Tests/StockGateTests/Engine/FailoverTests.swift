@@ -1,3 +1,4 @@
+import Eventually
 import PostgresClient
 import PrivateServers
 import StockGate
@@ -163,7 +164,7 @@ struct FailoverTests {
             }
             pair.standby.resume()
             for order in Int64(2)...3 {
-                let isSold = await eventually {
+                let isSold = try await eventually {
                     if case .sold = await ask(engine, product, order, isRepeat: true) { true } else { false }
                 }
                 #expect(isSold)
@@ -185,7 +186,7 @@ struct FailoverTests {
             async let answer = ask(engine, product, 2)
             #expect(try await eventually { try await pair.waiting > 0 })
             _ = try await pair.admin.query("select pg_cancel_backend(pid) from pg_stat_activity where wait_event = 'SyncRep'")
-            #expect(await eventually { engine.metrics.unknownCommits.count > 0 })
+            #expect(try await eventually { engine.metrics.unknownCommits.count > 0 })
             let plain = try await pair.admin.query("select from stock_ledger where request_id = 'DEC-2'")
             #expect(plain.count == 1, "it can be seen")
             // A reader is not told of it; neither is the buyer.
@@ -210,7 +211,7 @@ struct FailoverTests {
             async let sale = Rush.run(engine, product, orders: 1..<2201) { order in
                 progress.store(max(order, progress.load(ordering: .relaxed)), ordering: .relaxed)
             }
-            #expect(await eventually { progress.load(ordering: .relaxed) > 400 })
+            #expect(try await eventually { progress.load(ordering: .relaxed) > 400 })
             let began = ContinuousClock.now
             // The promoted server has the primary's setting; its own standby does not exist.
             try await pair.second.execute(script: "alter system set synchronous_standby_names = ''")

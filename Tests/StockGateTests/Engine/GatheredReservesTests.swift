@@ -1,3 +1,4 @@
+import Eventually
 import NIOCore
 import NIOPosix
 import PrivateServers
@@ -45,7 +46,7 @@ struct GatheredReservesTests {
             // Every loop's connection is ready then.
             let answers = Answers()
             try await begin(engine, product, 1..<2, answers)
-            #expect(await eventually { answers.count == 1 })
+            #expect(try await eventually { answers.count == 1 })
             try await body(fixture, engine, product)
         } catch {
             await fixture.stop()
@@ -60,12 +61,12 @@ struct GatheredReservesTests {
             let calls = engine.metrics.reserveCalls.count
             fixture.redis.pause()
             try await begin(engine, product, 10..<11, answers)
-            #expect(await eventually { engine.metrics.reserveCalls.count == calls + 1 })
+            #expect(try await eventually { engine.metrics.reserveCalls.count == calls + 1 })
             try await begin(engine, product, 11..<41, answers)
             // What waits was not sent: Redis would see it behind the first call at the earliest.
             #expect(engine.metrics.reserveCalls.count == calls + 1)
             fixture.redis.resume()
-            #expect(await eventually { answers.count == 31 })
+            #expect(try await eventually { answers.count == 31 })
             #expect(answers.all.withLock { $0.allSatisfy { if case .sold = $0 { true } else { false } } })
             #expect(engine.metrics.reserveCalls.count == calls + 2)
             #expect(engine.metrics.direct.count == 0)
@@ -82,10 +83,10 @@ struct GatheredReservesTests {
             let (calls, reserves) = (engine.metrics.reserveCalls.count, engine.metrics.reserves.count)
             fixture.redis.pause()
             try await begin(engine, product, 10..<11, answers)
-            #expect(await eventually { engine.metrics.reserveCalls.count == calls + 1 })
+            #expect(try await eventually { engine.metrics.reserveCalls.count == calls + 1 })
             try await begin(engine, product, 11..<41, answers)
             // The first call's end is the end of all: those behind it were never sent, and are sold by the ledger alone.
-            #expect(await eventually { answers.count == 31 })
+            #expect(try await eventually { answers.count == 31 })
             #expect(answers.all.withLock { $0.allSatisfy { if case .sold = $0 { true } else { false } } })
             #expect(engine.metrics.reserves.count == reserves + 1)
             #expect(engine.metrics.direct.count == 31)

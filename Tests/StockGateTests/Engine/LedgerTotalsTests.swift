@@ -1,3 +1,4 @@
+import Eventually
 import PostgresClient
 import PrivateServers
 import StockGate
@@ -88,7 +89,7 @@ struct LedgerTotalsTests {
         let audited = Mutex(0)
         async let rush: Int = {
             let first = await Rush.run(engine, product, orders: 1..<751, concurrency: 2).sold.count
-            _ = await eventually { audited.withLock { $0 } > 1 }
+            _ = try await eventually { audited.withLock { $0 } > 1 }
             return await first + Rush.run(engine, product, orders: 751..<1_501, concurrency: 2).sold.count
         }()
         var audits = 0
@@ -99,7 +100,7 @@ struct LedgerTotalsTests {
             audited.withLock { $0 = audits }
             if audits > 100_000 { break }
         }
-        let sold = await rush
+        let sold = try await rush
         #expect(audits > 1)
         #expect(try await engine.ledger.totals(of: product)?.sold == Int64(sold))
         await fixture.stop()

@@ -1,4 +1,5 @@
 import CircuitBreaker
+import Eventually
 import NIOCore
 import NIOPosix
 import PostgresClient
@@ -77,7 +78,7 @@ struct LockedRowTests {
                 return await group.reduce(into: 0) { $0 += $1 ? 1 : 0 }
             }
             #expect(sold == 100)
-            #expect(await eventually { engine.ledger.lockedProducts.isLocked(stuck.rawValue) })
+            #expect(try await eventually { engine.ledger.lockedProducts.isLocked(stuck.rawValue) })
             #expect(engine.ledger.lockedProducts.snapshot().locked == 1)
             // Whoever is not patient is told at once, and with the breaker's gate its reservation goes back.
             #expect(await impatient(engine, decrease(stuck, 30)) == .unavailable(.lockTimeout))
@@ -87,7 +88,7 @@ struct LockedRowTests {
             #expect(late.filter { if case .sold(_, replayed: false) = $0 { true } else { false } }.count == 10, "\(late)")
             let returned = await returning
             if case .added(quantity: 1, _, replayed: false) = returned {} else { Issue.record("\(returned)") }
-            #expect(await eventually { engine.ledger.lockedProducts.isEmpty })
+            #expect(try await eventually { engine.ledger.lockedProducts.isEmpty })
             let books = try await fixture.books(stuck)
             #expect(books.sold == 10)
             #expect(books.stock == 90)
@@ -119,9 +120,9 @@ struct LockedRowTests {
                 #expect(await engine.decrease(decrease(stuck, order, isRepeat: order > 3)) == .unavailable(.lockTimeout))
             }
             #expect(await engine.increase(increase(stuck, 1)) == .unavailable(.lockTimeout))
-            #expect(await eventually { events.withLock { $0 } == ["locked [7]"] })
+            #expect(try await eventually { events.withLock { $0 } == ["locked [7]"] })
             await lock.end()
-            #expect(await eventually { events.withLock { $0 } == ["locked [7]", "unlocked 7"] })
+            #expect(try await eventually { events.withLock { $0 } == ["locked [7]", "unlocked 7"] })
             let answer = await engine.decrease(decrease(stuck, 1, isRepeat: true))
             #expect(answer == .sold(remaining: 99, replayed: false))
             #expect(try await fixture.books(stuck).rows == 1)
@@ -142,7 +143,7 @@ struct LockedRowTests {
             }
             let lock = try await lock(fixture, first, second)
             let answers = Answers()
-            await withTaskGroup(of: Void.self) { group in
+            try await withThrowingTaskGroup(of: Void.self) { group in
                 for (product, orders) in [(first, Int64(1)...10), (second, Int64(11)...20)] {
                     for order in orders {
                         group.addTask {
@@ -152,7 +153,8 @@ struct LockedRowTests {
                     }
                 }
                 // All but the six who may wait are answered while the lock is held.
-                #expect(await eventually { answers.told.withLock { $0.count } == 14 })
+                let isAnswered = try await eventually { answers.told.withLock { $0.count } == 14 }
+                #expect(isAnswered)
                 #expect(answers.told.withLock { $0.allSatisfy { $0 == .unavailable(.lockTimeout) } })
                 #expect(engine.ledger.lockedProducts.snapshot().waiting == 6)
                 await lock.end()

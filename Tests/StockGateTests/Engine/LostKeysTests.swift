@@ -1,3 +1,4 @@
+import Eventually
 import PostgresClient
 import StockGate
 import PrivateServers
@@ -61,7 +62,7 @@ struct LostKeysTests {
             // A returned unit makes none either.
             let back = IncreaseRequest(product: product, key: "INC-1", orderID: 1, quantity: 1)
             #expect(await engine.increase(back) == .added(quantity: 1, remaining: 1000, replayed: false))
-            #expect(await eventually { engine.metrics.applies.count == 1 })
+            #expect(try await eventually { engine.metrics.applies.count == 1 })
             try expectNoneMade()
             #expect(await ask(engine, product, 3) == .sold(remaining: 999, replayed: false))
             #expect(try await eventually { try await fixture.isExact(product, engine) })
@@ -87,7 +88,7 @@ struct LostKeysTests {
             resyncs = engine.metrics.resyncs.count
             _ = try fixture.redis.call(["HDEL", "sg:{1}:meta", "off"])
             #expect(await ask(engine, product, 21) == .notOnSale)
-            #expect(await eventually { engine.metrics.resyncs.count > resyncs })
+            #expect(try await eventually { engine.metrics.resyncs.count > resyncs })
             for order in Int64(22)...40 { #expect(await ask(engine, product, order) == .notOnSale) }
             #expect(engine.metrics.resyncs.count < resyncs + few)
             // On sale again: what the install wrote before says nothing any more.

@@ -1,4 +1,5 @@
 import CircuitBreaker
+import Eventually
 import PostgresClient
 import RedisClient
 import StockGate
@@ -79,7 +80,7 @@ struct RecoveryTests {
             #expect(engine.breaker.snapshot().failedCalls == 0)
             // It is mended: sold through Redis, and exact.
             #expect(try await eventually { try await fixture.isExact(bad, engine) && engine.directProductCount == 0 })
-            #expect(await eventually { await directOf(1, engine, bad, from: .random(in: 1000...1_000_000_000)) == 0 })
+            #expect(try await eventually { await directOf(1, engine, bad, from: .random(in: 1000...1_000_000_000)) == 0 })
             #expect(try await fixture.books(good).stock == 980)
             let books = try await fixture.books(bad)
             #expect(books.sold + books.stock == 1000)
@@ -106,7 +107,7 @@ struct RecoveryTests {
                 _ = try fixture.redis.call(["SET", name, "somebody's"])
             }
             engine.breaker.transition(to: .close)
-            #expect(await eventually { engine.breaker.state == .closed })
+            #expect(try await eventually { engine.breaker.state == .closed })
             for id in Int64(1)...7 {
                 // Redis has an install before the engine has heard of it.
                 #expect(
@@ -115,7 +116,7 @@ struct RecoveryTests {
                 )
                 // Marks are met by the first sale alone, which goes without Redis.
                 var order: Int64 = 0
-                let isGated = await eventually {
+                let isGated = try await eventually {
                     order += 10
                     return await directOf(3, engine, ProductID(id), from: order) == 0
                 }
@@ -137,7 +138,7 @@ struct RecoveryTests {
                 fixture.redis.kill()
                 var order: Int64 = 0
                 #expect(
-                    await eventually {
+                    try await eventually {
                         order += 1
                         _ = await buy(engine, good, order)
                         return engine.breaker.state == .open
@@ -146,7 +147,7 @@ struct RecoveryTests {
                 try fixture.redis.restart()
                 let began = ContinuousClock.now
                 #expect(
-                    await eventually {
+                    try await eventually {
                         order += 1
                         _ = await buy(engine, good, order)
                         return engine.breaker.state == .closed
@@ -157,17 +158,17 @@ struct RecoveryTests {
                 #expect(engine.directProductCount == 1)
                 #expect(try !isServed(fixture, locked))
                 #expect(await directOf(20, engine, good, from: 10_000) == 0)
-                #expect(await eventually { events.leftDirect.map(\.product) == [locked] })
+                #expect(try await eventually { events.leftDirect.map(\.product) == [locked] })
                 #expect(events.leftDirect.first?.why.contains("PostgreSQL: canceling statement due to lock timeout") == true)
                 // It is tried again, and the same is not said again.
                 let failed = engine.metrics.resyncsFailed.count
-                #expect(await eventually { engine.metrics.resyncsFailed.count > failed + 3 })
+                #expect(try await eventually { engine.metrics.resyncsFailed.count > failed + 3 })
                 #expect(events.leftDirect.count == 1)
                 #expect(engine.directProductCount == 1)
                 #expect(try !isServed(fixture, locked))
             }
             #expect(try await eventually { try await fixture.isExact(locked, engine) && engine.directProductCount == 0 })
-            #expect(await eventually { events.gatedAgain == [locked] })
+            #expect(try await eventually { events.gatedAgain == [locked] })
             #expect(await directOf(5, engine, locked, from: 20_000) == 0)
             #expect(events.resyncFailed.isEmpty)
         }
@@ -186,7 +187,7 @@ struct RecoveryTests {
             try await fixture.sql("update product_stock set stock = stock + 10, fence = fence + 1 where product_id = 1")
             try await fixture.holdingTheRow(of: locked) { () async throws -> Void in
                 first.breaker.transition(to: .close)
-                #expect(await eventually { first.breaker.state == .closed && first.directProductCount == 1 })
+                #expect(try await eventually { first.breaker.state == .closed && first.directProductCount == 1 })
                 #expect(try !isServed(fixture, locked))
                 let refused = second.metrics.soldOutAtGate.count
                 async let answers = (buy(first, locked, 100), buy(second, locked, 101))
@@ -211,9 +212,9 @@ struct RecoveryTests {
             try await fixture.sql("update product_stock set fence = 9223372036854775807 where product_id = 17")
             let events = Events()
             let engine = try await fixture.startEngine(onEvent: { events.append($0) })
-            #expect(await eventually { engine.breaker.state == .closed })
+            #expect(try await eventually { engine.breaker.state == .closed })
             #expect(engine.directProductCount == 1)
-            #expect(await eventually { events.leftDirect.map(\.product) == [ProductID(17)] })
+            #expect(try await eventually { events.leftDirect.map(\.product) == [ProductID(17)] })
             #expect(events.leftDirect.first?.why == "PostgreSQL: bigint out of range")
             for id in Int64(1)...40 where id != 17 { #expect(await directOf(1, engine, ProductID(id), from: 1) == 0) }
         }
@@ -246,7 +247,7 @@ struct RecoveryTests {
             } onEvent: {
                 events.append($0)
             }
-            #expect(await eventually(within: .seconds(180)) { engine.breaker.state == .closed && engine.directProductCount == 0 })
+            #expect(try await eventually(within: .seconds(180)) { engine.breaker.state == .closed && engine.directProductCount == 0 })
             // What was heard of while it started is over when no resync ends any more, of any outcome, and no fence moves.
             func ended() -> UInt64 {
                 engine.metrics.resyncs.count + engine.metrics.resyncsNotNeeded.count + engine.metrics.resyncsFailed.count
@@ -269,16 +270,16 @@ struct RecoveryTests {
             // An attempt that is not wanted any more in its midst: the next one goes on with what is left.
             let installed = engine.metrics.resyncs.count
             engine.breaker.transition(to: .close)
-            #expect(await eventually { engine.metrics.resyncs.count >= installed + 200 })
+            #expect(try await eventually { engine.metrics.resyncs.count >= installed + 200 })
             engine.breaker.transition(to: .forceOpen)
             engine.breaker.transition(to: .close)
-            #expect(await eventually(within: .seconds(180)) { events.recovered.count > passed })
+            #expect(try await eventually(within: .seconds(180)) { events.recovered.count > passed })
             #expect(try isServed(fixture, hot))
             // Not all of it was done at once: the rest was left, or earlier attempts had run out of their time.
             #expect(events.recovered.last.map { $0.direct > 0 } == true || !events.recoveryFailed.isEmpty)
-            #expect(await eventually { engine.breaker.state == .closed })
+            #expect(try await eventually { engine.breaker.state == .closed })
             #expect(await directOf(3, engine, hot, from: 100) == 0)
-            #expect(await eventually(within: .seconds(180)) { engine.directProductCount == 0 })
+            #expect(try await eventually(within: .seconds(180)) { engine.directProductCount == 0 })
             let after = try await fixture.fences()
             let raised = after.filter { $0.key != hot && $0.value != (before[$0.key] ?? 0) + 1 }
             #expect(raised.isEmpty, "\(raised.count) fences were not raised exactly once, such as \(raised.first.map { "\($0)" } ?? "")")
@@ -293,7 +294,7 @@ struct RecoveryTests {
             let engine = try await fixture.startEngine(onEvent: { events.append($0) })
             for id in Int64(1)...20 { #expect(await directOf(2, engine, ProductID(id), from: 1) == 0) }
             for id in Int64(1)...20 { #expect(try await eventually { try await fixture.isExact(ProductID(id), engine) }) }
-            #expect(await eventually { events.recovered.map(\.products) == [20] })
+            #expect(try await eventually { events.recovered.map(\.products) == [20] })
             #expect(events.resyncFailed.isEmpty && events.redisFailed.isEmpty && events.recoveryFailed.isEmpty && events.leftDirect.isEmpty)
         }
     }
@@ -307,7 +308,7 @@ struct RecoveryTests {
             _ = try fixture.redis.call(["CONFIG", "SET", "maxmemory", "1"])
             var order: Int64 = 0
             #expect(
-                await eventually {
+                try await eventually {
                     order += 1
                     _ = await buy(engine, product, order)
                     return engine.breaker.state == .open && !events.recoveryFailed.isEmpty
@@ -320,7 +321,7 @@ struct RecoveryTests {
             #expect(events.leftDirect.isEmpty && engine.directProductCount == 0)
             _ = try fixture.redis.call(["CONFIG", "SET", "maxmemory", "0"])
             #expect(
-                await eventually {
+                try await eventually {
                     order += 1
                     _ = await buy(engine, product, order)
                     return engine.breaker.state == .closed

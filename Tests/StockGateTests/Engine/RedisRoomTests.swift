@@ -1,4 +1,5 @@
 import CircuitBreaker
+import Eventually
 import PostgresClient
 import RedisClient
 import StockGate
@@ -41,7 +42,7 @@ struct RedisRoomTests {
             // What is within the retention stays: a repeat gets the first result.
             #expect(try await eventually { try marks(of: 1, fixture.redis) == ":1\r\n" })
             #expect(await ask(engine, product, 1) == .sold(remaining: 9, replayed: true))
-            #expect(await eventually { engine.metrics.prunedMarks.count == 60_000 })
+            #expect(try await eventually { engine.metrics.prunedMarks.count == 60_000 })
             #expect(try marks(of: 4, fixture.redis) == ":20000\r\n")
             #expect(try fixture.redis.call(["EXISTS", "sg:{x}:marks", "sg:{0}:marks", "sg:{-1}:marks", "sg:{01}:marks"]) == ":4\r\n")
         }
@@ -94,7 +95,7 @@ struct RedisRoomTests {
             #expect(try fixture.redis.call(["SET", "x", "1"]).hasPrefix("-OOM"))
             let rush = await Rush.run(engine, product, orders: 2..<200)
             #expect(rush.sold.count == 198 && rush.unknown.isEmpty)
-            #expect(await eventually { engine.breaker.state == .closed })
+            #expect(try await eventually { engine.breaker.state == .closed })
             // Settles take some of those of their product along.
             #expect(engine.metrics.prunedMarks.count > 90_000)
             #expect(try marks(of: 2, fixture.redis) == ":0\r\n")
@@ -124,7 +125,7 @@ struct RedisRoomTests {
             let engine = try await expectNamed(fixture, url: url, words: words)
             // The right is given: Redis is used, without a restart.
             _ = try fixture.redis.call(["ACL", "SETUSER", "shop", "~sg:*", "+@all"])
-            #expect(await eventually { engine.breaker.state == .closed })
+            #expect(try await eventually { engine.breaker.state == .closed })
             #expect(try await eventually { try await fixture.isExact(ProductID(1), engine) })
             let direct = engine.metrics.direct.count
             #expect(await ask(engine, ProductID(1), 100) == .sold(remaining: 4, replayed: false))
@@ -147,7 +148,7 @@ struct RedisRoomTests {
         for order in Int64(1)...5 { #expect(await ask(engine, product, order) == .sold(remaining: 10 - order, replayed: false)) }
         // Some more connections are tried, and nothing more is said.
         let failures = engine.redisSnapshot().connectFailures
-        #expect(await eventually { engine.redisSnapshot().connectFailures > failures + 4 })
+        #expect(try await eventually { engine.redisSnapshot().connectFailures > failures + 4 })
         let lines = heard.withLock { $0 }
         #expect(lines.count == 1)
         for word in words { #expect(lines.first?.contains(word) == true, "\(lines)") }

@@ -1,4 +1,5 @@
 import CircuitBreaker
+import Eventually
 import PrivateServers
 import RedisClient
 import StockGate
@@ -33,14 +34,14 @@ struct RedisTLSEngineTests {
         )
         let rush = await Rush.run(engine, product, orders: 1..<11)
         #expect(rush.sold.count == 10)
-        #expect(await eventually { engine.breaker.state != .closed })
-        #expect(await eventually { !reasons.all.isEmpty })
+        #expect(try await eventually { engine.breaker.state != .closed })
+        #expect(try await eventually { !reasons.all.isEmpty })
         #expect(reasons.all.count == 1, "\(reasons.all)")
         #expect(reasons.all.first?.hasPrefix("TLS: the server's certificate has expired") == true)
 
         #expect(try fixture.redis.call(["CONFIG", "SET", "tls-cert-file", new.certificate, "tls-key-file", new.key]) == "+OK\r\n")
         var order: Int64 = 11
-        let isBack = await eventually {
+        let isBack = try await eventually {
             // Half-open it wants calls; one of nothing to sell is one too.
             _ = await Rush.run(engine, product, orders: order..<order + 1)
             order += 1

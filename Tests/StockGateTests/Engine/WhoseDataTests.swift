@@ -1,4 +1,5 @@
 import CircuitBreaker
+import Eventually
 import PostgresClient
 import RedisClient
 import StockGate
@@ -64,7 +65,7 @@ struct WhoseDataTests {
                 let before = engine.redisSnapshot()
                 _ = try fixture.redis.call(["CLIENT", "KILL", "TYPE", "normal"])
                 // Every loop's: who has none yet goes without Redis, which is looked at below.
-                #expect(await eventually { engine.redisSnapshot().connects >= before.connects + before.ready })
+                #expect(try await eventually { engine.redisSnapshot().connects >= before.connects + before.ready })
             case "a start": engine = try await fixture.startEngine(quiet)
             default:
                 guard case .installed(let state) = await engine.resync(product) else {
@@ -99,7 +100,7 @@ struct WhoseDataTests {
             try await fixture.holdingTheRow(of: product) {
                 _ = try fixture.redis.call(["CLIENT", "KILL", "TYPE", "normal"])
                 #expect(try await eventually { try await fixture.isExact(other, engine) })
-                #expect(await eventually { heard.withLock { !$0.isEmpty } })
+                #expect(try await eventually { heard.withLock { !$0.isEmpty } })
                 #expect(engine.metrics.raisedAboveRedis.count == 1)
             }
             #expect(try await eventually { try await fixture.isExact(product, engine) })
@@ -187,7 +188,7 @@ struct WhoseDataTests {
             // An audit comes by, and finds what is wrong with its own product alone.
             #expect(try await eventually { try await fixture.isExact(own, engine) })
             _ = try fixture.redis.call(["INCRBY", "sg:{4}:stock", "3"])
-            #expect(await eventually { engine.metrics.auditFindings.count > 0 })
+            #expect(try await eventually { engine.metrics.auditFindings.count > 0 })
             #expect(try await eventually { try await fixture.isExact(own, engine) })
             #expect(engine.metrics.auditFindings.count == 1)
             #expect(try (1...3).map { try fixture.redis.call(["HGETALL", "sg:{\($0)}:meta"]) } == before)
@@ -197,8 +198,8 @@ struct WhoseDataTests {
             // Its keys are deleted, as the log says: everything is gated again.
             for id in 1...3 { _ = try fixture.redis.call(["DEL", "sg:{\(id)}:meta", "sg:{\(id)}:stock"]) }
             for product in products { #expect(try await eventually { try await fixture.isExact(product, engine) }) }
-            #expect(await eventually { engine.foreignProductCount == 0 })
-            #expect(await eventually { heard.withLock { $0 }.last == "gone" })
+            #expect(try await eventually { engine.foreignProductCount == 0 })
+            #expect(try await eventually { heard.withLock { $0 }.last == "gone" })
             let name = engine.ledgerName
             #expect(try fixture.redis.call(["HGET", "sg:{1}:meta", "ledger"]) == "$\(name.utf8.count)\r\n\(name)\r\n")
             #expect(engine.metrics.auditFindings.count == 1)
@@ -222,7 +223,7 @@ struct WhoseDataTests {
             })
             #expect(engine.breaker.state == .closed)
             // What a recovery has left is told behind the moment in which the breaker closes.
-            #expect(await eventually { heard.withLock { !$0.isEmpty } })
+            #expect(try await eventually { heard.withLock { !$0.isEmpty } })
             let told = heard.withLock { $0 }
             #expect(told.count == 1 && told[0].hasPrefix("1: Redis: WRONGTYPE"), "\(told)")
             let rush = await Rush.run(engine, product, orders: 1..<41)
@@ -231,7 +232,7 @@ struct WhoseDataTests {
             #expect(try names.map { try fixture.redis.call(["DUMP", $0]) } == before)
             // The other one's servers have made it right: it is theirs, and nothing else is wrong with it.
             _ = try fixture.redis.call(["DEL", "sg:{1}:pending"])
-            #expect(await eventually { engine.foreignProductCount == 1 })
+            #expect(try await eventually { engine.foreignProductCount == 1 })
             _ = try fixture.redis.call(["DEL", "sg:{1}:meta"])
             #expect(try await eventually { try await fixture.isExact(product, engine) })
         }
@@ -271,7 +272,7 @@ struct WhoseDataTests {
                 async let d = Rush.run(second, product, orders: 200..<300)
                 let (again, theirsAgain) = await (c, d)
                 #expect(again.sold.count == 40 && theirsAgain.sold.count == 40)
-                #expect(await eventually { first.foreignProductCount + second.foreignProductCount == 1 })
+                #expect(try await eventually { first.foreignProductCount + second.foreignProductCount == 1 })
                 let owner = first.foreignProductCount == 0 ? (one, first) : (two, second)
                 #expect(try await eventually { try await owner.0.isExact(product, owner.1) })
             }
