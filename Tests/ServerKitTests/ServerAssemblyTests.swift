@@ -275,19 +275,19 @@ import Testing
         try await withServer(breakers: breakers) { ports in
             let request = "GET /admin/circuitbreakerevents?follow=true HTTP/1.1\r\nHost: localhost\r\n\r\n"
             Task { _ = try? await exchange(ports.adminPort, [request], into: client) }
-            try await wait { client.all.joined().contains(":\n\n") }
+            try await eventually("in the stream: \(client.all)") { client.all.joined().contains(":\n\n") }
             func count(_ text: String) -> Int { client.all.joined().ranges(of: text).count }
             let first = try breakers.breaker(named: "redisStock@a")
             first.transition(to: .forceOpen, by: "ann", reason: nil)
-            try await wait { count("id: redisStock@a-1\nevent: STATE_TRANSITION") == 1 }
+            try await eventually("in the stream: \(client.all)") { count("id: redisStock@a-1\nevent: STATE_TRANSITION") == 1 }
             first.transition(to: .close, by: "ann", reason: nil)
-            try await wait { count("FORCED_OPEN_TO_CLOSED") == 1 }
+            try await eventually("in the stream: \(client.all)") { count("FORCED_OPEN_TO_CLOSED") == 1 }
             breakers.remove(named: "redisStock@a")
             let second = try breakers.breaker(named: "redisStock@a")
             second.transition(to: .disable, by: "ann", reason: nil)
-            try await wait { count("CLOSED_TO_DISABLED") == 1 }
+            try await eventually("in the stream: \(client.all)") { count("CLOSED_TO_DISABLED") == 1 }
             second.transition(to: .forceOpen, by: "ann", reason: nil)
-            try await wait { count("DISABLED_TO_FORCED_OPEN") == 1 }
+            try await eventually("in the stream: \(client.all)") { count("DISABLED_TO_FORCED_OPEN") == 1 }
             #expect(count("event: STATE_TRANSITION") == 4)
         }
     }
