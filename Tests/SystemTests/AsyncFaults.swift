@@ -158,7 +158,12 @@ extension Faults.OverTheBroker {
             repeat {
                 kills += 1
                 let instance = kills % 2 + 1
-                try await sale.stack("kill product-\(instance)")
+                if kills <= 4 {
+                    try await sale.stack("kill product-\(instance)")
+                } else {
+                    // No kill at a random moment came between a commit and its acknowledgement: now one comes while the commit is under way.
+                    try await sale.holdingTheRow { try await sale.stack("kill product-\(instance)") }
+                }
                 try await sale.accepts(100, "while product-\(instance) is dead")
                 try await sale.stack("start product-\(instance)")
                 try await sale.accepts(100, "after product-\(instance) was started")

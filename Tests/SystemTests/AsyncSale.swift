@@ -159,6 +159,22 @@ actor AsyncSale {
         get async throws { try await figures.acceptedOrders.count }
     }
 
+    /// Runs `body` while a transaction holds the product's row and a product server's statement waits for it. A server that is killed meanwhile commits all the same,
+    /// since PostgreSQL goes on with a statement whose client has gone.
+    func holdingTheRow(_ body: @Sendable () async throws -> Void) async throws {
+        let url = try await stack.addresses().address("PRODUCT_DATABASE_URL")
+        let row = try await RowLock(url: url, "select 1 from product_stock where product_id = \(product) for update")
+        let waiting = "select count(*) from pg_stat_activity where application_name like 'product-server%' and wait_event_type = 'Lock'"
+        do {
+            try await until("a product server waits for the row") { try await products.query(waiting).one().decode(0, as: Int64.self) > 0 }
+            try await body()
+        } catch {
+            await row.end()
+            throw error
+        }
+        await row.end()
+    }
+
     /// Waits until so many more orders are accepted.
     func accepts(_ count: Int, _ when: String) async throws {
         let before = try await accepted

@@ -80,11 +80,8 @@ final class ServerProcess: Sendable {
 
     /// Waits until it is ready and gives its addresses.
     func ready() async throws -> (address: String, admin: String) {
-        try await until("\(name) is ready", within: .seconds(120)) {
-            if let status = self.exitStatus { throw SystemFailure(description: "\(self.name) ended with \(status): \(self.log)") }
-            return self.ports != nil
-        }
-        guard let ports else { throw SystemFailure(description: "no ports") }
+        try await until("\(name) is ready", within: .seconds(120)) { self.ports != nil || self.exitStatus != nil }
+        guard let ports else { throw SystemFailure(description: "\(name) ended with \(exitStatus ?? -1): \(log)") }
         return ("http://127.0.0.1:\(ports.publicPort)", "http://127.0.0.1:\(ports.adminPort)")
     }
 

@@ -289,6 +289,10 @@ check "the servers have children to look at" test "${#children[@]}" -gt 5
 three() { STACK_DIR=$work/third "$stack" "$@"; }
 three_setting() { three env | sed -n "s/^$1=//p"; }
 asked() { psql -X -q -A -t -c "$1" "$(three_setting PRODUCT_DATABASE_URL)"; }
+# again_with ANSWER SERVER COMMAND…: the server starts, and the command then prints this. What the start says is shown when one of the two is not so.
+again_with() {
+    three start "$2" && is "$("${@:3}")" "$1"
+}
 third_pid() { cut -d' ' -f1 "$work/third/$1"; }
 third_port() { port "$1" "$work/third"; }
 # The host of a connection, as PostgreSQL names it: its port.
@@ -312,21 +316,23 @@ check "as the standby of the second" is "$(asked 'SHOW synchronous_standby_names
 pooled_pids=("$(third_pid postgres/pid)" "$(third_pid postgres-2/pid)" "$(third_pid pgbouncer/pid)")
 check "all of it stops" three stop
 check "and leaves no process behind" all_dead "${pooled_pids[@]}"
-check "it starts again as it was" is "$(three start postgres >/dev/null 2>&1 && asked 'INSERT INTO kept VALUES (3); SELECT count(*) FROM kept')" 3
+check "it starts again as it was" again_with 3 postgres asked 'INSERT INTO kept VALUES (3); SELECT count(*) FROM kept'
 check "destroy removes it" three destroy
 
 asked_node() { redis-cli -p "$(third_port "$1")" "${@:2}"; }
+asked_known() { asked_node "$1" cluster info | tr -d '\r' | grep cluster_known_nodes; }
+asked_role() { asked_node "$1" role | head -n 1; }
 check "a cluster of Redis starts" env TOPOLOGY=cluster STACK_DIR="$work/third" "$stack" start redis
 check "the address names its six nodes" is "$(three_setting REDIS_URL | sed 's/^redis+cluster:..//' | tr ',' '\n' | sort -u | wc -l)" 6
 check "three of them are masters, each with a replica" is "$(asked_node REDIS_PORT cluster nodes | grep -c master) $(asked_node REDIS_PORT cluster nodes | grep -c slave)" "3 3"
 check "all slots are served" says cluster_slots_ok:16384 asked_node REDIS_6_PORT cluster info
 cluster_pids=("$(third_pid redis/pid)" "$(third_pid redis-4/pid)")
 check "a node is killed" three kill redis-2
-check "it comes back, and knows the others" is "$(three start redis-2 >/dev/null 2>&1 && asked_node REDIS_2_PORT cluster info | tr -d '\r' | grep cluster_known_nodes)" cluster_known_nodes:6
+check "it comes back, and knows the others" again_with cluster_known_nodes:6 redis-2 asked_known REDIS_2_PORT
 check "a cluster does not become a single Redis" fails_with 2 "is cluster" env TOPOLOGY=single STACK_DIR="$work/third" "$stack" status
 check "it stops" three stop
 check "and leaves no node behind" all_dead "${cluster_pids[@]}"
-check "it starts again as it was" is "$(three start redis >/dev/null 2>&1 && asked_node REDIS_5_PORT cluster info | tr -d '\r' | grep -E 'cluster_known_nodes')" cluster_known_nodes:6
+check "it starts again as it was" again_with cluster_known_nodes:6 redis asked_known REDIS_5_PORT
 check "destroy removes the cluster" three destroy
 
 # What a sentinel says is the master's port.
@@ -350,7 +356,7 @@ sentinel_pids=("$(third_pid redis/pid)" "$(third_pid redis-2/pid)" "$(third_pid 
 check "all of it stops" three stop
 check "and leaves no server behind" all_dead "${sentinel_pids[@]}"
 check "the master is known while nothing runs" is "$(three leader redis)" redis-2
-check "it starts again as it was" is "$(three start redis >/dev/null 2>&1 && asked_node REDIS_2_PORT role | head -n 1)" master
+check "it starts again as it was" again_with master redis asked_role REDIS_2_PORT
 check "destroy removes it" three destroy
 check "a sentinel that there is not is wrong usage" fails_with 2 "sentinel-2: this stack has none" one kill sentinel-2
 
@@ -391,7 +397,7 @@ if type -P patroni >/dev/null; then
     former=("$(third_pid postgres/pid)" "$(third_pid postgres-2/pid)" "$(third_pid raft/pid)" "$(head -n 1 "$work/third/postgres/server/data/postmaster.pid")" "$(head -n 1 "$work/third/postgres-2/server/data/postmaster.pid")")
     check "all of it stops" three stop
     check "and leaves no process behind" all_dead "${former[@]}"
-    check "it starts again as it was" is "$(three start postgres >/dev/null 2>&1 && asked 'INSERT INTO kept VALUES (3); SELECT count(*) FROM kept')" 3
+    check "it starts again as it was" again_with 3 postgres asked 'INSERT INTO kept VALUES (3); SELECT count(*) FROM kept'
     check "destroy removes it" three destroy
 else
     check "Patroni is installed (make test does it)" false
