@@ -60,7 +60,7 @@ extension SlowPart {
             if open == 0 { recorder.fail(name, .bystander, "all were closed") }
             let stranger = try Caller(port: server.port, source: "127.0.0.67").send(
                 hot(server).adding("Connection: close"),
-                within: .seconds(3)
+                within: Self.answerTime
             )
             if !stranger.isSuccess { recorder.fail(name, .bystander, "another address gets \(stranger.status)") }
             connections.removeAll()
@@ -68,7 +68,7 @@ extension SlowPart {
             try retry(within: .seconds(3)) {
                 let again = try Caller(port: server.port, source: "127.0.0.66").send(
                     hot(server).adding("Connection: close"),
-                    within: .seconds(3)
+                    within: Self.answerTime
                 )
                 if !again.isSuccess {
                     throw Caller.Failure(description: "the address gets \(again.status) once its connections are closed")
@@ -93,7 +93,7 @@ extension SlowPart {
             recorder.notes.append("\(server.name): \(name): \(server.descriptors) descriptors")
             connections.removeAll()
             try retry(within: .seconds(5)) {
-                let again = try Caller(port: server.port).send(hot(server).adding("Connection: close"), within: .seconds(3))
+                let again = try Caller(port: server.port).send(hot(server).adding("Connection: close"), within: Self.answerTime)
                 if !again.isSuccess { throw Caller.Failure(description: "\(again.status) once all are closed") }
             }
         }
@@ -110,7 +110,7 @@ extension SlowPart {
                 guard strangers.come() else { throw Caller.Failure(description: strangers.failure ?? "") }
                 usleep(300_000)
                 for round in 0..<5 {
-                    let answer = try Caller(port: order.port).send(hot(order).adding("Connection: close"), within: .seconds(6))
+                    let answer = try Caller(port: order.port).send(hot(order).adding("Connection: close"), within: Self.answerTime)
                     if !answer.isSuccess {
                         recorder.fail(
                             name,

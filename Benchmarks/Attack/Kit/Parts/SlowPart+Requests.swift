@@ -26,6 +26,9 @@ extension SlowPart {
         return draft
     }
 
+    /// How long an answer is waited for. An order may take all of ORDER_DEADLINE (3 s), so this is as much again.
+    static let answerTime: Duration = .seconds(6)
+
     /// Answers until so many are there or the connection ends.
     func answers(_ connection: Connection, _ count: Int, within bound: Duration) throws -> (answers: [Answer], hasEnded: Bool) {
         let deadline = ContinuousClock.now + bound

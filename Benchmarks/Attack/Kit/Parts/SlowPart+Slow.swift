@@ -34,7 +34,7 @@ extension SlowPart {
                 connection.send([byte], until: .now + .seconds(1))
                 usleep(2_000)
             }
-            let (answers, _) = try answers(connection, 1, within: .seconds(3))
+            let (answers, _) = try answers(connection, 1, within: Self.answerTime)
             recorder.check("a hot request byte by byte, in time", answers)
             guard answers.first?.isSuccess == true else {
                 throw Caller.Failure(description: "\(answers.first.map { "\($0.status)" } ?? "no answer")")
@@ -123,7 +123,7 @@ extension SlowPart {
             let connections = try drafts.map { name, draft in
                 let connection = try Connection(port: server.port)
                 connection.send(draft.text)
-                recorder.check(name, try answers(connection, 1, within: .seconds(5)).answers)
+                recorder.check(name, try answers(connection, 1, within: Self.answerTime).answers)
                 return connection
             }
             let began = ContinuousClock.now
@@ -153,10 +153,11 @@ extension SlowPart {
             let began = ContinuousClock.now
             while ContinuousClock.now - began < Self.idleTimeout + .seconds(1) {
                 connection.send(hot(server).text)
-                let (answers, hasEnded) = try answers(connection, 1, within: .seconds(3))
-                guard answers.count == 1, !hasEnded, !answers[0].announcesClose else {
+                let (answers, hasEnded) = try answers(connection, 1, within: Self.answerTime)
+                guard !hasEnded, answers.first?.announcesClose != true else {
                     throw Caller.Failure(description: "closed after \(ContinuousClock.now - began) of use")
                 }
+                guard answers.count == 1 else { throw Caller.Failure(description: "no answer within \(Self.answerTime)") }
                 if pause > 0 { usleep(pause) }
             }
         }
@@ -175,7 +176,7 @@ extension SlowPart {
                 let connection = try Connection(port: server.port)
                 connection.send(texts.joined())
                 connection.finishSending()
-                let (answers, _) = try answers(connection, texts.count, within: .seconds(3))
+                let (answers, _) = try answers(connection, texts.count, within: Self.answerTime)
                 recorder.check(name, answers)
                 guard answers.count == texts.count else {
                     throw Caller.Failure(description: "\(answers.count) of \(texts.count) requests answered")
@@ -209,7 +210,7 @@ extension SlowPart {
                 let connection = try Connection(port: server.port)
                 if index % 2 == 0 {
                     connection.send(hot(server).text)
-                    _ = try answers(connection, 1, within: .seconds(5))
+                    _ = try answers(connection, 1, within: Self.answerTime)
                 }
                 return connection
             }
