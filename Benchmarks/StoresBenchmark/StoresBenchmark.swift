@@ -152,7 +152,7 @@ struct Cell {
     /// Units that are gone from the stock, and units that the ledger's rows say were sold.
     func books() async throws -> (gone: Int64, sold: Int64) {
         guard let url = postgres.first?.url else { throw Failure(description: "no PostgreSQL") }
-        let connection = try PostgresConnection(configuration: try PostgresConfiguration(url: url), name: "stores")
+        let connection = try PostgresConnection(configuration: try PostgresConfiguration.patient(url), name: "stores")
         do {
             let row = try await connection.query(
                 "select (select coalesce(sum(initial_stock - stock), 0) from product_stock)::bigint, (select coalesce(sum(quantity), 0) from stock_ledger)::bigint"

@@ -10,7 +10,7 @@ public final class RowLock: Sendable {
     ///
     /// - Parameter sql: for example `select 1 from product_stock where product_id = 1 for update`.
     public init(url: String, _ sql: String) async throws {
-        var configuration = try PostgresConfiguration(url: url)
+        var configuration = try PostgresConfiguration.patient(url)
         configuration.idleInTransactionTimeout = .zero
         let worker = try PostgresWorker(configuration: configuration, name: "row-lock")
         self.worker = worker

@@ -88,9 +88,12 @@ struct FaultTests {
         #expect(result.audit.passes, "\(result.audit.findings)")
         #expect(folder.calls == ["status", "status order", "pause order", "resume order"])
         #expect(try String(contentsOfFile: folder.path("commands"), encoding: .utf8) == "latency 20ms\nheal\n")
-        #expect(result.faults.map(\.words) == ["gate was slowed by 20 ms", "order was paused"])
-        let times = result.faults.map { ($0.to ?? 0) - $0.from }
-        #expect(times[0] >= 0.19 && times[1] >= 0.39 && result.faults[1].from >= 0.15)
+        // Each has a task of its own, so that on a busy machine the later one may come first.
+        let spans = Dictionary(uniqueKeysWithValues: result.faults.map { ($0.server, $0) })
+        let (gate, order) = (try #require(spans["gate"]), try #require(spans["order"]))
+        #expect(result.faults.count == 2 && gate.words == "gate was slowed by 20 ms" && order.words == "order was paused")
+        #expect(try gate.from >= 0.1 && #require(gate.to) - gate.from >= 0.19, "\(gate)")
+        #expect(try order.from >= 0.15 && #require(order.to) - order.from >= 0.39, "\(order)")
         #expect(result.duration >= .milliseconds(550), "the sale lasts until every fault is over")
         #expect(HTMLReport(SaleReport(result)).text.contains("order was paused, "))
     }

@@ -30,7 +30,7 @@ struct StoreReaderTests {
         let redis = try PrivateRedis.start()
         defer { redis.stop() }
         // Both schemas in one database: the audit opens two connections all the same.
-        let sql = try PostgresConnection(configuration: PostgresConfiguration(url: postgres.url))
+        let sql = try PostgresConnection(configuration: PostgresConfiguration.patient(postgres.url))
         try await sql.execute(script: Self.ledger() + Self.orders)
         try await sql.execute(
             script: """

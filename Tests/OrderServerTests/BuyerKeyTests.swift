@@ -1,5 +1,6 @@
 import NIOHTTP1
 import PostgresClient
+import PrivateServers
 import ServerKit
 import StrictJSON
 import Testing
@@ -151,7 +152,7 @@ struct BuyerKeyTests {
     func migration() async throws {
         try await TestBed.run(servers: 0) { bed in
             let before = OrderStore.migrations.filter { $0.version < 4 }
-            _ = try await Migrator(configuration: PostgresConfiguration(url: bed.databaseURL)).apply(before)
+            _ = try await Migrator(configuration: PostgresConfiguration.patient(bed.databaseURL)).apply(before)
             for (id, buyer) in [(1 as Int64, "u-001" as String?), (2, nil)] {
                 _ = try await bed.pool.query(
                     """

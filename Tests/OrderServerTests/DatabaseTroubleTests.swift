@@ -16,7 +16,7 @@ struct DatabaseTroubleTests {
     private func setReadOnly(_ bed: TestBed, _ isReadOnly: Bool, endsSessions: Bool) async throws {
         let name = String(bed.databaseURL.split(separator: "/").last ?? "")
         let owner = try PostgresConnection(
-            configuration: try PostgresConfiguration(url: String(bed.databaseURL.dropLast(name.count)) + "postgres")
+            configuration: try PostgresConfiguration.patient(String(bed.databaseURL.dropLast(name.count)) + "postgres")
         )
         _ = try await owner.query("alter database \(name) set default_transaction_read_only = \(isReadOnly ? "on" : "off")")
         if endsSessions {
@@ -129,7 +129,7 @@ struct DatabaseTroubleTests {
         try await inTime("sells again") {
             try await TestBed.send(server.peer, .POST, "/orders", #"{"productId":1,"quantity":1}"#)["status"] == "CONFIRMED"
         }
-        let pool = PostgresPool(configuration: try PostgresConfiguration(url: postgres.url), maximumConnections: 1)
+        let pool = PostgresPool(configuration: try PostgresConfiguration.patient(postgres.url), maximumConnections: 1)
         // At most the group that was at the database when it froze; the others were told 503 and are not made behind their buyers' backs.
         let late = try await pool.query("select count(*) from orders where id > $1", [.int(id)]).one().decode(0, as: Int64.self)
         #expect(late <= 6, "\(late) of 20 orders that were told 503, with those of the last look")

@@ -1,6 +1,7 @@
 import MessageBroker
 import NIOHTTP1
 import PostgresClient
+import PrivateServers
 import StockContract
 import StrictJSON
 import Testing
@@ -207,7 +208,7 @@ extension OutboxTests {
         let publisher = ScriptedPublisher()
         try await TestBed.run(servers: 0, stock: [1: 100]) { bed in
             let before = OrderStore.migrations.filter { $0.version < 10 }
-            _ = try await Migrator(configuration: PostgresConfiguration(url: bed.databaseURL)).apply(before)
+            _ = try await Migrator(configuration: PostgresConfiguration.patient(bed.databaseURL)).apply(before)
             _ = try await bed.pool.query(
                 """
                 insert into orders (id, product_id, quantity, status, version) values (1, 1, 3, 'CONFIRMED', 2), (2, 1, 1, 'FAILED', 2)

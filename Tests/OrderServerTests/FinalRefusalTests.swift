@@ -3,6 +3,7 @@ import Logging
 import NIOHTTP1
 import NIOPosix
 import PostgresClient
+import PrivateServers
 import ServerKit
 import ServerMetrics
 import StockContract
@@ -32,7 +33,7 @@ struct FinalRefusalTests {
     /// A server's parts without the server, and without anybody else who would settle what is left.
     private func run(_ stock: [Int64: Int64] = [1: 100], _ body: (TestBed, OrderServerParts, Lines) async throws -> Void) async throws {
         try await TestBed.run(servers: 0, stock: stock) { bed in
-            _ = try await Migrator(configuration: PostgresConfiguration(url: bed.databaseURL)).apply(OrderStore.migrations)
+            _ = try await Migrator(configuration: PostgresConfiguration.patient(bed.databaseURL)).apply(OrderStore.migrations)
             var reader = SettingsReader(environment: [
                 "ORDER_DATABASE_URL": bed.databaseURL, "PRODUCT_SERVER_URL": bed.product.url, "PRODUCT_INTERNAL_URL": bed.product.url,
                 // Nothing here is about silence: a busy machine's late answer is no repeat.

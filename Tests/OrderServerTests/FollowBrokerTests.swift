@@ -73,7 +73,7 @@ struct FollowBrokerTests {
         let broker = try await PrivateRabbitMQ.onThread { try PrivateRabbitMQ.start() }
         defer { broker.stop() }
         let postgres = try PrivatePostgres.start(fsync: false)
-        let configuration = try PostgresConfiguration(url: postgres.url)
+        let configuration = try PostgresConfiguration.patient(postgres.url)
         _ = try await Migrator(configuration: configuration).apply(OrderStore.migrations)
         _ = try await Migrator(configuration: configuration, table: FollowStore.migrationsTable).apply(FollowStore.migrations)
         let pool = PostgresPool(configuration: configuration, maximumConnections: 2)

@@ -2,6 +2,7 @@ import APIErrors
 import Eventually
 import Logging
 import MessageBroker
+import PrivateServers
 import ServerMetrics
 import NIOHTTP1
 import PostgresClient
@@ -126,7 +127,7 @@ struct FollowReplayTests {
     private func following(_ bed: TestBed, _ payloads: [String], _ body: (PostgresPool) async throws -> Void) async throws {
         let url = bed.databaseURL + "_replica"
         _ = try await bed.pool.query("create database \(url.split(separator: "/").last ?? "")")
-        let configuration = try PostgresConfiguration(url: url)
+        let configuration = try PostgresConfiguration.patient(url)
         _ = try await Migrator(configuration: configuration).apply(OrderStore.migrations)
         _ = try await Migrator(configuration: configuration, table: FollowStore.migrationsTable).apply(FollowStore.migrations)
         let pool = PostgresPool(configuration: configuration, maximumConnections: 2)

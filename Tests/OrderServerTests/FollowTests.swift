@@ -315,11 +315,11 @@ struct FollowTests {
     private func bed(_ body: (Bed) async throws -> Void) async throws {
         let base = try FollowTests.postgres.get().url
         let name = "replica_\(FollowTests.databases.wrappingAdd(1, ordering: .relaxed).newValue)"
-        let owner = PostgresPool(configuration: try TestBed.patient(base), maximumConnections: 1)
+        let owner = PostgresPool(configuration: try .patient(base), maximumConnections: 1)
         _ = try await owner.query("create database \(name)")
         await owner.shutdown()
         let url = String(base.dropLast("postgres".count)) + name
-        let pool = PostgresPool(configuration: try TestBed.patient(url), maximumConnections: 2)
+        let pool = PostgresPool(configuration: try .patient(url), maximumConnections: 2)
         let bed = Bed(
             stream: ScriptedStream(),
             pool: pool,

@@ -1,5 +1,6 @@
 import APIErrors
 import PostgresClient
+import PrivateServers
 import StockContract
 import StrictJSON
 import Testing
@@ -20,7 +21,7 @@ struct OutboxMessagesTests {
 
     private func bed(_ body: (PostgresPool) async throws -> Void) async throws {
         try await TestBed.run(servers: 0) { bed in
-            _ = try await Migrator(configuration: PostgresConfiguration(url: bed.databaseURL)).apply(OrderStore.migrations)
+            _ = try await Migrator(configuration: PostgresConfiguration.patient(bed.databaseURL)).apply(OrderStore.migrations)
             try await body(bed.pool)
         }
     }

@@ -46,7 +46,7 @@ struct PredecessorsTests {
     func whoIsAlone() async throws {
         let postgres = try PrivatePostgres.start(fsync: false)
         defer { postgres.stop() }
-        let configuration = try PostgresConfiguration(url: postgres.url)
+        let configuration = try PostgresConfiguration.patient(postgres.url)
         let pool = PostgresPool(configuration: configuration, maximumConnections: 1)
         func now() async throws -> Timestamp {
             Timestamp(try await pool.query("select clock_timestamp()").one().decode(0, as: PostgresTimestamp.self))

@@ -3,6 +3,7 @@ import Eventually
 import NIOCore
 import NIOHTTP1
 import PostgresClient
+import PrivateServers
 import ServerKit
 import StrictJSON
 import Synchronization
@@ -118,7 +119,7 @@ struct ReadTests {
             _ = try await bed.pool.query("create view orders as select * from orders_stored where wait_if_reader()")
             let released = DispatchSemaphore(value: 0)
             let (locked, isLocked) = AsyncStream.makeStream(of: Void.self)
-            var configuration = try PostgresConfiguration(url: bed.databaseURL)
+            var configuration = try PostgresConfiguration.patient(bed.databaseURL)
             configuration.idleInTransactionTimeout = .zero
             let holder = PostgresPool(configuration: configuration, maximumConnections: 1)
             let holding = Task {
@@ -184,7 +185,7 @@ struct ReadTests {
         try await TestBed.run { bed in
             let released = DispatchSemaphore(value: 0)
             let (open, isOpen) = AsyncStream.makeStream(of: Void.self)
-            var configuration = try PostgresConfiguration(url: bed.databaseURL)
+            var configuration = try PostgresConfiguration.patient(bed.databaseURL)
             configuration.idleInTransactionTimeout = .zero
             let holder = PostgresPool(configuration: configuration, maximumConnections: 1)
             let holding = Task {

@@ -1,6 +1,7 @@
 import Logging
 import NIOPosix
 import PostgresClient
+import PrivateServers
 import ServerKit
 import Synchronization
 import Testing
@@ -60,10 +61,8 @@ struct RecoveryTests {
     func lateCommit() async throws {
         try await TestBed.run(settings: ["RECOVERY_AGE": "1s", "ORDER_DEADLINE": "500ms"]) { bed in
             // A server's insert, whose commit hangs, and whose server dies.
-            var configuration = try PostgresConfiguration(url: bed.databaseURL)
+            var configuration = try PostgresConfiguration.patient(bed.databaseURL)
             configuration.applicationName = "stockgate-order-groups"
-            configuration.statementTimeout = .seconds(100)
-            configuration.callTimeout = .seconds(110)
             let late = try PostgresConnection(configuration: configuration)
             let insert = """
                 with made as (insert into orders (id, product_id, quantity, status) values (5000, 1, 3, 'PENDING') returning 1)

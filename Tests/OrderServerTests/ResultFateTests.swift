@@ -1,5 +1,6 @@
 import MessageBroker
 import PostgresClient
+import PrivateServers
 import ServerKit
 import Synchronization
 import Testing
@@ -45,10 +46,8 @@ extension OutboxTests {
     func lockedRow() async throws {
         try await run { bed, publisher, results in
             let ids = try await accepted(bed, 6)
-            var configuration = try PostgresConfiguration(url: bed.databaseURL)
+            var configuration = try PostgresConfiguration.patient(bed.databaseURL)
             configuration.applicationName = "holder"
-            configuration.statementTimeout = .seconds(100)
-            configuration.callTimeout = .seconds(110)
             let holder = try PostgresConnection(configuration: configuration)
             let held = ids[2]
             let holding = Task {

@@ -104,14 +104,6 @@ struct TestBed: Sendable {
     /// A memory of sold-out products that no machine is too slow for. The setting itself ends at a second, of which half is without a second look.
     static let longMemory: @Sendable (inout OrderServerConfiguration) -> Void = { $0.soldOutTime = .seconds(120) }
 
-    /// A test's own session: a busy machine takes longer for a new database than a server has for a statement.
-    static func patient(_ url: String) throws -> PostgresConfiguration {
-        var configuration = try PostgresConfiguration(url: url)
-        configuration.statementTimeout = .seconds(120)
-        configuration.callTimeout = .seconds(130)
-        return configuration
-    }
-
     /// Runs `body` with so many order servers.
     /// - Parameter adjust: changes what no setting can say
     static func run(
@@ -124,7 +116,7 @@ struct TestBed: Sendable {
     ) async throws {
         let base = try postgres.get().url
         let name = "orders_\(databases.wrappingAdd(1, ordering: .relaxed).newValue)"
-        let owner = PostgresPool(configuration: try patient(base), maximumConnections: 1)
+        let owner = PostgresPool(configuration: try .patient(base), maximumConnections: 1)
         _ = try await owner.query("create database \(name)")
         await owner.shutdown()
         let url = String(base.dropLast("postgres".count)) + name
@@ -133,7 +125,7 @@ struct TestBed: Sendable {
         for _ in 0..<servers { running.append(try await start(url, product.url, settings, endpoints, adjust: adjust)) }
         let bed = TestBed(
             product: product,
-            pool: PostgresPool(configuration: try patient(url), maximumConnections: 2),
+            pool: PostgresPool(configuration: try .patient(url), maximumConnections: 2),
             databaseURL: url,
             servers: running
         )

@@ -33,7 +33,7 @@ struct LedgerSessionsTests {
             }
             #expect(try await sell().status == 200)
             #expect(try await server.ask(.get, "/readyz").status == 200)
-            let owner = try PostgresConnection(configuration: try PostgresConfiguration(url: server.postgres.url))
+            let owner = try PostgresConnection(configuration: try PostgresConfiguration.patient(server.postgres.url))
             let setReadOnly = { (isReadOnly: Bool) in
                 try await owner.withSession { session in
                     // This very session must be able to take it back.
@@ -85,8 +85,8 @@ struct LedgerSessionsTests {
         defer { postgres.stop() }
         let redis = try PrivateRedis.start(options: ["--save", ""])
         defer { redis.stop() }
-        let owner = PostgresPool(configuration: try PostgresConfiguration(url: postgres.url), maximumConnections: 1)
-        _ = try await Migrator(configuration: try PostgresConfiguration(url: postgres.url)).apply(ProductServer.migrations)
+        let owner = PostgresPool(configuration: try PostgresConfiguration.patient(postgres.url), maximumConnections: 1)
+        _ = try await Migrator(configuration: try PostgresConfiguration.patient(postgres.url)).apply(ProductServer.migrations)
         for sql in [
             "create role shop login connection limit \(connections)", "grant all on all tables in schema public to shop",
             "grant all on all sequences in schema public to shop",

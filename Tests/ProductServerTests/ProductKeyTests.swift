@@ -157,7 +157,7 @@ struct ProductKeyTests {
         try await ProductServerFixture.with(["LOCK_TIMEOUT": "60s", "STATEMENT_TIMEOUT": "60s"]) { server in
             struct Undone: Error {}
             #expect(try await server.ask(.post, "/products", body).status == 200)
-            var configuration = try PostgresConfiguration(url: server.postgres.url)
+            var configuration = try PostgresConfiguration.patient(server.postgres.url)
             configuration.idleInTransactionTimeout = .zero
             let pool = PostgresPool(configuration: configuration, maximumConnections: 2)
             let released = DispatchSemaphore(value: 0)

@@ -266,7 +266,7 @@ struct ProductServerTests {
     @Test func aDatabaseOfTheVersionBeforeIsBroughtUp() async throws {
         let postgres = try PrivatePostgres.start(fsync: false)
         defer { postgres.stop() }
-        let configuration = try PostgresConfiguration(url: postgres.url)
+        let configuration = try PostgresConfiguration.patient(postgres.url)
         let before = ProductServer.migrations.filter { $0.version == 1 || $0.version == 100 }
         #expect(try await Migrator(configuration: configuration).apply(before) == [1, 100])
         let pool = PostgresPool(configuration: configuration, maximumConnections: 1)

@@ -100,7 +100,7 @@ struct ReadTests {
         try await ProductServerFixture.with(["LEDGER_POOL": "2", "READ_TIMEOUT": "6s", "LOCK_TIMEOUT": "60s", "STATEMENT_TIMEOUT": "60s"]) {
             server in
             let id = try await server.addProduct(stock: 100)
-            let session = PostgresSession(configuration: try PostgresConfiguration(url: server.postgres.url))
+            let session = PostgresSession(configuration: try PostgresConfiguration.patient(server.postgres.url))
             defer { session.close() }
             let blocked = "select count(*) from pg_stat_activity where wait_event_type = 'Lock'"
             let engine = server.engine
@@ -171,7 +171,7 @@ struct ReadTests {
 
     /// Runs `body` while these tables are locked against everything.
     private static func locking(_ tables: String, _ server: ProductServerFixture, _ body: () async throws -> Void) async throws {
-        var configuration = try PostgresConfiguration(url: server.postgres.url)
+        var configuration = try PostgresConfiguration.patient(server.postgres.url)
         configuration.idleInTransactionTimeout = .zero
         let pool = PostgresPool(configuration: configuration, maximumConnections: 1)
         let (locked, isLocked) = AsyncStream.makeStream(of: Void.self)

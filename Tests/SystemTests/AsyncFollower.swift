@@ -3,6 +3,7 @@ import FlashSaleKit
 import Foundation
 import NIOHTTP1
 import PostgresClient
+import PrivateServers
 import Testing
 
 extension Faults {
@@ -78,8 +79,8 @@ private actor Follower {
         let original = try await stack.addresses().address("ORDER_DATABASE_URL")
         guard let slash = original.lastIndex(of: "/") else { throw SystemFailure(description: "the order database has no name") }
         database = "\(original[...slash])\(Self.name)"
-        source = try PostgresConnection(configuration: PostgresConfiguration(url: original))
-        replica = try PostgresConnection(configuration: PostgresConfiguration(url: database))
+        source = try PostgresConnection(configuration: PostgresConfiguration.patient(original))
+        replica = try PostgresConnection(configuration: PostgresConfiguration.patient(database))
     }
 
     /// Starts it and waits until it answers. It does not outlive the tests.

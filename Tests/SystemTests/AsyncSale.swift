@@ -74,7 +74,7 @@ actor AsyncSale {
     /// Two seconds of buyers who come as fast as they are answered, and the time until all of theirs is decided.
     private static func sustained(by stack: Stack) async throws -> Double {
         let addresses = try await stack.addresses()
-        let orders = try PostgresConnection(configuration: PostgresConfiguration(url: addresses.address("ORDER_DATABASE_URL")))
+        let orders = try PostgresConnection(configuration: PostgresConfiguration.patient(addresses.address("ORDER_DATABASE_URL")))
         let product = try await stack.addProduct("Measured", stock: stock)
         let plan = OrderPlan(
             product: product,
@@ -122,8 +122,8 @@ actor AsyncSale {
             redisURL: addresses.address("REDIS_URL"),
             eventLoopGroup: group
         )
-        products = try PostgresConnection(configuration: PostgresConfiguration(url: addresses.address("PRODUCT_DATABASE_URL")))
-        orders = try PostgresConnection(configuration: PostgresConfiguration(url: addresses.address("ORDER_DATABASE_URL")))
+        products = try PostgresConnection(configuration: PostgresConfiguration.patient(addresses.address("PRODUCT_DATABASE_URL")))
+        orders = try PostgresConnection(configuration: PostgresConfiguration.patient(addresses.address("ORDER_DATABASE_URL")))
         openedAt = try await orders.query("SELECT now()").one().decode(0, as: PostgresTimestamp.self).microsecondsSinceEpoch
         let gateway = try addresses.address("GATEWAY_URL")
         let id = try await stack.addProduct(stock: Self.stock)

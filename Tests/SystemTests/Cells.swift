@@ -2,6 +2,7 @@ import Eventually
 import Foundation
 import NIOHTTP1
 import PostgresClient
+import PrivateServers
 import Testing
 
 /// Two cells: each has a product server, a Redis and a product database of its own. One order server, one gateway and one broker before them.
@@ -42,7 +43,7 @@ extension Cells {
     /// The orders of a product, by state.
     private func orders(_ product: Int64) async throws -> [String: Int] {
         let database = try PostgresConnection(
-            configuration: PostgresConfiguration(url: try await Stack.current.addresses().address("ORDER_DATABASE_URL"))
+            configuration: PostgresConfiguration.patient(try await Stack.current.addresses().address("ORDER_DATABASE_URL"))
         )
         var found: [String: Int] = [:]
         for row in try await database.query("select status, count(*) from orders where product_id = $1 group by 1", [.int(product)]) {

@@ -72,7 +72,7 @@ extension Faults.DatabaseInTrouble {
     func everyRouteIsUnavailable(name: String, trouble: Trouble) async throws {
         let postgres = try PrivatePostgres.start(fsync: false)
         defer { postgres.stop() }
-        let owner = try PostgresConnection(configuration: try PostgresConfiguration(url: postgres.url))
+        let owner = try PostgresConnection(configuration: try PostgresConfiguration.patient(postgres.url))
         for sql in ["create role shop login", "grant all on schema public to shop"] { _ = try await owner.query(sql) }
         let settings = [
             name == "product-server" ? "PRODUCT_DATABASE_URL" : "ORDER_DATABASE_URL": postgres.url.replacing("postgres@", with: "shop@"),

@@ -1,6 +1,7 @@
 import Foundation
 import NIOHTTP1
 import PostgresClient
+import PrivateServers
 import Testing
 
 extension Faults.TwoInstances {
@@ -43,8 +44,8 @@ extension Faults.TwoInstances {
         let gateway = try await Client(try stack.address("GATEWAY_PORT"))
         let product = try await stack.addProduct("Left alone", price: 1_000, stock: 10)
         let server = try await Client(try stack.address("PRODUCT_PORT"))
-        let products = try PostgresConnection(configuration: PostgresConfiguration(url: addresses.address("PRODUCT_DATABASE_URL")))
-        let orders = try PostgresConnection(configuration: PostgresConfiguration(url: addresses.address("ORDER_DATABASE_URL")))
+        let products = try PostgresConnection(configuration: PostgresConfiguration.patient(addresses.address("PRODUCT_DATABASE_URL")))
+        let orders = try PostgresConnection(configuration: PostgresConfiguration.patient(addresses.address("ORDER_DATABASE_URL")))
         func books() async throws -> [Int64] {
             let stock = try await products.query(
                 "SELECT (SELECT count(*) FROM product_stock), (SELECT sum(stock)::bigint FROM product_stock), (SELECT count(*) FROM stock_ledger)"

@@ -47,7 +47,7 @@ extension Faults.Start {
             #expect(before.states == Array(repeating: "CONFIRMED", count: 5))
             #expect(before.errors.isEmpty && before.warnings.isEmpty, "\(before)")
 
-            let owner = try PostgresConnection(configuration: try PostgresConfiguration(url: orderDatabase))
+            let owner = try PostgresConnection(configuration: try PostgresConfiguration.patient(orderDatabase))
             _ = try await owner.query("truncate orders, saga_work, outbox")
             _ = try await owner.query("select setval('order_ids', 1, false)")
             let after = try await order(7)

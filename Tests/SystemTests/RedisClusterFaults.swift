@@ -98,7 +98,7 @@ private struct ClusterShop {
 
     /// Each of the sales has sold what the ledger says, and Redis holds exactly what is left.
     func booksAreExact() async throws {
-        let connection = try PostgresConnection(configuration: PostgresConfiguration(url: postgres.url))
+        let connection = try PostgresConnection(configuration: PostgresConfiguration.patient(postgres.url))
         for sale in sales {
             let rows = try await connection.query(
                 "select request_id from stock_ledger where product_id = $1 and direction = 'OUT'",

@@ -38,7 +38,7 @@ extension Faults.RedisFailover {
 
     /// The ledger's rows and stock are what the buyers were told, and Redis holds exactly that stock.
     private static func booksAreExact(_ sale: ShortSale, stock initial: Int, _ postgres: PrivatePostgres, _ admin: Client) async throws {
-        let connection = try PostgresConnection(configuration: PostgresConfiguration(url: postgres.url))
+        let connection = try PostgresConnection(configuration: PostgresConfiguration.patient(postgres.url))
         let rows = try await connection.query(
             "select request_id, quantity from stock_ledger where product_id = $1 and direction = 'OUT'",
             [.int(sale.product)]

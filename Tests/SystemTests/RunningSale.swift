@@ -4,6 +4,7 @@ import NIOCore
 import NIOHTTP1
 import NIOPosix
 import PostgresClient
+import PrivateServers
 import RedisClient
 import Testing
 
@@ -68,8 +69,8 @@ actor RunningSale {
             redisURL: addresses.address("REDIS_URL"),
             eventLoopGroup: group
         )
-        products = try PostgresConnection(configuration: PostgresConfiguration(url: addresses.address("PRODUCT_DATABASE_URL")))
-        orders = try PostgresConnection(configuration: PostgresConfiguration(url: addresses.address("ORDER_DATABASE_URL")))
+        products = try PostgresConnection(configuration: PostgresConfiguration.patient(addresses.address("PRODUCT_DATABASE_URL")))
+        orders = try PostgresConnection(configuration: PostgresConfiguration.patient(addresses.address("ORDER_DATABASE_URL")))
         var redisSettings = try RedisConfiguration(url: addresses.address("REDIS_URL"))
         redisSettings.commandTimeout = .seconds(1)
         redis = RedisClient(configuration: redisSettings, eventLoopGroup: group)
@@ -173,10 +174,8 @@ actor RunningSale {
     @discardableResult
     func holdingTheRow<Found: Sendable>(of other: Int64? = nil, _ body: @Sendable () async throws -> Found) async throws -> Found {
         let name = Self.holder
-        var configuration = try PostgresConfiguration(url: addresses.address("PRODUCT_DATABASE_URL"))
+        var configuration = try PostgresConfiguration.patient(addresses.address("PRODUCT_DATABASE_URL"))
         configuration.applicationName = name
-        configuration.statementTimeout = .seconds(60)
-        configuration.callTimeout = .seconds(65)
         let connection = try PostgresConnection(configuration: configuration)
         let product = other ?? self.product
         // One statement, which holds the lock for as long as it sleeps, and ends by being cancelled.

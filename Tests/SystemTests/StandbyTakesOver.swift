@@ -47,7 +47,7 @@ extension Faults.Standby {
     @Test func theSaleGoesOnAtTheStandby() async throws {
         let primary = try PrivatePostgres.start(fsync: false)
         defer { primary.stop() }
-        let admin = try PostgresConnection(configuration: try PostgresConfiguration(url: primary.url))
+        let admin = try PostgresConnection(configuration: try PostgresConfiguration.patient(primary.url))
         _ = try await admin.query("create database orders")
         let standby = try PrivatePostgres.startStandby(of: primary, name: "second")
         defer { standby.stop() }
@@ -96,7 +96,7 @@ extension Faults.Standby {
             }
         }
         try await eventuallyAtLeast(120, "orders decided") { decided.count.load(ordering: .relaxed) }
-        let second = try PostgresConnection(configuration: try PostgresConfiguration(url: standby.url))
+        let second = try PostgresConnection(configuration: try PostgresConfiguration.patient(standby.url))
         // The promoted server takes the setting over, and has no standby.
         try await second.execute(script: "alter system set synchronous_standby_names = ''")
         let began = ContinuousClock.now
@@ -115,7 +115,7 @@ extension Faults.Standby {
         ).one()
         #expect(try books.decode(0, as: Int64.self) == 0 && books.decode(1, as: Int64.self) == 400)
         let rows = try PostgresConnection(
-            configuration: try PostgresConfiguration(url: "postgresql://postgres@127.0.0.1:\(standby.port)/orders")
+            configuration: try PostgresConfiguration.patient("postgresql://postgres@127.0.0.1:\(standby.port)/orders")
         )
         let confirmed = try await rows.query("select id from orders where status = 'CONFIRMED'")
         var known: Set<Int64> = []
@@ -240,8 +240,8 @@ extension HighAvailability.LedgerGoesBack {
         defer { redis.stop() }
         let shop = try await Shop(ledger: "postgresql://postgres@127.0.0.1:\(primary.port),127.0.0.1:\(standby.port)/postgres", redis)
         defer { shop.stop() }
-        let first = try PostgresConnection(configuration: try PostgresConfiguration(url: primary.url))
-        let second = try PostgresConnection(configuration: try PostgresConfiguration(url: standby.url))
+        let first = try PostgresConnection(configuration: try PostgresConfiguration.patient(primary.url))
+        let second = try PostgresConnection(configuration: try PostgresConfiguration.patient(standby.url))
         let stock = 200_000
         let sale = ShortSale(product: try await shop.product(stock: stock))
         let gone = ShortSale(product: try await shop.product(stock: 10, known: 2), firstOrder: 8_000_000_000_000_000)
@@ -310,7 +310,7 @@ extension HighAvailability.LedgerGoesBack {
     @Test func aDumpIsRestoredUnderASale() async throws {
         let postgres = try PrivatePostgres.start(fsync: false)
         defer { postgres.stop() }
-        let admin = try PostgresConnection(configuration: try PostgresConfiguration(url: postgres.url))
+        let admin = try PostgresConnection(configuration: try PostgresConfiguration.patient(postgres.url))
         _ = try await admin.query("create database shop")
         let redis = try PrivateRedis.start(options: ["--save", ""])
         defer { redis.stop() }
@@ -351,7 +351,7 @@ extension HighAvailability.LedgerGoesBack {
             await end()
             let told = sale.told
             #expect(told.unknown.isEmpty && told.odd.isEmpty, "\(told.words)")
-            let restored = try PostgresConnection(configuration: try PostgresConfiguration(url: address))
+            let restored = try PostgresConnection(configuration: try PostgresConfiguration.patient(address))
             let keys = try await Self.keys(restored, sale.product)
             let lost = told.sold.subtracting(keys)
             #expect(lost.count >= 300 && lost.isSubset(of: before), "what was told after the restore is there")

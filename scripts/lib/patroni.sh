@@ -11,6 +11,12 @@
 # Whether PostgreSQL is Patroni's affair here.
 managed() { [[ $TOPOLOGY == ha ]]; }
 
+# Python without assertions, its compiled files in folder $1. One assertion of pysyncobj (before 0.3.15; issue 189 of bakwc/PySyncObj) fails where an answer arrives over a connection
+# that was replaced meanwhile. It ends the thread that speaks to the other nodes, and a manager without that thread neither leads nor follows until it is started again; without the
+# assertion the one question is asked again after `retry_timeout`. The other assertions check settings, and that a packet is no copy of an earlier one: only root could
+# send such a copy on loopback.
+patroni_python() { PYTHON_AS=(env PYTHONOPTIMIZE=1 "PYTHONPYCACHEPREFIX=$1/compiled"); }
+
 # What such a stack needs of the machine besides.
 readonly PATRONI_NEEDED=(
     patroni:patroni
@@ -90,7 +96,8 @@ patroni_prepare() {
 patroni_launch() {
     local home
     home=$(readlink -f "$STACK_DIR/$1/server")
-    launch "$1" pid postgres_enter "${POSTGRES_AS[@]}" patroni "$home/patroni.yml"
+    patroni_python "$home"
+    launch "$1" pid postgres_enter "${POSTGRES_AS[@]}" "${PYTHON_AS[@]}" patroni "$home/patroni.yml"
 }
 
 # True when node $1 is the primary and has the databases, or the standby that the primary waits for.
@@ -151,7 +158,8 @@ raft_prepare() {
 raft_launch() {
     local home
     home=$(readlink -f "$STACK_DIR/raft/server")
-    launch raft pid postgres_enter "${POSTGRES_AS[@]}" patroni_raft_controller "$home/patroni.yml"
+    patroni_python "$home"
+    launch raft pid postgres_enter "${POSTGRES_AS[@]}" "${PYTHON_AS[@]}" patroni_raft_controller "$home/patroni.yml"
 }
 
 raft_ready() {

@@ -42,11 +42,11 @@ final class EngineFixture: Sendable {
         postgres = try PrivatePostgres.start(fsync: false)
         redis = try PrivateRedis.start(options: ["--save", ""] + redisOptions, tls: redisTLS)
         if database != "postgres" {
-            let first = try PostgresConnection(configuration: PostgresConfiguration(url: postgres.url), name: "create")
+            let first = try PostgresConnection(configuration: PostgresConfiguration.patient(postgres.url), name: "create")
             _ = try await first.withSession { session in try session.query("create database \(database)") }
         }
         databaseURL = String(postgres.url.dropLast("postgres".count)) + database
-        let configuration = try PostgresConfiguration(url: databaseURL)
+        let configuration = try PostgresConfiguration.patient(databaseURL)
         _ = try await Migrator(configuration: configuration).apply(
             LedgerMigrations.all.map { Migration(version: $0.version, name: $0.name, sql: $0.sql) }
         )
@@ -146,10 +146,8 @@ final class EngineFixture: Sendable {
 
     /// Runs `body` while somebody's open transaction holds the product's row.
     func holdingTheRow(of product: ProductID, _ body: () async throws -> Void) async throws {
-        var configuration = try PostgresConfiguration(url: postgres.url)
+        var configuration = try PostgresConfiguration.patient(postgres.url)
         configuration.applicationName = "holder"
-        configuration.statementTimeout = .seconds(120)
-        configuration.callTimeout = .seconds(121)
         let holder = try PostgresConnection(configuration: configuration)
         // One statement, which holds the lock for as long as it sleeps, and ends by being cancelled.
         let sql = "select pg_sleep(120) from (select 1 from product_stock where product_id = $1 for update) as held"

@@ -67,8 +67,8 @@ struct FailoverTests {
             let pair = Pair(
                 fixture: fixture,
                 standby: standby,
-                admin: try PostgresConnection(configuration: try PostgresConfiguration(url: fixture.postgres.url)),
-                second: try PostgresConnection(configuration: try PostgresConfiguration(url: standby.url))
+                admin: try PostgresConnection(configuration: try PostgresConfiguration.patient(fixture.postgres.url)),
+                second: try PostgresConnection(configuration: try PostgresConfiguration.patient(standby.url))
             )
             result = .success(try await body(pair))
         } catch { result = .failure(error) }

@@ -120,7 +120,7 @@ struct LedgerTotalsTests {
             ).one().decode(0, as: Int64.self)
             #expect(outcome == 0)
         }
-        let configuration = try PostgresConfiguration(url: fixture.postgres.url)
+        let configuration = try PostgresConfiguration.patient(fixture.postgres.url)
         let (first, second) = (PostgresSession(configuration: configuration), PostgresSession(configuration: configuration))
         try first.transaction { transaction in
             try commit(1, late) { try transaction.query($0, $1) }

@@ -22,11 +22,9 @@ struct RowPlaceTests {
     @Test func aCommitDoesNotWalkTheVersionsThatAnOpenTransactionKeeps() async throws {
         let fixture = try await EngineFixture()
         _ = try await fixture.addProduct(1, stock: 1_000_000)
-        var configuration = try PostgresConfiguration(url: fixture.postgres.url)
+        var configuration = try PostgresConfiguration.patient(fixture.postgres.url)
         configuration.idleInTransactionTimeout = .zero
         let analyst = PostgresPool(configuration: configuration, maximumConnections: 1)
-        configuration.callTimeout = .seconds(60)
-        configuration.statementTimeout = .seconds(60)
         let session = PostgresSession(configuration: configuration)
         _ = try session.query(
             """
@@ -75,7 +73,7 @@ struct RowPlaceTests {
     @Test func aPlaceIsNeverTakenForAnotherProducts() async throws {
         let fixture = try await EngineFixture()
         let (one, other) = (try await fixture.addProduct(1, stock: 10), try await fixture.addProduct(65, stock: 10))
-        let session = PostgresSession(configuration: try PostgresConfiguration(url: fixture.postgres.url))
+        let session = PostgresSession(configuration: try PostgresConfiguration.patient(fixture.postgres.url))
         for n in 0..<6 {
             let product = n.isMultiple(of: 2) ? 1 : 65
             let row = try session.query(
