@@ -169,7 +169,7 @@ let package = Package(
         program("attack", ["AttackKit", "CommandShell", "FlashSaleKit", argumentParser], path: "Benchmarks/Attack/Main"),
         library(
             "CompareKit",
-            ["FlashSaleKit", "PostgresClient", "RedisClient", nioCore, nioHTTP1, nioPosix],
+            ["FlashSaleKit", "PostgresClient", "PrivateServers", "RedisClient", nioCore, nioHTTP1, nioPosix],
             path: "Benchmarks/Compare/Kit"
         ),
         program("compare", ["CommandShell", "CompareKit", "FlashSaleKit", argumentParser], path: "Benchmarks/Compare/Main"),

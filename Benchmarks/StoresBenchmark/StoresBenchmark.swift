@@ -50,7 +50,7 @@ struct Cell {
         return roots
     }
 
-    static func start(_ variant: Variant, binaries: String, products count: Int, avoiding taken: inout Set<Int>) async throws -> Cell {
+    static func start(_ variant: Variant, binaries: String, products count: Int) async throws -> Cell {
         let certificates = variant == .tls ? try PrivateCertificates() : nil
         let end = try certificates?.sign()
         let primary = try PrivatePostgres.start(
@@ -85,27 +85,22 @@ struct Cell {
                 }
         }
 
-        var ports: [Int] = []
-        for _ in 0..<2 {
-            let port = try PeerStand.freePort(avoiding: taken)
-            taken.insert(port)
-            ports.append(port)
-        }
+        let (port, adminPort) = (try LoopbackPort.free(), try LoopbackPort.free())
         let folder = FileManager.default.temporaryDirectory.appendingPathComponent("stores-\(UUID().uuidString.prefix(8))").path
-        let server = try await ServerStart(name: "product", folder: "product", port: ports[0], adminPort: ports[1]).start(
+        let server = try await ServerStart(name: "product", folder: "product", port: port, adminPort: adminPort).start(
             ["STACK_DIR": folder, "REDIS_URL": address, "PRODUCT_DATABASE_URL": database, "GATED_REFRESH": "1s", "LOG_LEVEL": "warning"],
             without: [],
             binaries: binaries
         )
         do {
-            let made = try await make(count, at: ports[0], admin: ports[1])
+            let made = try await make(count, at: port, admin: adminPort)
             return Cell(
                 postgres: postgres,
                 redis: redis,
                 certificates: certificates,
                 server: server,
                 log: folder,
-                address: "http://127.0.0.1:\(ports[0])",
+                address: "http://127.0.0.1:\(port)",
                 products: made
             )
         } catch {
@@ -237,12 +232,11 @@ enum StoresBenchmark {
     }
 
     private static func measure(_ variant: Variant, binaries: String, seconds: Int) async throws -> Figure {
-        var taken: Set<Int> = []
         var cells: [Cell] = []
         func end() async { for cell in cells { await cell.stop() } }
         do {
             for _ in 0..<variant.cells {
-                cells.append(try await Cell.start(variant, binaries: binaries, products: products / variant.cells, avoiding: &taken))
+                cells.append(try await Cell.start(variant, binaries: binaries, products: products / variant.cells))
             }
             // What comes first finds connections and statements that are yet to be made.
             let warm = try await drive(cells, for: .seconds(1), after: 1_000_000)

@@ -26,7 +26,7 @@ public final class PrivateCluster: Sendable {
     ) async throws -> PrivateCluster {
         func node() throws -> (PrivateRedis, bus: Int) {
             // The port of the bus is the client's plus 10,000 unless it is given, which may be no port.
-            let bus = try freeLoopbackPort()
+            let bus = try LoopbackPort.free()
             let options = [
                 "--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf", "--cluster-port", "\(bus)", "--cluster-node-timeout",
                 "\(nodeTimeout)", "--cluster-require-full-coverage", "no", "--cluster-replica-validity-factor", "0",

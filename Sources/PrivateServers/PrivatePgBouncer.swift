@@ -37,7 +37,7 @@ public final class PrivatePgBouncer: Sendable {
     }
 
     private init(_ server: Int, _ mode: Mode, _ places: Int, _ users: [String], _ settings: [String]) throws {
-        port = try PrivatePostgres.freePort()
+        port = try LoopbackPort.free()
         folder = try PrivatePostgres.Installation.makeFolder()
         let lines =
             [

@@ -75,7 +75,7 @@ public final class PrivatePostgres: Sendable {
         tls: PrivateCertificates.End?,
         standby: (primary: PrivatePostgres, name: String)? = nil
     ) throws {
-        port = try Self.freePort()
+        port = try LoopbackPort.free()
         folder = try Installation.makeFolder()
         keeper = try Keeper(folder: folder, command: installation.command("postgres", ["-D", folder.path + "/data"]))
         if let standby {
@@ -232,23 +232,6 @@ public final class PrivatePostgres: Sendable {
             usleep(2000)
         }
         return true
-    }
-
-    static func freePort() throws -> Int {
-        let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
-        guard descriptor >= 0 else { throw Failure(description: "no socket") }
-        defer { close(descriptor) }
-        var address = sockaddr_in()
-        address.sin_family = sa_family_t(AF_INET)
-        address.sin_addr.s_addr = UInt32(0x7F00_0001).bigEndian
-        var size = socklen_t(MemoryLayout<sockaddr_in>.size)
-        let bound = withUnsafeMutablePointer(to: &address) { pointer in
-            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-                bind(descriptor, $0, size) == 0 && getsockname(descriptor, $0, &size) == 0
-            }
-        }
-        guard bound else { throw Failure(description: "no free port on loopback") }
-        return Int(UInt16(bigEndian: address.sin_port))
     }
 
     // MARK: The keeper

@@ -41,7 +41,7 @@ public final class PrivateRabbitMQ: Sendable {
         do {
             var tlsPort: Int?
             if let tls {
-                let port = try freeLoopbackPort()
+                let port = try LoopbackPort.free()
                 let place = folder.appendingPathComponent("rabbitmq")
                 try FileManager.default.createDirectory(at: place, withIntermediateDirectories: true)
                 // The script refuses a folder that is not empty, unless the file `lock` says that the folder is a stack's.

@@ -74,9 +74,9 @@ public final class PrivateRedis: Sendable {
         for _ in 0..<5 {
             let directory = FileManager.default.temporaryDirectory.appendingPathComponent("redis-\(UUID().uuidString.prefix(8))")
             try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true)
-            let tlsPort = try tls.map { _ in try freeLoopbackPort() }
+            let tlsPort = try tls.map { _ in try LoopbackPort.free() }
             let server = PrivateRedis(
-                port: try freeLoopbackPort(),
+                port: try LoopbackPort.free(),
                 tlsPort: tlsPort,
                 directory: directory,
                 options: options + (tls.map { $0.options(port: tlsPort ?? 0) } ?? []),
@@ -348,28 +348,4 @@ private func executable(_ name: String) -> URL? {
         if FileManager.default.isExecutableFile(atPath: path) { return URL(fileURLWithPath: path) }
     }
     return nil
-}
-
-private func loopbackAddress(port: UInt16) -> sockaddr_in {
-    var address = sockaddr_in()
-    address.sin_family = sa_family_t(AF_INET)
-    address.sin_port = port.bigEndian
-    address.sin_addr = in_addr(s_addr: UInt32(0x7F00_0001).bigEndian)
-    return address
-}
-
-/// A TCP port of loopback on which nobody listened a moment ago.
-func freeLoopbackPort() throws -> Int {
-    let socket = Foundation.socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
-    guard socket >= 0 else { throw PrivateRedis.Failure(description: "socket: errno \(errno)") }
-    defer { Foundation.close(socket) }
-    var address = loopbackAddress(port: 0)
-    var length = socklen_t(MemoryLayout<sockaddr_in>.size)
-    let bound = withUnsafeMutablePointer(to: &address) {
-        $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-            Foundation.bind(socket, $0, length) == 0 && Foundation.getsockname(socket, $0, &length) == 0
-        }
-    }
-    guard bound else { throw PrivateRedis.Failure(description: "bind: errno \(errno)") }
-    return Int(UInt16(bigEndian: address.sin_port))
 }

@@ -68,12 +68,6 @@ struct ReadingTests {
         #expect(PeerStand.port(in: "redis://x") == nil)
         #expect(PeerStand.port(in: nil) == nil)
     }
-
-    @Test func aFreePortIsNotOneThatIsTaken() throws {
-        let first = try PeerStand.freePort(avoiding: [])
-        #expect((20_000...31_999).contains(first))
-        #expect(try PeerStand.freePort(avoiding: [first]) != first)
-    }
 }
 
 @Suite("Medians")

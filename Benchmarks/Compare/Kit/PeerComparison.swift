@@ -3,6 +3,7 @@ import Foundation
 import NIOCore
 import NIOHTTP1
 import NIOPosix
+import PrivateServers
 import Synchronization
 
 /// Measures the project beside its peers, round by round, and sums up.
@@ -91,7 +92,7 @@ public struct PeerComparison: Sendable {
         let peers = try await PeerStand.start(files: files, environment: environment)
         var plain: ChildProcess?
         do {
-            let (process, port) = try await startPlainOrders(environment, avoiding: Set(peers.ports.values))
+            let (process, port) = try await startPlainOrders(environment)
             plain = process
             let bench = try await bench(environment, peers, process, port)
             let result = try await measure(bench, machine: machine, started: started, missing: peers.missing)
@@ -135,13 +136,13 @@ public struct PeerComparison: Sendable {
     }
 
     /// An order server beside the stack's, with events off.
-    private func startPlainOrders(_ environment: [String: String], avoiding taken: Set<Int>) async throws -> (ChildProcess, Int) {
-        let port = try PeerStand.freePort(avoiding: taken)
+    private func startPlainOrders(_ environment: [String: String]) async throws -> (ChildProcess, Int) {
+        let port = try LoopbackPort.free()
         let server = ServerStart(
             name: "order",
             folder: "order-bare",
             port: port,
-            adminPort: try PeerStand.freePort(avoiding: taken.union([port]))
+            adminPort: try LoopbackPort.free()
         )
         var settings = environment
         settings["EVENT_LIMIT"] = "0"

@@ -4,6 +4,7 @@ import Glibc
 import NIOCore
 import NIOHTTP1
 import NIOPosix
+import PrivateServers
 
 /// Measures `flash-sale` beside `wrk`: each in turn sends for a while to an nginx that answers a constant, with as many threads and connections as the other.
 ///
@@ -24,7 +25,7 @@ struct GeneratorComparison {
     /// - Throws: `ChildProcess.Failure` for a program that is not there, does not start, or does not say what it has done.
     func run(tell: (String) -> Void) async throws -> GeneratorResult {
         try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
-        let port = try PeerStand.freePort(avoiding: [])
+        let port = try LoopbackPort.free()
         let configuration = try PeerStand.rendered(
             "\(files)/constant.conf",
             ["PORT": String(port), "DIRECTORY": folder],

@@ -160,7 +160,7 @@ struct GrowthComparison {
         try await stack.run(["stop", "order", "gateway"])
         var points: [GrowthResult.Point] = []
         for count in Self.instances {
-            let stand = try await InstanceStand.start(count, environment: bench.environment, binaries: binaries, avoiding: bench.usedPorts)
+            let stand = try await InstanceStand.start(count, environment: bench.environment, binaries: binaries)
             do {
                 var point = GrowthResult.Point(kind: .instances, count: count, spread: .uniform, runs: [])
                 for round in 0...plan.rounds {

@@ -3,6 +3,7 @@ import Foundation
 import NIOCore
 import NIOHTTP1
 import NIOPosix
+import PrivateServers
 
 /// Product servers and as many order servers beside the stack's, on its stores: each order server knows all of these product servers and no other.
 ///
@@ -20,21 +21,14 @@ struct InstanceStand {
         for one in processes.reversed() { await one.process.end() }
     }
 
-    static func start(_ count: Int, environment: [String: String], binaries: String, avoiding taken: Set<Int>) async throws -> InstanceStand
-    {
-        var taken = taken
-        func port() throws -> Int {
-            let port = try PeerStand.freePort(avoiding: taken)
-            taken.insert(port)
-            return port
-        }
+    static func start(_ count: Int, environment: [String: String], binaries: String) async throws -> InstanceStand {
         var processes: [(kind: String, process: ChildProcess)] = []
         do {
             var products: [String] = []
             var internals: [String] = []
             var orders: [String] = []
             for index in 1...count {
-                let (at, admin) = (try port(), try port())
+                let (at, admin) = (try LoopbackPort.free(), try LoopbackPort.free())
                 let server = ServerStart(name: "product", folder: "growth-product-\(index)", port: at, adminPort: admin)
                 processes.append(("product", try await server.start(environment, without: ["ORDER_DATABASE_URL"], binaries: binaries)))
                 products.append("http://127.0.0.1:\(at)")
@@ -44,8 +38,8 @@ struct InstanceStand {
             settings["PRODUCT_SERVER_URL"] = products.joined(separator: ",")
             settings["PRODUCT_INTERNAL_URL"] = internals.joined(separator: ",")
             for index in 1...count {
-                let at = try port()
-                let server = ServerStart(name: "order", folder: "growth-order-\(index)", port: at, adminPort: try port())
+                let at = try LoopbackPort.free()
+                let server = ServerStart(name: "order", folder: "growth-order-\(index)", port: at, adminPort: try LoopbackPort.free())
                 processes.append(
                     ("order", try await server.start(settings, without: ["REDIS_URL", "PRODUCT_DATABASE_URL"], binaries: binaries))
                 )

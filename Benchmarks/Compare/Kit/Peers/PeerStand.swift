@@ -5,6 +5,7 @@ import NIOCore
 import NIOHTTP1
 import NIOPosix
 import PostgresClient
+import PrivateServers
 import RedisClient
 import Synchronization
 
@@ -121,7 +122,7 @@ package final class PeerStand: Sendable {
 
         var processes: [Name: ChildProcess] = [:]
         var ports: [Name: Int] = [:]
-        for name in Name.allCases { ports[name] = try freePort(avoiding: Set(ports.values)) }
+        for name in Name.allCases { ports[name] = try LoopbackPort.free() }
         do {
             let missing = try await launch(
                 files: files,
@@ -333,28 +334,6 @@ package final class PeerStand: Sendable {
         for (name, value) in values { text = text.replacing("@\(name)@", with: value) }
         try text.write(toFile: path, atomically: true, encoding: .utf8)
         return path
-    }
-
-    /// A port of loopback that nobody listens on, below those that the kernel gives to outgoing connections.
-    package static func freePort(avoiding taken: Set<Int>) throws -> Int {
-        for _ in 0..<1_000 {
-            let port = Int.random(in: 20_000...31_999)
-            guard !taken.contains(port) else { continue }
-            let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
-            guard descriptor >= 0 else { continue }
-            defer { _ = Glibc.close(descriptor) }
-            var address = sockaddr_in()
-            address.sin_family = sa_family_t(AF_INET)
-            address.sin_port = in_port_t(port).bigEndian
-            address.sin_addr.s_addr = UInt32(0x7F00_0001).bigEndian
-            let isFree = withUnsafePointer(to: &address) {
-                $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-                    bind(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size)) == 0
-                }
-            }
-            if isFree { return port }
-        }
-        throw ChildProcess.Failure(description: "no free port was found")
     }
 
     /// The peers' role and database, made by the cluster's owner over its socket. The password goes by the environment, never by an argument or into the server's log.

@@ -31,9 +31,6 @@ struct Bench: Sendable {
     /// The load generator's own loop: nothing else of this process runs there.
     let loadLoop: any EventLoop
 
-    /// Ports that the peers and the order server without events have.
-    var usedPorts: Set<Int> { Set(peers.ports.values).union([plainPort]) }
-
     /// Closes its own connections.
     func close() async {
         await books.close()
