@@ -131,7 +131,10 @@ struct LedgerSessionsTests {
     @Test("connections are scarce: the lanes take theirs first, and sell while the pool is short of them")
     func lanesComeFirst() async throws {
         try await withFew(3) { engine, lanes in
-            try await engine.start()
+            try await eventually("the engine starts") {
+                try await engine.start()
+                return true
+            }
             // Readers that want more connections than are left.
             await withTaskGroup(of: Void.self) { group in
                 for _ in 0..<12 { group.addTask { _ = try? await engine.ledger.pool.query("select pg_sleep(0.1)") } }

@@ -1,16 +1,17 @@
-import StrictJSON
-import HotPath
 import CircuitBreaker
+import Eventually
+import HotPath
 import Hummingbird
 import HummingbirdTesting
 import NIOCore
 import NIOPosix
 import PostgresClient
+import PrivateServers
 @testable import ProductServer
 import RedisClient
 import ServerKit
 import StockGate
-import PrivateServers
+import StrictJSON
 import Testing
 
 /// The product server's routes on a real Redis and a real PostgreSQL.
@@ -40,7 +41,11 @@ struct ProductServerFixture {
         settings.engine.ledger.postgres.connectTimeout = .seconds(20)
         _ = try await Migrator(configuration: settings.engine.ledger.postgres).apply(ProductServer.migrations)
         let engine = try StockEngine(settings.engine, eventLoopGroup: MultiThreadedEventLoopGroup.singleton)
-        try await engine.start()
+        // As the server does, which tries for as long as its database does not answer in time.
+        try await eventually("the engine starts") {
+            try await engine.start()
+            return true
+        }
         let run = Task { await engine.run() }
         let fixture = ProductServerFixture(
             postgres: postgres,

@@ -59,7 +59,11 @@ final class EngineFixture: Sendable {
         onEvent: @escaping @Sendable (EngineEvent) -> Void = { _ in }
     ) async throws -> StockEngine {
         let engine = try await makeEngine(change, onEvent: onEvent)
-        try await engine.start()
+        // As a server does, which tries to start for as long as its database does not answer in time.
+        try await eventually("the engine starts") {
+            try await engine.start()
+            return true
+        }
         let run = Task { await engine.run() }
         engines.withLock { $0.append((engine, run)) }
         return engine
