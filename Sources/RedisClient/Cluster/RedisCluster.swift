@@ -47,7 +47,7 @@ public final class RedisCluster: Sendable {
         var map: SlotMap?
         var nodes: [RedisEndpoint: Node] = [:]
         /// The clients of nodes that are not known any more, while they end.
-        var ending: [UInt64: Task<Void, Never>] = [:]
+        var ending: [UInt64: (client: RedisClient, task: Task<Void, Never>)] = [:]
         var nextEnding: UInt64 = 0
         /// What ended clients have done.
         var ended = RedisSnapshot()
@@ -215,9 +215,13 @@ public final class RedisCluster: Sendable {
 
     /// What the client has done so far, summed over its nodes, those included that are not known any more.
     public func snapshot() -> RedisClusterSnapshot {
-        let (ended, clients, map) = state.withLock { state in (state.ended, state.nodes.mapValues(\.client), state.map) }
+        let (ended, ending, clients, map) = state.withLock { state in
+            (state.ended, state.ending.values.map(\.client), state.nodes.mapValues(\.client), state.map)
+        }
         var snapshot = RedisClusterSnapshot()
+        // Also those that are just ending: a count never falls.
         snapshot.all = ended
+        for client in ending { snapshot.all.add(client.snapshot()) }
         for (node, client) in clients {
             let one = client.snapshot()
             snapshot.nodes[node] = one
@@ -235,14 +239,13 @@ public final class RedisCluster: Sendable {
     public func shutdown() async {
         // Fails only if the loop was shut down first; nothing is open then either.
         try? await locator.shutdown().get()
-        let (clients, ending) = state.withLock { state in
+        let ending = state.withLock { state in
             state.isClosed = true
-            defer { state.nodes = [:] }
-            return (state.nodes.values.map(\.client), Array(state.ending.values))
+            for node in state.nodes.values { end(node.client, &state) }
+            state.nodes = [:]
+            return state.ending.values.map(\.task)
         }
-        for client in clients { await client.shutdown() }
         for task in ending { await task.value }
-        state.withLock { state in for client in clients { state.ended.add(client.snapshot()) } }
     }
 
     // MARK: Nodes
@@ -270,13 +273,14 @@ public final class RedisCluster: Sendable {
     private func end(_ client: RedisClient, _ state: inout State) {
         let number = state.nextEnding
         state.nextEnding += 1
-        state.ending[number] = Task {
+        let task = Task {
             await client.shutdown()
             self.state.withLock { state in
                 state.ended.add(client.snapshot())
                 state.ending[number] = nil
             }
         }
+        state.ending[number] = (client, task)
     }
 
     /// - Parameter isNamed: whether a redirection names it: such a node need not be known.
