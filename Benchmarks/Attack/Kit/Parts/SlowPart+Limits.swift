@@ -50,7 +50,7 @@ extension SlowPart {
             var connections: [Connection] = []
             for _ in 0..<Self.maximumPerAddress + 15 { connections.append(try Connection(port: server.port, from: "127.0.0.66")) }
             // A connection beyond the bound is still answered `/livez`, and closed when it asks for nothing.
-            let health = try Caller(port: server.port, source: "127.0.0.66").call("GET", "/livez", within: .seconds(3))
+            let health = try Caller(port: server.port, source: "127.0.0.66").call("GET", "/livez", within: .seconds(3) + size.slack)
             if health.status != 200 { recorder.fail(name, .bystander, "/livez is \(health.status) for the full address") }
             usleep(1_000_000)
             let open = stillOpen(connections, name, &recorder)
@@ -60,15 +60,15 @@ extension SlowPart {
             if open == 0 { recorder.fail(name, .bystander, "all were closed") }
             let stranger = try Caller(port: server.port, source: "127.0.0.67").send(
                 hot(server).adding("Connection: close"),
-                within: Self.answerTime
+                within: answerTime
             )
             if !stranger.isSuccess { recorder.fail(name, .bystander, "another address gets \(stranger.status)") }
             connections.removeAll()
             // The places of the closed connections are free again.
-            try retry(within: .seconds(3)) {
+            try retry(within: .seconds(3) + size.slack) {
                 let again = try Caller(port: server.port, source: "127.0.0.66").send(
                     hot(server).adding("Connection: close"),
-                    within: Self.answerTime
+                    within: answerTime
                 )
                 if !again.isSuccess {
                     throw Caller.Failure(description: "the address gets \(again.status) once its connections are closed")
@@ -87,13 +87,13 @@ extension SlowPart {
             usleep(300_000)
             // `/livez` is answered to an address without any of these connections, and to one that has some.
             for source in ["127.0.0.99", "127.0.0.100"] {
-                let status = try Caller(port: server.port, source: source).call("GET", "/livez", within: .seconds(2)).status
+                let status = try Caller(port: server.port, source: source).call("GET", "/livez", within: .seconds(2) + size.slack).status
                 if status != 200 { recorder.fail(name, .bystander, "/livez is \(status) for \(source)") }
             }
             recorder.notes.append("\(server.name): \(name): \(server.descriptors) descriptors")
             connections.removeAll()
-            try retry(within: .seconds(5)) {
-                let again = try Caller(port: server.port).send(hot(server).adding("Connection: close"), within: Self.answerTime)
+            try retry(within: .seconds(5) + size.slack) {
+                let again = try Caller(port: server.port).send(hot(server).adding("Connection: close"), within: answerTime)
                 if !again.isSuccess { throw Caller.Failure(description: "\(again.status) once all are closed") }
             }
         }
@@ -110,7 +110,7 @@ extension SlowPart {
                 guard strangers.come() else { throw Caller.Failure(description: strangers.failure ?? "") }
                 usleep(300_000)
                 for round in 0..<5 {
-                    let answer = try Caller(port: order.port).send(hot(order).adding("Connection: close"), within: Self.answerTime)
+                    let answer = try Caller(port: order.port).send(hot(order).adding("Connection: close"), within: answerTime)
                     if !answer.isSuccess {
                         recorder.fail(
                             name,

@@ -52,7 +52,7 @@ extension SlowPart {
                 }
                 for connection in connections { connection.reset() }
                 connections.removeAll()
-                _ = server.hasDescriptors(atMost: descriptors, within: .seconds(5))
+                _ = server.hasDescriptors(atMost: descriptors, within: .seconds(5) + size.slack)
                 let health = try Caller(port: server.port).call("GET", "/livez")
                 if health.status != 200 { recorder.fail(name, .bystander, "/livez is \(health.status)") }
             }
@@ -69,8 +69,8 @@ extension SlowPart {
             for index in 0..<size.idle {
                 connections.append(try Connection(port: server.port, from: "127.0.\(1 + index / 200).\(1 + index % 200)"))
             }
-            let health = try Caller(port: server.port).call("GET", "/livez", within: .seconds(2))
-            let order = try Caller(port: server.port).send(hot(server).adding("Connection: close"), within: .seconds(5))
+            let health = try Caller(port: server.port).call("GET", "/livez", within: .seconds(2) + size.slack)
+            let order = try Caller(port: server.port).send(hot(server).adding("Connection: close"), within: .seconds(5) + size.slack)
             if !health.isSuccess || !order.isSuccess {
                 recorder.fail(name, .bystander, "/livez \(health.status), a hot request \(order.status)")
             }
@@ -87,7 +87,7 @@ extension SlowPart {
                 )
             }
             connections.removeAll()
-            if !server.hasDescriptors(atMost: descriptors + 4, within: .seconds(5)) {
+            if !server.hasDescriptors(atMost: descriptors + 4, within: .seconds(5) + size.slack) {
                 recorder.fail(name, .bound, "\(server.descriptors - descriptors) descriptors more than before")
             }
         }
@@ -122,7 +122,7 @@ extension SlowPart {
         // This request waits behind all the cut connections, which are accepted first and found dead.
         let health = try Caller(port: server.port).call("GET", "/livez", within: .seconds(60))
         if !health.isSuccess { recorder.fail(name, .bystander, "/livez is \(health.status)") }
-        if !server.hasDescriptors(atMost: descriptors + 4, within: .seconds(10)) {
+        if !server.hasDescriptors(atMost: descriptors + 4, within: .seconds(10) + size.slack) {
             recorder.fail(name, .bound, "\(server.descriptors - descriptors) descriptors more than before")
         }
         return server.memory - before

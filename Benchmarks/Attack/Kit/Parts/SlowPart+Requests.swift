@@ -27,7 +27,7 @@ extension SlowPart {
     }
 
     /// How long an answer is waited for. An order may take all of ORDER_DEADLINE (3 s), so this is as much again.
-    static let answerTime: Duration = .seconds(6)
+    var answerTime: Duration { .seconds(6) + size.slack }
 
     /// Answers until so many are there or the connection ends.
     func answers(_ connection: Connection, _ count: Int, within bound: Duration) throws -> (answers: [Answer], hasEnded: Bool) {

@@ -34,7 +34,7 @@ extension SlowPart {
                 connection.send([byte], until: .now + .seconds(1))
                 usleep(2_000)
             }
-            let (answers, _) = try answers(connection, 1, within: Self.answerTime)
+            let (answers, _) = try answers(connection, 1, within: answerTime)
             recorder.check("a hot request byte by byte, in time", answers)
             guard answers.first?.isSuccess == true else {
                 throw Caller.Failure(description: "\(answers.first.map { "\($0.status)" } ?? "no answer")")
@@ -123,7 +123,7 @@ extension SlowPart {
             let connections = try drafts.map { name, draft in
                 let connection = try Connection(port: server.port)
                 connection.send(draft.text)
-                recorder.check(name, try answers(connection, 1, within: Self.answerTime).answers)
+                recorder.check(name, try answers(connection, 1, within: answerTime).answers)
                 return connection
             }
             let began = ContinuousClock.now
@@ -153,11 +153,11 @@ extension SlowPart {
             let began = ContinuousClock.now
             while ContinuousClock.now - began < Self.idleTimeout + .seconds(1) {
                 connection.send(hot(server).text)
-                let (answers, hasEnded) = try answers(connection, 1, within: Self.answerTime)
+                let (answers, hasEnded) = try answers(connection, 1, within: answerTime)
                 guard !hasEnded, answers.first?.announcesClose != true else {
                     throw Caller.Failure(description: "closed after \(ContinuousClock.now - began) of use")
                 }
-                guard answers.count == 1 else { throw Caller.Failure(description: "no answer within \(Self.answerTime)") }
+                guard answers.count == 1 else { throw Caller.Failure(description: "no answer within \(answerTime)") }
                 if pause > 0 { usleep(pause) }
             }
         }
@@ -176,7 +176,7 @@ extension SlowPart {
                 let connection = try Connection(port: server.port)
                 connection.send(texts.joined())
                 connection.finishSending()
-                let (answers, _) = try answers(connection, texts.count, within: Self.answerTime)
+                let (answers, _) = try answers(connection, texts.count, within: answerTime)
                 recorder.check(name, answers)
                 guard answers.count == texts.count else {
                     throw Caller.Failure(description: "\(answers.count) of \(texts.count) requests answered")
@@ -210,7 +210,7 @@ extension SlowPart {
                 let connection = try Connection(port: server.port)
                 if index % 2 == 0 {
                     connection.send(hot(server).text)
-                    _ = try answers(connection, 1, within: Self.answerTime)
+                    _ = try answers(connection, 1, within: answerTime)
                 }
                 return connection
             }
