@@ -1,4 +1,5 @@
 import Eventually
+import Foundation
 import NIOHTTP1
 import Testing
 
@@ -39,7 +40,8 @@ extension Faults.OnePatientInstance {
                             let waiting = try await sale.commitsWaiting()
                             return try await sale.reservations().count >= 10 && waiting > 0
                         }
-                        try await sale.stack("kill product")
+                        // At once, and not by the script: until that runs on a busy machine, those that wait have been refused.
+                        kill(try sale.stack.pid(of: "product-1"), SIGKILL)
                     }
                 }
                 try await sale.noSession(ofProducts: true)
@@ -101,6 +103,7 @@ extension Faults.TwoInstances {
         try await RunningSale.hold("product server paused beyond the sweep, two instances") { sale in
             let first = try await Client(try sale.stack.address("PRODUCT", 1, "ADMIN_PORT"))
             let other = try await Client(try sale.stack.address("PRODUCT", 2, "ADMIN_PORT"))
+            let process = try sale.stack.pid(of: "product-1")
             var pauses = 0
             var swept = false
             repeat {
@@ -116,7 +119,8 @@ extension Faults.TwoInstances {
                         // Those that waited had been refused before this test looked, and since then nobody reserves what is locked. The next hold begins anew.
                         return false
                     }
-                    try await sale.stack("pause product-1")
+                    // At once, and not by the script: until that runs on a busy machine, those that wait have been refused.
+                    kill(process, SIGSTOP)
                     return true
                 }
                 guard isPaused else {
@@ -130,7 +134,7 @@ extension Faults.TwoInstances {
                 } catch is NotInTime {
                     // It held no reservation by chance, or a resync by the other has dropped them already.
                 }
-                try await sale.stack("resume product-1")
+                kill(process, SIGCONT)
                 try await sale.sells(200, "after product-1 was resumed")
             } while !swept && pauses < 10
             first.close()

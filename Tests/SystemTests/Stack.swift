@@ -132,6 +132,15 @@ struct Stack: Sendable {
         }
     }
 
+    /// The process of a server that runs.
+    func pid(of server: String) throws -> pid_t {
+        let record = try String(contentsOf: folder.appendingPathComponent("\(server)/pid"), encoding: .utf8)
+        guard let pid = record.split(whereSeparator: \.isWhitespace).first.flatMap({ pid_t($0) }) else {
+            throw SystemFailure(description: "\(server) has no process: \(record)")
+        }
+        return pid
+    }
+
     @discardableResult
     func shell(_ command: String) async throws -> String {
         // Ports that the caller's shell knows belong to another stack.
