@@ -81,4 +81,25 @@ struct BuyerDeadlineTests {
         #expect(deadlines.count <= 2)
         #expect(answers.count == 1_202)
     }
+
+    @Test("a buyer counts as waiting from his coming to his answer")
+    func counted() async throws {
+        let waiting = WaitingBuyers()
+        let (deadlines, answers) = (BuyerDeadlines(waiting, time: .seconds(3_600)), Answers())
+        func come(to deadlines: BuyerDeadlines) -> BuyerWait { deadlines.begin { answer in answers.all.withLock { $0.append(answer) } } }
+        var waits: [BuyerWait] = []
+        for number in 1...40 {
+            waits.append(come(to: deadlines))
+            #expect(waiting.count == number)
+        }
+        // Once each, however often they are answered.
+        for _ in 0..<2 { for wait in waits { wait.answer(.failure(APIError(.keyReused))) } }
+        #expect(waiting.count == 0 && answers.count == 40)
+        // The deadline answers as well, and an outcome that comes behind it counts no more.
+        let hasty = BuyerDeadlines(waiting, time: .milliseconds(20), tick: .milliseconds(1))
+        let late = come(to: hasty)
+        try await answers.wait(for: 41)
+        late.answer(.failure(APIError(.keyReused)))
+        #expect(waiting.count == 0 && answers.count == 41)
+    }
 }

@@ -91,7 +91,7 @@ struct GroupCommitTests {
     @Test("with a pace: the first goes at once, a few behind it wait for enough, and enough wait for nothing")
     func keepsAPace() async throws {
         let groups = Groups()
-        let group = try self.group(groups, pace: .init(enough: 4, interval: .seconds(100), worthwhile: 1, rest: .zero), held: 0)
+        let group = try self.group(groups, pace: .init(interval: .seconds(100), leastPart: 4, rest: .zero) { 4 }, held: 0)
         #expect(group.add(1))
         #expect(try await waits(for: [1], groups))
         for item in 2...4 { #expect(group.add(item)) }
@@ -107,7 +107,7 @@ struct GroupCommitTests {
     @Test("with a pace: the wait has an end, and one that comes after the interval does not wait")
     func paceEnds() async throws {
         let groups = Groups()
-        let group = try self.group(groups, pace: .init(enough: 4, interval: .milliseconds(5), worthwhile: 1, rest: .zero), held: 0)
+        let group = try self.group(groups, pace: .init(interval: .milliseconds(5), leastPart: 4, rest: .zero) { 4 }, held: 0)
         for item in 1...3 {
             #expect(group.add(item))
             #expect(try await waits(for: Array(repeating: 1, count: item), groups))
@@ -117,26 +117,68 @@ struct GroupCommitTests {
         #expect(groups.taken.withLock { $0 } == [1, 2, 3])
     }
 
-    @Test("with a pace: a wait that brought few is not repeated for a while, one that brought more is", arguments: [true, false])
-    func paceRests(isWorthwhile: Bool) async throws {
+    @Test("with a pace: a wait that brought enough is repeated")
+    func paceGoesOn() async throws {
         let groups = Groups()
-        let pace = GroupCommit<Int>.Pace(enough: 2, interval: .seconds(100), worthwhile: isWorthwhile ? 2 : 3, rest: .seconds(100))
+        let pace = GroupCommit<Int>.Pace(interval: .seconds(100), leastPart: 1, rest: .seconds(100)) { 2 }
+        let group = try self.group(groups, pace: pace, held: 0)
+        #expect(group.add(1))
+        #expect(try await waits(for: [1], groups))
+        for turn in 1...2 {
+            #expect(group.add(2))
+            #expect(try await holdsBack(group))
+            #expect(group.add(3))
+            #expect(try await waits(for: [1] + Array(repeating: 2, count: turn), groups))
+        }
+        await group.shutdown()
+    }
+
+    @Test("with a pace: a wait that brought few is not repeated for a while")
+    func paceRests() async throws {
+        let groups = Groups()
+        let pace = GroupCommit<Int>.Pace(interval: .seconds(2), leastPart: 2, rest: .seconds(100)) { 4 }
         let group = try self.group(groups, pace: pace, held: 0)
         #expect(group.add(1))
         #expect(try await waits(for: [1], groups))
         #expect(group.add(2))
         #expect(try await holdsBack(group))
-        #expect(group.add(3))
-        #expect(try await waits(for: [1, 2], groups))
-        #expect(group.add(4))
-        if isWorthwhile {
-            #expect(try await holdsBack(group))
-            #expect(groups.sizes.withLock { $0 } == [1, 2])
-            #expect(group.add(5))
-            #expect(try await waits(for: [1, 2, 2], groups))
-        } else {
-            #expect(try await waits(for: [1, 2, 1], groups))
+        #expect(try await waits(for: [1, 1], groups))
+        // Five that were held back would take ten seconds.
+        let began = ContinuousClock.now
+        for item in 3...7 {
+            #expect(group.add(item))
+            #expect(try await waits(for: Array(repeating: 1, count: item), groups))
         }
+        #expect(ContinuousClock.now - began < .seconds(9))
+        await group.shutdown()
+    }
+
+    @Test("with a pace: half of what is under way is enough in a rush, and misses in a row make the rest longer")
+    func paceOfHalf() {
+        let underWay = Mutex(0)
+        let pace = GroupCommit<Int>.Pace.half { underWay.withLock { $0 } }
+        for (count, enough) in [(0, 0), (15, 0), (16, 8), (17, 8), (128, 64)] {
+            underWay.withLock { $0 = count }
+            #expect(pace.enough() == enough, "\(count)")
+        }
+        #expect([-1, 0, 1, 2, 3, 4, 5, 1_000].map { pace.rest(after: $0) / pace.rest } == [1, 1, 2, 4, 8, 16, 16, 16])
+    }
+
+    @Test("with a pace: how many are enough is asked before each group, and none goes at once where few are")
+    func paceAsks() async throws {
+        let groups = Groups()
+        let enough = Mutex(0)
+        let pace = GroupCommit<Int>.Pace(interval: .seconds(100), leastPart: 2, rest: .zero) { enough.withLock { $0 } }
+        let group = try self.group(groups, pace: pace, held: 0)
+        for item in 1...3 {
+            #expect(group.add(item))
+            #expect(try await waits(for: Array(repeating: 1, count: item), groups))
+        }
+        enough.withLock { $0 = 3 }
+        for item in 4...5 { #expect(group.add(item)) }
+        #expect(try await holdsBack(group))
+        #expect(group.add(6))
+        #expect(try await waits(for: [1, 1, 1, 3], groups))
         await group.shutdown()
     }
 
@@ -144,7 +186,7 @@ struct GroupCommitTests {
     func paceAtTheEnd() async throws {
         for stops in [false, true] {
             let groups = Groups()
-            let group = try self.group(groups, pace: .init(enough: 4, interval: .milliseconds(200), worthwhile: 1, rest: .zero), held: 0)
+            let group = try self.group(groups, pace: .init(interval: .milliseconds(200), leastPart: 4, rest: .zero) { 4 }, held: 0)
             #expect(group.add(1))
             #expect(try await waits(for: [1], groups))
             #expect(group.add(2))

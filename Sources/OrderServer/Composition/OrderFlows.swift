@@ -14,6 +14,7 @@ struct OrderFlows: Sendable {
     struct Foundation: Sendable {
         var store: OrderStore
         var groups: OrderGroups
+        var waiting: WaitingBuyers
         var changes: OrderWatch
         var predecessors: Predecessors
         var cells: ProductCells
@@ -27,7 +28,7 @@ struct OrderFlows: Sendable {
 
     init(_ settings: OrderServerConfiguration, on foundation: Foundation) {
         let trouble = StoreTrouble(foundation.logger)
-        let deadlines = BuyerDeadlines(time: settings.deadlines.buyer)
+        let deadlines = BuyerDeadlines(foundation.waiting, time: settings.deadlines.buyer)
         let conclusion = OrderConclusion(
             deadlines: settings.deadlines,
             store: foundation.store,

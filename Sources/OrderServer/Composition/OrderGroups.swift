@@ -16,6 +16,7 @@ struct OrderGroups: Sendable {
         _ settings: OrderServerConfiguration,
         pool: PostgresPool,
         outbox: OutboxWriting?,
+        waiting: WaitingBuyers,
         changes: OrderWatch,
         metrics: OrderMetrics,
         logger: Logger
@@ -40,6 +41,7 @@ struct OrderGroups: Sendable {
             maximumBatch: settings.maximumBatch,
             batches: metrics.insertBatches,
             outbox: outbox,
+            pace: .half { waiting.count },
             turns: turns,
             onTrouble: onTrouble,
             idsCameAgain: { sequence, raise in
@@ -55,6 +57,7 @@ struct OrderGroups: Sendable {
             batches: metrics.completionBatches,
             locked: locked,
             outbox: outbox,
+            pace: .half { waiting.count },
             turns: turns,
             changed: changes,
             onTrouble: onTrouble

@@ -56,10 +56,13 @@ struct OrderServerParts {
         transactions = TransactionWatch(readers.lists, registry: registry, logger: logger)
         let changes = OrderWatch(maximumWaiters: settings.maximumWaiters, store: store, logger: logger)
         changes.register(in: registry)
+        let waiting = WaitingBuyers()
+        registry.gauge("stockgate_orders_waiting_buyers", help: "Buyers that wait for the answer to an order or a cancel") { Double(waiting.count) }
         let groups = try OrderGroups(
             settings,
             pool: pool,
             outbox: broker?.outbox,
+            waiting: waiting,
             changes: changes,
             metrics: metrics,
             logger: logger
@@ -84,6 +87,7 @@ struct OrderServerParts {
         let foundation = OrderFlows.Foundation(
             store: store,
             groups: groups,
+            waiting: waiting,
             changes: changes,
             predecessors: predecessors,
             cells: product.cells,

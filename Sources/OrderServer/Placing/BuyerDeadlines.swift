@@ -26,14 +26,21 @@ final class BuyerDeadlines: Sendable {
     /// How late an answer may come after the deadline.
     private let tick: Duration
 
-    init(time: Duration = .seconds(3), tick: Duration = .milliseconds(20)) {
+    private let waiting: WaitingBuyers
+
+    init(_ waiting: WaitingBuyers = WaitingBuyers(), time: Duration = .seconds(3), tick: Duration = .milliseconds(20)) {
+        self.waiting = waiting
         self.time = time
         self.tick = tick
     }
 
     /// Begins a buyer's wait: `done` is called once, with the answer or at the deadline.
     func begin(_ done: @escaping PlacedOrder.Done) -> BuyerWait {
-        let wait = BuyerWait(deadline: .now + time, done: done)
+        waiting.come()
+        let wait = BuyerWait(deadline: .now + time) { [waiting] result in
+            waiting.leave()
+            done(result)
+        }
         watch(wait)
         return wait
     }

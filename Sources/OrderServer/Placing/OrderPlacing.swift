@@ -2,7 +2,7 @@
 // task.
 //
 //   1. `place`: the buyer's deadline begins, and the memory of sold-out products is asked. Now and then a request for a sold-out product looks at the stock.
-//   2. `insert`: the order's row is written, PENDING, in a group with others.
+//   2. `insert`: the order's row is written, PENDING, in a group with others. In a rush a group waits for half of the buyers that wait.
 //   3. `run`: the saga asks the product server for the stock, in a call with others.
 //   4. `write`: the final state is written, in a group with others, and the buyer is answered.
 //

@@ -22,7 +22,7 @@ final class KeyLookup: OrderGroup {
     }
 
     /// Where fewer than eight come in half a millisecond, what the statements cost is little.
-    private static let pace = GroupCommit<Item>.Pace(enough: 64, interval: .microseconds(500), worthwhile: 8, rest: .milliseconds(20))
+    private static let pace = GroupCommit<Item>.Pace(interval: .microseconds(500), leastPart: 8, rest: .milliseconds(20)) { 64 }
 
     let group: GroupCommit<Item>
     private static let sql = """

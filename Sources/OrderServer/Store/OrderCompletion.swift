@@ -62,6 +62,7 @@ final class OrderCompletion: OrderGroup {
         batches: Histogram,
         locked: LockedRows,
         outbox: OutboxWriting? = nil,
+        pace: GroupCommit<Item>.Pace? = nil,
         turns: GroupTurns? = nil,
         changed: OrderWatch? = nil,
         onTrouble: OrderWriterTrouble? = nil
@@ -71,6 +72,7 @@ final class OrderCompletion: OrderGroup {
             worker: try PostgresWorker(orders: "order-complete", configuration, onTrouble),
             capacity: maximumQueued,
             maximumBatch: maximumBatch,
+            pace: pace,
             turns: turns,
             rowWaits: .init(rows: locked, patience: OrderCompletion.patience, comesBackExempt: false)
         ) { group, session, items in

@@ -63,6 +63,7 @@ final class OrderInsertion: OrderGroup {
         maximumBatch: Int,
         batches: Histogram,
         outbox: OutboxWriting? = nil,
+        pace: GroupCommit<Item>.Pace? = nil,
         turns: GroupTurns? = nil,
         onTrouble: OrderWriterTrouble? = nil,
         idsCameAgain: @escaping @Sendable (IDSequence, IDSequence.Raise?) -> Void = { _, _ in }
@@ -74,6 +75,7 @@ final class OrderInsertion: OrderGroup {
             capacity: maximumQueued,
             maximumBatch: maximumBatch,
             gathering: .init(enough: 16, time: .microseconds(1_500)) { $0.contains { $0.isAsynchronous } },
+            pace: pace,
             turns: turns
         ) { _, session, items in
             // While the database hangs, waiting callers give up one after another. Their orders must not be made afterwards.
