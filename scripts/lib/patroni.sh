@@ -11,7 +11,7 @@
 # Whether PostgreSQL is Patroni's affair here.
 managed() { [[ $TOPOLOGY == ha ]]; }
 
-# Python without assertions, its compiled files in folder $1. One assertion of pysyncobj (before 0.3.15; issue 189 of bakwc/PySyncObj) fails where an answer arrives over a connection
+# Python without assertions, its compiled files in folder $1. One assertion of pysyncobj (0.3.11 and 0.3.13 have it; issue 189 of bakwc/PySyncObj) fails where an answer arrives over a connection
 # that was replaced meanwhile. It ends the thread that speaks to the other nodes, and a manager without that thread neither leads nor follows until it is started again; without the
 # assertion the one question is asked again after `retry_timeout`. The other assertions check settings, and that a packet is no copy of an earlier one: only root could
 # send such a copy on loopback.

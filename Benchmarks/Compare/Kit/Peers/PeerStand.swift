@@ -134,10 +134,8 @@ package final class PeerStand: Sendable {
                 processes: &processes
             )
             let url = "postgresql://\(role):\(password)@127.0.0.1:\(postgresPort)/\(role)"
-            var configuration = try PostgresConfiguration(url: url)
+            var configuration = try PostgresConfiguration.patient(url)
             configuration.applicationName = "compare"
-            configuration.statementTimeout = .seconds(60)
-            configuration.callTimeout = .seconds(65)
             return PeerStand(
                 ports: ports,
                 processes: processes,
