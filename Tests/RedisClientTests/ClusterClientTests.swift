@@ -164,6 +164,34 @@ struct ClusterClientTests {
         for server in [a, b] { await server.stop() }
     }
 
+    /// A node that a new map no longer names ends when its last reply has come or is given up. Meanwhile what it did is counted, so that no count falls.
+    @Test func anEndingNodeIsCounted() async throws {
+        let (a, b) = try await two()
+        let slot = low.slot
+        try await with([a.endpoint]) {
+            $0.silenceLimit = .seconds(10)
+            _ = $1
+        } _: { client, _ in
+            try await client.waitUntilConnected(timeout: .seconds(60))
+            let key = low.key
+            let moved: ScriptedRedis.Script = { command in
+                if command.first != "SET" { return RESP.ok }
+                return command[1] == key ? "-MOVED \(slot) \(b.endpoint)\r\n" : nil
+            }
+            a.say(RESP.cluster(halves(a, b), other: moved))
+            b.say(RESP.cluster([(0...16383, b.endpoint)]))
+            async let unanswered = try? client.send(set("unanswered"), to: slot, timeout: .seconds(20))
+            try await eventually("a has what it does not answer") { a.count("SET") == 1 }
+            #expect(try await client.send(set(key), to: slot).string == "OK")
+            try await eventually("the map no longer names a") { client.snapshot().nodes[a.endpoint] == nil }
+            #expect(a.open > 0 && client.snapshot().all.connects == 4, "it is ending")
+            #expect(await unanswered == nil)
+            try await eventually("a has ended") { a.open == 0 }
+            #expect(client.snapshot().all.connects == 4)
+        }
+        for server in [a, b] { await server.stop() }
+    }
+
     /// What may be sent once fails behind a redirection, known not to have run, and the map is asked for all the same.
     @Test(arguments: ["MOVED", "ASK"])
     func anApplyIsNotRedirected(_ word: String) async throws {
