@@ -37,7 +37,7 @@ extension APIErrorCode {
     private static let decisions: Set<String> = Set(
         [
             APIErrorCode.insufficientStock, .productNotFound, .invalidState, .validationError, .keyClosed, .keyReused,
-        ].map(\.rawValue) + ["PRODUCT_DISCONTINUED"]
+        ].map(\.rawValue)
     )
 }
 

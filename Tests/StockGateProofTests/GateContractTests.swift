@@ -60,7 +60,7 @@ struct GateContractTests {
             #expect(replies.contains(kind), "\(kind) was never met")
         }
         let kinds = [
-            "apply {0", "apply {1", "apply {2", "settle 1", "settle group", "release 1", "release 0", "prune 0", "prune 1", "void 0",
+            "apply {0", "apply {1", "apply {2", "settle 1", "settle group", "release 1", "release 0", "prune {0", "prune {1", "void 0",
             "void 1",
             "void-foreign 0", "mend 4", "mend-foreign 0",
         ]
@@ -226,11 +226,14 @@ struct GateContractTests {
             return (isForeign ? "mend-foreign" : "mend", try redis.eval(scripts.mend, keys: keys, [name]), expected)
         case 19:
             let bound = Int64(random.number(0...300))
-            let expected = RawReply.list([.text("0"), .number(Int64(model.overdue(now: now, bound: bound).count))])
+            let overdue = Int64(model.overdue(now: now, bound: bound).count)
+            let expected = RawReply.list([.text("0"), .number(overdue), .number(model.pending.map(\.time).min() ?? 0)])
             return ("overdue", try redis.eval(scripts.overdue, keys: [Self.pending], ["0", "\(now)", "\(bound)"]), expected)
         case 21:
             let (bound, limit, ledger) = (now - Int64(random.number(0...600)), random.number(1...3), ledger())
-            let expected = RawReply.number(model.prune(before: bound, atMost: limit, ledger: ledger))
+            let removed = model.prune(before: bound, atMost: limit, ledger: ledger)
+            let oldest = model.isForeign(to: ledger) ? 0 : model.marks.map(\.time).min() ?? 0
+            let expected = RawReply.list([.number(removed), .number(oldest)])
             let real = try redis.eval(scripts.prune, keys: [Self.marks, Self.meta], ["\(bound)", "\(limit)", ledger])
             return ("prune \(bound) \(limit)", real, expected)
         case 20:

@@ -222,7 +222,7 @@ final class ResultConsumer: Sendable {
                     }
                     aside.task = .settle(open)
                 } catch let error as PostgresError where error.isRefusalOfValues {
-                    aside.task = .bury(StockResultMessage.Poison(code: "NOT_WRITTEN", detail: "\(error)"))
+                    aside.task = .bury(StockResultMessage.Poison(code: StockResultMessage.Poison.notWritten, detail: "\(error)"))
                     continue
                 } catch {
                     if isNews {

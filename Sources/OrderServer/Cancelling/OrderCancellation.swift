@@ -76,7 +76,7 @@ struct OrderCancellation: Sendable {
         case .notUndone(let refusal, _): return try await withdraw(order, refusal, records)
         case .undecided(let cause): return .undecided(cause: cause)
         // An undoing saga never confirms, and never takes a key.
-        case .confirmed, .keyTaken: return .undecided(cause: "NO_ANSWER")
+        case .confirmed, .keyTaken: return .undecided(cause: NoAnswerCause.noAnswer)
         }
     }
 

@@ -98,7 +98,7 @@ private final class SagaRun: Sendable {
     private struct State {
         var saga: OrderSaga
         var records: [StepRecord] = []
-        var cause = "NO_ANSWER"
+        var cause = NoAnswerCause.noAnswer
         var wait: Task<Void, Never>?
         var isCancelled = false
     }
@@ -142,7 +142,7 @@ private final class SagaRun: Sendable {
                     try await Task.sleep(for: duration)
                     self.handle(.waited)
                 } catch {
-                    self.end(.undecided(cause: "CANCELLED"))
+                    self.end(.undecided(cause: NoAnswerCause.cancelled))
                 }
             }
             let isCancelled = self.state.withLock { state in
@@ -192,7 +192,7 @@ private final class SagaRun: Sendable {
             case .done: "DONE"
             case .refused(let reason): reason
             case .keyTaken(let code): "KEY_TAKEN: " + code
-            case .noAnswer(let cause, _): "NO_ANSWER: " + cause
+            case .noAnswer(let cause, _): "\(NoAnswerCause.noAnswer): \(cause)"
             }
         let record = StepRecord(step: step, run: run, action: action, outcome: text, attempts: attempt, at: .now)
         if let last = records.last, last.step == step, last.action == action {

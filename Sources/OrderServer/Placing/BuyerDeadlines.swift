@@ -123,7 +123,7 @@ final class BuyerWait: Sendable {
             .failure(
                 APIError(
                     .dependencyFailed,
-                    details: ["orderId": .int(order.id), "status": .string(order.status.rawValue), "cause": "DEADLINE"],
+                    details: ["orderId": .int(order.id), "status": .string(order.status.rawValue), "cause": .string(NoAnswerCause.deadline)],
                     retryAfter: .seconds(1)
                 )
             )

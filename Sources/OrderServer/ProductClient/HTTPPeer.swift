@@ -39,9 +39,9 @@ enum HTTPCallFailure: Error, Equatable {
     /// The label of this failure in metrics.
     var cause: String {
         switch self {
-        case .cannotConnect: "CANNOT_CONNECT"
-        case .timedOut: "TIMED_OUT"
-        case .connectionLost: "CONNECTION_LOST"
+        case .cannotConnect: NoAnswerCause.cannotConnect
+        case .timedOut: NoAnswerCause.timedOut
+        case .connectionLost: NoAnswerCause.connectionLost
         }
     }
 }

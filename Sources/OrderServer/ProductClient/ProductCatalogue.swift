@@ -140,7 +140,7 @@ final class ProductCatalogue: Sendable {
     }
 
     private func run(_ next: Next) {
-        for caller in next.givenUp { caller.done(.failure(ProductCatalogue.noAnswer("TIMED_OUT"))) }
+        for caller in next.givenUp { caller.done(.failure(ProductCatalogue.noAnswer(NoAnswerCause.timedOut))) }
         guard let lookup = next.lookup else { return }
         Task {
             let result: Result<ProductFacts, APIError>
@@ -179,7 +179,7 @@ final class ProductCatalogue: Sendable {
             headers: requestID.map { ["x-request-id": $0] } ?? [:]
         )
         let deadline = ContinuousClock.now + self.timeout
-        var cause = "NO_ANSWER"
+        var cause = NoAnswerCause.noAnswer
         for attempt in 1...2 {
             let left = attempt == 1 ? self.timeout / 2 : deadline - .now
             guard left > .zero else { break }
@@ -187,7 +187,7 @@ final class ProductCatalogue: Sendable {
             do {
                 answer = try await peers.next().call(request, timeout: left).get()
             } catch {
-                cause = (error as? HTTPCallFailure)?.cause ?? "CONNECTION_LOST"
+                cause = (error as? HTTPCallFailure)?.cause ?? NoAnswerCause.connectionLost
                 continue
             }
             let body = try? JSONObjectReader(Array(answer.body.readableBytesView))

@@ -144,7 +144,7 @@ final class StockBatches: StockCalls {
         switch breaker.admit() {
         case .permitted(let given): permit = given
         case .rejected(let rejection):
-            end(items, answers: nil, else: .noAnswer(cause: "BREAKER_OPEN", retryAfter: rejection.retryAfter))
+            end(items, answers: nil, else: .noAnswer(cause: NoAnswerCause.breakerOpen, retryAfter: rejection.retryAfter))
             return
         }
         sizes.record(UInt64(items.count))
@@ -156,9 +156,9 @@ final class StockBatches: StockCalls {
                 let answers = self.read(answer, count: items.count)
                 let isTrouble = answers.allSatisfy(StockBatches.isTrouble)
                 self.breaker.record(isTrouble ? .failure("HTTP \(answer.status)") : .success, for: permit)
-                self.end(items, answers: answers, else: .noAnswer(cause: "MALFORMED_ANSWER", retryAfter: nil))
+                self.end(items, answers: answers, else: .noAnswer(cause: NoAnswerCause.malformedAnswer, retryAfter: nil))
             case .failure(let error):
-                let cause = (error as? HTTPCallFailure)?.cause ?? "CONNECTION_LOST"
+                let cause = (error as? HTTPCallFailure)?.cause ?? NoAnswerCause.connectionLost
                 self.breaker.record(.failure(cause), for: permit)
                 self.end(items, answers: nil, else: .noAnswer(cause: cause, retryAfter: nil))
             }

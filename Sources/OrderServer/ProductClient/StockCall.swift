@@ -18,7 +18,7 @@ enum StockAnswer: Sendable, Equatable {
             if let remainingStock {
                 self = isReplayed ? .replayed(remainingStock: remainingStock) : .done(remainingStock: remainingStock)
             } else {
-                self = .noAnswer(cause: "MALFORMED_ANSWER", retryAfter: retryAfter)
+                self = .noAnswer(cause: NoAnswerCause.malformedAnswer, retryAfter: retryAfter)
             }
         // The call came too early or too often, the same key is in work, or the token is wrong, which needs operator action. None of these decides the change.
         case 401, 403, 408, 413, 425, 429: self = .noAnswer(cause: code ?? "HTTP_\(status)", retryAfter: retryAfter)

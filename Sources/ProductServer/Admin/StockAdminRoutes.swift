@@ -40,8 +40,8 @@ struct StockAdminRoutes: Sendable {
             let id = try context.pathID(orThrow: .productNotFound)
             try own.check(id)
             let key = try request.requiredIdempotencyKey()
-            // DEC- and INC- keys belong to orders.
-            if key.hasPrefix("DEC-") || key.hasPrefix("INC-") { throw APIError.invalid(field: "Idempotency-Key") }
+            // Keys of these forms belong to orders.
+            if key.hasPrefix(StockKey.decreasePrefix) || key.hasPrefix(StockKey.increasePrefix) { throw APIError.invalid(field: "Idempotency-Key") }
             let body = try await request.jsonObject()
             let maximum = Values.stockRange.upperBound
             let quantity = try body.int("quantity", in: -maximum...maximum)

@@ -32,7 +32,7 @@ final class CommandMetrics: Sendable {
     let blocked = Atomic<Int>(0)
 
     init(registry: MetricsRegistry) {
-        commands = registry.counter("stockgate_commands_total", help: "Commands delivered from stock.decrease.")
+        commands = registry.counter("stockgate_commands_total", help: "Commands delivered from the queue of commands.")
         redelivered = registry.counter("stockgate_commands_redelivered_total", help: "Commands that the broker delivered again.")
         republished = registry.counter("stockgate_commands_republished_total", help: "Commands that their sender had published before.")
         repeated = registry.counter(
@@ -40,7 +40,7 @@ final class CommandMetrics: Sendable {
             help: "Commands decided as repeats: delivered or published again, or seen before."
         )
         poison = registry.counter("stockgate_commands_poison_total", help: "Commands that cannot be read.")
-        deadLetters = registry.counter("stockgate_dead_letters_total", help: "Copies confirmed in stock.dead.")
+        deadLetters = registry.counter("stockgate_dead_letters_total", help: "Copies confirmed in the queue of dead letters.")
         waits = registry.counter("stockgate_command_waits_total", help: "Waits before orders or results were tried again.")
         unconfirmed = registry.counter("stockgate_results_unconfirmed_total", help: "Results and copies that the broker did not confirm.")
         tooLate = registry.counter(

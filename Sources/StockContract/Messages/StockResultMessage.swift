@@ -35,6 +35,9 @@ package struct StockResultMessage: Sendable, Equatable {
         package var code: String
         package var detail: String
 
+        /// The code of a message that can be read and whose results PostgreSQL refuses to write.
+        package static let notWritten = "NOT_WRITTEN"
+
         package init(code: String, detail: String) {
             self.code = code
             self.detail = detail

@@ -1,5 +1,6 @@
 // Removes from Redis the settled marks that are older than their retention. It works in small steps, so that a reserve never waits for long. Products that were
-// gated once and are known to Redis alone are pruned too: a scan finds them by the names of their marks.
+// gated once and are known to Redis alone are pruned too: a scan finds them by the names of their marks. A product rests until its oldest mark can be beyond
+// its retention, but for `longestRest` at most: what Redis holds may change in other ways, too.
 //
 // Bounds: one call of pruning takes at most `RedisGate.maximumPruned` marks of its products. One scan has at most `maximumSteps` steps of SCAN, each over about
 //   `stepSize` of the server's keys, whoever owns them.
@@ -7,17 +8,13 @@
 
 import Algorithms
 import CircuitBreaker
+import NIOCore
 import RedisClient
 import Synchronization
 
 final class Pruning: Sendable {
     static let maximumSteps = 200
     static let stepSize: Int64 = 1000
-
-    private struct Step: Sendable {
-        let removed: Int64
-        let more: Bool
-    }
 
     private struct State: Sendable {
         var cursor = "0"
@@ -32,11 +29,13 @@ final class Pruning: Sendable {
     private let events: EventLog
     private let metrics: EngineMetrics
     private let chunk: Int
+    private let longestRest: TimeAmount
     private let state = Mutex(State())
 
     /// - Parameters:
     ///   - tag: a hash tag that no product has, of a slot that the server serves.
     ///   - chunk: products in one round at most.
+    ///   - longestRest: how long a product that has nothing to prune is left alone at most.
     init(
         products: ShardProducts,
         gates: RedisGates,
@@ -45,7 +44,8 @@ final class Pruning: Sendable {
         breaker: CircuitBreaker,
         events: EventLog,
         metrics: EngineMetrics,
-        chunk: Int
+        chunk: Int,
+        longestRest: TimeAmount
     ) {
         self.products = products
         self.gates = gates
@@ -55,12 +55,15 @@ final class Pruning: Sendable {
         self.events = events
         self.metrics = metrics
         self.chunk = max(1, chunk)
+        self.longestRest = longestRest
     }
 
     /// Prunes every mark that is due now. Does nothing while the breaker is open.
     func run() async {
         guard !breaker.isOpen else { return }
-        await prune(products.ids, pause: .milliseconds(5)) { !Task.isCancelled }
+        let now = NIODeadline.now()
+        let due = products.all.filter { $0.state.withLock { $0.pruneRest <= now } }
+        await prune(due.map(\.id), pause: .milliseconds(5)) { !Task.isCancelled }
         do throws(RedisError) {
             try await scan { found in
                 await prune(products.unknown(among: found), pause: .milliseconds(5)) { !Task.isCancelled }
@@ -103,14 +106,18 @@ final class Pruning: Sendable {
 
     /// One bounded step for each product. Returns those that may have more to prune.
     private func step(_ ids: [ProductID]) async -> [ProductID] {
+        let now = NIODeadline.now()
         let results = await gates.together(ids) { gate, ids, answer in
-            gate.prunes(ids.map { GateKeys($0) }) { results in answer(results.map { $0.map { Step(removed: $0.removed, more: $0.more) } }) }
+            gate.prunes(ids.map { GateKeys($0) }, answer: answer)
         }
         var (more, pruned): ([ProductID], Int64) = ([], 0)
         for (id, result) in zip(ids, results) {
             guard case .success(let step) = result else { continue }
             pruned += step.removed
             if step.more { more.append(id) }
+            let longest = longestRest.nanoseconds / 1_000_000
+            let rest = max(0, min(step.nextAfter ?? longest, longest))
+            products[id]?.state.withLock { $0.pruneRest = now + .milliseconds(rest) }
         }
         metrics.prunedMarks.add(UInt64(max(0, pruned)))
         return more

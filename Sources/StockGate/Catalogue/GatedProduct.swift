@@ -16,6 +16,10 @@ final class GatedProduct: Sendable {
         var waiters: [@Sendable (Bool) -> Void] = []
         /// The cursor at which the next step of the sweep continues.
         var sweepCursor = "0"
+        /// The sweep leaves the product alone until then: no reservation can be overdue earlier.
+        var sweepRest = NIODeadline.distantPast
+        /// Pruning leaves the product alone until then: no mark can be beyond its retention earlier.
+        var pruneRest = NIODeadline.distantPast
         /// What the last quiet look found, if it was a difference.
         var suspicion: AuditSuspicion?
     }

@@ -2,6 +2,7 @@
 //
 // Bounds: one `GatedProduct` for each gated product of the ledger.
 
+import NIOCore
 import PostgresClient
 import Synchronization
 
@@ -102,6 +103,8 @@ final class GatedProducts: Sendable {
                 state.soldOut.end()
                 state.suspicion = nil
                 state.sweepCursor = "0"
+                state.sweepRest = .distantPast
+                state.pruneRest = .distantPast
                 return (true, before != nil)
             }
             guard isMoved else { continue }

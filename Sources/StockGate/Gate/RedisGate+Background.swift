@@ -83,14 +83,19 @@ extension RedisGate {
         )
     }
 
+    /// What one step of the sweep found of a product.
+    struct SweepStep: Sendable {
+        /// Where the next step begins; `0` after the last one.
+        let cursor: String
+        let overdue: Int64
+        /// How long the oldest reservation that this step saw has been pending, milliseconds; nil if it saw none.
+        let oldest: Int64?
+    }
+
     /// One bounded step of the sweep for each product.
     ///
     /// - Parameter products: each with the cursor at which its step begins
-    func overdues(
-        _ products: [(keys: GateKeys, cursor: String)],
-        bound: TimeAmount,
-        answer: @escaping Answers<(cursor: String, overdue: Int64)>
-    ) {
+    func overdues(_ products: [(keys: GateKeys, cursor: String)], bound: TimeAmount, answer: @escaping Answers<SweepStep>) {
         let now = WallClock.milliseconds()
         backgroundEach(
             .overdue,
@@ -98,8 +103,10 @@ extension RedisGate {
             keys: { [$0.keys.pending] },
             arguments: { [.string($0.cursor), .integer(now), .integer(bound.nanoseconds / 1_000_000)] },
             decode: { _, value in
-                guard let parts = value.array, parts.count == 2, let next = parts[0].string, let overdue = parts[1].int else { return nil }
-                return (next, overdue)
+                guard let parts = value.array, parts.count == 3, let next = parts[0].string, let overdue = parts[1].int,
+                    let oldest = parts[2].int
+                else { return nil }
+                return SweepStep(cursor: next, overdue: overdue, oldest: Self.time(from: oldest, to: now))
             },
             answer: answer
         )
@@ -108,8 +115,18 @@ extension RedisGate {
     /// The number of marks that one call of pruning removes at most, of all its products. That takes a fraction of a millisecond of Redis' time.
     static let maximumPruned = 500
 
-    /// One bounded step of pruning for each product. Answers with the number of marks that were removed, and whether there may be more of them.
-    func prunes(_ products: [GateKeys], answer: @escaping Answers<(removed: Int64, more: Bool)>) {
+    /// What one step of pruning did to a product.
+    struct PruneStep: Sendable {
+        /// The number of marks that were removed.
+        let removed: Int64
+        /// Whether there may be more of them.
+        let more: Bool
+        /// After how many milliseconds the oldest mark that is left is beyond its retention; nil if none is left.
+        let nextAfter: Int64?
+    }
+
+    /// One bounded step of pruning for each product.
+    func prunes(_ products: [GateKeys], answer: @escaping Answers<PruneStep>) {
         let before = WallClock.milliseconds() - times.markRetention
         let most = Int64(max(1, Self.maximumPruned / max(1, products.count)))
         backgroundEach(
@@ -117,9 +134,19 @@ extension RedisGate {
             products,
             keys: { [$0.marks, $0.meta] },
             arguments: { _ in [.integer(before), .integer(most), .string(self.ledgerName)] },
-            decode: { _, value in value.int.map { ($0, $0 >= most) } },
+            decode: { _, value in
+                guard let parts = value.array, parts.count == 2, let removed = parts[0].int, let oldest = parts[1].int else { return nil }
+                return PruneStep(removed: removed, more: removed >= most, nextAfter: Self.time(from: before, to: oldest))
+            },
             answer: answer
         )
+    }
+
+    /// The milliseconds between two times, one of which Redis replied; nil if that one is no time.
+    private static func time(from first: Int64, to second: Int64) -> Int64? {
+        guard first > 0, second > 0 else { return nil }
+        // Two positive numbers.
+        return second - first
     }
 
     /// Runs a script for several products, in one call if there is more than one product.

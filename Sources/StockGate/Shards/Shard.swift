@@ -44,6 +44,8 @@ final class Shard: Sendable {
     private let recoveryLatch: Latch<Recovery>
     private let ended = Latch<Void>()
     private let configuration: EngineConfiguration
+    /// For how many of its intervals the sweep, or pruning, leaves a product alone at most.
+    private static let intervalsOfRest = 6
 
     /// The one shard of an engine without a cluster.
     /// - Parameter client: makes the client, whose connections are prepared by what it gets.
@@ -141,7 +143,8 @@ final class Shard: Sendable {
             breaker: breaker,
             events: events,
             metrics: metrics,
-            chunk: configuration.resyncChunk
+            chunk: configuration.resyncChunk,
+            longestRest: TimeAmount(configuration.pruneInterval * Self.intervalsOfRest)
         )
         let recovery = Recovery(
             configuration: configuration,
@@ -173,7 +176,8 @@ final class Shard: Sendable {
             events: events,
             metrics: metrics,
             chunk: configuration.resyncChunk,
-            bound: commons.times.pendingBound
+            bound: commons.times.pendingBound,
+            longestRest: TimeAmount(configuration.sweepInterval * Self.intervalsOfRest)
         )
         audit = Audit(
             products: products,

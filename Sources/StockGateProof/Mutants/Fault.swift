@@ -79,6 +79,8 @@ public enum Fault: Hashable, Sendable, CaseIterable {
     case stockUnchecked
     /// Nobody looks for overdue reservations.
     case sweepOff
+    /// The sweep leaves a product alone for ever in which it saw nothing overdue.
+    case sweepRestsForEver
     /// The sweep gives an overdue reservation back instead of asking for a resync.
     case sweepReleases
     /// Nobody compares Redis with the ledger.

@@ -97,10 +97,20 @@ extension ServerProcess {
         guard fault != .sweepOff else { return }
         for product in simulation.products {
             let (now, fault) = (milliseconds, fault)
+            guard work[product].sweepRest <= now else { continue }
             redis(product, "overdue") { gate, _ in
-                (gate.fence, gate.overdue(now: now, bound: Self.sweepBound))
+                (gate.fence, gate.overdue(now: now, bound: Self.sweepBound), gate.pending.map { now - $0.time }.max())
             } _: { [self] result in
-                guard case .reply(let (fence, overdue)) = result, !overdue.isEmpty else { return }
+                guard case .reply(let (fence, overdue, oldest)) = result else { return }
+                let rest = SweepRest.milliseconds(
+                    sawAll: true,
+                    overdue: Int64(overdue.count),
+                    oldest: oldest,
+                    bound: Self.sweepBound,
+                    longest: Self.longestSweepRest
+                )
+                work[product].sweepRest = overdue.isEmpty && fault == .sweepRestsForEver ? .max : now + rest
+                guard !overdue.isEmpty else { return }
                 if fault == .sweepReleases {
                     let entries = overdue.map {
                         GateModel.ReleaseEntry(key: $0.key, held: Held(fence: fence, token: $0.token), isAbandoned: false)

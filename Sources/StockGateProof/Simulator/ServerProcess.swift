@@ -44,6 +44,8 @@ final class ServerProcess {
         var laterWaiters: [(Bool) -> Void] = []
         var isRunning = false
         var outbox = Outbox()
+        /// The sweep leaves the product alone until then, milliseconds.
+        var sweepRest = Int64.min
         /// The decreases whose reserve goes out with the next call.
         var reserving: [Run] = []
         var soldOut: (counter: Int64, until: Int)?
@@ -64,6 +66,8 @@ final class ServerProcess {
     }
 
     static let sweepBound: Int64 = 5000
+    /// Milliseconds.
+    static let longestSweepRest: Int64 = 9000
     static let retention: Int64 = 60_000
 
     let server: SimulatedServer

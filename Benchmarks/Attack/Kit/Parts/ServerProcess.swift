@@ -89,14 +89,38 @@ final class ServerProcess: Sendable {
     /// Open files and sockets.
     var descriptors: Int { (try? FileManager.default.contentsOfDirectory(atPath: "/proc/\(pid)/fd").count) ?? 0 }
 
+    /// How many connections from these ports the server has open. The kernel keeps a connection whose answers were not read after the server has closed it, so
+    /// neither the client's socket nor the connection's state says that.
+    func connections(from ports: Set<Int>) -> Int {
+        let table = (try? String(contentsOfFile: "/proc/net/tcp", encoding: .utf8)) ?? ""
+        return table.split(separator: "\n").count { line in
+            // The number of the line, the server's address, the client's, the state, and in the tenth place the inode: 0 where no process has the socket.
+            let fields = line.split(separator: " ")
+            guard fields.count > 9, fields[9] != "0", Self.port(fields[1]) == port, let client = Self.port(fields[2]) else { return false }
+            return ports.contains(client)
+        }
+    }
+
+    /// The port of an address such as `0100007F:1F90`.
+    private static func port(_ address: Substring) -> Int? { Int(address.drop { $0 != ":" }.dropFirst(), radix: 16) }
+
     /// Whether the server comes down to so many descriptors before the time is over.
+    func hasDescriptors(atMost count: Int, within bound: Duration) -> Bool {
+        comesDown(to: count, within: bound, while: { [] }) { self.descriptors }
+    }
+
+    /// Whether the server closes all connections from these ports before the time is over.
     /// - Parameters:
     ///   - bound: counts anew whenever `progress` has another value, up to two minutes in all, or up to `bound` where that is longer
     ///   - progress: figures that change as long as the server still works
-    func hasDescriptors(atMost count: Int, within bound: Duration, while progress: () -> [Int] = { [] }) -> Bool {
+    func closes(connectionsFrom ports: Set<Int>, within bound: Duration, while progress: () -> [Int]) -> Bool {
+        comesDown(to: 0, within: bound, while: progress) { self.connections(from: ports) }
+    }
+
+    private func comesDown(to count: Int, within bound: Duration, while progress: () -> [Int], _ present: () -> Int) -> Bool {
         let end = ContinuousClock.now + max(bound, .seconds(120))
         var (seen, deadline) = (progress(), ContinuousClock.now + bound)
-        while descriptors > count {
+        while present() > count {
             let now = progress()
             if now != seen { (seen, deadline) = (now, ContinuousClock.now + bound) }
             guard ContinuousClock.now < min(deadline, end) else { return false }

@@ -11,7 +11,7 @@ extension SlowPart {
         ] {
             recorder.attempt(name) { recorder in
                 let count = 4
-                let (before, descriptors) = (server.memory, server.descriptors)
+                let before = server.memory
                 let packet = [UInt8](latin1: String(repeating: draft.text, count: max(1, 32_768 / draft.text.byteCount)))
                 var connections = try (0..<count).map { _ in try Connection(port: server.port, receiveBuffer: 4_096) }
                 var peak = before
@@ -43,16 +43,16 @@ extension SlowPart {
                 }
                 // A server that still reads or answers has taken no answer for stuck yet, so the time counts from its last progress.
                 let bound = Self.answerTimeout + .seconds(3) + size.slack
-                if !server.hasDescriptors(atMost: descriptors, within: bound, while: { connections.map(\.unacknowledged) }) {
+                let ports = Set(connections.compactMap(\.localPort))
+                if ports.count < count || !server.closes(connectionsFrom: ports, within: bound, while: { connections.map(\.unacknowledged) }) {
                     recorder.fail(
                         name,
                         .bound,
-                        "\(server.descriptors - descriptors) of \(count) connections still open \(bound) after the last progress; ANSWER_TIMEOUT is 2s"
+                        "\(server.connections(from: ports)) of \(count) connections still open \(bound) after the last progress; ANSWER_TIMEOUT is 2s"
                     )
                 }
                 for connection in connections { connection.reset() }
                 connections.removeAll()
-                _ = server.hasDescriptors(atMost: descriptors, within: .seconds(5) + size.slack)
                 let health = try Caller(port: server.port).call("GET", "/livez")
                 if health.status != 200 { recorder.fail(name, .bystander, "/livez is \(health.status)") }
             }
@@ -70,7 +70,7 @@ extension SlowPart {
                 connections.append(try Connection(port: server.port, from: "127.0.\(1 + index / 200).\(1 + index % 200)"))
             }
             let health = try Caller(port: server.port).call("GET", "/livez", within: .seconds(2) + size.slack)
-            let order = try Caller(port: server.port).send(hot(server).adding("Connection: close"), within: .seconds(5) + size.slack)
+            let order = try bystander(server, within: .seconds(5) + size.slack)
             if !health.isSuccess || !order.isSuccess {
                 recorder.fail(name, .bystander, "/livez \(health.status), a hot request \(order.status)")
             }

@@ -96,6 +96,16 @@ final class Connection {
         }
     }
 
+    /// The port that the connection comes from; nil if the socket has none.
+    var localPort: Int? {
+        var address = sockaddr_in()
+        var length = socklen_t(MemoryLayout<sockaddr_in>.size)
+        let result = withUnsafeMutablePointer(to: &address) {
+            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { getsockname(descriptor, $0, &length) }
+        }
+        return result == 0 ? Int(in_port_t(bigEndian: address.sin_port)) : nil
+    }
+
     /// Bytes that were sent and that the server's kernel has not acknowledged; they become fewer as long as the server reads.
     var unacknowledged: Int {
         var count: Int32 = 0
