@@ -117,7 +117,7 @@ extension ErrorMessage {
         ko: "여기에는 {unknown} 쿼리 매개변수가 없습니다. 사용할 수 있는 매개변수: {known}."
     )
     package static let noQueryParameters = ErrorMessage(
-        en: "There is no query parameter {unknown} here, nor any other.",
+        en: "This path takes no query parameters, but {unknown} was given.",
         ko: "여기에는 {unknown} 쿼리 매개변수가 없으며 다른 매개변수도 사용할 수 없습니다."
     )
     package static let unknownMembers = ErrorMessage(

@@ -95,7 +95,7 @@ extension CircuitBreakerClock where Self == CoarseCircuitBreakerClock {
     public static var coarse: Self { Self() }
 }
 
-/// The clock a breaker reads. One of the system is known by its number, so that a read neither copies nor calls an existential.
+/// The clock a breaker reads. A system clock is kept as its `clockid_t`, so that a read avoids the copy and the dynamic call of an existential.
 struct ClockSource: Sendable {
     /// Of no meaning where there is a custom clock.
     private let system: clockid_t

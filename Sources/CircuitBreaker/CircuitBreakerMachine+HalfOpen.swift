@@ -9,7 +9,7 @@ extension CircuitBreakerMachine {
             return admitted(after: admit(at: now))
         }
         guard let permit = probing.take(generation: generation, at: now) else { return admitted(after: reject(.probesTaken, at: now)) }
-        // Traffic does the probing: the health check need not for an interval.
+        // This call probes, so the next health check is not due before an interval has passed.
         probing.nextCheckAt = now.addingClamped(policy.healthCheckInterval)
         phase = .probing(probing)
         return (.permitted(permit), .publish)
@@ -43,7 +43,7 @@ extension CircuitBreakerMachine {
         }
         phase = .probing(probing)
         endOverdueProbes(at: now)
-        // The first lease's end may be another one now.
+        // Another lease may be the next to end, so the shell must set its timer anew.
         return (result, .publish)
     }
 

@@ -105,8 +105,8 @@ struct RunningCalls: Sendable {
         }
     }
 
-    /// The time in which no call becomes overdue or is forgotten, and calls that start can be added by bucket. Nil before the first look at the
-    /// time, and where it would be about a millisecond or less: beginning and ending it would cost more than the calls in it.
+    /// The span in which no running call becomes overdue or is forgotten, so that calls can be counted by bucket outside (``FreeCalls``) and added later. Nil
+    /// before the first look at the time, and where a bucket is shorter than 2^20 ns: opening and closing a span would cost more than its calls.
     var period: Range<Int64>? {
         guard isCounting else { return .min..<(.max) }
         guard youngHead > .min, youngShift >= 20 else { return nil }

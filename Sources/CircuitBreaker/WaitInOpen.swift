@@ -29,7 +29,8 @@ public struct WaitInOpen: Sendable {
 
     /// Nanoseconds to wait. `random` is in 0..<1.
     ///
-    /// The wait is computed here: its multiplier is a setting, and chance makes it longer or shorter. The library depends on no other.
+    /// `Backoff` of `BlockingThreads` is not used: here the multiplier is a setting, chance may also make a wait longer, and this library depends on no other
+    /// that waits.
     func nanoseconds(attempt: Int, random: Double) -> Int64 {
         switch kind {
         case .constant(let wait):

@@ -62,7 +62,7 @@ package struct ConnectionMachine: Sendable, Equatable {
         return isLast
     }
 
-    /// The answer in work has said that it is the last one, for a reason of its own.
+    /// The head of the answer in work says that the connection ends after it.
     package mutating func endAfterAnswer() { if state == .working { isLast = true } }
 
     /// The answer is written.

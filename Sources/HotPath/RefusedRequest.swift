@@ -20,8 +20,8 @@ package struct RefusedRequest: Equatable, Sendable {
         if case .given(let text) = head.id { id = text }
     }
 
-    /// Takes the fields from the part of a head that has come. A line that is no field is passed over. Of several fields with one name the first counts,
-    /// since nothing but the answer's words depends on it.
+    /// Takes the fields from the part of a head that has come. A line that is no field is passed over. Of several fields with one name the first counts:
+    /// only the form of the refusal depends on it.
     package init(partial buffer: ByteBuffer) {
         buffer.withUnsafeReadableBytes { bytes in
             isHEAD = bytes.starts(with: "HEAD ".utf8)

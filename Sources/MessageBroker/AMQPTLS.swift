@@ -104,11 +104,11 @@ final class AMQPTLS {
 
     // MARK: The handshake
 
-    /// To be called before the handshake: what other sessions of this thread have left behind is not its trouble.
+    /// Call this before the handshake. It empties this thread's queue of OpenSSL errors, so that `failure` reports no error of an earlier session.
     func begin() { ERR_clear_error() }
 
-    /// Why the handshake has failed; nil: it had not begun, and the trouble is the network's.
-    /// - Parameter isLate: whether it was its bound that ended it
+    /// Why the handshake has failed; nil: it had not begun, so the failure is one of the network.
+    /// - Parameter isLate: whether its time bound ended the handshake
     func failure(isLate: Bool) -> String? {
         guard notes.pointee.session != nil else { return nil }
         let verdict = notes.pointee.verdict
@@ -145,8 +145,8 @@ final class AMQPTLS {
 
     /// Why the login failed whose connection ended without a reply.
     ///
-    /// An alert that nobody has read is gone with the session; then the end itself is all there is to go by. A broker that ends what it has just agreed to is likely to want
-    /// another certificate.
+    /// If no alert was read before rabbitmq-c freed the session, only the end of the connection is known. A broker that ends a connection right after the
+    /// handshake is likely to want another certificate.
     var failureAfterHandshake: String {
         refusalOfCertificate
             ?? "TLS: the broker ended the connection after the handshake: it is going down, or does not accept this client's certificate\(showsCertificate ? "" : ", or misses one")"
@@ -184,7 +184,7 @@ final class AMQPTLS {
         default:
             if let words = refusalOfCertificate { return .failed(words) }
             let reason = ERR_reason_error_string(ERR_peek_last_error()).map { String(cString: $0) }
-            // A peer that is gone says no more than a plain one does.
+            // A peer that closes the socket without a goodbye of TLS has ended, as a peer without TLS does.
             return reason == "unexpected eof while reading" ? .ended : .failed("TLS: \(reason ?? "errno \(errno)")")
         }
     }

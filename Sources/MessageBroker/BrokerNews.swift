@@ -5,7 +5,7 @@ import Synchronization
 
 /// A change of one connection.
 public enum ConnectionChange: Sendable, Hashable {
-    /// The connection that becomes ready now leads to this address, of several. Comes right before `connected`, and where there is one address it does not come.
+    /// The connection that becomes ready now leads to this address. Reported right before `connected`, and only for a broker with several addresses.
     case reached(BrokerAddress)
     /// The connection is in use, and the topology is declared.
     case connected

@@ -26,10 +26,11 @@ public struct BrokerSnapshot: Sendable, Hashable {
     public var reconnects: Int { max(0, connects - 1) }
     /// How often a connection was replaced because the broker refused what was published over it.
     public var replacements = 0
-    /// Where the broker refuses what is published (`exchange/routing key`), and when it did so last. A refusal of less than the configuration's `rejectionPatience` is not
-    /// here.
+    /// Where the broker refuses what is published (`exchange/routing key`), and when it did so last. A refusal is listed once it has lasted for
+    /// the configuration's `rejectionPatience`.
     public var lastRefusals: [String: ContinuousClock.Instant] = [:]
-    /// Where the broker has refused what was published within the last minute, in the order of the names. Nothing else would end a refusal after which nothing is published.
+    /// Where the broker has refused what was published within the last minute, in the order of the names. A refusal is forgotten after a minute: only a confirmed
+    /// message on its route would end it sooner, and perhaps none is sent.
     public var refusedRoutes: [String] {
         let now = ContinuousClock.now
         return lastRefusals.filter { now - $0.value < .seconds(60) }.keys.sorted()

@@ -24,7 +24,7 @@ protocol ConnectionRole: AnyObject {
     func ended(_ failure: BrokerError, retryAt: ContinuousClock.Instant?)
     /// Whether no work is under way.
     var isDrained: Bool { get }
-    /// Whether the connection works but is no use any more, so that a new one must take its place.
+    /// Whether a new connection must take the place of this one, although this one works.
     var mustReplaceConnection: Bool { get }
 }
 
@@ -95,10 +95,10 @@ struct ConnectionLoop<Role: ConnectionRole> {
         var backoff = ReconnectBackoff(minimum: configuration.minimumBackoff, maximum: configuration.maximumBackoff)
         var rounds = AddressRounds(count: configuration.addresses.count)
         var random = SystemRandomNumberGenerator()
-        // The refusal that this round has met: it says more than that another node is away. Of several the first by its text, so that the order in which the nodes
-        // were asked makes no news.
+        // The refusal that this round has met, which says more than the failure of a node that is away. Of several refusals the first by its text is kept: the next
+        // round asks the nodes in another order, and must report the same one.
         var refusal: BrokerError?
-        // The connection before was replaced while it worked: that the next one is there is no news.
+        // Whether the connection before was replaced while it worked. The next one is then not reported as connected: nothing was reported as lost.
         var isReplacement = false
         while stopAt == nil {
             let address = configuration.addresses[rounds.next(using: &random)]
@@ -121,7 +121,7 @@ struct ConnectionLoop<Role: ConnectionRole> {
                 isReplacement = try serve(connection) == .mustReplace
                 connection.close(within: min(.seconds(1), (stopAt ?? .now + .seconds(1)) - .now))
                 if isReplacement {
-                    // Another address is tried next, if there is one. A failure of it is told as any other.
+                    // Another address is tried next, if there is one. A failure there is reported as any other.
                     _ = rounds.failed(wasProven: true)
                     role.ended(BrokerError(code: .notConnected, message: "the connection is being replaced"), retryAt: .now)
                     control.enter(.connecting) { $0.replacements += 1 }
@@ -138,7 +138,7 @@ struct ConnectionLoop<Role: ConnectionRole> {
                 role.ended(error, retryAt: retryAt)
                 let told = step == .pause ? refusal ?? error : error
                 control.enter(.backingOff(retryAt: retryAt)) { snapshot in
-                    // What no further attempt would mend is not said before every address has been asked.
+                    // A permanent failure is reported only after every address has been tried.
                     if step == .pause || !told.isPermanent { snapshot.lastFailure = told }
                     if readyAt == nil { snapshot.failedConnects += 1 }
                 }

@@ -33,7 +33,7 @@ final class PublisherRole: ConnectionRole {
     private var rejections: RejectionWatch
     /// The connection will be replaced: nothing more is written to it, and it ends when all that was written is answered.
     private(set) var isWornOut = false
-    /// The watch shows something else than the snapshot.
+    /// Whether the refusals have changed since they were last copied into the snapshot.
     private var isRefusalNew = false
     private var counts = Counts()
     private static let writtenAtOnce = 192 << 10

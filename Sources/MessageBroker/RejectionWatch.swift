@@ -46,7 +46,7 @@ struct RejectionWatch {
     var refused: [String: ContinuousClock.Instant] {
         Dictionary(refusals.compactMap { $1.isTold ? ($0.text, $1.last) : nil }) { max($0, $1) }
     }
-    /// Whether any route is refused: whoever publishes without a refusal need not say what was confirmed.
+    /// Whether no route is refused. Until one is, `confirmed` need not be called.
     var isEmpty: Bool { refusals.isEmpty }
 
     /// The broker refused a message on this route.

@@ -14,7 +14,7 @@ public struct TLSFailure: Error, Sendable, Hashable, CustomStringConvertible {
         case otherName
         /// The peer speaks no TLS.
         case plainPeer
-        /// The peer does not accept this end's certificate, or misses one.
+        /// The peer does not accept this end's certificate, or asked for one and got none.
         case refused
         /// The handshake did not end in time.
         case timedOut

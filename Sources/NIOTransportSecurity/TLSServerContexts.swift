@@ -9,7 +9,7 @@ import Synchronization
 public final class TLSServerContexts: Sendable {
     /// The files, named by the settings that name them.
     public struct Files: Sendable, Equatable {
-        /// A PEM file with the certificate and what stands between it and its authority.
+        /// A PEM file with the certificate and the intermediate certificates up to its authority.
         public var certificate: (setting: String, path: String)
         /// The PEM file with its key.
         public var key: (setting: String, path: String)
@@ -72,10 +72,10 @@ public final class TLSServerContexts: Sendable {
             privateKey: .privateKey(try PEMFile.key(key, files.key.setting, of: chain, in: files.certificate.setting))
         )
         configuration.minimumTLSVersion = .tlsv12
-        // How long a client whose connection is ended, and who does not answer that, keeps its place among the connections.
+        // How long a connection that the server has ended keeps its place while the client does not answer the goodbye of TLS.
         configuration.shutdownTimeout = .milliseconds(500)
         configuration.applicationProtocols = ["http/1.1"]
-        // No client is asked for a certificate, so that there is nothing to trust.
+        // Clients are not asked for a certificate, so the server needs no authorities to check one.
         configuration.trustRoots = .certificates([])
         do {
             let context = try NIOSSLContext(configuration: configuration)

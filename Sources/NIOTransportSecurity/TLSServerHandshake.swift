@@ -1,4 +1,4 @@
-// When a server's TLS connection ends that is not ended by what is said on it: a handshake that takes too long, and a stop that waits for nobody.
+// How a server ends a TLS connection by itself, without an answer from the client: a handshake takes too long, or the server stops.
 //
 // Bound: a handshake ends within `limit`, and within `stopLimit` of the moment in which the server stops; else the connection ends.
 
@@ -7,8 +7,8 @@ import NIOTLS
 
 /// Stands behind the TLS handler of a server's new connection until the handshake is over, and then leaves.
 ///
-/// A handshake that does not end in its time ends the connection, whatever else is allowed to it. Nothing was asked on it, so nobody waits for an answer, and a
-/// stopping server that waited for it as for a request would wait for whoever has connected and says nothing.
+/// A handshake that exceeds its time ends the connection. No request has come yet, so no client waits for an answer; without this limit a stopping server would
+/// wait for clients that stay silent.
 public final class TLSServerHandshake: ChannelInboundHandler, RemovableChannelHandler {
     /// What it passes on.
     public typealias InboundIn = ByteBuffer
@@ -45,7 +45,7 @@ public final class TLSServerHandshake: ChannelInboundHandler, RemovableChannelHa
 
     /// Ends with the handshake, and has less time when the server stops.
     public func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
-        // The timer may be a few moments from its own end; the stop's limit is short enough to count alone.
+        // The running timer may have less time left than this limit, and is replaced all the same: the limit of a stop is short.
         if event is ChannelShouldQuiesceEvent, !isOver { end(in: min(limit, stopLimit), context) }
         let isCompleted = if case .handshakeCompleted? = event as? TLSUserEvent { true } else { false }
         if isCompleted { end() }

@@ -97,7 +97,7 @@ public struct Migrator: Sendable {
                 defer { session.close() }  // which lets go of the lock
                 if !session.isPooled { try session.checkIsDirect() }
                 try session.checkDatabase(holding: table, makesTables: false)
-                // If every migration is applied, no lock is taken, and no right is needed that only the schema's owner has.
+                // If every migration is applied, no lock is taken, and a role that may only read this table is enough.
                 if try Self.isThere(table, session), try Self.missing(of: ordered, table, session).isEmpty { return [] }
                 try session.checkDatabase(holding: table, makesTables: true)
                 return session.isPooled ? try Self.applyPooled(ordered, table, session) : try Self.apply(ordered, table, session)
@@ -166,7 +166,7 @@ public struct Migrator: Sendable {
                 throw MigrationError(code: .failed, version: migration.version, name: migration.name, cause: error)
             }
         }
-        // What others applied meanwhile has the text that this program knows.
+        // This throws if another server has applied a migration meanwhile whose text differs from this program's.
         _ = try missing(of: migrations, table, session)
         return applied
     }

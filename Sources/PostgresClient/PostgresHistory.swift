@@ -58,7 +58,7 @@ public struct PostgresHistoryWatch: Hashable, Sendable {
     /// Must be taken before a server is asked, because the log grows while it is asked.
     public var mark: Mark { Mark(generation: generation, position: position) }
 
-    /// A session was opened at a server with this history. What the role may not ask for is never a change.
+    /// A session was opened at a server with this history. A part that the role may not ask for is nil, and counts as unchanged.
     ///
     /// - Parameters:
     ///   - position: how far the server's log has been written to disk. A log that is shorter than before on the same timeline is that of a copy which was put

@@ -1,7 +1,7 @@
 // Invariant: every connection that is lent is given back exactly once. Every waiting caller is resumed exactly once, by the code that takes its continuation
 //   out of the table under the lock.
 //
-// A connection that was unused for `idleTimeout` is closed, so that its place at the server is free for a session that sells.
+// A connection that was unused for `idleTimeout` is closed, so that its place at the server is free for a session that works.
 //
 // Bounds: `maximumConnections` threads and connections. `maximumWaiting` callers wait, each at most for `acquireTimeout`; one more is refused at once.
 

@@ -144,9 +144,10 @@ extension PostgresSession {
         )
     }
 
-    /// Closes the connection. If what was sent may have been committed, the server's process may wait for its standby for nobody.
+    /// Closes the connection. If the statement may have committed, the server's process may go on waiting for its standby on behalf of a client that is gone; it
+    /// is given to `abandoned`, which has that wait ended.
     private func abandon(_ commits: Bool) {
-        // The process that a pooler names is none of the server's.
+        // A pooler makes up the process ids that it gives: they name no process of the server.
         let process = commits && !isPooled && configuration.endsAbandonedWaits ? processID : nil
         close()
         if let process, process > 0 { configuration.hosts.abandoned(process, at: host, of: configuration) }

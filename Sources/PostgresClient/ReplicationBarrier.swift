@@ -13,7 +13,7 @@
 import Synchronization
 
 extension PostgresSession {
-    /// SQL for the server that a statement reads from, where it has a synchronous standby; null where it has none. It costs no look at a table and no round trip.
+    /// SQL for the server that a statement reads from, where it has a synchronous standby; null where it has none. It reads no table.
     public static let replicatedServer =
         "case when current_setting('synchronous_standby_names') <> '' then (extract(epoch from pg_postmaster_start_time()) * 1000000)::bigint end"
 
@@ -22,8 +22,8 @@ extension PostgresSession {
     /// - Throws: also `notReplicated`
     /// - Returns: the server, as ``replicatedServer`` names it
     func commitEmpty(timeout: Duration) throws(PostgresError) -> Int64 {
-        // A transaction that has written nothing to the log waits for nobody. This writes a message that no one reads; every role may. The transaction has a name of
-        // its own, by which its wait can be found and cancelled.
+        // Only a transaction that has written to the log waits for the standby. So this one writes a message, which every role may write and nobody reads. It has a
+        // name of its own, by which its wait can be found and cancelled.
         let sql = """
             select pg_logical_emit_message(true, 'stockgate'::text, ''::text)::text, (extract(epoch from pg_postmaster_start_time()) * 1000000)::bigint,
                 set_config('application_name', $1, true)

@@ -206,7 +206,7 @@ struct ConnectionStateMachine<Completion> {
     }
 
     private static func popReply(_ active: inout Active, draining: Bool) -> ReplyAction {
-        // A reply to what was not sent yet cannot be one.
+        // Where every pending command is still unsent, a reply belongs to none of them.
         guard active.pending.count > active.unsent, let entry = active.pending.popFirst() else { return .unexpected }
         active.firstNumber += 1
         if active.abandonedAtFront > 0 { active.abandonedAtFront -= 1 }

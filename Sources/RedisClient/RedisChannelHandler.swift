@@ -229,7 +229,8 @@ final class RedisChannelHandler: ChannelInboundHandler {
 
     func channelReadComplete(context: ChannelHandlerContext) {
         counters.pending.store(machine.pendingCount)
-        // Behind all replies that came together: each command that was refused so is known not to have run.
+        // All replies of this read have been handled, so each command that they refused has its own error, which says that it did not run. Only then is the
+        // connection closed; commands that have no reply yet end with an unknown outcome.
         if isReadOnly, machine.isOpen {
             onReadOnly?()
             close(RedisError(.connectionLost(sent: true), detail: "the server is a replica now"))

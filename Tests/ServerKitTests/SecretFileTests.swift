@@ -33,7 +33,7 @@ import Testing
         let folder = try Folder()
         let path = try folder.write("ann:first-1\n\n bob:second-2 \n")
         var reader = SettingsReader(environment: ["SERVICE_TOKENS_FILE": " \(path)".trimmingCharacters(in: .whitespaces)])
-        let tokens = reader.serviceTokens()
+        let tokens = reader.serviceTokens(of: "services")
         try reader.finish()
         let files = reader.rereadables
         #expect(files.map(\.setting) == ["SERVICE_TOKENS_FILE"])

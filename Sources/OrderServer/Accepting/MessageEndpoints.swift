@@ -7,7 +7,7 @@ import StockContract
 struct MessageEndpoints: Sendable {
     /// Publishes commands and dead letters.
     var publisher: any MessagePublishing
-    /// Publishes events. It has a connection of its own, so that commands are sent at once where the stream cannot be declared.
+    /// Publishes events over a connection of its own. Where the stream cannot be declared, only events wait; commands go on.
     var events: any MessagePublishing
     /// Receives stock results.
     var results: any MessageReceiving

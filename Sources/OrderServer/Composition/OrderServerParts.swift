@@ -57,7 +57,9 @@ struct OrderServerParts {
         let changes = OrderWatch(maximumWaiters: settings.maximumWaiters, store: store, logger: logger)
         changes.register(in: registry)
         let waiting = WaitingBuyers()
-        registry.gauge("stockgate_orders_waiting_buyers", help: "Buyers that wait for the answer to an order or a cancel") { Double(waiting.count) }
+        registry.gauge("stockgate_orders_waiting_buyers", help: "Buyers that wait for the answer to an order or a cancel") {
+            Double(waiting.count)
+        }
         let groups = try OrderGroups(
             settings,
             pool: pool,

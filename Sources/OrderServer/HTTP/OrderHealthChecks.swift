@@ -32,9 +32,9 @@ extension HealthCheck {
         }
     }
 
-    /// Without the broker, while the broker takes no messages (its memory or disk is short, a queue is full), or where what it took brought no results, this
-    /// server still sells over HTTP and accepts orders up to a bound, so it is degraded. It is down if both ways are closed: the bound of waiting orders is
-    /// reached, and the breaker of every cell keeps calls from the product servers.
+    /// Degraded: the broker is away, takes no messages (memory, disk or a queue is full), or brought no results for what it took. The server still sells over
+    /// HTTP and accepts orders up to a bound. It is down if both ways are closed: the bound of waiting orders is reached, and the breaker of every cell keeps
+    /// calls from the product servers.
     static func broker(_ endpoints: MessageEndpoints, _ backlog: OutboxBacklog, _ cells: ProductCells) -> HealthCheck {
         HealthCheck("broker", timeoutState: .degraded) {
             let snapshots = [endpoints.publisher.snapshot(), endpoints.events.snapshot(), endpoints.results.snapshot()]

@@ -160,7 +160,8 @@ final class SoldOutProducts: Sendable {
             state.entries[product] = Entry(quantity: entry.quantity, until: now + time, looksUntil: entry.looksUntil)
             return entry.waiters
         }
-        // Those that want less than was refused never wait while it is remembered; after that they ask for themselves.
+        // Whoever waits came after the memory had ended, and may want fewer units than were refused. Who wants more than the look found is told sold out; the
+        // others ask the product server.
         for waiter in waiters { waiter.done(waiter.quantity > units ? .soldOut : .proceed) }
     }
 

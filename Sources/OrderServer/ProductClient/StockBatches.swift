@@ -166,7 +166,7 @@ final class StockBatches: StockCalls {
     }
 
     /// Whether an answer tells of trouble with the product server. An answer that one product's row is locked does not: the breaker must not open for the
-    /// buyers of other products. Nor does one that another cell has a product, as while it moves.
+    /// buyers of other products. `MISDIRECTED` does not either: it is the answer while a product moves to another cell.
     private static func isTrouble(_ answer: StockAnswer) -> Bool {
         guard case .noAnswer(let cause, _) = answer else { return false }
         return cause != StockAnswer.lockTimeout && cause != APIErrorCode.misdirected.rawValue

@@ -16,7 +16,7 @@ public final class GroupTurns: Sendable {
     }
 
     private let state = Mutex(State())
-    /// A group of at least so many members means that there is a rush. Where there is none, nobody waits.
+    /// A group of at least so many members means that there is a rush. Without a rush nobody waits.
     public let rush: Int
     /// A group with at least so many members waits for nobody.
     public let enough: Int
@@ -50,7 +50,8 @@ public final class GroupTurns: Sendable {
             return true
         }
         if isInLine { return false }
-        // The turn has been handed over in this moment: its signal is taken, so that it is not met later.
+        // `end` took this caller out of the line before this lock was taken, and signals after that. The signal is taken here, so that the next `take` does not
+        // find it set.
         signal.wait()
         return true
     }

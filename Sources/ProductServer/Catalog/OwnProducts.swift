@@ -1,5 +1,5 @@
-// Invariant: a server of a cell decides nothing about a product that its cell does not have, neither yes nor no. Only the cell that has the product knows its keys,
-// so that a *no* from elsewhere could fail an order whose units are taken.
+// Invariant: a server of a cell decides about its own cell's products alone, and answers `MISDIRECTED` for the id of any other. Only the cell that has a product
+// knows its keys, so a refusal from elsewhere could fail an order whose units are taken.
 
 import APIErrors
 import StockContract

@@ -26,7 +26,7 @@ public struct ProductServerConfiguration: Sendable {
     /// - Throws: `SettingsError` with every variable that cannot be read
     public init(from reader: inout SettingsReader) throws {
         server = ServerConfiguration(from: &reader, publicPort: ("PRODUCT_PORT", 8081), adminPort: ("PRODUCT_ADMIN_PORT", 9081))
-        serviceTokens = reader.serviceTokens()
+        serviceTokens = reader.serviceTokens(of: "the services that may change stock and catalogue")
         let ids = reader.optionalString(
             "PRODUCT_IDS",
             "the ids of this server's products where order servers name cells, such as 1000000- or 5,1000000- or 1-999999,!5; new products get ids of the ranges"

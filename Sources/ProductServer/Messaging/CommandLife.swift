@@ -110,7 +110,7 @@ struct CommandLife: Sendable {
     // MARK: Events
 
     /// The command may begin.
-    /// - Parameter mayStay: false when its product's row is locked, and as many commands as may wait in hand for such rows do so already
+    /// - Parameter mayStay: false when the product's row is locked and the bound on commands that wait for such rows in this process is reached
     mutating func began(mayStay: Bool = true) -> Action {
         guard case .received = state else { return .none }
         if isStopping { return end(.requeue(.stopping)) }

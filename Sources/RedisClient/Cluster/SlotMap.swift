@@ -59,7 +59,7 @@ public struct SlotMap: Sendable, Hashable {
     ///   - usesTLS: whether ports of TLS are wanted.
     init(shards reply: RedisValue, asked: RedisEndpoint, usesTLS: Bool) throws(Refusal) {
         guard let shards = reply.array else { throw Refusal("its answer to CLUSTER SHARDS cannot be read") }
-        // Masters without slots are shards of their own.
+        // More than masters in a map: a master without slots is a shard of its own, which the map leaves out.
         guard shards.count <= 4 * Self.maximumMasters else { throw Refusal("it names too many shards") }
         var served: [Served] = []
         for shard in shards {

@@ -49,7 +49,7 @@ final class MasterLocator: @unchecked Sendable {
             eventLoop: eventLoop,
             age: sentinels.answerAge,
             pause: sentinels.minimumPause,
-            // A sentinel that is cut off from the others tells nothing.
+            // A search also runs at intervals, because a sentinel that is cut off from the others sends no message when the master changes.
             checkInterval: sentinels.checkInterval,
             maximumWaiters: configuration.maximumPendingCommands
         )

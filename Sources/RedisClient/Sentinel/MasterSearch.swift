@@ -2,8 +2,8 @@ import NIOCore
 
 /// One search for the master: which sentinel is asked next, and which of the servers that they name is used. No sockets, clocks or randomness.
 ///
-/// Invariant: a server is used only after it has said itself that it is a master. A sentinel is asked at most once, and a server that was found to be no master is
-/// not asked again because another sentinel names it too.
+/// Invariant: a server is used only after it has said itself that it is a master. A sentinel is asked at most once, and so is a server: one that was found to be
+/// no master is passed over where another sentinel names it too.
 ///
 /// Sentinels number their configurations: each failover has a greater *epoch*. A sentinel that is cut off from the others goes on naming the master of an older epoch,
 /// and that server may go on saying that it is a master. So an answer of an older epoch than the one in use, and another server under the same epoch, are put aside:

@@ -12,7 +12,7 @@ public struct AdminGuard: RouterMiddleware {
     /// The context that gets the actor's name.
     public typealias Context = ServerRequestContext
 
-    /// Routes of the admin port that the shop's services use, and the tokens that open these routes beside the admins' own.
+    /// Routes of the admin port that services use, and the tokens that open these routes beside the admins' own.
     ///
     /// A service then needs no token that opens the whole port.
     public struct Services: Sendable {

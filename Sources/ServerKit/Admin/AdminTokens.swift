@@ -73,10 +73,11 @@ extension SettingsReader {
     }
 
     /// `SERVICE_TOKENS`, or `SERVICE_TOKENS_FILE`.
-    public mutating func serviceTokens() -> AdminTokens {
+    /// - Parameter services: whose tokens they are, for the setting's description
+    public mutating func serviceTokens(of services: String) -> AdminTokens {
         tokens(
             "SERVICE_TOKENS",
-            "secret, or name:secret pairs separated by commas, of the services that may change stock and catalogue; without it loopback only",
+            "secret, or name:secret pairs separated by commas, of \(services); without it loopback only",
             defaultName: "service"
         )
     }

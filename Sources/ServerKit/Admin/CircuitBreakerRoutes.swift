@@ -135,7 +135,7 @@ public struct CircuitBreakerRoutes: Sendable {
                 json.member(
                     "message",
                     closing
-                        ? "\(breaker.name) closes when its recovery gate has passed" : "\(breaker.name) state has been changed successfully"
+                        ? "\(breaker.name) closes when its recovery has passed" : "\(breaker.name) state has been changed successfully"
                 )
             }
         }

@@ -5,7 +5,7 @@ public import Hummingbird
 import Logging
 import NIOCore
 
-/// Lets the shop's own services change stock and catalogue: with one of `SERVICE_TOKENS` if there are any, from this machine if there are none.
+/// Lets services use the routes that are kept for them: with one of `SERVICE_TOKENS` if there are any, from this machine if there are none.
 ///
 /// A pure decision, for the router's middleware and for a hot path in front of the router alike.
 public struct ServiceGuard: Sendable {

@@ -128,7 +128,7 @@ public struct ServerAssembly: Sendable {
             settings,
             adminRules,
             // The gateway, the other server and an operator may share an address, so each address may have all ordinary places. Of the reserve behind them an
-            // address has a part only: whoever takes that again and again leaves the rest to the calls that orders need.
+            // address has a part only: whoever takes that again and again leaves the rest to the other callers of the reserved routes.
             .init(maximum: adminMaximum, maximumPerAddress: adminMaximum),
             drain,
             registry

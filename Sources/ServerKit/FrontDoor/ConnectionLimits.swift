@@ -2,9 +2,9 @@
 //
 // Invariant: every connection that was let in is let out once, when it has ended.
 // Bounds: `maximumPerAddress` connections of an address, and `maximum` in all. Where its address or the server is full, a connection is kept only for what must
-//   always be answered: health, and on the admin port the calls that orders need. There are `reserve` places for such connections behind `maximum`, and of one
-//   address at most `reservePerAddress` are kept, so that nobody takes the whole reserve. Beyond that a connection is closed as soon as it is accepted. So the
-//   kernel's queue stays empty, and those that must be answered are accepted at once.
+//   always be answered: health, and the reserved routes of the port. There are `reserve` places for such connections behind `maximum`, and of one address at
+//   most `reservePerAddress` are kept, so that nobody takes the whole reserve. Beyond that a connection is closed as soon as it is accepted. So the kernel's
+//   queue stays empty, and those that must be answered are accepted at once.
 
 import CNIOLinux
 import HotPath
@@ -36,7 +36,7 @@ enum ConnectionPass: Sendable, Equatable {
         }
     }
 
-    /// A connection of the reserve that asks for nothing gives its place back soon: sooner than an order is given up.
+    /// A connection of the reserve that asks for nothing gives its place back soon, before a call that waits for a place is given up.
     func times(_ times: ConnectionTimes) -> ConnectionTimes {
         guard case .reserve = self else { return times }
         var times = times
@@ -182,7 +182,7 @@ final class FrontDoorMetrics: Sendable {
         )
         reserved = registry.counter(
             "stockgate_http_connections_reserved_total",
-            help: "Connections kept only for health and what orders need, because the server or their address had too many.",
+            help: "Connections kept only for health and the reserved routes, because the server or their address had too many.",
             labels: [("port", port)]
         )
         handshakes = registry.counter(

@@ -21,7 +21,7 @@ struct FrontDoorConfiguration: Sendable {
 
 /// What a front door holds at most of what a client sends.
 enum FrontDoorSizes {
-    /// Above the largest request and two reads of a socket, with what the kernel hands over at the end of a client's half.
+    /// Room for the largest request, two reads of the socket, and what the kernel hands over when the client ends its half.
     static let maximumWaitingBytes = 1024 * 1024
     /// What the kernel holds for a connection, which it doubles for its own needs. Left to itself it would give a client that sends much and fast a buffer of
     /// megabytes, and all of that comes at once when the client ends its half.

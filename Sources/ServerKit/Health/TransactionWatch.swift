@@ -32,8 +32,8 @@ struct TransactionAlarm {
 
 /// Watches how old the oldest open transaction of a server's database is.
 ///
-/// While a transaction is open, PostgreSQL keeps every version of a row that it might still see. The row of a product that sells has a new version with each
-/// commit, and each commit walks those that are kept: an analyst's forgotten transaction makes the sale slower by the minute.
+/// While a transaction is open, PostgreSQL keeps every version of a row that it might still see. A row that is written again and again has a new version with
+/// each commit, and each commit walks those that are kept: an analyst's forgotten transaction makes commits slower by the minute.
 public struct TransactionWatch: Service, CustomStringConvertible {
     /// The oldest open transaction.
     public struct Oldest: Sendable {
@@ -111,7 +111,7 @@ public struct TransactionWatch: Service, CustomStringConvertible {
         switch alarm.saw(oldest?.age) {
         case .tooOld:
             logger.warning(
-                "a transaction has been open for too long: commits grow slower while it is, end it",
+                "a transaction has been open for too long: commits become slower until it ends; end it",
                 metadata: ["seconds": "\(Int((oldest?.age ?? .zero) / .seconds(1)))", "who": "\(oldest?.who ?? "")"]
             )
         case .over: logger.notice("no transaction is open for too long any more")

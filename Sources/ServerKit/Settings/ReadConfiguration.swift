@@ -1,4 +1,4 @@
-/// How reads of a server's database are kept apart from what sells, recovers and says *ready*, and how they are bounded.
+/// How reads of a server's database are kept apart from its writes, its recovery and its readiness, and how they are bounded.
 public struct ReadConfiguration: Sendable, Equatable {
     /// Connections for lists, audits and what watches the database.
     public var connections: Int
@@ -26,7 +26,7 @@ public struct ReadConfiguration: Sendable, Equatable {
             "LOOKUP_CONNECTIONS",
             default: 2,
             in: 1...64,
-            "database connections for reads of one product, order or key, which nothing else uses"
+            "database connections for reads of one row or key, which nothing else uses"
         )
         timeout = reader.duration(
             "READ_TIMEOUT",

@@ -80,7 +80,7 @@ extension APIError {
 extension ErrorMessage {
     static let pageBesideAfter = ErrorMessage(en: "page and after exclude each other.", ko: "page와 after는 함께 쓸 수 없습니다.")
     static let pageTooDeep = ErrorMessage(
-        en: "Pages reach the first {maximumRows} rows. What comes behind them is read with after, the next of the page before.",
+        en: "page reaches only the first {maximumRows} rows. For later rows send the `next` of the page before as `after`.",
         ko: "page로는 처음 {maximumRows}행까지만 볼 수 있습니다. 그 뒤는 앞 페이지의 next 값을 after로 보내어 읽습니다."
     )
 }

@@ -205,7 +205,7 @@ public struct World: Hashable, Sendable, CustomStringConvertible {
         World("a -a healer", 1, failovers: 1), World("a db-only healer", 2, failovers: 1), World("a healer", 1, failovers: 1, zombies: 1),
         // Redis is ahead of the ledger by a fence that nobody of this server has raised.
         World("a resync healer", 1, failovers: 1), World("a resync resync healer", 2, failovers: 1),
-        // With a synchronous standby nothing that was told is lost, also not where a commit was visible and then is lost.
+        // With a synchronous standby every answer stays true after a failover, even if the old primary had shown a commit that the standby lacks.
         World("a b healer", 2, failovers: 1, cancels: 1, synchronous: true),
         World("a a' healer", 1, failovers: 1, cancels: 1, synchronous: true),
         World("a /a healer", 1, failovers: 1, cancels: 1, synchronous: true),
