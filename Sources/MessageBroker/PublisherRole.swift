@@ -169,7 +169,10 @@ final class PublisherRole: ConnectionRole {
         case .confirmed:
             counts.confirmed += 1
             if !rejections.isEmpty, let route = route(of: ticket) { taken(route) }
-        case .returned: counts.returned += 1
+        case .returned:
+            counts.returned += 1
+            // The route has lost its queue, or its binding, since this connection declared them; a new connection declares them again.
+            if let route = route(of: ticket) { refused(route) }
         case .rejected:
             counts.rejected += 1
             if let route = route(of: ticket) { refused(route) }

@@ -212,6 +212,8 @@ public final class PostgresHosts: Sendable {
         guard count <= maximum else { throw refusal("more than \(maximum) hosts") }
         let ports = list("port") ?? []
         guard ports.count <= 1 || ports.count == count else { throw refusal("\(count) hosts and \(ports.count) ports do not go together") }
+        // A password with an unescaped / ends up here. libpq would name it.
+        guard ports.allSatisfy({ $0.isEmpty || UInt16($0) != nil }) else { throw refusal("a port is not a number from 1 to 65535") }
         return (0..<count).map { index in
             Host(host: names?[index], address: addresses?[index], port: ports.count == 1 ? ports[0] : ports.isEmpty ? nil : ports[index])
         }

@@ -129,6 +129,32 @@ extension BrokerTests {
             await publisher.shutdown()
         }
 
+        /// A queue that goes while the connection stays is declared again, and until then it is known that its route takes nothing.
+        @Test func aRouteThatLosesItsQueueIsNoticedAndDeclaredAgain() async throws {
+            let names = Names()
+            let heard = Mutex<[ConnectionChange]>([])
+            let publisher = try Publisher(
+                configuration: try SharedBroker.configuration { $0.rejectionPatience = .milliseconds(300) },
+                topology: names.topology,
+                onChange: { change in heard.withLock { $0.append(change) } }
+            )
+            try await publisher.waitUntilConnected(within: .seconds(60))
+            #expect(try await publisher.publish([names.message("first")]) == [.confirmed])
+            let broker = try SharedBroker.server
+            try await PrivateRabbitMQ.onThread { try broker.control(["delete_queue", names.queue]) }
+            var outcomes: [PublishOutcome] = []
+            let isTaken = try await eventually {
+                if let one = try? await publisher.publish([names.message("more")]) { outcomes += one }
+                return outcomes.last == .confirmed
+            }
+            #expect(isTaken)
+            #expect(outcomes.first == .returned(code: 312, text: "NO_ROUTE"))
+            let route = "\(names.exchange)/key"
+            #expect(heard.withLock { $0 } == [.connected, .refused(route: route), .taken(route: route)])
+            #expect(publisher.snapshot().refusedRoutes.isEmpty && publisher.snapshot().replacements >= 1)
+            await publisher.shutdown()
+        }
+
         @Test func severalCallersAndABoundOnWhatIsInFlight() async throws {
             let names = Names()
             let publisher = try await names.publisher {

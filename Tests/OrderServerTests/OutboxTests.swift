@@ -2,6 +2,7 @@ import Eventually
 import MessageBroker
 import NIOHTTP1
 import PostgresClient
+import PrivateServers
 import ServerKit
 import StockContract
 import StrictJSON
@@ -333,6 +334,27 @@ struct OutboxTests {
                 "select count(*) from outbox where \(id) = any(order_ids) and product_id is not null and status = 'SENT'",
                 for: 1
             )
+        }
+    }
+
+    @Test("a lane, or a message, that somebody holds keeps no other order from its recovery", arguments: [true, false])
+    func overdueBesideALock(isOfLane: Bool) async throws {
+        try await run(settings: ["ASYNC_RECOVERY_AGE": "1h"]) { bed, publisher, _ in
+            publisher.set { $0.isConnected = false }
+            bed.product.state.withLock { $0.stock[2] = 9 }
+            let (held, free) = (try id(try await accept(bed, product: 1)), try id(try await accept(bed, product: 2)))
+            try await bed.wait("select count(*) from outbox where product_id is not null", for: 2)
+            // The row may be updated under this lock, and is not anybody's to delete.
+            let rows = isOfLane ? "outbox_lanes where lane = 1 for update" : "outbox where product_id = 1 for key share"
+            let holder = try await RowLock(url: bed.databaseURL, "select 1 from \(rows)")
+            // A relay that looked before the broker went may hold the messages for a while.
+            let patient = try PostgresConnection(configuration: try PostgresConfiguration.patient(bed.databaseURL))
+            _ = try await patient.query("update outbox set created_at = now() - interval '2 hours' where product_id is not null", [])
+            await patient.close()
+            try await bed.wait("select count(*) from orders where id = \(free) and status = 'CONFIRMED'", for: 1)
+            #expect(try await bed.count("select count(*) from orders where id = \(held) and status = 'PENDING'") == 1)
+            await holder.end()
+            try await bed.wait("select count(*) from orders where id = \(held) and status = 'CONFIRMED'", for: 1)
         }
     }
 

@@ -57,6 +57,18 @@ struct RecoveryTests {
         }
     }
 
+    @Test("a recovery mark ahead of the clock, or none at all, hides no order", arguments: [true, false])
+    func oddMark(isAhead: Bool) async throws {
+        try await TestBed.run(settings: ["RECOVERY_AGE": "1s", "ORDER_DEADLINE": "500ms"]) { bed in
+            let change = isAhead ? "update recovery_mark set collected_until = now() + interval '1 day'" : "delete from recovery_mark"
+            _ = try await bed.pool.query(change)
+            try await leave(bed, 5000, status: "PENDING", old: false)
+            try await bed.wait("select count(*) from orders where id = 5000 and status = 'CONFIRMED'", for: 1)
+            let mark = "select count(*) from recovery_mark where collected_until between now() - interval '1 hour' and now()"
+            try await bed.wait(mark, for: 1)
+        }
+    }
+
     @Test("an order whose commit took longer than the mark waits is found when it is there")
     func lateCommit() async throws {
         try await TestBed.run(settings: ["RECOVERY_AGE": "1s", "ORDER_DEADLINE": "500ms"]) { bed in

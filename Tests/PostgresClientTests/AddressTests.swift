@@ -71,7 +71,8 @@ import Testing
             ),
             ("postgresql://u:hidden@h/d?options=-c%20default_transaction_isolation%3Dserializable", "default_transaction_isolation"),
             ("postgresql://u:hidden@h/d?hidden=1", "cannot be read"), ("host=h password=hidden word hidden", "cannot be read"),
-            ("postgresql://u:hid%qqden@h/d", "cannot be read"),
+            ("postgresql://u:hid%qqden@h/d", "cannot be read"), ("postgresql://u:p@hidden@h/d", "%40"),
+            ("postgresql://u:p@h/hidden@h/d", "%40"), ("postgresql://u:hidden/x@h/d", "port"), ("host=h port=hidden", "port"),
         ]
     )
     func whatCannotBeHonouredIsRefused(url: String, named: String) {

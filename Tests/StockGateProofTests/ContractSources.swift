@@ -7,7 +7,7 @@ enum ContractSources {
         try [
             "V001_ledger.sql", "V102_increase_belongs.sql", "V103_ledger_totals.sql", "V104_row_place.sql", "V105_ledger_archive.sql",
             "V120_bump_what_is_free.sql", "V130_ledger_name_and_raise.sql", "V131_archive_ends_at_young_rows.sql",
-            "V132_many_products.sql",
+            "V132_many_products.sql", "V140_name_without_quotes.sql",
         ].map { try text("Ledger/Migrations/" + $0) }
             .joined(separator: "\n")
     }

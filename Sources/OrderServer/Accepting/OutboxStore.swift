@@ -79,21 +79,38 @@ struct OutboxStore: Sendable {
     /// Takes commands off the outbox that no broker has taken yet and whose orders were made longer ago than `age`, and hands their orders to recovery.
     ///
     /// The commands' lanes are locked, as a relay does, so that a command which is being published is left alone. If a broker has got a command in an earlier
-    /// attempt, that command and recovery's call are repeats of each other. Lanes that do not become free within half a second are left to the next round,
-    /// because their relay works.
+    /// attempt, that command and recovery's call are repeats of each other. Lanes and rows that are free come first, so that one which somebody holds keeps no
+    /// other from its recovery. Then those that are left are waited for, half a second at most: a relay that works holds its lanes most of the time.
     /// - Returns: the numbers of commands taken off and of orders found
     func collectOverdue(age: Duration, limit: Int) async throws(PostgresError) -> (messages: Int, orders: Int) {
-        let age = PostgresValue.int(age.microseconds)
-        guard try await pool.query("select exists (\(OutboxStore.overdue))", [age]).one().decode(0, as: Bool.self) else {
-            return (0, 0)
+        let microseconds = PostgresValue.int(age.microseconds)
+        func isAnyOverdue() async throws(PostgresError) -> Bool {
+            try await pool.query("select exists (\(OutboxStore.overdue))", [microseconds]).one().decode(0, as: Bool.self)
         }
+        guard try await isAnyOverdue() else { return (0, 0) }
+        let free = try await collectOverdue(microseconds, limit, locking: "for update skip locked")
+        guard free.messages < limit, try await isAnyOverdue() else { return free }
+        do throws(PostgresError) {
+            let rest = try await collectOverdue(microseconds, limit - free.messages, locking: "for update")
+            return (free.messages + rest.messages, free.orders + rest.orders)
+        } catch {
+            if error.sqlState == "55P03" { return free }
+            throw error
+        }
+    }
+
+    private func collectOverdue(
+        _ age: PostgresValue,
+        _ limit: Int,
+        locking: String
+    ) async throws(PostgresError) -> (messages: Int, orders: Int) {
         do {
             return try await pool.transaction { transaction in
                 try transaction.execute(script: "set local lock_timeout = '500ms'")
                 let lanes = try transaction.query(
                     """
                     select coalesce(array_agg(lane::bigint), '{}')
-                    from (select lane from outbox_lanes where lane in (\(OutboxStore.overdue)) order by lane for update) as l
+                    from (select lane from outbox_lanes where lane in (\(OutboxStore.overdue)) order by lane \(locking)) as l
                     """,
                     [age]
                 ).one().decode(0, as: [Int64].self)
@@ -101,12 +118,10 @@ struct OutboxStore: Sendable {
                 let row = try transaction.query(
                     """
                     with overdue as (
-                      select o.id, o.order_ids from outbox o where o.id in (
-                        select w.id from outbox w
-                        where w.status in ('NEW', 'FAILED') and w.lane / \(OutboxSQL.commandLanes) = \(OutboxSQL.Kind.commands.rawValue)
-                          and w.lane = any($2::bigint[]) and w.created_at <= now() - $1 * interval '1 microsecond'
-                        order by w.id limit $3
-                      ) for update
+                      select o.id, o.order_ids from outbox o
+                      where o.status in ('NEW', 'FAILED') and \(OutboxSQL.Kind.commands.condition)
+                        and o.lane = any($2::bigint[]) and o.created_at <= now() - $1 * interval '1 microsecond'
+                      order by o.id limit $3 \(locking)
                     ), late as (
                       insert into saga_work (order_id, due_at, attempts)
                       select o.id, now(), 2 from overdue d, unnest(d.order_ids) as u(id) join orders o on o.id = u.id where o.status = 'PENDING'
@@ -121,7 +136,6 @@ struct OutboxStore: Sendable {
                 return (try row.decode(0, as: Int.self), try row.decode(1, as: Int.self))
             }
         } catch let error as PostgresError {
-            if error.sqlState == "55P03" { return (0, 0) }
             throw error
         } catch {
             throw PostgresError(code: .misuse, message: "\(error)")

@@ -63,7 +63,11 @@ struct OrderTurnaway: Sendable {
 
     /// The breaker around the product server stays open for some time yet.
     func breakerOpen(_ draft: OrderDraft, _ deadline: ContinuousClock.Instant, retryAfter: Duration?, _ done: @escaping PlacedOrder.Done) {
-        let error = APIError(.dependencyFailed, details: ["cause": .string(NoAnswerCause.breakerOpen)], retryAfter: retryAfter ?? .seconds(1))
+        let error = APIError(
+            .dependencyFailed,
+            details: ["cause": .string(NoAnswerCause.breakerOpen)],
+            retryAfter: retryAfter ?? .seconds(1)
+        )
         if draft.idempotencyKey == nil { return done(.failure(error)) }
         PlacedOrder.inTask(done) { () async throws(APIError) in
             guard let placed = try await earlier.order(of: draft, deadline, waits: true) else { throw error }

@@ -214,7 +214,8 @@ struct OrderStore: Sendable {
     ///
     /// The mark of what was searched stays at least 6 seconds behind the clock, because an insert takes its time when it begins, and may run for
     /// `statement_timeout`, 4 seconds. A commit can take longer than that, where a disk or a standby hangs; so the mark also stays behind the oldest open
-    /// transaction of any order server, at most `longestCommit`. A server that finds the mark locked leaves the period to the server that has locked it.
+    /// transaction of any order server, at most `longestCommit`. A server that finds the mark locked leaves the period to the server that has locked it. A mark
+    /// ahead of the clock, which was set back since, says nothing, and a lost one is made anew: everything is searched again then.
     /// - Returns: how many orders were found
     func collect() async throws(PostgresError) -> Int {
         do {
@@ -247,15 +248,19 @@ struct OrderStore: Sendable {
         """
 
     private static let collectSQL = """
-        with mark as (select collected_until from recovery_mark for update skip locked),
-        late as (
+        with mark as (
+          select case when collected_until > now() then '-infinity' else collected_until end as collected_until
+          from recovery_mark for update skip locked
+        ), anew as (
+          insert into recovery_mark values (true, '-infinity') on conflict do nothing
+        ), late as (
           insert into saga_work (order_id, due_at)
           select o.id, now() from orders o, mark
           where o.created_at > mark.collected_until and o.created_at <= now() - $1 * interval '1 microsecond' and o.status = 'PENDING'
             and o.message_id is null
           on conflict do nothing returning 1
         ), moved as (
-          update recovery_mark r set collected_until = greatest(r.collected_until, now() - $2 * interval '1 microsecond') from mark
+          update recovery_mark r set collected_until = greatest(mark.collected_until, now() - $2 * interval '1 microsecond') from mark
         )
         select count(*) from late
         """

@@ -134,6 +134,11 @@ public struct ServerAssembly: Sendable {
             registry
         )
         self.connections = [publicDoor.connections, adminDoor.connections]
+        registry.collector(
+            "stockgate_log_lines_dropped_total",
+            help: "Lines of the log that were dropped because nobody read the log.",
+            kind: .counter
+        ) { [.init(Double(LogOutput.standardError.dropped))] }
         if let tls = settings.tls {
             registry.gauge(
                 "stockgate_tls_certificate_expires_timestamp_seconds",

@@ -1,4 +1,3 @@
-import Glibc
 public import Logging
 import StrictJSON
 
@@ -10,7 +9,7 @@ public enum LogFormat: String, Sendable, CaseIterable {
     case json
 }
 
-/// Writes one line for each event to standard error, secrets masked, with one system call.
+/// Writes one line for each event to standard error, secrets masked, without waiting for whoever reads it.
 public struct ServerLogHandler: LogHandler {
     /// Added to every line.
     public var metadata: Logger.Metadata = [:]
@@ -41,10 +40,8 @@ public struct ServerLogHandler: LogHandler {
         LoggingSystem.bootstrap { ServerLogHandler(label: $0, level: level, format: format) }
     }
 
-    /// One write a line: lines below the pipe's atomic size do not mix. What cannot be written is dropped; a log must not stop the server.
-    public static func writeToStandardError(_ line: [UInt8]) {
-        _ = line.withUnsafeBytes { Glibc.write(STDERR_FILENO, $0.baseAddress, $0.count) }
-    }
+    /// Has a line written by ``LogOutput/standardError``.
+    public static func writeToStandardError(_ line: [UInt8]) { LogOutput.standardError.write(line) }
 
     /// A value that stays with the logger.
     public subscript(metadataKey key: String) -> Logger.Metadata.Value? {

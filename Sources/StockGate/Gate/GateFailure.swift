@@ -103,6 +103,8 @@ extension RedisServerError {
     /// Whether a script failed because of what its product's keys hold. False for an error that a call for any product would meet.
     var isOfKeys: Bool {
         if kind == .wrongType { return true }
+        // Rights on commands concern every product, rights on keys only those that have them.
+        if kind.rawValue == "NOPERM" { return message.contains(" key") }
         // When a script stumbles over a value, Redis answers with an ERR that names the script. Redis 6 wraps the errors of nested calls in the same way.
         guard kind == .err, message.contains("user_script") else { return false }
         return ![

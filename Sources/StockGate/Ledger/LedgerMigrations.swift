@@ -18,6 +18,7 @@ public enum LedgerMigrations {
                 String(decoding: PackageResources.V131_archive_ends_at_young_rows_sql, as: UTF8.self)
             ),
             (132, "many_products", String(decoding: PackageResources.V132_many_products_sql, as: UTF8.self)),
+            (140, "name_without_quotes", String(decoding: PackageResources.V140_name_without_quotes_sql, as: UTF8.self)),
         ]
     }
 }

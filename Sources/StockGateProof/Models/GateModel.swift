@@ -334,7 +334,7 @@ public struct GateModel: Hashable, Sendable {
 
     /// All steps of `overdue.lua` together. Returns the reservations that have been pending for longer than the bound, in milliseconds.
     public func overdue(now: Int64, bound: Int64) -> [Pending] {
-        pending.filter { now - $0.time > bound }
+        pending.filter { abs(now - $0.time) > bound }
     }
 
     /// What `prune.lua` does. Returns how many marks were removed.

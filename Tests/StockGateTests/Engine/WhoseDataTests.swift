@@ -148,6 +148,58 @@ struct WhoseDataTests {
         }
     }
 
+    /// A counter that is there and is no number is not a missing one: nobody is told that the product is not on sale.
+    @Test func aCounterOfAnySortIsMadeAnew() async throws {
+        try await withFixture { fixture in
+            let product = try await fixture.addProduct(1, stock: 100)
+            let engine = try await fixture.startEngine(quiet)
+            var order: Int64 = 0
+            for text in ["abc", "", "0x", "1,000", "5.5", "1e3", "nan", "inf", "99999999999999999999999", "-9223372036854775809"] {
+                _ = try fixture.redis.call(["SET", "sg:{1}:stock", text])
+                order += 1
+                #expect(await ask(engine, product, order) == .sold(remaining: 100 - order, replayed: false), "\(text)")
+                #expect(try await eventually { try await fixture.isExact(product, engine) }, "\(text)")
+            }
+        }
+    }
+
+    /// An empty name is no ledger's.
+    @Test func anEmptyLedgersNameIsWrittenOver() async throws {
+        try await withFixture { fixture in
+            let product = try await fixture.addProduct(1, stock: 100)
+            let engine = try await fixture.startEngine(quiet)
+            #expect(await ask(engine, product, 1) == .sold(remaining: 99, replayed: false))
+            let fence = try #require(try await engine.audit(product)).ledger.fence.rawValue
+            _ = try fixture.redis.call(["HSET", "sg:{1}:meta", "ledger", ""])
+            #expect(await ask(engine, product, 2) == .sold(remaining: 98, replayed: false))
+            _ = try fixture.redis.call(["HSET", "sg:{1}:meta", "ledger", "", "stamp", "lost"])
+            #expect(await ask(engine, product, 3) == .sold(remaining: 97, replayed: false))
+            #expect(try await eventually { try await fixture.isExact(product, engine) })
+            #expect(try fixture.redis.call(["HGET", "sg:{1}:meta", "ledger"]).contains(engine.ledgerName))
+            let later = try #require(try await engine.audit(product)).ledger.fence.rawValue
+            #expect(later <= fence + 2)
+            #expect(engine.foreignProductCount == 0)
+        }
+    }
+
+    /// Rights that one product's keys lack are that product's trouble.
+    @Test func aProductWhoseKeysMayNotBeUsedHarmsNoOther() async throws {
+        try await withFixture { fixture in
+            let (guilty, innocent) = (try await fixture.addProduct(1, stock: 100), try await fixture.addProduct(2, stock: 100))
+            let engine = try await fixture.startEngine(quiet)
+            for product in [guilty, innocent] { #expect(try await eventually { try await fixture.isExact(product, engine) }) }
+            _ = try fixture.redis.call(["ACL", "SETUSER", "default", "resetkeys", "~sg:{2}:*", "~sg:{0}:*"])
+            for order in Int64(1)...20 {
+                #expect(await ask(engine, guilty, order) == .sold(remaining: 100 - order, replayed: false))
+                #expect(await ask(engine, innocent, 100 + order) == .sold(remaining: 100 - order, replayed: false))
+            }
+            #expect(engine.breaker.state == .closed)
+            #expect(try await eventually { try await fixture.isExact(innocent, engine) })
+            _ = try fixture.redis.call(["ACL", "SETUSER", "default", "allkeys"])
+            #expect(try await eventually { try await fixture.isExact(guilty, engine) })
+        }
+    }
+
     @Test func anotherLedgersDataIsNotUsed() async throws {
         try await withFixture { fixture in
             var products: [ProductID] = []

@@ -44,7 +44,8 @@ extension SlowPart {
                 // A server that still reads or answers has taken no answer for stuck yet, so the time counts from its last progress.
                 let bound = Self.answerTimeout + .seconds(3) + size.slack
                 let ports = Set(connections.compactMap(\.localPort))
-                if ports.count < count || !server.closes(connectionsFrom: ports, within: bound, while: { connections.map(\.unacknowledged) }) {
+                let closes = server.closes(connectionsFrom: ports, within: bound) { connections.map(\.unacknowledged) }
+                if ports.count < count || !closes {
                     recorder.fail(
                         name,
                         .bound,

@@ -13,7 +13,7 @@
 -- or what is here belongs to another ledger and is left alone)
 local meta = redis.call('HMGET', KEYS[2], 'fence', 'ledger')
 local current = tonumber(meta[1] or 0) or 0
-local foreign = meta[2] and meta[2] ~= ARGV[2] and ARGV[2] ~= ''
+local foreign = meta[2] and meta[2] ~= '' and meta[2] ~= ARGV[2] and ARGV[2] ~= ''
 local counted = redis.call('EXISTS', KEYS[1]) == 1
 local replies = {}
 for i = 3, #ARGV, 3 do
@@ -27,7 +27,7 @@ for i = 3, #ARGV, 3 do
   elseif fence > current then
     redis.call('HINCRBY', KEYS[3], ARGV[i], ARGV[i + 1])
     -- Before the first install, what is owed is marked with the ledger's name, so that another ledger's install does not count it.
-    if not meta[2] and ARGV[2] ~= '' then redis.call('HSET', KEYS[2], 'ledger', ARGV[2]) end
+    if (not meta[2] or meta[2] == '') and ARGV[2] ~= '' then redis.call('HSET', KEYS[2], 'ledger', ARGV[2]) end
     replies[#replies + 1] = 1
   else
     replies[#replies + 1] = 2

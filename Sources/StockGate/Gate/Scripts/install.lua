@@ -16,7 +16,7 @@
 local marker = redis.call('GET', KEYS[5])
 if not marker or ARGV[4] ~= ARGV[5] .. ':' .. marker then return 2 end
 local meta = redis.call('HMGET', KEYS[2], 'fence', 'ledger')
-if meta[2] and meta[2] ~= ARGV[6] and ARGV[6] ~= '' then return 3 end
+if meta[2] and meta[2] ~= '' and meta[2] ~= ARGV[6] and ARGV[6] ~= '' then return 3 end
 local fence, held = tonumber(ARGV[1]), tonumber(meta[1] or 0)
 -- A fence in meta counts as newer only if a ledger can have reached it: up to 2^51, or up to 2^53 if this install's own fence is above 2^51. Any other
 -- value was not written by an install, and is overwritten.

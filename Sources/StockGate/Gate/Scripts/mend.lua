@@ -12,7 +12,7 @@
 -- product gone as if Redis had been emptied, which costs it a resync. Left alone it would stand in the way of both for ever.
 if redis.call('TYPE', KEYS[2]).ok == 'hash' then
   local ledger = redis.call('HGET', KEYS[2], 'ledger')
-  if ledger and ledger ~= ARGV[1] and ARGV[1] ~= '' then return 0 end
+  if ledger and ledger ~= '' and ledger ~= ARGV[1] and ARGV[1] ~= '' then return 0 end
 end
 local removed = redis.call('DEL', KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[6])
 local marks = redis.call('TYPE', KEYS[5]).ok

@@ -26,7 +26,7 @@ local values = redis.call('MGET', KEYS[1], KEYS[5])
 -- counter of another type as missing; GET then raises an error for it.
 local fence = tonumber(meta[1] or 0)
 if not fence or not (fence >= 1 and fence <= 9007199254740992) or not values[2] or meta[2] ~= ARGV[1] .. ':' .. values[2]
-  or meta[4] and meta[4] ~= ARGV[3] and ARGV[3] ~= ''
+  or meta[4] and meta[4] ~= '' and meta[4] ~= ARGV[3] and ARGV[3] ~= ''
   or not values[1] and not redis.call('GET', KEYS[1]) and redis.call('HGET', KEYS[2], 'off') ~= meta[1] then
   return {0}
 end
@@ -35,6 +35,8 @@ local last = 4 + n
 local marks = redis.call('ZMSCORE', KEYS[4], unpack(ARGV, 5, last))
 local pending = redis.call('HMGET', KEYS[3], unpack(ARGV, 5, last))
 local left, token = tonumber(values[1]), (tonumber(meta[3]) or 0) + 1
+-- A counter that is there and is no number of Redis is neither lost, nor off sale, nor sold out: Redis' own error has the product's keys made anew.
+if values[1] and (not left or left <= -9223372036854775808) then redis.call('INCRBY', KEYS[1], 0) end
 local prefix, suffix = string.format('%.0f:', token), ':' .. ARGV[2]
 local mine = {} -- of the keys reserved by this call: what is pending for them
 local written, w = {}, 0

@@ -8,5 +8,5 @@
 -- Only the stamp goes, as after a restart from a copy: reserves are told *not loaded*, and fence, counter, reservations, what is owed and the marks
 -- stay for the messages that are under way.
 local ledger = redis.call('HGET', KEYS[1], 'ledger')
-if ledger and ledger ~= ARGV[1] and ARGV[1] ~= '' then return 0 end
+if ledger and ledger ~= '' and ledger ~= ARGV[1] and ARGV[1] ~= '' then return 0 end
 return redis.call('HDEL', KEYS[1], 'stamp')
