@@ -63,6 +63,15 @@ import Testing
         }
     }
 
+    @Test("no text of another source, such as a metric's help, has such a name in it")
+    func topologyInsideOfTexts() {
+        // A name without a point may be a word of any sentence.
+        for name in Self.names where name.contains(".") {
+            let files = Self.literals.filter { $0.texts.contains { $0.contains(name) } }.map(\.file).sorted()
+            #expect(files.allSatisfy { $0.contains("StockContract/") }, "\(name): \(files)")
+        }
+    }
+
     @Test("the list of names above has every text that the topology's file gives a name")
     func noNameIsForgotten() {
         let named = Self.matches(of: /static let \w+ = "([^"]+)"/).filter { $0.file.hasSuffix("/StockGateTopology.swift") }

@@ -123,7 +123,9 @@ final class BuyerWait: Sendable {
             .failure(
                 APIError(
                     .dependencyFailed,
-                    details: ["orderId": .int(order.id), "status": .string(order.status.rawValue), "cause": .string(NoAnswerCause.deadline)],
+                    details: [
+                        "orderId": .int(order.id), "status": .string(order.status.rawValue), "cause": .string(NoAnswerCause.deadline),
+                    ],
                     retryAfter: .seconds(1)
                 )
             )

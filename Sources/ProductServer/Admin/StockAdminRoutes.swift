@@ -41,7 +41,8 @@ struct StockAdminRoutes: Sendable {
             try own.check(id)
             let key = try request.requiredIdempotencyKey()
             // Keys of these forms belong to orders.
-            if key.hasPrefix(StockKey.decreasePrefix) || key.hasPrefix(StockKey.increasePrefix) { throw APIError.invalid(field: "Idempotency-Key") }
+            let isOfOrder = [StockKey.decreasePrefix, StockKey.increasePrefix].contains { key.hasPrefix($0) }
+            if isOfOrder { throw APIError.invalid(field: "Idempotency-Key") }
             let body = try await request.jsonObject()
             let maximum = Values.stockRange.upperBound
             let quantity = try body.int("quantity", in: -maximum...maximum)

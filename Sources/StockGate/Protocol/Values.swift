@@ -54,7 +54,8 @@ public struct IncreaseRequest: Hashable, Sendable {
         self.quantity = quantity
     }
 
-    /// The key of the decrease that this increase belongs to: `DEC-x` for `INC-x`.
+    /// The key of the decrease that this increase belongs to: `DEC-x` for `INC-x`. The ledger's functions know these forms as well; the contract between the servers,
+    /// which has names for them, is above this engine.
     public var decreaseKey: String { "DEC-" + key.dropFirst(4) }
 }
 

@@ -29,7 +29,9 @@ public struct Mutant: Hashable, Sendable {
     public static let all = Fault.allCases.map { Mutant($0) }
 
     /// Faults of the shells around the machines, and of a second product, which small worlds do not have.
-    private static let shellFaults: Set<Fault> = [.sweepOff, .sweepRestsForEver, .auditOff, .memoryRejectsRepeats, .increaseProductUnchecked]
+    private static let shellFaults: Set<Fault> = [
+        .sweepOff, .sweepRestsForEver, .auditOff, .memoryRejectsRepeats, .increaseProductUnchecked,
+    ]
 
     /// Looks for a world in which this fault breaks a promise, then for a seed. Nil: the proof does not notice the fault.
     public func hunt(seeds: Int = 20_000) -> Catch? {
