@@ -47,7 +47,7 @@ struct CommandTests {
         func send(_ signal: Int32) { kill(process.processIdentifier, signal) }
 
         func status() async throws -> Int32 {
-            #expect(try await eventually { !self.process.isRunning }, "\(text()) \(text("err"))")
+            #expect(try await eventually { !process.isRunning }, "\(text()) \(text("err"))")
             return process.terminationStatus
         }
     }
