@@ -59,21 +59,16 @@ public enum Program {
     }
 }
 
-/// Runs `body` in a task. The first SIGINT or SIGTERM ends it in order, where it can (`interruption`); the next cancels it, and it still gives back what it took away.
+/// Runs `body` in a task. The first SIGINT, SIGTERM or SIGHUP ends it in order, where it can (`interruption`); the next cancels it, and it still gives back what
+/// it took away. Where one call runs inside another, the inner one is told.
 /// - Throws: what `body` throws; `ExitCode(130)` if it was cancelled.
 public func interruptible<Value: Sendable>(
     _ interruption: Interruption? = nil,
     _ body: @escaping @Sendable () async throws -> Value
 ) async throws -> Value {
     let task = Task { try await body() }
-    let sources = [SIGINT, SIGTERM].map { number in
-        signal(number, SIG_IGN)
-        let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
-        source.setEventHandler { if interruption?.interrupt() != true { task.cancel() } }
-        source.resume()
-        return source
-    }
-    defer { for source in sources { source.cancel() } }
+    let listener = SignalWatch.shared.listen { if interruption?.interrupt() != true { task.cancel() } }
+    defer { SignalWatch.shared.forget(listener) }
     do {
         return try await task.value
     } catch {

@@ -120,7 +120,10 @@ struct AnywhereTests {
         try await open(Shop.Faults(isEncrypted: true)) { shop, url in
             #expect(url.hasPrefix("https://"))
             let failure = await #expect(throws: Sale.Failure.self) { try await sale(usual(url), .none).run() }
-            #expect(failure?.description.contains("TLS") == true && shop.productsMade == 0, "\(String(describing: failure))")
+            #expect(
+                failure?.description.contains("TLS: certificate verify failed") == true && shop.productsMade == 0,
+                "\(String(describing: failure))"
+            )
             for isUnverified in [false, true] {
                 var settings = usual(url)
                 settings.tls.certificateAuthority = isUnverified ? nil : file.path
@@ -156,6 +159,51 @@ struct AnywhereTests {
             await #expect(throws: PlanError.self) { try await sale(settings, .none).run() }
             #expect(shop.productsMade == 0)
         }
+    }
+
+    @Test(arguments: [Shop.Faults(header: "X-Shop: let me in"), Shop.Faults(hidesProduct: true)])
+    func everyGatewayIsAskedForTheProduct(faults: Shop.Faults) async throws {
+        try await open { _, url in
+            try await open(faults) { _, other in
+                var settings = usual(url)
+                settings.moreGateways = [other]
+                let failure = await #expect(throws: Sale.Failure.self) { try await sale(settings, .none).run() }
+                #expect(failure?.description.contains("the gateway at \(other) ") == true, "\(String(describing: failure))")
+            }
+        }
+    }
+
+    @Test func anAdminPortThatDoesNotAnswerIsFoundWhateverTheAudit() async throws {
+        try await open(Shop.Faults(adminToken: "t")) { shop, url in
+            for basis in [AuditBasis.stores(shop), .none] {
+                for (admin, words) in [(url, "set ADMIN_TOKEN"), ("http://127.0.0.1:1", "cannot connect")] {
+                    var settings = usual(url)
+                    settings.productAdmin = admin
+                    let failure = await #expect(throws: Sale.Failure.self) { try await sale(settings, basis).run() }
+                    #expect(failure?.description.contains(words) == true && shop.productsMade == 0, "\(String(describing: failure))")
+                }
+            }
+        }
+    }
+
+    @Test func aRedisThatDoesNotAnswerIsFound() async throws {
+        let file = FileManager.default.temporaryDirectory.appendingPathComponent("flash-sale-\(UUID().uuidString)").path
+        FileManager.default.createFile(atPath: file, contents: nil)
+        defer { try? FileManager.default.removeItem(atPath: file) }
+        let shop = Shop(downFile: file)
+        let url = try await shop.open()
+        let failure = await #expect(throws: Sale.Failure.self) { try await sale(usual(url), .stores(shop)).run() }
+        #expect(failure?.description.contains("REDIS_URL") == true && shop.productsMade == 0)
+        await shop.close()
+    }
+
+    @Test func oneFileIsKnownUnderBothItsNames() throws {
+        let path = FileManager.default.temporaryDirectory.appendingPathComponent("flash-sale-\(UUID().uuidString)").path
+        defer { for name in [path, path + "-2", path + "-3"] { try? FileManager.default.removeItem(atPath: name) } }
+        let file = try OutputFile(path)
+        try FileManager.default.createSymbolicLink(atPath: path + "-2", withDestinationPath: path)
+        #expect(try file.isSame(as: OutputFile(path + "-2")) && !file.isSame(as: OutputFile(path + "-3")))
+        #expect(try !OutputFile("/dev/null").isSame(as: OutputFile("/dev/null")), "what is no file keeps nothing to write over")
     }
 
     @Test func storesThatDoNotAnswerAreFound() async throws {

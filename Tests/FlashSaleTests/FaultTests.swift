@@ -76,6 +76,21 @@ struct FaultTests {
         mkfifo(folder.path("pipe"), 0o600)
         tools.proxies["redis"] = folder.path("pipe")
         await #expect(throws: FaultTools.Failure.self) { try await tools.make(try Disruption(fault: "redis:stall@1s")) }
+        let found = #expect(throws: PlanError.self) { try tools.check(try Disruption(fault: "redis:stall@1s"), known: nil) }
+        #expect(found?.description.contains("nobody reads it") == true)
+    }
+
+    @Test func aFaultThatNeverCameIsTold() async throws {
+        let folder = try Folder()
+        defer { folder.remove() }
+        let result = try await hold(folder) {
+            $0.disruptions = [try Disruption(kill: "order@60s..61s")]
+            $0.limit = .milliseconds(300)
+        }
+        #expect(result.faults.isEmpty && result.faultsMissed == ["order kill 60s..61s"])
+        let report = SaleReport(result)
+        #expect(report.table.contains("fault order kill 60s..61s: never made, the sale was over before"))
+        #expect(String(decoding: try report.json(), as: UTF8.self).contains("\"faultsMissed\" : [\n    \"order kill"))
     }
 
     @Test func aScheduleOfFaultsIsKeptAndToldWithItsTimes() async throws {

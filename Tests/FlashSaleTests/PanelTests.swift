@@ -108,22 +108,17 @@ struct PanelTests {
             console.draw(["a", "b"])
             console.draw(["c"])
             console.story("two")
-            console.live("only without a terminal")
             console.line("three")
         }
         #expect(drawn == "one\na\nb\n\u{1B}[2A\r\u{1B}[Jc\n\u{1B}[1A\r\u{1B}[Jtwo\nthree\n")
         let logged = screen(
-            { console in
-                console.story("two")
-                console.live("a line of its own")
-            },
+            { console in console.story("two") },
             terminal: false
         )
-        #expect(logged == "two\na line of its own\n")
+        #expect(logged == "two\n")
         let quiet = screen(
             { console in
                 console.story("two")
-                console.live("x")
                 console.draw(["c"])
                 console.line("one")
             },

@@ -349,6 +349,83 @@ struct SaleTests {
         #expect(stack.calls.last == "start redis")
     }
 
+    // MARK: What was measured outlives what fails
+
+    private func measured(_ settings: SaleConfiguration, _ shop: Shop, stack: StackScript? = nil) async throws -> SaleResult {
+        var settings = settings
+        settings.gateway = try await shop.open()
+        settings.productServer = settings.gateway
+        let console = Console(isTerminal: false, isQuiet: true) { _ in }
+        let loop = MultiThreadedEventLoopGroup.singleton.next()
+        let sale = Sale(settings: settings, stack: stack, source: shop, console: console, eventLoop: loop)
+        do {
+            let result = try await sale.measured()
+            await shop.close()
+            return result
+        } catch {
+            await shop.close()
+            throw error
+        }
+    }
+
+    @Test func aFaultThatFailsLeavesTheFiguresAndTheAudit() async throws {
+        let stack = try Stack(killing: "echo 'no such server' && exit 1")
+        defer { stack.remove() }
+        var settings = settings(units: 100, orders: 1000)
+        settings.disruptions = [try Disruption(kill: "redis@0s..1s")]
+        let result = try await measured(settings, Shop(), stack: stack.script)
+        #expect(result.saleFailure is StackScript.Failure && result.auditFailure == nil && result.audit.basis == .stores)
+        let report = SaleReport(result)
+        #expect(report.table.contains { $0.hasPrefix("the sale ended early: ") } && report.passes && !report.isWhole)
+    }
+
+    @Test func anAuditThatFailsLeavesTheFigures() async throws {
+        var settings = settings()
+        settings.beforeAudit = "echo broken; exit 7"
+        let result = try await measured(settings, Shop())
+        #expect(result.auditFailure is StackScript.Failure && result.load.orders == 1000 && result.load.confirmed == 300)
+        #expect(result.audit.basis == .none && result.audit.remarks.first?.contains("failed (7): broken") == true)
+        let json = try #require(try JSONSerialization.jsonObject(with: SaleReport(result).json()) as? [String: Any])
+        #expect(json["pass"] as? Bool == false && json["failure"] is String && json["orders"] as? Int == 1000)
+    }
+
+    /// An audit that somebody has ended has not found anything.
+    @Test func anInterruptedAuditAccusesNobody() async throws {
+        let stack = try Stack()
+        defer { stack.remove() }
+        var settings = settings()
+        settings.beforeAudit = "touch '\(stack.down)'; sleep 1"
+        let held = settings
+        let task = Task { try await measured(held, Shop()) }
+        #expect(try await eventually { FileManager.default.fileExists(atPath: stack.down) })
+        task.cancel()
+        let result = try await task.value
+        #expect(result.auditFailure is CancellationError && result.audit.remarks == ["not audited: interrupted"])
+        #expect(result.audit.findings.isEmpty && result.load.orders == 1000 && !SaleReport(result).isWhole)
+        var books = Books()
+        books.redis = nil
+        let blind = books
+        let audit = Task {
+            withUnsafeCurrentTask { $0?.cancel() }
+            return try await Audit.run(blind, product: 1, load: nil)
+        }
+        await #expect(throws: CancellationError.self) { try await audit.value }
+    }
+
+    @Test func aPipeGetsTheLinesInTheirOrder() async throws {
+        var faults = Shop.Faults()
+        faults.delay = .milliseconds(10)
+        var settings = settings(units: 100_000, orders: .max, concurrency: 4)
+        settings.lasts = .seconds(2)
+        settings.interval = .milliseconds(200)
+        let output = Output()
+        let (_, stall) = try await Stall.watched { try await hold(settings, at: Shop(faults: faults), output: output) }
+        let times = output.lines.compactMap { $0.wholeMatch(of: #/\s*([0-9.]+) s  .*/#).flatMap { Double($0.1) } }
+        // A live line has one digit behind the point.
+        let isOrdered = zip(times, times.dropFirst()).allSatisfy { $0 <= $1 + 0.05 }
+        #expect(times.count > 8 && (isOrdered || stall > .milliseconds(300)), "\(output.lines), after a stall of \(stall)")
+    }
+
     @Test func aCommandRunsBetweenSaleAndAudit() async throws {
         let stack = try Stack()
         defer { stack.remove() }

@@ -47,6 +47,8 @@ final class Shop: Sendable, AuditSource {
         var adminToken: String?
         /// By how much Redis is off.
         var drift: Int64 = 0
+        /// Products that it makes.
+        var makesAtMost = Int.max
     }
 
     private struct State {
@@ -152,6 +154,7 @@ final class Shop: Sendable, AuditSource {
                 guard faults.token == nil || head.headers.first(name: "authorization") == faults.token.map({ "Bearer \($0)" }) else {
                     return .answer(.unauthorized, "{\"error\":\"UNAUTHORIZED\"}", after: .zero)
                 }
+                guard state.productsMade < faults.makesAtMost else { return .answer(.serviceUnavailable, "{}", after: .zero) }
                 state.productsMade += 1
                 let object = (try? JSONSerialization.jsonObject(with: Data(body.utf8))) as? [String: Any]
                 state.units = (object?["stock"] as? NSNumber)?.int64Value ?? 0

@@ -27,6 +27,16 @@ struct StoryTests {
         #expect(story.tellAll().isEmpty)
     }
 
+    @Test func howTheSaleStandsIsToldInItsOrderAndNotKept() {
+        var story = Story()
+        story.pass("  0.5 s  100 orders/s", at: .milliseconds(500))
+        story.add("sale opens", at: .zero)
+        #expect(story.tell(upTo: .seconds(2)).map(\.rendered) == ["   0.000 s  sale opens", "  0.5 s  100 orders/s"])
+        #expect(story.lines.map(\.text) == ["sale opens"])
+        for index in 0..<(Story.limit + 5) { story.pass("line", at: .seconds(index)) }
+        #expect(story.tellAll().count == Story.limit)
+    }
+
     @Test func linesAreBounded() {
         var story = Story()
         for index in 0..<(Story.limit + 5) { story.add("line", at: .seconds(index)) }

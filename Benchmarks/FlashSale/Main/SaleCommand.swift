@@ -2,7 +2,6 @@ import ArgumentParser
 import CommandShell
 import FlashSaleKit
 import Foundation
-import NIOCore
 import NIOPosix
 
 /// `flash-sale`: the sale.
@@ -71,60 +70,31 @@ struct SaleCommand: AsyncParsableCommand {
         let environment = try await Environment.read(stack: script)
         let settings = try settings(environment: environment)
         let outputs = try output.open()
-        let console = Console.standard(isQuiet: output.quiet, onStandardError: outputs.isJSONOnStandardOutput)
+        let console = Console.standard(isQuiet: output.quiet, onStandardError: outputs.isStandardOutputTaken)
         let eventLoop = MultiThreadedEventLoopGroup.singleton.next()
         let (basis, reader) = try target.basis(settings, environment: environment, eventLoop: eventLoop)
-        let tools = try faults.tools(stack: script, environment: environment)
-        var runs: [SaleReport] = []
-        for number in 1...output.repeat {
-            if output.repeat > 1 { console.line("== run \(number) of \(output.repeat)") }
-            var chosen = settings
-            // Another run of the same seed would ask nothing new of the servers.
-            chosen.seed = settings.seed &+ UInt64(number - 1)
-            let report = try await hold(chosen, tools: tools, basis: basis, console: console, eventLoop: eventLoop)
-            try outputs.write(report, isFirst: number == 1)
-            if let page = outputs.html { console.line("report: \(page.path)") }
-            tell(report.audit, console: console)
-            runs.append(report)
-            if report.wasInterrupted { break }
-        }
-        await reader?.close()
-        try outputs.write(json: runs.count == 1 ? runs[0].json() : SaleReport.json(of: runs))
-        if runs.count > 1 { for line in SaleReport.medians(of: runs) { console.line(line) } }
-        try conclude(runs, console: console)
-    }
-
-    private func hold(
-        _ settings: SaleConfiguration,
-        tools: FaultTools,
-        basis: AuditBasis,
-        console: Console,
-        eventLoop: any EventLoop
-    ) async throws -> SaleReport {
-        let started = Date.now
-        let interruption = Interruption()
-        let sale = Sale(settings: settings, tools: tools, basis: basis, console: console, eventLoop: eventLoop, interruption: interruption)
-        let result = try await interruptible(interruption) { try await sale.run() }
-        let report = SaleReport(
-            result,
+        let series = SaleSeries(
+            settings: settings,
+            tools: try faults.tools(stack: script, environment: environment),
+            basis: basis,
+            console: console,
+            eventLoop: eventLoop,
+            count: output.repeat,
             percentiles: try SaleReport.percentiles(output.percentiles),
             requirements: try output.requirements(),
-            metadata: RunMetadata.json(settings, audit: basis.name, started: started)
+            outputs: outputs
         )
-        console.line("")
-        for line in report.table { console.line(line) }
-        return report
-    }
-
-    /// Ends with the status of the worst that happened.
-    private func conclude(_ runs: [SaleReport], console: Console) throws {
-        if runs.contains(where: \.wasInterrupted) { throw ExitCode(Status.interrupted) }
-        if runs.contains(where: { !$0.passes }) { throw ExitCode(Status.auditFailed) }
-        // A sale in which nothing was sold has failed, even though its books agree.
-        if runs.contains(where: { $0.hasSoldNothing }) {
-            console.line("no order was confirmed: the servers sold nothing")
-            throw ExitCode(Status.unavailable)
+        let interruption = Interruption()
+        try await interruptible(interruption) {
+            let status: Int32
+            do {
+                status = try await series.hold(interruption)
+            } catch {
+                await reader?.close()
+                throw error
+            }
+            await reader?.close()
+            if status != Status.pass { throw ExitCode(status) }
         }
-        if let missed = runs.lazy.compactMap(\.firstMissed).first { throw ExitCode(Status.missed(missed)) }
     }
 }

@@ -8,7 +8,7 @@ enum Status {
     static let auditFailed: Int32 = 1
     /// The arguments or settings cannot be understood, or name what is not there.
     static let usage: Int32 = 2
-    /// The sale or the audit could not be held: a server, a store or the stack script failed.
+    /// The sale or the audit could not be held: a server, a store or the stack script failed, nothing was sold, or a report could not be written.
     static let unavailable: Int32 = 3
     /// `compare`: the second is worse.
     static let worse: Int32 = 9
@@ -28,7 +28,8 @@ enum Status {
 
     /// The list for `--help`.
     static let help = """
-        Exit status: 0 the audit passes and every threshold is reached; 1 the audit fails; 2 wrong arguments or settings; 3 the sale or the audit could not be held; \
+        Exit status: 0 the audit passes and every threshold is reached; 1 the audit fails; 2 wrong arguments or settings; 3 the sale or the audit could not be held, a fault was never made, \
+        nothing was sold, or a report could not be written; \
         a threshold of --require was missed: 4 a latency, 5 errors or another count of orders, 6 the rate, 7 a figure of the books, 8 the harness was its own bottleneck \
         (the first one missed, in the order in which they are written); 9 compare: the second is worse; 130 interrupted (what was taken away is given back first).
         """

@@ -58,7 +58,7 @@ public struct Audit: Equatable, Sendable {
     /// What the audit was taken from.
     public let basis: Basis
     /// What a reader must know to weigh the audit, in words.
-    public let remarks: [String]
+    public internal(set) var remarks: [String]
     /// Units at creation.
     public let initial: Int64
     /// Units of CONFIRMED orders, from the order database.
@@ -221,12 +221,15 @@ public struct Audit: Equatable, Sendable {
             cancelledAnswers: load?.cancelledOrders ?? [],
             told: load?.told
         )
+        let redis = await source.redisStock(of: product)
+        // A read that was cancelled looks like a Redis that does not answer.
+        try Task.checkCancellation()
         return Audit(
             Input(
                 product: row,
                 ledger: ledger,
                 orders: orders,
-                redis: await source.redisStock(of: product),
+                redis: redis,
                 matching: matching,
                 soldOut: load?.soldOut ?? 0,
                 failed: load?.failed ?? Int(orders.failed),

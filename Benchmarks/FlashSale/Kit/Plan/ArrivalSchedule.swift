@@ -109,6 +109,9 @@ public struct ArrivalSchedule: Equatable, Sendable {
         }
         guard read.reduce(0, { $0 + $1.length }) <= 86_400 else { throw PlanError("--stages last longer than a day") }
         guard read.isEmpty || read.contains(where: { $0.length > 0 }) else { throw PlanError("--stages have no length") }
+        // From 0 to 0 nobody comes.
+        let sends = (rate?.perSecond ?? 0) > 0 || read.contains { $0.rate > 0 }
+        guard sends || !counts.isEmpty else { throw PlanError("--stages send nothing: every rate is 0") }
         let end = read.reduce(0) { $0 + $1.length }
         guard read.isEmpty || counts.allSatisfy({ $0.at <= end }) else { throw PlanError("a burst comes behind the last stage") }
         self.init(rate: rate?.perSecond ?? 0, stages: read, bursts: counts)

@@ -52,8 +52,18 @@ public struct FaultTools: Sendable {
             guard let file = proxies[server] else {
                 throw PlanError("\(server):\(disruption.kind.name) needs a proxy before it: --proxy \(server)=FILE")
             }
-            guard access(file, W_OK) == 0 else { throw PlanError("--proxy \(server): \(file) cannot be written") }
+            try Self.checkCommands(file, of: server)
         }
+    }
+
+    /// Opens a proxy's command file as a fault does later: a pipe that nobody reads is found now.
+    private static func checkCommands(_ file: String, of server: String) throws(PlanError) {
+        let descriptor = open(file, O_WRONLY | O_APPEND | O_NONBLOCK | O_CLOEXEC)
+        guard descriptor >= 0 else {
+            let reason = errno == ENXIO ? "nobody reads it: is the fault-proxy up?" : String(cString: strerror(errno))
+            throw PlanError("--proxy \(server): \(file) cannot be written: \(reason)")
+        }
+        _ = Glibc.close(descriptor)
     }
 
     /// The same fault at the server that has the named part now, such as the master of Redis. The fault is made and undone at this server, whoever has the

@@ -17,7 +17,8 @@ extension SaleReport {
             "product": .int(result.product),
             // What the audit was taken from.
             "audit": .string(audit.basis.rawValue),
-            "pass": .bool(audit.passes),
+            "pass": .bool(isWhole),
+            "failure": .optional(failure),
             "initial": .int(audit.initial),
             "confirmed": .int(audit.confirmed),
             "soldOut": .int(audit.soldOut),
@@ -60,6 +61,7 @@ extension SaleReport {
                 }
             ),
         ]
+        fields["faultsMissed"] = .array(result.faultsMissed.map { .string($0) })
         fields["answersChecked"] = .int(audit.answersChecked)
         fields["offenders"] = .array(
             audit.offenders.map {

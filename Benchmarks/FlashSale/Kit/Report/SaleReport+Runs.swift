@@ -8,6 +8,12 @@ extension SaleReport {
     public var wasInterrupted: Bool { result.wasInterrupted }
     /// Whether the audit passed.
     public var passes: Bool { result.audit.passes }
+    /// What kept the sale from being held to its end, or audited.
+    public var failure: String? { result.failure.map { SaleResult.words($0) } }
+    /// Whether the sale was held to its end and audited as it was to be, and the audit passed.
+    public var isWhole: Bool { passes && failure == nil }
+    /// Faults that were asked for and never made.
+    public var faultsMissed: [String] { result.faultsMissed }
     /// Whether nobody was told of a confirmed order.
     public var hasSoldNothing: Bool { result.audit.confirmed == 0 && result.load.confirmed == 0 }
     /// The kind of the first threshold that was missed.
@@ -22,14 +28,16 @@ extension SaleReport {
     ]
 
     /// Every run, and the medians with the intervals that hold them.
-    public static func json(of runs: [SaleReport]) throws -> Data {
+    /// - Parameter failure: why a further run could not be held.
+    public static func json(of runs: [SaleReport], failure: String? = nil) throws -> Data {
         var summary: [String: ReportValue] = [:]
         for (name, value) in summed {
             guard let sample = Comparison.Sample(runs.map(value)) else { continue }
             summary[name] = .object(["median": .double(sample.median), "low": .double(sample.low), "high": .double(sample.high)])
         }
         let whole = ReportValue.object([
-            "runs": .array(runs.map(\.figures)), "summary": .object(summary), "pass": .bool(runs.allSatisfy(\.passes)),
+            "runs": .array(runs.map(\.figures)), "summary": .object(summary), "pass": .bool(failure == nil && runs.allSatisfy(\.isWhole)),
+            "failure": .optional(failure),
         ])
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.prettyPrinted, .sortedKeys]

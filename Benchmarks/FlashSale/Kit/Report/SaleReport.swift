@@ -110,7 +110,9 @@ public struct SaleReport: Sendable {
         lines.append(load.health.line)
         lines += load.health.doubts.map { "caution: \($0)" }
         lines += verdicts.map(\.line)
-        if !result.hasSettled { lines.append("not everything came to rest in time") }
+        if !result.hasSettled, result.auditFailure == nil { lines.append("not everything came to rest in time") }
+        lines += result.faultsMissed.map { "fault \($0): never made, the sale was over before" }
+        if let failure = result.saleFailure { lines.append("the sale ended early: \(SaleResult.words(failure))") }
         return lines
     }
 

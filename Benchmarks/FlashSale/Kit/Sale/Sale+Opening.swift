@@ -8,6 +8,7 @@ extension Sale {
     func check(_ gateway: HTTPEndpoint) async throws {
         try await checkNames()
         try await checkGateway(gateway)
+        try await checkAdmin()
         switch basis {
         case .stores(let source):
             do {
@@ -18,6 +19,7 @@ extension Sale {
             } catch {
                 throw Failure(description: "a database of the audit does not answer: \(error)")
             }
+            try await checkRedis(source)
         case .http(let books):
             guard !settings.isAsync else {
                 throw PlanError("--async needs the databases for its audit (--audit stores), or none (--no-audit)")
@@ -30,6 +32,39 @@ extension Sale {
         guard settings.habits.cancellations == 0 || !settings.isAsync else {
             throw PlanError("--cancel is for orders that are decided at once")
         }
+    }
+
+    /// The breaker's column is there for the whole sale, or the sale does not begin.
+    private func checkAdmin() async throws {
+        guard let url = settings.productAdmin else { return }
+        let token = settings.adminToken.map { [("Authorization", "Bearer \($0)")] } ?? []
+        let caller = try await HTTPCaller.make(
+            endpoint: try HTTPEndpoint(url, tls: settings.tls),
+            eventLoop: eventLoop,
+            timeout: .seconds(10)
+        )
+        defer { caller.close() }
+        do {
+            let answer = try await caller.call(.GET, "/admin/circuitbreakers", headers: token)
+            guard answer.status != 200 else { return }
+            let isRefused = answer.status == 401 || answer.status == 403
+            throw Failure(
+                description: "the admin port at \(url) answers \(answer.status)"
+                    + (isRefused ? ": set ADMIN_TOKEN" : " instead of its breaker")
+            )
+        } catch let failure as HTTPFailure {
+            throw Failure(description: "the admin port at \(url): \(failure). Are the servers up?")
+        }
+    }
+
+    /// Redis answers for a product that cannot be, or not at all. A connection that is only being made gets a few seconds.
+    private func checkRedis(_ source: some AuditSource) async throws {
+        let deadline = ContinuousClock.now + .seconds(5)
+        repeat {
+            if await source.redisStock(of: 0) != nil { return }
+            try await Task.sleep(for: .milliseconds(100))
+        } while ContinuousClock.now < deadline
+        throw Failure(description: "the audit's Redis does not answer: is REDIS_URL right, and Redis up?")
     }
 
     /// A server that the stack does not have cannot be taken away.
@@ -58,6 +93,11 @@ extension Sale {
             let answer = try await caller.call(.GET, settings.productPath + "/9223372036854775807", headers: gatewayFields)
             guard answer.status < 500 else {
                 throw Failure(description: "the gateway at \(gateway.url) answers \(answer.status). Are the servers up?")
+            }
+            guard answer.status != 401, answer.status != 403 else {
+                throw Failure(
+                    description: "the gateway at \(gateway.url) answers \(answer.status): it asks for what only --header can give it"
+                )
             }
         } catch let failure as HTTPFailure {
             throw Failure(description: "the gateway at \(gateway.url): \(failure). Are the servers up?")
@@ -115,9 +155,9 @@ extension Sale {
         do {
             let answer = try await caller.call(.GET, "\(settings.productPath)/\(product)", headers: gatewayFields)
             guard answer.status != 200 else { return }
-            throw Failure(description: "the gateway at \(settings.gateway) does not show the product: \(answer.status)")
+            throw Failure(description: "the gateway at \(gateway.url) does not show the product: \(answer.status)")
         } catch let failure as HTTPFailure {
-            throw Failure(description: "the gateway at \(settings.gateway): \(failure). Are the servers up?")
+            throw Failure(description: "the gateway at \(gateway.url): \(failure). Are the servers up?")
         }
     }
 

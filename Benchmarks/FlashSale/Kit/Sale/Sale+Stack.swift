@@ -22,6 +22,7 @@ extension Sale {
         settings.gateway = try setting("GATEWAY_URL")
         settings.productServer = "http://127.0.0.1:\(try setting("PRODUCT_PORT"))"
         settings.productAdmin = try setting("PRODUCT_ADMIN_URL")
+        settings.adminToken = environment["ADMIN_TOKEN"].flatMap { $0.isEmpty ? nil : $0 }
         let reader = try StoreReader(
             productDatabase: try setting("PRODUCT_DATABASE_URL"),
             orderDatabase: try setting("ORDER_DATABASE_URL"),

@@ -35,7 +35,8 @@ extension Sale {
                 shown = look.elapsed
                 last = look
                 log.add(point)
-                console.live(liveLine(look, point))
+                // Where no panel can be drawn: a line of its own, in its order among those of the story, some of which come late.
+                if !console.isTerminal { log.pass(liveLine(look, point), at: look.elapsed) }
             }
             guard let terminal = console.terminal, log.now - drawn >= .milliseconds(250) else { continue }
             drawn = log.now

@@ -57,11 +57,20 @@ public struct Sale: Sendable {
     /// Holds the sale and audits it.
     /// - Throws: `Failure`, `PlanError` or what a store throws if the sale cannot be held or audited. Broken books are a result, not an error.
     public func run() async throws -> SaleResult {
+        let result = try await measured()
+        if let failure = result.failure { throw failure }
+        return result
+    }
+
+    /// Holds the sale and audits it, as `run()` does. What fails once the sale has opened is in the result, beside everything that was measured by then.
+    /// - Throws: `Failure`, `PlanError` or what a store throws if the sale cannot be opened.
+    public func measured() async throws -> SaleResult {
         let gateways = try ([settings.gateway] + settings.moreGateways).map { try HTTPEndpoint($0, tls: settings.tls) }
         for gateway in gateways { try await check(gateway) }
         let gateway = gateways[0]
         let (products, units) = try await putAllOnSale(gateway)
         for product in products { try await look(at: product, through: gateway) }
+        for other in gateways.dropFirst() { try await look(at: products[0], through: other) }
         for product in products { try await waitUntilGated(product) }
         let product = products[0]
 
@@ -72,12 +81,19 @@ public struct Sale: Sendable {
         let loops = group.map { Array($0.makeIterator()) } ?? [eventLoop]
         let load = try await Load.make(plan: plan(products: products, units: units), endpoints: gateways, eventLoops: loops)
         console.line(opening(product: product, units: units))
-        let reachedLimit = try await withThrowingTaskGroup(of: Void.self) { group in
-            group.addTask { await watch.run() }
-            group.addTask { try await probeStock(product) }
-            group.addTask { try await show(load, product: product, units: units) }
-            defer { group.cancelAll() }
-            return try await hold(load, units: units)
+        var reachedLimit = false
+        var failure: (any Error)?
+        do {
+            reachedLimit = try await withThrowingTaskGroup(of: Void.self) { group in
+                group.addTask { await watch.run() }
+                group.addTask { try await probeStock(product) }
+                group.addTask { try await show(load, product: product, units: units) }
+                defer { group.cancelAll() }
+                return try await hold(load, units: units)
+            }
+        } catch {
+            // The orders that were answered by now were answered: they are told, and what they hold is audited.
+            failure = error
         }
         log.addRest(try await load.look())
         let end = try await load.peek()
@@ -86,7 +102,17 @@ public struct Sale: Sendable {
         await lastLook.look(withEvents: true)
         tellTheEnd(end, units: units)
         for line in log.linesToTell(all: true) { console.story(line.rendered) }
-        return try await audited(products, units: units, end: end, reachedLimit: reachedLimit)
+        var result: SaleResult
+        do {
+            try Task.checkCancellation()
+            result = try await audited(products, units: units, end: end, reachedLimit: reachedLimit)
+        } catch {
+            result = unaudited(products[0], units: units, end: end, reachedLimit: reachedLimit)
+            result.auditFailure = error
+            result.audit.remarks = ["not audited: \(SaleResult.words(error))"]
+        }
+        result.saleFailure = failure
+        return result
     }
 
     /// Waits until all is quiet, reads the books and judges them.
@@ -104,6 +130,7 @@ public struct Sale: Sendable {
             let output = try await StackScript.shell(command, environment: ["PRODUCT_ID": String(products[0])])
             if !output.isEmpty { console.line(output) }
         }
+        try Task.checkCancellation()
         var figures = end.figures
         let audit: Audit
         switch basis {
@@ -133,8 +160,30 @@ public struct Sale: Sendable {
                 load: figures
             )
         }
-        return SaleResult(
-            product: products[0],
+        // What could not be read because the audit was cancelled must not be held against the servers.
+        try Task.checkCancellation()
+        return result(products[0], figures, end, audit: audit.adding(figures), hasSettled: hasSettled, reachedLimit: reachedLimit)
+    }
+
+    /// What was measured, where the books could not be read.
+    private func unaudited(_ product: Int64, units: Int, end: LoadGenerator.Snapshot, reachedLimit: Bool) -> SaleResult {
+        let figures = end.figures
+        // Of orders that are accepted first nobody can tell which were sold.
+        let confirmed = settings.isAsync ? 0 : figures.unitsConfirmed - figures.unitsCancelled
+        let audit = Audit(unauditedUnits: Int64(units), confirmedUnits: Int64(confirmed), load: figures)
+        return result(product, figures, end, audit: audit.adding(figures), hasSettled: false, reachedLimit: reachedLimit)
+    }
+
+    private func result(
+        _ product: Int64,
+        _ figures: LoadFigures,
+        _ end: LoadGenerator.Snapshot,
+        audit: Audit,
+        hasSettled: Bool,
+        reachedLimit: Bool
+    ) -> SaleResult {
+        SaleResult(
+            product: product,
             load: figures,
             duration: end.elapsed,
             transitions: log.transitions,
@@ -142,10 +191,11 @@ public struct Sale: Sendable {
             points: log.points,
             faults: log.faults,
             hasSettled: hasSettled,
-            audit: audit.adding(figures),
+            audit: audit,
             reachedLimit: reachedLimit,
             isNewProduct: settings.product == nil,
-            wasInterrupted: interruption.isSet
+            wasInterrupted: interruption.isSet,
+            faultsMissed: settings.disruptions.enumerated().filter { !log.hasBegun($0.offset) }.map(\.element.words)
         )
     }
 

@@ -105,4 +105,18 @@ public struct SaleResult: Sendable {
     public var isNewProduct = true
     /// Whether somebody ended the sale early.
     public var wasInterrupted = false
+    /// Faults that were asked for and never made, as they are written: the sale was over before.
+    public var faultsMissed: [String] = []
+    /// Why the sale ended before its time, such as a fault that could not be made.
+    public var saleFailure: (any Error)?
+    /// Why the books could not be read.
+    public var auditFailure: (any Error)?
+
+    /// What failed first.
+    public var failure: (any Error)? { saleFailure ?? auditFailure }
+
+    /// An error as a reader of the report is told of it.
+    static func words(_ error: any Error) -> String {
+        error is CancellationError ? "interrupted" : String(describing: error)
+    }
 }

@@ -96,11 +96,6 @@ public struct Console: Sendable {
         if !isQuiet { line(text) }
     }
 
-    /// How the sale stands, where no panel can be drawn: a line of its own.
-    public func live(_ text: String) {
-        if !isQuiet, !isTerminal { line(text) }
-    }
-
     /// Draws the panel anew. Its lines must fit.
     func draw(_ panel: [String]) {
         guard !isQuiet else { return }

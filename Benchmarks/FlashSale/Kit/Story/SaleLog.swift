@@ -40,6 +40,11 @@ final class SaleLog: Sendable {
         state.withLock { $0.story.add(text, at: moment ?? ContinuousClock.now - $0.openedAt) }
     }
 
+    /// How the sale stands: a whole line, told in its order and not kept.
+    func pass(_ text: String, at moment: Duration) {
+        state.withLock { $0.story.pass(text, at: moment) }
+    }
+
     func linesToTell(all: Bool) -> [Story.Line] {
         state.withLock { all ? $0.story.tellAll() : $0.story.tell(upTo: ContinuousClock.now - $0.openedAt) }
     }
@@ -91,6 +96,9 @@ final class SaleLog: Sendable {
     func ended(_ index: Int, at moment: Duration) {
         state.withLock { $0.faults[index]?.to = moment.inSeconds }
     }
+
+    /// Whether a fault has begun.
+    func hasBegun(_ index: Int) -> Bool { state.withLock { $0.faults[index] != nil } }
 
     func add(_ point: SalePoint) {
         state.withLock { if $0.points.count < Self.pointLimit { $0.points.append(point) } }

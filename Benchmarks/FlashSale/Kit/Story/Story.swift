@@ -10,9 +10,12 @@ public struct Story: Sendable {
         public var at: Duration
         /// What happened.
         public var text: String
+        /// Whether the text is a whole line, with its own time in it.
+        var isWhole = false
 
         /// The line as it is printed.
         public var rendered: String {
+            if isWhole { return text }
             let milliseconds = Int((at.inSeconds * 1000).rounded())
             let whole = String(abs(milliseconds) / 1000)
             let part = String(1000 + abs(milliseconds) % 1000).dropFirst()
@@ -43,6 +46,12 @@ public struct Story: Sendable {
         let line = Line(at: at, text: text)
         Self.insert(line, into: &lines)
         Self.insert(line, into: &untold)
+    }
+
+    /// A whole line that is told among the others, by its time, and is no part of the story. Bound: as many as the story has; further ones are left out.
+    public mutating func pass(_ text: String, at: Duration) {
+        guard untold.count < Self.limit else { return }
+        Self.insert(Line(at: at, text: text, isWhole: true), into: &untold)
     }
 
     /// Takes the lines that are old enough to be told, in order.

@@ -234,7 +234,7 @@ private final class AnswerHandler: ChannelInboundHandler {
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
         // When the TLS handshake fails, no request was sent yet, so no answer is lost.
         let isHandshake = error is NIOSSLError || error is BoringSSLError || error is NIOSSLExtraError
-        owner.ended(isHandshake ? .connect("TLS: \(error)") : .closed, generation: generation)
+        owner.ended(isHandshake ? .connect("TLS: \(TLSOptions.words(error))") : .closed, generation: generation)
         context.close(promise: nil)
     }
 }

@@ -1,3 +1,4 @@
+import Glibc
 public import NIOCore
 import NIOSSL
 
@@ -10,6 +11,27 @@ public struct TLSOptions: Equatable, Sendable {
 
     /// The system's roots, names checked.
     public init() {}
+
+    /// Reads the file of certificates once, so that a wrong one is named before anything is sent.
+    /// - Throws: `PlanError` that names the file.
+    public func check() throws(PlanError) {
+        guard let file = certificateAuthority else { return }
+        guard access(file, R_OK) == 0 else { throw PlanError("--cacert: \(file) cannot be read: \(String(cString: strerror(errno)))") }
+        guard let certificates = try? NIOSSLCertificate.fromPEMFile(file), !certificates.isEmpty else {
+            throw PlanError("--cacert: \(file) holds no certificate in PEM form")
+        }
+    }
+
+    /// What went wrong with TLS, in words: what the library says of it names its own source files.
+    static func words(_ error: any Error) -> String {
+        let text = String(describing: error)
+        var reasons: [String] = []
+        for match in text.matches(of: /OPENSSL_internal:([A-Z0-9_]+)/) {
+            let reason = match.1.lowercased().replacing("_", with: " ")
+            if !reasons.contains(reason) { reasons.append(reason) }
+        }
+        return reasons.isEmpty ? text : reasons.joined(separator: ", ")
+    }
 }
 
 /// What a connection needs to speak TLS.
@@ -62,10 +84,11 @@ public struct HTTPEndpoint: Sendable {
             throw PlanError("'\(url)' does not resolve: \(error)")
         }
         do {
+            if isTLS { try options.check() }
             let isIPAddress = (try? SocketAddress(ipAddress: host, port: port)) != nil
             tls = isTLS ? try TLSClient(host: host, isIPAddress: isIPAddress, options: options) : nil
         } catch {
-            throw PlanError("TLS for '\(url)': \(error)")
+            throw PlanError("TLS for '\(url)': \(TLSOptions.words(error))")
         }
         self.url = url
         self.authority = String(authority)

@@ -5,7 +5,7 @@ import NIOPosix
 /// What goes wrong meanwhile.
 struct FaultOptions: ParsableArguments {
     @Option(help: "Redis is taken away: START..END or START+LENGTH. May be given several times.") var outage: [String] = []
-    @Option(help: "How Redis is taken away: kill or pause.") var outageKind = "kill"
+    @Option(help: "How --outage takes Redis away: kill or pause. (default: kill)") var outageKind: String?
     @Option(
         help: """
             A server of the stack is killed and started again, such as product@5s..6s. redis-master and postgres-primary are whoever takes writes when the moment comes. \
@@ -32,6 +32,8 @@ struct FaultOptions: ParsableArguments {
     @Flag(help: "Sell at the machine's own pace throughout, without keeping units for the time after an outage.") var unbudgeted = false
 
     func fill(_ settings: inout SaleConfiguration) throws {
+        guard outageKind == nil || !outage.isEmpty else { throw PlanError("--outage-kind is how --outage takes Redis away: give --outage") }
+        let outageKind = self.outageKind ?? "kill"
         guard outageKind == "kill" || outageKind == "pause" else { throw PlanError("--outage-kind is kill or pause, not '\(outageKind)'") }
         settings.disruptions =
             try outage.map { try Disruption(server: "redis", kind: outageKind == "kill" ? .kill : .pause, span: $0) }

@@ -17,12 +17,14 @@ struct LoadOptions: ParsableArguments {
     var stages: String?
     @Option(help: "Open loop: this many orders at one moment, such as 50000@12s, in addition to the rate. May be given several times.")
     var burst: [String] = []
-    @Option(help: "Open loop: poisson or even.") var arrivals = ArrivalProcess.poisson
+    @Option(help: "Open loop: poisson or even. (default: poisson)") var arrivals: ArrivalProcess?
     @Option(help: "How long orders are sent, such as 60s.") var duration: String?
     @Option(
-        help: "Open loop: how many orders may be under way. A further one waits as long as --deadline allows, then it is shed and counted."
+        help: """
+            Open loop: how many orders may be under way. A further one waits as long as --deadline allows, then it is shed and counted. (default: 1,024)
+            """
     )
-    var inFlight = 1_024
+    var inFlight: Int?
     @Option(
         help: "How long after its intended moment an order is still sent or repeated. Later it is shed or given up, and counted as stale."
     )
@@ -36,10 +38,15 @@ struct LoadOptions: ParsableArguments {
 
     func fill(_ settings: inout SaleConfiguration) throws {
         try check("concurrency", concurrency ?? 128, 1...10_000)
+        let inFlight = self.inFlight ?? 1_024
         try check("in-flight", inFlight, 1...20_000)
         try check("retries", retries, 0...100)
         if concurrency != nil, isOpen {
             throw PlanError("--concurrency is a closed loop, --rate, --stages and --burst an open one: choose")
+        }
+        // An option that changes nothing would let a reader of the report believe in it.
+        if !isOpen, self.inFlight != nil || arrivals != nil {
+            throw PlanError("--in-flight and --arrivals are of an open loop: give --rate, --stages or --burst")
         }
         settings.timeout = try positive(timeout, "--timeout")
         settings.retries = retries
@@ -48,7 +55,7 @@ struct LoadOptions: ParsableArguments {
         settings.seed = seed ?? UInt64(Date.now.timeIntervalSince1970 * 1000)
         if isOpen {
             let schedule = try ArrivalSchedule(rate: try rate.map { try ArrivalRate($0) }, stages: stages, bursts: burst)
-            settings.arrivals = .schedule(schedule, arrivals, inFlight: inFlight)
+            settings.arrivals = .schedule(schedule, arrivals ?? .poisson, inFlight: inFlight)
         } else {
             settings.arrivals = .concurrency(concurrency ?? 128)
         }

@@ -7,7 +7,10 @@ struct OutputOptions: ParsableArguments {
     @Option(help: "The percentiles of the table and the report.") var percentiles = "50,90,99,99.9,99.99"
     @Option(help: "The length of one interval in the report's lines.") var interval = "1s"
     @Option(
-        help: ArgumentHelp("The figures as JSON; - for standard output, where the rest then goes to standard error.", valueName: "file")
+        help: ArgumentHelp(
+            "The figures as JSON. For this and each other file: - for standard output, where the rest then goes to standard error.",
+            valueName: "file"
+        )
     ) var json: String?
     @Option(help: ArgumentHelp("The sale as one self-contained page.", valueName: "file")) var html: String?
     @Option(help: ArgumentHelp("One JSON object a line for each interval, with its histogram.", valueName: "file")) var ndjson: String?
@@ -34,13 +37,23 @@ struct OutputOptions: ParsableArguments {
 
     /// Opens everything that will be written.
     func open() throws -> Outputs {
-        Outputs(
-            json: try json.flatMap { $0 == "-" ? nil : try OutputFile($0) },
-            html: try html.map { try OutputFile($0) },
-            ndjson: try ndjson.map { try OutputFile($0) },
-            csv: try csv.map { try OutputFile($0) },
-            hgrm: try hgrm.map { try OutputFile($0) },
-            isJSONOnStandardOutput: json == "-"
+        let named = [("--json", json), ("--html", html), ("--ndjson", ndjson), ("--csv", csv), ("--hgrm", hgrm)]
+        var files: [String: OutputFile] = [:]
+        for (name, path) in named {
+            guard let path else { continue }
+            let file = try OutputFile(path)
+            for (other, earlier) in named.compactMap({ name, _ in files[name].map { (name, $0) } })
+            where file.isSame(as: earlier) || path == "-" && earlier.path == "-" {
+                throw PlanError("\(other) and \(name) are one file: each would write over the other")
+            }
+            files[name] = file
+        }
+        return Outputs(
+            json: files["--json"],
+            html: files["--html"],
+            ndjson: files["--ndjson"],
+            csv: files["--csv"],
+            hgrm: files["--hgrm"]
         )
     }
 }
@@ -52,20 +65,37 @@ struct Outputs {
     let ndjson: OutputFile?
     let csv: OutputFile?
     let hgrm: OutputFile?
-    let isJSONOnStandardOutput: Bool
+
+    /// Whether the reader of standard output is a program, for which the rest would be noise.
+    var isStandardOutputTaken: Bool { [json, html, ndjson, csv, hgrm].contains { $0?.path == "-" } }
 
     /// Writes one sale's lines (NDJSON), page, table (CSV) and histogram. The lines of several sales follow each other; each other file shows the last sale
-    /// alone.
-    func write(_ report: SaleReport, isFirst: Bool) throws {
-        if isFirst { try ndjson?.write(report.ndjson()) } else { try ndjson?.append(report.ndjson()) }
-        try html?.write(report.html())
-        try csv?.write(report.csv())
-        try hgrm?.write(report.hgrm())
+    /// alone. Each is written, whatever becomes of the others.
+    /// - Returns: what could not be written, and why.
+    func write(_ report: SaleReport, isFirst: Bool) -> [String] {
+        [
+            Self.failure { if isFirst { try ndjson?.write(report.ndjson()) } else { try ndjson?.append(report.ndjson()) } },
+            Self.failure { try html?.write(report.html()) },
+            Self.failure { try csv?.write(report.csv()) },
+            Self.failure { try hgrm?.write(report.hgrm()) },
+        ].compactMap { $0 }
     }
 
     /// Writes the figures of all runs.
-    func write(json data: Data) throws {
-        try json?.write(data)
-        if isJSONOnStandardOutput { try FileHandle.standardOutput.write(contentsOf: data + Data("\n".utf8)) }
+    func write(json data: @autoclosure () throws -> Data) -> [String] {
+        let failure = Self.failure {
+            guard let json else { return }
+            try json.write(data() + Data(json.path == "-" ? "\n".utf8 : "".utf8))
+        }
+        return failure.map { [$0] } ?? []
+    }
+
+    private static func failure(_ write: () throws -> Void) -> String? {
+        do {
+            try write()
+            return nil
+        } catch {
+            return String(describing: error)
+        }
     }
 }

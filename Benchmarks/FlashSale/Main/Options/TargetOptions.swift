@@ -27,16 +27,18 @@ struct TargetOptions: ParsableArguments {
     @Option(
         help: """
             stores: read both databases and Redis; http: ask the product server's admin port and look up each answered order through the gateway, which proves \
-            less; none.
+            less; none. (default: stores)
             """
-    ) var audit = Audit.Basis.stores
+    ) var audit: Audit.Basis?
     @Flag(help: "The same as --audit none.") var noAudit = false
     @Option(help: "The script that runs the servers. (default: scripts/stack, if there is one)") var stack: String?
 
-    var basis: Audit.Basis { noAudit ? .none : audit }
+    var basis: Audit.Basis { noAudit ? .none : audit ?? .stores }
 
     /// Takes the addresses in.
     func fill(_ settings: inout SaleConfiguration, environment: [String: String]) throws {
+        guard !noAudit || audit == nil || audit == Audit.Basis.none else { throw PlanError("--no-audit and --audit exclude each other") }
+        guard !insecure || cacert == nil else { throw PlanError("--insecure takes any certificate, --cacert certain ones: choose") }
         func address(_ given: String?, _ name: String) -> String? {
             let url = given ?? environment["\(name)_URL"]?.split(separator: ",").first.map(String.init)
             return url ?? environment["\(name)_PORT"].map { "http://127.0.0.1:\($0)" }
@@ -53,6 +55,7 @@ struct TargetOptions: ParsableArguments {
         settings.headers = try header.flatMap { try HeaderField.read($0) }
         settings.tls.certificateAuthority = cacert
         settings.tls.isUnverified = insecure
+        try settings.tls.check()
         for (name, path) in [("--product-path", productPath), ("--order-path", orderPath ?? "/")] {
             guard path.hasPrefix("/"), path.utf8.allSatisfy({ (0x21...0x7E).contains($0) }) else {
                 throw PlanError("\(name): '\(path)' is no path")
