@@ -97,8 +97,10 @@ public struct PostgresStartTrouble: Sendable, Hashable {
             words = error.message
         case let error as MigrationError:
             isNotThereYet = error.cause?.isNotThereYet ?? false
-            // The connection failed before any migration began, so none is named.
-            words = error.version == 0 ? error.cause?.message ?? error.description : error.description
+            // The trouble came before any migration began, so none is named. PostgreSQL does not say which lock it waited for.
+            let isLocked = error.version == 0 && (error.cause?.isLockTimeout ?? false)
+            let lock = isLocked ? "another session holds a lock on \(error.name), or is migrating: see pg_locks: " : ""
+            words = error.version == 0 ? lock + (error.cause?.message ?? error.description) : error.description
         default: return nil
         }
     }

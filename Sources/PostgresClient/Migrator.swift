@@ -1,7 +1,7 @@
 // Invariant: a migration is applied at most once, and as a whole: its statements and its row in the table of migrations commit together, under one advisory
 //   lock that all servers take. Behind a pooler, which keeps no session, that lock is each transaction's own, and each transaction looks again. Versions are applied in ascending order. If all are applied already, the database role needs only the right to read that table.
 //
-// Bounds: `timeout` for each statement, including the wait for the lock.
+// Bounds: `timeout` for each statement, `lockWait` for each lock.
 
 /// One step of a schema.
 public struct Migration: Sendable, Hashable {
@@ -65,11 +65,17 @@ public struct Migrator: Sendable {
     /// - Parameters:
     ///   - configuration: the server. `timeout` replaces its statement and lock bounds.
     ///   - table: where applied versions are kept. Parts of one database that number their migrations separately have separate tables.
-    ///   - timeout: the bound for each statement, and for the wait while another server migrates
-    public init(configuration: PostgresConfiguration, table: String = "schema_migrations", timeout: Duration = .seconds(120)) {
+    ///   - timeout: the bound for each statement
+    ///   - lockWait: the bound for each wait for a lock, also while another server migrates; nil: `timeout`
+    public init(
+        configuration: PostgresConfiguration,
+        table: String = "schema_migrations",
+        timeout: Duration = .seconds(120),
+        lockWait: Duration? = nil
+    ) {
         var configuration = configuration
         configuration.statementTimeout = timeout
-        configuration.lockTimeout = timeout
+        configuration.lockTimeout = lockWait.map { min($0, timeout) } ?? timeout
         configuration.callTimeout = timeout + .seconds(5)
         configuration.idleInTransactionTimeout = timeout
         self.configuration = configuration

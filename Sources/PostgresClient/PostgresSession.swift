@@ -45,6 +45,8 @@ public final class PostgresSession {
     public var limit: ContinuousClock.Instant?
     /// Records the results of this session's statements.
     public var monitor: PostgresSessionMonitor?
+    /// The statement that failed last, and that of work which the database does not do.
+    var (failedStatement, failedWork): (Statement?, Statement?)
 
     /// The age at which a session that may only read is replaced.
     static let readOnlyRest: Duration = .milliseconds(200)
@@ -325,6 +327,7 @@ public final class PostgresSession {
         do throws(PostgresError) {
             result = try attempt(sql, values, deadline(timeout))
         } catch {
+            if error.isDatabaseTrouble { failedStatement = (sql, values) }
             monitor?.failed(error)
             throw error
         }

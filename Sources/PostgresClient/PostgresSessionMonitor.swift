@@ -1,19 +1,42 @@
 // Invariant: `onTrouble` is called on the session's thread, in the order of the events, and never under the lock.
 //
-// Bounds: only the result of the last statement is kept.
+// A session may answer questions while its work fails: a right was revoked, the disk is full, a trigger refuses. Work is what the session is there for, such as
+//   writing. So trouble of work ends only when work succeeds.
+//
+// Bounds: only the results of the last statement and of the last work are kept. Work in trouble works again a second after its last failure at the earliest, so
+//   that a database which does part of the work is told at most once a second.
 
 import Synchronization
 
 /// The recent results of a session's statements, for observers on other threads. Whether a session is connected and may write is learnt only from its own
 /// statements.
 public final class PostgresSessionMonitor: Sendable {
+    /// Work that the database does not do.
+    private struct FailingWork {
+        var error: PostgresError
+        let since: ContinuousClock.Instant
+        var last: ContinuousClock.Instant
+        /// Whether it is trouble, and not perhaps the fault of one statement.
+        var isTrouble: Bool
+    }
+
     private struct State {
         var lastSuccess: ContinuousClock.Instant?
-        var trouble: PostgresError?
+        /// What is wrong with the session.
+        var session: PostgresError?
+        var work: FailingWork?
+
+        var trouble: PostgresError? { session ?? work.flatMap { $0.isTrouble ? $0.error : nil } }
     }
 
     private let state = Mutex(State())
     private let onTrouble: (@Sendable (_ trouble: PostgresError?, _ isNews: Bool) -> Void)?
+
+    /// For how long a failure that may be one statement's own must be the only result before it counts as the database's; and how long after its last failure work
+    /// counts as working again.
+    static let workRest: Duration = .seconds(1)
+    /// How long after its last failure work is tried by real callers, although a failure that may be one statement's own repeats itself.
+    static let trialRest: Duration = .seconds(10)
 
     /// Makes a monitor.
     ///
@@ -24,26 +47,103 @@ public final class PostgresSessionMonitor: Sendable {
     /// When a statement last succeeded.
     public var lastSuccess: ContinuousClock.Instant? { state.withLock { $0.lastSuccess } }
 
-    /// What keeps the session from working: it cannot connect, has lost its connection, or may only read. Nil if its last statement worked.
+    /// What keeps the session from working: it cannot connect, has lost its connection, may only read, or the database does not do its work. Nil if its last
+    /// statement worked, and so did its work.
     public var trouble: PostgresError? { state.withLock { $0.trouble } }
 
-    func succeeded() {
-        let isNews = state.withLock { state in
-            state.lastSuccess = .now
-            defer { state.trouble = nil }
-            return state.trouble != nil
+    /// Whether the failing work's error may be one statement's own, and lies back so far that others should try.
+    var isWorthTrying: Bool {
+        state.withLock { state in
+            guard state.session == nil, let work = state.work else { return false }
+            return work.error.mayBeOneStatements && ContinuousClock.now - work.last > Self.trialRest
         }
-        if isNews { onTrouble?(nil, true) }
+    }
+
+    func succeeded() {
+        change { state in
+            state.lastSuccess = .now
+            state.session = nil
+        }
     }
 
     func failed(_ error: PostgresError) {
         // A call that failed before the next attempt to connect was due repeats what is known. Recording it would hide what the last attempt said.
         guard error.isSessionTrouble, error.retryAfter == nil else { return }
-        let isNews = state.withLock { state in
-            defer { state.trouble = error }
-            return state.trouble == nil
+        change(error) { $0.session = error }
+    }
+
+    /// - Returns: whether no work is in trouble now
+    func worked() -> Bool {
+        change { state in
+            state.session = nil
+            guard let work = state.work else { return }
+            if !work.isTrouble || ContinuousClock.now - work.last >= Self.workRest { state.work = nil }
         }
-        onTrouble?(error, isNews)
+        return state.withLock { $0.work == nil }
+    }
+
+    /// - Parameter isTrial: the session tried it by itself
+    func workFailed(_ error: PostgresError, isTrial: Bool = false) {
+        let now = ContinuousClock.now
+        change(error) { state in
+            var work = state.work ?? FailingWork(error: error, since: now, last: now, isTrouble: false)
+            work.error = error
+            if !isTrial { work.last = now }
+            work.isTrouble = work.isTrouble || !error.mayBeOneStatements || now - work.since >= Self.workRest
+            state.work = work
+        }
+    }
+
+    private func change(_ error: PostgresError? = nil, _ body: (inout State) -> Void) {
+        let (before, after) = state.withLock { state in
+            let before = state.trouble
+            body(&state)
+            return (before, state.trouble)
+        }
+        if let after {
+            if error != nil || before == nil { onTrouble?(after, before == nil) }
+        } else if before != nil {
+            onTrouble?(nil, true)
+        }
+    }
+}
+
+extension PostgresSession {
+    typealias Statement = (sql: String, values: [PostgresValue])
+
+    /// To be called when the database has done this session's work: trouble of it ends.
+    public func worked() {
+        if monitor?.worked() ?? true { failedWork = nil }
+    }
+
+    /// To be called when the database has not done this session's work. If the database is at fault, whichever statement asks it, the session is in trouble until
+    /// ``worked()``. The statement that failed last is kept, so that ``tryWork()`` can try it.
+    public func workFailed(_ error: PostgresError) {
+        guard error.isDatabaseTrouble else { return }
+        failedWork = failedStatement
+        failedStatement = nil
+        monitor?.workFailed(error)
+    }
+
+    /// Finds out whether the database does this session's work again: sends the statement that failed once more, in a transaction that is rolled back. It meets
+    /// what a caller would meet, and changes nothing. Does nothing if the work is not in trouble.
+    func tryWork() throws(PostgresError) {
+        // Where no statement is known, the next caller's work has to show it.
+        guard let (sql, values) = failedWork else { return worked() }
+        struct RolledBack: Error {}
+        do {
+            try transaction { transaction in
+                _ = try transaction.query(sql, values)
+                throw RolledBack()
+            }
+        } catch let error as PostgresError {
+            // An error that is the statement's own, such as a violated constraint, shows that the database works.
+            guard error.isTransient || error.isDatabaseTrouble || error.sqlState == nil else { return worked() }
+            if error.isDatabaseTrouble { monitor?.workFailed(error, isTrial: true) }
+            throw error
+        } catch {
+            worked()
+        }
     }
 }
 
@@ -56,6 +156,16 @@ extension PostgresError {
         case .notReplicated, .invalidConfiguration, .poolExhausted, .shutDown, .cancelled, .decoding, .misuse: false
         }
     }
+
+    /// Whether the database cannot do what a sound statement asks of it: a right, a table or a function is missing (class 42), resources or a limit are exhausted
+    /// (53, 54), its system fails (58), or its data does (XX). An operator must help. A syntax error (42601) is the program's own fault.
+    public var isDatabaseTrouble: Bool {
+        guard case .server(let state) = code, state != "42601" else { return false }
+        return ["42", "53", "54", "58", "XX"].contains(state.prefix(2))
+    }
+
+    /// Whether an error of ``isDatabaseTrouble`` may be due to what one statement asks: a limit is exceeded (class 54).
+    var mayBeOneStatements: Bool { sqlState?.hasPrefix("54") ?? false }
 
     /// `read_only_sql_transaction`.
     static let readOnly = "25006"

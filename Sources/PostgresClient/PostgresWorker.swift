@@ -88,7 +88,7 @@ public final class PostgresWorker: Sendable {
         }
     }
 
-    /// Asks whether this worker's own session is connected and may write.
+    /// Asks whether this worker's own session is connected, may write, and does its work. Work that the database refused is tried again, without an effect.
     ///
     /// A busy session is not interrupted: the results of its statements answer the question.
     /// - Parameters:
@@ -96,6 +96,13 @@ public final class PostgresWorker: Sendable {
     ///   - rest: a session that does not answer counts as working for this long after its last success
     /// - Returns: nil if the session can write, otherwise what keeps it from that
     public func troubleWriting(within bound: Duration = .milliseconds(700), rest: Duration = .seconds(4)) async -> PostgresError? {
+        let trouble = await asked(within: bound, rest: rest)
+        // Where one caller's statement may be to blame, others must get their turn: who is never ready meets none who could show that it works.
+        guard let trouble, trouble.mayBeOneStatements, monitor.isWorthTrying else { return trouble }
+        return nil
+    }
+
+    private func asked(within bound: Duration, rest: Duration) async -> PostgresError? {
         if queue.isStopped { return PostgresError(code: .shutDown, message: "the worker was shut down") }
         if monitor.trouble == nil, let last = monitor.lastSuccess, ContinuousClock.now - last < bound / 2 { return nil }
         let (answers, answer) = AsyncStream.makeStream(of: PostgresError?.self, bufferingPolicy: .bufferingOldest(1))
@@ -106,7 +113,8 @@ public final class PostgresWorker: Sendable {
                     defer { isProbing.reached() }
                     do throws(PostgresError) {
                         try session.checkCanWrite()
-                        answer.yield(nil)
+                        try session.tryWork()
+                        answer.yield(session.monitor?.trouble)
                     } catch {
                         answer.yield(error)
                     }

@@ -60,6 +60,36 @@ struct DatabaseTroubleTests {
         }
     }
 
+    @Test(
+        "a database that answers and takes no order: not ready, 503 with Retry-After; ready within 5 s of its end though nobody orders",
+        arguments: ["42501", "53100"]
+    )
+    func takesNoOrder(state: String) async throws {
+        try await TestBed.run(stock: [1: 100]) { bed in
+            #expect(try await bed.place(1)["status"] == "CONFIRMED")
+            try await bed.waitUntilReady()
+            for sql in [
+                """
+                create function no() returns trigger language plpgsql as
+                $$ begin raise exception 'scripted refusal' using errcode = '\(state)'; end $$
+                """,
+                "create trigger no before insert on orders for each row execute function no()",
+            ] { _ = try await bed.pool.query(sql) }
+            for _ in 0..<3 {
+                let refused = try await bed.place(1)
+                #expect(refused.status == 503 && refused.headers.contains(name: "retry-after"), "\(refused)")
+            }
+            try await inTime("not ready") { try await bed.send(.GET, "/readyz").status == 503 }
+            let database = try await bed.send(.GET, "/readyz?verbose")["details"]["dependencies"]?["database"] ?? .null
+            #expect(database["state"] == "DOWN" && database["detail"]?["canMakeOrders"] == .bool(false), "\(database)")
+            #expect(try await bed.send(.GET, "/orders?page=0").status == 200)
+            _ = try await bed.pool.query("drop trigger no on orders")
+            try await inTime("ready again", within: .seconds(5)) { try await bed.send(.GET, "/readyz").status == 200 }
+            #expect(try await bed.count("select count(*) from orders") == 1, "the question made no order")
+            #expect(try await bed.place(1)["status"] == "CONFIRMED")
+        }
+    }
+
     @Test("a broker that takes no messages: degraded, and ready while the other way sells")
     func blockedBroker() async throws {
         let publisher = ScriptedPublisher()

@@ -79,7 +79,7 @@ struct LedgerSessionsTests {
     /// Servers with a role that may have so many connections.
     private func withFew(
         _ connections: Int,
-        _ body: (StockEngine, _ lanes: Lanes) async throws -> Void
+        _ body: (StockEngine, _ lanes: Lanes, _ owner: PostgresPool) async throws -> Void
     ) async throws {
         let postgres = try PrivatePostgres.start(fsync: false)
         defer { postgres.stop() }
@@ -100,7 +100,7 @@ struct LedgerSessionsTests {
             if case .laneChanged(let lane, let why) = event { lanes.note(lane, why) }
         }
         do {
-            try await body(engine, lanes)
+            try await body(engine, lanes, owner)
         } catch {
             await engine.shutdown()
             await owner.shutdown()
@@ -130,7 +130,7 @@ struct LedgerSessionsTests {
 
     @Test("connections are scarce: the lanes take theirs first, and sell while the pool is short of them")
     func lanesComeFirst() async throws {
-        try await withFew(3) { engine, lanes in
+        try await withFew(3) { engine, lanes, _ in
             try await eventually("the engine starts") {
                 try await engine.start()
                 return true
@@ -151,7 +151,7 @@ struct LedgerSessionsTests {
 
     @Test("a lane that cannot connect says so once, takes the place of what is idle, and says when it works again")
     func idleGivesWay() async throws {
-        try await withFew(2) { engine, lanes in
+        try await withFew(2) { engine, lanes, _ in
             // The pool has all places, idle; the lanes have none.
             try await engine.ledger.pool.withConnection { one in
                 try await engine.ledger.pool.withConnection { two in
@@ -168,6 +168,58 @@ struct LedgerSessionsTests {
             #expect(engine.ledger.pool.snapshot().open == 0, "what was idle has given way")
             #expect(lanes.all.filter { $0.hasPrefix("ledger-out-0") } == ["ledger-out-0 fails", "ledger-out-0 works"])
         }
+    }
+
+    @Test(
+        "a ledger that answers and takes nothing: the lane is in trouble until it is taken again, which the question for it finds out",
+        arguments: [
+            ("42501", "revoke insert on stock_ledger from shop", "grant insert on stock_ledger to shop"),
+            (
+                "42883",
+                "do $$ begin execute (select 'alter function ' || oid::regprocedure || ' rename to gone' from pg_proc where proname = 'stock_commit'); end $$",
+                "do $$ begin execute (select 'alter function ' || oid::regprocedure || ' rename to stock_commit' from pg_proc where proname = 'gone'); end $$"
+            ),
+            ("53100", refusing("53100"), "drop trigger no on stock_ledger"),
+            ("54000", refusing("54000"), "drop trigger no on stock_ledger"),
+        ]
+    )
+    func takesNothing(state: String, begin: String, end: String) async throws {
+        try await withFew(12) { engine, lanes, owner in
+            try await eventually("the engine starts") {
+                try await engine.start()
+                return true
+            }
+            #expect(await sell(engine, 0..<5) == 5)
+            try await owner.withConnection { try await $0.withSession { try $0.execute(script: begin) } }
+            var order: Int64 = 5
+            try await eventually("in trouble") {
+                #expect(await sell(engine, order..<order + 3) == 0)
+                order += 3
+                return await engine.ledger.laneTroubles().selling.first??.sqlState == state
+            }
+            for _ in 0..<5 {
+                #expect(await sell(engine, order..<order + 3) == 0)
+                order += 3
+                #expect(await engine.ledger.laneTroubles().selling.first??.sqlState == state)
+            }
+            #expect(lanes.all == ["ledger-out-0 fails"], "told once")
+            try await owner.withConnection { try await $0.withSession { try $0.execute(script: end) } }
+            // Nobody buys: a server that is not ready has no buyers.
+            try await eventually("well again", within: .seconds(5)) { await engine.ledger.laneTroubles().selling == [nil] }
+            #expect(lanes.all == ["ledger-out-0 fails", "ledger-out-0 works"])
+            #expect(await sell(engine, order..<order + 5) == 5)
+            let sold = try await owner.query("select count(*), (select 1000 - stock from product_stock) from stock_ledger").one()
+            #expect(try sold.decode(0, as: Int64.self) == 10 && sold.decode(1, as: Int64.self) == 10)
+        }
+    }
+
+    /// SQL that has every insert into the ledger fail.
+    private static func refusing(_ state: String) -> String {
+        """
+        create or replace function no() returns trigger language plpgsql as
+        $$ begin raise exception 'scripted refusal' using errcode = '\(state)'; end $$;
+        create trigger no before insert on stock_ledger for each row execute function no()
+        """
     }
 
     @Test("a frozen database: every route that needs it is 503 with Retry-After, within the time of a sale")

@@ -233,7 +233,9 @@ struct RequestRulesTests {
             (.connectionLost(outcomeUnknown: true), nil, "UNAVAILABLE"),
             (.timedOut(outcomeUnknown: true), nil, "UNAVAILABLE"), (.shutDown, nil, "UNAVAILABLE"), (.cancelled, nil, "UNAVAILABLE"),
             (.server(sqlState: "55P03"), "55P03", "LOCK_TIMEOUT"), (.server(sqlState: "57014"), "57014", "UNAVAILABLE"),
-            (.server(sqlState: "40P01"), "40P01", "UNAVAILABLE"), (.server(sqlState: "42601"), "42601", nil), (.decoding, nil, nil),
+            (.server(sqlState: "40P01"), "40P01", "UNAVAILABLE"), (.server(sqlState: "42501"), "42501", "UNAVAILABLE"),
+            (.server(sqlState: "42883"), "42883", "UNAVAILABLE"), (.server(sqlState: "54000"), "54000", "UNAVAILABLE"),
+            (.server(sqlState: "XX001"), "XX001", "UNAVAILABLE"), (.server(sqlState: "42601"), "42601", nil), (.decoding, nil, nil),
             (.misuse, nil, nil),
         ] as [(PostgresError.Code, String?, String?)]
     )

@@ -93,6 +93,31 @@ extension Faults.Start {
         }
     }
 
+    /// Another session holds the table of migrations.
+    @Test(arguments: ["product-server", "order-server"])
+    func theMigrationsAreLocked(name: String) async throws {
+        let postgres = try PrivatePostgres.start(fsync: false)
+        defer { postgres.stop() }
+        try await Self.withServer(name, [Self.setting(name): postgres.url]) { server in
+            _ = try await server.ready()
+            server.send(SIGTERM)
+            _ = try await server.ended()
+        }
+        let lock = try await RowLock(url: postgres.url, "lock table schema_migrations in access exclusive mode")
+        try await Self.withServer(name, [Self.setting(name): postgres.url, "START_TIMEOUT": "4s"]) { server in
+            let began = ContinuousClock.now
+            try await until("it says what it waits for") { !server.lines("another session holds a lock on schema_migrations").isEmpty }
+            let status = try await server.ended()
+            #expect(status == 1 && ContinuousClock.now - began < .seconds(60))
+            let last = server.log.split(separator: "\n").last ?? ""
+            #expect(
+                last.hasPrefix("\(name): \(Self.setting(name)): PostgreSQL was not there within START_TIMEOUT (4s): another session holds"),
+                "\(server.log)"
+            )
+        }
+        await lock.end()
+    }
+
     /// A server that waits, and then serves, is sent SIGHUP; tokens in a file change with it, on both sides of a call.
     @Test func aHangupReadsTokensAgainAndEndsNothing() async throws {
         let postgres = try PrivatePostgres.start(fsync: false)

@@ -92,8 +92,9 @@ struct OrderFollowerParts {
             rereadables: settings.rereadables,
             prepare: {
                 try await start.waitForPostgres(at: "ORDER_DATABASE_URL") {
-                    _ = try await Migrator(configuration: postgres).apply(OrderStore.migrations)
-                    _ = try await Migrator(configuration: postgres, table: FollowStore.migrationsTable).apply(FollowStore.migrations)
+                    _ = try await Migrator(configuration: postgres, lockWait: StartWait.lockWait).apply(OrderStore.migrations)
+                    _ = try await Migrator(configuration: postgres, table: FollowStore.migrationsTable, lockWait: StartWait.lockWait)
+                        .apply(FollowStore.migrations)
                 }
             },
             prepared: prepared,

@@ -177,7 +177,7 @@ struct OrderServerParts {
             rereadables: self.settings.rereadables,
             prepare: {
                 try await start.waitForPostgres(at: "ORDER_DATABASE_URL") {
-                    _ = try await Migrator(configuration: postgres).apply(OrderStore.migrations)
+                    _ = try await Migrator(configuration: postgres, lockWait: StartWait.lockWait).apply(OrderStore.migrations)
                 }
                 await IDSequence.raiseAll(postgres, logger: logger)
                 await groups.connect()

@@ -18,10 +18,29 @@ struct ProductSide: Sendable {
                 logger.notice("the product server is reached by TLS again", metadata: ["server": server])
             }
         }
+        let onAnswering = { @Sendable (dependency: String, why: String?) in
+            let cell: Logger.MetadataValue = "\(dependency)"
+            if let why {
+                logger.warning(
+                    "the product server does not answer: orders wait or are refused",
+                    metadata: ["dependency": cell, "why": "\(why)"]
+                )
+            } else {
+                logger.notice("the product server answers again", metadata: ["dependency": cell])
+            }
+        }
         let isOnly = settings.cells.count == 1
         cells = ProductCells(
             all: settings.cells.map { cell in
-                ProductCell(cell, isOnly: isOnly, settings, loop: group.next(), sizes: metrics.callBatches, onTrouble: onTrouble)
+                ProductCell(
+                    cell,
+                    isOnly: isOnly,
+                    settings,
+                    loop: group.next(),
+                    sizes: metrics.callBatches,
+                    onTrouble: onTrouble,
+                    onAnswering: onAnswering
+                )
             },
             map: settings.cellMap
         )
@@ -30,7 +49,7 @@ struct ProductSide: Sendable {
     }
 
     /// What the health checks ask: the breaker of each cell.
-    var checks: [HealthCheck] { cells.all.map { .productServer($0.breaker) } }
+    var checks: [HealthCheck] { cells.all.map { .productServer($0.breaker, $0.answering) } }
 
     func register(_ groups: OrderGroups, in registry: MetricsRegistry) {
         registry.collector("stockgate_orders_waiting", help: "Orders that wait for a step", kind: .gauge) { [cells] in

@@ -25,10 +25,12 @@ extension HealthCheck {
     }
 
     /// Without the product server, an order server can still show and keep orders.
-    static func productServer(_ breaker: CircuitBreaker) -> HealthCheck {
+    static func productServer(_ breaker: CircuitBreaker, _ answering: ProductAnswering) -> HealthCheck {
         HealthCheck(breaker.name, timeoutState: .degraded) {
-            let state = breaker.state
-            return HealthReport(state == .closed ? .up : .degraded, detail: ["breaker": .string(state.rawValue)])
+            let (state, trouble) = (breaker.state, answering.trouble)
+            var detail = [JSONMember("breaker", .string(state.rawValue))]
+            if let trouble { detail.append(JSONMember("why", .string(trouble))) }
+            return HealthReport(state == .closed && trouble == nil ? .up : .degraded, detail: .object(detail))
         }
     }
 

@@ -56,14 +56,23 @@ final class ProductCatalogue: Sendable {
 
     private let peers: HTTPPeers
     private let timeout: Duration
+    private let answering: ProductAnswering
     private let capacity: Int
     private let maximumWaiting: Int
     private let maximumCalls: Int
     private let state = Mutex(State())
     private let ids = Mutex<[String: Int64]>([:])
 
-    init(peers: HTTPPeers, timeout: Duration, capacity: Int = 10_000, maximumWaiting: Int = 10_000, maximumCalls: Int = 32) {
+    init(
+        peers: HTTPPeers,
+        timeout: Duration,
+        answering: ProductAnswering = ProductAnswering(),
+        capacity: Int = 10_000,
+        maximumWaiting: Int = 10_000,
+        maximumCalls: Int = 32
+    ) {
         self.peers = peers
+        self.answering = answering
         self.timeout = timeout
         self.capacity = capacity
         self.maximumWaiting = maximumWaiting
@@ -188,19 +197,23 @@ final class ProductCatalogue: Sendable {
                 answer = try await peers.next().call(request, timeout: left).get()
             } catch {
                 cause = (error as? HTTPCallFailure)?.cause ?? NoAnswerCause.connectionLost
+                answering.failed(.products, cause)
                 continue
             }
             let body = try? JSONObjectReader(Array(answer.body.readableBytesView))
             if answer.status == 200, let body, let id = try? body.int("id", in: Values.idRange),
                 let price = try? body.int("price", in: Values.priceRange)
             {
+                answering.answered(.products)
                 if case .code(let code) = product { remember(code, id) }
                 return ProductFacts(id: id, price: price, stock: ProductCatalogue.stock(body))
             }
             if answer.status == 404, let body, (try? body.text("error")) == APIErrorCode.productNotFound.rawValue {
+                answering.answered(.products)
                 throw APIError(.productNotFound)
             }
             cause = "HTTP_\(answer.status)"
+            answering.failed(.products, cause, status: answer.status)
         }
         throw ProductCatalogue.noAnswer(cause)
     }

@@ -13,25 +13,32 @@ struct ProductCell: Sendable {
     let catalogue: ProductCatalogue
     let breaker: CircuitBreaker
     let soldOut: SoldOutProducts
+    /// Whether the cell's product servers answer.
+    let answering: ProductAnswering
     private let publicPeers: HTTPPeers
     private let batchPeers: HTTPPeers?
 
-    /// - Parameter isOnly: whether there is no other cell
+    /// - Parameters:
+    ///   - isOnly: whether there is no other cell
+    ///   - onAnswering: hears under the cell's dependency name why its product servers do not answer, and nil when they do again
     init(
         _ cell: CellSetting,
         isOnly: Bool,
         _ settings: OrderServerConfiguration,
         loop: any EventLoop,
         sizes: Histogram,
-        onTrouble: @escaping HTTPPeer.TroubleHook
+        onTrouble: @escaping HTTPPeer.TroubleHook,
+        onAnswering: @escaping @Sendable (_ dependency: String, _ why: String?) -> Void
     ) {
         name = cell.ids?.name
+        let dependency = isOnly ? ProductCell.dependency : ProductCell.dependency + "@" + (name ?? "")
+        answering = ProductAnswering { onAnswering(dependency, $0) }
         publicPeers = HTTPPeers(cell.servers, loop: loop, connectionAge: settings.connectionAge, onTrouble: onTrouble)
         batchPeers =
             cell.internalServers.isEmpty
             ? nil : HTTPPeers(cell.internalServers, loop: loop, connectionAge: settings.connectionAge, onTrouble: onTrouble)
         breaker = CircuitBreaker(
-            name: isOnly ? ProductCell.dependency : ProductCell.dependency + "@" + (name ?? ""),
+            name: dependency,
             configuration: settings.breaker
         )
         calls = StockBatches(
@@ -45,10 +52,11 @@ struct ProductCell: Sendable {
                 token: settings.token
             ),
             breaker: breaker,
+            answering: answering,
             loop: loop,
             sizes: sizes
         )
-        catalogue = ProductCatalogue(peers: publicPeers, timeout: settings.callTimeout)
+        catalogue = ProductCatalogue(peers: publicPeers, timeout: settings.callTimeout, answering: answering)
         soldOut = SoldOutProducts(time: settings.soldOutTime, lookTime: .seconds(1))
     }
 

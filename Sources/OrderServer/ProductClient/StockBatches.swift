@@ -70,12 +70,22 @@ final class StockBatches: StockCalls {
     private let route: Route
     private let settings: Configuration
     private let breaker: CircuitBreaker
+    private let answering: ProductAnswering
     private let loop: any EventLoop
     private let sizes: Histogram
     /// The prefix of every call's id. Each process has another one.
     private let callName = "batch-" + String(UInt64.random(in: 0...UInt64.max), radix: 36) + "-"
 
-    init(peers: HTTPPeers, route: Route, settings: Configuration, breaker: CircuitBreaker, loop: any EventLoop, sizes: Histogram) {
+    init(
+        peers: HTTPPeers,
+        route: Route,
+        settings: Configuration,
+        breaker: CircuitBreaker,
+        answering: ProductAnswering = ProductAnswering(),
+        loop: any EventLoop,
+        sizes: Histogram
+    ) {
+        self.answering = answering
         self.peers = peers
         self.route = route
         self.settings = settings
@@ -156,10 +166,16 @@ final class StockBatches: StockCalls {
                 let answers = self.read(answer, count: items.count)
                 let isTrouble = answers.allSatisfy(StockBatches.isTrouble)
                 self.breaker.record(isTrouble ? .failure("HTTP \(answer.status)") : .success, for: permit)
+                if isTrouble {
+                    self.answering.failed(.stock, StockBatches.cause(answers), status: answer.status)
+                } else {
+                    self.answering.answered(.stock)
+                }
                 self.end(items, answers: answers, else: .noAnswer(cause: NoAnswerCause.malformedAnswer, retryAfter: nil))
             case .failure(let error):
                 let cause = (error as? HTTPCallFailure)?.cause ?? NoAnswerCause.connectionLost
                 self.breaker.record(.failure(cause), for: permit)
+                self.answering.failed(.stock, cause)
                 self.end(items, answers: nil, else: .noAnswer(cause: cause, retryAfter: nil))
             }
         }
@@ -170,6 +186,11 @@ final class StockBatches: StockCalls {
     private static func isTrouble(_ answer: StockAnswer) -> Bool {
         guard case .noAnswer(let cause, _) = answer else { return false }
         return cause != StockAnswer.lockTimeout && cause != APIErrorCode.misdirected.rawValue
+    }
+
+    /// Why a call's answers decide nothing. A call whose answer cannot be read has none.
+    private static func cause(_ answers: [StockAnswer]) -> String {
+        if case .noAnswer(let cause, _)? = answers.first { cause } else { NoAnswerCause.malformedAnswer }
     }
 
     private func end(_ items: ArraySlice<Item>, answers: [StockAnswer]?, else answer: StockAnswer) {

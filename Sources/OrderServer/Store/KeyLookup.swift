@@ -53,9 +53,11 @@ final class KeyLookup: OrderGroup {
                 }
                 // The orders of a group share the wait for the synchronous standby, after which they cannot be lost any more.
                 if isReplicated { try session.awaitReplication() }
+                session.worked()
                 // Positions are counted from 1.
                 for (place, item) in zip(Int64(1)..., items) { item.done(.success(found[place])) }
             } catch {
+                session.workFailed(error)
                 for item in items { item.done(.failure(error)) }
             }
         } fail: { items, why in

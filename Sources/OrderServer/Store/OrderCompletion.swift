@@ -170,6 +170,7 @@ final class OrderCompletion: OrderGroup {
     ) {
         GroupWrite.run(items, patience: self.patience) { (part) throws(PostgresError) in
             let (now, status) = try self.write(session, part.map(\.change), &ids, outbox, changed)
+            if !status.isEmpty { session.worked() }
             // The buyers are answered while PostgreSQL works on the next group, if there is one.
             session.postpone {
                 for item in part {
@@ -180,6 +181,7 @@ final class OrderCompletion: OrderGroup {
             // It is unknown which rows are locked, so the part is treated as if it had met an unknown lock.
             (try? group.putOut(of: part, session)) ?? nil
         } fail: { part, error in
+            session.workFailed(error)
             for item in part { item.done(.unavailable(error)) }
         }
     }

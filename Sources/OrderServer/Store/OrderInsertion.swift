@@ -149,6 +149,7 @@ final class OrderInsertion: OrderGroup {
         } putOut: { _ in
             nil
         } fail: { part, error in
+            session.workFailed(error)
             for item in part { item.done(.unavailable(error)) }
         }
     }
@@ -177,6 +178,7 @@ final class OrderInsertion: OrderGroup {
         }
         let now = Timestamp(try row.decode(0))
         let made = try row.decode(1, as: [Int64].self)
+        if !made.isEmpty { session.worked() }
         if let outbox = insertion.outbox { outbox.wrote(commands: try row.decode(2), events: try row.decode(3), room: insertion.room) }
         let isWhole = made.count == ids.count
         let others = isWhole ? [] : withTakenIDs(session, items, ids, made: Set(made))

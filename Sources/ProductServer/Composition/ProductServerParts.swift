@@ -138,7 +138,7 @@ struct ProductServerParts {
             rereadables: self.settings.rereadables,
             prepare: {
                 try await start.waitForPostgres(at: "PRODUCT_DATABASE_URL") {
-                    _ = try await Migrator(configuration: postgres).apply(ProductServer.migrations)
+                    _ = try await Migrator(configuration: postgres, lockWait: StartWait.lockWait).apply(ProductServer.migrations)
                     try await engine.start()
                 }
                 if let ids { try await ProductSequence(pool: engine.ledger.pool, ids: ids).prepare() }

@@ -21,13 +21,14 @@ extension APIError {
         }
     }
 
-    /// The error for trouble of PostgreSQL that may be over when the caller asks again; nil for a fault of the statement, for which this server is to blame.
+    /// The error for trouble of PostgreSQL that may be over when the caller asks again, or when an operator has helped; nil for a fault of the statement, for which
+    /// this server is to blame.
     init?(_ error: PostgresError) {
         switch error.code {
         case .poolExhausted: self.init(.overloaded)
         case .shutDown, .cancelled: self.init(.unavailable)
         default:
-            guard error.isTransient else { return nil }
+            guard error.isTransient || error.isDatabaseTrouble else { return nil }
             // `lock_not_available`
             self.init(error.sqlState == "55P03" ? .lockTimeout : .unavailable)
         }

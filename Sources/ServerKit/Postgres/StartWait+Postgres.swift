@@ -1,6 +1,9 @@
 import PostgresClient
 
 extension StartWait {
+    /// How long a migration waits for a lock before the attempt ends. Then the log can say what the start waits for, and ``wait(for:at:judge:_:)`` counts the time.
+    public static let lockWait: Duration = .seconds(2)
+
     /// Waits for PostgreSQL, as ``wait(for:at:judge:_:)``.
     /// - Parameters:
     ///   - setting: the variable that has its address

@@ -67,6 +67,7 @@ final class LedgerLane<Request: Sendable, Reply: Sendable>: Sendable {
     /// - Parameters:
     ///   - locked: the products whose rows are known to be locked; all lanes share it
     ///   - patience: how long one member waits for a locked row, and a batch for another lock
+    ///   - hasWritten: whether a reply tells of a row that its statement wrote, which shows that the lane can write
     init(
         worker: PostgresWorker,
         capacity: Int,
@@ -74,6 +75,7 @@ final class LedgerLane<Request: Sendable, Reply: Sendable>: Sendable {
         locked: LockedRows,
         patience: Duration,
         key: @escaping @Sendable (Request) -> String,
+        hasWritten: @escaping @Sendable (Reply) -> Bool,
         send: @escaping Send
     ) {
         let tally = LaneTally()
@@ -85,7 +87,7 @@ final class LedgerLane<Request: Sendable, Reply: Sendable>: Sendable {
             key: { key($0.request) },
             rowWaits: .init(rows: locked, patience: patience, comesBackExempt: true)
         ) { group, session, batch in
-            Self.write(batch, group, session, patience, tally, send)
+            Self.write(batch, group, session, patience, tally, hasWritten, send)
         } fail: { members, why in
             let failure: CommitFailure =
                 switch why {
@@ -118,6 +120,7 @@ final class LedgerLane<Request: Sendable, Reply: Sendable>: Sendable {
         _ session: PostgresSession,
         _ patience: Duration,
         _ tally: LaneTally,
+        _ hasWritten: (Reply) -> Bool,
         _ send: Send
     ) {
         GroupWrite.run(batch, patience: patience, repeats: maximumDeadlockRetries, judge: Self.verdict) { (part) throws(PostgresError) in
@@ -130,6 +133,7 @@ final class LedgerLane<Request: Sendable, Reply: Sendable>: Sendable {
                 throw error
             }
             tally.note(batch: part.count, since: began)
+            if replies.contains(where: hasWritten) { session.worked() }
             guard replies.count == part.count else {
                 // The statement committed, but its answer makes no sense. Its outcome is unknown, and is settled by sending it again.
                 return deliver(part) { _ in .failure(.unknown) }
@@ -148,6 +152,7 @@ final class LedgerLane<Request: Sendable, Reply: Sendable>: Sendable {
                 return []
             }
         } fail: { part, error in
+            session.workFailed(error)
             let failure = failure(after: error)
             deliver(part) { _ in .failure(failure) }
         }

@@ -69,6 +69,7 @@ public final class PostgresLedger: Sendable {
                     locked: locked,
                     patience: patience,
                     key: { $0.decrease.key },
+                    hasWritten: { $0.outcome == .committed },
                     send: Self.send
                 )
             )
@@ -82,6 +83,7 @@ public final class PostgresLedger: Sendable {
             locked: locked,
             patience: patience,
             key: { $0.key },
+            hasWritten: { $0.outcome == .added },
             send: Self.send
         )
         self.patience = patience
