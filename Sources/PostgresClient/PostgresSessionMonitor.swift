@@ -88,8 +88,9 @@ public final class PostgresSessionMonitor: Sendable {
         change(error) { state in
             var work = state.work ?? FailingWork(error: error, since: now, last: now, isTrouble: false)
             work.error = error
+            // A statement that fails again because of itself proves nothing.
             if !isTrial { work.last = now }
-            work.isTrouble = work.isTrouble || !error.mayBeOneStatements || now - work.since >= Self.workRest
+            work.isTrouble = work.isTrouble || !error.mayBeOneStatements || (!isTrial && now - work.since >= Self.workRest)
             state.work = work
         }
     }
@@ -121,13 +122,15 @@ extension PostgresSession {
     public func workFailed(_ error: PostgresError) {
         guard error.isDatabaseTrouble else { return }
         failedWork = failedStatement
+        failedStatement = nil
         monitor?.workFailed(error)
     }
 
     /// Finds out whether the database does this session's work again: sends the statement that failed once more, in a transaction that is rolled back. It meets
     /// what a caller would meet, and changes nothing. Does nothing if the work is not in trouble.
     func tryWork() throws(PostgresError) {
-        guard let (sql, values) = failedWork else { return }
+        // Where no statement is known, the next caller's work has to show it.
+        guard let (sql, values) = failedWork else { return worked() }
         struct RolledBack: Error {}
         do {
             try transaction { transaction in
