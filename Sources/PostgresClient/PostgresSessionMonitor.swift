@@ -88,8 +88,9 @@ public final class PostgresSessionMonitor: Sendable {
         change(error) { state in
             var work = state.work ?? FailingWork(error: error, since: now, last: now, isTrouble: false)
             work.error = error
+            // A statement that fails again because of itself proves nothing.
             if !isTrial { work.last = now }
-            work.isTrouble = work.isTrouble || !error.mayBeOneStatements || now - work.since >= Self.workRest
+            work.isTrouble = work.isTrouble || !error.mayBeOneStatements || (!isTrial && now - work.since >= Self.workRest)
             state.work = work
         }
     }

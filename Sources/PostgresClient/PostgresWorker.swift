@@ -113,7 +113,8 @@ public final class PostgresWorker: Sendable {
                     defer { isProbing.reached() }
                     do throws(PostgresError) {
                         try session.checkCanWrite()
-                        try session.tryWork()
+                        // The monitor judges what comes of it: one failure may be one statement's own.
+                        try? session.tryWork()
                         answer.yield(session.monitor?.trouble)
                     } catch {
                         answer.yield(error)
