@@ -137,7 +137,7 @@ struct OpenLoopTests {
         let csv = String(decoding: report.csv(), as: UTF8.self).components(separatedBy: "\r\n")
         #expect(
             csv.count == result.points.count + 2
-                && Set(csv.dropLast().map { $0.split(separator: ",", omittingEmptySubsequences: false).count }) == [19]
+                && Set(csv.dropLast().map { $0.split(separator: ",", omittingEmptySubsequences: false).count }) == [20]
         )
         let hgrm = String(decoding: report.hgrm(), as: UTF8.self)
         #expect(hgrm.contains("Percentile") && hgrm.contains("#[Max"))
