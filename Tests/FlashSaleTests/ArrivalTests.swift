@@ -59,6 +59,22 @@ struct ArrivalTests {
         #expect(alone == [1, 1] + Array(repeating: 2, count: 40))
     }
 
+    /// Chance spreads the rate's arrivals, not the burst's: this many means this many, however many generators share them.
+    @Test(arguments: ArrivalProcess.allCases, [1, 3]) func aBurstIsExact(process: ArrivalProcess, generators: Int) throws {
+        for seed in 1...20 {
+            let alone = arrivals(try schedule(nil, nil, ["400@0s"]), process, of: generators, seed: UInt64(seed) * 10)
+            #expect(alone.count == 400)
+            let beside = arrivals(try schedule("10/s", "4s:10", ["400@2s"]), process, of: generators, seed: UInt64(seed) * 10)
+            #expect(beside.count { $0 == 2 } == 400 || process == .even)
+            #expect(abs(beside.count - 440) < 40)
+        }
+    }
+
+    @Test func aScheduleSaysHowToRunItAgain() throws {
+        #expect(try schedule("10/s", "0s:80,3s:80.5", ["5@1s"]).words == "--rate 10/s --stages 0s:80,3s:80.5 --burst 5@1s")
+        #expect(try schedule("50/s").words == "--rate 50/s")
+    }
+
     @Test func momentsAreTheInverseOfTheNumbers() throws {
         let schedule = try schedule("3/s", "7s:900,5s:20,0s:400,4s:400", ["900@6s"])
         var piece = 0

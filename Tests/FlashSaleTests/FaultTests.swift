@@ -93,6 +93,58 @@ struct FaultTests {
         #expect(String(decoding: try report.json(), as: UTF8.self).contains("\"faultsMissed\" : [\n    \"order kill"))
     }
 
+    /// A proxy keeps what other faults have set when one of them ends.
+    @Test func theEndOfOneFaultLeavesTheOthers() async throws {
+        let folder = try Folder()
+        defer { folder.remove() }
+        var tools = FaultTools(stack: nil, eventLoopGroup: group)
+        tools.proxies = ["redis": folder.file("commands")]
+        let faults = try ["slow=40ms", "jitter=2ms", "slow=90ms", "bandwidth=64000", "stall"].map {
+            try Disruption(fault: "redis:\($0)@1s")
+        }
+        for fault in faults { try await tools.make(fault) }
+        let before = try String(contentsOfFile: folder.path("commands"), encoding: .utf8).count
+        for index in [1, 2, 4, 3, 0] { try await tools.undo(faults[index]) }
+        let told = try String(contentsOfFile: folder.path("commands"), encoding: .utf8).dropFirst(before)
+        #expect(told == "jitter 0ms 0ms\nlatency 40ms\nheal\nlatency 40ms\nbandwidth 64000 64000\nbandwidth 0 0\nheal\n")
+    }
+
+    @Test(arguments: [
+        (["redis:kill@1s..5s", "redis:kill@2s..3s"], true), (["redis:kill@1s..5s", "redis-1:pause@4s+1s"], true),
+        (["redis:kill@10%..50%", "redis:pause@40%..60%"], true), (["redis:kill@1s..5s", "redis:kill@5s..6s"], false),
+        (["redis:kill@1s..5s", "postgres:kill@2s..3s"], false), (["redis:kill@1s..5s", "redis:slow=9ms@2s..3s"], false),
+        // Only the sale will tell.
+        (["redis:kill@1s..5s", "redis:kill@50%+2s"], false),
+    ])
+    func aServerIsTakenAwayOnceAtATime(faults: [String], isRefused: Bool) throws {
+        let disruptions = try faults.map { try Disruption(fault: $0) }
+        if isRefused {
+            #expect(throws: PlanError.self) { try Disruption.checkOverlaps(disruptions) }
+        } else {
+            try Disruption.checkOverlaps(disruptions)
+        }
+    }
+
+    /// What only the sale can tell: the second fault finds the server away, and leaves it to the first to give it back.
+    @Test func aFaultAtAServerThatIsAwayIsNotMade() async throws {
+        let folder = try Folder()
+        defer { folder.remove() }
+        let result = try await hold(folder) {
+            $0.disruptions = [try Disruption(fault: "order:pause@0%+4s"), try Disruption(fault: "order-1:kill@2s+100ms")]
+            $0.lasts = .milliseconds(100)
+        }
+        #expect(folder.calls.filter { !$0.hasPrefix("status") } == ["pause order", "resume order"])
+        #expect(result.faults.count == 1 && result.story.contains { $0.text == "order-1 is not killed: it is away already" })
+    }
+
+    @Test func aSaleThatIsInterruptedBeforeItOpensEnds() async throws {
+        let folder = try Folder()
+        defer { folder.remove() }
+        let interruption = Interruption()
+        interruption.interrupt()
+        await #expect(throws: Sale.Interrupted.self) { try await hold(folder, interruption) { $0.products = 3_000 } }
+    }
+
     @Test func aScheduleOfFaultsIsKeptAndToldWithItsTimes() async throws {
         let folder = try Folder()
         defer { folder.remove() }

@@ -89,6 +89,11 @@ struct OpenLoopTests {
         }
         #expect(hasty.load.sent == 40 && hasty.load.stale == 160 && hasty.load.due == 200)
         #expect(hasty.load.attainment == 0.2)
+        // Each interval tells the two apart, as the whole does.
+        #expect(hasty.points.reduce(0) { $0 + $1.stale } == 160 && hasty.points.allSatisfy { $0.shed == 0 })
+        let table = String(decoding: SaleReport(hasty).csv(), as: UTF8.self).split(separator: "\r\n")
+        #expect(table.first?.contains("due,shed,stale,in_flight,confirmed") == true)
+        #expect(table.allSatisfy { $0.split(separator: ",", omittingEmptySubsequences: false).count == 20 })
         let none = try await hold(faults) { $0.arrivals = try open(nil, ["200@50ms"], inFlight: 40) }
         #expect(none.load.sent == 40 && none.load.shed == 160 && none.load.stale == 0)
     }
@@ -132,7 +137,7 @@ struct OpenLoopTests {
         let csv = String(decoding: report.csv(), as: UTF8.self).components(separatedBy: "\r\n")
         #expect(
             csv.count == result.points.count + 2
-                && Set(csv.dropLast().map { $0.split(separator: ",", omittingEmptySubsequences: false).count }) == [19]
+                && Set(csv.dropLast().map { $0.split(separator: ",", omittingEmptySubsequences: false).count }) == [20]
         )
         let hgrm = String(decoding: report.hgrm(), as: UTF8.self)
         #expect(hgrm.contains("Percentile") && hgrm.contains("#[Max"))

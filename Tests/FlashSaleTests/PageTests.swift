@@ -47,26 +47,34 @@ struct PageTests {
         return parser.parse() ? nil : "line \(parser.lineNumber): \(String(describing: parser.parserError))"
     }
 
-    /// Only orders that were confirmed end a silence, only silences that begin during the fault are its own, and one that nothing ends has no length.
-    @Test func theLongestTimeWithoutASaleIsTold() {
+    /// Only orders that were confirmed end a silence, only silences that begin during the fault are its own, and one that nothing ends has no length. The length
+    /// is that of the confirmations, whatever the intervals are.
+    @Test func theLongestTimeWithoutASaleIsTold() throws {
         var result = result()
-        let confirmed = result.points.map { $0.outcomes[OrderOutcome.confirmed.rawValue] }
-        let silent = [2, 3, 4, 5, 9, 11, 12]
-        for (index, count) in confirmed.enumerated() {
-            result.points[index].outcomes = [silent.contains(index) ? 0 : max(1, count), 5, 1, 0]
+        // Each tenth of a second, but for two holes, one of which a fault begins in; the last is at 15.2 s of 20.
+        for tenth in 1...152 where !(21..<60).contains(tenth) && !(100..<112).contains(tenth) {
+            result.load.moments.add(milliseconds: Int64(tenth) * 100)
         }
         func silence(_ from: Double, _ to: Double?) -> Double? {
             SaleReport(result).longestSilence(during: FaultSpan(server: "redis", what: "killed", from: from, to: to))
         }
-        let times = result.points.map(\.at)
-        #expect(silence(times[1], times[2]) == times[5] - times[1])
-        #expect(silence(times[1] + 0.5, times[2]) == times[5] - times[1] - 0.5, "from the fault on")
-        #expect(silence(times[7], times[8]) == times[9] - times[8], "the one after it does not count")
-        #expect(silence(times[7], nil) == times[12] - times[10])
-        #expect(silence(times[13], nil) == 0)
-        for index in result.points.indices.dropFirst(15) { result.points[index].outcomes[OrderOutcome.confirmed.rawValue] = 0 }
-        #expect(silence(times[13], nil) == nil)
-        #expect(SaleReport(result).faultLines.contains("order-1 was paused at 12.0 s: no order was confirmed to the end"))
+        #expect(silence(1, 3) == 4)
+        #expect(silence(4.123, 9) == 1.877, "from the fault on")
+        #expect(silence(8, 9) == 0.1, "the one after it does not count")
+        #expect(silence(9.95, 9.95) == 1.25)
+        #expect(silence(14, nil) == nil)
+        let lines = SaleReport(result).faultLines
+        #expect(lines.contains("redis was killed at 4.0 s: 2.00 s at the longest without an order confirmed"), "\(lines)")
+        #expect(lines.contains("order-1 was paused at 12.0 s: no order was confirmed from 15.2 s to the end"), "\(lines)")
+        result.duration = .seconds(15.3)
+        #expect(silence(14, nil) == 0.1, "a sale that ends by its orders ends a little after the last of them")
+        // Two threads' confirmations are those of one sale.
+        var (one, other) = (SaleMoments(), SaleMoments())
+        one.add(milliseconds: 100)
+        other.add(milliseconds: 700)
+        one.add(other)
+        #expect(one.silence(from: 0, to: 99) == SaleMoments.Silence(longest: 100, openSince: nil))
+        #expect(one.silence(from: 0, to: 5000) == SaleMoments.Silence(longest: 600, openSince: 700))
     }
 
     private func page(_ result: SaleResult) throws -> String {
@@ -140,5 +148,45 @@ struct PageTests {
     @Test(arguments: [(0.0, "0"), (0.25, "0.25"), (5.0, "5"), (1500, "1.5k"), (20_000, "20k"), (2_500_000, "2.5M"), (-1000, "-1k")])
     func labelsAreShort(value: Double, expected: String) {
         #expect(Plot.label(value) == expected)
+    }
+
+    /// What the text tells, the page tells as well.
+    @Test func tellsOfTheRateTheHabitsAndTheFaults() throws {
+        var result = result()
+        result.load.duplicates = 30
+        result.load.cancelledOrders = [1, 2]
+        let page = try page(result)
+        for line in SaleReport(result).faultLines { #expect(page.contains("<li>\(line.htmlEscaped)</li>"), "\(line)") }
+        #expect(page.contains("rate: 4,004 of the 4,400 orders meant by then were sent (91.0 %)"))
+        #expect(page.contains("30 orders sent twice under one key") && page.contains("2 orders cancelled, 0 cancellations"))
+        #expect(page.components(separatedBy: "class=\"tick number\"").count - 1 == 18, "each band has the number of its line")
+        #expect(page.components(separatedBy: "<td>seed</td>").count - 1 == 1)
+    }
+
+    @Test func offendersBeyondTheTableAreCounted() throws {
+        var result = result()
+        var matching = OrderMatching()
+        for id in 1...73 { matching.addLostAnswer(order: Int64(id), because: "there is no such order") }
+        result.audit = Audit(
+            Audit.Input(
+                product: ProductRow(stock: 0, fence: 1, initialStock: 5),
+                ledger: LedgerTotals(sold: 5, returned: 0, restocked: 0),
+                orders: OrderTotals(confirmedUnits: 5, confirmed: 5, pending: 0),
+                redis: nil,
+                matching: matching
+            )
+        )
+        #expect(try page(result).contains("and 23 more; "))
+    }
+
+    @Test func ordersThatAreAcceptedAreNotCalledConfirmed() throws {
+        var result = result()
+        result.isAsync = true
+        result.load.acceptedOrders = Array(1...110)
+        result.audit = Audit(unauditedUnits: 60, confirmedUnits: nil, load: result.load)
+        let page = try page(result)
+        #expect(page.contains("<th>accepted</th>") && page.contains("orders accepted, to be decided later, in"))
+        #expect(!page.contains("<td>confirmed</td>") && !page.contains("<th>confirmed</th>") && !page.contains("p50 confirmed"))
+        #expect(!page.contains("units sold to"))
     }
 }

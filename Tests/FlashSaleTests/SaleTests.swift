@@ -113,6 +113,34 @@ struct SaleTests {
         #expect(SaleReport(result).table.contains { $0.hasPrefix("final state") })
     }
 
+    /// An accepted order is not a sold unit: more may be accepted than there are, and nobody looked at what became of them.
+    @Test func acceptedOrdersThatNobodyAuditsAreNoOversell() async throws {
+        let shop = Shop()
+        var settings = asyncSettings()
+        settings.gateway = try await shop.open()
+        settings.productServer = settings.gateway
+        let sale = Sale(
+            settings: settings,
+            tools: FaultTools(stack: nil, eventLoopGroup: MultiThreadedEventLoopGroup.singleton),
+            basis: .none,
+            console: Console(isTerminal: false, isQuiet: true) { _ in },
+            eventLoop: MultiThreadedEventLoopGroup.singleton.next()
+        )
+        let result = try await sale.run()
+        await shop.close()
+        #expect(result.load.acceptedOrders.count == 350)
+        #expect(result.audit.passes, "\(result.audit.findings)")
+        #expect(
+            result.audit.line == "AUDIT NONE initial=300 confirmed=unknown oversold=unknown leaked=0 unmatched=0 pending=0 drift=unknown"
+        )
+        #expect(result.audit.remarks.contains { $0.hasPrefix("accepted, not decided") })
+        let report = SaleReport(result, requirements: try Requirement.list("oversold=0"))
+        #expect(report.firstMissed == .books, "what was not measured is not met")
+        #expect(!report.table.contains { $0.contains("confirmed") }, "\(report.table)")
+        #expect(report.figures["oversold"] == .null && report.figures["outcomes"]?["confirmed"] == nil)
+        #expect(report.figures["outcomes"]?["accepted"]?["orders"] == .int(350))
+    }
+
     @Test func aSaleThatConfirmsAtOnceHasNoSuchFigures() async throws {
         let result = try await hold(settings(), at: Shop())
         let json = try #require(try JSONSerialization.jsonObject(with: SaleReport(result).json()) as? [String: Any])
@@ -148,7 +176,7 @@ struct SaleTests {
         let result = try await hold(settings(), at: Shop(faults: faults))
         #expect(!result.audit.passes)
         #expect(result.audit.lostAnswers == 1)
-        #expect(result.audit.findings.contains { $0.contains("order 17: the buyer was told CONFIRMED") })
+        #expect(result.audit.findings.contains { $0.contains("order 17: ") && $0.contains("; the buyer was told CONFIRMED") })
     }
 
     @Test func anAnswerThatTheLedgerDoesNotBearOutIsListed() async throws {

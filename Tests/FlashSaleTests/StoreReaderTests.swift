@@ -77,7 +77,7 @@ struct StoreReaderTests {
         )
         var told = ToldAnswers()
         told.run = "run"
-        told.tellConfirmed(5, number: ToldAnswers.number(index: 0, count: 5))
+        told.tellConfirmed(5, number: ToldAnswers.number(index: 0, count: 5), buyer: 5)
         told.tellSoldOut(number: ToldAnswers.number(index: 0, count: 6))
         var answers = OrderMatching()
         try await answers.compare(reader, product: 5, confirmedAnswers: [5], told: told, pageSize: 13)

@@ -134,6 +134,45 @@ struct ComparisonTests {
         #expect(throws: PlanError.self) { try Comparison(report([1]), Data("{}".utf8), noise: 0) }
     }
 
+    private func report(
+        _ settings: (inout SaleConfiguration) throws -> Void = { _ in },
+        _ load: (inout LoadFigures) -> Void = { _ in },
+        oversoldBy: Int64 = 0
+    ) throws -> Data {
+        var chosen = SaleConfiguration()
+        try settings(&chosen)
+        var result = madeUpResult(load)
+        result.audit = Audit(unauditedUnits: 1000, confirmedUnits: 1000 + oversoldBy, load: result.load)
+        return try SaleReport(result, metadata: RunMetadata.json(chosen, audit: .none, started: .now)).json()
+    }
+
+    @Test func aBrokenRunIsWorse() throws {
+        let base = try report()
+        #expect(try verdict(base, report()) == .same)
+        #expect(try verdict(base, report(oversoldBy: 1)) == .worse)
+        #expect(try verdict(report(oversoldBy: 1), report(oversoldBy: 1)) == .worse, "a sale that lost its books is no match for any")
+        #expect(try verdict(base, report({ _ in }, { $0.due = 20_000 })) == .worse, "a fifth of the rate was kept")
+        let edited = String(decoding: base, as: UTF8.self).replacing("\"leaked\" : 0", with: "\"leaked\" : 50")
+        #expect(try verdict(base, Data(edited.utf8)) == .worse)
+    }
+
+    /// What is compared must be the same sale, whatever it is that differs; the seed may.
+    @Test func everySettingThatDiffersIsSaid() throws {
+        func cautions(_ change: (inout SaleConfiguration) throws -> Void) throws -> [String] {
+            try Comparison(report(), report(change), noise: 0).cautions.filter { $0.contains("different settings") }
+        }
+        #expect(try cautions { $0.seed = 99 } == [] && cautions { $0.gateway = "http://127.0.0.1:1" } == [])
+        #expect(try cautions { $0.quantity = 2 } == ["the two were run with different settings: quantity"])
+        #expect(try cautions { $0.products = 3 }.count == 1 && cautions { $0.timeout = .seconds(9) }.count == 1)
+        #expect(try cautions { $0.habits.duplicates = 0.5 }.count == 1)
+        #expect(try cautions { $0.disruptions = [try Disruption(fault: "redis:pause@1s")] }.count == 1)
+        func stages(_ text: String) throws -> Data {
+            try report { $0.arrivals = .schedule(try ArrivalSchedule(rate: nil, stages: text, bursts: []), .poisson, inFlight: 8) }
+        }
+        let staged = try Comparison(stages("0s:40,3s:40"), stages("0s:80,3s:80"), noise: 0).cautions
+        #expect(staged.contains("the two were run with different settings: load"), "\(staged)")
+    }
+
     @Test func aReportOfARealSaleCanBeCompared() throws {
         let one = try SaleReport(madeUpResult(), metadata: RunMetadata.json(SaleConfiguration(), audit: .none, started: .now)).json()
         let comparison = try Comparison(one, one, noise: 0)

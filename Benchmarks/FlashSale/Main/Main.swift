@@ -28,6 +28,8 @@ enum Main {
             exit(error.rawValue)
         } catch let error as PlanError {
             fail(error.description, status: Status.usage)
+        } catch let error as Sale.Interrupted {
+            fail(error.description, status: Status.interrupted)
         } catch {
             // Help and version come here too, with status 0.
             let code = command.exitCode(for: error)

@@ -6,15 +6,16 @@ extension Audit {
         basis = audits.first?.basis ?? .none
         remarks = audits.first?.remarks ?? []
         initial = sum(\.initial)
-        confirmed = sum(\.confirmed)
+        confirmed = Self.sum(audits.map(\.confirmed))
         soldOut = load.soldOut
         failed = load.failed
         errors = load.errors
-        oversold = sum(\.oversold)
+        oversold = Self.sum(audits.map(\.oversold))
         leaked = sum(\.leaked)
         unmatched = audits.reduce(0) { $0 + $1.unmatched }
         lostAnswers = audits.reduce(0) { $0 + $1.lostAnswers }
         offenders = Array(audits.flatMap(\.offenders).prefix(OrderMatching.offenderLimit))
+        wrongAnswers = audits.reduce(0) { $0 + $1.wrongAnswers }
         // Answers without an order are held against every product: they are counted once.
         let keys = load.told.soldOut.count
         answersChecked = audits.reduce(0) { $0 + $1.answersChecked } - keys * max(0, audits.filter { $0.basis == .stores }.count - 1)
@@ -23,6 +24,11 @@ extension Audit {
         drift = audits.contains { $0.drift == nil } ? nil : audits.reduce(0) { $0 + Int64(clamping: ($1.drift ?? 0).magnitude) }
         outbox = audits.first?.outbox
         findings = parts.flatMap { part in part.audit.findings.map { parts.count > 1 ? "product \(part.product): \($0)" : $0 } }
+    }
+
+    /// The sum, not known where a part of it is not.
+    private static func sum(_ values: [Int64?]) -> Int64? {
+        values.contains { $0 == nil } ? nil : values.reduce(0) { $0 + ($1 ?? 0) }
     }
 
     /// The audit with what the buyers found out by themselves.

@@ -61,16 +61,17 @@ public struct Audit: Equatable, Sendable {
     public internal(set) var remarks: [String]
     /// Units at creation.
     public let initial: Int64
-    /// Units of CONFIRMED orders, from the order database.
-    public let confirmed: Int64
+    /// Units of CONFIRMED orders, from the order database; without an audit those that buyers were told of. Nil where buyers were told of accepted orders alone,
+    /// and nobody looked at what became of them.
+    public let confirmed: Int64?
     /// Orders that buyers saw *sold out*.
     public let soldOut: Int
     /// Orders refused for another reason.
     public let failed: Int
     /// Orders whose buyer gave up.
     public let errors: Int
-    /// Units sold beyond those there were.
-    public let oversold: Int64
+    /// Units sold beyond those there were. Nil where `confirmed` is.
+    public let oversold: Int64?
     /// Units by which stock and ledger disagree, either way.
     public let leaked: Int64
     /// Orders whose two sides disagree, and lost answers.
@@ -79,6 +80,8 @@ public struct Audit: Equatable, Sendable {
     public let lostAnswers: Int
     /// Answers to buyers that the stores do not bear out, at most 1,000 of them.
     public let offenders: [OrderMatching.Offender]
+    /// How many such answers there are, the bound of `offenders` left aside.
+    public let wrongAnswers: Int
     /// Answers to buyers that were compared with the stores.
     public let answersChecked: Int
     /// PENDING orders and pending reservations in Redis.
@@ -94,24 +97,33 @@ public struct Audit: Equatable, Sendable {
     public var passes: Bool { findings.isEmpty }
 
     /// What the buyers saw, where nothing was audited.
-    public init(unauditedUnits units: Int64, confirmedUnits: Int64, load: LoadFigures) {
+    /// - Parameter confirmedUnits: units that buyers were told are theirs; nil if their orders were accepted, to be decided later: an accepted order is no sold one.
+    public init(unauditedUnits units: Int64, confirmedUnits: Int64?, load: LoadFigures) {
         basis = .none
-        remarks = ["not audited: what buyers were told was compared with nothing"]
+        remarks =
+            ["not audited: what buyers were told was compared with nothing"]
+            + (confirmedUnits == nil ? ["accepted, not decided: what became of the accepted orders was not looked at"] : [])
         initial = units
         confirmed = confirmedUnits
         soldOut = load.soldOut
         failed = load.failed
         errors = load.errors
-        oversold = max(0, confirmedUnits - units)
+        oversold = confirmedUnits.map { max(0, $0 - units) }
         leaked = 0
         unmatched = 0
         lostAnswers = 0
         offenders = []
+        wrongAnswers = 0
         answersChecked = 0
         pending = 0
         drift = nil
         outbox = nil
-        findings = oversold > 0 ? ["oversold: buyers were told of \(confirmedUnits) confirmed units, \(units) were there"] : []
+        findings =
+            if let confirmedUnits, confirmedUnits > units {
+                ["oversold: buyers were told of \(confirmedUnits) confirmed units, \(units) were there"]
+            } else {
+                []
+            }
     }
 
     /// Judges.
@@ -130,13 +142,15 @@ public struct Audit: Equatable, Sendable {
         unmatched = input.matching.unmatched
         lostAnswers = input.matching.lostAnswers
         offenders = input.matching.offenders
+        wrongAnswers = input.matching.wrongAnswers
         answersChecked = input.matching.answersChecked
         var findings: [String] = []
 
         // Three witnesses of a unit sold twice: the ledger's sums, the orders, the stock itself.
         let byLedger = ledger.sold - ledger.returned - available
         let byOrders = input.orders.confirmedUnits - available
-        oversold = max(0, byLedger, byOrders, -product.stock)
+        let oversold = max(0, byLedger, byOrders, -product.stock)
+        self.oversold = oversold
         if oversold > 0 {
             findings.append(
                 "oversold: \(available) units were there; the ledger sold \(ledger.sold) and took back \(ledger.returned), "
@@ -156,7 +170,8 @@ public struct Audit: Equatable, Sendable {
         if unmatched > 0 {
             findings.append("unmatched: \(unmatched) orders (\(lostAnswers) of them answers that are not in the order database)")
             findings += input.matching.examples.map { "  \($0)" }
-            if unmatched > input.matching.examples.count { findings.append("  … \(unmatched - input.matching.examples.count) more") }
+            let more = unmatched - input.matching.exampleOrders
+            if more > 0 { findings.append("  … \(more) more") }
         }
 
         pending = input.orders.pending + (input.redis?.pending ?? 0)
@@ -193,8 +208,9 @@ public struct Audit: Equatable, Sendable {
 
     /// The closing line.
     public var line: String {
-        "AUDIT \(passes ? (basis == .none ? "NONE" : "PASS") : "FAIL") initial=\(initial) confirmed=\(confirmed) oversold=\(oversold) leaked=\(leaked) "
-            + "unmatched=\(unmatched) pending=\(pending) drift=\(drift.map(String.init) ?? "unknown")"
+        func known(_ value: Int64?) -> String { value.map(String.init) ?? "unknown" }
+        return "AUDIT \(passes ? (basis == .none ? "NONE" : "PASS") : "FAIL") initial=\(initial) confirmed=\(known(confirmed)) "
+            + "oversold=\(known(oversold)) leaked=\(leaked) unmatched=\(unmatched) pending=\(pending) drift=\(known(drift))"
     }
 
     /// Reads everything and judges it.
@@ -237,30 +253,5 @@ public struct Audit: Equatable, Sendable {
                 outbox: outbox
             )
         )
-    }
-
-    /// Waits until nothing is under way any more: no PENDING order, no pending reservation, Redis under PostgreSQL's fence
-    /// with PostgreSQL's stock, twice in a row. Returns whether that came within `bound`. The audit follows either way.
-    public static func settle(
-        _ source: some AuditSource,
-        product: Int64,
-        bound: Duration,
-        interval: Duration = .milliseconds(300)
-    ) async throws -> Bool {
-        let deadline = ContinuousClock.now + bound
-        var quietLook: RedisStock?
-        repeat {
-            let orders = try await source.orderTotals(of: product)
-            let redis = await source.redisStock(of: product)
-            let row = try await source.product(product)
-            if orders.pending == 0, let redis, redis.pending == 0, let row, redis.fence == row.fence, redis.counter == row.stock {
-                if quietLook == redis { return true }
-                quietLook = redis
-            } else {
-                quietLook = nil
-            }
-            try await Task.sleep(for: interval)
-        } while ContinuousClock.now < deadline
-        return false
     }
 }

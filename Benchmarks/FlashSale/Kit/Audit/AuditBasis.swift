@@ -29,11 +29,12 @@ public enum AuditBasis: Sendable {
         }
     }
 
-    /// Waits until nothing is under way, at most `bound`.
-    func settle(_ product: Int64, bound: Duration) async throws -> Bool {
+    /// Waits until nothing is under way at any of the products, at most `bound`, or until `isOver`.
+    func settle(_ products: [Int64], bound: Duration, isOver: () -> Bool = { false }) async throws -> Bool {
         switch self {
-        case .stores(let source): try await Audit.settle(source, product: product, bound: bound)
-        case .http(let books): try await books.settle(product, bound: bound)
+        case .stores(let source):
+            try await Audit.rest(of: products, bound: bound, isOver: isOver) { try await Audit.quietLook(source, at: $0) }
+        case .http(let books): try await Audit.rest(of: products, bound: bound, isOver: isOver) { await books.quietLook(at: $0) }
         case .none: true
         }
     }

@@ -106,23 +106,12 @@ public struct HTTPBooks: Sendable {
         )
     }
 
-    /// Waits until Redis is under the ledger's fence with the ledger's stock and nothing pending, twice in a row.
-    func settle(_ product: Int64, bound: Duration) async throws -> Bool {
-        let deadline = ContinuousClock.now + bound
-        var quietLook: Figures?
-        repeat {
-            let figures = try? await figures(of: product)
-            if let figures, let redis = figures.redis, redis.pending == 0, redis.fence == figures.row.fence,
-                redis.counter == figures.row.stock
-            {
-                if quietLook == figures { return true }
-                quietLook = figures
-            } else {
-                quietLook = nil
-            }
-            try await Task.sleep(for: .milliseconds(300))
-        } while ContinuousClock.now < deadline
-        return false
+    /// The figures of a product of which Redis is under the ledger's fence with the ledger's stock and nothing pending; nil if it is not so, or cannot be read.
+    func quietLook(at product: Int64) async -> Figures? {
+        guard let figures = try? await figures(of: product), let redis = figures.redis, redis.pending == 0,
+            redis.fence == figures.row.fence, redis.counter == figures.row.stock
+        else { return nil }
+        return figures
     }
 
     // MARK: The audit

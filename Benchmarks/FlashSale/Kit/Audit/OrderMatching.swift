@@ -3,16 +3,28 @@
 /// Invariant: both sides come sorted by order id, so one walk over the two sees every order exactly once, with one page
 /// of each side in memory. It stops when both sides are empty; ids that do not ascend end it with an error, for then it would prove nothing.
 public struct OrderMatching: Equatable, Sendable {
-    /// Orders whose two sides do not fit.
+    /// Orders whose two sides do not fit, or of which a buyer was told otherwise; each once, however much is wrong with it.
     public private(set) var unmatched = 0
     /// Confirmed answers that buyers got and the order database does not bear out.
     public private(set) var lostAnswers = 0
-    /// Up to ten findings in words.
+    /// Up to ten of them in words, all findings about an order in one text.
     public private(set) var examples: [String] = []
+    /// How many orders `examples` tells of.
+    public private(set) var exampleOrders = 0
     /// Answers that the stores do not bear out, one by one: at most `offenderLimit`.
     public private(set) var offenders: [Offender] = []
+    /// How many such answers there are, those beyond the bound included.
+    public private(set) var wrongAnswers = 0
     /// Answers to buyers that were compared with the stores.
     public internal(set) var answersChecked = 0
+    /// The orders that were counted in `unmatched`, at most `wrongOrderLimit`. An order beyond the bound counts once for each finding.
+    private var wrongOrders: Set<Int64> = []
+    /// Where in `examples` an order is told of.
+    private var exampleOfOrder: [Int64: Int] = [:]
+
+    private static let wrongOrderLimit = 1_000_000
+    /// A text that grows with each finding about its order ends here.
+    private static let exampleLength = 400
 
     /// Findings that are spelled out.
     public static let exampleLimit = 10
@@ -43,39 +55,36 @@ public struct OrderMatching: Equatable, Sendable {
         public let description: String
     }
 
-    /// Judges one order by what each side has of it.
-    public mutating func add(order: OrderRow?, ledger: LedgerRow?) {
+    /// Judges one order by what each side has of it. Returns what is wrong, nil if nothing is.
+    @discardableResult
+    public mutating func add(order: OrderRow?, ledger: LedgerRow?) -> String? {
         let rows = (ledger?.decrements ?? 0) - (ledger?.increments ?? 0)
         let units = (ledger?.decremented ?? 0) - (ledger?.incremented ?? 0)
         let seen =
             "\(ledger?.decrements ?? 0) decrements (\(ledger?.decremented ?? 0) units), "
             + "\(ledger?.increments ?? 0) increments (\(ledger?.incremented ?? 0) units)"
         guard let order else {
-            if rows != 0 || units != 0 { note("order \(ledger?.orderID ?? 0): \(seen) in the ledger, no such order") }
-            return
+            guard rows != 0 || units != 0 else { return nil }
+            return note(ledger?.orderID ?? 0, "\(seen) in the ledger, no such order")
         }
-        switch order.status {
-        case "CONFIRMED":
-            if rows != 1 || units != order.quantity {
-                note("order \(order.id): CONFIRMED for \(order.quantity) units, the ledger has \(seen)")
-            }
-        case "CANCELLED":
-            if rows != 0 || units != 0 || (ledger?.decrements ?? 0) == 0 {
-                note("order \(order.id): CANCELLED, the ledger has \(seen)")
-            }
-        case "PENDING":
+        let isSound =
+            switch order.status {
+            case "CONFIRMED": rows == 1 && units == order.quantity
+            case "CANCELLED": rows == 0 && units == 0 && (ledger?.decrements ?? 0) != 0
             // The order's outcome is open. It is counted as pending, which fails the audit by itself.
-            break
-        default:
-            if rows != 0 || units != 0 { note("order \(order.id): \(order.status), the ledger has \(seen)") }
-        }
+            case "PENDING": true
+            default: rows == 0 && units == 0
+            }
+        if isSound { return nil }
+        let status = order.status == "CONFIRMED" ? "CONFIRMED for \(order.quantity) units" : order.status
+        return note(order.id, "\(status), the ledger has \(seen)")
     }
 
     /// Counts ledger rows that belong to nobody.
     public mutating func add(decrementsWithoutOrder count: Int64) {
         guard count > 0 else { return }
         unmatched += Int(count)
-        describe("\(count) decrements in the ledger name no order")
+        describe("\(count) decrements in the ledger name no order", orders: Int(count))
     }
 
     /// Orders are CONFIRMED for more units than the ledger has given out.
@@ -85,6 +94,7 @@ public struct OrderMatching: Equatable, Sendable {
     }
 
     private mutating func offend(_ order: Int64, key: String?, buyer: String?, told: String, found: String) {
+        wrongAnswers += 1
         guard offenders.count < Self.offenderLimit else { return }
         offenders.append(Offender(order: order, key: key, buyer: buyer, told: told, found: found))
     }
@@ -92,45 +102,60 @@ public struct OrderMatching: Equatable, Sendable {
     /// A buyer was told *sold out* and of no order, and the order database has one under the buyer's key.
     mutating func addWrongSoldOut(_ order: OrderRow, key: String) {
         offend(order.id, key: key, buyer: order.buyer, told: "SOLD OUT", found: "the order is \(order.status)")
-        note("order \(order.id): the buyer was told under the key \(key) that it is sold out, the order is \(order.status)")
+        note(order.id, "the buyer was told under the key \(key) that it is sold out, the order is \(order.status)")
     }
 
     /// A buyer was told that an order is confirmed which belongs to another key.
-    mutating func addWrongKey(_ order: OrderRow, told key: String) {
+    mutating func addWrongKey(_ order: OrderRow, told key: String, buyer: String?) {
         let owner = order.key ?? "no key"
-        offend(order.id, key: key, buyer: order.buyer, told: "CONFIRMED", found: "the order was placed under \(owner)")
-        note("order \(order.id): a buyer was told of it under the key \(key), it was placed under \(owner)")
+        offend(order.id, key: key, buyer: buyer, told: "CONFIRMED", found: "the order was placed under \(owner)")
+        note(order.id, "a buyer was told of it under the key \(key), it was placed under \(owner)")
     }
 
     /// A buyer was told *confirmed*, and the order database does not say so.
-    public mutating func addLostAnswer(order id: Int64, because reason: String, key: String? = nil) {
+    public mutating func addLostAnswer(order id: Int64, because reason: String, key: String? = nil, buyer: String? = nil) {
         lostAnswers += 1
-        offend(id, key: key, buyer: nil, told: "CONFIRMED", found: reason)
-        unmatched += 1
-        describe("order \(id): the buyer was told CONFIRMED, \(reason)")
+        offend(id, key: key, buyer: buyer, told: "CONFIRMED", found: reason)
+        note(id, "the buyer was told CONFIRMED, \(reason)")
     }
 
     /// A buyer was told *sold out* and of an order that failed for it, and the order database has it otherwise.
-    public mutating func addWrongRefusal(order id: Int64, because reason: String) {
-        offend(id, key: nil, buyer: nil, told: "SOLD OUT", found: reason)
-        unmatched += 1
-        describe("order \(id): the buyer was told that it is sold out, \(reason)")
+    public mutating func addWrongRefusal(order id: Int64, because reason: String, key: String? = nil, buyer: String? = nil) {
+        offend(id, key: key, buyer: buyer, told: "SOLD OUT", found: reason)
+        note(id, "the buyer was told that it is sold out, \(reason)")
     }
 
     /// A buyer was told *cancelled*, and the order database has it otherwise.
-    mutating func addLostCancellation(order id: Int64, because reason: String) {
-        offend(id, key: nil, buyer: nil, told: "CANCELLED", found: reason)
-        unmatched += 1
-        describe("order \(id): the buyer was told CANCELLED, \(reason)")
+    mutating func addLostCancellation(_ order: OrderRow) {
+        offend(order.id, key: order.key, buyer: order.buyer, told: "CANCELLED", found: "the order is \(order.status)")
+        note(order.id, "the buyer was told CANCELLED, the order is \(order.status)")
     }
 
-    private mutating func note(_ finding: String) {
-        unmatched += 1
-        describe(finding)
+    /// What a buyer was told is in the order database, and the ledger does not bear it out: `finding`, which has been noted already.
+    private mutating func addUnbooked(_ order: OrderRow, told: String, key: String?, finding: String) {
+        offend(order.id, key: key ?? order.key, buyer: order.buyer, told: told, found: "the order is \(finding)")
     }
 
-    private mutating func describe(_ finding: String) {
-        if examples.count < Self.exampleLimit { examples.append(finding) }
+    /// Counts an order, if it is not counted yet, and tells what is wrong with it.
+    @discardableResult
+    private mutating func note(_ order: Int64, _ finding: String) -> String {
+        if let place = exampleOfOrder[order], wrongOrders.contains(order) {
+            if examples[place].count < Self.exampleLength { examples[place] += "; \(finding)" }
+            return finding
+        }
+        let isNew = wrongOrders.count < Self.wrongOrderLimit ? wrongOrders.insert(order).inserted : !wrongOrders.contains(order)
+        guard isNew else { return finding }
+        unmatched += 1
+        if describe("order \(order): \(finding)") { exampleOfOrder[order] = examples.count - 1 }
+        return finding
+    }
+
+    @discardableResult
+    private mutating func describe(_ finding: String, orders: Int = 1) -> Bool {
+        guard examples.count < Self.exampleLimit else { return false }
+        examples.append(finding)
+        exampleOrders += orders
+        return true
     }
 
     /// Walks over both sides.
@@ -164,28 +189,47 @@ public struct OrderMatching: Equatable, Sendable {
             let id = min(order?.id ?? .max, row?.orderID ?? .max)
             let thisOrder = order?.id == id ? order : nil
             let thisRow = row?.orderID == id ? row : nil
-            add(order: thisOrder, ledger: thisRow)
+            let finding = add(order: thisOrder, ledger: thisRow)
             for (id, reason) in confirmed.findings(upTo: id, order: thisOrder) {
-                addLostAnswer(order: id, because: reason, key: keys?.key(of: id))
+                addLostAnswer(order: id, because: reason, key: keys?.key(of: id), buyer: buyer(of: id, thisOrder, keys))
             }
-            for (id, reason) in refused.findings(upTo: id, order: thisOrder) { addWrongRefusal(order: id, because: reason) }
+            for (id, reason) in refused.findings(upTo: id, order: thisOrder) {
+                let order = thisOrder.flatMap { $0.id == id ? $0 : nil }
+                addWrongRefusal(order: id, because: reason, key: order?.key, buyer: order?.buyer)
+            }
             if let thisOrder {
-                judge(thisOrder, by: &keys)
-                if thisOrder.status != "CANCELLED", cancelled.contains(thisOrder.id) {
-                    addLostCancellation(order: thisOrder.id, because: "the order is \(thisOrder.status)")
+                if let finding {
+                    // The order database agrees with the buyer, the ledger does not.
+                    if confirmed.agreed == id {
+                        addUnbooked(thisOrder, told: "CONFIRMED", key: keys?.key(of: id), finding: finding)
+                    }
+                    if refused.agreed == id {
+                        addUnbooked(thisOrder, told: "SOLD OUT", key: nil, finding: finding)
+                    }
                 }
+                judge(thisOrder, by: &keys)
+                if thisOrder.status != "CANCELLED", cancelled.contains(thisOrder.id) { addLostCancellation(thisOrder) }
             }
             if thisOrder != nil { order = try await orders.next() }
             if thisRow != nil { row = try await ledger.next() }
         }
-        for (id, reason) in confirmed.findings(upTo: .max, order: nil) { addLostAnswer(order: id, because: reason, key: keys?.key(of: id)) }
+        for (id, reason) in confirmed.findings(upTo: .max, order: nil) {
+            addLostAnswer(order: id, because: reason, key: keys?.key(of: id), buyer: keys?.buyer(of: id))
+        }
         for (id, reason) in refused.findings(upTo: .max, order: nil) { addWrongRefusal(order: id, because: reason) }
+    }
+
+    /// Who was told of an order: as the harness remembers it, else as the order database has it.
+    private func buyer(of id: Int64, _ order: OrderRow?, _ keys: ToldKeys?) -> String? {
+        keys?.buyer(of: id) ?? (order?.id == id ? order?.buyer : nil)
     }
 
     /// What buyers were told of orders, in the order of their ids.
     private struct Answers {
         private var ids: ArraySlice<Int64>
         private let statuses: Set<String>
+        /// The last order of which the order database says what the buyer was told.
+        private(set) var agreed: Int64?
 
         init(_ ids: [Int64], statuses: Set<String>) {
             self.ids = ids.sorted()[...]
@@ -198,7 +242,11 @@ public struct OrderMatching: Equatable, Sendable {
             while let answer = ids.first, answer <= id {
                 ids.removeFirst()
                 if let order, order.id == answer {
-                    if !statuses.contains(order.status) { findings.append((answer, "the order is \(order.status)")) }
+                    if statuses.contains(order.status) {
+                        agreed = answer
+                    } else {
+                        findings.append((answer, "the order is \(order.status)"))
+                    }
                 } else {
                     findings.append((answer, "there is no such order"))
                 }

@@ -2,30 +2,34 @@
 struct ToldKeys {
     private let told: ToldAnswers
     private let soldOut: Set<UInt64>
-    private let confirmed: [Int64: UInt64]
-    /// The further keys of orders that more than one buyer was told of.
-    private let further: [Int64: [UInt64]]
+    /// By the order's id, the place of the answer among those that were kept.
+    private let confirmed: [Int64: Int]
+    /// The further answers of orders that more than one buyer was told of.
+    private let further: [Int64: [Int]]
 
     init(_ told: ToldAnswers) {
         self.told = told
         soldOut = Set(told.soldOut)
-        var confirmed: [Int64: UInt64] = [:]
-        var further: [Int64: [UInt64]] = [:]
+        var confirmed: [Int64: Int] = [:]
+        var further: [Int64: [Int]] = [:]
         confirmed.reserveCapacity(told.confirmed.count)
-        for (order, number) in told.confirmed {
-            if confirmed[order] == nil { confirmed[order] = number } else { further[order, default: []].append(number) }
+        for (place, answer) in told.confirmed.enumerated() {
+            if confirmed[answer.order] == nil { confirmed[answer.order] = place } else { further[answer.order, default: []].append(place) }
         }
         self.confirmed = confirmed
         self.further = further
     }
 
-    /// The keys under which buyers were told of an order: one, if all is well.
-    func keys(of order: Int64) -> [String] {
-        ((confirmed[order].map { [$0] } ?? []) + (further[order] ?? [])).map { told.key($0) }
+    /// Who was told of an order, under which key: one, if all is well.
+    func answers(of order: Int64) -> [(key: String, buyer: String)] {
+        ((confirmed[order].map { [$0] } ?? []) + (further[order] ?? [])).map { (told.key(told.confirmed[$0].number), told.buyer($0)) }
     }
 
     /// The key under which a buyer was first told of an order.
-    func key(of order: Int64) -> String? { confirmed[order].map { told.key($0) } }
+    func key(of order: Int64) -> String? { confirmed[order].map { told.key(told.confirmed[$0].number) } }
+
+    /// The buyer who was first told of an order.
+    func buyer(of order: Int64) -> String? { confirmed[order].map { told.buyer($0) } }
 
     /// The order's key, if a buyer was told under it that nothing is left; else nil.
     func wasToldSoldOut(_ order: OrderRow) -> String? {
@@ -44,6 +48,6 @@ extension OrderMatching {
         }
         // Where the source of the books tells no keys, there is nothing to compare.
         guard let own = order.key else { return }
-        for key in keys.keys(of: order.id) where key != own { addWrongKey(order, told: key) }
+        for answer in keys.answers(of: order.id) where answer.key != own { addWrongKey(order, told: answer.key, buyer: answer.buyer) }
     }
 }

@@ -1,34 +1,45 @@
 /// Who got the units: those who came first, or those who came often?
 ///
 /// Two figures. *Order*: of one who bought and one who was told *sold out*, chosen by chance, how often the buyer came first; 1 is first come, first served, 0.5 a
-/// lottery. *Share*: the part of the confirmed orders that the busiest hundredth of the buyers got, beside the part of the orders that they sent.
-/// Both are counted as orders end, in memory that does not grow with the sale: arrivals in steps of a millisecond (an hour of them, then in the last one), buyers in a table
-/// of at most 2,000,000 (further ones share a place, and the share is then not told).
+/// lottery. Both wanted the same product: that one product lasts longer than another says nothing of who is served first. *Share*: the part of the confirmed orders that the busiest hundredth of the buyers got, beside the part of the orders that they sent.
+/// Both are counted as orders end, in memory that does not grow with the sale: arrivals in steps of a millisecond, of ten where there are several products (an hour of them,
+/// then in the last one; at most 8,000,000 steps of all products together, beyond which the order is not told), buyers in a table of at most 2,000,000 (further ones
+/// share a place, and the share is then not told).
 public struct Fairness: Sendable {
-    private static let stepLimit = 3_600_000
+    private static let longest: Int64 = 3_600_000
+    private static let stepLimit = 8_000_000
     private static let buyerLimit = 2_000_000
 
-    private var won: [UInt32] = []
-    private var lost: [UInt32] = []
+    /// One product's orders by the step in which they arrived.
+    private struct Arrivals: Sendable {
+        var won: [UInt32] = []
+        var lost: [UInt32] = []
+    }
+
+    private let step: Int64
+    private var arrivals: [Arrivals]
+    private var steps = 0
+    private var isOverfull = false
     private var sentBy: [UInt32] = []
     private var wonBy: [UInt32] = []
     private var isCrowded = false
 
     /// Nobody came yet.
-    public init() {}
+    /// - Parameter products: how many are on sale.
+    public init(products: Int = 1) {
+        step = products > 1 ? 10 : 1
+        arrivals = Array(repeating: Arrivals(), count: max(1, products))
+    }
 
     /// An order ended.
     /// - Parameters:
     ///   - milliseconds: its intended moment since the opening.
+    ///   - product: the product's place among those on sale.
     ///   - hasWon: confirmed, or else told *sold out*.
-    mutating func add(arrivedAt milliseconds: Int64, buyer: Int, hasWon: Bool) {
-        let step = Int(min(max(milliseconds, 0), Int64(Self.stepLimit - 1)))
-        if step >= won.count {
-            let missing = step + 1 - won.count
-            won += Array(repeating: 0, count: missing)
-            lost += Array(repeating: 0, count: missing)
+    mutating func add(arrivedAt milliseconds: Int64, buyer: Int, product: Int = 0, hasWon: Bool) {
+        if arrivals.indices.contains(product) {
+            count(at: Int(min(max(milliseconds, 0), Self.longest - 1) / step), product: product, hasWon: hasWon)
         }
-        if hasWon { won[step] &+= 1 } else { lost[step] &+= 1 }
         let place = buyer % Self.buyerLimit
         if buyer >= Self.buyerLimit { isCrowded = true }
         if place >= sentBy.count {
@@ -41,10 +52,27 @@ public struct Fairness: Sendable {
         if hasWon { wonBy[place] &+= 1 }
     }
 
-    /// Takes in another generator's part.
+    private mutating func count(at place: Int, product: Int, hasWon: Bool) {
+        let missing = place + 1 - arrivals[product].won.count
+        if missing > 0 {
+            guard steps + missing <= Self.stepLimit else {
+                isOverfull = true
+                return
+            }
+            steps += missing
+            arrivals[product].won += Array(repeating: 0, count: missing)
+            arrivals[product].lost += Array(repeating: 0, count: missing)
+        }
+        if hasWon { arrivals[product].won[place] &+= 1 } else { arrivals[product].lost[place] &+= 1 }
+    }
+
+    /// Takes in another generator's part of the same sale.
     mutating func add(_ other: Fairness) {
-        Self.add(other.won, to: &won)
-        Self.add(other.lost, to: &lost)
+        for (product, more) in other.arrivals.enumerated() where arrivals.indices.contains(product) {
+            Self.add(more.won, to: &arrivals[product].won)
+            Self.add(more.lost, to: &arrivals[product].lost)
+        }
+        isOverfull = isOverfull || other.isOverfull
         Self.add(other.sentBy, to: &sentBy)
         Self.add(other.wonBy, to: &wonBy)
         isCrowded = isCrowded || other.isCrowded
@@ -57,16 +85,21 @@ public struct Fairness: Sendable {
 
     /// How often, of one who bought and one who did not, the buyer came first; nil if there are not both.
     public var order: Double? {
-        var lostBefore = 0.0
+        guard !isOverfull else { return nil }
         var good = 0.0
-        let (wins, losses) = (won.reduce(0.0) { $0 + Double($1) }, lost.reduce(0.0) { $0 + Double($1) })
-        guard wins > 0, losses > 0 else { return nil }
-        for (bought, turnedAway) in zip(won, lost) {
-            // Within a millisecond nobody is first.
-            good += Double(bought) * (losses - lostBefore - Double(turnedAway) / 2)
-            lostBefore += Double(turnedAway)
+        var pairs = 0.0
+        for product in arrivals {
+            let (wins, losses) = (product.won.reduce(0.0) { $0 + Double($1) }, product.lost.reduce(0.0) { $0 + Double($1) })
+            guard wins > 0, losses > 0 else { continue }
+            pairs += wins * losses
+            var lostBefore = 0.0
+            for (bought, turnedAway) in zip(product.won, product.lost) {
+                // Within a step nobody is first.
+                good += Double(bought) * (losses - lostBefore - Double(turnedAway) / 2)
+                lostBefore += Double(turnedAway)
+            }
         }
-        return good / (wins * losses)
+        return pairs > 0 ? good / pairs : nil
     }
 
     /// The busiest hundredth of the buyers who ordered: the parts of all orders that they sent, and of all confirmed ones that they got.
@@ -84,12 +117,15 @@ public struct Fairness: Sendable {
     }
 
     /// Both figures in words, nil without any.
-    var line: String? {
+    /// - Parameter promise: what those were told who got something: an order that is accepted, to be decided later, has bought nothing yet.
+    func line(promise: String = "confirmed") -> String? {
         var parts: [String] = []
-        if let order { parts.append("who bought came before who did not in \((order * 100).digits(1)) % of pairs (50 % is a lottery)") }
+        if let order {
+            parts.append("who was \(promise) came before who was not in \((order * 100).digits(1)) % of pairs (50 % is a lottery)")
+        }
         if let busiest {
             parts.append(
-                "the busiest 1 % of buyers sent \((busiest.sent * 100).digits(1)) % of the orders and got \((busiest.won * 100).digits(1)) % of the units"
+                "the busiest 1 % of buyers sent \((busiest.sent * 100).digits(1)) % of the orders and got \((busiest.won * 100).digits(1)) % of the \(promise) ones"
             )
         }
         return parts.isEmpty ? nil : "fairness: " + parts.joined(separator: "; ")

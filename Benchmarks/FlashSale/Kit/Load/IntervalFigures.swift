@@ -10,8 +10,10 @@ public struct IntervalFigures: Sendable {
     public var retries = 0
     /// Orders that an open loop meant to send.
     public var due = 0
-    /// Arrivals turned away by the harness, those that waited too long included.
+    /// Arrivals turned away by the harness because every place was taken.
     public var shed = 0
+    /// Arrivals that waited for a place beyond their deadline, and orders that were given up at theirs.
+    public var stale = 0
     /// Processor time of the generators' threads, in seconds.
     public var cpuSeconds = 0.0
 
@@ -25,6 +27,7 @@ public struct IntervalFigures: Sendable {
         retries += other.retries
         due += other.due
         shed += other.shed
+        stale += other.stale
         cpuSeconds += other.cpuSeconds
     }
 }
@@ -35,6 +38,7 @@ struct LoadTotals: Sendable {
     var outcomes = OrderOutcome.allCases.map { _ in 0 }
     var units = 0
     var shed = 0
+    var stale = 0
     var inFlight = 0
     var waiting = 0
 
@@ -43,6 +47,7 @@ struct LoadTotals: Sendable {
         for index in outcomes.indices { outcomes[index] += other.outcomes[index] }
         units += other.units
         shed += other.shed
+        stale += other.stale
         inFlight += other.inFlight
         waiting += other.waiting
     }

@@ -127,6 +127,8 @@ public struct LoadFigures: Sendable {
     public private(set) var drain: Drain?
     /// When the last order was confirmed, since the sale opened.
     public var lastConfirmedAt: Duration?
+    /// In which milliseconds orders were confirmed, or accepted.
+    var moments = SaleMoments()
     /// When the first order was answered *sold out*.
     public var firstSoldOutAt: Duration?
     /// What buyers were told, under which keys.
@@ -229,6 +231,7 @@ public struct LoadFigures: Sendable {
         acceptLatencies.add(other.acceptLatencies)
         lastConfirmedAt = [lastConfirmedAt, other.lastConfirmedAt].compactMap { $0 }.max()
         firstSoldOutAt = [firstSoldOutAt, other.firstSoldOutAt].compactMap { $0 }.min()
+        moments.add(other.moments)
         told.add(other.told)
         fairness.add(other.fairness)
         health.add(other.health)

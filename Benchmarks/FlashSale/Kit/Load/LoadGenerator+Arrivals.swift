@@ -75,12 +75,18 @@ extension LoadGenerator {
         while let first = waiting.first, now > first + deadline {
             waiting.removeFirst()
             figures.stale += 1
-            interval.shed += 1
+            interval.stale += 1
         }
         // All orders of the plan have been issued, so none is left for the arrivals that wait.
         if mayFinish, shared.ordersIssued >= plan.orders {
-            figures.shed += waiting.count
-            waiting.removeAll()
+            shedWaiting()
         }
+    }
+
+    /// Turns away every arrival that waits for a place.
+    func shedWaiting() {
+        figures.shed += waiting.count
+        interval.shed += waiting.count
+        waiting.removeAll()
     }
 }

@@ -25,7 +25,8 @@ extension LoadGenerator {
 
     func send(_ order: Order, at place: Int) {
         if case .view(let left) = order.step { return look(order, at: place, left: left) }
-        let body = "{\"productId\":\(plan.products[order.product]),\"quantity\":\(order.quantity),\"buyerId\":\"buyer-\(order.buyer)\"}"
+        let body =
+            "{\"productId\":\(plan.products[order.product]),\"quantity\":\(order.quantity),\"buyerId\":\"\(ToldAnswers.name(ofBuyer: order.buyer))\"}"
         let request = template.request(key: order.key, attempt: order.attempt, body: body, allocator: allocator)
         connections[place].send(request) { [weak self] result in self?.answered(result, at: place) }
     }
@@ -50,6 +51,7 @@ extension LoadGenerator {
         let next = NIODeadline.now() + TimeAmount(wait)
         if let deadline, next > order.intended + deadline {
             figures.stale += 1
+            interval.stale += 1
             outcome = .unknown("DEADLINE")
             return end(order, at: place, as: outcome)
         }
@@ -98,7 +100,7 @@ extension LoadGenerator {
             figures.phases[index].confirmed += 1
             figures.confirmedOrders.append(id)
             if plan.products.count > 1 { figures.confirmedProducts.append(UInt32(order.product)) }
-            figures.told.tellConfirmed(id, number: order.number)
+            figures.told.tellConfirmed(id, number: order.number, buyer: order.buyer)
             sold(order.quantity, at: now)
         case .accepted(let id):
             figures.phases[index].confirmed += 1
@@ -123,7 +125,7 @@ extension LoadGenerator {
         }
         if kind == .confirmed || kind == .soldOut {
             let arrival = (order.intended - opened).nanoseconds / 1_000_000
-            figures.fairness.add(arrivedAt: arrival, buyer: order.buyer, hasWon: kind == .confirmed)
+            figures.fairness.add(arrivedAt: arrival, buyer: order.buyer, product: order.product, hasWon: kind == .confirmed)
         }
         if case .ownPace = limit {
             figures.phases[index].ownPaceOrders += 1
@@ -135,6 +137,7 @@ extension LoadGenerator {
         shared.sold(units)
         figures.unitsConfirmed += units
         figures.lastConfirmedAt = Duration(now - opened)
+        figures.moments.add(milliseconds: (now - opened).nanoseconds / 1_000_000)
     }
 }
 

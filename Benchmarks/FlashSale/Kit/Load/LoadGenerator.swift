@@ -119,6 +119,7 @@ final class LoadGenerator {
         stage = plan.budget == nil ? .open : .approaching(0)
         if let open = plan.arrivals.open { arrivals = ArrivalSequence(open.schedule, process: open.process, index: index, of: count) }
         figures.told.run = plan.run
+        figures.fairness = Fairness(products: plan.products.count)
         finished = eventLoop.makePromise(of: Void.self)
     }
 
@@ -166,8 +167,7 @@ final class LoadGenerator {
     /// Sends no further order, whatever the plan says.
     func stop() {
         isStopped = true
-        figures.shed += waiting.count
-        waiting.removeAll()
+        shedWaiting()
         finishIfDone()
     }
 
@@ -215,7 +215,8 @@ final class LoadGenerator {
         totals.sent = figures.sent
         totals.outcomes = [figures.confirmed, figures.soldOut, figures.failed, figures.errors]
         totals.units = figures.unitsConfirmed
-        totals.shed = figures.shed + figures.stale
+        totals.shed = figures.shed
+        totals.stale = figures.stale
         totals.inFlight = orders.count - idle.count
         totals.waiting = waiting.count
         return Look(interval: interval, totals: totals, elapsed: elapsed, limit: limit)

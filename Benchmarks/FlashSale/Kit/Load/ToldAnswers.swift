@@ -9,6 +9,8 @@ public struct ToldAnswers: Sendable {
     public internal(set) var run = ""
     /// Order ids that were told with *confirmed*, and the keys that they were told under.
     public private(set) var confirmed: [(order: Int64, number: UInt64)] = []
+    /// For each answer in `confirmed`, the buyer's number.
+    private var buyers: [UInt32] = []
     /// Keys that were told *sold out* without an order.
     public private(set) var soldOut: [UInt64] = []
     /// Answers beyond the bound, which nobody looks up.
@@ -33,8 +35,16 @@ public struct ToldAnswers: Sendable {
         return index << 40 | count
     }
 
-    mutating func tellConfirmed(_ order: Int64, number: UInt64) {
-        if confirmed.count < Self.limit { confirmed.append((order, number)) } else { dropped += 1 }
+    /// Who got the answer at that place of `confirmed`, under the name that the order was placed with.
+    func buyer(_ place: Int) -> String { Self.name(ofBuyer: Int(buyers[place])) }
+
+    /// What a buyer orders as.
+    static func name(ofBuyer number: Int) -> String { "buyer-\(number)" }
+
+    mutating func tellConfirmed(_ order: Int64, number: UInt64, buyer: Int) {
+        guard confirmed.count < Self.limit else { return dropped += 1 }
+        confirmed.append((order, number))
+        buyers.append(UInt32(clamping: buyer))
     }
 
     mutating func tellSoldOut(number: UInt64) {
@@ -44,6 +54,7 @@ public struct ToldAnswers: Sendable {
     mutating func add(_ other: ToldAnswers) {
         if run.isEmpty { run = other.run }
         confirmed += other.confirmed
+        buyers += other.buyers
         soldOut += other.soldOut
         dropped += other.dropped
     }

@@ -18,11 +18,21 @@ public struct ArrivalSchedule: Equatable, Sendable {
         var burst: Double
     }
 
-    let pieces: [Piece]
+    private(set) var pieces: [Piece]
+    /// The bursts in the order of their moments.
+    let bursts: [Burst]
+    /// The schedule as the options of `flash-sale` write it, so that it can be run again.
+    let words: String
     /// When the last stage ends; nil for a rate that never ends.
     public let length: Duration?
     /// Arrivals a second beyond the last stage, for a sale that must go on.
     let lastRate: Double
+
+    /// Arrivals that come at one moment, in seconds.
+    struct Burst: Equatable {
+        var at: Double
+        var count: Int
+    }
 
     /// - Parameters:
     ///   - rate: arrivals a second at the beginning; without stages, for ever.
@@ -37,6 +47,11 @@ public struct ArrivalSchedule: Equatable, Sendable {
             time += stage.length
             last = stage.rate
         }
+        self.bursts = bursts.sorted { $0.at < $1.at }.map { Burst(at: $0.at, count: Int($0.count)) }
+        var words: [String] = rate > 0 || stages.isEmpty ? ["--rate \(rate.plain)/s"] : []
+        if !stages.isEmpty { words.append("--stages " + stages.map { "\($0.length.plain)s:\($0.rate.plain)" }.joined(separator: ",")) }
+        words += self.bursts.map { "--burst \($0.count)@\($0.at.plain)s" }
+        self.words = words.joined(separator: " ")
         length = stages.isEmpty ? nil : .seconds(time)
         lastRate = last
         // The rate goes on behind the last stage: a burst may come there.
@@ -117,6 +132,19 @@ public struct ArrivalSchedule: Equatable, Sendable {
         self.init(rate: rate?.perSecond ?? 0, stages: read, bursts: counts)
     }
 
+    /// The rate alone.
+    var withoutBursts: ArrivalSchedule {
+        var schedule = self
+        var before = 0.0
+        for index in pieces.indices {
+            schedule.pieces[index].before = before
+            schedule.pieces[index].burst = 0
+            let piece = pieces[index]
+            if piece.length.isFinite { before += (piece.from + piece.to) / 2 * piece.length }
+        }
+        return schedule
+    }
+
     /// Arrivals expected until a moment, in seconds.
     func arrivals(until time: Double) -> Double {
         guard let piece = pieces.last(where: { $0.start <= time }) else { return 0 }
@@ -160,26 +188,51 @@ public enum ArrivalProcess: String, Sendable, CaseIterable {
     case even
 }
 
-/// The arrivals of one of several generators that share a schedule.
+/// The arrivals of one of several generators that share a schedule. Chance spreads those of the rate alone: a burst has as many as were asked for.
 struct ArrivalSequence {
     private let schedule: ArrivalSchedule
     private let process: ArrivalProcess
     private let share: Double
     private var number: Double
     private var piece = 0
+    /// The rate's next arrival, where `isDrawn`; nil when none follows.
+    private var steady: Double?
+    private var isDrawn = false
+    /// What is left of the bursts that this generator has a part of.
+    private var bursts: ArraySlice<ArrivalSchedule.Burst>
 
     /// - Parameters:
     ///   - index: which generator, from 0.
     ///   - count: how many share the schedule.
     init(_ schedule: ArrivalSchedule, process: ArrivalProcess, index: Int, of count: Int) {
-        self.schedule = schedule
+        self.schedule = schedule.withoutBursts
         self.process = process
         share = Double(count)
         number = process == .even ? Double(index) - Double(count) + 1 : 0
+        // The first ones take what does not divide evenly.
+        bursts =
+            schedule.bursts.map {
+                ArrivalSchedule.Burst(at: $0.at, count: $0.count / count + (index < $0.count % count ? 1 : 0))
+            }
+            .filter { $0.count > 0 }[...]
     }
 
     /// The next arrival in seconds since the opening; nil if none follows within the schedule's length.
     mutating func next(using generator: inout SplitMix64) -> Double? {
+        if !isDrawn {
+            steady = draw(using: &generator)
+            isDrawn = true
+        }
+        if let burst = bursts.first, burst.at <= steady ?? .infinity {
+            if burst.count > 1 { bursts[bursts.startIndex].count -= 1 } else { bursts.removeFirst() }
+            return burst.at
+        }
+        isDrawn = false
+        return steady
+    }
+
+    /// The rate's next arrival.
+    private mutating func draw(using generator: inout SplitMix64) -> Double? {
         switch process {
         case .poisson: number += share * generator.interarrival(perSecond: 1)
         case .even: number += share

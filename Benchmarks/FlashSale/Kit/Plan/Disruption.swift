@@ -228,3 +228,56 @@ public struct Disruption: Equatable, Sendable {
         }
     }
 }
+
+extension Disruption.Kind {
+    /// The command that sets a proxy so; empty for what no proxy is told.
+    var setting: String {
+        func milliseconds(_ time: Duration) -> String { "\(Int((time.inSeconds * 1000).rounded()))ms" }
+        return switch self {
+        case .slow(let time): "latency \(milliseconds(time))"
+        case .jitter(let time): "jitter \(milliseconds(time)) \(milliseconds(time))"
+        case .bandwidth(let bytes): "bandwidth \(bytes) \(bytes)"
+        case .stall: "stall"
+        case .kill, .pause, .flush, .cut: ""
+        }
+    }
+
+    /// Whether both set the same thing.
+    func isLike(_ other: Disruption.Kind) -> Bool {
+        switch (self, other) {
+        case (.slow, .slow), (.jitter, .jitter), (.bandwidth, .bandwidth), (.stall, .stall): true
+        default: false
+        }
+    }
+
+    /// Whether the server is gone meanwhile, so that nothing else can take it away.
+    var takesAway: Bool { self == .kill || self == .pause }
+}
+
+extension Disruption {
+    /// The server by one name: the first of several may be called with its number or without.
+    var place: String { server.hasSuffix("-1") ? String(server.dropLast(2)) : server }
+
+    /// From and to as numbers that can be compared with another's of the same scale; nil where only the sale will tell.
+    private var range: (isTime: Bool, from: Double, to: Double)? {
+        switch (start, end) {
+        case (.elapsed(let from), .at(.elapsed(let to))): (true, from.inSeconds, to.inSeconds)
+        case (.elapsed(let from), .after(let length)): (true, from.inSeconds, from.inSeconds + length.inSeconds)
+        case (.sold(let from), .at(.sold(let to))): (false, from, to)
+        default: nil
+        }
+    }
+
+    /// Finds two faults that take the same server away at the same time: the end of one would give it back to the other.
+    static func checkOverlaps(_ disruptions: [Disruption]) throws(PlanError) {
+        let takers = disruptions.filter(\.kind.takesAway)
+        for (index, one) in takers.enumerated() {
+            for other in takers.dropFirst(index + 1) where one.place == other.place {
+                guard let first = one.range, let second = other.range, first.isTime == second.isTime,
+                    first.from < second.to, second.from < first.to
+                else { continue }
+                throw PlanError("\(one.words) and \(other.words) overlap: a server can be taken away once at a time")
+            }
+        }
+    }
+}

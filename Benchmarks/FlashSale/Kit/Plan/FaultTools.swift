@@ -3,6 +3,7 @@ import Glibc
 public import NIOCore
 import PostgresClient
 import RedisClient
+import Synchronization
 
 /// What faults are made with: the script that owns the servers, the stores' own addresses, and the command files of proxies before servers.
 public struct FaultTools: Sendable {
@@ -15,6 +16,8 @@ public struct FaultTools: Sendable {
     /// By the server's name: the file, usually a named pipe, that a `fault-proxy` before it reads commands from.
     public var proxies: [String: String] = [:]
     private let eventLoopGroup: any EventLoopGroup
+    /// By the server's name, what its proxy is set to now, in the order in which it was told. Bound: the faults of one sale.
+    private let settings = ProxySettings()
 
     /// - Parameter eventLoopGroup: for the connection to Redis.
     public init(stack: StackScript?, eventLoopGroup: any EventLoopGroup) {
@@ -92,12 +95,9 @@ public struct FaultTools: Sendable {
             } else {
                 try await cutDatabases()
             }
-        case .slow(let time): try tell(proxy(disruption), "latency \(Int((time.inSeconds * 1000).rounded()))ms")
-        case .jitter(let time):
-            let time = "\(Int((time.inSeconds * 1000).rounded()))ms"
-            try tell(proxy(disruption), "jitter \(time) \(time)")
-        case .bandwidth(let bytes): try tell(proxy(disruption), "bandwidth \(bytes) \(bytes)")
-        case .stall: try tell(proxy(disruption), "stall")
+        case .slow, .jitter, .bandwidth, .stall:
+            settings.add(disruption)
+            try tell(proxy(disruption), disruption.kind.setting)
         }
     }
 
@@ -108,7 +108,24 @@ public struct FaultTools: Sendable {
         case .kill: try await stack?.run(["start", disruption.server], bound: .seconds(120))
         case .pause: try await stack?.run(["resume", disruption.server])
         case .flush, .cut: break
-        case .slow, .jitter, .bandwidth, .stall: try tell(proxy(disruption), "heal")
+        case .slow, .jitter, .bandwidth, .stall:
+            let rest = settings.remove(disruption)
+            let file = try proxy(disruption)
+            for command in Self.undoing(disruption.kind, rest: rest) { try tell(file, command) }
+        }
+    }
+
+    /// What a proxy is told when a fault ends while others of the same server go on: those stay.
+    static func undoing(_ kind: Disruption.Kind, rest: [Disruption.Kind]) -> [String] {
+        guard !rest.isEmpty else { return ["heal"] }
+        // Of two settings of a kind the last one holds.
+        if let other = rest.last(where: { $0.isLike(kind) }) { return kind == .stall ? [] : [other.setting] }
+        switch kind {
+        case .slow: return ["latency 0ms"]
+        case .jitter: return ["jitter 0ms 0ms"]
+        case .bandwidth: return ["bandwidth 0 0"]
+        // A proxy has no word for the end of a silence alone.
+        default: return ["heal"] + rest.map(\.setting)
         }
     }
 
@@ -161,6 +178,25 @@ public struct FaultTools: Sendable {
         let bytes = Array((line + "\n").utf8)
         guard write(descriptor, bytes, bytes.count) == bytes.count else {
             throw Failure(description: "\(file): the command could not be written")
+        }
+    }
+}
+
+/// What the proxies are set to.
+private final class ProxySettings: Sendable {
+    private let active = Mutex<[String: [Disruption.Kind]]>([:])
+
+    func add(_ disruption: Disruption) {
+        active.withLock { $0[disruption.server, default: []].append(disruption.kind) }
+    }
+
+    /// Takes one setting out. Returns those that the server's proxy keeps.
+    func remove(_ disruption: Disruption) -> [Disruption.Kind] {
+        active.withLock { active in
+            var kinds = active[disruption.server] ?? []
+            if let place = kinds.firstIndex(of: disruption.kind) { kinds.remove(at: place) }
+            active[disruption.server] = kinds
+            return kinds
         }
     }
 }

@@ -62,12 +62,19 @@ public struct Comparison: Sendable {
         ("orders/s", ["throughput"], true), ("accepted/s", ["acceptThroughput"], true), ("p50 ms", ["latencyMs", "p50"], false),
         ("p90 ms", ["latencyMs", "p90"], false), ("p99 ms", ["latencyMs", "p99"], false), ("p99.9 ms", ["latencyMs", "p999"], false),
         ("max ms", ["latencyMs", "max"], false), ("errors", ["errors"], false), ("retries", ["retries"], false), ("shed", ["shed"], false),
-        ("oversold", ["oversold"], false), ("unmatched", ["unmatched"], false),
+        ("stale", ["stale"], false), ("rate kept", ["rate", "attainment"], true), ("oversold", ["oversold"], false),
+        ("leaked", ["leaked"], false), ("unmatched", ["unmatched"], false), ("lost answers", ["lostAnswers"], false),
     ]
     /// What a verdict rests on: the rest informs.
-    private static let decisive: Set<String> = ["orders/s", "accepted/s", "p50 ms", "p99 ms", "errors", "oversold", "unmatched"]
+    private static let decisive: Set<String> = [
+        "orders/s", "accepted/s", "p50 ms", "p99 ms", "errors", "rate kept", "oversold", "leaked", "unmatched", "lost answers",
+    ]
+    /// Settings that differ between two runs of one sale: what chance chooses, and where the servers happen to be.
+    private static let incidental: Set<String> = ["seed", "gateway"]
 
     let rows: [Row]
+    /// Whether a run of the second failed its audit: no figure makes up for that.
+    let isSecondBroken: Bool
     let cautions: [String]
     let noise: Double
 
@@ -91,9 +98,15 @@ public struct Comparison: Sendable {
         func distinct(_ runs: [ReportValue], _ keys: [String]) -> Set<String> {
             Set(runs.compactMap { keys.reduce(Optional($0)) { $0?[$1] }?.text })
         }
-        for key in ["load", "units", "orders", "kind of order", "threads"]
-        where distinct(sides.0, ["run", "settings", key]) != distinct(sides.1, ["run", "settings", key]) {
-            cautions.append("the two were run with different settings: \(key)")
+        func settings(_ runs: [ReportValue]) -> Set<String> { Set(runs.flatMap { $0["run"]?["settings"]?.fields.keys.map { $0 } ?? [] }) }
+        let names = (settings(sides.0), settings(sides.1))
+        if names.0.isEmpty != names.1.isEmpty {
+            cautions.append("one of the two does not say with which settings it was run")
+        } else {
+            let all = names.0.union(names.1).subtracting(Self.incidental)
+            for key in all.sorted() where distinct(sides.0, ["run", "settings", key]) != distinct(sides.1, ["run", "settings", key]) {
+                cautions.append("the two were run with different settings: \(key)")
+            }
         }
         if distinct(sides.0, ["run", "machine", "processor"]) != distinct(sides.1, ["run", "machine", "processor"]) {
             cautions.append("the two were run on different processors")
@@ -101,6 +114,7 @@ public struct Comparison: Sendable {
         for (name, side) in [("first", sides.0), ("second", sides.1)] where side.contains(where: { $0["pass"] == .bool(false) }) {
             cautions.append("a run of the \(name) failed its audit")
         }
+        isSecondBroken = sides.1.contains { $0["pass"] == .bool(false) }
         self.cautions = cautions
     }
 
@@ -121,8 +135,9 @@ public struct Comparison: Sendable {
         return Row(name: name, first: one, second: two, change: change, ratio: one.median == 0 ? nil : two.median / one.median)
     }
 
-    /// Worse if anything that matters is, else better if anything is.
+    /// Worse if the second failed its audit or anything that matters is worse, else better if anything is.
     public var verdict: Change {
+        if isSecondBroken { return .worse }
         let changes = rows.filter { Self.decisive.contains($0.name) }.map(\.change)
         return changes.contains(.worse) ? .worse : changes.contains(.better) ? .better : .same
     }

@@ -60,5 +60,6 @@ public enum ReportValue: Codable, Equatable, Sendable {
     }
 
     var text: String? { if case .string(let value) = self { value } else { nil } }
+    var fields: [String: ReportValue] { if case .object(let value) = self { value } else { [:] } }
     var list: [ReportValue]? { if case .array(let values) = self { values } else { nil } }
 }

@@ -42,6 +42,8 @@ extension Requirement {
         case .longest: return load.latencies.count == 0 ? nil : load.latencies.maximum
         case .mean: return load.latencies.count == 0 ? nil : load.latencies.mean
         case .orders(let kind):
+            // An accepted order whose end nobody looked at is not a confirmed one.
+            if kind == .confirmed, result.isAsync, load.drain == nil { return nil }
             let count =
                 switch kind {
                 case .errors: load.errors
@@ -62,7 +64,7 @@ extension Requirement {
             // What was not looked at is not known to be 0.
             guard result.audit.basis != .none || book == .oversold else { return nil }
             switch book {
-            case .oversold: return Double(result.audit.oversold)
+            case .oversold: return result.audit.oversold.map { Double($0) }
             case .leaked: return Double(result.audit.leaked)
             case .unmatched: return Double(result.audit.unmatched)
             case .lost: return Double(result.audit.lostAnswers)

@@ -59,8 +59,8 @@ extension SaleConfiguration {
         case .concurrency(let buyers): lines.append(("load", "closed loop, \(buyers) at a time"))
         case .rate(let rate, let inFlight): lines.append(("load", "open loop, \(rate.perSecond.grouped)/s, at most \(inFlight) in flight"))
         case .schedule(let schedule, let process, let inFlight):
-            let length = schedule.length.map { "\($0.inSeconds.plain) s of stages" } ?? "\(schedule.lastRate.grouped)/s"
-            lines.append(("load", "open loop (\(process.rawValue)), \(length), at most \(inFlight) in flight"))
+            // Written out: two sales of three seconds each may ask for very different rates.
+            lines.append(("load", "open loop (\(process.rawValue)), \(schedule.words), at most \(inFlight) in flight"))
         }
         if let lasts { lines.append(("duration", "\(lasts.inSeconds.plain) s")) }
         if let deadline { lines.append(("deadline", "\(deadline.inSeconds.plain) s")) }
@@ -74,6 +74,7 @@ extension SaleConfiguration {
         lines.append(("timeout, retries", "\(timeout.inSeconds.plain) s, \(retries)"))
         lines.append(("threads", String(threads)))
         if !headers.isEmpty { lines.append(("headers", headers.map(\.name).joined(separator: ", "))) }
+        if isUnbudgeted { lines.append(("units kept for the time after an outage", "none")) }
         if !disruptions.isEmpty { lines.append(("faults", disruptions.map(\.words).joined(separator: "; "))) }
         lines.append(("audit", audit.rawValue))
         lines.append(("seed", String(seed)))

@@ -1,28 +1,31 @@
 extension SaleReport {
-    /// The longest time in which no order was confirmed (accepted, where orders are decided later), of those times that began during the fault; as exact as the intervals are
-    /// short. Nil where none was ever confirmed after one: whether that is the fault's doing or the end of the stock these figures do not tell.
+    /// The times without an order confirmed (accepted, where orders are decided later) that began during the fault, in seconds, to the millisecond.
+    /// `openSince` is when one began that lasted to the end of the sale, if that was long: whether it is the fault's doing or the end of the stock these figures do
+    /// not tell.
+    func silence(during fault: FaultSpan) -> (longest: Double, openSince: Double?) {
+        let end = max(result.duration.inSeconds, fault.from)
+        func milliseconds(_ seconds: Double) -> Int64 { Int64((min(max(seconds, 0), 1e9) * 1000).rounded()) }
+        let silence = result.load.moments.silence(from: milliseconds(fault.from), to: milliseconds(fault.to ?? end))
+        let longest = Double(silence.longest) / 1000
+        guard let since = silence.openSince.map({ Double($0) / 1000 }) else { return (longest, nil) }
+        // The last confirmation of a sale that ends by its orders comes a little before its end.
+        return (longest, end - since > max(longest, 0.5) ? since : nil)
+    }
+
+    /// The longest such time that an order ended; nil where the longest lasted to the end of the sale.
     func longestSilence(during fault: FaultSpan) -> Double? {
-        var longest = 0.0
-        var began: Double?
-        for point in result.points {
-            let start = point.at - point.seconds
-            if point.outcomes[OrderOutcome.confirmed.rawValue] > 0 {
-                if let began { longest = max(longest, start - began) }
-                began = nil
-            } else if began == nil, point.at > fault.from, start <= fault.to ?? .infinity {
-                began = max(start, fault.from)
-            }
-        }
-        return began == nil ? longest : nil
+        let silence = silence(during: fault)
+        return silence.openSince == nil ? silence.longest : nil
     }
 
     /// A line for each fault.
     var faultLines: [String] {
-        let promise = result.load.drain == nil ? "confirmed" : "accepted"
-        return result.faults.map { fault in
-            let silence = longestSilence(during: fault).map { "\(Sale.decimal($0)) s" }
-            return "\(fault.words) at \(Sale.decimal(fault.from)) s: "
-                + (silence.map { "at most \($0) without an order \(promise)" } ?? "no order was \(promise) to the end")
+        result.faults.map { fault in
+            let silence = silence(during: fault)
+            let what =
+                silence.openSince.map { "no order was \(promise) from \(Sale.decimal($0)) s to the end" }
+                ?? "\(silence.longest.digits(2)) s at the longest without an order \(promise)"
+            return "\(fault.words) at \(Sale.decimal(fault.from)) s: \(what)"
         }
     }
 }

@@ -20,11 +20,12 @@ extension SaleReport {
             "pass": .bool(isWhole),
             "failure": .optional(failure),
             "initial": .int(audit.initial),
-            "confirmed": .int(audit.confirmed),
+            // Null where orders were accepted, and nobody looked at what became of them.
+            "confirmed": .optional(audit.confirmed),
             "soldOut": .int(audit.soldOut),
             "failed": .int(audit.failed),
             "errors": .int(audit.errors),
-            "oversold": .int(audit.oversold),
+            "oversold": .optional(audit.oversold),
             "leaked": .int(audit.leaked),
             "unmatched": .int(audit.unmatched),
             "lostAnswers": .int(audit.lostAnswers),
@@ -50,7 +51,7 @@ extension SaleReport {
             "findings": .array(audit.findings.map { .string($0) }),
             "remarks": .array(audit.remarks.map { .string($0) }),
             "generator": generator,
-            "series": .array(result.points.map { Self.json($0, withHistogram: false) }),
+            "series": .array(result.points.map { json($0, withHistogram: false) }),
             "faults": .array(
                 result.faults.map { fault in
                     .object([
@@ -63,6 +64,7 @@ extension SaleReport {
         ]
         fields["faultsMissed"] = .array(result.faultsMissed.map { .string($0) })
         fields["answersChecked"] = .int(audit.answersChecked)
+        fields["wrongAnswers"] = .int(audit.wrongAnswers)
         fields["offenders"] = .array(
             audit.offenders.map {
                 .object([
@@ -119,7 +121,7 @@ extension SaleReport {
     private var outcomes: ReportValue {
         let parts = OrderOutcome.allCases.map { outcome in
             let latencies = result.load.latencies(of: outcome)
-            return (outcome.name, ReportValue.object(["orders": .int(latencies.count), "percentilesMs": percentiles(of: latencies)]))
+            return (name(of: outcome), ReportValue.object(["orders": .int(latencies.count), "percentilesMs": percentiles(of: latencies)]))
         }
         return .object(Dictionary(uniqueKeysWithValues: parts))
     }
@@ -146,12 +148,12 @@ extension SaleReport {
         .object([
             "seconds": .double(part.time.inSeconds),
             "ownPaceSeconds": .double(part.ownPaceTime.inSeconds),
-            "confirmed": .int(part.confirmed),
+            promise: .int(part.confirmed),
             "soldOut": .int(part.soldOut),
             "failed": .int(part.failed),
             "errors": .int(part.errors),
             "ownPaceOrders": .int(part.ownPaceOrders),
-            "ownPaceConfirmed": .int(part.ownPaceConfirmed),
+            "ownPace\(promise.capitalized)": .int(part.ownPaceConfirmed),
             "latencyMs": Self.milliseconds(part.latencies),
         ])
     }

@@ -15,7 +15,7 @@ extension SaleReport {
     /// Faults that were asked for and never made.
     public var faultsMissed: [String] { result.faultsMissed }
     /// Whether nobody was told of a confirmed order.
-    public var hasSoldNothing: Bool { result.audit.confirmed == 0 && result.load.confirmed == 0 }
+    public var hasSoldNothing: Bool { (result.audit.confirmed ?? 0) == 0 && result.load.confirmed == 0 }
     /// The kind of the first threshold that was missed.
     public var firstMissed: Requirement.Kind? { verdicts.first { !$0.isMet }?.requirement.kind }
 

@@ -49,25 +49,18 @@ public struct SaleReport: Sendable {
         Double(result.load.acceptedOrders.count) / max(result.duration.inSeconds, 0.001)
     }
 
-    private func decidedLater(_ name: String, _ orders: Int, _ rate: Double, _ latencies: Latencies) -> [String] {
-        [name, orders.grouped, Int(rate).grouped] + percentiles.map { Sale.decimal(latencies.milliseconds(at: $0)) } + [
-            Sale.decimal(latencies.maximum)
-        ]
-    }
-
     /// The table that precedes the audit's line.
     public var table: [String] {
         let load = result.load
         let phases = SalePhase.allCases.map { ($0.name, load.phases[$0.rawValue]) }.filter { $0.1.orders > 0 || $0.1.time > .zero }
         let parts = phases + [("all", total)]
-        let promise = load.drain == nil ? "confirmed" : "accepted"
         let rates = [["", "time", "orders", "/s", promise, "/s", "sold out", "failed", "errors"]]
         let headings = percentiles.map { "p\($0.plain)" } + ["max"]
         var latencies = [["latency, ms"] + headings] + parts.map { self.latencies($0.0, $0.1.latencies) }
         // A sold-out answer is a fast one: together with the confirmed ones it would hide how long these took.
         let outcomes = OrderOutcome.allCases.map { ($0, load.latencies(of: $0)) }.filter { $0.1.count > 0 }
         if outcomes.count > 1 {
-            latencies += outcomes.map { self.latencies($0.0 == .confirmed ? promise : $0.0.name, $0.1) }
+            latencies += outcomes.map { self.latencies(name(of: $0.0), $0.1) }
         }
         var lines = Self.aligned(rates + parts.map(Self.rates)) + ownPace(parts, promise: promise) + Self.aligned(latencies)
         var counts = "\(load.sent.grouped) orders sent, \(load.retries.grouped) attempts repeated\(Self.list(load.retryCauses))"
@@ -75,38 +68,20 @@ public struct SaleReport: Sendable {
         if load.stale > 0 { counts += ", \(load.stale.grouped) given up as stale" }
         lines.append(counts)
         if let drain = load.drain {
-            let header = [["decided later, ms", "orders", "/s"] + headings]
-            let accepted = decidedLater("accepted", load.acceptedOrders.count, acceptThroughput, load.acceptLatencies)
-            let final = decidedLater("final state", drain.latencies.count, drain.throughput, drain.latencies)
-            lines += Self.aligned(header + [accepted, final])
-            lines.append("\(drain.confirmed.grouped) confirmed; all decided \(Sale.decimal(drain.seconds)) s after the last was accepted")
+            lines += Self.aligned(decidedLater(drain))
+            lines.append(Self.words(drain))
         }
         if !load.failReasons.isEmpty { lines.append("failed or given up\(Self.list(load.failReasons))") }
-        if load.duplicates > 0 {
-            lines.append("\(load.duplicates.grouped) orders sent twice under one key, \(load.conflicts.grouped) answered in two ways")
-        }
-        if !load.cancelledOrders.isEmpty || load.cancellationsFailed > 0 {
-            lines.append(
-                "\(load.cancelledOrders.count.grouped) orders cancelled, \(load.cancellationsFailed.grouped) cancellations refused or given up"
-            )
-        }
-        if load.views > 0 {
-            let times =
-                "p50 \(Sale.decimal(load.viewLatencies.milliseconds(at: 50))) ms, p99 \(Sale.decimal(load.viewLatencies.milliseconds(at: 99))) ms"
-            lines.append("\(load.views.grouped) looks at the product, \(times), \(load.viewErrors.grouped) not answered with it")
-        }
+        lines += habitLines
         lines += faultLines
-        if let fairness = load.fairness.line { lines.append(fairness) }
+        if let fairness = load.fairness.line(promise: promise) { lines.append(fairness) }
         if result.audit.answersChecked > 0 {
-            let wrong = result.audit.offenders.count
+            let wrong = result.audit.wrongAnswers
             lines.append(
                 "\(result.audit.answersChecked.grouped) answers to buyers looked up: \(wrong == 0 ? "each is borne out" : "\(wrong.grouped) are not")"
             )
         }
-        if load.due > 0 {
-            let percent = (load.attainment * 100).digits(1)
-            lines.append("rate: \(load.sent.grouped) of the \(load.due.grouped) orders meant by then were sent (\(percent) %)")
-        }
+        if let rateLine { lines.append(rateLine) }
         lines.append(load.health.line)
         lines += load.health.doubts.map { "caution: \($0)" }
         lines += verdicts.map(\.line)

@@ -9,18 +9,19 @@ extension SaleReport {
         encoder.outputFormatting = [.sortedKeys]
         var data = Data()
         for point in result.points {
-            data += try encoder.encode(Self.json(point, withHistogram: true))
+            data += try encoder.encode(json(point, withHistogram: true))
             data.append(0x0A)
         }
         return data
     }
 
-    static func json(_ point: SalePoint, withHistogram: Bool) -> ReportValue {
+    func json(_ point: SalePoint, withHistogram: Bool) -> ReportValue {
         let latency = zip(["p50", "p90", "p99", "p999", "max"], point.latency).map { ($0, ReportValue.double($1)) }
         var fields: [String: ReportValue] = [
             "atSeconds": .double(point.at), "seconds": .double(point.seconds), "sent": .int(point.sent), "retries": .int(point.retries),
-            "due": .int(point.due), "shed": .int(point.shed), "inFlight": .int(point.inFlight), "confirmed": .int(point.outcomes[0]),
-            "soldOut": .int(point.outcomes[1]), "failed": .int(point.outcomes[2]), "errors": .int(point.outcomes[3]),
+            "due": .int(point.due), "shed": .int(point.shed), "stale": .int(point.stale), "inFlight": .int(point.inFlight),
+            promise: .int(point.outcomes[0]), "soldOut": .int(point.outcomes[1]), "failed": .int(point.outcomes[2]),
+            "errors": .int(point.outcomes[3]),
             "latencyMs": .object(Dictionary(uniqueKeysWithValues: latency)), "redisStock": .optional(point.redisStock),
             "databaseStock": .optional(point.databaseStock), "breaker": .optional(point.breaker), "cpuSeconds": .double(point.cpuSeconds),
         ]
@@ -32,10 +33,11 @@ extension SaleReport {
 
     /// The points as a table for a spreadsheet (RFC 4180), one heading line.
     public func csv() -> Data {
-        var text = "at_s,seconds,sent,retries,due,shed,in_flight,confirmed,sold_out,failed,errors,p50_ms,p90_ms,p99_ms,p999_ms,max_ms,"
+        var text =
+            "at_s,seconds,sent,retries,due,shed,stale,in_flight,\(promise),sold_out,failed,errors,p50_ms,p90_ms,p99_ms,p999_ms,max_ms,"
         text += "redis_stock,database_stock,breaker\r\n"
         for point in result.points {
-            let counts = [point.sent, point.retries, point.due, point.shed, point.inFlight] + point.outcomes
+            let counts = [point.sent, point.retries, point.due, point.shed, point.stale, point.inFlight] + point.outcomes
             let cells =
                 [point.at.digits(3), point.seconds.digits(3)] + counts.map(String.init) + point.latency.map { $0.digits(3) } + [
                     point.redisStock.map(String.init) ?? "", point.databaseStock.map(String.init) ?? "", point.breaker ?? "",

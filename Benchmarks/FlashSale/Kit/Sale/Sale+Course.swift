@@ -78,6 +78,11 @@ extension Sale {
         let disruption = try await tools.find(planned)
         if planned.leaderOf != nil { pid = await self.pid(of: disruption) }
         let server = planned.leaderOf == nil ? disruption.server : "\(disruption.server) (\(planned.server))"
+        // Moments that only the sale tells may turn out to overlap.
+        if disruption.kind.takesAway, await !course.take(disruption.place) {
+            log.tell("\(disruption.server) is not \(disruption.kind.words): it is away already")
+            return try await course.skip(index, load: load)
+        }
         try await course.begin(index, load: load)
         let before = try await load.peek()
         let beganAt = log.now
@@ -94,12 +99,14 @@ extension Sale {
             }
         } catch {
             await giveBack(disruption)
+            await course.leave(disruption)
             log.ended(index, at: log.now)
             if !disruption.kind.isOnce { log.tell("\(server) is given back: the sale ends early") }
             throw error
         }
         let after = try await load.peek()
         await giveBack(disruption)
+        await course.leave(disruption)
         let backAt = log.now
         log.ended(index, at: disruption.kind.isOnce ? beganAt : backAt)
         if !disruption.kind.isOnce {
@@ -180,9 +187,24 @@ private actor Course {
     private let count: Int
     private var begun: Set<Int> = []
     private var active: [Int: UnitBudget.Stage] = [:]
+    private var away: Set<String> = []
 
     init(disruptions: [Disruption]) {
         count = disruptions.count
+    }
+
+    /// Takes the right to take a server away; false if another fault has it.
+    func take(_ server: String) -> Bool { away.insert(server).inserted }
+
+    /// The server is back.
+    func leave(_ disruption: Disruption) {
+        if disruption.kind.takesAway { away.remove(disruption.place) }
+    }
+
+    /// The fault is not made: no units are kept for it any longer.
+    func skip(_ index: Int, load: Load) async throws {
+        begun.insert(index)
+        try await enter(load)
     }
 
     func begin(_ index: Int, load: Load) async throws {

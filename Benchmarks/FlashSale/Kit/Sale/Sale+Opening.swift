@@ -69,6 +69,7 @@ extension Sale {
 
     /// A server that the stack does not have cannot be taken away.
     private func checkNames() async throws {
+        try Disruption.checkOverlaps(settings.disruptions)
         var known: [String]?
         if settings.disruptions.contains(where: { $0.kind == .kill || $0.kind == .pause }), let stack = tools.stack {
             do {
@@ -110,12 +111,18 @@ extension Sale {
     func putAllOnSale(_ gateway: HTTPEndpoint) async throws -> (products: [Int64], units: Int) {
         var products: [Int64] = []
         var units = 0
-        for _ in 0..<settings.products {
+        for count in 0..<settings.products {
+            try checkInterruption("\(count.grouped) of \(settings.products.grouped) products were made")
             let made = try await putOnSale(gateway)
             products.append(made.product)
             units += made.units
         }
         return (products, units)
+    }
+
+    /// Ends a sale that somebody interrupts before it has opened: there is nothing to give back, to tell or to audit yet.
+    func checkInterruption(_ state: @autoclosure () -> String) throws {
+        if interruption.isSet { throw Interrupted(description: "interrupted before the sale opened: \(state())") }
     }
 
     private func putOnSale(_ gateway: HTTPEndpoint) async throws -> (product: Int64, units: Int) {

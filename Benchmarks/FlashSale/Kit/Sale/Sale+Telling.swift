@@ -54,6 +54,7 @@ extension Sale {
         if let look {
             view.outcomes = look.totals.outcomes
             view.shed = look.totals.shed
+            view.stale = look.totals.stale
             view.inFlight = look.totals.inFlight
             if case .perSecond(let rate) = look.limit { view.held = "to \(Int(rate).grouped) orders/s, to keep units for what comes" }
         }
@@ -95,6 +96,7 @@ extension Sale {
             + "  sold out \(outcomes[1].grouped)  errors \(outcomes[3])  p99 \(Self.decimal(point.latency[2])) ms"
             + "  breaker \(log.breakerState ?? "?")  redis \(redis)"
         if look.totals.shed > 0 { line += "  shed \(look.totals.shed.grouped)" }
+        if look.totals.stale > 0 { line += "  stale \(look.totals.stale.grouped)" }
         if case .perSecond(let rate) = look.limit { line += "  (held to \(Int(rate).grouped)/s)" }
         return line
     }

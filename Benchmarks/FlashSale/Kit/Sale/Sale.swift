@@ -14,6 +14,12 @@ public struct Sale: Sendable {
         public let description: String
     }
 
+    /// Somebody ended the sale before it had opened.
+    public struct Interrupted: Error, CustomStringConvertible {
+        /// How far the preparations were.
+        public let description: String
+    }
+
     let settings: SaleConfiguration
     let tools: FaultTools
     let basis: AuditBasis
@@ -69,9 +75,15 @@ public struct Sale: Sendable {
         for gateway in gateways { try await check(gateway) }
         let gateway = gateways[0]
         let (products, units) = try await putAllOnSale(gateway)
-        for product in products { try await look(at: product, through: gateway) }
+        for product in products {
+            try checkInterruption("\(products.count.grouped) products were made")
+            try await look(at: product, through: gateway)
+        }
         for other in gateways.dropFirst() { try await look(at: products[0], through: other) }
-        for product in products { try await waitUntilGated(product) }
+        for product in products {
+            try checkInterruption("\(products.count.grouped) products were made")
+            try await waitUntilGated(product)
+        }
         let product = products[0]
 
         let watch = try await BreakerWatch.make(settings, eventLoop: eventLoop, log: log)
@@ -118,13 +130,17 @@ public struct Sale: Sendable {
     /// Waits until all is quiet, reads the books and judges them.
     private func audited(_ products: [Int64], units: Int, end: LoadGenerator.Snapshot, reachedLimit: Bool) async throws -> SaleResult {
         if settings.isAsync, case .stores(let source) = basis { try await Drain.untilSent(source, bound: settings.settle) }
-        let deadline = ContinuousClock.now + settings.settle
-        var hasSettled = true
-        for product in products {
-            let rest = max(.zero, deadline - .now)
-            if try await !basis.settle(product, bound: rest) { hasSettled = false }
+        let wasInterrupted = interruption.isSet
+        if wasInterrupted || products.count > 20 {
+            console.story("          waiting until everything is at rest, at most \(Self.decimal(settings.settle.inSeconds)) s")
         }
-        if !hasSettled { console.story("          not at rest after \(settings.settle.inSeconds) s: audited as it is") }
+        // Who interrupts now wants to wait no longer.
+        let hasSettled = try await basis.settle(products, bound: settings.settle) { !wasInterrupted && interruption.isSet }
+        if !hasSettled, !wasInterrupted, interruption.isSet {
+            console.story("          interrupted before everything was at rest: audited as it is")
+        } else if !hasSettled {
+            console.story("          not at rest after \(settings.settle.inSeconds) s: audited as it is")
+        }
         if let command = settings.beforeAudit {
             console.line("before the audit: \(command)")
             let output = try await StackScript.shell(command, environment: ["PRODUCT_ID": String(products[0])])
@@ -156,7 +172,7 @@ public struct Sale: Sendable {
         case .none:
             audit = Audit(
                 unauditedUnits: Int64(units),
-                confirmedUnits: Int64(figures.unitsConfirmed - figures.unitsCancelled),
+                confirmedUnits: settings.isAsync ? nil : Int64(figures.unitsConfirmed - figures.unitsCancelled),
                 load: figures
             )
         }
@@ -169,8 +185,8 @@ public struct Sale: Sendable {
     private func unaudited(_ product: Int64, units: Int, end: LoadGenerator.Snapshot, reachedLimit: Bool) -> SaleResult {
         let figures = end.figures
         // Of orders that are accepted first nobody can tell which were sold.
-        let confirmed = settings.isAsync ? 0 : figures.unitsConfirmed - figures.unitsCancelled
-        let audit = Audit(unauditedUnits: Int64(units), confirmedUnits: Int64(confirmed), load: figures)
+        let confirmed = settings.isAsync ? nil : Int64(figures.unitsConfirmed - figures.unitsCancelled)
+        let audit = Audit(unauditedUnits: Int64(units), confirmedUnits: confirmed, load: figures)
         return result(product, figures, end, audit: audit.adding(figures), hasSettled: false, reachedLimit: reachedLimit)
     }
 
@@ -194,6 +210,7 @@ public struct Sale: Sendable {
             audit: audit,
             reachedLimit: reachedLimit,
             isNewProduct: settings.product == nil,
+            isAsync: settings.isAsync,
             wasInterrupted: interruption.isSet,
             faultsMissed: settings.disruptions.enumerated().filter { !log.hasBegun($0.offset) }.map(\.element.words)
         )

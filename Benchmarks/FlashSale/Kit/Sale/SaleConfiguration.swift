@@ -103,6 +103,8 @@ public struct SaleResult: Sendable {
     public var reachedLimit: Bool
     /// Whether the product was made for this sale.
     public var isNewProduct = true
+    /// Whether orders were accepted first and decided later.
+    public var isAsync = false
     /// Whether somebody ended the sale early.
     public var wasInterrupted = false
     /// Faults that were asked for and never made, as they are written: the sale was over before.

@@ -12,6 +12,7 @@ struct Panel {
         /// Orders that ended, by `OrderOutcome.rawValue`, and arrivals turned away.
         var outcomes = [0, 0, 0, 0]
         var shed = 0
+        var stale = 0
         var inFlight = 0
         /// The points so far; the last ones are drawn.
         var points: [SalePoint] = []
@@ -104,6 +105,7 @@ struct Panel {
             line = line.add("\(name) \(view.outcomes[index].grouped)  ", colour)
         }
         if view.shed > 0 { line = line.add("shed \(view.shed.grouped)  ", .yellow) }
+        if view.stale > 0 { line = line.add("stale \(view.stale.grouped)  ", .yellow) }
         return line.add("in flight \(view.inFlight.grouped)", .faint)
     }
 

@@ -12,8 +12,10 @@ public struct SalePoint: Sendable {
     public var retries: Int
     /// Orders that an open loop meant to send.
     public var due: Int
-    /// Arrivals turned away.
+    /// Arrivals turned away because every place was taken.
     public var shed: Int
+    /// Arrivals and orders that were given up at their deadline.
+    public var stale: Int
     /// Orders under way at its end.
     public var inFlight: Int
     /// Milliseconds at the 50th, 90th, 99th and 99.9th percentile, and the longest; of the orders that ended.
@@ -44,6 +46,7 @@ public struct SalePoint: Sendable {
         retries = interval.retries
         due = interval.due
         shed = interval.shed
+        stale = interval.stale
         inFlight = look.totals.inFlight
         latency = Self.percentiles.map { interval.latencies.milliseconds(at: $0) } + [interval.latencies.maximum]
         histogram = interval.latencies.recorded
@@ -61,6 +64,7 @@ public struct SalePoint: Sendable {
         retries += rest.retries
         due += rest.due
         shed += rest.shed
+        stale += rest.stale
         cpuSeconds += rest.cpuSeconds
         inFlight = 0
         var latencies = rest.latencies

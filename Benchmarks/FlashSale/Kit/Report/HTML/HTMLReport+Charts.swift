@@ -13,11 +13,13 @@ extension HTMLReport {
         Plot(width: width, height: height, x: 0...end, y: y, yScale: scale)
     }
 
-    /// Outages as bands, behind everything else.
+    /// Faults as bands, behind everything else. A pointer finds a band's words; its number is that of the list, for paper and for a finger.
     private func outages(_ plot: Plot) -> String {
-        result.faults.map { fault in
+        result.faults.enumerated().map { index, fault in
             let title = "\(fault.words), \(fault.from.digits(1)) s to \((fault.to ?? end).digits(1)) s"
+            let middle = (plot.px(fault.from) + plot.px(fault.to ?? end)) / 2
             return plot.band(fault.from, fault.to ?? end, "fault", title: title)
+                + #"<text class="tick number" text-anchor="middle" x="\#(Plot.n(middle))" y="\#(Plot.n(plot.top + 12))">\#(index + 1)</text>"#
         }.joined()
     }
 

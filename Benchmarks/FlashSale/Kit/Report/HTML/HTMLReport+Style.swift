@@ -27,7 +27,7 @@ extension HTMLReport {
         th{color:var(--soft);font-weight:600;font-size:12.5px}tr:last-child td{border-bottom:0}.numbers td:not(:first-child),.numbers th:not(:first-child){text-align:right;padding:5px 0 5px 14px;white-space:nowrap;font-variant-numeric:tabular-nums}
         .words td:first-child{white-space:nowrap;color:var(--soft);font-variant-numeric:tabular-nums;padding-right:16px}.words td:last-child{overflow-wrap:anywhere}thead th:empty{padding:0;border:0}
         .note{color:var(--soft);font-size:13px;margin:6px 0 0}p.line{font-family:ui-monospace,Menlo,Consolas,"DejaVu Sans Mono",monospace;font-size:13px;padding:8px 12px;border-radius:8px;margin:0 0 10px;overflow-wrap:anywhere}
-        p.good{background:var(--goodbg);color:var(--good)}p.bad.line{background:var(--badbg)}.bad{color:var(--bad)}p.bad{font-size:13px;margin:6px 0 0}ul.bad{margin:6px 0;padding-left:20px}footer{color:var(--soft);font-size:12.5px;text-align:center}
+        p.good{background:var(--goodbg);color:var(--good)}p.bad.line{background:var(--badbg)}.bad{color:var(--bad)}p.bad{font-size:13px;margin:6px 0 0}ul.bad{margin:6px 0;padding-left:20px}ol.faults{margin:0;padding-left:22px;font-size:14px}.number{font-weight:650}footer{color:var(--soft);font-size:12.5px;text-align:center}
         @media (max-width:640px){main{padding:18px 12px 32px}h1{font-size:21px}.wide{display:none}.narrow{display:block}.card{padding:14px 12px;border-radius:10px}.tiles{grid-template-columns:1fr 1fr;gap:8px}.tile b{font-size:19px}
         table{font-size:13px}}
         @media print{body{background:#fff}.card,.tile{break-inside:avoid}}

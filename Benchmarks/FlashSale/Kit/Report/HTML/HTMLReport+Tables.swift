@@ -15,7 +15,11 @@ extension HTMLReport {
         let audit = result.audit
         let confirmed = load.latencies(of: .confirmed)
         var tiles: [(String, String, String)] = [
-            ("units sold", audit.confirmed.description.isEmpty ? "" : Int(audit.confirmed).grouped, "of \(Int(audit.initial).grouped)"),
+            (
+                audit.confirmed == nil ? "orders accepted" : "units sold",
+                audit.confirmed.map { Int($0).grouped } ?? load.confirmed.grouped,
+                audit.confirmed == nil ? "to be decided later" : "of \(Int(audit.initial).grouped)"
+            ),
             (
                 "orders answered", load.orders.grouped,
                 "\(Int(report.throughput.rounded()).grouped)/s over \(Sale.decimal(result.duration.inSeconds)) s"
@@ -26,10 +30,15 @@ extension HTMLReport {
         }
         if confirmed.count > 0 {
             tiles.append(
-                ("p50 confirmed", "\(confirmed.milliseconds(at: 50).digits(1)) ms", "p99 \(confirmed.milliseconds(at: 99).digits(1)) ms")
+                (
+                    "p50 \(report.promise)", "\(confirmed.milliseconds(at: 50).digits(1)) ms",
+                    "p99 \(confirmed.milliseconds(at: 99).digits(1)) ms"
+                )
             )
         }
-        tiles.append(("sold twice", Int(audit.oversold).grouped, audit.basis == .none ? "not audited" : "oversold units"))
+        tiles.append(
+            ("sold twice", audit.oversold.map { Int($0).grouped } ?? "not known", audit.basis == .none ? "not audited" : "oversold units")
+        )
         tiles.append(("errors", load.errors.grouped, "\(load.retries.grouped) attempts repeated"))
         return #"<section class="tiles">"#
             + tiles.map {
@@ -42,7 +51,7 @@ extension HTMLReport {
     var outcomes: String {
         let load = result.load
         let phases = SalePhase.allCases.map { ($0.name, load.phases[$0.rawValue]) }.filter { $0.1.orders > 0 } + [("all", report.total)]
-        var rows = [["", "time", "orders", "orders/s", "confirmed", "sold out", "refused", "errors"]]
+        var rows = [["", "time", "orders", "orders/s", report.promise, "sold out", "refused", "errors"]]
         for (name, phase) in phases {
             rows.append([
                 name, Sale.decimal(phase.time.inSeconds) + " s", phase.orders.grouped, SaleReport.rate(phase.orders, over: phase.time),
@@ -56,20 +65,30 @@ extension HTMLReport {
                 [name, part.count.grouped] + report.percentiles.map { part.milliseconds(at: $0).digits(1) } + [part.maximum.digits(1)]
             )
         }
-        for outcome in OrderOutcome.allCases { add(outcome.name, load.latencies(of: outcome)) }
+        for outcome in OrderOutcome.allCases { add(report.name(of: outcome), load.latencies(of: outcome)) }
         for (name, phase) in phases { add(name == "all" ? name : "began \(name == "outage" ? "in the outage" : name)", phase.latencies) }
         var text = Self.table(rows) + Self.table(latencies)
+        if let drain = load.drain {
+            text += Self.table(report.decidedLater(drain)) + "<p class=\"note\">\(SaleReport.words(drain).htmlEscaped)</p>"
+        }
+        for line in [report.rateLine].compactMap({ $0 }) + report.habitLines { text += "<p class=\"note\">\(line.htmlEscaped)</p>" }
         let words = [("repeated for", load.retryCauses), ("failed or given up for", load.failReasons)].filter { !$0.1.isEmpty }
         for (name, causes) in words { text += "<p class=\"note\">\(name)\(SaleReport.list(causes).htmlEscaped)</p>" }
-        if let fairness = load.fairness.line { text += "<p class=\"note\">\(fairness.htmlEscaped)</p>" }
+        if let fairness = load.fairness.line(promise: report.promise) { text += "<p class=\"note\">\(fairness.htmlEscaped)</p>" }
         return text
+    }
+
+    /// What was done to the servers, by the numbers of the bands, and how long nobody bought anything.
+    var faults: String {
+        result.faults.isEmpty
+            ? "" : "<ol class=\"faults\">" + report.faultLines.map { "<li>\($0.htmlEscaped)</li>" }.joined() + "</ol>"
     }
 
     /// The books.
     var audit: String {
         let audit = result.audit
         let rows = [
-            ["what must be so", "found"], ["units sold twice (oversold)", Int(audit.oversold).grouped],
+            ["what must be so", "found"], ["units sold twice (oversold)", audit.oversold.map { Int($0).grouped } ?? "not known"],
             ["units that stock and ledger disagree on (leaked)", Int(audit.leaked).grouped],
             ["orders whose two sides disagree (unmatched)", audit.unmatched.grouped],
             ["confirmed answers that are not in the order database", audit.lostAnswers.grouped],
@@ -86,6 +105,11 @@ extension HTMLReport {
         if !audit.offenders.isEmpty {
             let offenders = audit.offenders.prefix(50).map { [String($0.order), $0.key ?? "", $0.buyer ?? "", $0.told, $0.found] }
             text += Self.table([["order", "key", "buyer", "was told", "the stores have"]] + offenders, isNumbers: false)
+            if audit.wrongAnswers > offenders.count {
+                let more = (audit.wrongAnswers - offenders.count).grouped
+                text +=
+                    "<p class=\"note\">and \(more) more; the report of --json lists the first \(OrderMatching.offenderLimit.grouped)</p>"
+            }
         }
         return text
     }
@@ -122,6 +146,9 @@ extension HTMLReport {
             case .array, .null: return []
             }
         }
-        return Self.table([["", ""]] + flat(report.metadata, ""), isNumbers: false)
+        var told: Set<[String]> = []
+        // The seed stands beside the settings, for scripts, and among them, for readers.
+        let rows = flat(report.metadata, "").filter { told.insert($0).inserted }
+        return Self.table([["", ""]] + rows, isNumbers: false)
     }
 }

@@ -30,7 +30,9 @@ struct HTMLReport {
     /// The page.
     var text: String {
         let load = result.load
-        let present = OrderOutcome.allCases.filter { load.latencies(of: $0).count > 0 }.map { (style: Self.style($0), text: $0.name) }
+        let present = OrderOutcome.allCases.filter { load.latencies(of: $0).count > 0 }.map {
+            (style: Self.style($0), text: report.name(of: $0))
+        }
         let meant = load.due > 0 ? [(style: "meant", text: "meant to be sent")] : []
         var badges = [
             (
@@ -67,6 +69,7 @@ struct HTMLReport {
         page += section("Latency by percentile", both(distributionChart) + Self.legend(present), id: "distribution")
         page += section("The audit", audit, id: "audit")
         page += section("Outcomes", outcomes, id: "outcomes")
+        page += section("Faults", faults, id: "faults")
         page += section("Thresholds and the harness itself", verdicts, id: "verdicts")
         page += section("What happened", result.story.isEmpty ? "" : story, id: "story")
         page += section("Settings and machine", settings, id: "settings")
@@ -76,7 +79,9 @@ struct HTMLReport {
     private var summary: String {
         let load = result.load
         var text =
-            "\(Int(result.audit.confirmed).grouped) of \(Int(result.audit.initial).grouped) units sold to \(load.orders.grouped) orders in "
+            result.audit.confirmed.map {
+                "\(Int($0).grouped) of \(Int(result.audit.initial).grouped) units sold to \(load.orders.grouped) orders in "
+            } ?? "\(load.acceptedOrders.count.grouped) of \(load.orders.grouped) orders accepted, to be decided later, in "
         text += "\(Sale.decimal(result.duration.inSeconds)) s"
         if !result.faults.isEmpty {
             let faults = result.faults.map { fault in
