@@ -188,7 +188,7 @@ struct AnywhereTests {
 
     @Test func aRedisThatDoesNotAnswerIsFound() async throws {
         let file = FileManager.default.temporaryDirectory.appendingPathComponent("flash-sale-\(UUID().uuidString)").path
-        FileManager.default.createFile(atPath: file, contents: nil)
+        _ = FileManager.default.createFile(atPath: file, contents: nil)
         defer { try? FileManager.default.removeItem(atPath: file) }
         let shop = Shop(downFile: file)
         let url = try await shop.open()
