@@ -91,12 +91,14 @@ struct CommandTests {
         let isIgnored = unsafeBitCast(before.__sigaction_handler.sa_handler, to: Int.self) == unsafeBitCast(SIG_IGN, to: Int.self)
         guard signal != SIGHUP || !isIgnored else { return }
         try await open { url in
-            let run = try Run(sale(url, ["--no-audit", "--duration", "500ms", "--repeat", "500", "--json", "report.json"]))
-            #expect(try await eventually { run.text().contains("== run 2 of 500") })
+            let run = try Run(sale(url, ["--no-audit", "--duration", "2s", "--repeat", "500", "--json", "report.json"]))
+            #expect(try await eventually { run.text().components(separatedBy: "sale opens").count > 2 })
             run.send(signal)
             #expect(try await run.status() == 130, "\(run.text("err"))")
             let runs = try #require(try run.json()["runs"] as? [[String: Any]])
-            #expect(runs.count >= 2 && runs.count < 500 && runs.last?["interrupted"] as? Bool == true)
+            #expect(runs.count >= 2 && runs.count < 500)
+            // A slow machine is told of the opening when that sale is over; then the next one ends before it opens.
+            #expect(runs.last?["interrupted"] as? Bool == true || run.text("err").contains("interrupted"), "\(run.text("err"))")
         }
     }
 
