@@ -32,7 +32,7 @@ public final class Publisher: Sendable {
         self.inbox = inbox
         try ThreadUnavailable.translated(by: BrokerError.init) { () throws(ThreadUnavailable) in
             try BlockingThread.start(name: name) {
-                let role = PublisherRole(configuration, control, inbox)
+                let role = PublisherRole(configuration, topology, control, inbox)
                 ConnectionLoop(configuration: configuration, topology: topology, control: control, role: role).run()
             }
         }

@@ -18,6 +18,7 @@ final class PublisherRole: ConnectionRole {
     }
 
     private let configuration: BrokerConfiguration
+    private let topology: Topology
     private let control: ConnectionControl
     private let inbox: PublisherInbox
     private var confirms = ConfirmTracker<Ticket>()
@@ -38,8 +39,9 @@ final class PublisherRole: ConnectionRole {
     private var counts = Counts()
     private static let writtenAtOnce = 192 << 10
 
-    init(_ configuration: BrokerConfiguration, _ control: ConnectionControl, _ inbox: PublisherInbox) {
+    init(_ configuration: BrokerConfiguration, _ topology: Topology, _ control: ConnectionControl, _ inbox: PublisherInbox) {
         self.configuration = configuration
+        self.topology = topology
         self.control = control
         self.inbox = inbox
         rejections = RejectionWatch(patience: configuration.rejectionPatience)
@@ -171,8 +173,8 @@ final class PublisherRole: ConnectionRole {
             if !rejections.isEmpty, let route = route(of: ticket) { taken(route) }
         case .returned:
             counts.returned += 1
-            // The route has lost its queue, or its binding, since this connection declared them; a new connection declares them again.
-            if let route = route(of: ticket) { refused(route) }
+            // If this connection has declared a queue for the route, that or its binding is gone; a new connection declares them again.
+            if let route = route(of: ticket), topology.hasBinding(exchange: route.exchange, routingKey: route.routingKey) { refused(route) }
         case .rejected:
             counts.rejected += 1
             if let route = route(of: ticket) { refused(route) }

@@ -129,4 +129,10 @@ public struct Topology: Sendable, Hashable {
         self.queues = queues
         self.bindings = bindings
     }
+
+    /// Whether a message of this exchange may reach a queue of the topology. Patterns and headers are not looked at: any binding of the exchange counts.
+    func hasBinding(exchange: String, routingKey: String) -> Bool {
+        let isDirect = exchanges.contains { $0.name == exchange && $0.kind == .direct }
+        return bindings.contains { $0.exchange == exchange && (!isDirect || $0.routingKey == routingKey) }
+    }
 }

@@ -55,7 +55,8 @@ public struct PostgresConfiguration: Sendable {
     /// - Throws: `invalidConfiguration`. The message does not repeat the address, which may hold a password.
     public init(url: String) throws(PostgresError) {
         // libpq takes what follows the first @ of such an address for host, port and database, and names these in its messages.
-        if url.contains("://"), url.prefix(while: { $0 != "?" }).count(where: { $0 == "@" }) > 1 {
+        let isAddress = ["postgres://", "postgresql://"].contains { url.hasPrefix($0) }
+        if isAddress, url.prefix(while: { $0 != "?" }).count(where: { $0 == "@" }) > 1 {
             throw Self.refusal("it has more than one @: in the user's name and the password write %40 for it")
         }
         var complaint: UnsafeMutablePointer<CChar>?

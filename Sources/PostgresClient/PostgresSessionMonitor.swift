@@ -14,7 +14,7 @@ public final class PostgresSessionMonitor: Sendable {
     /// Work that the database does not do.
     private struct FailingWork {
         var error: PostgresError
-        let since: ContinuousClock.Instant
+        var since: ContinuousClock.Instant
         var last: ContinuousClock.Instant
         /// Whether it is trouble, and not perhaps the fault of one statement.
         var isTrouble: Bool
@@ -35,7 +35,7 @@ public final class PostgresSessionMonitor: Sendable {
     /// For how long a failure that may be one statement's own must be the only result before it counts as the database's; and how long after its last failure work
     /// counts as working again.
     static let workRest: Duration = .seconds(1)
-    /// How long after its last failure work is tried by real callers, although a failure that may be one statement's own repeats itself.
+    /// How long callers are kept away, and how long they are let in after that, while a failure that may be one statement's own repeats itself.
     static let trialRest: Duration = .seconds(10)
 
     /// Makes a monitor.
@@ -51,11 +51,12 @@ public final class PostgresSessionMonitor: Sendable {
     /// statement worked, and so did its work.
     public var trouble: PostgresError? { state.withLock { $0.trouble } }
 
-    /// Whether the failing work's error may be one statement's own, and lies back so far that others should try.
+    /// Whether the failing work's error may be one statement's own, and it is time that others try: in every second ``trialRest`` of the trouble, however often the
+    /// statement comes again.
     var isWorthTrying: Bool {
         state.withLock { state in
-            guard state.session == nil, let work = state.work else { return false }
-            return work.error.mayBeOneStatements && ContinuousClock.now - work.last > Self.trialRest
+            guard state.session == nil, let work = state.work, work.error.mayBeOneStatements else { return false }
+            return Int((ContinuousClock.now - work.since) / Self.trialRest) % 2 == 1
         }
     }
 
@@ -77,7 +78,7 @@ public final class PostgresSessionMonitor: Sendable {
         change { state in
             state.session = nil
             guard let work = state.work else { return }
-            if !work.isTrouble || ContinuousClock.now - work.last >= Self.workRest { state.work = nil }
+            if !work.isTrouble || work.error.mayBeOneStatements || ContinuousClock.now - work.last >= Self.workRest { state.work = nil }
         }
         return state.withLock { $0.work == nil }
     }
@@ -87,6 +88,8 @@ public final class PostgresSessionMonitor: Sendable {
         let now = ContinuousClock.now
         change(error) { state in
             var work = state.work ?? FailingWork(error: error, since: now, last: now, isTrouble: false)
+            // What failed once, and a while later again, with nobody between them, has not failed all the time.
+            if !work.isTrouble, now - work.last > Self.trialRest { work.since = now }
             work.error = error
             // A statement that fails again because of itself proves nothing.
             if !isTrial { work.last = now }
@@ -127,7 +130,7 @@ extension PostgresSession {
     }
 
     /// Finds out whether the database does this session's work again: sends the statement that failed once more, in a transaction that is rolled back. It meets
-    /// what a caller would meet, and changes nothing. Does nothing if the work is not in trouble.
+    /// what a caller would meet, and changes nothing. Without such a statement the trouble ends, and the next caller meets what there is.
     func tryWork() throws(PostgresError) {
         // Where no statement is known, the next caller's work has to show it.
         guard let (sql, values) = failedWork else { return worked() }
@@ -138,6 +141,8 @@ extension PostgresSession {
                 throw RolledBack()
             }
         } catch let error as PostgresError {
+            // A row that somebody else has locked was found, and that is not the database's fault.
+            if error.sqlState == "55P03" || error.sqlState?.hasPrefix("40") == true { return worked() }
             // An error that is the statement's own, such as a violated constraint, shows that the database works.
             guard error.isTransient || error.isDatabaseTrouble || error.sqlState == nil else { return worked() }
             if error.isDatabaseTrouble { monitor?.workFailed(error, isTrial: true) }
@@ -165,8 +170,9 @@ extension PostgresError {
         return ["42", "53", "54", "58", "XX"].contains(state.prefix(2))
     }
 
-    /// Whether an error of ``isDatabaseTrouble`` may be due to what one statement asks: a limit is exceeded (class 54).
-    var mayBeOneStatements: Bool { sqlState?.hasPrefix("54") ?? false }
+    /// Whether an error of ``isDatabaseTrouble`` may be due to what one statement asks: a limit is exceeded (class 54), or a page of the rows that it asks for
+    /// cannot be read (58, XX).
+    var mayBeOneStatements: Bool { ["54", "58", "XX"].contains(sqlState?.prefix(2) ?? "") }
 
     /// `read_only_sql_transaction`.
     static let readOnly = "25006"

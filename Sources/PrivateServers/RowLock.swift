@@ -12,6 +12,8 @@ public final class RowLock: Sendable {
     public init(url: String, _ sql: String) async throws {
         var configuration = try PostgresConfiguration.patient(url)
         configuration.idleInTransactionTimeout = .zero
+        // Whoever has the rows now may hold them for a while.
+        configuration.lockTimeout = .seconds(120)
         let worker = try PostgresWorker(configuration: configuration, name: "row-lock")
         self.worker = worker
         let release = release

@@ -348,7 +348,9 @@ struct OutboxTests {
             let rows = isOfLane ? "outbox_lanes where lane = 1 for update" : "outbox where product_id = 1 for key share"
             let holder = try await RowLock(url: bed.databaseURL, "select 1 from \(rows)")
             // A relay that looked before the broker went may hold the messages for a while.
-            let patient = try PostgresConnection(configuration: try PostgresConfiguration.patient(bed.databaseURL))
+            var configuration = try PostgresConfiguration.patient(bed.databaseURL)
+            configuration.lockTimeout = .seconds(120)
+            let patient = try PostgresConnection(configuration: configuration)
             _ = try await patient.query("update outbox set created_at = now() - interval '2 hours' where product_id is not null", [])
             await patient.close()
             try await bed.wait("select count(*) from orders where id = \(free) and status = 'CONFIRMED'", for: 1)

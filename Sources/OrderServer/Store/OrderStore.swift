@@ -215,7 +215,7 @@ struct OrderStore: Sendable {
     /// The mark of what was searched stays at least 6 seconds behind the clock, because an insert takes its time when it begins, and may run for
     /// `statement_timeout`, 4 seconds. A commit can take longer than that, where a disk or a standby hangs; so the mark also stays behind the oldest open
     /// transaction of any order server, at most `longestCommit`. A server that finds the mark locked leaves the period to the server that has locked it. A mark
-    /// ahead of the clock, which was set back since, says nothing, and a lost one is made anew: everything is searched again then.
+    /// that is not behind the clock, which was set back since, says nothing, and a lost one is made anew: everything is searched again then.
     /// - Returns: how many orders were found
     func collect() async throws(PostgresError) -> Int {
         do {
@@ -249,7 +249,7 @@ struct OrderStore: Sendable {
 
     private static let collectSQL = """
         with mark as (
-          select case when collected_until > now() then '-infinity' else collected_until end as collected_until
+          select case when collected_until > now() - interval '4 seconds' then '-infinity' else collected_until end as collected_until
           from recovery_mark for update skip locked
         ), anew as (
           insert into recovery_mark values (true, '-infinity') on conflict do nothing

@@ -2,7 +2,7 @@
 //
 // Invariant: lines leave in the order in which they came. A line is written, or it is dropped and counted.
 //
-// Bounds: `maximumLines` lines wait, each cut after `maximumBytes`. Stop: the thread ends with the process, which gives the lines that wait `patience`.
+// Bounds: `maximumLines` lines wait behind as many that the thread has in hand, each cut after `maximumBytes`. Stop: the thread ends with the process, which gives the lines that wait `patience`.
 
 import BlockingThreads
 import Glibc
@@ -59,31 +59,39 @@ public final class LogOutput: Sendable {
         while let items = shared.queue.takeAll() {
             for item in items {
                 switch item {
-                case .line(let line): write(line, to: descriptor)
+                case .line(let line): if !write(line, to: descriptor) { shared.dropped.wrappingAdd(1, ordering: .relaxed) }
                 case .mark(let signal): signal.signal()
                 }
             }
             let dropped = shared.dropped.load(ordering: .relaxed)
             guard dropped > told else { continue }
-            write(Array("\(dropped &- told) lines of the log were dropped: nobody read them for a while\n".utf8), to: descriptor)
-            told = dropped
+            let note = Array("\(dropped &- told) lines of the log were dropped: nobody read them for a while\n".utf8)
+            if write(note, to: descriptor) { told = dropped }
         }
     }
 
-    /// One write a line: lines below the pipe's atomic size do not mix with those of another process. What cannot be written is dropped.
-    private static func write(_ line: [UInt8], to descriptor: Int32) {
+    /// One write a line: lines below the pipe's atomic size do not mix with those of another process.
+    /// - Returns: whether the whole line was written. Without a reader, or with a descriptor that is closed, it is not.
+    private static func write(_ line: [UInt8], to descriptor: Int32) -> Bool {
         line.withUnsafeBytes { bytes in
             var rest = bytes[...]
             while !rest.isEmpty {
                 let count = Glibc.write(descriptor, UnsafeRawBufferPointer(rebasing: rest).baseAddress, rest.count)
-                if count < 0, errno == EINTR { continue }
-                guard count > 0 else { return }
-                rest = rest.dropFirst(count)
+                if count > 0 {
+                    rest = rest.dropFirst(count)
+                } else if count < 0, errno == EAGAIN {
+                    // Another process has made the descriptor, which both share, one that does not block.
+                    var entry = pollfd(fd: descriptor, events: Int16(POLLOUT), revents: 0)
+                    _ = poll(&entry, 1, -1)
+                } else if count == 0 || errno != EINTR {
+                    return false
+                }
             }
+            return true
         }
     }
 
-    /// Lines that were dropped because too many waited.
+    /// Lines that were dropped: too many waited, or they could not be written.
     public var dropped: UInt64 { shared.dropped.load(ordering: .relaxed) }
 
     /// Has a line written. A longer one than ``maximumBytes`` is cut.
@@ -91,8 +99,8 @@ public final class LogOutput: Sendable {
     public func write(_ line: [UInt8]) {
         let end = Array("… (cut)\n".utf8)
         let line = line.count <= Self.maximumBytes ? line : line.prefix(Self.maximumBytes - end.count) + end
-        guard hasThread else { return Self.write(line, to: descriptor) }
-        if shared.queue.push(.line(line), limit: Self.maximumLines) != .accepted { shared.dropped.wrappingAdd(1, ordering: .relaxed) }
+        let isTaken = hasThread ? shared.queue.push(.line(line), limit: Self.maximumLines) == .accepted : Self.write(line, to: descriptor)
+        if !isTaken { shared.dropped.wrappingAdd(1, ordering: .relaxed) }
     }
 
     /// Waits until the lines that came before are written, or the time is over.

@@ -110,8 +110,7 @@ public struct Sale: Sendable {
         log.addRest(try await load.look())
         let end = try await load.peek()
         // One more look, so that what the breaker did last is in the story.
-        let lastLook = try await BreakerWatch.make(settings, eventLoop: eventLoop, log: log)
-        await lastLook.look(withEvents: true)
+        if let lastLook = try? await BreakerWatch.make(settings, eventLoop: eventLoop, log: log) { await lastLook.look(withEvents: true) }
         tellTheEnd(end, units: units)
         for line in log.linesToTell(all: true) { console.story(line.rendered) }
         var result: SaleResult
